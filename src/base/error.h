@@ -1,0 +1,44 @@
+/* Errors travel as a zimage_status beside a caller-owned zimage_error (may be NULL) that holds one sentence. */
+#ifndef ZI_BASE_ERROR_H
+#define ZI_BASE_ERROR_H
+
+#include <stdarg.h>
+
+#include "zimage.h"
+
+#if defined(__GNUC__)
+#define ZI_PRINTF(format_index, first) __attribute__((format(printf, format_index, first)))
+#else
+#define ZI_PRINTF(format_index, first)
+#endif
+
+/*
+ * Sets status and message and returns status. error may be NULL. The message becomes one line of valid UTF-8: cut at the
+ * buffer's end on a character's boundary, control characters and invalid bytes (of paths, of tensor names) replaced.
+ */
+zimage_status zi_fail(zimage_error *error, zimage_status status, const char *format, ...) ZI_PRINTF(3, 4);
+
+/* "out of memory: WHAT needs N bytes" */
+zimage_status zi_fail_memory(zimage_error *error, const char *what, size_t bytes);
+
+/* The formatted text, then ": " and what the errno value `code` means. */
+zimage_status zi_fail_errno(zimage_error *error, zimage_status status, int code, const char *format, ...)
+    ZI_PRINTF(4, 5);
+
+/* Returns from the calling function with the status of `call` unless it is ZIMAGE_OK. */
+#define ZI_TRY(call)                                                                                                   \
+    do {                                                                                                               \
+        zimage_status zi_try_ = (call);                                                                                \
+        if (zi_try_ != ZIMAGE_OK)                                                                                      \
+            return zi_try_;                                                                                            \
+    } while (0)
+
+/* Where warnings go; fn may be NULL. */
+typedef struct zi_log {
+    void (*fn)(zimage_log_level level, const char *message, void *user);
+    void *user;
+} zi_log;
+
+void zi_warn(const zi_log *log, const char *format, ...) ZI_PRINTF(2, 3);
+
+#endif

@@ -1,0 +1,32 @@
+/* What the commands share. Every command uses zimage.h only. */
+#ifndef ZI_CLI_CLI_H
+#define ZI_CLI_CLI_H
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "zimage.h"
+
+#define CLI_FAILURE 1 /* exit code: the work failed */
+#define CLI_USAGE   2 /* exit code: the command line is wrong */
+
+int cmd_generate(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);
+
+/* The bundled model's folder: $ZIMAGE_MODEL, beside the installed program, or in the source tree it was built from. */
+const char *cli_default_model(void);
+
+/* Prints "zimage COMMAND: sentence" and returns CLI_USAGE or CLI_FAILURE. */
+int cli_usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int cli_failure(const char *command, const zimage_error *error);
+
+/* A whole number in [low, high] from an option's text; 0 and a printed sentence when it is none. */
+int cli_parse_int(const char *command, const char *option, const char *text, int64_t low, int64_t high, int64_t *value);
+int cli_parse_uint64(const char *command, const char *option, const char *text, uint64_t *value);
+int cli_parse_float(const char *command, const char *option, const char *text, double low, double high, double *value);
+
+/* zimage_open_params.log: prints "zimage: warning: ..." to stderr. */
+void cli_log(zimage_log_level level, const char *message, void *user);
+
+#endif

@@ -1,0 +1,107 @@
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+int cli_usage_error(const char *command, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "zimage %s: ", command);
+    vfprintf(stderr, format, arguments);
+    fprintf(stderr, "\n");
+    va_end(arguments);
+    return CLI_USAGE;
+}
+
+int cli_failure(const char *command, const zimage_error *error)
+{
+    fprintf(stderr, "zimage %s: %s\n", command, error->message);
+    return CLI_FAILURE;
+}
+
+static int folder_with_index(const char *folder)
+{
+    char path[PATH_MAX];
+    return snprintf(path, sizeof path, "%s/model_index.json", folder) < (int)sizeof path && access(path, R_OK) == 0;
+}
+
+/* PREFIX/bin/zimage -> PREFIX/share/zimage/models/emoji, for an installation that was moved. */
+static int beside_program(char *folder, size_t size)
+{
+    char program[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (length <= 0)
+        return 0;
+    program[length] = 0;
+    for (int level = 0; level < 2; level++) {
+        char *slash = strrchr(program, '/');
+        if (!slash)
+            return 0;
+        *slash = 0;
+    }
+    return snprintf(folder, size, "%s/share/zimage/models/emoji", program) < (int)size && folder_with_index(folder);
+}
+
+const char *cli_default_model(void)
+{
+    static char moved[PATH_MAX];
+    const char *chosen = getenv("ZIMAGE_MODEL");
+    if (chosen && *chosen)
+        return chosen;
+    if (beside_program(moved, sizeof moved))
+        return moved;
+    if (folder_with_index(ZIMAGE_SOURCE_MODELS "/emoji"))
+        return ZIMAGE_SOURCE_MODELS "/emoji";
+    return ZIMAGE_INSTALL_MODELS "/emoji";
+}
+
+int cli_parse_int(const char *command, const char *option, const char *text, int64_t low, int64_t high, int64_t *value)
+{
+    char *end;
+    errno = 0;
+    long long parsed = strtoll(text, &end, 10);
+    if (end == text || *end || errno || parsed < low || parsed > high) {
+        cli_usage_error(command, "%s: \"%s\", expected a whole number from %lld to %lld", option, text, (long long)low,
+                        (long long)high);
+        return 0;
+    }
+    *value = parsed;
+    return 1;
+}
+
+int cli_parse_uint64(const char *command, const char *option, const char *text, uint64_t *value)
+{
+    char *end;
+    errno = 0;
+    unsigned long long parsed = strtoull(text, &end, 10);
+    if (end == text || *end || errno || strchr(text, '-')) {
+        cli_usage_error(command, "%s: \"%s\", expected a whole number from 0 to 18446744073709551615", option, text);
+        return 0;
+    }
+    *value = parsed;
+    return 1;
+}
+
+int cli_parse_float(const char *command, const char *option, const char *text, double low, double high, double *value)
+{
+    char *end;
+    errno = 0;
+    double parsed = strtod(text, &end);
+    if (end == text || *end || errno || !(parsed >= low && parsed <= high)) {
+        cli_usage_error(command, "%s: \"%s\", expected a number from %g to %g", option, text, low, high);
+        return 0;
+    }
+    *value = parsed;
+    return 1;
+}
+
+void cli_log(zimage_log_level level, const char *message, void *user)
+{
+    (void)user;
+    fprintf(stderr, "zimage: %s%s\n", level == ZIMAGE_LOG_WARNING ? "warning: " : "", message);
+}

@@ -1,0 +1,79 @@
+/*
+ * The innermost loops of the CPU table, one struct of pointers a tier. kernels_body.h defines them all once, with vectors
+ * of a length that the tier's file (kernels_TIER.c) chooses; partitioning, packing and threads are in the portable files.
+ */
+#ifndef ZI_CPU_KERNELS_H
+#define ZI_CPU_KERNELS_H
+
+#include "ops/ops.h"
+
+/*
+ * Block sizes and what they assume.
+ *
+ *   for panels of nr outputs                  one task
+ *     for blocks of ZI_KC inputs              the packed panel [ZI_KC][nr] stays in L1 (16 KiB with nr = 16; 32 KiB with
+ *                                             nr = 32, where it comes from L2 at 2 loads in 12 cycles)
+ *       for tiles of mr tokens                mr rows stream from L2 or L3: 4 bytes a cycle
+ *         gemm                                mr x nr sums in registers over ZI_KC inputs
+ *
+ * Sums of ZI_KC products meet in a [tokens][nr] buffer: shorter sums round less, and no tile has a ragged edge.
+ */
+#define ZI_KC          256
+#define ZI_MR_MAX      12
+#define ZI_NR_MAX      32
+#define ZI_DOT_TOKENS  4 /* up to here a product is bound by reading the weights: no packing */
+#define ZI_TAPS_MAX    9
+
+typedef struct zi_cpu_kernels {
+    const char *name;
+    int mr, nr; /* the tile of gemm */
+
+    /*
+     * c[r][n] (+)= sum over s, i of a[s * mr + r][i] * b[(s * k + i) * nr + n]; r < mr, n < nr, s < segments, i < k.
+     * c has rows of ldc floats.
+     */
+    void (*gemm)(int64_t segments, int64_t k, const float *const *a, const float *b, float *c, int64_t ldc,
+                 int accumulate);
+    /* out[t] = sum x[t * ldx + i] w[i] for 1 .. ZI_DOT_TOKENS tokens */
+    void (*dot)(int tokens, int64_t k, const float *x, int64_t ldx, const float *w, float *out);
+    /* Stored numbers (at any address) to float32. */
+    void (*unpack)(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst);
+    /* panel[i][n] = rows[n * ld + i] for i < k; 0 for n from `count` to nr. */
+    void (*transpose)(const float *rows, int64_t ld, int64_t count, int64_t k, float *panel);
+
+    /* Epilogues on c [rows][nr], of which the first `columns` count. */
+    void (*store)(float *y, int64_t ldy, const float *c, int64_t rows, int64_t columns, const float *bias,
+                  int accumulate);
+    void (*store_glu)(float *y, int64_t ldy, const float *gate, const float *up, int64_t rows, int64_t columns);
+
+    /*
+     * One row of streamed softmax: s[0 .. n) become exp(scale * s - max), s[n .. padded) zero; *max and *sum go on from
+     * the blocks before. Returns what the sums so far must be multiplied by.
+     */
+    float (*softmax)(float *s, int64_t n, int64_t padded, float scale, float *max, float *sum);
+    void (*multiply)(float *y, const float *x, float factor, int64_t n);
+
+    void (*silu)(float *y, const float *x, int64_t n);
+    void (*affine)(float *y, const float *x, const float *scale, const float *shift, int64_t pixels, int64_t channels,
+                   int silu);
+    void (*rms_norm)(float *y, const float *x, const float *gain, int64_t n, float eps);
+    void (*layer_norm)(float *y, const float *x, const float *gain, int64_t n, float eps);
+    /* x += rms(y) * gain; h (may be NULL, may be y) = rms(x) * gain_next */
+    void (*residual)(float *x, const float *y, const float *gain, float *h, const float *gain_next, int64_t n,
+                     float eps);
+    /* One head: RMS norm, then x[i] cos[i] + partner(x)[i] sin[i], signs and doubling already in cos and sin [dim];
+     * t [dim] is scratch. */
+    void (*qk_norm_rope)(float *x, float *t, const float *w, const float *cos, const float *sin, int64_t dim,
+                         zi_rope_layout layout, float eps);
+    /* sums[c] += sum of x, sums[channels + c] += sum of squares, in float64 */
+    void (*channel_sums)(double *sums, const float *x, int64_t pixels, int64_t channels);
+    int (*finite)(const float *x, int64_t n);
+} zi_cpu_kernels;
+
+extern const zi_cpu_kernels zi_cpu_kernels_generic;
+#if defined(__x86_64__)
+extern const zi_cpu_kernels zi_cpu_kernels_avx2;
+extern const zi_cpu_kernels zi_cpu_kernels_avx512;
+#endif
+
+#endif

@@ -1,0 +1,453 @@
+/*
+ * The kernels of one tier, in GCC's vectors. Before including it a tier's file defines
+ *   LANES   floats a vector      MR   rows of a tile      NV   vectors a tile is wide
+ * so that MR x NV sums, NV panel vectors and one factor fit its registers, and KERNELS and NAME.
+ * Compiled with -ffp-contract=fast: a * b + c is one rounding where the tier has FMA.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/kernels.h"
+
+#define NR (NV * LANES)
+
+_Static_assert(MR <= ZI_MR_MAX && NR <= ZI_NR_MAX && NR % 4 == 0, "buffers elsewhere are sized for these");
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
+typedef double vd __attribute__((vector_size(8 * LANES)));
+typedef float vf_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v4_memory __attribute__((vector_size(16), aligned(4), may_alias));
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+static inline vf load(const float *p)
+{
+    return *(const vf_memory *)p;
+}
+
+static inline void store(float *p, vf v)
+{
+    *(vf_memory *)p = v;
+}
+
+static inline vf splat(float x)
+{
+    vf v;
+    UNROLL
+    for (int i = 0; i < LANES; i++)
+        v[i] = x;
+    return v;
+}
+
+/* The next up to LANES of n floats; zeros behind them. */
+static inline vf take(const float *p, int64_t n)
+{
+    if (n >= LANES)
+        return load(p);
+    vf v = {0};
+    memcpy(&v, p, (size_t)n * sizeof(float));
+    return v;
+}
+
+static inline void put(float *p, vf v, int64_t n)
+{
+    if (n >= LANES)
+        store(p, v);
+    else
+        memcpy(p, &v, (size_t)n * sizeof(float));
+}
+
+static inline float sum_lanes(vf v)
+{
+    float sum = 0;
+    for (int i = 0; i < LANES; i++)
+        sum += v[i];
+    return sum;
+}
+
+static inline vf choose(vi mask, vf yes, vf no)
+{
+    return (vf)((mask & (vi)yes) | (~mask & (vi)no));
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------- */
+
+static void gemm(int64_t segments, int64_t k, const float *const *a, const float *b, float *c, int64_t ldc,
+                 int accumulate)
+{
+    vf sums[MR][NV];
+    UNROLL
+    for (int r = 0; r < MR; r++)
+        UNROLL
+        for (int j = 0; j < NV; j++)
+            sums[r][j] = (vf){0};
+    for (int64_t s = 0; s < segments; s++, a += MR) {
+        const float *rows[MR];
+        UNROLL
+        for (int r = 0; r < MR; r++)
+            rows[r] = a[r];
+        for (int64_t i = 0; i < k; i++, b += NR) {
+            vf panel[NV];
+            UNROLL
+            for (int j = 0; j < NV; j++)
+                panel[j] = load(b + j * LANES);
+            UNROLL
+            for (int r = 0; r < MR; r++) {
+                vf x = splat(rows[r][i]);
+                UNROLL
+                for (int j = 0; j < NV; j++)
+                    sums[r][j] += x * panel[j];
+            }
+        }
+    }
+    UNROLL
+    for (int r = 0; r < MR; r++)
+        UNROLL
+        for (int j = 0; j < NV; j++) {
+            float *p = c + r * ldc + j * LANES;
+            store(p, accumulate ? load(p) + sums[r][j] : sums[r][j]);
+        }
+}
+
+static inline __attribute__((always_inline)) void dot_tokens(const int tokens, int64_t k, const float *x, int64_t ldx,
+                                                             const float *w, float *out)
+{
+    vf sums[ZI_DOT_TOKENS][2] = {{{0}}};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= k; i += 2 * LANES)
+        UNROLL
+        for (int t = 0; t < tokens; t++) {
+            sums[t][0] += load(x + t * ldx + i) * load(w + i);
+            sums[t][1] += load(x + t * ldx + i + LANES) * load(w + i + LANES);
+        }
+    for (; i < k; i += LANES)
+        for (int t = 0; t < tokens; t++)
+            sums[t][0] += take(x + t * ldx + i, k - i) * take(w + i, k - i);
+    for (int t = 0; t < tokens; t++)
+        out[t] = sum_lanes(sums[t][0] + sums[t][1]);
+}
+
+static void dot(int tokens, int64_t k, const float *x, int64_t ldx, const float *w, float *out)
+{
+    switch (tokens) {
+    case 1:
+        dot_tokens(1, k, x, ldx, w, out);
+        break;
+    case 2:
+        dot_tokens(2, k, x, ldx, w, out);
+        break;
+    case 3:
+        dot_tokens(3, k, x, ldx, w, out);
+        break;
+    default:
+        dot_tokens(4, k, x, ldx, w, out);
+        break;
+    }
+}
+
+static inline vf from_bf16(vh bits)
+{
+    return (vf)(__builtin_convertvector(bits, vi) << 16);
+}
+
+/* The exponent is moved by a multiplication, which is exact and makes subnormals right; then Inf and NaN. */
+static inline vf from_f16(vh bits)
+{
+    vi wide = __builtin_convertvector(bits, vi);
+    vi magnitude = (wide & 0x7fff) << 13;
+    vi result = (vi)((vf)magnitude * splat(0x1p112f));
+    result |= (magnitude >= 0x7c00 << 13) & 0x7f800000;
+    return (vf)(result | (vi)((wide & 0x8000) << 16));
+}
+
+static void unpack(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst)
+{
+    if (dtype == ZI_F32) {
+        memcpy(dst, src, (size_t)count * sizeof(float));
+        return;
+    }
+    for (int64_t i = 0; i < count; i += LANES) {
+        int64_t n = count - i < LANES ? count - i : LANES;
+        vh bits = {0};
+        if (n == LANES)
+            memcpy(&bits, src + 2 * i, sizeof(bits));
+        else
+            memcpy(&bits, src + 2 * i, (size_t)n * 2);
+        put(dst + i, dtype == ZI_BF16 ? from_bf16(bits) : from_f16(bits), n);
+    }
+}
+
+/* Four rows x four inputs at a time, the same for every vector length. */
+static void transpose(const float *rows, int64_t ld, int64_t count, int64_t k, float *panel)
+{
+    for (int64_t n = 0; n < NR; n += 4) {
+        int64_t i = 0;
+        if (n + 4 <= count)
+            for (; i + 4 <= k; i += 4) {
+                const float *p = rows + n * ld + i;
+                v4 a = *(const v4_memory *)p, b = *(const v4_memory *)(p + ld);
+                v4 c = *(const v4_memory *)(p + 2 * ld), d = *(const v4_memory *)(p + 3 * ld);
+                v4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+                v4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+                float *q = panel + i * NR + n;
+                *(v4_memory *)q = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+                *(v4_memory *)(q + NR) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+                *(v4_memory *)(q + 2 * NR) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+                *(v4_memory *)(q + 3 * NR) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+            }
+        for (; i < k; i++)
+            for (int64_t r = n; r < n + 4; r++)
+                panel[i * NR + r] = r < count ? rows[r * ld + i] : 0;
+    }
+}
+
+static void store_tile(float *y, int64_t ldy, const float *c, int64_t rows, int64_t columns, const float *bias,
+                       int accumulate)
+{
+    for (int64_t r = 0; r < rows; r++, y += ldy, c += NR)
+        for (int64_t i = 0; i < columns; i += LANES) {
+            vf v = load(c + i);
+            if (bias != NULL)
+                v += take(bias + i, columns - i);
+            if (accumulate)
+                v += take(y + i, columns - i);
+            put(y + i, v, columns - i);
+        }
+}
+
+/* ---- exponentials ------------------------------------------------------------------------------------------------ */
+
+/*
+ * e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2; the polynomial is Cephes' expf (S. Moshier): below 2 ulp.
+ * Below -87.3 the result is 0, above 88.3 it stays at e^88.3; NaN passes.
+ */
+static inline vf exp_vector(vf x)
+{
+    const vf low = splat(-87.3f), high = splat(88.3f), magic = splat(0x1.8p23f);
+    vi tiny = x < low;
+    x = choose(tiny, low, x);
+    x = choose(x > high, high, x);
+    vf z = x * splat(1.44269504088896341f) + magic; /* n in the low bits */
+    vf n = z - magic;
+    vf r = x - n * splat(0.693359375f);
+    r = r - n * splat(-2.12194440e-4f);
+    vf p = splat(1.9875691500e-4f);
+    p = p * r + splat(1.3981999507e-3f);
+    p = p * r + splat(8.3334519073e-3f);
+    p = p * r + splat(4.1665795894e-2f);
+    p = p * r + splat(1.6666665459e-1f);
+    p = p * r + splat(5.0000001201e-1f);
+    p = p * (r * r) + r + splat(1.0f);
+    vf power = (vf)(((vi)z - (vi)magic + 127) << 23);
+    return (vf)((vi)(p * power) & ~tiny);
+}
+
+static inline vf silu_vector(vf x)
+{
+    return x / (splat(1.0f) + exp_vector(-x));
+}
+
+static void silu(float *y, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += LANES)
+        put(y + i, silu_vector(take(x + i, n - i)), n - i);
+}
+
+static void store_glu(float *y, int64_t ldy, const float *gate, const float *up, int64_t rows, int64_t columns)
+{
+    for (int64_t r = 0; r < rows; r++, y += ldy, gate += NR, up += NR)
+        for (int64_t i = 0; i < columns; i += LANES)
+            put(y + i, silu_vector(load(gate + i)) * load(up + i), columns - i);
+}
+
+static void affine(float *y, const float *x, const float *scale, const float *shift, int64_t pixels, int64_t channels,
+                   int with_silu)
+{
+    for (int64_t p = 0; p < pixels; p++, x += channels, y += channels)
+        for (int64_t i = 0; i < channels; i += LANES) {
+            int64_t n = channels - i;
+            vf v = take(x + i, n) * take(scale + i, n) + take(shift + i, n);
+            put(y + i, with_silu ? silu_vector(v) : v, n);
+        }
+}
+
+static void multiply(float *y, const float *x, float factor, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += LANES)
+        put(y + i, take(x + i, n - i) * splat(factor), n - i);
+}
+
+static float softmax(float *s, int64_t n, int64_t padded, float scale, float *max, float *sum)
+{
+    for (int64_t i = n; i < padded; i++)
+        s[i] = 0;
+    if (n == 0)
+        return 1;
+    vf tops = splat(-INFINITY);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vf v = load(s + i);
+        tops = choose(v > tops, v, tops);
+    }
+    float top = -INFINITY;
+    for (int lane = 0; lane < LANES; lane++)
+        top = tops[lane] > top ? tops[lane] : top;
+    for (; i < n; i++)
+        top = s[i] > top ? s[i] : top;
+    top = top * scale > *max ? top * scale : *max;
+
+    vf total = {0};
+    for (i = 0; i < n; i += LANES) {
+        vf e = exp_vector(take(s + i, n - i) * splat(scale) - splat(top));
+        put(s + i, e, n - i);
+        if (n - i < LANES) /* lanes behind the row don't count */
+            e = take(s + i, n - i);
+        total += e;
+    }
+    float factor = exp_vector(splat(*max - top))[0];
+    *max = top;
+    *sum = *sum * factor + sum_lanes(total);
+    return factor;
+}
+
+/* ---- norms ------------------------------------------------------------------------------------------------------- */
+
+static inline float rms_factor(vf sum_a, vf sum_b, int64_t n, float eps)
+{
+    return 1.0f / sqrtf(sum_lanes(sum_a + sum_b) / (float)n + eps);
+}
+
+static inline float row_rms_factor(const float *x, int64_t n, float eps)
+{
+    vf a = {0}, b = {0};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        a += load(x + i) * load(x + i);
+        b += load(x + i + LANES) * load(x + i + LANES);
+    }
+    for (; i < n; i += LANES) {
+        vf v = take(x + i, n - i);
+        a += v * v;
+    }
+    return rms_factor(a, b, n, eps);
+}
+
+static void rms_norm(float *y, const float *x, const float *gain, int64_t n, float eps)
+{
+    vf factor = splat(row_rms_factor(x, n, eps));
+    for (int64_t i = 0; i < n; i += LANES)
+        put(y + i, take(x + i, n - i) * factor * take(gain + i, n - i), n - i);
+}
+
+static void layer_norm(float *y, const float *x, const float *gain, int64_t n, float eps)
+{
+    vf total = {0}, squares = {0};
+    for (int64_t i = 0; i < n; i += LANES)
+        total += take(x + i, n - i);
+    float mean = sum_lanes(total) / (float)n;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vf v = load(x + i) - splat(mean);
+        squares += v * v;
+    }
+    float rest = 0;
+    for (; i < n; i++)
+        rest += (x[i] - mean) * (x[i] - mean);
+    vf factor = splat(1.0f / sqrtf((sum_lanes(squares) + rest) / (float)n + eps));
+    for (i = 0; i < n; i += LANES)
+        put(y + i, (take(x + i, n - i) - splat(mean)) * factor * take(gain + i, n - i), n - i);
+}
+
+static void residual(float *x, const float *y, const float *gain, float *h, const float *gain_next, int64_t n,
+                     float eps)
+{
+    vf factor = splat(row_rms_factor(y, n, eps)), squares = {0};
+    for (int64_t i = 0; i < n; i += LANES) {
+        vf v = take(x + i, n - i) + take(y + i, n - i) * factor * take(gain + i, n - i);
+        put(x + i, v, n - i);
+        squares += v * v;
+    }
+    if (h == NULL)
+        return;
+    factor = splat(rms_factor(squares, (vf){0}, n, eps));
+    for (int64_t i = 0; i < n; i += LANES)
+        put(h + i, take(x + i, n - i) * factor * take(gain_next + i, n - i), n - i);
+}
+
+static void qk_norm_rope(float *x, float *t, const float *w, const float *cos, const float *sin, int64_t dim,
+                         zi_rope_layout layout, float eps)
+{
+    rms_norm(x, x, w, dim, eps);
+    int64_t half = dim / 2;
+    if (layout == ZI_ROPE_ADJACENT) {
+        for (int64_t i = 0; i < dim; i += 2) {
+            t[i] = x[i + 1];
+            t[i + 1] = x[i];
+        }
+    } else {
+        memcpy(t, x + half, (size_t)half * sizeof(float));
+        memcpy(t + half, x, (size_t)half * sizeof(float));
+    }
+    for (int64_t i = 0; i < dim; i += LANES) {
+        int64_t n = dim - i;
+        put(x + i, take(x + i, n) * take(cos + i, n) + take(t + i, n) * take(sin + i, n), n);
+    }
+}
+
+/* ---- statistics -------------------------------------------------------------------------------------------------- */
+
+static void channel_sums(double *sums, const float *x, int64_t pixels, int64_t channels)
+{
+    for (int64_t c = 0; c < channels; c += LANES) {
+        vd sum = {0}, squares = {0};
+        for (int64_t p = 0; p < pixels; p++) {
+            vd v = __builtin_convertvector(take(x + p * channels + c, channels - c), vd);
+            sum += v;
+            squares += v * v;
+        }
+        for (int i = 0; i < LANES && c + i < channels; i++) {
+            sums[c + i] += sum[i];
+            sums[channels + c + i] += squares[i];
+        }
+    }
+}
+
+static int all_finite(const float *x, int64_t n)
+{
+    vi bad = {0};
+    for (int64_t i = 0; i < n; i += LANES)
+        bad |= ((vi)take(x + i, n - i) & 0x7f800000) == 0x7f800000;
+    for (int i = 0; i < LANES; i++)
+        if (bad[i])
+            return 0;
+    return 1;
+}
+
+const zi_cpu_kernels KERNELS = {
+    .name = NAME,
+    .mr = MR,
+    .nr = NR,
+    .gemm = gemm,
+    .dot = dot,
+    .unpack = unpack,
+    .transpose = transpose,
+    .store = store_tile,
+    .store_glu = store_glu,
+    .softmax = softmax,
+    .multiply = multiply,
+    .silu = silu,
+    .affine = affine,
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .residual = residual,
+    .qk_norm_rope = qk_norm_rope,
+    .channel_sums = channel_sums,
+    .finite = all_finite,
+};

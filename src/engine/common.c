@@ -1,0 +1,74 @@
+/* The public functions that need no model: names, versions, tensors in files. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "weights/store.h"
+#include "weights/write.h"
+
+const char *zimage_status_name(zimage_status status)
+{
+    static const char *const names[] = {
+        "ok",         "invalid argument", "file error",  "malformed file", "model error", "out of memory",
+        "not finite", "cancelled",        "unsupported", "internal error",
+    };
+    return (unsigned)status < sizeof names / sizeof *names ? names[status] : "unknown status";
+}
+
+const char *zimage_stage_name(zimage_stage stage)
+{
+    static const char *const names[] = {"text_encoder", "caption", "denoise", "vae_decode"};
+    return (unsigned)stage < sizeof names / sizeof *names ? names[stage] : "unknown stage";
+}
+
+#define STRING(x)             #x
+#define VERSION_TEXT(a, b, c) STRING(a) "." STRING(b) "." STRING(c)
+
+const char *zimage_version(void)
+{
+    return VERSION_TEXT(ZIMAGE_VERSION_MAJOR, ZIMAGE_VERSION_MINOR, ZIMAGE_VERSION_PATCH);
+}
+
+void zimage_free(void *data)
+{
+    free(data);
+}
+
+static zimage_status unpack_named(const zi_store *store, const char *path, const char *name, float **data,
+                                  int64_t shape[4], int32_t *dimensions, zimage_error *error)
+{
+    const zi_weight *weight = zi_store_find(store, name);
+    if (!weight)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: there is no tensor \"%s\"", path, name);
+    if (!zi_dtype_size(weight->dtype))
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                       "%s: tensor \"%s\" has a dtype or rank that can't be read, expected "
+                       "F32, F16 or BF16 of at most 4 dimensions",
+                       path, name);
+    int64_t count = zi_weight_count(weight);
+    float *values = malloc(count > 0 ? (size_t)count * sizeof(float) : 1);
+    if (!values)
+        return zi_fail_memory(error, name, (size_t)count * sizeof(float));
+    zi_weight_unpack(weight, 0, count, values);
+    for (int i = 0; i < 4; i++)
+        shape[i] = i < weight->dims ? weight->shape[i] : 1;
+    *dimensions = weight->dims;
+    *data = values;
+    return ZIMAGE_OK;
+}
+
+zimage_status zimage_tensor_read(const char *path, const char *name, float **data, int64_t shape[4],
+                                 int32_t *dimensions, zimage_error *error)
+{
+    *data = NULL;
+    zi_store *store = NULL;
+    ZI_TRY(zi_store_open_file(path, &store, error));
+    zimage_status status = unpack_named(store, path, name, data, shape, dimensions, error);
+    zi_store_free(store);
+    return status;
+}
+
+zimage_status zimage_tensor_write(const char *path, const char *name, const float *data, const int64_t *shape,
+                                  int32_t dimensions, zimage_error *error)
+{
+    return zi_safetensors_write(path, name, data, shape, dimensions, error);
+}

@@ -1,0 +1,540 @@
+/* One picture: prompt -> text features -> denoising -> decoding. Nothing flows back up but progress. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/context.h"
+#include "image/png.h"
+#include "ops/ops_plan.h"
+#include "sampler/noise.h"
+
+#define PREVIEW_SIDE 256 /* pixels; larger pictures are previewed from averaged latents */
+
+struct zimage_image {
+    int32_t width, height;
+    uint8_t *pixels; /* [height][width][3] */
+    float *latents;  /* [channels, rows, columns] */
+    int64_t latents_shape[3];
+    double seconds[ZIMAGE_STAGES];
+    int32_t prompt_tokens;
+};
+
+typedef struct conditioning {
+    int64_t tokens;    /* of the caption, unpadded */
+    zi_tensor caption; /* [padded tokens, dim], refined */
+} conditioning;
+
+/* What one zimage_generate call holds. Device tensors live on the stack of context->ops and go with its mark. */
+typedef struct job {
+    zimage_context *context;
+    zi_ops *ops;
+    const zimage_request *request;
+    zimage_image *image;
+    zimage_error *error;
+    int64_t rows, columns, latent_count; /* of the latents */
+    float *sigmas;                       /* [steps + 1] */
+    float *prediction, *negative;        /* [latent_count] */
+    conditioning positive_cap, negative_cap;
+    int prompts;                 /* 2 with guidance, else 1 */
+    double flops[ZIMAGE_STAGES]; /* of each stage, by ops_plan: all prompts, all steps */
+    double flops_before;         /* of the stages and steps finished */
+    double step_flops;           /* of the step under way */
+    double start, step_start;    /* seconds */
+    zimage_progress progress;
+} job;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void zimage_request_init(const zimage_context *context, zimage_request *request)
+{
+    zimage_model_info info;
+    zimage_get_model_info(context, &info);
+    *request = (zimage_request){
+        .struct_size = sizeof *request,
+        .width = info.default_width,
+        .height = info.default_height,
+        .steps = info.default_steps,
+        .cfg_truncation = 1.0f,
+    };
+}
+
+/* ---- checking the request ---- */
+
+static zimage_status check_side(const char *field, int32_t value, int32_t multiple, int32_t limit, zimage_error *error)
+{
+    if (value >= multiple && value <= limit && value % multiple == 0)
+        return ZIMAGE_OK;
+    return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "%s: %d, expected a multiple of %d from %d to %d", field, value,
+                   multiple, multiple, limit);
+}
+
+static zimage_status check_text_source(const job *j, zimage_error *error)
+{
+    const zimage_request *r = j->request;
+    if (r->prompt_embeds && (r->prompt_tokens < 1 || r->prompt_tokens > ZI_MAX_PROMPT_TOKENS))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "prompt_embeds: %d tokens, expected 1 to %d", r->prompt_tokens,
+                       ZI_MAX_PROMPT_TOKENS);
+    if (r->negative_prompt_embeds &&
+        (r->negative_prompt_tokens < 1 || r->negative_prompt_tokens > ZI_MAX_PROMPT_TOKENS))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "negative_prompt_embeds: %d tokens, expected 1 to %d",
+                       r->negative_prompt_tokens, ZI_MAX_PROMPT_TOKENS);
+    if (!r->prompt_embeds && !r->prompt)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "prompt: NULL, expected a prompt or prompt_embeds");
+    int needs_encoder = !r->prompt_embeds || (r->guidance_scale > 0 && !r->negative_prompt_embeds);
+    if (needs_encoder && !j->context->text_store)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "%s: the model folder has no text_encoder, expected %sprompt_embeds with this model",
+                       r->prompt_embeds ? "negative_prompt" : "prompt", r->prompt_embeds ? "negative_" : "");
+    return ZIMAGE_OK;
+}
+
+static zimage_status check_request(const job *j, zimage_error *error)
+{
+    const zimage_request *r = j->request;
+    if (r->struct_size != sizeof *r)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "request: struct_size is %u, expected zimage_request_init's %zu",
+                       r->struct_size, sizeof *r);
+    zimage_model_info info;
+    zimage_get_model_info(j->context, &info);
+    ZI_TRY(check_side("width", r->width, info.size_multiple, info.max_width, error));
+    ZI_TRY(check_side("height", r->height, info.size_multiple, info.max_height, error));
+    if (r->steps < 1 || r->steps > 1000)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "steps: %d, expected 1 to 1000", r->steps);
+    if (!(r->guidance_scale >= 0 && r->guidance_scale <= 1000))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "guidance_scale: %g, expected 0 to 1000",
+                       (double)r->guidance_scale);
+    if (!(r->cfg_truncation >= 0 && r->cfg_truncation <= 1000))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_truncation: %g, expected 0 or more",
+                       (double)r->cfg_truncation);
+    if (!(r->cfg_normalization >= 0 && r->cfg_normalization <= 1000))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_normalization: %g, expected 0 (none) or more",
+                       (double)r->cfg_normalization);
+    if ((unsigned)r->rng > ZIMAGE_RNG_NUMPY)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "rng: %d, expected one of zimage_rng", (int)r->rng);
+    return check_text_source(j, error);
+}
+
+/* ---- progress ---- */
+
+static zimage_status report(job *j, const uint8_t *preview, int32_t preview_width, int32_t preview_height)
+{
+    if (!j->request->progress)
+        return ZIMAGE_OK;
+    double total = 0;
+    for (int i = 0; i < ZIMAGE_STAGES; i++)
+        total += j->flops[i];
+    zimage_progress *p = &j->progress;
+    double part = p->blocks > 0 ? (double)p->block / p->blocks : 0;
+    p->fraction = total > 0 ? (j->flops_before + part * j->step_flops) / total : 0;
+    if (p->fraction > 1)
+        p->fraction = 1;
+    p->elapsed = now() - j->start;
+    p->preview = preview;
+    p->preview_width = preview_width;
+    p->preview_height = preview_height;
+    if (j->request->progress(p, j->request->progress_user))
+        return zi_fail(j->error, ZIMAGE_ERROR_CANCELLED, "cancelled during %s", zimage_stage_name(p->stage));
+    return ZIMAGE_OK;
+}
+
+/* zi_ops.block_done; the last block of a step is reported by finish_step, with the preview. */
+static int on_block_done(void *user)
+{
+    job *j = user;
+    if (j->progress.block + 1 >= j->progress.blocks)
+        return 0;
+    j->progress.block++;
+    return report(j, NULL, 0, 0) != ZIMAGE_OK;
+}
+
+static zimage_status begin_step(job *j, zimage_stage stage, int step, int steps, int64_t blocks, double flops)
+{
+    j->step_start = now();
+    j->progress.stage = stage;
+    j->progress.step = step;
+    j->progress.steps = steps;
+    j->progress.block = 0;
+    j->progress.blocks = (int32_t)blocks;
+    j->step_flops = flops;
+    return report(j, NULL, 0, 0);
+}
+
+static zimage_status finish_step(job *j, const uint8_t *preview, int32_t preview_width, int32_t preview_height)
+{
+    j->progress.block = j->progress.blocks;
+    zimage_status status = report(j, preview, preview_width, preview_height);
+    j->flops_before += j->step_flops;
+    j->step_flops = 0;
+    j->image->seconds[j->progress.stage] += now() - j->step_start;
+    return status;
+}
+
+/* ---- text ---- */
+
+static zimage_status tokenize(job *j, const char *field, const char *prompt, int32_t **ids, size_t *count)
+{
+    zimage_error inner = ZIMAGE_ERROR_INIT;
+    zimage_status status = zi_tokenizer_encode_prompt(j->context->tokenizer, ZIMAGE_TEMPLATE_Z_IMAGE, prompt,
+                                                      strlen(prompt), ids, count, &inner);
+    if (status != ZIMAGE_OK)
+        return zi_fail(j->error, status, "%s: %s", field, inner.message);
+    if (*count > ZI_MAX_PROMPT_TOKENS) {
+        zi_warn(&j->context->log, "%s: %zu tokens with its template, cut to the first %d as the reference does", field,
+                *count, ZI_MAX_PROMPT_TOKENS);
+        *count = ZI_MAX_PROMPT_TOKENS;
+    }
+    return ZIMAGE_OK;
+}
+
+/* Text features on the stack: from the caller's embeddings, or by the text encoder. */
+static zimage_status make_features(job *j, const float *embeds, const int32_t *ids, int64_t tokens, zi_tensor *features)
+{
+    const int64_t shape[2] = {tokens, j->context->transformer.config.cap_feat_dim};
+    ZI_TRY(j->ops->table->alloc(j->ops, features, 2, shape));
+    if (embeds)
+        return j->ops->table->upload(j->ops, features, embeds);
+    return zi_qwen3_encode(&j->context->text_encoder, j->ops, ids, tokens, features);
+}
+
+/* Text encoder, caption embedder and refiner for one prompt; only the refined caption stays on the stack. */
+static zimage_status condition(job *j, const float *embeds, const int32_t *ids, int64_t tokens, conditioning *out)
+{
+    const zi_dit *dit = &j->context->transformer;
+    out->tokens = tokens;
+    ZI_TRY(zi_dit_check_positions(dit, tokens, j->rows / dit->config.patch, j->columns / dit->config.patch, j->error));
+    const int64_t shape[2] = {zi_dit_padded(tokens), dit->config.dim};
+    ZI_TRY(j->ops->table->alloc(j->ops, &out->caption, 2, shape));
+    zi_arena_mark mark = j->ops->table->mark(j->ops);
+    zi_tensor features;
+    int64_t text_blocks = embeds ? 1 : j->context->text_encoder.layers_needed;
+    zimage_status status =
+        begin_step(j, ZIMAGE_STAGE_TEXT, 1, 1, text_blocks, j->flops[ZIMAGE_STAGE_TEXT] / j->prompts);
+    if (status == ZIMAGE_OK)
+        status = make_features(j, embeds, ids, tokens, &features);
+    if (status == ZIMAGE_OK)
+        status = finish_step(j, NULL, 0, 0);
+    if (status == ZIMAGE_OK)
+        status = begin_step(j, ZIMAGE_STAGE_CAPTION, 1, 1, zi_dit_caption_blocks(dit),
+                            j->flops[ZIMAGE_STAGE_CAPTION] / j->prompts);
+    if (status == ZIMAGE_OK)
+        status = zi_dit_caption(dit, j->ops, &features, &out->caption);
+    if (status == ZIMAGE_OK)
+        status = finish_step(j, NULL, 0, 0);
+    j->ops->table->release(j->ops, mark);
+    return status;
+}
+
+/* ---- counting, so that progress can be honest ---- */
+
+static zimage_status plan_text(job *j, zi_ops *plan, int encoded, int64_t tokens)
+{
+    const int64_t features_shape[2] = {tokens, j->context->transformer.config.cap_feat_dim};
+    const int64_t caption_shape[2] = {zi_dit_padded(tokens), j->context->transformer.config.dim};
+    zi_tensor features, caption;
+    ZI_TRY(plan->table->alloc(plan, &features, 2, features_shape));
+    ZI_TRY(plan->table->alloc(plan, &caption, 2, caption_shape));
+    double before = zi_ops_plan_flops(plan);
+    if (encoded) {
+        int32_t ids[ZI_MAX_PROMPT_TOKENS] = {0};
+        ZI_TRY(zi_qwen3_encode(&j->context->text_encoder, plan, ids, tokens, &features));
+    }
+    double between = zi_ops_plan_flops(plan);
+    ZI_TRY(zi_dit_caption(&j->context->transformer, plan, &features, &caption));
+    j->flops[ZIMAGE_STAGE_TEXT] = (between - before) * j->prompts;
+    j->flops[ZIMAGE_STAGE_CAPTION] = (zi_ops_plan_flops(plan) - between) * j->prompts;
+    return ZIMAGE_OK;
+}
+
+static zimage_status plan_pixels(job *j, zi_ops *plan, int64_t tokens)
+{
+    const int64_t latent_shape[3] = {j->context->transformer.config.in_channels, j->rows, j->columns};
+    const int64_t caption_shape[2] = {zi_dit_padded(tokens), j->context->transformer.config.dim};
+    zi_tensor latents, caption, out;
+    ZI_TRY(plan->table->alloc(plan, &latents, 3, latent_shape));
+    ZI_TRY(plan->table->alloc(plan, &out, 3, latent_shape));
+    ZI_TRY(plan->table->alloc(plan, &caption, 2, caption_shape));
+    double before = zi_ops_plan_flops(plan);
+    ZI_TRY(zi_dit_forward(&j->context->transformer, plan, &latents, 0.5f, &caption, &out));
+    double between = zi_ops_plan_flops(plan);
+    ZI_TRY(zi_vae_decode(&j->context->vae, plan, j->image->latents, j->rows, j->columns, 0, NULL));
+    j->flops[ZIMAGE_STAGE_DENOISE] = (between - before) * j->request->steps * j->prompts;
+    j->flops[ZIMAGE_STAGE_DECODE] = zi_ops_plan_flops(plan) - between;
+    return ZIMAGE_OK;
+}
+
+static zimage_status plan_job(job *j, int encoded, int64_t tokens)
+{
+    zi_ops *plan = NULL;
+    ZI_TRY(zi_ops_plan_new(&plan, j->error));
+    plan->error = j->error;
+    zimage_status status = plan_text(j, plan, encoded, tokens);
+    if (status == ZIMAGE_OK)
+        status = plan_pixels(j, plan, tokens);
+    plan->table->free(plan);
+    return status;
+}
+
+/* ---- denoising ---- */
+
+/* prediction <- the network's output for one caption, (clean - noise), on the host. */
+static zimage_status evaluate(job *j, float t, const conditioning *caption, float *prediction)
+{
+    const int64_t shape[3] = {j->context->transformer.config.in_channels, j->rows, j->columns};
+    zi_arena_mark mark = j->ops->table->mark(j->ops);
+    zi_tensor latents, out;
+    zimage_status status = j->ops->table->alloc(j->ops, &latents, 3, shape);
+    if (status == ZIMAGE_OK)
+        status = j->ops->table->alloc(j->ops, &out, 3, shape);
+    if (status == ZIMAGE_OK)
+        status = j->ops->table->upload(j->ops, &latents, j->image->latents);
+    if (status == ZIMAGE_OK)
+        status = zi_dit_forward(&j->context->transformer, j->ops, &latents, t, &caption->caption, &out);
+    if (status == ZIMAGE_OK)
+        status = j->ops->table->download(j->ops, prediction, &out);
+    j->ops->table->release(j->ops, mark);
+    return status;
+}
+
+/* Averages squares of `factor` latents: x [C, rows, columns] -> [C, rows / factor, columns / factor]. */
+static void average_latents(float *out, const float *x, int64_t channels, int64_t rows, int64_t columns, int64_t factor)
+{
+    int64_t small_rows = rows / factor, small_columns = columns / factor;
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t y = 0; y < small_rows; y++)
+            for (int64_t i = 0; i < small_columns; i++) {
+                double sum = 0;
+                for (int64_t dy = 0; dy < factor; dy++)
+                    for (int64_t dx = 0; dx < factor; dx++)
+                        sum += x[(c * rows + y * factor + dy) * columns + i * factor + dx];
+                out[(c * small_rows + y) * small_columns + i] = (float)(sum / (double)(factor * factor));
+            }
+}
+
+/* Decodes `latents` [C, rows, columns] to interleaved RGB; *pixels is released with free(). */
+static zimage_status decode(job *j, const float *latents, int64_t rows, int64_t columns, uint8_t **pixels)
+{
+    int64_t scale = j->context->vae.config.scale_factor;
+    size_t count = (size_t)(rows * scale) * (size_t)(columns * scale) * 3;
+    float *rgb = malloc(count * sizeof *rgb);
+    *pixels = malloc(count);
+    zimage_status status = rgb && *pixels ? ZIMAGE_OK : zi_fail_memory(j->error, "the picture", count * 5);
+    if (status == ZIMAGE_OK)
+        status = zi_vae_decode(&j->context->vae, j->ops, latents, rows, columns, 0, rgb);
+    if (status == ZIMAGE_OK)
+        zi_vae_to_rgb8(rgb, rows * scale, columns * scale, *pixels);
+    free(rgb);
+    if (status != ZIMAGE_OK) {
+        free(*pixels);
+        *pixels = NULL;
+    }
+    return status;
+}
+
+/*
+ * The picture expected at the end: with x = (1 - sigma) clean + sigma noise and velocity v = noise - clean (here
+ * -prediction), clean = x - sigma v.
+ */
+static zimage_status report_preview(job *j, float sigma)
+{
+    int64_t channels = j->context->transformer.config.in_channels, scale = j->context->vae.config.scale_factor;
+    int64_t longest = (j->rows > j->columns ? j->rows : j->columns) * scale;
+    int64_t factor = (longest + PREVIEW_SIDE - 1) / PREVIEW_SIDE;
+    while (j->rows / factor == 0 || j->columns / factor == 0)
+        factor--;
+    int64_t rows = j->rows / factor, columns = j->columns / factor;
+    float *clean = malloc((size_t)j->latent_count * sizeof *clean);
+    float *small = malloc((size_t)(channels * rows * columns) * sizeof *small);
+    zimage_status status = clean && small ? ZIMAGE_OK : zi_fail_memory(j->error, "a preview", 0);
+    uint8_t *pixels = NULL;
+    if (status == ZIMAGE_OK) {
+        for (int64_t i = 0; i < j->latent_count; i++)
+            clean[i] = j->image->latents[i] + sigma * j->prediction[i];
+        average_latents(small, clean, channels, j->rows, j->columns, factor);
+        j->ops->block_done = NULL; /* the preview's own blocks are not the request's */
+        status = decode(j, small, rows, columns, &pixels);
+        j->ops->block_done = on_block_done;
+    }
+    if (status == ZIMAGE_OK)
+        status = finish_step(j, pixels, (int32_t)(columns * scale), (int32_t)(rows * scale));
+    free(pixels);
+    free(small);
+    free(clean);
+    return status;
+}
+
+static zimage_status denoise_step(job *j, int step)
+{
+    const zimage_request *r = j->request;
+    float sigma = j->sigmas[step], t = zi_scheduler_model_time(sigma);
+    float guidance = r->cfg_truncation <= 1 && t > r->cfg_truncation ? 0 : r->guidance_scale;
+    int64_t blocks = zi_dit_forward_blocks(&j->context->transformer) * (guidance > 0 ? 2 : 1);
+    ZI_TRY(begin_step(j, ZIMAGE_STAGE_DENOISE, step + 1, r->steps, blocks, j->flops[ZIMAGE_STAGE_DENOISE] / r->steps));
+    ZI_TRY(evaluate(j, t, &j->positive_cap, j->prediction));
+    if (guidance > 0) {
+        ZI_TRY(evaluate(j, t, &j->negative_cap, j->negative));
+        zi_guide(j->prediction, j->negative, j->latent_count, guidance, r->cfg_normalization);
+    }
+    ZI_TRY(r->preview && r->progress ? report_preview(j, sigma) : finish_step(j, NULL, 0, 0));
+    for (int64_t i = 0; i < j->latent_count; i++)
+        j->prediction[i] = -j->prediction[i];
+    zi_euler_step(j->image->latents, j->prediction, j->latent_count, sigma, j->sigmas[step + 1]);
+    return ZIMAGE_OK;
+}
+
+/* ---- the whole ---- */
+
+static zimage_status prepare(job *j)
+{
+    const zimage_request *r = j->request;
+    const zi_dit_config *dit = &j->context->transformer.config;
+    int64_t scale = j->context->vae.config.scale_factor;
+    j->rows = r->height / scale;
+    j->columns = r->width / scale;
+    j->latent_count = dit->in_channels * j->rows * j->columns;
+    j->image->width = r->width;
+    j->image->height = r->height;
+    j->image->latents_shape[0] = dit->in_channels;
+    j->image->latents_shape[1] = j->rows;
+    j->image->latents_shape[2] = j->columns;
+    size_t bytes = (size_t)j->latent_count * sizeof(float);
+    j->image->latents = malloc(bytes);
+    j->prediction = malloc(bytes);
+    j->negative = malloc(bytes);
+    j->sigmas = malloc((size_t)(r->steps + 1) * sizeof(float));
+    if (!j->image->latents || !j->prediction || !j->negative || !j->sigmas)
+        return zi_fail_memory(j->error, "latents", bytes);
+    int64_t tokens = (j->rows / dit->patch) * (j->columns / dit->patch);
+    zi_scheduler_sigmas(&j->context->scheduler, r->steps, tokens, j->sigmas);
+    if (r->latents)
+        memcpy(j->image->latents, r->latents, bytes);
+    else
+        zi_noise(r->rng, r->seed, j->image->latents, j->latent_count);
+    return ZIMAGE_OK;
+}
+
+static zimage_status run_with_ids(job *j, const int32_t *ids, int64_t tokens, const int32_t *negative_ids,
+                                  int64_t negative_tokens)
+{
+    const zimage_request *r = j->request;
+    ZI_TRY(plan_job(j, !r->prompt_embeds, tokens));
+    j->image->prompt_tokens = (int32_t)tokens;
+    ZI_TRY(condition(j, r->prompt_embeds, ids, tokens, &j->positive_cap));
+    if (r->guidance_scale > 0)
+        ZI_TRY(condition(j, r->negative_prompt_embeds, negative_ids, negative_tokens, &j->negative_cap));
+    for (int step = 0; step < r->steps; step++)
+        ZI_TRY(denoise_step(j, step));
+    ZI_TRY(begin_step(j, ZIMAGE_STAGE_DECODE, 1, 1, zi_vae_decode_blocks(&j->context->vae),
+                      j->flops[ZIMAGE_STAGE_DECODE]));
+    ZI_TRY(decode(j, j->image->latents, j->rows, j->columns, &j->image->pixels));
+    return finish_step(j, NULL, 0, 0);
+}
+
+static zimage_status run(job *j)
+{
+    const zimage_request *r = j->request;
+    int32_t *ids = NULL, *negative_ids = NULL;
+    size_t tokens = (size_t)r->prompt_tokens, negative_tokens = (size_t)r->negative_prompt_tokens;
+    zimage_status status = ZIMAGE_OK;
+    if (!r->prompt_embeds)
+        status = tokenize(j, "prompt", r->prompt, &ids, &tokens);
+    if (status == ZIMAGE_OK && r->guidance_scale > 0 && !r->negative_prompt_embeds)
+        status = tokenize(j, "negative_prompt", r->negative_prompt ? r->negative_prompt : "", &negative_ids,
+                          &negative_tokens);
+    if (status == ZIMAGE_OK)
+        status = run_with_ids(j, ids, (int64_t)tokens, negative_ids, (int64_t)negative_tokens);
+    free(negative_ids);
+    free(ids);
+    return status;
+}
+
+static zimage_status run_job(job *j)
+{
+    ZI_TRY(check_request(j, j->error));
+    j->prompts = j->request->guidance_scale > 0 ? 2 : 1;
+    ZI_TRY(prepare(j));
+    zi_arena_mark mark = j->ops->table->mark(j->ops);
+    j->ops->error = j->error;
+    j->ops->block_done = on_block_done;
+    j->ops->block_user = j;
+    zimage_status status = run(j);
+    j->ops->table->release(j->ops, mark);
+    j->ops->error = NULL;
+    j->ops->block_done = NULL;
+    j->ops->block_user = NULL;
+    return status;
+}
+
+zimage_status zimage_generate(zimage_context *context, const zimage_request *request, zimage_image **image,
+                              zimage_error *error)
+{
+    if (!context || !request || !image)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "context, request and image: NULL, expected all three");
+    *image = calloc(1, sizeof **image);
+    if (!*image)
+        return zi_fail_memory(error, "a picture", sizeof **image);
+    job j = {.context = context, .ops = context->ops, .request = request, .image = *image, .error = error};
+    j.start = now();
+    j.progress.struct_size = sizeof j.progress;
+    zimage_status status = run_job(&j);
+    free(j.sigmas);
+    free(j.prediction);
+    free(j.negative);
+    if (status != ZIMAGE_OK) {
+        zimage_image_free(*image);
+        *image = NULL;
+    }
+    return status;
+}
+
+int32_t zimage_image_width(const zimage_image *image)
+{
+    return image->width;
+}
+
+int32_t zimage_image_height(const zimage_image *image)
+{
+    return image->height;
+}
+
+const uint8_t *zimage_image_pixels(const zimage_image *image)
+{
+    return image->pixels;
+}
+
+const float *zimage_image_latents(const zimage_image *image, int64_t shape[3])
+{
+    memcpy(shape, image->latents_shape, sizeof image->latents_shape);
+    return image->latents;
+}
+
+double zimage_image_seconds(const zimage_image *image, zimage_stage stage)
+{
+    return (unsigned)stage < ZIMAGE_STAGES ? image->seconds[stage] : 0;
+}
+
+int32_t zimage_image_prompt_tokens(const zimage_image *image)
+{
+    return image->prompt_tokens;
+}
+
+void zimage_image_free(zimage_image *image)
+{
+    if (!image)
+        return;
+    free(image->pixels);
+    free(image->latents);
+    free(image);
+}
+
+zimage_status zimage_image_write_png(const zimage_image *image, const char *path, const zimage_text *texts,
+                                     size_t text_count, zimage_error *error)
+{
+    if (!image || !path)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image and path: NULL, expected both");
+    return zi_png_write(path, image->width, image->height, image->pixels, texts, text_count, error);
+}

@@ -1,0 +1,36 @@
+/* Qwen3 as a text encoder (spec text-encoder.md 1-4): hidden_states[-2], i.e. all layers but the last, no final norm. */
+#ifndef ZI_MODEL_QWEN3_H
+#define ZI_MODEL_QWEN3_H
+
+#include "ops/ops.h"
+#include "weights/store.h"
+
+typedef struct zi_qwen3_config {
+    int64_t hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim;
+    int64_t vocab_size;
+    double rms_norm_eps, rope_theta;
+} zi_qwen3_config;
+
+typedef struct zi_qwen3_layer {
+    const zi_weight *input_layernorm, *q_proj, *k_proj, *v_proj, *o_proj, *q_norm, *k_norm;
+    const zi_weight *post_attention_layernorm, *gate_proj, *up_proj, *down_proj;
+} zi_qwen3_layer;
+
+typedef struct zi_qwen3 {
+    zi_qwen3_config config;
+    int64_t layers_needed; /* layers bound and run */
+    const zi_weight *embed_tokens;
+    zi_qwen3_layer *layers; /* [layers_needed], owned */
+} zi_qwen3;
+
+zimage_status zi_qwen3_config_load(const char *path, zi_qwen3_config *config, zimage_error *error);
+/* Binds names with or without the prefix "model.". The store must outlive the model. Free with zi_qwen3_free. */
+zimage_status zi_qwen3_bind(zi_qwen3 *model, const zi_qwen3_config *config, const zi_store *store, const zi_log *log,
+                            zimage_error *error);
+void zi_qwen3_free(zi_qwen3 *model);
+/* out [count, hidden_size], allocated by the caller; ids checked against vocab_size. */
+zimage_status zi_qwen3_encode(const zi_qwen3 *model, zi_ops *ops, const int32_t *ids, int64_t count, zi_tensor *out);
+/* Blocks that encode reports through zi_ops_end_block, for progress. */
+int64_t zi_qwen3_encode_blocks(const zi_qwen3 *model);
+
+#endif

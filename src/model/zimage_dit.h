@@ -1,0 +1,55 @@
+/* The Z-Image diffusion transformer (spec zimage.md). */
+#ifndef ZI_MODEL_ZIMAGE_DIT_H
+#define ZI_MODEL_ZIMAGE_DIT_H
+
+#include "ops/ops.h"
+#include "weights/store.h"
+
+#define ZI_DIT_SEQUENCE_MULTIPLE 32 /* captions and images are padded to this many tokens */
+
+typedef struct zi_dit_config {
+    int64_t patch, f_patch, in_channels, dim, n_layers, n_refiner_layers, n_heads, cap_feat_dim;
+    double norm_eps, rope_theta, t_scale;
+    int64_t axes_dims[3], axes_lens[3];
+    /* derived */
+    int64_t head_dim, ffn_dim, adaln_dim, t_hidden;
+} zi_dit_config;
+
+typedef struct zi_dit_block {
+    const zi_weight *to_q, *to_k, *to_v, *to_out, *norm_q, *norm_k, *w1, *w2, *w3;
+    const zi_weight *attention_norm1, *attention_norm2, *ffn_norm1, *ffn_norm2;
+    const zi_weight *adaln, *adaln_bias; /* NULL in the context refiner */
+} zi_dit_block;
+
+typedef struct zi_dit {
+    zi_dit_config config;
+    const zi_weight *x_pad_token, *cap_pad_token, *x_embedder, *x_embedder_bias, *cap_norm, *cap_embedder,
+        *cap_embedder_bias, *t_mlp0, *t_mlp0_bias, *t_mlp2, *t_mlp2_bias, *final_linear, *final_linear_bias,
+        *final_adaln, *final_adaln_bias;
+    zi_dit_block *noise_refiner, *context_refiner, *layers; /* one allocation that starts at noise_refiner, owned */
+} zi_dit;
+
+zimage_status zi_dit_config_load(const char *path, zi_dit_config *config, zimage_error *error);
+/* Fills the derived fields from the others; done by zi_dit_config_load. */
+void zi_dit_config_derive(zi_dit_config *config);
+zimage_status zi_dit_bind(zi_dit *model, const zi_dit_config *config, const zi_store *store, const zi_log *log,
+                          zimage_error *error);
+void zi_dit_free(zi_dit *model);
+
+/* Tokens after padding to a multiple of 32. */
+int64_t zi_dit_padded(int64_t tokens);
+/* Whether RoPE positions of this caption and grid (latent sizes / patch) fit axes_lens; else an error that says what
+ * would. */
+zimage_status zi_dit_check_positions(const zi_dit *model, int64_t caption_tokens, int64_t grid_rows,
+                                     int64_t grid_columns, zimage_error *error);
+/* Caption embedder and context refiner, once per prompt: features [m, cap_feat_dim] -> out [padded(m), dim]. */
+zimage_status zi_dit_caption(const zi_dit *model, zi_ops *ops, const zi_tensor *features, zi_tensor *out);
+/* One evaluation. latents, out [C, H, W]; t = 1 - sigma; caption [padded m, dim] from zi_dit_caption. The output is the
+ * network's own, (clean - noise): the pipeline negates it. */
+zimage_status zi_dit_forward(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, float t,
+                             const zi_tensor *caption, zi_tensor *out);
+/* Blocks that the calls above report through zi_ops_end_block, for progress. */
+int64_t zi_dit_caption_blocks(const zi_dit *model);
+int64_t zi_dit_forward_blocks(const zi_dit *model);
+
+#endif

@@ -1,0 +1,131 @@
+/*
+ * The table of operations that every backend fills. Model code (src/model) is written once against it and never names a
+ * backend, an instruction set or a weight format.
+ *
+ * Activations are row-major: a sequence is [tokens, features]; an image inside the VAE is channels-last [rows, columns,
+ * channels]. Unless said otherwise outputs must not overlap inputs, outputs are allocated by the caller with the right
+ * shape, and a shape that does not fit is a programming error (assert). Operations return ZIMAGE_OK or fill ops->error.
+ */
+#ifndef ZI_OPS_OPS_H
+#define ZI_OPS_OPS_H
+
+#include "base/arena.h"
+#include "base/pool.h"
+#include "ops/tensor.h"
+
+typedef struct zi_ops zi_ops;
+
+typedef enum zi_rope_layout {
+    ZI_ROPE_ADJACENT,   /* pairs (2j, 2j+1): the diffusion transformers */
+    ZI_ROPE_HALF_SPLIT, /* pairs (j, j + d/2): Qwen3 */
+} zi_rope_layout;
+
+typedef struct zi_attention_shape {
+    int64_t heads;    /* query heads; q is [tokens, heads * head_dim] */
+    int64_t kv_heads; /* divides heads; key head g serves query heads g * (heads / kv_heads) ... */
+    int64_t head_dim;
+    int causal;       /* query i sees keys 0 .. i */
+} zi_attention_shape;
+
+/* GroupNorm folded into the reader of its input: y = x * scale[c] + shift[c], then SiLU. Made by group_norm_fold. */
+typedef struct zi_channel_affine {
+    zi_tensor scale; /* [channels] */
+    zi_tensor shift; /* [channels] */
+} zi_channel_affine;
+
+typedef struct zi_conv {
+    const zi_weight *weight;         /* [out, in, k, k], k = 1 or 3; stride 1, zero padding k / 2 */
+    const zi_weight *bias;           /* [out] */
+    const zi_channel_affine *affine; /* optional: the input is SiLU(x * scale + shift); padding is zero AFTER it */
+    int upsample;                    /* 1: the input is read as its nearest-neighbour doubling */
+    int accumulate;                  /* 1: y += result */
+    /* Bands: x holds input rows [x_row, x_row + x.rows) of an image of image_rows rows (before doubling), y output
+     * rows [y_row, y_row + y.rows). Every input row that y needs and that lies inside the image must be in x. */
+    int64_t x_row, y_row, image_rows;
+} zi_conv;
+
+typedef struct zi_ops_table {
+    const char *name; /* "reference", "cpu", ... */
+
+    /* Memory: a stack. Contents are undefined after alloc. */
+    zimage_status (*alloc)(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape);
+    zi_arena_mark (*mark)(zi_ops *ops);
+    void (*release)(zi_ops *ops, zi_arena_mark mark);
+    /* Between host float32 and the backend's tensor (same element count). */
+    zimage_status (*upload)(zi_ops *ops, zi_tensor *dst, const float *src);
+    zimage_status (*download)(zi_ops *ops, float *dst, const zi_tensor *src);
+    zimage_status (*copy)(zi_ops *ops, zi_tensor *dst, const zi_tensor *src);
+
+    /* y[i] = table[ids[i]]; ids on the host, already checked against the table's rows. table [rows, features] */
+    zimage_status (*embed_rows)(zi_ops *ops, zi_tensor *y, const zi_weight *table, const int32_t *ids);
+    /* y[t, o] = sum_i x[t, i] W[o, i] + bias[o]; bias may be NULL; accumulate: y += ... */
+    zimage_status (*linear)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                            const zi_weight *bias, int accumulate);
+    /* y = SiLU(x W1^T) * (x W3^T) */
+    zimage_status (*linear_glu)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
+                                const zi_weight *w3);
+    /* y = x * sigmoid(x); y may be x */
+    zimage_status (*silu)(zi_ops *ops, zi_tensor *y, const zi_tensor *x);
+    /* y = x / sqrt(mean(x^2) + eps) * w * scale over the last dimension; w and scale [features] each may be NULL; y may be x */
+    zimage_status (*rms_norm)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_tensor *scale,
+                              float eps);
+    /* y = (x - mean) / sqrt(var + eps) * scale; scale may be NULL */
+    zimage_status (*layer_norm)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps);
+    /* x += gate * rms_norm(y, w, eps); then, if h is not NULL, h = rms_norm(x, w_next, eps) * scale_next.
+     * gate, scale_next [features] may be NULL (= 1). h may be y. */
+    zimage_status (*residual_gate_norm)(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
+                                        const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
+                                        const zi_tensor *scale_next, float eps);
+    /* In place on x [tokens, heads * head_dim]: RMS norm of each head (w [head_dim]), then rotation by cos, sin
+     * [tokens, head_dim / 2]. */
+    zimage_status (*qk_norm_rope)(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
+                                  const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps);
+    /* o = softmax(q k^T / sqrt(head_dim)) v; never holds a tokens x tokens buffer. k, v [keys, kv_heads * head_dim];
+     * o, q [queries, heads * head_dim]; o may be q. causal needs queries == keys. */
+    zimage_status (*attention)(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
+                               const zi_attention_shape *shape);
+    /* Z-Image's adaLN: m [4 * features] = scale_msa, gate_msa, scale_mlp, gate_mlp -> 1 + scale, tanh(gate), in place. */
+    zimage_status (*modulation)(zi_ops *ops, zi_tensor *m);
+    /* y = 1 + x (the final layer's scale); y may be x */
+    zimage_status (*add_one)(zi_ops *ops, zi_tensor *y, const zi_tensor *x);
+    /* Latents [C, H, W] to tokens [(H/p)(W/p), p*p*C], channel fastest, then column, then row in the patch; and back. */
+    zimage_status (*patchify)(zi_ops *ops, zi_tensor *tokens, const zi_tensor *latents, int64_t patch);
+    zimage_status (*unpatchify)(zi_ops *ops, zi_tensor *latents, const zi_tensor *tokens, int64_t patch);
+
+    /* Channels-last images [rows, columns, channels]. */
+    zimage_status (*conv2d)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
+    /* Adds this band's sums to sums [groups, 2] (sum, sum of squares about 0) kept in float64 on the host. */
+    zimage_status (*group_norm_sums)(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups);
+    /* From the sums over `count` elements a group: scale[c] = w[c] / sqrt(var + eps), shift[c] = b[c] - mean scale[c]. */
+    zimage_status (*group_norm_fold)(zi_ops *ops, zi_channel_affine *affine, const double *sums, int64_t groups,
+                                     int64_t count, const zi_weight *w, const zi_weight *b, float eps);
+    /* y = x * scale[c] + shift[c] (no SiLU: the VAE's attention); y may be x */
+    zimage_status (*channel_affine)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine);
+
+    /* *finite = 0 if any element is NaN or Inf. */
+    zimage_status (*check_finite)(zi_ops *ops, const zi_tensor *x, int *finite);
+    void (*free)(zi_ops *ops);
+} zi_ops_table;
+
+struct zi_ops {
+    const zi_ops_table *table;
+    zimage_error *error; /* where a failing operation writes; set by whoever runs a job; may be NULL */
+    /* Called by model code after each block; non-zero stops with ZIMAGE_ERROR_CANCELLED. May be NULL. */
+    int (*block_done)(void *user);
+    void *block_user;
+    size_t (*peak_bytes)(const zi_ops *ops);
+};
+
+/* The oracle: plain C, float32 with float64 sums, one thread. */
+zimage_status zi_ops_reference_new(zi_ops **ops, zimage_error *error);
+/* The fast CPU table (src/cpu): blocked, threaded, float32; kernels chosen at run time by what the processor has. The
+ * pool stays the caller's and must outlive the table. */
+zimage_status zi_ops_cpu_new(zi_pool *pool, zi_ops **ops, zimage_error *error);
+
+/*
+ * What model code calls after each block: checks x for NaN/Inf (ZIMAGE_ERROR_NOT_FINITE naming the block, printf-style)
+ * and gives the caller a chance to cancel.
+ */
+zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
+
+#endif

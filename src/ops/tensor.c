@@ -1,0 +1,152 @@
+#include "ops/tensor.h"
+
+#include <assert.h>
+#include <string.h>
+
+size_t zi_dtype_size(zi_dtype dtype)
+{
+    switch (dtype) {
+    case ZI_F32:
+        return 4;
+    case ZI_F16:
+    case ZI_BF16:
+        return 2;
+    case ZI_DTYPE_OTHER:
+        break;
+    }
+    return 0;
+}
+
+const char *zi_dtype_name(zi_dtype dtype)
+{
+    switch (dtype) {
+    case ZI_F32:
+        return "F32";
+    case ZI_F16:
+        return "F16";
+    case ZI_BF16:
+        return "BF16";
+    case ZI_DTYPE_OTHER:
+        break;
+    }
+    return "other";
+}
+
+static int64_t count_of(int dims, const int64_t *shape)
+{
+    int64_t count = 1;
+    for (int i = 0; i < dims; i++)
+        count *= shape[i];
+    return count;
+}
+
+int64_t zi_tensor_count(const zi_tensor *tensor)
+{
+    return count_of(tensor->dims, tensor->shape);
+}
+
+zi_tensor zi_tensor_rows(const zi_tensor *tensor, int64_t first, int64_t count)
+{
+    assert(tensor->dims > 0 && first >= 0 && count >= 0 && first + count <= tensor->shape[0]);
+    zi_tensor rows = *tensor;
+    int64_t row = count_of(tensor->dims - 1, tensor->shape + 1);
+    rows.shape[0] = count;
+    rows.data = (uint8_t *)tensor->data + (size_t)(first * row) * zi_dtype_size(tensor->dtype);
+    return rows;
+}
+
+zi_tensor zi_tensor_shaped(const zi_tensor *tensor, int dims, const int64_t *shape)
+{
+    assert(dims >= 0 && dims <= 4 && count_of(dims, shape) == zi_tensor_count(tensor));
+    zi_tensor shaped = {.dtype = tensor->dtype, .dims = dims, .data = tensor->data};
+    for (int i = 0; i < dims; i++)
+        shaped.shape[i] = shape[i];
+    return shaped;
+}
+
+int64_t zi_weight_count(const zi_weight *weight)
+{
+    return count_of(weight->dims, weight->shape);
+}
+
+static inline float float_of(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/*
+ * Three cases computed side by side, so that a loop of it vectorises: a normal number has its exponent moved from bias 15
+ * to 127; Inf and NaN by twice that; a subnormal is put behind a leading one, 2^-14 (1 + m), which is taken off again.
+ * No step has a subnormal float32 operand: correct also where the embedder flushes those to zero. The blend is by masks
+ * because gcc would put the subtraction under a branch, and then not vectorise.
+ */
+static inline float f16_to_f32(uint16_t half)
+{
+    const uint32_t rebias = (127u - 15u) << 23, one = 113u << 23; /* one: 2^-14 */
+    uint32_t magnitude = (uint32_t)(half & 0x7FFF) << 13;
+    uint32_t exponent = magnitude & (31u << 23);
+    uint32_t normal = magnitude + rebias + (exponent == 31u << 23 ? rebias : 0);
+    uint32_t subnormal = bits_of(float_of(magnitude + one) - float_of(one));
+    uint32_t is_subnormal = 0 - ((exponent - 1) >> 31); /* all ones if exponent is 0 */
+    uint32_t bits = (subnormal & is_subnormal) | (normal & ~is_subnormal);
+    return float_of(bits | (uint32_t)(half & 0x8000) << 16);
+}
+
+float zi_f16_to_f32(uint16_t bits)
+{
+    return f16_to_f32(bits);
+}
+
+float zi_bf16_to_f32(uint16_t bits)
+{
+    return float_of((uint32_t)bits << 16);
+}
+
+/* The data may be unaligned: every load is a memcpy, which compilers turn into plain unaligned loads. */
+static void unpack_f16(const uint8_t *restrict data, int64_t count, float *restrict out)
+{
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, data + 2 * i, sizeof bits);
+        out[i] = f16_to_f32(bits);
+    }
+}
+
+static void unpack_bf16(const uint8_t *restrict data, int64_t count, float *restrict out)
+{
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, data + 2 * i, sizeof bits);
+        out[i] = float_of((uint32_t)bits << 16);
+    }
+}
+
+void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, float *out)
+{
+    assert(first >= 0 && count >= 0 && first + count <= zi_weight_count(weight));
+    const uint8_t *data = weight->data + (size_t)first * zi_dtype_size(weight->dtype);
+    switch (weight->dtype) {
+    case ZI_F32:
+        if (count > 0)
+            memcpy(out, data, (size_t)count * sizeof(float));
+        return;
+    case ZI_F16:
+        unpack_f16(data, count, out);
+        return;
+    case ZI_BF16:
+        unpack_bf16(data, count, out);
+        return;
+    case ZI_DTYPE_OTHER:
+        break;
+    }
+    assert(!"zi_weight_unpack: this dtype is not computable");
+}

@@ -1,0 +1,32 @@
+/* FlowMatchEulerDiscrete: sigmas, Euler step, guidance (spec scheduler.md). Host float32: latents are small. */
+#ifndef ZI_SAMPLER_FLOW_MATCH_H
+#define ZI_SAMPLER_FLOW_MATCH_H
+
+#include "base/error.h"
+
+typedef struct zi_scheduler_config {
+    int use_dynamic_shifting;
+    double shift;
+    double base_shift, max_shift; /* dynamic only */
+    int64_t base_image_seq_len, max_image_seq_len;
+    int64_t num_train_timesteps;
+} zi_scheduler_config;
+
+/* Reads scheduler_config.json; settings this library can't honour (karras, beta, stochastic, ...) are errors. */
+zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, zimage_error *error);
+
+/* sigmas[steps + 1], the last 0. image_tokens: of one picture, for the dynamic shift. Same float32/float64 rounding
+ * as the reference. */
+void zi_scheduler_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas);
+
+/* What the transformer is given as time: (1000 - 1000 sigma) / 1000 in float32, as the pipeline rounds it. */
+float zi_scheduler_model_time(float sigma);
+
+/* latents += (sigma_next - sigma) * prediction */
+void zi_euler_step(float *latents, const float *prediction, int64_t count, float sigma, float sigma_next);
+
+/* positive <- positive + scale (positive - negative), limited to normalization * |positive| (L2) if that is > 0.
+ * (diffusers' Z-Image convention, on model outputs before the sign change) */
+void zi_guide(float *positive, const float *negative, int64_t count, float scale, float normalization);
+
+#endif

@@ -1,0 +1,45 @@
+/*
+ * Model weights on disk: safetensors files, single or sharded, mapped read-only. Nothing in a file is trusted: header
+ * length, JSON, names, shapes, offsets (no overlap, no hole, no overflow), dtypes are checked before use.
+ */
+#ifndef ZI_WEIGHTS_STORE_H
+#define ZI_WEIGHTS_STORE_H
+
+#include "base/error.h"
+#include "ops/tensor.h"
+
+typedef struct zi_store zi_store;
+
+/* Opens FOLDER/BASE.safetensors, or FOLDER/BASE.safetensors.index.json and its shards. */
+zimage_status zi_store_open(const char *folder, const char *base, zi_store **store, const zi_log *log,
+                            zimage_error *error);
+/* Opens one safetensors file. */
+zimage_status zi_store_open_file(const char *path, zi_store **store, zimage_error *error);
+void zi_store_free(zi_store *store);
+
+size_t zi_store_count(const zi_store *store);
+/* In order of name. */
+const zi_weight *zi_store_at(const zi_store *store, size_t index);
+const char *zi_store_file_of(const zi_store *store, size_t index);       /* path of the file that holds it */
+const char *zi_store_dtype_of(const zi_store *store, size_t index);      /* the file's own word: "BF16", "I64", ... */
+const zi_weight *zi_store_find(const zi_store *store, const char *name); /* NULL: not there */
+const char *zi_store_path(const zi_store *store); /* what was opened: file or index, for messages */
+size_t zi_store_bytes(const zi_store *store);     /* tensor data in all */
+
+/*
+ * Binding a network to its weights: ask for every tensor by name and shape, then finish. Problems are collected, and
+ * finish reports them together: missing, misshapen, not a float dtype; unexpected ones (neither asked for nor ignored)
+ * are part of that message and otherwise one warning.
+ */
+typedef struct zi_binder zi_binder;
+
+zimage_status zi_binder_new(const zi_store *store, zi_binder **binder, zimage_error *error);
+/* *weight is set to the tensor, or to NULL if it can't be used. */
+void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_t *shape, const char *format, ...)
+    ZI_PRINTF(5, 6);
+/* Names starting with `prefix` are known and not needed. */
+void zi_bind_ignore(zi_binder *binder, const char *prefix);
+/* Frees the binder in every case. */
+zimage_status zi_binder_finish(zi_binder *binder, const zi_log *log, zimage_error *error);
+
+#endif

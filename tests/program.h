@@ -1,0 +1,160 @@
+/* Running the program as a user does, and spoiling copies of the tiny model. */
+#ifndef ZI_TESTS_PROGRAM_H
+#define ZI_TESTS_PROGRAM_H
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support.h"
+
+/* A fresh temporary folder; shared by one test program, removed by folder_remove. */
+static char test_folder[64];
+
+static inline void run_shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static inline void run_shell(const char *format, ...)
+{
+    char command[3 * PATH_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(command, sizeof command, format, arguments);
+    va_end(arguments);
+    if (system(command) != 0)
+        fail_msg("%s failed", command);
+}
+
+static inline int folder_make(void **state)
+{
+    strcpy(test_folder, "/tmp/zimage-test-XXXXXX");
+    return mkdtemp(test_folder) ? 0 : -1;
+}
+
+static inline int folder_remove(void **state)
+{
+    run_shell("rm -rf '%s'", test_folder);
+    return 0;
+}
+
+/* test_folder/NAME, in one of a few rotating buffers. */
+static inline const char *in_folder(const char *name)
+{
+    static char paths[8][PATH_MAX];
+    static int next;
+    char *path = paths[next++ & 7];
+    snprintf(path, PATH_MAX, "%s/%s", test_folder, name);
+    return path;
+}
+
+static inline int count_files(const char *folder)
+{
+    int count = 0;
+    DIR *directory = opendir(folder);
+    assert_non_null(directory);
+    for (struct dirent *entry; (entry = readdir(directory));)
+        count += entry->d_name[0] != '.';
+    closedir(directory);
+    return count;
+}
+
+typedef struct outcome {
+    int code; /* exit code, or 128 + signal */
+    char out[65536], err[65536];
+} outcome;
+
+static inline void read_text(const char *path, char *text, size_t size)
+{
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    size_t length = fread(text, 1, size - 1, file);
+    text[length] = 0;
+    fclose(file);
+}
+
+/* Starts the program with the arguments (NULL-terminated) in test_folder; stdout and stderr go to files there. */
+static inline pid_t start_program(const char *const *arguments)
+{
+    const char *argv[64] = {ZIMAGE_PROGRAM};
+    for (int i = 0; arguments[i]; i++)
+        argv[i + 1] = arguments[i];
+    char out[PATH_MAX + 16], err[PATH_MAX + 16];
+    snprintf(out, sizeof out, "%s.out", test_folder);
+    snprintf(err, sizeof err, "%s.err", test_folder);
+    pid_t child = fork();
+    if (child == 0) {
+        if (chdir(test_folder) != 0 || !freopen(out, "wb", stdout) || !freopen(err, "wb", stderr))
+            _exit(126);
+        execv(argv[0], (char *const *)argv);
+        _exit(127);
+    }
+    assert_true(child > 0);
+    return child;
+}
+
+static inline void finish_program(pid_t child, outcome *o)
+{
+    char path[PATH_MAX + 16];
+    int status;
+    assert_true(waitpid(child, &status, 0) == child);
+    o->code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    snprintf(path, sizeof path, "%s.out", test_folder);
+    read_text(path, o->out, sizeof o->out);
+    unlink(path);
+    snprintf(path, sizeof path, "%s.err", test_folder);
+    read_text(path, o->err, sizeof o->err);
+    unlink(path);
+}
+
+static inline void run_program(const char *const *arguments, outcome *o)
+{
+    finish_program(start_program(arguments), o);
+}
+
+/* A fresh copy of the tiny model as test_folder/NAME. */
+static inline const char *copy_model(const char *name)
+{
+    run_shell("rm -rf '%s/%s' && cp -r '%s/tiny' '%s/%s'", test_folder, name, ZIMAGE_TEST_DATA, test_folder, name);
+    return in_folder(name);
+}
+
+/* Sets FIELD of a JSON file to the value written as JSON; NULL removes it. */
+static inline void spoil_json(const char *model, const char *file, const char *field, const char *value)
+{
+    char path[2 * PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", model, file);
+    json_t *object = json_load_file(path, 0, NULL);
+    assert_non_null(object);
+    if (value)
+        json_object_set_new(object, field, json_loads(value, JSON_DECODE_ANY, NULL));
+    else
+        json_object_del(object, field);
+    assert_int_equal(json_dump_file(object, path, JSON_INDENT(2)), 0);
+    json_decref(object);
+}
+
+/* Overwrites the first element of a float32 tensor in a safetensors file. */
+static inline void spoil_weight(const char *model, const char *file, const char *tensor, float value)
+{
+    char path[2 * PATH_MAX];
+    uint64_t length;
+    snprintf(path, sizeof path, "%s/%s", model, file);
+    FILE *stream = fopen(path, "r+b");
+    assert_non_null(stream);
+    assert_int_equal(fread(&length, 8, 1, stream), 1);
+    char *header = malloc(length);
+    assert_int_equal(fread(header, 1, length, stream), length);
+    json_t *object = json_loadb(header, length, 0, NULL);
+    json_t *offsets = json_object_get(json_object_get(object, tensor), "data_offsets");
+    assert_non_null(offsets);
+    fseek(stream, (long)(8 + length + (uint64_t)json_integer_value(json_array_get(offsets, 0))), SEEK_SET);
+    assert_int_equal(fwrite(&value, sizeof value, 1, stream), 1);
+    fclose(stream);
+    json_decref(object);
+    free(header);
+}
+
+#endif

@@ -1,0 +1,198 @@
+/*
+ * Fails each memory allocation in turn while a model is opened, a picture made and written. Every failure must come back
+ * as an error (or be harmless), and nothing may leak. The interposed functions catch the libraries' allocations too
+ * (jansson, PCRE2, libpng, ...), so this needs glibc without a sanitizer's own allocator.
+ */
+#include "support.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+
+static void skipped(void **state)
+{
+    printf("skipped: the sanitizer owns the allocator; the release build runs this\n");
+    skip();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(skipped)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+#else
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *pointer, size_t size);
+extern void *__libc_memalign(size_t alignment, size_t size);
+extern void __libc_free(void *pointer);
+
+/* Armed only around the work under test, on the only thread that runs then. */
+static atomic_int armed;
+static atomic_long countdown, calls, live;
+
+static int must_fail(void)
+{
+    if (!armed)
+        return 0;
+    calls++;
+    if (--countdown == 0) {
+        errno = ENOMEM;
+        return 1;
+    }
+    return 0;
+}
+
+static void *count_live(void *pointer)
+{
+    if (pointer)
+        live++;
+    return pointer;
+}
+
+void *malloc(size_t size)
+{
+    return must_fail() ? NULL : count_live(__libc_malloc(size));
+}
+
+void *calloc(size_t count, size_t size)
+{
+    return must_fail() ? NULL : count_live(__libc_calloc(count, size));
+}
+
+void *realloc(void *pointer, size_t size)
+{
+    if (must_fail())
+        return NULL;
+    void *result = __libc_realloc(pointer, size);
+    if (result && !pointer)
+        live++;
+    return result;
+}
+
+void *memalign(size_t alignment, size_t size)
+{
+    return must_fail() ? NULL : count_live(__libc_memalign(alignment, size));
+}
+
+void *aligned_alloc(size_t alignment, size_t size)
+{
+    return memalign(alignment, size);
+}
+
+int posix_memalign(void **pointer, size_t alignment, size_t size)
+{
+    *pointer = memalign(alignment, size);
+    return *pointer ? 0 : ENOMEM;
+}
+
+void free(void *pointer)
+{
+    if (pointer)
+        live--;
+    __libc_free(pointer);
+}
+
+/* Opens, generates with guidance and a preview, writes. The status of the first failing call. */
+static int keep_going(const zimage_progress *progress, void *user)
+{
+    return 0;
+}
+
+static zimage_status whole_job(const char *path, zimage_error *error)
+{
+    zimage_open_params params;
+    zimage_context *context = NULL;
+    zimage_image *image = NULL;
+    zimage_request request;
+    zimage_open_params_init(&params);
+    params.threads = 1;
+    zimage_status status = zimage_open(ZIMAGE_TEST_DATA "/tiny", &params, &context, error);
+    if (status == ZIMAGE_OK) {
+        zimage_request_init(context, &request);
+        request.prompt = "a r\xc3\xa9"
+                         "d apple";
+        request.guidance_scale = 2;
+        request.width = request.height = 16;
+        request.steps = 1;
+        request.preview = 1;
+        request.progress = keep_going;
+        status = zimage_generate(context, &request, &image, error);
+    }
+    if (status == ZIMAGE_OK) {
+        const zimage_text text = {"prompt", "a r\xc3\xa9"
+                                            "d apple"};
+        status = zimage_image_write_png(image, path, &text, 1, error);
+    }
+    zimage_image_free(image);
+    zimage_close(context);
+    return status;
+}
+
+static zimage_status inspect_job(const char *path, zimage_error *error)
+{
+    char *json = NULL;
+    zimage_status status = zimage_inspect(ZIMAGE_TEST_DATA "/tiny", &json, error);
+    zimage_free(json);
+    return status;
+}
+
+static void fail_each(const char *name, zimage_status (*job)(const char *, zimage_error *))
+{
+    char path[] = "/tmp/zimage-allocations-XXXXXX";
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    assert_int_equal(job(path, &error), ZIMAGE_OK); /* warm: what libraries allocate once is not a leak */
+    countdown = -1;
+    calls = 0;
+    armed = 1;
+    zimage_status status = job(path, &error);
+    armed = 0;
+    long total = calls, failed = 0;
+    assert_int_equal(status, ZIMAGE_OK);
+    for (long n = 1; n <= total; n++) {
+        long before = live;
+        error.message[0] = 0;
+        countdown = n;
+        armed = 1;
+        status = job(path, &error);
+        armed = 0;
+        if (status != ZIMAGE_OK) {
+            failed++;
+            if (!error.message[0])
+                fail_msg("allocation %ld of %ld: an error without a sentence", n, total);
+        }
+        if (live != before)
+            fail_msg("allocation %ld of %ld: %ld blocks leaked (status %d: %s)", n, total, live - before, (int)status,
+                     error.message);
+    }
+    printf("%s: %ld allocations, each failed in turn: %ld errors, %ld done without, nothing leaked\n", name, total,
+           failed, total - failed);
+    assert_true(failed > total / 2);
+    unlink(path);
+}
+
+static void opening_and_generating(void **state)
+{
+    fail_each("open, generate, write", whole_job);
+}
+
+static void inspecting(void **state)
+{
+    fail_each("inspect", inspect_job);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(opening_and_generating), cmocka_unit_test(inspecting)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+#endif

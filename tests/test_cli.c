@@ -1,0 +1,381 @@
+/* The program as a user meets it: what it makes, what it says, and every kind of bad input. */
+#include <png.h>
+
+#include "program.h"
+
+#define TINY ZIMAGE_TEST_DATA "/tiny"
+
+static outcome o;
+
+static int has_file(const char *name)
+{
+    return access(in_folder(name), F_OK) == 0;
+}
+
+/* Expects failure: exit code non-zero (not a crash), one sentence on stderr with both words, no file made. */
+static void expect_refused(const char *const *arguments, const char *word1, const char *word2)
+{
+    int before = count_files(test_folder);
+    run_program(arguments, &o);
+    if (o.code == 0 || o.code >= 126)
+        fail_msg("exit code %d, expected a refusal; stderr: %s", o.code, o.err);
+    if (!strstr(o.err, word1) || !strstr(o.err, word2))
+        fail_msg("expected \"%s\" and \"%s\" in: %s", word1, word2, o.err);
+    assert_int_equal(count_files(test_folder), before);
+}
+
+#define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static void makes_a_picture(void **state)
+{
+    run_program(ARGUMENTS("generate", "a red apple", "-m", TINY, "-o", "p.png", "-W", "48", "-H", "32", "--seed", "7"),
+                &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    assert_non_null(strstr(o.out, "p.png"));
+    assert_non_null(strstr(o.out, "seed 7"));
+    assert_non_null(strstr(o.err, "step 8 of 8")); /* plain lines: stderr is not a terminal */
+    assert_null(strchr(o.err, '\r'));
+
+    FILE *file = fopen(in_folder("p.png"), "rb");
+    assert_non_null(file);
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
+    png_infop info = png_create_info_struct(png);
+    png_init_io(png, file);
+    png_read_info(png, info);
+    assert_int_equal(png_get_image_width(png, info), 48);
+    assert_int_equal(png_get_image_height(png, info), 32);
+    assert_int_equal(png_get_color_type(png, info), PNG_COLOR_TYPE_RGB);
+    png_textp texts;
+    int count = 0, seen = 0;
+    png_get_text(png, info, &texts, &count);
+    static const char *const expected[][2] = {
+        {"prompt", "a red apple"}, {"seed", "7"}, {"size", "48x32"}, {"steps", "8"}, {"model", TINY}};
+    for (int i = 0; i < count; i++)
+        for (size_t k = 0; k < 5; k++)
+            seen += !strcmp(texts[i].key, expected[k][0]) && !strcmp(texts[i].text, expected[k][1]);
+    assert_int_equal(seen, 5);
+    png_destroy_read_struct(&png, &info, NULL);
+    fclose(file);
+    unlink(in_folder("p.png"));
+}
+
+static void same_seed_same_bytes(void **state)
+{
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "-W", "32", "-H", "32", "--seed", "5", "-q"), &o);
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "b.png", "-W", "32", "-H", "32", "--seed", "5", "-q",
+                          "--threads", "1"),
+                &o);
+    assert_string_equal(o.err, "");
+    run_shell("cmp -s '%s' '%s'", in_folder("a.png"), in_folder("b.png"));
+    unlink(in_folder("a.png"));
+    unlink(in_folder("b.png"));
+}
+
+static void json_names_and_counts(void **state)
+{
+    run_program(ARGUMENTS("generate", "A red, red apple!", "-m", TINY, "-W", "32", "-H", "16", "-n", "2", "--steps",
+                          "2", "--json", "--quiet", "--seed", "41"),
+                &o);
+    assert_int_equal(o.code, 0);
+    json_t *result = json_loads(o.out, 0, NULL);
+    json_t *images = json_object_get(result, "images");
+    assert_int_equal(json_array_size(images), 2);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(images, 1), "path")),
+                        "a-red-red-apple-42.png");
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(images, 1), "seed")), 42);
+    json_t *seconds = json_object_get(result, "seconds");
+    static const char *const stages[] = {"load", "text_encoder", "caption", "denoise", "vae_decode"};
+    for (size_t i = 0; i < 5; i++)
+        assert_true(json_real_value(json_object_get(seconds, stages[i])) > 0);
+    assert_true(json_integer_value(json_object_get(result, "peak_rss_bytes")) > 1000000);
+    assert_true(has_file("a-red-red-apple-41.png") && has_file("a-red-red-apple-42.png"));
+    json_decref(result);
+    run_shell("rm -f '%s'/*.png", test_folder);
+}
+
+static void latents_out_and_in(void **state)
+{
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "-W", "32", "-H", "48", "--steps", "1", "--seed",
+                          "3", "--save-latents", "l.safetensors", "-q"),
+                &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "b.png", "--latents", "l.safetensors", "-q"), &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    assert_non_null(strstr(o.out, "32x48"));
+    expect_refused(
+        ARGUMENTS("generate", "x", "-m", TINY, "-o", "c.png", "-W", "64", "-H", "64", "--latents", "l.safetensors"),
+        "l.safetensors", "expected [1, 4, 8, 8]");
+    expect_refused(ARGUMENTS("generate", "-m", TINY, "-o", "c.png", "--prompt-embeds", "l.safetensors"),
+                   "l.safetensors", "prompt_embeds");
+    run_shell("rm -f '%s'/*.png '%s'/*.safetensors", test_folder, test_folder);
+}
+
+static void no_text_encoder_is_fine_with_embeds(void **state)
+{
+    const char *model = copy_model("notext");
+    const float embeds[3 * 32] = {0.5f, -1.0f, 0.25f};
+    const int64_t shape[2] = {3, 32};
+    run_shell("rm -r '%s/text_encoder' '%s/tokenizer'", model, model);
+    assert_int_equal(zimage_tensor_write(in_folder("e.safetensors"), "prompt_embeds", embeds, shape, 2, NULL),
+                     ZIMAGE_OK);
+    run_program(ARGUMENTS("generate", "-m", model, "-o", "a.png", "-W", "32", "-H", "32", "--prompt-embeds",
+                          "e.safetensors", "--seed", "1", "-q"),
+                &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    expect_refused(ARGUMENTS("generate", "a prompt", "-m", model, "-o", "b.png"), "text_encoder", "prompt_embeds");
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
+static void batches(void **state)
+{
+    FILE *file = fopen(in_folder("b.jsonl"), "w");
+    fprintf(file, "{\"prompt\": \"a\", \"seed\": 1, \"output\": \"1.png\", \"width\": 32, \"height\": 32}\n\n"
+                  "{\"prompt\": \"b\", \"seed\": 2, \"output\": \"2.png\", \"width\": 32, \"height\": 16}\n");
+    fclose(file);
+    run_program(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", ".", "-m", TINY, "--steps", "1", "-q"), &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    assert_true(has_file("1.png") && has_file("2.png"));
+    run_shell("rm '%s'/*.png && echo '{\"prompt\": \"a\", \"output\": \"../1.png\"}' >'%s/b.jsonl'", test_folder,
+              test_folder);
+    expect_refused(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", ".", "-m", TINY), "line 1", "output");
+    run_shell("echo '{\"prompt\"' >'%s/b.jsonl'", test_folder);
+    expect_refused(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", ".", "-m", TINY), "b.jsonl", "line 1");
+    run_shell("rm -f '%s'/*", test_folder);
+}
+
+static void interrupt_leaves_nothing(void **state)
+{
+    /* 1000 steps take long enough to be interrupted on any machine. */
+    pid_t child = start_program(
+        ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "-W", "256", "-H", "256", "--steps", "1000"));
+    usleep(700000);
+    kill(child, SIGINT);
+    finish_program(child, &o);
+    assert_int_equal(o.code, 130);
+    assert_non_null(strstr(o.err, "cancelled"));
+    assert_int_equal(count_files(test_folder), 0);
+}
+
+static void wrong_command_lines(void **state)
+{
+    run_program(ARGUMENTS("generate", "--help"), &o);
+    assert_int_equal(o.code, 0);
+    run_program(ARGUMENTS("--version"), &o);
+    assert_non_null(strstr(o.out, zimage_version()));
+    expect_refused(ARGUMENTS("paint"), "paint", "--help");
+    expect_refused(ARGUMENTS("generate", "-m", TINY), "PROMPT", "expected");
+    expect_refused(ARGUMENTS("generate", "a", "b", "-m", TINY), "\"b\"", "quotes");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--frobnicate"), "frobnicate", "--help");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--steps", "0"), "--steps", "1 to 1000");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--steps", "-1"), "--steps", "1 to 1000");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--steps", "x"), "--steps", "\"x\"");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "-W", "0"), "--width", "\"0\"");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "-W", "100"), "width", "multiple of 16");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "-W", "100000"), "width", "1024");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--seed", "-4"), "--seed", "-4");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--rng", "dice"), "--rng", "torch-cpu");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--negative", "b"), "--negative",
+                   "--guidance");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.jpg"), "a.jpg", ".png");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "no/such/a.png"), "no/such", "write");
+    expect_refused(ARGUMENTS("generate", "a", "-m", "no-such-model", "-o", "a.png"), "no-such-model", "folder");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY "/vae", "-o", "a.png"), "model_index.json", "");
+    expect_refused(ARGUMENTS("inspect"), "MODEL", "expected");
+    expect_refused(ARGUMENTS("inspect", "nothing-here"), "nothing-here", "no such");
+}
+
+static void unwritable_places(void **state)
+{
+    /* A full disk: the device accepts the open and refuses the bytes. */
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "/dev/full", "-W", "16", "-H", "16", "--steps", "1"),
+                   "/dev/full", "o space");
+    if (geteuid() == 0)
+        return; /* root writes everywhere */
+    run_shell("mkdir '%s/locked' && chmod 555 '%s/locked'", test_folder, test_folder);
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "locked/a.png"), "locked", "ermission");
+    run_shell("chmod 755 '%s/locked' && rmdir '%s/locked'", test_folder, test_folder);
+}
+
+static void bad_prompts(void **state)
+{
+    expect_refused(ARGUMENTS("generate",
+                             "a\xff"
+                             "b",
+                             "-m", TINY, "-o", "a.png"),
+                   "prompt", "UTF-8");
+    /* A prompt longer than a command line may hold goes through a batch file: 1 MB, cut as the reference does, and told. */
+    FILE *file = fopen(in_folder("b.jsonl"), "w");
+    fputs("{\"prompt\": \"", file);
+    for (int i = 0; i < 1000000 / 8; i++)
+        fputs("a giant ", file);
+    fputs("\", \"seed\": 1, \"output\": \"1.png\", \"width\": 16, \"height\": 16}\n", file);
+    fclose(file);
+    run_program(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", ".", "-m", TINY, "--steps", "1", "-q"), &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    assert_non_null(strstr(o.err, "warning"));
+    assert_non_null(strstr(o.err, "512"));
+    run_shell("rm -f '%s'/*", test_folder);
+}
+
+/* The picture command on a spoiled copy must refuse with both words. */
+static void expect_model_refused(const char *model, const char *word1, const char *word2)
+{
+    expect_refused(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "32", "-H", "32", "--steps", "1"),
+                   word1, word2);
+}
+
+static void bad_configurations(void **state)
+{
+    static const struct {
+        const char *file, *field, *value, *word;
+    } cases[] = {
+        {"transformer/config.json", "dim", NULL, "dim"},
+        {"transformer/config.json", "dim", "-64", "dim"},
+        {"transformer/config.json", "dim", "1099511627776", "dim"},
+        {"transformer/config.json", "dim", "64.5", "dim"},
+        {"transformer/config.json", "dim", "\"64\"", "dim"},
+        {"transformer/config.json", "n_heads", "3", "n_heads"},
+        {"transformer/config.json", "n_layers", "0", "n_layers"},
+        {"transformer/config.json", "n_layers", "3", "missing"},
+        {"transformer/config.json", "n_layers", "1", ""},
+        {"transformer/config.json", "axes_dims", "[8, 12]", "axes_dims"},
+        {"transformer/config.json", "axes_dims", "[8, 12, 14]", "axes_dims"},
+        {"transformer/config.json", "axes_lens", "[640, 64, -1]", "axes_lens"},
+        {"transformer/config.json", "in_channels", "8", "in_channels"},
+        {"transformer/config.json", "cap_feat_dim", "48", ""},
+        {"text_encoder/config.json", "hidden_size", NULL, "hidden_size"},
+        {"text_encoder/config.json", "num_key_value_heads", "3", "num_key_value_heads"},
+        {"text_encoder/config.json", "vocab_size", "100", ""},
+        {"text_encoder/config.json", "hidden_act", "\"gelu\"", "hidden_act"},
+        {"vae/config.json", "block_out_channels", "[]", "block_out_channels"},
+        {"vae/config.json", "norm_num_groups", "5", "norm_num_groups"},
+        {"vae/config.json", "latent_channels", "3", "latent_channels"},
+        {"vae/config.json", "scaling_factor", "0", "scaling_factor"},
+        {"scheduler/scheduler_config.json", "shift", "\"big\"", "shift"},
+        {"scheduler/scheduler_config.json", "shift", "0", "shift"},
+        {"scheduler/scheduler_config.json", "use_karras_sigmas", "true", "use_karras_sigmas"},
+        {"model_index.json", "_class_name", "\"StableDiffusionPipeline\"", "_class_name"},
+        {"model_index.json", "_class_name", NULL, "_class_name"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *model = copy_model("spoiled");
+        spoil_json(model, cases[i].file, cases[i].field, cases[i].value);
+        if (!strcmp(cases[i].field, "n_layers") && cases[i].value && !strcmp(cases[i].value, "1")) {
+            /* A smaller network than the file holds: unexpected tensors are told, the picture is made. */
+            run_program(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "32", "-H", "32", "--steps", "1"),
+                        &o);
+            assert_int_equal(o.code, 0);
+            assert_non_null(strstr(o.err, "unexpected"));
+            assert_non_null(strstr(o.err, "layers.1."));
+            unlink(in_folder("a.png"));
+            continue;
+        }
+        expect_model_refused(model, "spoiled", cases[i].word);
+    }
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
+static void bad_files(void **state)
+{
+    static const char weights[] = "transformer/diffusion_pytorch_model.safetensors";
+    const char *model = copy_model("spoiled");
+    run_shell("truncate -s 100000 '%s/%s'", model, weights);
+    expect_model_refused(model, weights, "");
+    run_shell("truncate -s 0 '%s/%s'", model, weights);
+    expect_model_refused(model, weights, "");
+    run_shell("echo 'hello, this is not a model at all' >'%s/%s'", model, weights);
+    expect_model_refused(model, weights, "");
+    run_shell("rm '%s/%s'", model, weights);
+    expect_model_refused(model, "diffusion_pytorch_model", "");
+    model = copy_model("spoiled");
+    run_shell("echo '{' >'%s/vae/config.json'", model);
+    expect_model_refused(model, "vae/config.json", "");
+    model = copy_model("spoiled");
+    run_shell("rm '%s/tokenizer/tokenizer.json'", model);
+    expect_model_refused(model, "tokenizer.json", "");
+    /* Shards: one missing, then one outside the folder. */
+    model = copy_model("spoiled");
+    run_shell("rm '%s/%s' && cp '%s'/tiny-bf16-sharded/transformer/* '%s/transformer/' && cp "
+              "'%s/tiny/transformer/config.json' "
+              "'%s/transformer/'",
+              model, weights, ZIMAGE_TEST_DATA, model, ZIMAGE_TEST_DATA, model);
+    run_program(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "32", "-H", "32", "--steps", "1", "-q"),
+                &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    unlink(in_folder("a.png"));
+    run_shell("rm '%s'/transformer/*-00002-of-*", model);
+    expect_model_refused(model, "00002-of", "");
+    run_shell("sed -i 's|diffusion_pytorch_model-00002|../x-00002|' '%s'/transformer/*.index.json", model);
+    expect_model_refused(model, "index.json", "..");
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
+static void not_finite_names_the_block(void **state)
+{
+    static const struct {
+        const char *file, *tensor, *block;
+        float value;
+    } cases[] = {
+        {"transformer/diffusion_pytorch_model.safetensors", "layers.1.attention.to_v.weight", "layers.1", NAN},
+        {"transformer/diffusion_pytorch_model.safetensors", "noise_refiner.0.feed_forward.w2.weight", "noise_refiner.0",
+         INFINITY},
+        {"transformer/diffusion_pytorch_model.safetensors", "context_refiner.0.attention.to_q.weight",
+         "context_refiner.0", NAN},
+        {"text_encoder/model.safetensors", "model.layers.1.mlp.down_proj.weight", "layers.1", NAN},
+        {"vae/diffusion_pytorch_model.safetensors", "decoder.up_blocks.1.resnets.0.conv1.weight", "up_blocks.1", NAN},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *model = copy_model("spoiled");
+        spoil_weight(model, cases[i].file, cases[i].tensor, cases[i].value);
+        expect_model_refused(model, cases[i].block, "finite");
+    }
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
+static void inspect_prints_everything(void **state)
+{
+    run_program(ARGUMENTS("inspect", TINY), &o);
+    assert_int_equal(o.code, 0);
+    assert_non_null(strstr(o.out, "ZImagePipeline"));
+    assert_non_null(strstr(o.out, "layers.1.feed_forward.w2.weight"));
+    assert_non_null(strstr(o.out, "cap_feat_dim"));
+    assert_non_null(strstr(o.out, "F32"));
+    run_program(ARGUMENTS("inspect", "--json", ZIMAGE_TEST_DATA "/noise.safetensors"), &o);
+    assert_int_equal(o.code, 0);
+}
+
+static void the_example_works(void **state)
+{
+    run_shell("'%s' '%s' 'a red apple' '%s' 2>'%s'", ZIMAGE_EXAMPLE, TINY, in_folder("e.png"), in_folder("log"));
+    assert_true(has_file("e.png"));
+    run_shell("rm -f '%s'/*", test_folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(makes_a_picture),
+        cmocka_unit_test(same_seed_same_bytes),
+        cmocka_unit_test(json_names_and_counts),
+        cmocka_unit_test(latents_out_and_in),
+        cmocka_unit_test(batches),
+        cmocka_unit_test(no_text_encoder_is_fine_with_embeds),
+        cmocka_unit_test(interrupt_leaves_nothing),
+        cmocka_unit_test(wrong_command_lines),
+        cmocka_unit_test(unwritable_places),
+        cmocka_unit_test(bad_prompts),
+        cmocka_unit_test(bad_configurations),
+        cmocka_unit_test(bad_files),
+        cmocka_unit_test(not_finite_names_the_block),
+        cmocka_unit_test(inspect_prints_everything),
+        cmocka_unit_test(the_example_works),
+    };
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
