@@ -2,10 +2,16 @@
  * Fails each memory allocation in turn while a model is opened, a picture made and written. Every failure must come back
  * as an error (or be harmless), and nothing may leak. The interposed functions catch the libraries' allocations too
  * (jansson, PCRE2, libpng, ...), so this needs glibc without a sanitizer's own allocator.
+ *
+ * Two ways to fail: memory is exhausted from the n-th allocation on, and the n-th alone fails. The second leaves jansson's
+ * allocations alone: jansson 2.14 ignores a failed growth of its token buffer (lex_save) and, if memory is there again for
+ * the next allocation, reads a token that lost bytes out of bounds. From outside only lasting exhaustion is safe for it.
  */
 #include "support.h"
 
 #include <errno.h>
+#include <jansson.h>
+#include <limits.h>
 #include <malloc.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -34,18 +40,28 @@ extern void __libc_free(void *pointer);
 
 /* Armed only around the work under test, on the only thread that runs then. */
 static atomic_int armed;
+static atomic_int lasting, inside_jansson;
 static atomic_long countdown, calls, live;
 
 static int must_fail(void)
 {
-    if (!armed)
+    if (!armed || (inside_jansson && !lasting))
         return 0;
     calls++;
-    if (--countdown == 0) {
+    countdown--;
+    if (countdown == 0 || (countdown < 0 && lasting)) {
         errno = ENOMEM;
         return 1;
     }
     return 0;
+}
+
+static void *jansson_malloc(size_t size)
+{
+    inside_jansson = 1;
+    void *pointer = malloc(size);
+    inside_jansson = 0;
+    return pointer;
 }
 
 static void *count_live(void *pointer)
@@ -142,51 +158,57 @@ static zimage_status inspect_job(const char *path, zimage_error *error)
     return status;
 }
 
-static void fail_each(const char *name, zimage_status (*job)(const char *, zimage_error *))
+/* Counts allocations (n = LONG_MAX) or fails from, or at, the n-th. */
+static zimage_status armed_job(zimage_status (*job)(const char *, zimage_error *), const char *path, long n,
+                               zimage_error *error)
+{
+    error->message[0] = 0;
+    calls = 0;
+    countdown = n;
+    armed = 1;
+    zimage_status status = job(path, error);
+    armed = 0;
+    return status;
+}
+
+static void fail_each(const char *name, zimage_status (*job)(const char *, zimage_error *), int until_the_end)
 {
     char path[] = "/tmp/zimage-allocations-XXXXXX";
     int file = mkstemp(path);
     assert_true(file >= 0);
     close(file);
     zimage_error error = ZIMAGE_ERROR_INIT;
+    json_set_alloc_funcs(jansson_malloc, free);
     assert_int_equal(job(path, &error), ZIMAGE_OK); /* warm: what libraries allocate once is not a leak */
-    countdown = -1;
-    calls = 0;
-    armed = 1;
-    zimage_status status = job(path, &error);
-    armed = 0;
+    lasting = until_the_end;
+    assert_int_equal(armed_job(job, path, LONG_MAX, &error), ZIMAGE_OK);
     long total = calls, failed = 0;
-    assert_int_equal(status, ZIMAGE_OK);
     for (long n = 1; n <= total; n++) {
         long before = live;
-        error.message[0] = 0;
-        countdown = n;
-        armed = 1;
-        status = job(path, &error);
-        armed = 0;
-        if (status != ZIMAGE_OK) {
-            failed++;
-            if (!error.message[0])
-                fail_msg("allocation %ld of %ld: an error without a sentence", n, total);
-        }
+        zimage_status status = armed_job(job, path, n, &error);
+        failed += status != ZIMAGE_OK;
+        if (status != ZIMAGE_OK && !error.message[0])
+            fail_msg("allocation %ld of %ld: an error without a sentence", n, total);
         if (live != before)
             fail_msg("allocation %ld of %ld: %ld blocks leaked (status %d: %s)", n, total, live - before, (int)status,
                      error.message);
     }
-    printf("%s: %ld allocations, each failed in turn: %ld errors, %ld done without, nothing leaked\n", name, total,
-           failed, total - failed);
+    printf("%s: %ld allocations, each failed in turn%s: %ld errors, %ld done without, nothing leaked\n", name, total,
+           until_the_end ? " with all after it" : " alone", failed, total - failed);
     assert_true(failed > total / 2);
     unlink(path);
 }
 
 static void opening_and_generating(void **state)
 {
-    fail_each("open, generate, write", whole_job);
+    fail_each("open, generate, write", whole_job, 1);
+    fail_each("open, generate, write", whole_job, 0);
 }
 
 static void inspecting(void **state)
 {
-    fail_each("inspect", inspect_job);
+    fail_each("inspect", inspect_job, 1);
+    fail_each("inspect", inspect_job, 0);
 }
 
 int main(void)

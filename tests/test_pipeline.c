@@ -77,8 +77,7 @@ static void run_case(zimage_context *context, const zi_store *store, const char 
     float *latents = fixture_floats(store, key, &count);
     const float *ours = zimage_image_latents(image, shape);
     assert_int_equal(shape[0] * shape[1] * shape[2], count);
-    /* Eight evaluations in a row: each within 2e-5, and the noise within 3e-7 of torch's own. */
-    parity(stage, ours, latents, count, 5e-5);
+    parity(stage, ours, latents, count, 2e-5);
     compare_bytes(name, zimage_image_pixels(image), of_case(store, name, "rgb")->data,
                   (size_t)settings[0] * (size_t)settings[1] * 3);
     free(latents);
@@ -177,7 +176,7 @@ static void guidance_equals_the_reference(void **state)
         snprintf(stage, sizeof stage, "guidance %s, final latents", runs[i].name);
         float *after = fixture_floats(store, key, &count);
         const float *ours = zimage_image_latents(image, shape);
-        parity(stage, ours, after + count - count / 8, count / 8, 1e-4); /* guidance 4 amplifies differences 5-fold */
+        parity(stage, ours, after + count - count / 8, count / 8, 2e-5);
         free(after);
         zimage_image_free(image);
     }

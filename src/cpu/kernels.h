@@ -18,11 +18,11 @@
  *
  * Sums of ZI_KC products meet in a [tokens][nr] buffer: shorter sums round less, and no tile has a ragged edge.
  */
-#define ZI_KC          256
-#define ZI_MR_MAX      12
-#define ZI_NR_MAX      32
-#define ZI_DOT_TOKENS  4 /* up to here a product is bound by reading the weights: no packing */
-#define ZI_TAPS_MAX    9
+#define ZI_KC         256
+#define ZI_MR_MAX     12
+#define ZI_NR_MAX     32
+#define ZI_DOT_TOKENS 4 /* up to here a product is bound by reading the weights: no packing */
+#define ZI_TAPS_MAX   9
 
 typedef struct zi_cpu_kernels {
     const char *name;

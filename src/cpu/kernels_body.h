@@ -37,13 +37,10 @@ static inline void store(float *p, vf v)
     *(vf_memory *)p = v;
 }
 
+/* x - 0 is x, and the form that GCC and clang turn into a single broadcast whatever surrounds it. */
 static inline vf splat(float x)
 {
-    vf v;
-    UNROLL
-    for (int i = 0; i < LANES; i++)
-        v[i] = x;
-    return v;
+    return x - (vf){0};
 }
 
 /* The next up to LANES of n floats; zeros behind them. */
@@ -86,8 +83,8 @@ static void gemm(int64_t segments, int64_t k, const float *const *a, const float
     UNROLL
     for (int r = 0; r < MR; r++)
         UNROLL
-        for (int j = 0; j < NV; j++)
-            sums[r][j] = (vf){0};
+    for (int j = 0; j < NV; j++)
+        sums[r][j] = (vf){0};
     for (int64_t s = 0; s < segments; s++, a += MR) {
         const float *rows[MR];
         UNROLL
@@ -110,10 +107,10 @@ static void gemm(int64_t segments, int64_t k, const float *const *a, const float
     UNROLL
     for (int r = 0; r < MR; r++)
         UNROLL
-        for (int j = 0; j < NV; j++) {
-            float *p = c + r * ldc + j * LANES;
-            store(p, accumulate ? load(p) + sums[r][j] : sums[r][j]);
-        }
+    for (int j = 0; j < NV; j++) {
+        float *p = c + r * ldc + j * LANES;
+        store(p, accumulate ? load(p) + sums[r][j] : sums[r][j]);
+    }
 }
 
 static inline __attribute__((always_inline)) void dot_tokens(const int tokens, int64_t k, const float *x, int64_t ldx,
@@ -123,10 +120,10 @@ static inline __attribute__((always_inline)) void dot_tokens(const int tokens, i
     int64_t i = 0;
     for (; i + 2 * LANES <= k; i += 2 * LANES)
         UNROLL
-        for (int t = 0; t < tokens; t++) {
-            sums[t][0] += load(x + t * ldx + i) * load(w + i);
-            sums[t][1] += load(x + t * ldx + i + LANES) * load(w + i + LANES);
-        }
+    for (int t = 0; t < tokens; t++) {
+        sums[t][0] += load(x + t * ldx + i) * load(w + i);
+        sums[t][1] += load(x + t * ldx + i + LANES) * load(w + i + LANES);
+    }
     for (; i < k; i += LANES)
         for (int t = 0; t < tokens; t++)
             sums[t][0] += take(x + t * ldx + i, k - i) * take(w + i, k - i);
@@ -167,21 +164,29 @@ static inline vf from_f16(vh bits)
     return (vf)(result | (vi)((wide & 0x8000) << 16));
 }
 
+static inline __attribute__((always_inline)) void unpack_halves(vf (*convert)(vh bits), const uint8_t *src,
+                                                                int64_t count, float *dst)
+{
+    vh bits = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        memcpy(&bits, src + 2 * i, sizeof(bits));
+        store(dst + i, convert(bits));
+    }
+    if (i < count) {
+        memcpy(&bits, src + 2 * i, (size_t)(count - i) * 2);
+        put(dst + i, convert(bits), count - i);
+    }
+}
+
 static void unpack(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst)
 {
-    if (dtype == ZI_F32) {
+    if (dtype == ZI_F32)
         memcpy(dst, src, (size_t)count * sizeof(float));
-        return;
-    }
-    for (int64_t i = 0; i < count; i += LANES) {
-        int64_t n = count - i < LANES ? count - i : LANES;
-        vh bits = {0};
-        if (n == LANES)
-            memcpy(&bits, src + 2 * i, sizeof(bits));
-        else
-            memcpy(&bits, src + 2 * i, (size_t)n * 2);
-        put(dst + i, dtype == ZI_BF16 ? from_bf16(bits) : from_f16(bits), n);
-    }
+    else if (dtype == ZI_BF16)
+        unpack_halves(from_bf16, src, count, dst);
+    else
+        unpack_halves(from_f16, src, count, dst);
 }
 
 /* Four rows x four inputs at a time, the same for every vector length. */
@@ -346,23 +351,24 @@ static void rms_norm(float *y, const float *x, const float *gain, int64_t n, flo
         put(y + i, take(x + i, n - i) * factor * take(gain + i, n - i), n - i);
 }
 
+/* Deviations d from a rounded mean; the second pass also finds their own mean, which the rounding left. */
 static void layer_norm(float *y, const float *x, const float *gain, int64_t n, float eps)
 {
-    vf total = {0}, squares = {0};
+    vf total = {0}, deviations = {0}, squares = {0};
     for (int64_t i = 0; i < n; i += LANES)
         total += take(x + i, n - i);
-    float mean = sum_lanes(total) / (float)n;
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        vf v = load(x + i) - splat(mean);
-        squares += v * v;
+    vf mean = splat(sum_lanes(total) / (float)n);
+    for (int64_t i = 0; i < n; i += LANES) {
+        vf d = take(x + i, n - i) - mean;
+        if (n - i < LANES)
+            d = take((const float *)&d, n - i); /* lanes behind the row don't count */
+        deviations += d;
+        squares += d * d;
     }
-    float rest = 0;
-    for (; i < n; i++)
-        rest += (x[i] - mean) * (x[i] - mean);
-    vf factor = splat(1.0f / sqrtf((sum_lanes(squares) + rest) / (float)n + eps));
-    for (i = 0; i < n; i += LANES)
-        put(y + i, (take(x + i, n - i) - splat(mean)) * factor * take(gain + i, n - i), n - i);
+    float rest = sum_lanes(deviations) / (float)n;
+    vf factor = splat(1.0f / sqrtf(sum_lanes(squares) / (float)n - rest * rest + eps));
+    for (int64_t i = 0; i < n; i += LANES)
+        put(y + i, (take(x + i, n - i) - mean - splat(rest)) * factor * take(gain + i, n - i), n - i);
 }
 
 static void residual(float *x, const float *y, const float *gain, float *h, const float *gain_next, int64_t n,

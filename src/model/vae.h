@@ -29,7 +29,7 @@ typedef struct zi_vae {
     zi_vae_affine post_quant_conv, conv_in, conv_norm_out, conv_out;
     zi_vae_resnet mid[2];
     zi_vae_affine attention_norm, to_q, to_k, to_v, to_out;
-    zi_vae_resnet *up_resnets;   /* [levels * (layers_per_block + 1)], owned */
+    zi_vae_resnet *up_resnets; /* [levels * (layers_per_block + 1)], owned */
     zi_vae_affine upsamplers[ZI_VAE_MAX_LEVELS];
 } zi_vae;
 

@@ -19,9 +19,9 @@ typedef struct zi_splitter {
     char *stand_in;
     size_t stand_in_capacity;
     size_t length;
-    size_t offset;      /* everything before this has been handed out */
-    size_t match_end;   /* > offset: a match that waits while the text before it is handed out */
-    int exhausted;      /* no further match */
+    size_t offset;    /* everything before this has been handed out */
+    size_t match_end; /* > offset: a match that waits while the text before it is handed out */
+    int exhausted;    /* no further match */
 } zi_splitter;
 
 zimage_status zi_splitter_open(zi_splitter *splitter, const zi_split *split, zimage_error *error);

@@ -1,0 +1,246 @@
+/*
+ * Times the CPU table's products, attention and convolutions beside the multiply-add peak of the same threads, measured
+ * in the same run. From the build folder's parent:
+ *   cc -O2 -Iinclude -Isrc -D_GNU_SOURCE bench/bench_ops.c build/libzimage.a -lm -lpthread -o bench_ops
+ *   ./bench_ops [threads [tier or - [part of a name]]]
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cpu/cpu.h"
+#include "cpu/table.h"
+
+#define REPEATS 7
+
+static zi_pool *pool;
+static zi_ops *ops;
+static zimage_error error = ZIMAGE_ERROR_INIT;
+static double peak;
+static const char *filter = "";
+
+/* With one thread the processor time, which other programs disturb less. */
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(zi_pool_threads(pool) == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static void check(zimage_status status)
+{
+    if (status != ZIMAGE_OK) {
+        fprintf(stderr, "%s\n", error.message);
+        exit(1);
+    }
+}
+
+/* The tier's own gemm on a block that stays in L1: as near to the registers' peak as a portable program comes. */
+static void peak_task(void *arg, int64_t task, int worker)
+{
+    const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
+    float c[ZI_MR_MAX * ZI_NR_MAX], a[ZI_MR_MAX * 64] = {0}, b[ZI_NR_MAX * 64] = {0};
+    const float *rows[ZI_MR_MAX * 64];
+    for (int i = 0; i < ZI_MR_MAX * 64; i++)
+        rows[i] = a + i % ZI_MR_MAX;
+    for (int i = 0; i < 20000; i++)
+        kernels->gemm(1, 64, rows, b, c, kernels->nr, 0);
+}
+
+#if defined(__x86_64__)
+/* Twelve independent sums, two multiply-adds a cycle. */
+__attribute__((target("avx2,fma"))) static void fma_task(void *arg, int64_t task, int worker)
+{
+    for (int i = 0; i < 2000000; i++)
+        __asm__ volatile("vfmadd231ps %%ymm14, %%ymm15, %%ymm0\n vfmadd231ps %%ymm14, %%ymm15, %%ymm1\n"
+                         "vfmadd231ps %%ymm14, %%ymm15, %%ymm2\n vfmadd231ps %%ymm14, %%ymm15, %%ymm3\n"
+                         "vfmadd231ps %%ymm14, %%ymm15, %%ymm4\n vfmadd231ps %%ymm14, %%ymm15, %%ymm5\n"
+                         "vfmadd231ps %%ymm14, %%ymm15, %%ymm6\n vfmadd231ps %%ymm14, %%ymm15, %%ymm7\n"
+                         "vfmadd231ps %%ymm14, %%ymm15, %%ymm8\n vfmadd231ps %%ymm14, %%ymm15, %%ymm9\n"
+                         "vfmadd231ps %%ymm14, %%ymm15, %%ymm10\n vfmadd231ps %%ymm14, %%ymm15, %%ymm11\n" ::
+                             : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+                               "xmm11");
+}
+#endif
+
+static double best_rate(void (*task)(void *arg, int64_t index, int worker), double operations)
+{
+    double best = 0;
+    for (int i = 0; i < REPEATS; i++) {
+        double start = now();
+        zi_pool_run(pool, task, NULL, zi_pool_threads(pool));
+        double rate = zi_pool_threads(pool) * operations / (now() - start);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+static void measure_peak(void)
+{
+    const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
+    double loop = best_rate(peak_task, 20000.0 * 64 * 2 * kernels->mr * kernels->nr);
+    peak = loop;
+#if defined(__x86_64__)
+    if (strcmp(kernels->name, "avx2") == 0)
+        peak = best_rate(fma_task, 2e6 * 12 * 16);
+#endif
+    printf("tier %s, %d threads: peak %.1f GFLOP/s (gemm in L1: %.1f)\n", kernels->name, zi_pool_threads(pool),
+           peak * 1e-9, loop * 1e-9);
+}
+
+static zi_tensor tensor(int dims, const int64_t *shape)
+{
+    zi_tensor t;
+    check(ops->table->alloc(ops, &t, dims, shape));
+    for (int64_t i = 0; i < zi_tensor_count(&t); i++)
+        zi_f32(&t)[i] = (float)(i * 7919 % 1009) / 1009 - 0.5f;
+    return t;
+}
+
+static zi_weight weight(zi_dtype dtype, int dims, const int64_t *shape)
+{
+    zi_weight w = {.name = "bench", .dtype = dtype, .dims = dims};
+    memcpy(w.shape, shape, (size_t)dims * sizeof(*shape));
+    w.bytes = (size_t)zi_weight_count(&w) * zi_dtype_size(dtype);
+    uint8_t *data = malloc(w.bytes);
+    if (data == NULL)
+        exit(1);
+    for (size_t i = 0; i < w.bytes; i++)
+        data[i] = i % 4 == 3 ? 0x3c : i % 4 == 1 ? 0x3c : (uint8_t)(i * 13);
+    w.data = data;
+    return w;
+}
+
+typedef struct run {
+    zi_tensor y, x, k, v;
+    zi_weight w, w3;
+    zi_attention_shape shape;
+    zi_conv conv;
+    zimage_status (*call)(struct run *run);
+} run;
+
+static void report(const char *what, run *r, double operations)
+{
+    double best = 1e9;
+    if (strstr(what, filter) == NULL)
+        return;
+    for (int i = 0; i < REPEATS; i++) {
+        double start = now();
+        check(r->call(r));
+        double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-44s %9.3f ms %8.1f GFLOP/s %5.1f %%\n", what, best * 1e3, operations / best * 1e-9,
+           100 * operations / best / peak);
+    fflush(stdout);
+}
+
+static zimage_status call_linear(run *r)
+{
+    return ops->table->linear(ops, &r->y, &r->x, &r->w, NULL, 0);
+}
+
+static zimage_status call_glu(run *r)
+{
+    return ops->table->linear_glu(ops, &r->y, &r->x, &r->w, &r->w3);
+}
+
+static zimage_status call_attention(run *r)
+{
+    return ops->table->attention(ops, &r->y, &r->x, &r->k, &r->v, &r->shape);
+}
+
+static zimage_status call_conv(run *r)
+{
+    return ops->table->conv2d(ops, &r->y, &r->x, &r->conv);
+}
+
+static void bench_linear(int64_t tokens, int64_t out, int64_t in, zi_dtype dtype, int glu)
+{
+    char what[80];
+    zi_arena_mark mark = ops->table->mark(ops);
+    run r = {.call = glu ? call_glu : call_linear};
+    r.x = tensor(2, (int64_t[]){tokens, in});
+    r.y = tensor(2, (int64_t[]){tokens, out});
+    r.w = weight(dtype, 2, (int64_t[]){out, in});
+    r.w3 = r.w;
+    snprintf(what, sizeof(what), "%s %d x %dx%d %s", glu ? "glu" : "linear", (int)tokens, (int)out, (int)in,
+             zi_dtype_name(dtype));
+    report(what, &r, (glu ? 4.0 : 2.0) * (double)tokens * (double)out * (double)in);
+    free((void *)r.w.data);
+    ops->table->release(ops, mark);
+}
+
+static void bench_attention(int64_t tokens, int64_t heads, int64_t dim)
+{
+    char what[80];
+    zi_arena_mark mark = ops->table->mark(ops);
+    int64_t shape[] = {tokens, heads * dim};
+    run r = {.call = call_attention, .shape = {heads, heads, dim, 0}};
+    r.x = tensor(2, shape);
+    r.k = tensor(2, shape);
+    r.v = tensor(2, shape);
+    r.y = tensor(2, shape);
+    snprintf(what, sizeof(what), "attention %d tokens, %d heads of %d", (int)tokens, (int)heads, (int)dim);
+    report(what, &r, 4.0 * (double)(tokens * tokens * heads * dim));
+    ops->table->release(ops, mark);
+}
+
+static void bench_conv(int64_t side, int64_t in, int64_t out, int64_t size, int affine, int upsample)
+{
+    char what[80];
+    zi_arena_mark mark = ops->table->mark(ops);
+    zi_channel_affine fold = {tensor(1, &in), tensor(1, &in)};
+    run r = {.call = call_conv};
+    r.w = weight(ZI_F32, 4, (int64_t[]){out, in, size, size});
+    r.x = tensor(3, (int64_t[]){side, side, in});
+    r.y = tensor(3, (int64_t[]){side << upsample, side << upsample, out});
+    r.conv = (zi_conv){.weight = &r.w, .affine = affine ? &fold : NULL, .upsample = upsample, .image_rows = side};
+    snprintf(what, sizeof(what), "conv %dx%d %dx%d, %d -> %d%s%s", (int)size, (int)size, (int)side, (int)side, (int)in,
+             (int)out, affine ? ", SiLU" : "", upsample ? ", doubled" : "");
+    report(what, &r, 2.0 * (double)(zi_row_count(&r.y) * size * size * in * out));
+    free((void *)r.w.data);
+    ops->table->release(ops, mark);
+}
+
+int main(int argc, char **argv)
+{
+    check(zi_pool_new(argc > 1 ? atoi(argv[1]) : 0, &pool, &error));
+    check(zi_ops_cpu_new_tier(pool, argc > 2 && strcmp(argv[2], "-") != 0 ? argv[2] : NULL, &ops, &error));
+    ops->error = &error;
+    filter = argc > 3 ? argv[3] : "";
+    tensor(1, (int64_t[]){16}); /* as in a job: the arena is never empty */
+    measure_peak();
+    bench_linear(288, 384, 384, ZI_F32, 0);
+    bench_linear(288, 1024, 384, ZI_F32, 0);
+    bench_linear(288, 384, 1024, ZI_F32, 0);
+    bench_linear(288, 1024, 384, ZI_F32, 1);
+    bench_linear(288, 3840, 3840, ZI_BF16, 0);
+    bench_linear(288, 3840, 3840, ZI_F16, 0);
+    bench_linear(288, 3840, 3840, ZI_F32, 0);
+    bench_linear(288, 10240, 3840, ZI_BF16, 1);
+    bench_linear(288, 3840, 10240, ZI_BF16, 0);
+    bench_linear(1056, 3840, 3840, ZI_BF16, 0);
+    bench_linear(1, 15360, 256, ZI_F32, 0);
+    bench_linear(1, 15360, 256, ZI_BF16, 0);
+    bench_linear(1, 3840, 3840, ZI_BF16, 0);
+    bench_linear(64, 3840, 2560, ZI_BF16, 0);
+    bench_attention(288, 6, 64);
+    bench_attention(288, 30, 128);
+    bench_attention(1056, 30, 128);
+    bench_attention(1024, 1, 512);
+    bench_conv(32, 16, 512, 3, 0, 0);
+    bench_conv(32, 512, 512, 3, 1, 0);
+    bench_conv(32, 512, 512, 3, 0, 1);
+    bench_conv(64, 512, 256, 3, 1, 0);
+    bench_conv(64, 512, 256, 1, 0, 0);
+    bench_conv(128, 256, 256, 3, 1, 0);
+    bench_conv(128, 64, 64, 3, 1, 0);
+    bench_conv(256, 128, 128, 3, 1, 0);
+    bench_conv(256, 128, 3, 3, 1, 0);
+    printf("peak memory %.1f MiB\n", (double)ops->peak_bytes(ops) / 1048576);
+    ops->table->free(ops);
+    zi_pool_free(pool);
+    return 0;
+}

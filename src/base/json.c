@@ -1,0 +1,263 @@
+#include "base/json.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+
+#define FILE_LIMIT ((size_t)64 << 20)
+
+/*
+ * jansson drops a character where its token buffer can't grow for lack of memory, and goes on: a shorter string, or number,
+ * as if the file had said so. The buffer never shrinks, so the text is parsed behind a string as long as its longest token,
+ * ["xxx", TEXT]: if that string arrives whole, the buffer is large enough for all that follows.
+ */
+typedef struct wrapped_text {
+    const char *parts[4]; /* the opening, the string's end, the text, the closing; before the second come `padding` x */
+    size_t lengths[4];
+    size_t padding;
+    int part;
+} wrapped_text;
+
+/* Bytes of the longest string or number: right for JSON; of other texts parsing fails in any case. */
+static size_t longest_token(const char *text, size_t length)
+{
+    size_t longest = 0, begin = 0;
+    int in_string = 0;
+    for (size_t i = 0; i < length; i++) {
+        int quote = text[i] == '"';
+        if (in_string && text[i] == '\\')
+            i++;
+        else if (quote || (!in_string && strchr(" \t\r\n,:[]{}", text[i]))) {
+            longest = i - begin > longest ? i - begin : longest;
+            begin = i;
+            in_string ^= quote;
+        }
+    }
+    return longest > length - begin ? longest : length - begin;
+}
+
+/* A json_load_callback_t. */
+static size_t read_wrapped(void *buffer, size_t capacity, void *data)
+{
+    wrapped_text *wrapped = data;
+    size_t filled = 0;
+    while (filled < capacity && wrapped->part < 4) {
+        size_t *left =
+            wrapped->part == 1 && wrapped->padding > 0 ? &wrapped->padding : &wrapped->lengths[wrapped->part];
+        size_t count = *left < capacity - filled ? *left : capacity - filled;
+        if (left == &wrapped->padding) {
+            memset((char *)buffer + filled, 'x', count);
+        } else {
+            memcpy((char *)buffer + filled, wrapped->parts[wrapped->part], count);
+            wrapped->parts[wrapped->part] += count;
+            wrapped->part += count == *left;
+        }
+        *left -= count;
+        filled += count;
+    }
+    return filled;
+}
+
+/* NULL: malformed, or out of memory. */
+static json_t *parse_intact(const char *text, size_t length)
+{
+    size_t padding = longest_token(text, length);
+    wrapped_text wrapped = {{"[\"", "\",", text, "]"}, {2, 2, length, 1}, padding, 0};
+    json_t *array = json_load_callback(read_wrapped, &wrapped, JSON_REJECT_DUPLICATES, NULL);
+    json_t *value = NULL;
+    if (json_array_size(array) == 2 && json_string_length(json_array_get(array, 0)) == padding)
+        value = json_incref(json_array_get(array, 1));
+    json_decref(array);
+    return value;
+}
+
+/* What jansson's own text leaves out. */
+static const char *hint(const json_error_t *problem)
+{
+    if (json_error_code(problem) != json_error_numeric_overflow)
+        return "";
+    return strstr(problem->text, "integer") ? "; integers must be from -2^63 to 2^63 - 1"
+                                            : "; numbers must be within 1.8e308 of zero";
+}
+
+zimage_status zi_json_parse(const char *path, const char *name_of_text, const char *text, size_t length, json_t **value,
+                            zimage_error *error)
+{
+    *value = parse_intact(text, length);
+    if (*value)
+        return ZIMAGE_OK;
+    /* Once more for what is wrong and where. If nothing is, memory was short. */
+    json_error_t problem = {0};
+    json_t *again = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
+    if (again || json_error_code(&problem) == json_error_out_of_memory || problem.text[0] == 0) {
+        json_decref(again);
+        return zi_fail(error, ZIMAGE_ERROR_MEMORY, "%s: out of memory while reading %s", path, name_of_text);
+    }
+    return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: %s is not valid JSON: line %d, column %d: %s%s", path, name_of_text,
+                   problem.line, problem.column, problem.text, hint(&problem));
+}
+
+zimage_status zi_json_load(const char *path, json_t **object, zimage_error *error)
+{
+    char *text = NULL;
+    size_t length = 0;
+    *object = NULL;
+    ZI_TRY(zi_read_file(path, FILE_LIMIT, &text, &length, error));
+    if (length == 0) {
+        free(text);
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the file is empty, but a JSON object is expected", path);
+    }
+    zimage_status status = zi_json_parse(path, "the file", text, length, object, error);
+    free(text);
+    if (status == ZIMAGE_OK && !json_is_object(*object)) {
+        char buffer[64];
+        zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the file holds %s, but a JSON object is expected", path,
+                zi_json_describe(*object, buffer, sizeof buffer));
+        json_decref(*object);
+        *object = NULL;
+        return ZIMAGE_ERROR_FORMAT;
+    }
+    return status;
+}
+
+const char *zi_json_describe(const json_t *value, char *buffer, size_t size)
+{
+    if (!value)
+        return "missing";
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        snprintf(buffer, size, "\"%.40s\"", json_string_value(value));
+        return buffer;
+    case JSON_INTEGER:
+        snprintf(buffer, size, "%lld", (long long)json_integer_value(value));
+        return buffer;
+    case JSON_REAL:
+        snprintf(buffer, size, "%#.6g", json_real_value(value)); /* "3.00000": visibly not an integer */
+        return buffer;
+    case JSON_TRUE:
+        return "true";
+    case JSON_FALSE:
+        return "false";
+    case JSON_NULL:
+        break;
+    }
+    return "null";
+}
+
+/* "config.json: field "x" is "abc", but must be WHAT" */
+static zimage_status fail_field(const char *path, const char *field, const json_t *value, zimage_error *error,
+                                const char *what)
+{
+    char buffer[64];
+    return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: field \"%s\" is %s, but must be %s", path, field,
+                   zi_json_describe(value, buffer, sizeof buffer), what);
+}
+
+static zimage_status fail_integer(const char *path, const char *field, const json_t *value, int64_t low, int64_t high,
+                                  zimage_error *error)
+{
+    char what[96];
+    snprintf(what, sizeof what, "an integer from %lld to %lld", (long long)low, (long long)high);
+    return fail_field(path, field, value, error, what);
+}
+
+static int is_absent(const json_t *value)
+{
+    return !value || json_is_null(value);
+}
+
+static int is_integer_within(const json_t *value, int64_t low, int64_t high)
+{
+    return json_is_integer(value) && json_integer_value(value) >= low && json_integer_value(value) <= high;
+}
+
+zimage_status zi_json_int(const json_t *object, const char *path, const char *field, int64_t low, int64_t high,
+                          const int64_t *fallback, int64_t *value, zimage_error *error)
+{
+    const json_t *found = json_object_get(object, field);
+    if (is_absent(found) && fallback) {
+        *value = *fallback;
+        return ZIMAGE_OK;
+    }
+    if (!is_integer_within(found, low, high))
+        return fail_integer(path, field, found, low, high, error);
+    *value = json_integer_value(found);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_json_number(const json_t *object, const char *path, const char *field, double low, double high,
+                             const double *fallback, double *value, zimage_error *error)
+{
+    const json_t *found = json_object_get(object, field);
+    if (is_absent(found) && fallback) {
+        *value = *fallback;
+        return ZIMAGE_OK;
+    }
+    double number = json_is_number(found) ? json_number_value(found) : NAN;
+    if (!isfinite(number) || number < low || number > high) {
+        char what[96];
+        snprintf(what, sizeof what, "a number from %.10g to %.10g", low, high);
+        return fail_field(path, field, found, error, what);
+    }
+    *value = number;
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_json_bool(const json_t *object, const char *path, const char *field, const int *fallback, int *value,
+                           zimage_error *error)
+{
+    const json_t *found = json_object_get(object, field);
+    if (is_absent(found) && fallback) {
+        *value = *fallback;
+        return ZIMAGE_OK;
+    }
+    if (!json_is_boolean(found))
+        return fail_field(path, field, found, error, "true or false");
+    *value = json_is_true(found);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_json_string(const json_t *object, const char *path, const char *field, const char *fallback,
+                             const char **value, zimage_error *error)
+{
+    const json_t *found = json_object_get(object, field);
+    if (is_absent(found) && fallback) {
+        *value = fallback;
+        return ZIMAGE_OK;
+    }
+    if (!json_is_string(found))
+        return fail_field(path, field, found, error, "a string");
+    *value = json_string_value(found);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_json_int_array(const json_t *object, const char *path, const char *field, int64_t low, int64_t high,
+                                int64_t *values, size_t capacity, size_t *count, zimage_error *error)
+{
+    const json_t *found = json_object_get(object, field);
+    *count = 0;
+    if (!json_is_array(found))
+        return fail_field(path, field, found, error, "an array of integers");
+    size_t length = json_array_size(found);
+    if (length == 0 || length > capacity)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: field \"%s\" has %zu elements, but must have 1 to %zu", path,
+                       field, length, capacity);
+    for (size_t i = 0; i < length; i++) {
+        const json_t *element = json_array_get(found, i);
+        if (!is_integer_within(element, low, high)) {
+            char name[256];
+            snprintf(name, sizeof name, "%s[%zu]", field, i);
+            return fail_integer(path, name, element, low, high, error);
+        }
+        values[i] = json_integer_value(element);
+    }
+    *count = length;
+    return ZIMAGE_OK;
+}

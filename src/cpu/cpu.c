@@ -1,0 +1,117 @@
+/* Choosing a tier and making the table. */
+#include "cpu/cpu.h"
+
+#include <string.h>
+
+#include "cpu/table.h"
+
+static int always(void)
+{
+    return 1;
+}
+
+#if defined(__x86_64__)
+/* The compilers' run-time libraries also ask the system (XGETBV) whether it saves the wider registers. */
+static int has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static int has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+typedef struct tier {
+    const zi_cpu_kernels *kernels;
+    int (*available)(void);
+} tier;
+
+static const tier tiers[] = {
+    {&zi_cpu_kernels_generic, always},
+#if defined(__x86_64__)
+    {&zi_cpu_kernels_avx2, has_avx2},
+    {&zi_cpu_kernels_avx512, has_avx512},
+#endif
+};
+
+#define TIERS ((int)(sizeof(tiers) / sizeof(tiers[0])))
+
+const char *zi_cpu_tier_name(int index)
+{
+    return index >= 0 && index < TIERS ? tiers[index].kernels->name : NULL;
+}
+
+int zi_cpu_tier_available(int index)
+{
+    return index >= 0 && index < TIERS && tiers[index].available();
+}
+
+static const zi_cpu_kernels *choose_tier(const char *name)
+{
+    for (int i = TIERS - 1; i >= 0; i--)
+        if ((name == NULL || strcmp(name, tiers[i].kernels->name) == 0) && tiers[i].available())
+            return tiers[i].kernels;
+    return NULL;
+}
+
+static const zi_ops_table cpu_table = {
+    .name = "cpu",
+    .alloc = zi_host_alloc,
+    .mark = zi_host_mark,
+    .release = zi_host_release,
+    .upload = zi_host_upload,
+    .download = zi_host_download,
+    .copy = zi_host_copy,
+    .embed_rows = zi_host_embed_rows,
+    .linear = zi_cpu_linear,
+    .linear_glu = zi_cpu_linear_glu,
+    .silu = zi_cpu_silu,
+    .rms_norm = zi_cpu_rms_norm,
+    .layer_norm = zi_cpu_layer_norm,
+    .residual_gate_norm = zi_cpu_residual_gate_norm,
+    .qk_norm_rope = zi_cpu_qk_norm_rope,
+    .attention = zi_cpu_attention,
+    .modulation = zi_host_modulation,
+    .add_one = zi_host_add_one,
+    .patchify = zi_host_patchify,
+    .unpatchify = zi_host_unpatchify,
+    .conv2d = zi_cpu_conv2d,
+    .group_norm_sums = zi_cpu_group_norm_sums,
+    .group_norm_fold = zi_host_group_norm_fold,
+    .channel_affine = zi_cpu_channel_affine,
+    .check_finite = zi_cpu_check_finite,
+    .free = zi_host_ops_free,
+};
+
+zimage_status zi_ops_cpu_new_tier(zi_pool *pool, const char *name, zi_ops **ops, zimage_error *error)
+{
+    *ops = NULL;
+    const zi_cpu_kernels *kernels = choose_tier(name);
+    if (kernels == NULL)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "this processor or this build has no kernels called '%s'",
+                       name != NULL ? name : "generic");
+    ZI_TRY(zi_host_ops_new(&cpu_table, sizeof(zi_cpu), ops, error));
+    zi_cpu *cpu = zi_cpu_of(*ops);
+    cpu->pool = pool;
+    cpu->kernels = kernels;
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_ops_cpu_new(zi_pool *pool, zi_ops **ops, zimage_error *error)
+{
+    return zi_ops_cpu_new_tier(pool, NULL, ops, error);
+}
+
+const char *zi_ops_cpu_tier(const zi_ops *ops)
+{
+    return ((const zi_cpu *)ops)->kernels->name;
+}
+
+zimage_status zi_cpu_worker_buffers(zi_ops *ops, int64_t count, const char *what, zi_worker_buffers *buffers)
+{
+    buffers->each = zi_round_up(count, 16);
+    return zi_host_floats(ops, buffers->each * zi_pool_threads(zi_cpu_of(ops)->pool), what, &buffers->data);
+}

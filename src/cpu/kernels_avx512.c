@@ -1,0 +1,11 @@
+/* AVX-512 F, BW, DQ, VL: 32 registers. Compiled with the tier's flags, called only where the processor has them. */
+#if defined(__x86_64__)
+#define LANES   16
+#define MR      12
+#define NV      2
+#define KERNELS zi_cpu_kernels_avx512
+#define NAME    "avx512"
+#include "cpu/kernels_body.h"
+#else
+typedef int zi_no_avx512; /* ISO C wants something in every file */
+#endif

@@ -1,0 +1,11 @@
+/* Vectors of four floats: SSE2 on x86-64, NEON on arm64, whatever the compiler makes of them elsewhere. */
+#define LANES 4
+#define MR    6
+#if defined(__aarch64__)
+#define NV 4 /* 32 registers */
+#else
+#define NV 2 /* 16 registers */
+#endif
+#define KERNELS zi_cpu_kernels_generic
+#define NAME    "generic"
+#include "cpu/kernels_body.h"

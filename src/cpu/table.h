@@ -1,0 +1,78 @@
+/* What the CPU table's files share. */
+#ifndef ZI_CPU_TABLE_H
+#define ZI_CPU_TABLE_H
+
+#include "cpu/kernels.h"
+#include "ops/ops_common.h"
+
+typedef struct zi_cpu {
+    zi_host_ops host;
+    zi_pool *pool;
+    const zi_cpu_kernels *kernels;
+} zi_cpu;
+
+static inline zi_cpu *zi_cpu_of(zi_ops *ops)
+{
+    return (zi_cpu *)ops;
+}
+
+static inline int64_t zi_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t zi_max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline int64_t zi_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static inline int64_t zi_round_up(int64_t a, int64_t b)
+{
+    return zi_ceil_div(a, b) * b;
+}
+
+/* The largest block of at most `limit` that cuts `count` into equal blocks, a multiple of 4. */
+static inline int64_t zi_even_block(int64_t count, int64_t limit)
+{
+    return zi_min(count, zi_round_up(zi_ceil_div(count, zi_ceil_div(count, limit)), 4));
+}
+
+/* A buffer for each worker of the pool, `each` floats apart, on separate cache lines. */
+typedef struct zi_worker_buffers {
+    float *data;
+    int64_t each;
+} zi_worker_buffers;
+
+zimage_status zi_cpu_worker_buffers(zi_ops *ops, int64_t count, const char *what, zi_worker_buffers *buffers);
+
+static inline float *zi_worker_buffer(const zi_worker_buffers *buffers, int worker)
+{
+    return buffers->data + worker * buffers->each;
+}
+
+zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                            const zi_weight *bias, int accumulate);
+zimage_status zi_cpu_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
+                                const zi_weight *w3);
+zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
+                               const zi_attention_shape *shape);
+zimage_status zi_cpu_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
+zimage_status zi_cpu_group_norm_sums(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups);
+zimage_status zi_cpu_channel_affine(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine);
+zimage_status zi_cpu_silu(zi_ops *ops, zi_tensor *y, const zi_tensor *x);
+zimage_status zi_cpu_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_tensor *scale,
+                              float eps);
+zimage_status zi_cpu_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps);
+zimage_status zi_cpu_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
+                                        const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
+                                        const zi_tensor *scale_next, float eps);
+zimage_status zi_cpu_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
+                                  const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps);
+zimage_status zi_cpu_check_finite(zi_ops *ops, const zi_tensor *x, int *finite);
+
+#endif

@@ -1,0 +1,285 @@
+/*
+ * Qwen3 as a text encoder. Formulas: spec text-encoder.md 3; reference: transformers, models/qwen3/modeling_qwen3.py.
+ * n = tokens, D = hidden_size, H = query heads, G = key/value heads, d = head_dim, F = intermediate_size.
+ */
+#include "model/qwen3.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "model/common.h"
+
+/* ---- configuration ----------------------------------------------------------------------------------------------- */
+
+/* What would change the mathematics and is not implemented. */
+static zimage_status refuse_variants(const json_t *json, const char *path, zimage_error *error)
+{
+    const int no = 0;
+    int attention_bias, sliding;
+    const char *type, *activation;
+    ZI_TRY(zi_json_string(json, path, "model_type", "qwen3", &type, error));
+    if (strcmp(type, "qwen3") != 0)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: model_type is \"%s\", only \"qwen3\" is supported", path,
+                       type);
+    ZI_TRY(zi_json_string(json, path, "hidden_act", "silu", &activation, error));
+    if (strcmp(activation, "silu") != 0)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: hidden_act is \"%s\", only \"silu\" is supported", path,
+                       activation);
+    ZI_TRY(zi_json_bool(json, path, "attention_bias", &no, &attention_bias, error));
+    if (attention_bias)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: attention_bias is true, only false is supported", path);
+    ZI_TRY(zi_json_bool(json, path, "use_sliding_window", &no, &sliding, error));
+    if (sliding)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: use_sliding_window is true, only false is supported",
+                       path);
+    const json_t *layer_types = json_object_get(json, "layer_types");
+    for (size_t i = 0; i < json_array_size(layer_types); i++) {
+        const char *layer_type = json_string_value(json_array_get(layer_types, i));
+        if (!layer_type || strcmp(layer_type, "full_attention") != 0)
+            return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
+                           "%s: layer_types[%zu] is not \"full_attention\", the only supported kind", path, i);
+    }
+    const json_t *scaling = json_object_get(json, "rope_scaling");
+    if (scaling && !json_is_null(scaling))
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: rope_scaling is set, only null is supported", path);
+    return ZIMAGE_OK;
+}
+
+/* transformers 5 writes rope_parameters { rope_type, rope_theta }, older versions rope_theta. */
+static zimage_status load_rope_theta(const json_t *json, const char *path, double *theta, zimage_error *error)
+{
+    const json_t *parameters = json_object_get(json, "rope_parameters");
+    if (!parameters || json_is_null(parameters))
+        return zi_json_number(json, path, "rope_theta", 1.0, 1e12, NULL, theta, error);
+    if (!json_is_object(parameters))
+        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: rope_parameters must be an object", path);
+    const char *type;
+    ZI_TRY(zi_json_string(parameters, path, "rope_type", "default", &type, error));
+    if (strcmp(type, "default") != 0)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: rope_parameters.rope_type is \"%s\", only \"default\" is supported", path, type);
+    return zi_json_number(parameters, path, "rope_theta", 1.0, 1e12, NULL, theta, error);
+}
+
+static zimage_status load_heads(const json_t *json, const char *path, zi_qwen3_config *config, zimage_error *error)
+{
+    ZI_TRY(zi_json_int(json, path, "num_attention_heads", 1, 4096, NULL, &config->num_attention_heads, error));
+    ZI_TRY(zi_json_int(json, path, "num_key_value_heads", 1, 4096, &config->num_attention_heads,
+                       &config->num_key_value_heads, error));
+    if (config->num_attention_heads % config->num_key_value_heads != 0)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL,
+                       "%s: num_key_value_heads %lld does not divide num_attention_heads %lld", path,
+                       (long long)config->num_key_value_heads, (long long)config->num_attention_heads);
+    /* Qwen3Config: a missing head_dim is 128; null is hidden_size / num_attention_heads. */
+    int64_t fallback = 128;
+    const json_t *head_dim = json_object_get(json, "head_dim");
+    if (head_dim && json_is_null(head_dim)) {
+        if (config->hidden_size % config->num_attention_heads != 0)
+            return zi_fail(error, ZIMAGE_ERROR_MODEL,
+                           "%s: num_attention_heads %lld does not divide hidden_size %lld and head_dim is null", path,
+                           (long long)config->num_attention_heads, (long long)config->hidden_size);
+        fallback = config->hidden_size / config->num_attention_heads;
+    }
+    ZI_TRY(zi_json_int(json, path, "head_dim", 2, 4096, &fallback, &config->head_dim, error));
+    if (config->head_dim % 2 != 0)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: head_dim is %lld, it must be even", path,
+                       (long long)config->head_dim);
+    return ZIMAGE_OK;
+}
+
+static zimage_status read_config(const json_t *json, const char *path, zi_qwen3_config *config, zimage_error *error)
+{
+    ZI_TRY(refuse_variants(json, path, error));
+    ZI_TRY(zi_json_int(json, path, "hidden_size", 1, 65536, NULL, &config->hidden_size, error));
+    ZI_TRY(zi_json_int(json, path, "intermediate_size", 1, 262144, NULL, &config->intermediate_size, error));
+    ZI_TRY(zi_json_int(json, path, "num_hidden_layers", 1, 1024, NULL, &config->num_hidden_layers, error));
+    ZI_TRY(zi_json_int(json, path, "vocab_size", 1, 1 << 24, NULL, &config->vocab_size, error));
+    ZI_TRY(load_heads(json, path, config, error));
+    ZI_TRY(zi_json_number(json, path, "rms_norm_eps", 0.0, 1.0, NULL, &config->rms_norm_eps, error));
+    return load_rope_theta(json, path, &config->rope_theta, error);
+}
+
+zimage_status zi_qwen3_config_load(const char *path, zi_qwen3_config *config, zimage_error *error)
+{
+    json_t *json;
+    memset(config, 0, sizeof *config);
+    ZI_TRY(zi_json_load(path, &json, error));
+    zimage_status status = read_config(json, path, config, error);
+    json_decref(json);
+    return status;
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+static void bind_layer(zi_binder *binder, zi_qwen3_layer *layer, const zi_qwen3_config *config, const char *prefix)
+{
+    int64_t hidden = config->hidden_size, intermediate = config->intermediate_size;
+    int64_t q_dim = config->num_attention_heads * config->head_dim;
+    int64_t kv_dim = config->num_key_value_heads * config->head_dim;
+    zi_bind_vector(binder, &layer->input_layernorm, hidden, prefix, "input_layernorm.weight");
+    zi_bind_matrix(binder, &layer->q_proj, q_dim, hidden, prefix, "self_attn.q_proj.weight");
+    zi_bind_matrix(binder, &layer->k_proj, kv_dim, hidden, prefix, "self_attn.k_proj.weight");
+    zi_bind_matrix(binder, &layer->v_proj, kv_dim, hidden, prefix, "self_attn.v_proj.weight");
+    zi_bind_matrix(binder, &layer->o_proj, hidden, q_dim, prefix, "self_attn.o_proj.weight");
+    zi_bind_vector(binder, &layer->q_norm, config->head_dim, prefix, "self_attn.q_norm.weight");
+    zi_bind_vector(binder, &layer->k_norm, config->head_dim, prefix, "self_attn.k_norm.weight");
+    zi_bind_vector(binder, &layer->post_attention_layernorm, hidden, prefix, "post_attention_layernorm.weight");
+    zi_bind_matrix(binder, &layer->gate_proj, intermediate, hidden, prefix, "mlp.gate_proj.weight");
+    zi_bind_matrix(binder, &layer->up_proj, intermediate, hidden, prefix, "mlp.up_proj.weight");
+    zi_bind_matrix(binder, &layer->down_proj, hidden, intermediate, prefix, "mlp.down_proj.weight");
+}
+
+static void bind_all(zi_binder *binder, zi_qwen3 *model, const char *prefix)
+{
+    char name[ZI_NAME_MAX];
+    zi_bind_matrix(binder, &model->embed_tokens, model->config.vocab_size, model->config.hidden_size, prefix,
+                   "embed_tokens.weight");
+    for (int64_t i = 0; i < model->layers_needed; i++) {
+        snprintf(name, sizeof name, "%slayers.%lld.", prefix, (long long)i);
+        bind_layer(binder, &model->layers[i], &model->config, name);
+    }
+    snprintf(name, sizeof name, "%slayers.%lld.", prefix, (long long)model->layers_needed);
+    zi_bind_ignore(binder, name);
+    snprintf(name, sizeof name, "%snorm.", prefix);
+    zi_bind_ignore(binder, name);
+    zi_bind_ignore(binder, "lm_head.");
+}
+
+zimage_status zi_qwen3_bind(zi_qwen3 *model, const zi_qwen3_config *config, const zi_store *store, const zi_log *log,
+                            zimage_error *error)
+{
+    zi_binder *binder;
+    memset(model, 0, sizeof *model);
+    ZI_TRY(zi_binder_new(store, &binder, error));
+    model->config = *config;
+    model->layers_needed = config->num_hidden_layers - 1; /* hidden_states[-2], spec 4 */
+    size_t count = model->layers_needed > 0 ? (size_t)model->layers_needed : 1;
+    model->layers = calloc(count, sizeof *model->layers);
+    if (!model->layers) {
+        zi_binder_finish(binder, NULL, NULL);
+        return zi_fail_memory(error, "the text encoder's layer table", count * sizeof *model->layers);
+    }
+    bind_all(binder, model, zi_store_find(store, "model.embed_tokens.weight") ? "model." : "");
+    zimage_status status = zi_binder_finish(binder, log, error);
+    if (status != ZIMAGE_OK)
+        zi_qwen3_free(model);
+    return status;
+}
+
+void zi_qwen3_free(zi_qwen3 *model)
+{
+    free(model->layers);
+    memset(model, 0, sizeof *model);
+}
+
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * Angle of pair j at position p: float32(p * w_j), w_j = float32(1 / theta^(2j/d)), everything in float32 as
+ * Qwen3RotaryEmbedding computes it.
+ */
+static zimage_status rope_tables(const zi_qwen3 *model, zi_ops *ops, int64_t tokens, zi_rope *rope)
+{
+    int64_t half = model->config.head_dim / 2;
+    size_t bytes = (size_t)(tokens * half) * sizeof(float);
+    float *angles = malloc(bytes); /* [n, d/2] */
+    if (!angles)
+        return zi_fail_memory(ops->error, "the rotary position table", bytes);
+    for (int64_t j = 0; j < half; j++) {
+        float exponent = (float)(2 * j) / (float)model->config.head_dim;
+        float frequency = 1.0f / powf((float)model->config.rope_theta, exponent);
+        for (int64_t p = 0; p < tokens; p++)
+            angles[p * half + j] = (float)p * frequency;
+    }
+    zimage_status status = zi_rope_from_angles(ops, rope, angles, tokens, half);
+    free(angles);
+    return status;
+}
+
+/* x += o_proj(softmax(q k^T / sqrt(d), causal) v) */
+static zimage_status self_attention(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_ops *ops,
+                                    const zi_rope *rope, zi_tensor *x, const zi_tensor *h)
+{
+    const zi_ops_table *table = ops->table;
+    const zi_qwen3_config *config = &model->config;
+    const zi_attention_shape shape = {config->num_attention_heads, config->num_key_value_heads, config->head_dim, 1};
+    float eps = (float)config->rms_norm_eps;
+    int64_t tokens = x->shape[0];
+    zi_tensor q, k, v; /* [n, H d], [n, G d], [n, G d] */
+
+    ZI_TRY(zi_alloc2(ops, &q, tokens, shape.heads * shape.head_dim));
+    ZI_TRY(zi_alloc2(ops, &k, tokens, shape.kv_heads * shape.head_dim));
+    ZI_TRY(zi_alloc2(ops, &v, tokens, shape.kv_heads * shape.head_dim));
+    ZI_TRY(table->linear(ops, &q, h, layer->q_proj, NULL, 0));
+    ZI_TRY(table->linear(ops, &k, h, layer->k_proj, NULL, 0));
+    ZI_TRY(table->linear(ops, &v, h, layer->v_proj, NULL, 0));
+    ZI_TRY(table->qk_norm_rope(ops, &q, layer->q_norm, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_HALF_SPLIT, eps));
+    ZI_TRY(
+        table->qk_norm_rope(ops, &k, layer->k_norm, &rope->cos, &rope->sin, shape.kv_heads, ZI_ROPE_HALF_SPLIT, eps));
+    ZI_TRY(table->attention(ops, &q, &q, &k, &v, &shape));
+    return table->linear(ops, x, &q, layer->o_proj, NULL, 1);
+}
+
+/* x += down_proj(SiLU(gate_proj h) * up_proj h) */
+static zimage_status feed_forward(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_ops *ops, zi_tensor *x,
+                                  const zi_tensor *h)
+{
+    zi_tensor u; /* [n, F] */
+    ZI_TRY(zi_alloc2(ops, &u, x->shape[0], model->config.intermediate_size));
+    ZI_TRY(ops->table->linear_glu(ops, &u, h, layer->gate_proj, layer->up_proj));
+    return ops->table->linear(ops, x, &u, layer->down_proj, NULL, 1);
+}
+
+static zimage_status run_layer(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_ops *ops, const zi_rope *rope,
+                               zi_tensor *x)
+{
+    const zi_ops_table *table = ops->table;
+    float eps = (float)model->config.rms_norm_eps;
+    zi_tensor h; /* [n, D] */
+    ZI_TRY(zi_alloc2(ops, &h, x->shape[0], model->config.hidden_size));
+
+    ZI_TRY(table->rms_norm(ops, &h, x, layer->input_layernorm, NULL, eps));
+    zi_arena_mark mark = table->mark(ops);
+    ZI_TRY(self_attention(model, layer, ops, rope, x, &h));
+    table->release(ops, mark);
+
+    ZI_TRY(table->rms_norm(ops, &h, x, layer->post_attention_layernorm, NULL, eps));
+    return feed_forward(model, layer, ops, x, &h);
+}
+
+static zimage_status encode(const zi_qwen3 *model, zi_ops *ops, const int32_t *ids, int64_t count, zi_tensor *x)
+{
+    zi_rope rope;
+    ZI_TRY(ops->table->embed_rows(ops, x, model->embed_tokens, ids));
+    ZI_TRY(zi_ops_end_block(ops, x, "text_encoder embed_tokens"));
+    ZI_TRY(rope_tables(model, ops, count, &rope));
+    for (int64_t i = 0; i < model->layers_needed; i++) {
+        zi_arena_mark mark = ops->table->mark(ops);
+        ZI_TRY(run_layer(model, &model->layers[i], ops, &rope, x));
+        ops->table->release(ops, mark);
+        ZI_TRY(zi_ops_end_block(ops, x, "text_encoder layers.%d", (int)i));
+    }
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_qwen3_encode(const zi_qwen3 *model, zi_ops *ops, const int32_t *ids, int64_t count, zi_tensor *out)
+{
+    if (count < 1 || count > 1 << 20)
+        return zi_fail(ops->error, ZIMAGE_ERROR_ARGUMENT, "a prompt of %lld tokens can't be encoded", (long long)count);
+    for (int64_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= model->config.vocab_size)
+            return zi_fail(ops->error, ZIMAGE_ERROR_MODEL,
+                           "token %lld has id %d but the text encoder's vocab_size is %lld", (long long)i, (int)ids[i],
+                           (long long)model->config.vocab_size);
+    zi_arena_mark mark = ops->table->mark(ops);
+    zimage_status status = encode(model, ops, ids, count, out);
+    ops->table->release(ops, mark);
+    return status;
+}
+
+int64_t zi_qwen3_encode_blocks(const zi_qwen3 *model)
+{
+    return 1 + model->layers_needed;
+}

@@ -1,0 +1,568 @@
+/*
+ * The Z-Image transformer (S3-DiT). Formulas: spec zimage.md 3; reference: diffusers,
+ * models/transformers/transformer_z_image.py.
+ * N image tokens padded to Np, m caption tokens padded to mp (multiples of 32), T = Np + mp, D = dim, F = ffn_dim,
+ * A = adaln_dim, d = head_dim, p = patch, C = latent channels.
+ *
+ * Memory of one forward, in float32 values: the residual stream [T, D] and, inside a block, the larger of
+ *   attention     h, q, k, v = 4 T D   (the heads overwrite q, to_out overwrites h)
+ *   feed forward  h, u = T D + T F
+ * so 5 T D at its peak where F < 3 D: 1024 x 1024 with the 6B (T = 4128 .. 4608, D = 3840) needs 303 .. 338 MiB.
+ */
+#include "model/zimage_dit.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "model/common.h"
+
+#define ADALN_EMBED_DIM 256 /* constants of the reference that no config field carries */
+#define T_HIDDEN        1024
+#define T_FREQUENCIES   256
+#define T_MAX_PERIOD    10000.0
+#define QK_NORM_EPS     1e-5f
+#define FINAL_NORM_EPS  1e-6f
+
+/* ---- configuration ----------------------------------------------------------------------------------------------- */
+
+static zimage_status refuse_variants(const json_t *json, const char *path, zimage_error *error)
+{
+    const char *class_name;
+    int qk_norm;
+    ZI_TRY(zi_json_string(json, path, "_class_name", "ZImageTransformer2DModel", &class_name, error));
+    if (strcmp(class_name, "ZImageTransformer2DModel") != 0)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: _class_name is \"%s\", only \"ZImageTransformer2DModel\" is supported", path, class_name);
+    ZI_TRY(zi_json_bool(json, path, "qk_norm", NULL, &qk_norm, error));
+    if (!qk_norm)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: qk_norm is false, only true is supported", path);
+    const json_t *siglip = json_object_get(json, "siglip_feat_dim");
+    if (siglip && !json_is_null(siglip))
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: siglip_feat_dim is set (the Omni variant), only null is supported", path);
+    return ZIMAGE_OK;
+}
+
+/* The first pair of all_patch_size and all_f_patch_size, the one the pipeline uses. */
+static zimage_status load_patch(const json_t *json, const char *path, zi_dit_config *config, zimage_error *error)
+{
+    int64_t patches[8], f_patches[8];
+    size_t patch_count, f_patch_count;
+    ZI_TRY(zi_json_int_array(json, path, "all_patch_size", 1, 64, patches, 8, &patch_count, error));
+    ZI_TRY(zi_json_int_array(json, path, "all_f_patch_size", 1, 64, f_patches, 8, &f_patch_count, error));
+    if (patch_count != f_patch_count)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: all_f_patch_size has %zu entries but all_patch_size has %zu",
+                       path, f_patch_count, patch_count);
+    if (f_patches[0] != 1)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: all_f_patch_size[0] is %lld, only 1 is supported", path,
+                       (long long)f_patches[0]);
+    config->patch = patches[0];
+    config->f_patch = f_patches[0];
+    return ZIMAGE_OK;
+}
+
+static zimage_status load_axes(const json_t *json, const char *path, zi_dit_config *config, zimage_error *error)
+{
+    size_t dims, lens;
+    int64_t sum = 0;
+    ZI_TRY(zi_json_int_array(json, path, "axes_dims", 2, 4096, config->axes_dims, 3, &dims, error));
+    ZI_TRY(zi_json_int_array(json, path, "axes_lens", 1, 1 << 20, config->axes_lens, 3, &lens, error));
+    if (dims != 3 || lens != 3)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: %s has %zu entries, it must have 3", path,
+                       dims != 3 ? "axes_dims" : "axes_lens", dims != 3 ? dims : lens);
+    for (int axis = 0; axis < 3; axis++) {
+        if (config->axes_dims[axis] % 2 != 0)
+            return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: axes_dims[%d] is %lld, it must be even", path, axis,
+                           (long long)config->axes_dims[axis]);
+        sum += config->axes_dims[axis];
+    }
+    if (sum != config->head_dim)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL,
+                       "%s: axes_dims add up to %lld but the head dimension (dim / n_heads) is %lld", path,
+                       (long long)sum, (long long)config->head_dim);
+    return ZIMAGE_OK;
+}
+
+static zimage_status read_config(const json_t *json, const char *path, zi_dit_config *config, zimage_error *error)
+{
+    ZI_TRY(refuse_variants(json, path, error));
+    ZI_TRY(load_patch(json, path, config, error));
+    ZI_TRY(zi_json_int(json, path, "in_channels", 1, 4096, NULL, &config->in_channels, error));
+    ZI_TRY(zi_json_int(json, path, "dim", 1, 65536, NULL, &config->dim, error));
+    ZI_TRY(zi_json_int(json, path, "n_layers", 1, 1024, NULL, &config->n_layers, error));
+    ZI_TRY(zi_json_int(json, path, "n_refiner_layers", 0, 1024, NULL, &config->n_refiner_layers, error));
+    const char *heads = json_object_get(json, "n_heads") ? "n_heads" : "nheads"; /* MLX conversions write nheads */
+    if (!json_object_get(json, heads))
+        heads = "n_heads";
+    ZI_TRY(zi_json_int(json, path, heads, 1, 4096, NULL, &config->n_heads, error));
+    if (config->dim % config->n_heads != 0)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: %s %lld does not divide dim %lld", path, heads,
+                       (long long)config->n_heads, (long long)config->dim);
+    ZI_TRY(zi_json_int(json, path, "cap_feat_dim", 1, 65536, NULL, &config->cap_feat_dim, error));
+    ZI_TRY(zi_json_number(json, path, "norm_eps", 0.0, 1.0, NULL, &config->norm_eps, error));
+    ZI_TRY(zi_json_number(json, path, "rope_theta", 1.0, 1e12, NULL, &config->rope_theta, error));
+    ZI_TRY(zi_json_number(json, path, "t_scale", 1e-6, 1e6, NULL, &config->t_scale, error));
+    zi_dit_config_derive(config);
+    return load_axes(json, path, config, error);
+}
+
+void zi_dit_config_derive(zi_dit_config *config)
+{
+    config->head_dim = config->dim / config->n_heads;
+    config->ffn_dim = (int64_t)((double)config->dim / 3 * 8); /* int(dim / 3 * 8) in Python's doubles */
+    config->adaln_dim = config->dim < ADALN_EMBED_DIM ? config->dim : ADALN_EMBED_DIM;
+    config->t_hidden = T_HIDDEN;
+}
+
+zimage_status zi_dit_config_load(const char *path, zi_dit_config *config, zimage_error *error)
+{
+    json_t *json;
+    memset(config, 0, sizeof *config);
+    ZI_TRY(zi_json_load(path, &json, error));
+    zimage_status status = read_config(json, path, config, error);
+    json_decref(json);
+    return status;
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+static void bind_block(zi_binder *binder, zi_dit_block *block, const zi_dit_config *config, int modulated,
+                       const char *stack, int64_t index)
+{
+    char prefix[ZI_NAME_MAX];
+    int64_t dim = config->dim, ffn = config->ffn_dim;
+    snprintf(prefix, sizeof prefix, "%s.%lld.", stack, (long long)index);
+    zi_bind_matrix(binder, &block->to_q, dim, dim, prefix, "attention.to_q.weight");
+    zi_bind_matrix(binder, &block->to_k, dim, dim, prefix, "attention.to_k.weight");
+    zi_bind_matrix(binder, &block->to_v, dim, dim, prefix, "attention.to_v.weight");
+    zi_bind_matrix(binder, &block->to_out, dim, dim, prefix, "attention.to_out.0.weight");
+    zi_bind_vector(binder, &block->norm_q, config->head_dim, prefix, "attention.norm_q.weight");
+    zi_bind_vector(binder, &block->norm_k, config->head_dim, prefix, "attention.norm_k.weight");
+    zi_bind_matrix(binder, &block->w1, ffn, dim, prefix, "feed_forward.w1.weight");
+    zi_bind_matrix(binder, &block->w2, dim, ffn, prefix, "feed_forward.w2.weight");
+    zi_bind_matrix(binder, &block->w3, ffn, dim, prefix, "feed_forward.w3.weight");
+    zi_bind_vector(binder, &block->attention_norm1, dim, prefix, "attention_norm1.weight");
+    zi_bind_vector(binder, &block->attention_norm2, dim, prefix, "attention_norm2.weight");
+    zi_bind_vector(binder, &block->ffn_norm1, dim, prefix, "ffn_norm1.weight");
+    zi_bind_vector(binder, &block->ffn_norm2, dim, prefix, "ffn_norm2.weight");
+    if (modulated) {
+        zi_bind_matrix(binder, &block->adaln, 4 * dim, config->adaln_dim, prefix, "adaLN_modulation.0.weight");
+        zi_bind_vector(binder, &block->adaln_bias, 4 * dim, prefix, "adaLN_modulation.0.bias");
+    }
+}
+
+static void bind_embedders(zi_binder *binder, zi_dit *model)
+{
+    const zi_dit_config *config = &model->config;
+    int64_t dim = config->dim, patch_dim = config->f_patch * config->patch * config->patch * config->in_channels;
+    char prefix[ZI_NAME_MAX];
+    zi_bind_matrix(binder, &model->x_pad_token, 1, dim, "", "x_pad_token");
+    zi_bind_matrix(binder, &model->cap_pad_token, 1, dim, "", "cap_pad_token");
+    snprintf(prefix, sizeof prefix, "all_x_embedder.%lld-%lld.", (long long)config->patch, (long long)config->f_patch);
+    zi_bind_matrix(binder, &model->x_embedder, dim, patch_dim, prefix, "weight");
+    zi_bind_vector(binder, &model->x_embedder_bias, dim, prefix, "bias");
+    zi_bind_vector(binder, &model->cap_norm, config->cap_feat_dim, "cap_embedder.", "0.weight");
+    zi_bind_matrix(binder, &model->cap_embedder, dim, config->cap_feat_dim, "cap_embedder.", "1.weight");
+    zi_bind_vector(binder, &model->cap_embedder_bias, dim, "cap_embedder.", "1.bias");
+    zi_bind_matrix(binder, &model->t_mlp0, config->t_hidden, T_FREQUENCIES, "t_embedder.mlp.", "0.weight");
+    zi_bind_vector(binder, &model->t_mlp0_bias, config->t_hidden, "t_embedder.mlp.", "0.bias");
+    zi_bind_matrix(binder, &model->t_mlp2, config->adaln_dim, config->t_hidden, "t_embedder.mlp.", "2.weight");
+    zi_bind_vector(binder, &model->t_mlp2_bias, config->adaln_dim, "t_embedder.mlp.", "2.bias");
+    snprintf(prefix, sizeof prefix, "all_final_layer.%lld-%lld.", (long long)config->patch, (long long)config->f_patch);
+    zi_bind_matrix(binder, &model->final_linear, patch_dim, dim, prefix, "linear.weight");
+    zi_bind_vector(binder, &model->final_linear_bias, patch_dim, prefix, "linear.bias");
+    zi_bind_matrix(binder, &model->final_adaln, dim, config->adaln_dim, prefix, "adaLN_modulation.1.weight");
+    zi_bind_vector(binder, &model->final_adaln_bias, dim, prefix, "adaLN_modulation.1.bias");
+}
+
+static void bind_all(zi_binder *binder, zi_dit *model)
+{
+    const zi_dit_config *config = &model->config;
+    bind_embedders(binder, model);
+    for (int64_t i = 0; i < config->n_refiner_layers; i++) {
+        bind_block(binder, &model->noise_refiner[i], config, 1, "noise_refiner", i);
+        bind_block(binder, &model->context_refiner[i], config, 0, "context_refiner", i);
+    }
+    for (int64_t i = 0; i < config->n_layers; i++)
+        bind_block(binder, &model->layers[i], config, 1, "layers", i);
+    zi_bind_ignore(binder, "norm_final."); /* a stray tensor of the ComfyUI file, spec 2 */
+}
+
+zimage_status zi_dit_bind(zi_dit *model, const zi_dit_config *config, const zi_store *store, const zi_log *log,
+                          zimage_error *error)
+{
+    zi_binder *binder;
+    memset(model, 0, sizeof *model);
+    ZI_TRY(zi_binder_new(store, &binder, error));
+    model->config = *config;
+    /* one array: noise refiner, context refiner, joint layers */
+    size_t count = (size_t)(2 * config->n_refiner_layers + config->n_layers);
+    zi_dit_block *blocks = calloc(count, sizeof *blocks);
+    if (!blocks) {
+        zi_binder_finish(binder, NULL, NULL);
+        return zi_fail_memory(error, "the transformer's block table", count * sizeof *blocks);
+    }
+    model->noise_refiner = blocks;
+    model->context_refiner = blocks + config->n_refiner_layers;
+    model->layers = blocks + 2 * config->n_refiner_layers;
+    bind_all(binder, model);
+    zimage_status status = zi_binder_finish(binder, log, error);
+    if (status != ZIMAGE_OK)
+        zi_dit_free(model);
+    return status;
+}
+
+void zi_dit_free(zi_dit *model)
+{
+    free(model->noise_refiner); /* the start of all blocks */
+    memset(model, 0, sizeof *model);
+}
+
+/* ---- positions --------------------------------------------------------------------------------------------------- */
+
+int64_t zi_dit_padded(int64_t tokens)
+{
+    return (tokens + ZI_DIT_SEQUENCE_MULTIPLE - 1) / ZI_DIT_SEQUENCE_MULTIPLE * ZI_DIT_SEQUENCE_MULTIPLE;
+}
+
+zimage_status zi_dit_check_positions(const zi_dit *model, int64_t caption_tokens, int64_t grid_rows,
+                                     int64_t grid_columns, zimage_error *error)
+{
+    const int64_t *lens = model->config.axes_lens;
+    int64_t frame = zi_dit_padded(caption_tokens) + 1; /* position of the image, the largest on axis 0 */
+    if (grid_rows > lens[1] || grid_columns > lens[2])
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "the image has %lld x %lld tokens (columns x rows) but the transformer's axes_lens allow at "
+                       "most %lld x %lld",
+                       (long long)grid_columns, (long long)grid_rows, (long long)lens[2], (long long)lens[1]);
+    if (frame >= lens[0])
+        return zi_fail(
+            error, ZIMAGE_ERROR_ARGUMENT,
+            "the prompt has %lld tokens but the transformer's axes_lens allow at most %lld", (long long)caption_tokens,
+            (long long)((lens[0] >= 2 ? lens[0] - 2 : 0) / ZI_DIT_SEQUENCE_MULTIPLE * ZI_DIT_SEQUENCE_MULTIPLE));
+    return ZIMAGE_OK;
+}
+
+/*
+ * Angles of one token, spec 3.5: for axis a, pair j: float32(position_a * theta^(-2j / axes_dims[a])), computed in
+ * float64; the axes side by side.
+ */
+static void token_angles(const zi_dit_config *config, const double *frequencies, int64_t frame, int64_t row,
+                         int64_t column, float *angles)
+{
+    const int64_t position[3] = {frame, row, column};
+    int64_t i = 0;
+    for (int axis = 0; axis < 3; axis++)
+        for (int64_t j = 0; j < config->axes_dims[axis] / 2; j++, i++)
+            angles[i] = (float)((double)position[axis] * frequencies[i]);
+}
+
+static void axis_frequencies(const zi_dit_config *config, double *frequencies)
+{
+    for (int axis = 0; axis < 3; axis++)
+        for (int64_t j = 0; j < config->axes_dims[axis] / 2; j++)
+            *frequencies++ = 1.0 / pow(config->rope_theta, (double)(2 * j) / (double)config->axes_dims[axis]);
+}
+
+/*
+ * The tables of a sequence of image tokens (none if rows is 0), then caption tokens, spec 3.4: the image stands at
+ * frame mp + 1, its pads at the origin, the caption (pads too) at frames 1 .. mp.
+ */
+static zimage_status rope_tables(const zi_dit *model, zi_ops *ops, int64_t rows, int64_t columns,
+                                 int64_t caption_padded, zi_rope *rope)
+{
+    const zi_dit_config *config = &model->config;
+    int64_t half = config->head_dim / 2, image_padded = zi_dit_padded(rows * columns);
+    int64_t tokens = image_padded + caption_padded;
+    size_t bytes = (size_t)(tokens * half) * sizeof(float) + (size_t)half * sizeof(double);
+    double *frequencies = malloc(bytes); /* [d/2], then the angles [T, d/2] */
+    if (!frequencies)
+        return zi_fail_memory(ops->error, "the rotary position table", bytes);
+    float *angles = (float *)(frequencies + half), *next = angles;
+
+    axis_frequencies(config, frequencies);
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t column = 0; column < columns; column++, next += half)
+            token_angles(config, frequencies, caption_padded + 1, row, column, next);
+    for (int64_t i = rows * columns; i < image_padded; i++, next += half)
+        token_angles(config, frequencies, 0, 0, 0, next);
+    for (int64_t i = 0; i < caption_padded; i++, next += half)
+        token_angles(config, frequencies, 1 + i, 0, 0, next);
+
+    zimage_status status = zi_rope_from_angles(ops, rope, angles, tokens, half);
+    free(frequencies);
+    return status;
+}
+
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+/* The sinusoid [cos, sin] of t * t_scale, spec 3.1, in float32 as TimestepEmbedder.timestep_embedding. */
+static void timestep_frequencies(float t, double t_scale, float embedding[T_FREQUENCIES])
+{
+    const int half = T_FREQUENCIES / 2;
+    const float log_period = (float)-log(T_MAX_PERIOD);
+    float scaled = t * (float)t_scale;
+    for (int k = 0; k < half; k++) {
+        float angle = scaled * expf(log_period * (float)k / (float)half);
+        embedding[k] = cosf(angle);
+        embedding[half + k] = sinf(angle);
+    }
+}
+
+/* a [1, A] = mlp.2(SiLU(mlp.0(sinusoid))) */
+static zimage_status embed_timestep(const zi_dit *model, zi_ops *ops, float t, zi_tensor *a)
+{
+    const zi_ops_table *table = ops->table;
+    zi_arena_mark mark = table->mark(ops);
+    zi_tensor sinusoid, hidden; /* [1, 256], [1, 1024] */
+    float frequencies[T_FREQUENCIES];
+
+    timestep_frequencies(t, model->config.t_scale, frequencies);
+    ZI_TRY(zi_alloc2(ops, &sinusoid, 1, T_FREQUENCIES));
+    ZI_TRY(zi_alloc2(ops, &hidden, 1, model->config.t_hidden));
+    ZI_TRY(table->upload(ops, &sinusoid, frequencies));
+    ZI_TRY(table->linear(ops, &hidden, &sinusoid, model->t_mlp0, model->t_mlp0_bias, 0));
+    ZI_TRY(table->silu(ops, &hidden, &hidden));
+    ZI_TRY(table->linear(ops, a, &hidden, model->t_mlp2, model->t_mlp2_bias, 0));
+    table->release(ops, mark);
+    return zi_ops_end_block(ops, a, "transformer t_embedder");
+}
+
+/* The rows behind the first `used` become the pad token [1, D]. */
+static zimage_status fill_pads(zi_ops *ops, zi_tensor *x, int64_t used, const zi_weight *pad_token)
+{
+    static const int32_t zeros[ZI_DIT_SEQUENCE_MULTIPLE] = {0};
+    if (used == x->shape[0])
+        return ZIMAGE_OK;
+    zi_tensor pads = zi_tensor_rows(x, used, x->shape[0] - used);
+    return ops->table->embed_rows(ops, &pads, pad_token, zeros);
+}
+
+/* h = to_out(softmax(q k^T / sqrt(d)) v) of h itself, every token with every token */
+static zimage_status attention(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_rope *rope,
+                               zi_tensor *h)
+{
+    const zi_ops_table *table = ops->table;
+    const zi_dit_config *config = &model->config;
+    const zi_attention_shape shape = {config->n_heads, config->n_heads, config->head_dim, 0};
+    zi_tensor q, k, v; /* [T, D] each */
+
+    ZI_TRY(zi_alloc2(ops, &q, h->shape[0], config->dim));
+    ZI_TRY(zi_alloc2(ops, &k, h->shape[0], config->dim));
+    ZI_TRY(zi_alloc2(ops, &v, h->shape[0], config->dim));
+    ZI_TRY(table->linear(ops, &q, h, block->to_q, NULL, 0));
+    ZI_TRY(table->linear(ops, &k, h, block->to_k, NULL, 0));
+    ZI_TRY(table->linear(ops, &v, h, block->to_v, NULL, 0));
+    ZI_TRY(table->qk_norm_rope(ops, &q, block->norm_q, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT,
+                               QK_NORM_EPS));
+    ZI_TRY(table->qk_norm_rope(ops, &k, block->norm_k, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT,
+                               QK_NORM_EPS));
+    ZI_TRY(table->attention(ops, &q, &q, &k, &v, &shape));
+    return table->linear(ops, h, &q, block->to_out, NULL, 0);
+}
+
+/* h = w2(SiLU(w1 h) * (w3 h)) */
+static zimage_status feed_forward(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, zi_tensor *h)
+{
+    zi_tensor u; /* [T, F] */
+    ZI_TRY(zi_alloc2(ops, &u, h->shape[0], model->config.ffn_dim));
+    ZI_TRY(ops->table->linear_glu(ops, &u, h, block->w1, block->w3));
+    return ops->table->linear(ops, h, &u, block->w2, NULL, 0);
+}
+
+/* The four vectors [D] of a block's adaLN; all NULL without modulation (= 1). */
+typedef struct modulation {
+    zi_tensor vectors[4];
+    const zi_tensor *scale_msa, *gate_msa, *scale_mlp, *gate_mlp;
+} modulation;
+
+/* s1, g1, s2, g2 = 1 + scale_msa, tanh(gate_msa), 1 + scale_mlp, tanh(gate_mlp) of adaLN_modulation.0(a) */
+static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_tensor *a,
+                              modulation *mod)
+{
+    memset(mod, 0, sizeof *mod);
+    if (!block->adaln)
+        return ZIMAGE_OK;
+    int64_t dim = model->config.dim;
+    const int64_t flat[] = {4 * dim}, split[] = {4, dim};
+    zi_tensor m; /* [1, 4 D] */
+    ZI_TRY(zi_alloc2(ops, &m, 1, 4 * dim));
+    ZI_TRY(ops->table->linear(ops, &m, a, block->adaln, block->adaln_bias, 0));
+    m = zi_tensor_shaped(&m, 1, flat);
+    ZI_TRY(ops->table->modulation(ops, &m));
+    m = zi_tensor_shaped(&m, 2, split);
+    for (int i = 0; i < 4; i++)
+        mod->vectors[i] = zi_row_vector(&m, i);
+    mod->scale_msa = &mod->vectors[0];
+    mod->gate_msa = &mod->vectors[1];
+    mod->scale_mlp = &mod->vectors[2];
+    mod->gate_mlp = &mod->vectors[3];
+    return ZIMAGE_OK;
+}
+
+/*
+ * Spec 3.6, on x [T, D] in place:
+ *   x += g1 * RMS(attention_norm2, Attention(RMS(attention_norm1, x) * s1))
+ *   x += g2 * RMS(ffn_norm2, FFN(RMS(ffn_norm1, x) * s2))
+ */
+static zimage_status run_block(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_rope *rope,
+                               const zi_tensor *a, zi_tensor *x)
+{
+    const zi_ops_table *table = ops->table;
+    float eps = (float)model->config.norm_eps;
+    zi_arena_mark block_mark = table->mark(ops);
+    modulation mod;
+    zi_tensor h; /* [T, D] */
+
+    ZI_TRY(modulate(model, block, ops, a, &mod));
+    ZI_TRY(zi_alloc2(ops, &h, x->shape[0], model->config.dim));
+    zi_arena_mark mark = table->mark(ops);
+
+    ZI_TRY(table->rms_norm(ops, &h, x, block->attention_norm1, mod.scale_msa, eps));
+    ZI_TRY(attention(model, block, ops, rope, &h));
+    table->release(ops, mark);
+    ZI_TRY(table->residual_gate_norm(ops, x, &h, block->attention_norm2, mod.gate_msa, &h, block->ffn_norm1,
+                                     mod.scale_mlp, eps));
+    ZI_TRY(feed_forward(model, block, ops, &h));
+    ZI_TRY(table->residual_gate_norm(ops, x, &h, block->ffn_norm2, mod.gate_mlp, NULL, NULL, NULL, eps));
+
+    table->release(ops, block_mark);
+    return ZIMAGE_OK;
+}
+
+static zimage_status run_blocks(const zi_dit *model, const zi_dit_block *blocks, int64_t count, const char *name,
+                                zi_ops *ops, const zi_rope *rope, const zi_tensor *a, zi_tensor *x)
+{
+    for (int64_t i = 0; i < count; i++) {
+        ZI_TRY(run_block(model, &blocks[i], ops, rope, a, x));
+        ZI_TRY(zi_ops_end_block(ops, x, "transformer %s.%d", name, (int)i));
+    }
+    return ZIMAGE_OK;
+}
+
+/* out [mp, D] = context_refiner(pad(cap_embedder(features))), spec 3.3 and 3.7 */
+static zimage_status caption(const zi_dit *model, zi_ops *ops, const zi_tensor *features, zi_tensor *out)
+{
+    const zi_ops_table *table = ops->table;
+    int64_t tokens = features->shape[0];
+    zi_tensor normed, embedded = zi_tensor_rows(out, 0, tokens); /* [m, cap_feat_dim], [m, D] */
+    zi_rope rope;
+
+    zi_arena_mark mark = table->mark(ops);
+    ZI_TRY(zi_alloc2(ops, &normed, tokens, model->config.cap_feat_dim));
+    ZI_TRY(table->rms_norm(ops, &normed, features, model->cap_norm, NULL, (float)model->config.norm_eps));
+    ZI_TRY(table->linear(ops, &embedded, &normed, model->cap_embedder, model->cap_embedder_bias, 0));
+    table->release(ops, mark);
+    ZI_TRY(fill_pads(ops, out, tokens, model->cap_pad_token));
+    ZI_TRY(zi_ops_end_block(ops, out, "transformer cap_embedder"));
+
+    ZI_TRY(rope_tables(model, ops, 0, 0, out->shape[0], &rope));
+    return run_blocks(model, model->context_refiner, model->config.n_refiner_layers, "context_refiner", ops, &rope,
+                      NULL, out);
+}
+
+zimage_status zi_dit_caption(const zi_dit *model, zi_ops *ops, const zi_tensor *features, zi_tensor *out)
+{
+    ZI_TRY(zi_dit_check_positions(model, features->shape[0], 1, 1, ops->error));
+    zi_arena_mark mark = ops->table->mark(ops);
+    zimage_status status = caption(model, ops, features, out);
+    ops->table->release(ops, mark);
+    return status;
+}
+
+/* x [Np, D] = pad(x_embedder(patches of the latents)), spec 3.2 */
+static zimage_status embed_image(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, int64_t tokens,
+                                 zi_tensor *x)
+{
+    const zi_dit_config *config = &model->config;
+    zi_tensor patches, embedded = zi_tensor_rows(x, 0, tokens); /* [N, p p C], [N, D] */
+    zi_arena_mark mark = ops->table->mark(ops);
+    ZI_TRY(zi_alloc2(ops, &patches, tokens, config->patch * config->patch * config->in_channels));
+    ZI_TRY(ops->table->patchify(ops, &patches, latents, config->patch));
+    ZI_TRY(ops->table->linear(ops, &embedded, &patches, model->x_embedder, model->x_embedder_bias, 0));
+    ops->table->release(ops, mark);
+    ZI_TRY(fill_pads(ops, x, tokens, model->x_pad_token));
+    return zi_ops_end_block(ops, x, "transformer x_embedder");
+}
+
+/* out [C, H, W] = unpatchify(linear(LayerNorm(x) * (1 + adaLN_modulation.1(SiLU(a))))), spec 3.7; x [N, D] */
+static zimage_status final_layer(const zi_dit *model, zi_ops *ops, const zi_tensor *a, const zi_tensor *x,
+                                 zi_tensor *out)
+{
+    const zi_ops_table *table = ops->table;
+    const zi_dit_config *config = &model->config;
+    int64_t tokens = x->shape[0];
+    zi_tensor activated, scale, h, patches; /* [1, A], [1, D], [N, D], [N, p p C] */
+
+    ZI_TRY(zi_alloc2(ops, &activated, 1, config->adaln_dim));
+    ZI_TRY(zi_alloc2(ops, &scale, 1, config->dim));
+    ZI_TRY(zi_alloc2(ops, &h, tokens, config->dim));
+    ZI_TRY(zi_alloc2(ops, &patches, tokens, config->patch * config->patch * config->in_channels));
+    ZI_TRY(table->silu(ops, &activated, a));
+    ZI_TRY(table->linear(ops, &scale, &activated, model->final_adaln, model->final_adaln_bias, 0));
+    ZI_TRY(table->add_one(ops, &scale, &scale));
+    scale = zi_row_vector(&scale, 0);
+    ZI_TRY(table->layer_norm(ops, &h, x, &scale, FINAL_NORM_EPS));
+    ZI_TRY(table->linear(ops, &patches, &h, model->final_linear, model->final_linear_bias, 0));
+    ZI_TRY(table->unpatchify(ops, out, &patches, config->patch));
+    return zi_ops_end_block(ops, out, "transformer final_layer");
+}
+
+static zimage_status forward(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, float t,
+                             const zi_tensor *refined_caption, zi_tensor *out)
+{
+    const zi_dit_config *config = &model->config;
+    int64_t rows = latents->shape[1] / config->patch, columns = latents->shape[2] / config->patch;
+    int64_t tokens = rows * columns, image_padded = zi_dit_padded(tokens), caption_padded = refined_caption->shape[0];
+    zi_rope rope;
+    zi_tensor a, x; /* [1, A], [T, D]: image first, then caption */
+
+    ZI_TRY(zi_alloc2(ops, &a, 1, config->adaln_dim));
+    ZI_TRY(embed_timestep(model, ops, t, &a));
+    ZI_TRY(rope_tables(model, ops, rows, columns, caption_padded, &rope));
+    ZI_TRY(zi_alloc2(ops, &x, image_padded + caption_padded, config->dim));
+
+    zi_tensor image = zi_tensor_rows(&x, 0, image_padded);
+    const zi_rope image_rope = {zi_tensor_rows(&rope.cos, 0, image_padded), zi_tensor_rows(&rope.sin, 0, image_padded)};
+    ZI_TRY(embed_image(model, ops, latents, tokens, &image));
+    ZI_TRY(run_blocks(model, model->noise_refiner, config->n_refiner_layers, "noise_refiner", ops, &image_rope, &a,
+                      &image));
+
+    zi_tensor text = zi_tensor_rows(&x, image_padded, caption_padded);
+    ZI_TRY(ops->table->copy(ops, &text, refined_caption));
+    ZI_TRY(run_blocks(model, model->layers, config->n_layers, "layers", ops, &rope, &a, &x));
+
+    zi_tensor result = zi_tensor_rows(&x, 0, tokens);
+    return final_layer(model, ops, &a, &result, out);
+}
+
+zimage_status zi_dit_forward(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, float t,
+                             const zi_tensor *refined_caption, zi_tensor *out)
+{
+    const zi_dit_config *config = &model->config;
+    int64_t rows = latents->shape[1], columns = latents->shape[2];
+    if (latents->shape[0] != config->in_channels || rows % config->patch != 0 || columns % config->patch != 0)
+        return zi_fail(ops->error, ZIMAGE_ERROR_ARGUMENT,
+                       "latents of shape [%lld, %lld, %lld] do not fit a transformer of %lld channels and patch size "
+                       "%lld",
+                       (long long)latents->shape[0], (long long)rows, (long long)columns,
+                       (long long)config->in_channels, (long long)config->patch);
+    ZI_TRY(zi_dit_check_positions(model, refined_caption->shape[0], rows / config->patch, columns / config->patch,
+                                  ops->error));
+    zi_arena_mark mark = ops->table->mark(ops);
+    zimage_status status = forward(model, ops, latents, t, refined_caption, out);
+    ops->table->release(ops, mark);
+    return status;
+}
+
+int64_t zi_dit_caption_blocks(const zi_dit *model)
+{
+    return 1 + model->config.n_refiner_layers;
+}
+
+int64_t zi_dit_forward_blocks(const zi_dit *model)
+{
+    return 3 + model->config.n_refiner_layers + model->config.n_layers; /* t_embedder, x_embedder, ..., final_layer */
+}

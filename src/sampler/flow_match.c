@@ -1,0 +1,181 @@
+/*
+ * Formulas: spec scheduler.md; reference: diffusers, schedulers/scheduling_flow_match_euler_discrete.py as called by
+ * pipelines/z_image/pipeline_z_image.py.
+ */
+#include "sampler/flow_match.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/json.h"
+
+#define TRAIN_TIMESTEPS 1000 /* the pipeline has it fixed */
+
+/* ---- configuration ----------------------------------------------------------------------------------------------- */
+
+static zimage_status refuse_flag(const json_t *json, const char *path, const char *field, zimage_error *error)
+{
+    const int no = 0;
+    int value;
+    ZI_TRY(zi_json_bool(json, path, field, &no, &value, error));
+    if (value)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is true, only false is supported", path, field);
+    return ZIMAGE_OK;
+}
+
+static zimage_status refuse_variants(const json_t *json, const char *path, zimage_error *error)
+{
+    static const char *const flags[] = {"invert_sigmas", "stochastic_sampling", "use_beta_sigmas",
+                                        "use_exponential_sigmas", "use_karras_sigmas"};
+    const char *class_name;
+    const double none = 0;
+    double terminal;
+    ZI_TRY(zi_json_string(json, path, "_class_name", "FlowMatchEulerDiscreteScheduler", &class_name, error));
+    if (strcmp(class_name, "FlowMatchEulerDiscreteScheduler") != 0)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: _class_name is \"%s\", only \"FlowMatchEulerDiscreteScheduler\" is supported", path,
+                       class_name);
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        ZI_TRY(refuse_flag(json, path, flags[i], error));
+    ZI_TRY(zi_json_number(json, path, "shift_terminal", 0, 1, &none, &terminal, error));
+    if (terminal != 0)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: shift_terminal is set, only null is supported", path);
+    return ZIMAGE_OK;
+}
+
+static zimage_status load_dynamic(const json_t *json, const char *path, zi_scheduler_config *config,
+                                  zimage_error *error)
+{
+    const double base_shift = 0.5, max_shift = 1.15; /* the defaults of calculate_shift */
+    const int64_t base_length = 256, max_length = 4096;
+    const char *type;
+    ZI_TRY(zi_json_number(json, path, "base_shift", -50, 50, &base_shift, &config->base_shift, error));
+    ZI_TRY(zi_json_number(json, path, "max_shift", -50, 50, &max_shift, &config->max_shift, error));
+    ZI_TRY(zi_json_int(json, path, "base_image_seq_len", 1, 1 << 30, &base_length, &config->base_image_seq_len, error));
+    ZI_TRY(zi_json_int(json, path, "max_image_seq_len", 1, 1 << 30, &max_length, &config->max_image_seq_len, error));
+    if (config->base_image_seq_len == config->max_image_seq_len)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: base_image_seq_len and max_image_seq_len must differ", path);
+    ZI_TRY(zi_json_string(json, path, "time_shift_type", "exponential", &type, error));
+    config->linear_time_shift = strcmp(type, "linear") == 0;
+    if (!config->linear_time_shift && strcmp(type, "exponential") != 0)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL,
+                       "%s: time_shift_type is \"%s\", expected \"exponential\" or \"linear\"", path, type);
+    return ZIMAGE_OK;
+}
+
+static zimage_status read_config(const json_t *json, const char *path, zi_scheduler_config *config, zimage_error *error)
+{
+    const int no = 0; /* the class's defaults */
+    const double shift = 1.0;
+    const int64_t fallback = TRAIN_TIMESTEPS;
+    int64_t timesteps;
+    ZI_TRY(refuse_variants(json, path, error));
+    ZI_TRY(zi_json_bool(json, path, "use_dynamic_shifting", &no, &config->use_dynamic_shifting, error));
+    ZI_TRY(zi_json_number(json, path, "shift", 1e-3, 1e3, &shift, &config->shift, error));
+    ZI_TRY(zi_json_int(json, path, "num_train_timesteps", 1, 1000000, &fallback, &timesteps, error));
+    if (timesteps != TRAIN_TIMESTEPS)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: num_train_timesteps is %lld, only %d is supported", path,
+                       (long long)timesteps, TRAIN_TIMESTEPS);
+    return load_dynamic(json, path, config, error);
+}
+
+zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, zimage_error *error)
+{
+    json_t *json;
+    memset(config, 0, sizeof *config);
+    ZI_TRY(zi_json_load(path, &json, error));
+    zimage_status status = read_config(json, path, config, error);
+    json_decref(json);
+    return status;
+}
+
+/* ---- sigmas ------------------------------------------------------------------------------------------------------ */
+
+double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens)
+{
+    double slope =
+        (config->max_shift - config->base_shift) / (double)(config->max_image_seq_len - config->base_image_seq_len);
+    double offset = config->base_shift - slope * (double)config->base_image_seq_len;
+    return (double)image_tokens * slope + offset;
+}
+
+/* torch.linspace(1, 1 / steps, steps)[i]: from both ends towards the middle, each one fused multiply-add. */
+static float base_sigma(int i, int steps)
+{
+    const float start = 1.0f, end = (float)(1.0 / steps);
+    if (steps == 1)
+        return start;
+    float step = (end - start) / (float)(steps - 1);
+    return i < steps / 2 ? fmaf(step, (float)i, start) : fmaf(-step, (float)(steps - i - 1), end);
+}
+
+/* shift s / (1 + (shift - 1) s), numpy float32 throughout */
+static float static_shift(double shift, float sigma)
+{
+    return (float)shift * sigma / (1.0f + (float)(shift - 1.0) * sigma);
+}
+
+/* a / (a + (1 / s - 1)) with a = e^mu, or mu where linear; numpy float32 but for e^mu */
+static float dynamic_shift(double mu, int linear, float sigma)
+{
+    float a = (float)(linear ? mu : exp(mu));
+    return a / (a + (1.0f / sigma - 1.0f));
+}
+
+void zi_scheduler_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas)
+{
+    double mu = zi_scheduler_mu(config, image_tokens);
+    for (int i = 0; i < steps; i++) {
+        float sigma = base_sigma(i, steps);
+        sigmas[i] = config->use_dynamic_shifting ? dynamic_shift(mu, config->linear_time_shift, sigma)
+                                                 : static_shift(config->shift, sigma);
+    }
+    sigmas[steps] = 0;
+}
+
+float zi_scheduler_timestep(float sigma)
+{
+    return sigma * (float)TRAIN_TIMESTEPS;
+}
+
+float zi_scheduler_model_time(float sigma)
+{
+    return ((float)TRAIN_TIMESTEPS - zi_scheduler_timestep(sigma)) / (float)TRAIN_TIMESTEPS;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
+
+float zi_guidance_at(float guidance_scale, float truncation, float t)
+{
+    return truncation <= 1 && t > truncation ? 0 : guidance_scale;
+}
+
+void zi_euler_step(float *latents, const float *prediction, int64_t count, float sigma, float sigma_next)
+{
+    float dt = sigma_next - sigma;
+    for (int64_t i = 0; i < count; i++)
+        latents[i] += dt * prediction[i];
+}
+
+static float norm_of(const float *x, int64_t count)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += (double)x[i] * x[i];
+    return (float)sqrt(sum);
+}
+
+void zi_guide(float *positive, const float *negative, int64_t count, float scale, float normalization)
+{
+    float limit = normalization > 0 ? norm_of(positive, count) * normalization : 0;
+    for (int64_t i = 0; i < count; i++)
+        positive[i] += scale * (positive[i] - negative[i]);
+    if (!(normalization > 0))
+        return;
+    float norm = norm_of(positive, count);
+    if (norm <= limit)
+        return;
+    float shrink = limit / norm;
+    for (int64_t i = 0; i < count; i++)
+        positive[i] *= shrink;
+}

@@ -1,0 +1,341 @@
+/*
+ * The format: u64 little-endian header length N | N bytes of JSON | tensor data to the end of the file. The header maps
+ * each name to {"dtype", "shape", "data_offsets": [begin, end)}, offsets counted from the end of the header.
+ */
+#include "weights/safetensors.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+
+#define HEADER_LIMIT   100000000
+#define LARGEST_NUMBER ((int64_t)1 << 53) /* what every JSON reader can hold exactly */
+#define METADATA       "__metadata__"
+
+typedef struct buffer {
+    const uint8_t *data;
+    size_t size;
+} buffer;
+
+typedef struct dtype_info {
+    const char *name;
+    size_t size; /* bytes an element */
+    zi_dtype dtype;
+} dtype_info;
+
+static const dtype_info dtypes[] = {
+    {"F32", 4, ZI_F32},
+    {"F16", 2, ZI_F16},
+    {"BF16", 2, ZI_BF16},
+    {"BOOL", 1, ZI_DTYPE_OTHER},
+    {"U8", 1, ZI_DTYPE_OTHER},
+    {"I8", 1, ZI_DTYPE_OTHER},
+    {"F8_E4M3", 1, ZI_DTYPE_OTHER},
+    {"F8_E5M2", 1, ZI_DTYPE_OTHER},
+    {"U16", 2, ZI_DTYPE_OTHER},
+    {"I16", 2, ZI_DTYPE_OTHER},
+    {"U32", 4, ZI_DTYPE_OTHER},
+    {"I32", 4, ZI_DTYPE_OTHER},
+    {"U64", 8, ZI_DTYPE_OTHER},
+    {"I64", 8, ZI_DTYPE_OTHER},
+    {"F64", 8, ZI_DTYPE_OTHER},
+};
+
+/* NULL: a name this library does not know, so nothing can be said about its size. */
+static const dtype_info *find_dtype(const char *name)
+{
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        if (strcmp(dtypes[i].name, name) == 0)
+            return &dtypes[i];
+    return NULL;
+}
+
+/* Everything about a tensor is said as: FILE: tensor "NAME": WHAT. Names are cut: the WHAT must remain. */
+#define TENSOR "%s: tensor \"%.200s\": "
+
+static zimage_status fail_value(const zi_entry *entry, const char *field, const json_t *value, const char *expected,
+                                zimage_error *error)
+{
+    char text[64];
+    return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "\"%s\" is %s, but must be %s", entry->path, entry->weight.name,
+                   field, zi_json_describe(value, text, sizeof text), expected);
+}
+
+static zimage_status read_number(const zi_entry *entry, const char *field, const json_t *value, int64_t *number,
+                                 zimage_error *error)
+{
+    char text[64];
+    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > LARGEST_NUMBER)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "\"%s\" holds %s, but must hold integers from 0 to %lld",
+                       entry->path, entry->weight.name, field, zi_json_describe(value, text, sizeof text),
+                       (long long)LARGEST_NUMBER);
+    *number = json_integer_value(value);
+    return ZIMAGE_OK;
+}
+
+/*
+ * Fills dims and shape. The product of the sizes that are not 0 must fit, so that no one who multiplies them, in whatever
+ * order, overflows. More than four dimensions (no network here has them) are folded into the fourth size, *folded set.
+ */
+static zimage_status read_shape(zi_entry *entry, const json_t *field, int *folded, zimage_error *error)
+{
+    zi_weight *weight = &entry->weight;
+    int64_t product = 1;
+    if (!json_is_array(field))
+        return fail_value(entry, "shape", field, "an array of integers", error);
+    size_t dims = json_array_size(field);
+    for (size_t i = 0; i < dims; i++) {
+        int64_t size = 0;
+        ZI_TRY(read_number(entry, "shape", json_array_get(field, i), &size, error));
+        if (size > 0 && __builtin_mul_overflow(product, size, &product))
+            return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "\"shape\" has a product beyond 64 bits", entry->path,
+                           weight->name);
+        if (i < 4)
+            weight->shape[i] = size;
+        else
+            weight->shape[3] *= size;
+    }
+    weight->dims = dims < 4 ? (int)dims : 4;
+    *folded = dims > 4;
+    return ZIMAGE_OK;
+}
+
+static zimage_status read_offsets(const zi_entry *entry, const json_t *field, buffer data, int64_t *begin, int64_t *end,
+                                  zimage_error *error)
+{
+    if (!json_is_array(field) || json_array_size(field) != 2)
+        return fail_value(entry, "data_offsets", field, "an array of 2 integers", error);
+    ZI_TRY(read_number(entry, "data_offsets", json_array_get(field, 0), begin, error));
+    ZI_TRY(read_number(entry, "data_offsets", json_array_get(field, 1), end, error));
+    if (*begin > *end)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "\"data_offsets\" begin at %lld, after their end %lld",
+                       entry->path, entry->weight.name, (long long)*begin, (long long)*end);
+    if ((uint64_t)*end > data.size)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                       TENSOR "\"data_offsets\" end at %lld, but the file has only %zu bytes of data", entry->path,
+                       entry->weight.name, (long long)*end, data.size);
+    return ZIMAGE_OK;
+}
+
+static zimage_status check_bytes(const zi_entry *entry, size_t element, zimage_error *error)
+{
+    int64_t bytes;
+    if (__builtin_mul_overflow(zi_weight_count(&entry->weight), (int64_t)element, &bytes))
+        bytes = INT64_MAX; /* more than any file has */
+    if ((uint64_t)bytes == entry->weight.bytes)
+        return ZIMAGE_OK;
+    return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                   TENSOR "\"shape\" and \"dtype\" %s make %lld bytes, but \"data_offsets\" span %zu", entry->path,
+                   entry->weight.name, entry->dtype, (long long)bytes, entry->weight.bytes);
+}
+
+/* entry has its name, path and dtype text. */
+static zimage_status read_entry(zi_entry *entry, const json_t *object, buffer data, zimage_error *error)
+{
+    zi_weight *weight = &entry->weight;
+    int64_t begin = 0, end = 0;
+    int folded = 0;
+    ZI_TRY(read_shape(entry, json_object_get(object, "shape"), &folded, error));
+    ZI_TRY(read_offsets(entry, json_object_get(object, "data_offsets"), data, &begin, &end, error));
+    weight->data = data.data + begin;
+    weight->bytes = (size_t)(end - begin);
+    const dtype_info *info = find_dtype(entry->dtype);
+    weight->dtype = info && !folded ? info->dtype : ZI_DTYPE_OTHER;
+    return info ? check_bytes(entry, info->size, error) : ZIMAGE_OK;
+}
+
+static zimage_status check_metadata(const char *path, json_t *metadata, zimage_error *error)
+{
+    const char *key;
+    json_t *value;
+    char text[64];
+    if (metadata && !json_is_object(metadata))
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: \"%s\" is %s, but must be an object of strings", path, METADATA,
+                       zi_json_describe(metadata, text, sizeof text));
+    json_object_foreach(metadata, key, value)
+    {
+        if (!json_is_string(value))
+            return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: \"%s\": \"%.200s\" is %s, but must be a string", path,
+                           METADATA, key, zi_json_describe(value, text, sizeof text));
+    }
+    return ZIMAGE_OK;
+}
+
+/*
+ * Names the tensors, gives each the text of its dtype, and checks that each is an object with the latter. The strings
+ * outlive the JSON: one block for all of them.
+ */
+static zimage_status read_strings(zi_safetensors *file, json_t *header, zimage_error *error)
+{
+    const char *name;
+    json_t *object;
+    size_t size = 1;
+    json_object_foreach(header, name, object)
+    {
+        const json_t *dtype = json_object_get(object, "dtype");
+        zi_entry entry = {.weight.name = name, .path = file->path};
+        if (strcmp(name, METADATA) == 0)
+            continue;
+        if (!json_is_object(object))
+            return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "its entry must be an object", file->path, name);
+        if (!json_is_string(dtype))
+            return fail_value(&entry, "dtype", dtype, "a string", error);
+        size += strlen(name) + 1 + strlen(json_string_value(dtype)) + 1;
+        file->count++;
+    }
+    file->strings = malloc(size);
+    file->entries = calloc(file->count + 1, sizeof *file->entries);
+    if (!file->strings || !file->entries)
+        return zi_fail_memory(error, file->path, size + (file->count + 1) * sizeof *file->entries);
+    return ZIMAGE_OK;
+}
+
+static const char *keep_string(char **end, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *kept = memcpy(*end, text, size);
+    *end += size;
+    return kept;
+}
+
+static zimage_status read_entries(zi_safetensors *file, json_t *header, buffer data, zimage_error *error)
+{
+    const char *name;
+    json_t *object;
+    ZI_TRY(check_metadata(file->path, json_object_get(header, METADATA), error));
+    ZI_TRY(read_strings(file, header, error));
+    zi_entry *entry = file->entries;
+    char *end = file->strings;
+    json_object_foreach(header, name, object)
+    {
+        if (strcmp(name, METADATA) == 0)
+            continue;
+        entry->path = file->path;
+        entry->weight.name = keep_string(&end, name);
+        entry->dtype = keep_string(&end, json_string_value(json_object_get(object, "dtype")));
+        ZI_TRY(read_entry(entry, object, data, error));
+        entry++;
+    }
+    return ZIMAGE_OK;
+}
+
+static int compare_places(const void *a, const void *b)
+{
+    const zi_weight *x = &((const zi_entry *)a)->weight, *y = &((const zi_entry *)b)->weight;
+    if (x->data != y->data)
+        return x->data < y->data ? -1 : 1;
+    return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
+}
+
+/* The tensors must cover the data exactly: an overlap could alias weights, a hole could hide something. */
+static zimage_status check_tiling(zi_safetensors *file, buffer data, zimage_error *error)
+{
+    size_t covered = 0;
+    qsort(file->entries, file->count, sizeof *file->entries, compare_places);
+    for (size_t i = 0; i < file->count; i++) {
+        const zi_weight *weight = &file->entries[i].weight;
+        size_t begin = (size_t)(weight->data - data.data);
+        if (begin < covered)
+            return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                           TENSOR "\"data_offsets\" begin at %zu and overlap tensor \"%.200s\", which ends at %zu",
+                           file->path, weight->name, begin, file->entries[i - 1].weight.name, covered);
+        if (begin > covered)
+            return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                           TENSOR
+                           "\"data_offsets\" begin at %zu and leave a hole: bytes %zu to %zu belong to no tensor",
+                           file->path, weight->name, begin, covered, begin);
+        covered = begin + weight->bytes;
+    }
+    if (covered != data.size)
+        return zi_fail(
+            error, ZIMAGE_ERROR_FORMAT,
+            "%s: the tensors' \"data_offsets\" end at %zu, but the file has %zu bytes of data: the rest belongs "
+            "to no tensor",
+            file->path, covered, data.size);
+    return ZIMAGE_OK;
+}
+
+/* Finds the header's text and what follows it. */
+static zimage_status split_file(const zi_safetensors *file, buffer *header, buffer *data, zimage_error *error)
+{
+    const zi_mapping *mapping = &file->mapping;
+    uint64_t length = 0;
+    if (mapping->size < 8)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: this is not a safetensors file: it has %zu bytes, fewer than 8",
+                       file->path, mapping->size);
+    for (int i = 0; i < 8; i++)
+        length |= (uint64_t)mapping->data[i] << 8 * i;
+    if (length == 0)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: this is not a safetensors file: its header length is 0",
+                       file->path);
+    if (length > mapping->size - 8)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                       "%s: the header length is %llu, but only %zu bytes follow it: the file is truncated or not a "
+                       "safetensors file",
+                       file->path, (unsigned long long)length, mapping->size - 8);
+    if (length > HEADER_LIMIT)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the header length is %llu, but may be at most %d", file->path,
+                       (unsigned long long)length, HEADER_LIMIT);
+    if (mapping->data[8] != '{')
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                       "%s: this is not a safetensors file: its header does not begin with '{'", file->path);
+    *header = (buffer){mapping->data + 8, (size_t)length};
+    *data = (buffer){mapping->data + 8 + length, mapping->size - 8 - (size_t)length};
+    return ZIMAGE_OK;
+}
+
+static zimage_status read_file(zi_safetensors *file, zimage_error *error)
+{
+    buffer text = {0}, data = {0};
+    json_t *header = NULL;
+    ZI_TRY(split_file(file, &text, &data, error));
+    ZI_TRY(zi_json_parse(file->path, "the header", (const char *)text.data, text.size, &header, error));
+    zimage_status status = read_entries(file, header, data, error);
+    json_decref(header);
+    if (status == ZIMAGE_OK)
+        status = check_tiling(file, data, error);
+    if (status == ZIMAGE_OK)
+        zi_entries_sort(file->entries, file->count);
+    return status;
+}
+
+zimage_status zi_safetensors_open(const char *path, zi_safetensors *file, zimage_error *error)
+{
+    memset(file, 0, sizeof *file);
+    file->path = strdup(path);
+    if (!file->path)
+        return zi_fail_memory(error, "a path", strlen(path) + 1);
+    zimage_status status = zi_map_file(path, &file->mapping, error);
+    if (status == ZIMAGE_OK)
+        status = read_file(file, error);
+    if (status != ZIMAGE_OK)
+        zi_safetensors_close(file);
+    return status;
+}
+
+void zi_safetensors_close(zi_safetensors *file)
+{
+    free(file->entries);
+    free(file->strings);
+    zi_unmap(&file->mapping);
+    free(file->path);
+    memset(file, 0, sizeof *file);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const zi_entry *)a)->weight.name, ((const zi_entry *)b)->weight.name);
+}
+
+void zi_entries_sort(zi_entry *entries, size_t count)
+{
+    if (count > 0)
+        qsort(entries, count, sizeof *entries, compare_names);
+}
+
+const zi_entry *zi_entries_find(const zi_entry *entries, size_t count, const char *name)
+{
+    zi_entry key = {.weight.name = name};
+    return count > 0 ? bsearch(&key, entries, count, sizeof *entries, compare_names) : NULL;
+}

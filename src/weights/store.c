@@ -1,0 +1,298 @@
+#include "weights/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "weights/names.h"
+#include "weights/safetensors.h"
+
+struct zi_store {
+    char *path;
+    zi_safetensors *files;
+    size_t file_count;
+    zi_entry *entries; /* what can be used, in order of name */
+    size_t count;
+    size_t bytes;
+};
+
+/* NULL: out of memory. */
+static zi_store *store_new(const char *path)
+{
+    zi_store *store = calloc(1, sizeof *store);
+    if (!store)
+        return NULL;
+    store->path = strdup(path);
+    if (store->path)
+        return store;
+    free(store);
+    return NULL;
+}
+
+void zi_store_free(zi_store *store)
+{
+    if (!store)
+        return;
+    for (size_t i = 0; i < store->file_count; i++)
+        zi_safetensors_close(&store->files[i]);
+    free(store->files);
+    free(store->entries);
+    free(store->path);
+    free(store);
+}
+
+static zimage_status add_file(zi_store *store, const char *path, zimage_error *error)
+{
+    size_t bytes = (store->file_count + 1) * sizeof *store->files;
+    zi_safetensors *files = realloc(store->files, bytes);
+    if (!files)
+        return zi_fail_memory(error, path, bytes);
+    store->files = files;
+    ZI_TRY(zi_safetensors_open(path, &files[store->file_count], error));
+    store->file_count++;
+    return ZIMAGE_OK;
+}
+
+static zimage_status allocate_entries(zi_store *store, size_t capacity, zimage_error *error)
+{
+    store->entries = calloc(capacity + 1, sizeof *store->entries);
+    if (!store->entries)
+        return zi_fail_memory(error, store->path, (capacity + 1) * sizeof *store->entries);
+    return ZIMAGE_OK;
+}
+
+static void add_entry(zi_store *store, const zi_entry *entry)
+{
+    store->entries[store->count++] = *entry;
+    store->bytes += entry->weight.bytes;
+}
+
+static zimage_status fill_from_file(zi_store *store, zimage_error *error)
+{
+    ZI_TRY(add_file(store, store->path, error));
+    for (size_t f = 0; f < store->file_count; f++) { /* one, as clang-tidy can't tell */
+        const zi_safetensors *file = &store->files[f];
+        ZI_TRY(allocate_entries(store, file->count, error));
+        for (size_t i = 0; i < file->count; i++)
+            add_entry(store, &file->entries[i]);
+    }
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_store_open_file(const char *path, zi_store **store, zimage_error *error)
+{
+    *store = NULL;
+    zi_store *made = store_new(path);
+    if (!made)
+        return zi_fail_memory(error, path, sizeof *made);
+    zimage_status status = fill_from_file(made, error);
+    if (status == ZIMAGE_OK)
+        *store = made;
+    else
+        zi_store_free(made);
+    return status;
+}
+
+/* Shards are siblings of the index: a name that could lead elsewhere is refused. */
+static int is_plain_name(const char *name)
+{
+    return *name && !strchr(name, '/') && !strchr(name, '\\') && !strstr(name, "..");
+}
+
+/* index: where the shard is in store->files, opened by its first mention. names[i] is the name of files[i]. */
+static zimage_status find_shard(zi_store *store, const char *folder, const char **names, const char *name,
+                                size_t *index, zimage_error *error)
+{
+    for (size_t i = 0; i < store->file_count; i++) {
+        *index = i;
+        if (strcmp(names[i], name) == 0)
+            return ZIMAGE_OK;
+    }
+    *index = store->file_count;
+    char *path = zi_path_join(folder, name);
+    if (!path)
+        return zi_fail_memory(error, "a path", strlen(folder) + strlen(name) + 2);
+    zimage_status status;
+    if (zi_file_exists(path))
+        status = add_file(store, path, error);
+    else
+        status = zi_fail(error, ZIMAGE_ERROR_FILE, "%s: \"weight_map\" names the shard %s, but there is no such file",
+                         store->path, path);
+    free(path);
+    if (status == ZIMAGE_OK)
+        names[*index] = name;
+    return status;
+}
+
+static zimage_status add_mapped(zi_store *store, const char *folder, const char **names, const char *tensor,
+                                const json_t *shard, zimage_error *error)
+{
+    char text[64];
+    size_t index = 0;
+    if (!json_is_string(shard) || !is_plain_name(json_string_value(shard)))
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                       "%s: \"weight_map\": \"%.200s\" is %s, but must be the name of a file beside the index",
+                       store->path, tensor, zi_json_describe(shard, text, sizeof text));
+    ZI_TRY(find_shard(store, folder, names, json_string_value(shard), &index, error));
+    const zi_safetensors *file = &store->files[index];
+    const zi_entry *entry = zi_entries_find(file->entries, file->count, tensor);
+    if (!entry)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                       "%s: \"weight_map\" says that tensor \"%.200s\" is in %s, but it is not there", store->path,
+                       tensor, file->path);
+    add_entry(store, entry);
+    return ZIMAGE_OK;
+}
+
+static void warn_of_extras(const zi_store *store, const json_t *map, const char **names, const zi_log *log)
+{
+    zi_names extras = {0};
+    for (size_t f = 0; f < store->file_count; f++) {
+        const zi_safetensors *file = &store->files[f];
+        for (size_t i = 0; i < file->count; i++) {
+            const char *name = file->entries[i].weight.name;
+            const char *shard = json_string_value(json_object_get(map, name));
+            if (!shard || strcmp(shard, names[f]) != 0)
+                zi_names_add(&extras, "%s in %s", name, names[f]);
+        }
+    }
+    if (extras.count > 0)
+        zi_warn(log, "%s: the shards hold %zu tensor%s that \"weight_map\" does not name, not used: %s", store->path,
+                extras.count, extras.count == 1 ? "" : "s", zi_names_text(&extras));
+}
+
+static zimage_status add_all_mapped(zi_store *store, const char *folder, json_t *map, const zi_log *log,
+                                    zimage_error *error)
+{
+    const char *tensor;
+    json_t *shard;
+    size_t count = json_object_size(map);
+    zimage_status status = allocate_entries(store, count, error);
+    if (status != ZIMAGE_OK)
+        return status;
+    const char **names = calloc(count + 1, sizeof *names); /* of the shards; there are at most as many as tensors */
+    if (!names)
+        return zi_fail_memory(error, store->path, (count + 1) * sizeof *names);
+    json_object_foreach(map, tensor, shard)
+    {
+        status = add_mapped(store, folder, names, tensor, shard, error);
+        if (status != ZIMAGE_OK)
+            break;
+    }
+    if (status == ZIMAGE_OK)
+        warn_of_extras(store, map, names, log);
+    free(names);
+    zi_entries_sort(store->entries, store->count);
+    return status;
+}
+
+static zimage_status fill_from_index(zi_store *store, const char *folder, const zi_log *log, zimage_error *error)
+{
+    json_t *index = NULL;
+    char text[64];
+    ZI_TRY(zi_json_load(store->path, &index, error));
+    json_t *map = json_object_get(index, "weight_map");
+    zimage_status status;
+    if (json_is_object(map))
+        status = add_all_mapped(store, folder, map, log, error);
+    else
+        status = zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: field \"weight_map\" is %s, but must be an object",
+                         store->path, zi_json_describe(map, text, sizeof text));
+    json_decref(index);
+    return status;
+}
+
+static zimage_status open_index(const char *folder, const char *path, zi_store **store, const zi_log *log,
+                                zimage_error *error)
+{
+    zi_store *made = store_new(path);
+    if (!made)
+        return zi_fail_memory(error, path, sizeof *made);
+    zimage_status status = fill_from_index(made, folder, log, error);
+    if (status == ZIMAGE_OK)
+        *store = made;
+    else
+        zi_store_free(made);
+    return status;
+}
+
+/* FOLDER/BASE with the ending; NULL: out of memory. */
+static char *candidate(const char *folder, const char *base, const char *ending)
+{
+    size_t size = strlen(base) + strlen(ending) + 1;
+    char *name = malloc(size);
+    if (!name)
+        return NULL;
+    snprintf(name, size, "%s%s", base, ending);
+    char *path = zi_path_join(folder, name);
+    free(name);
+    return path;
+}
+
+/* Where both are there the single file is taken, as diffusers and transformers do. */
+static zimage_status open_candidate(const char *folder, const char *single, const char *index, zi_store **store,
+                                    const zi_log *log, zimage_error *error)
+{
+    if (!zi_folder_exists(folder))
+        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: there is no such folder; it should hold the weights", folder);
+    if (zi_file_exists(single))
+        return zi_store_open_file(single, store, error);
+    if (zi_file_exists(index))
+        return open_index(folder, index, store, log, error);
+    return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: no weights: there is neither %s nor %s", folder,
+                   strrchr(single, '/') + 1, strrchr(index, '/') + 1);
+}
+
+zimage_status zi_store_open(const char *folder, const char *base, zi_store **store, const zi_log *log,
+                            zimage_error *error)
+{
+    *store = NULL;
+    char *single = candidate(folder, base, ".safetensors");
+    char *index = candidate(folder, base, ".safetensors.index.json");
+    zimage_status status;
+    if (single && index)
+        status = open_candidate(folder, single, index, store, log, error);
+    else
+        status = zi_fail_memory(error, "a path", strlen(folder) + strlen(base) + 32);
+    free(single);
+    free(index);
+    return status;
+}
+
+size_t zi_store_count(const zi_store *store)
+{
+    return store->count;
+}
+
+const zi_weight *zi_store_at(const zi_store *store, size_t index)
+{
+    return &store->entries[index].weight;
+}
+
+const char *zi_store_file_of(const zi_store *store, size_t index)
+{
+    return store->entries[index].path;
+}
+
+const char *zi_store_dtype_of(const zi_store *store, size_t index)
+{
+    return store->entries[index].dtype;
+}
+
+const zi_weight *zi_store_find(const zi_store *store, const char *name)
+{
+    const zi_entry *entry = zi_entries_find(store->entries, store->count, name);
+    return entry ? &entry->weight : NULL;
+}
+
+const char *zi_store_path(const zi_store *store)
+{
+    return store->path;
+}
+
+size_t zi_store_bytes(const zi_store *store)
+{
+    return store->bytes;
+}

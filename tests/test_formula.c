@@ -1,0 +1,459 @@
+/*
+ * Networks whose weights are made by a formula (spec golden.md, section 0), so that nothing but numbers is needed:
+ * against tests/golden/formula.safetensors and the values printed in the specification.
+ */
+#include "files.h"
+#include "fixture.h"
+#include "model/qwen3.h"
+#include "model/vae.h"
+#include "model/zimage_dit.h"
+#include "record_ops.h"
+#include "tables.h"
+
+/* ---- the generator ----------------------------------------------------------------------------------------------- */
+
+static uint32_t crc32_of(const char *text)
+{
+    uint32_t crc = 0xffffffffu;
+    for (; *text; text++) {
+        crc ^= (uint8_t)*text;
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+    }
+    return ~crc;
+}
+
+/* G(name, shape, scale, base): float32(base + scale sin(0.7 k + phase)), k = 1 .. count */
+static void generate(const char *name, float *out, int64_t count, double scale, double base)
+{
+    double phase = crc32_of(name) % 10007 * 0.001;
+    for (int64_t k = 1; k <= count; k++)
+        out[k - 1] = (float)(base + scale * sin(0.7 * (double)k + phase));
+}
+
+static void generate_weight(const char *name, int dims, const int64_t *shape, float *out)
+{
+    size_t length = strlen(name);
+    int64_t count = 1;
+    for (int i = 0; i < dims; i++)
+        count *= shape[i];
+    if (dims > 1)
+        generate(name, out, count, 1 / sqrt((double)(count / shape[0])), 0);
+    else if (length >= 6 && strcmp(name + length - 6, "weight") == 0)
+        generate(name, out, count, 0.1, 1);
+    else
+        generate(name, out, count, 0.05, 0);
+}
+
+/* A safetensors file in the making. */
+typedef struct weights_file {
+    char header[1 << 16];
+    size_t length;
+    float *data;
+    size_t used, capacity; /* values */
+} weights_file;
+
+static weights_file *weights_new(void)
+{
+    weights_file *file = calloc(1, sizeof *file);
+    assert_non_null(file);
+    file->capacity = 1 << 20;
+    file->data = malloc(file->capacity * sizeof *file->data);
+    assert_non_null(file->data);
+    file->length = (size_t)snprintf(file->header, sizeof file->header, "{");
+    return file;
+}
+
+static void add(weights_file *file, const char *prefix, const char *name, int dims, const int64_t *shape)
+{
+    char full[128];
+    size_t count = 1;
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    for (int i = 0; i < dims; i++)
+        count *= (size_t)shape[i];
+    assert_true(file->used + count <= file->capacity && file->length + 256 < sizeof file->header);
+    generate_weight(full, dims, shape, file->data + file->used);
+    file->length += (size_t)sprintf(file->header + file->length, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[",
+                                    file->used ? "," : "", full);
+    for (int i = 0; i < dims; i++)
+        file->length += (size_t)sprintf(file->header + file->length, "%s%lld", i ? "," : "", (long long)shape[i]);
+    file->length += (size_t)sprintf(file->header + file->length, "],\"data_offsets\":[%zu,%zu]}", file->used * 4,
+                                    (file->used + count) * 4);
+    file->used += count;
+}
+
+static void add1(weights_file *file, const char *prefix, const char *name, int64_t count)
+{
+    add(file, prefix, name, 1, &count);
+}
+
+static void add2(weights_file *file, const char *prefix, const char *name, int64_t out, int64_t in)
+{
+    const int64_t shape[] = {out, in};
+    add(file, prefix, name, 2, shape);
+}
+
+/* NAME.weight and NAME.bias: a linear layer, a norm (in 0) or a convolution (kernel > 0). */
+static void add_pair(weights_file *file, const char *prefix, const char *name, int64_t out, int64_t in, int64_t kernel)
+{
+    char weight[128], bias[128];
+    const int64_t shape[] = {out, in, kernel, kernel};
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    snprintf(bias, sizeof bias, "%s.bias", name);
+    add(file, prefix, weight, kernel ? 4 : in ? 2 : 1, shape);
+    add1(file, prefix, bias, out);
+}
+
+/* Writes and opens the file, and frees the builder. */
+static zi_store *weights_open(weights_file *file)
+{
+    const char *path = temporary("model.safetensors");
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_store *store = NULL;
+    file->length += (size_t)sprintf(file->header + file->length, "}");
+    while (file->length % 8 != 0)
+        file->header[file->length++] = ' ';
+    size_t size = 8 + file->length + file->used * sizeof(float);
+    uint8_t *bytes = malloc(size);
+    assert_non_null(bytes);
+    for (int i = 0; i < 8; i++)
+        bytes[i] = (uint8_t)((uint64_t)file->length >> 8 * i);
+    memcpy(bytes + 8, file->header, file->length);
+    memcpy(bytes + 8 + file->length, file->data, file->used * sizeof(float));
+    write_bytes(path, bytes, size);
+    free(bytes);
+    free(file->data);
+    free(file);
+    if (zi_store_open_file(path, &store, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    return store;
+}
+
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
+
+static zi_store *golden;
+
+static int set_up(void **state)
+{
+    golden = fixture_open("formula.safetensors");
+    return make_temporary_folder(state);
+}
+
+static int tear_down(void **state)
+{
+    zi_store_free(golden);
+    return remove_temporary_folder(state);
+}
+
+static void compare(const char *table, const char *name, const float *ours, size_t count)
+{
+    char line[128];
+    float *want = fixture_floats(golden, name, NULL);
+    snprintf(line, sizeof line, "%s: formula %s", table, name);
+    parity(line, ours, want, count, 2e-5);
+    free(want);
+}
+
+/* The first values, the sum and the sum of absolute values that golden.md prints, with its tolerances. */
+static void compare_printed(const float *ours, size_t count, const float first[4], double sum, double sum_abs)
+{
+    double total = 0, total_abs = 0;
+    for (int i = 0; i < 4; i++)
+        assert_true(fabsf(ours[i] - first[i]) <= 2e-5f);
+    for (size_t i = 0; i < count; i++) {
+        total += ours[i];
+        total_abs += fabs(ours[i]);
+    }
+    assert_true(fabs(total - sum) <= 1e-4 * sum_abs);
+    assert_true(fabs(total_abs - sum_abs) <= 1e-4 * sum_abs);
+}
+
+static void test_generator(void **state)
+{
+    static const struct {
+        const char *name;
+        int dims;
+        int64_t shape[2];
+        float first[4];
+    } cases[] = {
+        {"x_pad_token", 2, {1, 64}, {-0.1153933f, -0.0572990f, 0.0277438f, 0.0997384f}},
+        {"t_embedder.mlp.0.weight", 2, {1024, 256}, {-0.0548905f, -0.0227282f, 0.0201234f, 0.0535107f}},
+        {"layers.0.attention.norm_q.weight", 1, {32}, {1.0922146f, 1.0456086f, 0.9775522f, 0.9200533f}},
+        {"all_x_embedder.2-1.bias", 1, {64}, {-0.0133080f, -0.0412275f, -0.0497571f, -0.0348851f}},
+        {"cap_embedder.0.weight", 1, {24}, {0.9087569f, 0.9565768f, 1.0248194f, 1.0813890f}},
+    };
+    float *values = malloc(1024 * 256 * sizeof *values);
+    assert_non_null(values);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        generate_weight(cases[i].name, cases[i].dims, cases[i].shape, values);
+        for (int k = 0; k < 4; k++)
+            assert_true(fabsf(values[k] - cases[i].first[k]) <= 1e-7f);
+    }
+    free(values);
+}
+
+/* ---- transformer (golden.md 1) ----------------------------------------------------------------------------------- */
+
+static void add_block(weights_file *file, const zi_dit_config *config, const char *stack, int index, int modulated)
+{
+    char prefix[64];
+    int64_t dim = config->dim, ffn = config->ffn_dim;
+    snprintf(prefix, sizeof prefix, "%s.%d.", stack, index);
+    add2(file, prefix, "attention.to_q.weight", dim, dim);
+    add2(file, prefix, "attention.to_k.weight", dim, dim);
+    add2(file, prefix, "attention.to_v.weight", dim, dim);
+    add2(file, prefix, "attention.to_out.0.weight", dim, dim);
+    add1(file, prefix, "attention.norm_q.weight", config->head_dim);
+    add1(file, prefix, "attention.norm_k.weight", config->head_dim);
+    add2(file, prefix, "feed_forward.w1.weight", ffn, dim);
+    add2(file, prefix, "feed_forward.w2.weight", dim, ffn);
+    add2(file, prefix, "feed_forward.w3.weight", ffn, dim);
+    add1(file, prefix, "attention_norm1.weight", dim);
+    add1(file, prefix, "attention_norm2.weight", dim);
+    add1(file, prefix, "ffn_norm1.weight", dim);
+    add1(file, prefix, "ffn_norm2.weight", dim);
+    if (modulated)
+        add_pair(file, prefix, "adaLN_modulation.0", 4 * dim, config->adaln_dim, 0);
+}
+
+static zi_store *open_transformer(const zi_dit_config *config)
+{
+    weights_file *file = weights_new();
+    add2(file, "", "x_pad_token", 1, config->dim);
+    add2(file, "", "cap_pad_token", 1, config->dim);
+    add_pair(file, "", "all_x_embedder.2-1", config->dim, 16, 0);
+    add1(file, "", "cap_embedder.0.weight", config->cap_feat_dim);
+    add_pair(file, "", "cap_embedder.1", config->dim, config->cap_feat_dim, 0);
+    add_pair(file, "", "t_embedder.mlp.0", config->t_hidden, 256, 0);
+    add_pair(file, "", "t_embedder.mlp.2", config->adaln_dim, config->t_hidden, 0);
+    add_pair(file, "", "all_final_layer.2-1.linear", 16, config->dim, 0);
+    add_pair(file, "", "all_final_layer.2-1.adaLN_modulation.1", config->dim, config->adaln_dim, 0);
+    add_block(file, config, "noise_refiner", 0, 1);
+    add_block(file, config, "context_refiner", 0, 0);
+    add_block(file, config, "layers", 0, 1);
+    add_block(file, config, "layers", 1, 1);
+    return weights_open(file);
+}
+
+static void run_transformer(const zi_dit *model, zi_ops *ops)
+{
+    static const float t_first[] = {-0.119548f, -0.320818f, -0.436345f, -0.429780f};
+    static const float layer_first[] = {0.396527f, -0.349188f, -0.912770f, -0.358671f};
+    static const float out_first[] = {-0.679554f, 0.599488f, -0.670396f, 0.594973f};
+    const int64_t latent_shape[] = {4, 10, 6}, feature_shape[] = {7, 24}, caption_shape[] = {32, 64};
+    float latents[240], features[7 * 24];
+    generate("latent", latents, 240, 1, 0);
+    generate("caption", features, 7 * 24, 1, 0);
+    zi_tensor x = table_tensor(ops, 3, latent_shape, latents), out = table_tensor(ops, 3, latent_shape, NULL);
+    zi_tensor f = table_tensor(ops, 2, feature_shape, features), caption = table_tensor(ops, 2, caption_shape, NULL);
+    const char *table = ops->table->name;
+
+    record_start(ops);
+    table_ok(zi_dit_caption(model, ops, &f, &caption));
+    compare(table, "z_image.context_refiner.0", recorded("block", 1)->data, 32 * 64);
+    record_clear();
+    table_ok(zi_dit_forward(model, ops, &x, 0.3f, &caption, &out));
+    compare(table, "z_image.t_embedder", recorded("block", 0)->data, 64);
+    compare_printed(recorded("block", 0)->data, 64, t_first, -0.91650, 16.53087);
+    compare(table, "z_image.noise_refiner.0", recorded("block", 2)->data, 32 * 64);
+    compare_printed(recorded("block", 4)->data, 64 * 64, layer_first, 579.09505, 3649.14585);
+    compare(table, "z_image.output", recorded("block", 5)->data, 240);
+    compare_printed(recorded("block", 5)->data, 240, out_first, -7.62453, 111.20229);
+    record_stop(ops);
+}
+
+static void test_transformer(void **state)
+{
+    zi_dit_config config = {
+        .patch = 2,
+        .f_patch = 1,
+        .in_channels = 4,
+        .dim = 64,
+        .n_layers = 2,
+        .n_refiner_layers = 1,
+        .n_heads = 2,
+        .cap_feat_dim = 24,
+        .norm_eps = 1e-5,
+        .rope_theta = 256,
+        .t_scale = 1000,
+        .axes_dims = {8, 12, 12},
+        .axes_lens = {256, 64, 64},
+    };
+    zi_dit model;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_dit_config_derive(&config);
+    assert_int_equal(config.ffn_dim, 170);
+    zi_store *store = open_transformer(&config);
+    if (zi_dit_bind(&model, &config, store, NULL, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    for (int t = 0; t < TABLES; t++) {
+        zi_ops *ops = table_open(t);
+        run_transformer(&model, ops);
+        table_close(ops);
+    }
+    zi_dit_free(&model);
+    zi_store_free(store);
+}
+
+/* int(dim / 3 * 8) in floating point, as the reference computes it. */
+static void test_ffn_dim(void **state)
+{
+    static const int64_t pairs[][2] = {{3840, 10240}, {64, 170}, {32, 85}, {16, 42}, {384, 1024}, {3, 8}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        zi_dit_config config = {.dim = pairs[i][0], .n_heads = 1};
+        zi_dit_config_derive(&config);
+        assert_int_equal(config.ffn_dim, pairs[i][1]);
+    }
+}
+
+/* ---- text encoder (golden.md 4) ---------------------------------------------------------------------------------- */
+
+static zi_store *open_text_encoder(const zi_qwen3_config *config)
+{
+    weights_file *file = weights_new();
+    int64_t hidden = config->hidden_size, q = config->num_attention_heads * config->head_dim;
+    int64_t kv = config->num_key_value_heads * config->head_dim;
+    add2(file, "", "embed_tokens.weight", config->vocab_size, hidden); /* no "model." prefix here */
+    for (int i = 0; i < 3; i++) { /* the last layer is not needed, nor even there */
+        char prefix[64];
+        snprintf(prefix, sizeof prefix, "layers.%d.", i);
+        add1(file, prefix, "input_layernorm.weight", hidden);
+        add2(file, prefix, "self_attn.q_proj.weight", q, hidden);
+        add2(file, prefix, "self_attn.k_proj.weight", kv, hidden);
+        add2(file, prefix, "self_attn.v_proj.weight", kv, hidden);
+        add2(file, prefix, "self_attn.o_proj.weight", hidden, q);
+        add1(file, prefix, "self_attn.q_norm.weight", config->head_dim);
+        add1(file, prefix, "self_attn.k_norm.weight", config->head_dim);
+        add1(file, prefix, "post_attention_layernorm.weight", hidden);
+        add2(file, prefix, "mlp.gate_proj.weight", config->intermediate_size, hidden);
+        add2(file, prefix, "mlp.up_proj.weight", config->intermediate_size, hidden);
+        add2(file, prefix, "mlp.down_proj.weight", hidden, config->intermediate_size);
+    }
+    add1(file, "", "norm.weight", hidden);
+    return weights_open(file);
+}
+
+static void test_text_encoder(void **state)
+{
+    static const float first[] = {-0.460167f, 0.547598f, -0.704573f, -0.556980f};
+    static const int32_t ids[] = {3, 14, 15, 9, 26, 5};
+    const int64_t shape[] = {6, 32};
+    const zi_qwen3_config config = {
+        .hidden_size = 32,
+        .intermediate_size = 48,
+        .num_hidden_layers = 4,
+        .num_attention_heads = 4,
+        .num_key_value_heads = 2,
+        .head_dim = 16,
+        .vocab_size = 50,
+        .rms_norm_eps = 1e-6,
+        .rope_theta = 1e6,
+    };
+    zi_qwen3 model;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_store *store = open_text_encoder(&config);
+    if (zi_qwen3_bind(&model, &config, store, NULL, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    for (int t = 0; t < TABLES; t++) {
+        zi_ops *ops = table_open(t);
+        const char *table = ops->table->name;
+        zi_tensor out = table_tensor(ops, 2, shape, NULL);
+        record_start(ops);
+        table_ok(zi_qwen3_encode(&model, ops, ids, 6, &out));
+        compare(table, "qwen3.hidden_states.0", recorded("block", 0)->data, 6 * 32);
+        compare(table, "qwen3.hidden_states.1", recorded("block", 1)->data, 6 * 32);
+        compare(table, "qwen3.hidden_states.2", recorded("block", 2)->data, 6 * 32);
+        compare(table, "qwen3.hidden_states.3", recorded("block", 3)->data, 6 * 32);
+        compare_printed(recorded("block", 3)->data, 6 * 32, first, -1.18177, 101.71833);
+        record_stop(ops);
+        table_close(ops);
+    }
+    zi_qwen3_free(&model);
+    zi_store_free(store);
+}
+
+/* ---- VAE (golden.md 3) ------------------------------------------------------------------------------------------- */
+
+static void add_resnet(weights_file *file, const char *prefix, int64_t in, int64_t out)
+{
+    add_pair(file, prefix, "norm1", in, 0, 0);
+    add_pair(file, prefix, "conv1", out, in, 3);
+    add_pair(file, prefix, "norm2", out, 0, 0);
+    add_pair(file, prefix, "conv2", out, out, 3);
+    if (in != out)
+        add_pair(file, prefix, "conv_shortcut", out, in, 1);
+}
+
+static zi_store *open_vae(const zi_vae_config *config)
+{
+    const char *attention = "decoder.mid_block.attentions.0.";
+    weights_file *file = weights_new();
+    if (config->use_post_quant_conv)
+        add_pair(file, "", "post_quant_conv", 4, 4, 1);
+    add_pair(file, "decoder.", "conv_in", 32, 4, 3);
+    add_resnet(file, "decoder.mid_block.resnets.0.", 32, 32);
+    add_resnet(file, "decoder.mid_block.resnets.1.", 32, 32);
+    add_pair(file, attention, "group_norm", 32, 0, 0);
+    add_pair(file, attention, "to_q", 32, 32, 0);
+    add_pair(file, attention, "to_k", 32, 32, 0);
+    add_pair(file, attention, "to_v", 32, 32, 0);
+    add_pair(file, attention, "to_out.0", 32, 32, 0);
+    add_resnet(file, "decoder.up_blocks.0.resnets.0.", 32, 32);
+    add_resnet(file, "decoder.up_blocks.0.resnets.1.", 32, 32);
+    add_pair(file, "decoder.up_blocks.0.upsamplers.0.", "conv", 32, 32, 3);
+    add_resnet(file, "decoder.up_blocks.1.resnets.0.", 32, 16);
+    add_resnet(file, "decoder.up_blocks.1.resnets.1.", 16, 16);
+    add_pair(file, "decoder.", "conv_norm_out", 16, 0, 0);
+    add_pair(file, "decoder.", "conv_out", 3, 16, 3);
+    return weights_open(file);
+}
+
+static void vae_case(int use_post_quant_conv, const char *name, const float first[4], double sum, double sum_abs)
+{
+    const zi_vae_config config = {
+        .latent_channels = 4,
+        .out_channels = 3,
+        .layers_per_block = 1,
+        .norm_num_groups = 8,
+        .levels = 2,
+        .block_out_channels = {16, 32},
+        .mid_block_add_attention = 1,
+        .use_post_quant_conv = use_post_quant_conv,
+        .scaling_factor = 1,
+        .shift_factor = 0,
+        .scale_factor = 2,
+    };
+    zi_vae model;
+    float z[4 * 3 * 5], rgb[3 * 6 * 10];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_store *store = open_vae(&config);
+    if (zi_vae_bind(&model, &config, store, NULL, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    generate("z", z, 4 * 3 * 5, 1, 0);
+    for (int t = 0; t < TABLES; t++) {
+        zi_ops *ops = table_open(t);
+        table_ok(zi_vae_decode(&model, ops, z, 3, 5, 0, rgb));
+        compare(ops->table->name, name, rgb, 3 * 6 * 10);
+        compare_printed(rgb, 3 * 6 * 10, first, sum, sum_abs);
+        table_close(ops);
+    }
+    zi_vae_free(&model);
+    zi_store_free(store);
+}
+
+static void test_vae(void **state)
+{
+    static const float a[] = {0.541873f, 0.577389f, 0.750606f, 0.853782f};
+    static const float b[] = {0.981129f, 1.591034f, 2.351632f, 2.765601f};
+    vae_case(0, "vae_a.decode", a, -4.59838, 111.97377);
+    vae_case(1, "vae_b.decode", b, -22.57541, 155.88630);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_generator),    cmocka_unit_test(test_transformer), cmocka_unit_test(test_ffn_dim),
+        cmocka_unit_test(test_text_encoder), cmocka_unit_test(test_vae),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,177 @@
+/* Sigmas, timesteps, guidance and configuration against diffusers (tests/golden/scheduler.safetensors). */
+#include "files.h"
+#include "fixture.h"
+#include "sampler/flow_match.h"
+
+static zi_store *golden;
+
+static int open_golden(void **state)
+{
+    golden = fixture_open("scheduler.safetensors");
+    return make_temporary_folder(state);
+}
+
+static int close_golden(void **state)
+{
+    zi_store_free(golden);
+    return remove_temporary_folder(state);
+}
+
+static size_t schedules, equal_schedules;
+static double worst_sigma, worst_timestep, worst_time;
+
+static double largest_difference(const float *ours, const char *prefix, const char *name, size_t expected)
+{
+    char full[128];
+    size_t count;
+    double worst = 0;
+    snprintf(full, sizeof full, "%s.%s", prefix, name);
+    float *want = fixture_floats(golden, full, &count);
+    assert_int_equal(count, expected);
+    for (size_t i = 0; i < count; i++)
+        worst = fmax(worst, fabs((double)ours[i] - want[i]));
+    free(want);
+    return worst;
+}
+
+static void check_schedule(const zi_scheduler_config *config, const char *prefix, int steps, int64_t tokens)
+{
+    float sigmas[64], timesteps[64], times[64];
+    assert_true(steps < 64);
+    zi_scheduler_sigmas(config, steps, tokens, sigmas);
+    for (int i = 0; i < steps; i++) {
+        timesteps[i] = zi_scheduler_timestep(sigmas[i]);
+        times[i] = zi_scheduler_model_time(sigmas[i]);
+    }
+    double sigma = largest_difference(sigmas, prefix, "sigmas", (size_t)steps + 1);
+    double timestep = largest_difference(timesteps, prefix, "timesteps", (size_t)steps);
+    double time = largest_difference(times, prefix, "t", (size_t)steps);
+    schedules++;
+    equal_schedules += sigma == 0 && timestep == 0 && time == 0;
+    worst_sigma = fmax(worst_sigma, sigma);
+    worst_timestep = fmax(worst_timestep, timestep);
+    worst_time = fmax(worst_time, time);
+}
+
+static void report(const char *what)
+{
+    printf("parity | scheduler %-34s | %9.2e | %9.2e | %s (%zu of %zu schedules equal)\n", what, worst_sigma, 1e-7,
+           worst_sigma <= 1e-7 ? "ok" : "FAIL", equal_schedules, schedules);
+    assert_true(worst_sigma <= 1e-7);
+    assert_true(worst_timestep <= 1e-4);
+    assert_true(worst_time <= 1e-7);
+    schedules = equal_schedules = 0;
+    worst_sigma = worst_timestep = worst_time = 0;
+}
+
+static void load(const char *folder, zi_scheduler_config *config)
+{
+    char path[4096];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    snprintf(path, sizeof path, "%s/%s/scheduler/scheduler_config.json", ZIMAGE_TEST_DATA, folder);
+    if (zi_scheduler_load(path, config, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+}
+
+static void test_static_shift(void **state)
+{
+    static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 25, 28, 30, 40, 50}, shifts[] = {1, 3, 6};
+    zi_scheduler_config config;
+    load("tiny", &config);
+    assert_int_equal(config.use_dynamic_shifting, 0);
+    for (size_t s = 0; s < 3; s++)
+        for (size_t n = 0; n < sizeof counts / sizeof *counts; n++) {
+            char prefix[128];
+            config.shift = shifts[s];
+            snprintf(prefix, sizeof prefix, "static.shift%d.steps%d", shifts[s], counts[n]);
+            check_schedule(&config, prefix, counts[n], 256);
+        }
+    report("static shift");
+}
+
+static void test_dynamic_shift(void **state)
+{
+    static const int tokens[] = {1, 16, 256, 1024, 2304, 4096, 16384}, counts[] = {1, 4, 8, 28, 50};
+    zi_scheduler_config config;
+    char prefix[128];
+    load("tiny-base", &config);
+    assert_int_equal(config.use_dynamic_shifting, 1);
+    for (size_t k = 0; k < 7; k++) {
+        double want;
+        snprintf(prefix, sizeof prefix, "dynamic.tokens%d.mu", tokens[k]);
+        memcpy(&want, fixture_find(golden, prefix)->data, sizeof want);
+        assert_true(zi_scheduler_mu(&config, tokens[k]) == want);
+        for (size_t n = 0; n < 5; n++) {
+            snprintf(prefix, sizeof prefix, "dynamic.tokens%d.steps%d", tokens[k], counts[n]);
+            check_schedule(&config, prefix, counts[n], tokens[k]);
+        }
+    }
+    config.linear_time_shift = 1;
+    check_schedule(&config, "dynamic_linear.tokens1024.steps8", 8, 1024);
+    report("dynamic shift");
+}
+
+static void test_euler_and_guidance(void **state)
+{
+    float latents[2] = {1, -2};
+    const float prediction[2] = {0.5f, 4};
+    zi_euler_step(latents, prediction, 2, 1.0f, 0.75f);
+    assert_true(latents[0] == 0.875f && latents[1] == -3);
+
+    float positive[2] = {3, 4};
+    const float negative[2] = {1, 4};
+    zi_guide(positive, negative, 2, 2.0f, 0);
+    assert_true(positive[0] == 7 && positive[1] == 4);
+
+    float limited[2] = {3, 4}; /* |(9, 12)| = 15 > 5 */
+    const float zero[2] = {0, 0};
+    zi_guide(limited, zero, 2, 2.0f, 1.0f);
+    assert_true(fabsf(limited[0] - 3) < 1e-6f && fabsf(limited[1] - 4) < 1e-6f);
+
+    assert_true(zi_guidance_at(4, 1, 0.99f) == 4);
+    assert_true(zi_guidance_at(4, 0.6f, 0.5f) == 4);
+    assert_true(zi_guidance_at(4, 0.6f, 0.75f) == 0);
+    assert_true(zi_guidance_at(4, 2, 0.75f) == 4);
+}
+
+/* Each of these is refused with a sentence that names the file and the field. */
+static void test_refused_settings(void **state)
+{
+    static const struct {
+        const char *json, *field;
+        zimage_status status;
+    } cases[] = {
+        {"{\"use_karras_sigmas\": true}", "use_karras_sigmas", ZIMAGE_ERROR_UNSUPPORTED},
+        {"{\"use_beta_sigmas\": true}", "use_beta_sigmas", ZIMAGE_ERROR_UNSUPPORTED},
+        {"{\"use_exponential_sigmas\": true}", "use_exponential_sigmas", ZIMAGE_ERROR_UNSUPPORTED},
+        {"{\"stochastic_sampling\": true}", "stochastic_sampling", ZIMAGE_ERROR_UNSUPPORTED},
+        {"{\"invert_sigmas\": true}", "invert_sigmas", ZIMAGE_ERROR_UNSUPPORTED},
+        {"{\"shift_terminal\": 0.02}", "shift_terminal", ZIMAGE_ERROR_UNSUPPORTED},
+        {"{\"num_train_timesteps\": 500}", "num_train_timesteps", ZIMAGE_ERROR_UNSUPPORTED},
+        {"{\"_class_name\": \"DDIMScheduler\"}", "_class_name", ZIMAGE_ERROR_UNSUPPORTED},
+        {"{\"shift\": -1}", "shift", ZIMAGE_ERROR_MODEL},
+        {"{\"shift\": \"3\"}", "shift", ZIMAGE_ERROR_MODEL},
+        {"{\"use_dynamic_shifting\": 1}", "use_dynamic_shifting", ZIMAGE_ERROR_MODEL},
+        {"{\"time_shift_type\": \"cubic\"}", "time_shift_type", ZIMAGE_ERROR_MODEL},
+        {"{\"base_image_seq_len\": 64, \"max_image_seq_len\": 64}", "base_image_seq_len", ZIMAGE_ERROR_MODEL},
+    };
+    const char *path = temporary("scheduler_config.json");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        zi_scheduler_config config;
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        write_text(path, cases[i].json);
+        zimage_status status = zi_scheduler_load(path, &config, &error);
+        assert_error(&error, status, cases[i].status, path, cases[i].field, NULL);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_static_shift),
+        cmocka_unit_test(test_dynamic_shift),
+        cmocka_unit_test(test_euler_and_guidance),
+        cmocka_unit_test(test_refused_settings),
+    };
+    return cmocka_run_group_tests(tests, open_golden, close_golden);
+}

@@ -1,0 +1,241 @@
+/* Folders of weights (single or sharded), and binding a network's names and shapes to them. */
+#include "files.h"
+#include "weights/store.h"
+
+#define TENSOR(name, begin, end) "\"" name "\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[" #begin "," #end "]}"
+
+typedef struct warnings {
+    int count;
+    char text[2000];
+} warnings;
+
+static void keep_warning(zimage_log_level level, const char *message, void *user)
+{
+    warnings *kept = user;
+    kept->count++;
+    snprintf(kept->text, sizeof kept->text, "%s", message);
+}
+
+static void new_folder(const char *name)
+{
+    assert_int_equal(mkdir(temporary(name), 0777), 0);
+}
+
+static void shards_make_one_store(void **state)
+{
+    new_folder("sharded");
+    write_safetensors(temporary("sharded/m-1.safetensors"), "{" TENSOR("d", 0, 4) "," TENSOR("a", 4, 8) "}", 8);
+    write_safetensors(temporary("sharded/m-2.safetensors"), "{" TENSOR("c", 0, 4) "," TENSOR("b", 4, 8) "}", 8);
+    write_text(temporary("sharded/m.safetensors.index.json"),
+               "{\"metadata\":{\"total_size\":16},\"weight_map\":{\"a\":\"m-1.safetensors\",\"c\":\"m-2.safetensors\","
+               "\"d\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}}");
+    warnings kept = {0};
+    zi_log log = {keep_warning, &kept};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_store *store;
+    assert_int_equal(zi_store_open(temporary("sharded"), "m", &store, &log, &error), ZIMAGE_OK);
+    assert_int_equal(kept.count, 0);
+    assert_int_equal(zi_store_count(store), 4);
+    assert_int_equal(zi_store_bytes(store), 16);
+    assert_string_equal(zi_store_path(store), temporary("sharded/m.safetensors.index.json"));
+    for (size_t i = 0; i < 4; i++) {
+        const char name[2] = {(char)('a' + i), 0};
+        assert_string_equal(zi_store_at(store, i)->name, name);
+        assert_ptr_equal(zi_store_find(store, name), zi_store_at(store, i));
+    }
+    assert_string_equal(zi_store_file_of(store, 1), temporary("sharded/m-2.safetensors"));
+    assert_string_equal(zi_store_dtype_of(store, 1), "F32");
+    assert_int_equal(zi_store_find(store, "b")->data[0], 4);
+    zi_store_free(store);
+
+    /* A tensor that the index puts elsewhere, or nowhere, is not used. */
+    write_safetensors(temporary("sharded/m-2.safetensors"),
+                      "{" TENSOR("c", 0, 4) "," TENSOR("b", 4, 8) "," TENSOR("a", 8, 12) "," TENSOR("e", 12, 16) "}",
+                      16);
+    assert_int_equal(zi_store_open(temporary("sharded"), "m", &store, &log, &error), ZIMAGE_OK);
+    assert_int_equal(kept.count, 1);
+    assert_contains(kept.text, "sharded/m.safetensors.index.json: ");
+    assert_contains(kept.text, "2 tensors");
+    assert_contains(kept.text, "a in m-2.safetensors, e in m-2.safetensors");
+    assert_int_equal(zi_store_count(store), 4);
+    assert_null(zi_store_find(store, "e"));
+    assert_string_equal(zi_store_file_of(store, 0), temporary("sharded/m-1.safetensors"));
+    zi_store_free(store);
+    assert_int_equal(zi_store_open(temporary("sharded"), "m", &store, NULL, &error), ZIMAGE_OK);
+    zi_store_free(store);
+}
+
+static void single_file_goes_first(void **state)
+{
+    new_folder("both");
+    write_safetensors(temporary("both/m.safetensors"), "{" TENSOR("a", 0, 4) "}", 4);
+    write_text(temporary("both/m.safetensors.index.json"), "broken");
+    zi_store *store;
+    assert_int_equal(zi_store_open(temporary("both"), "m", &store, NULL, NULL), ZIMAGE_OK);
+    assert_string_equal(zi_store_path(store), temporary("both/m.safetensors"));
+    zi_store_free(store);
+}
+
+static void absent_weights_are_named(void **state)
+{
+    new_folder("nothing");
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_store *store;
+    assert_error(&error, zi_store_open(temporary("nothing"), "m", &store, NULL, &error), ZIMAGE_ERROR_FILE,
+                 "/nothing: ", "neither m.safetensors nor m.safetensors.index.json", NULL);
+    assert_null(store);
+    assert_error(&error, zi_store_open(temporary("nowhere"), "m", &store, NULL, &error), ZIMAGE_ERROR_FILE,
+                 "/nowhere: ", "no such folder", NULL);
+}
+
+static void index_is_checked(void **state)
+{
+    new_folder("bad");
+    write_safetensors(temporary("bad/s.safetensors"), "{" TENSOR("a", 0, 4) "}", 4);
+    write_safetensors(temporary("bad/broken.safetensors"), "{" TENSOR("a", 0, 8) "}", 4);
+    const struct {
+        const char *index;
+        zimage_status status;
+        const char *says, *also;
+    } cases[] = {
+        {"", ZIMAGE_ERROR_FORMAT, "empty", NULL},
+        {"[]", ZIMAGE_ERROR_FORMAT, "an array", NULL},
+        {"{}", ZIMAGE_ERROR_FORMAT, "\"weight_map\" is missing", NULL},
+        {"{\"weight_map\":[]}", ZIMAGE_ERROR_FORMAT, "\"weight_map\" is an array", NULL},
+        {"{\"weight_map\":{\"a\":1}}", ZIMAGE_ERROR_FORMAT, "\"weight_map\": \"a\" is 1", NULL},
+        {"{\"weight_map\":{\"a\":\"\"}}", ZIMAGE_ERROR_FORMAT, "\"a\" is \"\"", "beside the index"},
+        {"{\"weight_map\":{\"a\":\"../bad/s.safetensors\"}}", ZIMAGE_ERROR_FORMAT, "\"../bad/s", "beside the index"},
+        {"{\"weight_map\":{\"a\":\"..\"}}", ZIMAGE_ERROR_FORMAT, "\"a\" is \"..\"", "beside the index"},
+        {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", ZIMAGE_ERROR_FORMAT, "\"/etc/passwd\"", "beside the index"},
+        {"{\"weight_map\":{\"a\":\"..\\\\s\"}}", ZIMAGE_ERROR_FORMAT, "\"a\" is ", "beside the index"},
+        {"{\"weight_map\":{\"a\":\"x.safetensors\"}}", ZIMAGE_ERROR_FILE, "bad/x.safetensors", "no such file"},
+        {"{\"weight_map\":{\"a\":\".\"}}", ZIMAGE_ERROR_FILE, "bad/.", "no such file"},
+        {"{\"weight_map\":{\"b\":\"s.safetensors\"}}", ZIMAGE_ERROR_FORMAT, "tensor \"b\"", "not there"},
+        {"{\"weight_map\":{\"a\":\"broken.safetensors\"}}", ZIMAGE_ERROR_FORMAT,
+         "bad/broken.safetensors: ", "\"data_offsets\""},
+        {"{\"weight_map\":{\"a\":\"s.safetensors\",\"a\":\"s.safetensors\"}}", ZIMAGE_ERROR_FORMAT, "duplicate", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zi_store *store;
+        write_text(temporary("bad/m.safetensors.index.json"), cases[i].index);
+        zimage_status status = zi_store_open(temporary("bad"), "m", &store, NULL, &error);
+        const char *file = strstr(cases[i].says, "broken") ? "bad/" : "bad/m.safetensors.index.json: ";
+        assert_error(&error, status, cases[i].status, file, cases[i].says, cases[i].also);
+        assert_null(store);
+    }
+}
+
+static zi_store *open_text(const char *header, size_t data_size)
+{
+    zi_store *store = NULL;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    write_safetensors(temporary("bind.safetensors"), header, data_size);
+    if (zi_store_open_file(temporary("bind.safetensors"), &store, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    return store;
+}
+
+static const int64_t one[1] = {1};
+
+static void whole_network_binds(void **state)
+{
+    zi_store *store = open_text(
+        "{" TENSOR("layers.0.w", 0, 4) "," TENSOR("layers.1.w", 4, 8) "," TENSOR("lm_head.w", 8, 12) "," TENSOR(
+            "lm_header", 12, 16) ",\"s\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[16,18]}}",
+        18);
+    warnings kept = {0};
+    zi_log log = {keep_warning, &kept};
+    zi_binder *binder;
+    const zi_weight *weights[2], *scalar;
+    assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+    for (int i = 0; i < 2; i++)
+        zi_bind(binder, &weights[i], 1, one, "layers.%d.%s", i, "w");
+    zi_bind(binder, &scalar, 0, NULL, "s");
+    zi_bind_ignore(binder, "lm_head");
+    zi_bind_ignore(binder, "nothing.");
+    assert_int_equal(zi_binder_finish(binder, &log, NULL), ZIMAGE_OK);
+    assert_int_equal(kept.count, 0);
+    assert_ptr_equal(weights[1], zi_store_find(store, "layers.1.w"));
+    assert_ptr_equal(scalar, zi_store_find(store, "s"));
+
+    /* What nobody asks for is one warning, whatever it is. */
+    assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+    zi_bind(binder, &weights[0], 1, one, "layers.0.w");
+    zi_bind_ignore(binder, "lm_");
+    assert_int_equal(zi_binder_finish(binder, &log, NULL), ZIMAGE_OK);
+    assert_int_equal(kept.count, 1);
+    assert_contains(kept.text, "/bind.safetensors: 2 tensors are unexpected and not used (layers.1.w, s)");
+    assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_binder_finish(binder, NULL, NULL), ZIMAGE_OK);
+    zi_store_free(store);
+}
+
+static void problems_are_told_together(void **state)
+{
+    zi_store *store = open_text("{\"x\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[0,24]},"
+                                "\"steps\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[24,32]},"
+                                "\"foo\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[32,36]}}",
+                                36);
+    warnings kept = {0};
+    zi_log log = {keep_warning, &kept};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_binder *binder;
+    const zi_weight *weight = (const zi_weight *)&error;
+    assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+    zi_bind(binder, &weight, 1, one, "layers.%d.w", 0);
+    assert_null(weight);
+    zi_bind(binder, &weight, 1, one, "layers.%d.w", 1);
+    zi_bind(binder, &weight, 2, (const int64_t[]){4, 4}, "x");
+    assert_null(weight);
+    zi_bind(binder, &weight, 0, NULL, "steps");
+    assert_null(weight);
+    assert_int_equal(zi_binder_finish(binder, &log, &error), ZIMAGE_ERROR_MODEL);
+    assert_contains(error.message, "/bind.safetensors: 2 tensors are missing (layers.0.w, layers.1.w), 1 has the wrong "
+                                   "shape (x: [3, 4], expected [4, 4]), 1 is not F32, F16 or BF16 (steps: I64), 1 "
+                                   "unexpected (foo)");
+    assert_int_equal(kept.count, 0);
+
+    assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+    zi_bind(binder, &weight, 3, (const int64_t[]){3, 4, 1}, "x");
+    assert_int_equal(zi_binder_finish(binder, &log, &error), ZIMAGE_ERROR_MODEL);
+    assert_contains(error.message, ": 1 tensor has the wrong shape (x: [3, 4], expected [3, 4, 1]), 2 unexpected (foo, "
+                                   "steps)");
+    zi_store_free(store);
+}
+
+static void long_lists_are_cut(void **state)
+{
+    zi_store *store = open_text("{}", 0);
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_binder *binder;
+    const zi_weight *weight;
+    assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+    for (int i = 0; i < 521; i++)
+        zi_bind(binder, &weight, 1, one, "w%d", i);
+    assert_int_equal(zi_binder_finish(binder, NULL, &error), ZIMAGE_ERROR_MODEL);
+    assert_contains(error.message, "521 tensors are missing (w0, w1, w2, w3, w4, w5, w6, w7 and 513 more)");
+
+    char name[2000];
+    memset(name, 'n', sizeof name);
+    name[sizeof name - 1] = 0;
+    assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+    for (int i = 0; i < 9; i++)
+        zi_bind(binder, &weight, 1, one, "%d.%s", i, name);
+    assert_int_equal(zi_binder_finish(binder, NULL, &error), ZIMAGE_ERROR_MODEL);
+    assert_contains(error.message, "9 tensors are missing (0.nnn");
+    assert_contains(error.message, "n, 1.nnn");
+    assert_contains(error.message, "n and 7 more)");
+    zi_store_free(store);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shards_make_one_store),    cmocka_unit_test(single_file_goes_first),
+        cmocka_unit_test(absent_weights_are_named), cmocka_unit_test(index_is_checked),
+        cmocka_unit_test(whole_network_binds),      cmocka_unit_test(problems_are_told_together),
+        cmocka_unit_test(long_lists_are_cut),
+    };
+    return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
+}
