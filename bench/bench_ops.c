@@ -45,7 +45,7 @@ static void peak_task(void *arg, int64_t task, int worker)
     for (int i = 0; i < ZI_MR_MAX * 64; i++)
         rows[i] = a + i % ZI_MR_MAX;
     for (int i = 0; i < 20000; i++)
-        kernels->gemm(1, 64, rows, b, c, kernels->nr, 0);
+        kernels->gemm(1, 64, rows, 0, 0, b, c, kernels->nr, 0);
 }
 
 #if defined(__x86_64__)

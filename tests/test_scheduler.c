@@ -1,7 +1,9 @@
 /* Sigmas, timesteps, guidance and configuration against diffusers (tests/golden/scheduler.safetensors). */
 #include "files.h"
 #include "fixture.h"
+#include "model/zimage_dit.h"
 #include "sampler/flow_match.h"
+#include "tables.h"
 
 static zi_store *golden;
 
@@ -134,6 +136,114 @@ static void test_euler_and_guidance(void **state)
     assert_true(zi_guidance_at(4, 2, 0.75f) == 4);
 }
 
+/* ---- eight steps of the tiny transformer, as ZImagePipeline takes them ---- */
+
+static zi_store *open_transformer(zi_dit *model)
+{
+    char path[4096];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_dit_config config;
+    zi_store *store = NULL;
+    snprintf(path, sizeof path, "%s/tiny/transformer/config.json", ZIMAGE_TEST_DATA);
+    zimage_status status = zi_dit_config_load(path, &config, &error);
+    snprintf(path, sizeof path, "%s/tiny/transformer", ZIMAGE_TEST_DATA);
+    if (status == ZIMAGE_OK)
+        status = zi_store_open(path, "diffusion_pytorch_model", &store, NULL, &error);
+    if (status == ZIMAGE_OK)
+        status = zi_dit_bind(model, &config, store, NULL, &error);
+    if (status != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    return store;
+}
+
+#define LOOP_STEPS 8
+#define LOOP_COUNT (4 * 6 * 8) /* latents of 64 x 48 */
+
+typedef struct loop_case {
+    const char *name, *scheduler, *negative; /* negative NULL: no guidance */
+    float guidance_scale, truncation, normalization;
+} loop_case;
+
+static zi_tensor refine_caption(const zi_dit *model, zi_ops *ops, const char *embeds)
+{
+    const zi_weight *weight = fixture_find(golden, embeds);
+    float *values = fixture_floats(golden, embeds, NULL);
+    const int64_t shape[] = {zi_dit_padded(weight->shape[0]), model->config.dim};
+    zi_tensor features = table_tensor(ops, 2, weight->shape, values), caption = table_tensor(ops, 2, shape, NULL);
+    table_ok(zi_dit_caption(model, ops, &features, &caption));
+    free(values);
+    return caption;
+}
+
+static void evaluate(const zi_dit *model, zi_ops *ops, const float *latents, float t, const zi_tensor *caption,
+                     float *prediction)
+{
+    const int64_t shape[] = {4, 6, 8};
+    zi_arena_mark mark = ops->table->mark(ops);
+    zi_tensor x = table_tensor(ops, 3, shape, latents), out = table_tensor(ops, 3, shape, NULL);
+    table_ok(zi_dit_forward(model, ops, &x, t, caption, &out));
+    table_ok(ops->table->download(ops, prediction, &out));
+    ops->table->release(ops, mark);
+}
+
+static void run_loop(const zi_dit *model, zi_ops *ops, const loop_case *c)
+{
+    float sigmas[LOOP_STEPS + 1], after[LOOP_STEPS][LOOP_COUNT], prediction[LOOP_COUNT], negative[LOOP_COUNT];
+    char line[128], name[64];
+    zi_scheduler_config config;
+    zi_arena_mark mark = ops->table->mark(ops);
+    zi_tensor caption = refine_caption(model, ops, "loop.prompt_embeds"), negative_caption = caption;
+    float *latents = fixture_floats(golden, "loop.noise", NULL);
+    if (c->negative)
+        negative_caption = refine_caption(model, ops, c->negative);
+    load(c->scheduler, &config);
+    zi_scheduler_sigmas(&config, LOOP_STEPS, 3 * 4, sigmas);
+    for (int i = 0; i < LOOP_STEPS; i++) {
+        float t = zi_scheduler_model_time(sigmas[i]), scale = zi_guidance_at(c->guidance_scale, c->truncation, t);
+        evaluate(model, ops, latents, t, &caption, prediction);
+        if (scale > 0) {
+            evaluate(model, ops, latents, t, &negative_caption, negative);
+            zi_guide(prediction, negative, LOOP_COUNT, scale, c->normalization);
+        }
+        for (int k = 0; k < LOOP_COUNT; k++)
+            prediction[k] = -prediction[k];
+        zi_euler_step(latents, prediction, LOOP_COUNT, sigmas[i], sigmas[i + 1]);
+        memcpy(after[i], latents, sizeof after[i]);
+    }
+    snprintf(name, sizeof name, "loop.%s.after", c->name);
+    snprintf(line, sizeof line, "%s: %s", ops->table->name, name);
+    float *want = fixture_floats(golden, name, NULL);
+    parity(line, after[0], want, sizeof after / sizeof(float), 2e-5);
+    free(want);
+    free(latents);
+    ops->table->release(ops, mark);
+}
+
+static void test_loops(void **state)
+{
+    static const loop_case cases[] = {
+        {"plain", "tiny", NULL, 0, 1, 0},
+        {"dynamic", "tiny-base", NULL, 0, 1, 0},
+        {"cfg", "tiny", "loop.negative_embeds", 4, 1, 0},
+        {"cfg_default_negative", "tiny", "loop.empty_embeds", 1.5f, 1, 0},
+        {"cfg_truncation_0.6", "tiny", "loop.negative_embeds", 4, 0.6f, 0},
+        {"cfg_truncation_0.3", "tiny", "loop.negative_embeds", 4, 0.3f, 0},
+        {"cfg_normalization", "tiny", "loop.negative_embeds", 4, 1, 1},
+        {"cfg_normalization_0.8", "tiny", "loop.negative_embeds", 4, 1, 0.8f},
+        {"cfg_both", "tiny", "loop.negative_embeds", 4, 0.6f, 1.2f},
+    };
+    zi_dit model;
+    zi_store *store = open_transformer(&model);
+    for (int t = 0; t < TABLES; t++) {
+        zi_ops *ops = table_open(t);
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+            run_loop(&model, ops, &cases[i]);
+        table_close(ops);
+    }
+    zi_dit_free(&model);
+    zi_store_free(store);
+}
+
 /* Each of these is refused with a sentence that names the file and the field. */
 static void test_refused_settings(void **state)
 {
@@ -168,9 +278,8 @@ static void test_refused_settings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_static_shift),
-        cmocka_unit_test(test_dynamic_shift),
-        cmocka_unit_test(test_euler_and_guidance),
+        cmocka_unit_test(test_static_shift),       cmocka_unit_test(test_dynamic_shift),
+        cmocka_unit_test(test_euler_and_guidance), cmocka_unit_test(test_loops),
         cmocka_unit_test(test_refused_settings),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);

@@ -1,7 +1,7 @@
 /*
  * A stack of memory: allocations are released together, back to a mark. Chunks that a release empties go back to the
- * system, so the resident size follows the work; only the largest is kept for the next allocation (and that too is given
- * up before the arena would grow, or when nothing is in use), so that a loop does not fault its pages in again each time.
+ * system, so the resident size follows the work; only the largest is kept for the next allocation (and that too is
+ * given up before the arena would grow, or when nothing is in use), so that a loop does not fault its pages in again.
  * Not thread-safe. Every block is 64-byte aligned and NOT cleared.
  */
 #ifndef ZI_BASE_ARENA_H

@@ -13,8 +13,8 @@
 #endif
 
 /*
- * Sets status and message and returns status. error may be NULL. The message becomes one line of valid UTF-8: cut at the
- * buffer's end on a character's boundary, control characters and invalid bytes (of paths, of tensor names) replaced.
+ * Sets status and message and returns status. error may be NULL. The message becomes one line of valid UTF-8: cut at
+ * the buffer's end between characters, control characters and invalid bytes (of paths, of tensor names) replaced.
  */
 zimage_status zi_fail(zimage_error *error, zimage_status status, const char *format, ...) ZI_PRINTF(3, 4);
 

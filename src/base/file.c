@@ -236,8 +236,8 @@ zimage_status zi_output_open(zi_output *output, const char *path, zimage_error *
 #define UNKNOWN_ERROR (-1)
 
 /*
- * Gets every byte out and closes; returns an errno value. Some failures show only here (full disk, quota, network). Of a
- * write that failed earlier only stdio's flag is left, unless flushing fails again.
+ * Gets every byte out and closes; returns an errno value. Some failures show only here (full disk, quota, network).
+ * Of a write that failed earlier only stdio's flag is left, unless flushing fails again.
  */
 static int finish_writing(zi_output *output)
 {

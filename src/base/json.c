@@ -10,9 +10,9 @@
 #define FILE_LIMIT ((size_t)64 << 20)
 
 /*
- * jansson drops a character where its token buffer can't grow for lack of memory, and goes on: a shorter string, or number,
- * as if the file had said so. The buffer never shrinks, so the text is parsed behind a string as long as its longest token,
- * ["xxx", TEXT]: if that string arrives whole, the buffer is large enough for all that follows.
+ * jansson drops a character where its token buffer can't grow for lack of memory, and goes on: with a shorter string or
+ * number, as if the file had said so. The buffer never shrinks, so the text is parsed behind a string as long as its
+ * longest token, ["xxx",TEXT]: if that string arrives whole, the buffer is large enough for all that follows.
  */
 typedef struct wrapped_text {
     const char *parts[4]; /* the opening, the string's end, the text, the closing; before the second come `padding` x */

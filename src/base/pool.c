@@ -9,9 +9,9 @@
 #include "base/cpu_count.h"
 
 /*
- * state = generation << 32 | OPEN | workers inside the job. A run stores a new generation with OPEN set; a worker enters
- * by adding 1 while OPEN is set; the caller clears OPEN when no task is left and waits until nobody is inside. So a run
- * never waits for a worker that has not woken up yet, and the job's fields change only while nobody can read them.
+ * state = generation << 32 | OPEN | workers inside the job. A run stores a new generation with OPEN set; a worker
+ * enters by adding 1 while OPEN is set; the caller clears OPEN when no task is left and waits until nobody is inside.
+ * So a run never waits for a worker that has not woken up yet, and the job's fields change only when nobody reads them.
  */
 #define OPEN   ((uint64_t)1 << 31)
 #define INSIDE (OPEN - 1)
@@ -179,7 +179,7 @@ static void end_workers(zi_pool *pool, int count)
         pthread_join(pool->workers[i].thread, NULL);
 }
 
-/* Signals are for the embedder's own threads. Returns how many workers were started; *code is the errno of a failure. */
+/* Signals are for the embedder's own threads. Returns how many workers were started; *code: 0 or an errno value. */
 static int start_workers(zi_pool *pool, int *code)
 {
     sigset_t all, before;

@@ -87,7 +87,7 @@ static void scores(const attention *at, const float *q, int64_t queries, int64_t
                 const float *a[ZI_MR_MAX];
                 for (int64_t r = 0; r < mr; r++)
                     a[r] = q + zi_min(i + r, queries - 1) * stride + first;
-                at->kernels->gemm(1, zi_min(block, at->dim - first), a, packed + first * nr,
+                at->kernels->gemm(1, zi_min(block, at->dim - first), a, 0, 0, packed + first * nr,
                                   space->s + i * S_STRIDE + key, S_STRIDE, first > 0);
             }
 }
@@ -101,7 +101,7 @@ static void add_values(const attention *at, int64_t queries, int64_t keys, const
             const float *a[ZI_MR_MAX];
             for (int64_t r = 0; r < mr; r++)
                 a[r] = space->s + zi_min(i + r, queries - 1) * S_STRIDE;
-            at->kernels->gemm(1, keys, a, packed, space->o + i * at->padded_dim + column, at->padded_dim, 1);
+            at->kernels->gemm(1, keys, a, 0, 0, packed, space->o + i * at->padded_dim + column, at->padded_dim, 1);
         }
 }
 

@@ -5,7 +5,7 @@
  *   pack all weights: [panel of nr outputs][tap][input channel][nr]
  *   for (band of output rows, group of panels)           one task
  *     affine + SiLU of the band's input rows, once, into the worker's buffer (if the convolution has them)
- *     for blocks of PIXELS
+ *     for blocks of PIXELS                               pointers [tap][pixel], for all panels
  *       for panels                                       sums [PIXELS][nr] in L1 or L2
  *         for blocks of whole taps or parts of one       packed [up to ZI_KC][nr] in L1
  *           for tiles of mr pixels
@@ -14,13 +14,17 @@
  * Each output is the same sum in the same order whatever the bands are.
  */
 #include <assert.h>
+#include <string.h>
 
 #include "cpu/table.h"
 
 #define PIXELS       384
-#define BAND_ROWS    4 /* at least: a band's transformed input has up to two rows more */
+#define POINTERS     (PIXELS + 16) /* with the ragged end of the last tile; whole cache lines */
+#define BAND_ROWS    4             /* at least: a band's transformed input has up to two rows more */
 #define ENOUGH_TASKS 32
 #define GROUP_PANELS 4 /* at least: each group transforms its input again */
+
+_Static_assert(POINTERS >= PIXELS + ZI_MR_MAX, "a last tile may begin at the last pixel");
 
 typedef struct convolution {
     const zi_cpu_kernels *kernels;
@@ -45,20 +49,27 @@ static int64_t input_rows(const convolution *p, int64_t first, int64_t count, in
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
+/* Input channels that pack_task turns round at a time. */
+static int64_t pack_channels(const convolution *p)
+{
+    return zi_min(p->in, zi_max(1, ZI_KC / (p->size * p->size)));
+}
+
+/* One panel: [out][in][tap] as stored, to [in][tap][nr], to [tap][in][nr]. */
 static void pack_task(void *arg, int64_t panel, int worker)
 {
     const convolution *p = arg;
-    const zi_weight *weight = p->conv->weight;
-    int64_t nr = p->kernels->nr, taps = p->size * p->size, count = p->in * taps;
-    float *row = zi_worker_buffer(&p->buffers, worker), *target = p->packed + panel * count * nr;
-    for (int64_t n = 0; n < nr; n++) {
-        int64_t o = panel * nr + n;
-        if (o < p->out)
-            p->kernels->unpack(weight->dtype, weight->data + (size_t)(o * count) * zi_dtype_size(weight->dtype), count,
-                               row);
+    int64_t nr = p->kernels->nr, taps = p->size * p->size, step = pack_channels(p), ld;
+    float *rows = zi_worker_buffer(&p->buffers, worker), *turned = rows + step * taps * nr;
+    for (int64_t first = 0; first < p->in; first += step) {
+        int64_t channels = zi_min(step, p->in - first), count = zi_min(nr, p->out - panel * nr);
+        const float *source = zi_cpu_weight_rows(p->kernels, p->conv->weight, p->in * taps, panel * nr, count,
+                                                 first * taps, channels * taps, rows, &ld);
+        p->kernels->transpose(source, ld, count, channels * taps, turned);
+        float *target = p->packed + (panel * taps * p->in + first) * nr;
         for (int64_t tap = 0; tap < taps; tap++)
-            for (int64_t c = 0; c < p->in; c++)
-                target[(tap * p->in + c) * nr + n] = o < p->out ? row[c * taps + tap] : 0;
+            for (int64_t c = 0; c < channels; c++)
+                memcpy(target + (tap * p->in + c) * nr, turned + (c * taps + tap) * nr, (size_t)nr * sizeof(float));
     }
 }
 
@@ -70,46 +81,54 @@ typedef struct input {
     int64_t low;
 } input;
 
-/* Where tap (ky, kx) of the output pixel (row, column) of the image lies, or zeros. */
-static const float *pixel(const convolution *p, const input *in, int64_t row, int64_t column, int64_t ky, int64_t kx)
+/* Pointers [tap][POINTERS] to the input of each tap of output pixels [start, end) of the band; zeros outside. */
+static void pixel_pointers(const convolution *p, const input *in, int64_t start, int64_t end, const float **a)
 {
     int up = p->conv->upsample;
-    int64_t i = row + ky - p->size / 2, j = column + kx - p->size / 2;
-    if (i < 0 || i >= p->conv->image_rows << up || j < 0 || j >= p->y_columns)
-        return p->zeros;
-    return in->data + (((i >> up) - in->low) * p->x_columns + (j >> up)) * p->in;
-}
-
-/* Pointers [segments][mr] to channel `first` of taps from `tap` on, for the tile at output pixel `start` of the band. */
-static void tile_pointers(const convolution *p, const input *in, int64_t start, int64_t end, int64_t tap, int64_t taps,
-                          int64_t first, const float **a)
-{
-    int64_t mr = p->kernels->mr;
-    for (int64_t r = 0; r < mr; r++) {
-        int64_t place = zi_min(start + r, end - 1); /* behind the last pixel: the last one again, never stored */
-        int64_t row = p->conv->y_row + place / p->y_columns, column = place % p->y_columns;
-        for (int64_t s = 0; s < taps; s++) {
-            const float *at = pixel(p, in, row, column, (tap + s) / p->size, (tap + s) % p->size);
-            a[s * mr + r] = at == p->zeros ? at : at + first;
+    int64_t rows = p->conv->image_rows << up, pad = p->size / 2;
+    int64_t row = p->conv->y_row + start / p->y_columns, column = start % p->y_columns;
+    int64_t padded = zi_round_up(end - start, p->kernels->mr);
+    for (int64_t place = 0; place < padded; place++) {
+        for (int64_t ky = 0; ky < p->size; ky++)
+            for (int64_t kx = 0; kx < p->size; kx++) {
+                int64_t i = row + ky - pad, j = column + kx - pad;
+                int inside = i >= 0 && i < rows && j >= 0 && j < p->y_columns;
+                a[(ky * p->size + kx) * POINTERS + place] =
+                    inside ? in->data + (((i >> up) - in->low) * p->x_columns + (j >> up)) * p->in : p->zeros;
+            }
+        if (start + place + 1 < end && ++column == p->y_columns) { /* behind the last pixel: the last one again */
+            column = 0;
+            row++;
         }
     }
 }
 
-/* c [pixels][nr] of one panel for output pixels [start, end) */
-static void panel_product(const convolution *p, const input *in, const float *packed, int64_t start, int64_t end,
-                          float *c)
+/* c [pixels][nr] of one panel */
+static void panel_product(const convolution *p, const float *const *a, const float *packed, int64_t pixels, float *c)
 {
     int64_t mr = p->kernels->mr, nr = p->kernels->nr, taps = p->size * p->size;
     for (int64_t tap = 0; tap < taps; tap += p->segments)
         for (int64_t first = 0; first < p->in; first += p->block) {
             int64_t segments = zi_min(p->segments, taps - tap), count = zi_min(p->block, p->in - first);
-            for (int64_t tile = start; tile < end; tile += mr) {
-                const float *a[ZI_TAPS_MAX * ZI_MR_MAX];
-                tile_pointers(p, in, tile, end, tap, segments, first, a);
-                p->kernels->gemm(segments, count, a, packed + (tap * p->in + first) * nr, c + (tile - start) * nr, nr,
-                                 tap > 0 || first > 0);
-            }
+            for (int64_t tile = 0; tile < pixels; tile += mr)
+                p->kernels->gemm(segments, count, a + tap * POINTERS + tile, POINTERS, first,
+                                 packed + (tap * p->in + first) * nr, c + tile * nr, nr, tap > 0 || first > 0);
         }
+}
+
+/* A worker's buffer, sized by buffer_floats. */
+typedef struct workspace {
+    const float **pointers; /* [taps][POINTERS] */
+    float *c;               /* [POINTERS][nr] */
+    float *transformed;     /* [rows][columns][in] */
+} workspace;
+
+#define POINTER_FLOATS ((int64_t)(ZI_TAPS_MAX * POINTERS * sizeof(float *) / sizeof(float)))
+
+static workspace workspace_of(const convolution *p, int worker)
+{
+    float *buffer = zi_worker_buffer(&p->buffers, worker), *c = buffer + POINTER_FLOATS;
+    return (workspace){(const float **)(void *)buffer, c, c + POINTERS * p->kernels->nr};
 }
 
 static void band_task(void *arg, int64_t task, int worker)
@@ -118,21 +137,22 @@ static void band_task(void *arg, int64_t task, int worker)
     int64_t row = task % p->bands * p->band, rows = zi_min(p->band, p->y_rows - row), group = task / p->bands;
     int64_t first_panel = group * p->panels / p->groups, last_panel = (group + 1) * p->panels / p->groups;
     int64_t nr = p->kernels->nr, width = p->x_columns * p->in;
-    float *c = zi_worker_buffer(&p->buffers, worker), *transformed = c + zi_round_up(PIXELS, p->kernels->mr) * nr;
+    workspace space = workspace_of(p, worker);
     input in = {p->x, p->conv->x_row};
     if (p->conv->affine != NULL) {
         int64_t count = input_rows(p, p->conv->y_row + row, rows, &in.low);
-        p->kernels->affine(transformed, p->x + (in.low - p->conv->x_row) * width, zi_f32(&p->conv->affine->scale),
+        p->kernels->affine(space.transformed, p->x + (in.low - p->conv->x_row) * width, zi_f32(&p->conv->affine->scale),
                            zi_f32(&p->conv->affine->shift), count * p->x_columns, p->in, 1);
-        in.data = transformed;
+        in.data = space.transformed;
     }
     int64_t end = (row + rows) * p->y_columns;
     for (int64_t start = row * p->y_columns; start < end; start += PIXELS) {
-        int64_t stop = zi_min(start + PIXELS, end);
+        int64_t pixels = zi_min(PIXELS, end - start);
+        pixel_pointers(p, &in, start, start + pixels, space.pointers);
         for (int64_t panel = first_panel; panel < last_panel; panel++) {
             int64_t o = panel * nr;
-            panel_product(p, &in, p->packed + o * p->in * p->size * p->size, start, stop, c);
-            p->kernels->store(p->y + start * p->out + o, p->out, c, stop - start, zi_min(nr, p->out - o),
+            panel_product(p, space.pointers, p->packed + o * p->in * p->size * p->size, pixels, space.c);
+            p->kernels->store(p->y + start * p->out + o, p->out, space.c, pixels, zi_min(nr, p->out - o),
                               p->bias != NULL ? p->bias + o : NULL, p->conv->accumulate);
         }
     }
@@ -150,13 +170,13 @@ static void choose_blocks(convolution *p)
     p->groups = zi_max(1, zi_min(p->panels / GROUP_PANELS, zi_ceil_div(ENOUGH_TASKS, p->bands)));
 }
 
-/* Floats a worker needs: a row of weights while packing; then sums and transformed rows. */
+/* Floats a worker needs: two blocks of weights while packing; then sums and transformed rows. */
 static int64_t buffer_floats(const convolution *p)
 {
     int64_t rows = ((p->band - 1 + 2 * (p->size / 2)) >> p->conv->upsample) + 2;
     int64_t transformed = p->conv->affine != NULL ? rows * p->x_columns * p->in : 0;
-    int64_t sums = zi_round_up(PIXELS, p->kernels->mr) * p->kernels->nr;
-    return zi_max(p->in * p->size * p->size, sums + transformed);
+    int64_t product = POINTER_FLOATS + POINTERS * p->kernels->nr + transformed;
+    return zi_max(2 * pack_channels(p) * p->size * p->size * p->kernels->nr, product);
 }
 
 static zimage_status run(zi_ops *ops, convolution *p)
@@ -164,9 +184,8 @@ static zimage_status run(zi_ops *ops, convolution *p)
     zi_pool *pool = zi_cpu_of(ops)->pool;
     float *zeros, *bias;
     choose_blocks(p);
-    ZI_TRY(zi_host_floats(ops, p->block, "a convolution", &zeros));
-    for (int64_t i = 0; i < p->block; i++)
-        zeros[i] = 0;
+    ZI_TRY(zi_host_floats(ops, p->in, "a convolution", &zeros));
+    memset(zeros, 0, (size_t)p->in * sizeof(float));
     p->zeros = zeros;
     if (p->conv->bias != NULL) {
         ZI_TRY(zi_host_vector(ops, p->conv->bias, &bias));

@@ -115,3 +115,18 @@ zimage_status zi_cpu_worker_buffers(zi_ops *ops, int64_t count, const char *what
     buffers->each = zi_round_up(count, 16);
     return zi_host_floats(ops, buffers->each * zi_pool_threads(zi_cpu_of(ops)->pool), what, &buffers->data);
 }
+
+const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t length, int64_t row,
+                                int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld)
+{
+    size_t size = zi_dtype_size(weight->dtype);
+    const uint8_t *data = weight->data + (size_t)(row * length + first) * size;
+    if (weight->dtype == ZI_F32 && (uintptr_t)data % sizeof(float) == 0) {
+        *ld = length;
+        return (const float *)(const void *)data;
+    }
+    for (int64_t r = 0; r < rows; r++)
+        kernels->unpack(weight->dtype, data + (size_t)(r * length) * size, count, buffer + r * count);
+    *ld = count;
+    return buffer;
+}

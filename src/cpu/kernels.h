@@ -29,11 +29,11 @@ typedef struct zi_cpu_kernels {
     int mr, nr; /* the tile of gemm */
 
     /*
-     * c[r][n] (+)= sum over s, i of a[s * mr + r][i] * b[(s * k + i) * nr + n]; r < mr, n < nr, s < segments, i < k.
-     * c has rows of ldc floats.
+     * c[r][n] (+)= sum over s, i of a[s * step + r][offset + i] * b[(s * k + i) * nr + n]; r < mr, n < nr, s < segments,
+     * i < k. c has rows of ldc floats.
      */
-    void (*gemm)(int64_t segments, int64_t k, const float *const *a, const float *b, float *c, int64_t ldc,
-                 int accumulate);
+    void (*gemm)(int64_t segments, int64_t k, const float *const *a, int64_t step, int64_t offset, const float *b,
+                 float *c, int64_t ldc, int accumulate);
     /* out[t] = sum x[t * ldx + i] w[i] for 1 .. ZI_DOT_TOKENS tokens */
     void (*dot)(int tokens, int64_t k, const float *x, int64_t ldx, const float *w, float *out);
     /* Stored numbers (at any address) to float32. */

@@ -15,6 +15,7 @@ _Static_assert(MR <= ZI_MR_MAX && NR <= ZI_NR_MAX && NR % 4 == 0, "buffers elsew
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
 typedef double vd __attribute__((vector_size(8 * LANES)));
 typedef float vf_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -76,8 +77,8 @@ static inline vf choose(vi mask, vf yes, vf no)
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-static void gemm(int64_t segments, int64_t k, const float *const *a, const float *b, float *c, int64_t ldc,
-                 int accumulate)
+static void gemm(int64_t segments, int64_t k, const float *const *a, int64_t step, int64_t offset, const float *b,
+                 float *c, int64_t ldc, int accumulate)
 {
     vf sums[MR][NV];
     UNROLL
@@ -85,11 +86,11 @@ static void gemm(int64_t segments, int64_t k, const float *const *a, const float
         UNROLL
     for (int j = 0; j < NV; j++)
         sums[r][j] = (vf){0};
-    for (int64_t s = 0; s < segments; s++, a += MR) {
+    for (int64_t s = 0; s < segments; s++, a += step) {
         const float *rows[MR];
         UNROLL
         for (int r = 0; r < MR; r++)
-            rows[r] = a[r];
+            rows[r] = a[r] + offset;
         for (int64_t i = 0; i < k; i++, b += NR) {
             vf panel[NV];
             UNROLL
@@ -151,17 +152,17 @@ static void dot(int tokens, int64_t k, const float *x, int64_t ldx, const float 
 
 static inline vf from_bf16(vh bits)
 {
-    return (vf)(__builtin_convertvector(bits, vi) << 16);
+    return (vf)(__builtin_convertvector(bits, vu) << 16);
 }
 
 /* The exponent is moved by a multiplication, which is exact and makes subnormals right; then Inf and NaN. */
 static inline vf from_f16(vh bits)
 {
-    vi wide = __builtin_convertvector(bits, vi);
-    vi magnitude = (wide & 0x7fff) << 13;
-    vi result = (vi)((vf)magnitude * splat(0x1p112f));
-    result |= (magnitude >= 0x7c00 << 13) & 0x7f800000;
-    return (vf)(result | (vi)((wide & 0x8000) << 16));
+    vu wide = __builtin_convertvector(bits, vu);
+    vu magnitude = (wide & 0x7fff) << 13;
+    vu result = (vu)((vf)magnitude * splat(0x1p112f));
+    result |= (vu)((vi)magnitude >= 0x7c00 << 13) & 0x7f800000;
+    return (vf)(result | (wide & 0x8000) << 16);
 }
 
 static inline __attribute__((always_inline)) void unpack_halves(vf (*convert)(vh bits), const uint8_t *src,
@@ -250,7 +251,7 @@ static inline vf exp_vector(vf x)
     p = p * r + splat(1.6666665459e-1f);
     p = p * r + splat(5.0000001201e-1f);
     p = p * (r * r) + r + splat(1.0f);
-    vf power = (vf)(((vi)z - (vi)magic + 127) << 23);
+    vf power = (vf)(((vu)z - (vu)magic + 127) << 23);
     return (vf)((vi)(p * power) & ~tiny);
 }
 

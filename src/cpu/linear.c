@@ -24,22 +24,6 @@ typedef struct product {
     zi_worker_buffers buffers;
 } product;
 
-/* Inputs [first, first + count) of `rows` weight rows from `row`, as float32 with *ld floats between rows. */
-static const float *weight_rows(const product *p, const zi_weight *weight, int64_t row, int64_t rows, int64_t first,
-                                int64_t count, float *buffer, int64_t *ld)
-{
-    size_t size = zi_dtype_size(weight->dtype);
-    const uint8_t *data = weight->data + (size_t)(row * p->in + first) * size;
-    if (weight->dtype == ZI_F32 && (uintptr_t)data % sizeof(float) == 0) {
-        *ld = p->in;
-        return (const float *)(const void *)data;
-    }
-    for (int64_t r = 0; r < rows; r++)
-        p->kernels->unpack(weight->dtype, data + (size_t)(r * p->in) * size, count, buffer + r * count);
-    *ld = count;
-    return buffer;
-}
-
 /* The layout of a worker's buffer, sized by buffer_floats. */
 typedef struct workspace {
     float *rows;  /* [nr][block] unpacked */
@@ -71,13 +55,13 @@ static void panel_product(const product *p, const zi_weight *weight, int64_t row
     int64_t mr = p->kernels->mr, nr = p->kernels->nr, ld;
     for (int64_t first = 0; first < p->in; first += p->block) {
         int64_t count = zi_min(p->block, p->in - first);
-        const float *source = weight_rows(p, weight, row, rows, first, count, space->rows, &ld);
+        const float *source = zi_cpu_weight_rows(p->kernels, weight, p->in, row, rows, first, count, space->rows, &ld);
         p->kernels->transpose(source, ld, rows, count, space->panel);
         for (int64_t t = 0; t < tokens; t += mr) {
             const float *a[ZI_MR_MAX];
             for (int64_t r = 0; r < mr; r++) /* behind the last token: the last one again, never stored */
                 a[r] = x + zi_min(t + r, tokens - 1) * p->in + first;
-            p->kernels->gemm(1, count, a, space->panel, c + t * nr, nr, first > 0);
+            p->kernels->gemm(1, count, a, 0, 0, space->panel, c + t * nr, nr, first > 0);
         }
     }
 }
@@ -121,7 +105,8 @@ static void dot_task(void *arg, int64_t task, int worker)
     int64_t first = task * p->chunk, last = zi_min(first + p->chunk, p->out), ld;
     for (int64_t o = first; o < last; o++) {
         float sums[ZI_DOT_TOKENS];
-        const float *row = weight_rows(p, p->weights[0], o, 1, 0, p->in, zi_worker_buffer(&p->buffers, worker), &ld);
+        const float *row = zi_cpu_weight_rows(p->kernels, p->weights[0], p->in, o, 1, 0, p->in,
+                                              zi_worker_buffer(&p->buffers, worker), &ld);
         p->kernels->dot((int)p->tokens, p->in, p->x, p->in, row, sums);
         for (int64_t t = 0; t < p->tokens; t++) {
             float *y = p->y + t * p->out + o;

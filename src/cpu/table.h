@@ -55,6 +55,13 @@ static inline float *zi_worker_buffer(const zi_worker_buffers *buffers, int work
     return buffers->data + worker * buffers->each;
 }
 
+/*
+ * Numbers [first, first + count) of weight rows [row, row + rows), each of `length` numbers, as float32 with *ld floats
+ * between rows: in place where the file already has them so, else in buffer [rows][count].
+ */
+const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t length, int64_t row,
+                                int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld);
+
 zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                             const zi_weight *bias, int accumulate);
 zimage_status zi_cpu_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,

@@ -45,7 +45,7 @@ static zimage_status refuse_variants(const json_t *json, const char *path, zimag
     return ZIMAGE_OK;
 }
 
-/* The first pair of all_patch_size and all_f_patch_size, the one the pipeline uses. */
+/* The pair (2, 1) of all_patch_size and all_f_patch_size, which the pipeline uses; without it the first pair. */
 static zimage_status load_patch(const json_t *json, const char *path, zi_dit_config *config, zimage_error *error)
 {
     int64_t patches[8], f_patches[8];
@@ -55,11 +55,15 @@ static zimage_status load_patch(const json_t *json, const char *path, zi_dit_con
     if (patch_count != f_patch_count)
         return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: all_f_patch_size has %zu entries but all_patch_size has %zu",
                        path, f_patch_count, patch_count);
-    if (f_patches[0] != 1)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: all_f_patch_size[0] is %lld, only 1 is supported", path,
-                       (long long)f_patches[0]);
-    config->patch = patches[0];
-    config->f_patch = f_patches[0];
+    size_t pair = 0;
+    for (size_t i = patch_count; i-- > 0;)
+        if (patches[i] == 2 && f_patches[i] == 1)
+            pair = i;
+    if (f_patches[pair] != 1)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: all_f_patch_size[%zu] is %lld, only 1 is supported", path,
+                       pair, (long long)f_patches[pair]);
+    config->patch = patches[pair];
+    config->f_patch = f_patches[pair];
     return ZIMAGE_OK;
 }
 

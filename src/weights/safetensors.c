@@ -75,8 +75,8 @@ static zimage_status read_number(const zi_entry *entry, const char *field, const
 }
 
 /*
- * Fills dims and shape. The product of the sizes that are not 0 must fit, so that no one who multiplies them, in whatever
- * order, overflows. More than four dimensions (no network here has them) are folded into the fourth size, *folded set.
+ * Fills dims and shape. The product of the sizes that are not 0 must fit, so that no one who multiplies them, in
+ * whatever order, overflows. More than four dimensions (no network here has them) are folded into the fourth size.
  */
 static zimage_status read_shape(zi_entry *entry, const json_t *field, int *folded, zimage_error *error)
 {
