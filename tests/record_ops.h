@@ -1,6 +1,6 @@
 /*
- * A table of operations that passes every call to another and keeps copies of what flows through, so that a test can look
- * at any stage of a network from outside. One recorder at a time.
+ * A table of operations that passes every call to another and keeps copies of what flows through, so that a test can
+ * look at any stage of a network from outside. One recorder at a time.
  */
 #ifndef ZI_TESTS_RECORD_OPS_H
 #define ZI_TESTS_RECORD_OPS_H

@@ -1,6 +1,6 @@
 /*
- * Text encoder, transformer and VAE against transformers and diffusers on tests/golden/tiny: whole networks, every stage,
- * every storage type; and what they say when something is wrong. Everything runs on both tables of operations.
+ * Text encoder, transformer and VAE against transformers and diffusers on tests/golden/tiny: whole networks, every
+ * stage, every storage type; and what they say when something is wrong. Everything runs on both tables of operations.
  */
 #include <jansson.h>
 
@@ -426,6 +426,7 @@ static void test_transformer_cancel(void **state)
     open_transformer("tiny/transformer", &store, &model);
     zi_ops *ops = table_open(0);
     load_case(&c, &model, ops, golden, "a");
+    table_ok(zi_dit_caption(&model, ops, &c.features, &c.caption));
     ops->block_done = stop_at_block;
     for (int64_t block = 1; block <= zi_dit_forward_blocks(&model); block++) {
         int64_t left = block;

@@ -64,10 +64,16 @@ static inline void put(float *p, vf v, int64_t n)
 
 static inline float sum_lanes(vf v)
 {
-    float sum = 0;
-    for (int i = 0; i < LANES; i++)
-        sum += v[i];
-    return sum;
+    float pairs[LANES / 2];
+    UNROLL
+    for (int i = 0; i < LANES / 2; i++)
+        pairs[i] = v[i] + v[i + LANES / 2];
+    UNROLL
+    for (int half = LANES / 4; half > 0; half /= 2)
+        UNROLL
+    for (int i = 0; i < half; i++)
+        pairs[i] += pairs[i + half];
+    return pairs[0];
 }
 
 static inline vf choose(vi mask, vf yes, vf no)
@@ -114,22 +120,26 @@ static void gemm(int64_t segments, int64_t k, const float *const *a, int64_t ste
     }
 }
 
+/* Enough independent sums to hide the latency of a multiply-add. */
+#define DOT_CHAINS 4
+
 static inline __attribute__((always_inline)) void dot_tokens(const int tokens, int64_t k, const float *x, int64_t ldx,
                                                              const float *w, float *out)
 {
-    vf sums[ZI_DOT_TOKENS][2] = {{{0}}};
+    const int chains = tokens == 1 ? DOT_CHAINS : DOT_CHAINS / 2;
+    vf sums[ZI_DOT_TOKENS][DOT_CHAINS] = {{{0}}};
     int64_t i = 0;
-    for (; i + 2 * LANES <= k; i += 2 * LANES)
+    for (; i + chains * LANES <= k; i += chains * LANES)
         UNROLL
-    for (int t = 0; t < tokens; t++) {
-        sums[t][0] += load(x + t * ldx + i) * load(w + i);
-        sums[t][1] += load(x + t * ldx + i + LANES) * load(w + i + LANES);
-    }
+    for (int t = 0; t < tokens; t++)
+        UNROLL
+    for (int j = 0; j < chains; j++)
+        sums[t][j] += load(x + t * ldx + i + j * LANES) * load(w + i + j * LANES);
     for (; i < k; i += LANES)
         for (int t = 0; t < tokens; t++)
             sums[t][0] += take(x + t * ldx + i, k - i) * take(w + i, k - i);
     for (int t = 0; t < tokens; t++)
-        out[t] = sum_lanes(sums[t][0] + sums[t][1]);
+        out[t] = sum_lanes((sums[t][0] + sums[t][1]) + (sums[t][2] + sums[t][3]));
 }
 
 static void dot(int tokens, int64_t k, const float *x, int64_t ldx, const float *w, float *out)
@@ -317,7 +327,7 @@ static float softmax(float *s, int64_t n, int64_t padded, float scale, float *ma
             e = take(s + i, n - i);
         total += e;
     }
-    float factor = exp_vector(splat(*max - top))[0];
+    float factor = top > *max ? exp_vector(splat(*max - top))[0] : 1;
     *max = top;
     *sum = *sum * factor + sum_lanes(total);
     return factor;

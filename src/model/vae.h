@@ -41,8 +41,8 @@ void zi_vae_free(zi_vae *model);
 /*
  * latents [C, h, w] on the host as the transformer left them (scaling and shift are applied here) -> rgb
  * [3, h * scale, w * scale] in [-1, 1] and beyond, host float32, channels first as the reference.
- * The widest level is streamed in bands of rows, bit-equal to the whole: band_rows = 0 chooses the band by size. rgb may
- * be NULL with a table that touches no data.
+ * The widest level is streamed in bands of rows, bit-equal to the whole: band_rows = 0 chooses the band by size. rgb
+ * may be NULL with a table that touches no data.
  */
 zimage_status zi_vae_decode(const zi_vae *model, zi_ops *ops, const float *latents, int64_t rows, int64_t columns,
                             int64_t band_rows, float *rgb);

@@ -241,11 +241,12 @@ zimage_status zi_dit_check_positions(const zi_dit *model, int64_t caption_tokens
                        "the image has %lld x %lld tokens (columns x rows) but the transformer's axes_lens allow at "
                        "most %lld x %lld",
                        (long long)grid_columns, (long long)grid_rows, (long long)lens[2], (long long)lens[1]);
-    if (frame >= lens[0])
-        return zi_fail(
-            error, ZIMAGE_ERROR_ARGUMENT,
-            "the prompt has %lld tokens but the transformer's axes_lens allow at most %lld", (long long)caption_tokens,
-            (long long)((lens[0] >= 2 ? lens[0] - 2 : 0) / ZI_DIT_SEQUENCE_MULTIPLE * ZI_DIT_SEQUENCE_MULTIPLE));
+    if (frame >= lens[0]) {
+        int64_t most = (lens[0] >= 2 ? lens[0] - 2 : 0) / ZI_DIT_SEQUENCE_MULTIPLE * ZI_DIT_SEQUENCE_MULTIPLE;
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "the prompt has %lld tokens but the transformer's axes_lens allow at most %lld",
+                       (long long)caption_tokens, (long long)most);
+    }
     return ZIMAGE_OK;
 }
 
@@ -280,12 +281,14 @@ static zimage_status rope_tables(const zi_dit *model, zi_ops *ops, int64_t rows,
     const zi_dit_config *config = &model->config;
     int64_t half = config->head_dim / 2, image_padded = zi_dit_padded(rows * columns);
     int64_t tokens = image_padded + caption_padded;
-    size_t bytes = (size_t)(tokens * half) * sizeof(float) + (size_t)half * sizeof(double);
-    double *frequencies = malloc(bytes); /* [d/2], then the angles [T, d/2] */
-    if (!frequencies)
+    size_t bytes = (size_t)(tokens * half) * sizeof(float);
+    double *frequencies = malloc((size_t)half * sizeof *frequencies); /* [d/2] */
+    float *angles = malloc(bytes), *next = angles;                    /* [T, d/2] */
+    if (!frequencies || !angles) {
+        free(frequencies);
+        free(angles);
         return zi_fail_memory(ops->error, "the rotary position table", bytes);
-    float *angles = (float *)(frequencies + half), *next = angles;
-
+    }
     axis_frequencies(config, frequencies);
     for (int64_t row = 0; row < rows; row++)
         for (int64_t column = 0; column < columns; column++, next += half)
@@ -297,6 +300,7 @@ static zimage_status rope_tables(const zi_dit *model, zi_ops *ops, int64_t rows,
 
     zimage_status status = zi_rope_from_angles(ops, rope, angles, tokens, half);
     free(frequencies);
+    free(angles);
     return status;
 }
 

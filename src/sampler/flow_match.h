@@ -18,8 +18,8 @@ zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, z
 /* The dynamic shift's mu for a picture of so many tokens (the pipeline's calculate_shift). */
 double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens);
 
-/* sigmas[steps + 1], the last 0; steps >= 1. image_tokens: of one picture, for the dynamic shift. Same float32/float64 rounding
- * as the reference. */
+/* sigmas[steps + 1], the last 0; steps >= 1. image_tokens: of one picture, for the dynamic shift. Same float32/float64
+ * rounding as the reference. */
 void zi_scheduler_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas);
 
 /* What the transformer is given as time: (1000 - 1000 sigma) / 1000 in float32, as the pipeline rounds it. */

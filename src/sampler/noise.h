@@ -16,8 +16,8 @@ void zi_torch_cpu_seed(zi_torch_cpu_rng *rng, uint64_t seed);
 void zi_torch_cpu_randn(zi_torch_cpu_rng *rng, float *out, int64_t count);      /* float32 */
 void zi_torch_cpu_randn_bf16(zi_torch_cpu_rng *rng, float *out, int64_t count); /* bf16 values, widened */
 
-/* torch.Generator("cuda"), philox 4x32-10. threads: how many the card runs at once (SMs * threads a SM; T of the spec is
- * the smaller of this and what count needs), 0 = one element a thread (independent of the card). *offset: the
+/* torch.Generator("cuda"), philox 4x32-10. threads: how many the card runs at once (SMs * threads a SM; T of the spec
+ * is the smaller of this and what count needs), 0 = one element a thread (independent of the card). *offset: the
  * generator's, 0 after seeding; advanced. */
 void zi_torch_cuda_randn(uint64_t seed, uint64_t *offset, int64_t threads, float *out, int64_t count);
 

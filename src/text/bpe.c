@@ -1,7 +1,7 @@
 /*
  * Merging with a heap of candidate pairs over a linked list of symbols: O(n log n), so that a megabyte without a space
- * is no attack. The order of events is that of the reference (`tokenizers`, models/bpe/word.rs), including its treatment
- * of outdated candidates: one still counts if the pair now at its place merges into the same token.
+ * is no attack. The order is that of the reference (`tokenizers`, models/bpe/word.rs): the lowest rank first, of equal
+ * ranks the leftmost. A candidate whose symbols have changed since it was pushed is skipped.
  */
 #include "text/bpe.h"
 
