@@ -213,7 +213,7 @@ typedef struct zimage_request {
     uint64_t seed;
     zimage_rng rng;
     float guidance_scale;        /* diffusers' convention: prediction = pos + g (pos - neg); 0 = none */
-    float cfg_truncation;        /* no guidance once 1 - sigma exceeds this; 1 = always (diffusers' default) */
+    double cfg_truncation;       /* no guidance once 1 - sigma exceeds this; 1 = always (diffusers' default) */
     float cfg_normalization;     /* limit of |prediction| / |pos|; 0 = none */
     /* Text features instead of a prompt: row-major [prompt_tokens, prompt_embeds_dim]. */
     const float *prompt_embeds;

@@ -132,7 +132,9 @@ static void tensors_instead_of_prompt_and_seed(void **state)
 
 typedef struct guided {
     const char *name;
-    float guidance, truncation, normalization;
+    float guidance;
+    double truncation;
+    float normalization;
     int negative;
 } guided;
 
@@ -141,11 +143,11 @@ static void guidance_equals_the_reference(void **state)
     static const guided runs[] = {
         {"cfg", 4, 1, 0, 1},
         {"cfg_default_negative", 1.5f, 1, 0, 0},
-        {"cfg_truncation_0.6", 4, 0.6f, 0, 1},
-        {"cfg_truncation_0.3", 4, 0.3f, 0, 1},
+        {"cfg_truncation_0.6", 4, 0.6, 0, 1},
+        {"cfg_truncation_0.3", 4, 0.3, 0, 1},
         {"cfg_normalization", 4, 1, 1, 1},
         {"cfg_normalization_0.8", 4, 1, 0.8f, 1},
-        {"cfg_both", 4, 0.6f, 1.2f, 1},
+        {"cfg_both", 4, 0.6, 1.2f, 1},
     };
     zi_store *store = fixture_open("scheduler.safetensors");
     zimage_context *context = open_tiny(0);

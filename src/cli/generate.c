@@ -447,7 +447,7 @@ static int make_picture(session *s, picture_job *job)
     request.seed = job->seed;
     request.rng = o->rng;
     request.guidance_scale = (float)job->guidance;
-    request.cfg_truncation = (float)o->cfg_truncation;
+    request.cfg_truncation = o->cfg_truncation;
     request.cfg_normalization = (float)o->cfg_normalization;
     request.prompt_embeds = s->embeds;
     request.prompt_tokens = (int32_t)s->embeds_tokens;

@@ -41,8 +41,8 @@ static int parse_template(const char *name, zimage_template *kind)
     return 0;
 }
 
-/* Returns the exit code, or -1 to go on. */
-static int parse_options(int argc, char **argv, options *o)
+/* 1: go on; 0: done, with the exit code. */
+static int parse_options(int argc, char **argv, options *o, int *code)
 {
     static const struct option LONG[] = {{"model", required_argument, NULL, 'm'},
                                          {"template", required_argument, NULL, 't'},
@@ -63,18 +63,22 @@ static int parse_options(int argc, char **argv, options *o)
             break;
         case 'h':
             fputs(help, stdout);
+            *code = 0;
             return 0;
         default:
-            return CLI_USAGE; /* getopt has said why */
+            *code = CLI_USAGE; /* getopt has said why */
+            return 0;
         }
     }
     if (!parse_template(o->template_name, &o->template_kind))
-        return cli_usage_error(COMMAND, "--template: expected none, z-image or klein but got \"%s\"", o->template_name);
-    if (optind + 1 != argc)
-        return cli_usage_error(COMMAND, "expected one TEXT (quote it) but got %d; see zimage tokenize --help",
-                               argc - optind);
-    o->text = argv[optind];
-    return -1;
+        *code =
+            cli_usage_error(COMMAND, "--template: expected none, z-image or klein but got \"%s\"", o->template_name);
+    else if (optind + 1 != argc)
+        *code = cli_usage_error(COMMAND, "expected one TEXT (quote it) but got %d; see zimage tokenize --help",
+                                argc - optind);
+    else
+        o->text = argv[optind];
+    return o->text != NULL;
 }
 
 /* All of standard input (or a little more than INPUT_LIMIT); free() it. NULL: a printed sentence. */
@@ -139,8 +143,8 @@ static int tokenize(const options *o, const char *text, size_t length)
 int cmd_tokenize(int argc, char **argv)
 {
     options o = {.template_name = "none"};
-    int code = parse_options(argc, argv, &o);
-    if (code >= 0)
+    int code = CLI_USAGE;
+    if (!parse_options(argc, argv, &o, &code))
         return code;
     if (strcmp(o.text, "-") != 0)
         return tokenize(&o, o.text, strlen(o.text));

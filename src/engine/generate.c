@@ -59,7 +59,7 @@ void zimage_request_init(const zimage_context *context, zimage_request *request)
         .width = info.default_width,
         .height = info.default_height,
         .steps = info.default_steps,
-        .cfg_truncation = 1.0f,
+        .cfg_truncation = 1.0,
     };
 }
 
@@ -110,7 +110,7 @@ static zimage_status check_request(const job *j, zimage_error *error)
                        (double)r->guidance_scale);
     if (!(r->cfg_truncation >= 0 && r->cfg_truncation <= 1000))
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_truncation: %g, expected 0 or more",
-                       (double)r->cfg_truncation);
+                       r->cfg_truncation);
     if (!(r->cfg_normalization >= 0 && r->cfg_normalization <= 1000))
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_normalization: %g, expected 0 (none) or more",
                        (double)r->cfg_normalization);
@@ -211,7 +211,7 @@ static zimage_status condition(job *j, const float *embeds, const int32_t *ids, 
     ZI_TRY(j->ops->table->alloc(j->ops, &out->caption, 2, shape));
     zi_arena_mark mark = j->ops->table->mark(j->ops);
     zi_tensor features;
-    int64_t text_blocks = embeds ? 1 : j->context->text_encoder.layers_needed;
+    int64_t text_blocks = embeds ? 1 : zi_qwen3_encode_blocks(&j->context->text_encoder);
     zimage_status status =
         begin_step(j, ZIMAGE_STAGE_TEXT, 1, 1, text_blocks, j->flops[ZIMAGE_STAGE_TEXT] / j->prompts);
     if (status == ZIMAGE_OK)
@@ -371,7 +371,7 @@ static zimage_status denoise_step(job *j, int step)
 {
     const zimage_request *r = j->request;
     float sigma = j->sigmas[step], t = zi_scheduler_model_time(sigma);
-    float guidance = r->cfg_truncation <= 1 && t > r->cfg_truncation ? 0 : r->guidance_scale;
+    float guidance = zi_guidance_at(r->guidance_scale, r->cfg_truncation, t);
     int64_t blocks = zi_dit_forward_blocks(&j->context->transformer) * (guidance > 0 ? 2 : 1);
     ZI_TRY(begin_step(j, ZIMAGE_STAGE_DENOISE, step + 1, r->steps, blocks, j->flops[ZIMAGE_STAGE_DENOISE] / r->steps));
     ZI_TRY(evaluate(j, t, &j->positive_cap, j->prediction));

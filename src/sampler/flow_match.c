@@ -145,7 +145,7 @@ float zi_scheduler_model_time(float sigma)
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
-float zi_guidance_at(float guidance_scale, float truncation, float t)
+float zi_guidance_at(float guidance_scale, double truncation, float t)
 {
     return truncation <= 1 && t > truncation ? 0 : guidance_scale;
 }

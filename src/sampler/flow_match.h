@@ -22,16 +22,13 @@ double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens);
  * rounding as the reference. */
 void zi_scheduler_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas);
 
-/* What the transformer is given as time: (1000 - 1000 sigma) / 1000 in float32, as the pipeline rounds it. */
-float zi_scheduler_model_time(float sigma);
-
 /* timestep = 1000 sigma; and what the network gets as t: (1000 - timestep) / 1000, about 1 - sigma, with the pipeline's
  * float32 rounding. */
 float zi_scheduler_timestep(float sigma);
 float zi_scheduler_model_time(float sigma);
 
 /* The guidance scale of a step: 0 (one evaluation) once t exceeds truncation <= 1. */
-float zi_guidance_at(float guidance_scale, float truncation, float t);
+float zi_guidance_at(float guidance_scale, double truncation, float t);
 
 /* latents += (sigma_next - sigma) * prediction */
 void zi_euler_step(float *latents, const float *prediction, int64_t count, float sigma, float sigma_next);

@@ -10,13 +10,14 @@ zimage_status zi_added_push(zi_added *added, const char *content, size_t length,
     if (!tokens)
         return zi_fail_memory(error, "added tokens", (added->count + 1) * sizeof *tokens);
     added->tokens = tokens;
-    char *copy = malloc(length + 1);
-    if (!copy)
+    zi_added_token *token = &tokens[added->count];
+    *token = (zi_added_token){malloc(length + 1), length, id};
+    if (!token->content)
         return zi_fail_memory(error, "an added token", length + 1);
-    memcpy(copy, content, length);
-    copy[length] = '\0';
-    tokens[added->count++] = (zi_added_token){copy, length, id};
-    added->starts[(uint8_t)copy[0]] = 1;
+    memcpy(token->content, content, length);
+    token->content[length] = '\0';
+    added->starts[(uint8_t)content[0]] = 1;
+    added->count++;
     return ZIMAGE_OK;
 }
 

@@ -145,9 +145,11 @@ static zimage_status make_room(zi_bpe_scratch *s, size_t length, zimage_error *e
 zimage_status zi_bpe_encode(const zi_bpe *bpe, zi_bpe_scratch *s, const uint8_t *piece, size_t length, zi_ids *ids,
                             zimage_error *error)
 {
+    int32_t count = (int32_t)length;
+    if (count < 1)
+        return ZIMAGE_OK;
     ZI_TRY(make_room(s, length, error));
     s->heap_count = 0;
-    int32_t count = (int32_t)length;
     for (int32_t i = 0; i < count; i++)
         s->symbols[i] = (zi_bpe_symbol){bpe->byte_ids[piece[i]], i - 1, i + 1 < count ? i + 1 : -1};
     for (int32_t i = 0; i + 1 < count; i++)

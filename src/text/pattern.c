@@ -31,7 +31,7 @@ static int scan_escape(scanner *s)
 {
     char c = s->at[1];
     if (c == 'p' || c == 'P') {
-        if (strncmp(s->at + 2, "{L}", 3) && strncmp(s->at + 2, "{N}", 3))
+        if (strncmp(s->at + 2, "{L}", 3) != 0 && strncmp(s->at + 2, "{N}", 3) != 0)
             return problem(s, "a property other than \\p{L} and \\p{N}");
         s->at += 5;
         return 1;
@@ -82,7 +82,7 @@ static int scan_group(scanner *s)
     }
     for (size_t i = 0; i < sizeof OPENINGS / sizeof OPENINGS[0]; i++) {
         size_t length = strlen(OPENINGS[i]);
-        if (!strncmp(s->at, OPENINGS[i], length)) {
+        if (strncmp(s->at, OPENINGS[i], length) == 0) {
             s->at += length;
             return 1;
         }

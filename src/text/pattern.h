@@ -1,4 +1,4 @@
-/* The part of regular expression syntax that means the same here (PCRE2) and in the reference (Oniguruma, Ruby's syntax). */
+/* The regular expression syntax that means the same here (PCRE2) and in the reference (Oniguruma, as in Ruby). */
 #ifndef ZI_TEXT_PATTERN_H
 #define ZI_TEXT_PATTERN_H
 

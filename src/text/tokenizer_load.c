@@ -242,6 +242,7 @@ static zimage_status read_byte_ids(const reader *r)
 /* A merge's two tokens, one after the other in `left`, each zero-terminated. */
 typedef struct merge_names {
     char *left, *right;
+    size_t left_length, right_length;
     size_t capacity;
 } merge_names;
 
@@ -276,6 +277,8 @@ static zimage_status read_merge_names(const reader *r, const json_t *merge, size
         return zi_fail_memory(r->error, "a merge", left_length + right_length + 2);
     names->left = text;
     names->right = text + left_length + 1;
+    names->left_length = left_length;
+    names->right_length = right_length;
     memcpy(names->left, left, left_length);
     names->left[left_length] = '\0';
     memcpy(names->right, right, right_length);
@@ -291,7 +294,7 @@ static zimage_status add_merge(const reader *r, const json_t *merge, size_t inde
         return fail(r, ZIMAGE_ERROR_MODEL, "model.merges[%zu] names the token \"%.80s\", which is not in model.vocab",
                     index, left < 0 ? names->left : names->right);
     /* "A\0B\0" becomes "AB\0". */
-    memmove(names->right - 1, names->right, strlen(names->right) + 1);
+    memmove(names->left + names->left_length, names->right, names->right_length + 1);
     int32_t result = vocab_id(r, names->left);
     if (result < 0)
         return fail(r, ZIMAGE_ERROR_MODEL, "model.merges[%zu] makes the token \"%.80s\", which is not in model.vocab",

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of the longest valid prefix: equal to `length` if the text is valid UTF-8 (no overlong forms, no surrogates). */
+/* Bytes of the longest valid prefix: `length` if the text is valid UTF-8 (no overlong forms, no surrogates). */
 size_t zi_utf8_valid_prefix(const char *text, size_t length);
 
 /* Decodes the character at *cursor, which must be valid, and moves *cursor behind it. */
