@@ -103,7 +103,13 @@ typedef struct zimage_error {
     char message[1536]; /* UTF-8, one sentence or a short list, no trailing newline */
 } zimage_error;
 
-#define ZIMAGE_ERROR_INIT {sizeof(zimage_error), ZIMAGE_OK, {0}}
+#define ZIMAGE_ERROR_INIT                                                                                              \
+    {                                                                                                                  \
+        sizeof(zimage_error), ZIMAGE_OK,                                                                               \
+        {                                                                                                              \
+            0                                                                                                          \
+        }                                                                                                              \
+    }
 
 /* Static text, never NULL: "ok", "invalid argument", ... */
 ZIMAGE_API const char *zimage_status_name(zimage_status status);
@@ -144,14 +150,14 @@ ZIMAGE_API void zimage_close(zimage_context *context);
 /* Facts of an open model that a caller needs to fill a request. */
 typedef struct zimage_model_info {
     uint32_t struct_size;
-    int32_t has_text_encoder;   /* 0: only requests with prompt_embeds */
-    int32_t latent_channels;    /* C of latents [1, C, height / scale, width / scale] */
-    int32_t vae_scale_factor;   /* image pixels per latent, each way */
-    int32_t size_multiple;      /* width and height must be multiples of this */
-    int32_t max_width;          /* limits of the transformer's RoPE tables, in pixels */
+    int32_t has_text_encoder; /* 0: only requests with prompt_embeds */
+    int32_t latent_channels;  /* C of latents [1, C, height / scale, width / scale] */
+    int32_t vae_scale_factor; /* image pixels per latent, each way */
+    int32_t size_multiple;    /* width and height must be multiples of this */
+    int32_t max_width;        /* limits of the transformer's RoPE tables, in pixels */
     int32_t max_height;
-    int32_t prompt_embeds_dim;  /* width of the text features */
-    int32_t max_prompt_tokens;  /* 512; longer prompts are truncated with a warning */
+    int32_t prompt_embeds_dim; /* width of the text features */
+    int32_t max_prompt_tokens; /* 512; longer prompts are truncated with a warning */
     int32_t default_width;
     int32_t default_height;
     int32_t default_steps;
@@ -188,9 +194,9 @@ ZIMAGE_API const char *zimage_stage_name(zimage_stage stage);
 typedef struct zimage_progress {
     uint32_t struct_size;
     zimage_stage stage;
-    int32_t step;    /* 1-based evaluation in ZIMAGE_STAGE_DENOISE, else 1 */
-    int32_t steps;   /* evaluations in all, else 1 */
-    int32_t block;   /* blocks of this step done so far, 0 .. blocks */
+    int32_t step;  /* 1-based evaluation in ZIMAGE_STAGE_DENOISE, else 1 */
+    int32_t steps; /* evaluations in all, else 1 */
+    int32_t block; /* blocks of this step done so far, 0 .. blocks */
     int32_t blocks;
     double fraction; /* of the whole request, 0 .. 1, by counted floating-point operations */
     double elapsed;  /* seconds since zimage_generate was called */
@@ -209,12 +215,12 @@ typedef struct zimage_request {
     const char *negative_prompt; /* used when guidance_scale > 0; NULL = "" */
     int32_t width;               /* pixels, multiples of size_multiple */
     int32_t height;
-    int32_t steps;               /* evaluations of the transformer, 1 .. 1000 */
+    int32_t steps; /* evaluations of the transformer, 1 .. 1000 */
     uint64_t seed;
     zimage_rng rng;
-    float guidance_scale;        /* diffusers' convention: prediction = pos + g (pos - neg); 0 = none */
-    double cfg_truncation;       /* no guidance once 1 - sigma exceeds this; 1 = always (diffusers' default) */
-    float cfg_normalization;     /* limit of |prediction| / |pos|; 0 = none */
+    float guidance_scale;    /* diffusers' convention: prediction = pos + g (pos - neg); 0 = none */
+    double cfg_truncation;   /* no guidance once 1 - sigma exceeds this; 1 = always (diffusers' default) */
+    float cfg_normalization; /* limit of |prediction| / |pos|; 0 = none */
     /* Text features instead of a prompt: row-major [prompt_tokens, prompt_embeds_dim]. */
     const float *prompt_embeds;
     int32_t prompt_tokens;

@@ -56,7 +56,7 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* ---- goldens ------------------------------------------------------------------------------------------------------ */
+/* ---- goldens --------------------------------------------------------------------------------------------------- */
 
 typedef struct strings {
     const char *text;
@@ -167,7 +167,7 @@ static void qwen3_templates_have_the_published_ids(void **state)
     zi_tokenizer_free(tokenizer);
 }
 
-/* ---- the parts ---------------------------------------------------------------------------------------------------- */
+/* ---- the parts ------------------------------------------------------------------------------------------------- */
 
 static zi_split *compile(const char *pattern)
 {
@@ -317,7 +317,7 @@ static void nfc_is_that_of_the_reference(void **state)
     zi_normalizer_free(&normalizer);
 }
 
-/* Lowest rank first, and from left to right: "aaaa" pairs up from its left end, and "bc" takes its b before "ab" can. */
+/* Lowest rank first, then from left to right: "aaaa" pairs up from its left end, "bc" takes its b before "ab" can. */
 static void merges_follow_rank_then_position(void **state)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -339,7 +339,7 @@ static void merges_follow_rank_then_position(void **state)
     zi_bpe_free(&bpe);
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------------------------- */
 
 static json_t *tiny_json(void)
 {
@@ -563,7 +563,7 @@ static void without_normalizer_text_stays(void **state)
     zi_tokenizer_free(nfc);
 }
 
-/* ---- texts -------------------------------------------------------------------------------------------------------- */
+/* ---- texts ----------------------------------------------------------------------------------------------------- */
 
 static void invalid_utf8_is_refused_with_its_offset(void **state)
 {
@@ -679,7 +679,7 @@ static void a_megabyte_takes_seconds(void **state)
     assert_true(slowest < 120);
 }
 
-/* ---- the public functions and the command ------------------------------------------------------------------------- */
+/* ---- the public functions and the command ---------------------------------------------------------------------- */
 
 static void api_finds_the_file_and_checks_arguments(void **state)
 {

@@ -1,6 +1,7 @@
 /* zimage inspect: configuration, tensors, dtypes and sizes of a model. */
 #include <getopt.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -25,25 +26,22 @@ static void print_size(double bytes)
 
 static void print_config(const json_t *config)
 {
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)config, key, value)
-    {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        printf("    %-32s %s\n", key, text ? text : "?");
-        zimage_free(text);
+    json_t *object = (json_t *)config; /* iterating does not change it */
+    for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
+        char *text = json_dumps(json_object_iter_value(i), JSON_ENCODE_ANY | JSON_COMPACT);
+        printf("    %-32s %s\n", json_object_iter_key(i), text ? text : "?");
+        free(text);
     }
 }
 
 static void print_tensor(const json_t *tensor)
 {
     char shape[128] = "[";
-    size_t index;
-    json_t *size;
-    json_array_foreach(json_object_get(tensor, "shape"), index, size)
-    {
+    const json_t *sizes = json_object_get(tensor, "shape");
+    for (size_t i = 0; i < json_array_size(sizes); i++) {
         size_t used = strlen(shape);
-        snprintf(shape + used, sizeof shape - used, "%s%lld", index ? ", " : "", (long long)json_integer_value(size));
+        snprintf(shape + used, sizeof shape - used, "%s%lld", i ? ", " : "",
+                 (long long)json_integer_value(json_array_get(sizes, i)));
     }
     printf("    %-56s %-5s %s]\n", json_string_value(json_object_get(tensor, "name")),
            json_string_value(json_object_get(tensor, "dtype")), shape);
@@ -51,8 +49,6 @@ static void print_tensor(const json_t *tensor)
 
 static void print_component(const json_t *component)
 {
-    size_t index;
-    json_t *tensor;
     const json_t *tensors = json_object_get(component, "tensors");
     printf("\n%s  %s  %lld parameters in %zu tensors, ", json_string_value(json_object_get(component, "name")),
            json_string_value(json_object_get(component, "class")),
@@ -60,7 +56,8 @@ static void print_component(const json_t *component)
     print_size((double)json_integer_value(json_object_get(component, "bytes")));
     printf("\n");
     print_config(json_object_get(component, "config"));
-    json_array_foreach(tensors, index, tensor) print_tensor(tensor);
+    for (size_t i = 0; i < json_array_size(tensors); i++)
+        print_tensor(json_array_get(tensors, i));
 }
 
 static int print_readable(const char *json)
@@ -70,11 +67,11 @@ static int print_readable(const char *json)
         fprintf(stderr, "zimage inspect: out of memory\n");
         return CLI_FAILURE;
     }
-    size_t index;
-    json_t *component;
     printf("%s  %s\n", json_string_value(json_object_get(root, "path")),
            json_string_value(json_object_get(root, "class")));
-    json_array_foreach(json_object_get(root, "components"), index, component) print_component(component);
+    const json_t *components = json_object_get(root, "components");
+    for (size_t i = 0; i < json_array_size(components); i++)
+        print_component(json_array_get(components, i));
     json_decref(root);
     return 0;
 }

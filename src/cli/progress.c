@@ -14,7 +14,7 @@ void progress_init(progress_bar *bar, int quiet)
 static void readable(char out[32], const char *name)
 {
     int i = 0;
-    for (; name[i] && i < 31; i++)
+    for (; i < 31 && name[i]; i++)
         out[i] = name[i] == '_' ? ' ' : name[i];
     out[i] = 0;
 }

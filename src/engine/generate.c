@@ -109,8 +109,7 @@ static zimage_status check_request(const job *j, zimage_error *error)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "guidance_scale: %g, expected 0 to 1000",
                        (double)r->guidance_scale);
     if (!(r->cfg_truncation >= 0 && r->cfg_truncation <= 1000))
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_truncation: %g, expected 0 or more",
-                       r->cfg_truncation);
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_truncation: %g, expected 0 or more", r->cfg_truncation);
     if (!(r->cfg_normalization >= 0 && r->cfg_normalization <= 1000))
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_normalization: %g, expected 0 (none) or more",
                        (double)r->cfg_normalization);
@@ -300,18 +299,23 @@ static zimage_status evaluate(job *j, float t, const conditioning *caption, floa
     return status;
 }
 
-/* Averages squares of `factor` latents: x [C, rows, columns] -> [C, rows / factor, columns / factor]. */
-static void average_latents(float *out, const float *x, int64_t channels, int64_t rows, int64_t columns, int64_t factor)
+/*
+ * The picture expected at the end, small: with x = (1 - sigma) clean + sigma noise and velocity v = noise - clean (here
+ * -prediction), clean = x - sigma v; squares of `factor` latents are averaged. out [C, rows / factor, columns / factor].
+ */
+static void expected_latents(const job *j, float sigma, int64_t factor, float *out)
 {
-    int64_t small_rows = rows / factor, small_columns = columns / factor;
-    for (int64_t c = 0; c < channels; c++)
-        for (int64_t y = 0; y < small_rows; y++)
-            for (int64_t i = 0; i < small_columns; i++) {
+    int64_t rows = j->rows / factor, columns = j->columns / factor;
+    for (int64_t c = 0; c < j->context->transformer.config.in_channels; c++)
+        for (int64_t y = 0; y < rows; y++)
+            for (int64_t x = 0; x < columns; x++) {
                 double sum = 0;
                 for (int64_t dy = 0; dy < factor; dy++)
-                    for (int64_t dx = 0; dx < factor; dx++)
-                        sum += x[(c * rows + y * factor + dy) * columns + i * factor + dx];
-                out[(c * small_rows + y) * small_columns + i] = (float)(sum / (double)(factor * factor));
+                    for (int64_t dx = 0; dx < factor; dx++) {
+                        int64_t at = (c * j->rows + y * factor + dy) * j->columns + x * factor + dx;
+                        sum += j->image->latents[at] + sigma * j->prediction[at];
+                    }
+                out[(c * rows + y) * columns + x] = (float)(sum / (double)(factor * factor));
             }
 }
 
@@ -335,35 +339,32 @@ static zimage_status decode(job *j, const float *latents, int64_t rows, int64_t 
     return status;
 }
 
-/*
- * The picture expected at the end: with x = (1 - sigma) clean + sigma noise and velocity v = noise - clean (here
- * -prediction), clean = x - sigma v.
- */
-static zimage_status report_preview(job *j, float sigma)
+/* small: scratch of latent_count values. */
+static zimage_status show_preview(job *j, float sigma, float *small)
 {
-    int64_t channels = j->context->transformer.config.in_channels, scale = j->context->vae.config.scale_factor;
+    int64_t scale = j->context->vae.config.scale_factor;
     int64_t longest = (j->rows > j->columns ? j->rows : j->columns) * scale;
     int64_t factor = (longest + PREVIEW_SIDE - 1) / PREVIEW_SIDE;
     while (j->rows / factor == 0 || j->columns / factor == 0)
         factor--;
     int64_t rows = j->rows / factor, columns = j->columns / factor;
-    float *clean = malloc((size_t)j->latent_count * sizeof *clean);
-    float *small = malloc((size_t)(channels * rows * columns) * sizeof *small);
-    zimage_status status = clean && small ? ZIMAGE_OK : zi_fail_memory(j->error, "a preview", 0);
     uint8_t *pixels = NULL;
-    if (status == ZIMAGE_OK) {
-        for (int64_t i = 0; i < j->latent_count; i++)
-            clean[i] = j->image->latents[i] + sigma * j->prediction[i];
-        average_latents(small, clean, channels, j->rows, j->columns, factor);
-        j->ops->block_done = NULL; /* the preview's own blocks are not the request's */
-        status = decode(j, small, rows, columns, &pixels);
-        j->ops->block_done = on_block_done;
-    }
+    expected_latents(j, sigma, factor, small);
+    j->ops->block_done = NULL; /* the preview's own blocks are not the request's */
+    zimage_status status = decode(j, small, rows, columns, &pixels);
+    j->ops->block_done = on_block_done;
     if (status == ZIMAGE_OK)
         status = finish_step(j, pixels, (int32_t)(columns * scale), (int32_t)(rows * scale));
     free(pixels);
+    return status;
+}
+
+static zimage_status report_preview(job *j, float sigma)
+{
+    size_t bytes = (size_t)j->latent_count * sizeof(float);
+    float *small = malloc(bytes);
+    zimage_status status = small ? show_preview(j, sigma, small) : zi_fail_memory(j->error, "a preview", bytes);
     free(small);
-    free(clean);
     return status;
 }
 

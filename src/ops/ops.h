@@ -24,7 +24,7 @@ typedef struct zi_attention_shape {
     int64_t heads;    /* query heads; q is [tokens, heads * head_dim] */
     int64_t kv_heads; /* divides heads; key head g serves query heads g * (heads / kv_heads) ... */
     int64_t head_dim;
-    int causal;       /* query i sees keys 0 .. i */
+    int causal; /* query i sees keys 0 .. i */
 } zi_attention_shape;
 
 /* GroupNorm folded into the reader of its input: y = x * scale[c] + shift[c], then SiLU. Made by group_norm_fold. */

@@ -37,22 +37,30 @@ static zimage_status fail(const reader *r, zimage_status status, const char *for
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    return zi_fail(r->error, status, "%s: %s", r->path, text);
+    zi_fail(r->error, status, "%s: %s", r->path, text);
+    return status;
+}
+
+static zimage_status no_memory(const reader *r, const char *what, size_t bytes)
+{
+    zi_fail_memory(r->error, what, bytes);
+    return ZIMAGE_ERROR_MEMORY;
 }
 
 /* "PATH: FIELD must be WHAT but is VALUE" */
 static zimage_status wrong(const reader *r, const char *field, const char *what, const json_t *value)
 {
     char buffer[96];
-    return fail(r, ZIMAGE_ERROR_MODEL, "%s must be %s but is %s", field, what,
-                zi_json_describe(value, buffer, sizeof buffer));
+    fail(r, ZIMAGE_ERROR_MODEL, "%s must be %s but is %s", field, what, zi_json_describe(value, buffer, sizeof buffer));
+    return ZIMAGE_ERROR_MODEL;
 }
 
 static zimage_status unsupported(const reader *r, const char *field, const char *what, const json_t *value)
 {
     char buffer[96];
-    return fail(r, ZIMAGE_ERROR_UNSUPPORTED, "%s is %s; only %s is supported", field,
-                zi_json_describe(value, buffer, sizeof buffer), what);
+    fail(r, ZIMAGE_ERROR_UNSUPPORTED, "%s is %s; only %s is supported", field,
+         zi_json_describe(value, buffer, sizeof buffer), what);
+    return ZIMAGE_ERROR_UNSUPPORTED;
 }
 
 static int is_absent(const json_t *value)
@@ -200,7 +208,7 @@ static zimage_status read_vocab(reader *r, const json_t *model, size_t added_tok
     size_t room = json_object_size(vocab) + added_tokens + 1;
     r->ids = malloc(room * sizeof *r->ids);
     if (!r->ids)
-        return zi_fail_memory(r->error, "the vocabulary", room * sizeof *r->ids);
+        return no_memory(r, "the vocabulary", room * sizeof *r->ids);
     const char *name;
     json_t *value;
     json_object_foreach(vocab, name, value)
@@ -268,13 +276,13 @@ static zimage_status read_merge_names(const reader *r, const json_t *merge, size
         }
     }
     if (!right) {
-        char buffer[96];
-        return fail(r, ZIMAGE_ERROR_MODEL, "model.merges[%zu] must be \"A B\" or [\"A\", \"B\"] but is %s", index,
-                    zi_json_describe(merge, buffer, sizeof buffer));
+        char field[64];
+        snprintf(field, sizeof field, "model.merges[%zu]", index);
+        return wrong(r, field, "\"A B\" or [\"A\", \"B\"]", merge);
     }
     char *text = zi_grow(names->left, &names->capacity, left_length + right_length + 2, 1);
     if (!text)
-        return zi_fail_memory(r->error, "a merge", left_length + right_length + 2);
+        return no_memory(r, "a merge", left_length + right_length + 2);
     names->left = text;
     names->right = text + left_length + 1;
     names->left_length = left_length;
@@ -334,7 +342,7 @@ static zimage_status read_flag(const reader *r, const json_t *token, size_t inde
 
 static zimage_status refuse_flag(const reader *r, const json_t *token, size_t index, const char *name)
 {
-    int flag;
+    int flag = 0;
     ZI_TRY(read_flag(r, token, index, name, &flag));
     if (!flag)
         return ZIMAGE_OK;
@@ -368,8 +376,8 @@ static zimage_status read_added_token(reader *r, const json_t *token, size_t ind
                     ADDED_TOKEN_LIMIT, zi_json_describe(content, buffer, sizeof buffer));
     }
     const char *name = json_string_value(content);
-    int32_t id, known = vocab_id(r, name);
-    int normalized;
+    int32_t id = 0, known = vocab_id(r, name);
+    int normalized = 0;
     ZI_TRY(read_id(r, field, name, json_object_get(token, "id"), &id));
     ZI_TRY(refuse_flag(r, token, index, "single_word"));
     ZI_TRY(refuse_flag(r, token, index, "lstrip"));
