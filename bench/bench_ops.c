@@ -1,8 +1,7 @@
 /*
  * Times the CPU table's products, attention and convolutions beside the multiply-add peak of the same threads, measured
- * in the same run. From the build folder's parent:
- *   cc -O2 -Iinclude -Isrc -D_GNU_SOURCE bench/bench_ops.c build/libzimage.a -lm -lpthread -o bench_ops
- *   ./bench_ops [threads [tier or - [part of a name]]]
+ * in the same run:
+ *   cmake --build build/release --target bench_ops && build/release/bench_ops [threads [tier or - [part of a name]]]
  */
 #include <stdio.h>
 #include <stdlib.h>
