@@ -330,7 +330,7 @@ static int check_output(const char *path)
 static uint64_t random_seed(void)
 {
     uint32_t seed;
-    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+    if (getentropy(&seed, sizeof seed) != 0)
         seed = (uint32_t)time(NULL);
     return seed;
 }
