@@ -635,6 +635,8 @@ int cmd_generate(int argc, char **argv)
         return code;
     if (!o.model)
         o.model = cli_default_model();
+    if (access(o.model, F_OK) != 0)
+        return cli_usage_error(COMMAND, "--model: there is no model folder %s; name one with -m DIR", o.model);
     if (o.output && !check_output(o.output))
         return CLI_USAGE;
     struct sigaction action = {.sa_handler = on_signal};

@@ -28,7 +28,7 @@ static void print_config(const json_t *config)
 {
     json_t *object = (json_t *)config; /* iterating does not change it */
     for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
-        char *text = json_dumps(json_object_iter_value(i), JSON_ENCODE_ANY | JSON_COMPACT);
+        char *text = json_dumps(json_object_iter_value(i), JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(9));
         printf("    %-32s %s\n", json_object_iter_key(i), text ? text : "?");
         free(text);
     }
