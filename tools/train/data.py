@@ -1,0 +1,177 @@
+"""Drawings as tensors, the pictures made of them, and the pools from which the transformer trains."""
+import io
+import json
+import multiprocessing
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from captions import MIX, TEMPLATE, Captioner
+from splits import BACKGROUNDS, STYLES
+
+SIZE = 256
+PALETTE = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32)
+
+
+def _decode(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+
+
+def load_drawings(work, device="cpu", size=SIZE, workers=None):
+    """uint8 [drawings, 4, size, size], straight alpha."""
+    work = Path(work)
+    offsets = json.loads((work / "drawings.json").read_text())["offsets"]
+    blob = (work / "drawings.webp").read_bytes()
+    pieces = [blob[a:b] for a, b in zip(offsets, offsets[1:])]
+    out = torch.empty(len(pieces), 4, size, size, dtype=torch.uint8, device=device)
+    with multiprocessing.get_context("fork").Pool(workers or os.cpu_count()) as pool:
+        batch, start = [], 0
+        for pixels in pool.imap(_decode, pieces, chunksize=16):
+            batch.append(pixels)
+            if len(batch) == 256 or start + len(batch) == len(pieces):
+                stack = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).to(device)
+                if size != SIZE:
+                    stack = downscale(stack.float(), SIZE // size).round().byte()
+                out[start:start + len(batch)] = stack
+                start += len(batch)
+                batch = []
+    return out
+
+
+def downscale(rgba, factor):
+    """Area average of straight-alpha pictures (floats 0..255), colours weighted by their alpha."""
+    alpha = rgba[:, 3:]
+    rgb = F.avg_pool2d(rgba[:, :3] * alpha, factor)
+    alpha = F.avg_pool2d(alpha, factor)
+    return torch.cat([rgb / alpha.clamp_min(1e-3), alpha], 1)
+
+
+def compose(drawings, left, right, background):
+    """Pictures [B, 3, S, S] in 0..255: drawing `left` filling the square where right < 0, else the two side by side, each
+    at half size and centred in its half. background: float [B, 3] in 0..255."""
+    size = drawings.shape[-1]
+    half, quarter = size // 2, size // 4
+    b = len(left)
+    out = background[:, :, None, None].expand(b, 3, size, size).clone()
+    single, couple = (right < 0).nonzero()[:, 0], (right >= 0).nonzero()[:, 0]
+    if len(single):
+        d = drawings[left[single]].float()
+        a = d[:, 3:] / 255
+        out[single] = d[:, :3] * a + out[single] * (1 - a)
+    if len(couple):
+        pictures = out[couple]
+        for side, which in ((0, left), (half, right)):
+            d = drawings[which[couple]].float()
+            a = d[:, 3:] / 255
+            rgb, a = F.avg_pool2d(d[:, :3] * a, 2), F.avg_pool2d(a, 2)
+            area = pictures[:, :, quarter:quarter + half, side:side + half]
+            area.copy_(rgb + area * (1 - a))
+        out[couple] = pictures
+    return out
+
+
+# ---- pools ---------------------------------------------------------------------------------------------------------
+def _captions(job):
+    """(ids, lengths, rows) arrays of about `count` captions; a couple is drawn once for `per_couple` captions."""
+    work, seed, count, per_couple = job
+    from tokenizers import Tokenizer
+    rng = random.Random(seed)
+    captioner = Captioner.load(work)
+    tokenizer = Tokenizer.from_file(str(Path(work) / "tokenizer/tokenizer.json"))
+    texts, rows = [], []
+    for kind, share in MIX.items():
+        for i in range(round(count * share)):
+            if kind != "couple":
+                text, drawing, background = captioner.random_single(rng, kind)
+                row = (drawing, -1, background)
+            else:
+                row = captioner.random_couple(rng) if i % per_couple == 0 else row
+                text = captioner.couple_caption(rng, *row)
+            texts.append(text)
+            rows.append(row)
+    ids = np.zeros((len(texts), 64), np.int16)
+    lengths = np.zeros(len(texts), np.int16)
+    for i, encoding in enumerate(tokenizer.encode_batch([TEMPLATE.format(prompt=t) for t in texts])):
+        n = min(len(encoding.ids), 64)
+        if n < len(encoding.ids):
+            lengths[i] = -1  # too long: dropped
+            continue
+        ids[i, :n] = encoding.ids
+        lengths[i] = n
+    rows = np.array(rows, np.int32)
+    keep = lengths > 0
+    return ids[keep], lengths[keep], rows[keep]
+
+
+def caption_pool(work, count, per_couple, seed, workers=None):
+    """About `count` captions in the shares of captions.MIX, those of more than 64 tokens left out: ids int16 [n, 64],
+    lengths [n], rows [n, 3] = (left drawing, right drawing or -1, background)."""
+    workers = workers or os.cpu_count()
+    jobs = [(work, f"{seed}/{i}", count // workers, per_couple) for i in range(workers)]
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        parts = pool.map(_captions, jobs)
+    return [torch.from_numpy(np.concatenate(p)) for p in zip(*parts)]
+
+
+def bucket(pool, device):
+    """The pool by padded length, 32 and 64 tokens: each a tuple of tensors on the device, captions cut to the length.
+    pool: ids, lengths, and anything else that has one row for each caption."""
+    ids, lengths, *rest = pool
+    buckets = []
+    for width in (32, 64):
+        chosen = (lengths <= width) & (lengths > width - 32)
+        buckets.append((ids[chosen, :width].to(device), *(part[chosen].to(device) for part in (lengths, *rest))))
+    print("captions of at most 32 and 64 tokens:", [len(b[0]) for b in buckets], flush=True)
+    return buckets
+
+
+class Sampler:
+    """Goes through a bucket in random order, again and again."""
+
+    def __init__(self, bucket):
+        self.bucket, self.at, self.order = bucket, 0, None
+
+    def __call__(self, n):
+        if self.order is None or self.at + n > len(self.order):
+            self.order, self.at = torch.randperm(len(self.bucket[0]), device=self.bucket[0].device), 0
+        rows = self.order[self.at:self.at + n]
+        self.at += n
+        return [part[rows].long() for part in self.bucket]
+
+
+class Names:
+    """What the caption of a row (left drawing, right drawing or -1, background) names, as class numbers."""
+
+    def __init__(self, splits, device):
+        self.count = len(splits.things)
+        code = {thing: i for i, thing in enumerate(splits.things)}
+        # The last row stands for "no second thing": index -1.
+        self.thing = torch.tensor([code[thing] for thing, _ in splits.drawings] + [self.count], device=device)
+        self.style = torch.tensor([STYLES.index(style) for _, style in splits.drawings], device=device)
+
+    def __call__(self, rows):
+        """[n, 4]: first thing, second thing or `count`, style, background."""
+        left, right, background = rows.long().unbind(1)
+        return torch.stack([self.thing[left], self.thing[right], self.style[left], background], 1)
+
+
+@torch.no_grad()
+def encode_pictures(vae, drawings, pictures, batch=256, autocast=True):
+    """Means [n, C, h, w] in bf16 of the pictures [n, 3] = (left, right or -1, background index)."""
+    device = drawings.device
+    out = None
+    palette = PALETTE.to(device)
+    for start in range(0, len(pictures), batch):
+        rows = pictures[start:start + batch].to(device).long()
+        x = compose(drawings, rows[:, 0], rows[:, 1], palette[rows[:, 2]]) / 127.5 - 1
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast and device.type == "cuda"):
+            mean = vae.encode(x.to(memory_format=torch.channels_last))[0]
+        if out is None:
+            out = torch.empty(len(pictures), *mean.shape[1:], dtype=torch.bfloat16, device=device)
+        out[start:start + batch] = mean
+    return out
