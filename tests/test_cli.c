@@ -150,10 +150,16 @@ static void batches(void **state)
 
 static void interrupt_leaves_nothing(void **state)
 {
-    /* 1000 steps take long enough to be interrupted on any machine. */
+    /* 1000 steps take long enough to be interrupted on any machine; not before the first has begun. */
     pid_t child = start_program(
         ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "-W", "256", "-H", "256", "--steps", "1000"));
-    usleep(700000);
+    char path[PATH_MAX], text[4096] = "";
+    snprintf(path, sizeof path, "%s.err", test_folder);
+    for (int tries = 0; tries < 3000 && !strstr(text, "step 1 of 1000"); tries++) {
+        usleep(20000);
+        if (access(path, R_OK) == 0)
+            read_text(path, text, sizeof text);
+    }
     kill(child, SIGINT);
     finish_program(child, &o);
     assert_int_equal(o.code, 130);
