@@ -97,15 +97,6 @@ static zimage_status encode(const zi_tokenizer *tokenizer, const char *text, siz
     return ZIMAGE_OK;
 }
 
-zimage_status zi_tokenizer_encode(const zi_tokenizer *tokenizer, const char *text, size_t length, int32_t **ids,
-                                  size_t *count, zimage_error *error)
-{
-    *ids = NULL;
-    *count = 0;
-    ZI_TRY(check_text(text, length, error));
-    return encode(tokenizer, text, length, ids, count, error);
-}
-
 /* What the models' chat templates make of one user message. */
 typedef struct prompt_template {
     const char *name;

@@ -14,10 +14,8 @@ zimage_status zi_tokenizer_load(const char *path, zi_tokenizer **tokenizer, zima
 void zi_tokenizer_free(zi_tokenizer *tokenizer);
 int64_t zi_tokenizer_vocab_size(const zi_tokenizer *tokenizer); /* largest id + 1, added tokens included */
 
-/* Encodes UTF-8 text of `length` bytes; invalid UTF-8 is an error that gives the byte offset. *ids: free(). */
-zimage_status zi_tokenizer_encode(const zi_tokenizer *tokenizer, const char *text, size_t length, int32_t **ids,
-                                  size_t *count, zimage_error *error);
-/* Wraps the prompt in the template's exact string (text-encoder spec 5) and encodes the whole. */
+/* Wraps UTF-8 text of `length` bytes in the template's exact string (text-encoder spec 5; none: as it is) and encodes the
+ * whole. Invalid UTF-8 is an error that gives the byte offset. *ids: free(). */
 zimage_status zi_tokenizer_encode_prompt(const zi_tokenizer *tokenizer, zimage_template template_kind, const char *text,
                                          size_t length, int32_t **ids, size_t *count, zimage_error *error);
 
