@@ -35,7 +35,7 @@ typedef struct zi_vae {
 
 zimage_status zi_vae_config_load(const char *path, zi_vae_config *config, zimage_error *error);
 /* encoder.* and quant_conv.* are known and not needed. */
-zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, const zi_store *store, const zi_log *log,
+zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, zi_store *store, const zi_log *log,
                           zimage_error *error);
 void zi_vae_free(zi_vae *model);
 /*

@@ -11,6 +11,7 @@ size_t zi_dtype_size(zi_dtype dtype)
     case ZI_F16:
     case ZI_BF16:
         return 2;
+    case ZI_GROUPED:
     case ZI_DTYPE_OTHER:
         break;
     }
@@ -26,6 +27,8 @@ const char *zi_dtype_name(zi_dtype dtype)
         return "F16";
     case ZI_BF16:
         return "BF16";
+    case ZI_GROUPED:
+        return "grouped";
     case ZI_DTYPE_OTHER:
         break;
     }
@@ -111,6 +114,14 @@ float zi_bf16_to_f32(uint16_t bits)
     return float_of((uint32_t)bits << 16);
 }
 
+uint16_t zi_f32_to_bf16(float value)
+{
+    uint32_t bits = bits_of(value);
+    if (value != value)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 /* The data may be unaligned: every load is a memcpy, which compilers turn into plain unaligned loads. */
 static void unpack_f16(const uint8_t *restrict data, int64_t count, float *restrict out)
 {
@@ -130,6 +141,87 @@ static void unpack_bf16(const uint8_t *restrict data, int64_t count, float *rest
     }
 }
 
+/* Number `index` of an array of scales. */
+static float scale_at(zi_dtype dtype, const uint8_t *scales, int64_t index)
+{
+    float value;
+    uint16_t half;
+    if (dtype == ZI_F32) {
+        memcpy(&value, scales + 4 * index, sizeof value);
+        return value;
+    }
+    memcpy(&half, scales + 2 * index, sizeof half);
+    return dtype == ZI_F16 ? f16_to_f32(half) : zi_bf16_to_f32(half);
+}
+
+/* The 8 numbers in `bits` bytes. */
+static inline void unpack_eight(const uint8_t *data, int bits, float scale, float bias, float *restrict out)
+{
+    uint64_t word = 0, mask = (1u << bits) - 1;
+    memcpy(&word, data, (size_t)bits);
+    for (int i = 0; i < 8; i++)
+        out[i] = scale * (float)(int32_t)(word >> i * bits & mask) + bias;
+}
+
+/* Numbers [first, last) of a stream, all of one group; with constant bits it is a few shifts a number. */
+static inline void unpack_run(const uint8_t *data, int bits, int64_t first, int64_t last, float scale, float bias,
+                              float *restrict out)
+{
+    float eight[8];
+    for (int64_t i = first; i < last;) {
+        int64_t skip = i % 8, count = last - i < 8 - skip ? last - i : 8 - skip;
+        int whole = count == 8;
+        unpack_eight(data + i / 8 * bits, bits, scale, bias, whole ? out : eight);
+        if (!whole)
+            memcpy(out, eight + skip, (size_t)count * sizeof *out);
+        out += count;
+        i += count;
+    }
+}
+
+static void unpack_group(const zi_weight *weight, int64_t first, int64_t last, float scale, float bias, float *out)
+{
+    const uint8_t *data = weight->data;
+    switch (weight->bits) {
+    case 1:
+        unpack_run(data, 1, first, last, scale, bias, out);
+        return;
+    case 2:
+        unpack_run(data, 2, first, last, scale, bias, out);
+        return;
+    case 3:
+        unpack_run(data, 3, first, last, scale, bias, out);
+        return;
+    case 4:
+        unpack_run(data, 4, first, last, scale, bias, out);
+        return;
+    case 5:
+        unpack_run(data, 5, first, last, scale, bias, out);
+        return;
+    case 6:
+        unpack_run(data, 6, first, last, scale, bias, out);
+        return;
+    case 8:
+        unpack_run(data, 8, first, last, scale, bias, out);
+        return;
+    default:
+        assert(!"zi_weight_unpack: no such number of bits");
+    }
+}
+
+/* Rows are whole groups and whole bytes: the matrix is one stream of numbers, and one of groups. */
+static void unpack_grouped(const zi_weight *weight, int64_t first, int64_t count, float *out)
+{
+    for (int64_t i = first, end = first + count; i < end;) {
+        int64_t group = i / weight->group, last = (group + 1) * weight->group;
+        last = last < end ? last : end;
+        unpack_group(weight, i, last, scale_at(weight->scale_dtype, weight->scales, group),
+                     scale_at(weight->scale_dtype, weight->biases, group), out);
+        out += last - i;
+        i = last;
+    }
+}
+
 void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, float *out)
 {
     assert(first >= 0 && count >= 0 && first + count <= zi_weight_count(weight));
@@ -144,6 +236,9 @@ void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, flo
         return;
     case ZI_BF16:
         unpack_bf16(data, count, out);
+        return;
+    case ZI_GROUPED:
+        unpack_grouped(weight, first, count, out);
         return;
     case ZI_DTYPE_OTHER:
         break;

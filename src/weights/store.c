@@ -7,7 +7,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "weights/names.h"
-#include "weights/safetensors.h"
+#include "weights/store_entries.h"
+
+#define MLX_BASE "model" /* of every component's file */
 
 struct zi_store {
     char *path;
@@ -16,6 +18,9 @@ struct zi_store {
     zi_entry *entries; /* what can be used, in order of name */
     size_t count;
     size_t bytes;
+    const zi_layout *layout;
+    zi_dtype expanded; /* of packed weights; ZI_DTYPE_OTHER: they stay packed */
+    int describe_only;
 };
 
 /* NULL: out of memory. */
@@ -24,6 +29,7 @@ static zi_store *store_new(const char *path)
     zi_store *store = calloc(1, sizeof *store);
     if (!store)
         return NULL;
+    store->expanded = ZI_DTYPE_OTHER;
     store->path = strdup(path);
     if (store->path)
         return store;
@@ -37,6 +43,8 @@ void zi_store_free(zi_store *store)
         return;
     for (size_t i = 0; i < store->file_count; i++)
         zi_safetensors_close(&store->files[i]);
+    for (size_t i = 0; i < store->count; i++)
+        free(store->entries[i].owned);
     free(store->files);
     free(store->entries);
     free(store->path);
@@ -81,18 +89,25 @@ static zimage_status fill_from_file(zi_store *store, zimage_error *error)
     return ZIMAGE_OK;
 }
 
+/* Hands the store over, or frees it where filling failed. */
+static zimage_status finish_open(zi_store *made, zimage_status status, zi_store **store)
+{
+    if (status != ZIMAGE_OK) {
+        zi_store_free(made);
+        return status;
+    }
+    made->layout = zi_layout_detect(made->entries, made->count);
+    *store = made;
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_store_open_file(const char *path, zi_store **store, zimage_error *error)
 {
     *store = NULL;
     zi_store *made = store_new(path);
     if (!made)
         return zi_fail_memory(error, path, sizeof *made);
-    zimage_status status = fill_from_file(made, error);
-    if (status == ZIMAGE_OK)
-        *store = made;
-    else
-        zi_store_free(made);
-    return status;
+    return finish_open(made, fill_from_file(made, error), store);
 }
 
 /* Shards are siblings of the index: a name that could lead elsewhere is refused. */
@@ -210,12 +225,7 @@ static zimage_status open_index(const char *folder, const char *path, zi_store *
     zi_store *made = store_new(path);
     if (!made)
         return zi_fail_memory(error, path, sizeof *made);
-    zimage_status status = fill_from_index(made, folder, log, error);
-    if (status == ZIMAGE_OK)
-        *store = made;
-    else
-        zi_store_free(made);
-    return status;
+    return finish_open(made, fill_from_index(made, folder, log, error), store);
 }
 
 /* FOLDER/BASE with the ending; NULL: out of memory. */
@@ -231,34 +241,71 @@ static char *candidate(const char *folder, const char *base, const char *ending)
     return path;
 }
 
-/* Where both are there the single file is taken, as diffusers and transformers do. */
-static zimage_status open_candidate(const char *folder, const char *single, const char *index, zi_store **store,
-                                    const zi_log *log, zimage_error *error)
+/*
+ * *store stays NULL, and ZIMAGE_OK is returned, where there is nothing called BASE. Where both are there the single file
+ * is taken, as diffusers and transformers do.
+ */
+static zimage_status open_base(const char *folder, const char *base, zi_store **store, const zi_log *log,
+                               zimage_error *error)
 {
-    if (!zi_folder_exists(folder))
-        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: there is no such folder; it should hold the weights", folder);
-    if (zi_file_exists(single))
-        return zi_store_open_file(single, store, error);
-    if (zi_file_exists(index))
-        return open_index(folder, index, store, log, error);
-    return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: no weights: there is neither %s nor %s", folder,
-                   strrchr(single, '/') + 1, strrchr(index, '/') + 1);
+    char *single = candidate(folder, base, ".safetensors");
+    char *index = candidate(folder, base, ".safetensors.index.json");
+    zimage_status status = ZIMAGE_OK;
+    if (!single || !index)
+        status = zi_fail_memory(error, "a path", strlen(folder) + strlen(base) + 32);
+    else if (zi_file_exists(single))
+        status = zi_store_open_file(single, store, error);
+    else if (zi_file_exists(index))
+        status = open_index(folder, index, store, log, error);
+    free(single);
+    free(index);
+    return status;
 }
 
 zimage_status zi_store_open(const char *folder, const char *base, zi_store **store, const zi_log *log,
                             zimage_error *error)
 {
     *store = NULL;
-    char *single = candidate(folder, base, ".safetensors");
-    char *index = candidate(folder, base, ".safetensors.index.json");
-    zimage_status status;
-    if (single && index)
-        status = open_candidate(folder, single, index, store, log, error);
-    else
-        status = zi_fail_memory(error, "a path", strlen(folder) + strlen(base) + 32);
-    free(single);
-    free(index);
-    return status;
+    if (!zi_folder_exists(folder))
+        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: there is no such folder; it should hold the weights", folder);
+    ZI_TRY(open_base(folder, base, store, log, error));
+    if (!*store && strcmp(base, MLX_BASE) != 0)
+        ZI_TRY(open_base(folder, MLX_BASE, store, log, error));
+    if (*store)
+        return ZIMAGE_OK;
+    return zi_fail(error, ZIMAGE_ERROR_FILE,
+                   "%s: no weights: there is neither %s.safetensors nor %s.safetensors.index.json", folder, base, base);
+}
+
+void zi_store_dequantize(zi_store *store, zi_dtype dtype)
+{
+    store->expanded = dtype;
+}
+
+void zi_store_describe_only(zi_store *store)
+{
+    store->describe_only = 1;
+}
+
+zi_entry *zi_store_entries(zi_store *store)
+{
+    return store->entries;
+}
+
+const zi_layout *zi_store_layout(const zi_store *store)
+{
+    return store->layout;
+}
+
+zimage_status zi_store_make_copy(zi_store *store, zi_entry *entry, int channels_last, zimage_error *error)
+{
+    if (store->describe_only)
+        return ZIMAGE_OK;
+    if (entry->weight.dtype == ZI_GROUPED && store->expanded != ZI_DTYPE_OTHER)
+        return zi_entry_expand(entry, store->expanded, error);
+    if (channels_last)
+        return zi_entry_channels_first(entry, error);
+    return ZIMAGE_OK;
 }
 
 size_t zi_store_count(const zi_store *store)
