@@ -14,6 +14,7 @@
 
 struct zimage_context {
     zi_log log;
+    zi_dtype dequantize; /* what packed weights become; ZI_GROUPED: they stay */
     zi_pool *pool;
     zi_ops *ops;
     zi_store *transformer_store, *text_store, *vae_store; /* text_store NULL: no text encoder */
@@ -25,6 +26,8 @@ struct zimage_context {
     int64_t sample_size; /* pixels of the default picture, each way */
 };
 
+/* Whether the folder was converted for MLX: without model_index.json, but with transformer/. */
+int zi_is_conversion(const char *folder);
 /* Pixels that width and height must be multiples of. */
 int64_t zi_context_size_multiple(const zimage_context *context);
 

@@ -61,19 +61,31 @@ static zi_entry *find_known(zi_binder *binder, const char *name)
     return &zi_store_entries(binder->store)[index];
 }
 
-/* X.scales or X.biases beside X.weight. */
-static zi_entry *find_beside(zi_binder *binder, const char *weight_name, const char *part)
+/* X.scales or X.biases beside X.weight; NULL: not there. */
+static const zi_entry *find_beside(zi_store *store, const char *weight_name, const char *part)
 {
     char name[NAME_MAX_BYTES];
     snprintf(name, sizeof name, "%.*s%s", (int)(strlen(weight_name) - strlen("weight")), weight_name, part);
-    return find_known(binder, name);
+    return zi_entries_find(zi_store_entries(store), zi_store_count(store), name);
 }
 
-/* Whether a matrix asked for is stored as packed numbers. */
-static int is_packed(const zi_entry *entry, int dims)
+/* `found`, a packed matrix, is read as [out, in] from now on; 0: it can't be, and the problem is noted. */
+static int bind_packed(zi_binder *binder, zi_entry *found, const int64_t *shape)
+{
+    const zi_entry *entries = zi_store_entries(binder->store);
+    const zi_entry *beside[] = {find_beside(binder->store, found->weight.name, "scales"),
+                                find_beside(binder->store, found->weight.name, "biases")};
+    for (int i = 0; i < 2; i++)
+        if (beside[i])
+            binder->known[beside[i] - entries] = KNOWN;
+    return zi_entry_group(found, beside[0], beside[1], shape, &binder->not_grouped);
+}
+
+/* Whether a tensor that should be a matrix is stored as packed numbers. */
+static int is_packed(const zi_entry *entry)
 {
     const char *name = entry->weight.name, *ending = strrchr(name, '.');
-    return dims == 2 && strcmp(entry->dtype, "U32") == 0 && entry->weight.dtype == ZI_DTYPE_OTHER && ending &&
+    return strcmp(entry->dtype, "U32") == 0 && entry->weight.dtype == ZI_DTYPE_OTHER && ending &&
            strcmp(ending, ".weight") == 0;
 }
 
@@ -99,8 +111,7 @@ void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_
         shape = memcpy(channels_last, turned, sizeof turned);
         binder->known[found - zi_store_entries(binder->store)] = CHANNELS_LAST;
     }
-    if (is_packed(found, dims) && !zi_entry_group(found, find_beside(binder, name, "scales"),
-                                                  find_beside(binder, name, "biases"), shape, &binder->not_grouped))
+    if (dims == 2 && is_packed(found) && !bind_packed(binder, found, shape))
         return;
     if (!same_shape(&found->weight, dims, shape))
         add_misshapen(binder, &found->weight, dims, shape);
@@ -175,4 +186,27 @@ zimage_status zi_binder_finish(zi_binder *binder, const zi_log *log, zimage_erro
         status = make_copies(binder, error);
     free(binder);
     return status;
+}
+
+/* The bits of the first packed matrix that was bound; 0: none was. */
+static int bound_bits(zi_store *store)
+{
+    for (size_t i = 0; i < zi_store_count(store); i++)
+        if (zi_store_at(store, i)->dtype == ZI_GROUPED)
+            return zi_store_at(store, i)->bits;
+    return 0;
+}
+
+void zi_store_group_others(zi_store *store)
+{
+    int bits = bound_bits(store);
+    for (size_t i = 0; bits && i < zi_store_count(store); i++) {
+        zi_entry *entry = &zi_store_entries(store)[i];
+        const char *name = entry->weight.name;
+        zi_names problems = {0};
+        if (!is_packed(entry) || entry->weight.dims != 2)
+            continue;
+        const int64_t shape[] = {entry->weight.shape[0], 32 * entry->weight.shape[1] / bits};
+        zi_entry_group(entry, find_beside(store, name, "scales"), find_beside(store, name, "biases"), shape, &problems);
+    }
 }

@@ -19,7 +19,7 @@ struct zi_store {
     size_t count;
     size_t bytes;
     const zi_layout *layout;
-    zi_dtype expanded; /* of packed weights; ZI_DTYPE_OTHER: they stay packed */
+    zi_dtype packed_as; /* what packed weights become; ZI_GROUPED: they stay */
     int describe_only;
 };
 
@@ -29,7 +29,7 @@ static zi_store *store_new(const char *path)
     zi_store *store = calloc(1, sizeof *store);
     if (!store)
         return NULL;
-    store->expanded = ZI_DTYPE_OTHER;
+    store->packed_as = ZI_GROUPED;
     store->path = strdup(path);
     if (store->path)
         return store;
@@ -279,7 +279,7 @@ zimage_status zi_store_open(const char *folder, const char *base, zi_store **sto
 
 void zi_store_dequantize(zi_store *store, zi_dtype dtype)
 {
-    store->expanded = dtype;
+    store->packed_as = dtype;
 }
 
 void zi_store_describe_only(zi_store *store)
@@ -301,8 +301,8 @@ zimage_status zi_store_make_copy(zi_store *store, zi_entry *entry, int channels_
 {
     if (store->describe_only)
         return ZIMAGE_OK;
-    if (entry->weight.dtype == ZI_GROUPED && store->expanded != ZI_DTYPE_OTHER)
-        return zi_entry_expand(entry, store->expanded, error);
+    if (entry->weight.dtype == ZI_GROUPED && store->packed_as != ZI_GROUPED)
+        return zi_entry_expand(entry, store->packed_as, error);
     if (channels_last)
         return zi_entry_channels_first(entry, error);
     return ZIMAGE_OK;

@@ -19,7 +19,7 @@ zimage_status zi_store_open(const char *folder, const char *base, zi_store **sto
 /* Opens one safetensors file. */
 zimage_status zi_store_open_file(const char *path, zi_store **store, zimage_error *error);
 void zi_store_free(zi_store *store);
-/* Binding will expand packed weights (ZI_GROUPED) to `dtype`, ZI_F32 or ZI_BF16, in memory of the store. */
+/* Binding will expand packed weights to `dtype`, ZI_F32 or ZI_BF16, in memory of the store; ZI_GROUPED: they stay. */
 void zi_store_dequantize(zi_store *store, zi_dtype dtype);
 /* Binding will only check and describe: weights that would need a copy in memory keep their stored form. */
 void zi_store_describe_only(zi_store *store);
@@ -53,5 +53,8 @@ void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_
 void zi_bind_ignore(zi_binder *binder, const char *prefix);
 /* Makes the copies that are needed. Frees the binder in every case. */
 zimage_status zi_binder_finish(zi_binder *binder, const zi_log *log, zimage_error *error);
+
+/* Packed matrices that no network asked for become ZI_GROUPED too, with the bits of those that one did: to describe. */
+void zi_store_group_others(zi_store *store);
 
 #endif
