@@ -167,15 +167,17 @@ static inline void unpack_eight(const uint8_t *data, int bits, float scale, floa
 static inline void unpack_run(const uint8_t *data, int bits, int64_t first, int64_t last, float scale, float bias,
                               float *restrict out)
 {
-    float eight[8];
-    for (int64_t i = first; i < last;) {
-        int64_t skip = i % 8, count = last - i < 8 - skip ? last - i : 8 - skip;
-        int whole = count == 8;
-        unpack_eight(data + i / 8 * bits, bits, scale, bias, whole ? out : eight);
-        if (!whole)
+    while (first < last) {
+        int64_t skip = first % 8, count = last - first < 8 - skip ? last - first : 8 - skip;
+        if (count < 8) {
+            float eight[8];
+            unpack_eight(data + first / 8 * bits, bits, scale, bias, eight);
             memcpy(out, eight + skip, (size_t)count * sizeof *out);
+        } else {
+            unpack_eight(data + first / 8 * bits, bits, scale, bias, out);
+        }
         out += count;
-        i += count;
+        first += count;
     }
 }
 
