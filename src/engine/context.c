@@ -130,7 +130,7 @@ static zimage_status open_transformer(zimage_context *context, const char *folde
 
 static zimage_status open_vae(zimage_context *context, const char *folder, zimage_error *error)
 {
-    vae_settings settings;
+    vae_settings settings = {0};
     ZI_TRY(open_component(context, folder, "vae", "diffusion_pytorch_model", &context->vae_store, load_vae_config,
                           &settings, error));
     context->sample_size = settings.sample_size;
