@@ -101,11 +101,22 @@ static zi_weight weight(zi_dtype dtype, int dims, const int64_t *shape)
 {
     zi_weight w = {.name = "bench", .dtype = dtype, .dims = dims};
     memcpy(w.shape, shape, (size_t)dims * sizeof(*shape));
-    w.bytes = (size_t)zi_weight_count(&w) * zi_dtype_size(dtype);
-    uint8_t *data = malloc(w.bytes);
+    size_t scales = 0;
+    if (dtype == ZI_GROUPED) { /* MLX's 4 bits, groups of 32, bf16 scales */
+        w.bits = 4;
+        w.group = 32;
+        w.scale_dtype = ZI_BF16;
+        w.bytes = (size_t)zi_weight_count(&w) / 2;
+        scales = (size_t)zi_weight_count(&w) / 32 * 2;
+    } else {
+        w.bytes = (size_t)zi_weight_count(&w) * zi_dtype_size(dtype);
+    }
+    uint8_t *data = malloc(w.bytes + 2 * scales);
     if (data == NULL)
         exit(1);
-    for (size_t i = 0; i < w.bytes; i++)
+    w.scales = data + w.bytes;
+    w.biases = w.scales + scales;
+    for (size_t i = 0; i < w.bytes + 2 * scales; i++)
         data[i] = i % 4 == 3 ? 0x3c : i % 4 == 1 ? 0x3c : (uint8_t)(i * 13);
     w.data = data;
     return w;
@@ -225,10 +236,14 @@ int main(int argc, char **argv)
     bench_linear(288, 10240, 3840, ZI_BF16, 1);
     bench_linear(288, 3840, 10240, ZI_BF16, 0);
     bench_linear(1056, 3840, 3840, ZI_BF16, 0);
+    bench_linear(288, 3840, 3840, ZI_GROUPED, 0);
+    bench_linear(1056, 3840, 3840, ZI_GROUPED, 0);
     bench_linear(1, 15360, 256, ZI_F32, 0);
     bench_linear(1, 15360, 256, ZI_BF16, 0);
     bench_linear(1, 3840, 3840, ZI_BF16, 0);
+    bench_linear(1, 3840, 3840, ZI_GROUPED, 0);
     bench_linear(64, 3840, 2560, ZI_BF16, 0);
+    bench_linear(64, 3840, 2560, ZI_GROUPED, 0);
     bench_attention(288, 6, 64);
     bench_attention(288, 30, 128);
     bench_attention(1056, 30, 128);

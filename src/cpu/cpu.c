@@ -109,6 +109,32 @@ zimage_status zi_cpu_worker_buffers(zi_ops *ops, int64_t count, const char *what
     return zi_host_floats(ops, buffers->each * zi_pool_threads(zi_cpu_of(ops)->pool), what, &buffers->data);
 }
 
+#define SCALES 64 /* groups unpacked at a time */
+
+/* Numbers [first, first + count) of a packed matrix. Whole groups of 4 or 8 bits take the kernel. */
+static void unpack_grouped(const zi_cpu_kernels *kernels, const zi_weight *w, int64_t first, int64_t count, float *out)
+{
+    if ((w->bits == 4 || w->bits == 8) && w->scale_dtype != ZI_F32) {
+        int64_t before = zi_min(count, zi_round_up(first, w->group) - first);
+        zi_weight_unpack(w, first, before, out);
+        first += before;
+        count -= before;
+        out += before;
+        size_t size = zi_dtype_size(w->scale_dtype);
+        for (int64_t groups; (groups = zi_min(SCALES, count / w->group)) > 0;) {
+            float scales[SCALES], biases[SCALES];
+            size_t place = (size_t)(first / w->group) * size;
+            kernels->unpack(w->scale_dtype, w->scales + place, groups, scales);
+            kernels->unpack(w->scale_dtype, w->biases + place, groups, biases);
+            kernels->unpack_groups(w->bits, w->group, w->data + first * w->bits / 8, scales, biases, groups, out);
+            first += groups * w->group;
+            count -= groups * w->group;
+            out += groups * w->group;
+        }
+    }
+    zi_weight_unpack(w, first, count, out);
+}
+
 const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t length, int64_t row,
                                 int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld)
 {
@@ -120,7 +146,7 @@ const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *
     }
     for (int64_t r = 0; r < rows; r++) {
         if (weight->dtype == ZI_GROUPED)
-            zi_weight_unpack(weight, (row + r) * length + first, count, buffer + r * count);
+            unpack_grouped(kernels, weight, (row + r) * length + first, count, buffer + r * count);
         else
             kernels->unpack(weight->dtype, data + (size_t)(r * length) * size, count, buffer + r * count);
     }

@@ -53,6 +53,9 @@ typedef struct zi_cpu_kernels {
     void (*dot)(int tokens, int64_t k, const float *x, int64_t ldx, const float *w, float *out);
     /* Stored numbers (at any address) to float32. */
     void (*unpack)(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst);
+    /* Whole groups of 4- or 8-bit numbers to float32: number * scales[g] + biases[g], the product exact or rounded. */
+    void (*unpack_groups)(int bits, int64_t group, const uint8_t *src, const float *scales, const float *biases,
+                          int64_t groups, float *dst);
     /* panel[i][n] = rows[n * ld + i] for i < k, n < width; 0 for n from `count` on. width: a multiple of 4. Moves any
      * four bytes. */
     void (*transpose)(const void *rows, int64_t ld, int64_t count, int64_t k, void *panel, int64_t width);

@@ -19,6 +19,7 @@ typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
 typedef int16_t vs __attribute__((vector_size(2 * LANES)));
 typedef int8_t vc __attribute__((vector_size(LANES)));
+typedef uint32_t u4 __attribute__((vector_size(16)));
 typedef double vd __attribute__((vector_size(8 * LANES)));
 typedef float vf_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float v4 __attribute__((vector_size(16)));
@@ -200,6 +201,73 @@ static void unpack(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst
         unpack_halves(from_bf16, src, count, dst);
     else
         unpack_halves(from_f16, src, count, dst);
+}
+
+/*
+ * LANES numbers of 4 or 8 bits: each lane gets the word that holds its number and shifts it down. LANES is at most 16, so
+ * words beyond those of a vector are never used.
+ */
+#if LANES == 4
+#define LANES_OF_8(w) __builtin_shufflevector(w, w, 0, 0, 0, 0)
+#define LANES_OF_4(w) LANES_OF_8(w)
+#define SHIFTS_4                                                                                                       \
+    {                                                                                                                  \
+        0, 4, 8, 12                                                                                                    \
+    }
+#define SHIFTS_8                                                                                                       \
+    {                                                                                                                  \
+        0, 8, 16, 24                                                                                                   \
+    }
+#elif LANES == 8
+#define LANES_OF_8(w) __builtin_shufflevector(w, w, 0, 0, 0, 0, 1, 1, 1, 1)
+#define LANES_OF_4(w) __builtin_shufflevector(w, w, 0, 0, 0, 0, 0, 0, 0, 0)
+#define SHIFTS_4                                                                                                       \
+    {                                                                                                                  \
+        0, 4, 8, 12, 16, 20, 24, 28                                                                                    \
+    }
+#define SHIFTS_8                                                                                                       \
+    {                                                                                                                  \
+        0, 8, 16, 24, 0, 8, 16, 24                                                                                     \
+    }
+#else
+#define LANES_OF_8(w) __builtin_shufflevector(w, w, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+#define LANES_OF_4(w) __builtin_shufflevector(w, w, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
+#define SHIFTS_4                                                                                                       \
+    {                                                                                                                  \
+        0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28                                                       \
+    }
+#define SHIFTS_8                                                                                                       \
+    {                                                                                                                  \
+        0, 8, 16, 24, 0, 8, 16, 24, 0, 8, 16, 24, 0, 8, 16, 24                                                         \
+    }
+#endif
+
+static inline vf unpack_4(const uint8_t *src)
+{
+    u4 words = {0};
+    memcpy(&words, src, LANES / 2);
+    return __builtin_convertvector((vi)(LANES_OF_4(words) >> (vu)SHIFTS_4 & 15), vf);
+}
+
+static inline vf unpack_8(const uint8_t *src)
+{
+    u4 words = {0};
+    memcpy(&words, src, LANES);
+    return __builtin_convertvector((vi)(LANES_OF_8(words) >> (vu)SHIFTS_8 & 255), vf);
+}
+
+static void unpack_groups(int bits, int64_t group, const uint8_t *src, const float *scales, const float *biases,
+                          int64_t groups, float *dst)
+{
+    for (int64_t g = 0; g < groups; g++) {
+        vf scale = splat(scales[g]), bias = splat(biases[g]);
+        if (bits == 4)
+            for (int64_t i = 0; i < group; i += LANES, src += LANES / 2, dst += LANES)
+                store(dst, unpack_4(src) * scale + bias);
+        else
+            for (int64_t i = 0; i < group; i += LANES, src += LANES, dst += LANES)
+                store(dst, unpack_8(src) * scale + bias);
+    }
 }
 
 /* Four rows x four inputs at a time, the same for every vector length. */
@@ -578,6 +646,7 @@ const zi_cpu_kernels KERNELS = {
     .gemm = gemm,
     .dot = dot,
     .unpack = unpack,
+    .unpack_groups = unpack_groups,
     .transpose = transpose,
     .store = store_tile,
     .store_glu = store_glu,
