@@ -13,5 +13,9 @@ int zi_cpu_tier_available(int index);
 zimage_status zi_ops_cpu_new_tier(zi_pool *pool, const char *tier, zi_ops **ops, zimage_error *error);
 /* The tier that a CPU table uses. */
 const char *zi_ops_cpu_tier(const zi_ops *ops);
+/* Floating-point operations a second of multiply-adds in registers, all threads of the table's pool together: what
+ * "percent of peak" is a percentage of. Takes about 20 ms; other work on the machine lowers it, so measure it beside
+ * what is compared with it, several times. */
+double zi_ops_cpu_peak(zi_ops *ops);
 
 #endif
