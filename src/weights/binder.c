@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "weights/memory.h"
 #include "weights/names.h"
 #include "weights/store.h"
 
@@ -68,6 +69,11 @@ void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_
     va_end(arguments);
 
     *weight = NULL;
+    zi_wishes *wishes = zi_store_wishes(binder->store);
+    if (wishes) {
+        zi_wishes_add(wishes, name, dims, shape);
+        return;
+    }
     size_t index = index_of(binder->store, name);
     if (index == zi_store_count(binder->store) || strcmp(zi_store_at(binder->store, index)->name, name) != 0) {
         zi_names_add(&binder->missing, "%s", name);

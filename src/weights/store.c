@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "weights/memory.h"
 #include "weights/names.h"
 #include "weights/safetensors.h"
 
@@ -16,6 +17,7 @@ struct zi_store {
     zi_entry *entries; /* what can be used, in order of name */
     size_t count;
     size_t bytes;
+    zi_wishes *wishes; /* what networks asked of a store in memory that is not filled yet; else NULL */
 };
 
 /* NULL: out of memory. */
@@ -37,6 +39,7 @@ void zi_store_free(zi_store *store)
         return;
     for (size_t i = 0; i < store->file_count; i++)
         zi_safetensors_close(&store->files[i]);
+    zi_wishes_free(store->wishes);
     free(store->files);
     free(store->entries);
     free(store->path);
@@ -259,6 +262,49 @@ zimage_status zi_store_open(const char *folder, const char *base, zi_store **sto
     free(single);
     free(index);
     return status;
+}
+
+zimage_status zi_store_new_memory(const char *label, zi_store **store, zimage_error *error)
+{
+    *store = NULL;
+    zi_store *made = store_new(label);
+    if (!made)
+        return zi_fail_memory(error, label, sizeof *made);
+    made->wishes = calloc(1, sizeof *made->wishes);
+    if (!made->wishes) {
+        zi_store_free(made);
+        return zi_fail_memory(error, label, sizeof *made->wishes);
+    }
+    *store = made;
+    return ZIMAGE_OK;
+}
+
+zi_wishes *zi_store_wishes(const zi_store *store)
+{
+    return store->wishes;
+}
+
+zimage_status zi_store_fill(zi_store *store, zi_dtype dtype, zi_pool *pool, zimage_error *error)
+{
+    store->files = calloc(1, sizeof *store->files);
+    if (!store->files)
+        return zi_fail_memory(error, store->path, sizeof *store->files);
+    ZI_TRY(zi_wishes_grant(store->wishes, store->path, dtype, pool, &store->files[0], error));
+    store->file_count = 1;
+    const zi_safetensors *file = &store->files[0];
+    ZI_TRY(allocate_entries(store, file->count, error));
+    for (size_t i = 0; i < file->count; i++)
+        add_entry(store, &file->entries[i]);
+    zi_wishes_free(store->wishes);
+    store->wishes = NULL;
+    return ZIMAGE_OK;
+}
+
+void zi_store_release_pages(const zi_store *store)
+{
+    for (size_t i = 0; i < store->file_count; i++)
+        if (!store->files[i].in_memory)
+            zi_drop_pages(&store->files[i].mapping);
 }
 
 size_t zi_store_count(const zi_store *store)
