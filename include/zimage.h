@@ -231,10 +231,44 @@ typedef struct zimage_request {
     int32_t preview; /* 1 = progress carries a preview after each step */
     zimage_progress_fn progress;
     void *progress_user;
+    /* Bytes of memory the process may take, 0 = no limit. The VAE then works in bands as narrow as it must, each
+     * network's weights are given back once it has done its work, and what still does not fit is refused before it
+     * starts, with the numbers. The picture is the same. How memory is counted: see zimage_plan. */
+    uint64_t memory_limit;
 } zimage_request;
 
 /* Fills defaults: the model's own size and steps, seed 0, no guidance. context may not be NULL. */
 ZIMAGE_API void zimage_request_init(const zimage_context *context, zimage_request *request);
+
+/* What zimage_generate will do for a request. */
+typedef struct zimage_stage_plan {
+    double flops;              /* floating-point operations, all prompts and steps */
+    double seconds;            /* predicted */
+    uint64_t activation_bytes; /* most at once, of the networks' values and host buffers */
+    uint64_t weight_bytes;     /* stored weights that the stage reads */
+    uint64_t peak_bytes;       /* of the process in memory at the stage's peak */
+} zimage_stage_plan;
+
+typedef struct zimage_plan_result {
+    uint32_t struct_size;
+    int32_t band_rows; /* of the VAE; 0 = as it chooses by size */
+    zimage_stage_plan stages[ZIMAGE_STAGES];
+    double seconds;
+    uint64_t peak_bytes;  /* the largest of the stages' */
+    uint64_t least_bytes; /* the smallest memory_limit that this request can be given */
+} zimage_plan_result;
+
+/*
+ * Counts a request's operations and memory by running the networks' own code without data, and predicts seconds from a
+ * quick measurement of this machine (kept in $XDG_CACHE_HOME/zimage or ~/.cache/zimage). Fails as zimage_generate would,
+ * also for a request that does not fit its memory_limit.
+ *
+ * Memory is resident memory as the system counts it (ru_maxrss): weights are pages of mapped files, which the system may
+ * evict when it is short, but a stage reads all of its own, most of them at every step, so they count in full. Without a
+ * memory_limit those of earlier stages count, too.
+ */
+ZIMAGE_API zimage_status zimage_plan(zimage_context *context, const zimage_request *request, zimage_plan_result *result,
+                                     zimage_error *error);
 
 typedef struct zimage_image zimage_image;
 
