@@ -294,6 +294,61 @@ typedef struct zimage_text {
 ZIMAGE_API zimage_status zimage_image_write_png(const zimage_image *image, const char *path, const zimage_text *texts,
                                                 size_t text_count, zimage_error *error);
 
+/* ---- measuring ----------------------------------------------------------------------------------------------------- */
+
+typedef enum zimage_bench_stage {
+    ZIMAGE_BENCH_TEXT_ENCODER = 0,
+    ZIMAGE_BENCH_TRANSFORMER_STEP = 1, /* one evaluation */
+    ZIMAGE_BENCH_VAE_DECODE = 2,
+    ZIMAGE_BENCH_LOAD = 3, /* opening the model, or making the synthetic one */
+    ZIMAGE_BENCH_STAGES = 4,
+} zimage_bench_stage;
+
+/* "text_encoder", "transformer_step", "vae_decode", "load" */
+ZIMAGE_API const char *zimage_bench_stage_name(zimage_bench_stage stage);
+
+typedef struct zimage_bench_params {
+    uint32_t struct_size;
+    /* Instead of a model folder: "z-image-turbo", its published sizes with random weights made in memory, one network at
+     * a time; or "small", a toy of the same kind. */
+    const char *synthetic;
+    const char *format;    /* of synthetic weights: "bf16" (default), "f16", "f32" */
+    int32_t width, height; /* pixels; 0 = the model's own (not with synthetic) */
+    int32_t tokens;        /* of the caption, default 64 */
+    int32_t layers;        /* at most so many layers of text encoder and transformer; 0 = all */
+    int32_t repeats;       /* of each stage, default 3 */
+    int32_t threads;       /* 0 = as many as the process may use */
+    void (*log)(zimage_log_level level, const char *message, void *user); /* a line for each run; NULL = silent */
+    void *log_user;
+} zimage_bench_params;
+
+ZIMAGE_API void zimage_bench_params_init(zimage_bench_params *params);
+
+/* Negative: not measured (no text encoder in the model, oneDNN not installed, no operations while loading). */
+typedef struct zimage_bench_figures {
+    double seconds; /* median of the repeats */
+    double tflops;  /* 10^12 floating-point operations a second, counted by running the same model code without data */
+    double percent_of_peak;   /* of multiply-adds in registers, measured between the repeats */
+    double percent_of_onednn; /* of oneDNN's matrix product on the stage's main sizes, weighted, in the same run */
+    uint64_t planned_bytes;   /* activations and weights of the stage, by the plan */
+} zimage_bench_figures;
+
+typedef struct zimage_bench_result {
+    uint32_t struct_size;
+    zimage_bench_figures stages[ZIMAGE_BENCH_STAGES];
+    uint64_t peak_rss_bytes; /* of the process, mapped weights included; before oneDNN was measured */
+    double peak_tflops;      /* of the registers, all threads */
+    char tier[16];           /* the kernels used: "generic", "avx2", "avx512" */
+    char onednn[16];         /* its version; empty: not installed */
+    int32_t threads, width, height, tokens;
+    int32_t transformer_layers, text_layers; /* that were timed; 0: no such network */
+} zimage_bench_result;
+
+/* Times the stages of the model folder model_path, or with params->synthetic (then model_path is NULL) of random weights.
+ * No file is written. */
+ZIMAGE_API zimage_status zimage_bench(const char *model_path, const zimage_bench_params *params,
+                                      zimage_bench_result *result, zimage_error *error);
+
 /* ---- tensors in safetensors files (embeddings, latents) ----------------------------------------------------------- */
 
 /* Reads tensor `name` (f32, f16 or bf16) as float32. shape holds up to 4 sizes. *data is released with zimage_free. */

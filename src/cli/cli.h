@@ -10,6 +10,7 @@
 #define CLI_FAILURE 1 /* exit code: the work failed */
 #define CLI_USAGE   2 /* exit code: the command line is wrong */
 
+int cmd_bench(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);

@@ -148,17 +148,17 @@ static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *map
 
 static zimage_status fill(zi_safetensors *file, zi_dtype dtype, zi_pool *pool, zimage_error *error)
 {
-    uint8_t *block = malloc(BLOCK + PIECE), *target = (uint8_t *)file->mapping.data;
-    if (!block)
-        return zi_fail_memory(error, file->path, BLOCK + PIECE);
-    make_block(block, dtype);
+    zi_mapping block; /* not by malloc: it really goes back */
+    uint8_t *target = (uint8_t *)file->mapping.data;
+    ZI_TRY(map_memory(file->path, BLOCK + PIECE, &block, error));
+    make_block((uint8_t *)block.data, dtype);
     for (size_t i = 0; i < file->count; i++) {
         zi_weight *weight = &file->entries[i].weight;
         weight->data = target;
-        copy_block(pool, block, target, weight->bytes, i);
+        copy_block(pool, block.data, target, weight->bytes, i);
         target += aligned(weight->bytes);
     }
-    free(block);
+    zi_unmap(&block);
     return ZIMAGE_OK;
 }
 
