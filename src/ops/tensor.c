@@ -11,6 +11,7 @@ size_t zi_dtype_size(zi_dtype dtype)
     case ZI_F16:
     case ZI_BF16:
         return 2;
+    case ZI_GROUPED:
     case ZI_DTYPE_OTHER:
         break;
     }
@@ -26,6 +27,8 @@ const char *zi_dtype_name(zi_dtype dtype)
         return "F16";
     case ZI_BF16:
         return "BF16";
+    case ZI_GROUPED:
+        return "U32";
     case ZI_DTYPE_OTHER:
         break;
     }
@@ -130,6 +133,25 @@ static void unpack_bf16(const uint8_t *restrict data, int64_t count, float *rest
     }
 }
 
+static float scale_at(const zi_weight *weight, const uint8_t *scales, int64_t group)
+{
+    const zi_weight one = {.dtype = weight->scale_dtype, .dims = 1, .shape = {group + 1}, .data = scales};
+    float scale;
+    zi_weight_unpack(&one, group, 1, &scale);
+    return scale;
+}
+
+static void unpack_grouped(const zi_weight *weight, int64_t first, int64_t count, float *out)
+{
+    uint32_t mask = (1u << weight->bits) - 1, word;
+    for (int64_t i = first; i < first + count; i++) {
+        memcpy(&word, weight->data + i * weight->bits / 32 * 4, sizeof word);
+        uint32_t q = word >> (i * weight->bits % 32) & mask;
+        out[i - first] = scale_at(weight, weight->scales, i / weight->group) * (float)q +
+                         scale_at(weight, weight->biases, i / weight->group);
+    }
+}
+
 void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, float *out)
 {
     assert(first >= 0 && count >= 0 && first + count <= zi_weight_count(weight));
@@ -144,6 +166,9 @@ void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, flo
         return;
     case ZI_BF16:
         unpack_bf16(data, count, out);
+        return;
+    case ZI_GROUPED:
+        unpack_grouped(weight, first, count, out);
         return;
     case ZI_DTYPE_OTHER:
         break;

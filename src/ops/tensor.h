@@ -8,10 +8,11 @@ typedef enum zi_dtype {
     ZI_F32,
     ZI_F16,
     ZI_BF16,
+    ZI_GROUPED,     /* whole numbers of a few bits with a scale and an offset a group (zi_weight only) */
     ZI_DTYPE_OTHER, /* known to the file format but not computable: BOOL, I64, ... (data is never read) */
 } zi_dtype;
 
-size_t zi_dtype_size(zi_dtype dtype);      /* bytes an element; 0 for ZI_DTYPE_OTHER */
+size_t zi_dtype_size(zi_dtype dtype);      /* bytes an element; 0 for ZI_GROUPED and ZI_DTYPE_OTHER */
 const char *zi_dtype_name(zi_dtype dtype); /* "F32", ... */
 
 /* A dense row-major array in the memory of a backend. A struct is a view: it owns nothing. */
@@ -43,6 +44,11 @@ typedef struct zi_weight {
     int64_t shape[4];
     const uint8_t *data;
     size_t bytes;
+    /* ZI_GROUPED, [out, in]: data are little-endian u32 words of `bits`-bit numbers q, element 0 in the lowest bits;
+     * w = scale * q + bias with scales, biases [out, in / group] of scale_dtype. */
+    int bits, group;
+    zi_dtype scale_dtype;
+    const uint8_t *scales, *biases;
 } zi_weight;
 
 int64_t zi_weight_count(const zi_weight *weight);
