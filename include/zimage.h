@@ -312,7 +312,7 @@ typedef struct zimage_bench_params {
     /* Instead of a model folder: "z-image-turbo", its published sizes with random weights made in memory, one network at
      * a time; or "small", a toy of the same kind. */
     const char *synthetic;
-    const char *format;    /* of synthetic weights: "bf16" (default), "f16", "f32" */
+    const char *format;    /* of synthetic weights: "bf16" (default), "f16", "f32", "q4", "q8" (groups of 32) */
     int32_t width, height; /* pixels; 0 = the model's own (not with synthetic) */
     int32_t tokens;        /* of the caption, default 64 */
     int32_t layers;        /* at most so many layers of text encoder and transformer; 0 = all */

@@ -16,7 +16,7 @@ static const char help[] =
     "\n"
     "      --synthetic MODEL  random weights in the sizes of z-image-turbo (or small, a toy), made in memory: one\n"
     "                         random block repeated at changing offsets, one network at a time; writes no file\n"
-    "      --format F         of the random weights: bf16 (default), f16, f32\n"
+    "      --format F         of the random weights: bf16 (default), f16, f32, q4, q8 (groups of 32)\n"
     "  -m, --model DIR        this model's weights instead\n"
     "  -W, --width N          pixels (default: 512; the model's own size with -m)\n"
     "  -H, --height N\n"

@@ -39,10 +39,15 @@ static const published models[] = {
     },
 };
 
+/* q4, q8: MLX's groups of 32 with BF16 scales in text encoder and transformer, the rest BF16 (spec formats.md 2). */
 static const struct {
     const char *name;
-    zi_dtype dtype;
-} formats[] = {{"bf16", ZI_BF16}, {"f16", ZI_F16}, {"f32", ZI_F32}};
+    zi_memory_format networks;
+    zi_dtype vae;
+} formats[] = {
+    {"bf16", {ZI_BF16, 0, 0}, ZI_BF16}, {"f16", {ZI_F16, 0, 0}, ZI_F16},   {"f32", {ZI_F32, 0, 0}, ZI_F32},
+    {"q4", {ZI_BF16, 4, 32}, ZI_BF16},  {"q8", {ZI_BF16, 8, 32}, ZI_BF16},
+};
 
 static const published *find_model(const char *name)
 {
@@ -66,7 +71,8 @@ zimage_status zi_synthetic_check(const zi_synthetic *synthetic, zimage_error *er
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "synthetic: \"%s\", expected z-image-turbo or small",
                        synthetic->model);
     if (find_format(synthetic->format) < 0)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "format: \"%s\", expected bf16, f16 or f32", synthetic->format);
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "format: \"%s\", expected bf16, f16, f32, q4 or q8",
+                       synthetic->format);
     return ZIMAGE_OK;
 }
 
@@ -83,7 +89,7 @@ static zimage_status make_text(zimage_context *c, const published *model, const 
     ZI_TRY(zi_store_new_memory("synthetic text_encoder", &c->text_store, error));
     ZI_TRY(zi_qwen3_bind(&c->text_encoder, &config, c->text_store, NULL, error));
     zi_qwen3_free(&c->text_encoder);
-    ZI_TRY(zi_store_fill(c->text_store, formats[find_format(s->format)].dtype, c->pool, error));
+    ZI_TRY(zi_store_fill(c->text_store, &formats[find_format(s->format)].networks, c->pool, error));
     return zi_qwen3_bind(&c->text_encoder, &config, c->text_store, NULL, error);
 }
 
@@ -96,7 +102,7 @@ static zimage_status make_transformer(zimage_context *c, const published *model,
     ZI_TRY(zi_store_new_memory("synthetic transformer", &c->transformer_store, error));
     ZI_TRY(zi_dit_bind(&c->transformer, &config, c->transformer_store, NULL, error));
     zi_dit_free(&c->transformer);
-    ZI_TRY(zi_store_fill(c->transformer_store, formats[find_format(s->format)].dtype, c->pool, error));
+    ZI_TRY(zi_store_fill(c->transformer_store, &formats[find_format(s->format)].networks, c->pool, error));
     return zi_dit_bind(&c->transformer, &config, c->transformer_store, NULL, error);
 }
 
@@ -107,7 +113,8 @@ static zimage_status make_vae(zimage_context *c, const published *model, const z
     ZI_TRY(zi_store_new_memory("synthetic vae", &c->vae_store, error));
     ZI_TRY(zi_vae_bind(&c->vae, &config, c->vae_store, NULL, error));
     zi_vae_free(&c->vae);
-    ZI_TRY(zi_store_fill(c->vae_store, formats[find_format(s->format)].dtype, c->pool, error));
+    const zi_memory_format format = {formats[find_format(s->format)].vae, 0, 0};
+    ZI_TRY(zi_store_fill(c->vae_store, &format, c->pool, error));
     return zi_vae_bind(&c->vae, &config, c->vae_store, NULL, error);
 }
 

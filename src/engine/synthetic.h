@@ -13,7 +13,7 @@ enum {
 
 typedef struct zi_synthetic {
     const char *model;  /* "z-image-turbo", or "small" for tests */
-    const char *format; /* "bf16", "f16", "f32" */
+    const char *format; /* "bf16", "f16", "f32", "q4", "q8" */
     int layers;         /* at most so many of each stack of layers; 0 = all */
     int threads;        /* 0 = all */
 } zi_synthetic;

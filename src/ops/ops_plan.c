@@ -49,6 +49,14 @@ static void plan_release(zi_ops *ops, zi_arena_mark mark)
     plan_of(ops)->used = mark.used;
 }
 
+static size_t stored_bytes(const zi_weight *weight)
+{
+    size_t scales = 0;
+    if (weight->dtype == ZI_GROUPED)
+        scales = 2 * (size_t)(zi_weight_count(weight) / weight->group) * zi_dtype_size(weight->scale_dtype);
+    return weight->bytes + scales;
+}
+
 /* weight may be NULL */
 static zimage_status read_weight(plan *p, const zi_weight *weight)
 {
@@ -66,7 +74,7 @@ static zimage_status read_weight(plan *p, const zi_weight *weight)
         p->weight_capacity = capacity;
     }
     p->weights[p->weight_count++] = weight;
-    p->counts.weight_bytes += weight->bytes;
+    p->counts.weight_bytes += stored_bytes(weight);
     return ZIMAGE_OK;
 }
 
@@ -119,7 +127,7 @@ static size_t smaller(size_t a, size_t b)
 static zimage_status plan_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight *table, const int32_t *ids)
 {
     size_t rows = (size_t)y->shape[0], all = (size_t)table->shape[0];
-    plan_of(ops)->counts.weight_bytes += table->bytes / all * smaller(rows, all);
+    plan_of(ops)->counts.weight_bytes += stored_bytes(table) / all * smaller(rows, all);
     return ZIMAGE_OK;
 }
 

@@ -50,29 +50,32 @@ void zi_wishes_free(zi_wishes *wishes)
 
 /* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
-/* The bits of a number of random sign and fraction, 2^-9 to 2^-5. */
-static uint32_t random_number(zi_dtype dtype, uint64_t random)
+/* The bits of a number of random sign and fraction, 2^-9 to 2^-5 and that divided by 2^down. */
+static uint32_t random_number(zi_dtype dtype, int down, uint64_t random)
 {
-    uint32_t sign = (uint32_t)(random >> 63), exponent = (uint32_t)(random >> 61) & 3, fraction = (uint32_t)random;
+    uint32_t sign = (uint32_t)(random >> 63), fraction = (uint32_t)random;
+    uint32_t exponent = ((uint32_t)(random >> 61) & 3) - (uint32_t)down;
     switch (dtype) {
     case ZI_F32:
         return sign << 31 | (127 - 9 + exponent) << 23 | (fraction & 0x7fffff);
     case ZI_BF16:
         return sign << 15 | (127 - 9 + exponent) << 7 | (fraction & 0x7f);
-    default:
+    case ZI_F16:
         return sign << 15 | (15 - 9 + exponent) << 10 | (fraction & 0x3ff);
+    default:
+        return fraction; /* words of whole numbers */
     }
 }
 
-static void make_block(uint8_t *block, zi_dtype dtype)
+static void make_block(uint8_t *block, zi_dtype dtype, int down)
 {
-    size_t size = zi_dtype_size(dtype);
+    size_t size = dtype == ZI_GROUPED ? sizeof(uint32_t) : zi_dtype_size(dtype);
     uint64_t state = 0x9E3779B97F4A7C15u;
     for (size_t i = 0; i < BLOCK + PIECE; i += size) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        uint32_t bits = random_number(dtype, state * 0x2545F4914F6CDD1Du);
+        uint32_t bits = random_number(dtype, down, state * 0x2545F4914F6CDD1Du);
         uint16_t half = (uint16_t)bits;
         memcpy(block + i, size == 4 ? (const void *)&bits : (const void *)&half, size);
     }
@@ -105,21 +108,46 @@ static size_t aligned(size_t bytes)
     return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
-/* Places every tensor behind the one before; data holds the offset until the memory is there. */
-static size_t place(const zi_wishes *wishes, const char *label, zi_dtype dtype, zi_safetensors *file)
+/* Matrices of one row are pad tokens. */
+static int is_grouped(const zi_wish *wish, const zi_memory_format *format)
+{
+    return format->bits && wish->dims == 2 && wish->shape[0] > 1 && wish->shape[1] % format->group == 0;
+}
+
+static zi_weight describe(const zi_wish *wish, const zi_memory_format *format, const char *name)
+{
+    zi_weight weight = {.name = name, .dtype = format->dtype, .dims = wish->dims};
+    memcpy(weight.shape, wish->shape, sizeof wish->shape);
+    size_t count = (size_t)zi_weight_count(&weight);
+    weight.bytes = count * zi_dtype_size(format->dtype);
+    if (is_grouped(wish, format)) {
+        weight.dtype = ZI_GROUPED;
+        weight.bits = format->bits;
+        weight.group = format->group;
+        weight.scale_dtype = format->dtype;
+        weight.bytes = count / 8 * (size_t)format->bits;
+    }
+    return weight;
+}
+
+static size_t scale_bytes(const zi_weight *weight)
+{
+    if (weight->dtype != ZI_GROUPED)
+        return 0;
+    return (size_t)(zi_weight_count(weight) / weight->group) * zi_dtype_size(weight->scale_dtype);
+}
+
+/* Describes every tensor; returns the bytes of all. */
+static size_t describe_all(const zi_wishes *wishes, const char *label, const zi_memory_format *format,
+                           zi_safetensors *file)
 {
     size_t total = 0;
     char *string = file->strings;
     for (size_t i = 0; i < wishes->count; i++) {
-        const zi_wish *wish = &wishes->list[i];
-        zi_entry *entry = &file->entries[i];
-        entry->path = label;
-        entry->dtype = zi_dtype_name(dtype);
-        entry->weight = (zi_weight){.name = string, .dtype = dtype, .dims = wish->dims};
-        memcpy(entry->weight.shape, wish->shape, sizeof wish->shape);
-        entry->weight.bytes = (size_t)zi_weight_count(&entry->weight) * zi_dtype_size(dtype);
-        total += aligned(entry->weight.bytes);
-        string = stpcpy(string, wish->name) + 1;
+        zi_weight weight = describe(&wishes->list[i], format, string);
+        file->entries[i] = (zi_entry){weight, zi_dtype_name(weight.dtype), label};
+        total += aligned(weight.bytes) + 2 * aligned(scale_bytes(&weight));
+        string = stpcpy(string, wishes->list[i].name) + 1;
     }
     file->count = wishes->count;
     zi_entries_sort(file->entries, file->count);
@@ -146,19 +174,38 @@ static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *map
     return ZIMAGE_OK;
 }
 
-static zimage_status fill(zi_safetensors *file, zi_dtype dtype, zi_pool *pool, zimage_error *error)
+/* What tensors are copied from: numbers, words of whole numbers, and scales that make such into numbers. */
+enum { NUMBERS, WORDS, SCALES, BLOCKS };
+
+static void fill_weight(zi_weight *weight, uint8_t **next, const uint8_t *const *blocks, zi_pool *pool, size_t salt)
 {
-    zi_mapping block; /* not by malloc: it really goes back */
-    uint8_t *target = (uint8_t *)file->mapping.data;
-    ZI_TRY(map_memory(file->path, BLOCK + PIECE, &block, error));
-    make_block((uint8_t *)block.data, dtype);
-    for (size_t i = 0; i < file->count; i++) {
-        zi_weight *weight = &file->entries[i].weight;
-        weight->data = target;
-        copy_block(pool, block.data, target, weight->bytes, i);
-        target += aligned(weight->bytes);
+    size_t scales = scale_bytes(weight);
+    uint8_t *data = *next, *after = data + aligned(weight->bytes);
+    weight->data = data;
+    copy_block(pool, blocks[weight->dtype == ZI_GROUPED ? WORDS : NUMBERS], data, weight->bytes, salt);
+    if (scales) {
+        weight->scales = after;
+        weight->biases = after + aligned(scales);
+        copy_block(pool, blocks[SCALES], after, scales, salt);
+        copy_block(pool, blocks[NUMBERS], after + aligned(scales), scales, salt);
     }
-    zi_unmap(&block);
+    *next = after + 2 * aligned(scales);
+}
+
+static zimage_status fill(zi_safetensors *file, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
+{
+    zi_mapping memory; /* not by malloc: it really goes back */
+    ZI_TRY(map_memory(file->path, BLOCKS * (BLOCK + PIECE), &memory, error));
+    uint8_t *first = (uint8_t *)memory.data, *next = (uint8_t *)file->mapping.data;
+    const uint8_t *const blocks[BLOCKS] = {first, first + (BLOCK + PIECE), first + 2 * (BLOCK + PIECE)};
+    make_block(first, format->dtype, 0);
+    if (format->bits) {
+        make_block(first + (BLOCK + PIECE), ZI_GROUPED, 0);
+        make_block(first + 2 * (BLOCK + PIECE), format->dtype, format->bits);
+    }
+    for (size_t i = 0; i < file->count; i++)
+        fill_weight(&file->entries[i].weight, &next, blocks, pool, i);
+    zi_unmap(&memory);
     return ZIMAGE_OK;
 }
 
@@ -170,7 +217,7 @@ static size_t names_size(const zi_wishes *wishes)
     return size;
 }
 
-static zimage_status grant(const zi_wishes *wishes, const char *label, zi_dtype dtype, zi_pool *pool,
+static zimage_status grant(const zi_wishes *wishes, const char *label, const zi_memory_format *format, zi_pool *pool,
                            zi_safetensors *file, zimage_error *error)
 {
     size_t bytes = (wishes->count + 1) * sizeof *file->entries;
@@ -179,15 +226,15 @@ static zimage_status grant(const zi_wishes *wishes, const char *label, zi_dtype 
     file->entries = calloc(wishes->count + 1, sizeof *file->entries);
     if (wishes->failed || !file->path || !file->strings || !file->entries)
         return zi_fail_memory(error, label, bytes);
-    ZI_TRY(map_memory(label, place(wishes, file->path, dtype, file), &file->mapping, error));
-    return fill(file, dtype, pool, error);
+    ZI_TRY(map_memory(label, describe_all(wishes, file->path, format, file), &file->mapping, error));
+    return fill(file, format, pool, error);
 }
 
-zimage_status zi_wishes_grant(const zi_wishes *wishes, const char *label, zi_dtype dtype, zi_pool *pool,
+zimage_status zi_wishes_grant(const zi_wishes *wishes, const char *label, const zi_memory_format *format, zi_pool *pool,
                               zi_safetensors *file, zimage_error *error)
 {
     *file = (zi_safetensors){.in_memory = 1};
-    zimage_status status = grant(wishes, label, dtype, pool, file, error);
+    zimage_status status = grant(wishes, label, format, pool, file, error);
     if (status != ZIMAGE_OK)
         zi_safetensors_close(file);
     return status;

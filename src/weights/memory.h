@@ -23,7 +23,7 @@ zi_wishes *zi_store_wishes(const zi_store *store);
 
 void zi_wishes_add(zi_wishes *wishes, const char *name, int dims, const int64_t *shape);
 /* All of them as one "file" of random numbers in memory, in order of name. On failure nothing is left to close. */
-zimage_status zi_wishes_grant(const zi_wishes *wishes, const char *label, zi_dtype dtype, zi_pool *pool,
+zimage_status zi_wishes_grant(const zi_wishes *wishes, const char *label, const zi_memory_format *format, zi_pool *pool,
                               zi_safetensors *file, zimage_error *error);
 void zi_wishes_free(zi_wishes *wishes);
 

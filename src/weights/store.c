@@ -284,12 +284,12 @@ zi_wishes *zi_store_wishes(const zi_store *store)
     return store->wishes;
 }
 
-zimage_status zi_store_fill(zi_store *store, zi_dtype dtype, zi_pool *pool, zimage_error *error)
+zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
 {
     store->files = calloc(1, sizeof *store->files);
     if (!store->files)
         return zi_fail_memory(error, store->path, sizeof *store->files);
-    ZI_TRY(zi_wishes_grant(store->wishes, store->path, dtype, pool, &store->files[0], error));
+    ZI_TRY(zi_wishes_grant(store->wishes, store->path, format, pool, &store->files[0], error));
     store->file_count = 1;
     const zi_safetensors *file = &store->files[0];
     ZI_TRY(allocate_entries(store, file->count, error));

@@ -36,11 +36,16 @@ void zi_store_release_pages(const zi_store *store);
  */
 zimage_status zi_store_new_memory(const char *label, zi_store **store, zimage_error *error);
 
+typedef struct zi_memory_format {
+    zi_dtype dtype;  /* ZI_F32, ZI_F16 or ZI_BF16 */
+    int bits, group; /* bits 4 or 8: matrices are ZI_GROUPED with such groups where their rows divide into them */
+} zi_memory_format;
+
 /*
  * Numbers of random sign, most of them below 0.03. So that billions take seconds they are one random block of some MiB
  * repeated from changing offsets. The pool's threads fill.
  */
-zimage_status zi_store_fill(zi_store *store, zi_dtype dtype, zi_pool *pool, zimage_error *error);
+zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_pool *pool, zimage_error *error);
 
 /*
  * Binding a network to its weights: ask for every tensor by name and shape, then finish. Problems are collected, and
