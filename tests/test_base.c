@@ -613,7 +613,12 @@ static void every_half_converts(void **state)
         bytes[2 + 2 * i] = (uint8_t)(i >> 8);
     }
     for (int f = 0; f < 2; f++) {
-        zi_weight weight = {"w", formats[f].dtype, 2, {256, 256}, bytes + 1, 2 * 65536};
+        zi_weight weight = {.name = "w",
+                            .dtype = formats[f].dtype,
+                            .dims = 2,
+                            .shape = {256, 256},
+                            .data = bytes + 1,
+                            .bytes = 2 * 65536};
         zi_weight_unpack(&weight, 0, 65536, unpacked);
         for (uint32_t i = 0; i < 65536; i++) {
             float expected = value_of(i, formats[f].exponent_bits, formats[f].mantissa_bits);
@@ -634,7 +639,8 @@ static void float32_is_copied(void **state)
     uint8_t bytes[17];
     float out[2] = {0};
     memcpy(bytes + 1, values, sizeof values);
-    zi_weight weight = {"w", ZI_F32, 1, {4}, bytes + 1, sizeof values};
+    zi_weight weight = {
+        .name = "w", .dtype = ZI_F32, .dims = 1, .shape = {4}, .data = bytes + 1, .bytes = sizeof values};
     zi_weight_unpack(&weight, 1, 2, out);
     assert_memory_equal(out, values + 1, sizeof out);
     zi_weight_unpack(&weight, 4, 0, out);

@@ -14,13 +14,13 @@
 
 /* ---- one stage --------------------------------------------------------------------------------------------------- */
 
-/* The captions of prompts [0, count), which stay on the stack. */
-static zimage_status alloc_captions(const zimage_context *context, const zi_job_size *size, int count, zi_ops *plan,
-                                    zi_tensor *last)
+/* The captions of all prompts, which stay on the stack. */
+static zimage_status alloc_captions(const zimage_context *context, const zi_job_size *size, zi_ops *plan,
+                                    zi_tensor captions[ZI_MAX_PROMPTS])
 {
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < size->prompts; i++) {
         const int64_t shape[2] = {zi_dit_padded(size->tokens[i]), context->transformer.config.dim};
-        ZI_TRY(plan->table->alloc(plan, last, 2, shape));
+        ZI_TRY(plan->table->alloc(plan, &captions[i], 2, shape));
     }
     return ZIMAGE_OK;
 }
@@ -31,11 +31,11 @@ static zimage_status run_text(const zimage_context *context, const zi_job_size *
     int64_t tokens = size->tokens[last];
     const int64_t width = caption ? context->transformer.config.cap_feat_dim : context->text_encoder.config.hidden_size;
     const int64_t shape[2] = {tokens, width};
-    zi_tensor features, out;
-    ZI_TRY(alloc_captions(context, size, size->prompts, plan, &out));
+    zi_tensor features, captions[ZI_MAX_PROMPTS];
+    ZI_TRY(alloc_captions(context, size, plan, captions));
     ZI_TRY(plan->table->alloc(plan, &features, 2, shape));
     if (caption)
-        return zi_dit_caption(&context->transformer, plan, &features, &out);
+        return zi_dit_caption(&context->transformer, plan, &features, &captions[last]);
     int32_t ids[ZI_MAX_PROMPT_TOKENS] = {0};
     return zi_qwen3_encode(&context->text_encoder, plan, ids, tokens, &features);
 }
@@ -43,11 +43,13 @@ static zimage_status run_text(const zimage_context *context, const zi_job_size *
 static zimage_status run_denoise(const zimage_context *context, const zi_job_size *size, zi_ops *plan)
 {
     const int64_t shape[3] = {context->transformer.config.in_channels, size->rows, size->columns};
-    zi_tensor latents, caption, out;
-    ZI_TRY(alloc_captions(context, size, size->prompts, plan, &caption));
+    zi_tensor latents, out, captions[ZI_MAX_PROMPTS];
+    ZI_TRY(alloc_captions(context, size, plan, captions));
     ZI_TRY(plan->table->alloc(plan, &latents, 3, shape));
     ZI_TRY(plan->table->alloc(plan, &out, 3, shape));
-    return zi_dit_forward(&context->transformer, plan, &latents, 0.5f, &caption, &out);
+    for (int i = 0; i < size->prompts; i++)
+        ZI_TRY(zi_dit_forward(&context->transformer, plan, &latents, 0.5f, &captions[i], &out));
+    return ZIMAGE_OK;
 }
 
 static zimage_status run_decode(const zimage_context *context, const zi_job_size *size, zi_ops *plan)
@@ -141,10 +143,9 @@ static zimage_status count_denoise(const zimage_context *context, const zi_job_s
 {
     zi_plan_counts *counts = &plan->counts[ZIMAGE_STAGE_DENOISE];
     ZI_TRY(zi_plan_stage(context, size, ZIMAGE_STAGE_DENOISE, counts, error));
-    double evaluations = (double)size->steps * size->prompts;
-    counts->linear_flops *= evaluations;
-    counts->attention_flops *= evaluations;
-    counts->unpacked *= evaluations;
+    counts->linear_flops *= size->steps;
+    counts->attention_flops *= size->steps;
+    counts->unpacked *= size->steps;
     plan->flops[ZIMAGE_STAGE_DENOISE] = zi_plan_flops(counts);
     if (!size->preview_rows)
         return ZIMAGE_OK;

@@ -17,8 +17,8 @@ typedef struct zi_job_size {
     int64_t band_rows;                     /* of the VAE, as zi_vae_decode takes it */
 } zi_job_size;
 
-/* One stage once: a prompt's encoding or caption (the last prompt's, with the captions before it on the stack), one
- * evaluation, the decoding. A component that the context lacks counts as nothing. */
+/* One stage once: a prompt's encoding or caption (the last prompt's, with the captions before it on the stack), one step
+ * (an evaluation for each prompt), the decoding. A component that the context lacks counts as nothing. */
 zimage_status zi_plan_stage(const zimage_context *context, const zi_job_size *size, zimage_stage stage,
                             zi_plan_counts *counts, zimage_error *error);
 
