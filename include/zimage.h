@@ -328,9 +328,11 @@ ZIMAGE_API void zimage_bench_params_init(zimage_bench_params *params);
 typedef struct zimage_bench_figures {
     double seconds; /* median of the repeats */
     double tflops;  /* 10^12 floating-point operations a second, counted by running the same model code without data */
-    double percent_of_peak;   /* of multiply-adds in registers, measured between the repeats */
-    double percent_of_onednn; /* of oneDNN's matrix product on the stage's main sizes, weighted, in the same run */
-    uint64_t planned_bytes;   /* activations and weights of the stage, by the plan */
+    double percent_of_peak; /* of multiply-adds in registers, measured between the repeats */
+    /* Of oneDNN's matrix product on the stage's main sizes, weighted, in the same run; both as shares of the peak beside
+     * them, so that other work on the machine does not favour either. */
+    double percent_of_onednn;
+    uint64_t planned_bytes; /* activations and weights of the stage, by the plan */
 } zimage_bench_figures;
 
 typedef struct zimage_bench_result {

@@ -136,12 +136,13 @@ double zi_ops_cpu_peak(zi_ops *ops)
     peak_run run = {cpu->kernels, 1 << 18};
     float sink = 0;
     double seconds = 0, operations = cpu->kernels->peak(1, &sink) * zi_pool_threads(cpu->pool);
-    for (; seconds < 0.01 && run.rounds < (int64_t)1 << 40; run.rounds *= 2) { /* the shorter runs warm the threads */
+    for (; seconds < 0.01 && run.rounds < (int64_t)1 << 40;
+         run.rounds *= 2) { /* the shorter runs warm the threads; rounds ends one doubling too far */
         double start = now();
         zi_pool_run(cpu->pool, peak_task, &run, zi_pool_threads(cpu->pool));
         seconds = now() - start;
     }
-    return operations * (double)(run.rounds / 2) / seconds;
+    return operations * 0.5 * (double)run.rounds / seconds;
 }
 
 zimage_status zi_cpu_worker_buffers(zi_ops *ops, int64_t count, const char *what, zi_worker_buffers *buffers)

@@ -104,7 +104,8 @@ static zimage_status time_conv(zi_ops *ops, const zi_weight *weight, int64_t sid
 /* numbers: [size, size] stored as BF16. The oracle is some hundred times slower and gets smaller sizes. */
 static zimage_status measure_with(zi_ops *ops, const uint8_t *numbers, int64_t size, zi_machine *machine)
 {
-    const int64_t many = size / 4, few = size / 32, dim = 64, heads = size / 2 / dim, channels = size / 8;
+    const int64_t many = size / 4, few = size / 32, side = size / 32, dim = 64, heads = size / 2 / dim,
+                  channels = size / 8;
     zi_weight matrix = {.name = "a measurement", .dtype = ZI_BF16, .dims = 2, .shape = {size, size}, .data = numbers};
     zi_weight filter = {
         .name = "a measurement", .dtype = ZI_BF16, .dims = 4, .shape = {channels, channels, 3, 3}, .data = numbers};
@@ -112,7 +113,7 @@ static zimage_status measure_with(zi_ops *ops, const uint8_t *numbers, int64_t s
     ZI_TRY(time_linear(ops, &matrix, many, &long_run));
     ZI_TRY(time_linear(ops, &matrix, few, &short_run));
     ZI_TRY(time_attention(ops, many, heads, dim, &attention));
-    ZI_TRY(time_conv(ops, &filter, size / 32, &conv));
+    ZI_TRY(time_conv(ops, &filter, side, &conv));
     /* seconds = weights (2 tokens / linear + unpack) */
     double token = (long_run - short_run) / (double)(many - few);
     if (token <= 0) /* disturbed */
@@ -121,7 +122,7 @@ static zimage_status measure_with(zi_ops *ops, const uint8_t *numbers, int64_t s
     *machine = (zi_machine){
         .linear = 2 * weights / token,
         .attention = 4 * (double)(many * many * heads * dim) / attention,
-        .conv = 2.0 * 9 * (double)(size / 32 * (size / 32) * channels * channels) / conv,
+        .conv = 2.0 * 9 * (double)(side * side * channels * channels) / conv,
         .unpack = rest > 0 ? rest : 0,
     };
     return ZIMAGE_OK;

@@ -225,8 +225,9 @@ static double rate_of_type(zi_onednn *dnn, product *p, int type)
 /* The same bytes make small numbers as float32 and as bfloat16. */
 static void *numbers(int64_t count)
 {
-    uint8_t *data = malloc((size_t)count * sizeof(float));
-    for (size_t i = 0; data && i < (size_t)count * sizeof(float); i++)
+    size_t bytes = (size_t)count * sizeof(float);
+    uint8_t *data = malloc(bytes);
+    for (size_t i = 0; data && i < bytes; i++)
         data[i] = i % 2 ? 0x3c : (uint8_t)(i * 13);
     return data;
 }

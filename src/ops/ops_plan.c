@@ -67,9 +67,9 @@ static zimage_status read_weight(plan *p, const zi_weight *weight)
         return ZIMAGE_OK;
     if (p->weight_count == p->weight_capacity) {
         size_t capacity = p->weight_capacity ? 2 * p->weight_capacity : 256;
-        const zi_weight **weights = realloc(p->weights, capacity * sizeof *weights);
+        const zi_weight **weights = realloc(p->weights, capacity * sizeof(void *));
         if (!weights)
-            return zi_fail_memory(p->ops.error, "the plan", capacity * sizeof *weights);
+            return zi_fail_memory(p->ops.error, "the plan", capacity * sizeof(void *));
         p->weights = weights;
         p->weight_capacity = capacity;
     }

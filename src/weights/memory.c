@@ -132,7 +132,7 @@ static zi_weight describe(const zi_wish *wish, const zi_memory_format *format, c
 
 static size_t scale_bytes(const zi_weight *weight)
 {
-    if (weight->dtype != ZI_GROUPED)
+    if (weight->dtype != ZI_GROUPED || weight->group == 0)
         return 0;
     return (size_t)(zi_weight_count(weight) / weight->group) * zi_dtype_size(weight->scale_dtype);
 }
@@ -170,6 +170,9 @@ static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *map
     void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED)
         return zi_fail_memory(error, label, bytes);
+#if defined(MADV_HUGEPAGE)
+    madvise(data, bytes, MADV_HUGEPAGE); /* one fault for 2 MiB instead of 512; a hint */
+#endif
     *mapping = (zi_mapping){data, bytes};
     return ZIMAGE_OK;
 }
@@ -194,7 +197,7 @@ static void fill_weight(zi_weight *weight, uint8_t **next, const uint8_t *const 
 
 static zimage_status fill(zi_safetensors *file, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
 {
-    zi_mapping memory; /* not by malloc: it really goes back */
+    zi_mapping memory = {NULL, 0}; /* not by malloc: it really goes back */
     ZI_TRY(map_memory(file->path, BLOCKS * (BLOCK + PIECE), &memory, error));
     uint8_t *first = (uint8_t *)memory.data, *next = (uint8_t *)file->mapping.data;
     const uint8_t *const blocks[BLOCKS] = {first, first + (BLOCK + PIECE), first + 2 * (BLOCK + PIECE)};
