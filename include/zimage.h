@@ -126,6 +126,13 @@ typedef struct zimage_context zimage_context;
 
 typedef enum zimage_log_level { ZIMAGE_LOG_WARNING = 1, ZIMAGE_LOG_INFO = 2 } zimage_log_level;
 
+/* What is done with weights that MLX's quantiser packed into groups of 2 to 8 bit numbers. */
+typedef enum zimage_dequantize {
+    ZIMAGE_DEQUANTIZE_NONE = 0, /* they stay packed in the mapped file and are unpacked where they are used */
+    ZIMAGE_DEQUANTIZE_BF16 = 1, /* expanded once into memory, rounded to bfloat16: 2 bytes a number */
+    ZIMAGE_DEQUANTIZE_F32 = 2,  /* the same without rounding: 4 bytes a number, results equal to NONE's */
+} zimage_dequantize;
+
 typedef struct zimage_open_params {
     uint32_t struct_size;
     int32_t threads; /* 0 = as many as the process may use */
@@ -134,14 +141,17 @@ typedef struct zimage_open_params {
     void *log_user;
     /* 1 = the plain C oracle: float32 with float64 sums, one thread, very slow. For checking. */
     int32_t reference;
+    zimage_dequantize dequantize;
 } zimage_open_params;
 
 ZIMAGE_API void zimage_open_params_init(zimage_open_params *params);
 
 /*
  * Opens a model folder in diffusers' layout (model_index.json, transformer/, vae/, scheduler/, and unless only prompt
- * embeddings will be used text_encoder/ and tokenizer/). Weights are memory-mapped and read in place: the files must
- * stay unchanged until zimage_close. params may be NULL. *context is released with zimage_close.
+ * embeddings will be used text_encoder/ and tokenizer/) or one converted for MLX: the same folders with MLX's names and
+ * packed weights, where model_index.json and scheduler/ may be absent (Z-Image-Turbo's schedule is used then). Weights
+ * are memory-mapped and read in place: the files must stay unchanged until zimage_close. params may be NULL. *context
+ * is released with zimage_close.
  */
 ZIMAGE_API zimage_status zimage_open(const char *model_path, const zimage_open_params *params, zimage_context **context,
                                      zimage_error *error);
@@ -168,7 +178,8 @@ ZIMAGE_API void zimage_get_model_info(const zimage_context *context, zimage_mode
 /*
  * Describes a model folder or a single safetensors file as JSON: {"path", "class", "components": [{"name", "class",
  * "config": {...}, "parameters", "bytes", "tensors": [{"name", "dtype", "shape", "bytes", "file"}]}]}.
- * Reads headers only. *json is released with zimage_free.
+ * Reads headers only. "dtype" is the file's own word, or "U4 group 32" for a matrix packed by MLX's quantiser: then
+ * "shape" is the matrix's own. *json is released with zimage_free.
  */
 ZIMAGE_API zimage_status zimage_inspect(const char *path, char **json, zimage_error *error);
 

@@ -5,6 +5,8 @@
  *
  * Two ways to fail: the n-th allocation alone, and all from the n-th on.
  */
+#include "model/qwen3.h"
+#include "model/vae.h"
 #include "support.h"
 
 #include <errno.h>
@@ -152,6 +154,43 @@ static zimage_status inspect_job(const char *path, zimage_error *error)
     return status;
 }
 
+#define MFLUX ZIMAGE_TEST_DATA "/mlx/mflux"
+
+static zimage_status expand_text_encoder(zimage_error *error)
+{
+    zi_store *store = NULL;
+    zi_qwen3_config config;
+    zi_qwen3 model = {0};
+    zimage_status status = zi_qwen3_config_load(MFLUX "/text_encoder/config.json", &config, error);
+    if (status == ZIMAGE_OK)
+        status = zi_store_open(MFLUX "/text_encoder", "model", &store, NULL, error);
+    if (status == ZIMAGE_OK) {
+        zi_store_dequantize(store, ZI_BF16);
+        status = zi_qwen3_bind(&model, &config, store, NULL, error);
+    }
+    zi_qwen3_free(&model);
+    zi_store_free(store);
+    return status;
+}
+
+/* Packed weights expanded, convolutions turned: what binding allocates. */
+static zimage_status packed_job(const char *path, zimage_error *error)
+{
+    zi_store *store = NULL;
+    zi_vae_config config;
+    zi_vae model = {0};
+    zimage_status status = expand_text_encoder(error);
+    if (status == ZIMAGE_OK)
+        status = zi_vae_config_load(MFLUX "/vae/config.json", &config, error);
+    if (status == ZIMAGE_OK)
+        status = zi_store_open(MFLUX "/vae", "diffusion_pytorch_model", &store, NULL, error);
+    if (status == ZIMAGE_OK)
+        status = zi_vae_bind(&model, &config, store, NULL, error);
+    zi_vae_free(&model);
+    zi_store_free(store);
+    return status;
+}
+
 /* Counts allocations (n = LONG_MAX) or fails from, or at, the n-th. */
 static zimage_status armed_job(zimage_status (*job)(const char *, zimage_error *), const char *path, long n,
                                zimage_error *error)
@@ -203,6 +242,11 @@ static void opening_and_generating(void **state)
     assert_int_equal(system(command), 0);
 }
 
+static void packed_weights(void **state)
+{
+    fail_each("open packed weights", packed_job, 0);
+}
+
 static void inspecting(void **state)
 {
     fail_each("inspect", inspect_job, 0);
@@ -210,7 +254,8 @@ static void inspecting(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(opening_and_generating), cmocka_unit_test(inspecting)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(opening_and_generating), cmocka_unit_test(packed_weights),
+                                       cmocka_unit_test(inspecting)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
 

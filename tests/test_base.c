@@ -639,8 +639,7 @@ static void float32_is_copied(void **state)
     uint8_t bytes[17];
     float out[2] = {0};
     memcpy(bytes + 1, values, sizeof values);
-    zi_weight weight = {
-        .name = "w", .dtype = ZI_F32, .dims = 1, .shape = {4}, .data = bytes + 1, .bytes = sizeof values};
+    zi_weight weight = {.name = "w", .dims = 1, .shape = {4}, .data = bytes + 1, .bytes = sizeof values};
     zi_weight_unpack(&weight, 1, 2, out);
     assert_memory_equal(out, values + 1, sizeof out);
     zi_weight_unpack(&weight, 4, 0, out);

@@ -99,7 +99,7 @@ static void wrong_command_lines(void **state)
 }
 
 /* Ask, fill, ask again: the tensors are as they were asked for, and their numbers small and finite. */
-static void bind_three(const zi_store *store, const zi_weight **weights, zimage_status expected)
+static void bind_three(zi_store *store, const zi_weight **weights, zimage_status expected)
 {
     zi_binder *binder;
     zimage_error error = ZIMAGE_ERROR_INIT;

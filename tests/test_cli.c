@@ -113,6 +113,26 @@ static void latents_out_and_in(void **state)
     run_shell("rm -f '%s'/*.png '%s'/*.safetensors", test_folder, test_folder);
 }
 
+/* A folder packed for MLX; that its weights make the same picture packed and expanded is test_mlx's. */
+static void packed_weights(void **state)
+{
+    run_shell("cp -r '%s/mlx/uqer1244' '%s/packed' && cp -r '%s/vae' '%s/tokenizer' '%s/packed'", ZIMAGE_TEST_DATA,
+              test_folder, TINY, TINY, test_folder);
+#define PAINT(...) ARGUMENTS("generate", "x", "-m", "packed", "-W", "32", "-H", "32", "-q", "--seed", "5", __VA_ARGS__)
+    run_program(PAINT("-o", "a.png"), &o);
+    assert_non_null(strstr(o.err, "scheduler_config.json"));
+    run_program(PAINT("-o", "b.png", "--dequantize", "f32"), &o);
+    run_program(PAINT("-o", "c.png", "--dequantize=bf16"), &o);
+    assert_true(has_file("a.png") && has_file("b.png") && has_file("c.png"));
+    run_program(ARGUMENTS("inspect", "packed"), &o);
+    assert_non_null(strstr(o.out, "U4 group 32"));
+    expect_refused(ARGUMENTS("generate", "x", "-m", "packed", "-o", "d.png", "--dequantize", "int8"), "--dequantize",
+                   "\"int8\", expected bf16 or f32");
+    run_program(ARGUMENTS("generate", "--help"), &o);
+    assert_non_null(strstr(o.out, "--dequantize KIND"));
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
 static void no_text_encoder_is_fine_with_embeds(void **state)
 {
     const char *model = copy_model("notext");
@@ -372,6 +392,7 @@ int main(void)
         cmocka_unit_test(json_names_and_counts),
         cmocka_unit_test(latents_out_and_in),
         cmocka_unit_test(batches),
+        cmocka_unit_test(packed_weights),
         cmocka_unit_test(no_text_encoder_is_fine_with_embeds),
         cmocka_unit_test(interrupt_leaves_nothing),
         cmocka_unit_test(wrong_command_lines),

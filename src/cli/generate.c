@@ -22,7 +22,8 @@ static const char help[] =
     "usage: zimage generate PROMPT [OPTIONS]\n"
     "       zimage generate --batch FILE.jsonl --out-dir DIR [OPTIONS]\n"
     "\n"
-    "  -m, --model DIR        model folder in diffusers' layout (default: the bundled emoji model)\n"
+    "  -m, --model DIR        model folder, in diffusers' layout or converted for MLX (default: the bundled emoji "
+    "model)\n"
     "  -o, --output FILE.png  where the picture goes (default: a name made from prompt and seed)\n"
     "  -W, --width N          pixels (default: the model's own size)\n"
     "  -H, --height N\n"
@@ -45,6 +46,7 @@ static const char help[] =
     "      --mem SIZE         most memory to take: 6G, 512M, ...; refused at once when it is not enough\n"
     "      --plan             only print operations, predicted seconds and memory of each stage\n"
     "      --threads N        (default: all cores)\n"
+    "      --dequantize KIND  bf16 or f32: expand packed weights once into memory (default: use them packed)\n"
     "      --reference        compute with the slow plain-C oracle\n"
     "      --json             print one JSON object: images (path, seed), seconds by stage, peak_rss_bytes\n"
     "  -q, --quiet            no progress\n"
@@ -57,6 +59,7 @@ typedef struct options {
     uint64_t seed, memory;
     double guidance, cfg_truncation, cfg_normalization;
     zimage_rng rng;
+    zimage_dequantize dequantize;
     int has_seed, json, quiet, reference, plan;
 } options;
 
@@ -110,6 +113,7 @@ enum {
     OPT_MEMORY,
     OPT_PLAN,
     OPT_THREADS,
+    OPT_DEQUANTIZE,
     OPT_REFERENCE,
     OPT_JSON,
 };
@@ -135,6 +139,7 @@ static const struct option long_options[] = {
     {"mem", required_argument, NULL, OPT_MEMORY},
     {"plan", no_argument, NULL, OPT_PLAN},
     {"threads", required_argument, NULL, OPT_THREADS},
+    {"dequantize", required_argument, NULL, OPT_DEQUANTIZE},
     {"reference", no_argument, NULL, OPT_REFERENCE},
     {"json", no_argument, NULL, OPT_JSON},
     {"quiet", no_argument, NULL, 'q'},
@@ -152,6 +157,16 @@ static int parse_rng(const char *text, zimage_rng *rng)
         }
     cli_usage_error(COMMAND, "--rng: \"%s\", expected torch-cpu, torch-cuda, mlx or numpy", text);
     return 0;
+}
+
+static int parse_dequantize(const char *text, zimage_dequantize *kind)
+{
+    *kind = !strcmp(text, "bf16")  ? ZIMAGE_DEQUANTIZE_BF16
+            : !strcmp(text, "f32") ? ZIMAGE_DEQUANTIZE_F32
+                                   : ZIMAGE_DEQUANTIZE_NONE;
+    if (*kind == ZIMAGE_DEQUANTIZE_NONE)
+        cli_usage_error(COMMAND, "--dequantize: \"%s\", expected bf16 or f32", text);
+    return *kind != ZIMAGE_DEQUANTIZE_NONE;
 }
 
 /* 1: go on; 0: a wrong value was told. */
@@ -207,6 +222,8 @@ static int take_option(options *o, int option)
     case OPT_PLAN:
         o->plan = 1;
         return 1;
+    case OPT_DEQUANTIZE:
+        return parse_dequantize(optarg, &o->dequantize);
     case OPT_THREADS:
         return cli_parse_int(COMMAND, "--threads", optarg, 1, 1024, &o->threads);
     case OPT_REFERENCE:
@@ -695,6 +712,7 @@ static int run(session *s)
     params.threads = (int32_t)o->threads;
     params.log = cli_log;
     params.reference = o->reference;
+    params.dequantize = o->dequantize;
     double start = seconds_now();
     if (zimage_open(o->model, &params, &s->context, &error) != ZIMAGE_OK || read_inputs(s, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);

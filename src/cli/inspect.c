@@ -6,14 +6,13 @@
 
 #include "cli.h"
 
-static const char help[] =
-    "usage: zimage inspect MODEL [--json]\n"
-    "\n"
-    "MODEL is a model folder in diffusers' layout or one safetensors file. Prints configuration,\n"
-    "tensors, dtypes, shapes and sizes; reads headers only.\n"
-    "\n"
-    "      --json   print one JSON object\n"
-    "  -h, --help\n";
+static const char help[] = "usage: zimage inspect MODEL [--json]\n"
+                           "\n"
+                           "MODEL is a model folder or one safetensors file. Prints configuration,\n"
+                           "tensors, dtypes, shapes and sizes; reads headers only.\n"
+                           "\n"
+                           "      --json   print one JSON object\n"
+                           "  -h, --help\n";
 
 static void print_size(double bytes)
 {
@@ -43,7 +42,7 @@ static void print_tensor(const json_t *tensor)
         snprintf(shape + used, sizeof shape - used, "%s%lld", i ? ", " : "",
                  (long long)json_integer_value(json_array_get(sizes, i)));
     }
-    printf("    %-56s %-5s %s]\n", json_string_value(json_object_get(tensor, "name")),
+    printf("    %-56s %-12s %s]\n", json_string_value(json_object_get(tensor, "name")),
            json_string_value(json_object_get(tensor, "dtype")), shape);
 }
 

@@ -160,10 +160,12 @@ const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *
         *ld = length;
         return (const float *)(const void *)data;
     }
-    for (int64_t r = 0; r < rows && weight->dtype == ZI_GROUPED; r++)
-        zi_weight_unpack(weight, (row + r) * length + first, count, buffer + r * count);
-    for (int64_t r = 0; r < rows && weight->dtype != ZI_GROUPED; r++)
-        kernels->unpack(weight->dtype, data + (size_t)(r * length) * size, count, buffer + r * count);
+    for (int64_t r = 0; r < rows; r++) {
+        if (weight->dtype == ZI_GROUPED)
+            zi_weight_unpack(weight, (row + r) * length + first, count, buffer + r * count);
+        else
+            kernels->unpack(weight->dtype, data + (size_t)(r * length) * size, count, buffer + r * count);
+    }
     *ld = count;
     return buffer;
 }

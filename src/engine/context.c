@@ -1,4 +1,4 @@
-/* Opening a diffusers model folder. */
+/* Opening a model folder: diffusers' layout, or one converted for MLX. */
 #include "engine/context.h"
 
 #include <stdlib.h>
@@ -34,10 +34,22 @@ static zimage_status check_pipeline_class(const char *path, const json_t *index,
                    class_name);
 }
 
+int zi_is_conversion(const char *folder)
+{
+    char *index = zi_path_join(folder, "model_index.json"), *transformer = zi_path_join(folder, "transformer");
+    int converted = index && transformer && !zi_file_exists(index) && zi_folder_exists(transformer);
+    free(index);
+    free(transformer);
+    return converted;
+}
+
+/* A conversion has no index: its transformer/config.json says what it is. */
 static zimage_status check_model_index(const char *folder, zimage_error *error)
 {
     if (!zi_folder_exists(folder))
         return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: there is no such model folder", folder);
+    if (zi_is_conversion(folder))
+        return ZIMAGE_OK;
     char *path = zi_path_join(folder, "model_index.json");
     if (!path)
         return zi_fail_memory(error, "a path", 0);
@@ -50,18 +62,33 @@ static zimage_status check_model_index(const char *folder, zimage_error *error)
     return status;
 }
 
+typedef zimage_status load_config(const char *path, void *config, zimage_error *error);
+
+static zimage_status load_component_config(const char *folder, const char *path, load_config *load, void *config,
+                                           zimage_error *error)
+{
+    if (zi_is_conversion(folder) && !zi_file_exists(path))
+        return zi_fail(error, ZIMAGE_ERROR_FILE,
+                       "%s: there is no such file; expected the configuration of the model that was converted (mflux "
+                       "saves none: copy the original model's)",
+                       path);
+    return load(path, config, error);
+}
+
 /* Opens SUB's weights and hands its config.json to `load`; both paths live only inside. */
-static zimage_status open_component(const char *folder, const char *sub, const char *base, zi_store **store,
-                                    zimage_status (*load)(const char *, void *, zimage_error *), void *config,
-                                    const zi_log *log, zimage_error *error)
+static zimage_status open_component(const zimage_context *context, const char *folder, const char *sub,
+                                    const char *base, zi_store **store, load_config *load, void *config,
+                                    zimage_error *error)
 {
     char *component = zi_path_join(folder, sub);
     char *path = path_in(folder, sub, "config.json");
     zimage_status status = component && path ? ZIMAGE_OK : zi_fail_memory(error, "a path", 0);
     if (status == ZIMAGE_OK)
-        status = load(path, config, error);
+        status = load_component_config(folder, path, load, config, error);
     if (status == ZIMAGE_OK)
-        status = zi_store_open(component, base, store, log, error);
+        status = zi_store_open(component, base, store, &context->log, error);
+    if (status == ZIMAGE_OK)
+        zi_store_dequantize(*store, context->dequantize);
     free(path);
     free(component);
     return status;
@@ -97,16 +124,16 @@ static zimage_status load_vae_config(const char *path, void *settings, zimage_er
 static zimage_status open_transformer(zimage_context *context, const char *folder, zimage_error *error)
 {
     zi_dit_config config;
-    ZI_TRY(open_component(folder, "transformer", "diffusion_pytorch_model", &context->transformer_store,
-                          load_dit_config, &config, &context->log, error));
+    ZI_TRY(open_component(context, folder, "transformer", "diffusion_pytorch_model", &context->transformer_store,
+                          load_dit_config, &config, error));
     return zi_dit_bind(&context->transformer, &config, context->transformer_store, &context->log, error);
 }
 
 static zimage_status open_vae(zimage_context *context, const char *folder, zimage_error *error)
 {
-    vae_settings settings;
-    ZI_TRY(open_component(folder, "vae", "diffusion_pytorch_model", &context->vae_store, load_vae_config, &settings,
-                          &context->log, error));
+    vae_settings settings = {0};
+    ZI_TRY(open_component(context, folder, "vae", "diffusion_pytorch_model", &context->vae_store, load_vae_config,
+                          &settings, error));
     context->sample_size = settings.sample_size;
     ZI_TRY(zi_vae_bind(&context->vae, &settings.config, context->vae_store, &context->log, error));
     if (settings.config.latent_channels == context->transformer.config.in_channels)
@@ -143,8 +170,8 @@ static zimage_status open_text(zimage_context *context, const char *folder, zima
     if (!present)
         return ZIMAGE_OK;
     zi_qwen3_config config;
-    ZI_TRY(open_component(folder, "text_encoder", "model", &context->text_store, load_qwen3_config, &config,
-                          &context->log, error));
+    ZI_TRY(open_component(context, folder, "text_encoder", "model", &context->text_store, load_qwen3_config, &config,
+                          error));
     ZI_TRY(zi_qwen3_bind(&context->text_encoder, &config, context->text_store, &context->log, error));
     char *path = path_in(folder, "tokenizer", "tokenizer.json");
     if (!path)
@@ -159,7 +186,13 @@ static zimage_status open_scheduler(zimage_context *context, const char *folder,
     char *path = path_in(folder, "scheduler", "scheduler_config.json");
     if (!path)
         return zi_fail_memory(error, "a path", 0);
-    zimage_status status = zi_scheduler_load(path, &context->scheduler, error);
+    zimage_status status = ZIMAGE_OK;
+    context->scheduler = zi_scheduler_turbo();
+    if (zi_is_conversion(folder) && !zi_file_exists(path))
+        zi_warn(&context->log, "%s: there is no such file: Z-Image-Turbo's schedule is used, a static shift of %g",
+                path, context->scheduler.shift);
+    else
+        status = zi_scheduler_load(path, &context->scheduler, error);
     free(path);
     return status;
 }
@@ -195,10 +228,16 @@ zimage_status zimage_open(const char *model_path, const zimage_open_params *para
         params = &defaults;
     if (params->threads < 0 || params->threads > 1024)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "threads: %d, expected 0 (all) to 1024", params->threads);
+    if ((unsigned)params->dequantize > ZIMAGE_DEQUANTIZE_F32)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "dequantize: %d, expected 0 (none), 1 (bf16) or 2 (f32)",
+                       (int)params->dequantize);
     zimage_context *c = calloc(1, sizeof *c);
     if (!c)
         return zi_fail_memory(error, "a context", sizeof *c);
     c->log = (zi_log){params->log, params->log_user};
+    c->dequantize = params->dequantize == ZIMAGE_DEQUANTIZE_F32    ? ZI_F32
+                    : params->dequantize == ZIMAGE_DEQUANTIZE_BF16 ? ZI_BF16
+                                                                   : ZI_GROUPED;
     zimage_status status = open_parts(c, model_path, params, error);
     if (status != ZIMAGE_OK) {
         zimage_close(c);

@@ -14,6 +14,7 @@
 
 struct zimage_context {
     zi_log log;
+    zi_dtype dequantize; /* what packed weights become; ZI_GROUPED: they stay */
     zi_pool *pool;
     zi_ops *ops;
     zi_store *transformer_store, *text_store, *vae_store; /* text_store NULL: no text encoder */
@@ -26,6 +27,8 @@ struct zimage_context {
     size_t base_bytes;   /* of the process in memory once the model was open, before any weight was read */
 };
 
+/* Whether the folder was converted for MLX: without model_index.json, but with transformer/. */
+int zi_is_conversion(const char *folder);
 /* Pixels that width and height must be multiples of. */
 int64_t zi_context_size_multiple(const zimage_context *context);
 

@@ -4,25 +4,70 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "weights/store.h"
+#include "engine/context.h"
+
+/*
+ * Binding tells which tensors are packed matrices. A component that doesn't fit its configuration is described as it is
+ * stored: that is no error here.
+ */
+static void bind_transformer(const char *config_path, zi_store *store)
+{
+    zi_dit_config config;
+    zi_dit model = {0};
+    if (zi_dit_config_load(config_path, &config, NULL) == ZIMAGE_OK)
+        zi_dit_bind(&model, &config, store, NULL, NULL);
+    zi_dit_free(&model);
+}
+
+static void bind_text_encoder(const char *config_path, zi_store *store)
+{
+    zi_qwen3_config config;
+    zi_qwen3 model = {0};
+    if (zi_qwen3_config_load(config_path, &config, NULL) == ZIMAGE_OK)
+        zi_qwen3_bind(&model, &config, store, NULL, NULL);
+    zi_qwen3_free(&model);
+}
+
+static void bind_vae(const char *config_path, zi_store *store)
+{
+    zi_vae_config config;
+    zi_vae model = {0};
+    if (zi_vae_config_load(config_path, &config, NULL) == ZIMAGE_OK)
+        zi_vae_bind(&model, &config, store, NULL, NULL);
+    zi_vae_free(&model);
+}
 
 /* A component that has weights: its folder name and the library's base name of the file. */
-static const struct {
+typedef struct part {
     const char *folder, *base;
-} components[] = {
-    {"transformer", "diffusion_pytorch_model"},
-    {"text_encoder", "model"},
-    {"vae", "diffusion_pytorch_model"},
+    void (*bind)(const char *config_path, zi_store *store);
+} part;
+
+static const part components[] = {
+    {"transformer", "diffusion_pytorch_model", bind_transformer},
+    {"text_encoder", "model", bind_text_encoder},
+    {"vae", "diffusion_pytorch_model", bind_vae},
 };
+
+static int has_packed(const zi_store *store)
+{
+    for (size_t i = 0; i < zi_store_count(store); i++)
+        if (!strcmp(zi_store_dtype_of(store, i), "U32"))
+            return 1;
+    return 0;
+}
 
 static json_t *describe_tensor(const zi_store *store, size_t index)
 {
     const zi_weight *weight = zi_store_at(store, index);
+    char dtype[32];
+    snprintf(dtype, sizeof dtype, "U%d group %d", weight->bits, weight->group);
     json_t *shape = json_array();
     for (int d = 0; d < weight->dims; d++)
         json_array_append_new(shape, json_integer(weight->shape[d]));
-    return json_pack("{s:s, s:s, s:o, s:I, s:s}", "name", weight->name, "dtype", zi_store_dtype_of(store, index),
-                     "shape", shape, "bytes", (json_int_t)weight->bytes, "file", zi_store_file_of(store, index));
+    return json_pack("{s:s, s:s, s:o, s:I, s:s}", "name", weight->name, "dtype",
+                     weight->dtype == ZI_GROUPED ? dtype : zi_store_dtype_of(store, index), "shape", shape, "bytes",
+                     (json_int_t)weight->bytes, "file", zi_store_file_of(store, index));
 }
 
 /* Steals config (may be NULL). NULL: out of memory. */
@@ -31,7 +76,9 @@ static json_t *describe_store(const zi_store *store, const char *name, json_t *c
     int64_t parameters = 0;
     json_t *tensors = json_array();
     for (size_t i = 0; i < zi_store_count(store); i++) {
-        parameters += zi_weight_count(zi_store_at(store, i));
+        const zi_weight *weight = zi_store_at(store, i);
+        int64_t count = zi_weight_count(weight);
+        parameters += weight->dtype == ZI_GROUPED ? count - 2 * (count / weight->group) : count; /* less its scales */
         json_array_append_new(tensors, describe_tensor(store, i));
     }
     int complete = tensors && json_array_size(tensors) == zi_store_count(store);
@@ -57,8 +104,7 @@ static zimage_status append_store(json_t *list, const zi_store *store, const cha
     return zi_fail_memory(error, "the description", 0);
 }
 
-static zimage_status describe_folder(json_t *list, const char *folder, const char *name, const char *base,
-                                     zimage_error *error)
+static zimage_status describe_folder(json_t *list, const char *folder, const part *p, zimage_error *error)
 {
     char *path = zi_path_join(folder, "config.json");
     if (!path)
@@ -66,12 +112,17 @@ static zimage_status describe_folder(json_t *list, const char *folder, const cha
     json_t *config = NULL;
     zi_store *store = NULL;
     const zi_log silent = {NULL, NULL};
-    zimage_status status = zi_json_load(path, &config, error);
+    zimage_status status = zi_file_exists(path) ? zi_json_load(path, &config, error) : ZIMAGE_OK; /* mflux has none */
     if (status == ZIMAGE_OK)
-        status = zi_store_open(folder, base, &store, &silent, error);
-    if (status == ZIMAGE_OK)
-        status = append_store(list, store, name, config, error);
-    else
+        status = zi_store_open(folder, p->base, &store, &silent, error);
+    if (status == ZIMAGE_OK) {
+        zi_store_describe_only(store);
+        if (has_packed(store)) {
+            p->bind(path, store);
+            zi_store_group_others(store);
+        }
+        status = append_store(list, store, p->folder, config, error);
+    } else
         json_decref(config);
     zi_store_free(store);
     free(path);
@@ -86,7 +137,7 @@ static zimage_status describe_model(json_t *list, const char *path, zimage_error
             return zi_fail_memory(error, "a path", 0);
         zimage_status status = ZIMAGE_OK;
         if (zi_folder_exists(folder))
-            status = describe_folder(list, folder, components[i].folder, components[i].base, error);
+            status = describe_folder(list, folder, &components[i], error);
         free(folder);
         ZI_TRY(status);
     }
@@ -107,6 +158,8 @@ static zimage_status describe(json_t *root, const char *path, zimage_error *erro
     json_t *list = json_object_get(root, "components");
     if (zi_file_exists(path))
         return describe_file(list, path, error);
+    if (zi_is_conversion(path))
+        return describe_model(list, path, error);
     char *index_path = zi_path_join(path, "model_index.json");
     if (!index_path)
         return zi_fail_memory(error, "a path", 0);

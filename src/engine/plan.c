@@ -168,17 +168,25 @@ static zimage_status count_decode(const zimage_context *context, const zi_job_si
     return ZIMAGE_OK;
 }
 
+/* Weights of a stage that its work brings into memory: all but the copies that were made on opening. */
+static size_t read_bytes(const zi_job_plan *plan, zimage_stage stage, const zi_store *store)
+{
+    size_t bytes = plan->counts[stage].weight_bytes, owned = store ? zi_store_owned_bytes(store) : 0;
+    return bytes > owned ? bytes - owned : 0;
+}
+
 /*
- * Weights that are in memory during a stage. Mapped pages could be evicted, but a stage reads all of its weights, most of
+ * Weights that are in memory during a stage, besides what was there when the model was open. Mapped pages could be evicted, but a stage reads all of its weights, most of
  * them at every step: without them in memory it would read from disk all the time. So they count in full, and where
  * nothing is released those of the stages before count, too.
  */
-static size_t weights_held(const zi_job_plan *plan, const zi_job_size *size, zimage_stage stage, int released)
+static size_t weights_held(const zimage_context *context, const zi_job_plan *plan, const zi_job_size *size,
+                           zimage_stage stage, int released)
 {
-    size_t text = plan->counts[ZIMAGE_STAGE_TEXT].weight_bytes,
-           caption = plan->counts[ZIMAGE_STAGE_CAPTION].weight_bytes;
-    size_t steps = plan->counts[ZIMAGE_STAGE_DENOISE].weight_bytes,
-           vae = plan->counts[ZIMAGE_STAGE_DECODE].weight_bytes;
+    size_t text = read_bytes(plan, ZIMAGE_STAGE_TEXT, context->text_store);
+    size_t caption = plan->counts[ZIMAGE_STAGE_CAPTION].weight_bytes;
+    size_t steps = read_bytes(plan, ZIMAGE_STAGE_DENOISE, context->transformer_store);
+    size_t vae = read_bytes(plan, ZIMAGE_STAGE_DECODE, context->vae_store);
     size_t preview = size->preview_rows ? vae : 0;
     switch (stage) {
     case ZIMAGE_STAGE_TEXT:
@@ -199,8 +207,8 @@ static void add_up(const zimage_context *context, const zi_job_size *size, int r
         zimage_stage stage = (zimage_stage)i;
         size_t stack = plan->counts[i].peak_bytes;
         plan->activations[i] = host_bytes(context, size, stage) + (stack + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-        plan->peak[i] =
-            context->base_bytes + PROGRAM_BYTES + plan->activations[i] + weights_held(plan, size, stage, released);
+        plan->peak[i] = context->base_bytes + PROGRAM_BYTES + plan->activations[i] +
+                        weights_held(context, plan, size, stage, released);
         plan->most = max_size(plan->most, plan->peak[i]);
     }
 }

@@ -157,7 +157,7 @@ static void bind_all(zi_binder *binder, zi_qwen3 *model, const char *prefix)
     zi_bind_ignore(binder, "lm_head.");
 }
 
-zimage_status zi_qwen3_bind(zi_qwen3 *model, const zi_qwen3_config *config, const zi_store *store, const zi_log *log,
+zimage_status zi_qwen3_bind(zi_qwen3 *model, const zi_qwen3_config *config, zi_store *store, const zi_log *log,
                             zimage_error *error)
 {
     zi_binder *binder;

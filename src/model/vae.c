@@ -228,7 +228,7 @@ static void bind_all(zi_binder *binder, zi_vae *model)
     zi_bind_ignore(binder, "quant_conv.");
 }
 
-zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, const zi_store *store, const zi_log *log,
+zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, zi_store *store, const zi_log *log,
                           zimage_error *error)
 {
     zi_binder *binder;

@@ -37,7 +37,7 @@ zimage_status zi_vae_config_load(const char *path, zi_vae_config *config, zimage
 /* The same from JSON text; `path` is for messages. */
 zimage_status zi_vae_config_parse(const char *path, const char *text, zi_vae_config *config, zimage_error *error);
 /* encoder.* and quant_conv.* are known and not needed. */
-zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, const zi_store *store, const zi_log *log,
+zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, zi_store *store, const zi_log *log,
                           zimage_error *error);
 void zi_vae_free(zi_vae *model);
 /*

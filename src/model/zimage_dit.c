@@ -204,7 +204,7 @@ static void bind_all(zi_binder *binder, zi_dit *model)
     zi_bind_ignore(binder, "norm_final."); /* a stray tensor of the ComfyUI file, spec 2 */
 }
 
-zimage_status zi_dit_bind(zi_dit *model, const zi_dit_config *config, const zi_store *store, const zi_log *log,
+zimage_status zi_dit_bind(zi_dit *model, const zi_dit_config *config, zi_store *store, const zi_log *log,
                           zimage_error *error)
 {
     zi_binder *binder;

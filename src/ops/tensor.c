@@ -28,7 +28,7 @@ const char *zi_dtype_name(zi_dtype dtype)
     case ZI_BF16:
         return "BF16";
     case ZI_GROUPED:
-        return "U32";
+        return "grouped";
     case ZI_DTYPE_OTHER:
         break;
     }
@@ -114,6 +114,14 @@ float zi_bf16_to_f32(uint16_t bits)
     return float_of((uint32_t)bits << 16);
 }
 
+uint16_t zi_f32_to_bf16(float value)
+{
+    uint32_t bits = bits_of(value);
+    if (value != value)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 /* The data may be unaligned: every load is a memcpy, which compilers turn into plain unaligned loads. */
 static void unpack_f16(const uint8_t *restrict data, int64_t count, float *restrict out)
 {
@@ -133,22 +141,86 @@ static void unpack_bf16(const uint8_t *restrict data, int64_t count, float *rest
     }
 }
 
-static float scale_at(const zi_weight *weight, const uint8_t *scales, int64_t group)
+/* Number `index` of an array of scales. */
+static float scale_at(zi_dtype dtype, const uint8_t *scales, int64_t index)
 {
-    const zi_weight one = {.dtype = weight->scale_dtype, .dims = 1, .shape = {group + 1}, .data = scales};
-    float scale;
-    zi_weight_unpack(&one, group, 1, &scale);
-    return scale;
+    float value;
+    uint16_t half;
+    if (dtype == ZI_F32) {
+        memcpy(&value, scales + 4 * index, sizeof value);
+        return value;
+    }
+    memcpy(&half, scales + 2 * index, sizeof half);
+    return dtype == ZI_F16 ? f16_to_f32(half) : zi_bf16_to_f32(half);
 }
 
+/* The 8 numbers in `bits` bytes. */
+static inline void unpack_eight(const uint8_t *data, int bits, float scale, float bias, float *restrict out)
+{
+    uint64_t word = 0, mask = (1u << bits) - 1;
+    memcpy(&word, data, (size_t)bits);
+    for (int i = 0; i < 8; i++)
+        out[i] = scale * (float)(int32_t)(word >> i * bits & mask) + bias;
+}
+
+/* Numbers [first, last) of a stream, all of one group; with constant bits it is a few shifts a number. */
+static inline void unpack_run(const uint8_t *data, int bits, int64_t first, int64_t last, float scale, float bias,
+                              float *restrict out)
+{
+    while (first < last) {
+        int64_t skip = first % 8, count = last - first < 8 - skip ? last - first : 8 - skip;
+        if (count < 8) {
+            float eight[8];
+            unpack_eight(data + first / 8 * bits, bits, scale, bias, eight);
+            memcpy(out, eight + skip, (size_t)count * sizeof *out);
+        } else {
+            unpack_eight(data + first / 8 * bits, bits, scale, bias, out);
+        }
+        out += count;
+        first += count;
+    }
+}
+
+static void unpack_group(const zi_weight *weight, int64_t first, int64_t last, float scale, float bias, float *out)
+{
+    const uint8_t *data = weight->data;
+    switch (weight->bits) {
+    case 1:
+        unpack_run(data, 1, first, last, scale, bias, out);
+        return;
+    case 2:
+        unpack_run(data, 2, first, last, scale, bias, out);
+        return;
+    case 3:
+        unpack_run(data, 3, first, last, scale, bias, out);
+        return;
+    case 4:
+        unpack_run(data, 4, first, last, scale, bias, out);
+        return;
+    case 5:
+        unpack_run(data, 5, first, last, scale, bias, out);
+        return;
+    case 6:
+        unpack_run(data, 6, first, last, scale, bias, out);
+        return;
+    case 8:
+        unpack_run(data, 8, first, last, scale, bias, out);
+        return;
+    default:
+        assert(!"zi_weight_unpack: no such number of bits");
+    }
+}
+
+/* Rows are whole groups and whole bytes: the matrix is one stream of numbers, and one of groups. */
 static void unpack_grouped(const zi_weight *weight, int64_t first, int64_t count, float *out)
 {
-    uint32_t mask = (1u << weight->bits) - 1, word;
-    for (int64_t i = first; i < first + count; i++) {
-        memcpy(&word, weight->data + i * weight->bits / 32 * 4, sizeof word);
-        uint32_t q = word >> (i * weight->bits % 32) & mask;
-        out[i - first] = scale_at(weight, weight->scales, i / weight->group) * (float)q +
-                         scale_at(weight, weight->biases, i / weight->group);
+    for (int64_t i = first, end = first + count; i < end;) {
+        int64_t group = i / weight->group, last = (group + 1) * weight->group;
+        last = last < end ? last : end;
+        unpack_group(weight, i, last, scale_at(weight->scale_dtype, weight->scales, group),
+                     scale_at(weight->scale_dtype, weight->biases, group), out);
+        out += last - i;
+        i = last;
     }
 }
 

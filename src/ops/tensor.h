@@ -8,7 +8,7 @@ typedef enum zi_dtype {
     ZI_F32,
     ZI_F16,
     ZI_BF16,
-    ZI_GROUPED,     /* whole numbers of a few bits with a scale and an offset a group (zi_weight only) */
+    ZI_GROUPED,     /* "grouped": MLX's affine groups, see zi_weight */
     ZI_DTYPE_OTHER, /* known to the file format but not computable: BOOL, I64, ... (data is never read) */
 } zi_dtype;
 
@@ -36,6 +36,10 @@ static inline float *zi_f32(const zi_tensor *tensor)
 /*
  * A stored weight: mapped bytes in the file's own format, read in place by the operations. The data may be unaligned.
  * Linear weights are [out, in]; convolutions [out, in, kernel_h, kernel_w].
+ *
+ * ZI_GROUPED: whole numbers q of `bits` bits, and for each group of `group` inputs a scale and a bias: w = scale * q +
+ * bias, the product and the sum each rounded to float32. The numbers of a row are a little-endian stream of bits
+ * without gaps, so that 8 of them lie in `bits` bytes. A row is a whole number of groups.
  */
 typedef struct zi_weight {
     const char *name; /* owned by the store */
@@ -44,11 +48,11 @@ typedef struct zi_weight {
     int64_t shape[4];
     const uint8_t *data;
     size_t bytes;
-    /* ZI_GROUPED, [out, in]: data are little-endian u32 words of `bits`-bit numbers q, element 0 in the lowest bits;
-     * w = scale * q + bias with scales, biases [out, in / group] of scale_dtype. */
-    int bits, group;
-    zi_dtype scale_dtype;
-    const uint8_t *scales, *biases;
+    /* ZI_GROUPED only: shape is the logical [out, in], data and bytes the packed numbers */
+    int bits;                       /* of a number: 1 to 6, or 8 */
+    int group;                      /* inputs that share a scale and a bias: 32, 64 or 128 */
+    zi_dtype scale_dtype;           /* of scales and biases: ZI_F32, ZI_F16 or ZI_BF16 */
+    const uint8_t *scales, *biases; /* [out, in / group]; may be unaligned */
 } zi_weight;
 
 int64_t zi_weight_count(const zi_weight *weight);
@@ -57,5 +61,6 @@ void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, flo
 
 float zi_f16_to_f32(uint16_t bits);
 float zi_bf16_to_f32(uint16_t bits);
+uint16_t zi_f32_to_bf16(float value); /* rounded half to even; a NaN stays one */
 
 #endif

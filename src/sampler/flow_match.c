@@ -89,6 +89,12 @@ zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, z
     return status;
 }
 
+zi_scheduler_config zi_scheduler_turbo(void)
+{
+    return (zi_scheduler_config){
+        .shift = 3.0, .base_shift = 0.5, .max_shift = 1.15, .base_image_seq_len = 256, .max_image_seq_len = 4096};
+}
+
 /* ---- sigmas ------------------------------------------------------------------------------------------------------ */
 
 double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens)

@@ -12,6 +12,8 @@ typedef struct zi_scheduler_config {
     int64_t base_image_seq_len, max_image_seq_len;
 } zi_scheduler_config;
 
+/* Z-Image-Turbo's published settings: a static shift of 3. */
+zi_scheduler_config zi_scheduler_turbo(void);
 /* Reads scheduler_config.json; settings this library can't honour (karras, beta, stochastic, ...) are errors. */
 zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, zimage_error *error);
 

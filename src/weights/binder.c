@@ -3,16 +3,19 @@
 #include <string.h>
 
 #include "weights/memory.h"
-#include "weights/names.h"
-#include "weights/store.h"
+#include "weights/store_entries.h"
+
+#define NAME_MAX_BYTES 512
+
+enum { UNEXPECTED, KNOWN, CHANNELS_LAST };
 
 struct zi_binder {
-    const zi_store *store;
-    zi_names missing, misshapen, not_float;
-    uint8_t known[]; /* a flag for each tensor of the store: asked for or ignored */
+    zi_store *store;
+    zi_names missing, misshapen, not_float, not_grouped;
+    uint8_t known[]; /* for each tensor of the store: KNOWN when asked for or ignored; CHANNELS_LAST when bound so */
 };
 
-zimage_status zi_binder_new(const zi_store *store, zi_binder **binder, zimage_error *error)
+zimage_status zi_binder_new(zi_store *store, zi_binder **binder, zimage_error *error)
 {
     size_t bytes = sizeof **binder + zi_store_count(store);
     *binder = calloc(1, bytes);
@@ -20,17 +23,6 @@ zimage_status zi_binder_new(const zi_store *store, zi_binder **binder, zimage_er
         return zi_fail_memory(error, zi_store_path(store), bytes);
     (*binder)->store = store;
     return ZIMAGE_OK;
-}
-
-/* "[3, 4]" */
-static const char *shape_text(char *text, size_t size, int dims, const int64_t *shape)
-{
-    size_t length = (size_t)snprintf(text, size, "[");
-    for (int i = 0; i < dims && length < size; i++)
-        length += (size_t)snprintf(text + length, size - length, "%s%lld", i ? ", " : "", (long long)shape[i]);
-    if (length < size)
-        snprintf(text + length, size - length, "]");
-    return text;
 }
 
 static int same_shape(const zi_weight *weight, int dims, const int64_t *shape)
@@ -42,8 +34,8 @@ static void add_misshapen(zi_binder *binder, const zi_weight *weight, int dims, 
 {
     char stored[96], expected[96];
     zi_names_add(&binder->misshapen, "%.96s: %s, expected %s", weight->name,
-                 shape_text(stored, sizeof stored, weight->dims, weight->shape),
-                 shape_text(expected, sizeof expected, dims, shape));
+                 zi_shape_text(stored, sizeof stored, weight->dims, weight->shape),
+                 zi_shape_text(expected, sizeof expected, dims, shape));
 }
 
 /* The store's tensors are one array in order of name; a weight of it that was found tells its own index. */
@@ -60,33 +52,79 @@ static size_t index_of(const zi_store *store, const char *name)
     return low;
 }
 
+/* The tensor of that name in the store, which is known from now on; NULL: not there. */
+static zi_entry *find_known(zi_binder *binder, const char *name)
+{
+    size_t index = index_of(binder->store, name), count = zi_store_count(binder->store);
+    if (index == count || strcmp(zi_store_at(binder->store, index)->name, name) != 0)
+        return NULL;
+    binder->known[index] = KNOWN;
+    return &zi_store_entries(binder->store)[index];
+}
+
+/* X.scales or X.biases beside X.weight; NULL: not there. */
+static const zi_entry *find_beside(zi_store *store, const char *weight_name, const char *part)
+{
+    char name[NAME_MAX_BYTES];
+    snprintf(name, sizeof name, "%.*s%s", (int)(strlen(weight_name) - strlen("weight")), weight_name, part);
+    return zi_entries_find(zi_store_entries(store), zi_store_count(store), name);
+}
+
+/* `found`, a packed matrix, is read as [out, in] from now on; 0: it can't be, and the problem is noted. */
+static int bind_packed(zi_binder *binder, zi_entry *found, const int64_t *shape)
+{
+    const zi_entry *entries = zi_store_entries(binder->store);
+    const zi_entry *beside[] = {find_beside(binder->store, found->weight.name, "scales"),
+                                find_beside(binder->store, found->weight.name, "biases")};
+    for (int i = 0; i < 2; i++)
+        if (beside[i])
+            binder->known[beside[i] - entries] = KNOWN;
+    return zi_entry_group(found, beside[0], beside[1], shape, &binder->not_grouped);
+}
+
+/* Whether a tensor that should be a matrix is stored as packed numbers. */
+static int is_packed(const zi_entry *entry)
+{
+    const char *name = entry->weight.name, *ending = strrchr(name, '.');
+    return strcmp(entry->dtype, "U32") == 0 && entry->weight.dtype == ZI_DTYPE_OTHER && ending &&
+           strcmp(ending, ".weight") == 0;
+}
+
 void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_t *shape, const char *format, ...)
 {
-    char name[512];
+    char reference[NAME_MAX_BYTES], name[NAME_MAX_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(name, sizeof name, format, arguments);
+    vsnprintf(reference, sizeof reference, format, arguments);
     va_end(arguments);
 
     *weight = NULL;
     zi_wishes *wishes = zi_store_wishes(binder->store);
     if (wishes) {
-        zi_wishes_add(wishes, name, dims, shape);
+        zi_wishes_add(wishes, reference, dims, shape);
         return;
     }
-    size_t index = index_of(binder->store, name);
-    if (index == zi_store_count(binder->store) || strcmp(zi_store_at(binder->store, index)->name, name) != 0) {
+    const zi_layout *layout = zi_store_layout(binder->store);
+    zi_layout_name(layout, reference, name, sizeof name);
+    zi_entry *found = find_known(binder, name);
+    if (!found) {
         zi_names_add(&binder->missing, "%s", name);
         return;
     }
-    const zi_weight *found = zi_store_at(binder->store, index);
-    binder->known[index] = 1;
-    if (!same_shape(found, dims, shape))
-        add_misshapen(binder, found, dims, shape);
-    else if (found->dtype == ZI_DTYPE_OTHER)
-        zi_names_add(&binder->not_float, "%s: %s", name, zi_store_dtype_of(binder->store, index));
+    int64_t channels_last[4];
+    if (dims == 4 && zi_layout_channels_last(layout) && !found->owned) {
+        const int64_t turned[] = {shape[0], shape[2], shape[3], shape[1]};
+        shape = memcpy(channels_last, turned, sizeof turned);
+        binder->known[found - zi_store_entries(binder->store)] = CHANNELS_LAST;
+    }
+    if (dims == 2 && is_packed(found) && !bind_packed(binder, found, shape))
+        return;
+    if (!same_shape(&found->weight, dims, shape))
+        add_misshapen(binder, &found->weight, dims, shape);
+    else if (found->weight.dtype == ZI_DTYPE_OTHER)
+        zi_names_add(&binder->not_float, "%s: %s", name, found->dtype);
     else
-        *weight = found;
+        *weight = &found->weight;
 }
 
 void zi_bind_ignore(zi_binder *binder, const char *prefix)
@@ -95,7 +133,7 @@ void zi_bind_ignore(zi_binder *binder, const char *prefix)
     for (size_t i = index_of(binder->store, prefix); i < count; i++) {
         if (strncmp(zi_store_at(binder->store, i)->name, prefix, length) != 0)
             return;
-        binder->known[i] = 1;
+        binder->known[i] = KNOWN;
     }
 }
 
@@ -121,12 +159,13 @@ static void add_part(char *text, size_t size, zi_names *names, const char *one, 
 
 static zimage_status report(zi_binder *binder, const zi_log *log, zimage_error *error)
 {
-    char text[4 * sizeof(zi_names) + 256] = "";
+    char text[5 * sizeof(zi_names) + 256] = "";
     const char *path = zi_store_path(binder->store);
     zi_names unexpected = unexpected_names(binder);
     add_part(text, sizeof text, &binder->missing, "is missing", "are missing");
     add_part(text, sizeof text, &binder->misshapen, "has the wrong shape", "have the wrong shape");
     add_part(text, sizeof text, &binder->not_float, "is not F32, F16 or BF16", "are not F32, F16 or BF16");
+    add_part(text, sizeof text, &binder->not_grouped, "is not quantised as MLX does", "are not quantised as MLX does");
     int failed = text[0] != 0;
     add_part(text, sizeof text, &unexpected, failed ? "unexpected" : "is unexpected and not used",
              failed ? "unexpected" : "are unexpected and not used");
@@ -137,9 +176,43 @@ static zimage_status report(zi_binder *binder, const zi_log *log, zimage_error *
     return ZIMAGE_OK;
 }
 
+static zimage_status make_copies(zi_binder *binder, zimage_error *error)
+{
+    for (size_t i = 0; i < zi_store_count(binder->store); i++)
+        if (binder->known[i])
+            ZI_TRY(zi_store_make_copy(binder->store, &zi_store_entries(binder->store)[i],
+                                      binder->known[i] == CHANNELS_LAST, error));
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_binder_finish(zi_binder *binder, const zi_log *log, zimage_error *error)
 {
     zimage_status status = report(binder, log, error);
+    if (status == ZIMAGE_OK)
+        status = make_copies(binder, error);
     free(binder);
     return status;
+}
+
+/* The bits of the first packed matrix that was bound; 0: none was. */
+static int bound_bits(zi_store *store)
+{
+    for (size_t i = 0; i < zi_store_count(store); i++)
+        if (zi_store_at(store, i)->dtype == ZI_GROUPED)
+            return zi_store_at(store, i)->bits;
+    return 0;
+}
+
+void zi_store_group_others(zi_store *store)
+{
+    int bits = bound_bits(store);
+    for (size_t i = 0; bits && i < zi_store_count(store); i++) {
+        zi_entry *entry = &zi_store_entries(store)[i];
+        const char *name = entry->weight.name;
+        zi_names problems = {0};
+        if (!is_packed(entry) || entry->weight.dims != 2)
+            continue;
+        const int64_t shape[] = {entry->weight.shape[0], 32 * entry->weight.shape[1] / bits};
+        zi_entry_group(entry, find_beside(store, name, "scales"), find_beside(store, name, "biases"), shape, &problems);
+    }
 }

@@ -145,7 +145,7 @@ static size_t describe_all(const zi_wishes *wishes, const char *label, const zi_
     char *string = file->strings;
     for (size_t i = 0; i < wishes->count; i++) {
         zi_weight weight = describe(&wishes->list[i], format, string);
-        file->entries[i] = (zi_entry){weight, zi_dtype_name(weight.dtype), label};
+        file->entries[i] = (zi_entry){.weight = weight, .dtype = zi_dtype_name(weight.dtype), .path = label};
         total += aligned(weight.bytes) + 2 * aligned(scale_bytes(&weight));
         string = stpcpy(string, wishes->list[i].name) + 1;
     }

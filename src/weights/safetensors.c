@@ -145,12 +145,13 @@ static zimage_status read_entry(zi_entry *entry, const json_t *object, buffer da
     return info ? check_bytes(entry, info->size, error) : ZIMAGE_OK;
 }
 
+/* MLX writes null where it has nothing to say. */
 static zimage_status check_metadata(const char *path, json_t *metadata, zimage_error *error)
 {
     const char *key;
     json_t *value;
     char text[64];
-    if (metadata && !json_is_object(metadata))
+    if (metadata && !json_is_null(metadata) && !json_is_object(metadata))
         return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: \"%s\" is %s, but must be an object of strings", path, METADATA,
                        zi_json_describe(metadata, text, sizeof text));
     json_object_foreach(metadata, key, value)

@@ -10,6 +10,7 @@ typedef struct zi_entry {
     zi_weight weight; /* its name lies in the file's strings, its data in the file's mapping */
     const char *dtype;
     const char *path;
+    void *owned; /* NULL, or the weight's data where a store had to make its own (convert.h) */
 } zi_entry;
 
 typedef struct zi_safetensors {

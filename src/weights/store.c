@@ -8,7 +8,9 @@
 #include "base/json.h"
 #include "weights/memory.h"
 #include "weights/names.h"
-#include "weights/safetensors.h"
+#include "weights/store_entries.h"
+
+#define MLX_BASE "model" /* of every component's file */
 
 struct zi_store {
     char *path;
@@ -17,6 +19,9 @@ struct zi_store {
     zi_entry *entries; /* what can be used, in order of name */
     size_t count;
     size_t bytes;
+    const zi_layout *layout;
+    zi_dtype packed_as; /* what packed weights become; ZI_GROUPED: they stay */
+    int describe_only;
     zi_wishes *wishes; /* what networks asked of a store in memory that is not filled yet; else NULL */
 };
 
@@ -26,6 +31,7 @@ static zi_store *store_new(const char *path)
     zi_store *store = calloc(1, sizeof *store);
     if (!store)
         return NULL;
+    store->packed_as = ZI_GROUPED;
     store->path = strdup(path);
     if (store->path)
         return store;
@@ -39,6 +45,8 @@ void zi_store_free(zi_store *store)
         return;
     for (size_t i = 0; i < store->file_count; i++)
         zi_safetensors_close(&store->files[i]);
+    for (size_t i = 0; i < store->count; i++)
+        free(store->entries[i].owned);
     zi_wishes_free(store->wishes);
     free(store->files);
     free(store->entries);
@@ -84,18 +92,25 @@ static zimage_status fill_from_file(zi_store *store, zimage_error *error)
     return ZIMAGE_OK;
 }
 
+/* Hands the store over, or frees it where filling failed. */
+static zimage_status finish_open(zi_store *made, zimage_status status, zi_store **store)
+{
+    if (status != ZIMAGE_OK) {
+        zi_store_free(made);
+        return status;
+    }
+    made->layout = zi_layout_detect(made->entries, made->count);
+    *store = made;
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_store_open_file(const char *path, zi_store **store, zimage_error *error)
 {
     *store = NULL;
     zi_store *made = store_new(path);
     if (!made)
         return zi_fail_memory(error, path, sizeof *made);
-    zimage_status status = fill_from_file(made, error);
-    if (status == ZIMAGE_OK)
-        *store = made;
-    else
-        zi_store_free(made);
-    return status;
+    return finish_open(made, fill_from_file(made, error), store);
 }
 
 /* Shards are siblings of the index: a name that could lead elsewhere is refused. */
@@ -213,12 +228,7 @@ static zimage_status open_index(const char *folder, const char *path, zi_store *
     zi_store *made = store_new(path);
     if (!made)
         return zi_fail_memory(error, path, sizeof *made);
-    zimage_status status = fill_from_index(made, folder, log, error);
-    if (status == ZIMAGE_OK)
-        *store = made;
-    else
-        zi_store_free(made);
-    return status;
+    return finish_open(made, fill_from_index(made, folder, log, error), store);
 }
 
 /* FOLDER/BASE with the ending; NULL: out of memory. */
@@ -234,34 +244,71 @@ static char *candidate(const char *folder, const char *base, const char *ending)
     return path;
 }
 
-/* Where both are there the single file is taken, as diffusers and transformers do. */
-static zimage_status open_candidate(const char *folder, const char *single, const char *index, zi_store **store,
-                                    const zi_log *log, zimage_error *error)
+/*
+ * *store stays NULL, and ZIMAGE_OK is returned, where there is nothing called BASE. Where both are there the single file
+ * is taken, as diffusers and transformers do.
+ */
+static zimage_status open_base(const char *folder, const char *base, zi_store **store, const zi_log *log,
+                               zimage_error *error)
 {
-    if (!zi_folder_exists(folder))
-        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: there is no such folder; it should hold the weights", folder);
-    if (zi_file_exists(single))
-        return zi_store_open_file(single, store, error);
-    if (zi_file_exists(index))
-        return open_index(folder, index, store, log, error);
-    return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: no weights: there is neither %s nor %s", folder,
-                   strrchr(single, '/') + 1, strrchr(index, '/') + 1);
+    char *single = candidate(folder, base, ".safetensors");
+    char *index = candidate(folder, base, ".safetensors.index.json");
+    zimage_status status = ZIMAGE_OK;
+    if (!single || !index)
+        status = zi_fail_memory(error, "a path", strlen(folder) + strlen(base) + 32);
+    else if (zi_file_exists(single))
+        status = zi_store_open_file(single, store, error);
+    else if (zi_file_exists(index))
+        status = open_index(folder, index, store, log, error);
+    free(single);
+    free(index);
+    return status;
 }
 
 zimage_status zi_store_open(const char *folder, const char *base, zi_store **store, const zi_log *log,
                             zimage_error *error)
 {
     *store = NULL;
-    char *single = candidate(folder, base, ".safetensors");
-    char *index = candidate(folder, base, ".safetensors.index.json");
-    zimage_status status;
-    if (single && index)
-        status = open_candidate(folder, single, index, store, log, error);
-    else
-        status = zi_fail_memory(error, "a path", strlen(folder) + strlen(base) + 32);
-    free(single);
-    free(index);
-    return status;
+    if (!zi_folder_exists(folder))
+        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: there is no such folder; it should hold the weights", folder);
+    ZI_TRY(open_base(folder, base, store, log, error));
+    if (!*store && strcmp(base, MLX_BASE) != 0)
+        ZI_TRY(open_base(folder, MLX_BASE, store, log, error));
+    if (*store)
+        return ZIMAGE_OK;
+    return zi_fail(error, ZIMAGE_ERROR_FILE,
+                   "%s: no weights: there is neither %s.safetensors nor %s.safetensors.index.json", folder, base, base);
+}
+
+void zi_store_dequantize(zi_store *store, zi_dtype dtype)
+{
+    store->packed_as = dtype;
+}
+
+void zi_store_describe_only(zi_store *store)
+{
+    store->describe_only = 1;
+}
+
+zi_entry *zi_store_entries(zi_store *store)
+{
+    return store->entries;
+}
+
+const zi_layout *zi_store_layout(const zi_store *store)
+{
+    return store->layout;
+}
+
+zimage_status zi_store_make_copy(zi_store *store, zi_entry *entry, int channels_last, zimage_error *error)
+{
+    if (store->describe_only)
+        return ZIMAGE_OK;
+    if (entry->weight.dtype == ZI_GROUPED && store->packed_as != ZI_GROUPED)
+        return zi_entry_expand(entry, store->packed_as, error);
+    if (channels_last)
+        return zi_entry_channels_first(entry, error);
+    return ZIMAGE_OK;
 }
 
 zimage_status zi_store_new_memory(const char *label, zi_store **store, zimage_error *error)
@@ -295,9 +342,18 @@ zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_
     ZI_TRY(allocate_entries(store, file->count, error));
     for (size_t i = 0; i < file->count; i++)
         add_entry(store, &file->entries[i]);
+    store->layout = zi_layout_detect(store->entries, store->count);
     zi_wishes_free(store->wishes);
     store->wishes = NULL;
     return ZIMAGE_OK;
+}
+
+size_t zi_store_owned_bytes(const zi_store *store)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < store->count; i++)
+        bytes += store->entries[i].owned ? store->entries[i].weight.bytes : 0;
+    return bytes;
 }
 
 void zi_store_release_pages(const zi_store *store)

@@ -11,6 +11,7 @@ import os
 
 import common  # noqa: F401  (quiet libraries and one thread, before they load)
 import check_spec
+import make_mlx
 import make_noise
 import make_pipeline
 import make_scheduler
@@ -25,7 +26,7 @@ parser.add_argument("--out", default="tests/golden")
 parser.add_argument("--qwen3-tokenizer", help="folder with the published tokenizer.json and tokenizer_config.json")
 parser.add_argument("--labels", help="emojibase folder: en/data.json, zh/data.json, ...")
 parser.add_argument("--count", type=int, default=21000)
-parser.add_argument("--only", nargs="*", help="tiny transformer text_encoder vae scheduler noise pipeline tokenizer formula")
+parser.add_argument("--only", nargs="*", help="tiny transformer text_encoder vae scheduler noise pipeline mlx tokenizer formula")
 a = parser.parse_args()
 
 out = a.out
@@ -51,6 +52,7 @@ steps = {
     "scheduler": lambda: make_scheduler.make(out),
     "noise": lambda: make_noise.make(out),
     "pipeline": lambda: make_pipeline.make(out),
+    "mlx": lambda: make_mlx.make(out),
     "formula": lambda: check_spec.make(out),
     "tokenizer": tokenizers,
 }

@@ -1,0 +1,66 @@
+#include "weights/layout.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Part of a name, from its start or a dot to a dot. */
+typedef struct renamed {
+    const char *reference, *stored;
+} renamed;
+
+struct zi_layout {
+    const char *sign;    /* a tensor that only this layout has */
+    int channels_last;   /* convolutions are [out, kernel_h, kernel_w, in] */
+    renamed renames[10]; /* ended by NULL; the first that fits is applied */
+};
+
+static const zi_layout layouts[] = {
+    /* uqer1244/MLX-z-image, its transformer; text encoder and VAE have diffusers' names */
+    {.sign = "cap_embedder.layers.0.weight",
+     .renames = {{"all_x_embedder.2-1.", "x_embedder."},
+                 {"cap_embedder.", "cap_embedder.layers."},
+                 {"t_embedder.mlp.0.", "t_embedder.linear1."},
+                 {"t_embedder.mlp.2.", "t_embedder.linear2."},
+                 {"all_final_layer.2-1.adaLN_modulation.1.", "final_layer.adaLN_modulation.layers.1."},
+                 {"all_final_layer.2-1.", "final_layer."},
+                 {"attention.to_out.0.", "attention.to_out."},
+                 {"adaLN_modulation.0.", "adaLN_modulation."}}},
+    /* mflux, transformer; its text encoder lacks the prefix "model.", which qwen3.c knows */
+    {.sign = "all_final_layer.2-1.adaLN_modulation.0.weight",
+     .renames = {{"t_embedder.mlp.0.", "t_embedder.linear1."},
+                 {"t_embedder.mlp.2.", "t_embedder.linear2."},
+                 {"all_final_layer.2-1.adaLN_modulation.1.", "all_final_layer.2-1.adaLN_modulation.0."}}},
+    /* mflux, VAE; the encoder's names are not needed */
+    {.sign = "decoder.conv_in.conv.weight",
+     .channels_last = 1,
+     .renames = {{"decoder.conv_in.", "decoder.conv_in.conv."},
+                 {"decoder.conv_out.", "decoder.conv_out.conv."},
+                 {"decoder.conv_norm_out.", "decoder.conv_norm_out.norm."}}},
+};
+static const zi_layout diffusers = {.sign = NULL};
+
+const zi_layout *zi_layout_detect(const zi_entry *entries, size_t count)
+{
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
+        if (zi_entries_find(entries, count, layouts[i].sign))
+            return &layouts[i];
+    return &diffusers;
+}
+
+void zi_layout_name(const zi_layout *layout, const char *reference, char *name, size_t size)
+{
+    for (const renamed *r = layout->renames; r->reference; r++) {
+        const char *part = strstr(reference, r->reference);
+        if (part && (part == reference || part[-1] == '.')) {
+            snprintf(name, size, "%.*s%s%s", (int)(part - reference), reference, r->stored,
+                     part + strlen(r->reference));
+            return;
+        }
+    }
+    snprintf(name, size, "%s", reference);
+}
+
+int zi_layout_channels_last(const zi_layout *layout)
+{
+    return layout->channels_last;
+}

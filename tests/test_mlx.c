@@ -1,0 +1,506 @@
+/*
+ * Checkpoints packed by MLX's quantiser: numbers and products against MLX's own, whole folders in both layouts against
+ * diffusers with the weights that MLX dequantised, and every way in which such a file can be wrong.
+ */
+#include "files.h"
+#include "fixture.h"
+#include "program.h"
+#include "tables.h"
+
+#define ROWS    2
+#define COLUMNS 128
+
+static const int bits_of[] = {1, 2, 3, 4, 5, 6, 8}, groups_of[] = {32, 64, 128};
+static const char *const kinds[] = {"f32", "f16", "bf16"};
+
+typedef void check_case(zi_store *store, const char *name, const zi_weight *weight, void *user);
+
+static zimage_status bind_matrix(zi_store *store, const char *name, int64_t rows, int64_t columns,
+                                 const zi_weight **weight, zimage_error *error)
+{
+    zi_binder *binder;
+    const int64_t shape[] = {rows, columns};
+    assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+    zi_bind(binder, weight, 2, shape, "%s", name);
+    zi_bind_ignore(binder, "");
+    return zi_binder_finish(binder, NULL, error);
+}
+
+/* Calls check for every combination of mlx/tensors.safetensors, bound; `as` is what binding makes of it. */
+static void each_case(zi_dtype as, check_case *check, void *user)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_store *store = fixture_open("mlx/tensors.safetensors");
+    zi_store_dequantize(store, as);
+    for (int b = 0; b < 7; b++)
+        for (int g = 0; g < 3; g++)
+            for (int k = 0; k < 3; k++) {
+                char name[64], full[80];
+                const zi_weight *weight;
+                snprintf(name, sizeof name, "b%d.g%d.%s", bits_of[b], groups_of[g], kinds[k]);
+                snprintf(full, sizeof full, "%s.weight", name);
+                if (bind_matrix(store, full, ROWS, COLUMNS, &weight, &error) != ZIMAGE_OK)
+                    fail_msg("%s", error.message);
+                assert_int_equal(weight->dtype, as);
+                assert_true(as != ZI_GROUPED || (weight->bits == bits_of[b] && weight->group == groups_of[g]));
+                check(store, name, weight, user);
+            }
+    zi_store_free(store);
+}
+
+static float *golden(zi_store *store, const char *name, const char *what)
+{
+    char full[80];
+    snprintf(full, sizeof full, "%s.%s", name, what);
+    return fixture_floats(store, full, NULL);
+}
+
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
+
+static void check_values(zi_store *store, const char *name, const zi_weight *weight, void *user)
+{
+    float *want = golden(store, name, "values"), got[ROWS * COLUMNS + 1];
+    zi_weight_unpack(weight, 0, ROWS * COLUMNS, got);
+    if (memcmp(got, want, ROWS * COLUMNS * sizeof *want) != 0)
+        fail_msg("%s: the values are not MLX's", name);
+    for (int64_t first = 0; first < ROWS * COLUMNS; first += 13)
+        for (int64_t count = 0; first + count <= ROWS * COLUMNS; count += 17) {
+            got[count] = 1e30f;
+            zi_weight_unpack(weight, first, count, got);
+            assert_memory_equal(got, want + first, (size_t)count * sizeof *want);
+            assert_true(got[count] == 1e30f); /* nothing behind the range is written */
+        }
+    free(want);
+}
+
+/* Exactly: float32 scale * q, then + bias, each rounded; what MLX's dequantize gives for scales in float32. */
+static void values_are_mlx_own(void **state)
+{
+    each_case(ZI_GROUPED, check_values, NULL);
+    each_case(ZI_F32, check_values, NULL);
+}
+
+static void check_rounded(zi_store *store, const char *name, const zi_weight *weight, void *user)
+{
+    float *want = golden(store, name, "values"), got[ROWS * COLUMNS];
+    zi_weight_unpack(weight, 0, ROWS * COLUMNS, got);
+    for (int i = 0; i < ROWS * COLUMNS; i++)
+        assert_true(fabsf(got[i] - want[i]) <= ldexpf(fabsf(want[i]), -8)); /* half a unit of 8 bits */
+    free(want);
+}
+
+static void expanding_to_bf16_rounds(void **state)
+{
+    static const struct {
+        float value;
+        uint16_t bits;
+    } cases[] = {{1, 0x3F80},          {0x1.01p0f, 0x3F80},       {0x1.010002p0f, 0x3F81}, {0x1.03p0f, 0x3F82},
+                 {-0x1.03p0f, 0xBF82}, {0x1.FFFFFEp127f, 0x7F80}, {INFINITY, 0x7F80},      {0, 0},
+                 {-0.0f, 0x8000}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(zi_f32_to_bf16(cases[i].value), cases[i].bits);
+    assert_true(isnan(zi_bf16_to_f32(zi_f32_to_bf16(NAN))));
+    each_case(ZI_BF16, check_rounded, NULL);
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------- */
+
+typedef struct product_check {
+    zi_ops *ops;
+    double worst;
+} product_check;
+
+/* `tokens` rows, x's two again and again: few take the CPU table's path for few tokens, many its panels. */
+static void check_product_of(product_check *check, zi_store *store, const char *name, const zi_weight *weight,
+                             int64_t tokens)
+{
+    const int64_t x_shape[] = {tokens, COLUMNS}, y_shape[] = {tokens, ROWS};
+    zi_ops *ops = check->ops;
+    zi_arena_mark mark = ops->table->mark(ops);
+    float *rows = fixture_floats(store, "x", NULL), *want = golden(store, name, "product");
+    zi_tensor x = table_tensor(ops, 2, x_shape, NULL), y = table_tensor(ops, 2, y_shape, NULL);
+    for (int64_t t = 0; t < tokens; t++)
+        memcpy(zi_f32(&x) + t * COLUMNS, rows + t % 2 * COLUMNS, COLUMNS * sizeof *rows);
+    table_ok(ops->table->linear(ops, &y, &x, weight, NULL, 0));
+    for (int64_t t = 0; t < tokens; t += 2)
+        check->worst = fmax(check->worst, relative_error(zi_f32(&y) + t * ROWS, want, (size_t)(2 * ROWS)));
+    ops->table->release(ops, mark);
+    free(rows);
+    free(want);
+}
+
+static void check_product(zi_store *store, const char *name, const zi_weight *weight, void *user)
+{
+    check_product_of(user, store, name, weight, 2);
+    check_product_of(user, store, name, weight, 40);
+}
+
+static void products_are_mlx_own(void **state)
+{
+    for (int t = 0; t < TABLES; t++) {
+        product_check check = {table_open(t), 0};
+        each_case(ZI_GROUPED, check_product, &check);
+        printf("parity | %-9s: packed weights, worst of 126 products  | %9.2e | %9.2e | %s\n", check.ops->table->name,
+               check.worst, 2e-6, check.worst <= 2e-6 ? "ok" : "FAIL");
+        assert_true(check.worst <= 2e-6);
+        table_close(check.ops);
+    }
+}
+
+static void check_embedding(zi_store *store, const char *name, const zi_weight *weight, void *user)
+{
+    const int64_t shape[] = {3, COLUMNS};
+    const int32_t ids[] = {1, 0, 1};
+    zi_ops *ops = user;
+    zi_arena_mark mark = ops->table->mark(ops);
+    float *want = golden(store, name, "values");
+    zi_tensor y = table_tensor(ops, 2, shape, NULL);
+    table_ok(ops->table->embed_rows(ops, &y, weight, ids));
+    for (int i = 0; i < 3; i++)
+        assert_memory_equal(zi_f32(&y) + i * COLUMNS, want + ids[i] * COLUMNS, COLUMNS * sizeof *want);
+    ops->table->release(ops, mark);
+    free(want);
+}
+
+static void embedding_rows_are_unpacked(void **state)
+{
+    for (int t = 0; t < TABLES; t++) {
+        zi_ops *ops = table_open(t);
+        each_case(ZI_GROUPED, check_embedding, ops);
+        table_close(ops);
+    }
+}
+
+/* ---- folders ----------------------------------------------------------------------------------------------------- */
+
+static int warned;
+
+static void keep_log(zimage_log_level level, const char *message, void *user)
+{
+    (void)user;
+    warned += level == ZIMAGE_LOG_WARNING;
+    if (!strstr(message, "scheduler_config.json"))
+        fail_msg("unexpected: %s", message);
+}
+
+/* A fresh folder as its maker leaves it (mflux: with the configuration beside it). */
+static const char *make_folder(const char *layout)
+{
+    const char *vae = strcmp(layout, "mflux") ? "vae" : "";
+    run_shell("rm -rf '%s/%s' && cp -r '%s/mlx/%s' '%s/%s'", test_folder, layout, ZIMAGE_TEST_DATA, layout, test_folder,
+              layout);
+    run_shell("cd '%s/tiny' && cp -r tokenizer %s '%s/%s'", ZIMAGE_TEST_DATA, vae, test_folder, layout);
+    return in_folder(layout);
+}
+
+static zimage_context *open_folder(const char *folder, zimage_dequantize dequantize, int reference)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_open_params params;
+    zimage_context *context = NULL;
+    zimage_open_params_init(&params);
+    params.log = keep_log;
+    params.threads = 2;
+    params.reference = reference;
+    params.dequantize = dequantize;
+    if (zimage_open(folder, &params, &context, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    return context;
+}
+
+static const zi_weight *of_layout(const zi_store *store, const char *layout, const char *what)
+{
+    char key[64];
+    snprintf(key, sizeof key, "%s.%s", layout, what);
+    return fixture_find(store, key);
+}
+
+/* The golden's picture by the folder, as its context was opened. */
+static zimage_image *paint(zimage_context *context, const zi_store *store, const char *layout)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_request request;
+    zimage_image *image = NULL;
+    const zi_weight *prompt = fixture_find(store, "prompt");
+    int32_t settings[3];
+    char text[200] = "";
+    memcpy(text, prompt->data, prompt->bytes);
+    memcpy(settings, of_layout(store, layout, "settings")->data, sizeof settings);
+    zimage_request_init(context, &request);
+    request.prompt = text;
+    request.width = settings[0];
+    request.height = settings[1];
+    request.steps = settings[2];
+    memcpy(&request.seed, of_layout(store, layout, "seed")->data, sizeof request.seed);
+    if (zimage_generate(context, &request, &image, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    return image;
+}
+
+static size_t pixel_bytes(const zimage_image *image)
+{
+    return (size_t)zimage_image_width(image) * (size_t)zimage_image_height(image) * 3;
+}
+
+/* Bytes that differ by more than `most`. */
+static size_t bytes_off(const uint8_t *a, const uint8_t *b, size_t count, int most)
+{
+    size_t off = 0;
+    for (size_t i = 0; i < count; i++)
+        off += abs((int)a[i] - b[i]) > most;
+    return off;
+}
+
+static void compare_picture(const zimage_image *image, const zi_store *store, const char *layout, const char *how,
+                            double tolerance)
+{
+    char stage[64], key[64];
+    int64_t shape[3];
+    size_t count, bytes = pixel_bytes(image);
+    const float *latents = zimage_image_latents(image, shape);
+    snprintf(key, sizeof key, "%s.latents", layout);
+    snprintf(stage, sizeof stage, "mlx %s %s, final latents", layout, how);
+    float *want = fixture_floats(store, key, &count);
+    assert_int_equal(shape[0] * shape[1] * shape[2], count);
+    parity(stage, latents, want, count, tolerance);
+    free(want);
+    const uint8_t *rgb = of_layout(store, layout, "rgb")->data;
+    size_t off = bytes_off(zimage_image_pixels(image), rgb, bytes, 0);
+    printf("parity | mlx %s %s: %zu of %zu bytes off\n", layout, how, off, bytes);
+    if (tolerance < 1e-4) {
+        assert_int_equal(bytes_off(zimage_image_pixels(image), rgb, bytes, 1), 0);
+        assert_true(off * 1000 <= bytes);
+    }
+}
+
+/* Packed and expanded to float32: the same numbers, perhaps summed in another order. */
+static void compare_ways(const zimage_image *packed, const zimage_image *expanded, const char *layout)
+{
+    const uint8_t *a = zimage_image_pixels(packed), *b = zimage_image_pixels(expanded);
+    size_t bytes = pixel_bytes(packed);
+    printf("parity | mlx %s packed, expanded: %zu of %zu bytes differ\n", layout, bytes_off(a, b, bytes, 0), bytes);
+    assert_true(bytes_off(a, b, bytes, 2) * 1000 <= bytes);
+}
+
+static void folders_paint_the_reference(void **state)
+{
+    static const char *const layouts[] = {"uqer1244", "mflux"};
+    zi_store *store = fixture_open("mlx/pictures.safetensors");
+    for (int i = 0; i < 2; i++) {
+        const char *folder = make_folder(layouts[i]);
+        warned = 0;
+        zimage_context *packed = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 0);
+        assert_int_equal(warned, 1); /* the schedule is assumed */
+        zimage_context *oracle = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 1);
+        zimage_context *expanded = open_folder(folder, ZIMAGE_DEQUANTIZE_F32, 0);
+        zimage_context *rounded = open_folder(folder, ZIMAGE_DEQUANTIZE_BF16, 0);
+        zimage_image *first = paint(packed, store, layouts[i]), *slow = paint(oracle, store, layouts[i]);
+        zimage_image *same = paint(expanded, store, layouts[i]), *near = paint(rounded, store, layouts[i]);
+        compare_picture(first, store, layouts[i], "packed", 2e-5);
+        compare_picture(slow, store, layouts[i], "reference", 2e-5);
+        compare_picture(near, store, layouts[i], "as bf16", 0.01);
+        compare_ways(first, same, layouts[i]);
+        zimage_image *const images[] = {first, slow, same, near};
+        zimage_context *const contexts[] = {packed, oracle, expanded, rounded};
+        for (int k = 0; k < 4; k++) {
+            zimage_image_free(images[k]);
+            zimage_close(contexts[k]);
+        }
+    }
+    zi_store_free(store);
+}
+
+static zimage_status open_status(const char *folder, zimage_error *error)
+{
+    zimage_context *context = NULL;
+    zimage_status status = zimage_open(folder, NULL, &context, error);
+    zimage_close(context);
+    return status;
+}
+
+static void what_a_folder_may_lack(void **state)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    const char *folder = make_folder("mflux");
+    run_shell("rm '%s/text_encoder/config.json'", folder);
+    assert_error(&error, open_status(folder, &error), ZIMAGE_ERROR_FILE,
+                 "mflux/text_encoder/config.json: ", "mflux saves none", NULL);
+    folder = make_folder("mflux");
+    run_shell("rm '%s/transformer/1.safetensors'", folder);
+    assert_error(&error, open_status(folder, &error), ZIMAGE_ERROR_FILE, "transformer/1.safetensors", "no such file",
+                 NULL);
+    folder = make_folder("uqer1244");
+    run_shell("cp '%s/tiny/model_index.json' '%s'", ZIMAGE_TEST_DATA, folder);
+    assert_error(&error, open_status(folder, &error), ZIMAGE_ERROR_FILE, "scheduler/scheduler_config.json", NULL, NULL);
+    run_shell("cp -r '%s/tiny/scheduler' '%s'", ZIMAGE_TEST_DATA, folder);
+    assert_int_equal(open_status(folder, &error), ZIMAGE_OK);
+    run_shell("rm '%s/transformer/model.safetensors'", folder);
+    assert_error(&error, open_status(folder, &error), ZIMAGE_ERROR_FILE, "/transformer: ", "no weights", NULL);
+
+    zimage_open_params params;
+    zimage_context *context;
+    zimage_open_params_init(&params);
+    params.dequantize = (zimage_dequantize)3;
+    assert_error(&error, zimage_open(folder, &params, &context, &error), ZIMAGE_ERROR_ARGUMENT, "dequantize: 3",
+                 "expected", NULL);
+}
+
+static void inspect_describes_packed_matrices(void **state)
+{
+    static const struct {
+        const char *layout, *name, *dtype;
+        int64_t rows, columns, bytes;
+    } cases[] = {
+        {"uqer1244", "layers.0.attention.to_out.weight", "U4 group 32", 64, 64, 2048},
+        {"uqer1244", "model.embed_tokens.weight", "U4 group 32", 768, 64, 24576},
+        {"uqer1244", "layers.0.attention.to_out.scales", "F16", 64, 2, 256},
+        {"mflux", "layers.1.mlp.down_proj.weight", "U8 group 64", 64, 128, 8192}, /* the layer that isn't run, too */
+        {"mflux", "decoder.mid_block.attentions.0.to_q.weight", "BF16", 12, 12, 288},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text = NULL;
+        size_t c, t;
+        json_t *component, *tensor;
+        int64_t parameters = 0;
+        int found = 0;
+        assert_int_equal(zimage_inspect(make_folder(cases[i].layout), &text, NULL), ZIMAGE_OK);
+        json_t *root = json_loads(text, 0, NULL);
+        json_array_foreach(json_object_get(root, "components"), c, component)
+        {
+            if (c == 0)
+                parameters = json_integer_value(json_object_get(component, "parameters"));
+            json_array_foreach(json_object_get(component, "tensors"), t, tensor)
+            {
+                const json_t *shape = json_object_get(tensor, "shape");
+                assert_string_not_equal(json_string_value(json_object_get(tensor, "dtype")), "U32");
+                if (strcmp(json_string_value(json_object_get(tensor, "name")), cases[i].name) != 0)
+                    continue;
+                found++;
+                assert_string_equal(json_string_value(json_object_get(tensor, "dtype")), cases[i].dtype);
+                assert_int_equal(json_integer_value(json_array_get(shape, 0)), cases[i].rows);
+                assert_int_equal(json_integer_value(json_array_get(shape, 1)), cases[i].columns);
+                assert_int_equal(json_integer_value(json_object_get(tensor, "bytes")), cases[i].bytes);
+            }
+        }
+        assert_int_equal(found, 1);
+        assert_int_equal(parameters, 520720); /* the float network's */
+        json_decref(root);
+        zimage_free(text);
+    }
+}
+
+/* ---- hostile files ----------------------------------------------------------------------------------------------- */
+
+#define WEIGHT(columns, end) "\"x.weight\":{\"dtype\":\"U32\",\"shape\":[4," #columns "],\"data_offsets\":[0," #end "]}"
+#define PART(name, dtype, shape, begin, end)                                                                           \
+    ",\"x." name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
+
+/* Each is bound as [4, 64]: at 4 bits 8 words a row, with groups of 32 two scales. */
+static void wrong_files_are_told(void **state)
+{
+    static const struct {
+        const char *header;
+        size_t bytes;
+        const char *says, *also;
+    } cases[] = {
+        {WEIGHT(8, 128), 128, "x.scales: missing", "F32, F16 or BF16 [4, 64 / group] with groups of 32, 64 or 128"},
+        {WEIGHT(8, 128) PART("scales", "F16", "[4,2]", 128, 144), 144, "x.biases: missing", "expected F16 [4, 2]"},
+        {WEIGHT(8, 128) PART("biases", "F16", "[4,2]", 128, 144), 144, "x.scales: missing", "expected"},
+        {WEIGHT(8, 128) PART("scales", "F16", "[4,3]", 128, 152) PART("biases", "F16", "[4,3]", 152, 176), 176,
+         "x.scales: F16 [4, 3]", "[4, 64 / group]"},
+        {WEIGHT(8, 128) PART("scales", "F16", "[4,4]", 128, 160) PART("biases", "F16", "[4,4]", 160, 192), 192,
+         "x.scales: F16 [4, 4]", "groups of 32, 64 or 128"},
+        {WEIGHT(8, 128) PART("scales", "F16", "[4,0]", 128, 128) PART("biases", "F16", "[4,0]", 128, 128), 128,
+         "x.scales: F16 [4, 0]", "[4, 64 / group]"},
+        {WEIGHT(8, 128) PART("scales", "F16", "[3,2]", 128, 140) PART("biases", "F16", "[4,2]", 140, 156), 156,
+         "x.scales: F16 [3, 2]", "expected"},
+        {WEIGHT(8, 128) PART("scales", "F16", "[8]", 128, 144) PART("biases", "F16", "[8]", 144, 160), 160,
+         "x.scales: F16 [8]", "expected"},
+        {WEIGHT(8, 128) PART("scales", "I16", "[4,2]", 128, 144) PART("biases", "I16", "[4,2]", 144, 160), 160,
+         "x.scales: I16 [4, 2]", "F32, F16 or BF16"},
+        {WEIGHT(8, 128) PART("scales", "U8", "[4,2]", 128, 136) PART("biases", "U8", "[4,2]", 136, 144), 144,
+         "x.scales: U8 [4, 2]", "F32, F16 or BF16"},
+        {WEIGHT(8, 128) PART("scales", "F16", "[4,2]", 128, 144) PART("biases", "BF16", "[4,2]", 144, 160), 160,
+         "x.biases: BF16 [4, 2]", "expected F16 [4, 2]"},
+        {WEIGHT(8, 128) PART("scales", "F16", "[4,2]", 128, 144) PART("biases", "F16", "[4,1]", 144, 152), 152,
+         "x.biases: F16 [4, 1]", "expected F16 [4, 2]"},
+        {WEIGHT(7, 112) PART("scales", "F16", "[4,2]", 112, 128) PART("biases", "F16", "[4,2]", 128, 144), 144,
+         "x.weight: U32 [4, 7]", "[4, 64 * bits / 32] with 1 to 6 or 8 bits"},
+        {WEIGHT(14, 224) PART("scales", "F16", "[4,2]", 224, 240) PART("biases", "F16", "[4,2]", 240, 256), 256,
+         "x.weight: U32 [4, 14]", "1 to 6 or 8 bits"}, /* 7 bits */
+        {WEIGHT(64, 1024) PART("scales", "F16", "[4,2]", 1024, 1040) PART("biases", "F16", "[4,2]", 1040, 1056), 1056,
+         "x.weight: U32 [4, 64]", "1 to 6 or 8 bits"}, /* 32 bits */
+        {WEIGHT(0, 0) PART("scales", "F16", "[4,2]", 0, 16) PART("biases", "F16", "[4,2]", 16, 32), 32,
+         "x.weight: U32 [4, 0]", "1 to 6 or 8 bits"},
+        {"\"x.weight\":{\"dtype\":\"U32\",\"shape\":[5,8],\"data_offsets\":[0,160]}", 160, "x.weight: U32 [5, 8]",
+         "expected U32 [4, 64 * bits / 32]"},
+        {"\"x.weight\":{\"dtype\":\"U32\",\"shape\":[32],\"data_offsets\":[0,128]}", 128, "x.weight: U32 [32]",
+         "expected U32"},
+        {"\"x.weight\":{\"dtype\":\"I32\",\"shape\":[4,8],\"data_offsets\":[0,128]}", 128, "x.weight: [4, 8]",
+         "expected [4, 64]"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char header[1000];
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zi_store *store;
+        const zi_weight *weight;
+        snprintf(header, sizeof header, "{%s}", cases[i].header);
+        write_safetensors(in_folder("x.safetensors"), header, cases[i].bytes);
+        if (zi_store_open_file(in_folder("x.safetensors"), &store, &error) != ZIMAGE_OK)
+            fail_msg("%s", error.message);
+        zimage_status status = bind_matrix(store, "x.weight", 4, 64, &weight, &error);
+        assert_error(&error, status, ZIMAGE_ERROR_MODEL, "x.safetensors: 1 tensor ", cases[i].says, cases[i].also);
+        assert_null(weight);
+        zi_store_free(store);
+    }
+}
+
+/* A good file whose words and scales lie at odd offsets reads as an aligned one; a vector is never a packed matrix. */
+static void places_need_no_alignment(void **state)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_store *store;
+    zi_binder *binder;
+    const zi_weight *weight, *pad;
+    const int64_t shape[] = {1, 64};
+    float values[64];
+    write_safetensors(in_folder("x.safetensors"),
+                      "{\"odd\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+                      "\"x.weight\":{\"dtype\":\"U32\",\"shape\":[1,8],\"data_offsets\":[1,33]},"
+                      "\"x.scales\":{\"dtype\":\"BF16\",\"shape\":[1,2],\"data_offsets\":[33,37]},"
+                      "\"x.biases\":{\"dtype\":\"BF16\",\"shape\":[1,2],\"data_offsets\":[37,41]},"
+                      "\"pad\":{\"dtype\":\"U32\",\"shape\":[1,8],\"data_offsets\":[41,73]}}",
+                      73);
+    assert_int_equal(zi_store_open_file(in_folder("x.safetensors"), &store, &error), ZIMAGE_OK);
+    assert_int_equal(bind_matrix(store, "x.weight", 1, 64, &weight, &error), ZIMAGE_OK);
+    zi_weight_unpack(weight, 0, 64, values);
+    for (int i = 0; i < 64; i++) { /* the file's byte at offset n is n */
+        int group = i / 32;
+        float scale = zi_bf16_to_f32((uint16_t)((34 + 2 * group) << 8 | (33 + 2 * group)));
+        float bias = zi_bf16_to_f32((uint16_t)((38 + 2 * group) << 8 | (37 + 2 * group)));
+        float product = scale * (float)((1 + i / 2) >> i % 2 * 4 & 15);
+        assert_true(values[i] == product + bias);
+    }
+    assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+    zi_bind(binder, &pad, 2, shape, "pad");
+    zi_bind_ignore(binder, "");
+    assert_error(&error, zi_binder_finish(binder, NULL, &error), ZIMAGE_ERROR_MODEL, "pad: [1, 8], expected [1, 64]",
+                 NULL, NULL);
+    zi_store_free(store);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_are_mlx_own),
+        cmocka_unit_test(expanding_to_bf16_rounds),
+        cmocka_unit_test(products_are_mlx_own),
+        cmocka_unit_test(embedding_rows_are_unpacked),
+        cmocka_unit_test(folders_paint_the_reference),
+        cmocka_unit_test(what_a_folder_may_lack),
+        cmocka_unit_test(inspect_describes_packed_matrices),
+        cmocka_unit_test(wrong_files_are_told),
+        cmocka_unit_test(places_need_no_alignment),
+    };
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
