@@ -189,7 +189,11 @@ static void bench_conv(int64_t side, int64_t in, int64_t out, int64_t size, int 
 int main(int argc, char **argv)
 {
     check(zi_pool_new(argc > 1 ? atoi(argv[1]) : 0, &pool, &error));
-    check(zi_ops_cpu_new_tier(pool, argc > 2 && strcmp(argv[2], "-") != 0 ? argv[2] : NULL, &ops, &error));
+    zi_cpu_options options = {
+        .mask = argc > 2 && strcmp(argv[2], "-") != 0 ? argv[2] : NULL,
+        .compute = argc > 4 ? (zi_compute)atoi(argv[4]) : ZI_COMPUTE_F32,
+    };
+    check(zi_ops_cpu_new_with(pool, &options, &ops, &error));
     ops->error = &error;
     filter = argc > 3 ? argv[3] : "";
     tensor(1, (int64_t[]){16}); /* as in a job: the arena is never empty */

@@ -50,7 +50,8 @@ static int set_up(void **state)
             continue;
         for (int threads = 0; threads < THREADS; threads++) {
             zi_ops **ops = &tables[tier_count][threads];
-            expect_ok(zi_ops_cpu_new_tier(pools[threads], zi_cpu_tier_name(i), ops, &last_error));
+            expect_ok(
+                zi_ops_cpu_new_with(pools[threads], &(zi_cpu_options){.mask = zi_cpu_tier_name(i)}, ops, &last_error));
             assert_string_equal(zi_ops_cpu_tier(*ops), zi_cpu_tier_name(i));
             (*ops)->error = &last_error;
             keep_arena(*ops);
@@ -774,7 +775,8 @@ static void test_unknown_tier(void **state)
 {
     zi_ops *ops = NULL;
     zimage_error error = ZIMAGE_ERROR_INIT;
-    assert_int_equal(zi_ops_cpu_new_tier(pools[0], "abacus", &ops, &error), ZIMAGE_ERROR_UNSUPPORTED);
+    assert_int_equal(zi_ops_cpu_new_with(pools[0], &(zi_cpu_options){.mask = "avx2,abacus"}, &ops, &error),
+                     ZIMAGE_ERROR_ARGUMENT);
     assert_null(ops);
     assert_non_null(strstr(error.message, "abacus"));
 }

@@ -58,7 +58,7 @@ static void pack_task(void *arg, int64_t task, int worker)
     int64_t place = first * stride + (at->kv_first + slot) * at->dim;
     for (int64_t key = 0; key < count; key += nr)
         at->kernels->transpose(at->k + place + key * stride, stride, zi_min(nr, count - key), at->dim,
-                               packed_k_of(at, slot, first + key));
+                               packed_k_of(at, slot, first + key), nr);
     for (int64_t column = 0; column < at->dim; column += nr) {
         float *target = packed_v_of(at, slot, first) + column * KEYS;
         int64_t width = zi_min(nr, at->dim - column);

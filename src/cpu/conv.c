@@ -65,7 +65,7 @@ static void pack_task(void *arg, int64_t panel, int worker)
         int64_t channels = zi_min(step, p->in - first), count = zi_min(nr, p->out - panel * nr);
         const float *source = zi_cpu_weight_rows(p->kernels, p->conv->weight, p->in * taps, panel * nr, count,
                                                  first * taps, channels * taps, rows, &ld);
-        p->kernels->transpose(source, ld, count, channels * taps, turned);
+        p->kernels->transpose(source, ld, count, channels * taps, turned, nr);
         float *target = p->packed + (panel * taps * p->in + first) * nr;
         for (int64_t tap = 0; tap < taps; tap++)
             for (int64_t c = 0; c < channels; c++)
@@ -152,7 +152,7 @@ static void band_task(void *arg, int64_t task, int worker)
         for (int64_t panel = first_panel; panel < last_panel; panel++) {
             int64_t o = panel * nr;
             panel_product(p, space.pointers, p->packed + o * p->in * p->size * p->size, pixels, space.c);
-            p->kernels->store(p->y + start * p->out + o, p->out, space.c, pixels, zi_min(nr, p->out - o),
+            p->kernels->store(p->y + start * p->out + o, p->out, space.c, nr, pixels, zi_min(nr, p->out - o),
                               p->bias != NULL ? p->bias + o : NULL, p->conv->accumulate);
         }
     }

@@ -1,61 +1,53 @@
 /* Choosing a tier and making the table. */
 #include "cpu/cpu.h"
 
-#include <string.h>
 #include <time.h>
 
 #include "cpu/table.h"
 
-static int always(void)
-{
-    return 1;
-}
-
+static const zi_cpu_kernels *const tiers[] = {
+    &zi_cpu_kernels_generic,
 #if defined(__x86_64__)
-/* The compilers' run-time libraries also ask the system (XGETBV) whether it saves the wider registers. */
-static int has_avx2(void)
-{
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
-
-static int has_avx512(void)
-{
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
+    &zi_cpu_kernels_avx2,
+    &zi_cpu_kernels_avx512,
 #endif
-
-typedef struct tier {
-    const zi_cpu_kernels *kernels;
-    int (*available)(void);
-} tier;
-
-static const tier tiers[] = {
-    {&zi_cpu_kernels_generic, always},
-#if defined(__x86_64__)
-    {&zi_cpu_kernels_avx2, has_avx2},
-    {&zi_cpu_kernels_avx512, has_avx512},
-#endif
+    NULL,
 };
 
-#define TIERS ((int)(sizeof(tiers) / sizeof(tiers[0])))
+#define TIERS ((int)(sizeof(tiers) / sizeof(tiers[0])) - 1)
+
+static int usable(uint32_t features, int feature)
+{
+    return feature == ZI_CPU_ALWAYS || features >> feature & 1;
+}
 
 const char *zi_cpu_tier_name(int index)
 {
-    return index >= 0 && index < TIERS ? tiers[index].kernels->name : NULL;
+    return index >= 0 && index < TIERS ? tiers[index]->name : NULL;
 }
 
 int zi_cpu_tier_available(int index)
 {
-    return index >= 0 && index < TIERS && tiers[index].available();
+    return index >= 0 && index < TIERS && usable(zi_cpu_features(), tiers[index]->feature);
 }
 
-static const zi_cpu_kernels *choose_tier(const char *name)
+/* The last one that can run. */
+static const zi_cpu_kernels *best_tier(uint32_t features)
 {
-    for (int i = TIERS - 1; i >= 0; i--)
-        if ((name == NULL || strcmp(name, tiers[i].kernels->name) == 0) && tiers[i].available())
-            return tiers[i].kernels;
-    return NULL;
+    const zi_cpu_kernels *best = tiers[0];
+    for (int i = 0; i < TIERS; i++)
+        if (usable(features, tiers[i]->feature))
+            best = tiers[i];
+    return best;
+}
+
+const zi_cpu_packed *zi_cpu_best_packed(const zi_cpu_packed *const *families, uint32_t features)
+{
+    const zi_cpu_packed *best = NULL;
+    for (; *families != NULL; families++)
+        if (usable(features, (*families)->feature))
+            best = *families;
+    return best;
 }
 
 static const zi_ops_table cpu_table = {
@@ -87,23 +79,25 @@ static const zi_ops_table cpu_table = {
     .free = zi_host_ops_free,
 };
 
-zimage_status zi_ops_cpu_new_tier(zi_pool *pool, const char *name, zi_ops **ops, zimage_error *error)
+zimage_status zi_ops_cpu_new_with(zi_pool *pool, const zi_cpu_options *options, zi_ops **ops, zimage_error *error)
 {
+    uint32_t features;
     *ops = NULL;
-    const zi_cpu_kernels *kernels = choose_tier(name);
-    if (kernels == NULL)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "this processor or this build has no kernels called '%s'",
-                       name != NULL ? name : "generic");
+    ZI_TRY(zi_cpu_mask_parse(options->mask, &features, error));
+    features &= zi_cpu_features();
     ZI_TRY(zi_host_ops_new(&cpu_table, sizeof(zi_cpu), ops, error));
     zi_cpu *cpu = zi_cpu_of(*ops);
     cpu->pool = pool;
-    cpu->kernels = kernels;
+    cpu->kernels = best_tier(features);
+    if (options->compute != ZI_COMPUTE_F32)
+        cpu->bf16 = zi_cpu_best_packed(zi_cpu_packed_bf16, features);
+    cpu->linear = options->compute == ZI_COMPUTE_INT8 ? zi_cpu_best_packed(zi_cpu_packed_int8, features) : cpu->bf16;
     return ZIMAGE_OK;
 }
 
 zimage_status zi_ops_cpu_new(zi_pool *pool, zi_ops **ops, zimage_error *error)
 {
-    return zi_ops_cpu_new_tier(pool, NULL, ops, error);
+    return zi_ops_cpu_new_with(pool, &(zi_cpu_options){0}, ops, error);
 }
 
 const char *zi_ops_cpu_tier(const zi_ops *ops)

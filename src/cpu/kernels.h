@@ -5,6 +5,7 @@
 #ifndef ZI_CPU_KERNELS_H
 #define ZI_CPU_KERNELS_H
 
+#include "cpu/features.h"
 #include "ops/ops.h"
 
 /*
@@ -24,9 +25,23 @@
 #define ZI_DOT_TOKENS 4 /* up to here a product is bound by reading the weights: no packing */
 #define ZI_TAPS_MAX   9
 
+/* Kinds of packed numbers: how many there are in four bytes. */
+typedef enum zi_cpu_number {
+    ZI_NUMBER_BF16, /* 2 */
+    ZI_NUMBER_I16,  /* 2, of the range of int8: two products meet in 32 bits */
+    ZI_NUMBER_I8,   /* 4 */
+    ZI_NUMBER_U8,   /* 4, 128 more than the number */
+} zi_cpu_number;
+
+static inline int zi_cpu_numbers_a_chunk(zi_cpu_number number)
+{
+    return number == ZI_NUMBER_BF16 || number == ZI_NUMBER_I16 ? 32 : 64;
+}
+
 typedef struct zi_cpu_kernels {
     const char *name;
-    int mr, nr; /* the tile of gemm */
+    int feature; /* zi_cpu_feature that it needs, or ZI_CPU_ALWAYS */
+    int mr, nr;  /* the tile of gemm */
 
     /*
      * c[r][n] (+)= sum over s, i of a[s * step + r][offset + i] * b[(s * k + i) * nr + n]; r < mr, n < nr, s < segments,
@@ -38,13 +53,15 @@ typedef struct zi_cpu_kernels {
     void (*dot)(int tokens, int64_t k, const float *x, int64_t ldx, const float *w, float *out);
     /* Stored numbers (at any address) to float32. */
     void (*unpack)(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst);
-    /* panel[i][n] = rows[n * ld + i] for i < k; 0 for n from `count` to nr. */
-    void (*transpose)(const float *rows, int64_t ld, int64_t count, int64_t k, float *panel);
+    /* panel[i][n] = rows[n * ld + i] for i < k, n < width; 0 for n from `count` on. width: a multiple of 4. Moves any
+     * four bytes. */
+    void (*transpose)(const void *rows, int64_t ld, int64_t count, int64_t k, void *panel, int64_t width);
 
-    /* Epilogues on c [rows][nr], of which the first `columns` count. */
-    void (*store)(float *y, int64_t ldy, const float *c, int64_t rows, int64_t columns, const float *bias,
+    /* Epilogues on c [rows][ldc], of which the first `columns` count; ldc is nr or a multiple of 16. */
+    void (*store)(float *y, int64_t ldy, const float *c, int64_t ldc, int64_t rows, int64_t columns, const float *bias,
                   int accumulate);
-    void (*store_glu)(float *y, int64_t ldy, const float *gate, const float *up, int64_t rows, int64_t columns);
+    void (*store_glu)(float *y, int64_t ldy, const float *gate, const float *up, int64_t ldc, int64_t rows,
+                      int64_t columns);
 
     /*
      * One row of streamed softmax: s[0 .. n) become exp(scale * s - max), s[n .. padded) zero; *max and *sum go on from
@@ -71,7 +88,58 @@ typedef struct zi_cpu_kernels {
     /* Multiply-adds of independent sums that stay in registers: the most this tier could do. Returns the floating-point
      * operations done; *sink keeps the compiler from leaving them out. */
     double (*peak)(int64_t rounds, float *sink);
+
+    /* For products of packed numbers (below). */
+    /* x[i] * factor for i < n as numbers of that kind, in chunks of ZI_CHUNK bytes that begin `stride` bytes apart;
+     * zeros behind the last. Integers are rounded to nearest, ties to even, and must lie within +-127. */
+    void (*pack)(zi_cpu_number number, const float *x, int64_t n, float factor, uint8_t *out, int64_t stride);
+    /* The largest magnitude; not finite if an element isn't. */
+    float (*largest)(const float *x, int64_t n);
+    /* In place: int32 sums [rows][columns] to float32: (sum - offsets[n]) * row_scales[r] * scales[n] */
+    void (*scale_sums)(void *c, int64_t rows, int64_t columns, const float *row_scales, const float *scales,
+                       const int32_t *offsets);
 } zi_cpu_kernels;
+
+/*
+ * Products of packed numbers.
+ *
+ * Both operands are cut along the inputs into chunks of 64 bytes, 16 lanes of four bytes; what a lane holds is the
+ * number's kind. Weights: a panel of nr outputs is [chunk][lane][nr] lanes. Activations: [rows][64 bytes] per chunk, the
+ * place of each chunk given by an offset, so that rows of an image (a convolution's taps) serve without a copy.
+ *
+ * One call multiplies blocks of mr tokens by panels and leaves float32 or int32 sums:
+ *   c[panel][block * mr + r][n] (+)= sum over chunks, lanes of a * b
+ */
+#define ZI_CHUNK 64
+
+typedef struct zi_cpu_tiles {
+    const uint8_t *a;             /* row r of block i, chunk c: a + i * a_block + r * a_row + a_chunks[c] */
+    int64_t a_block, a_row;       /* bytes */
+    const int64_t *a_chunks;      /* bytes */
+    const uint8_t *b;             /* panel p, chunk c: b + p * b_panel + c * nr * ZI_CHUNK */
+    int64_t b_panel;              /* bytes */
+    uint8_t *c;                   /* panel p: c + p * c_panel, rows of nr float32 or int32 */
+    int64_t c_panel;              /* bytes */
+    int64_t rows, panels, chunks; /* rows may end within a block: all mr rows of a and c must still be there */
+    int accumulate;
+} zi_cpu_tiles;
+
+typedef struct zi_cpu_packed {
+    const char *name;   /* "bf16 amx", ... */
+    int feature;        /* zi_cpu_feature that it needs, or ZI_CPU_ALWAYS */
+    zi_cpu_number a, b; /* what is packed; sums are float32 for ZI_NUMBER_BF16, else int32 */
+    int mr, nr;
+    int64_t block; /* chunks of a panel that stay in L1 with the activations they meet */
+    int64_t group; /* panels that share a pass over the activations */
+    void (*product)(const zi_cpu_tiles *tiles);
+} zi_cpu_packed;
+
+#define ZI_PACKED_MR_MAX 32
+#define ZI_PACKED_NR_MAX 32
+
+/* All that this build knows, by computation, best last; NULL behind the last. */
+extern const zi_cpu_packed *const zi_cpu_packed_bf16[];
+extern const zi_cpu_packed *const zi_cpu_packed_int8[];
 
 extern const zi_cpu_kernels zi_cpu_kernels_generic;
 #if defined(__x86_64__)

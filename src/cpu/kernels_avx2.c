@@ -5,6 +5,7 @@
 #define NV      2
 #define KERNELS zi_cpu_kernels_avx2
 #define NAME    "avx2"
+#define FEATURE ZI_CPU_AVX2
 #include "cpu/kernels_body.h"
 #else
 typedef int zi_no_avx2; /* ISO C wants something in every file */

@@ -5,6 +5,7 @@
 #define NV      2
 #define KERNELS zi_cpu_kernels_avx512
 #define NAME    "avx512"
+#define FEATURE ZI_CPU_AVX512
 #include "cpu/kernels_body.h"
 #else
 typedef int zi_no_avx512; /* ISO C wants something in every file */

@@ -1,7 +1,7 @@
 /*
  * The kernels of one tier, in GCC's vectors. Before including it a tier's file defines
  *   LANES   floats a vector      MR   rows of a tile      NV   vectors a tile is wide
- * so that MR x NV sums, NV panel vectors and one factor fit its registers, and KERNELS and NAME.
+ * so that MR x NV sums, NV panel vectors and one factor fit its registers, and KERNELS, NAME and FEATURE.
  * Compiled with -ffp-contract=fast: a * b + c is one rounding where the tier has FMA.
  */
 #include <math.h>
@@ -17,6 +17,8 @@ typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
+typedef int16_t vs __attribute__((vector_size(2 * LANES)));
+typedef int8_t vc __attribute__((vector_size(LANES)));
 typedef double vd __attribute__((vector_size(8 * LANES)));
 typedef float vf_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float v4 __attribute__((vector_size(16)));
@@ -201,9 +203,11 @@ static void unpack(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst
 }
 
 /* Four rows x four inputs at a time, the same for every vector length. */
-static void transpose(const float *rows, int64_t ld, int64_t count, int64_t k, float *panel)
+static void transpose(const void *source, int64_t ld, int64_t count, int64_t k, void *target, int64_t width)
 {
-    for (int64_t n = 0; n < NR; n += 4) {
+    const float *rows = source;
+    float *panel = target;
+    for (int64_t n = 0; n < width; n += 4) {
         int64_t i = 0;
         if (n + 4 <= count)
             for (; i + 4 <= k; i += 4) {
@@ -212,22 +216,26 @@ static void transpose(const float *rows, int64_t ld, int64_t count, int64_t k, f
                 v4 c = *(const v4_memory *)(p + 2 * ld), d = *(const v4_memory *)(p + 3 * ld);
                 v4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
                 v4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-                float *q = panel + i * NR + n;
+                float *q = panel + i * width + n;
                 *(v4_memory *)q = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-                *(v4_memory *)(q + NR) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-                *(v4_memory *)(q + 2 * NR) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
-                *(v4_memory *)(q + 3 * NR) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+                *(v4_memory *)(q + width) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+                *(v4_memory *)(q + 2 * width) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+                *(v4_memory *)(q + 3 * width) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
             }
         for (; i < k; i++)
-            for (int64_t r = n; r < n + 4; r++)
-                panel[i * NR + r] = r < count ? rows[r * ld + i] : 0;
+            for (int64_t r = n; r < n + 4; r++) {
+                if (r < count)
+                    memcpy(panel + i * width + r, rows + r * ld + i, sizeof(float));
+                else
+                    panel[i * width + r] = 0;
+            }
     }
 }
 
-static void store_tile(float *y, int64_t ldy, const float *c, int64_t rows, int64_t columns, const float *bias,
-                       int accumulate)
+static void store_tile(float *y, int64_t ldy, const float *c, int64_t ldc, int64_t rows, int64_t columns,
+                       const float *bias, int accumulate)
 {
-    for (int64_t r = 0; r < rows; r++, y += ldy, c += NR)
+    for (int64_t r = 0; r < rows; r++, y += ldy, c += ldc)
         for (int64_t i = 0; i < columns; i += LANES) {
             vf v = load(c + i);
             if (bias != NULL)
@@ -276,9 +284,10 @@ static void silu(float *y, const float *x, int64_t n)
         put(y + i, silu_vector(take(x + i, n - i)), n - i);
 }
 
-static void store_glu(float *y, int64_t ldy, const float *gate, const float *up, int64_t rows, int64_t columns)
+static void store_glu(float *y, int64_t ldy, const float *gate, const float *up, int64_t ldc, int64_t rows,
+                      int64_t columns)
 {
-    for (int64_t r = 0; r < rows; r++, y += ldy, gate += NR, up += NR)
+    for (int64_t r = 0; r < rows; r++, y += ldy, gate += ldc, up += ldc)
         for (int64_t i = 0; i < columns; i += LANES)
             put(y + i, silu_vector(load(gate + i)) * load(up + i), columns - i);
 }
@@ -468,8 +477,114 @@ static double peak(int64_t rounds, float *sink)
     return 2.0 * LANES * PEAK_SUMS * (double)rounds;
 }
 
+/* ---- packing ----------------------------------------------------------------------------------------------------- */
+
+/* To nearest, ties to even; a NaN stays one. */
+static inline vh to_bf16(vf x)
+{
+    vu bits = (vu)x;
+    vu rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    vu quiet = bits >> 16 | 0x40;
+    vi nan = x != x;
+    return __builtin_convertvector((vu)((nan & (vi)quiet) | (~nan & (vi)rounded)), vh);
+}
+
+/* To nearest, ties to even, for |x| < 2^22. */
+static inline vi to_integer(vf x)
+{
+    const vf magic = splat(0x1.8p23f);
+    return (vi)(x + magic) - (vi)magic;
+}
+
+#define PACK(n, store_lanes)                                                                                           \
+    for (int64_t i = 0; i < n; i += LANES) {                                                                           \
+        vf v = take(x + i, n - i) * splat(factor);                                                                     \
+        store_lanes                                                                                                    \
+    }
+
+/* One chunk, or what there is of it: numbers to `out`, which is cleared before where n is short. */
+static inline void pack_chunk(zi_cpu_number number, const float *x, int64_t n, float factor, uint8_t *out)
+{
+    switch (number) {
+    case ZI_NUMBER_BF16:
+        PACK(n, vh bits = to_bf16(v); memcpy(out + 2 * i, &bits, (size_t)(n - i < LANES ? n - i : LANES) * 2);)
+        break;
+    case ZI_NUMBER_I16:
+        PACK(n, vs bits = __builtin_convertvector(to_integer(v), vs);
+             memcpy(out + 2 * i, &bits, (size_t)(n - i < LANES ? n - i : LANES) * 2);)
+        break;
+    case ZI_NUMBER_I8:
+        PACK(n, vc bits = __builtin_convertvector(to_integer(v), vc);
+             memcpy(out + i, &bits, (size_t)(n - i < LANES ? n - i : LANES));)
+        break;
+    case ZI_NUMBER_U8:
+        PACK(n, vc bits = __builtin_convertvector(to_integer(v) + 128, vc);
+             memcpy(out + i, &bits, (size_t)(n - i < LANES ? n - i : LANES));)
+        break;
+    }
+}
+
+static inline __attribute__((always_inline)) void pack_chunks(const zi_cpu_number number, const float *x, int64_t n,
+                                                              float factor, uint8_t *out, int64_t stride)
+{
+    const int64_t step = number == ZI_NUMBER_BF16 || number == ZI_NUMBER_I16 ? 32 : 64;
+    for (; n >= step; n -= step, x += step, out += stride)
+        pack_chunk(number, x, step, factor, out);
+    if (n > 0) {
+        memset(out, 0, ZI_CHUNK);
+        pack_chunk(number, x, n, factor, out);
+    }
+}
+
+static void pack(zi_cpu_number number, const float *x, int64_t n, float factor, uint8_t *out, int64_t stride)
+{
+    switch (number) {
+    case ZI_NUMBER_BF16:
+        pack_chunks(ZI_NUMBER_BF16, x, n, factor, out, stride);
+        break;
+    case ZI_NUMBER_I16:
+        pack_chunks(ZI_NUMBER_I16, x, n, factor, out, stride);
+        break;
+    case ZI_NUMBER_I8:
+        pack_chunks(ZI_NUMBER_I8, x, n, factor, out, stride);
+        break;
+    case ZI_NUMBER_U8:
+        pack_chunks(ZI_NUMBER_U8, x, n, factor, out, stride);
+        break;
+    }
+}
+
+/* As integers, magnitudes have the order of their bits, infinities and NaN above all. */
+static float largest(const float *x, int64_t n)
+{
+    vi tops = {0};
+    for (int64_t i = 0; i < n; i += LANES) {
+        vi v = (vi)take(x + i, n - i) & 0x7fffffff;
+        vi above = v > tops;
+        tops = (above & v) | (~above & tops);
+    }
+    int32_t top = 0;
+    for (int lane = 0; lane < LANES; lane++)
+        top = tops[lane] > top ? tops[lane] : top;
+    float result;
+    memcpy(&result, &top, sizeof(result));
+    return result;
+}
+
+static void scale_sums(void *c, int64_t rows, int64_t columns, const float *row_scales, const float *scales,
+                       const int32_t *offsets)
+{
+    float *sums = c;
+    for (int64_t r = 0; r < rows; r++, sums += columns)
+        for (int64_t n = 0; n < columns; n += LANES) {
+            vi whole = (vi)load(sums + n) - (vi)load((const float *)(const void *)offsets + n);
+            store(sums + n, __builtin_convertvector(whole, vf) * (splat(row_scales[r]) * load(scales + n)));
+        }
+}
+
 const zi_cpu_kernels KERNELS = {
     .name = NAME,
+    .feature = FEATURE,
     .mr = MR,
     .nr = NR,
     .gemm = gemm,
@@ -489,4 +604,7 @@ const zi_cpu_kernels KERNELS = {
     .channel_sums = channel_sums,
     .finite = all_finite,
     .peak = peak,
+    .pack = pack,
+    .largest = largest,
+    .scale_sums = scale_sums,
 };

@@ -8,4 +8,5 @@
 #endif
 #define KERNELS zi_cpu_kernels_generic
 #define NAME    "generic"
+#define FEATURE ZI_CPU_ALWAYS
 #include "cpu/kernels_body.h"

@@ -2,7 +2,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "cpu/table.h"
+#include "cpu/packed.h"
 
 /* Activations of one task should stay in the last-level cache while its panels pass: floats. */
 #define CACHED_ACTIVATIONS ((int64_t)2 << 20)
@@ -56,7 +56,7 @@ static void panel_product(const product *p, const zi_weight *weight, int64_t row
     for (int64_t first = 0; first < p->in; first += p->block) {
         int64_t count = zi_min(p->block, p->in - first);
         const float *source = zi_cpu_weight_rows(p->kernels, weight, p->in, row, rows, first, count, space->rows, &ld);
-        p->kernels->transpose(source, ld, rows, count, space->panel);
+        p->kernels->transpose(source, ld, rows, count, space->panel, nr);
         for (int64_t t = 0; t < tokens; t += mr) {
             const float *a[ZI_MR_MAX];
             for (int64_t r = 0; r < mr; r++) /* behind the last token: the last one again, never stored */
@@ -78,9 +78,10 @@ static void product_task(void *arg, int64_t task, int worker)
     panel_product(p, p->weights[0], row, rows, x, tokens, &space, space.c[0]);
     if (p->weights[1] != NULL) {
         panel_product(p, p->weights[1], row, rows, x, tokens, &space, space.c[1]);
-        p->kernels->store_glu(y, p->out, space.c[0], space.c[1], tokens, rows);
+        p->kernels->store_glu(y, p->out, space.c[0], space.c[1], nr, tokens, rows);
     } else {
-        p->kernels->store(y, p->out, space.c[0], tokens, rows, p->bias != NULL ? p->bias + row : NULL, p->accumulate);
+        p->kernels->store(y, p->out, space.c[0], nr, tokens, rows, p->bias != NULL ? p->bias + row : NULL,
+                          p->accumulate);
     }
 }
 
@@ -140,6 +141,16 @@ static product describe(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_
     };
 }
 
+static zimage_status run_products(zi_ops *ops, product *p)
+{
+    const zi_cpu_packed *family = zi_cpu_of(ops)->linear;
+    if (family == NULL)
+        return run_panels(ops, p);
+    zi_packed_product packed = {
+        {p->weights[0], p->weights[1]}, p->x, p->bias, p->y, p->tokens, p->in, p->out, p->accumulate};
+    return zi_cpu_packed_product(ops, family, &packed);
+}
+
 static zimage_status linear(zi_ops *ops, product *p, const zi_weight *bias)
 {
     if (bias != NULL) {
@@ -148,7 +159,9 @@ static zimage_status linear(zi_ops *ops, product *p, const zi_weight *bias)
         ZI_TRY(zi_host_vector(ops, bias, &data));
         p->bias = data;
     }
-    return p->tokens <= ZI_DOT_TOKENS ? run_dots(ops, p) : run_panels(ops, p);
+    if (p->tokens <= ZI_DOT_TOKENS)
+        return run_dots(ops, p);
+    return run_products(ops, p);
 }
 
 zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
@@ -167,7 +180,7 @@ zimage_status zi_cpu_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, c
     assert(w3->dims == 2 && w3->shape[0] == w1->shape[0] && w3->shape[1] == w1->shape[1]);
     product p = describe(ops, y, x, w1, w3);
     zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = run_panels(ops, &p);
+    zimage_status status = run_products(ops, &p);
     zi_host_release(ops, mark);
     return status;
 }

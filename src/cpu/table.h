@@ -9,6 +9,8 @@ typedef struct zi_cpu {
     zi_host_ops host;
     zi_pool *pool;
     const zi_cpu_kernels *kernels;
+    const zi_cpu_packed *linear; /* how linear layers are computed; NULL: float32 */
+    const zi_cpu_packed *bf16;   /* how attention and convolutions are; NULL: float32 */
 } zi_cpu;
 
 static inline zi_cpu *zi_cpu_of(zi_ops *ops)
@@ -61,6 +63,9 @@ static inline float *zi_worker_buffer(const zi_worker_buffers *buffers, int work
  */
 const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t length, int64_t row,
                                 int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld);
+
+/* The best family of a list that these features can run; NULL: none. */
+const zi_cpu_packed *zi_cpu_best_packed(const zi_cpu_packed *const *families, uint32_t features);
 
 zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                             const zi_weight *bias, int accumulate);

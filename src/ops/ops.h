@@ -116,6 +116,13 @@ struct zi_ops {
     size_t (*peak_bytes)(const zi_ops *ops);
 };
 
+/* The numbers that products are computed in; sums are float32 (int8: int32). */
+typedef enum zi_compute {
+    ZI_COMPUTE_F32,
+    ZI_COMPUTE_BF16, /* both operands rounded to bf16: linear layers, attention, convolutions */
+    ZI_COMPUTE_INT8, /* linear layers in int8, one scale a token and one an output; the rest as bf16 where that is fast */
+} zi_compute;
+
 /* The oracle: plain C, float32 with float64 sums, one thread. */
 zimage_status zi_ops_reference_new(zi_ops **ops, zimage_error *error);
 /* The fast CPU table (src/cpu): blocked, threaded, float32; kernels chosen at run time by what the processor has. The

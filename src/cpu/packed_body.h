@@ -1,0 +1,98 @@
+/*
+ * One family of products of packed numbers (kernels.h) in vectors. Before including it, define
+ *   FN(name)     a name of this family's own            TITLE, NEEDS    its name; the feature it needs
+ *   LANES        four-byte lanes of a vector            MR, NV          tokens, vectors of a tile
+ *   NUMBER_A, NUMBER_B                                  what is packed
+ *   SUMS         the type of a vector of sums
+ *   MULTIPLY(sums, a, b)                                the sums with the products of two vectors of lanes added
+ * so that MR x NV sums, NV vectors of weights and one of activations fit the registers. May be included again with other
+ * definitions: it undefines them.
+ */
+#define NR (NV * LANES)
+
+_Static_assert(MR <= ZI_PACKED_MR_MAX && NR <= ZI_PACKED_NR_MAX && NR % 16 == 0,
+               "buffers elsewhere are sized for these");
+
+#ifndef ZI_PACKED_BODY
+#define ZI_PACKED_BODY
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+#endif
+
+typedef int32_t FN(lanes) __attribute__((vector_size(4 * LANES)));
+typedef int32_t FN(lanes_memory) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+/* One tile: MR tokens by NR outputs. */
+static inline void FN(tile)(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c)
+{
+    SUMS sums[MR][NV];
+    UNROLL
+    for (int r = 0; r < MR; r++)
+        UNROLL
+    for (int j = 0; j < NV; j++)
+        sums[r][j] = (SUMS){0};
+    for (int64_t chunk = 0; chunk < t->chunks; chunk++) {
+        const uint8_t *rows[MR];
+        UNROLL
+        for (int r = 0; r < MR; r++)
+            rows[r] = a + t->a_chunks[chunk] + r * t->a_row;
+        for (int i = 0; i < ZI_CHUNK; i += 4, b += 4 * NR) {
+            FN(lanes) weights[NV];
+            UNROLL
+            for (int j = 0; j < NV; j++)
+                weights[j] = *(const FN(lanes_memory) *)(b + 4 * j * LANES);
+            UNROLL
+            for (int r = 0; r < MR; r++) {
+                int32_t lane;
+                memcpy(&lane, rows[r] + i, sizeof(lane));
+                FN(lanes) x = lane - (FN(lanes)){0};
+                UNROLL
+                for (int j = 0; j < NV; j++)
+                    sums[r][j] = MULTIPLY(sums[r][j], x, weights[j]);
+            }
+        }
+    }
+    UNROLL
+    for (int r = 0; r < MR; r++)
+        UNROLL
+    for (int j = 0; j < NV; j++) {
+        FN(lanes_memory) *p = (FN(lanes_memory) *)(c + 4 * (r * NR + j * LANES));
+        *p = (FN(lanes))(t->accumulate ? (SUMS)*p + sums[r][j] : sums[r][j]);
+    }
+}
+
+/* A block of a panel stays in L1 while the tokens pass. */
+static void FN(product)(const zi_cpu_tiles *t)
+{
+    for (int64_t panel = 0; panel < t->panels; panel++)
+        for (int64_t row = 0; row < t->rows; row += MR)
+            FN(tile)
+            (t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel, t->c + panel * t->c_panel + row * NR * 4);
+}
+
+const zi_cpu_packed FN(zi_cpu_packed) = {
+    .name = TITLE,
+    .feature = NEEDS,
+    .a = NUMBER_A,
+    .b = NUMBER_B,
+    .mr = MR,
+    .nr = NR,
+    .block = 16384 / (NR * ZI_CHUNK),
+    .group = 128 / NR,
+    .product = FN(product),
+};
+
+#undef FN
+#undef TITLE
+#undef NEEDS
+#undef NUMBER_A
+#undef NUMBER_B
+#undef LANES
+#undef MR
+#undef NV
+#undef NR
+#undef SUMS
+#undef MULTIPLY

@@ -1,0 +1,59 @@
+/* Products of packed numbers without instructions of their own, and the list of all that this build knows. */
+#include "cpu/packed_vectors.h"
+
+typedef float f4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
+
+#define FN(name)             name##_int8_generic
+#define TITLE                "int8 generic"
+#define NEEDS                ZI_CPU_ALWAYS
+#define NUMBER_A             ZI_NUMBER_I16
+#define NUMBER_B             ZI_NUMBER_I16
+#define LANES                4
+#define MR                   2
+#define NV                   4
+#define SUMS                 i4
+#define MULTIPLY(sums, x, y) ZI_I16_PAIRS(sums, x, y)
+#include "cpu/packed_body.h"
+
+#define FN(name)             name##_bf16_generic
+#define TITLE                "bf16 generic"
+#define NEEDS                ZI_CPU_ALWAYS
+#define NUMBER_A             ZI_NUMBER_BF16
+#define NUMBER_B             ZI_NUMBER_BF16
+#define LANES                4
+#define MR                   2
+#define NV                   4
+#define SUMS                 f4
+#define MULTIPLY(sums, x, y) ZI_BF16_PAIRS(sums, x, y, f4)
+#include "cpu/packed_body.h"
+
+#if defined(__x86_64__)
+extern const zi_cpu_packed zi_cpu_packed_bf16_avx2, zi_cpu_packed_bf16_avx512, zi_cpu_packed_bf16_avx512bf16,
+    zi_cpu_packed_bf16_amx;
+extern const zi_cpu_packed zi_cpu_packed_int8_avx2, zi_cpu_packed_int8_avxvnni, zi_cpu_packed_int8_avx512,
+    zi_cpu_packed_int8_avx512vnni, zi_cpu_packed_int8_amx;
+#endif
+
+const zi_cpu_packed *const zi_cpu_packed_bf16[] = {
+    &zi_cpu_packed_bf16_generic,
+#if defined(__x86_64__)
+    &zi_cpu_packed_bf16_avx2,
+    &zi_cpu_packed_bf16_avx512,
+    &zi_cpu_packed_bf16_avx512bf16,
+    &zi_cpu_packed_bf16_amx,
+#endif
+    NULL,
+};
+
+const zi_cpu_packed *const zi_cpu_packed_int8[] = {
+    &zi_cpu_packed_int8_generic,
+#if defined(__x86_64__)
+    &zi_cpu_packed_int8_avx2,
+    &zi_cpu_packed_int8_avxvnni,
+    &zi_cpu_packed_int8_avx512,
+    &zi_cpu_packed_int8_avx512vnni,
+    &zi_cpu_packed_int8_amx,
+#endif
+    NULL,
+};

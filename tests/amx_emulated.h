@@ -1,0 +1,84 @@
+/*
+ * The tile instructions that src/cpu/packed_amx.c uses, in C, so that its tiling is tested where there is no AMX.
+ * Semantics: Intel's Software Developer's Manual, volume 2: TDPBF16PS, TDPBSSD, TILELOADD, TILESTORED, TILEZERO.
+ */
+#ifndef ZI_TEST_AMX_EMULATED_H
+#define ZI_TEST_AMX_EMULATED_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+static _Thread_local uint8_t emulated_tiles[8][16][64];
+static _Thread_local int emulated_configured;
+
+static inline void _tile_loadconfig(const void *config)
+{
+    const uint8_t *bytes = config;
+    for (int i = 0; i < 8; i++)
+        if (bytes[0] != 1 || bytes[16 + 2 * i] != 64 || bytes[48 + i] != 16)
+            abort();
+    memset(emulated_tiles, 0, sizeof(emulated_tiles));
+    emulated_configured = 1;
+}
+
+static inline void _tile_release(void)
+{
+    emulated_configured = 0;
+}
+
+static inline void _tile_zero(int tile)
+{
+    memset(emulated_tiles[tile], 0, sizeof(emulated_tiles[tile]));
+}
+
+static inline void _tile_loadd(int tile, const void *base, int64_t stride)
+{
+    if (!emulated_configured)
+        abort();
+    for (int r = 0; r < 16; r++)
+        memcpy(emulated_tiles[tile][r], (const uint8_t *)base + r * stride, 64);
+}
+
+static inline void _tile_stored(int tile, void *base, int64_t stride)
+{
+    for (int r = 0; r < 16; r++)
+        memcpy((uint8_t *)base + r * stride, emulated_tiles[tile][r], 64);
+}
+
+static inline float emulated_bf16(const uint8_t *bytes)
+{
+    uint32_t bits = (uint32_t)bytes[0] << 16 | (uint32_t)bytes[1] << 24;
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static inline void _tile_dpbf16ps(int c, int a, int b)
+{
+    for (int m = 0; m < 16; m++)
+        for (int k = 0; k < 16; k++)
+            for (int n = 0; n < 16; n++)
+                for (int i = 0; i < 2; i++) {
+                    float sum;
+                    memcpy(&sum, &emulated_tiles[c][m][4 * n], sizeof(sum));
+                    sum += emulated_bf16(&emulated_tiles[a][m][4 * k + 2 * i]) *
+                           emulated_bf16(&emulated_tiles[b][k][4 * n + 2 * i]);
+                    memcpy(&emulated_tiles[c][m][4 * n], &sum, sizeof(sum));
+                }
+}
+
+static inline void _tile_dpbssd(int c, int a, int b)
+{
+    for (int m = 0; m < 16; m++)
+        for (int k = 0; k < 16; k++)
+            for (int n = 0; n < 16; n++)
+                for (int i = 0; i < 4; i++) {
+                    int32_t sum;
+                    memcpy(&sum, &emulated_tiles[c][m][4 * n], sizeof(sum));
+                    sum += (int8_t)emulated_tiles[a][m][4 * k + i] * (int8_t)emulated_tiles[b][k][4 * n + i];
+                    memcpy(&emulated_tiles[c][m][4 * n], &sum, sizeof(sum));
+                }
+}
+
+#endif

@@ -1,0 +1,406 @@
+/*
+ * Products of packed numbers: every family that this machine can run, and the AMX ones in emulated tiles, against sums in
+ * integers or float64 of the same numbers; odd sizes, guards on both sides of what is written.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cpu/cpu.h"
+#include "cpu/packed.h"
+
+#if defined(__x86_64__)
+/* src/cpu/packed_amx.c once more, in C (amx_emulated.c) */
+extern const zi_cpu_packed emulated_bf16_amx, emulated_int8_amx;
+#endif
+
+static zi_pool *pools[2];
+static zi_ops *ops[2], *reference;
+static const zi_cpu_packed *families[20];
+static int family_count;
+static zimage_error last_error = ZIMAGE_ERROR_INIT;
+
+static void expect_ok(zimage_status status)
+{
+    if (status != ZIMAGE_OK)
+        fail_msg("%s", last_error.message);
+}
+
+static void add(const zi_cpu_packed *const *list)
+{
+    for (; *list != NULL; list++) {
+        int runs = (*list)->feature == ZI_CPU_ALWAYS || zi_cpu_features() >> (*list)->feature & 1;
+        printf("%s%s\n", (*list)->name, runs ? "" : ": not on this machine");
+        if (runs)
+            families[family_count++] = *list;
+    }
+}
+
+static int set_up(void **state)
+{
+    add(zi_cpu_packed_bf16);
+    add(zi_cpu_packed_int8);
+#if defined(__x86_64__)
+    families[family_count++] = &emulated_bf16_amx;
+    families[family_count++] = &emulated_int8_amx;
+#endif
+    expect_ok(zi_ops_reference_new(&reference, &last_error));
+    for (int i = 0; i < 2; i++) {
+        expect_ok(zi_pool_new(i + 1, &pools[i], &last_error));
+        expect_ok(zi_ops_cpu_new(pools[i], &ops[i], &last_error));
+        ops[i]->error = &last_error;
+    }
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    for (int i = 0; i < 2; i++) {
+        ops[i]->table->free(ops[i]);
+        zi_pool_free(pools[i]);
+    }
+    reference->table->free(reference);
+    return 0;
+}
+
+static uint64_t random_state = 88172645463325252u;
+
+static uint32_t random_bits(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint32_t)(random_state >> 32);
+}
+
+static float random_float(void) /* [-1, 1) */
+{
+    return (float)((double)random_bits() / 0x1p31 - 1);
+}
+
+static void *allocate(int64_t bytes)
+{
+    void *data = malloc((size_t)bytes);
+    assert_non_null(data);
+    return data;
+}
+
+/* ---- kernels ----------------------------------------------------------------------------------------------------- */
+
+/* A number of that kind: its stored bytes, and its value. */
+static double random_number(zi_cpu_number number, uint8_t *bytes)
+{
+    if (number == ZI_NUMBER_BF16) {
+        float x = random_float();
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof(bits));
+        bits &= 0xffff0000;
+        memcpy(&x, &bits, sizeof(x));
+        memcpy(bytes, (uint8_t *)&bits + 2, 2);
+        return (double)x;
+    }
+    int value = (int)(random_bits() % 255) - 127;
+    int16_t wide = (int16_t)value;
+    if (number == ZI_NUMBER_I16)
+        memcpy(bytes, &wide, 2);
+    else
+        *bytes = (uint8_t)(number == ZI_NUMBER_U8 ? value + 128 : value);
+    return number == ZI_NUMBER_U8 ? value + 128 : value;
+}
+
+#define GUARD  256
+#define POISON 0xa5
+
+/* `bytes` with guards on both sides. */
+static uint8_t *guarded(int64_t bytes)
+{
+    uint8_t *base = allocate(bytes + 2 * GUARD);
+    memset(base, POISON, (size_t)bytes + 2 * GUARD);
+    return base + GUARD;
+}
+
+static void free_guarded(uint8_t *data, int64_t bytes, const char *what)
+{
+    for (int i = 1; i <= GUARD; i++)
+        if (data[-i] != POISON || data[bytes + i - 1] != POISON)
+            fail_msg("%s wrote outside its output", what);
+    free(data - GUARD);
+}
+
+/* One call of a family on `rows` tokens, `panels` panels and `chunks` chunks; activations lie `gap` bytes apart. */
+static void check_tiles(const zi_cpu_packed *f, int64_t rows, int64_t panels, int64_t chunks, int64_t gap)
+{
+    int per = zi_cpu_numbers_a_chunk(f->b), size = ZI_CHUNK / per, lane = 4 / size;
+    int64_t blocks = zi_ceil_div(rows, f->mr), padded = blocks * f->mr, k = chunks * per;
+    int64_t a_row = ZI_CHUNK + gap, a_bytes = padded * a_row * chunks;
+    int64_t b_bytes = panels * chunks * f->nr * ZI_CHUNK, c_bytes = panels * padded * f->nr * 4;
+    uint8_t *a = allocate(a_bytes), *b = allocate(b_bytes), *c = guarded(c_bytes);
+    double *wide_a = allocate(padded * k * 8), *wide_b = allocate(panels * f->nr * k * 8);
+    int64_t *places = allocate(chunks * 8);
+    for (int64_t i = 0; i < chunks; i++) /* the chunks lie in reverse order */
+        places[i] = (chunks - 1 - i) * padded * a_row;
+    for (int64_t r = 0; r < padded; r++)
+        for (int64_t i = 0; i < k; i++)
+            wide_a[r * k + i] = random_number(f->a, a + places[i / per] + r * a_row + i % per * size);
+    for (int64_t n = 0; n < panels * f->nr; n++)
+        for (int64_t i = 0; i < k; i++)
+            wide_b[n * k + i] = random_number(f->b, b + n / f->nr * chunks * f->nr * ZI_CHUNK +
+                                                        (i / lane * f->nr + n % f->nr) * 4 + i % lane * size);
+    zi_cpu_tiles tiles = {a, f->mr * a_row,      a_row, places, b,      chunks * f->nr * ZI_CHUNK,
+                          c, padded * f->nr * 4, rows,  panels, chunks, 0};
+    double worst = 0;
+    for (int pass = 1; pass <= 2; pass++) { /* the second one adds to the first */
+        f->product(&tiles);
+        for (int64_t n = 0; n < panels * f->nr; n++)
+            for (int64_t r = 0; r < rows; r++) {
+                double sum = 0, scale = 1e-30, found;
+                for (int64_t i = 0; i < k; i++) {
+                    sum += pass * wide_a[r * k + i] * wide_b[n * k + i];
+                    scale += fabs(pass * wide_a[r * k + i] * wide_b[n * k + i]);
+                }
+                const uint8_t *p = c + (n / f->nr * padded + r) * f->nr * 4 + n % f->nr * 4;
+                float real;
+                int32_t whole;
+                memcpy(&real, p, sizeof(real));
+                memcpy(&whole, p, sizeof(whole));
+                found = f->b == ZI_NUMBER_BF16 ? (double)real : whole;
+                worst = fmax(worst, fabs(found - sum) / scale);
+            }
+        tiles.accumulate = 1;
+    }
+    if (!(worst <= (f->b == ZI_NUMBER_BF16 ? 1e-6 : 0)))
+        fail_msg("%s, %d x %d panels x %d chunks: error %g", f->name, (int)rows, (int)panels, (int)chunks, worst);
+    free_guarded(c, c_bytes, f->name);
+    free(a);
+    free(b);
+    free(wide_a);
+    free(wide_b);
+    free(places);
+}
+
+static void test_tiles(void **state)
+{
+    for (int i = 0; i < family_count; i++) {
+        const zi_cpu_packed *f = families[i];
+        assert_true(f->mr <= ZI_PACKED_MR_MAX && f->nr <= ZI_PACKED_NR_MAX && f->block > 0 && f->group > 0);
+        check_tiles(f, 1, 1, 1, 0);
+        check_tiles(f, f->mr, 2, 3, 0);
+        check_tiles(f, f->mr + 1, 1, 2, 64);
+        check_tiles(f, 2 * f->mr + f->mr / 2, 3, 5, 192);
+        check_tiles(f, 3 * f->mr - 1, 1, 7, 0);
+    }
+}
+
+/* Rounding to bf16: ties to even, infinities, NaN; every kernel table alike. */
+static void test_pack(void **state)
+{
+    const float x[] = {1, 1.00390625f, 1.01171875f, 1.0039064f, -0.0f, 3.4e38f, INFINITY, -INFINITY, NAN, 1e-40f};
+    const uint16_t expected[] = {0x3f80, 0x3f80, 0x3f82, 0x3f81, 0x8000, 0x7f80, 0x7f80, 0xff80, 0x7fc0, 0x0001};
+    for (int i = 0; zi_cpu_tier_name(i) != NULL; i++) {
+        if (!zi_cpu_tier_available(i))
+            continue;
+        zi_ops *table;
+        expect_ok(zi_ops_cpu_new_with(pools[0], &(zi_cpu_options){.mask = zi_cpu_tier_name(i)}, &table, &last_error));
+        const zi_cpu_kernels *kernels = zi_cpu_of(table)->kernels;
+        uint8_t *out = guarded(2 * ZI_CHUNK);
+        kernels->pack(ZI_NUMBER_BF16, x, 10, 1, out, ZI_CHUNK);
+        for (int j = 0; j < 10; j++) {
+            uint16_t bits;
+            memcpy(&bits, out + 2 * j, 2);
+            assert_int_equal(bits, expected[j]);
+        }
+        for (int j = 20; j < ZI_CHUNK; j++)
+            assert_int_equal(out[j], 0);
+        float many[100];
+        for (int j = 0; j < 100; j++)
+            many[j] = (float)(j - 50) / 2 + 0.25f * (float)(j % 2); /* ..., -24.25, -24, ... and halves */
+        kernels->pack(ZI_NUMBER_I8, many, 100, 1, out, ZI_CHUNK);
+        for (int j = 0; j < 100; j++)
+            assert_int_equal((int8_t)out[j], (int)rintf(many[j]));
+        kernels->pack(ZI_NUMBER_U8, many, 100, 1, out, ZI_CHUNK);
+        for (int j = 0; j < 100; j++)
+            assert_int_equal(out[j], (int)rintf(many[j]) + 128);
+        kernels->pack(ZI_NUMBER_I16, many, 40, 2, out, ZI_CHUNK);
+        for (int j = 0; j < 40; j++) {
+            int16_t whole;
+            memcpy(&whole, out + 2 * j, 2);
+            assert_int_equal(whole, (int)rintf(2 * many[j]));
+        }
+        free_guarded(out, 2 * ZI_CHUNK, "pack");
+        many[17] = -77;
+        assert_true(kernels->largest(many, 100) == 77 && kernels->largest(many, 17) == 25);
+        many[99] = NAN;
+        assert_false(isfinite(kernels->largest(many, 100)));
+        table->table->free(table);
+    }
+}
+
+/* ---- whole products ---------------------------------------------------------------------------------------------- */
+
+typedef struct product_case {
+    int64_t tokens, in, out;
+    zi_dtype dtype;
+    int bias, accumulate, gated;
+} product_case;
+
+/* For integers: whole 128ths, one of the row the largest, so that no rounding to int8 is near a tie. */
+static float random_element(zi_cpu_number number, int64_t column)
+{
+    if (number == ZI_NUMBER_BF16)
+        return random_float();
+    return (float)(column == 0 ? 127 : (int)(random_bits() % 255) - 127) / 128;
+}
+
+static zi_weight random_weight(zi_cpu_number number, zi_dtype dtype, int64_t rows, int64_t columns)
+{
+    int64_t count = rows * columns, size = dtype == ZI_F32 ? 4 : 2;
+    zi_weight w = {.name = "test.weight", .dtype = dtype, .dims = 2, .shape = {rows, columns}};
+    uint8_t *data = allocate(count * size);
+    for (int64_t i = 0; i < count; i++) {
+        float x = random_element(number, i % columns);
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof(bits));
+        memcpy(data + i * size, (uint8_t *)&bits + 4 - size, (size_t)size);
+    }
+    w.data = data;
+    w.bytes = (size_t)(count * size);
+    return w;
+}
+
+/* What int8 computation or bf16 rounding makes of a row. */
+static void round_row(zi_cpu_number number, float *row, int64_t n)
+{
+    float largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        largest = fmaxf(largest, fabsf(row[i]));
+    for (int64_t i = 0; i < n; i++) {
+        if (number == ZI_NUMBER_BF16) {
+            uint32_t bits;
+            memcpy(&bits, &row[i], sizeof(bits));
+            bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+            memcpy(&row[i], &bits, sizeof(bits));
+        } else {
+            row[i] = rintf(row[i] * (127 / largest)) * (largest / 127);
+        }
+    }
+}
+
+static zi_tensor tensor_of(float *data, int64_t rows, int64_t columns)
+{
+    return (zi_tensor){.dtype = ZI_F32, .dims = 2, .shape = {rows, columns}, .data = data};
+}
+
+static void run_product(zi_ops *table, const product_case *c, float *y, float *x, const zi_weight *w,
+                        const zi_weight *w3, const zi_weight *bias)
+{
+    zi_tensor ty = tensor_of(y, c->tokens, c->out), tx = tensor_of(x, c->tokens, c->in);
+    if (c->gated)
+        expect_ok(table->table->linear_glu(table, &ty, &tx, w, w3));
+    else
+        expect_ok(table->table->linear(table, &ty, &tx, w, c->bias ? bias : NULL, c->accumulate));
+}
+
+/* The operation in a family's numbers is the reference table's on rounded operands; the same bytes with any threads. */
+static void check_product(const zi_cpu_packed *family, const product_case *c)
+{
+    int64_t outputs = c->tokens * c->out, weights = c->out * c->in;
+    zi_weight w[2] = {random_weight(family->b, c->dtype, c->out, c->in),
+                      random_weight(family->b, c->dtype, c->out, c->in)},
+              rounded[2];
+    zi_weight bias = random_weight(ZI_NUMBER_BF16, ZI_F32, 1, c->out);
+    bias.dims = 1;
+    bias.shape[0] = c->out;
+    float *x = allocate(c->tokens * c->in * 4), *start = allocate(outputs * 4), *expected = allocate(outputs * 4);
+    for (int64_t i = 0; i < c->tokens * c->in; i++)
+        x[i] = 3 * random_element(family->b, i % c->in);
+    for (int64_t i = 0; i < outputs; i++)
+        expected[i] = start[i] = random_float();
+    uint8_t *y[2];
+    for (int threads = 0; threads < 2; threads++) {
+        y[threads] = guarded(outputs * 4);
+        memcpy(y[threads], start, (size_t)outputs * 4);
+        zi_cpu_of(ops[threads])->linear = family;
+        run_product(ops[threads], c, (float *)(void *)y[threads], x, &w[0], &w[1], &bias);
+        zi_cpu_of(ops[threads])->linear = NULL;
+    }
+    assert_memory_equal(y[0], y[1], (size_t)outputs * 4);
+    float *plain[2];
+    for (int i = 0; i < 2; i++) {
+        plain[i] = allocate(weights * 4);
+        zi_weight_unpack(&w[i], 0, weights, plain[i]);
+        for (int64_t o = 0; o < c->out; o++)
+            round_row(family->b, plain[i] + o * c->in, c->in);
+        rounded[i] = w[i];
+        rounded[i].dtype = ZI_F32;
+        rounded[i].data = (const uint8_t *)plain[i];
+    }
+    for (int64_t t = 0; t < c->tokens; t++)
+        round_row(family->b, x + t * c->in, c->in);
+    run_product(reference, c, expected, x, &rounded[0], &rounded[1], &bias);
+    double worst = 0, scale = 0;
+    for (int64_t i = 0; i < outputs; i++) {
+        worst = fmax(worst, fabs((double)((float *)(void *)y[0])[i] - (double)expected[i]));
+        scale = fmax(scale, fabs((double)expected[i]));
+    }
+    if (!(worst <= 2e-6 * scale))
+        fail_msg("%s, %d x %d -> %d, %s%s: error %g", family->name, (int)c->tokens, (int)c->in, (int)c->out,
+                 zi_dtype_name(c->dtype), c->gated ? ", gated" : "", worst / scale);
+    for (int i = 0; i < 2; i++) {
+        free_guarded(y[i], outputs * 4, family->name);
+        free((void *)w[i].data);
+        free(plain[i]);
+    }
+    free((void *)bias.data);
+    free(x);
+    free(start);
+    free(expected);
+}
+
+static void test_products(void **state)
+{
+    const product_case cases[] = {
+        {5, 64, 16, ZI_F32, 0, 0, 0},       {33, 96, 70, ZI_BF16, 1, 0, 0},  {65, 200, 33, ZI_BF16, 0, 1, 0},
+        {49, 130, 95, ZI_F32, 1, 1, 0},     {40, 64, 300, ZI_BF16, 0, 0, 1}, {17, 1000, 48, ZI_BF16, 0, 0, 1},
+        {100, 2048, 130, ZI_BF16, 1, 0, 0}, {700, 64, 64, ZI_F32, 0, 0, 0},
+    };
+    for (int i = 0; i < family_count; i++)
+        for (size_t j = 0; j < sizeof(cases) / sizeof(cases[0]); j++)
+            check_product(families[i], &cases[j]);
+}
+
+/* A token that is not finite leaves no finite row: the block that it spoils is named, as in float32. */
+static void test_not_finite(void **state)
+{
+    product_case c = {6, 64, 16, ZI_F32, 0, 0, 0};
+    zi_weight w = random_weight(ZI_NUMBER_BF16, ZI_F32, c.out, c.in);
+    for (int i = 0; i < family_count; i++)
+        for (int which = 0; which < 2; which++) {
+            float x[6 * 64], y[6 * 16];
+            for (int j = 0; j < 6 * 64; j++)
+                x[j] = random_float();
+            x[3 * 64 + 7] = which ? NAN : INFINITY;
+            zi_cpu_of(ops[0])->linear = families[i];
+            run_product(ops[0], &c, y, x, &w, NULL, NULL);
+            zi_cpu_of(ops[0])->linear = NULL;
+            for (int j = 0; j < 6 * 16; j++)
+                assert_int_equal(isfinite(y[j]) != 0, j / 16 != 3);
+        }
+    free((void *)w.data);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_not_finite),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
