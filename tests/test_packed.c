@@ -152,8 +152,8 @@ static void check_tiles(const zi_cpu_packed *f, int64_t rows, int64_t panels, in
         for (int64_t i = 0; i < k; i++)
             wide_b[n * k + i] = random_number(f->b, b + n / f->nr * chunks * f->nr * ZI_CHUNK +
                                                         (i / lane * f->nr + n % f->nr) * 4 + i % lane * size);
-    zi_cpu_tiles tiles = {a, f->mr * a_row,      a_row, places, b,      chunks * f->nr * ZI_CHUNK,
-                          c, padded * f->nr * 4, rows,  panels, chunks, 0};
+    zi_cpu_tiles tiles = {a,         f->mr * a_row, a_row,  places, b, chunks * f->nr * ZI_CHUNK, c, padded * f->nr * 4,
+                          f->nr * 4, rows,          panels, chunks, 0};
     double worst = 0;
     for (int pass = 1; pass <= 2; pass++) { /* the second one adds to the first */
         f->product(&tiles);
@@ -374,6 +374,147 @@ static void test_products(void **state)
             check_product(families[i], &cases[j]);
 }
 
+/* ---- attention and convolutions ---------------------------------------------------------------------------------- */
+
+static float *random_rows(int64_t count, float magnitude)
+{
+    float *x = allocate(count * 4);
+    for (int64_t i = 0; i < count; i++)
+        x[i] = magnitude * random_float();
+    round_row(ZI_NUMBER_BF16, x, count);
+    return x;
+}
+
+/* Operands that are bf16 already: what is left is the rounding of the weights of softmax, half a unit of 2^-8 each. */
+static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_t keys, const zi_attention_shape *shape)
+{
+    int64_t width = shape->heads * shape->head_dim, kv_width = shape->kv_heads * shape->head_dim;
+    float *q = random_rows(queries * width, 2), *k = random_rows(keys * kv_width, 2),
+          *v = random_rows(keys * kv_width, 1);
+    float *expected = allocate(queries * width * 4);
+    zi_tensor tq = tensor_of(q, queries, width), tk = tensor_of(k, keys, kv_width), tv = tensor_of(v, keys, kv_width);
+    zi_tensor out = tensor_of(expected, queries, width);
+    expect_ok(reference->table->attention(reference, &out, &tq, &tk, &tv, shape));
+    uint8_t *found[2];
+    for (int threads = 0; threads < 2; threads++) {
+        found[threads] = guarded(queries * width * 4);
+        out.data = found[threads];
+        zi_cpu_of(ops[threads])->bf16 = family;
+        expect_ok(ops[threads]->table->attention(ops[threads], &out, &tq, &tk, &tv, shape));
+        zi_cpu_of(ops[threads])->bf16 = NULL;
+    }
+    assert_memory_equal(found[0], found[1], (size_t)(queries * width * 4));
+    double worst = 0;
+    for (int64_t i = 0; i < queries * width; i++)
+        worst = fmax(worst, fabs((double)((float *)(void *)found[0])[i] - (double)expected[i]));
+    if (!(worst <= 0x1p-9))
+        fail_msg("%s: attention of %d queries, %d keys: error %g", family->name, (int)queries, (int)keys, worst);
+    for (int threads = 0; threads < 2; threads++)
+        free_guarded(found[threads], queries * width * 4, family->name);
+    free(q);
+    free(k);
+    free(v);
+    free(expected);
+}
+
+static void test_attention(void **state)
+{
+    for (int i = 0; i < family_count; i++) {
+        if (families[i]->b != ZI_NUMBER_BF16)
+            continue;
+        check_attention(families[i], 1, 1, &(zi_attention_shape){1, 1, 8, 0});
+        check_attention(families[i], 70, 333, &(zi_attention_shape){2, 1, 40, 0});
+        check_attention(families[i], 65, 65, &(zi_attention_shape){4, 2, 64, 1});
+        check_attention(families[i], 200, 200, &(zi_attention_shape){2, 2, 128, 1});
+        check_attention(families[i], 33, 129, &(zi_attention_shape){1, 1, 600, 0});
+    }
+}
+
+typedef struct conv_case {
+    int64_t rows, columns, in, out, size;
+    int upsample, affine;
+} conv_case;
+
+static zi_tensor image_of(float *data, int64_t rows, int64_t columns, int64_t channels)
+{
+    return (zi_tensor){.dtype = ZI_F32, .dims = 3, .shape = {rows, columns, channels}, .data = data};
+}
+
+/* Output rows in bands of `step`. */
+static void run_conv(zi_ops *table, const conv_case *c, zi_conv conv, float *y, float *x, int64_t step)
+{
+    int64_t out_rows = c->rows << c->upsample, columns = c->columns << c->upsample, pad = c->size / 2;
+    for (int64_t row = 0; row < out_rows; row += step) {
+        int64_t rows = zi_min(step, out_rows - row), low = zi_max(0, row - pad) >> c->upsample;
+        int64_t high = zi_min(c->rows - 1, (row + rows - 1 + pad) >> c->upsample);
+        zi_tensor ty = image_of(y + row * columns * c->out, rows, columns, c->out);
+        zi_tensor tx = image_of(x + low * c->columns * c->in, high - low + 1, c->columns, c->in);
+        conv.x_row = low;
+        conv.y_row = row;
+        expect_ok(table->table->conv2d(table, &ty, &tx, &conv));
+    }
+}
+
+/* The reference on rounded operands; the same bits for any number of threads and any bands. */
+static void check_conv(const zi_cpu_packed *family, const conv_case *c)
+{
+    int64_t taps = c->size * c->size, out_rows = c->rows << c->upsample;
+    int64_t outputs = out_rows * (c->columns << c->upsample) * c->out, inputs = c->rows * c->columns * c->in;
+    float *w = random_rows(c->out * c->in * taps, 1), *bias = random_rows(c->out, 1), *x = random_rows(inputs, 1);
+    float *scale = random_rows(c->in, 1), *shift = random_rows(c->in, 1), *rounded = allocate(inputs * 4);
+    float *expected = random_rows(outputs, 1), *start = allocate(outputs * 4);
+    memcpy(start, expected, (size_t)outputs * 4);
+    zi_weight weight = {.name = "w", .dims = 4, .shape = {c->out, c->in, c->size, c->size}, .data = (uint8_t *)w};
+    zi_weight added = {.name = "b", .dims = 1, .shape = {c->out}, .data = (uint8_t *)bias};
+    zi_channel_affine affine = {{.dims = 1, .shape = {c->in}, .data = scale},
+                                {.dims = 1, .shape = {c->in}, .data = shift}};
+    zi_conv conv = {&weight, &added, NULL, c->upsample, 1, 0, 0, c->rows};
+    memcpy(rounded, x, (size_t)inputs * 4);
+    if (c->affine) {
+        zi_cpu_of(ops[0])->kernels->affine(rounded, x, scale, shift, c->rows * c->columns, c->in, 1);
+        round_row(ZI_NUMBER_BF16, rounded, inputs);
+    }
+    run_conv(reference, c, conv, expected, rounded, out_rows);
+    conv.affine = c->affine ? &affine : NULL;
+    uint8_t *first = NULL;
+    for (int run = 0; run < 4; run++) {
+        uint8_t *y = guarded(outputs * 4);
+        memcpy(y, start, (size_t)outputs * 4);
+        zi_cpu_of(ops[run % 2])->bf16 = family;
+        run_conv(ops[run % 2], c, conv, (float *)(void *)y, x, run < 2 ? out_rows : 2 * run - 3);
+        zi_cpu_of(ops[run % 2])->bf16 = NULL;
+        if (first == NULL) {
+            first = y;
+            continue;
+        }
+        assert_memory_equal(y, first, (size_t)outputs * 4);
+        free_guarded(y, outputs * 4, family->name);
+    }
+    double worst = 0, largest = 0;
+    for (int64_t i = 0; i < outputs; i++) {
+        worst = fmax(worst, fabs((double)((float *)(void *)first)[i] - (double)expected[i]));
+        largest = fmax(largest, fabs((double)expected[i]));
+    }
+    if (!(worst <= 2e-6 * largest))
+        fail_msg("%s: convolution of %d x %d, %d -> %d: error %g", family->name, (int)c->rows, (int)c->columns,
+                 (int)c->in, (int)c->out, worst / largest);
+    free_guarded(first, outputs * 4, family->name);
+    float *all[] = {w, bias, x, scale, shift, rounded, expected, start};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        free(all[i]);
+}
+
+static void test_conv(void **state)
+{
+    const conv_case cases[] = {
+        {1, 1, 1, 1, 3, 0, 0},     {3, 5, 40, 17, 3, 1, 0},   {7, 33, 16, 70, 3, 0, 1},  {9, 34, 64, 3, 1, 0, 0},
+        {6, 11, 100, 33, 3, 1, 1}, {5, 3, 300, 140, 3, 0, 0}, {12, 130, 8, 40, 3, 0, 1},
+    };
+    for (int i = 0; i < family_count; i++)
+        for (size_t j = 0; j < sizeof(cases) / sizeof(cases[0]) && families[i]->b == ZI_NUMBER_BF16; j++)
+            check_conv(families[i], &cases[j]);
+}
+
 /* A token that is not finite leaves no finite row: the block that it spoils is named, as in float32. */
 static void test_not_finite(void **state)
 {
@@ -397,10 +538,8 @@ static void test_not_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),
-        cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_products),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_tiles),     cmocka_unit_test(test_pack), cmocka_unit_test(test_products),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_conv), cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

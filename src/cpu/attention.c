@@ -1,9 +1,11 @@
 /*
- * Streamed softmax attention. No buffer grows with queries x keys.
+ * Streamed softmax attention, in float32 or with bf16 operands (the packed numbers of kernels.h; the softmax is float32 in
+ * both). No buffer grows with queries x keys.
  *
- *   for groups of key heads whose packed K and V take at most PACKED floats
+ *   for groups of key heads whose packed K and V take at most PACKED bytes
  *     pack: K to panels [key / nr][dim][nr], V to panels [key block][dim / nr][keys of the block][nr]
- *     for (query head, block of QUERIES)           one task
+ *           (bf16: K as [key / nr][chunk of dim][lane][nr], V as [key block][dim / nr][chunk of keys][lane][nr])
+ *     for (query head, block of queries)           one task
  *       for blocks of KEYS                         K and V of a block in L2 (128 x 128 x 4 bytes each)
  *         S = Q K^T                                panel by panel, [dim][nr] in L1
  *         row by row: running maximum, exp, running sum
@@ -17,69 +19,137 @@
 
 #include "cpu/table.h"
 
-#define QUERIES 48  /* a multiple of every mr */
-#define KEYS    128 /* a multiple of every nr */
-#define PACKED  ((int64_t)2 << 20)
+#define QUERIES 64  /* a task's at most */
+#define KEYS    128 /* a multiple of every nr and of a chunk */
+#define PACKED  ((int64_t)8 << 20)
 /* Rows of S are KEYS + 16 floats apart: a power of two would put a column into few cache sets. */
 #define S_STRIDE (KEYS + 16)
+#define CHUNKS   16 /* of a call of the packed product */
 
-_Static_assert(QUERIES % ZI_MR_MAX == 0 && QUERIES % 6 == 0 && KEYS % ZI_NR_MAX == 0, "tiles fill their blocks");
+_Static_assert(KEYS % ZI_NR_MAX == 0 && KEYS % ZI_PACKED_NR_MAX == 0 && KEYS % 32 == 0, "panels fill their blocks");
 
 typedef struct attention {
     const zi_cpu_kernels *kernels;
+    const zi_cpu_packed *bf16; /* NULL: float32 */
+    int64_t mr, nr;            /* of either */
     const float *q, *k, *v;
     float *o;
     int64_t queries, keys, heads, kv_heads, dim;
     int causal;
     int64_t padded_dim, padded_keys; /* multiples of nr and of KEYS */
-    int64_t key_blocks, query_blocks;
+    int64_t chunks;                  /* bf16: of dim */
+    int64_t key_blocks, query_block, query_blocks;
     int64_t kv_first, group; /* key heads [kv_first, kv_first + group) are packed */
-    float *packed_k, *packed_v;
+    uint8_t *packed_k, *packed_v;
     float scale;
     zi_worker_buffers buffers;
 } attention;
 
-static float *packed_k_of(const attention *at, int64_t slot, int64_t key)
+/* Bytes of a packed key and of a packed value. */
+static int64_t key_bytes(const attention *at)
 {
-    return at->packed_k + (slot * at->padded_keys + key) * at->dim;
+    return at->bf16 != NULL ? at->chunks * ZI_CHUNK : at->dim * 4;
 }
 
-static float *packed_v_of(const attention *at, int64_t slot, int64_t key)
+static int64_t value_bytes(const attention *at)
 {
-    return at->packed_v + (slot * at->padded_keys + key) * at->padded_dim;
+    return at->padded_dim * (at->bf16 != NULL ? 2 : 4);
+}
+
+static uint8_t *packed_k_of(const attention *at, int64_t slot, int64_t key)
+{
+    return at->packed_k + (slot * at->padded_keys + key) * key_bytes(at);
+}
+
+static uint8_t *packed_v_of(const attention *at, int64_t slot, int64_t key)
+{
+    return at->packed_v + (slot * at->padded_keys + key) * value_bytes(at);
+}
+
+/* V's columns [column, column + width) of `count` keys: [key][nr] */
+static void pack_values(const attention *at, const float *v, int64_t stride, int64_t count, int64_t width,
+                        float *target)
+{
+    for (int64_t key = 0; key < count; key++, target += at->nr) {
+        memcpy(target, v + key * stride, (size_t)width * sizeof(float));
+        memset(target + width, 0, (size_t)(at->nr - width) * sizeof(float));
+    }
+}
+
+/* The same in bf16: [pair of keys][nr], zeros behind the last key. */
+static void pack_value_pairs(const attention *at, const float *v, int64_t stride, int64_t count, int64_t width,
+                             const float *zeros, uint8_t *target)
+{
+    for (int64_t key = 0; key < KEYS; key += 2, target += at->nr * 4) {
+        const float *a = key < count ? v + key * stride : zeros, *b = key + 1 < count ? v + (key + 1) * stride : zeros;
+        at->kernels->pack_pairs(a, b, width, (uint32_t *)(void *)target);
+        memset(target + width * 4, 0, (size_t)(at->nr - width) * 4);
+    }
 }
 
 /* One block of keys of one key head. */
 static void pack_task(void *arg, int64_t task, int worker)
 {
     const attention *at = arg;
-    int64_t nr = at->kernels->nr, slot = task / at->key_blocks, first = task % at->key_blocks * KEYS;
+    int64_t nr = at->nr, slot = task / at->key_blocks, first = task % at->key_blocks * KEYS;
     int64_t count = zi_min(KEYS, at->keys - first), stride = at->kv_heads * at->dim;
     int64_t place = first * stride + (at->kv_first + slot) * at->dim;
-    for (int64_t key = 0; key < count; key += nr)
-        at->kernels->transpose(at->k + place + key * stride, stride, zi_min(nr, count - key), at->dim,
-                               packed_k_of(at, slot, first + key), nr);
-    for (int64_t column = 0; column < at->dim; column += nr) {
-        float *target = packed_v_of(at, slot, first) + column * KEYS;
-        int64_t width = zi_min(nr, at->dim - column);
-        for (int64_t key = 0; key < count; key++, target += nr) {
-            memcpy(target, at->v + place + key * stride + column, (size_t)width * sizeof(float));
-            memset(target + width, 0, (size_t)(nr - width) * sizeof(float));
+    float *buffer = zi_worker_buffer(&at->buffers, worker);
+    for (int64_t key = 0; key < count; key += nr) {
+        int64_t rows = zi_min(nr, count - key);
+        const float *source = at->k + place + key * stride;
+        uint8_t *panel = packed_k_of(at, slot, first + key);
+        if (at->bf16 == NULL) {
+            at->kernels->transpose(source, stride, rows, at->dim, panel, nr);
+            continue;
         }
+        for (int64_t r = 0; r < rows; r++)
+            at->kernels->pack(ZI_NUMBER_BF16, source + r * stride, at->dim, 1, (uint8_t *)buffer + r * key_bytes(at),
+                              ZI_CHUNK);
+        at->kernels->transpose(buffer, key_bytes(at) / 4, rows, key_bytes(at) / 4, panel, nr);
+    }
+    memset(buffer, 0, (size_t)nr * sizeof(float));
+    for (int64_t column = 0; column < at->dim; column += nr) {
+        const float *source = at->v + place + column;
+        uint8_t *target = packed_v_of(at, slot, first) + column * KEYS * (at->bf16 != NULL ? 2 : 4);
+        int64_t width = zi_min(nr, at->dim - column);
+        if (at->bf16 == NULL)
+            pack_values(at, source, stride, count, width, (float *)(void *)target);
+        else
+            pack_value_pairs(at, source, stride, count, width, buffer, target);
     }
 }
 
+/* A worker's buffer; sized by buffer_floats. */
 typedef struct workspace {
     float *s;             /* [QUERIES][S_STRIDE] */
     float *o;             /* [QUERIES][padded_dim] */
     float *maxima, *sums; /* [QUERIES] */
+    uint8_t *q, *p;       /* bf16: [block of mr][chunk of dim, of KEYS][mr][64] */
 } workspace;
+
+static int64_t buffer_floats(const attention *at)
+{
+    int64_t packed = at->bf16 != NULL ? QUERIES * (key_bytes(at) + KEYS * 2) / 4 : 0;
+    return QUERIES * (S_STRIDE + at->padded_dim + 2) + packed;
+}
+
+static workspace workspace_of(const attention *at, int worker)
+{
+    workspace space = {.s = zi_worker_buffer(&at->buffers, worker)};
+    space.o = space.s + QUERIES * S_STRIDE;
+    space.maxima = space.o + QUERIES * at->padded_dim;
+    space.sums = space.maxima + QUERIES;
+    space.q = (uint8_t *)(space.sums + QUERIES);
+    space.p = space.q + QUERIES * key_bytes(at);
+    return space;
+}
 
 /* s [queries][keys] = q k^T, unscaled */
 static void scores(const attention *at, const float *q, int64_t queries, int64_t keys, const float *packed,
                    workspace *space)
 {
-    int64_t mr = at->kernels->mr, nr = at->kernels->nr, stride = at->heads * at->dim;
+    int64_t mr = at->mr, nr = at->nr, stride = at->heads * at->dim;
     int64_t block = zi_even_block(at->dim, ZI_KC);
     for (int64_t key = 0; key < keys; key += nr, packed += at->dim * nr)
         for (int64_t first = 0; first < at->dim; first += block)
@@ -95,7 +165,7 @@ static void scores(const attention *at, const float *q, int64_t queries, int64_t
 /* o [queries][padded_dim] += s [queries][keys] v */
 static void add_values(const attention *at, int64_t queries, int64_t keys, const float *packed, workspace *space)
 {
-    int64_t mr = at->kernels->mr, nr = at->kernels->nr;
+    int64_t mr = at->mr, nr = at->nr;
     for (int64_t column = 0; column < at->padded_dim; column += nr, packed += KEYS * nr)
         for (int64_t i = 0; i < queries; i += mr) {
             const float *a[ZI_MR_MAX];
@@ -105,13 +175,55 @@ static void add_values(const attention *at, int64_t queries, int64_t keys, const
         }
 }
 
+/* Rows of floats as the left operand: [block of mr][chunk][mr][64]; `ld` floats between rows. */
+static void pack_rows(const attention *at, const float *x, int64_t ld, int64_t rows, int64_t n, int64_t chunks,
+                      uint8_t *target)
+{
+    for (int64_t r = 0; r < rows; r++)
+        at->kernels->pack(ZI_NUMBER_BF16, x + r * ld, n, 1,
+                          target + (r / at->mr * chunks * at->mr + r % at->mr) * ZI_CHUNK, at->mr * ZI_CHUNK);
+}
+
+/* c [queries][ldc] (+)= packed rows times panels; block and panel sizes in chunks. */
+static void multiply(const attention *at, const uint8_t *a, const uint8_t *b, int64_t queries, int64_t panels,
+                     int64_t chunks, int64_t a_chunks, int64_t b_chunks, float *c, int64_t ldc, int accumulate)
+{
+    int64_t places[CHUNKS];
+    for (int64_t first = 0; first < chunks; first += CHUNKS) {
+        int64_t count = zi_min(CHUNKS, chunks - first);
+        for (int64_t i = 0; i < count; i++)
+            places[i] = (first + i) * at->mr * ZI_CHUNK;
+        zi_cpu_tiles tiles = {
+            .a = a,
+            .a_block = a_chunks * at->mr * ZI_CHUNK,
+            .a_row = ZI_CHUNK,
+            .a_chunks = places,
+            .b = b + first * at->nr * ZI_CHUNK,
+            .b_panel = b_chunks * at->nr * ZI_CHUNK,
+            .c = (uint8_t *)c,
+            .c_panel = at->nr * 4,
+            .c_row = ldc * 4,
+            .rows = queries,
+            .panels = panels,
+            .chunks = count,
+            .accumulate = accumulate || first > 0,
+        };
+        at->bf16->product(&tiles);
+    }
+}
+
 /* Keys [key, key + keys) for a block of queries. */
 static void attend_block(const attention *at, int64_t slot, int64_t head, int64_t query, int64_t key, int64_t keys,
                          workspace *space)
 {
-    int64_t queries = zi_min(QUERIES, at->queries - query);
+    int64_t queries = zi_min(at->query_block, at->queries - query);
     const float *q = at->q + (query * at->heads + head) * at->dim;
-    scores(at, q, queries, keys, packed_k_of(at, slot, key), space);
+    const uint8_t *packed_k = packed_k_of(at, slot, key), *packed_v = packed_v_of(at, slot, key);
+    if (at->bf16 != NULL)
+        multiply(at, space->q, packed_k, queries, zi_ceil_div(keys, at->nr), at->chunks, at->chunks, at->chunks,
+                 space->s, S_STRIDE, 0);
+    else
+        scores(at, q, queries, keys, (const float *)(const void *)packed_k, space);
     for (int64_t i = 0; i < queries; i++) {
         int64_t seen = at->causal ? zi_max(0, zi_min(keys, query + i + 1 - key)) : keys;
         float *o = space->o + i * at->padded_dim;
@@ -120,7 +232,13 @@ static void attend_block(const attention *at, int64_t slot, int64_t head, int64_
         if (factor != 1)
             at->kernels->multiply(o, o, factor, at->padded_dim);
     }
-    add_values(at, queries, keys, packed_v_of(at, slot, key), space);
+    if (at->bf16 != NULL) {
+        pack_rows(at, space->s, S_STRIDE, queries, keys, KEYS / 32, space->p);
+        multiply(at, space->p, packed_v, queries, at->padded_dim / at->nr, zi_ceil_div(keys, 32), KEYS / 32, KEYS / 32,
+                 space->o, at->padded_dim, 1);
+    } else {
+        add_values(at, queries, keys, (const float *)(const void *)packed_v, space);
+    }
 }
 
 /* One block of queries of one head. */
@@ -129,11 +247,11 @@ static void attend_task(void *arg, int64_t task, int worker)
     const attention *at = arg;
     int64_t shared = at->heads / at->kv_heads;
     int64_t slot = task / at->query_blocks / shared, head = at->kv_first * shared + task / at->query_blocks;
-    int64_t query = task % at->query_blocks * QUERIES, queries = zi_min(QUERIES, at->queries - query);
-    float *buffer = zi_worker_buffer(&at->buffers, worker);
-    workspace space = {buffer, buffer + QUERIES * S_STRIDE, NULL, NULL};
-    space.maxima = space.o + QUERIES * at->padded_dim;
-    space.sums = space.maxima + QUERIES;
+    int64_t query = task % at->query_blocks * at->query_block, queries = zi_min(at->query_block, at->queries - query);
+    workspace space = workspace_of(at, worker);
+    if (at->bf16 != NULL)
+        pack_rows(at, at->q + (query * at->heads + head) * at->dim, at->heads * at->dim, queries, at->dim, at->chunks,
+                  space.q);
     for (int64_t i = 0; i < QUERIES * at->padded_dim; i++)
         space.o[i] = 0;
     for (int64_t i = 0; i < QUERIES; i++) {
@@ -151,11 +269,14 @@ static void attend_task(void *arg, int64_t task, int worker)
 static zimage_status run(zi_ops *ops, attention *at)
 {
     zi_pool *pool = zi_cpu_of(ops)->pool;
-    int64_t one_head = at->padded_keys * (at->dim + at->padded_dim), shared = at->heads / at->kv_heads;
+    int64_t one_head = at->padded_keys * (key_bytes(at) + value_bytes(at)), shared = at->heads / at->kv_heads;
     int64_t group = zi_max(1, zi_min(at->kv_heads, PACKED / one_head));
-    ZI_TRY(zi_host_floats(ops, group * at->padded_keys * at->dim, "attention", &at->packed_k));
-    ZI_TRY(zi_host_floats(ops, group * at->padded_keys * at->padded_dim, "attention", &at->packed_v));
-    ZI_TRY(zi_cpu_worker_buffers(ops, QUERIES * (S_STRIDE + at->padded_dim + 2), "attention", &at->buffers));
+    float *packed;
+    ZI_TRY(zi_host_floats(ops, group * one_head / 4, "attention", &packed));
+    at->packed_k = (uint8_t *)packed;
+    at->packed_v = at->packed_k + group * at->padded_keys * key_bytes(at);
+    ZI_TRY(
+        zi_cpu_worker_buffers(ops, zi_max(buffer_floats(at), at->nr * key_bytes(at) / 4), "attention", &at->buffers));
     for (at->kv_first = 0; at->kv_first < at->kv_heads; at->kv_first += group) {
         at->group = zi_min(group, at->kv_heads - at->kv_first);
         zi_pool_run(pool, pack_task, at, at->group * at->key_blocks);
@@ -167,9 +288,12 @@ static zimage_status run(zi_ops *ops, attention *at)
 zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
                                const zi_attention_shape *shape)
 {
-    const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
+    const zi_cpu *cpu = zi_cpu_of(ops);
     attention at = {
-        .kernels = kernels,
+        .kernels = cpu->kernels,
+        .bf16 = cpu->bf16,
+        .mr = cpu->bf16 != NULL ? cpu->bf16->mr : cpu->kernels->mr,
+        .nr = cpu->bf16 != NULL ? cpu->bf16->nr : cpu->kernels->nr,
         .q = zi_f32(q),
         .k = zi_f32(k),
         .v = zi_f32(v),
@@ -180,12 +304,15 @@ zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, co
         .kv_heads = shape->kv_heads,
         .dim = shape->head_dim,
         .causal = shape->causal,
-        .padded_dim = zi_round_up(shape->head_dim, kernels->nr),
         .padded_keys = zi_round_up(zi_row_count(k), KEYS),
         .key_blocks = zi_ceil_div(zi_row_count(k), KEYS),
-        .query_blocks = zi_ceil_div(zi_row_count(q), QUERIES),
+        .chunks = zi_ceil_div(shape->head_dim, 32),
         .scale = (float)(1 / sqrt((double)shape->head_dim)),
     };
+    at.padded_dim = zi_round_up(at.dim, at.nr);
+    at.query_block = at.mr == 32 ? 64 : 48;
+    at.query_blocks = zi_ceil_div(at.queries, at.query_block);
+    assert(at.query_block % at.mr == 0 && at.query_block <= QUERIES);
     assert(at.heads % at.kv_heads == 0 && (!at.causal || at.queries == at.keys));
     assert(zi_features(q) == at.heads * at.dim && zi_features(k) == at.kv_heads * at.dim);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));

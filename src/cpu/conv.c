@@ -16,7 +16,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "cpu/table.h"
+#include "cpu/packed.h"
 
 #define PIXELS       384
 #define POINTERS     (PIXELS + 16) /* with the ragged end of the last tile; whole cache lines */
@@ -202,6 +202,8 @@ static zimage_status run(zi_ops *ops, convolution *p)
 zimage_status zi_cpu_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 {
     zi_check_conv(y, x, conv);
+    if (zi_cpu_of(ops)->bf16 != NULL)
+        return zi_cpu_packed_conv2d(ops, y, x, conv);
     convolution p = {
         .kernels = zi_cpu_of(ops)->kernels,
         .conv = conv,

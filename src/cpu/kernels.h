@@ -90,6 +90,8 @@ typedef struct zi_cpu_kernels {
     double (*peak)(int64_t rounds, float *sink);
 
     /* For products of packed numbers (below). */
+    /* out[i]: bf16 of a[i] and of b[i], in four bytes */
+    void (*pack_pairs)(const float *a, const float *b, int64_t n, uint32_t *out);
     /* x[i] * factor for i < n as numbers of that kind, in chunks of ZI_CHUNK bytes that begin `stride` bytes apart;
      * zeros behind the last. Integers are rounded to nearest, ties to even, and must lie within +-127. */
     void (*pack)(zi_cpu_number number, const float *x, int64_t n, float factor, uint8_t *out, int64_t stride);
@@ -118,8 +120,8 @@ typedef struct zi_cpu_tiles {
     const int64_t *a_chunks;      /* bytes */
     const uint8_t *b;             /* panel p, chunk c: b + p * b_panel + c * nr * ZI_CHUNK */
     int64_t b_panel;              /* bytes */
-    uint8_t *c;                   /* panel p: c + p * c_panel, rows of nr float32 or int32 */
-    int64_t c_panel;              /* bytes */
+    uint8_t *c;                   /* row r of panel p: c + p * c_panel + r * c_row, nr float32 or int32 */
+    int64_t c_panel, c_row;       /* bytes */
     int64_t rows, panels, chunks; /* rows may end within a block: all mr rows of a and c must still be there */
     int accumulate;
 } zi_cpu_tiles;

@@ -554,6 +554,15 @@ static void pack(zi_cpu_number number, const float *x, int64_t n, float factor, 
     }
 }
 
+static void pack_pairs(const float *a, const float *b, int64_t n, uint32_t *out)
+{
+    for (int64_t i = 0; i < n; i += LANES) {
+        vu low = __builtin_convertvector(to_bf16(take(a + i, n - i)), vu);
+        vu high = __builtin_convertvector(to_bf16(take(b + i, n - i)), vu);
+        put((float *)(void *)(out + i), (vf)(low | high << 16), n - i);
+    }
+}
+
 /* As integers, magnitudes have the order of their bits, infinities and NaN above all. */
 static float largest(const float *x, int64_t n)
 {
@@ -605,6 +614,7 @@ const zi_cpu_kernels KERNELS = {
     .finite = all_finite,
     .peak = peak,
     .pack = pack,
+    .pack_pairs = pack_pairs,
     .largest = largest,
     .scale_sums = scale_sums,
 };

@@ -162,6 +162,7 @@ static void multiply(const packed *w, int64_t token, int64_t tokens, int64_t pan
             .b_panel = panel_bytes(w),
             .c = space->c,
             .c_panel = sums_bytes(w),
+            .c_row = nr * 4,
             .rows = tokens,
             .panels = panels,
             .chunks = zi_min(w->family->block, w->chunks - chunk),

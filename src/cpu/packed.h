@@ -14,5 +14,7 @@ typedef struct zi_packed_product {
 } zi_packed_product;
 
 zimage_status zi_cpu_packed_product(zi_ops *ops, const zi_cpu_packed *family, const zi_packed_product *product);
+/* The operation conv2d of ops.h with the table's bf16 family. */
+zimage_status zi_cpu_packed_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
 
 #endif

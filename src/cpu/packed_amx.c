@@ -40,11 +40,11 @@ static void configure(void)
 #define TILES(DOT)                                                                                                     \
     do {                                                                                                               \
         if (t->accumulate) {                                                                                           \
-            _tile_loadd(0, c, 4 * NR);                                                                                 \
-            _tile_loadd(1, c + 64, 4 * NR);                                                                            \
+            _tile_loadd(0, c, t->c_row);                                                                               \
+            _tile_loadd(1, c + 64, t->c_row);                                                                          \
             if (!half) {                                                                                               \
-                _tile_loadd(2, c + 16 * 4 * NR, 4 * NR);                                                               \
-                _tile_loadd(3, c + 16 * 4 * NR + 64, 4 * NR);                                                          \
+                _tile_loadd(2, c + 16 * t->c_row, t->c_row);                                                           \
+                _tile_loadd(3, c + 16 * t->c_row + 64, t->c_row);                                                      \
             }                                                                                                          \
         } else {                                                                                                       \
             _tile_zero(0);                                                                                             \
@@ -65,11 +65,11 @@ static void configure(void)
                 DOT(3, 5, 7);                                                                                          \
             }                                                                                                          \
         }                                                                                                              \
-        _tile_stored(0, c, 4 * NR);                                                                                    \
-        _tile_stored(1, c + 64, 4 * NR);                                                                               \
+        _tile_stored(0, c, t->c_row);                                                                                  \
+        _tile_stored(1, c + 64, t->c_row);                                                                             \
         if (!half) {                                                                                                   \
-            _tile_stored(2, c + 16 * 4 * NR, 4 * NR);                                                                  \
-            _tile_stored(3, c + 16 * 4 * NR + 64, 4 * NR);                                                             \
+            _tile_stored(2, c + 16 * t->c_row, t->c_row);                                                              \
+            _tile_stored(3, c + 16 * t->c_row + 64, t->c_row);                                                         \
         }                                                                                                              \
     } while (0)
 
@@ -90,8 +90,8 @@ static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t,
     configure();
     for (int64_t row = 0; row < t->rows; row += MR)
         for (int64_t panel = 0; panel < t->panels; panel++)
-            tiles(t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel, t->c + panel * t->c_panel + row * NR * 4,
-                  t->rows - row <= MR / 2);
+            tiles(t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel,
+                  t->c + panel * t->c_panel + row * t->c_row, t->rows - row <= MR / 2);
     _tile_release();
     MEMORY();
 }

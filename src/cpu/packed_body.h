@@ -59,7 +59,7 @@ static inline void FN(tile)(const zi_cpu_tiles *t, const uint8_t *a, const uint8
     for (int r = 0; r < MR; r++)
         UNROLL
     for (int j = 0; j < NV; j++) {
-        FN(lanes_memory) *p = (FN(lanes_memory) *)(c + 4 * (r * NR + j * LANES));
+        FN(lanes_memory) *p = (FN(lanes_memory) *)(c + r * t->c_row + 4 * j * LANES);
         *p = (FN(lanes))(t->accumulate ? (SUMS)*p + sums[r][j] : sums[r][j]);
     }
 }
@@ -70,7 +70,7 @@ static void FN(product)(const zi_cpu_tiles *t)
     for (int64_t panel = 0; panel < t->panels; panel++)
         for (int64_t row = 0; row < t->rows; row += MR)
             FN(tile)
-            (t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel, t->c + panel * t->c_panel + row * NR * 4);
+    (t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel, t->c + panel * t->c_panel + row * t->c_row);
 }
 
 const zi_cpu_packed FN(zi_cpu_packed) = {

@@ -1,0 +1,267 @@
+/*
+ * Convolutions on channels-last images with bf16 operands (the packed numbers of kernels.h), without an im2col buffer: a
+ * band of the input is packed once, pixel by pixel with a border of zeros, and each tap is the same band at another place.
+ *
+ *   pack all weights: [panel of nr outputs][tap][chunk of channels][lane][nr]
+ *   for (band of output rows, group of panels)           one task
+ *     affine + SiLU of the band's input rows (if the convolution has them), columns doubled (if it doubles), to
+ *     [row][border, columns, border][chunk of channels][64 bytes]
+ *     for panels that share a pass, for rows whose sums stay in L2
+ *       for blocks of chunks
+ *         the family's product, row by row
+ *
+ * Each output is the same sum in the same order whatever the bands are.
+ */
+#include <string.h>
+
+#include "cpu/packed.h"
+
+#define BAND_PIXELS  1024            /* of a task, at least, unless the image has fewer */
+#define BAND_ROWS    8               /* and at least so many rows: a band's input has up to two more */
+#define BLOCK_SUMS   ((int64_t)1536) /* pixels of a pass */
+#define ENOUGH_TASKS 16
+
+typedef struct convolution {
+    const zi_cpu_kernels *kernels;
+    const zi_cpu_packed *family;
+    const zi_conv *conv;
+    const float *x, *bias;
+    float *y;
+    int64_t size, in, out; /* filter side, channels */
+    int64_t x_columns, y_rows, y_columns;
+    int64_t channel_chunks, chunks; /* of a pixel; of all taps */
+    int64_t pitch;                  /* bytes of a packed row */
+    int64_t band, bands, panels, groups;
+    uint8_t *packed;
+    zi_worker_buffers buffers;
+} convolution;
+
+static int64_t panel_bytes(const convolution *p)
+{
+    return p->chunks * p->family->nr * ZI_CHUNK;
+}
+
+/* Packed rows of a band: one more is zeros, for what lies outside the image. */
+static int64_t input_rows_most(const convolution *p)
+{
+    return ((p->band - 1 + 2 * (p->size / 2)) >> p->conv->upsample) + 2;
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+/* One panel: [out][in][tap] as stored, to [out][tap][in] packed, to [tap][chunk][lane][nr]. */
+static void pack_task(void *arg, int64_t panel, int worker)
+{
+    const convolution *p = arg;
+    int64_t nr = p->family->nr, taps = p->size * p->size, bytes = p->chunks * ZI_CHUNK, ld;
+    int64_t count = zi_min(nr, p->out - panel * nr);
+    float *row = zi_worker_buffer(&p->buffers, worker), *tap_row = row + zi_round_up(p->in * taps, 16);
+    uint8_t *rows = (uint8_t *)(tap_row + zi_round_up(p->in, 16));
+    for (int64_t r = 0; r < count; r++) {
+        const float *source =
+            zi_cpu_weight_rows(p->kernels, p->conv->weight, p->in * taps, panel * nr + r, 1, 0, p->in * taps, row, &ld);
+        for (int64_t tap = 0; tap < taps; tap++) {
+            for (int64_t c = 0; c < p->in; c++)
+                tap_row[c] = source[c * taps + tap];
+            p->kernels->pack(ZI_NUMBER_BF16, tap_row, p->in, 1, rows + r * bytes + tap * p->channel_chunks * ZI_CHUNK,
+                             ZI_CHUNK);
+        }
+    }
+    p->kernels->transpose(rows, bytes / 4, count, bytes / 4, p->packed + panel * panel_bytes(p), nr);
+}
+
+/* ---- input ------------------------------------------------------------------------------------------------------- */
+
+/* A worker's buffer; sized by buffer_floats. */
+typedef struct workspace {
+    int64_t *places; /* [chunks]: a row's chunks of all taps */
+    float *row;      /* [x_columns][in] transformed */
+    uint8_t *pixels; /* [input_rows_most + 1][pitch] */
+    uint8_t *c;      /* [panel of a pass][row of a pass][y_columns rounded up to mr][nr] float32 */
+} workspace;
+
+static int64_t padded_columns(const convolution *p)
+{
+    return zi_round_up(p->y_columns, p->family->mr);
+}
+
+static int64_t pass_rows(const convolution *p)
+{
+    return zi_max(1, zi_min(p->band, BLOCK_SUMS / p->y_columns));
+}
+
+static int64_t sums_floats(const convolution *p)
+{
+    return p->family->group * pass_rows(p) * padded_columns(p) * p->family->nr;
+}
+
+static int64_t buffer_floats(const convolution *p)
+{
+    int64_t taps = p->size * p->size;
+    int64_t packing = zi_round_up(p->in * taps, 16) + zi_round_up(p->in, 16) + p->family->nr * p->chunks * ZI_CHUNK / 4;
+    int64_t product = zi_round_up(2 * p->chunks, 16) + zi_round_up(p->x_columns * p->in, 16) +
+                      (input_rows_most(p) + 1) * p->pitch / 4 + sums_floats(p);
+    return zi_max(packing, product);
+}
+
+static workspace workspace_of(const convolution *p, int worker)
+{
+    float *buffer = zi_worker_buffer(&p->buffers, worker);
+    workspace space = {.places = (int64_t *)(void *)buffer};
+    space.row = buffer + zi_round_up(2 * p->chunks, 16);
+    space.pixels = (uint8_t *)(space.row + zi_round_up(p->x_columns * p->in, 16));
+    space.c = space.pixels + (input_rows_most(p) + 1) * p->pitch;
+    return space;
+}
+
+/* One row of the input to packed pixels. */
+static void pack_row(const convolution *p, const float *x, const workspace *space, uint8_t *target)
+{
+    int64_t pixel = p->channel_chunks * ZI_CHUNK, pad = p->size / 2;
+    int up = p->conv->upsample;
+    memset(target, 0, (size_t)(pad * pixel));
+    target += pad * pixel;
+    if (p->conv->affine != NULL) {
+        p->kernels->affine(space->row, x, zi_f32(&p->conv->affine->scale), zi_f32(&p->conv->affine->shift),
+                           p->x_columns, p->in, 1);
+        x = space->row;
+    }
+    for (int64_t j = 0; j < p->x_columns; j++, target += pixel) {
+        p->kernels->pack(ZI_NUMBER_BF16, x + j * p->in, p->in, 1, target, ZI_CHUNK);
+        if (up) {
+            memcpy(target + pixel, target, (size_t)pixel);
+            target += pixel;
+        }
+    }
+    memset(target, 0, (size_t)(pad * pixel));
+}
+
+/* The input rows of the image that output rows [first, first + count) read, and a row of zeros. Returns the first one. */
+static int64_t pack_band(const convolution *p, int64_t first, int64_t count, const workspace *space)
+{
+    int up = p->conv->upsample;
+    int64_t pad = p->size / 2, rows = p->conv->image_rows << up;
+    int64_t low = zi_max(0, first - pad) >> up, high = zi_min(rows - 1, first + count - 1 + pad) >> up;
+    for (int64_t i = low; i <= high; i++)
+        pack_row(p, p->x + (i - p->conv->x_row) * p->x_columns * p->in, space, space->pixels + (i - low) * p->pitch);
+    memset(space->pixels + input_rows_most(p) * p->pitch, 0, (size_t)p->pitch);
+    return low;
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------- */
+
+/* Where output row `row` of the image finds its chunks, in bytes from the packed band. */
+static void row_places(const convolution *p, int64_t row, int64_t low, int64_t *places)
+{
+    int up = p->conv->upsample;
+    int64_t rows = p->conv->image_rows << up, pad = p->size / 2;
+    for (int64_t ky = 0; ky < p->size; ky++) {
+        int64_t i = row + ky - pad, at = i < 0 || i >= rows ? input_rows_most(p) : (i >> up) - low;
+        for (int64_t kx = 0; kx < p->size; kx++)
+            for (int64_t c = 0; c < p->channel_chunks; c++)
+                *places++ = at * p->pitch + (kx * p->channel_chunks + c) * ZI_CHUNK;
+    }
+}
+
+/* Sums of rows [row, row + rows) of the image and of panels [panel, panel + panels). */
+static void multiply(const convolution *p, int64_t row, int64_t rows, int64_t low, int64_t panel, int64_t panels,
+                     const workspace *space)
+{
+    int64_t nr = p->family->nr, row_bytes = padded_columns(p) * nr * 4, pixel = p->channel_chunks * ZI_CHUNK;
+    for (int64_t chunk = 0; chunk < p->chunks; chunk += p->family->block)
+        for (int64_t i = 0; i < rows; i++) {
+            row_places(p, row + i, low, space->places);
+            zi_cpu_tiles tiles = {
+                .a = space->pixels,
+                .a_block = p->family->mr * pixel,
+                .a_row = pixel,
+                .a_chunks = space->places + chunk,
+                .b = p->packed + panel * panel_bytes(p) + chunk * nr * ZI_CHUNK,
+                .b_panel = panel_bytes(p),
+                .c = space->c + i * row_bytes,
+                .c_panel = rows * row_bytes,
+                .c_row = nr * 4,
+                .rows = p->y_columns,
+                .panels = panels,
+                .chunks = zi_min(p->family->block, p->chunks - chunk),
+                .accumulate = chunk > 0,
+            };
+            p->family->product(&tiles);
+        }
+}
+
+static void store(const convolution *p, int64_t row, int64_t rows, int64_t panel, int64_t panels,
+                  const workspace *space)
+{
+    int64_t nr = p->family->nr, row_floats = padded_columns(p) * nr;
+    const float *c = (const float *)(const void *)space->c;
+    for (int64_t n = 0; n < panels; n++)
+        for (int64_t i = 0; i < rows; i++, c += row_floats) {
+            int64_t o = (panel + n) * nr, place = (row - p->conv->y_row + i) * p->y_columns;
+            p->kernels->store(p->y + place * p->out + o, p->out, c, nr, p->y_columns, zi_min(nr, p->out - o),
+                              p->bias != NULL ? p->bias + o : NULL, p->conv->accumulate);
+        }
+}
+
+static void band_task(void *arg, int64_t task, int worker)
+{
+    const convolution *p = arg;
+    workspace space = workspace_of(p, worker);
+    int64_t first = task % p->bands * p->band, count = zi_min(p->band, p->y_rows - first), group = task / p->bands;
+    int64_t first_panel = group * p->panels / p->groups, last_panel = (group + 1) * p->panels / p->groups;
+    int64_t row = p->conv->y_row + first, low = pack_band(p, row, count, &space), step = pass_rows(p);
+    for (int64_t panel = first_panel; panel < last_panel; panel += p->family->group)
+        for (int64_t i = 0; i < count; i += step) {
+            int64_t panels = zi_min(p->family->group, last_panel - panel), rows = zi_min(step, count - i);
+            multiply(p, row + i, rows, low, panel, panels, &space);
+            store(p, row + i, rows, panel, panels, &space);
+        }
+}
+
+/* ---- entry ------------------------------------------------------------------------------------------------------- */
+
+static zimage_status run(zi_ops *ops, convolution *p)
+{
+    zi_pool *pool = zi_cpu_of(ops)->pool;
+    float *data;
+    int64_t taps = p->size * p->size;
+    p->channel_chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(p->family->b));
+    p->chunks = taps * p->channel_chunks;
+    /* The last block of a row may read mr pixels, and what they hold is never stored. */
+    p->pitch = (padded_columns(p) + p->size - 1) * p->channel_chunks * ZI_CHUNK;
+    p->panels = zi_ceil_div(p->out, p->family->nr);
+    p->band = zi_min(p->y_rows, zi_max(BAND_ROWS, zi_ceil_div(BAND_PIXELS, p->y_columns)));
+    p->bands = zi_ceil_div(p->y_rows, p->band);
+    p->groups = zi_max(1, zi_min(p->panels / p->family->group, zi_ceil_div(ENOUGH_TASKS, p->bands)));
+    if (p->conv->bias != NULL) {
+        ZI_TRY(zi_host_vector(ops, p->conv->bias, &data));
+        p->bias = data;
+    }
+    ZI_TRY(zi_host_floats(ops, p->panels * panel_bytes(p) / 4, "a convolution's weights", &data));
+    p->packed = (uint8_t *)data;
+    ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(p), "a convolution", &p->buffers));
+    zi_pool_run(pool, pack_task, p, p->panels);
+    zi_pool_run(pool, band_task, p, p->bands * p->groups);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_cpu_packed_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
+{
+    convolution p = {
+        .kernels = zi_cpu_of(ops)->kernels,
+        .family = zi_cpu_of(ops)->bf16,
+        .conv = conv,
+        .x = zi_f32(x),
+        .y = zi_f32(y),
+        .size = conv->weight->shape[2],
+        .in = x->shape[2],
+        .out = y->shape[2],
+        .x_columns = x->shape[1],
+        .y_rows = y->shape[0],
+        .y_columns = y->shape[1],
+    };
+    zi_arena_mark mark = zi_host_mark(ops);
+    zimage_status status = run(ops, &p);
+    zi_host_release(ops, mark);
+    return status;
+}
