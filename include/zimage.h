@@ -242,10 +242,44 @@ typedef struct zimage_request {
     int32_t preview; /* 1 = progress carries a preview after each step */
     zimage_progress_fn progress;
     void *progress_user;
+    /* Bytes of memory the process may take, 0 = no limit. The VAE then works in bands as narrow as it must, each
+     * network's weights are given back once it has done its work, and what still does not fit is refused before it
+     * starts, with the numbers. The picture is the same. How memory is counted: see zimage_plan. */
+    uint64_t memory_limit;
 } zimage_request;
 
 /* Fills defaults: the model's own size and steps, seed 0, no guidance. context may not be NULL. */
 ZIMAGE_API void zimage_request_init(const zimage_context *context, zimage_request *request);
+
+/* What zimage_generate will do for a request. */
+typedef struct zimage_stage_plan {
+    double flops;              /* floating-point operations, all prompts and steps */
+    double seconds;            /* predicted */
+    uint64_t activation_bytes; /* most at once, of the networks' values and host buffers */
+    uint64_t weight_bytes;     /* stored weights that the stage reads */
+    uint64_t peak_bytes;       /* of the process in memory at the stage's peak */
+} zimage_stage_plan;
+
+typedef struct zimage_plan_result {
+    uint32_t struct_size;
+    int32_t band_rows; /* of the VAE; 0 = as it chooses by size */
+    zimage_stage_plan stages[ZIMAGE_STAGES];
+    double seconds;
+    uint64_t peak_bytes;  /* the largest of the stages' */
+    uint64_t least_bytes; /* the smallest memory_limit that this request can be given */
+} zimage_plan_result;
+
+/*
+ * Counts a request's operations and memory by running the networks' own code without data, and predicts seconds from a
+ * quick measurement of this machine (kept in $XDG_CACHE_HOME/zimage or ~/.cache/zimage). Fails as zimage_generate would,
+ * also for a request that does not fit its memory_limit.
+ *
+ * Memory is resident memory as the system counts it (ru_maxrss): weights are pages of mapped files, which the system may
+ * evict when it is short, but a stage reads all of its own, most of them at every step, so they count in full. Without a
+ * memory_limit those of earlier stages count, too.
+ */
+ZIMAGE_API zimage_status zimage_plan(zimage_context *context, const zimage_request *request, zimage_plan_result *result,
+                                     zimage_error *error);
 
 typedef struct zimage_image zimage_image;
 
@@ -270,6 +304,63 @@ typedef struct zimage_text {
 /* Writes a PNG with text chunks: to a temporary name beside `path`, then renamed, so a reader never sees half a file. */
 ZIMAGE_API zimage_status zimage_image_write_png(const zimage_image *image, const char *path, const zimage_text *texts,
                                                 size_t text_count, zimage_error *error);
+
+/* ---- measuring ----------------------------------------------------------------------------------------------------- */
+
+typedef enum zimage_bench_stage {
+    ZIMAGE_BENCH_TEXT_ENCODER = 0,
+    ZIMAGE_BENCH_TRANSFORMER_STEP = 1, /* one evaluation */
+    ZIMAGE_BENCH_VAE_DECODE = 2,
+    ZIMAGE_BENCH_LOAD = 3, /* opening the model, or making the synthetic one */
+    ZIMAGE_BENCH_STAGES = 4,
+} zimage_bench_stage;
+
+/* "text_encoder", "transformer_step", "vae_decode", "load" */
+ZIMAGE_API const char *zimage_bench_stage_name(zimage_bench_stage stage);
+
+typedef struct zimage_bench_params {
+    uint32_t struct_size;
+    /* Instead of a model folder: "z-image-turbo", its published sizes with random weights made in memory, one network at
+     * a time; or "small", a toy of the same kind. */
+    const char *synthetic;
+    const char *format;    /* of synthetic weights: "bf16" (default), "f16", "f32", "q4", "q8" (groups of 32) */
+    int32_t width, height; /* pixels; 0 = the model's own (not with synthetic) */
+    int32_t tokens;        /* of the caption, default 64 */
+    int32_t layers;        /* at most so many layers of text encoder and transformer; 0 = all */
+    int32_t repeats;       /* of each stage, default 3 */
+    int32_t threads;       /* 0 = as many as the process may use */
+    void (*log)(zimage_log_level level, const char *message, void *user); /* a line for each run; NULL = silent */
+    void *log_user;
+} zimage_bench_params;
+
+ZIMAGE_API void zimage_bench_params_init(zimage_bench_params *params);
+
+/* Negative: not measured (no text encoder in the model, oneDNN not installed, no operations while loading). */
+typedef struct zimage_bench_figures {
+    double seconds; /* median of the repeats */
+    double tflops;  /* 10^12 floating-point operations a second, counted by running the same model code without data */
+    double percent_of_peak; /* of multiply-adds in registers, measured between the repeats */
+    /* Of oneDNN's matrix product on the stage's main sizes, weighted, in the same run; both as shares of the peak beside
+     * them, so that other work on the machine does not favour either. */
+    double percent_of_onednn;
+    uint64_t planned_bytes; /* activations and weights of the stage, by the plan */
+} zimage_bench_figures;
+
+typedef struct zimage_bench_result {
+    uint32_t struct_size;
+    zimage_bench_figures stages[ZIMAGE_BENCH_STAGES];
+    uint64_t peak_rss_bytes; /* of the process, mapped weights included; before oneDNN was measured */
+    double peak_tflops;      /* of the registers, all threads */
+    char tier[16];           /* the kernels used: "generic", "avx2", "avx512" */
+    char onednn[16];         /* its version; empty: not installed */
+    int32_t threads, width, height, tokens;
+    int32_t transformer_layers, text_layers; /* that were timed; 0: no such network */
+} zimage_bench_result;
+
+/* Times the stages of the model folder model_path, or with params->synthetic (then model_path is NULL) of random weights.
+ * No file is written. */
+ZIMAGE_API zimage_status zimage_bench(const char *model_path, const zimage_bench_params *params,
+                                      zimage_bench_result *result, zimage_error *error);
 
 /* ---- tensors in safetensors files (embeddings, latents) ----------------------------------------------------------- */
 

@@ -117,14 +117,29 @@ zimage_status zi_fail_errno(zimage_error *error, zimage_status status, int code,
     return zi_fail(error, status, "%s: %s", what, errno_text(code, buffer, sizeof buffer));
 }
 
+static void log_line(const zi_log *log, zimage_log_level level, const char *format, va_list arguments)
+{
+    char line[sizeof((zimage_error *)0)->message];
+    format_line(line, sizeof line, format, arguments);
+    log->fn(level, line, log->user);
+}
+
 void zi_warn(const zi_log *log, const char *format, ...)
 {
     if (!log || !log->fn)
         return;
-    char line[sizeof((zimage_error *)0)->message];
     va_list arguments;
     va_start(arguments, format);
-    format_line(line, sizeof line, format, arguments);
+    log_line(log, ZIMAGE_LOG_WARNING, format, arguments);
     va_end(arguments);
-    log->fn(ZIMAGE_LOG_WARNING, line, log->user);
+}
+
+void zi_inform(const zi_log *log, const char *format, ...)
+{
+    if (!log || !log->fn)
+        return;
+    va_list arguments;
+    va_start(arguments, format);
+    log_line(log, ZIMAGE_LOG_INFO, format, arguments);
+    va_end(arguments);
 }

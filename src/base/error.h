@@ -40,5 +40,6 @@ typedef struct zi_log {
 } zi_log;
 
 void zi_warn(const zi_log *log, const char *format, ...) ZI_PRINTF(2, 3);
+void zi_inform(const zi_log *log, const char *format, ...) ZI_PRINTF(2, 3);
 
 #endif

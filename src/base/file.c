@@ -60,6 +60,12 @@ void zi_unmap(zi_mapping *mapping)
     *mapping = (zi_mapping){NULL, 0};
 }
 
+void zi_drop_pages(const zi_mapping *mapping)
+{
+    if (mapping->data)
+        madvise((void *)mapping->data, mapping->size, MADV_DONTNEED);
+}
+
 /* Reads until `size` bytes or the end of the file; returns an errno value. */
 static int read_fully(int fd, char *buffer, size_t size, size_t *length)
 {

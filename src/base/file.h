@@ -13,6 +13,7 @@ typedef struct zi_mapping {
 
 zimage_status zi_map_file(const char *path, zi_mapping *mapping, zimage_error *error); /* regular files only */
 void zi_unmap(zi_mapping *mapping);
+void zi_drop_pages(const zi_mapping *mapping); /* of a file: gives their memory back until they are next read */
 
 /* Reads a whole file of at most `limit` bytes; *text is zero-terminated and released with free(). */
 zimage_status zi_read_file(const char *path, size_t limit, char **text, size_t *length, zimage_error *error);

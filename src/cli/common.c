@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
@@ -98,6 +99,32 @@ int cli_parse_float(const char *command, const char *option, const char *text, d
     }
     *value = parsed;
     return 1;
+}
+
+int cli_parse_size(const char *command, const char *option, const char *text, uint64_t *bytes)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    errno = 0;
+    double size = strtod(text, &end);
+    int shift = 0;
+    const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
+    if (unit) {
+        shift = 10 * (int)(unit - units + 1);
+        end++;
+    }
+    size = ldexp(size, shift);
+    if (end == text || *end || errno || !isdigit((unsigned char)*text) || !(size >= 1 && size < 0x1p62)) {
+        cli_usage_error(command, "%s: \"%s\", expected a size such as 6G, 512M or a number of bytes", option, text);
+        return 0;
+    }
+    *bytes = (uint64_t)size;
+    return 1;
+}
+
+unsigned long long cli_mib(uint64_t bytes)
+{
+    return (bytes >> 20) + ((bytes & 0xfffff) != 0);
 }
 
 void cli_log(zimage_log_level level, const char *message, void *user)

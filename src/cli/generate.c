@@ -43,6 +43,8 @@ static const char help[] =
     "\"negative\",\n"
     "                          \"width\", \"height\", \"steps\", \"guidance\"}; the model is opened once\n"
     "      --out-dir DIR      where --batch puts its files\n"
+    "      --mem SIZE         most memory to take: 6G, 512M, ...; refused at once when it is not enough\n"
+    "      --plan             only print operations, predicted seconds and memory of each stage\n"
     "      --threads N        (default: all cores)\n"
     "      --dequantize KIND  bf16 or f32: expand packed weights once into memory (default: use them packed)\n"
     "      --reference        compute with the slow plain-C oracle\n"
@@ -54,11 +56,11 @@ typedef struct options {
     const char *model, *output, *prompt, *negative, *prompt_embeds, *latents, *save_latents, *batch, *out_dir,
         *rng_name;
     int64_t width, height, steps, count, threads;
-    uint64_t seed;
+    uint64_t seed, memory;
     double guidance, cfg_truncation, cfg_normalization;
     zimage_rng rng;
     zimage_dequantize dequantize;
-    int has_seed, json, quiet, reference;
+    int has_seed, json, quiet, reference, plan;
 } options;
 
 /* One picture to make. */
@@ -108,6 +110,8 @@ enum {
     OPT_SAVE_LATENTS,
     OPT_BATCH,
     OPT_OUT_DIR,
+    OPT_MEMORY,
+    OPT_PLAN,
     OPT_THREADS,
     OPT_DEQUANTIZE,
     OPT_REFERENCE,
@@ -132,6 +136,8 @@ static const struct option long_options[] = {
     {"save-latents", required_argument, NULL, OPT_SAVE_LATENTS},
     {"batch", required_argument, NULL, OPT_BATCH},
     {"out-dir", required_argument, NULL, OPT_OUT_DIR},
+    {"mem", required_argument, NULL, OPT_MEMORY},
+    {"plan", no_argument, NULL, OPT_PLAN},
     {"threads", required_argument, NULL, OPT_THREADS},
     {"dequantize", required_argument, NULL, OPT_DEQUANTIZE},
     {"reference", no_argument, NULL, OPT_REFERENCE},
@@ -211,6 +217,11 @@ static int take_option(options *o, int option)
     case OPT_OUT_DIR:
         o->out_dir = optarg;
         return 1;
+    case OPT_MEMORY:
+        return cli_parse_size(COMMAND, "--mem", optarg, &o->memory);
+    case OPT_PLAN:
+        o->plan = 1;
+        return 1;
     case OPT_DEQUANTIZE:
         return parse_dequantize(optarg, &o->dequantize);
     case OPT_THREADS:
@@ -233,6 +244,9 @@ static int take_option(options *o, int option)
 /* Combinations that would leave an option without effect are refused rather than ignored. */
 static int check_combination(const options *o)
 {
+    if (o->plan && (o->batch || o->output || o->save_latents || o->count != 1))
+        return !cli_usage_error(COMMAND,
+                                "--plan: makes no picture; not together with --batch, -o, -n or --save-latents");
     if (o->batch) {
         if (!o->out_dir)
             return !cli_usage_error(COMMAND, "--batch: needs --out-dir, the folder for its pictures");
@@ -444,18 +458,17 @@ static int check_latents(const session *s, const zimage_model_info *info, const 
     return 0;
 }
 
-static int make_picture(session *s, picture_job *job)
+/* 0: the latents do not fit, told. */
+static int fill_request(const session *s, picture_job *job, zimage_request *filled)
 {
     const options *o = s->opt;
-    zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_model_info info;
     zimage_request request;
-    progress_bar bar;
     zimage_get_model_info(s->context, &info);
     zimage_request_init(s->context, &request);
     choose_size(s, job, &info, &request);
     if (!check_latents(s, &info, &request))
-        return CLI_FAILURE;
+        return 0;
     if (job->steps)
         request.steps = (int32_t)job->steps;
     job->steps = request.steps;
@@ -469,6 +482,19 @@ static int make_picture(session *s, picture_job *job)
     request.prompt_embeds = s->embeds;
     request.prompt_tokens = (int32_t)s->embeds_tokens;
     request.latents = s->latents;
+    request.memory_limit = o->memory;
+    *filled = request;
+    return 1;
+}
+
+static int make_picture(session *s, picture_job *job)
+{
+    const options *o = s->opt;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_request request;
+    progress_bar bar;
+    if (!fill_request(s, job, &request))
+        return CLI_FAILURE;
     progress_init(&bar, o->quiet);
     request.progress = on_progress;
     request.progress_user = &bar;
@@ -484,6 +510,56 @@ static int make_picture(session *s, picture_job *job)
         tell(s, job, image);
     zimage_image_free(image);
     return status == ZIMAGE_OK ? 0 : cli_failure(COMMAND, &error);
+}
+
+/* ---- plans ---- */
+
+static int print_plan_json(const zimage_plan_result *plan)
+{
+    json_t *stages = json_array();
+    for (int i = 0; i < ZIMAGE_STAGES; i++) {
+        const zimage_stage_plan *stage = &plan->stages[i];
+        json_array_append_new(stages,
+                              json_pack("{s:s, s:f, s:f, s:I, s:I, s:I}", "name", zimage_stage_name((zimage_stage)i),
+                                        "flops", stage->flops, "seconds", stage->seconds, "activation_bytes",
+                                        (json_int_t)stage->activation_bytes, "weight_bytes",
+                                        (json_int_t)stage->weight_bytes, "peak_bytes", (json_int_t)stage->peak_bytes));
+    }
+    json_t *all = json_pack("{s:o, s:f, s:I, s:I, s:i}", "stages", stages, "seconds", plan->seconds, "peak_bytes",
+                            (json_int_t)plan->peak_bytes, "least_bytes", (json_int_t)plan->least_bytes, "band_rows",
+                            plan->band_rows);
+    int failed = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
+    json_decref(all);
+    return failed ? CLI_FAILURE : 0;
+}
+
+static int print_plan(const zimage_plan_result *plan)
+{
+    printf("%-14s %10s %10s %12s %12s %12s\n", "stage", "TFLOP", "seconds", "values MiB", "weights MiB", "memory MiB");
+    for (int i = 0; i < ZIMAGE_STAGES; i++) {
+        const zimage_stage_plan *stage = &plan->stages[i];
+        printf("%-14s %10.3f %10.1f %12llu %12llu %12llu\n", zimage_stage_name((zimage_stage)i), stage->flops * 1e-12,
+               stage->seconds, cli_mib(stage->activation_bytes), cli_mib(stage->weight_bytes),
+               cli_mib(stage->peak_bytes));
+    }
+    return printf("about %.0f s, %llu MiB of memory; with --mem at least %lluM\n", plan->seconds,
+                  cli_mib(plan->peak_bytes), cli_mib(plan->least_bytes)) < 0
+               ? CLI_FAILURE
+               : 0;
+}
+
+static int tell_plan(const session *s)
+{
+    const options *o = s->opt;
+    picture_job job = {o->prompt, o->negative, NULL, o->seed, o->width, o->height, o->steps, o->guidance};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_request request;
+    zimage_plan_result plan;
+    if (!fill_request(s, &job, &request))
+        return CLI_FAILURE;
+    if (zimage_plan(s->context, &request, &plan, &error) != ZIMAGE_OK)
+        return cli_failure(COMMAND, &error);
+    return o->json ? print_plan_json(&plan) : print_plan(&plan);
 }
 
 static int make_single(session *s)
@@ -641,6 +717,8 @@ static int run(session *s)
     if (zimage_open(o->model, &params, &s->context, &error) != ZIMAGE_OK || read_inputs(s, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);
     s->load_seconds = seconds_now() - start;
+    if (o->plan)
+        return tell_plan(s);
     int code = o->batch ? run_batch(s) : make_single(s);
     return !code && s->images ? print_json(s) : code;
 }

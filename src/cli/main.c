@@ -8,6 +8,7 @@ static const struct {
 } commands[] = {
     {"generate", "make a picture from a prompt", cmd_generate},
     {"inspect", "print a model's configuration and tensors", cmd_inspect},
+    {"bench", "time a model's stages on this machine", cmd_bench},
     {"tokenize", "print the token ids of a text", cmd_tokenize},
 };
 

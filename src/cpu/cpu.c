@@ -195,6 +195,40 @@ const char *zi_ops_cpu_tier(const zi_ops *ops)
     return ((const zi_cpu *)ops)->kernels->name;
 }
 
+typedef struct peak_run {
+    const zi_cpu_kernels *kernels;
+    int64_t rounds;
+} peak_run;
+
+static void peak_task(void *arg, int64_t task, int worker)
+{
+    const peak_run *run = arg;
+    float sink = (float)task;
+    run->kernels->peak(run->rounds, &sink);
+}
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+double zi_ops_cpu_peak(zi_ops *ops)
+{
+    const zi_cpu *cpu = zi_cpu_of(ops);
+    peak_run run = {cpu->kernels, 1 << 18};
+    float sink = 0;
+    double seconds = 0, operations = cpu->kernels->peak(1, &sink) * zi_pool_threads(cpu->pool);
+    for (; seconds < 0.01 && run.rounds < (int64_t)1 << 40;
+         run.rounds *= 2) { /* the shorter runs warm the threads; rounds ends one doubling too far */
+        double start = now();
+        zi_pool_run(cpu->pool, peak_task, &run, zi_pool_threads(cpu->pool));
+        seconds = now() - start;
+    }
+    return operations * 0.5 * (double)run.rounds / seconds;
+}
+
 zimage_status zi_cpu_worker_buffers(zi_ops *ops, int64_t count, const char *what, zi_worker_buffers *buffers)
 {
     buffers->each = zi_round_up(count, 16);

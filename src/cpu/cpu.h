@@ -20,4 +20,9 @@ const char *zi_cpu_tier_name(int index);
 /* 1 if this processor and its system can run it. */
 int zi_cpu_tier_available(int index);
 
+/* Floating-point operations a second of float32 multiply-adds in registers, all threads of the table's pool together: what
+ * "percent of peak" is a percentage of. Takes about 20 ms; other work on the machine lowers it, so measure it beside
+ * what is compared with it, several times. */
+double zi_ops_cpu_peak(zi_ops *ops);
+
 #endif

@@ -88,6 +88,9 @@ typedef struct zi_cpu_kernels {
     /* sums[c] += sum of x, sums[channels + c] += sum of squares, in float64 */
     void (*channel_sums)(double *sums, const float *x, int64_t pixels, int64_t channels);
     int (*finite)(const float *x, int64_t n);
+    /* Multiply-adds of independent sums that stay in registers: the most this tier could do. Returns the floating-point
+     * operations done; *sink keeps the compiler from leaving them out. */
+    double (*peak)(int64_t rounds, float *sink);
 
     /* For products of packed numbers (below). */
     /* out[i]: bf16 of a[i] and of b[i], in four bytes */

@@ -524,6 +524,27 @@ static int all_finite(const float *x, int64_t n)
     return 1;
 }
 
+/* ---- the registers' peak ----------------------------------------------------------------------------------------- */
+
+#define PEAK_SUMS 12 /* hides the latency of a multiply-add at two a cycle; with two factors they fit 16 registers */
+
+/* s = s * a + b and not s += a * b, whose product a compiler would compute once. */
+static double peak(int64_t rounds, float *sink)
+{
+    vf sums[PEAK_SUMS], a = splat(*sink * 0 + 0.75f), b = splat(*sink * 0 + 0.125f);
+    UNROLL
+    for (int j = 0; j < PEAK_SUMS; j++)
+        sums[j] = splat((float)j);
+    for (int64_t i = 0; i < rounds; i++)
+        UNROLL
+    for (int j = 0; j < PEAK_SUMS; j++)
+        sums[j] = sums[j] * a + b;
+    for (int j = 1; j < PEAK_SUMS; j++)
+        sums[0] += sums[j];
+    *sink = sum_lanes(sums[0]);
+    return 2.0 * LANES * PEAK_SUMS * (double)rounds;
+}
+
 /* ---- packing ----------------------------------------------------------------------------------------------------- */
 
 /* To nearest, ties to even; a NaN stays one. */
@@ -660,6 +681,7 @@ const zi_cpu_kernels KERNELS = {
     .qk_norm_rope = qk_norm_rope,
     .channel_sums = channel_sums,
     .finite = all_finite,
+    .peak = peak,
     .pack = pack,
     .pack_pairs = pack_pairs,
     .largest = largest,

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "engine/plan.h"
 
 void zimage_open_params_init(zimage_open_params *params)
 {
@@ -242,6 +243,7 @@ zimage_status zimage_open(const char *model_path, const zimage_open_params *para
         zimage_close(c);
         return status;
     }
+    c->base_bytes = zi_resident_bytes();
     *context = c;
     return ZIMAGE_OK;
 }

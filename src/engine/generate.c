@@ -3,9 +3,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/context.h"
+#include "engine/machine.h"
+#include "engine/plan.h"
 #include "image/png.h"
-#include "ops/ops_plan.h"
 #include "sampler/noise.h"
 
 #define PREVIEW_SIDE 256 /* pixels; larger pictures are previewed from averaged latents */
@@ -35,11 +35,12 @@ typedef struct job {
     float *sigmas;                       /* [steps + 1] */
     float *prediction, *negative;        /* [latent_count] */
     conditioning positive_cap, negative_cap;
-    int prompts;                 /* 2 with guidance, else 1 */
-    double flops[ZIMAGE_STAGES]; /* of each stage, by ops_plan: all prompts, all steps */
-    double flops_before;         /* of the stages and steps finished */
-    double step_flops;           /* of the step under way */
-    double start, step_start;    /* seconds */
+    zi_arena_mark mark; /* of the stack before the job */
+    int prompts;        /* 2 with guidance, else 1 */
+    zi_job_plan plan;
+    double flops_before;      /* of the stages and steps finished */
+    double step_flops;        /* of the step under way */
+    double start, step_start; /* seconds */
     zimage_progress progress;
 } job;
 
@@ -126,7 +127,7 @@ static zimage_status report(job *j, const uint8_t *preview, int32_t preview_widt
         return ZIMAGE_OK;
     double total = 0;
     for (int i = 0; i < ZIMAGE_STAGES; i++)
-        total += j->flops[i];
+        total += j->plan.flops[i];
     zimage_progress *p = &j->progress;
     double part = p->blocks > 0 ? (double)p->block / p->blocks : 0;
     p->fraction = total > 0 ? (j->flops_before + part * j->step_flops) / total : 0;
@@ -173,6 +174,44 @@ static zimage_status finish_step(job *j, const uint8_t *preview, int32_t preview
     return status;
 }
 
+/* ---- planning, so that progress can be honest and memory kept ---- */
+
+/* Sides of the preview, in latents: squares of `factor` latents are averaged. */
+static int64_t preview_factor(const job *j)
+{
+    int64_t scale = j->context->vae.config.scale_factor;
+    int64_t longest = (j->rows > j->columns ? j->rows : j->columns) * scale;
+    int64_t factor = (longest + PREVIEW_SIDE - 1) / PREVIEW_SIDE;
+    while (j->rows / factor == 0 || j->columns / factor == 0)
+        factor--;
+    return factor;
+}
+
+static zimage_status plan_job(job *j, int64_t tokens, int64_t negative_tokens)
+{
+    const zimage_request *r = j->request;
+    zi_job_size size = {
+        .rows = j->rows,
+        .columns = j->columns,
+        .prompts = j->prompts,
+        .tokens = {tokens, negative_tokens},
+        .encoded = {!r->prompt_embeds, !r->negative_prompt_embeds},
+        .steps = r->steps,
+    };
+    if (r->preview && r->progress) {
+        size.preview_rows = j->rows / preview_factor(j);
+        size.preview_columns = j->columns / preview_factor(j);
+    }
+    return zi_plan_job(j->context, &size, r->memory_limit, &j->plan, j->error);
+}
+
+/* With a memory limit a network's weights go once it has done its work; they would be read from the file again. */
+static void release(job *j, const zi_store *store)
+{
+    if (j->request->memory_limit > 0 && store)
+        zi_store_release_pages(store);
+}
+
 /* ---- text ---- */
 
 static zimage_status tokenize(job *j, const char *field, const char *prompt, int32_t **ids, size_t *count)
@@ -205,76 +244,26 @@ static zimage_status condition(job *j, const float *embeds, const int32_t *ids, 
 {
     const zi_dit *dit = &j->context->transformer;
     out->tokens = tokens;
-    ZI_TRY(zi_dit_check_positions(dit, tokens, j->rows / dit->config.patch, j->columns / dit->config.patch, j->error));
     const int64_t shape[2] = {zi_dit_padded(tokens), dit->config.dim};
     ZI_TRY(j->ops->table->alloc(j->ops, &out->caption, 2, shape));
     zi_arena_mark mark = j->ops->table->mark(j->ops);
     zi_tensor features;
     int64_t text_blocks = embeds ? 1 : zi_qwen3_encode_blocks(&j->context->text_encoder);
     zimage_status status =
-        begin_step(j, ZIMAGE_STAGE_TEXT, 1, 1, text_blocks, j->flops[ZIMAGE_STAGE_TEXT] / j->prompts);
+        begin_step(j, ZIMAGE_STAGE_TEXT, 1, 1, text_blocks, j->plan.flops[ZIMAGE_STAGE_TEXT] / j->prompts);
     if (status == ZIMAGE_OK)
         status = make_features(j, embeds, ids, tokens, &features);
     if (status == ZIMAGE_OK)
         status = finish_step(j, NULL, 0, 0);
+    release(j, j->context->text_store);
     if (status == ZIMAGE_OK)
         status = begin_step(j, ZIMAGE_STAGE_CAPTION, 1, 1, zi_dit_caption_blocks(dit),
-                            j->flops[ZIMAGE_STAGE_CAPTION] / j->prompts);
+                            j->plan.flops[ZIMAGE_STAGE_CAPTION] / j->prompts);
     if (status == ZIMAGE_OK)
         status = zi_dit_caption(dit, j->ops, &features, &out->caption);
     if (status == ZIMAGE_OK)
         status = finish_step(j, NULL, 0, 0);
     j->ops->table->release(j->ops, mark);
-    return status;
-}
-
-/* ---- counting, so that progress can be honest ---- */
-
-static zimage_status plan_text(job *j, zi_ops *plan, int encoded, int64_t tokens)
-{
-    const int64_t features_shape[2] = {tokens, j->context->transformer.config.cap_feat_dim};
-    const int64_t caption_shape[2] = {zi_dit_padded(tokens), j->context->transformer.config.dim};
-    zi_tensor features, caption;
-    ZI_TRY(plan->table->alloc(plan, &features, 2, features_shape));
-    ZI_TRY(plan->table->alloc(plan, &caption, 2, caption_shape));
-    double before = zi_ops_plan_flops(plan);
-    if (encoded) {
-        int32_t ids[ZI_MAX_PROMPT_TOKENS] = {0};
-        ZI_TRY(zi_qwen3_encode(&j->context->text_encoder, plan, ids, tokens, &features));
-    }
-    double between = zi_ops_plan_flops(plan);
-    ZI_TRY(zi_dit_caption(&j->context->transformer, plan, &features, &caption));
-    j->flops[ZIMAGE_STAGE_TEXT] = (between - before) * j->prompts;
-    j->flops[ZIMAGE_STAGE_CAPTION] = (zi_ops_plan_flops(plan) - between) * j->prompts;
-    return ZIMAGE_OK;
-}
-
-static zimage_status plan_pixels(job *j, zi_ops *plan, int64_t tokens)
-{
-    const int64_t latent_shape[3] = {j->context->transformer.config.in_channels, j->rows, j->columns};
-    const int64_t caption_shape[2] = {zi_dit_padded(tokens), j->context->transformer.config.dim};
-    zi_tensor latents, caption, out;
-    ZI_TRY(plan->table->alloc(plan, &latents, 3, latent_shape));
-    ZI_TRY(plan->table->alloc(plan, &out, 3, latent_shape));
-    ZI_TRY(plan->table->alloc(plan, &caption, 2, caption_shape));
-    double before = zi_ops_plan_flops(plan);
-    ZI_TRY(zi_dit_forward(&j->context->transformer, plan, &latents, 0.5f, &caption, &out));
-    double between = zi_ops_plan_flops(plan);
-    ZI_TRY(zi_vae_decode(&j->context->vae, plan, j->image->latents, j->rows, j->columns, 0, NULL));
-    j->flops[ZIMAGE_STAGE_DENOISE] = (between - before) * j->request->steps * j->prompts;
-    j->flops[ZIMAGE_STAGE_DECODE] = zi_ops_plan_flops(plan) - between;
-    return ZIMAGE_OK;
-}
-
-static zimage_status plan_job(job *j, int encoded, int64_t tokens)
-{
-    zi_ops *plan = NULL;
-    ZI_TRY(zi_ops_plan_new(&plan, j->error));
-    plan->error = j->error;
-    zimage_status status = plan_text(j, plan, encoded, tokens);
-    if (status == ZIMAGE_OK)
-        status = plan_pixels(j, plan, tokens);
-    plan->table->free(plan);
     return status;
 }
 
@@ -328,7 +317,7 @@ static zimage_status decode(job *j, const float *latents, int64_t rows, int64_t 
     *pixels = malloc(count);
     zimage_status status = rgb && *pixels ? ZIMAGE_OK : zi_fail_memory(j->error, "the picture", count * 5);
     if (status == ZIMAGE_OK)
-        status = zi_vae_decode(&j->context->vae, j->ops, latents, rows, columns, 0, rgb);
+        status = zi_vae_decode(&j->context->vae, j->ops, latents, rows, columns, j->plan.band_rows, rgb);
     if (status == ZIMAGE_OK)
         zi_vae_to_rgb8(rgb, rows * scale, columns * scale, *pixels);
     free(rgb);
@@ -342,11 +331,7 @@ static zimage_status decode(job *j, const float *latents, int64_t rows, int64_t 
 /* small: scratch of latent_count values. */
 static zimage_status show_preview(job *j, float sigma, float *small)
 {
-    int64_t scale = j->context->vae.config.scale_factor;
-    int64_t longest = (j->rows > j->columns ? j->rows : j->columns) * scale;
-    int64_t factor = (longest + PREVIEW_SIDE - 1) / PREVIEW_SIDE;
-    while (j->rows / factor == 0 || j->columns / factor == 0)
-        factor--;
+    int64_t scale = j->context->vae.config.scale_factor, factor = preview_factor(j);
     int64_t rows = j->rows / factor, columns = j->columns / factor;
     uint8_t *pixels = NULL;
     expected_latents(j, sigma, factor, small);
@@ -374,7 +359,8 @@ static zimage_status denoise_step(job *j, int step)
     float sigma = j->sigmas[step], t = zi_scheduler_model_time(sigma);
     float guidance = zi_guidance_at(r->guidance_scale, r->cfg_truncation, t);
     int64_t blocks = zi_dit_forward_blocks(&j->context->transformer) * (guidance > 0 ? 2 : 1);
-    ZI_TRY(begin_step(j, ZIMAGE_STAGE_DENOISE, step + 1, r->steps, blocks, j->flops[ZIMAGE_STAGE_DENOISE] / r->steps));
+    ZI_TRY(begin_step(j, ZIMAGE_STAGE_DENOISE, step + 1, r->steps, blocks,
+                      j->plan.flops[ZIMAGE_STAGE_DENOISE] / r->steps));
     ZI_TRY(evaluate(j, t, &j->positive_cap, j->prediction));
     if (guidance > 0) {
         ZI_TRY(evaluate(j, t, &j->negative_cap, j->negative));
@@ -393,10 +379,6 @@ static zimage_status prepare(job *j)
 {
     const zimage_request *r = j->request;
     const zi_dit_config *dit = &j->context->transformer.config;
-    int64_t scale = j->context->vae.config.scale_factor;
-    j->rows = r->height / scale;
-    j->columns = r->width / scale;
-    j->latent_count = dit->in_channels * j->rows * j->columns;
     j->image->width = r->width;
     j->image->height = r->height;
     j->image->latents_shape[0] = dit->in_channels;
@@ -418,52 +400,85 @@ static zimage_status prepare(job *j)
     return ZIMAGE_OK;
 }
 
-static zimage_status run_with_ids(job *j, const int32_t *ids, int64_t tokens, const int32_t *negative_ids,
-                                  int64_t negative_tokens)
+/* What the prompts became. */
+typedef struct token_ids {
+    int32_t *positive, *negative; /* NULL: none */
+    size_t positive_count, negative_count;
+} token_ids;
+
+static zimage_status run_with_ids(job *j, const token_ids *ids)
 {
     const zimage_request *r = j->request;
-    ZI_TRY(plan_job(j, !r->prompt_embeds, tokens));
-    j->image->prompt_tokens = (int32_t)tokens;
-    ZI_TRY(condition(j, r->prompt_embeds, ids, tokens, &j->positive_cap));
+    j->image->prompt_tokens = (int32_t)ids->positive_count;
+    ZI_TRY(condition(j, r->prompt_embeds, ids->positive, (int64_t)ids->positive_count, &j->positive_cap));
     if (r->guidance_scale > 0)
-        ZI_TRY(condition(j, r->negative_prompt_embeds, negative_ids, negative_tokens, &j->negative_cap));
+        ZI_TRY(condition(j, r->negative_prompt_embeds, ids->negative, (int64_t)ids->negative_count, &j->negative_cap));
     for (int step = 0; step < r->steps; step++)
         ZI_TRY(denoise_step(j, step));
+    release(j, j->context->transformer_store);
+    j->ops->table->release(j->ops, j->mark); /* the captions */
     ZI_TRY(begin_step(j, ZIMAGE_STAGE_DECODE, 1, 1, zi_vae_decode_blocks(&j->context->vae),
-                      j->flops[ZIMAGE_STAGE_DECODE]));
+                      j->plan.flops[ZIMAGE_STAGE_DECODE]));
     ZI_TRY(decode(j, j->image->latents, j->rows, j->columns, &j->image->pixels));
+    release(j, j->context->vae_store);
     return finish_step(j, NULL, 0, 0);
+}
+
+/* The checked request's prompts to tokens, and the plan of its size. ids is the caller's to free in every case. */
+static zimage_status plan_request(job *j, token_ids *ids)
+{
+    const zimage_request *r = j->request;
+    ids->positive_count = (size_t)r->prompt_tokens;
+    ids->negative_count = (size_t)r->negative_prompt_tokens;
+    if (!r->prompt_embeds)
+        ZI_TRY(tokenize(j, "prompt", r->prompt, &ids->positive, &ids->positive_count));
+    if (r->guidance_scale > 0 && !r->negative_prompt_embeds)
+        ZI_TRY(tokenize(j, "negative_prompt", r->negative_prompt ? r->negative_prompt : "", &ids->negative,
+                        &ids->negative_count));
+    const zi_dit *dit = &j->context->transformer;
+    int64_t rows = j->rows / dit->config.patch, columns = j->columns / dit->config.patch;
+    ZI_TRY(zi_dit_check_positions(dit, (int64_t)ids->positive_count, rows, columns, j->error));
+    if (j->prompts > 1)
+        ZI_TRY(zi_dit_check_positions(dit, (int64_t)ids->negative_count, rows, columns, j->error));
+    return plan_job(j, (int64_t)ids->positive_count, (int64_t)ids->negative_count);
+}
+
+static void free_ids(token_ids *ids)
+{
+    free(ids->negative);
+    free(ids->positive);
 }
 
 static zimage_status run(job *j)
 {
-    const zimage_request *r = j->request;
-    int32_t *ids = NULL, *negative_ids = NULL;
-    size_t tokens = (size_t)r->prompt_tokens, negative_tokens = (size_t)r->negative_prompt_tokens;
-    zimage_status status = ZIMAGE_OK;
-    if (!r->prompt_embeds)
-        status = tokenize(j, "prompt", r->prompt, &ids, &tokens);
-    if (status == ZIMAGE_OK && r->guidance_scale > 0 && !r->negative_prompt_embeds)
-        status = tokenize(j, "negative_prompt", r->negative_prompt ? r->negative_prompt : "", &negative_ids,
-                          &negative_tokens);
+    token_ids ids = {0};
+    zimage_status status = plan_request(j, &ids);
     if (status == ZIMAGE_OK)
-        status = run_with_ids(j, ids, (int64_t)tokens, negative_ids, (int64_t)negative_tokens);
-    free(negative_ids);
-    free(ids);
+        status = run_with_ids(j, &ids);
+    free_ids(&ids);
     return status;
+}
+
+static void measure_request(job *j)
+{
+    int64_t scale = j->context->vae.config.scale_factor;
+    j->prompts = j->request->guidance_scale > 0 ? 2 : 1;
+    j->rows = j->request->height / scale;
+    j->columns = j->request->width / scale;
+    j->latent_count = j->context->transformer.config.in_channels * j->rows * j->columns;
 }
 
 static zimage_status run_job(job *j)
 {
     ZI_TRY(check_request(j, j->error));
-    j->prompts = j->request->guidance_scale > 0 ? 2 : 1;
+    measure_request(j);
     ZI_TRY(prepare(j));
-    zi_arena_mark mark = j->ops->table->mark(j->ops);
+    j->mark = j->ops->table->mark(j->ops);
     j->ops->error = j->error;
     j->ops->block_done = on_block_done;
     j->ops->block_user = j;
     zimage_status status = run(j);
-    j->ops->table->release(j->ops, mark);
+    j->ops->table->release(j->ops, j->mark);
     j->ops->error = NULL;
     j->ops->block_done = NULL;
     j->ops->block_user = NULL;
@@ -490,6 +505,44 @@ zimage_status zimage_generate(zimage_context *context, const zimage_request *req
         *image = NULL;
     }
     return status;
+}
+
+static zimage_status plan_seconds(const zi_job_plan *plan, zimage_context *context, zimage_plan_result *result,
+                                  zimage_error *error)
+{
+    zi_machine machine;
+    ZI_TRY(zi_machine_get(context->ops, context->pool, &machine, error));
+    *result = (zimage_plan_result){
+        .struct_size = sizeof *result,
+        .band_rows = (int32_t)plan->band_rows,
+        .peak_bytes = plan->most,
+        .least_bytes = plan->least,
+    };
+    for (int i = 0; i < ZIMAGE_STAGES; i++) {
+        result->stages[i] = (zimage_stage_plan){
+            .flops = plan->flops[i],
+            .seconds = zi_machine_seconds(&machine, &plan->counts[i]),
+            .activation_bytes = plan->activations[i],
+            .weight_bytes = plan->counts[i].weight_bytes,
+            .peak_bytes = plan->peak[i],
+        };
+        result->seconds += result->stages[i].seconds;
+    }
+    return ZIMAGE_OK;
+}
+
+zimage_status zimage_plan(zimage_context *context, const zimage_request *request, zimage_plan_result *result,
+                          zimage_error *error)
+{
+    if (!context || !request || !result)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "context, request and result: NULL, expected all three");
+    job j = {.context = context, .ops = context->ops, .request = request, .error = error};
+    token_ids ids = {0};
+    ZI_TRY(check_request(&j, error));
+    measure_request(&j);
+    zimage_status status = plan_request(&j, &ids);
+    free_ids(&ids);
+    return status == ZIMAGE_OK ? plan_seconds(&j.plan, context, result, error) : status;
 }
 
 int32_t zimage_image_width(const zimage_image *image)

@@ -111,6 +111,16 @@ zimage_status zi_qwen3_config_load(const char *path, zi_qwen3_config *config, zi
     return status;
 }
 
+zimage_status zi_qwen3_config_parse(const char *path, const char *text, zi_qwen3_config *config, zimage_error *error)
+{
+    json_t *json;
+    memset(config, 0, sizeof *config);
+    ZI_TRY(zi_json_parse(path, "the configuration", text, strlen(text), &json, error));
+    zimage_status status = read_config(json, path, config, error);
+    json_decref(json);
+    return status;
+}
+
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 static void bind_layer(zi_binder *binder, zi_qwen3_layer *layer, const zi_qwen3_config *config, const char *prefix)

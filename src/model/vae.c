@@ -121,6 +121,16 @@ zimage_status zi_vae_config_load(const char *path, zi_vae_config *config, zimage
     return status;
 }
 
+zimage_status zi_vae_config_parse(const char *path, const char *text, zi_vae_config *config, zimage_error *error)
+{
+    json_t *json;
+    memset(config, 0, sizeof *config);
+    ZI_TRY(zi_json_parse(path, "the configuration", text, strlen(text), &json, error));
+    zimage_status status = read_config(json, path, config, error);
+    json_decref(json);
+    return status;
+}
+
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 static void bind_norm(zi_binder *binder, zi_vae_affine *norm, int64_t channels, const char *prefix, const char *name)

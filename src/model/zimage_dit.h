@@ -30,6 +30,8 @@ typedef struct zi_dit {
 } zi_dit;
 
 zimage_status zi_dit_config_load(const char *path, zi_dit_config *config, zimage_error *error);
+/* The same from JSON text; `path` is for messages. */
+zimage_status zi_dit_config_parse(const char *path, const char *text, zi_dit_config *config, zimage_error *error);
 /* Fills the derived fields from the others; done by zi_dit_config_load. */
 void zi_dit_config_derive(zi_dit_config *config);
 zimage_status zi_dit_bind(zi_dit *model, const zi_dit_config *config, zi_store *store, const zi_log *log,

@@ -2,16 +2,26 @@
 
 #include <stdlib.h>
 
+#define ATTENTION_PACKED ((size_t)8 << 20)
+
 typedef struct plan {
     zi_ops ops;
-    double flops;
-    size_t used; /* of the stack the other tables would hold */
-    size_t peak;
+    zi_plan_counts counts;
+    size_t used;               /* of the stack the other tables would hold */
+    const zi_weight **weights; /* the distinct ones read so far, owned */
+    size_t weight_count, weight_capacity;
 } plan;
 
 static plan *plan_of(zi_ops *ops)
 {
     return (plan *)ops;
+}
+
+/* workspace: bytes that a fast table takes on top for the time of one operation */
+static void note_peak(plan *p, size_t workspace)
+{
+    if (p->used + workspace > p->counts.peak_bytes)
+        p->counts.peak_bytes = p->used + workspace;
 }
 
 static zimage_status plan_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape)
@@ -25,8 +35,7 @@ static zimage_status plan_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const 
         count *= (size_t)shape[i];
     }
     p->used += count * sizeof(float);
-    if (p->used > p->peak)
-        p->peak = p->used;
+    note_peak(p, 0);
     return ZIMAGE_OK;
 }
 
@@ -40,10 +49,58 @@ static void plan_release(zi_ops *ops, zi_arena_mark mark)
     plan_of(ops)->used = mark.used;
 }
 
-static zimage_status count(zi_ops *ops, double flops)
+static size_t stored_bytes(const zi_weight *weight)
 {
-    plan_of(ops)->flops += flops;
+    size_t scales = 0;
+    if (weight->dtype == ZI_GROUPED)
+        scales = 2 * (size_t)(zi_weight_count(weight) / weight->group) * zi_dtype_size(weight->scale_dtype);
+    return weight->bytes + scales;
+}
+
+/* weight may be NULL */
+static zimage_status read_weight(plan *p, const zi_weight *weight)
+{
+    for (size_t i = p->weight_count; i-- > 0;)
+        if (p->weights[i] == weight)
+            return ZIMAGE_OK;
+    if (!weight)
+        return ZIMAGE_OK;
+    if (p->weight_count == p->weight_capacity) {
+        size_t capacity = p->weight_capacity ? 2 * p->weight_capacity : 256;
+        const zi_weight **weights = realloc(p->weights, capacity * sizeof(void *));
+        if (!weights)
+            return zi_fail_memory(p->ops.error, "the plan", capacity * sizeof(void *));
+        p->weights = weights;
+        p->weight_capacity = capacity;
+    }
+    p->weights[p->weight_count++] = weight;
+    p->counts.weight_bytes += stored_bytes(weight);
     return ZIMAGE_OK;
+}
+
+static void count_product(plan *p, int64_t rows, int64_t out, int64_t in)
+{
+    zi_plan_product *products = p->counts.products;
+    double flops = 2 * (double)rows * (double)out * (double)in;
+    int i = 0;
+    while (i < p->counts.product_count && !(products[i].rows == rows && products[i].out == out && products[i].in == in))
+        i++;
+    if (i == ZI_PLAN_PRODUCTS)
+        return;
+    if (i == p->counts.product_count)
+        products[p->counts.product_count++] = (zi_plan_product){.rows = rows, .out = out, .in = in};
+    products[i].flops += flops;
+}
+
+/* A linear product, read once from its storage for all tokens. */
+static zimage_status count_linear(zi_ops *ops, const zi_tensor *x, const zi_weight *weight)
+{
+    plan *p = plan_of(ops);
+    int64_t out = weight->shape[0], in = weight->shape[1], rows = zi_tensor_count(x) / in;
+    count_product(p, rows, out, in);
+    p->counts.linear_flops += 2 * (double)rows * (double)out * (double)in;
+    p->counts.unpacked += (double)out * (double)in;
+    return read_weight(p, weight);
 }
 
 static zimage_status plan_upload(zi_ops *ops, zi_tensor *dst, const float *src)
@@ -61,33 +118,37 @@ static zimage_status plan_pair(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
     return ZIMAGE_OK;
 }
 
-static zimage_status plan_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight *table, const int32_t *ids)
+static size_t smaller(size_t a, size_t b)
 {
-    return ZIMAGE_OK;
+    return a < b ? a : b;
 }
 
-/* Tokens are all but the last dimension. */
-static double tokens_of(const zi_tensor *x)
+/* An embedding table is read where the ids say. */
+static zimage_status plan_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight *table, const int32_t *ids)
 {
-    return (double)zi_tensor_count(x) / (double)x->shape[x->dims - 1];
+    size_t rows = (size_t)y->shape[0], all = (size_t)table->shape[0];
+    plan_of(ops)->counts.weight_bytes += stored_bytes(table) / all * smaller(rows, all);
+    return ZIMAGE_OK;
 }
 
 static zimage_status plan_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                                  const zi_weight *bias, int accumulate)
 {
-    return count(ops, 2 * tokens_of(x) * (double)weight->shape[0] * (double)weight->shape[1]);
+    ZI_TRY(count_linear(ops, x, weight));
+    return read_weight(plan_of(ops), bias);
 }
 
 static zimage_status plan_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
                                      const zi_weight *w3)
 {
-    return count(ops, 4 * tokens_of(x) * (double)w1->shape[0] * (double)w1->shape[1]);
+    ZI_TRY(count_linear(ops, x, w1));
+    return count_linear(ops, x, w3);
 }
 
 static zimage_status plan_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
                                    const zi_tensor *scale, float eps)
 {
-    return ZIMAGE_OK;
+    return read_weight(plan_of(ops), w);
 }
 
 static zimage_status plan_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps)
@@ -99,20 +160,26 @@ static zimage_status plan_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi
                                              const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
                                              const zi_tensor *scale_next, float eps)
 {
-    return ZIMAGE_OK;
+    ZI_TRY(read_weight(plan_of(ops), w));
+    return read_weight(plan_of(ops), w_next);
 }
 
 static zimage_status plan_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
                                        const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps)
 {
-    return ZIMAGE_OK;
+    return read_weight(plan_of(ops), w);
 }
 
 static zimage_status plan_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k,
                                     const zi_tensor *v, const zi_attention_shape *shape)
 {
+    plan *p = plan_of(ops);
     double seen = shape->causal ? 0.5 : 1.0;
-    return count(ops, 4 * seen * (double)q->shape[0] * (double)k->shape[0] * (double)(shape->heads * shape->head_dim));
+    size_t packed = 2 * (size_t)zi_tensor_count(k) * sizeof(float);
+    p->counts.attention_flops +=
+        4 * seen * (double)q->shape[0] * (double)k->shape[0] * (double)(shape->heads * shape->head_dim);
+    note_peak(p, smaller(packed, ATTENTION_PACKED));
+    return ZIMAGE_OK;
 }
 
 static zimage_status plan_in_place(zi_ops *ops, zi_tensor *m)
@@ -127,7 +194,13 @@ static zimage_status plan_patch(zi_ops *ops, zi_tensor *y, const zi_tensor *x, i
 
 static zimage_status plan_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 {
-    return count(ops, 2 * tokens_of(y) * (double)zi_weight_count(conv->weight));
+    plan *p = plan_of(ops);
+    int64_t out = conv->weight->shape[0], weights = zi_weight_count(conv->weight), pixels = zi_tensor_count(y) / out;
+    count_product(p, pixels, out, weights / out);
+    p->counts.conv_flops += 2 * (double)pixels * (double)weights;
+    note_peak(p, (size_t)weights * sizeof(float));
+    ZI_TRY(read_weight(p, conv->weight));
+    return read_weight(p, conv->bias);
 }
 
 static zimage_status plan_group_norm_sums(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups)
@@ -138,7 +211,8 @@ static zimage_status plan_group_norm_sums(zi_ops *ops, double *sums, const zi_te
 static zimage_status plan_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const double *sums, int64_t groups,
                                           int64_t elements, const zi_weight *w, const zi_weight *b, float eps)
 {
-    return ZIMAGE_OK;
+    ZI_TRY(read_weight(plan_of(ops), w));
+    return read_weight(plan_of(ops), b);
 }
 
 static zimage_status plan_channel_affine(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine)
@@ -154,12 +228,13 @@ static zimage_status plan_check_finite(zi_ops *ops, const zi_tensor *x, int *fin
 
 static void plan_free(zi_ops *ops)
 {
+    free(plan_of(ops)->weights);
     free(ops);
 }
 
 static size_t plan_peak(const zi_ops *ops)
 {
-    return ((const plan *)ops)->peak;
+    return ((const plan *)ops)->counts.peak_bytes;
 }
 
 static const zi_ops_table plan_table = {
@@ -202,7 +277,12 @@ zimage_status zi_ops_plan_new(zi_ops **ops, zimage_error *error)
     return ZIMAGE_OK;
 }
 
-double zi_ops_plan_flops(const zi_ops *ops)
+const zi_plan_counts *zi_ops_plan_counts(const zi_ops *ops)
 {
-    return ((const plan *)ops)->flops;
+    return &((const plan *)ops)->counts;
+}
+
+double zi_plan_flops(const zi_plan_counts *counts)
+{
+    return counts->linear_flops + counts->attention_flops + counts->conv_flops;
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "weights/memory.h"
 #include "weights/store_entries.h"
 
 #define NAME_MAX_BYTES 512
@@ -98,6 +99,11 @@ void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_
     va_end(arguments);
 
     *weight = NULL;
+    zi_wishes *wishes = zi_store_wishes(binder->store);
+    if (wishes) {
+        zi_wishes_add(wishes, reference, dims, shape);
+        return;
+    }
     const zi_layout *layout = zi_store_layout(binder->store);
     zi_layout_name(layout, reference, name, sizeof name);
     zi_entry *found = find_known(binder, name);

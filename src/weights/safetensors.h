@@ -19,6 +19,7 @@ typedef struct zi_safetensors {
     char *strings;
     zi_entry *entries; /* in order of name */
     size_t count;
+    int in_memory; /* no file: the mapping holds the only copy */
 } zi_safetensors;
 
 /* On failure nothing is left to close. */

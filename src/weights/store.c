@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "weights/memory.h"
 #include "weights/names.h"
 #include "weights/store_entries.h"
 
@@ -21,6 +22,7 @@ struct zi_store {
     const zi_layout *layout;
     zi_dtype packed_as; /* what packed weights become; ZI_GROUPED: they stay */
     int describe_only;
+    zi_wishes *wishes; /* what networks asked of a store in memory that is not filled yet; else NULL */
 };
 
 /* NULL: out of memory. */
@@ -45,6 +47,7 @@ void zi_store_free(zi_store *store)
         zi_safetensors_close(&store->files[i]);
     for (size_t i = 0; i < store->count; i++)
         free(store->entries[i].owned);
+    zi_wishes_free(store->wishes);
     free(store->files);
     free(store->entries);
     free(store->path);
@@ -306,6 +309,58 @@ zimage_status zi_store_make_copy(zi_store *store, zi_entry *entry, int channels_
     if (channels_last)
         return zi_entry_channels_first(entry, error);
     return ZIMAGE_OK;
+}
+
+zimage_status zi_store_new_memory(const char *label, zi_store **store, zimage_error *error)
+{
+    *store = NULL;
+    zi_store *made = store_new(label);
+    if (!made)
+        return zi_fail_memory(error, label, sizeof *made);
+    made->wishes = calloc(1, sizeof *made->wishes);
+    if (!made->wishes) {
+        zi_store_free(made);
+        return zi_fail_memory(error, label, sizeof *made->wishes);
+    }
+    *store = made;
+    return ZIMAGE_OK;
+}
+
+zi_wishes *zi_store_wishes(const zi_store *store)
+{
+    return store->wishes;
+}
+
+zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
+{
+    store->files = calloc(1, sizeof *store->files);
+    if (!store->files)
+        return zi_fail_memory(error, store->path, sizeof *store->files);
+    ZI_TRY(zi_wishes_grant(store->wishes, store->path, format, pool, &store->files[0], error));
+    store->file_count = 1;
+    const zi_safetensors *file = &store->files[0];
+    ZI_TRY(allocate_entries(store, file->count, error));
+    for (size_t i = 0; i < file->count; i++)
+        add_entry(store, &file->entries[i]);
+    store->layout = zi_layout_detect(store->entries, store->count);
+    zi_wishes_free(store->wishes);
+    store->wishes = NULL;
+    return ZIMAGE_OK;
+}
+
+size_t zi_store_owned_bytes(const zi_store *store)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < store->count; i++)
+        bytes += store->entries[i].owned ? store->entries[i].weight.bytes : 0;
+    return bytes;
+}
+
+void zi_store_release_pages(const zi_store *store)
+{
+    for (size_t i = 0; i < store->file_count; i++)
+        if (!store->files[i].in_memory)
+            zi_drop_pages(&store->files[i].mapping);
 }
 
 size_t zi_store_count(const zi_store *store)

@@ -6,6 +6,7 @@
 #define ZI_WEIGHTS_STORE_H
 
 #include "base/error.h"
+#include "base/pool.h"
 #include "ops/tensor.h"
 
 typedef struct zi_store zi_store;
@@ -32,6 +33,28 @@ const char *zi_store_dtype_of(const zi_store *store, size_t index);      /* the 
 const zi_weight *zi_store_find(const zi_store *store, const char *name); /* NULL: not there */
 const char *zi_store_path(const zi_store *store); /* what was opened: file or index, for messages */
 size_t zi_store_bytes(const zi_store *store);     /* tensor data in all */
+
+/* Gives back the memory that mapped files take; it is read again when it is next used. Nothing for a store in memory. */
+void zi_store_release_pages(const zi_store *store);
+/* Memory of tensors that had to be copied (zi_store_dequantize, another layout); it is not given back. */
+size_t zi_store_owned_bytes(const zi_store *store);
+
+/*
+ * A store without a file, for measuring. New it only takes notes: a network that is bound to it gets no weights, but
+ * what it asks for is noted. zi_store_fill then makes all of that in memory, and the network is bound once more, as ever.
+ */
+zimage_status zi_store_new_memory(const char *label, zi_store **store, zimage_error *error);
+
+typedef struct zi_memory_format {
+    zi_dtype dtype;  /* ZI_F32, ZI_F16 or ZI_BF16 */
+    int bits, group; /* bits 4 or 8: matrices are ZI_GROUPED with such groups where their rows divide into them */
+} zi_memory_format;
+
+/*
+ * Numbers of random sign, most of them below 0.03. So that billions take seconds they are one random block of some MiB
+ * repeated from changing offsets. The pool's threads fill.
+ */
+zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_pool *pool, zimage_error *error);
 
 /*
  * Binding a network to its weights: ask for every tensor by name and shape, then finish. Problems are collected, and

@@ -1,0 +1,246 @@
+#include "weights/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ALIGNMENT 64
+#define PIECE     ((size_t)1 << 20) /* bytes of a task */
+#define BLOCK     ((size_t)8 << 20) /* bytes of random numbers; a piece more lies behind */
+#define STRIDE    ((size_t)977 * ALIGNMENT)
+
+/* ---- notes ------------------------------------------------------------------------------------------------------- */
+
+static int make_room(zi_wishes *wishes)
+{
+    if (wishes->count < wishes->capacity)
+        return 1;
+    size_t capacity = wishes->capacity ? 2 * wishes->capacity : 256;
+    zi_wish *list = realloc(wishes->list, capacity * sizeof *list);
+    if (!list)
+        return 0;
+    wishes->list = list;
+    wishes->capacity = capacity;
+    return 1;
+}
+
+void zi_wishes_add(zi_wishes *wishes, const char *name, int dims, const int64_t *shape)
+{
+    char *copy = strdup(name);
+    if (!copy || !make_room(wishes)) {
+        free(copy);
+        wishes->failed = 1;
+        return;
+    }
+    zi_wish *wish = &wishes->list[wishes->count++];
+    *wish = (zi_wish){.name = copy, .dims = dims};
+    memcpy(wish->shape, shape, (size_t)dims * sizeof *shape);
+}
+
+void zi_wishes_free(zi_wishes *wishes)
+{
+    if (!wishes)
+        return;
+    for (size_t i = 0; i < wishes->count; i++)
+        free(wishes->list[i].name);
+    free(wishes->list);
+    free(wishes);
+}
+
+/* ---- random numbers ---------------------------------------------------------------------------------------------- */
+
+/* The bits of a number of random sign and fraction, 2^-9 to 2^-5 and that divided by 2^down. */
+static uint32_t random_number(zi_dtype dtype, int down, uint64_t random)
+{
+    uint32_t sign = (uint32_t)(random >> 63), fraction = (uint32_t)random;
+    uint32_t exponent = ((uint32_t)(random >> 61) & 3) - (uint32_t)down;
+    switch (dtype) {
+    case ZI_F32:
+        return sign << 31 | (127 - 9 + exponent) << 23 | (fraction & 0x7fffff);
+    case ZI_BF16:
+        return sign << 15 | (127 - 9 + exponent) << 7 | (fraction & 0x7f);
+    case ZI_F16:
+        return sign << 15 | (15 - 9 + exponent) << 10 | (fraction & 0x3ff);
+    default:
+        return fraction; /* words of whole numbers */
+    }
+}
+
+static void make_block(uint8_t *block, zi_dtype dtype, int down)
+{
+    size_t size = dtype == ZI_GROUPED ? sizeof(uint32_t) : zi_dtype_size(dtype);
+    uint64_t state = 0x9E3779B97F4A7C15u;
+    for (size_t i = 0; i < BLOCK + PIECE; i += size) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        uint32_t bits = random_number(dtype, down, state * 0x2545F4914F6CDD1Du);
+        uint16_t half = (uint16_t)bits;
+        memcpy(block + i, size == 4 ? (const void *)&bits : (const void *)&half, size);
+    }
+}
+
+typedef struct copying {
+    uint8_t *target;
+    size_t bytes, salt;
+    const uint8_t *block;
+} copying;
+
+static void copy_task(void *arg, int64_t task, int worker)
+{
+    const copying *c = arg;
+    size_t first = (size_t)task * PIECE, bytes = c->bytes - first < PIECE ? c->bytes - first : PIECE;
+    memcpy(c->target + first, c->block + (c->salt + (size_t)task) * STRIDE % BLOCK, bytes);
+}
+
+/* salt: so that tensors begin at different places of the block. */
+static void copy_block(zi_pool *pool, const uint8_t *block, uint8_t *target, size_t bytes, size_t salt)
+{
+    copying c = {target, bytes, salt, block};
+    zi_pool_run(pool, copy_task, &c, (int64_t)((bytes + PIECE - 1) / PIECE));
+}
+
+/* ---- granting ---------------------------------------------------------------------------------------------------- */
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* Matrices of one row are pad tokens. */
+static int is_grouped(const zi_wish *wish, const zi_memory_format *format)
+{
+    return format->bits && wish->dims == 2 && wish->shape[0] > 1 && wish->shape[1] % format->group == 0;
+}
+
+static zi_weight describe(const zi_wish *wish, const zi_memory_format *format, const char *name)
+{
+    zi_weight weight = {.name = name, .dtype = format->dtype, .dims = wish->dims};
+    memcpy(weight.shape, wish->shape, sizeof wish->shape);
+    size_t count = (size_t)zi_weight_count(&weight);
+    weight.bytes = count * zi_dtype_size(format->dtype);
+    if (is_grouped(wish, format)) {
+        weight.dtype = ZI_GROUPED;
+        weight.bits = format->bits;
+        weight.group = format->group;
+        weight.scale_dtype = format->dtype;
+        weight.bytes = count / 8 * (size_t)format->bits;
+    }
+    return weight;
+}
+
+static size_t scale_bytes(const zi_weight *weight)
+{
+    if (weight->dtype != ZI_GROUPED || weight->group == 0)
+        return 0;
+    return (size_t)(zi_weight_count(weight) / weight->group) * zi_dtype_size(weight->scale_dtype);
+}
+
+/* Describes every tensor; returns the bytes of all. */
+static size_t describe_all(const zi_wishes *wishes, const char *label, const zi_memory_format *format,
+                           zi_safetensors *file)
+{
+    size_t total = 0;
+    char *string = file->strings;
+    for (size_t i = 0; i < wishes->count; i++) {
+        zi_weight weight = describe(&wishes->list[i], format, string);
+        file->entries[i] = (zi_entry){.weight = weight, .dtype = zi_dtype_name(weight.dtype), .path = label};
+        total += aligned(weight.bytes) + 2 * aligned(scale_bytes(&weight));
+        string = stpcpy(string, wishes->list[i].name) + 1;
+    }
+    file->count = wishes->count;
+    zi_entries_sort(file->entries, file->count);
+    return total;
+}
+
+/* The system would grant more than there is and end the process when it is used. */
+static zimage_status check_size(const char *label, size_t bytes, zimage_error *error)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    if (pages <= 0 || page <= 0 || bytes / (size_t)page < (size_t)pages)
+        return ZIMAGE_OK;
+    return zi_fail(error, ZIMAGE_ERROR_MEMORY, "%s: the weights need %zu MiB, but this machine has %zu MiB of memory",
+                   label, bytes >> 20, (size_t)pages / 1024 * (size_t)page / 1024);
+}
+
+static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *mapping, zimage_error *error)
+{
+    ZI_TRY(check_size(label, bytes, error));
+    void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) {
+        zi_fail_memory(error, label, bytes);
+        return ZIMAGE_ERROR_MEMORY; /* not NULL data with a status that clang-tidy can't see */
+    }
+#if defined(MADV_HUGEPAGE)
+    madvise(data, bytes, MADV_HUGEPAGE); /* one fault for 2 MiB instead of 512; a hint */
+#endif
+    *mapping = (zi_mapping){data, bytes};
+    return ZIMAGE_OK;
+}
+
+/* What tensors are copied from: numbers, words of whole numbers, and scales that make such into numbers. */
+enum { NUMBERS, WORDS, SCALES, BLOCKS };
+
+static void fill_weight(zi_weight *weight, uint8_t **next, const uint8_t *const *blocks, zi_pool *pool, size_t salt)
+{
+    size_t scales = scale_bytes(weight);
+    uint8_t *data = *next, *after = data + aligned(weight->bytes);
+    weight->data = data;
+    copy_block(pool, blocks[weight->dtype == ZI_GROUPED ? WORDS : NUMBERS], data, weight->bytes, salt);
+    if (scales) {
+        weight->scales = after;
+        weight->biases = after + aligned(scales);
+        copy_block(pool, blocks[SCALES], after, scales, salt);
+        copy_block(pool, blocks[NUMBERS], after + aligned(scales), scales, salt);
+    }
+    *next = after + 2 * aligned(scales);
+}
+
+static zimage_status fill(zi_safetensors *file, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
+{
+    zi_mapping memory = {NULL, 0}; /* not by malloc: it really goes back */
+    ZI_TRY(map_memory(file->path, BLOCKS * (BLOCK + PIECE), &memory, error));
+    uint8_t *first = (uint8_t *)memory.data, *next = (uint8_t *)file->mapping.data;
+    const uint8_t *const blocks[BLOCKS] = {first, first + (BLOCK + PIECE), first + 2 * (BLOCK + PIECE)};
+    make_block(first, format->dtype, 0);
+    if (format->bits) {
+        make_block(first + (BLOCK + PIECE), ZI_GROUPED, 0);
+        make_block(first + 2 * (BLOCK + PIECE), format->dtype, format->bits);
+    }
+    for (size_t i = 0; i < file->count; i++)
+        fill_weight(&file->entries[i].weight, &next, blocks, pool, i);
+    zi_unmap(&memory);
+    return ZIMAGE_OK;
+}
+
+static size_t names_size(const zi_wishes *wishes)
+{
+    size_t size = 1;
+    for (size_t i = 0; i < wishes->count; i++)
+        size += strlen(wishes->list[i].name) + 1;
+    return size;
+}
+
+static zimage_status grant(const zi_wishes *wishes, const char *label, const zi_memory_format *format, zi_pool *pool,
+                           zi_safetensors *file, zimage_error *error)
+{
+    size_t bytes = (wishes->count + 1) * sizeof *file->entries;
+    file->path = strdup(label);
+    file->strings = malloc(names_size(wishes));
+    file->entries = calloc(wishes->count + 1, sizeof *file->entries);
+    if (wishes->failed || !file->path || !file->strings || !file->entries)
+        return zi_fail_memory(error, label, bytes);
+    ZI_TRY(map_memory(label, describe_all(wishes, file->path, format, file), &file->mapping, error));
+    return fill(file, format, pool, error);
+}
+
+zimage_status zi_wishes_grant(const zi_wishes *wishes, const char *label, const zi_memory_format *format, zi_pool *pool,
+                              zi_safetensors *file, zimage_error *error)
+{
+    *file = (zi_safetensors){.in_memory = 1};
+    zimage_status status = grant(wishes, label, format, pool, file, error);
+    if (status != ZIMAGE_OK)
+        zi_safetensors_close(file);
+    return status;
+}

@@ -1,0 +1,254 @@
+/* Plans: what --plan says, what --mem does, and how near the predicted memory comes to the measured. */
+#include <sys/resource.h>
+
+#include "engine/plan.h"
+#include "engine/synthetic.h"
+#include "program.h"
+
+#define TINY ZIMAGE_TEST_DATA "/tiny"
+
+#define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEMORY_IS_OURS 0 /* a sanitizer's shadow counts, too */
+#else
+#define MEMORY_IS_OURS 1
+#endif
+
+static outcome o;
+
+/* A cache of its own beside the folder whose files are counted. */
+static int group_make(void **state)
+{
+    char cache[PATH_MAX];
+    if (folder_make(state))
+        return -1;
+    snprintf(cache, sizeof cache, "%s-cache", test_folder);
+    return setenv("XDG_CACHE_HOME", cache, 1);
+}
+
+static int group_remove(void **state)
+{
+    run_shell("rm -rf '%s-cache'", test_folder);
+    return folder_remove(state);
+}
+
+static json_t *run_json(const char *const *arguments)
+{
+    run_program(arguments, &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    json_t *result = json_loads(o.out, 0, NULL);
+    assert_non_null(result);
+    return result;
+}
+
+static void plans_are_told(void **state)
+{
+    static const char *const names[] = {"text_encoder", "caption", "denoise", "vae_decode"};
+    json_t *one = run_json(
+        ARGUMENTS("generate", "a red apple", "-m", TINY, "--plan", "--json", "-W", "64", "-H", "64", "--steps", "1"));
+    json_t *four = run_json(ARGUMENTS("generate", "a red apple", "-m", TINY, "--plan", "--json", "-W", "64", "-H", "64",
+                                      "--steps", "2", "--guidance", "2", "--negative", "a red apple"));
+    for (size_t i = 0; i < 4; i++) {
+        json_t *stage = json_array_get(json_object_get(one, "stages"), i);
+        assert_string_equal(json_string_value(json_object_get(stage, "name")), names[i]);
+        static const char *const positive[] = {"flops", "seconds", "activation_bytes", "weight_bytes", "peak_bytes"};
+        for (size_t k = 0; k < 5; k++)
+            assert_true(json_number_value(json_object_get(stage, positive[k])) > 0);
+    }
+    double flops1 = json_number_value(json_object_get(json_array_get(json_object_get(one, "stages"), 2), "flops"));
+    double flops4 = json_number_value(json_object_get(json_array_get(json_object_get(four, "stages"), 2), "flops"));
+    assert_true(fabs(flops4 / flops1 - 4) < 1e-4);
+    json_decref(one);
+    json_decref(four);
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "--plan"), &o);
+    assert_int_equal(o.code, 0);
+    assert_non_null(strstr(o.out, "vae_decode"));
+    assert_non_null(strstr(o.out, "--mem at least"));
+    assert_int_equal(count_files(test_folder), 0);
+}
+
+/* The measurement is kept; where it can't be, planning works all the same. */
+static void machine_is_measured_once(void **state)
+{
+    char path[2 * PATH_MAX], first[4096], second[4096];
+    snprintf(path, sizeof path, "%s/zimage/machine.json", getenv("XDG_CACHE_HOME"));
+    json_decref(run_json(ARGUMENTS("generate", "x", "-m", TINY, "--plan", "--json")));
+    read_text(path, first, sizeof first);
+    assert_non_null(strstr(first, zimage_version()));
+    json_decref(run_json(ARGUMENTS("generate", "x", "-m", TINY, "--plan", "--json")));
+    read_text(path, second, sizeof second);
+    assert_string_equal(first, second);
+    json_decref(run_json(ARGUMENTS("generate", "x", "-m", TINY, "--plan", "--json", "--threads", "1")));
+    read_text(path, second, sizeof second);
+    assert_true(strlen(second) > strlen(first));
+    run_shell("echo '{' >'%s'", path);
+    json_decref(run_json(ARGUMENTS("generate", "x", "-m", TINY, "--plan", "--json")));
+    read_text(path, second, sizeof second);
+    assert_non_null(strstr(second, zimage_version()));
+    char before[PATH_MAX];
+    snprintf(before, sizeof before, "%s", getenv("XDG_CACHE_HOME"));
+    setenv("XDG_CACHE_HOME", "/dev/null/nowhere", 1);
+    json_decref(run_json(ARGUMENTS("generate", "x", "-m", TINY, "--plan", "--json")));
+    setenv("XDG_CACHE_HOME", before, 1);
+}
+
+static void memory_limits(void **state)
+{
+    unsigned long long limit, need;
+    char size[32];
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "-W", "512", "-H", "512", "--steps", "1",
+                          "--seed", "1", "-q"),
+                &o);
+    assert_int_equal(o.code, 0);
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "b.png", "-W", "512", "-H", "512", "--steps", "1",
+                          "--seed", "1", "--mem", "3M"),
+                &o);
+    assert_int_equal(o.code, 1);
+    assert_int_equal(count_files(test_folder), 1);
+    assert_ptr_equal(strchr(o.err, '\n'), o.err + strlen(o.err) - 1);
+    const char *numbers = strstr(o.err, "memory_limit: ");
+    assert_non_null(numbers);
+    assert_int_equal(sscanf(numbers, "memory_limit: %llu MiB, but this request needs %llu MiB", &limit, &need), 2);
+    assert_int_equal(limit, 3);
+    assert_non_null(strstr(o.err, "vae_decode"));
+
+    snprintf(size, sizeof size, "%lluM", need);
+    json_t *plan = run_json(ARGUMENTS("generate", "x", "-m", TINY, "-W", "512", "-H", "512", "--steps", "1", "--mem",
+                                      size, "--plan", "--json"));
+    assert_true(json_integer_value(json_object_get(plan, "band_rows")) > 0);
+    json_decref(plan);
+    json_t *made = run_json(ARGUMENTS("generate", "x", "-m", TINY, "-o", "b.png", "-W", "512", "-H", "512", "--steps",
+                                      "1", "--seed", "1", "--mem", size, "-q", "--json"));
+    json_int_t peak = json_integer_value(json_object_get(made, "peak_rss_bytes"));
+    printf("--mem %s: peak %.1f MiB\n", size, (double)peak / 1048576);
+    fflush(stdout);
+    if (MEMORY_IS_OURS)
+        assert_true((double)peak < 1.15 * (double)(need << 20));
+    json_decref(made);
+    run_shell("cmp -s '%s' '%s'", in_folder("a.png"), in_folder("b.png"));
+
+    /* With guidance the encoder is needed twice; what was given back is read again. */
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "-W", "64", "-H", "64", "--steps", "2",
+                          "--guidance", "3", "--negative", "b", "--seed", "1", "-q"),
+                &o);
+    assert_int_equal(o.code, 0);
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "b.png", "-W", "64", "-H", "64", "--steps", "2",
+                          "--guidance", "3", "--negative", "b", "--seed", "1", "-q", "--mem", "1G"),
+                &o);
+    assert_int_equal(o.code, 0);
+    run_shell("cmp -s '%s' '%s' && rm -f '%s'/*", in_folder("a.png"), in_folder("b.png"), test_folder);
+}
+
+static void wrong_sizes(void **state)
+{
+    static const char *const sizes[] = {"", "0", "-5M", "+5M", "6X", "6GB", "much", "M", "1e400", "nan", "inf", "0.1"};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "--mem", sizes[i]), &o);
+        if (o.code != 2 || !strstr(o.err, "--mem") || !strstr(o.err, "6G"))
+            fail_msg("--mem \"%s\": exit code %d: %s", sizes[i], o.code, o.err);
+    }
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "--plan"), &o);
+    assert_int_equal(o.code, 2);
+    assert_non_null(strstr(o.err, "--plan"));
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "--plan", "-W", "100"), &o);
+    assert_int_equal(o.code, 1);
+    assert_non_null(strstr(o.err, "multiple of 16"));
+    assert_int_equal(count_files(test_folder), 0);
+}
+
+static void compare_memory(const char *what, double predicted, double measured)
+{
+    printf("memory of %s: predicted %.1f MiB, measured %.1f MiB (%+.1f %%)\n", what, predicted / 1048576,
+           measured / 1048576, 100 * (predicted / measured - 1));
+    fflush(stdout); /* before the next fork */
+    if (MEMORY_IS_OURS)
+        assert_true(predicted > 0.85 * measured && predicted < 1.15 * measured);
+}
+
+static void memory_of_the_tiny_model(void **state)
+{
+    static const char *const sides[] = {"256", "512", "1024"};
+    for (size_t i = 0; i < 3; i++) {
+        char what[32];
+        json_t *plan = run_json(
+            ARGUMENTS("generate", "x", "-m", TINY, "-W", sides[i], "-H", sides[i], "--plan", "--json", "--steps", "1"));
+        json_t *made = run_json(ARGUMENTS("generate", "x", "-m", TINY, "-W", sides[i], "-H", sides[i], "-o", "a.png",
+                                          "--json", "--steps", "1", "-q"));
+        snprintf(what, sizeof what, "tiny at %s", sides[i]);
+        compare_memory(what, json_number_value(json_object_get(plan, "peak_bytes")),
+                       json_number_value(json_object_get(made, "peak_rss_bytes")));
+        json_decref(plan);
+        json_decref(made);
+    }
+    unlink(in_folder("a.png"));
+}
+
+/* predicted and measured bytes of one picture with random weights; in a process of its own */
+static void measure_synthetic(int side, double bytes[2])
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    const zi_synthetic synthetic = {"small", "bf16", 0, 2};
+    zimage_context *context = NULL;
+    zimage_request request;
+    zimage_plan_result plan = {0};
+    zimage_image *image = NULL;
+    struct rusage usage;
+    bytes[0] = bytes[1] = 0;
+    if (zi_context_new_synthetic(&synthetic, ZI_PART_TRANSFORMER | ZI_PART_VAE, &context, &error) != ZIMAGE_OK)
+        return;
+    float *embeds = calloc(40 * 320, sizeof *embeds);
+    zimage_request_init(context, &request);
+    request.width = request.height = side;
+    request.steps = 1;
+    request.prompt_embeds = embeds;
+    request.prompt_tokens = 40;
+    if (zimage_plan(context, &request, &plan, &error) == ZIMAGE_OK &&
+        zimage_generate(context, &request, &image, &error) == ZIMAGE_OK) {
+        getrusage(RUSAGE_SELF, &usage);
+        bytes[0] = (double)plan.peak_bytes;
+        bytes[1] = (double)usage.ru_maxrss * 1024;
+    }
+    zimage_image_free(image);
+    zimage_close(context);
+    free(embeds);
+}
+
+static void memory_of_random_weights(void **state)
+{
+    static const int sides[] = {128, 256, 384};
+    for (size_t i = 0; i < 3; i++) {
+        int ends[2];
+        char what[40];
+        double bytes[2] = {0, 0};
+        assert_int_equal(pipe(ends), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            measure_synthetic(sides[i], bytes);
+            _exit(write(ends[1], bytes, sizeof bytes) != (ssize_t)sizeof bytes);
+        }
+        close(ends[1]);
+        assert_int_equal(read(ends[0], bytes, sizeof bytes), sizeof bytes);
+        close(ends[0]);
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+        assert_true(bytes[0] > 0);
+        snprintf(what, sizeof what, "random weights at %d", sides[i]);
+        compare_memory(what, bytes[0], bytes[1]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plans_are_told),
+        cmocka_unit_test(machine_is_measured_once),
+        cmocka_unit_test(memory_limits),
+        cmocka_unit_test(wrong_sizes),
+        cmocka_unit_test(memory_of_the_tiny_model),
+        cmocka_unit_test(memory_of_random_weights),
+    };
+    return cmocka_run_group_tests(tests, group_make, group_remove);
+}
