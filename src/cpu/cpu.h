@@ -14,13 +14,25 @@ zimage_status zi_ops_cpu_new_with(zi_pool *pool, const zi_cpu_options *options, 
 
 /* The float32 kernels that a CPU table uses: "generic", "avx2", "avx512". */
 const char *zi_ops_cpu_tier(const zi_ops *ops);
+/* All its kernels: "avx512, int8 amx, bf16 amx" */
+void zi_ops_cpu_describe(const zi_ops *ops, char *text, size_t size);
+
+/* One of all kernels that this build knows. */
+typedef struct zi_cpu_description {
+    const char *name; /* "avx2", "bf16 amx", ... */
+    int usable;       /* with the features asked about */
+    double rate;      /* operations a second of one thread with operands in L1, measured now; 0: not usable */
+} zi_cpu_description;
+
+/* Kernels `index` from 0; 0 behind the last. Measuring takes a millisecond. */
+int zi_cpu_kernels_at(int index, uint32_t features, zi_cpu_description *description);
 
 /* Tier `index` of float32 kernels that this build knows, best last; NULL behind the last. Its name as a mask chooses it. */
 const char *zi_cpu_tier_name(int index);
 /* 1 if this processor and its system can run it. */
 int zi_cpu_tier_available(int index);
 
-/* Floating-point operations a second of float32 multiply-adds in registers, all threads of the table's pool together: what
+/* Operations a second of multiply-adds in registers, of the instruction that linear layers use, all threads of the table's pool together: what
  * "percent of peak" is a percentage of. Takes about 20 ms; other work on the machine lowers it, so measure it beside
  * what is compared with it, several times. */
 double zi_ops_cpu_peak(zi_ops *ops);

@@ -137,6 +137,7 @@ typedef struct zi_cpu_packed {
     int64_t block; /* chunks of a panel that stay in L1 with the activations they meet */
     int64_t group; /* panels that share a pass over the activations */
     void (*product)(const zi_cpu_tiles *tiles);
+    double (*peak)(int64_t rounds, float *sink); /* as zi_cpu_kernels.peak */
 } zi_cpu_packed;
 
 #define ZI_PACKED_MR_MAX 32

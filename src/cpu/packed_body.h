@@ -15,6 +15,14 @@ _Static_assert(MR <= ZI_PACKED_MR_MAX && NR <= ZI_PACKED_NR_MAX && NR % 16 == 0,
 
 #ifndef ZI_PACKED_BODY
 #define ZI_PACKED_BODY
+/* The compiler no longer knows what the vector holds. */
+#if defined(__x86_64__)
+#define OPAQUE(v) __asm__ volatile("" : "+v"(v))
+#elif defined(__aarch64__)
+#define OPAQUE(v) __asm__ volatile("" : "+w"(v))
+#else
+#define OPAQUE(v) __asm__ volatile("" : "+m"(v))
+#endif
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
@@ -73,6 +81,26 @@ static void FN(product)(const zi_cpu_tiles *t)
     (t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel, t->c + panel * t->c_panel + row * t->c_row);
 }
 
+static double FN(peak)(int64_t rounds, float *sink)
+{
+    SUMS sums[MR][NV] = {{{0}}};
+    FN(lanes) x = (int32_t)*sink - (FN(lanes)){0}, w[NV];
+    for (int j = 0; j < NV; j++)
+        w[j] = x + j;
+    for (int64_t i = 0; i < rounds; i++)
+        UNROLL
+    for (int r = 0; r < MR; r++) {
+        OPAQUE(x); /* else equal products would be computed once */
+        UNROLL
+        for (int j = 0; j < NV; j++)
+            sums[r][j] = MULTIPLY(sums[r][j], x, w[j]);
+    }
+    for (int r = 0; r < MR; r++)
+        for (int j = 0; j < NV; j++)
+            *sink += (float)sums[r][j][0];
+    return 2.0 * LANES * (NUMBER_B == ZI_NUMBER_I8 ? 4 : 2) * MR * NV * (double)rounds;
+}
+
 const zi_cpu_packed FN(zi_cpu_packed) = {
     .name = TITLE,
     .feature = NEEDS,
@@ -83,6 +111,7 @@ const zi_cpu_packed FN(zi_cpu_packed) = {
     .block = 16384 / (NR * ZI_CHUNK),
     .group = 128 / NR,
     .product = FN(product),
+    .peak = FN(peak),
 };
 
 #undef FN

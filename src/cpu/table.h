@@ -44,6 +44,9 @@ static inline int64_t zi_even_block(int64_t count, int64_t limit)
     return zi_min(count, zi_round_up(zi_ceil_div(count, zi_ceil_div(count, limit)), 4));
 }
 
+/* Sets the table's kernels and families: the best that these features can run. */
+void zi_cpu_choose(zi_cpu *cpu, zi_compute compute, uint32_t features);
+
 /* A buffer for each worker of the pool, `each` floats apart, on separate cache lines. */
 typedef struct zi_worker_buffers {
     float *data;
