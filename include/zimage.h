@@ -133,6 +133,15 @@ typedef enum zimage_dequantize {
     ZIMAGE_DEQUANTIZE_F32 = 2,  /* the same without rounding: 4 bytes a number, results equal to NONE's */
 } zimage_dequantize;
 
+/* The numbers that matrix products are computed in. Stored weights are not changed; sums are always wide. */
+typedef enum zimage_compute {
+    ZIMAGE_COMPUTE_AUTO = 0, /* bfloat16 where the processor multiplies it clearly faster than float32, else float32 */
+    ZIMAGE_COMPUTE_F32 = 1,
+    ZIMAGE_COMPUTE_BF16 = 2, /* products of bfloat16: linear layers, attention, convolutions */
+    ZIMAGE_COMPUTE_INT8 =
+        3, /* linear layers in 8-bit integers, scaled for each token and each output; the rest as AUTO */
+} zimage_compute;
+
 typedef struct zimage_open_params {
     uint32_t struct_size;
     int32_t threads; /* 0 = as many as the process may use */
@@ -142,6 +151,10 @@ typedef struct zimage_open_params {
     /* 1 = the plain C oracle: float32 with float64 sums, one thread, very slow. For checking. */
     int32_t reference;
     zimage_dequantize dequantize;
+    zimage_compute compute; /* AUTO or F32 with reference */
+    /* Processor features that may be used, a list such as "avx2,avx512" (zimage_devices names them); "generic" = none,
+     * NULL = all there are. Results are the same bytes for any number of threads, not for other kernels. */
+    const char *cpu_mask;
 } zimage_open_params;
 
 ZIMAGE_API void zimage_open_params_init(zimage_open_params *params);
@@ -156,6 +169,13 @@ ZIMAGE_API void zimage_open_params_init(zimage_open_params *params);
 ZIMAGE_API zimage_status zimage_open(const char *model_path, const zimage_open_params *params, zimage_context **context,
                                      zimage_error *error);
 ZIMAGE_API void zimage_close(zimage_context *context);
+
+/*
+ * What this machine can compute with, as JSON: {"cpu": {"model", "threads", "features": [name], "kernels": [{"name",
+ * "usable", "gops"}]}}: gops is 10^9 operations a second of one thread, measured in the call (a few milliseconds).
+ * cpu_mask as in zimage_open_params. *json is released with zimage_free.
+ */
+ZIMAGE_API zimage_status zimage_devices(const char *cpu_mask, char **json, zimage_error *error);
 
 /* Facts of an open model that a caller needs to fill a request. */
 typedef struct zimage_model_info {
@@ -323,12 +343,14 @@ typedef struct zimage_bench_params {
     /* Instead of a model folder: "z-image-turbo", its published sizes with random weights made in memory, one network at
      * a time; or "small", a toy of the same kind. */
     const char *synthetic;
-    const char *format;    /* of synthetic weights: "bf16" (default), "f16", "f32", "q4", "q8" (groups of 32) */
-    int32_t width, height; /* pixels; 0 = the model's own (not with synthetic) */
-    int32_t tokens;        /* of the caption, default 64 */
-    int32_t layers;        /* at most so many layers of text encoder and transformer; 0 = all */
-    int32_t repeats;       /* of each stage, default 3 */
-    int32_t threads;       /* 0 = as many as the process may use */
+    const char *format;     /* of synthetic weights: "bf16" (default), "f16", "f32", "q4", "q8" (groups of 32) */
+    int32_t width, height;  /* pixels; 0 = the model's own (not with synthetic) */
+    int32_t tokens;         /* of the caption, default 64 */
+    int32_t layers;         /* at most so many layers of text encoder and transformer; 0 = all */
+    int32_t repeats;        /* of each stage, default 3 */
+    int32_t threads;        /* 0 = as many as the process may use */
+    zimage_compute compute; /* as in zimage_open_params */
+    const char *cpu_mask;
     void (*log)(zimage_log_level level, const char *message, void *user); /* a line for each run; NULL = silent */
     void *log_user;
 } zimage_bench_params;
@@ -339,7 +361,7 @@ ZIMAGE_API void zimage_bench_params_init(zimage_bench_params *params);
 typedef struct zimage_bench_figures {
     double seconds; /* median of the repeats */
     double tflops;  /* 10^12 floating-point operations a second, counted by running the same model code without data */
-    double percent_of_peak; /* of multiply-adds in registers, measured between the repeats */
+    double percent_of_peak; /* of the linear layers' instruction in registers, measured between the repeats */
     /* Of oneDNN's matrix product on the stage's main sizes, weighted, in the same run; both as shares of the peak beside
      * them, so that other work on the machine does not favour either. */
     double percent_of_onednn;
@@ -351,7 +373,7 @@ typedef struct zimage_bench_result {
     zimage_bench_figures stages[ZIMAGE_BENCH_STAGES];
     uint64_t peak_rss_bytes; /* of the process, mapped weights included; before oneDNN was measured */
     double peak_tflops;      /* of the registers, all threads */
-    char tier[16];           /* the kernels used: "generic", "avx2", "avx512" */
+    char tiers[80];          /* the kernels used: "avx2", "avx512, int8 amx, bf16 amx", ... */
     char onednn[16];         /* its version; empty: not installed */
     int32_t threads, width, height, tokens;
     int32_t transformer_layers, text_layers; /* that were timed; 0: no such network */

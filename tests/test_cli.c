@@ -207,6 +207,11 @@ static void wrong_command_lines(void **state)
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--rng", "dice"), "--rng", "torch-cpu");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--negative", "b"), "--negative",
                    "--guidance");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--compute", "f64"), "--compute", "int8");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--cpu-mask", "avx2,mmx"), "mmx", "avx512");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--reference", "--compute", "int8"), "compute",
+                   "reference");
+    expect_refused(ARGUMENTS("devices", "--cpu-mask", "mmx"), "mmx", "generic");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.jpg"), "a.jpg", ".png");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "no/such/a.png"), "no/such", "write");
     expect_refused(ARGUMENTS("generate", "a", "-m", "no-such-model", "-o", "a.png"), "no-such-model", "folder");

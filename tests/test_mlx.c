@@ -199,6 +199,7 @@ static zimage_context *open_folder(const char *folder, zimage_dequantize dequant
     zimage_open_params params;
     zimage_context *context = NULL;
     zimage_open_params_init(&params);
+    params.compute = ZIMAGE_COMPUTE_F32;
     params.log = keep_log;
     params.threads = 2;
     params.reference = reference;

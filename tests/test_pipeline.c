@@ -18,6 +18,7 @@ static zimage_context *open_tiny(int reference)
     zimage_open_params params;
     zimage_context *context = NULL;
     zimage_open_params_init(&params);
+    params.compute = ZIMAGE_COMPUTE_F32;
     params.log = count_warning;
     params.reference = reference;
     if (zimage_open(ZIMAGE_TEST_DATA "/tiny", &params, &context, &error) != ZIMAGE_OK)

@@ -25,6 +25,9 @@ static const char help[] =
     "      --tokens N         of the caption (default: 64)\n"
     "      --layers N         only the first N layers of text encoder and transformer\n"
     "      --threads N        (default: all cores)\n"
+    "      --compute KIND     auto (default), f32, bf16 or int8: numbers that products are computed in; auto is bf16\n"
+    "                         where the processor multiplies it clearly faster than f32, else f32\n"
+    "      --cpu-mask LIST    use these processor features only, as zimage devices names them: avx2,avx512, ...\n"
     "      --json             print one JSON object: stages, peak_rss_bytes, tiers\n"
     "  -q, --quiet            no line for each run\n"
     "  -h, --help\n";
@@ -32,10 +35,22 @@ static const char help[] =
 typedef struct options {
     const char *model, *synthetic, *format;
     int64_t width, height, steps, tokens, layers, threads;
+    zimage_compute compute;
+    const char *cpu_mask;
     int json, quiet;
 } options;
 
-enum { OPT_SYNTHETIC = 256, OPT_FORMAT, OPT_STEPS, OPT_TOKENS, OPT_LAYERS, OPT_THREADS, OPT_JSON };
+enum {
+    OPT_SYNTHETIC = 256,
+    OPT_FORMAT,
+    OPT_STEPS,
+    OPT_TOKENS,
+    OPT_LAYERS,
+    OPT_THREADS,
+    OPT_COMPUTE,
+    OPT_CPU_MASK,
+    OPT_JSON
+};
 
 static const struct option long_options[] = {
     {"synthetic", required_argument, NULL, OPT_SYNTHETIC},
@@ -47,6 +62,8 @@ static const struct option long_options[] = {
     {"tokens", required_argument, NULL, OPT_TOKENS},
     {"layers", required_argument, NULL, OPT_LAYERS},
     {"threads", required_argument, NULL, OPT_THREADS},
+    {"compute", required_argument, NULL, OPT_COMPUTE},
+    {"cpu-mask", required_argument, NULL, OPT_CPU_MASK},
     {"json", no_argument, NULL, OPT_JSON},
     {"quiet", no_argument, NULL, 'q'},
     {"help", no_argument, NULL, 'h'},
@@ -78,6 +95,11 @@ static int take_option(options *o, int option)
         return cli_parse_int(COMMAND, "--layers", optarg, 1, 1024, &o->layers);
     case OPT_THREADS:
         return cli_parse_int(COMMAND, "--threads", optarg, 1, 1024, &o->threads);
+    case OPT_COMPUTE:
+        return cli_parse_compute(COMMAND, optarg, &o->compute);
+    case OPT_CPU_MASK:
+        o->cpu_mask = optarg;
+        return 1;
     case OPT_JSON:
         o->json = 1;
         return 1;
@@ -138,8 +160,14 @@ static int print_json(const zimage_bench_result *r)
                                                 "percent_of_peak", number_or_null(f->percent_of_peak),
                                                 "percent_of_onednn", number_or_null(f->percent_of_onednn)));
     }
-    json_t *all = json_pack("{s:o, s:I, s:[s]}", "stages", stages, "peak_rss_bytes", (json_int_t)r->peak_rss_bytes,
-                            "tiers", r->tier);
+    json_t *tiers = json_array();
+    for (const char *name = r->tiers; *name; name += strspn(name, ", ")) {
+        size_t length = strcspn(name, ",");
+        json_array_append_new(tiers, json_stringn(name, length));
+        name += length;
+    }
+    json_t *all =
+        json_pack("{s:o, s:I, s:o}", "stages", stages, "peak_rss_bytes", (json_int_t)r->peak_rss_bytes, "tiers", tiers);
     int failed = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
     json_decref(all);
     return failed ? CLI_FAILURE : 0;
@@ -155,8 +183,8 @@ static void print_cell(int width, int decimals, double value)
 
 static int print_table(const options *o, const zimage_bench_result *r)
 {
-    printf("%s, %dx%d, %d caption tokens; tier %s, %d threads, peak %.3f TFLOP/s; oneDNN %s\n",
-           o->model ? o->model : o->synthetic, r->width, r->height, r->tokens, r->tier, r->threads, r->peak_tflops,
+    printf("%s, %dx%d, %d caption tokens; %s; %d threads, peak %.3f TFLOP/s; oneDNN %s\n",
+           o->model ? o->model : o->synthetic, r->width, r->height, r->tokens, r->tiers, r->threads, r->peak_tflops,
            *r->onednn ? r->onednn : "not installed");
     if (o->layers)
         printf("only %d layers of the transformer and %d of the text encoder\n", r->transformer_layers, r->text_layers);
@@ -198,6 +226,8 @@ int cmd_bench(int argc, char **argv)
         params.tokens = (int32_t)o.tokens;
     params.layers = (int32_t)o.layers;
     params.threads = (int32_t)o.threads;
+    params.compute = o.compute;
+    params.cpu_mask = o.cpu_mask;
     if (!o.quiet)
         params.log = cli_log;
     if (zimage_bench(o.model, &params, &result, &error) != ZIMAGE_OK)

@@ -11,6 +11,7 @@
 #define CLI_USAGE   2 /* exit code: the command line is wrong */
 
 int cmd_bench(int argc, char **argv);
+int cmd_devices(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
@@ -26,6 +27,9 @@ int cli_failure(const char *command, const zimage_error *error);
 int cli_parse_int(const char *command, const char *option, const char *text, int64_t low, int64_t high, int64_t *value);
 int cli_parse_uint64(const char *command, const char *option, const char *text, uint64_t *value);
 int cli_parse_float(const char *command, const char *option, const char *text, double low, double high, double *value);
+
+/* "auto", "f32", "bf16", "int8"; 0 and a printed sentence when it is none. */
+int cli_parse_compute(const char *command, const char *text, zimage_compute *compute);
 
 /* Bytes from "6G", "512M", "1.5g", "4096K" or a plain number; 0 and a printed sentence when it is none or zero. */
 int cli_parse_size(const char *command, const char *option, const char *text, uint64_t *bytes);

@@ -47,6 +47,9 @@ static const char help[] =
     "      --plan             only print operations, predicted seconds and memory of each stage\n"
     "      --threads N        (default: all cores)\n"
     "      --dequantize KIND  bf16 or f32: expand packed weights once into memory (default: use them packed)\n"
+    "      --compute KIND     auto (default), f32, bf16 or int8: numbers that products are computed in; auto is bf16\n"
+    "                         where the processor multiplies it clearly faster than f32, else f32\n"
+    "      --cpu-mask LIST    use these processor features only, as zimage devices names them: avx2,avx512, ...\n"
     "      --reference        compute with the slow plain-C oracle\n"
     "      --json             print one JSON object: images (path, seed), seconds by stage, peak_rss_bytes\n"
     "  -q, --quiet            no progress\n"
@@ -60,6 +63,8 @@ typedef struct options {
     double guidance, cfg_truncation, cfg_normalization;
     zimage_rng rng;
     zimage_dequantize dequantize;
+    zimage_compute compute;
+    const char *cpu_mask;
     int has_seed, json, quiet, reference, plan;
 } options;
 
@@ -115,6 +120,8 @@ enum {
     OPT_THREADS,
     OPT_DEQUANTIZE,
     OPT_REFERENCE,
+    OPT_COMPUTE,
+    OPT_CPU_MASK,
     OPT_JSON,
 };
 
@@ -140,6 +147,8 @@ static const struct option long_options[] = {
     {"plan", no_argument, NULL, OPT_PLAN},
     {"threads", required_argument, NULL, OPT_THREADS},
     {"dequantize", required_argument, NULL, OPT_DEQUANTIZE},
+    {"compute", required_argument, NULL, OPT_COMPUTE},
+    {"cpu-mask", required_argument, NULL, OPT_CPU_MASK},
     {"reference", no_argument, NULL, OPT_REFERENCE},
     {"json", no_argument, NULL, OPT_JSON},
     {"quiet", no_argument, NULL, 'q'},
@@ -226,6 +235,11 @@ static int take_option(options *o, int option)
         return parse_dequantize(optarg, &o->dequantize);
     case OPT_THREADS:
         return cli_parse_int(COMMAND, "--threads", optarg, 1, 1024, &o->threads);
+    case OPT_COMPUTE:
+        return cli_parse_compute(COMMAND, optarg, &o->compute);
+    case OPT_CPU_MASK:
+        o->cpu_mask = optarg;
+        return 1;
     case OPT_REFERENCE:
         o->reference = 1;
         return 1;
@@ -713,6 +727,8 @@ static int run(session *s)
     params.log = cli_log;
     params.reference = o->reference;
     params.dequantize = o->dequantize;
+    params.compute = o->compute;
+    params.cpu_mask = o->cpu_mask;
     double start = seconds_now();
     if (zimage_open(o->model, &params, &s->context, &error) != ZIMAGE_OK || read_inputs(s, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);

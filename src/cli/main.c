@@ -9,6 +9,7 @@ static const struct {
     {"generate", "make a picture from a prompt", cmd_generate},
     {"inspect", "print a model's configuration and tensors", cmd_inspect},
     {"bench", "time a model's stages on this machine", cmd_bench},
+    {"devices", "list what this machine can compute with", cmd_devices},
     {"tokenize", "print the token ids of a text", cmd_tokenize},
 };
 

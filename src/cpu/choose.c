@@ -54,7 +54,8 @@ static const zi_cpu_packed *best_packed(const zi_cpu_packed *const *families, ui
 
 #define RATE_BLOCKS    4 /* of mr tokens */
 #define RATE_REPEATS   7
-#define RATE_SECONDS   1e-4 /* of a repeat */
+#define RATE_CALLS     64   /* reading the clock takes as long as a product */
+#define RATE_SECONDS   1e-4 /* of a repeat, at least */
 #define CLEARLY_FASTER 1.2  /* so that noise does not decide */
 
 typedef struct rate_job {
@@ -111,7 +112,8 @@ static double measure_rate(const zi_cpu_kernels *kernels, const zi_cpu_packed *f
     for (int i = 0; i < RATE_REPEATS; i++) {
         double start = now(CLOCK_THREAD_CPUTIME_ID), seconds, products = 0;
         do {
-            products += rate_product(&job);
+            for (int call = 0; call < RATE_CALLS; call++)
+                products += rate_product(&job);
             seconds = now(CLOCK_THREAD_CPUTIME_ID) - start;
         } while (seconds < RATE_SECONDS);
         best = products / seconds > best ? products / seconds : best;

@@ -230,7 +230,7 @@ static void note_context(bench *b)
 {
     zimage_bench_result *r = b->result;
     r->threads = zi_pool_threads(b->context->pool);
-    snprintf(r->tier, sizeof r->tier, "%s", zi_ops_cpu_tier(b->context->ops));
+    zi_ops_cpu_describe(b->context->ops, r->tiers, sizeof r->tiers);
     if (b->context->transformer_store)
         r->transformer_layers = (int32_t)b->context->transformer.config.n_layers;
     if (b->context->text_store)
@@ -240,7 +240,7 @@ static void note_context(bench *b)
 static zimage_status bench_synthetic(bench *b)
 {
     const zimage_bench_params *p = &b->params;
-    const zi_synthetic synthetic = {p->synthetic, p->format, p->layers, p->threads};
+    const zi_synthetic synthetic = {p->synthetic, p->format, p->layers, p->threads, p->compute, p->cpu_mask};
     ZI_TRY(zi_synthetic_check(&synthetic, b->error));
     b->result->stages[ZIMAGE_BENCH_LOAD].seconds = 0;
     for (int stage = 0; stage < TIMED_STAGES; stage++) {
@@ -276,6 +276,8 @@ static zimage_status bench_model(bench *b)
     zimage_open_params open;
     zimage_open_params_init(&open);
     open.threads = b->params.threads;
+    open.compute = b->params.compute;
+    open.cpu_mask = b->params.cpu_mask;
     open.log = b->params.log;
     open.log_user = b->params.log_user;
     double start = now();
@@ -350,7 +352,7 @@ static zimage_status compare_with_onednn(bench *b)
         return ZIMAGE_OK;
     zimage_status status = zi_pool_new(b->result->threads, &pool, b->error);
     if (status == ZIMAGE_OK)
-        status = zi_ops_cpu_new(pool, &ops, b->error);
+        status = zi_new_cpu_ops(pool, b->params.compute, b->params.cpu_mask, &ops, b->error);
     if (status == ZIMAGE_OK) {
         compare_stages(b, dnn, ops);
         ops->table->free(ops);

@@ -149,8 +149,7 @@ static zimage_status measure(zi_ops *ops, zi_machine *machine, zimage_error *err
 
 /* ---- keeping ----------------------------------------------------------------------------------------------------- */
 
-/* "AMD EPYC ..." */
-static void processor_model(char *model, size_t size)
+void zi_processor_model(char *model, size_t size)
 {
     char line[256];
     snprintf(model, size, "processor");
@@ -170,11 +169,11 @@ static void processor_model(char *model, size_t size)
 
 static void machine_key(const zi_ops *ops, const zi_pool *pool, char *key, size_t size)
 {
-    char model[200];
-    const char *table = ops->table->name;
-    processor_model(model, sizeof model);
-    snprintf(key, size, "%s, %s, %d threads, zimage %s", model, strcmp(table, "cpu") ? table : zi_ops_cpu_tier(ops),
-             zi_pool_threads(pool), zimage_version());
+    char model[200], kernels[80] = "reference";
+    zi_processor_model(model, sizeof model);
+    if (strcmp(ops->table->name, "cpu") == 0)
+        zi_ops_cpu_describe(ops, kernels, sizeof kernels);
+    snprintf(key, size, "%s, %s, %d threads, zimage %s", model, kernels, zi_pool_threads(pool), zimage_version());
 }
 
 /* The cache's file, its folders made if `create`; free() it. NULL: there is no place for it. */

@@ -122,7 +122,7 @@ static zimage_status make_parts(zimage_context *c, const zi_synthetic *s, int pa
 {
     const published *model = find_model(s->model);
     ZI_TRY(zi_pool_new(s->threads, &c->pool, error));
-    ZI_TRY(zi_ops_cpu_new(c->pool, &c->ops, error));
+    ZI_TRY(zi_new_cpu_ops(c->pool, s->compute, s->cpu_mask, &c->ops, error));
     c->base_bytes = zi_resident_bytes();
     if (parts & ZI_PART_TEXT)
         ZI_TRY(make_text(c, model, s, error));

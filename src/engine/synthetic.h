@@ -16,6 +16,8 @@ typedef struct zi_synthetic {
     const char *format; /* "bf16", "f16", "f32", "q4", "q8" */
     int layers;         /* at most so many of each stack of layers; 0 = all */
     int threads;        /* 0 = all */
+    zimage_compute compute;
+    const char *cpu_mask;
 } zi_synthetic;
 
 /* Fills a context with the parts named (no tokenizer: prompts come as embeddings); released with zimage_close. */
