@@ -209,7 +209,7 @@ static void test_pack(void **state)
         expect_ok(zi_ops_cpu_new_with(pools[0], &(zi_cpu_options){.mask = zi_cpu_tier_name(i)}, &table, &last_error));
         const zi_cpu_kernels *kernels = zi_cpu_of(table)->kernels;
         uint8_t *out = guarded(2 * ZI_CHUNK);
-        kernels->pack(ZI_NUMBER_BF16, x, 10, 1, out, ZI_CHUNK);
+        kernels->pack(ZI_NUMBER_BF16, ZI_F32, x, 10, 1, out, ZI_CHUNK);
         for (int j = 0; j < 10; j++) {
             uint16_t bits;
             memcpy(&bits, out + 2 * j, 2);
@@ -220,13 +220,13 @@ static void test_pack(void **state)
         float many[100];
         for (int j = 0; j < 100; j++)
             many[j] = (float)(j - 50) / 2 + 0.25f * (float)(j % 2); /* ..., -24.25, -24, ... and halves */
-        kernels->pack(ZI_NUMBER_I8, many, 100, 1, out, ZI_CHUNK);
+        kernels->pack(ZI_NUMBER_I8, ZI_F32, many, 100, 1, out, ZI_CHUNK);
         for (int j = 0; j < 100; j++)
             assert_int_equal((int8_t)out[j], (int)rintf(many[j]));
-        kernels->pack(ZI_NUMBER_U8, many, 100, 1, out, ZI_CHUNK);
+        kernels->pack(ZI_NUMBER_U8, ZI_F32, many, 100, 1, out, ZI_CHUNK);
         for (int j = 0; j < 100; j++)
             assert_int_equal(out[j], (int)rintf(many[j]) + 128);
-        kernels->pack(ZI_NUMBER_I16, many, 40, 2, out, ZI_CHUNK);
+        kernels->pack(ZI_NUMBER_I16, ZI_F32, many, 40, 2, out, ZI_CHUNK);
         for (int j = 0; j < 40; j++) {
             int16_t whole;
             memcpy(&whole, out + 2 * j, 2);
@@ -234,9 +234,9 @@ static void test_pack(void **state)
         }
         free_guarded(out, 2 * ZI_CHUNK, "pack");
         many[17] = -77;
-        assert_true(kernels->largest(many, 100) == 77 && kernels->largest(many, 17) == 25);
+        assert_true(kernels->largest(ZI_F32, many, 100) == 77 && kernels->largest(ZI_F32, many, 17) == 25);
         many[99] = NAN;
-        assert_false(isfinite(kernels->largest(many, 100)));
+        assert_false(isfinite(kernels->largest(ZI_F32, many, 100)));
         table->table->free(table);
     }
 }
@@ -374,8 +374,6 @@ static void test_products(void **state)
             check_product(families[i], &cases[j]);
 }
 
-/* ---- attention and convolutions ---------------------------------------------------------------------------------- */
-
 static float *random_rows(int64_t count, float magnitude)
 {
     float *x = allocate(count * 4);
@@ -384,6 +382,112 @@ static float *random_rows(int64_t count, float magnitude)
     round_row(ZI_NUMBER_BF16, x, count);
     return x;
 }
+
+/* 4-bit groups packed straight away: the bytes of unpacking and packing, every kind and kernel table; so with bf16 and
+ * float16 numbers, which pack without becoming float32 first. */
+static void test_pack_stored(void **state)
+{
+    const zi_cpu_number numbers[] = {ZI_NUMBER_BF16, ZI_NUMBER_I16, ZI_NUMBER_I8, ZI_NUMBER_U8};
+    uint8_t *source = allocate(4096);
+    for (int i = 0; i < 4096; i++)
+        source[i] = (uint8_t)random_bits();
+    for (int i = 0; zi_cpu_tier_name(i) != NULL; i++) {
+        if (!zi_cpu_tier_available(i))
+            continue;
+        zi_ops *table;
+        expect_ok(zi_ops_cpu_new_with(pools[0], &(zi_cpu_options){.mask = zi_cpu_tier_name(i)}, &table, &last_error));
+        const zi_cpu_kernels *kernels = zi_cpu_of(table)->kernels;
+        for (int kind = 0; kind < 4; kind++)
+            for (int64_t group = 32; group <= 128; group *= 2)
+                for (int64_t groups = 1; groups <= 5; groups++) {
+                    float scales[5], biases[5], numbers_out[640], largest;
+                    for (int g = 0; g < 5; g++) {
+                        scales[g] = (float)(random_bits() % 255) / 64 - 2; /* few bits, as bf16 has */
+                        biases[g] = (float)(random_bits() % 255) / 16 - 8;
+                    }
+                    int64_t count = group * groups,
+                            bytes = zi_ceil_div(count, zi_cpu_numbers_a_chunk(numbers[kind])) * 96;
+                    uint8_t *found = guarded(bytes), *expected = guarded(bytes);
+                    kernels->unpack_groups(4, group, source + 1, scales, biases, groups, numbers_out);
+                    largest = kernels->largest(ZI_F32, numbers_out, count);
+                    float factor = numbers[kind] == ZI_NUMBER_BF16 ? 1 : 127 / largest;
+                    kernels->pack(numbers[kind], ZI_F32, numbers_out, count, factor, expected, 96);
+                    kernels->pack_nibbles(numbers[kind], group, source + 1, scales, biases, groups, factor, found, 96);
+                    assert_memory_equal(found, expected, (size_t)bytes);
+                    free_guarded(found, bytes, "pack_nibbles");
+                    free_guarded(expected, bytes, "pack");
+                }
+        for (zi_dtype dtype = ZI_F16; dtype <= ZI_BF16; dtype++)
+            for (int kind = 0; kind < 4; kind++)
+                for (int64_t n = 1; n < 140; n += 23) {
+                    uint16_t stored[140];
+                    float wide[140];
+                    uint8_t found[5 * ZI_CHUNK] = {0}, expected[5 * ZI_CHUNK] = {0};
+                    for (int j = 0; j < 140; j++) /* up to 2 in magnitude */
+                        stored[j] = (uint16_t)(random_bits() % 2 << 15 | random_bits() % 0x4000);
+                    kernels->unpack(dtype, (const uint8_t *)stored, n, wide);
+                    kernels->pack(numbers[kind], ZI_F32, wide, n, 60, expected, ZI_CHUNK);
+                    kernels->pack(numbers[kind], dtype, stored, n, 60, found, ZI_CHUNK);
+                    assert_memory_equal(found, expected, sizeof(found));
+                    assert_true(kernels->largest(dtype, stored, n) == kernels->largest(ZI_F32, wide, n));
+                }
+        table->table->free(table);
+    }
+    free(source);
+}
+
+/* MLX's groups through a whole product: as the same numbers in float32 within float rounding, or for integers within what
+ * another scale of a row makes. */
+static void test_grouped_products(void **state)
+{
+    const int64_t tokens = 37, in = 192, out = 45;
+    for (int i = 0; i < family_count; i++)
+        for (int bits = 4; bits <= 8; bits += 4) {
+            uint8_t *words = allocate(out * in), *halves = allocate(2 * out * in / 32 * 2);
+            for (int64_t j = 0; j < out * in; j++)
+                words[j] = (uint8_t)random_bits();
+            for (int64_t j = 0; j < 2 * out * in / 32; j++) { /* scales around 1 / 16, biases around -1 / 2 */
+                uint16_t value = (uint16_t)((j < out * in / 32 ? 0x3d80 : 0xbf00) + random_bits() % 64);
+                memcpy(halves + 2 * j, &value, 2);
+            }
+            zi_weight grouped = {.name = "g",
+                                 .dtype = ZI_GROUPED,
+                                 .dims = 2,
+                                 .shape = {out, in},
+                                 .data = words,
+                                 .bits = bits,
+                                 .group = 32,
+                                 .scale_dtype = ZI_BF16,
+                                 .scales = halves,
+                                 .biases = halves + out * in / 32 * 2};
+            zi_weight plain = {.name = "p", .dims = 2, .shape = {out, in}};
+            float *numbers = allocate(out * in * 4), *x = random_rows(tokens * in, 1),
+                  *y = allocate(2 * tokens * out * 4);
+            zi_weight_unpack(&grouped, 0, out * in, numbers);
+            plain.data = (const uint8_t *)numbers;
+            product_case c = {tokens, in, out, ZI_F32, 0, 0, 0};
+            zi_cpu_of(ops[0])->linear = families[i];
+            run_product(ops[0], &c, y, x, &grouped, NULL, NULL);
+            run_product(ops[0], &c, y + tokens * out, x, &plain, NULL, NULL);
+            zi_cpu_of(ops[0])->linear = NULL;
+            double worst = 0, scale = 0;
+            for (int64_t j = 0; j < tokens * out; j++) {
+                worst = fmax(worst, fabs((double)y[j] - (double)y[tokens * out + j]));
+                scale = fmax(scale, fabs((double)y[j]));
+            }
+            /* 4-bit rows may get another scale: half a unit of 127 of each weight, of either sign, over 192 inputs */
+            double allowed = families[i]->b == ZI_NUMBER_BF16 || bits == 8 ? 0 : 0.01 * scale;
+            if (!(worst <= allowed))
+                fail_msg("%s, %d bits: %g apart of %g", families[i]->name, bits, worst, scale);
+            free(words);
+            free(halves);
+            free(numbers);
+            free(x);
+            free(y);
+        }
+}
+
+/* ---- attention and convolutions ---------------------------------------------------------------------------------- */
 
 /* Operands that are bf16 already: what is left is the rounding of the weights of softmax, half a unit of 2^-8 each. */
 static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_t keys, const zi_attention_shape *shape)
@@ -538,8 +642,9 @@ static void test_not_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),     cmocka_unit_test(test_pack), cmocka_unit_test(test_products),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_conv), cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_tiles),cmocka_unit_test(test_pack_stored), cmocka_unit_test(test_grouped_products),
+        cmocka_unit_test(test_pack),  cmocka_unit_test(test_products),    cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_conv),  cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -104,8 +104,8 @@ static void pack_task(void *arg, int64_t task, int worker)
             continue;
         }
         for (int64_t r = 0; r < rows; r++)
-            at->kernels->pack(ZI_NUMBER_BF16, source + r * stride, at->dim, 1, (uint8_t *)buffer + r * key_bytes(at),
-                              ZI_CHUNK);
+            at->kernels->pack(ZI_NUMBER_BF16, ZI_F32, source + r * stride, at->dim, 1,
+                              (uint8_t *)buffer + r * key_bytes(at), ZI_CHUNK);
         at->kernels->transpose(buffer, key_bytes(at) / 4, rows, key_bytes(at) / 4, panel, nr);
     }
     memset(buffer, 0, (size_t)nr * sizeof(float));
@@ -180,7 +180,7 @@ static void pack_rows(const attention *at, const float *x, int64_t ld, int64_t r
                       uint8_t *target)
 {
     for (int64_t r = 0; r < rows; r++)
-        at->kernels->pack(ZI_NUMBER_BF16, x + r * ld, n, 1,
+        at->kernels->pack(ZI_NUMBER_BF16, ZI_F32, x + r * ld, n, 1,
                           target + (r / at->mr * chunks * at->mr + r % at->mr) * ZI_CHUNK, at->mr * ZI_CHUNK);
 }
 

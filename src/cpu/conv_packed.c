@@ -63,8 +63,8 @@ static void pack_task(void *arg, int64_t panel, int worker)
         for (int64_t tap = 0; tap < taps; tap++) {
             for (int64_t c = 0; c < p->in; c++)
                 tap_row[c] = source[c * taps + tap];
-            p->kernels->pack(ZI_NUMBER_BF16, tap_row, p->in, 1, rows + r * bytes + tap * p->channel_chunks * ZI_CHUNK,
-                             ZI_CHUNK);
+            p->kernels->pack(ZI_NUMBER_BF16, ZI_F32, tap_row, p->in, 1,
+                             rows + r * bytes + tap * p->channel_chunks * ZI_CHUNK, ZI_CHUNK);
         }
     }
     p->kernels->transpose(rows, bytes / 4, count, bytes / 4, p->packed + panel * panel_bytes(p), nr);
@@ -127,7 +127,7 @@ static void pack_row(const convolution *p, const float *x, const workspace *spac
         x = space->row;
     }
     for (int64_t j = 0; j < p->x_columns; j++, target += pixel) {
-        p->kernels->pack(ZI_NUMBER_BF16, x + j * p->in, p->in, 1, target, ZI_CHUNK);
+        p->kernels->pack(ZI_NUMBER_BF16, ZI_F32, x + j * p->in, p->in, 1, target, ZI_CHUNK);
         if (up) {
             memcpy(target + pixel, target, (size_t)pixel);
             target += pixel;

@@ -93,13 +93,18 @@ typedef struct zi_cpu_kernels {
     double (*peak)(int64_t rounds, float *sink);
 
     /* For products of packed numbers (below). */
+    /* The same of whole groups of 4-bit numbers q: (scales[g] * q + biases[g]) * factor; group: 32, 64 or 128. */
+    void (*pack_nibbles)(zi_cpu_number number, int64_t group, const uint8_t *src, const float *scales,
+                         const float *biases, int64_t groups, float factor, uint8_t *out, int64_t stride);
     /* out[i]: bf16 of a[i] and of b[i], in four bytes */
     void (*pack_pairs)(const float *a, const float *b, int64_t n, uint32_t *out);
-    /* x[i] * factor for i < n as numbers of that kind, in chunks of ZI_CHUNK bytes that begin `stride` bytes apart;
-     * zeros behind the last. Integers are rounded to nearest, ties to even, and must lie within +-127. */
-    void (*pack)(zi_cpu_number number, const float *x, int64_t n, float factor, uint8_t *out, int64_t stride);
+    /* src[i] * factor for i < n as numbers of that kind, in chunks of ZI_CHUNK bytes that begin `stride` bytes apart;
+     * zeros behind the last. Integers are rounded to nearest, ties to even, and must lie within +-127. src: float32,
+     * bfloat16 or float16 at any address. */
+    void (*pack)(zi_cpu_number number, zi_dtype dtype, const void *src, int64_t n, float factor, uint8_t *out,
+                 int64_t stride);
     /* The largest magnitude; not finite if an element isn't. */
-    float (*largest)(const float *x, int64_t n);
+    float (*largest)(zi_dtype dtype, const void *src, int64_t n);
     /* In place: int32 sums [rows][columns] to float32: (sum - offsets[n]) * row_scales[r] * scales[n] */
     void (*scale_sums)(void *c, int64_t rows, int64_t columns, const float *row_scales, const float *scales,
                        const int32_t *offsets);

@@ -6,6 +6,9 @@
  */
 #include <math.h>
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "cpu/kernels.h"
 
@@ -17,7 +20,6 @@ typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
-typedef int16_t vs __attribute__((vector_size(2 * LANES)));
 typedef int8_t vc __attribute__((vector_size(LANES)));
 typedef uint32_t u4 __attribute__((vector_size(16)));
 typedef double vd __attribute__((vector_size(8 * LANES)));
@@ -547,6 +549,42 @@ static double peak(int64_t rounds, float *sink)
 
 /* ---- packing ----------------------------------------------------------------------------------------------------- */
 
+/* The low halves and the low bytes of 32-bit lanes; compilers turn the plain form into one move a lane. */
+#if defined(__AVX512BW__)
+static inline vh low_halves(vi v)
+{
+    return (vh)_mm512_cvtepi32_epi16((__m512i)v);
+}
+
+static inline vc low_bytes(vi v)
+{
+    return (vc)_mm512_cvtepi32_epi8((__m512i)v);
+}
+#elif defined(__AVX2__)
+static inline vh low_halves(vi v)
+{
+    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13,
+                                           0, 1, 4, 5, 8, 9, 12, 13);
+    return (vh)_mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_shuffle_epi8((__m256i)v, order), 0x08));
+}
+
+static inline vc low_bytes(vi v)
+{
+    __m128i halves = (__m128i)low_halves(v);
+    return (vc)_mm_cvtsi128_si64(_mm_packs_epi16(halves, halves)); /* within +-127: nothing saturates */
+}
+#else
+static inline vh low_halves(vi v)
+{
+    return __builtin_convertvector((vu)v, vh);
+}
+
+static inline vc low_bytes(vi v)
+{
+    return __builtin_convertvector(v, vc);
+}
+#endif
+
 /* To nearest, ties to even; a NaN stays one. */
 static inline vh to_bf16(vf x)
 {
@@ -554,7 +592,7 @@ static inline vh to_bf16(vf x)
     vu rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     vu quiet = bits >> 16 | 0x40;
     vi nan = x != x;
-    return __builtin_convertvector((vu)((nan & (vi)quiet) | (~nan & (vi)rounded)), vh);
+    return low_halves((nan & (vi)quiet) | (~nan & (vi)rounded));
 }
 
 /* To nearest, ties to even, for |x| < 2^22. */
@@ -564,62 +602,181 @@ static inline vi to_integer(vf x)
     return (vi)(x + magic) - (vi)magic;
 }
 
-#define PACK(n, store_lanes)                                                                                           \
-    for (int64_t i = 0; i < n; i += LANES) {                                                                           \
-        vf v = take(x + i, n - i) * splat(factor);                                                                     \
-        store_lanes                                                                                                    \
-    }
-
-/* One chunk, or what there is of it: numbers to `out`, which is cleared before where n is short. */
-static inline void pack_chunk(zi_cpu_number number, const float *x, int64_t n, float factor, uint8_t *out)
+/* The next up to LANES of n stored numbers; zeros behind them. */
+static inline vf take_stored(zi_dtype dtype, const uint8_t *src, int64_t i, int64_t n)
 {
-    switch (number) {
-    case ZI_NUMBER_BF16:
-        PACK(n, vh bits = to_bf16(v); memcpy(out + 2 * i, &bits, (size_t)(n - i < LANES ? n - i : LANES) * 2);)
-        break;
-    case ZI_NUMBER_I16:
-        PACK(n, vs bits = __builtin_convertvector(to_integer(v), vs);
-             memcpy(out + 2 * i, &bits, (size_t)(n - i < LANES ? n - i : LANES) * 2);)
-        break;
-    case ZI_NUMBER_I8:
-        PACK(n, vc bits = __builtin_convertvector(to_integer(v), vc);
-             memcpy(out + i, &bits, (size_t)(n - i < LANES ? n - i : LANES));)
-        break;
-    case ZI_NUMBER_U8:
-        PACK(n, vc bits = __builtin_convertvector(to_integer(v) + 128, vc);
-             memcpy(out + i, &bits, (size_t)(n - i < LANES ? n - i : LANES));)
-        break;
+    if (dtype == ZI_F32)
+        return take((const float *)(const void *)src + i, n - i);
+    vh bits = {0};
+    memcpy(&bits, src + 2 * i, n - i >= LANES ? sizeof(bits) : (size_t)(n - i) * 2);
+    return dtype == ZI_BF16 ? from_bf16(bits) : from_f16(bits);
+}
+
+/* Up to a chunk of numbers, zeros behind the last. */
+static inline __attribute__((always_inline)) void pack_chunk(zi_cpu_number number, zi_dtype dtype, const uint8_t *src,
+                                                             int64_t n, vf factor, uint8_t *out)
+{
+    const int64_t size = number == ZI_NUMBER_BF16 || number == ZI_NUMBER_I16 ? 32 : 64;
+    for (int64_t i = 0; i < size; i += LANES) {
+        vf v = i < n ? take_stored(dtype, src, i, n) * factor : (vf){0};
+        if (number == ZI_NUMBER_BF16) {
+            vh bits = to_bf16(v);
+            memcpy(out + 2 * i, &bits, sizeof(bits));
+        } else if (number == ZI_NUMBER_I16) {
+            vh bits = low_halves(to_integer(v));
+            memcpy(out + 2 * i, &bits, sizeof(bits));
+        } else {
+            vc bits = low_bytes(to_integer(v));
+            if (number == ZI_NUMBER_U8)
+                bits ^= (int8_t)-128;
+            memcpy(out + i, &bits, sizeof(bits));
+        }
     }
 }
 
-static inline __attribute__((always_inline)) void pack_chunks(const zi_cpu_number number, const float *x, int64_t n,
-                                                              float factor, uint8_t *out, int64_t stride)
+static inline __attribute__((always_inline)) void pack_as(const zi_cpu_number number, const zi_dtype dtype,
+                                                          const uint8_t *src, int64_t n, float factor, uint8_t *out,
+                                                          int64_t stride)
 {
     const int64_t step = number == ZI_NUMBER_BF16 || number == ZI_NUMBER_I16 ? 32 : 64;
-    for (; n >= step; n -= step, x += step, out += stride)
-        pack_chunk(number, x, step, factor, out);
-    if (n > 0) {
-        memset(out, 0, ZI_CHUNK);
-        pack_chunk(number, x, n, factor, out);
+    for (; n >= step; n -= step, src += step * (dtype == ZI_F32 ? 4 : 2), out += stride)
+        pack_chunk(number, dtype, src, step, splat(factor), out);
+    if (n > 0)
+        pack_chunk(number, dtype, src, n, splat(factor), out);
+}
+
+static inline __attribute__((always_inline)) void pack_from(const zi_dtype dtype, zi_cpu_number number,
+                                                            const uint8_t *src, int64_t n, float factor, uint8_t *out,
+                                                            int64_t stride)
+{
+    if (number == ZI_NUMBER_BF16)
+        pack_as(ZI_NUMBER_BF16, dtype, src, n, factor, out, stride);
+    else if (number == ZI_NUMBER_I16)
+        pack_as(ZI_NUMBER_I16, dtype, src, n, factor, out, stride);
+    else if (number == ZI_NUMBER_I8)
+        pack_as(ZI_NUMBER_I8, dtype, src, n, factor, out, stride);
+    else
+        pack_as(ZI_NUMBER_U8, dtype, src, n, factor, out, stride);
+}
+
+static void pack(zi_cpu_number number, zi_dtype dtype, const void *src, int64_t n, float factor, uint8_t *out,
+                 int64_t stride)
+{
+    if (dtype == ZI_F32)
+        pack_from(ZI_F32, number, src, n, factor, out, stride);
+    else if (dtype == ZI_BF16)
+        pack_from(ZI_BF16, number, src, n, factor, out, stride);
+    else
+        pack_from(ZI_F16, number, src, n, factor, out, stride);
+}
+
+#if defined(__AVX2__)
+/* The 16 numbers of a group, packed: their low bytes, and their high bytes if they have two. */
+typedef struct nibble_table {
+    __m128i low, high;
+} nibble_table;
+
+static inline __attribute__((always_inline)) nibble_table make_table(zi_cpu_number number, float scale, float bias,
+                                                                     float factor)
+{
+    _Alignas(16) uint8_t bytes[16];
+    _Alignas(16) uint16_t halves[16];
+    UNROLL
+    for (int i = 0; i < 16; i += LANES) {
+        vf q;
+        UNROLL
+        for (int lane = 0; lane < LANES; lane++)
+            q[lane] = (float)(i + lane);
+        vf v = (q * splat(scale) + splat(bias)) * splat(factor);
+        vh two = number == ZI_NUMBER_BF16 ? to_bf16(v) : low_halves(to_integer(v));
+        vc one = low_bytes(to_integer(v));
+        if (number == ZI_NUMBER_U8)
+            one ^= (int8_t)-128;
+        memcpy(halves + i, &two, sizeof(two));
+        memcpy(bytes + i, &one, sizeof(one));
+    }
+    if (number == ZI_NUMBER_I8 || number == ZI_NUMBER_U8)
+        return (nibble_table){_mm_load_si128((const __m128i *)(const void *)bytes), _mm_setzero_si128()};
+    __m128i first = _mm_load_si128((const __m128i *)(const void *)halves);
+    __m128i second = _mm_load_si128((const __m128i *)(const void *)(halves + 8)), mask = _mm_set1_epi16(255);
+    return (nibble_table){_mm_packus_epi16(_mm_and_si128(first, mask), _mm_and_si128(second, mask)),
+                          _mm_packus_epi16(_mm_srli_epi16(first, 8), _mm_srli_epi16(second, 8))};
+}
+
+/* 32 numbers from 16 bytes of nibbles. */
+static inline __attribute__((always_inline)) void look_up(zi_cpu_number number, const nibble_table *table,
+                                                          const uint8_t *src, uint8_t *out)
+{
+    __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)src), mask = _mm_set1_epi8(15), *to = (__m128i *)out;
+    __m128i even = _mm_and_si128(pairs, mask), odd = _mm_and_si128(_mm_srli_epi16(pairs, 4), mask);
+    __m128i q[2] = {_mm_unpacklo_epi8(even, odd), _mm_unpackhi_epi8(even, odd)};
+    UNROLL
+    for (int i = 0; i < 2; i++) {
+        __m128i low = _mm_shuffle_epi8(table->low, q[i]);
+        if (number == ZI_NUMBER_I8 || number == ZI_NUMBER_U8) {
+            _mm_storeu_si128(to + i, low);
+            continue;
+        }
+        __m128i high = _mm_shuffle_epi8(table->high, q[i]);
+        _mm_storeu_si128(to + 2 * i, _mm_unpacklo_epi8(low, high));
+        _mm_storeu_si128(to + 2 * i + 1, _mm_unpackhi_epi8(low, high));
     }
 }
 
-static void pack(zi_cpu_number number, const float *x, int64_t n, float factor, uint8_t *out, int64_t stride)
+static inline __attribute__((always_inline)) void nibbles_as(const zi_cpu_number number, int64_t group,
+                                                             const uint8_t *src, const float *scales,
+                                                             const float *biases, int64_t groups, float factor,
+                                                             uint8_t *out, int64_t stride)
 {
-    switch (number) {
-    case ZI_NUMBER_BF16:
-        pack_chunks(ZI_NUMBER_BF16, x, n, factor, out, stride);
-        break;
-    case ZI_NUMBER_I16:
-        pack_chunks(ZI_NUMBER_I16, x, n, factor, out, stride);
-        break;
-    case ZI_NUMBER_I8:
-        pack_chunks(ZI_NUMBER_I8, x, n, factor, out, stride);
-        break;
-    case ZI_NUMBER_U8:
-        pack_chunks(ZI_NUMBER_U8, x, n, factor, out, stride);
-        break;
+    const int64_t step = number == ZI_NUMBER_BF16 || number == ZI_NUMBER_I16 ? 64 : 32; /* bytes of 32 numbers */
+    int64_t at = 0;                                                                     /* in the chunk */
+    for (int64_t g = 0; g < groups; g++) {
+        nibble_table table = make_table(number, scales[g], biases[g], factor);
+        for (int64_t i = 0; i < group; i += 32, src += 16) {
+            look_up(number, &table, src, out + at);
+            at += step;
+            if (at == ZI_CHUNK) {
+                at = 0;
+                out += stride;
+            }
+        }
     }
+    if (at > 0)
+        memset(out + at, number == ZI_NUMBER_U8 ? 128 : 0, (size_t)(ZI_CHUNK - at));
+}
+#else
+static inline __attribute__((always_inline)) void nibbles_as(const zi_cpu_number number, int64_t group,
+                                                             const uint8_t *src, const float *scales,
+                                                             const float *biases, int64_t groups, float factor,
+                                                             uint8_t *out, int64_t stride)
+{
+    const int64_t step = number == ZI_NUMBER_BF16 || number == ZI_NUMBER_I16 ? 32 : 64;
+    float numbers[64];
+    int64_t at = 0;
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t i = 0; i < group; i += 32, src += 16) {
+            unpack_groups(4, 32, src, scales + g, biases + g, 1, numbers + at);
+            at += 32;
+            if (at < step && (g + 1 < groups || i + 32 < group))
+                continue;
+            pack_as(number, ZI_F32, (const uint8_t *)numbers, at, factor, out, stride);
+            at = 0;
+            out += stride;
+        }
+}
+#endif
+
+static void pack_nibbles(zi_cpu_number number, int64_t group, const uint8_t *src, const float *scales,
+                         const float *biases, int64_t groups, float factor, uint8_t *out, int64_t stride)
+{
+    if (number == ZI_NUMBER_BF16)
+        nibbles_as(ZI_NUMBER_BF16, group, src, scales, biases, groups, factor, out, stride);
+    else if (number == ZI_NUMBER_I16)
+        nibbles_as(ZI_NUMBER_I16, group, src, scales, biases, groups, factor, out, stride);
+    else if (number == ZI_NUMBER_I8)
+        nibbles_as(ZI_NUMBER_I8, group, src, scales, biases, groups, factor, out, stride);
+    else
+        nibbles_as(ZI_NUMBER_U8, group, src, scales, biases, groups, factor, out, stride);
 }
 
 static void pack_pairs(const float *a, const float *b, int64_t n, uint32_t *out)
@@ -632,11 +789,11 @@ static void pack_pairs(const float *a, const float *b, int64_t n, uint32_t *out)
 }
 
 /* As integers, magnitudes have the order of their bits, infinities and NaN above all. */
-static float largest(const float *x, int64_t n)
+static inline __attribute__((always_inline)) float largest_of(const zi_dtype dtype, const uint8_t *src, int64_t n)
 {
     vi tops = {0};
     for (int64_t i = 0; i < n; i += LANES) {
-        vi v = (vi)take(x + i, n - i) & 0x7fffffff;
+        vi v = (vi)take_stored(dtype, src, i, n) & 0x7fffffff;
         vi above = v > tops;
         tops = (above & v) | (~above & tops);
     }
@@ -646,6 +803,13 @@ static float largest(const float *x, int64_t n)
     float result;
     memcpy(&result, &top, sizeof(result));
     return result;
+}
+
+static float largest(zi_dtype dtype, const void *src, int64_t n)
+{
+    return dtype == ZI_F32    ? largest_of(ZI_F32, src, n)
+           : dtype == ZI_BF16 ? largest_of(ZI_BF16, src, n)
+                              : largest_of(ZI_F16, src, n);
 }
 
 static void scale_sums(void *c, int64_t rows, int64_t columns, const float *row_scales, const float *scales,
@@ -683,6 +847,7 @@ const zi_cpu_kernels KERNELS = {
     .finite = all_finite,
     .peak = peak,
     .pack = pack,
+    .pack_nibbles = pack_nibbles,
     .pack_pairs = pack_pairs,
     .largest = largest,
     .scale_sums = scale_sums,

@@ -11,7 +11,7 @@
  */
 #include "cpu/packed.h"
 
-#include <string.h>
+#include <math.h>
 
 /* Sums of one task should stay in L2: tokens x outputs of a group. */
 #define TASK_SUMS    ((int64_t)160 << 10)
@@ -49,11 +49,11 @@ static void pack_tokens(void *arg, int64_t block, int worker)
         const float *x = w->p->x + token * w->p->in;
         float factor = 1;
         if (w->row_scales != NULL) {
-            float largest = w->kernels->largest(x, w->p->in);
+            float largest = w->kernels->largest(ZI_F32, x, w->p->in);
             w->row_scales[first + r] = largest / 127;
             factor = factor_of(largest);
         }
-        w->kernels->pack(w->family->a, x, w->p->in, factor, target + r * ZI_CHUNK, mr * ZI_CHUNK);
+        w->kernels->pack(w->family->a, ZI_F32, x, w->p->in, factor, target + r * ZI_CHUNK, mr * ZI_CHUNK);
     }
 }
 
@@ -61,7 +61,7 @@ static void pack_tokens(void *arg, int64_t block, int worker)
 
 /* A worker's buffer, in bytes from its start; sized by buffer_floats. */
 typedef struct workspace {
-    float *row;       /* [in] unpacked */
+    float *row;       /* [in] unpacked, or scales and biases of groups */
     uint8_t *rows;    /* [nr][chunks][64], packed */
     float *scales;    /* [weights][panel][nr] */
     int32_t *offsets; /* the same */
@@ -117,29 +117,58 @@ static int32_t offset_of(const uint8_t *row, int64_t bytes)
     return 128 * sum;
 }
 
+/*
+ * A row of 4-bit groups, without unpacking it: each group has 16 different numbers. The scale is that of the largest
+ * number that its groups can hold.
+ */
+static float pack_nibbles(const packed *w, const zi_weight *weight, int64_t row, const workspace *space,
+                          uint8_t *target)
+{
+    int64_t groups = w->p->in / weight->group;
+    size_t place = (size_t)(row * groups) * zi_dtype_size(weight->scale_dtype);
+    float *scales = space->row, *biases = scales + groups, largest = 0;
+    w->kernels->unpack(weight->scale_dtype, weight->scales + place, groups, scales);
+    w->kernels->unpack(weight->scale_dtype, weight->biases + place, groups, biases);
+    for (int64_t g = 0; g < groups && w->row_scales != NULL; g++) {
+        float first = fabsf(biases[g]), last = fabsf(biases[g] + 15 * scales[g]);
+        largest = first > largest || !(first == first) ? first : largest;
+        largest = last > largest || !(last == last) ? last : largest;
+    }
+    w->kernels->pack_nibbles(w->family->b, weight->group, weight->data + row * w->p->in / 2, scales, biases, groups,
+                             w->row_scales != NULL ? factor_of(largest) : 1, target, ZI_CHUNK);
+    return largest / 127;
+}
+
+/* One row, packed; returns its scale (integers only). */
+static float pack_row(const packed *w, const zi_weight *weight, int64_t row, const workspace *space, uint8_t *target)
+{
+    int64_t in = w->p->in, ld;
+    if (weight->dtype == ZI_GROUPED && weight->bits == 4 && weight->scale_dtype != ZI_F32)
+        return pack_nibbles(w, weight, row, space, target);
+    const void *x = weight->data + row * in * (int64_t)zi_dtype_size(weight->dtype);
+    zi_dtype dtype = weight->dtype;
+    if (dtype == ZI_GROUPED) {
+        x = zi_cpu_weight_rows(w->kernels, weight, in, row, 1, 0, in, space->row, &ld);
+        dtype = ZI_F32;
+    }
+    float largest = w->row_scales != NULL ? w->kernels->largest(dtype, x, in) : 0;
+    w->kernels->pack(w->family->b, dtype, x, in, w->row_scales != NULL ? factor_of(largest) : 1, target, ZI_CHUNK);
+    return largest / 127;
+}
+
 /* Rows [row, row + count) as a panel; scales and offsets [nr] for integers. */
 static void pack_panel(const packed *w, const zi_weight *weight, int64_t row, int64_t count, const workspace *space,
                        uint8_t *panel, float *scales, int32_t *offsets)
 {
-    int64_t nr = w->family->nr, bytes = w->chunks * ZI_CHUNK, ld;
+    int64_t nr = w->family->nr, bytes = w->chunks * ZI_CHUNK;
     const uint8_t *source = space->rows;
-    int64_t between = bytes / 4;
     if (weight->dtype == ZI_BF16 && w->family->b == ZI_NUMBER_BF16 && w->p->in * 2 == bytes &&
-        (uintptr_t)weight->data % 4 == 0) {
-        source = weight->data + row * bytes;
-    } else {
-        for (int64_t r = 0; r < count; r++) {
-            const float *x = zi_cpu_weight_rows(w->kernels, weight, w->p->in, row + r, 1, 0, w->p->in, space->row, &ld);
-            float factor = 1;
-            if (w->row_scales != NULL) {
-                float largest = w->kernels->largest(x, w->p->in);
-                scales[r] = largest / 127;
-                factor = factor_of(largest);
-            }
-            w->kernels->pack(w->family->b, x, w->p->in, factor, space->rows + r * bytes, ZI_CHUNK);
-        }
-    }
-    w->kernels->transpose(source, between, count, between, panel, nr);
+        (uintptr_t)weight->data % 4 == 0)
+        source = weight->data + row * bytes; /* as they are */
+    else
+        for (int64_t r = 0; r < count; r++)
+            scales[r] = pack_row(w, weight, row + r, space, space->rows + r * bytes);
+    w->kernels->transpose(source, bytes / 4, count, bytes / 4, panel, nr);
     for (int64_t r = 0; r < nr && w->row_scales != NULL; r++) {
         if (r >= count)
             scales[r] = 0;

@@ -100,6 +100,7 @@ static zimage_status count_linear(zi_ops *ops, const zi_tensor *x, const zi_weig
     count_product(p, rows, out, in);
     p->counts.linear_flops += 2 * (double)rows * (double)out * (double)in;
     p->counts.unpacked += (double)out * (double)in;
+    note_peak(p, (size_t)(rows * in) * 2); /* activations packed to bf16, if they are */
     return read_weight(p, weight);
 }
 
