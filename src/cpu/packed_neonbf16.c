@@ -1,7 +1,8 @@
 /*
  * Packed products with Arm's bf16 instructions (FEAT_BF16): BFMMLA, 2 x 4 by 4 x 2 numbers. Every processor that has BFDOT
- * has it, and it does twice the work. Both add two products and then their sum, rounding each time to odd: an error of
- * less than a unit in the last place, where rounding to nearest has half a unit; numbers below 2^-126 become zero.
+ * has it, and it does twice the work. Both add two products and then their sum, rounding each time to odd (Arm
+ * Architecture Reference Manual, BFDotAdd): an error of less than a unit in the last place, where rounding to nearest has
+ * half a unit. Numbers below 2^-126 become zero.
  */
 #if defined(__aarch64__)
 #define TITLE                "bf16 neon-bf16"
