@@ -194,6 +194,7 @@ static void test_tiles(void **state)
         check_tiles(f, f->mr + 1, 1, 2, 64);
         check_tiles(f, 2 * f->mr + f->mr / 2, 3, 5, 192);
         check_tiles(f, 3 * f->mr - 1, 1, 7, 0);
+        check_tiles(f, f->mr, 2, f->block + 1, 0);
     }
 }
 
@@ -639,12 +640,15 @@ static void test_not_finite(void **state)
     free((void *)w.data);
 }
 
-int main(void)
+/* Argument: the tests to run, as a pattern of names. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiles),cmocka_unit_test(test_pack_stored), cmocka_unit_test(test_grouped_products),
         cmocka_unit_test(test_pack),  cmocka_unit_test(test_products),    cmocka_unit_test(test_attention),
         cmocka_unit_test(test_conv),  cmocka_unit_test(test_not_finite),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

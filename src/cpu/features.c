@@ -7,7 +7,13 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
+
+#define BIT(n) (1u << (n))
 
 static const char *const names[ZI_CPU_FEATURES] = {
     [ZI_CPU_AVX2] = "avx2",
@@ -17,6 +23,9 @@ static const char *const names[ZI_CPU_FEATURES] = {
     [ZI_CPU_AVX512_BF16] = "avx512-bf16",
     [ZI_CPU_AMX_BF16] = "amx-bf16",
     [ZI_CPU_AMX_INT8] = "amx-int8",
+    [ZI_CPU_NEON_DOTPROD] = "neon-dotprod",
+    [ZI_CPU_NEON_I8MM] = "neon-i8mm",
+    [ZI_CPU_NEON_BF16] = "neon-bf16",
 };
 
 const char *zi_cpu_feature_name(zi_cpu_feature feature)
@@ -27,7 +36,6 @@ const char *zi_cpu_feature_name(zi_cpu_feature feature)
 #if defined(__x86_64__)
 
 /* Bits of CPUID and XCR0: Intel's Software Developer's Manual, volume 2, CPUID, and volume 1, chapter 13. */
-#define BIT(n)       (1u << (n))
 #define STATE_AVX    (BIT(1) | BIT(2))
 #define STATE_AVX512 (STATE_AVX | BIT(5) | BIT(6) | BIT(7))
 #define STATE_AMX    (BIT(17) | BIT(18))
@@ -84,6 +92,32 @@ uint32_t zi_cpu_features(void)
             set |= BIT(ZI_CPU_AMX_INT8);
     }
     return set;
+}
+
+#elif defined(__aarch64__) && defined(__linux__)
+
+/* Bits of Linux's arm64 ELF hwcaps (Documentation/arm64/elf_hwcaps.rst): asimddp, i8mm, bf16. */
+uint32_t zi_cpu_features(void)
+{
+    unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+    return (first >> 20 & 1) << ZI_CPU_NEON_DOTPROD | (second >> 13 & 1) << ZI_CPU_NEON_I8MM |
+           (second >> 14 & 1) << ZI_CPU_NEON_BF16;
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+static uint32_t bit_if(const char *name, zi_cpu_feature feature)
+{
+    int value = 0;
+    size_t size = sizeof(value);
+    return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value != 0 ? BIT(feature) : 0;
+}
+
+uint32_t zi_cpu_features(void)
+{
+    return bit_if("hw.optional.arm.FEAT_DotProd", ZI_CPU_NEON_DOTPROD) |
+           bit_if("hw.optional.arm.FEAT_I8MM", ZI_CPU_NEON_I8MM) |
+           bit_if("hw.optional.arm.FEAT_BF16", ZI_CPU_NEON_BF16);
 }
 
 #else

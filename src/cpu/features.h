@@ -7,7 +7,8 @@
 
 #include "base/error.h"
 
-/* Each one includes whatever else its kernels need: AVX-512 is F, BW, DQ and VL; AVX2 has FMA. */
+/* Each one includes whatever else its kernels need: AVX-512 is F, BW, DQ and VL; AVX2 has FMA. NEON itself is in every
+ * arm64 processor. */
 typedef enum zi_cpu_feature {
     ZI_CPU_AVX2,
     ZI_CPU_AVX_VNNI,
@@ -16,6 +17,9 @@ typedef enum zi_cpu_feature {
     ZI_CPU_AVX512_BF16,
     ZI_CPU_AMX_BF16,
     ZI_CPU_AMX_INT8,
+    ZI_CPU_NEON_DOTPROD,
+    ZI_CPU_NEON_I8MM,
+    ZI_CPU_NEON_BF16,
     ZI_CPU_FEATURES,
 } zi_cpu_feature;
 

@@ -4,13 +4,19 @@
 typedef float f4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
 
+#if defined(__aarch64__)
+#define TOKENS 4 /* 32 registers */
+#else
+#define TOKENS 2 /* 16 registers */
+#endif
+
 #define FN(name)             name##_int8_generic
 #define TITLE                "int8 generic"
 #define NEEDS                ZI_CPU_ALWAYS
 #define NUMBER_A             ZI_NUMBER_I16
 #define NUMBER_B             ZI_NUMBER_I16
 #define LANES                4
-#define MR                   2
+#define MR                   TOKENS
 #define NV                   4
 #define SUMS                 i4
 #define MULTIPLY(sums, x, y) ZI_I16_PAIRS(sums, x, y)
@@ -22,7 +28,7 @@ typedef int32_t i4 __attribute__((vector_size(16)));
 #define NUMBER_A             ZI_NUMBER_BF16
 #define NUMBER_B             ZI_NUMBER_BF16
 #define LANES                4
-#define MR                   2
+#define MR                   TOKENS
 #define NV                   4
 #define SUMS                 f4
 #define MULTIPLY(sums, x, y) ZI_BF16_PAIRS(sums, x, y, f4)
@@ -33,6 +39,9 @@ extern const zi_cpu_packed zi_cpu_packed_bf16_avx2, zi_cpu_packed_bf16_avx512, z
     zi_cpu_packed_bf16_amx;
 extern const zi_cpu_packed zi_cpu_packed_int8_avx2, zi_cpu_packed_int8_avxvnni, zi_cpu_packed_int8_avx512,
     zi_cpu_packed_int8_avx512vnni, zi_cpu_packed_int8_amx;
+#elif defined(__aarch64__)
+extern const zi_cpu_packed zi_cpu_packed_bf16_neonbf16;
+extern const zi_cpu_packed zi_cpu_packed_int8_neondotprod, zi_cpu_packed_int8_neoni8mm;
 #endif
 
 const zi_cpu_packed *const zi_cpu_packed_bf16[] = {
@@ -42,6 +51,8 @@ const zi_cpu_packed *const zi_cpu_packed_bf16[] = {
     &zi_cpu_packed_bf16_avx512,
     &zi_cpu_packed_bf16_avx512bf16,
     &zi_cpu_packed_bf16_amx,
+#elif defined(__aarch64__)
+    &zi_cpu_packed_bf16_neonbf16,
 #endif
     NULL,
 };
@@ -54,6 +65,9 @@ const zi_cpu_packed *const zi_cpu_packed_int8[] = {
     &zi_cpu_packed_int8_avx512,
     &zi_cpu_packed_int8_avx512vnni,
     &zi_cpu_packed_int8_amx,
+#elif defined(__aarch64__)
+    &zi_cpu_packed_int8_neondotprod,
+    &zi_cpu_packed_int8_neoni8mm,
 #endif
     NULL,
 };

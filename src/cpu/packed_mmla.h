@@ -1,0 +1,105 @@
+/*
+ * One family of products of packed numbers (kernels.h) with Arm's matrix instructions (Arm Architecture Reference Manual,
+ * SMMLA and BFMMLA): four sums, 2 tokens by 2 outputs, of 8 bytes each of 2 tokens and 2 outputs. Before including it,
+ * define
+ *   TITLE, NEEDS, NUMBER, FAMILY     its name, the feature it needs, what is packed, its variable
+ *   SUMS                             the type of a vector of sums
+ *   MULTIPLY(sums, x, y)             the instruction on two uint64x2_t
+ *
+ * A panel has the lanes of one output nr lanes apart; 8 bytes are two of them. Each product copies a block of a panel with
+ * its lanes in pairs, [pair of lanes][nr][8 bytes], and all its tokens use the copy; the tokens' 8 bytes meet in
+ * registers.
+ */
+#include "cpu/packed_neon.h"
+
+#define MR    6 /* 3 x 8 sums, 3 vectors of activations, the weights: 32 registers */
+#define NR    16
+#define BLOCK (16384 / (NR * ZI_CHUNK)) /* chunks of a panel that stay in L1 */
+
+static inline uint64x2_t load(const uint8_t *p)
+{
+    return vreinterpretq_u64_u8(vld1q_u8(p));
+}
+
+static inline void put(uint8_t *p, uint64x2_t sums, int accumulate)
+{
+    SUMS x = (SUMS)sums;
+    if (accumulate)
+        x += (SUMS)load(p);
+    vst1q_u8(p, vreinterpretq_u8_u64((uint64x2_t)x));
+}
+
+/* [lane][NR] to [pair of lanes][NR][2 lanes] */
+static void pair_lanes(const uint8_t *panel, int64_t chunks, uint8_t *pairs)
+{
+    for (int64_t pair = 0; pair < chunks * ZI_CHUNK / 8; pair++, panel += 8 * NR, pairs += 8 * NR)
+        for (int n = 0; n < NR; n += 4) {
+            uint32x4_t low = vreinterpretq_u32_u8(vld1q_u8(panel + 4 * n));
+            uint32x4_t high = vreinterpretq_u32_u8(vld1q_u8(panel + 4 * (NR + n)));
+            vst1q_u8(pairs + 8 * n, vreinterpretq_u8_u32(vzip1q_u32(low, high)));
+            vst1q_u8(pairs + 8 * n + 16, vreinterpretq_u8_u32(vzip2q_u32(low, high)));
+        }
+}
+
+/* One tile: MR tokens by NR outputs, of `chunks` chunks of which `places` has the activations'. */
+static inline void tile(const zi_cpu_tiles *t, const int64_t *places, int64_t chunks, const uint8_t *a,
+                        const uint8_t *b, uint8_t *c, int accumulate)
+{
+    SUMS sums[MR / 2][NR / 2];
+    UNROLL
+    for (int r = 0; r < MR / 2; r++)
+        UNROLL
+    for (int j = 0; j < NR / 2; j++)
+        sums[r][j] = (SUMS){0};
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        const uint8_t *rows = a + places[chunk];
+        for (int i = 0; i < ZI_CHUNK; i += 8, b += 8 * NR) {
+            uint64x2_t x[MR / 2];
+            UNROLL
+            for (int r = 0; r < MR / 2; r++)
+                x[r] = vcombine_u64(vreinterpret_u64_u8(vld1_u8(rows + 2 * r * t->a_row + i)),
+                                    vreinterpret_u64_u8(vld1_u8(rows + (2 * r + 1) * t->a_row + i)));
+            UNROLL
+            for (int j = 0; j < NR / 2; j++) {
+                IN_ORDER();
+                uint64x2_t weights = load(b + 16 * j);
+                UNROLL
+                for (int r = 0; r < MR / 2; r++)
+                    sums[r][j] = MULTIPLY(sums[r][j], x[r], weights);
+            }
+        }
+    }
+    UNROLL
+    for (int r = 0; r < MR / 2; r++)
+        UNROLL
+    for (int j = 0; j < NR / 2; j += 2) {
+        uint64x2_t left = (uint64x2_t)sums[r][j], right = (uint64x2_t)sums[r][j + 1];
+        put(c + 2 * r * t->c_row + 8 * j, vzip1q_u64(left, right), accumulate);
+        put(c + (2 * r + 1) * t->c_row + 8 * j, vzip2q_u64(left, right), accumulate);
+    }
+}
+
+static void product(const zi_cpu_tiles *t)
+{
+    uint8_t pairs[BLOCK * NR * ZI_CHUNK] __attribute__((aligned(64)));
+    for (int64_t panel = 0; panel < t->panels; panel++)
+        for (int64_t chunk = 0; chunk < t->chunks; chunk += BLOCK) {
+            int64_t chunks = t->chunks - chunk < BLOCK ? t->chunks - chunk : BLOCK;
+            pair_lanes(t->b + panel * t->b_panel + chunk * NR * ZI_CHUNK, chunks, pairs);
+            for (int64_t row = 0; row < t->rows; row += MR)
+                tile(t, t->a_chunks + chunk, chunks, t->a + row / MR * t->a_block, pairs,
+                     t->c + panel * t->c_panel + row * t->c_row, t->accumulate || chunk > 0);
+        }
+}
+
+const zi_cpu_packed FAMILY = {
+    .name = TITLE,
+    .feature = NEEDS,
+    .a = NUMBER,
+    .b = NUMBER,
+    .mr = MR,
+    .nr = NR,
+    .block = BLOCK,
+    .group = 128 / NR,
+    .product = product,
+};

@@ -1,0 +1,40 @@
+#!/bin/sh
+# The CPU table on arm64: builds test_ops and test_packed and runs them in an emulator: tests/arm64.sh SOURCE BUILD
+# test_packed on a processor that has all instructions which the families look for; its tiles also with the dot product
+# alone and with none; test_ops, which has one tier here, on the last. The libraries for arm64 are those of
+# tools/arm64-root.sh SOURCE/build/arm64-root. Exit code 77: something is missing.
+set -eu
+source=$1 build=$2/arm64 root=$1/build/arm64-root
+for program in aarch64-linux-gnu-gcc qemu-aarch64; do
+    command -v $program >/dev/null || { echo "skipped: arm64 (no $program)" && exit 77; }
+done
+[ -e "$root/complete" ] || { echo "skipped: arm64 (needs tools/arm64-root.sh build/arm64-root)" && exit 77; }
+
+libraries=$root/usr/lib/aarch64-linux-gnu
+export PKG_CONFIG_LIBDIR="$libraries/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$root"
+export LDFLAGS="-Wl,--disable-new-dtags,-rpath,$libraries" # a path that holds for the libraries' own libraries, too
+cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_TOOLCHAIN_FILE="$source/cmake/aarch64-linux.cmake" >/dev/null
+cmake --build "$build" --target test_ops test_packed
+
+run() { # TEST PROCESSOR [PATTERN]
+    qemu-aarch64 -cpu "$2" -L /usr/aarch64-linux-gnu "$build/tests/test_$1" ${3:+"$3"} >"$build/$1.$2.log" 2>&1
+}
+
+check_packed() { # PROCESSOR FAMILIES [PATTERN]
+    log=$build/packed.$1.log
+    run packed "$1" ${3:+"$3"} || status=1
+    cat "$log"
+    echo "tiers on arm64 $1: $(grep -E '^(bf16|int8) [^:]*$' "$log" | paste -sd, -)"
+    [ "$(grep -cE '^(bf16|int8) [^:]*$' "$log")" = "$2" ] || { echo "expected $2" && status=1; }
+}
+
+status=0
+run ops cortex-a53 &
+ops=$!
+check_packed neoverse-n1 3 test_tiles
+check_packed cortex-a53 2 test_tiles
+check_packed max 5
+wait $ops || status=1
+cat "$build/ops.cortex-a53.log"
+exit $status

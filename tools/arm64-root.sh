@@ -1,0 +1,26 @@
+#!/bin/sh
+# Fetches the arm64 libraries that zimage and its tests link, for cross-building: tools/arm64-root.sh ROOT
+# Debian's packages, unpacked below ROOT: nothing is installed, and no user but the caller is needed.
+set -eu
+packages="libcmocka0 libcmocka-dev libpng16-16 libpng-dev zlib1g zlib1g-dev libpcre2-8-0 libpcre2-dev libutf8proc2
+    libutf8proc-dev libjansson4 libjansson-dev"
+
+mkdir -p "$1"
+root=$(cd "$1" && pwd)
+[ -e "$root/complete" ] && exit 0
+mkdir -p "$root/apt/lists/partial" "$root/apt/cache/archives/partial"
+apt() {
+    apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::lists="$root/apt/lists" \
+        -o Dir::Cache="$root/apt/cache" -o APT::Sandbox::User= "$@"
+}
+cd "$root/apt"
+apt update
+# shellcheck disable=SC2086
+apt download $packages
+for package in *.deb; do
+    dpkg-deb -x "$package" "$root"
+done
+cd "$root"
+cp -R lib/. usr/lib/
+rm -r apt lib
+touch complete
