@@ -67,6 +67,33 @@ def build_pools(args, splits, device):
     return latents, data.bucket((ids, lengths, index, data.Names(splits, "cpu")(rows)), device)
 
 
+def record(gradients, batch):
+    """`gradients` as one CUDA graph: a step of this size is thousands of small kernels, which Python launches more slowly than
+    the GPU runs them. None: it could not be recorded."""
+    static = [part.clone() for part in batch]
+    try:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                gradients(static)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            losses = gradients(static)
+    except RuntimeError as error:
+        print(f"without a CUDA graph: {str(error).splitlines()[0]}", flush=True)
+        return None
+
+    def replay(batch):
+        for mine, theirs in zip(static, batch):
+            mine.copy_(theirs)
+        graph.replay()
+        return losses
+
+    return replay
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
@@ -88,6 +115,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--warmup", type=float, default=0.02)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--no-graph", action="store_true", help="launch every kernel of a step from Python")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     cuda = torch.cuda.is_available()
@@ -133,11 +161,12 @@ def main():
     budget = before + args.until - begun if args.until else args.minutes * 60
     report, seen, terms, saved, saves = begun, 0, 0, begun, 0
     total, total_naming = torch.zeros((), device=device), torch.zeros((), device=device)
-    print("training", flush=True)
-    while spent < budget:
-        long = step % 24 == 23 and len(buckets[1][0]) > 0
-        n = min(args.batch // 4 if long else args.batch, len(buckets[long][0]))
-        ids, lengths, index, names = samplers[long](n)
+    params = [p for _, p in live]
+
+    def gradients(batch, stance="default"):
+        """Leaves the gradients of one batch in the parameters; returns its two losses."""
+        ids, lengths, index, names = batch
+        n = len(ids)
         clean = latents[index].float()
         noise = torch.randn_like(clean)
         # Mostly one of the eight noise levels that the sampler visits, else any, in the sampler's density.
@@ -147,22 +176,36 @@ def main():
                             SHIFT * u / (1 + (SHIFT - 1) * u))
         s = sigma[:, None, None, None]
         x = (1 - s) * clean + s * noise
-        # Few captions are long: not worth compiling for.
-        with torch.compiler.set_stance("force_eager" if long else "default"), \
-                torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+        with torch.compiler.set_stance(stance), \
+                torch.autocast("cuda", torch.bfloat16, enabled=cuda, cache_enabled=False):
             e = transformer.refine(text(ids), lengths)
             out = transformer(x, 1 - sigma, e)
             named = naming.loss(e, lengths, names) if args.naming else torch.zeros((), device=device)
         loss = (out.float() - (clean - noise)).square().mean()
+        if params[0].grad is not None:  # in place: a recorded graph writes to these
+            torch._foreach_zero_([p.grad for p in params])
         ((loss + args.naming * named) * (n / args.batch)).backward()
-        torch.nn.utils.clip_grad_norm_([p for _, p in live], 1.0, foreach=True)
+        torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
+        return loss.detach(), named.detach()
+
+    replay = None
+    if cuda and not args.no_graph:
+        replay = record(gradients, samplers[0](min(args.batch, len(buckets[0][0]))))
+    print("training", flush=True)
+    while spent < budget:
+        long = step % 24 == 23 and len(buckets[1][0]) > 0
+        n = min(args.batch // 4 if long else args.batch, len(buckets[long][0]))
+        batch = samplers[long](n)
+        if replay and not long:
+            loss, named = replay(batch)
+        else:  # few captions are long: not worth compiling for
+            loss, named = gradients(batch, "force_eager" if long else "default")
         optimizer.step(args.lr * schedule(spent / budget, args.warmup, 0.4, args.end))
-        optimizer.zero_grad()
         average.update(step)
         step += 1
         seen += n
-        total += loss.detach()
-        total_naming += named.detach()
+        total += loss
+        total_naming += named
         terms += 1
         if step % 20 == 0 and cuda:
             torch.cuda.synchronize()
