@@ -104,7 +104,7 @@ BREAK(pack, (zi_cpu_number number, const float *x, int64_t n, float factor, uint
       (number, x, n - 1, factor, out, stride), )
 BREAK(scale_sums,
       (void *c, int64_t rows, int64_t columns, const float *row_scales, const float *scales, const int32_t *offsets),
-      (c, rows, columns, row_scales, row_scales, offsets), )
+      (c, rows, columns, row_scales, scales, offsets), ((float *)c)[columns - 1] *= 1.01f)
 
 static void broken_store(float *y, int64_t ldy, const float *c, int64_t ldc, int64_t rows, int64_t columns,
                          const float *bias, int accumulate) /* the wrong sign of the bias */

@@ -473,6 +473,9 @@ static zimage_status run_case(trial *t, const test_case *c)
 static zimage_status run_cases(trial *t, trial *oracle, void (*found)(void *user, const zi_cpu_finding *), void *user)
 {
     int numbers = numbers_of(t->set);
+    float *kept; /* as in a job the arenas are never empty: their memory is not mapped anew for each case */
+    ZI_TRY(zi_host_floats(t->ops, 1, "a self-test", &kept));
+    ZI_TRY(zi_host_floats(oracle->ops, 1, "a self-test", &kept));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const test_case *c = &cases[i];
         if (c->kind->allowed[numbers] == 0 || (numbers == INT8 && c->stored >= Q4)) /* those round near ties */
