@@ -367,12 +367,12 @@ static const kind linears = {"linear", "%d x %d -> %d", linear, {3e-6, 2e-6, 2e-
 static const kind gateds = {"gated", "%d x %d -> %d", gated, {6e-6, 2e-6, 2e-6}};
 static const kind attentions = {"attention", "%d queries, %d keys, heads %d / %d x %d", attention, {3e-6, 0x1p-9}};
 static const kind convs = {"conv", "%d x %d, %d -> %d channels, side %d", conv, {3e-6, 2e-6}};
-static const kind rmses = {"norms", "rms %d x %d", rms, {3e-6}};
-static const kind layers = {"norms", "layer %d x %d", layer, {3e-6}};
+static const kind rms_norms = {"norms", "rms %d x %d", rms, {3e-6}};
+static const kind layer_norms = {"norms", "layer %d x %d", layer, {3e-6}};
 static const kind residuals = {"norms", "residual %d x %d", residual, {3e-6}};
 static const kind ropes = {"rope", "%d tokens, %d heads x %d", rope, {3e-6}};
 static const kind silus = {"silu", "%d x %d", silu, {3e-6}};
-static const kind groupses = {"groups", "%d x %d x %d channels, %d groups", groups, {3e-6}};
+static const kind group_norms = {"groups", "%d x %d x %d channels, %d groups", groups, {3e-6}};
 static const kind finites = {"finite", "%d numbers", all_finite, {1e-9}};
 static const kind peaks = {"peak", "%d rounds", peak, {1e-9, 1e-9, 1e-9}};
 
@@ -401,10 +401,10 @@ static const test_case cases[] = {
     {&convs, {6, 11, 100, 33, 3}, F32, ADD | SCALED | DOUBLED | UNALIGNED},
     {&convs, {9, 33, 8, 65, 1}, BF16, 0},
     {&convs, {2, 40, 257, 5, 1}, F16, ADD | DOUBLED},
-    {&rmses, {5, 31}, F32, 0},
-    {&rmses, {33, 100}, BF16, SCALED},
-    {&layers, {5, 31}, F32, 0},
-    {&layers, {33, 100}, BF16, SCALED},
+    {&rms_norms, {5, 31}, F32, 0},
+    {&rms_norms, {33, 100}, BF16, SCALED},
+    {&layer_norms, {5, 31}, F32, 0},
+    {&layer_norms, {33, 100}, BF16, SCALED},
     {&residuals, {5, 31}, F32, 0},
     {&residuals, {33, 100}, BF16, SCALED},
     {&residuals, {3, 384}, F16, SCALED | IN_PLACE},
@@ -413,8 +413,8 @@ static const test_case cases[] = {
     {&ropes, {5, 2, 128}, BF16, 0},
     {&ropes, {5, 2, 64}, F32, HALVES},
     {&silus, {17, 33}, F32, 0},
-    {&groupses, {17, 13, 33, 3}, F32, 0},
-    {&groupses, {9, 31, 64, 32}, F16, 0},
+    {&group_norms, {17, 13, 33, 3}, F32, 0},
+    {&group_norms, {9, 31, 64, 32}, F16, 0},
     {&finites, {75}, F32, 0},
     {&peaks, {8}, F32, 0},
 };
