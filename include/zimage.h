@@ -177,6 +177,19 @@ ZIMAGE_API void zimage_close(zimage_context *context);
  */
 ZIMAGE_API zimage_status zimage_devices(const char *cpu_mask, char **json, zimage_error *error);
 
+/*
+ * Whether this machine computes rightly: every kernel of every kind that cpu_mask (as in zimage_open_params) allows
+ * against plain C, and a tiny picture by each, without any model; a few seconds. *json: {"passed", "kernels": [{"name",
+ * "usable", "passed", "max_error", "checks": [{"name", "passed", "max_error"}], "picture": {"passed", "mean_difference",
+ * "largest_difference"}, "faults": [text]}], "seconds"}; the first of the kernels is "reference", plain C itself, whose
+ * picture is compared with a stored one; what was not checked is null. Wrong results are no error: ZIMAGE_OK with "passed"
+ * false. log (may be NULL) is called before each set of kernels, so that one that ends the process has a name. *json is
+ * released with zimage_free.
+ */
+ZIMAGE_API zimage_status zimage_selftest(const char *cpu_mask,
+                                         void (*log)(zimage_log_level level, const char *message, void *user),
+                                         void *log_user, char **json, zimage_error *error);
+
 /* Facts of an open model that a caller needs to fill a request. */
 typedef struct zimage_model_info {
     uint32_t struct_size;

@@ -14,6 +14,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/packed.h"
+#include "cpu/selftest.h"
 
 #if defined(__x86_64__)
 /* src/cpu/packed_amx.c once more, in C (amx_emulated.c) */
@@ -274,24 +275,6 @@ static zi_weight random_weight(zi_cpu_number number, zi_dtype dtype, int64_t row
     return w;
 }
 
-/* What int8 computation or bf16 rounding makes of a row. */
-static void round_row(zi_cpu_number number, float *row, int64_t n)
-{
-    float largest = 0;
-    for (int64_t i = 0; i < n; i++)
-        largest = fmaxf(largest, fabsf(row[i]));
-    for (int64_t i = 0; i < n; i++) {
-        if (number == ZI_NUMBER_BF16) {
-            uint32_t bits;
-            memcpy(&bits, &row[i], sizeof(bits));
-            bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
-            memcpy(&row[i], &bits, sizeof(bits));
-        } else {
-            row[i] = rintf(row[i] * (127 / largest)) * (largest / 127);
-        }
-    }
-}
-
 static zi_tensor tensor_of(float *data, int64_t rows, int64_t columns)
 {
     return (zi_tensor){.dtype = ZI_F32, .dims = 2, .shape = {rows, columns}, .data = data};
@@ -335,14 +318,12 @@ static void check_product(const zi_cpu_packed *family, const product_case *c)
     for (int i = 0; i < 2; i++) {
         plain[i] = allocate(weights * 4);
         zi_weight_unpack(&w[i], 0, weights, plain[i]);
-        for (int64_t o = 0; o < c->out; o++)
-            round_row(family->b, plain[i] + o * c->in, c->in);
+        zi_cpu_round_rows(family->b, plain[i], c->out, c->in);
         rounded[i] = w[i];
         rounded[i].dtype = ZI_F32;
         rounded[i].data = (const uint8_t *)plain[i];
     }
-    for (int64_t t = 0; t < c->tokens; t++)
-        round_row(family->b, x + t * c->in, c->in);
+    zi_cpu_round_rows(family->b, x, c->tokens, c->in);
     run_product(reference, c, expected, x, &rounded[0], &rounded[1], &bias);
     double worst = 0, scale = 0;
     for (int64_t i = 0; i < outputs; i++) {
@@ -380,7 +361,7 @@ static float *random_rows(int64_t count, float magnitude)
     float *x = allocate(count * 4);
     for (int64_t i = 0; i < count; i++)
         x[i] = magnitude * random_float();
-    round_row(ZI_NUMBER_BF16, x, count);
+    zi_cpu_round_rows(ZI_NUMBER_BF16, x, 1, count);
     return x;
 }
 
@@ -577,7 +558,7 @@ static void check_conv(const zi_cpu_packed *family, const conv_case *c)
     memcpy(rounded, x, (size_t)inputs * 4);
     if (c->affine) {
         zi_cpu_of(ops[0])->kernels->affine(rounded, x, scale, shift, c->rows * c->columns, c->in, 1);
-        round_row(ZI_NUMBER_BF16, rounded, inputs);
+        zi_cpu_round_rows(ZI_NUMBER_BF16, rounded, 1, inputs);
     }
     run_conv(reference, c, conv, expected, rounded, out_rows);
     conv.affine = c->affine ? &affine : NULL;

@@ -14,6 +14,7 @@ int cmd_bench(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_selftest(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 
 /* The bundled model's folder: $ZIMAGE_MODEL, beside the installed program, or in the source tree it was built from. */

@@ -10,6 +10,7 @@ static const struct {
     {"inspect", "print a model's configuration and tensors", cmd_inspect},
     {"bench", "time a model's stages on this machine", cmd_bench},
     {"devices", "list what this machine can compute with", cmd_devices},
+    {"selftest", "check that this machine computes rightly", cmd_selftest},
     {"tokenize", "print the token ids of a text", cmd_tokenize},
 };
 

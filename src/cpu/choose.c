@@ -159,25 +159,26 @@ void zi_ops_cpu_describe(const zi_ops *ops, char *text, size_t size)
              cpu->bf16 != NULL ? ", " : "", cpu->bf16 != NULL ? cpu->bf16->name : "");
 }
 
-int zi_cpu_kernels_at(int index, uint32_t features, zi_cpu_description *description)
+int zi_cpu_set_at(int index, uint32_t features, zi_cpu_set *set)
 {
     const zi_cpu_packed *const *lists[] = {zi_cpu_packed_bf16, zi_cpu_packed_int8};
     if (index < TIERS) {
-        *description = (zi_cpu_description){tiers[index]->name, usable(features, tiers[index]->feature), 0};
-        if (description->usable)
-            description->rate = 2 * measure_rate(tiers[index], NULL);
+        *set = (zi_cpu_set){tiers[index]->name, usable(features, tiers[index]->feature), tiers[index], NULL};
         return 1;
     }
     index -= TIERS;
     for (int i = 0; i < 2; i++)
         for (const zi_cpu_packed *const *f = lists[i]; *f != NULL; f++)
             if (index-- == 0) {
-                *description = (zi_cpu_description){(*f)->name, usable(features, (*f)->feature), 0};
-                if (description->usable)
-                    description->rate = 2 * measure_rate(tiers[0], *f);
+                *set = (zi_cpu_set){(*f)->name, usable(features, (*f)->feature), best_tier(features), *f};
                 return 1;
             }
     return 0;
+}
+
+double zi_cpu_set_rate(const zi_cpu_set *set)
+{
+    return 2 * measure_rate(set->kernels, set->family);
 }
 
 /* ---- the registers' peak ----------------------------------------------------------------------------------------- */

@@ -44,6 +44,17 @@ zimage_status zi_ops_cpu_new_with(zi_pool *pool, const zi_cpu_options *options, 
     return ZIMAGE_OK;
 }
 
+zimage_status zi_cpu_new_with_set(zi_pool *pool, const zi_cpu_set *set, zi_ops **ops, zimage_error *error)
+{
+    ZI_TRY(zi_host_ops_new(&cpu_table, sizeof(zi_cpu), ops, error));
+    zi_cpu *cpu = zi_cpu_of(*ops);
+    cpu->pool = pool;
+    cpu->kernels = set->kernels;
+    cpu->linear = set->family;
+    cpu->bf16 = set->family != NULL && set->family->b == ZI_NUMBER_BF16 ? set->family : NULL;
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_ops_cpu_new(zi_pool *pool, zi_ops **ops, zimage_error *error)
 {
     return zi_ops_cpu_new_with(pool, &(zi_cpu_options){0}, ops, error);

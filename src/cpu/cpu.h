@@ -17,15 +17,21 @@ const char *zi_ops_cpu_tier(const zi_ops *ops);
 /* All its kernels: "avx512, int8 amx, bf16 amx" */
 void zi_ops_cpu_describe(const zi_ops *ops, char *text, size_t size);
 
-/* One of all kernels that this build knows. */
-typedef struct zi_cpu_description {
+/* Kernels that work together: a tier of float32 kernels, or a family of packed products with a tier's other kernels. */
+typedef struct zi_cpu_set {
     const char *name; /* "avx2", "bf16 amx", ... */
     int usable;       /* with the features asked about */
-    double rate;      /* operations a second of one thread with operands in L1, measured now; 0: not usable */
-} zi_cpu_description;
+    const struct zi_cpu_kernels *kernels;
+    const struct zi_cpu_packed *family; /* NULL: float32 */
+} zi_cpu_set;
 
-/* Kernels `index` from 0; 0 behind the last. Measuring takes a millisecond. */
-int zi_cpu_kernels_at(int index, uint32_t features, zi_cpu_description *description);
+/* Set `index` from 0 of all that this build knows, tiers first, families with the best tier; 0 behind the last. */
+int zi_cpu_set_at(int index, uint32_t features, zi_cpu_set *set);
+/* Operations a second of one thread with operands in L1, measured now: takes a millisecond. */
+double zi_cpu_set_rate(const zi_cpu_set *set);
+/* A table that computes with this set: linear layers in the family's numbers; a bf16 family's attention and convolutions
+ * too. */
+zimage_status zi_cpu_new_with_set(zi_pool *pool, const zi_cpu_set *set, zi_ops **ops, zimage_error *error);
 
 /* Tier `index` of float32 kernels that this build knows, best last; NULL behind the last. Its name as a mask chooses it. */
 const char *zi_cpu_tier_name(int index);

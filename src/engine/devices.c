@@ -19,10 +19,10 @@ static json_t *features_json(uint32_t features)
 static json_t *kernels_json(uint32_t features)
 {
     json_t *list = json_array();
-    zi_cpu_description d;
-    for (int i = 0; zi_cpu_kernels_at(i, features, &d); i++)
-        json_array_append_new(list, json_pack("{s:s, s:b, s:o}", "name", d.name, "usable", d.usable, "gops",
-                                              d.usable ? json_real(d.rate * 1e-9) : json_null()));
+    zi_cpu_set set;
+    for (int i = 0; zi_cpu_set_at(i, features, &set); i++)
+        json_array_append_new(list, json_pack("{s:s, s:b, s:o}", "name", set.name, "usable", set.usable, "gops",
+                                              set.usable ? json_real(zi_cpu_set_rate(&set) * 1e-9) : json_null()));
     return list;
 }
 

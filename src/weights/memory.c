@@ -50,7 +50,7 @@ void zi_wishes_free(zi_wishes *wishes)
 
 /* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
-/* The bits of a number of random sign and fraction, 2^-9 to 2^-5 and that divided by 2^down. */
+/* The bits of a number of random sign and fraction, 2^-9 to 2^-5, divided by 2^down. */
 static uint32_t random_number(zi_dtype dtype, int down, uint64_t random)
 {
     uint32_t sign = (uint32_t)(random >> 63), fraction = (uint32_t)random;
@@ -179,15 +179,17 @@ static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *map
     return ZIMAGE_OK;
 }
 
-/* What tensors are copied from: numbers, words of whole numbers, and scales that make such into numbers. */
-enum { NUMBERS, WORDS, SCALES, BLOCKS };
+/* What tensors are copied from: numbers; larger ones for vectors (gains and biases, so that every layer has a say in the
+ * result); words of whole numbers, and scales that make such into numbers. */
+enum { NUMBERS, VECTORS, WORDS, SCALES, BLOCKS };
 
-static void fill_weight(zi_weight *weight, uint8_t **next, const uint8_t *const *blocks, zi_pool *pool, size_t salt)
+static void fill_weight(zi_weight *weight, uint8_t **next, uint8_t *const *blocks, zi_pool *pool, size_t salt)
 {
     size_t scales = scale_bytes(weight);
     uint8_t *data = *next, *after = data + aligned(weight->bytes);
     weight->data = data;
-    copy_block(pool, blocks[weight->dtype == ZI_GROUPED ? WORDS : NUMBERS], data, weight->bytes, salt);
+    int block = weight->dtype == ZI_GROUPED ? WORDS : weight->dims == 1 ? VECTORS : NUMBERS;
+    copy_block(pool, blocks[block], data, weight->bytes, salt);
     if (scales) {
         weight->scales = after;
         weight->biases = after + aligned(scales);
@@ -201,12 +203,15 @@ static zimage_status fill(zi_safetensors *file, const zi_memory_format *format, 
 {
     zi_mapping memory = {NULL, 0}; /* not by malloc: it really goes back */
     ZI_TRY(map_memory(file->path, BLOCKS * (BLOCK + PIECE), &memory, error));
-    uint8_t *first = (uint8_t *)memory.data, *next = (uint8_t *)file->mapping.data;
-    const uint8_t *const blocks[BLOCKS] = {first, first + (BLOCK + PIECE), first + 2 * (BLOCK + PIECE)};
-    make_block(first, format->dtype, 0);
+    uint8_t *next = (uint8_t *)file->mapping.data;
+    uint8_t *blocks[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++)
+        blocks[i] = (uint8_t *)memory.data + (size_t)i * (BLOCK + PIECE);
+    make_block(blocks[NUMBERS], format->dtype, 0);
+    make_block(blocks[VECTORS], format->dtype, -6);
     if (format->bits) {
-        make_block(first + (BLOCK + PIECE), ZI_GROUPED, 0);
-        make_block(first + 2 * (BLOCK + PIECE), format->dtype, format->bits);
+        make_block(blocks[WORDS], ZI_GROUPED, 0);
+        make_block(blocks[SCALES], format->dtype, format->bits);
     }
     for (size_t i = 0; i < file->count; i++)
         fill_weight(&file->entries[i].weight, &next, blocks, pool, i);

@@ -1,0 +1,510 @@
+#include "cpu/selftest.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cpu/table.h"
+
+#define GUARD 64 /* floats before and behind every operand: NaN to who reads them, changed by who writes them */
+#define EPS   1e-6f
+#define SHAPE(...)                                                                                                     \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])                                       \
+    {                                                                                                                  \
+        __VA_ARGS__                                                                                                    \
+    }
+
+enum {                /* flags of a case */
+       ADD = 1,       /* with a bias, added to what is there */
+       UNALIGNED = 2, /* weights at an odd address */
+       SCALED = 4,    /* with every optional factor; a convolution's input with affine + SiLU */
+       CAUSAL = 8,
+       DOUBLED = 8, /* a convolution's input */
+       HALVES = 8,  /* rotary pairs (j, j + dim / 2) */
+       IN_PLACE = 16,
+};
+
+enum { FLOAT32, BFLOAT16, INT8, NUMBERS }; /* what sets compute in */
+enum { F32, F16, BF16, Q4, Q8 };           /* what a case's weights are stored in */
+
+typedef struct trial trial;
+typedef struct test_case test_case;
+
+typedef struct kind {
+    const char *kernel, *format; /* format: of the sizes */
+    zimage_status (*run)(trial *t, const test_case *c);
+    double allowed[NUMBERS]; /* error as a share of the largest value; 0: no set of these numbers has such a kernel */
+} kind;
+
+struct test_case {
+    const kind *kind;
+    int size[5];
+    int stored, flags;
+};
+
+/* One run of a case: on the set's table, or on the reference table. Operands live in the table's arena. */
+struct trial {
+    zi_ops *ops;
+    const zi_cpu_set *set;
+    int oracle; /* the reference table's run: operands are rounded */
+    uint64_t random;
+    zi_tensor y;
+    double scale; /* of the result; 0: its largest value */
+};
+
+static int numbers_of(const zi_cpu_set *set)
+{
+    return set->family == NULL ? FLOAT32 : set->family->b == ZI_NUMBER_BF16 ? BFLOAT16 : INT8;
+}
+
+/* ---- operands ---------------------------------------------------------------------------------------------------- */
+
+static uint32_t random_bits(trial *t)
+{
+    t->random ^= t->random << 13;
+    t->random ^= t->random >> 7;
+    t->random ^= t->random << 17;
+    return (uint32_t)(t->random >> 32);
+}
+
+/* In [-1, 1). For integers one of a row is the largest, the others near whole shares of it: no rounding near a tie. */
+static float random_element(trial *t, int64_t column)
+{
+    double x = (double)random_bits(t) / 0x1p31 - 1;
+    if (numbers_of(t->set) != INT8)
+        return (float)x;
+    return column == 0 ? 127.0f / 128 : (float)(copysign(floor(fabs(x) * 126.99) + 0.2 * fabs(x), x) / 128);
+}
+
+static zimage_status guarded(trial *t, int64_t count, float **data)
+{
+    ZI_TRY(zi_host_floats(t->ops, count + 2 * GUARD, "a self-test", data));
+    memset(*data, 0xff, (size_t)(count + 2 * GUARD) * sizeof(float));
+    *data += GUARD;
+    return ZIMAGE_OK;
+}
+
+static zimage_status random_tensor(trial *t, zi_tensor *x, float magnitude, int dims, const int64_t *shape)
+{
+    *x = (zi_tensor){.dtype = ZI_F32, .dims = dims};
+    memcpy(x->shape, shape, (size_t)dims * sizeof(*shape));
+    float *data;
+    ZI_TRY(guarded(t, zi_tensor_count(x), &data));
+    for (int64_t i = 0; i < zi_tensor_count(x); i++)
+        data[i] = magnitude * random_element(t, i % shape[dims - 1]);
+    x->data = data;
+    return ZIMAGE_OK;
+}
+
+/* Cut, not rounded. */
+static void store_number(zi_dtype dtype, float x, uint8_t *out)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    uint32_t exponent = bits >> 23 & 255, half = bits >> 16;
+    if (dtype == ZI_F16)
+        half = (half & 0x8000) | (exponent > 112 ? (exponent - 112) << 10 | (bits >> 13 & 1023) : 0);
+    if (dtype == ZI_F32)
+        memcpy(out, &bits, 4);
+    else
+        memcpy(out, &(uint16_t){(uint16_t)half}, 2);
+}
+
+static zimage_status random_numbers(trial *t, zi_dtype dtype, int64_t columns, int64_t count, int odd,
+                                    const uint8_t **out)
+{
+    float *data;
+    ZI_TRY(guarded(t, count + 1, &data));
+    uint8_t *bytes = (uint8_t *)data + (odd ? 3 : 0);
+    for (int64_t i = 0; i < count; i++)
+        store_number(dtype, random_element(t, i % columns), bytes + (size_t)i * zi_dtype_size(dtype));
+    *out = bytes;
+    return ZIMAGE_OK;
+}
+
+/* As the case stores weights; vectors are never packed. */
+static zimage_status random_weight(trial *t, const test_case *c, zi_weight *w, int dims, const int64_t *shape)
+{
+    static const zi_dtype dtypes[] = {ZI_F32, ZI_F16, ZI_BF16, ZI_BF16, ZI_BF16};
+    int packed = c->stored >= Q4 && dims > 1, odd = c->flags & UNALIGNED;
+    *w = (zi_weight){.name = "test", .dtype = packed ? ZI_GROUPED : dtypes[c->stored], .dims = dims};
+    memcpy(w->shape, shape, (size_t)dims * sizeof(*shape));
+    int64_t count = zi_weight_count(w), columns = count / shape[0];
+    if (!packed)
+        return random_numbers(t, w->dtype, dims > 1 ? columns : count, count, odd, &w->data);
+    w->bits = c->stored == Q4 ? 4 : 8;
+    w->group = 32;
+    w->scale_dtype = ZI_BF16;
+    ZI_TRY(random_numbers(t, ZI_F32, columns, count * w->bits / 32, odd, &w->data));
+    ZI_TRY(random_numbers(t, ZI_BF16, columns, count / w->group, odd, &w->scales));
+    return random_numbers(t, ZI_BF16, columns, count / w->group, odd, &w->biases);
+}
+
+void zi_cpu_round_rows(zi_cpu_number number, float *x, int64_t rows, int64_t n)
+{
+    for (; rows > 0; rows--, x += n) {
+        float largest = 0;
+        for (int64_t i = 0; i < n; i++)
+            largest = fmaxf(largest, fabsf(x[i]));
+        for (int64_t i = 0; i < n; i++)
+            x[i] = number == ZI_NUMBER_BF16 ? zi_bf16_to_f32(zi_f32_to_bf16(x[i]))
+                                            : rintf(x[i] * (127 / largest)) * (largest / 127);
+    }
+}
+
+/* What the set would round is rounded for the oracle. */
+static void round_tensor(const trial *t, const zi_tensor *x)
+{
+    if (t->oracle && t->set->family != NULL)
+        zi_cpu_round_rows(t->set->family->b, zi_f32(x), zi_row_count(x), zi_features(x));
+}
+
+static zimage_status round_weight(trial *t, zi_weight *w)
+{
+    if (!t->oracle || t->set->family == NULL)
+        return ZIMAGE_OK;
+    float *data;
+    ZI_TRY(zi_host_vector(t->ops, w, &data));
+    zi_cpu_round_rows(t->set->family->b, data, w->shape[0], zi_weight_count(w) / w->shape[0]);
+    w->dtype = ZI_F32;
+    w->data = (const uint8_t *)data;
+    return ZIMAGE_OK;
+}
+
+/* ---- the operations ---------------------------------------------------------------------------------------------- */
+
+static zimage_status linear(trial *t, const test_case *c)
+{
+    zi_tensor x;
+    zi_weight w, bias;
+    ZI_TRY(random_tensor(t, &x, 3, SHAPE(c->size[0], c->size[1])));
+    ZI_TRY(random_weight(t, c, &w, SHAPE(c->size[2], c->size[1])));
+    ZI_TRY(random_weight(t, c, &bias, SHAPE(c->size[2])));
+    ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(c->size[0], c->size[2])));
+    if (c->size[0] > ZI_DOT_TOKENS) { /* few tokens stay float32 in every set */
+        round_tensor(t, &x);
+        ZI_TRY(round_weight(t, &w));
+    }
+    return t->ops->table->linear(t->ops, &t->y, &x, &w, c->flags & ADD ? &bias : NULL, c->flags & ADD);
+}
+
+static zimage_status gated(trial *t, const test_case *c)
+{
+    zi_tensor x;
+    zi_weight w1, w3;
+    ZI_TRY(random_tensor(t, &x, 1, SHAPE(c->size[0], c->size[1])));
+    ZI_TRY(random_weight(t, c, &w1, SHAPE(c->size[2], c->size[1])));
+    ZI_TRY(random_weight(t, c, &w3, SHAPE(c->size[2], c->size[1])));
+    ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(c->size[0], c->size[2])));
+    round_tensor(t, &x);
+    ZI_TRY(round_weight(t, &w1));
+    ZI_TRY(round_weight(t, &w3));
+    return t->ops->table->linear_glu(t->ops, &t->y, &x, &w1, &w3);
+}
+
+/* What bf16 leaves is the rounding of the softmax's weights: 2^-9 of values up to 1. */
+static zimage_status attention(trial *t, const test_case *c)
+{
+    zi_attention_shape shape = {c->size[2], c->size[3], c->size[4], (c->flags & CAUSAL) != 0};
+    zi_tensor q, k, v;
+    ZI_TRY(random_tensor(t, &q, 2, SHAPE(c->size[0], shape.heads * shape.head_dim)));
+    ZI_TRY(random_tensor(t, &k, 2, SHAPE(c->size[1], shape.kv_heads * shape.head_dim)));
+    ZI_TRY(random_tensor(t, &v, 1, SHAPE(c->size[1], shape.kv_heads * shape.head_dim)));
+    ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(c->size[0], shape.heads * shape.head_dim)));
+    round_tensor(t, &q);
+    round_tensor(t, &k);
+    round_tensor(t, &v);
+    t->scale = numbers_of(t->set) == BFLOAT16;
+    return t->ops->table->attention(t->ops, &t->y, &q, &k, &v, &shape);
+}
+
+static zimage_status conv(trial *t, const test_case *c)
+{
+    int64_t rows = c->size[0], columns = c->size[1], in = c->size[2], out = c->size[3], side = c->size[4];
+    int doubled = (c->flags & DOUBLED) != 0;
+    zi_tensor x;
+    zi_weight w, bias;
+    zi_channel_affine affine;
+    zi_conv conv = {.weight = &w, .upsample = doubled, .accumulate = c->flags & ADD, .image_rows = rows};
+    ZI_TRY(random_tensor(t, &x, 1, SHAPE(rows, columns, in)));
+    ZI_TRY(random_weight(t, c, &w, SHAPE(out, in, side, side)));
+    ZI_TRY(random_weight(t, c, &bias, SHAPE(out)));
+    ZI_TRY(random_tensor(t, &affine.scale, 1, SHAPE(in)));
+    ZI_TRY(random_tensor(t, &affine.shift, 1, SHAPE(in)));
+    ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(rows << doubled, columns << doubled, out)));
+    conv.bias = c->flags & ADD ? &bias : NULL;
+    conv.affine = c->flags & SCALED ? &affine : NULL;
+    if (t->oracle && t->set->family != NULL && conv.affine != NULL) { /* else another last bit could round elsewhere */
+        t->set->kernels->affine(x.data, x.data, affine.scale.data, affine.shift.data, rows * columns, in, 1);
+        conv.affine = NULL;
+    }
+    round_tensor(t, &x);
+    ZI_TRY(round_weight(t, &w));
+    return t->ops->table->conv2d(t->ops, &t->y, &x, &conv);
+}
+
+/* The optional factors of a norm, NULL where the case has none. */
+typedef struct factors {
+    zi_weight weight;
+    zi_tensor tensor;
+    const zi_weight *w;
+    const zi_tensor *scale;
+} factors;
+
+static zimage_status random_factors(trial *t, const test_case *c, int64_t n, factors *f)
+{
+    ZI_TRY(random_weight(t, c, &f->weight, SHAPE(n)));
+    ZI_TRY(random_tensor(t, &f->tensor, 1, SHAPE(n)));
+    f->w = c->flags & SCALED ? &f->weight : NULL;
+    f->scale = c->flags & SCALED ? &f->tensor : NULL;
+    return ZIMAGE_OK;
+}
+
+static zimage_status rms(trial *t, const test_case *c)
+{
+    factors f;
+    ZI_TRY(random_factors(t, c, c->size[1], &f));
+    ZI_TRY(random_tensor(t, &t->y, 3, SHAPE(c->size[0], c->size[1])));
+    return t->ops->table->rms_norm(t->ops, &t->y, &t->y, f.w, f.scale, EPS);
+}
+
+static zimage_status layer(trial *t, const test_case *c)
+{
+    factors f;
+    zi_tensor x;
+    ZI_TRY(random_factors(t, c, c->size[1], &f));
+    ZI_TRY(random_tensor(t, &x, 3, SHAPE(c->size[0], c->size[1])));
+    ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(c->size[0], c->size[1])));
+    return t->ops->table->layer_norm(t->ops, &t->y, &x, f.scale, EPS);
+}
+
+/* y: the residual stream, then h. */
+static zimage_status residual(trial *t, const test_case *c)
+{
+    factors f, next;
+    zi_tensor other;
+    ZI_TRY(random_factors(t, c, c->size[1], &f));
+    ZI_TRY(random_factors(t, c, c->size[1], &next));
+    ZI_TRY(random_tensor(t, &other, 3, SHAPE(1, c->size[0], c->size[1])));
+    ZI_TRY(random_tensor(t, &t->y, 3, SHAPE(2, c->size[0], c->size[1])));
+    zi_tensor x = zi_tensor_rows(&t->y, 0, 1), h = zi_tensor_rows(&t->y, 1, 1);
+    return t->ops->table->residual_gate_norm(t->ops, &x, c->flags & IN_PLACE ? &h : &other, f.w, f.scale, &h, next.w,
+                                             next.scale, EPS);
+}
+
+static zimage_status rope(trial *t, const test_case *c)
+{
+    int64_t tokens = c->size[0], heads = c->size[1], dim = c->size[2];
+    zi_weight w;
+    zi_tensor cosines, sines;
+    ZI_TRY(random_weight(t, c, &w, SHAPE(dim)));
+    ZI_TRY(random_tensor(t, &cosines, 1, SHAPE(tokens, dim / 2)));
+    ZI_TRY(random_tensor(t, &sines, 1, SHAPE(tokens, dim / 2)));
+    ZI_TRY(random_tensor(t, &t->y, 2, SHAPE(tokens, heads * dim)));
+    return t->ops->table->qk_norm_rope(t->ops, &t->y, &w, &cosines, &sines, heads,
+                                       c->flags & HALVES ? ZI_ROPE_HALF_SPLIT : ZI_ROPE_ADJACENT, EPS);
+}
+
+static zimage_status silu(trial *t, const test_case *c)
+{
+    ZI_TRY(random_tensor(t, &t->y, 20, SHAPE(c->size[0], c->size[1])));
+    return t->ops->table->silu(t->ops, &t->y, &t->y);
+}
+
+/* Sums of the groups of an image, folded, and applied. */
+static zimage_status groups(trial *t, const test_case *c)
+{
+    int64_t channels = c->size[2], count = c->size[3];
+    double sums[2 * 32] = {0};
+    zi_tensor x;
+    zi_weight w, b;
+    zi_channel_affine affine;
+    ZI_TRY(random_tensor(t, &x, 3, SHAPE(c->size[0], c->size[1], channels)));
+    ZI_TRY(random_weight(t, c, &w, SHAPE(channels)));
+    ZI_TRY(random_weight(t, c, &b, SHAPE(channels)));
+    ZI_TRY(random_tensor(t, &affine.scale, 1, SHAPE(channels)));
+    ZI_TRY(random_tensor(t, &affine.shift, 1, SHAPE(channels)));
+    ZI_TRY(random_tensor(t, &t->y, 1, x.dims, x.shape));
+    ZI_TRY(t->ops->table->group_norm_sums(t->ops, sums, &x, count));
+    ZI_TRY(t->ops->table->group_norm_fold(t->ops, &affine, sums, count, zi_tensor_count(&x) / count, &w, &b, EPS));
+    return t->ops->table->channel_affine(t->ops, &t->y, &x, &affine);
+}
+
+/* y: what is said of finite numbers, then of the same with one that isn't at each place. */
+static zimage_status all_finite(trial *t, const test_case *c)
+{
+    static const float bad[] = {INFINITY, NAN, -INFINITY};
+    zi_tensor x;
+    ZI_TRY(random_tensor(t, &x, 3e38f, SHAPE(c->size[0])));
+    ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(1 + c->size[0])));
+    for (int i = 0; i <= c->size[0]; i++) {
+        float kept = i > 0 ? zi_f32(&x)[i - 1] : 0;
+        int says = 0;
+        if (i > 0)
+            zi_f32(&x)[i - 1] = bad[i % 3];
+        ZI_TRY(t->ops->table->check_finite(t->ops, &x, &says));
+        zi_f32(&t->y)[i] = says ? 1.0f : 0.0f;
+        if (i > 0)
+            zi_f32(&x)[i - 1] = kept;
+    }
+    return ZIMAGE_OK;
+}
+
+/* Not an operation: what "percent of peak" is measured with must run and come to an end. */
+static zimage_status peak(trial *t, const test_case *c)
+{
+    float sink = 0;
+    ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(1)));
+    double (*measured)(int64_t, float *) = t->set->family != NULL ? t->set->family->peak : t->set->kernels->peak;
+    zi_f32(&t->y)[0] = t->oracle || measured(c->size[0], &sink) > 0 ? 1.0f : 0.0f;
+    return ZIMAGE_OK;
+}
+
+/* ---- cases ------------------------------------------------------------------------------------------------------- */
+
+/* float32 sums of up to a thousand products of random signs; a gated product is one of two such sums. */
+static const kind linears = {"linear", "%d x %d -> %d", linear, {3e-6, 2e-6, 2e-6}};
+static const kind gateds = {"gated", "%d x %d -> %d", gated, {6e-6, 2e-6, 2e-6}};
+static const kind attentions = {"attention", "%d queries, %d keys, heads %d / %d x %d", attention, {3e-6, 0x1p-9}};
+static const kind convs = {"conv", "%d x %d, %d -> %d channels, side %d", conv, {3e-6, 2e-6}};
+static const kind rms_norms = {"norms", "rms %d x %d", rms, {3e-6}};
+static const kind layer_norms = {"norms", "layer %d x %d", layer, {3e-6}};
+static const kind residuals = {"norms", "residual %d x %d", residual, {3e-6}};
+static const kind ropes = {"rope", "%d tokens, %d heads x %d", rope, {3e-6}};
+static const kind silus = {"silu", "%d x %d", silu, {3e-6}};
+static const kind group_norms = {"groups", "%d x %d x %d channels, %d groups", groups, {3e-6}};
+static const kind finites = {"finite", "%d numbers", all_finite, {1e-9}};
+static const kind peaks = {"peak", "%d rounds", peak, {1e-9, 1e-9, 1e-9}};
+
+static const test_case cases[] = {
+    {&linears, {1, 257, 33}, F32, 0},
+    {&linears, {2, 100, 17}, F16, ADD},
+    {&linears, {3, 31, 5}, BF16, UNALIGNED},
+    {&linears, {4, 96, 40}, Q4, 0},
+    {&linears, {5, 64, 16}, F32, 0},
+    {&linears, {33, 130, 70}, BF16, ADD | UNALIGNED},
+    {&linears, {40, 96, 64}, BF16, 0},
+    {&linears, {17, 301, 33}, F16, 0},
+    {&linears, {7, 160, 95}, Q4, 0},
+    {&linears, {13, 96, 31}, Q8, ADD | UNALIGNED},
+    {&linears, {100, 1100, 50}, F32, ADD | UNALIGNED},
+    {&gateds, {1, 300, 40}, BF16, 0},
+    {&gateds, {40, 64, 100}, F32, UNALIGNED},
+    {&gateds, {9, 128, 33}, Q4, 0},
+    {&attentions, {1, 1, 1, 1, 8}, F32, 0},
+    {&attentions, {3, 17, 2, 2, 6}, F32, 0},
+    {&attentions, {70, 333, 2, 1, 40}, F32, 0},
+    {&attentions, {65, 65, 4, 2, 64}, F32, CAUSAL},
+    {&convs, {1, 1, 1, 1, 3}, F32, 0},
+    {&convs, {3, 5, 40, 17, 3}, BF16, ADD},
+    {&convs, {7, 33, 16, 70, 3}, F16, SCALED},
+    {&convs, {6, 11, 100, 33, 3}, F32, ADD | SCALED | DOUBLED | UNALIGNED},
+    {&convs, {9, 33, 8, 65, 1}, BF16, 0},
+    {&convs, {2, 40, 257, 5, 1}, F16, ADD | DOUBLED},
+    {&rms_norms, {5, 31}, F32, 0},
+    {&rms_norms, {33, 100}, BF16, SCALED},
+    {&layer_norms, {5, 31}, F32, 0},
+    {&layer_norms, {33, 100}, BF16, SCALED},
+    {&residuals, {5, 31}, F32, 0},
+    {&residuals, {33, 100}, BF16, SCALED},
+    {&residuals, {3, 384}, F16, SCALED | IN_PLACE},
+    {&ropes, {17, 3, 34}, F16, 0},
+    {&ropes, {17, 3, 34}, F16, HALVES},
+    {&ropes, {5, 2, 128}, BF16, 0},
+    {&ropes, {5, 2, 64}, F32, HALVES},
+    {&silus, {17, 33}, F32, 0},
+    {&group_norms, {17, 13, 33, 3}, F32, 0},
+    {&group_norms, {9, 31, 64, 32}, F16, 0},
+    {&finites, {75}, F32, 0},
+    {&peaks, {8}, F32, 0},
+};
+
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
+
+static int guards_whole(const zi_tensor *y)
+{
+    const uint8_t *before = (const uint8_t *)(zi_f32(y) - GUARD);
+    const uint8_t *behind = (const uint8_t *)(zi_f32(y) + zi_tensor_count(y));
+    for (size_t i = 0; i < GUARD * sizeof(float); i++)
+        if (before[i] != 0xff || behind[i] != 0xff)
+            return 0;
+    return 1;
+}
+
+static double error_of(const zi_tensor *y, const trial *oracle)
+{
+    double worst = 0, largest = oracle->scale;
+    for (int64_t i = 0; i < zi_tensor_count(y); i++) {
+        double expected = (double)zi_f32(&oracle->y)[i], difference = fabs((double)zi_f32(y)[i] - expected);
+        if (!(difference <= worst))
+            worst = isnan(difference) ? INFINITY : difference;
+        if (oracle->scale == 0)
+            largest = fmax(largest, fabs(expected));
+    }
+    return worst > 0 ? worst / largest : 0;
+}
+
+static void compare(const test_case *c, const trial *t, const trial *oracle,
+                    void (*found)(void *user, const zi_cpu_finding *), void *user)
+{
+    double allowed = c->kind->allowed[numbers_of(t->set)];
+    zi_cpu_finding finding = {c->kind->kernel, error_of(&t->y, oracle), NULL};
+    char text[200];
+    int whole = guards_whole(&t->y);
+    if (!whole || !(finding.error <= allowed)) {
+        int at =
+            snprintf(text, sizeof(text), c->kind->format, c->size[0], c->size[1], c->size[2], c->size[3], c->size[4]);
+        if (!whole)
+            snprintf(text + at, sizeof(text) - (size_t)at, ": wrote outside its output");
+        else
+            snprintf(text + at, sizeof(text) - (size_t)at, ": error %.2g, allowed %.2g", finding.error, allowed);
+        finding.fault = text;
+    }
+    found(user, &finding);
+}
+
+static zimage_status run_case(trial *t, const test_case *c)
+{
+    t->random = 88172645463325252u;
+    t->scale = 0;
+    return c->kind->run(t, c);
+}
+
+static zimage_status run_cases(trial *t, trial *oracle, void (*found)(void *user, const zi_cpu_finding *), void *user)
+{
+    int numbers = numbers_of(t->set);
+    float *kept; /* as in a job the arenas are never empty: their memory is not mapped anew for each case */
+    ZI_TRY(zi_host_floats(t->ops, 1, "a self-test", &kept));
+    ZI_TRY(zi_host_floats(oracle->ops, 1, "a self-test", &kept));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const test_case *c = &cases[i];
+        if (c->kind->allowed[numbers] == 0 || (numbers == INT8 && c->stored >= Q4)) /* those round near ties */
+            continue;
+        zi_arena_mark mark = zi_host_mark(t->ops), oracle_mark = zi_host_mark(oracle->ops);
+        zimage_status status = run_case(t, c);
+        if (status == ZIMAGE_OK)
+            status = run_case(oracle, c);
+        if (status == ZIMAGE_OK)
+            compare(c, t, oracle, found, user);
+        zi_host_release(t->ops, mark);
+        zi_host_release(oracle->ops, oracle_mark);
+        ZI_TRY(status);
+    }
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_cpu_selftest(zi_pool *pool, const zi_cpu_set *set, void (*found)(void *user, const zi_cpu_finding *),
+                              void *user, zimage_error *error)
+{
+    trial t = {.set = set}, oracle = {.set = set, .oracle = 1};
+    zimage_status status = zi_ops_reference_new(&oracle.ops, error);
+    if (status == ZIMAGE_OK)
+        status = zi_cpu_new_with_set(pool, set, &t.ops, error);
+    if (status == ZIMAGE_OK) {
+        t.ops->error = oracle.ops->error = error;
+        status = run_cases(&t, &oracle, found, user);
+    }
+    zi_host_ops_free(t.ops);
+    zi_host_ops_free(oracle.ops);
+    return status;
+}
