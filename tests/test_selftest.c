@@ -100,8 +100,13 @@ BREAK(qk_norm_rope,
 BREAK(channel_sums, (double *sums, const float *x, int64_t pixels, int64_t channels), (sums, x, pixels, channels),
       sums[channels] = sums[0])
 BREAK(pack_pairs, (const float *a, const float *b, int64_t n, uint32_t *out), (b, a, n, out), )
-BREAK(pack, (zi_cpu_number number, const float *x, int64_t n, float factor, uint8_t *out, int64_t stride),
-      (number, x, n - 1, factor, out, stride), )
+BREAK(pack,
+      (zi_cpu_number number, zi_dtype dtype, const void *src, int64_t n, float factor, uint8_t *out, int64_t stride),
+      (number, dtype, src, n - 1, factor, out, stride), )
+BREAK(pack_nibbles,
+      (zi_cpu_number number, int64_t group, const uint8_t *src, const float *scales, const float *biases,
+       int64_t groups, float factor, uint8_t *out, int64_t stride),
+      (number, group, src, scales, biases, groups, factor * 0.9f, out, stride), )
 BREAK(scale_sums,
       (void *c, int64_t rows, int64_t columns, const float *row_scales, const float *scales, const int32_t *offsets),
       (c, rows, columns, row_scales, scales, offsets), ((float *)c)[columns - 1] *= 1.01f)
@@ -139,9 +144,9 @@ static double broken_peak(int64_t rounds, float *sink)
     return 0;
 }
 
-static float broken_largest(const float *x, int64_t n)
+static float broken_largest(zi_dtype dtype, const void *src, int64_t n) /* misses the first */
 {
-    return good->largest(x + 1, n - 1);
+    return good->largest(dtype, (const uint8_t *)src + zi_dtype_size(dtype), n - 1);
 }
 
 #define BROKEN(function, kernel)                                                                                       \
@@ -165,7 +170,8 @@ static const struct {
     BROKEN(qk_norm_rope, "rope"),    BROKEN(channel_sums, "groups"),
     BROKEN(finite, "finite"),        BROKEN(peak, "peak"),
     BROKEN(pack_pairs, "attention"), BROKEN(pack, "linear"),
-    BROKEN(largest, "linear"),       BROKEN(scale_sums, "gated"),
+    BROKEN(pack_nibbles, "linear"),  BROKEN(largest, "linear"),
+    BROKEN(scale_sums, "gated"),
 };
 
 #define POINTERS ((sizeof(zi_cpu_kernels) - offsetof(zi_cpu_kernels, gemm)) / sizeof(void (*)(void)))
