@@ -625,7 +625,7 @@ static void test_not_finite(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),cmocka_unit_test(test_pack_stored), cmocka_unit_test(test_grouped_products),
+        cmocka_unit_test(test_tiles), cmocka_unit_test(test_pack_stored), cmocka_unit_test(test_grouped_products),
         cmocka_unit_test(test_pack),  cmocka_unit_test(test_products),    cmocka_unit_test(test_attention),
         cmocka_unit_test(test_conv),  cmocka_unit_test(test_not_finite),
     };
