@@ -9,7 +9,7 @@ Three tables: whole evaluations (PASS: zimage in bf16 at most 1.2 times what dif
 rounding leaves in each kind of layer's own output, given exact inputs; and the whole evaluation's when only one kind of
 layer is rounded, or every kind but one. The last two emulate zimage's rounding (src/cpu/packed.c) in PyTorch: int8 with
 one scale a token and one an output, largest / 127, ties to even, products of at most 4 tokens exact; 4 bits by MLX's own
-quantiser in groups of 32. All errors are relative L2: |a - b| / |b|, the root mean square over evaluations.
+quantiser in groups of 32. There "int8" is every layer; the program itself leaves some precise (zimage_dit.c). All errors are relative L2: |a - b| / |b|, the root mean square over evaluations.
 """
 
 import argparse
