@@ -855,6 +855,37 @@ static void test_binding(void **state)
     zi_store_free(store);
 }
 
+/* What int8 computation leaves alone, unless it is packed in 4 bits. */
+static void test_precise(void **state)
+{
+    static const char *const precise[] = {"all_x_embedder.2-1.weight", "cap_embedder.1.weight",
+                                          "all_final_layer.2-1.linear.weight"};
+    zi_store *store;
+    zi_dit model;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    open_transformer("tiny/transformer", &store, &model);
+    for (size_t i = 0; i < zi_store_count(store); i++) {
+        const zi_weight *weight = zi_store_at(store, i);
+        int expected = strstr(weight->name, ".w2.") != NULL;
+        for (size_t j = 0; j < sizeof precise / sizeof *precise; j++)
+            expected |= strcmp(weight->name, precise[j]) == 0;
+        assert_int_equal(weight->precise, expected);
+    }
+    zi_dit_free(&model);
+    zi_store_free(store);
+
+    zi_dit_config config;
+    char path[4096];
+    golden_path(path, sizeof path, "mlx/uqer1244/transformer/config.json");
+    assert_int_equal(zi_dit_config_load(path, &config, &error), ZIMAGE_OK);
+    store = open_component("mlx/uqer1244/transformer", "diffusion_pytorch_model");
+    assert_int_equal(zi_dit_bind(&model, &config, store, NULL, &error), ZIMAGE_OK);
+    assert_int_equal(model.cap_embedder->bits, 4);
+    assert_false(model.cap_embedder->precise);
+    zi_dit_free(&model);
+    zi_store_free(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -878,6 +909,7 @@ int main(void)
         cmocka_unit_test(test_transformer_config),
         cmocka_unit_test(test_vae_config),
         cmocka_unit_test(test_binding),
+        cmocka_unit_test(test_precise),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
 }

@@ -356,6 +356,43 @@ static void test_products(void **state)
             check_product(families[i], &cases[j]);
 }
 
+/* y of a product with linear layers in `linear` and all else in `bf16`; free() it. */
+static float *product_in(const zi_cpu_packed *linear, const zi_cpu_packed *bf16, const product_case *c, float *x,
+                         const zi_weight w[2])
+{
+    float *y = allocate(c->tokens * c->out * 4);
+    zi_cpu_of(ops[0])->linear = linear;
+    zi_cpu_of(ops[0])->bf16 = bf16;
+    run_product(ops[0], c, y, x, &w[0], &w[1], NULL);
+    zi_cpu_of(ops[0])->linear = zi_cpu_of(ops[0])->bf16 = NULL;
+    return y;
+}
+
+/* int8 computation leaves precise weights, one of a gated pair too, to the bf16 family, or float32 where that is none. */
+static void test_precise(void **state)
+{
+    const zi_cpu_packed *int8 = zi_cpu_packed_int8[0], *others[] = {NULL, zi_cpu_packed_bf16[0]};
+    for (int i = 0; i < 12; i++) {
+        product_case c = {21, 96, 40, ZI_F32, 0, 0, i % 2};
+        const zi_cpu_packed *other = others[i / 2 % 2];
+        zi_weight w[2] = {random_weight(ZI_NUMBER_BF16, ZI_F32, c.out, c.in),
+                          random_weight(ZI_NUMBER_BF16, ZI_F32, c.out, c.in)};
+        float *x = allocate(c.tokens * c.in * 4);
+        for (int64_t j = 0; j < c.tokens * c.in; j++)
+            x[j] = random_float();
+        float *exact = product_in(other, other, &c, x, w), *rounded = product_in(int8, int8, &c, x, w);
+        size_t bytes = (size_t)(c.tokens * c.out) * 4;
+        assert_memory_not_equal(exact, rounded, bytes);
+        w[0].precise = i / 4 == 1;
+        w[1].precise = i / 4 == 2;
+        float *found = product_in(int8, other, &c, x, w);
+        assert_memory_equal(found, w[0].precise || (c.gated && w[1].precise) ? exact : rounded, bytes);
+        float *all[] = {x, exact, rounded, found, (float *)(void *)w[0].data, (float *)(void *)w[1].data};
+        for (size_t j = 0; j < sizeof(all) / sizeof(all[0]); j++)
+            free(all[j]);
+    }
+}
+
 static float *random_rows(int64_t count, float magnitude)
 {
     float *x = allocate(count * 4);
@@ -627,7 +664,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiles), cmocka_unit_test(test_pack_stored), cmocka_unit_test(test_grouped_products),
         cmocka_unit_test(test_pack),  cmocka_unit_test(test_products),    cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_conv),  cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_conv),  cmocka_unit_test(test_not_finite),  cmocka_unit_test(test_precise),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

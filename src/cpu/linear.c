@@ -143,7 +143,9 @@ static product describe(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_
 
 static zimage_status run_products(zi_ops *ops, product *p)
 {
-    const zi_cpu_packed *family = zi_cpu_of(ops)->linear;
+    const zi_cpu *cpu = zi_cpu_of(ops);
+    int precise = p->weights[0]->precise || (p->weights[1] != NULL && p->weights[1]->precise);
+    const zi_cpu_packed *family = precise ? cpu->bf16 : cpu->linear; /* they differ in int8 computation only */
     if (family == NULL)
         return run_panels(ops, p);
     zi_packed_product packed = {

@@ -191,6 +191,17 @@ static void bind_embedders(zi_binder *binder, zi_dit *model)
     zi_bind_vector(binder, &model->final_adaln_bias, dim, prefix, "adaLN_modulation.1.bias");
 }
 
+/* What int8 computation would spoil most (docs/errors.md): w2, whose inputs are gated products with rare large values,
+ * and the first and last layers, which cost next to nothing. */
+static void bind_precise(zi_binder *binder, const zi_dit *model)
+{
+    zi_bind_precise(binder, model->x_embedder);
+    zi_bind_precise(binder, model->cap_embedder);
+    zi_bind_precise(binder, model->final_linear);
+    for (int64_t i = 0; i < 2 * model->config.n_refiner_layers + model->config.n_layers; i++)
+        zi_bind_precise(binder, model->noise_refiner[i].w2); /* all blocks are one array */
+}
+
 static void bind_all(zi_binder *binder, zi_dit *model)
 {
     const zi_dit_config *config = &model->config;
@@ -201,6 +212,7 @@ static void bind_all(zi_binder *binder, zi_dit *model)
     }
     for (int64_t i = 0; i < config->n_layers; i++)
         bind_block(binder, &model->layers[i], config, 1, "layers", i);
+    bind_precise(binder, model);
     zi_bind_ignore(binder, "norm_final."); /* a stray tensor of the ComfyUI file, spec 2 */
 }
 

@@ -48,6 +48,7 @@ typedef struct zi_weight {
     int64_t shape[4];
     const uint8_t *data;
     size_t bytes;
+    int precise; /* 1: int8 computation leaves its products to bf16 or float32 (zi_bind_precise) */
     /* ZI_GROUPED only: shape is the logical [out, in], data and bytes the packed numbers */
     int bits;                       /* of a number: 1 to 6, or 8 */
     int group;                      /* inputs that share a scale and a bias: 32, 64 or 128 */
