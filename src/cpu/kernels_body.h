@@ -273,7 +273,8 @@ static void unpack_groups(int bits, int64_t group, const uint8_t *src, const flo
 }
 
 /* Four rows x four inputs at a time, the same for every vector length. */
-static void transpose(const void *source, int64_t ld, int64_t count, int64_t k, void *target, int64_t width)
+static inline __attribute__((always_inline)) void transpose_to(const void *source, int64_t ld, int64_t count, int64_t k,
+                                                               void *target, const int64_t width)
 {
     const float *rows = source;
     float *panel = target;
@@ -300,6 +301,17 @@ static void transpose(const void *source, int64_t ld, int64_t count, int64_t k, 
                     panel[i * width + r] = 0;
             }
     }
+}
+
+/* The usual widths are known when compiling. */
+static void transpose(const void *source, int64_t ld, int64_t count, int64_t k, void *target, int64_t width)
+{
+    if (width == 16)
+        transpose_to(source, ld, count, k, target, 16);
+    else if (width == 32)
+        transpose_to(source, ld, count, k, target, 32);
+    else
+        transpose_to(source, ld, count, k, target, width);
 }
 
 static void store_tile(float *y, int64_t ldy, const float *c, int64_t ldc, int64_t rows, int64_t columns,
