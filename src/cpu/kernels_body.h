@@ -614,14 +614,18 @@ static inline vi to_integer(vf x)
     return (vi)(x + magic) - (vi)magic;
 }
 
-/* The next up to LANES of n stored numbers; zeros behind them. */
+/* The next up to LANES of n stored numbers, at any address; zeros behind them. */
 static inline vf take_stored(zi_dtype dtype, const uint8_t *src, int64_t i, int64_t n)
 {
-    if (dtype == ZI_F32)
-        return take((const float *)(const void *)src + i, n - i);
+    vf v = {0};
     vh bits = {0};
-    memcpy(&bits, src + 2 * i, n - i >= LANES ? sizeof(bits) : (size_t)(n - i) * 2);
-    return dtype == ZI_BF16 ? from_bf16(bits) : from_f16(bits);
+    void *target = dtype == ZI_F32 ? (void *)&v : (void *)&bits;
+    const int64_t size = dtype == ZI_F32 ? 4 : 2;
+    if (n - i >= LANES) /* a length known when compiling is one load */
+        memcpy(target, src + size * i, (size_t)(size * LANES));
+    else
+        memcpy(target, src + size * i, (size_t)(size * (n - i)));
+    return dtype == ZI_F32 ? v : dtype == ZI_BF16 ? from_bf16(bits) : from_f16(bits);
 }
 
 /* Up to a chunk of numbers, zeros behind the last. */
