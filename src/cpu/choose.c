@@ -121,14 +121,32 @@ static double measure_rate(const zi_cpu_kernels *kernels, const zi_cpu_packed *f
     return best;
 }
 
-/* The best bf16 family; one for an instruction that some chips run slowly only where it beats the one before. */
-static const zi_cpu_packed *choose_bf16(const zi_cpu_kernels *kernels, uint32_t features)
+/* Operations a second of multiply-adds in registers, the best of several tries. */
+static double peak_rate(double (*peak)(int64_t rounds, float *sink))
 {
-    const zi_cpu_packed *best = best_packed(zi_cpu_packed_bf16, features);
-    if (best->feature != ZI_CPU_AVX512_BF16)
-        return best;
-    const zi_cpu_packed *other = best_packed(zi_cpu_packed_bf16, features & ~(1u << ZI_CPU_AVX512_BF16));
-    return measure_rate(kernels, best) > CLEARLY_FASTER * measure_rate(kernels, other) ? best : other;
+    double best = 0;
+    for (int i = 0; i < RATE_REPEATS; i++) {
+        float sink = 0;
+        double start = now(CLOCK_THREAD_CPUTIME_ID), operations = peak(1 << 13, &sink);
+        double rate = operations / (now(CLOCK_THREAD_CPUTIME_ID) - start);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+/*
+ * Whether bf16 is what `auto` means. Matrix instructions are many times as fast as float32 wherever they are; AVX-512 BF16 has
+ * twice or half the rate, by the chip, so that noise does not decide and a seed means the same bytes every time.
+ */
+static int bf16_is_fast(const zi_cpu_kernels *kernels, const zi_cpu_packed *family)
+{
+#if defined(__aarch64__)
+    return family->feature == ZI_CPU_NEON_BF16;
+#else
+    if (family->feature == ZI_CPU_AVX512_BF16)
+        return peak_rate(family->peak) > CLEARLY_FASTER * peak_rate(kernels->peak);
+    return family->feature == ZI_CPU_AMX_BF16;
+#endif
 }
 
 void zi_cpu_choose(zi_cpu *cpu, zi_compute compute, uint32_t features)
@@ -137,10 +155,8 @@ void zi_cpu_choose(zi_cpu *cpu, zi_compute compute, uint32_t features)
     cpu->linear = cpu->bf16 = NULL;
     if (compute == ZI_COMPUTE_F32)
         return;
-    const zi_cpu_packed *bf16 = choose_bf16(cpu->kernels, features);
-    int faster = compute == ZI_COMPUTE_BF16 ||
-                 measure_rate(cpu->kernels, bf16) > CLEARLY_FASTER * measure_rate(cpu->kernels, NULL);
-    cpu->bf16 = faster ? bf16 : NULL;
+    const zi_cpu_packed *bf16 = best_packed(zi_cpu_packed_bf16, features);
+    cpu->bf16 = compute == ZI_COMPUTE_BF16 || bf16_is_fast(cpu->kernels, bf16) ? bf16 : NULL;
     cpu->linear = compute == ZI_COMPUTE_INT8 ? best_packed(zi_cpu_packed_int8, features) : cpu->bf16;
 }
 
