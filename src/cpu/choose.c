@@ -1,4 +1,4 @@
-/* Which kernels a table uses, by what the processor has and, where an instruction may be slow, by measurement. */
+/* Which kernels a table uses, by what the processor has and, for AVX-512 BF16, by measurement; and how fast they are. */
 #include <stdio.h>
 #include <time.h>
 
