@@ -1,7 +1,8 @@
 /*
  * Times the CPU table's products, attention and convolutions beside the multiply-add peak of the same threads, measured
  * in the same run:
- *   cmake --build build/release --target bench_ops && build/release/bench_ops [threads [tier or - [part of a name]]]
+ *   cmake --build build/release --target bench_ops && build/release/bench_ops [threads [mask or - [part of a name
+ *   [computation: 0 f32, 1 automatic, 2 bf16, 3 int8]]]]
  */
 #include <stdio.h>
 #include <stdlib.h>
