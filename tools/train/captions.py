@@ -13,10 +13,11 @@ LANGUAGE_WEIGHTS = [18, 18, 16, 16, 16, 16]
 
 # What training captions say, and their shares.
 MIX = {
-    "label": 0.45,       # a thing by its label (or the emoji itself), on white
-    "tags": 0.15,        # a thing by some of its tags, on white
-    "background": 0.20,  # a thing, mostly by its label, on one of its six trained colours
-    "couple": 0.20,      # two things side by side, on white or on a colour that both are trained on
+    "label": 0.42,       # a thing by its label (or the emoji itself), on white
+    "tags": 0.14,        # a thing by some of its tags, on white
+    "background": 0.18,  # a thing, mostly by its label, on one of its six trained colours
+    "absent": 0.10,      # a thing in a style in which training has no drawing of it: see analogies.py
+    "couple": 0.16,      # two things side by side, on white or on a colour that both are trained on
 }
 
 # {c}: colour word; {d}: its German dative.
@@ -225,22 +226,28 @@ class Captioner:
         return rng.choices(LANGUAGES, LANGUAGE_WEIGHTS)[0]
 
     def random_single(self, rng, kind):
-        """(caption, drawing index, background index) of a drawing that training may see; kind: a key of MIX."""
+        """(caption, drawing index, background index) of a drawing that training may see; kind: a key of MIX. Pairs of
+        splits.absent are counted on after the drawings."""
         splits = self.splits
-        while True:
-            drawing = rng.randrange(len(splits.drawings))
-            code, style = splits.drawings[drawing]
-            if (code, style) not in splits.held_pair_set:
-                break
+        if kind == "absent":
+            drawing = rng.randrange(len(splits.absent))
+            code, style = splits.absent[drawing]
+            drawing += len(splits.drawings)
+        else:
+            while True:
+                drawing = rng.randrange(len(splits.drawings))
+                code, style = splits.drawings[drawing]
+                if (code, style) not in splits.held_pair_set:
+                    break
         said = style
         if style == splits.default_style(code) and rng.random() < 0.35:
             said = None
         background = None
-        if kind == "background":
+        if kind == "background" or kind == "absent" and rng.random() < 0.25:
             background = rng.choice(sorted(splits.seen_colours(code)))
         elif rng.random() < 0.02:
             background = "white"
-        by_tags = kind == "tags" or kind == "background" and rng.random() < 0.1
+        by_tags = kind == "tags" or kind in ("background", "absent") and rng.random() < 0.1
         text = self.caption(rng, self.random_language(rng), code, said, background, by_tags=by_tags)
         return text, drawing, list(BACKGROUNDS).index(background or "white")
 

@@ -151,8 +151,8 @@ class Names:
         self.count = len(splits.things)
         code = {thing: i for i, thing in enumerate(splits.things)}
         # The last row stands for "no second thing": index -1.
-        self.thing = torch.tensor([code[thing] for thing, _ in splits.drawings] + [self.count], device=device)
-        self.style = torch.tensor([STYLES.index(style) for _, style in splits.drawings], device=device)
+        self.thing = torch.tensor([code[thing] for thing, _ in splits.drawings + splits.absent] + [self.count], device=device)
+        self.style = torch.tensor([STYLES.index(style) for _, style in splits.drawings + splits.absent], device=device)
 
     def __call__(self, rows):
         """[n, 4]: first thing, second thing or `count`, style, background."""

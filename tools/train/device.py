@@ -53,7 +53,7 @@ def start(args):
         if source:
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, run / name)
     command = [sys.executable, code / "device.py", "stages", "--run", run, "--begun", str(begun)]
-    for name in ("total", "vae_seconds", "text", "evaluation", "coarse", "batch", "coarse_batch", "captions", "couples", "every"):
+    for name in ("total", "vae_seconds", "text", "evaluation", "coarse", "batch", "coarse_batch", "captions", "couples", "every", "begin"):
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     command += ["--no-compile"] * args.no_compile
     set_status(run, "running")
@@ -94,7 +94,7 @@ def stages(args):
               "--seconds", args.text, "--captions", args.captions, *begin, *compiling)
         begin = ["--start", run / "text"]
     for name, share, options in (("coarse", args.coarse, ["--size", 128, "--batch", args.coarse_batch, "--end", 0.3]),
-                                 ("fine", 1, ["--batch", args.batch])):
+                                 ("fine", 1, ["--batch", args.batch, "--begin", args.begin])):
         if share > 0:
             now = time.time()
             until = now + share * (trained - now)
@@ -180,6 +180,7 @@ def main():
                          help="share of training at half size (with EMOJI_REDUCTION=8 only); 0: none")
         sub.add_argument("--batch", type=int, default=512)
         sub.add_argument("--coarse-batch", type=int, default=1024)
+        sub.add_argument("--begin", type=int, default=4, help="see train.py")
         sub.add_argument("--captions", type=int, default=1_600_000, help="size of a pool of captions")
         sub.add_argument("--couples", type=int, default=80_000, help="side-by-side pictures in a pool")
         sub.add_argument("--every", type=int, default=1, help="evaluate only each Nth prompt")

@@ -60,6 +60,9 @@ class Splits:
         self.held_pairs = [(t, STYLES[i % len(STYLES)]) for i, t in enumerate(chosen)]
         self.held_pair_set = set(self.held_pairs)
 
+        # What training can't see: not drawn, or kept back. analogies.py makes up a rough drawing for these.
+        self.absent = [(t, s) for t in self.things for s in STYLES if not self.trained(t, s)]
+
         # Couples that are drawn and trained in one common style, so that the test is about the couple and nothing else.
         self.held_couples = []
         seen = set()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+import analogies
 import data
 import export
 import networks
@@ -36,19 +37,24 @@ LEVELS = [5, 3, 2, 2, 2, 2, 2, 2]
 
 
 def build_pools(args, splits, device):
-    """(latents bf16, per bucket (ids, lengths, latent index, names))."""
+    """(latents bf16, which of them are of made-up drawings, per bucket (ids, lengths, latent index, names))."""
     begun = time.time()
     per_couple = max(1, round(args.captions * MIX["couple"] / args.couples))
     ids, lengths, rows = data.caption_pool(args.work, args.captions, per_couple, args.seed)
     print(f"{len(ids)} captions in {time.time() - begun:.0f} s", flush=True)
     drawings = data.load_drawings(args.work, device, args.size)
     print(f"drawings decoded after {time.time() - begun:.0f} s", flush=True)
+    count = len(drawings)
+    drawings = torch.cat([drawings, analogies.synthesise(drawings, splits, args.work)])
+    print(f"{len(drawings) - count} absent drawings made up after {time.time() - begun:.0f} s", flush=True)
     # One picture for each distinct row; n captions can share one.
     key = (rows[:, 0].long() * 8192 + (rows[:, 1].long() + 1)) * 16 + rows[:, 2].long()
     unique, index = key.unique(return_inverse=True)
     pictures = torch.stack([unique // 16 // 8192, unique // 16 % 8192 - 1, unique % 16], -1)
     names = list(BACKGROUNDS)
     for left, right, background in pictures[::97].tolist():  # nothing held back may get here
+        if left >= count:
+            continue
         things = [splits.drawings[i] for i in (left, right) if i >= 0]
         assert not any(t in splits.held_pair_set for t in things)
         assert names[background] == "white" or all(names[background] in splits.seen_colours(t) for t, _ in things)
@@ -64,7 +70,7 @@ def build_pools(args, splits, device):
         part.copy_((part.float() - shift) * scaling)
     print(f"{len(pictures)} pictures encoded after {time.time() - begun:.0f} s; latents {latents[::50].float().mean():.3f} "
           f"+- {latents[::50].float().std():.3f}", flush=True)
-    return latents, data.bucket((ids, lengths, index, data.Names(splits, "cpu")(rows)), device)
+    return latents, (pictures[:, 0] >= count).to(device), data.bucket((ids, lengths, index, data.Names(splits, "cpu")(rows)), device)
 
 
 def record(gradients, batch):
@@ -108,6 +114,8 @@ def main():
     parser.add_argument("--end", type=float, default=0.0, help="share of the learning rate that is left at the end")
     parser.add_argument("--levels", type=float, nargs=8, default=LEVELS, help="weights of the sampler's noise levels")
     parser.add_argument("--grid", type=float, default=0.75, help="share of samples at those levels, the rest between them")
+    parser.add_argument("--begin", type=int, default=4,
+                        help="at how many of the sampler's levels, from pure noise on, made-up drawings (analogies.py) are trained")
     parser.add_argument("--naming", type=float, default=0.02, help="weight of the naming loss; 0: without")
     parser.add_argument("--captions", type=int, default=1_600_000, help="captions in the pool")
     parser.add_argument("--couples", type=int, default=100_000, help="side-by-side pictures in the pool")
@@ -126,7 +134,7 @@ def main():
     torch.backends.cudnn.benchmark = True
 
     splits = Captioner.load(args.work).splits
-    latents, buckets = build_pools(args, splits, device)
+    latents, made_up, buckets = build_pools(args, splits, device)
     model = make_model(args.start, len(splits.things), device)
     transformer, text, naming = model["transformer"], model["text_encoder"], model["naming"]
     naming.requires_grad_(args.naming > 0)
@@ -174,6 +182,9 @@ def main():
         sigma = torch.where(torch.rand(n, device=device) < args.grid,
                             grid[torch.searchsorted(edges, torch.rand(n, device=device), right=True)],
                             SHIFT * u / (1 + (SHIFT - 1) * u))
+        # A drawing that was made up is only right in the large: it is begun with, never finished.
+        begin = grid[(torch.rand(n, device=device) * args.begin).long()]
+        sigma = torch.where(made_up[index] & (sigma < grid[args.begin - 1]), begin, sigma)
         s = sigma[:, None, None, None]
         x = (1 - s) * clean + s * noise
         with torch.compiler.set_stance(stance), \
