@@ -1,4 +1,7 @@
+#!/usr/bin/env python3
 """Drawings for the (thing, style) pairs that nobody drew, by analogy.
+
+    analogies.py --work WORK        how often the made-up drawing of a kept-back pair is nearest to the right one
 
 No style draws everything, and some drawings are kept back; a prompt may still ask for such a pair. What the drawing would
 roughly look like follows from the drawings that training may see: begin with the mean of the thing's drawings in the other styles
@@ -11,6 +14,7 @@ and what makes the thing different is lost. So its difference to that sibling is
 
 The results are soft and only right in the large. `train.py` uses them where the noise is strong, as what to begin with, never for details.
 """
+import argparse
 import json
 import math
 import re
@@ -61,7 +65,7 @@ def on_white(drawings, factor):
     return d[:, :3] + 1 - d[:, 3:]
 
 
-def weights(drawings, splits, things):
+def weights(drawings, splits, things, exaggeration=EXAGGERATION):
     """(targets, W): W [len(targets), drawings] such that row i times the premultiplied drawings is the drawing of the pair
     targets[i] = (thing, style); all pairs of splits.absent whose thing has a trained drawing."""
     device = drawings.device
@@ -106,8 +110,8 @@ def weights(drawings, splits, things):
             w = others_mean(asked) + k @ change
             trained = index([t for t in splits.things if splits.trained(t, style)], style)
             sibling = trained[squared_distances(w @ small, small[trained]).argmin(1)]
-            w *= EXAGGERATION
-            w[torch.arange(len(asked), device=device), sibling] += 1 - EXAGGERATION
+            w *= exaggeration
+            w[torch.arange(len(asked), device=device), sibling] += 1 - exaggeration
             targets += [(t, style) for t in asked]
             rows.append(w)
     return targets, torch.cat(rows)
@@ -131,3 +135,40 @@ def synthesise(drawings, splits, work):
         colour = (mixed[:, :3] / alpha.clamp_min(1e-3)).clamp(0, 1)
         out[:, :, y:y + 16] = (torch.cat([colour, alpha], 1) * 255).round().byte()
     return out
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    work = parser.parse_args().work
+
+    import data
+    from captions import Captioner
+
+    splits = Captioner.load(work).splits
+    things = json.loads((work / "things.json").read_text())
+    drawings = data.load_drawings(work, size=64)
+    flat = on_white(drawings, 1).flatten(1)
+    of_style = {s: torch.tensor([i for i, d in enumerate(splits.drawings) if d[1] == s]) for s in STYLES}
+
+    def right(pictures):
+        """The share of splits.held_pairs whose picture [64 * 64 * 3] is nearest to the right drawing of its style."""
+        hits = 0
+        for pair, picture in zip(splits.held_pairs, pictures):
+            candidates = of_style[pair[1]]
+            hits += int(candidates[(flat[candidates] - picture).square().sum(1).argmin()]) == splits.index[pair]
+        return 100 * hits / len(splits.held_pairs)
+
+    def of_others(pair):
+        return [flat[splits.index[pair[0], s]] for s in STYLES if s != pair[1]]
+
+    print(f"another style's drawing {right([of_others(pair)[0] for pair in splits.held_pairs]):.1f} %, "
+          f"the mean of both {right([sum(of_others(pair)) / 2 for pair in splits.held_pairs]):.1f} %")
+    for exaggeration in (1, EXAGGERATION, 2):
+        targets, w = weights(drawings, splits, things, exaggeration)
+        row = {pair: i for i, pair in enumerate(targets)}
+        print(f"by analogy, exaggeration {exaggeration}: {right((w @ flat)[[row[p] for p in splits.held_pairs]]):.1f} %")
+
+
+if __name__ == "__main__":
+    main()

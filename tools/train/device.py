@@ -180,7 +180,7 @@ def main():
                          help="share of training at half size (with EMOJI_REDUCTION=8 only); 0: none")
         sub.add_argument("--batch", type=int, default=512)
         sub.add_argument("--coarse-batch", type=int, default=1024)
-        sub.add_argument("--begin", type=int, default=4, help="see train.py")
+        sub.add_argument("--begin", type=int, default=6, help="see train.py")
         sub.add_argument("--captions", type=int, default=1_600_000, help="size of a pool of captions")
         sub.add_argument("--couples", type=int, default=80_000, help="side-by-side pictures in a pool")
         sub.add_argument("--every", type=int, default=1, help="evaluate only each Nth prompt")

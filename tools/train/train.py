@@ -114,7 +114,7 @@ def main():
     parser.add_argument("--end", type=float, default=0.0, help="share of the learning rate that is left at the end")
     parser.add_argument("--levels", type=float, nargs=8, default=LEVELS, help="weights of the sampler's noise levels")
     parser.add_argument("--grid", type=float, default=0.75, help="share of samples at those levels, the rest between them")
-    parser.add_argument("--begin", type=int, default=4,
+    parser.add_argument("--begin", type=int, default=6,
                         help="at how many of the sampler's levels, from pure noise on, made-up drawings (analogies.py) are trained")
     parser.add_argument("--naming", type=float, default=0.02, help="weight of the naming loss; 0: without")
     parser.add_argument("--captions", type=int, default=1_600_000, help="captions in the pool")
