@@ -72,6 +72,54 @@ static void measure_peak(void)
            peak * 1e-9, loop * 1e-9);
 }
 
+/* The packed product alone, of operands that stay in L1, of weights and then of both from L2: what bounds it. */
+static void bench_levels(const zi_cpu_packed *f)
+{
+    static const struct {
+        const char *what;
+        int64_t blocks, panels, chunks;
+    } levels[] = {{"all in L1", 1, 1, 4},        {"all in L1, whole blocks", 1, 1, 8},
+                  {"weights from L2", 2, 16, 8}, {"activations from L2", 24, 1, 8},
+                  {"both from L2", 8, 4, 8},     {"both from L2, deep", 8, 4, 60}};
+    for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {
+        int64_t rows = levels[i].blocks * f->mr, panels = levels[i].panels, chunks = levels[i].chunks, places[64];
+        size_t a = (size_t)(rows * chunks * ZI_CHUNK), b = (size_t)(panels * chunks * f->nr * ZI_CHUNK);
+        size_t c = (size_t)(panels * rows * f->nr * 4);
+        uint8_t *data = aligned_alloc(64, zi_round_up((int64_t)(a + b + c), 64));
+        if (data == NULL)
+            exit(1);
+        for (size_t k = 0; k < a + b + c; k++)
+            data[k] = k % 2 ? 0x3c : (uint8_t)(k * 13); /* small numbers of either kind */
+        for (int64_t k = 0; k < chunks; k++)
+            places[k] = k * f->mr * ZI_CHUNK;
+        zi_cpu_tiles tiles = {.a = data,
+                              .a_block = f->mr * chunks * ZI_CHUNK,
+                              .a_row = ZI_CHUNK,
+                              .a_chunks = places,
+                              .b = data + a,
+                              .b_panel = chunks * f->nr * ZI_CHUNK,
+                              .c = data + a + b,
+                              .c_panel = rows * f->nr * 4,
+                              .c_row = f->nr * 4,
+                              .rows = rows,
+                              .panels = panels,
+                              .chunks = chunks};
+        double numbers = f->b == ZI_NUMBER_BF16 || f->b == ZI_NUMBER_I16 ? 32 : 64;
+        double operations = 2.0 * (double)(rows * panels * f->nr * chunks) * numbers, best = 0;
+        int64_t calls = 1 + (int64_t)(2e9 / operations);
+        for (int k = 0; k < REPEATS; k++) {
+            double start = now();
+            for (int64_t j = 0; j < calls; j++)
+                f->product(&tiles);
+            double rate = (double)calls * operations / (now() - start);
+            best = rate > best ? rate : best;
+        }
+        printf("%s, %-33s %20.1f Gop/s %5.1f %%\n", f->name, levels[i].what, best * 1e-9,
+               100 * best * zi_pool_threads(pool) / peak);
+        free(data);
+    }
+}
+
 static zi_tensor tensor(int dims, const int64_t *shape)
 {
     zi_tensor t;
@@ -210,6 +258,9 @@ int main(int argc, char **argv)
     filter = argc > 3 ? argv[3] : "";
     tensor(1, (int64_t[]){16}); /* as in a job: the arena is never empty */
     measure_peak();
+    const zi_cpu_packed *family = zi_cpu_of(ops)->linear;
+    if (family != NULL && strstr("levels", filter) != NULL)
+        bench_levels(family);
     bench_linear(288, 384, 384, ZI_F32, 0);
     bench_linear(288, 1024, 384, ZI_F32, 0);
     bench_linear(288, 384, 1024, ZI_F32, 0);

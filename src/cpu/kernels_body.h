@@ -67,6 +67,18 @@ static inline void put(float *p, vf v, int64_t n)
         memcpy(p, &v, (size_t)n * sizeof(float));
 }
 
+#if LANES == 16
+/* The same order as below, in vectors. */
+static inline float sum_lanes(vf v)
+{
+    return _mm512_reduce_add_ps((__m512)v);
+}
+
+static inline float max_lanes(vf v)
+{
+    return _mm512_reduce_max_ps((__m512)v);
+}
+#else
 static inline float sum_lanes(vf v)
 {
     float pairs[LANES / 2];
@@ -80,6 +92,15 @@ static inline float sum_lanes(vf v)
         pairs[i] += pairs[i + half];
     return pairs[0];
 }
+
+static inline float max_lanes(vf v)
+{
+    float top = v[0];
+    for (int lane = 1; lane < LANES; lane++)
+        top = v[lane] > top ? v[lane] : top;
+    return top;
+}
+#endif
 
 static inline vf choose(vi mask, vf yes, vf no)
 {
@@ -272,14 +293,56 @@ static void unpack_groups(int bits, int64_t group, const uint8_t *src, const flo
     }
 }
 
+#if LANES == 16
+/* 16 rows x 16 inputs at a time. */
+static inline __attribute__((always_inline)) void transpose_16(const float *rows, int64_t ld, float *panel,
+                                                               int64_t width)
+{
+    __m512 a[16], b[16];
+    UNROLL
+    for (int i = 0; i < 16; i++)
+        a[i] = _mm512_loadu_ps(rows + i * ld);
+    UNROLL
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+    UNROLL
+    for (int i = 0; i < 16; i += 4)
+        UNROLL
+    for (int j = 0; j < 2; j++) { /* a[i + c]: column c of every four, of rows i .. i + 3 */
+        __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + 2 + j]);
+        a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+        a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+    }
+    UNROLL
+    for (int c = 0; c < 4; c++) {
+        __m512 low = _mm512_shuffle_f32x4(a[c], a[4 + c], 0x88), low2 = _mm512_shuffle_f32x4(a[c], a[4 + c], 0xdd);
+        __m512 high = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0x88);
+        __m512 high2 = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0xdd);
+        _mm512_storeu_ps(panel + c * width, _mm512_shuffle_f32x4(low, high, 0x88));
+        _mm512_storeu_ps(panel + (4 + c) * width, _mm512_shuffle_f32x4(low2, high2, 0x88));
+        _mm512_storeu_ps(panel + (8 + c) * width, _mm512_shuffle_f32x4(low, high, 0xdd));
+        _mm512_storeu_ps(panel + (12 + c) * width, _mm512_shuffle_f32x4(low2, high2, 0xdd));
+    }
+}
+#endif
+
 /* Four rows x four inputs at a time, the same for every vector length. */
 static inline __attribute__((always_inline)) void transpose_to(const void *source, int64_t ld, int64_t count, int64_t k,
                                                                void *target, const int64_t width)
 {
     const float *rows = source;
     float *panel = target;
+    int64_t done = 0; /* inputs that whole squares cover */
+#if LANES == 16
+    if (width % 16 == 0 && count == width)
+        for (; done + 16 <= k; done += 16)
+            for (int64_t n = 0; n < width; n += 16)
+                transpose_16(rows + n * ld + done, ld, panel + done * width + n, width);
+#endif
     for (int64_t n = 0; n < width; n += 4) {
-        int64_t i = 0;
+        int64_t i = done;
         if (n + 4 <= count)
             for (; i + 4 <= k; i += 4) {
                 const float *p = rows + n * ld + i;
@@ -403,9 +466,7 @@ static float softmax(float *s, int64_t n, int64_t padded, float scale, float *ma
         vf v = load(s + i);
         tops = choose(v > tops, v, tops);
     }
-    float top = -INFINITY;
-    for (int lane = 0; lane < LANES; lane++)
-        top = tops[lane] > top ? tops[lane] : top;
+    float top = max_lanes(tops);
     for (; i < n; i++)
         top = s[i] > top ? s[i] : top;
     top = top * scale > *max ? top * scale : *max;
@@ -686,7 +747,42 @@ static void pack(zi_cpu_number number, zi_dtype dtype, const void *src, int64_t 
         pack_from(ZI_F16, number, src, n, factor, out, stride);
 }
 
-#if defined(__AVX2__)
+#if defined(__AVX512BW__)
+/* The 16 numbers of a group, packed, in two bytes or in one. */
+typedef struct nibble_table {
+    __m512i two;
+    __m128i one;
+} nibble_table;
+
+static inline __attribute__((always_inline)) nibble_table make_table(zi_cpu_number number, float scale, float bias,
+                                                                     float factor)
+{
+    const vf q = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vf v = (q * splat(scale) + splat(bias)) * splat(factor);
+    nibble_table table = {_mm512_setzero_si512(), _mm_setzero_si128()};
+    if (number == ZI_NUMBER_I8 || number == ZI_NUMBER_U8) {
+        vc bytes = low_bytes(to_integer(v));
+        table.one = (__m128i)(number == ZI_NUMBER_U8 ? bytes ^ (int8_t)-128 : bytes);
+    } else {
+        table.two =
+            _mm512_castsi256_si512((__m256i)(number == ZI_NUMBER_BF16 ? to_bf16(v) : low_halves(to_integer(v))));
+    }
+    return table;
+}
+
+/* 32 numbers from 16 bytes of nibbles. */
+static inline __attribute__((always_inline)) void look_up(zi_cpu_number number, const nibble_table *table,
+                                                          const uint8_t *src, uint8_t *out)
+{
+    __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)src), mask = _mm_set1_epi8(15);
+    __m128i even = _mm_and_si128(pairs, mask), odd = _mm_and_si128(_mm_srli_epi16(pairs, 4), mask);
+    __m256i q = _mm256_set_m128i(_mm_unpackhi_epi8(even, odd), _mm_unpacklo_epi8(even, odd));
+    if (number == ZI_NUMBER_I8 || number == ZI_NUMBER_U8)
+        _mm256_storeu_si256((__m256i *)(void *)out, _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table->one), q));
+    else
+        _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(q), table->two));
+}
+#elif defined(__AVX2__)
 /* The 16 numbers of a group, packed: their low bytes, and their high bytes if they have two. */
 typedef struct nibble_table {
     __m128i low, high;
@@ -738,7 +834,9 @@ static inline __attribute__((always_inline)) void look_up(zi_cpu_number number, 
         _mm_storeu_si128(to + 2 * i + 1, _mm_unpackhi_epi8(low, high));
     }
 }
+#endif
 
+#if defined(__AVX2__)
 static inline __attribute__((always_inline)) void nibbles_as(const zi_cpu_number number, int64_t group,
                                                              const uint8_t *src, const float *scales,
                                                              const float *biases, int64_t groups, float factor,

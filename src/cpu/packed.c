@@ -16,6 +16,7 @@
 /* Sums of one task should stay in L2: tokens x outputs of a group. */
 #define TASK_SUMS    ((int64_t)160 << 10)
 #define ENOUGH_TASKS 16
+#define STORE_ROWS   16 /* of y are finished together: their parts of all panels lie side by side */
 
 typedef struct packed {
     const zi_cpu_kernels *kernels;
@@ -201,6 +202,21 @@ static void multiply(const packed *w, int64_t token, int64_t tokens, int64_t pan
     }
 }
 
+/* Panel i of `panels` from panel `first` on, rows [t, t + rows) of the task's tokens, to y. */
+static void store_sums(const packed *w, const workspace *space, int64_t first, int64_t i, int64_t panels, int64_t token,
+                       int64_t t, int64_t rows)
+{
+    const zi_packed_product *p = w->p;
+    int64_t nr = w->family->nr, output = (first + i) * nr, columns = zi_min(nr, p->out - output);
+    float *y = p->y + (token + t) * p->out + output;
+    const float *c = (const float *)(const void *)(space->c + i * sums_bytes(w)) + t * nr;
+    const float *up = (const float *)(const void *)(space->c + (panels + i) * sums_bytes(w)) + t * nr;
+    if (p->weights[1] != NULL)
+        w->kernels->store_glu(y, p->out, c, up, nr, rows, columns);
+    else
+        w->kernels->store(y, p->out, c, nr, rows, columns, p->bias != NULL ? p->bias + output : NULL, p->accumulate);
+}
+
 static void product_task(void *arg, int64_t task, int worker)
 {
     const packed *w = arg;
@@ -218,16 +234,9 @@ static void product_task(void *arg, int64_t task, int worker)
     for (int64_t i = 0; i < weights * panels && w->row_scales != NULL; i++)
         w->kernels->scale_sums(space.c + i * sums_bytes(w), tokens, nr, w->row_scales + token, space.scales + i * nr,
                                space.offsets + i * nr);
-    for (int64_t i = 0; i < panels; i++) {
-        int64_t row = (first + i) * nr, columns = zi_min(nr, p->out - row);
-        float *y = p->y + token * p->out + row;
-        const float *c = (const float *)(const void *)(space.c + i * sums_bytes(w));
-        const float *up = (const float *)(const void *)(space.c + (panels + i) * sums_bytes(w));
-        if (weights == 2)
-            w->kernels->store_glu(y, p->out, c, up, nr, tokens, columns);
-        else
-            w->kernels->store(y, p->out, c, nr, tokens, columns, p->bias != NULL ? p->bias + row : NULL, p->accumulate);
-    }
+    for (int64_t t = 0; t < tokens; t += STORE_ROWS)
+        for (int64_t i = 0; i < panels; i++)
+            store_sums(w, &space, first, i, panels, token, t, zi_min(STORE_ROWS, tokens - t));
 }
 
 static void choose_blocks(packed *w)

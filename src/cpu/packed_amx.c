@@ -2,7 +2,7 @@
  * Packed products in AMX tiles: 16 rows of 64 bytes. Two tiles of tokens by two of outputs: tiles 0-3 hold the sums, 4
  * and 5 the activations, 6 and 7 the weights; each load serves two products.
  *
- * A block of activations (mr tokens) stays in L1 while a group of panels passes from L2.
+ * Two blocks of activations (2 x 32 tokens) meet a panel from L2 together: 16 KiB each of activations and weights at a time.
  */
 #if defined(__x86_64__)
 #if defined(ZI_AMX_EMULATED)
@@ -88,10 +88,11 @@ typedef void tiles_fn(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b,
 static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t, tiles_fn *tiles)
 {
     configure();
-    for (int64_t row = 0; row < t->rows; row += MR)
+    for (int64_t first = 0; first < t->rows; first += 2 * MR)
         for (int64_t panel = 0; panel < t->panels; panel++)
-            tiles(t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel,
-                  t->c + panel * t->c_panel + row * t->c_row, t->rows - row <= MR / 2);
+            for (int64_t row = first; row < t->rows && row < first + 2 * MR; row += MR)
+                tiles(t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel,
+                      t->c + panel * t->c_panel + row * t->c_row, t->rows - row <= MR / 2);
     _tile_release();
     MEMORY();
 }
@@ -137,7 +138,7 @@ const zi_cpu_packed zi_cpu_packed_bf16_amx = {
     .b = ZI_NUMBER_BF16,
     .mr = MR,
     .nr = NR,
-    .block = 16, /* 32 KiB of activations */
+    .block = 8,
     .group = 4,
     .product = product_bf16,
     .peak = peak_bf16,
@@ -150,7 +151,7 @@ const zi_cpu_packed zi_cpu_packed_int8_amx = {
     .b = ZI_NUMBER_I8,
     .mr = MR,
     .nr = NR,
-    .block = 16,
+    .block = 8,
     .group = 4,
     .product = product_int8,
     .peak = peak_int8,
