@@ -242,26 +242,16 @@ static void unpack(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst
         0, 8, 16, 24                                                                                                   \
     }
 #elif LANES == 8
-#define LANES_OF_8(w) __builtin_shufflevector(w, w, 0, 0, 0, 0, 1, 1, 1, 1)
 #define LANES_OF_4(w) __builtin_shufflevector(w, w, 0, 0, 0, 0, 0, 0, 0, 0)
 #define SHIFTS_4                                                                                                       \
     {                                                                                                                  \
         0, 4, 8, 12, 16, 20, 24, 28                                                                                    \
     }
-#define SHIFTS_8                                                                                                       \
-    {                                                                                                                  \
-        0, 8, 16, 24, 0, 8, 16, 24                                                                                     \
-    }
 #else
-#define LANES_OF_8(w) __builtin_shufflevector(w, w, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
 #define LANES_OF_4(w) __builtin_shufflevector(w, w, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
 #define SHIFTS_4                                                                                                       \
     {                                                                                                                  \
         0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28                                                       \
-    }
-#define SHIFTS_8                                                                                                       \
-    {                                                                                                                  \
-        0, 8, 16, 24, 0, 8, 16, 24, 0, 8, 16, 24, 0, 8, 16, 24                                                         \
     }
 #endif
 
@@ -274,9 +264,16 @@ static inline vf unpack_4(const uint8_t *src)
 
 static inline vf unpack_8(const uint8_t *src)
 {
+#if LANES == 16
+    vi bytes = (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)src));
+#elif LANES == 8
+    vi bytes = (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)src));
+#else
     u4 words = {0};
     memcpy(&words, src, LANES);
-    return __builtin_convertvector((vi)(LANES_OF_8(words) >> (vu)SHIFTS_8 & 255), vf);
+    vi bytes = (vi)(LANES_OF_8(words) >> (vu)SHIFTS_8 & 255);
+#endif
+    return __builtin_convertvector(bytes, vf);
 }
 
 static void unpack_groups(int bits, int64_t group, const uint8_t *src, const float *scales, const float *biases,
