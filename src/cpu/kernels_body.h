@@ -226,10 +226,8 @@ static void unpack(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst
         unpack_halves(from_f16, src, count, dst);
 }
 
-/*
- * LANES numbers of 4 or 8 bits: each lane gets the word that holds its number and shifts it down. LANES is at most 16, so
- * words beyond those of a vector are never used.
- */
+/* LANES numbers of 4 or 8 bits. Without an instruction for it each lane gets the word that holds its number and shifts it
+ * down. */
 #if LANES == 4
 #define LANES_OF_8(w) __builtin_shufflevector(w, w, 0, 0, 0, 0)
 #define LANES_OF_4(w) LANES_OF_8(w)
@@ -247,19 +245,20 @@ static void unpack(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst
     {                                                                                                                  \
         0, 4, 8, 12, 16, 20, 24, 28                                                                                    \
     }
-#else
-#define LANES_OF_4(w) __builtin_shufflevector(w, w, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
-#define SHIFTS_4                                                                                                       \
-    {                                                                                                                  \
-        0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28                                                       \
-    }
 #endif
 
 static inline vf unpack_4(const uint8_t *src)
 {
+#if LANES == 16
+    __m128i pairs = _mm_loadl_epi64((const __m128i *)(const void *)src), mask = _mm_set1_epi8(15);
+    __m128i odd = _mm_and_si128(_mm_srli_epi16(pairs, 4), mask);
+    vi numbers = (vi)_mm512_cvtepu8_epi32(_mm_unpacklo_epi8(_mm_and_si128(pairs, mask), odd));
+#else
     u4 words = {0};
     memcpy(&words, src, LANES / 2);
-    return __builtin_convertvector((vi)(LANES_OF_4(words) >> (vu)SHIFTS_4 & 15), vf);
+    vi numbers = (vi)(LANES_OF_4(words) >> (vu)SHIFTS_4 & 15);
+#endif
+    return __builtin_convertvector(numbers, vf);
 }
 
 static inline vf unpack_8(const uint8_t *src)
