@@ -270,7 +270,10 @@ int main(int argc, char **argv)
     bench_linear(288, 3840, 3840, ZI_F32, 0);
     bench_linear(288, 10240, 3840, ZI_BF16, 1);
     bench_linear(288, 3840, 10240, ZI_BF16, 0);
+    bench_linear(1056, 3840, 3840, ZI_F32, 0);
     bench_linear(1056, 3840, 3840, ZI_BF16, 0);
+    bench_linear(1056, 10240, 3840, ZI_BF16, 1);
+    bench_linear(1056, 3840, 10240, ZI_BF16, 0);
     bench_linear(288, 3840, 3840, ZI_GROUPED, 0);
     bench_linear(1056, 3840, 3840, ZI_GROUPED, 0);
     bench_linear(1, 15360, 256, ZI_F32, 0);

@@ -390,7 +390,8 @@ static void test_rope(void **state)
     }
 }
 
-/* e^x through softmax with a maximum of 0: at most 2 units in the last place; and SiLU far out. */
+/* e^x through softmax with a maximum of 0: at most 2 units in the last place and what the rounding of x log2(e) leaves,
+ * 2^-24 (1 + 0.22, the constant's) for each of |x|; and SiLU far out. */
 static void test_exponential(void **state)
 {
     for (int tier = 0; tier < tier_count; tier++) {
@@ -400,10 +401,11 @@ static void test_exponential(void **state)
             float x = -87.0f * (float)i / 400000, value = x, max = 0, sum = 0;
             kernels->softmax(&value, 1, 1, 1, &max, &sum);
             double expected = exp((double)x);
-            worst = fmax(worst, fabs(value - expected) / (nextafterf((float)expected, INFINITY) - (float)expected));
+            double ulps = fabs(value - expected) / (nextafterf((float)expected, INFINITY) - (float)expected);
+            worst = fmax(worst, ulps / (2 + 1.25 * fabs((double)x)));
         }
-        printf("exp, %s: %.2f ulp\n", kernels->name, worst);
-        assert_true(worst <= 2);
+        printf("exp, %s: %.2f of what is allowed\n", kernels->name, worst);
+        assert_true(worst <= 1);
         float far[5] = {-1e30f, -200, 200, 0, NAN};
         kernels->silu(far, far, 5);
         assert_true(fabsf(far[0]) < 1e-7f && fabsf(far[1]) < 1e-30f && far[2] == 200 && far[3] == 0 && isnan(far[4]));

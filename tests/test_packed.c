@@ -153,8 +153,20 @@ static void check_tiles(const zi_cpu_packed *f, int64_t rows, int64_t panels, in
         for (int64_t i = 0; i < k; i++)
             wide_b[n * k + i] = random_number(f->b, b + n / f->nr * chunks * f->nr * ZI_CHUNK +
                                                         (i / lane * f->nr + n % f->nr) * 4 + i % lane * size);
-    zi_cpu_tiles tiles = {a,         f->mr * a_row, a_row,  places, b, chunks * f->nr * ZI_CHUNK, c, padded * f->nr * 4,
-                          f->nr * 4, rows,          panels, chunks, 0};
+    zi_cpu_tiles tiles = {
+        .a = a,
+        .a_block = f->mr * a_row,
+        .a_row = a_row,
+        .a_chunks = places,
+        .b = b,
+        .b_panel = chunks * f->nr * ZI_CHUNK,
+        .c = c,
+        .c_panel = padded * f->nr * 4,
+        .c_row = f->nr * 4,
+        .rows = rows,
+        .panels = panels,
+        .chunks = chunks,
+    };
     double worst = 0;
     for (int pass = 1; pass <= 2; pass++) { /* the second one adds to the first */
         f->product(&tiles);
@@ -174,6 +186,8 @@ static void check_tiles(const zi_cpu_packed *f, int64_t rows, int64_t panels, in
                 worst = fmax(worst, fabs(found - sum) / scale);
             }
         tiles.accumulate = 1;
+        tiles.next = a; /* only a hint */
+        tiles.next_bytes = f->mr * ZI_CHUNK;
     }
     if (!(worst <= (f->b == ZI_NUMBER_BF16 ? 1e-6 : 0)))
         fail_msg("%s, %d x %d panels x %d chunks: error %g", f->name, (int)rows, (int)panels, (int)chunks, worst);
@@ -190,12 +204,16 @@ static void test_tiles(void **state)
     for (int i = 0; i < family_count; i++) {
         const zi_cpu_packed *f = families[i];
         assert_true(f->mr <= ZI_PACKED_MR_MAX && f->nr <= ZI_PACKED_NR_MAX && f->block > 0 && f->group > 0);
+        assert_true(f->rows >= f->mr && f->rows % f->mr == 0);
         check_tiles(f, 1, 1, 1, 0);
         check_tiles(f, f->mr, 2, 3, 0);
         check_tiles(f, f->mr + 1, 1, 2, 64);
         check_tiles(f, 2 * f->mr + f->mr / 2, 3, 5, 192);
         check_tiles(f, 3 * f->mr - 1, 1, 7, 0);
         check_tiles(f, f->mr, 2, f->block + 1, 0);
+        check_tiles(f, 2 * f->mr, 1, 2, 0);
+        for (int rows = 1; rows <= f->mr; rows += 15) /* AMX: each number of tiles */
+            check_tiles(f, rows, 2, 3, 64);
     }
 }
 

@@ -82,8 +82,9 @@ BREAK(unpack_groups,
 BREAK(transpose, (const void *rows, int64_t ld, int64_t count, int64_t k, void *panel, int64_t width),
       (rows, ld, count, k, panel, width), memset(panel, 0, 4))
 BREAK(store_glu,
-      (float *y, int64_t ldy, const float *gate, const float *up, int64_t ldc, int64_t rows, int64_t columns),
-      (y, ldy, gate, up, ldc, rows - 1, columns), ) /* the last row is missing */
+      (float *y, int64_t ldy, const float *gate, const float *up, int64_t ldc, int64_t rows, int64_t columns,
+       zi_cpu_store mode),
+      (y, ldy, gate, up, ldc, rows - 1, columns, mode), ) /* the last row is missing */
 BREAK(multiply, (float *y, const float *x, float factor, int64_t n), (y, x, factor, n), y[0] *= 1.01f)
 BREAK(silu, (float *y, const float *x, int64_t n), (y, x, n - 1), )
 BREAK(affine,
@@ -112,18 +113,18 @@ BREAK(scale_sums,
       (c, rows, columns, row_scales, scales, offsets), ((float *)c)[columns - 1] *= 1.01f)
 
 static void broken_store(float *y, int64_t ldy, const float *c, int64_t ldc, int64_t rows, int64_t columns,
-                         const float *bias, int accumulate) /* the wrong sign of the bias */
+                         const float *bias, zi_cpu_store mode) /* the wrong sign of the bias */
 {
     float negated[ZI_NR_MAX];
     for (int64_t i = 0; bias && i < columns; i++)
         negated[i] = -bias[i];
-    good->store(y, ldy, c, ldc, rows, columns, bias ? negated : NULL, accumulate);
+    good->store(y, ldy, c, ldc, rows, columns, bias ? negated : NULL, mode);
 }
 
 static void store_beyond(float *y, int64_t ldy, const float *c, int64_t ldc, int64_t rows, int64_t columns,
-                         const float *bias, int accumulate)
+                         const float *bias, zi_cpu_store mode)
 {
-    good->store(y, ldy, c, ldc, rows, columns, bias, accumulate);
+    good->store(y, ldy, c, ldc, rows, columns, bias, mode);
     y[(rows - 1) * ldy + columns] = 1;
 }
 
@@ -132,6 +133,21 @@ static float broken_softmax(float *s, int64_t n, int64_t padded, float scale, fl
     float factor = good->softmax(s, n, padded, scale, max, sum);
     *sum *= 1.01f;
     return factor;
+}
+
+static float broken_softmax_bf16(const float *s, int64_t n, int64_t padded, float scale, float *max, float *sum,
+                                 uint8_t *out, int64_t stride)
+{
+    float factor = good->softmax_bf16(s, n, padded, scale, max, sum, out, stride);
+    *sum *= 1.1f;
+    return factor;
+}
+
+/* The generic tier has none: whatever it does is called and found. */
+static void broken_pack_nibble_panel(int64_t group, const uint8_t *src, int64_t ld, const float *scales,
+                                     const float *biases, int64_t groups, uint8_t *panel, int64_t width)
+{
+    memset(panel, 0, (size_t)(group * groups / 2 * width * 4));
 }
 
 static int broken_finite(const float *x, int64_t n)
@@ -160,18 +176,31 @@ static const struct {
     void (*broken)(void);
     const char *kernel; /* the one that is named */
 } breaks[] = {
-    BROKEN(gemm, "linear"),          BROKEN(dot, "linear"),
-    BROKEN(unpack, "linear"),        BROKEN(unpack_groups, "linear"),
-    BROKEN(transpose, "attention"),  BROKEN(store, "linear"),
-    BROKEN(store_glu, "gated"),      BROKEN(softmax, "attention"),
-    BROKEN(multiply, "attention"),   BROKEN(silu, "silu"),
-    BROKEN(affine, "groups"),        BROKEN(rms_norm, "norms"),
-    BROKEN(layer_norm, "norms"),     BROKEN(residual, "norms"),
-    BROKEN(qk_norm_rope, "rope"),    BROKEN(channel_sums, "groups"),
-    BROKEN(finite, "finite"),        BROKEN(peak, "peak"),
-    BROKEN(pack_pairs, "attention"), BROKEN(pack, "linear"),
-    BROKEN(pack_nibbles, "linear"),  BROKEN(largest, "linear"),
+    BROKEN(gemm, "linear"),
+    BROKEN(dot, "linear"),
+    BROKEN(unpack, "linear"),
+    BROKEN(unpack_groups, "linear"),
+    BROKEN(transpose, "attention"),
+    BROKEN(store, "linear"),
+    BROKEN(store_glu, "gated"),
+    BROKEN(softmax, "attention"),
+    BROKEN(multiply, "attention"),
+    BROKEN(silu, "silu"),
+    BROKEN(affine, "groups"),
+    BROKEN(rms_norm, "norms"),
+    BROKEN(layer_norm, "norms"),
+    BROKEN(residual, "norms"),
+    BROKEN(qk_norm_rope, "rope"),
+    BROKEN(channel_sums, "groups"),
+    BROKEN(finite, "finite"),
+    BROKEN(peak, "peak"),
+    BROKEN(pack_pairs, "attention"),
+    BROKEN(pack, "linear"),
+    BROKEN(pack_nibbles, "linear"),
+    BROKEN(largest, "linear"),
     BROKEN(scale_sums, "gated"),
+    BROKEN(softmax_bf16, "attention"),
+    BROKEN(pack_nibble_panel, "linear"),
 };
 
 #define POINTERS ((sizeof(zi_cpu_kernels) - offsetof(zi_cpu_kernels, gemm)) / sizeof(void (*)(void)))

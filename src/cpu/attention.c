@@ -212,6 +212,17 @@ static void multiply(const attention *at, const uint8_t *a, const uint8_t *b, in
     }
 }
 
+/* Row i's weights of `keys` keys, of which it sees the first `seen`, in place of its scores or packed. */
+static float soften(const attention *at, int64_t i, int64_t seen, int64_t keys, const workspace *space)
+{
+    float *s = space->s + i * S_STRIDE, *max = &space->maxima[i], *sum = &space->sums[i];
+    if (at->bf16 == NULL)
+        return at->kernels->softmax(s, seen, keys, at->scale, max, sum);
+    int64_t mr = at->mr, block = i / mr * (KEYS / 32) * mr;
+    return at->kernels->softmax_bf16(s, seen, zi_round_up(keys, 32), at->scale, max, sum,
+                                     space->p + (block + i % mr) * ZI_CHUNK, mr * ZI_CHUNK);
+}
+
 /* Keys [key, key + keys) for a block of queries. */
 static void attend_block(const attention *at, int64_t slot, int64_t head, int64_t query, int64_t key, int64_t keys,
                          workspace *space)
@@ -227,18 +238,15 @@ static void attend_block(const attention *at, int64_t slot, int64_t head, int64_
     for (int64_t i = 0; i < queries; i++) {
         int64_t seen = at->causal ? zi_max(0, zi_min(keys, query + i + 1 - key)) : keys;
         float *o = space->o + i * at->padded_dim;
-        float factor =
-            at->kernels->softmax(space->s + i * S_STRIDE, seen, keys, at->scale, &space->maxima[i], &space->sums[i]);
+        float factor = soften(at, i, seen, keys, space);
         if (factor != 1)
             at->kernels->multiply(o, o, factor, at->padded_dim);
     }
-    if (at->bf16 != NULL) {
-        pack_rows(at, space->s, S_STRIDE, queries, keys, KEYS / 32, space->p);
+    if (at->bf16 != NULL)
         multiply(at, space->p, packed_v, queries, at->padded_dim / at->nr, zi_ceil_div(keys, 32), KEYS / 32, KEYS / 32,
                  space->o, at->padded_dim, 1);
-    } else {
+    else
         add_values(at, queries, keys, (const float *)(const void *)packed_v, space);
-    }
 }
 
 /* One block of queries of one head. */
@@ -310,7 +318,7 @@ zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, co
         .scale = (float)(1 / sqrt((double)shape->head_dim)),
     };
     at.padded_dim = zi_round_up(at.dim, at.nr);
-    at.query_block = at.mr == 32 ? 64 : 48;
+    at.query_block = QUERIES / at.mr * at.mr;
     at.query_blocks = zi_ceil_div(at.queries, at.query_block);
     assert(at.query_block % at.mr == 0 && at.query_block <= QUERIES);
     assert(at.heads % at.kv_heads == 0 && (!at.causal || at.queries == at.keys));

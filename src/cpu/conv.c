@@ -153,9 +153,11 @@ static void band_task(void *arg, int64_t task, int worker)
             int64_t o = panel * nr;
             panel_product(p, space.pointers, p->packed + o * p->in * p->size * p->size, pixels, space.c);
             p->kernels->store(p->y + start * p->out + o, p->out, space.c, nr, pixels, zi_min(nr, p->out - o),
-                              p->bias != NULL ? p->bias + o : NULL, p->conv->accumulate);
+                              p->bias != NULL ? p->bias + o : NULL,
+                              zi_cpu_store_mode(p->conv->accumulate, p->y_rows * p->y_columns * p->out));
         }
     }
+    p->kernels->stores_done();
 }
 
 /* ---- entry ------------------------------------------------------------------------------------------------------- */

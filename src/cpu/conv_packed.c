@@ -16,10 +16,11 @@
 
 #include "cpu/packed.h"
 
-#define BAND_PIXELS  1024            /* of a task, at least, unless the image has fewer */
-#define BAND_ROWS    8               /* and at least so many rows: a band's input has up to two more */
-#define BLOCK_SUMS   ((int64_t)1536) /* pixels of a pass */
-#define ENOUGH_TASKS 16
+#define BAND_PIXELS   1024            /* of a task, at least, unless the image has fewer */
+#define BAND_ROWS     8               /* and at least so many rows: a band's input has up to two more */
+#define BLOCK_SUMS    ((int64_t)1536) /* pixels of a pass */
+#define ENOUGH_TASKS  16
+#define GROUP_OUTPUTS 128
 
 typedef struct convolution {
     const zi_cpu_kernels *kernels;
@@ -32,6 +33,7 @@ typedef struct convolution {
     int64_t channel_chunks, chunks; /* of a pixel; of all taps */
     int64_t pitch;                  /* bytes of a packed row */
     int64_t band, bands, panels, groups;
+    int64_t group, depth; /* panels that share a pass; chunks of a pass */
     uint8_t *packed;
     zi_worker_buffers buffers;
 } convolution;
@@ -92,7 +94,7 @@ static int64_t pass_rows(const convolution *p)
 
 static int64_t sums_floats(const convolution *p)
 {
-    return p->family->group * pass_rows(p) * padded_columns(p) * p->family->nr;
+    return p->group * pass_rows(p) * padded_columns(p) * p->family->nr;
 }
 
 static int64_t buffer_floats(const convolution *p)
@@ -168,7 +170,7 @@ static void multiply(const convolution *p, int64_t row, int64_t rows, int64_t lo
                      const workspace *space)
 {
     int64_t nr = p->family->nr, row_bytes = padded_columns(p) * nr * 4, pixel = p->channel_chunks * ZI_CHUNK;
-    for (int64_t chunk = 0; chunk < p->chunks; chunk += p->family->block)
+    for (int64_t chunk = 0; chunk < p->chunks; chunk += p->depth)
         for (int64_t i = 0; i < rows; i++) {
             row_places(p, row + i, low, space->places);
             zi_cpu_tiles tiles = {
@@ -183,7 +185,7 @@ static void multiply(const convolution *p, int64_t row, int64_t rows, int64_t lo
                 .c_row = nr * 4,
                 .rows = p->y_columns,
                 .panels = panels,
-                .chunks = zi_min(p->family->block, p->chunks - chunk),
+                .chunks = zi_min(p->depth, p->chunks - chunk),
                 .accumulate = chunk > 0,
             };
             p->family->product(&tiles);
@@ -199,8 +201,10 @@ static void store(const convolution *p, int64_t row, int64_t rows, int64_t panel
         for (int64_t i = 0; i < rows; i++, c += row_floats) {
             int64_t o = (panel + n) * nr, place = (row - p->conv->y_row + i) * p->y_columns;
             p->kernels->store(p->y + place * p->out + o, p->out, c, nr, p->y_columns, zi_min(nr, p->out - o),
-                              p->bias != NULL ? p->bias + o : NULL, p->conv->accumulate);
+                              p->bias != NULL ? p->bias + o : NULL,
+                              zi_cpu_store_mode(p->conv->accumulate, p->y_rows * p->y_columns * p->out));
         }
+    p->kernels->stores_done();
 }
 
 static void band_task(void *arg, int64_t task, int worker)
@@ -210,9 +214,9 @@ static void band_task(void *arg, int64_t task, int worker)
     int64_t first = task % p->bands * p->band, count = zi_min(p->band, p->y_rows - first), group = task / p->bands;
     int64_t first_panel = group * p->panels / p->groups, last_panel = (group + 1) * p->panels / p->groups;
     int64_t row = p->conv->y_row + first, low = pack_band(p, row, count, &space), step = pass_rows(p);
-    for (int64_t panel = first_panel; panel < last_panel; panel += p->family->group)
+    for (int64_t panel = first_panel; panel < last_panel; panel += p->group)
         for (int64_t i = 0; i < count; i += step) {
-            int64_t panels = zi_min(p->family->group, last_panel - panel), rows = zi_min(step, count - i);
+            int64_t panels = zi_min(p->group, last_panel - panel), rows = zi_min(step, count - i);
             multiply(p, row + i, rows, low, panel, panels, &space);
             store(p, row + i, rows, panel, panels, &space);
         }
@@ -232,7 +236,9 @@ static zimage_status run(zi_ops *ops, convolution *p)
     p->panels = zi_ceil_div(p->out, p->family->nr);
     p->band = zi_min(p->y_rows, zi_max(BAND_ROWS, zi_ceil_div(BAND_PIXELS, p->y_columns)));
     p->bands = zi_ceil_div(p->y_rows, p->band);
-    p->groups = zi_max(1, zi_min(p->panels / p->family->group, zi_ceil_div(ENOUGH_TASKS, p->bands)));
+    p->group = GROUP_OUTPUTS / p->family->nr;
+    p->depth = zi_ceil_div(p->chunks, zi_ceil_div(p->chunks, p->family->block));
+    p->groups = zi_max(1, zi_min(p->panels / p->group, zi_ceil_div(ENOUGH_TASKS, p->bands)));
     if (p->conv->bias != NULL) {
         ZI_TRY(zi_host_vector(ops, p->conv->bias, &data));
         p->bias = data;

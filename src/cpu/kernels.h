@@ -24,6 +24,8 @@
 #define ZI_NR_MAX     32
 #define ZI_DOT_TOKENS 4 /* up to here a product is bound by reading the weights: no packing */
 #define ZI_TAPS_MAX   9
+/* Floats of an output that the next reader may still find in a cache that is a core's own. */
+#define ZI_CACHED_OUTPUT ((int64_t)1 << 20)
 
 /* Kinds of packed numbers: how many there are in four bytes. */
 typedef enum zi_cpu_number {
@@ -38,10 +40,16 @@ static inline int zi_cpu_numbers_a_chunk(zi_cpu_number number)
     return number == ZI_NUMBER_BF16 || number == ZI_NUMBER_I16 ? 32 : 64;
 }
 
+/* How an epilogue stores. Past the caches: for outputs much larger than them, which would evict what is being used and be
+ * gone themselves when they are read. */
+typedef enum zi_cpu_store { ZI_STORE_SET, ZI_STORE_ADD, ZI_STORE_PAST_CACHES } zi_cpu_store;
+
 typedef struct zi_cpu_kernels {
     const char *name;
     int feature; /* zi_cpu_feature that it needs, or ZI_CPU_ALWAYS */
     int mr, nr;  /* the tile of gemm */
+    /* After the last ZI_STORE_PAST_CACHES of a task: before another thread may read what was stored. */
+    void (*stores_done)(void);
 
     /*
      * c[r][n] (+)= sum over s, i of a[s * step + r][offset + i] * b[(s * k + i) * nr + n]; r < mr, n < nr, s < segments,
@@ -62,15 +70,18 @@ typedef struct zi_cpu_kernels {
 
     /* Epilogues on c [rows][ldc], of which the first `columns` count; ldc is nr or a multiple of 16. */
     void (*store)(float *y, int64_t ldy, const float *c, int64_t ldc, int64_t rows, int64_t columns, const float *bias,
-                  int accumulate);
+                  zi_cpu_store mode);
     void (*store_glu)(float *y, int64_t ldy, const float *gate, const float *up, int64_t ldc, int64_t rows,
-                      int64_t columns);
+                      int64_t columns, zi_cpu_store mode);
 
     /*
-     * One row of streamed softmax: s[0 .. n) become exp(scale * s - max), s[n .. padded) zero; *max and *sum go on from
-     * the blocks before. Returns what the sums so far must be multiplied by.
+     * One row of streamed softmax: s[0 .. n) become exp(scale * s - max), s[n .. padded) zero; *max (in a unit of its own)
+     * and *sum go on from the blocks before. Returns what the sums so far must be multiplied by.
      */
     float (*softmax)(float *s, int64_t n, int64_t padded, float scale, float *max, float *sum);
+    /* The same into chunks of 32 bf16 numbers that begin `stride` bytes apart; padded: a multiple of 32. */
+    float (*softmax_bf16)(const float *s, int64_t n, int64_t padded, float scale, float *max, float *sum, uint8_t *out,
+                          int64_t stride);
     void (*multiply)(float *y, const float *x, float factor, int64_t n);
 
     void (*silu)(float *y, const float *x, int64_t n);
@@ -96,6 +107,10 @@ typedef struct zi_cpu_kernels {
     /* The same of whole groups of 4-bit numbers q: (scales[g] * q + biases[g]) * factor; group: 32, 64 or 128. */
     void (*pack_nibbles)(zi_cpu_number number, int64_t group, const uint8_t *src, const float *scales,
                          const float *biases, int64_t groups, float factor, uint8_t *out, int64_t stride);
+    /* 16 rows of such groups, `ld` bytes apart, to a panel of bf16: lane i of row r at panel + (i * width + r) * 4. Scales
+     * and biases [16][groups]. NULL: this tier has no such kernel. */
+    void (*pack_nibble_panel)(int64_t group, const uint8_t *src, int64_t ld, const float *scales, const float *biases,
+                              int64_t groups, uint8_t *panel, int64_t width);
     /* out[i]: bf16 of a[i] and of b[i], in four bytes */
     void (*pack_pairs)(const float *a, const float *b, int64_t n, uint32_t *out);
     /* src[i] * factor for i < n as numbers of that kind, in chunks of ZI_CHUNK bytes that begin `stride` bytes apart;
@@ -126,6 +141,8 @@ typedef struct zi_cpu_tiles {
     const uint8_t *a;             /* row r of block i, chunk c: a + i * a_block + r * a_row + a_chunks[c] */
     int64_t a_block, a_row;       /* bytes */
     const int64_t *a_chunks;      /* bytes */
+    const uint8_t *next;          /* what may be brought nearer meanwhile (a hint); */
+    int64_t next_bytes;           /* may be 0 */
     const uint8_t *b;             /* panel p, chunk c: b + p * b_panel + c * nr * ZI_CHUNK */
     int64_t b_panel;              /* bytes */
     uint8_t *c;                   /* row r of panel p: c + p * c_panel + r * c_row, nr float32 or int32 */
@@ -139,13 +156,15 @@ typedef struct zi_cpu_packed {
     int feature;        /* zi_cpu_feature that it needs, or ZI_CPU_ALWAYS */
     zi_cpu_number a, b; /* what is packed; sums are float32 for ZI_NUMBER_BF16, else int32 */
     int mr, nr;
-    int64_t block; /* chunks of a panel that stay in L1 with the activations they meet */
+    int64_t block; /* chunks of a pass: the sums leave the registers after it */
+    int64_t
+        rows; /* that a call should have, a multiple of mr: how far the sums reach, and a block of weights is used */
     int64_t group; /* panels that share a pass over the activations */
     void (*product)(const zi_cpu_tiles *tiles);
     double (*peak)(int64_t rounds, float *sink); /* as zi_cpu_kernels.peak */
 } zi_cpu_packed;
 
-#define ZI_PACKED_MR_MAX 32
+#define ZI_PACKED_MR_MAX 48
 #define ZI_PACKED_NR_MAX 32
 
 /* All that this build knows, by computation, best last; NULL behind the last. */

@@ -12,7 +12,8 @@
 
 #include "cpu/kernels.h"
 
-#define NR (NV * LANES)
+#define NR     (NV * LANES)
+#define LOG2_E 1.44269504088896341f
 
 _Static_assert(MR <= ZI_MR_MAX && NR <= ZI_NR_MAX && NR % 4 == 0, "buffers elsewhere are sized for these");
 
@@ -101,6 +102,18 @@ static inline float max_lanes(vf v)
     return top;
 }
 #endif
+
+/* The larger; b if either is NaN. */
+static inline vf larger(vf a, vf b)
+{
+#if LANES == 16
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif LANES == 8
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return (vf)(((a > b) & (vi)a) | (~(a > b) & (vi)b));
+#endif
+}
 
 static inline vf choose(vi mask, vf yes, vf no)
 {
@@ -290,14 +303,10 @@ static void unpack_groups(int bits, int64_t group, const uint8_t *src, const flo
 }
 
 #if LANES == 16
-/* 16 rows x 16 inputs at a time. */
-static inline __attribute__((always_inline)) void transpose_16(const float *rows, int64_t ld, float *panel,
-                                                               int64_t width)
+/* 16 rows of 16 lanes, transposed to rows of the panel. */
+static inline __attribute__((always_inline)) void store_transposed(__m512 a[16], float *panel, int64_t width)
 {
-    __m512 a[16], b[16];
-    UNROLL
-    for (int i = 0; i < 16; i++)
-        a[i] = _mm512_loadu_ps(rows + i * ld);
+    __m512 b[16];
     UNROLL
     for (int i = 0; i < 16; i += 2) {
         b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
@@ -321,6 +330,17 @@ static inline __attribute__((always_inline)) void transpose_16(const float *rows
         _mm512_storeu_ps(panel + (8 + c) * width, _mm512_shuffle_f32x4(low, high, 0xdd));
         _mm512_storeu_ps(panel + (12 + c) * width, _mm512_shuffle_f32x4(low2, high2, 0xdd));
     }
+}
+
+/* 16 rows x 16 inputs at a time. */
+static inline __attribute__((always_inline)) void transpose_16(const float *rows, int64_t ld, float *panel,
+                                                               int64_t width)
+{
+    __m512 a[16];
+    UNROLL
+    for (int i = 0; i < 16; i++)
+        a[i] = _mm512_loadu_ps(rows + i * ld);
+    store_transposed(a, panel, width);
 }
 #endif
 
@@ -373,17 +393,36 @@ static void transpose(const void *source, int64_t ld, int64_t count, int64_t k, 
         transpose_to(source, ld, count, k, target, width);
 }
 
+/* As put; past the caches where a vector is a whole cache line. */
+static inline void put_as(zi_cpu_store mode, float *p, vf v, int64_t n)
+{
+#if LANES == 16
+    if (mode == ZI_STORE_PAST_CACHES && n >= LANES && (uintptr_t)p % 64 == 0) {
+        _mm512_stream_ps(p, (__m512)v);
+        return;
+    }
+#endif
+    put(p, v, n);
+}
+
+static void stores_done(void)
+{
+#if LANES == 16
+    _mm_sfence();
+#endif
+}
+
 static void store_tile(float *y, int64_t ldy, const float *c, int64_t ldc, int64_t rows, int64_t columns,
-                       const float *bias, int accumulate)
+                       const float *bias, zi_cpu_store mode)
 {
     for (int64_t r = 0; r < rows; r++, y += ldy, c += ldc)
         for (int64_t i = 0; i < columns; i += LANES) {
             vf v = load(c + i);
             if (bias != NULL)
                 v += take(bias + i, columns - i);
-            if (accumulate)
+            if (mode == ZI_STORE_ADD)
                 v += take(y + i, columns - i);
-            put(y + i, v, columns - i);
+            put_as(mode, y + i, v, columns - i);
         }
 }
 
@@ -395,12 +434,19 @@ static void store_tile(float *y, int64_t ldy, const float *c, int64_t ldc, int64
  */
 static inline vf exp_vector(vf x)
 {
-    const vf low = splat(-87.3f), high = splat(88.3f), magic = splat(0x1.8p23f);
+    const vf low = splat(-87.3f), high = splat(88.3f);
+#if LANES == 16
+    __mmask16 normal = _mm512_cmp_ps_mask((__m512)x, (__m512)low, _CMP_NLT_UQ);
+    x = (vf)_mm512_min_ps((__m512)high, (__m512)x);
+    vf n = (vf)_mm512_roundscale_ps((__m512)(x * splat(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT);
+#else
+    const vf magic = splat(0x1.8p23f);
     vi tiny = x < low;
     x = choose(tiny, low, x);
     x = choose(x > high, high, x);
     vf z = x * splat(1.44269504088896341f) + magic; /* n in the low bits */
     vf n = z - magic;
+#endif
     vf r = x - n * splat(0.693359375f);
     r = r - n * splat(-2.12194440e-4f);
     vf p = splat(1.9875691500e-4f);
@@ -410,8 +456,38 @@ static inline vf exp_vector(vf x)
     p = p * r + splat(1.6666665459e-1f);
     p = p * r + splat(5.0000001201e-1f);
     p = p * (r * r) + r + splat(1.0f);
+#if LANES == 16
+    return (vf)_mm512_maskz_scalef_ps(normal, (__m512)p, (__m512)n);
+#else
     vf power = (vf)(((vu)z - (vu)magic + 127) << 23);
     return (vf)((vi)(p * power) & ~tiny);
+#endif
+}
+
+/*
+ * 2^x for x <= 0, at least 2^-126; NaN passes. The polynomial for |r| <= 1/2 is Cephes' exp2f: below 2 ulp.
+ */
+static inline vf exp2_vector(vf x)
+{
+    x = larger(splat(-126.0f), x);
+#if LANES == 16
+    vf n = (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+    const vf magic = splat(0x1.8p23f);
+    vf z = x + magic, n = z - magic; /* n in z's low bits */
+#endif
+    vf r = x - n, p = splat(1.535336188319500e-4f);
+    p = p * r + splat(1.339887440266574e-3f);
+    p = p * r + splat(9.618437357674640e-3f);
+    p = p * r + splat(5.550332471162809e-2f);
+    p = p * r + splat(2.402264791363012e-1f);
+    p = p * r + splat(6.931472028550421e-1f);
+    p = p * r + splat(1.0f);
+#if LANES == 16
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return p * (vf)(((vu)z - (vu)magic + 127) << 23);
+#endif
 }
 
 static inline vf silu_vector(vf x)
@@ -426,11 +502,11 @@ static void silu(float *y, const float *x, int64_t n)
 }
 
 static void store_glu(float *y, int64_t ldy, const float *gate, const float *up, int64_t ldc, int64_t rows,
-                      int64_t columns)
+                      int64_t columns, zi_cpu_store mode)
 {
     for (int64_t r = 0; r < rows; r++, y += ldy, gate += ldc, up += ldc)
         for (int64_t i = 0; i < columns; i += LANES)
-            put(y + i, silu_vector(load(gate + i)) * load(up + i), columns - i);
+            put_as(mode, y + i, silu_vector(load(gate + i)) * load(up + i), columns - i);
 }
 
 static void affine(float *y, const float *x, const float *scale, const float *shift, int64_t pixels, int64_t channels,
@@ -450,35 +526,44 @@ static void multiply(float *y, const float *x, float factor, int64_t n)
         put(y + i, take(x + i, n - i) * splat(factor), n - i);
 }
 
+/* Powers of 2 in place of e: *max is log2(e) times the largest scaled element. */
+static inline float row_max(const float *s, int64_t n, float scale, float max)
+{
+    vf tops = splat(-INFINITY);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        tops = larger(load(s + i), tops);
+    float top = max_lanes(tops);
+    for (; i < n; i++)
+        top = s[i] > top ? s[i] : top;
+    return top * scale > max ? top * scale : max;
+}
+
+static inline float softmax_factor(float top, float *max, float *sum, vf total)
+{
+    float factor = top > *max ? exp2_vector(splat(*max - top))[0] : 1;
+    *max = top;
+    *sum = *sum * factor + sum_lanes(total);
+    return factor;
+}
+
 static float softmax(float *s, int64_t n, int64_t padded, float scale, float *max, float *sum)
 {
     for (int64_t i = n; i < padded; i++)
         s[i] = 0;
     if (n == 0)
         return 1;
-    vf tops = splat(-INFINITY);
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        vf v = load(s + i);
-        tops = choose(v > tops, v, tops);
-    }
-    float top = max_lanes(tops);
-    for (; i < n; i++)
-        top = s[i] > top ? s[i] : top;
-    top = top * scale > *max ? top * scale : *max;
-
+    scale *= LOG2_E;
+    float top = row_max(s, n, scale, *max);
     vf total = {0};
-    for (i = 0; i < n; i += LANES) {
-        vf e = exp_vector(take(s + i, n - i) * splat(scale) - splat(top));
+    for (int64_t i = 0; i < n; i += LANES) {
+        vf e = exp2_vector(take(s + i, n - i) * splat(scale) - splat(top));
         put(s + i, e, n - i);
         if (n - i < LANES) /* lanes behind the row don't count */
             e = take(s + i, n - i);
         total += e;
     }
-    float factor = top > *max ? exp_vector(splat(*max - top))[0] : 1;
-    *max = top;
-    *sum = *sum * factor + sum_lanes(total);
-    return factor;
+    return softmax_factor(top, max, sum, total);
 }
 
 /* ---- norms ------------------------------------------------------------------------------------------------------- */
@@ -587,10 +672,19 @@ static void channel_sums(double *sums, const float *x, int64_t pixels, int64_t c
 static int all_finite(const float *x, int64_t n)
 {
     vi bad = {0};
-    for (int64_t i = 0; i < n; i += LANES)
+    int64_t i = 0;
+#if LANES == 16
+    const __m512i exponent = _mm512_set1_epi32(0x7f800000);
+    __mmask16 found = 0;
+    for (; i + LANES <= n; i += LANES)
+        found |= _mm512_cmpeq_epi32_mask(_mm512_and_si512((__m512i)load(x + i), exponent), exponent);
+    if (found)
+        return 0;
+#endif
+    for (; i < n; i += LANES)
         bad |= ((vi)take(x + i, n - i) & 0x7f800000) == 0x7f800000;
-    for (int i = 0; i < LANES; i++)
-        if (bad[i])
+    for (int lane = 0; lane < LANES; lane++)
+        if (bad[lane])
             return 0;
     return 1;
 }
@@ -660,8 +754,13 @@ static inline vh to_bf16(vf x)
     vu bits = (vu)x;
     vu rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     vu quiet = bits >> 16 | 0x40;
+#if LANES == 16
+    __mmask16 nan = _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q);
+    return low_halves((vi)_mm512_mask_mov_epi32((__m512i)rounded, nan, (__m512i)quiet));
+#else
     vi nan = x != x;
     return low_halves((nan & (vi)quiet) | (~nan & (vi)rounded));
+#endif
 }
 
 /* To nearest, ties to even, for |x| < 2^22. */
@@ -760,23 +859,55 @@ static inline __attribute__((always_inline)) nibble_table make_table(zi_cpu_numb
         vc bytes = low_bytes(to_integer(v));
         table.one = (__m128i)(number == ZI_NUMBER_U8 ? bytes ^ (int8_t)-128 : bytes);
     } else {
-        table.two =
-            _mm512_castsi256_si512((__m256i)(number == ZI_NUMBER_BF16 ? to_bf16(v) : low_halves(to_integer(v))));
+        table.two = /* twice: bit 4 of an index says nothing */
+            _mm512_broadcast_i64x4((__m256i)(number == ZI_NUMBER_BF16 ? to_bf16(v) : low_halves(to_integer(v))));
     }
     return table;
+}
+
+/* 32 numbers of two bytes from 16 bytes of nibbles: two indices from each byte, of which only the low five bits count. */
+static inline __m512i look_up_two(__m512i table, __m128i pairs)
+{
+    __m512i bytes = _mm512_cvtepu8_epi32(pairs);
+    return _mm512_permutexvar_epi16(_mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 12)), table);
 }
 
 /* 32 numbers from 16 bytes of nibbles. */
 static inline __attribute__((always_inline)) void look_up(zi_cpu_number number, const nibble_table *table,
                                                           const uint8_t *src, uint8_t *out)
 {
-    __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)src), mask = _mm_set1_epi8(15);
-    __m128i even = _mm_and_si128(pairs, mask), odd = _mm_and_si128(_mm_srli_epi16(pairs, 4), mask);
-    __m256i q = _mm256_set_m128i(_mm_unpackhi_epi8(even, odd), _mm_unpacklo_epi8(even, odd));
-    if (number == ZI_NUMBER_I8 || number == ZI_NUMBER_U8)
+    __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)src);
+    if (number == ZI_NUMBER_I8 || number == ZI_NUMBER_U8) {
+        __m128i mask = _mm_set1_epi8(15), even = _mm_and_si128(pairs, mask);
+        __m128i odd = _mm_and_si128(_mm_srli_epi16(pairs, 4), mask);
+        __m256i q = _mm256_set_m128i(_mm_unpackhi_epi8(even, odd), _mm_unpacklo_epi8(even, odd));
         _mm256_storeu_si256((__m256i *)(void *)out, _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table->one), q));
-    else
-        _mm512_storeu_si512(out, _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(q), table->two));
+    } else {
+        _mm512_storeu_si512(out, look_up_two(table->two, pairs));
+    }
+}
+
+#define PREFETCH_BYTES 256 /* ahead in each row */
+
+static void pack_nibble_panel(int64_t group, const uint8_t *src, int64_t ld, const float *scales, const float *biases,
+                              int64_t groups, uint8_t *panel, int64_t width)
+{
+    for (int64_t g = 0; g < groups; g++) {
+        __m512i tables[16];
+        UNROLL
+        for (int r = 0; r < 16; r++)
+            tables[r] = make_table(ZI_NUMBER_BF16, scales[r * groups + g], biases[r * groups + g], 1).two;
+        for (int64_t i = 0; i < group; i += 32, src += 16, panel += 16 * width * 4) {
+            __m512 rows[16];
+            UNROLL
+            for (int r = 0; r < 16; r++) {
+                __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)(src + r * ld));
+                rows[r] = _mm512_castsi512_ps(look_up_two(tables[r], pairs));
+                _mm_prefetch((const char *)(src + r * ld + PREFETCH_BYTES), _MM_HINT_T0);
+            }
+            store_transposed(rows, (float *)(void *)panel, width);
+        }
+    }
 }
 #elif defined(__AVX2__)
 /* The 16 numbers of a group, packed: their low bytes, and their high bytes if they have two. */
@@ -889,6 +1020,33 @@ static void pack_nibbles(zi_cpu_number number, int64_t group, const uint8_t *src
         nibbles_as(ZI_NUMBER_U8, group, src, scales, biases, groups, factor, out, stride);
 }
 
+static float softmax_bf16(const float *s, int64_t n, int64_t padded, float scale, float *max, float *sum, uint8_t *out,
+                          int64_t stride)
+{
+    float factor = 1;
+    vf total = {0};
+    int64_t i = 0;
+    if (n > 0) {
+        scale *= LOG2_E;
+        float top = row_max(s, n, scale, *max);
+        for (; i < n; i += LANES) {
+            vf e = exp2_vector(take(s + i, n - i) * splat(scale) - splat(top));
+            if (n - i < LANES) { /* lanes behind the row don't count */
+                vf rest = {0};
+                memcpy(&rest, &e, (size_t)(n - i) * sizeof(float));
+                e = rest;
+            }
+            total += e;
+            vh bits = to_bf16(e);
+            memcpy(out + i / 32 * stride + i % 32 * 2, &bits, sizeof(bits));
+        }
+        factor = softmax_factor(top, max, sum, total);
+    }
+    for (; i < padded; i += LANES)
+        memset(out + i / 32 * stride + i % 32 * 2, 0, 2 * LANES);
+    return factor;
+}
+
 static void pack_pairs(const float *a, const float *b, int64_t n, uint32_t *out)
 {
     for (int64_t i = 0; i < n; i += LANES) {
@@ -904,8 +1062,12 @@ static inline __attribute__((always_inline)) float largest_of(const zi_dtype dty
     vi tops = {0};
     for (int64_t i = 0; i < n; i += LANES) {
         vi v = (vi)take_stored(dtype, src, i, n) & 0x7fffffff;
+#if LANES == 16
+        tops = (vi)_mm512_max_epi32((__m512i)v, (__m512i)tops);
+#else
         vi above = v > tops;
         tops = (above & v) | (~above & tops);
+#endif
     }
     int32_t top = 0;
     for (int lane = 0; lane < LANES; lane++)
@@ -945,7 +1107,9 @@ const zi_cpu_kernels KERNELS = {
     .transpose = transpose,
     .store = store_tile,
     .store_glu = store_glu,
+    .stores_done = stores_done,
     .softmax = softmax,
+    .softmax_bf16 = softmax_bf16,
     .multiply = multiply,
     .silu = silu,
     .affine = affine,
@@ -958,6 +1122,9 @@ const zi_cpu_kernels KERNELS = {
     .peak = peak,
     .pack = pack,
     .pack_nibbles = pack_nibbles,
+#if LANES == 16
+    .pack_nibble_panel = pack_nibble_panel,
+#endif
     .pack_pairs = pack_pairs,
     .largest = largest,
     .scale_sums = scale_sums,

@@ -9,6 +9,9 @@
 /* Fewer tasks than this and tokens are split too, but not below SPLIT_TOKENS: each part unpacks its weights again. */
 #define ENOUGH_TASKS 32
 #define SPLIT_TOKENS 96
+/* Tokens that meet all panels of a group before the next ones do (a multiple of every mr), and outputs of a group. */
+#define PART_TOKENS   96
+#define GROUP_OUTPUTS 128
 /* Weights of one task of the path for few tokens. */
 #define DOT_WEIGHTS ((int64_t)64 << 10)
 
@@ -19,70 +22,89 @@ typedef struct product {
     float *y;
     int accumulate;
     int64_t tokens, in, out;
-    int64_t panels, chunk; /* output panels; tokens of a task */
-    int64_t block;         /* inputs of a packed panel */
+    int64_t panels, group, chunk; /* output panels; panels and tokens of a task */
+    int64_t block;                /* inputs of a packed panel */
     zi_worker_buffers buffers;
 } product;
 
 /* The layout of a worker's buffer, sized by buffer_floats. */
 typedef struct workspace {
-    float *rows;  /* [nr][block] unpacked */
-    float *panel; /* [block][nr] */
-    float *c[2];  /* [chunk rounded up to mr][nr] */
+    float *rows;   /* [nr][block] unpacked */
+    float *panels; /* [weights][panel of the group][block][nr] */
+    float *c;      /* [weights][panel of the group][chunk rounded up to mr][nr] */
 } workspace;
 
-static int64_t sums_floats(const product *p)
+static int64_t weight_count(const product *p)
+{
+    return p->weights[1] != NULL ? 2 : 1;
+}
+
+static int64_t panel_floats(const product *p)
+{
+    return p->block * p->kernels->nr;
+}
+
+static int64_t sums_floats(const product *p) /* of a panel */
 {
     return zi_round_up(p->chunk, p->kernels->mr) * p->kernels->nr;
 }
 
 static int64_t buffer_floats(const product *p)
 {
-    return 2 * p->block * p->kernels->nr + 2 * sums_floats(p);
+    return panel_floats(p) + weight_count(p) * p->group * (panel_floats(p) + sums_floats(p));
 }
 
 static workspace workspace_of(const product *p, int worker)
 {
-    float *buffer = zi_worker_buffer(&p->buffers, worker);
-    int64_t panel = p->block * p->kernels->nr;
-    return (workspace){buffer, buffer + panel, {buffer + 2 * panel, buffer + 2 * panel + sums_floats(p)}};
+    float *rows = zi_worker_buffer(&p->buffers, worker), *panels = rows + panel_floats(p);
+    return (workspace){rows, panels, panels + weight_count(p) * p->group * panel_floats(p)};
 }
 
-/* c [tokens][nr] = x [tokens][in] times weight rows [row, row + rows) */
-static void panel_product(const product *p, const zi_weight *weight, int64_t row, int64_t rows, const float *x,
-                          int64_t tokens, const workspace *space, float *c)
+/* c [panel][tokens][nr] (+)= x [tokens][inputs first .. first + count) times the packed panels, a part of the tokens at
+ * a time: their inputs stay in L2 while the panels pass. */
+static void multiply(const product *p, int64_t first, int64_t count, const float *x, int64_t tokens, int64_t panels,
+                     const workspace *space)
 {
-    int64_t mr = p->kernels->mr, nr = p->kernels->nr, ld;
-    for (int64_t first = 0; first < p->in; first += p->block) {
-        int64_t count = zi_min(p->block, p->in - first);
-        const float *source = zi_cpu_weight_rows(p->kernels, weight, p->in, row, rows, first, count, space->rows, &ld);
-        p->kernels->transpose(source, ld, rows, count, space->panel, nr);
-        for (int64_t t = 0; t < tokens; t += mr) {
-            const float *a[ZI_MR_MAX];
-            for (int64_t r = 0; r < mr; r++) /* behind the last token: the last one again, never stored */
-                a[r] = x + zi_min(t + r, tokens - 1) * p->in + first;
-            p->kernels->gemm(1, count, a, 0, 0, space->panel, c + t * nr, nr, first > 0);
-        }
-    }
+    int64_t mr = p->kernels->mr, nr = p->kernels->nr;
+    for (int64_t part = 0; part < tokens; part += PART_TOKENS)
+        for (int64_t i = 0; i < panels; i++)
+            for (int64_t t = part; t < zi_min(part + PART_TOKENS, tokens); t += mr) {
+                const float *a[ZI_MR_MAX];
+                for (int64_t r = 0; r < mr; r++) /* behind the last token: the last one again, never stored */
+                    a[r] = x + zi_min(t + r, tokens - 1) * p->in + first;
+                p->kernels->gemm(1, count, a, 0, 0, space->panels + i * panel_floats(p),
+                                 space->c + i * sums_floats(p) + t * nr, nr, first > 0);
+            }
 }
 
 static void product_task(void *arg, int64_t task, int worker)
 {
     const product *p = arg;
     workspace space = workspace_of(p, worker);
-    int64_t nr = p->kernels->nr;
-    int64_t row = task % p->panels * nr, rows = zi_min(nr, p->out - row);
-    int64_t token = task / p->panels * p->chunk, tokens = zi_min(p->chunk, p->tokens - token);
-    const float *x = p->x + token * p->in;
-    float *y = p->y + token * p->out + row;
-    panel_product(p, p->weights[0], row, rows, x, tokens, &space, space.c[0]);
-    if (p->weights[1] != NULL) {
-        panel_product(p, p->weights[1], row, rows, x, tokens, &space, space.c[1]);
-        p->kernels->store_glu(y, p->out, space.c[0], space.c[1], nr, tokens, rows);
-    } else {
-        p->kernels->store(y, p->out, space.c[0], nr, tokens, rows, p->bias != NULL ? p->bias + row : NULL,
-                          p->accumulate);
+    int64_t nr = p->kernels->nr, groups = zi_ceil_div(p->panels, p->group), ld;
+    int64_t first = task % groups * p->group, panels = zi_min(p->group, p->panels - first);
+    int64_t token = task / groups * p->chunk, tokens = zi_min(p->chunk, p->tokens - token);
+    for (int64_t input = 0; input < p->in; input += p->block) {
+        int64_t count = zi_min(p->block, p->in - input);
+        for (int64_t i = 0; i < weight_count(p) * panels; i++) {
+            int64_t row = (first + i % panels) * nr, rows = zi_min(nr, p->out - row);
+            const float *source =
+                zi_cpu_weight_rows(p->kernels, p->weights[i / panels], p->in, row, rows, input, count, space.rows, &ld);
+            p->kernels->transpose(source, ld, rows, count, space.panels + i * panel_floats(p), nr);
+        }
+        multiply(p, input, count, p->x + token * p->in, tokens, weight_count(p) * panels, &space);
     }
+    zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * p->out);
+    for (int64_t i = 0; i < panels; i++) {
+        int64_t row = (first + i) * nr, rows = zi_min(nr, p->out - row);
+        float *y = p->y + token * p->out + row;
+        const float *c = space.c + i * sums_floats(p);
+        if (p->weights[1] != NULL)
+            p->kernels->store_glu(y, p->out, c, c + panels * sums_floats(p), nr, tokens, rows, mode);
+        else
+            p->kernels->store(y, p->out, c, nr, tokens, rows, p->bias != NULL ? p->bias + row : NULL, mode);
+    }
+    p->kernels->stores_done();
 }
 
 static zimage_status run_panels(zi_ops *ops, product *p)
@@ -93,8 +115,10 @@ static zimage_status run_panels(zi_ops *ops, product *p)
     int64_t chunks = zi_ceil_div(p->tokens, zi_max(SPLIT_TOKENS, CACHED_ACTIVATIONS / p->in));
     chunks = zi_max(chunks, zi_min(zi_ceil_div(ENOUGH_TASKS, p->panels), p->tokens / SPLIT_TOKENS));
     p->chunk = zi_min(p->tokens, zi_round_up(zi_ceil_div(p->tokens, chunks), mr));
+    int64_t splits = zi_ceil_div(p->tokens, p->chunk), most = GROUP_OUTPUTS / p->kernels->nr / weight_count(p);
+    p->group = zi_max(1, zi_min(most, p->panels * splits / ENOUGH_TASKS));
     ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(p), "a product", &p->buffers));
-    zi_pool_run(zi_cpu_of(ops)->pool, product_task, p, p->panels * zi_ceil_div(p->tokens, p->chunk));
+    zi_pool_run(zi_cpu_of(ops)->pool, product_task, p, zi_ceil_div(p->panels, p->group) * splits);
     return ZIMAGE_OK;
 }
 

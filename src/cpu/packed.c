@@ -4,8 +4,8 @@
  *   pack the activations once: [block of mr tokens][chunk][mr][64 bytes]     int8: one scale a token, its largest / 127
  *   for (group of panels, chunk of tokens)                                   one task
  *     unpack and pack the group's weight rows: [panel][chunk][lane][nr]      int8: one scale a row, its largest / 127
- *     for blocks of chunks of inputs                                         the family's product: sums in [panel][token][nr]
- *     scale, add the bias, gate, store
+ *     for passes of chunks of inputs, for parts of the tokens                the family's product: sums in [panel][token][nr]
+ *       after the last pass: scale, add the bias, gate, store
  *
  * A stored format costs one pass over its weights for each chunk of tokens, and nothing else.
  */
@@ -13,17 +13,17 @@
 
 #include <math.h>
 
-/* Sums of one task should stay in L2: tokens x outputs of a group. */
-#define TASK_SUMS    ((int64_t)160 << 10)
+/* Sums that wait for the next pass should stay near L2: tokens x outputs of a group. */
+#define TASK_SUMS    ((int64_t)320 << 10)
 #define ENOUGH_TASKS 16
-#define STORE_ROWS   16 /* of y are finished together: their parts of all panels lie side by side */
 
 typedef struct packed {
     const zi_cpu_kernels *kernels;
     const zi_cpu_packed *family;
     const zi_packed_product *p;
-    int64_t chunks;               /* of the inputs */
-    int64_t panels, group, split; /* of the outputs; of a task; tokens of a task, whole blocks */
+    int64_t chunks, depth;  /* of the inputs; of a pass */
+    int64_t panels, groups; /* of the outputs; what they are cut into */
+    int64_t group, split;   /* of a task, at most: panels; tokens, whole parts */
     uint8_t *a;
     int64_t a_block; /* bytes of mr packed tokens */
     int64_t *a_chunks;
@@ -62,12 +62,12 @@ static void pack_tokens(void *arg, int64_t block, int worker)
 
 /* A worker's buffer, in bytes from its start; sized by buffer_floats. */
 typedef struct workspace {
-    float *row;       /* [in] unpacked, or scales and biases of groups */
+    float *row;       /* [in] unpacked, or scales and biases of groups (of 16 rows: 2 x 16 x in / 32 at most) */
     uint8_t *rows;    /* [nr][chunks][64], packed */
     float *scales;    /* [weights][panel][nr] */
     int32_t *offsets; /* the same */
     uint8_t *b;       /* [weights][panel][chunk][lane][nr] */
-    uint8_t *c;       /* [weights][panel][split][nr] float32 or int32 */
+    uint8_t *c; /* [part of the tokens][weights][panel][rows of a part][nr] float32 or int32; one pass: one part */
 } workspace;
 
 static int64_t weight_count(const packed *w)
@@ -80,16 +80,22 @@ static int64_t panel_bytes(const packed *w)
     return w->chunks * ZI_CHUNK * w->family->nr;
 }
 
-static int64_t sums_bytes(const packed *w) /* of a panel */
+static int64_t sums_bytes(const packed *w) /* of a panel and a part of the tokens */
 {
-    return w->split * w->family->nr * 4;
+    return w->family->rows * w->family->nr * 4;
+}
+
+static int64_t part_bytes(const packed *w)
+{
+    return weight_count(w) * w->group * sums_bytes(w);
 }
 
 static int64_t buffer_floats(const packed *w)
 {
     int64_t outputs = weight_count(w) * w->group * w->family->nr;
+    int64_t parts = w->depth < w->chunks ? w->split / w->family->rows : 1;
     return zi_round_up(w->p->in, 16) + w->chunks * ZI_CHUNK / 4 * w->family->nr + 2 * outputs +
-           weight_count(w) * w->group * (panel_bytes(w) + sums_bytes(w)) / 4;
+           (weight_count(w) * w->group * panel_bytes(w) + parts * part_bytes(w)) / 4;
 }
 
 static workspace workspace_of(const packed *w, int worker)
@@ -102,10 +108,11 @@ static workspace workspace_of(const packed *w, int worker)
     buffer += w->chunks * ZI_CHUNK / 4 * w->family->nr;
     space.b = (uint8_t *)buffer;
     buffer += weight_count(w) * w->group * panel_bytes(w) / 4;
-    space.c = (uint8_t *)buffer;
-    buffer += weight_count(w) * w->group * sums_bytes(w) / 4;
     space.scales = buffer;
-    space.offsets = (int32_t *)(void *)(buffer + outputs);
+    buffer += outputs;
+    space.offsets = (int32_t *)(void *)buffer;
+    buffer += outputs;
+    space.c = (uint8_t *)buffer;
     return space;
 }
 
@@ -157,12 +164,37 @@ static float pack_row(const packed *w, const zi_weight *weight, int64_t row, con
     return largest / 127;
 }
 
+/* 16 rows of 4-bit groups at a time, from nibbles to a panel of bf16 in registers. */
+static void pack_nibble_panel(const packed *w, const zi_weight *weight, int64_t row, const workspace *space,
+                              uint8_t *panel)
+{
+    int64_t groups = w->p->in / weight->group, size = (int64_t)zi_dtype_size(weight->scale_dtype);
+    float *scales = space->row, *biases = scales + 16 * groups;
+    for (int64_t r = 0; r < w->family->nr; r += 16) {
+        int64_t place = (row + r) * groups * size;
+        w->kernels->unpack(weight->scale_dtype, weight->scales + place, 16 * groups, scales);
+        w->kernels->unpack(weight->scale_dtype, weight->biases + place, 16 * groups, biases);
+        w->kernels->pack_nibble_panel(weight->group, weight->data + (row + r) * w->p->in / 2, w->p->in / 2, scales,
+                                      biases, groups, panel + r * 4, w->family->nr);
+    }
+}
+
+static int has_nibble_panels(const packed *w, const zi_weight *weight)
+{
+    return w->kernels->pack_nibble_panel != NULL && w->family->b == ZI_NUMBER_BF16 && w->family->nr % 16 == 0 &&
+           weight->dtype == ZI_GROUPED && weight->bits == 4 && weight->scale_dtype != ZI_F32;
+}
+
 /* Rows [row, row + count) as a panel; scales and offsets [nr] for integers. */
 static void pack_panel(const packed *w, const zi_weight *weight, int64_t row, int64_t count, const workspace *space,
                        uint8_t *panel, float *scales, int32_t *offsets)
 {
     int64_t nr = w->family->nr, bytes = w->chunks * ZI_CHUNK;
     const uint8_t *source = space->rows;
+    if (count == nr && has_nibble_panels(w, weight)) {
+        pack_nibble_panel(w, weight, row, space, panel);
+        return;
+    }
     if (weight->dtype == ZI_BF16 && w->family->b == ZI_NUMBER_BF16 && w->p->in * 2 == bytes &&
         (uintptr_t)weight->data % 4 == 0)
         source = weight->data + row * bytes; /* as they are */
@@ -179,42 +211,73 @@ static void pack_panel(const packed *w, const zi_weight *weight, int64_t row, in
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------- */
 
-static void multiply(const packed *w, int64_t token, int64_t tokens, int64_t panels, const workspace *space)
+/* A task's tokens [token, token + tokens) and panels of outputs [panel, panel + panels). */
+typedef struct task_range {
+    int64_t token, tokens, panel, panels;
+} task_range;
+
+/* One pass, from `chunk` on, over the part of the task's tokens that begins with t, and packed panels [first, first +
+ * count). Meanwhile their share of the next part's activations may come nearer. */
+static void multiply(const packed *w, const task_range *range, int64_t chunk, int64_t t, int64_t first, int64_t count,
+                     const workspace *space, uint8_t *c)
 {
-    int64_t mr = w->family->mr, nr = w->family->nr;
-    for (int64_t chunk = 0; chunk < w->chunks; chunk += w->family->block) {
-        zi_cpu_tiles tiles = {
-            .a = w->a + token / mr * w->a_block,
-            .a_block = w->a_block,
-            .a_row = ZI_CHUNK,
-            .a_chunks = w->a_chunks + chunk,
-            .b = space->b + chunk * nr * ZI_CHUNK,
-            .b_panel = panel_bytes(w),
-            .c = space->c,
-            .c_panel = sums_bytes(w),
-            .c_row = nr * 4,
-            .rows = tokens,
-            .panels = panels,
-            .chunks = zi_min(w->family->block, w->chunks - chunk),
-            .accumulate = chunk > 0,
-        };
-        w->family->product(&tiles);
+    int64_t mr = w->family->mr, nr = w->family->nr, rows = w->family->rows;
+    int64_t chunks = zi_min(w->depth, w->chunks - chunk), share = chunks * mr * ZI_CHUNK;
+    const uint8_t *a = w->a + (range->token + t) / mr * w->a_block;
+    zi_cpu_tiles tiles = {
+        .a = a,
+        .a_block = w->a_block,
+        .a_row = ZI_CHUNK,
+        .a_chunks = w->a_chunks + chunk,
+        .b = space->b + first * panel_bytes(w) + chunk * nr * ZI_CHUNK,
+        .b_panel = panel_bytes(w),
+        .c = c + first * sums_bytes(w),
+        .c_panel = sums_bytes(w),
+        .c_row = nr * 4,
+        .rows = zi_min(rows, range->tokens - t),
+        .panels = count,
+        .chunks = chunks,
+        .accumulate = chunk > 0,
+    };
+    if (t + rows < range->tokens) {
+        int64_t panels = weight_count(w) * range->panels;
+        tiles.next = a + rows / mr * w->a_block + chunk * mr * ZI_CHUNK + first * share / panels;
+        tiles.next_bytes = count * share / panels;
     }
+    w->family->product(&tiles);
 }
 
-/* Panel i of `panels` from panel `first` on, rows [t, t + rows) of the task's tokens, to y. */
-static void store_sums(const packed *w, const workspace *space, int64_t first, int64_t i, int64_t panels, int64_t token,
-                       int64_t t, int64_t rows)
+/* Finished sums c of panel i of the task, for the part of its tokens that begins with t, to y. */
+static void store_panel(const packed *w, const task_range *range, int64_t i, int64_t t, const workspace *space,
+                        uint8_t *c)
 {
     const zi_packed_product *p = w->p;
-    int64_t nr = w->family->nr, output = (first + i) * nr, columns = zi_min(nr, p->out - output);
-    float *y = p->y + (token + t) * p->out + output;
-    const float *c = (const float *)(const void *)(space->c + i * sums_bytes(w)) + t * nr;
-    const float *up = (const float *)(const void *)(space->c + (panels + i) * sums_bytes(w)) + t * nr;
-    if (p->weights[1] != NULL)
-        w->kernels->store_glu(y, p->out, c, up, nr, rows, columns);
+    int64_t weights = weight_count(w), nr = w->family->nr, rows = zi_min(w->family->rows, range->tokens - t);
+    int64_t output = (range->panel + i) * nr, columns = zi_min(nr, p->out - output);
+    float *y = p->y + (range->token + t) * p->out + output, *sums = (float *)(void *)c;
+    for (int64_t k = 0; k < weights && w->row_scales != NULL; k++)
+        w->kernels->scale_sums(c + k * sums_bytes(w), rows, nr, w->row_scales + range->token + t,
+                               space->scales + (i * weights + k) * nr, space->offsets + (i * weights + k) * nr);
+    zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * p->out);
+    if (weights == 2)
+        w->kernels->store_glu(y, p->out, sums, sums + sums_bytes(w) / 4, nr, rows, columns, mode);
     else
-        w->kernels->store(y, p->out, c, nr, rows, columns, p->bias != NULL ? p->bias + output : NULL, p->accumulate);
+        w->kernels->store(y, p->out, sums, nr, rows, columns, p->bias != NULL ? p->bias + output : NULL, mode);
+}
+
+/* One pass over the part of the tokens that begins with t. In the last one sums are stored while L1 still has them. */
+static void run_pass(const packed *w, const task_range *range, int64_t chunk, int64_t t, const workspace *space)
+{
+    int64_t weights = weight_count(w);
+    uint8_t *c = space->c + (w->depth < w->chunks ? t / w->family->rows * part_bytes(w) : 0);
+    if (chunk + w->depth < w->chunks) {
+        multiply(w, range, chunk, t, 0, weights * range->panels, space, c);
+        return;
+    }
+    for (int64_t i = 0; i < range->panels; i++) {
+        multiply(w, range, chunk, t, i * weights, weights, space, c);
+        store_panel(w, range, i, t, space, c + i * weights * sums_bytes(w));
+    }
 }
 
 static void product_task(void *arg, int64_t task, int worker)
@@ -222,40 +285,39 @@ static void product_task(void *arg, int64_t task, int worker)
     const packed *w = arg;
     const zi_packed_product *p = w->p;
     workspace space = workspace_of(w, worker);
-    int64_t nr = w->family->nr, groups = zi_ceil_div(w->panels, w->group), weights = weight_count(w);
-    int64_t first = task % groups * w->group, panels = zi_min(w->group, w->panels - first);
-    int64_t token = task / groups * w->split, tokens = zi_min(w->split, p->tokens - token);
-    for (int64_t i = 0; i < weights * panels; i++) {
-        int64_t row = (first + i % panels) * nr;
-        pack_panel(w, p->weights[i / panels], row, zi_min(nr, p->out - row), &space, space.b + i * panel_bytes(w),
+    int64_t nr = w->family->nr, weights = weight_count(w), group = task % w->groups;
+    int64_t token = task / w->groups * w->split, panel = group * w->panels / w->groups;
+    task_range range = {token, zi_min(w->split, p->tokens - token), panel, (group + 1) * w->panels / w->groups - panel};
+    for (int64_t i = 0; i < weights * range.panels; i++) {
+        int64_t row = (panel + i / weights) * nr;
+        pack_panel(w, p->weights[i % weights], row, zi_min(nr, p->out - row), &space, space.b + i * panel_bytes(w),
                    space.scales + i * nr, space.offsets + i * nr);
     }
-    multiply(w, token, tokens, weights * panels, &space);
-    for (int64_t i = 0; i < weights * panels && w->row_scales != NULL; i++)
-        w->kernels->scale_sums(space.c + i * sums_bytes(w), tokens, nr, w->row_scales + token, space.scales + i * nr,
-                               space.offsets + i * nr);
-    for (int64_t t = 0; t < tokens; t += STORE_ROWS)
-        for (int64_t i = 0; i < panels; i++)
-            store_sums(w, &space, first, i, panels, token, t, zi_min(STORE_ROWS, tokens - t));
+    for (int64_t chunk = 0; chunk < w->chunks; chunk += w->depth)
+        for (int64_t t = 0; t < range.tokens; t += w->family->rows)
+            run_pass(w, &range, chunk, t, &space);
+    w->kernels->stores_done();
 }
 
-static void choose_blocks(packed *w)
+static void choose_blocks(packed *w, int threads)
 {
     const zi_packed_product *p = w->p;
     w->chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(w->family->b));
+    w->depth = zi_ceil_div(w->chunks, zi_ceil_div(w->chunks, w->family->block));
     w->a_block = w->chunks * w->family->mr * ZI_CHUNK;
     w->panels = zi_ceil_div(p->out, w->family->nr);
-    w->group = zi_max(1, zi_min(w->family->group / weight_count(w), w->panels / ENOUGH_TASKS));
-    int64_t most = zi_max(w->family->mr, TASK_SUMS / (w->family->nr * w->family->group));
-    int64_t splits = zi_ceil_div(p->tokens, most);
-    w->split = zi_round_up(zi_ceil_div(p->tokens, splits), w->family->mr);
+    int64_t most = w->depth < w->chunks ? TASK_SUMS / (w->family->nr * w->family->group) : p->tokens;
+    w->split = zi_round_up(zi_ceil_div(p->tokens, zi_ceil_div(p->tokens, most)), w->family->rows);
+    int64_t groups = zi_max(ENOUGH_TASKS, zi_ceil_div(w->panels * weight_count(w), w->family->group));
+    w->groups = zi_min(w->panels, zi_round_up(groups, threads));
+    w->group = zi_ceil_div(w->panels, w->groups);
 }
 
 static zimage_status run(zi_ops *ops, packed *w)
 {
     const zi_packed_product *p = w->p;
     zi_pool *pool = zi_cpu_of(ops)->pool;
-    choose_blocks(w);
+    choose_blocks(w, zi_pool_threads(pool));
     int64_t blocks = zi_ceil_div(p->tokens, w->family->mr);
     float *a, *chunks;
     ZI_TRY(zi_host_floats(ops, blocks * w->a_block / 4, "packed activations", &a));
@@ -268,7 +330,7 @@ static zimage_status run(zi_ops *ops, packed *w)
         ZI_TRY(zi_host_floats(ops, blocks * w->family->mr, "packed activations", &w->row_scales));
     ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
     zi_pool_run(pool, pack_tokens, w, blocks);
-    zi_pool_run(pool, product_task, w, zi_ceil_div(w->panels, w->group) * zi_ceil_div(p->tokens, w->split));
+    zi_pool_run(pool, product_task, w, w->groups * zi_ceil_div(p->tokens, w->split));
     return ZIMAGE_OK;
 }
 

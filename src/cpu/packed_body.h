@@ -109,6 +109,7 @@ const zi_cpu_packed FN(zi_cpu_packed) = {
     .mr = MR,
     .nr = NR,
     .block = 16384 / (NR * ZI_CHUNK),
+    .rows = 96 / MR * MR,
     .group = 128 / NR,
     .product = FN(product),
     .peak = FN(peak),

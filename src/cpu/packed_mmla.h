@@ -100,6 +100,7 @@ const zi_cpu_packed FAMILY = {
     .mr = MR,
     .nr = NR,
     .block = BLOCK,
+    .rows = 96 / MR * MR,
     .group = 128 / NR,
     .product = product,
 };

@@ -74,6 +74,7 @@ const zi_cpu_packed zi_cpu_packed_int8_neondotprod = {
     .mr = MR,
     .nr = NR,
     .block = 16384 / (NR * ZI_CHUNK),
+    .rows = 96 / MR * MR,
     .group = 128 / NR,
     .product = product,
 };

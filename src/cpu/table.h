@@ -44,6 +44,12 @@ static inline int64_t zi_even_block(int64_t count, int64_t limit)
     return zi_min(count, zi_round_up(zi_ceil_div(count, zi_ceil_div(count, limit)), 4));
 }
 
+/* How to store an output of `count` floats. */
+static inline zi_cpu_store zi_cpu_store_mode(int accumulate, int64_t count)
+{
+    return accumulate ? ZI_STORE_ADD : count > ZI_CACHED_OUTPUT ? ZI_STORE_PAST_CACHES : ZI_STORE_SET;
+}
+
 /* Sets the table's kernels and families: the best that these features can run. */
 void zi_cpu_choose(zi_cpu *cpu, zi_compute compute, uint32_t features);
 
