@@ -144,10 +144,9 @@ static float broken_softmax_bf16(const float *s, int64_t n, int64_t padded, floa
 }
 
 /* The generic tier has none: whatever it does is called and found. */
-static void broken_pack_nibble_panel(int64_t group, const uint8_t *src, int64_t ld, const float *scales,
-                                     const float *biases, int64_t groups, uint8_t *panel, int64_t width)
+static void broken_pack_nibble_panel(const zi_nibble_rows *rows, uint8_t *panel, int64_t width)
 {
-    memset(panel, 0, (size_t)(group * groups / 2 * width * 4));
+    memset(panel, 0, (size_t)(rows->group * rows->groups / 2 * width * 4 - width * 4 + 64));
 }
 
 static int broken_finite(const float *x, int64_t n)

@@ -44,6 +44,16 @@ static inline int zi_cpu_numbers_a_chunk(zi_cpu_number number)
  * gone themselves when they are read. */
 typedef enum zi_cpu_store { ZI_STORE_SET, ZI_STORE_ADD, ZI_STORE_PAST_CACHES } zi_cpu_store;
 
+/* Rows of whole groups of 4-bit numbers; scales and biases as stored, in bfloat16 or float16. */
+typedef struct zi_nibble_rows {
+    int64_t group, groups; /* numbers of a group: 32, 64 or 128; groups of a row */
+    const uint8_t *nibbles;
+    int64_t ld; /* bytes between rows */
+    zi_dtype scale_dtype;
+    const uint8_t *scales, *biases;
+    int64_t scale_ld; /* bytes between rows */
+} zi_nibble_rows;
+
 typedef struct zi_cpu_kernels {
     const char *name;
     int feature; /* zi_cpu_feature that it needs, or ZI_CPU_ALWAYS */
@@ -107,10 +117,9 @@ typedef struct zi_cpu_kernels {
     /* The same of whole groups of 4-bit numbers q: (scales[g] * q + biases[g]) * factor; group: 32, 64 or 128. */
     void (*pack_nibbles)(zi_cpu_number number, int64_t group, const uint8_t *src, const float *scales,
                          const float *biases, int64_t groups, float factor, uint8_t *out, int64_t stride);
-    /* 16 rows of such groups, `ld` bytes apart, to a panel of bf16: lane i of row r at panel + (i * width + r) * 4. Scales
-     * and biases [16][groups]. NULL: this tier has no such kernel. */
-    void (*pack_nibble_panel)(int64_t group, const uint8_t *src, int64_t ld, const float *scales, const float *biases,
-                              int64_t groups, uint8_t *panel, int64_t width);
+    /* 16 rows of such groups to a panel of bf16: lane i of row r at panel + (i * width + r) * 4. NULL: this tier has no
+     * such kernel. */
+    void (*pack_nibble_panel)(const zi_nibble_rows *rows, uint8_t *panel, int64_t width);
     /* out[i]: bf16 of a[i] and of b[i], in four bytes */
     void (*pack_pairs)(const float *a, const float *b, int64_t n, uint32_t *out);
     /* src[i] * factor for i < n as numbers of that kind, in chunks of ZI_CHUNK bytes that begin `stride` bytes apart;
@@ -138,11 +147,13 @@ typedef struct zi_cpu_kernels {
 #define ZI_CHUNK 64
 
 typedef struct zi_cpu_tiles {
-    const uint8_t *a;             /* row r of block i, chunk c: a + i * a_block + r * a_row + a_chunks[c] */
-    int64_t a_block, a_row;       /* bytes */
-    const int64_t *a_chunks;      /* bytes */
-    const uint8_t *next;          /* what may be brought nearer meanwhile (a hint); */
-    int64_t next_bytes;           /* may be 0 */
+    const uint8_t *a;        /* row r of block i, chunk c: a + i * a_block + r * a_row + a_chunks[c] */
+    int64_t a_block, a_row;  /* bytes */
+    const int64_t *a_chunks; /* bytes */
+    struct {
+        const uint8_t *data;
+        int64_t bytes;
+    } next[2];                    /* what may be brought nearer meanwhile: hints */
     const uint8_t *b;             /* panel p, chunk c: b + p * b_panel + c * nr * ZI_CHUNK */
     int64_t b_panel;              /* bytes */
     uint8_t *c;                   /* row r of panel p: c + p * c_panel + r * c_row, nr float32 or int32 */

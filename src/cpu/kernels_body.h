@@ -766,8 +766,12 @@ static inline vh to_bf16(vf x)
 /* To nearest, ties to even, for |x| < 2^22. */
 static inline vi to_integer(vf x)
 {
+#if LANES == 16
+    return (vi)_mm512_cvtps_epi32((__m512)x);
+#else
     const vf magic = splat(0x1.8p23f);
     return (vi)(x + magic) - (vi)magic;
+#endif
 }
 
 /* The next up to LANES of n stored numbers, at any address; zeros behind them. */
@@ -887,26 +891,63 @@ static inline __attribute__((always_inline)) void look_up(zi_cpu_number number, 
     }
 }
 
-#define PREFETCH_BYTES 256 /* ahead in each row */
+#define NIBBLE_GROUPS 16  /* whose scales are unpacked together */
+#define NIBBLE_AHEAD  256 /* bytes that are fetched ahead in each row */
 
-static void pack_nibble_panel(int64_t group, const uint8_t *src, int64_t ld, const float *scales, const float *biases,
-                              int64_t groups, uint8_t *panel, int64_t width)
+/* The 16 numbers of a group as bf16 in the upper halves of lanes. `safe`: some may be NaN. */
+static inline __attribute__((always_inline)) __m512i upper_table(float scale, float bias, const int safe)
 {
-    for (int64_t g = 0; g < groups; g++) {
+    const vf q = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vf v = q * splat(scale) + splat(bias);
+    vu bits = (vu)v, rounded = bits + 0x7fff + (bits >> 16 & 1);
+    if (!safe)
+        return (__m512i)rounded;
+    __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+    return _mm512_mask_mov_epi32((__m512i)rounded, nan, (__m512i)(bits | 0x400000));
+}
+
+static inline __attribute__((always_inline)) void nibble_groups(const zi_nibble_rows *rows, int64_t first,
+                                                                int64_t count, vf *scales, vf *biases, uint8_t *panel,
+                                                                int64_t width, const int safe)
+{
+    const uint8_t *src = rows->nibbles + first * rows->group / 2;
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    for (int64_t g = 0; g < count; g++) {
         __m512i tables[16];
         UNROLL
         for (int r = 0; r < 16; r++)
-            tables[r] = make_table(ZI_NUMBER_BF16, scales[r * groups + g], biases[r * groups + g], 1).two;
-        for (int64_t i = 0; i < group; i += 32, src += 16, panel += 16 * width * 4) {
-            __m512 rows[16];
+            tables[r] = upper_table(((const float *)&scales[r])[g], ((const float *)&biases[r])[g], safe);
+        for (int64_t i = 0; i < rows->group; i += 32, src += 16, panel += 16 * width * 4) {
+            __m512 pairs[16];
             UNROLL
-            for (int r = 0; r < 16; r++) {
-                __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)(src + r * ld));
-                rows[r] = _mm512_castsi512_ps(look_up_two(tables[r], pairs));
-                _mm_prefetch((const char *)(src + r * ld + PREFETCH_BYTES), _MM_HINT_T0);
+            for (int r = 0; r < 16; r++) { /* a byte is two numbers; only the low four bits of an index count */
+                __m512i low =
+                    _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(src + r * rows->ld)));
+                __m512i a = _mm512_permutexvar_epi32(low, tables[r]);
+                __m512i b = _mm512_permutexvar_epi32(_mm512_srli_epi32(low, 4), tables[r]);
+                pairs[r] = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, upper, 0xf8));
+                _mm_prefetch((const char *)(src + r * rows->ld + NIBBLE_AHEAD), _MM_HINT_T0);
             }
-            store_transposed(rows, (float *)(void *)panel, width);
+            store_transposed(pairs, (float *)(void *)panel, width);
         }
+    }
+}
+
+static void pack_nibble_panel(const zi_nibble_rows *rows, uint8_t *panel, int64_t width)
+{
+    for (int64_t g = 0; g < rows->groups; g += NIBBLE_GROUPS) {
+        int64_t count = rows->groups - g < NIBBLE_GROUPS ? rows->groups - g : NIBBLE_GROUPS;
+        vf scales[16], biases[16], checked = {0};
+        for (int r = 0; r < 16; r++) {
+            scales[r] = take_stored(rows->scale_dtype, rows->scales + r * rows->scale_ld, g, rows->groups);
+            biases[r] = take_stored(rows->scale_dtype, rows->biases + r * rows->scale_ld, g, rows->groups);
+            checked += scales[r] * 0 + biases[r] * 0;
+        }
+        if (_mm512_cmp_ps_mask((__m512)checked, (__m512)checked, _CMP_UNORD_Q))
+            nibble_groups(rows, g, count, scales, biases, panel, width, 1);
+        else
+            nibble_groups(rows, g, count, scales, biases, panel, width, 0);
+        panel += count * rows->group / 2 * width * 4;
     }
 }
 #elif defined(__AVX2__)
@@ -1077,10 +1118,39 @@ static inline __attribute__((always_inline)) float largest_of(const zi_dtype dty
     return result;
 }
 
+#if LANES == 16
+/* Magnitudes of bfloat16 as integers, 32 at a time. */
+static float largest_bf16(const uint8_t *src, int64_t n)
+{
+    __m512i tops = _mm512_setzero_si512();
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        tops = _mm512_max_epu16(tops, _mm512_and_si512(_mm512_loadu_si512(src + 2 * i), _mm512_set1_epi16(0x7fff)));
+    uint16_t lanes[32], top = 0;
+    _mm512_storeu_si512(lanes, tops);
+    for (int lane = 0; lane < 32; lane++)
+        top = lanes[lane] > top ? lanes[lane] : top;
+    for (; i < n; i++) {
+        uint16_t bits;
+        memcpy(&bits, src + 2 * i, sizeof(bits));
+        top = (bits & 0x7fff) > top ? bits & 0x7fff : top;
+    }
+    uint32_t wide = (uint32_t)top << 16;
+    float result;
+    memcpy(&result, &wide, sizeof(result));
+    return result;
+}
+#else
+static float largest_bf16(const uint8_t *src, int64_t n)
+{
+    return largest_of(ZI_BF16, src, n);
+}
+#endif
+
 static float largest(zi_dtype dtype, const void *src, int64_t n)
 {
     return dtype == ZI_F32    ? largest_of(ZI_F32, src, n)
-           : dtype == ZI_BF16 ? largest_of(ZI_BF16, src, n)
+           : dtype == ZI_BF16 ? largest_bf16(src, n)
                               : largest_of(ZI_F16, src, n);
 }
 

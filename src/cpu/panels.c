@@ -1,0 +1,159 @@
+#include "cpu/panels.h"
+
+#include <math.h>
+
+/* A multiple of the chunks of the largest group, 128 numbers, so that no pass cuts one. */
+#define WHOLE_GROUPS 4
+
+int64_t zi_panel_depth(int64_t chunks, int64_t most)
+{
+    return zi_min(chunks, zi_round_up(zi_ceil_div(chunks, zi_ceil_div(chunks, most)), WHOLE_GROUPS));
+}
+
+/* [in] a row as float32, or scales and biases of its groups; then [nr][depth][64 bytes] packed rows. */
+static int64_t row_floats(const zi_panels *panels)
+{
+    return zi_round_up(panels->in, 16);
+}
+
+int64_t zi_panel_scratch(const zi_panels *panels, int64_t depth)
+{
+    return row_floats(panels) + depth * ZI_CHUNK / 4 * panels->family->nr;
+}
+
+static int is_integer(const zi_panels *panels)
+{
+    return panels->family->b != ZI_NUMBER_BF16;
+}
+
+static int has_nibbles(const zi_weight *weight)
+{
+    return weight->dtype == ZI_GROUPED && weight->bits == 4 && weight->scale_dtype != ZI_F32;
+}
+
+static size_t scale_place(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t input)
+{
+    return (size_t)((row * panels->in + input) / weight->group) * zi_dtype_size(weight->scale_dtype);
+}
+
+/* Scales and biases of the groups of `count` inputs, one behind the other; returns how many. */
+static int64_t unpack_scales(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t first,
+                             int64_t count, float *scratch)
+{
+    int64_t groups = count / weight->group;
+    size_t place = scale_place(panels, weight, row, first);
+    panels->kernels->unpack(weight->scale_dtype, weight->scales + place, groups, scratch);
+    panels->kernels->unpack(weight->scale_dtype, weight->biases + place, groups, scratch + groups);
+    return groups;
+}
+
+static float largest_of_groups(const zi_panels *panels, const zi_weight *weight, int64_t row, float *scratch)
+{
+    int64_t groups = unpack_scales(panels, weight, row, 0, panels->in, scratch);
+    const float *scales = scratch, *biases = scratch + groups;
+    float largest = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        float first = fabsf(biases[g]), last = fabsf(biases[g] + 15 * scales[g]);
+        largest = first > largest || !(first == first) ? first : largest;
+        largest = last > largest || !(last == last) ? last : largest;
+    }
+    return largest;
+}
+
+/* Inputs [first, first + count) of a row: as stored, or in scratch where they are in groups. */
+static const void *numbers_of(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t first,
+                              int64_t count, float *scratch, zi_dtype *dtype)
+{
+    int64_t ld;
+    *dtype = weight->dtype;
+    if (weight->dtype != ZI_GROUPED)
+        return weight->data + (size_t)(row * panels->in + first) * zi_dtype_size(weight->dtype);
+    *dtype = ZI_F32;
+    return zi_cpu_weight_rows(panels->kernels, weight, panels->in, row, 1, first, count, scratch, &ld);
+}
+
+void zi_panel_largest(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t count, float *scratch,
+                      float *largest)
+{
+    for (int64_t r = 0; r < panels->family->nr; r++) {
+        zi_dtype dtype;
+        if (r >= count) {
+            largest[r] = 0;
+        } else if (has_nibbles(weight)) {
+            largest[r] = largest_of_groups(panels, weight, row + r, scratch);
+        } else {
+            const void *x = numbers_of(panels, weight, row + r, 0, panels->in, scratch, &dtype);
+            largest[r] = panels->kernels->largest(dtype, x, panels->in);
+        }
+    }
+}
+
+static void pack_row(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t first, int64_t count,
+                     float factor, float *scratch, uint8_t *target)
+{
+    zi_dtype dtype;
+    if (has_nibbles(weight)) {
+        int64_t groups = unpack_scales(panels, weight, row, first, count, scratch);
+        panels->kernels->pack_nibbles(panels->family->b, weight->group, weight->data + (row * panels->in + first) / 2,
+                                      scratch, scratch + groups, groups, factor, target, ZI_CHUNK);
+        return;
+    }
+    const void *x = numbers_of(panels, weight, row, first, count, scratch, &dtype);
+    panels->kernels->pack(panels->family->b, dtype, x, count, factor, target, ZI_CHUNK);
+}
+
+/* From nibbles to a panel of bf16 in registers; returns 0 where there is no kernel for it. */
+static int pack_nibble_rows(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t rows, int64_t first,
+                            int64_t count, uint8_t *panel)
+{
+    const zi_cpu_kernels *kernels = panels->kernels;
+    int64_t nr = panels->family->nr;
+    if (kernels->pack_nibble_panel == NULL || is_integer(panels) || rows < nr || nr % 16 != 0 || !has_nibbles(weight))
+        return 0;
+    for (int64_t r = 0; r < nr; r += 16) {
+        size_t place = scale_place(panels, weight, row + r, first);
+        zi_nibble_rows source = {
+            .group = weight->group,
+            .groups = count / weight->group,
+            .nibbles = weight->data + ((row + r) * panels->in + first) / 2,
+            .ld = panels->in / 2,
+            .scale_dtype = weight->scale_dtype,
+            .scales = weight->scales + place,
+            .biases = weight->biases + place,
+            .scale_ld = (int64_t)scale_place(panels, weight, 1, 0),
+        };
+        kernels->pack_nibble_panel(&source, panel + r * 4, nr);
+    }
+    return 1;
+}
+
+static int32_t offset_of(const uint8_t *row, int64_t bytes)
+{
+    int32_t sum = 0;
+    for (int64_t i = 0; i < bytes; i++)
+        sum += (int8_t)row[i];
+    return 128 * sum;
+}
+
+void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t count, int64_t chunk,
+                   int64_t chunks, float *scratch, const float *largest, uint8_t *panel, int32_t *offsets)
+{
+    int64_t numbers = zi_cpu_numbers_a_chunk(panels->family->b), bytes = chunks * ZI_CHUNK, ld = bytes;
+    int64_t first = chunk * numbers, inputs = zi_min(chunks * numbers, panels->in - first);
+    uint8_t *rows = (uint8_t *)(scratch + row_floats(panels));
+    const uint8_t *source = rows;
+    if (pack_nibble_rows(panels, weight, row, count, first, inputs, panel))
+        return;
+    if (weight->dtype == ZI_BF16 && !is_integer(panels) && inputs * 2 == bytes && panels->in % 2 == 0 &&
+        (uintptr_t)weight->data % 4 == 0) {
+        source = weight->data + (row * panels->in + first) * 2; /* as they are */
+        ld = panels->in * 2;
+    } else {
+        for (int64_t r = 0; r < count; r++)
+            pack_row(panels, weight, row + r, first, inputs, is_integer(panels) ? zi_int8_factor(largest[r]) : 1,
+                     scratch, rows + r * bytes);
+    }
+    panels->kernels->transpose(source, ld / 4, count, bytes / 4, panel, panels->family->nr);
+    for (int64_t r = 0; r < count && offsets != NULL; r++)
+        offsets[r] += offset_of(rows + r * bytes, bytes);
+}
