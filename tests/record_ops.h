@@ -64,6 +64,15 @@ static inline zimage_status record_linear(zi_ops *ops, zi_tensor *y, const zi_te
     return status;
 }
 
+static inline zimage_status record_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x,
+                                           const zi_weight *const *weights)
+{
+    zimage_status status = recorder.inner->linears(ops, count, y, x, weights);
+    for (int i = 0; i < count; i++)
+        record_tensor(ops, "linear", &y[i]);
+    return status;
+}
+
 static inline zimage_status record_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
                                             const zi_tensor *scale, float eps)
 {
@@ -74,12 +83,14 @@ static inline zimage_status record_rms_norm(zi_ops *ops, zi_tensor *y, const zi_
 
 static inline zimage_status record_residual(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
                                             const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                            const zi_tensor *scale_next, float eps)
+                                            const zi_tensor *scale_next, float eps, int *finite)
 {
     record_tensor(ops, "branch", y);
-    zimage_status status = recorder.inner->residual_gate_norm(ops, x, y, w, gate, h, w_next, scale_next, eps);
+    zimage_status status = recorder.inner->residual_gate_norm(ops, x, y, w, gate, h, w_next, scale_next, eps, finite);
     if (h)
         record_tensor(ops, "next", h);
+    if (finite)
+        record_tensor(ops, "block", x);
     return status;
 }
 
@@ -127,6 +138,7 @@ static inline void record_start(zi_ops *ops)
     recorder.table = *ops->table;
     recorder.table.upload = record_upload;
     recorder.table.linear = record_linear;
+    recorder.table.linears = record_linears;
     recorder.table.rms_norm = record_rms_norm;
     recorder.table.residual_gate_norm = record_residual;
     recorder.table.qk_norm_rope = record_qk;

@@ -238,6 +238,38 @@ static void check_linear(int64_t tokens, int64_t in, int64_t out, zi_dtype dtype
     free_weight(&bias);
 }
 
+/* Three products of the same activations side by side: [tokens, 33 + 17 + 40]. */
+#define OUTS (33 + 17 + 40)
+
+static zimage_status op_linears(zi_ops *ops, zi_tensor *y, void *arg)
+{
+    const linear_case *c = arg;
+    const zi_weight *const weights[] = {c->w1, c->w3, c->bias};
+    int64_t tokens = y->shape[0], begin = 0;
+    zi_tensor parts[3];
+    float *data = allocate((size_t)(tokens * OUTS) * sizeof(float));
+    for (int i = 0; i < 3; begin += weights[i++]->shape[0])
+        parts[i] = view(data + tokens * begin, SHAPE(tokens, weights[i]->shape[0]));
+    zimage_status status = ops->table->linears(ops, 3, parts, &c->x, weights);
+    memcpy(y->data, data, (size_t)(tokens * OUTS) * sizeof(float));
+    free(data);
+    return status;
+}
+
+static void test_linears(void **state)
+{
+    zi_weight a = random_weight(ZI_BF16, SHAPE(33, 100)), b = random_weight(ZI_F32, SHAPE(17, 100));
+    zi_weight c = random_weight(ZI_F16, SHAPE(40, 100));
+    for (int64_t tokens = 1; tokens < 60; tokens += 19) {
+        linear_case all = {random_tensor(1, SHAPE(tokens, 100)), &a, &b, &c, 0};
+        check_op("linears", TOLERANCE, op_linears, &all, NULL, SHAPE(tokens, OUTS));
+        free(all.x.data);
+    }
+    free_weight(&a);
+    free_weight(&b);
+    free_weight(&c);
+}
+
 static void test_linear(void **state)
 {
     static const int64_t shapes[][3] = {
@@ -319,7 +351,7 @@ static zimage_status op_residual(zi_ops *ops, zi_tensor *out, void *arg)
     const norm_case *c = arg;
     zi_tensor x = zi_tensor_rows(out, 0, 1), h = zi_tensor_rows(out, 1, 1);
     return ops->table->residual_gate_norm(ops, &x, c->h_is_y ? &h : &c->x, c->w, c->gate, c->with_h ? &h : NULL,
-                                          c->w_next, c->scale, 1e-5f);
+                                          c->w_next, c->scale, 1e-5f, NULL);
 }
 
 static zimage_status op_silu(zi_ops *ops, zi_tensor *y, void *arg)
@@ -634,6 +666,30 @@ static void test_check_finite(void **state)
     free(x.data);
 }
 
+/* The residual's own check: numbers whose squares overflow are finite. */
+static void test_residual_finite(void **state)
+{
+    zi_tensor y = random_tensor(1, SHAPE(9, 301)), x = random_tensor(1, SHAPE(9, 301));
+    for (int table = -1; table < tier_count; table++) {
+        zi_ops *ops = table < 0 ? reference : tables[table][2];
+        for (int64_t place = 7; place < 9 * 301; place += 631) {
+            float kept = zi_f32(&x)[place];
+            int finite = 0;
+            zi_f32(&x)[place] = 1e30f;
+            expect_ok(ops->table->residual_gate_norm(ops, &x, &y, NULL, NULL, NULL, NULL, NULL, 1e-5f, &finite));
+            assert_int_equal(finite, 1);
+            zi_f32(&x)[place] = place % 2 ? NAN : -INFINITY;
+            expect_ok(ops->table->residual_gate_norm(ops, &x, &y, NULL, NULL, NULL, NULL, NULL, 1e-5f, &finite));
+            assert_int_equal(finite, 0);
+            assert_int_equal(zi_ops_end_block_known(ops, finite, "layer %d", 8), ZIMAGE_ERROR_NOT_FINITE);
+            assert_non_null(strstr(last_error.message, "layer 8"));
+            zi_f32(&x)[place] = kept;
+        }
+    }
+    free(x.data);
+    free(y.data);
+}
+
 static int stop(void *user)
 {
     return *(int *)user;
@@ -703,7 +759,8 @@ static void test_reference_norms(void **state)
     expect_ok(t->layer_norm(reference, &ty, &tx, &tg, 0));
     EXPECT(y, -2, 10);
     y[0] = 1, y[1] = 1;
-    expect_ok(t->residual_gate_norm(reference, &tx, &ty, &w, &tg, &th, NULL, NULL, 0)); /* x += {2, 20}: {5, 24} */
+    expect_ok(
+        t->residual_gate_norm(reference, &tx, &ty, &w, &tg, &th, NULL, NULL, 0, NULL)); /* x += {2, 20}: {5, 24} */
     EXPECT(x, 5, 24);
     EXPECT(h, 0.28843553f, 1.3844874f); /* / sqrt(300.5) */
 
@@ -808,6 +865,7 @@ int main(void)
         cmocka_unit_test(test_unknown_tier),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_linears),
         cmocka_unit_test(test_linear_aligned),
         cmocka_unit_test(test_unpack),
         cmocka_unit_test(test_norms),
@@ -820,6 +878,7 @@ int main(void)
         cmocka_unit_test(test_conv),
         cmocka_unit_test(test_group_norm),
         cmocka_unit_test(test_check_finite),
+        cmocka_unit_test(test_residual_finite),
         cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -362,6 +362,44 @@ static void check_product(const zi_cpu_packed *family, const product_case *c)
     free(expected);
 }
 
+/* Products of the same activations at once: the same bytes as one by one. */
+static void check_shared(const zi_cpu_packed *family, int64_t tokens)
+{
+    enum { IN = 200, COUNT = 3 };
+    static const int64_t outs[COUNT] = {70, 33, 129};
+    zi_weight w[COUNT];
+    const zi_weight *weights[COUNT];
+    zi_tensor alone[COUNT], together[COUNT];
+    float *x = allocate(tokens * IN * 4);
+    for (int64_t i = 0; i < tokens * IN; i++)
+        x[i] = random_float();
+    zi_tensor tx = tensor_of(x, tokens, IN);
+    zi_cpu_of(ops[1])->linear = family;
+    for (int i = 0; i < COUNT; i++) {
+        w[i] = random_weight(family->b, i == 1 ? ZI_F32 : ZI_BF16, outs[i], IN);
+        weights[i] = &w[i];
+        alone[i] = tensor_of(allocate(tokens * outs[i] * 4), tokens, outs[i]);
+        together[i] = tensor_of(allocate(tokens * outs[i] * 4), tokens, outs[i]);
+        expect_ok(ops[1]->table->linear(ops[1], &alone[i], &tx, &w[i], NULL, 0));
+    }
+    expect_ok(ops[1]->table->linears(ops[1], COUNT, together, &tx, weights));
+    zi_cpu_of(ops[1])->linear = NULL;
+    for (int i = 0; i < COUNT; i++) {
+        assert_memory_equal(alone[i].data, together[i].data, (size_t)(tokens * outs[i] * 4));
+        free(alone[i].data);
+        free(together[i].data);
+        free((void *)w[i].data);
+    }
+    free(x);
+}
+
+static void test_shared(void **state)
+{
+    for (int i = 0; i < family_count; i++)
+        for (int64_t tokens = 3; tokens < 200; tokens += 61)
+            check_shared(families[i], tokens);
+}
+
 static void test_products(void **state)
 {
     const product_case cases[] = {
@@ -680,9 +718,10 @@ static void test_not_finite(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles), cmocka_unit_test(test_pack_stored), cmocka_unit_test(test_grouped_products),
-        cmocka_unit_test(test_pack),  cmocka_unit_test(test_products),    cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_conv),  cmocka_unit_test(test_not_finite),  cmocka_unit_test(test_precise),
+        cmocka_unit_test(test_tiles),     cmocka_unit_test(test_pack_stored), cmocka_unit_test(test_grouped_products),
+        cmocka_unit_test(test_pack),      cmocka_unit_test(test_products),    cmocka_unit_test(test_shared),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_conv),        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_precise),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

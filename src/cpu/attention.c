@@ -20,7 +20,7 @@
 #include "cpu/table.h"
 
 #define QUERIES 64  /* a task's at most */
-#define KEYS    128 /* a multiple of every nr and of a chunk */
+#define KEYS    256 /* a multiple of every nr and of a chunk */
 #define PACKED  ((int64_t)8 << 20)
 /* Rows of S are KEYS + 16 floats apart: a power of two would put a column into few cache sets. */
 #define S_STRIDE (KEYS + 16)
@@ -76,12 +76,14 @@ static void pack_values(const attention *at, const float *v, int64_t stride, int
     }
 }
 
-/* The same in bf16: [pair of keys][nr], zeros behind the last key. */
+/* The same in bf16: [chunk of 32 keys][lane j: keys j and j + 16][nr] as softmax_bf16 has it, zeros behind the last. */
 static void pack_value_pairs(const attention *at, const float *v, int64_t stride, int64_t count, int64_t width,
                              const float *zeros, uint8_t *target)
 {
-    for (int64_t key = 0; key < KEYS; key += 2, target += at->nr * 4) {
-        const float *a = key < count ? v + key * stride : zeros, *b = key + 1 < count ? v + (key + 1) * stride : zeros;
+    for (int64_t lane = 0; lane < KEYS / 2; lane++, target += at->nr * 4) {
+        int64_t key = lane / 16 * 32 + lane % 16;
+        const float *a = key < count ? v + key * stride : zeros,
+                    *b = key + 16 < count ? v + (key + 16) * stride : zeros;
         at->kernels->pack_pairs(a, b, width, (uint32_t *)(void *)target);
         memset(target + width * 4, 0, (size_t)(at->nr - width) * 4);
     }

@@ -13,6 +13,7 @@ static const zi_ops_table cpu_table = {
     .copy = zi_host_copy,
     .embed_rows = zi_host_embed_rows,
     .linear = zi_cpu_linear,
+    .linears = zi_cpu_linears,
     .linear_glu = zi_cpu_linear_glu,
     .silu = zi_cpu_silu,
     .rms_norm = zi_cpu_rms_norm,

@@ -89,7 +89,8 @@ typedef struct zi_cpu_kernels {
      * and *sum go on from the blocks before. Returns what the sums so far must be multiplied by.
      */
     float (*softmax)(float *s, int64_t n, int64_t padded, float scale, float *max, float *sum);
-    /* The same into chunks of 32 bf16 numbers that begin `stride` bytes apart; padded: a multiple of 32. */
+    /* The same into chunks of 32 bf16 numbers that begin `stride` bytes apart, lane j holding numbers j and j + 16; padded:
+     * a multiple of 32. */
     float (*softmax_bf16)(const float *s, int64_t n, int64_t padded, float scale, float *max, float *sum, uint8_t *out,
                           int64_t stride);
     void (*multiply)(float *y, const float *x, float factor, int64_t n);
@@ -99,9 +100,9 @@ typedef struct zi_cpu_kernels {
                    int silu);
     void (*rms_norm)(float *y, const float *x, const float *gain, int64_t n, float eps);
     void (*layer_norm)(float *y, const float *x, const float *gain, int64_t n, float eps);
-    /* x += rms(y) * gain; h (may be NULL, may be y) = rms(x) * gain_next */
-    void (*residual)(float *x, const float *y, const float *gain, float *h, const float *gain_next, int64_t n,
-                     float eps);
+    /* x += rms(y) * gain; h (may be NULL, may be y) = rms(x) * gain_next. Returns whether all of x is finite. */
+    int (*residual)(float *x, const float *y, const float *gain, float *h, const float *gain_next, int64_t n,
+                    float eps);
     /* One head: RMS norm, then x[i] cos[i] + partner(x)[i] sin[i], signs and doubling already in cos and sin [dim];
      * t [dim] is scratch. */
     void (*qk_norm_rope)(float *x, float *t, const float *w, const float *cos, const float *sin, int64_t dim,
@@ -145,6 +146,7 @@ typedef struct zi_cpu_kernels {
  *   c[panel][block * mr + r][n] (+)= sum over chunks, lanes of a * b
  */
 #define ZI_CHUNK 64
+#define ZI_HINTS 3
 
 typedef struct zi_cpu_tiles {
     const uint8_t *a;        /* row r of block i, chunk c: a + i * a_block + r * a_row + a_chunks[c] */
@@ -153,7 +155,7 @@ typedef struct zi_cpu_tiles {
     struct {
         const uint8_t *data;
         int64_t bytes;
-    } next[2];                    /* what may be brought nearer meanwhile: hints */
+    } next[ZI_HINTS];             /* what may be brought nearer meanwhile: hints */
     const uint8_t *b;             /* panel p, chunk c: b + p * b_panel + c * nr * ZI_CHUNK */
     int64_t b_panel;              /* bytes */
     uint8_t *c;                   /* row r of panel p: c + p * c_panel + r * c_row, nr float32 or int32 */

@@ -615,8 +615,27 @@ static void layer_norm(float *y, const float *x, const float *gain, int64_t n, f
         put(y + i, (take(x + i, n - i) - mean - splat(rest)) * factor * take(gain + i, n - i), n - i);
 }
 
-static void residual(float *x, const float *y, const float *gain, float *h, const float *gain_next, int64_t n,
-                     float eps)
+static int all_finite(const float *x, int64_t n)
+{
+    vi bad = {0};
+    int64_t i = 0;
+#if LANES == 16
+    const __m512i exponent = _mm512_set1_epi32(0x7f800000);
+    __mmask16 found = 0;
+    for (; i + LANES <= n; i += LANES)
+        found |= _mm512_cmpeq_epi32_mask(_mm512_and_si512((__m512i)load(x + i), exponent), exponent);
+    if (found)
+        return 0;
+#endif
+    for (; i < n; i += LANES)
+        bad |= ((vi)take(x + i, n - i) & 0x7f800000) == 0x7f800000;
+    for (int lane = 0; lane < LANES; lane++)
+        if (bad[lane])
+            return 0;
+    return 1;
+}
+
+static int residual(float *x, const float *y, const float *gain, float *h, const float *gain_next, int64_t n, float eps)
 {
     vf factor = splat(row_rms_factor(y, n, eps)), squares = {0};
     for (int64_t i = 0; i < n; i += LANES) {
@@ -624,11 +643,13 @@ static void residual(float *x, const float *y, const float *gain, float *h, cons
         put(x + i, v, n - i);
         squares += v * v;
     }
+    int finite = isfinite(sum_lanes(squares)) || all_finite(x, n); /* squares of finite numbers may overflow */
     if (h == NULL)
-        return;
+        return finite;
     factor = splat(rms_factor(squares, (vf){0}, n, eps));
     for (int64_t i = 0; i < n; i += LANES)
         put(h + i, take(x + i, n - i) * factor * take(gain_next + i, n - i), n - i);
+    return finite;
 }
 
 static void qk_norm_rope(float *x, float *t, const float *w, const float *cos, const float *sin, int64_t dim,
@@ -667,26 +688,6 @@ static void channel_sums(double *sums, const float *x, int64_t pixels, int64_t c
             sums[channels + c + i] += squares[i];
         }
     }
-}
-
-static int all_finite(const float *x, int64_t n)
-{
-    vi bad = {0};
-    int64_t i = 0;
-#if LANES == 16
-    const __m512i exponent = _mm512_set1_epi32(0x7f800000);
-    __mmask16 found = 0;
-    for (; i + LANES <= n; i += LANES)
-        found |= _mm512_cmpeq_epi32_mask(_mm512_and_si512((__m512i)load(x + i), exponent), exponent);
-    if (found)
-        return 0;
-#endif
-    for (; i < n; i += LANES)
-        bad |= ((vi)take(x + i, n - i) & 0x7f800000) == 0x7f800000;
-    for (int lane = 0; lane < LANES; lane++)
-        if (bad[lane])
-            return 0;
-    return 1;
 }
 
 /* ---- the registers' peak ----------------------------------------------------------------------------------------- */
@@ -1061,30 +1062,49 @@ static void pack_nibbles(zi_cpu_number number, int64_t group, const uint8_t *src
         nibbles_as(ZI_NUMBER_U8, group, src, scales, biases, groups, factor, out, stride);
 }
 
+/* bf16 of a and of b in the halves of lanes, to nearest, ties to even; not for NaN. */
+static inline vu round_pairs(vf a, vf b)
+{
+    vu low = (vu)a, high = (vu)b;
+    low = (low + 0x7fff + (low >> 16 & 1)) >> 16;
+    high = (high + 0x7fff + (high >> 16 & 1)) & 0xffff0000;
+    return low | high;
+}
+
+/* 2^(s * scale - top) of the next up to LANES of n scores; zeros behind them. */
+static inline vf soften(const float *s, int64_t n, float scale, float top)
+{
+    if (n >= LANES)
+        return exp2_vector(load(s) * splat(scale) - splat(top));
+    vf v = {0};
+    if (n > 0) {
+        vf e = exp2_vector(take(s, n) * splat(scale) - splat(top));
+        memcpy(&v, &e, (size_t)n * sizeof(float));
+    }
+    return v;
+}
+
+/* Where a score is NaN the sum is, and so the output, whatever its weight becomes. */
 static float softmax_bf16(const float *s, int64_t n, int64_t padded, float scale, float *max, float *sum, uint8_t *out,
                           int64_t stride)
 {
     float factor = 1;
     vf total = {0};
-    int64_t i = 0;
     if (n > 0) {
         scale *= LOG2_E;
         float top = row_max(s, n, scale, *max);
-        for (; i < n; i += LANES) {
-            vf e = exp2_vector(take(s + i, n - i) * splat(scale) - splat(top));
-            if (n - i < LANES) { /* lanes behind the row don't count */
-                vf rest = {0};
-                memcpy(&rest, &e, (size_t)(n - i) * sizeof(float));
-                e = rest;
-            }
-            total += e;
-            vh bits = to_bf16(e);
-            memcpy(out + i / 32 * stride + i % 32 * 2, &bits, sizeof(bits));
+        for (int64_t i = 0; i < n; i += 32)
+            UNROLL
+        for (int j = 0; j < 16; j += LANES) {
+            vf a = soften(s + i + j, n - i - j, scale, top), b = soften(s + i + j + 16, n - i - j - 16, scale, top);
+            total += a + b;
+            vu pairs = round_pairs(a, b);
+            memcpy(out + i / 32 * stride + j * 4, &pairs, sizeof(pairs));
         }
         factor = softmax_factor(top, max, sum, total);
     }
-    for (; i < padded; i += LANES)
-        memset(out + i / 32 * stride + i % 32 * 2, 0, 2 * LANES);
+    for (int64_t i = (n + 31) / 32 * 32; i < padded; i += 32)
+        memset(out + i / 32 * stride, 0, ZI_CHUNK);
     return factor;
 }
 

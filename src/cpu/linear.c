@@ -173,7 +173,16 @@ static zimage_status run_products(zi_ops *ops, product *p)
     if (family == NULL)
         return run_panels(ops, p);
     zi_packed_product packed = {
-        {p->weights[0], p->weights[1]}, p->x, p->bias, p->y, p->tokens, p->in, p->out, p->accumulate};
+        .count = p->weights[1] != NULL ? 2 : 1,
+        .gated = p->weights[1] != NULL,
+        .weights = {p->weights[0], p->weights[1]},
+        .y = {p->y},
+        .x = p->x,
+        .bias = p->bias,
+        .tokens = p->tokens,
+        .in = p->in,
+        .accumulate = p->accumulate,
+    };
     return zi_cpu_packed_product(ops, family, &packed);
 }
 
@@ -199,6 +208,31 @@ zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const
     zimage_status status = linear(ops, &p, bias);
     zi_host_release(ops, mark);
     return status;
+}
+
+/* One pass over the activations where products are packed and as precise as each other; else one by one. */
+zimage_status zi_cpu_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
+{
+    const zi_cpu *cpu = zi_cpu_of(ops);
+    zi_packed_product all = {.count = count, .x = zi_f32(x), .tokens = zi_row_count(x), .in = zi_features(x)};
+    int alike = all.tokens > ZI_DOT_TOKENS;
+    assert(count >= 1 && count <= ZI_LINEARS_MAX);
+    for (int i = 0; i < count; i++) {
+        product p = describe(ops, &y[i], x, weights[i], NULL); /* its checks */
+        all.weights[i] = p.weights[0];
+        all.y[i] = p.y;
+        alike &= weights[i]->precise == weights[0]->precise;
+    }
+    const zi_cpu_packed *family = weights[0]->precise ? cpu->bf16 : cpu->linear;
+    if (alike && family != NULL) {
+        zi_arena_mark mark = zi_host_mark(ops);
+        zimage_status status = zi_cpu_packed_product(ops, family, &all);
+        zi_host_release(ops, mark);
+        return status;
+    }
+    for (int i = 0; i < count; i++)
+        ZI_TRY(zi_cpu_linear(ops, &y[i], x, weights[i], NULL, 0));
+    return ZIMAGE_OK;
 }
 
 zimage_status zi_cpu_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)

@@ -19,6 +19,7 @@ typedef struct rows_job {
     const float *cos, *sin;
     int64_t heads;
     zi_rope_layout layout;
+    int *finite; /* one flag a row */
     zi_worker_buffers buffers;
 } rows_job;
 
@@ -105,13 +106,17 @@ zimage_status zi_cpu_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, c
 static void residual_row(const rows_job *job, int64_t row, int worker)
 {
     int64_t n = job->features;
-    job->kernels->residual(job->y + row * n, job->x + row * n, job->gain, job->h != NULL ? job->h + row * n : NULL,
-                           job->gain_next, n, job->eps);
+    job->finite[row] = job->kernels->residual(job->y + row * n, job->x + row * n, job->gain,
+                                              job->h != NULL ? job->h + row * n : NULL, job->gain_next, n, job->eps);
 }
 
 static zimage_status residual(zi_ops *ops, rows_job *job, const zi_weight *w, const zi_tensor *gate,
                               const zi_weight *w_next, const zi_tensor *scale_next)
 {
+    float *flags;
+    _Static_assert(sizeof(int) == sizeof(float), "flags are allocated as floats");
+    ZI_TRY(zi_host_floats(ops, job->rows, "a norm", &flags));
+    job->finite = (int *)(void *)flags;
     ZI_TRY(combined_gain(ops, job->features, w, gate, &job->gain));
     if (job->h != NULL)
         ZI_TRY(combined_gain(ops, job->features, w_next, scale_next, &job->gain_next));
@@ -121,7 +126,7 @@ static zimage_status residual(zi_ops *ops, rows_job *job, const zi_weight *w, co
 
 zimage_status zi_cpu_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
                                         const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                        const zi_tensor *scale_next, float eps)
+                                        const zi_tensor *scale_next, float eps, int *finite)
 {
     assert(zi_tensor_count(y) == zi_tensor_count(x) && (h == NULL || zi_tensor_count(h) == zi_tensor_count(x)));
     rows_job job = rows_of(ops, y, eps);
@@ -130,6 +135,11 @@ zimage_status zi_cpu_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tens
     job.row = residual_row;
     zi_arena_mark mark = zi_host_mark(ops);
     zimage_status status = residual(ops, &job, w, gate, w_next, scale_next);
+    if (status == ZIMAGE_OK && finite != NULL) {
+        *finite = 1;
+        for (int64_t row = 0; row < job.rows; row++)
+            *finite &= job.finite[row];
+    }
     zi_host_release(ops, mark);
     return status;
 }

@@ -33,6 +33,7 @@ typedef struct packed {
     int64_t a_block; /* bytes of mr packed tokens */
     int64_t *a_chunks;
     float *row_scales; /* of tokens; NULL: float32 sums */
+    int64_t tasks, threads;
     zi_worker_buffers buffers;
 } packed;
 
@@ -68,9 +69,28 @@ typedef struct workspace {
     uint8_t *c;       /* [part of the tokens][panel][weight][rows of a part][nr] float32 or int32; one pass: one part */
 } workspace;
 
-static int64_t weight_count(const packed *w)
+static int64_t weight_count(const packed *w) /* of an output */
 {
-    return w->p->weights[1] != NULL ? 2 : 1;
+    return w->p->gated ? 2 : 1;
+}
+
+/* Where panel `panel` of all outputs comes from and goes to. */
+typedef struct panel_place {
+    const zi_weight *weight;
+    float *y;
+    int64_t row, count, out; /* its rows of the weight; all */
+} panel_place;
+
+/* k: which weight of a gated product */
+static panel_place place_of(const packed *w, int64_t panel, int64_t k)
+{
+    int64_t nr = w->family->nr, i = 0;
+    if (!w->p->gated)
+        for (int64_t panels; panel >= (panels = zi_ceil_div(w->p->weights[i]->shape[0], nr)); i++)
+            panel -= panels;
+    const zi_weight *weight = w->p->weights[i + k];
+    int64_t out = weight->shape[0];
+    return (panel_place){weight, w->p->y[i], panel * nr, zi_min(nr, out - panel * nr), out};
 }
 
 static int64_t panel_bytes(const packed *w)
@@ -114,24 +134,50 @@ typedef struct task_range {
     int64_t token, tokens, panel, panels;
 } task_range;
 
-/* Adds to what a product brings nearer: the share [first, first + count) of `all` of `bytes`. */
-static void hint(zi_cpu_tiles *tiles, int place, const uint8_t *data, int64_t bytes, int64_t first, int64_t count,
-                 int64_t all)
+static task_range range_of(const packed *w, int64_t task)
 {
-    tiles->next[place].data = data + first * bytes / all;
-    tiles->next[place].bytes = count * bytes / all;
+    int64_t group = task % w->groups, panel = group * w->panels / w->groups, token = task / w->groups * w->split;
+    return (task_range){token, zi_min(w->split, w->p->tokens - token), panel,
+                        (group + 1) * w->panels / w->groups - panel};
+}
+
+/* What a product brings nearer: step `step`'s part of `bytes` in `steps` steps. */
+static void hint(zi_cpu_tiles *tiles, int place, const uint8_t *data, int64_t bytes, int64_t step, int64_t steps)
+{
+    tiles->next[place].data = data + bytes * step / steps;
+    tiles->next[place].bytes = bytes / steps;
+}
+
+/* While packed panels [first, first + count) of a pass meet a part of the tokens: the next part's activations, and the
+ * weights of the task that this worker gets next if all work at the same speed. */
+static void hints(const packed *w, const task_range *range, int64_t task, int64_t chunk, int64_t t, int64_t first,
+                  int64_t count, zi_cpu_tiles *tiles)
+{
+    int64_t mr = w->family->mr, rows = w->family->rows, calls = zi_ceil_div(weight_count(w) * range->panels, count);
+    if (t + rows < range->tokens)
+        hint(tiles, 0, tiles->a + rows / mr * w->a_block + chunk * mr * ZI_CHUNK, tiles->chunks * mr * ZI_CHUNK,
+             first / count, calls);
+    if (task + w->threads >= w->tasks || w->p->tokens <= FEW_TOKENS)
+        return;
+    task_range next = range_of(w, task + w->threads);
+    int64_t parts = zi_ceil_div(range->tokens, rows), passes = zi_ceil_div(w->chunks, w->depth);
+    int64_t step = (chunk / w->depth * parts + t / rows) * calls + first / count;
+    for (int i = 0; i < weight_count(w); i++) {
+        panel_place place = place_of(w, next.panel, i);
+        int64_t row = (int64_t)place.weight->bytes / place.out;
+        int64_t rows_wanted = zi_min(next.panels * w->family->nr, place.out - place.row);
+        hint(tiles, 1 + i, place.weight->data + place.row * row, rows_wanted * row, step, passes * parts * calls);
+    }
 }
 
 /* One pass, from `chunk` on, over the part of the task's tokens that begins with t, and packed panels [first, first +
- * count). Meanwhile their share of the next part's activations may come nearer. */
-static void multiply(const packed *w, const task_range *range, int64_t chunk, int64_t t, int64_t first, int64_t count,
-                     const workspace *space, uint8_t *c)
+ * count). */
+static void multiply(const packed *w, const task_range *range, int64_t task, int64_t chunk, int64_t t, int64_t first,
+                     int64_t count, const workspace *space, uint8_t *c)
 {
-    int64_t mr = w->family->mr, nr = w->family->nr, rows = w->family->rows,
-            chunks = zi_min(w->depth, w->chunks - chunk);
-    const uint8_t *a = w->a + (range->token + t) / mr * w->a_block;
+    int64_t mr = w->family->mr, nr = w->family->nr;
     zi_cpu_tiles tiles = {
-        .a = a,
+        .a = w->a + (range->token + t) / mr * w->a_block,
         .a_block = w->a_block,
         .a_row = ZI_CHUNK,
         .a_chunks = w->a_chunks + chunk,
@@ -140,15 +186,12 @@ static void multiply(const packed *w, const task_range *range, int64_t chunk, in
         .c = c + first * sums_bytes(w),
         .c_panel = sums_bytes(w),
         .c_row = nr * 4,
-        .rows = zi_min(rows, range->tokens - t),
+        .rows = zi_min(w->family->rows, range->tokens - t),
         .panels = count,
-        .chunks = chunks,
+        .chunks = zi_min(w->depth, w->chunks - chunk),
         .accumulate = chunk > 0,
     };
-    int64_t panels = weight_count(w) * range->panels;
-    if (t + rows < range->tokens)
-        hint(&tiles, 0, a + rows / mr * w->a_block + chunk * mr * ZI_CHUNK, chunks * mr * ZI_CHUNK, first, count,
-             panels);
+    hints(w, range, task, chunk, t, first, count, &tiles);
     w->family->product(&tiles);
 }
 
@@ -158,29 +201,31 @@ static void store_panel(const packed *w, const task_range *range, int64_t i, int
 {
     const zi_packed_product *p = w->p;
     int64_t weights = weight_count(w), nr = w->family->nr, rows = zi_min(w->family->rows, range->tokens - t);
-    int64_t output = (range->panel + i) * nr, columns = zi_min(nr, p->out - output);
-    float *y = p->y + (range->token + t) * p->out + output, *sums = (float *)(void *)c;
+    panel_place place = place_of(w, range->panel + i, 0);
+    float *y = place.y + (range->token + t) * place.out + place.row, *sums = (float *)(void *)c;
     for (int64_t k = 0; k < weights && w->row_scales != NULL; k++)
         w->kernels->scale_sums(c + k * sums_bytes(w), rows, nr, w->row_scales + range->token + t,
                                space->largest + (i * weights + k) * nr, space->offsets + (i * weights + k) * nr);
-    zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * p->out);
+    zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * place.out);
     if (weights == 2)
-        w->kernels->store_glu(y, p->out, sums, sums + sums_bytes(w) / 4, nr, rows, columns, mode);
+        w->kernels->store_glu(y, place.out, sums, sums + sums_bytes(w) / 4, nr, rows, place.count, mode);
     else
-        w->kernels->store(y, p->out, sums, nr, rows, columns, p->bias != NULL ? p->bias + output : NULL, mode);
+        w->kernels->store(y, place.out, sums, nr, rows, place.count, p->bias != NULL ? p->bias + place.row : NULL,
+                          mode);
 }
 
 /* One pass over the part of the tokens that begins with t. In the last one sums are stored while L1 still has them. */
-static void run_pass(const packed *w, const task_range *range, int64_t chunk, int64_t t, const workspace *space)
+static void run_pass(const packed *w, const task_range *range, int64_t task, int64_t chunk, int64_t t,
+                     const workspace *space)
 {
     int64_t weights = weight_count(w);
     uint8_t *c = space->c + (w->depth < w->chunks ? t / w->family->rows * part_bytes(w) : 0);
     if (chunk + w->depth < w->chunks) {
-        multiply(w, range, chunk, t, 0, weights * range->panels, space, c);
+        multiply(w, range, task, chunk, t, 0, weights * range->panels, space, c);
         return;
     }
     for (int64_t i = 0; i < range->panels; i++) {
-        multiply(w, range, chunk, t, i * weights, weights, space, c);
+        multiply(w, range, task, chunk, t, i * weights, weights, space, c);
         store_panel(w, range, i, t, space, c + i * weights * sums_bytes(w));
     }
 }
@@ -190,9 +235,8 @@ static void find_scales(const packed *w, const task_range *range, const workspac
 {
     int64_t nr = w->family->nr, weights = weight_count(w);
     for (int64_t i = 0; i < weights * range->panels; i++) {
-        int64_t row = (range->panel + i / weights) * nr;
-        zi_panel_largest(&w->weights, w->p->weights[i % weights], row, zi_min(nr, w->p->out - row), space->scratch,
-                         space->largest + i * nr);
+        panel_place place = place_of(w, range->panel + i / weights, i % weights);
+        zi_panel_largest(&w->weights, place.weight, place.row, place.count, space->scratch, space->largest + i * nr);
     }
     for (int64_t i = 0; i < weights * range->panels * nr; i++)
         space->offsets[i] = 0;
@@ -202,9 +246,9 @@ static void pack_pass(const packed *w, const task_range *range, int64_t chunk, c
 {
     int64_t nr = w->family->nr, weights = weight_count(w), chunks = zi_min(w->depth, w->chunks - chunk);
     for (int64_t i = 0; i < weights * range->panels; i++) {
-        int64_t row = (range->panel + i / weights) * nr;
-        zi_pack_panel(&w->weights, w->p->weights[i % weights], row, zi_min(nr, w->p->out - row), chunk, chunks,
-                      space->scratch, space->largest + i * nr, space->b + i * panel_bytes(w),
+        panel_place place = place_of(w, range->panel + i / weights, i % weights);
+        zi_pack_panel(&w->weights, place.weight, place.row, place.count, chunk, chunks, space->scratch,
+                      space->largest + i * nr, space->b + i * panel_bytes(w),
                       w->family->a == ZI_NUMBER_U8 ? space->offsets + i * nr : NULL);
     }
 }
@@ -213,9 +257,7 @@ static void product_task(void *arg, int64_t task, int worker)
 {
     const packed *w = arg;
     workspace space = workspace_of(w, worker);
-    int64_t group = task % w->groups, panel = group * w->panels / w->groups, token = task / w->groups * w->split;
-    task_range range = {token, zi_min(w->split, w->p->tokens - token), panel,
-                        (group + 1) * w->panels / w->groups - panel};
+    task_range range = range_of(w, task);
     if (w->row_scales != NULL)
         find_scales(w, &range, &space);
     for (int64_t chunk = 0; chunk < w->chunks; chunk += w->depth) {
@@ -224,7 +266,7 @@ static void product_task(void *arg, int64_t task, int worker)
             for (int64_t i = 0; i < outputs_of(w); i++)
                 space.largest[i] /= 127;
         for (int64_t t = 0; t < range.tokens; t += w->family->rows)
-            run_pass(w, &range, chunk, t, &space);
+            run_pass(w, &range, task, chunk, t, &space);
     }
     w->kernels->stores_done();
 }
@@ -236,12 +278,16 @@ static void choose_blocks(packed *w, int threads)
     w->chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(w->family->b));
     w->depth = zi_panel_depth(w->chunks, few ? zi_min(FEW_CHUNKS, w->family->block) : w->family->block);
     w->a_block = w->chunks * w->family->mr * ZI_CHUNK;
-    w->panels = zi_ceil_div(p->out, w->family->nr);
+    w->panels = 0;
+    for (int i = 0; i < (p->gated ? 1 : p->count); i++)
+        w->panels += zi_ceil_div(p->weights[i]->shape[0], w->family->nr);
     int64_t most = w->depth < w->chunks ? TASK_SUMS / (w->family->nr * w->family->group) : p->tokens;
     w->split = zi_round_up(zi_ceil_div(p->tokens, zi_ceil_div(p->tokens, most)), w->family->rows);
     int64_t groups = zi_max(ENOUGH_TASKS, zi_ceil_div(w->panels * weight_count(w), w->family->group));
     w->groups = few ? w->panels : zi_min(w->panels, zi_round_up(groups, threads));
     w->group = zi_ceil_div(w->panels, w->groups);
+    w->tasks = w->groups * zi_ceil_div(p->tokens, w->split);
+    w->threads = threads;
 }
 
 static zimage_status run(zi_ops *ops, packed *w)
@@ -261,7 +307,7 @@ static zimage_status run(zi_ops *ops, packed *w)
         ZI_TRY(zi_host_floats(ops, blocks * w->family->mr, "packed activations", &w->row_scales));
     ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
     zi_pool_run(pool, pack_tokens, w, blocks);
-    zi_pool_run(pool, product_task, w, w->groups * zi_ceil_div(p->tokens, w->split));
+    zi_pool_run(pool, product_task, w, w->tasks);
     return ZIMAGE_OK;
 }
 

@@ -4,12 +4,13 @@
 
 #include "cpu/table.h"
 
-/* A product of activations with one stored weight, or the gated product of two. */
+/* Products of the same activations with stored weights, or the gated product of two. */
 typedef struct zi_packed_product {
-    const zi_weight *weights[2]; /* [out, in]; the second one NULL, or the gated product's W3 */
-    const float *x, *bias;       /* [tokens, in]; [out] or NULL */
-    float *y;                    /* [tokens, out] */
-    int64_t tokens, in, out;
+    int count, gated;                         /* weights; gated: the two are W1 and W3, and y[1] is not used */
+    const zi_weight *weights[ZI_LINEARS_MAX]; /* [out, in] */
+    float *y[ZI_LINEARS_MAX];                 /* [tokens, out] */
+    const float *x, *bias;                    /* [tokens, in]; [out] or NULL */
+    int64_t tokens, in;
     int accumulate;
 } zi_packed_product;
 

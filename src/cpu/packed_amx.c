@@ -91,7 +91,7 @@ typedef struct nearer {
                 _tile_loadd(6, rows, t->a_row);                                                                        \
             }                                                                                                          \
             DOT(1, 6, 7);                                                                                              \
-            for (int i = 0; i < 2; i++)                                                                                \
+            for (int i = 0; i < ZI_HINTS; i++)                                                                         \
                 for (int64_t k = 0; k < next[i].lines; k++, next[i].data += 64)                                        \
                     _mm_prefetch((const char *)next[i].data, _MM_HINT_T1);                                             \
         }                                                                                                              \
@@ -117,8 +117,8 @@ static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t,
 {
     configure();
     int64_t steps = (t->rows + MR - 1) / MR * t->panels * t->chunks;
-    nearer next[2];
-    for (int i = 0; i < 2; i++)
+    nearer next[ZI_HINTS];
+    for (int i = 0; i < ZI_HINTS; i++)
         next[i] = (nearer){t->next[i].data, (t->next[i].bytes / 64 + steps - 1) / steps};
     for (int64_t row = 0; row < t->rows; row += MR) {
         const uint8_t *a = t->a + row / MR * t->a_block;

@@ -75,6 +75,7 @@ const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *
 
 zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                             const zi_weight *bias, int accumulate);
+zimage_status zi_cpu_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights);
 zimage_status zi_cpu_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
                                 const zi_weight *w3);
 zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
@@ -88,7 +89,7 @@ zimage_status zi_cpu_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, con
 zimage_status zi_cpu_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps);
 zimage_status zi_cpu_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
                                         const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                        const zi_tensor *scale_next, float eps);
+                                        const zi_tensor *scale_next, float eps, int *finite);
 zimage_status zi_cpu_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
                                   const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps);
 zimage_status zi_cpu_check_finite(zi_ops *ops, const zi_tensor *x, int *finite);

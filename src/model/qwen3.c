@@ -217,19 +217,17 @@ static zimage_status self_attention(const zi_qwen3 *model, const zi_qwen3_layer 
     const zi_attention_shape shape = {config->num_attention_heads, config->num_key_value_heads, config->head_dim, 1};
     float eps = (float)config->rms_norm_eps;
     int64_t tokens = x->shape[0];
-    zi_tensor q, k, v; /* [n, H d], [n, G d], [n, G d] */
+    const zi_weight *const weights[] = {layer->q_proj, layer->k_proj, layer->v_proj};
+    zi_tensor qkv[3], *q = &qkv[0], *k = &qkv[1], *v = &qkv[2]; /* [n, H d], [n, G d], [n, G d] */
 
-    ZI_TRY(zi_alloc2(ops, &q, tokens, shape.heads * shape.head_dim));
-    ZI_TRY(zi_alloc2(ops, &k, tokens, shape.kv_heads * shape.head_dim));
-    ZI_TRY(zi_alloc2(ops, &v, tokens, shape.kv_heads * shape.head_dim));
-    ZI_TRY(table->linear(ops, &q, h, layer->q_proj, NULL, 0));
-    ZI_TRY(table->linear(ops, &k, h, layer->k_proj, NULL, 0));
-    ZI_TRY(table->linear(ops, &v, h, layer->v_proj, NULL, 0));
-    ZI_TRY(table->qk_norm_rope(ops, &q, layer->q_norm, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_HALF_SPLIT, eps));
-    ZI_TRY(
-        table->qk_norm_rope(ops, &k, layer->k_norm, &rope->cos, &rope->sin, shape.kv_heads, ZI_ROPE_HALF_SPLIT, eps));
-    ZI_TRY(table->attention(ops, &q, &q, &k, &v, &shape));
-    return table->linear(ops, x, &q, layer->o_proj, NULL, 1);
+    ZI_TRY(zi_alloc2(ops, q, tokens, shape.heads * shape.head_dim));
+    ZI_TRY(zi_alloc2(ops, k, tokens, shape.kv_heads * shape.head_dim));
+    ZI_TRY(zi_alloc2(ops, v, tokens, shape.kv_heads * shape.head_dim));
+    ZI_TRY(table->linears(ops, 3, qkv, h, weights));
+    ZI_TRY(table->qk_norm_rope(ops, q, layer->q_norm, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_HALF_SPLIT, eps));
+    ZI_TRY(table->qk_norm_rope(ops, k, layer->k_norm, &rope->cos, &rope->sin, shape.kv_heads, ZI_ROPE_HALF_SPLIT, eps));
+    ZI_TRY(table->attention(ops, q, q, k, v, &shape));
+    return table->linear(ops, x, q, layer->o_proj, NULL, 1);
 }
 
 /* x += down_proj(SiLU(gate_proj h) * up_proj h) */

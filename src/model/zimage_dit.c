@@ -377,20 +377,18 @@ static zimage_status attention(const zi_dit *model, const zi_dit_block *block, z
     const zi_ops_table *table = ops->table;
     const zi_dit_config *config = &model->config;
     const zi_attention_shape shape = {config->n_heads, config->n_heads, config->head_dim, 0};
-    zi_tensor q, k, v; /* [T, D] each */
+    const zi_weight *const weights[] = {block->to_q, block->to_k, block->to_v};
+    zi_tensor qkv[3], *q = &qkv[0], *k = &qkv[1], *v = &qkv[2]; /* [T, D] each */
 
-    ZI_TRY(zi_alloc2(ops, &q, h->shape[0], config->dim));
-    ZI_TRY(zi_alloc2(ops, &k, h->shape[0], config->dim));
-    ZI_TRY(zi_alloc2(ops, &v, h->shape[0], config->dim));
-    ZI_TRY(table->linear(ops, &q, h, block->to_q, NULL, 0));
-    ZI_TRY(table->linear(ops, &k, h, block->to_k, NULL, 0));
-    ZI_TRY(table->linear(ops, &v, h, block->to_v, NULL, 0));
-    ZI_TRY(table->qk_norm_rope(ops, &q, block->norm_q, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT,
-                               QK_NORM_EPS));
-    ZI_TRY(table->qk_norm_rope(ops, &k, block->norm_k, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT,
-                               QK_NORM_EPS));
-    ZI_TRY(table->attention(ops, &q, &q, &k, &v, &shape));
-    return table->linear(ops, h, &q, block->to_out, NULL, 0);
+    for (int i = 0; i < 3; i++)
+        ZI_TRY(zi_alloc2(ops, &qkv[i], h->shape[0], config->dim));
+    ZI_TRY(table->linears(ops, 3, qkv, h, weights));
+    ZI_TRY(
+        table->qk_norm_rope(ops, q, block->norm_q, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
+    ZI_TRY(
+        table->qk_norm_rope(ops, k, block->norm_k, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
+    ZI_TRY(table->attention(ops, q, q, k, v, &shape));
+    return table->linear(ops, h, q, block->to_out, NULL, 0);
 }
 
 /* h = w2(SiLU(w1 h) * (w3 h)) */
@@ -438,7 +436,7 @@ static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi
  *   x += g2 * RMS(ffn_norm2, FFN(RMS(ffn_norm1, x) * s2))
  */
 static zimage_status run_block(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_rope *rope,
-                               const zi_tensor *a, zi_tensor *x)
+                               const zi_tensor *a, zi_tensor *x, int *finite)
 {
     const zi_ops_table *table = ops->table;
     float eps = (float)model->config.norm_eps;
@@ -454,9 +452,9 @@ static zimage_status run_block(const zi_dit *model, const zi_dit_block *block, z
     ZI_TRY(attention(model, block, ops, rope, &h));
     table->release(ops, mark);
     ZI_TRY(table->residual_gate_norm(ops, x, &h, block->attention_norm2, mod.gate_msa, &h, block->ffn_norm1,
-                                     mod.scale_mlp, eps));
+                                     mod.scale_mlp, eps, NULL));
     ZI_TRY(feed_forward(model, block, ops, &h));
-    ZI_TRY(table->residual_gate_norm(ops, x, &h, block->ffn_norm2, mod.gate_mlp, NULL, NULL, NULL, eps));
+    ZI_TRY(table->residual_gate_norm(ops, x, &h, block->ffn_norm2, mod.gate_mlp, NULL, NULL, NULL, eps, finite));
 
     table->release(ops, block_mark);
     return ZIMAGE_OK;
@@ -466,8 +464,9 @@ static zimage_status run_blocks(const zi_dit *model, const zi_dit_block *blocks,
                                 zi_ops *ops, const zi_rope *rope, const zi_tensor *a, zi_tensor *x)
 {
     for (int64_t i = 0; i < count; i++) {
-        ZI_TRY(run_block(model, &blocks[i], ops, rope, a, x));
-        ZI_TRY(zi_ops_end_block(ops, x, "transformer %s.%d", name, (int)i));
+        int finite = 1;
+        ZI_TRY(run_block(model, &blocks[i], ops, rope, a, x, &finite));
+        ZI_TRY(zi_ops_end_block_known(ops, finite, "transformer %s.%d", name, (int)i));
     }
     return ZIMAGE_OK;
 }

@@ -44,6 +44,8 @@ typedef struct zi_conv {
     int64_t x_row, y_row, image_rows;
 } zi_conv;
 
+#define ZI_LINEARS_MAX 3
+
 typedef struct zi_ops_table {
     const char *name; /* "reference", "cpu", ... */
 
@@ -61,6 +63,8 @@ typedef struct zi_ops_table {
     /* y[t, o] = sum_i x[t, i] W[o, i] + bias[o]; bias may be NULL; accumulate: y += ... */
     zimage_status (*linear)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                             const zi_weight *bias, int accumulate);
+    /* y[i] = x W_i^T for i < count, at most ZI_LINEARS_MAX: products of the same activations */
+    zimage_status (*linears)(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights);
     /* y = SiLU(x W1^T) * (x W3^T) */
     zimage_status (*linear_glu)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
                                 const zi_weight *w3);
@@ -72,10 +76,10 @@ typedef struct zi_ops_table {
     /* y = (x - mean) / sqrt(var + eps) * scale; scale may be NULL */
     zimage_status (*layer_norm)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps);
     /* x += gate * rms_norm(y, w, eps); then, if h is not NULL, h = rms_norm(x, w_next, eps) * scale_next.
-     * gate, scale_next [features] may be NULL (= 1). h may be y. */
+     * gate, scale_next [features] may be NULL (= 1). h may be y. finite may be NULL; else as check_finite of x. */
     zimage_status (*residual_gate_norm)(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
                                         const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                        const zi_tensor *scale_next, float eps);
+                                        const zi_tensor *scale_next, float eps, int *finite);
     /* In place on x [tokens, heads * head_dim]: RMS norm of each head (w [head_dim]), then rotation by cos, sin
      * [tokens, head_dim / 2]. */
     zimage_status (*qk_norm_rope)(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
@@ -135,5 +139,7 @@ zimage_status zi_ops_cpu_new(zi_pool *pool, zi_ops **ops, zimage_error *error);
  * and gives the caller a chance to cancel.
  */
 zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
+/* The same where the last operation told whether x is finite. */
+zimage_status zi_ops_end_block_known(zi_ops *ops, int finite, const char *format, ...) ZI_PRINTF(3, 4);
 
 #endif

@@ -231,19 +231,34 @@ void zi_check_conv(const zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 
 /* ---- between blocks ---------------------------------------------------------------------------------------------- */
 
-zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *format, ...)
+static zimage_status end_block(zi_ops *ops, int finite, const char *format, va_list arguments)
 {
-    int finite = 1;
-    ZI_TRY(ops->table->check_finite(ops, x, &finite));
     if (!finite) {
         char name[160];
-        va_list arguments;
-        va_start(arguments, format);
         vsnprintf(name, sizeof(name), format, arguments);
-        va_end(arguments);
         return zi_fail(ops->error, ZIMAGE_ERROR_NOT_FINITE, "the output of %s holds a NaN or an infinity", name);
     }
     if (ops->block_done != NULL && ops->block_done(ops->block_user) != 0)
         return zi_fail(ops->error, ZIMAGE_ERROR_CANCELLED, "cancelled");
     return ZIMAGE_OK;
+}
+
+zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *format, ...)
+{
+    int finite = 1;
+    va_list arguments;
+    ZI_TRY(ops->table->check_finite(ops, x, &finite));
+    va_start(arguments, format);
+    zimage_status status = end_block(ops, finite, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+zimage_status zi_ops_end_block_known(zi_ops *ops, int finite, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    zimage_status status = end_block(ops, finite, format, arguments);
+    va_end(arguments);
+    return status;
 }

@@ -139,6 +139,14 @@ static zimage_status plan_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, 
     return read_weight(plan_of(ops), bias);
 }
 
+static zimage_status plan_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x,
+                                  const zi_weight *const *weights)
+{
+    for (int i = 0; i < count; i++)
+        ZI_TRY(count_linear(ops, x, weights[i]));
+    return ZIMAGE_OK;
+}
+
 static zimage_status plan_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
                                      const zi_weight *w3)
 {
@@ -159,8 +167,10 @@ static zimage_status plan_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor 
 
 static zimage_status plan_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
                                              const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                             const zi_tensor *scale_next, float eps)
+                                             const zi_tensor *scale_next, float eps, int *finite)
 {
+    if (finite != NULL)
+        *finite = 1;
     ZI_TRY(read_weight(plan_of(ops), w));
     return read_weight(plan_of(ops), w_next);
 }
@@ -248,6 +258,7 @@ static const zi_ops_table plan_table = {
     .copy = plan_pair,
     .embed_rows = plan_embed_rows,
     .linear = plan_linear,
+    .linears = plan_linears,
     .linear_glu = plan_linear_glu,
     .silu = plan_pair,
     .rms_norm = plan_rms_norm,

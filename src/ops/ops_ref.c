@@ -49,6 +49,14 @@ static zimage_status ref_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, c
     return status;
 }
 
+static zimage_status ref_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x,
+                                 const zi_weight *const *weights)
+{
+    for (int i = 0; i < count; i++)
+        ZI_TRY(ref_linear(ops, &y[i], x, weights[i], NULL, 0));
+    return ZIMAGE_OK;
+}
+
 static zimage_status glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
 {
     zi_tensor up;
@@ -131,9 +139,18 @@ static zimage_status ref_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *
     return ZIMAGE_OK;
 }
 
+static zimage_status ref_check_finite(zi_ops *ops, const zi_tensor *x, int *finite)
+{
+    *finite = 1;
+    for (int64_t i = 0; i < zi_tensor_count(x); i++)
+        if (!isfinite(zi_f32(x)[i]))
+            *finite = 0;
+    return ZIMAGE_OK;
+}
+
 static zimage_status ref_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
                                             const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                            const zi_tensor *scale_next, float eps)
+                                            const zi_tensor *scale_next, float eps, int *finite)
 {
     int64_t n = zi_features(x);
     assert(zi_tensor_count(y) == zi_tensor_count(x));
@@ -144,6 +161,8 @@ static zimage_status ref_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_
         for (int64_t i = 0; i < n; i++)
             target[i] = (float)(target[i] + tensor_at(gate, i) * in[i] * factor * weight_at(w, i));
     }
+    if (finite != NULL)
+        ZI_TRY(ref_check_finite(ops, x, finite));
     return h != NULL ? ref_rms_norm(ops, h, x, w_next, scale_next, eps) : ZIMAGE_OK;
 }
 
@@ -294,15 +313,6 @@ static zimage_status ref_group_norm_sums(zi_ops *ops, double *sums, const zi_ten
     return ZIMAGE_OK;
 }
 
-static zimage_status ref_check_finite(zi_ops *ops, const zi_tensor *x, int *finite)
-{
-    *finite = 1;
-    for (int64_t i = 0; i < zi_tensor_count(x); i++)
-        if (!isfinite(zi_f32(x)[i]))
-            *finite = 0;
-    return ZIMAGE_OK;
-}
-
 static const zi_ops_table reference_table = {
     .name = "reference",
     .alloc = zi_host_alloc,
@@ -313,6 +323,7 @@ static const zi_ops_table reference_table = {
     .copy = zi_host_copy,
     .embed_rows = zi_host_embed_rows,
     .linear = ref_linear,
+    .linears = ref_linears,
     .linear_glu = ref_linear_glu,
     .silu = ref_silu,
     .rms_norm = ref_rms_norm,
