@@ -8,7 +8,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xmmintrin.h>
 
 static _Thread_local uint8_t emulated_tiles[8][16][64];
 static _Thread_local int emulated_configured;

@@ -146,16 +146,11 @@ typedef struct zi_cpu_kernels {
  *   c[panel][block * mr + r][n] (+)= sum over chunks, lanes of a * b
  */
 #define ZI_CHUNK 64
-#define ZI_HINTS 3
 
 typedef struct zi_cpu_tiles {
-    const uint8_t *a;        /* row r of block i, chunk c: a + i * a_block + r * a_row + a_chunks[c] */
-    int64_t a_block, a_row;  /* bytes */
-    const int64_t *a_chunks; /* bytes */
-    struct {
-        const uint8_t *data;
-        int64_t bytes;
-    } next[ZI_HINTS];             /* what may be brought nearer meanwhile: hints */
+    const uint8_t *a;             /* row r of block i, chunk c: a + i * a_block + r * a_row + a_chunks[c] */
+    int64_t a_block, a_row;       /* bytes */
+    const int64_t *a_chunks;      /* bytes */
     const uint8_t *b;             /* panel p, chunk c: b + p * b_panel + c * nr * ZI_CHUNK */
     int64_t b_panel;              /* bytes */
     uint8_t *c;                   /* row r of panel p: c + p * c_panel + r * c_row, nr float32 or int32 */

@@ -16,7 +16,8 @@
 
 /* Sums that wait for the next pass should stay near L2: tokens x outputs of a group. */
 #define TASK_SUMS    ((int64_t)320 << 10)
-#define ENOUGH_TASKS 16
+#define ENOUGH_TASKS 12
+#define TAIL_TASKS   2 /* of each thread are half as large: all end at about the same time */
 /* So few tokens: packing takes the time. Panels stay in L1 until they are used, one by one. */
 #define FEW_TOKENS 96
 #define FEW_CHUNKS 8
@@ -26,14 +27,14 @@ typedef struct packed {
     zi_panels weights;
     const zi_cpu_kernels *kernels;
     const zi_cpu_packed *family;
-    int64_t chunks, depth;  /* of the inputs; of a pass */
-    int64_t panels, groups; /* of the outputs; what they are cut into */
-    int64_t group, split;   /* of a task, at most: panels; tokens, whole parts */
+    int64_t chunks, depth; /* of the inputs; of a pass */
+    int64_t panels;        /* of the outputs */
+    int64_t groups, whole; /* what they are cut into */
+    int64_t group, split;  /* of a task, at most: panels; tokens, whole parts */
     uint8_t *a;
     int64_t a_block; /* bytes of mr packed tokens */
     int64_t *a_chunks;
     float *row_scales; /* of tokens; NULL: float32 sums */
-    int64_t tasks, threads;
     zi_worker_buffers buffers;
 } packed;
 
@@ -134,46 +135,19 @@ typedef struct task_range {
     int64_t token, tokens, panel, panels;
 } task_range;
 
+/* The first `whole` groups have `group` panels, those behind them half of it: all workers end at about the same time. */
 static task_range range_of(const packed *w, int64_t task)
 {
-    int64_t group = task % w->groups, panel = group * w->panels / w->groups, token = task / w->groups * w->split;
-    return (task_range){token, zi_min(w->split, w->p->tokens - token), panel,
-                        (group + 1) * w->panels / w->groups - panel};
-}
-
-/* What a product brings nearer: step `step`'s part of `bytes` in `steps` steps. */
-static void hint(zi_cpu_tiles *tiles, int place, const uint8_t *data, int64_t bytes, int64_t step, int64_t steps)
-{
-    tiles->next[place].data = data + bytes * step / steps;
-    tiles->next[place].bytes = bytes / steps;
-}
-
-/* While packed panels [first, first + count) of a pass meet a part of the tokens: the next part's activations, and the
- * weights of the task that this worker gets next if all work at the same speed. */
-static void hints(const packed *w, const task_range *range, int64_t task, int64_t chunk, int64_t t, int64_t first,
-                  int64_t count, zi_cpu_tiles *tiles)
-{
-    int64_t mr = w->family->mr, rows = w->family->rows, calls = zi_ceil_div(weight_count(w) * range->panels, count);
-    if (t + rows < range->tokens)
-        hint(tiles, 0, tiles->a + rows / mr * w->a_block + chunk * mr * ZI_CHUNK, tiles->chunks * mr * ZI_CHUNK,
-             first / count, calls);
-    if (task + w->threads >= w->tasks || w->p->tokens <= FEW_TOKENS)
-        return;
-    task_range next = range_of(w, task + w->threads);
-    int64_t parts = zi_ceil_div(range->tokens, rows), passes = zi_ceil_div(w->chunks, w->depth);
-    int64_t step = (chunk / w->depth * parts + t / rows) * calls + first / count;
-    for (int i = 0; i < weight_count(w); i++) {
-        panel_place place = place_of(w, next.panel, i);
-        int64_t row = (int64_t)place.weight->bytes / place.out;
-        int64_t rows_wanted = zi_min(next.panels * w->family->nr, place.out - place.row);
-        hint(tiles, 1 + i, place.weight->data + place.row * row, rows_wanted * row, step, passes * parts * calls);
-    }
+    int64_t i = task % w->groups, token = task / w->groups * w->split, half = zi_ceil_div(w->group, 2);
+    int64_t panel = zi_min(i, w->whole) * w->group + zi_max(0, i - w->whole) * half;
+    int64_t panels = zi_min(i < w->whole ? w->group : half, w->panels - panel);
+    return (task_range){token, zi_min(w->split, w->p->tokens - token), panel, panels};
 }
 
 /* One pass, from `chunk` on, over the part of the task's tokens that begins with t, and packed panels [first, first +
  * count). */
-static void multiply(const packed *w, const task_range *range, int64_t task, int64_t chunk, int64_t t, int64_t first,
-                     int64_t count, const workspace *space, uint8_t *c)
+static void multiply(const packed *w, const task_range *range, int64_t chunk, int64_t t, int64_t first, int64_t count,
+                     const workspace *space, uint8_t *c)
 {
     int64_t mr = w->family->mr, nr = w->family->nr;
     zi_cpu_tiles tiles = {
@@ -191,7 +165,6 @@ static void multiply(const packed *w, const task_range *range, int64_t task, int
         .chunks = zi_min(w->depth, w->chunks - chunk),
         .accumulate = chunk > 0,
     };
-    hints(w, range, task, chunk, t, first, count, &tiles);
     w->family->product(&tiles);
 }
 
@@ -215,17 +188,16 @@ static void store_panel(const packed *w, const task_range *range, int64_t i, int
 }
 
 /* One pass over the part of the tokens that begins with t. In the last one sums are stored while L1 still has them. */
-static void run_pass(const packed *w, const task_range *range, int64_t task, int64_t chunk, int64_t t,
-                     const workspace *space)
+static void run_pass(const packed *w, const task_range *range, int64_t chunk, int64_t t, const workspace *space)
 {
     int64_t weights = weight_count(w);
     uint8_t *c = space->c + (w->depth < w->chunks ? t / w->family->rows * part_bytes(w) : 0);
     if (chunk + w->depth < w->chunks) {
-        multiply(w, range, task, chunk, t, 0, weights * range->panels, space, c);
+        multiply(w, range, chunk, t, 0, weights * range->panels, space, c);
         return;
     }
     for (int64_t i = 0; i < range->panels; i++) {
-        multiply(w, range, task, chunk, t, i * weights, weights, space, c);
+        multiply(w, range, chunk, t, i * weights, weights, space, c);
         store_panel(w, range, i, t, space, c + i * weights * sums_bytes(w));
     }
 }
@@ -266,7 +238,7 @@ static void product_task(void *arg, int64_t task, int worker)
             for (int64_t i = 0; i < outputs_of(w); i++)
                 space.largest[i] /= 127;
         for (int64_t t = 0; t < range.tokens; t += w->family->rows)
-            run_pass(w, &range, task, chunk, t, &space);
+            run_pass(w, &range, chunk, t, &space);
     }
     w->kernels->stores_done();
 }
@@ -283,11 +255,10 @@ static void choose_blocks(packed *w, int threads)
         w->panels += zi_ceil_div(p->weights[i]->shape[0], w->family->nr);
     int64_t most = w->depth < w->chunks ? TASK_SUMS / (w->family->nr * w->family->group) : p->tokens;
     w->split = zi_round_up(zi_ceil_div(p->tokens, zi_ceil_div(p->tokens, most)), w->family->rows);
-    int64_t groups = zi_max(ENOUGH_TASKS, zi_ceil_div(w->panels * weight_count(w), w->family->group));
-    w->groups = few ? w->panels : zi_min(w->panels, zi_round_up(groups, threads));
-    w->group = zi_ceil_div(w->panels, w->groups);
-    w->tasks = w->groups * zi_ceil_div(p->tokens, w->split);
-    w->threads = threads;
+    w->group = few ? 1 : zi_max(1, zi_min(w->family->group / weight_count(w), w->panels / ENOUGH_TASKS));
+    int64_t half = zi_ceil_div(w->group, 2);
+    w->whole = zi_max(0, (w->panels - TAIL_TASKS * threads * half) / w->group);
+    w->groups = w->whole + zi_ceil_div(w->panels - w->whole * w->group, half);
 }
 
 static zimage_status run(zi_ops *ops, packed *w)
@@ -307,7 +278,7 @@ static zimage_status run(zi_ops *ops, packed *w)
         ZI_TRY(zi_host_floats(ops, blocks * w->family->mr, "packed activations", &w->row_scales));
     ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
     zi_pool_run(pool, pack_tokens, w, blocks);
-    zi_pool_run(pool, product_task, w, w->tasks);
+    zi_pool_run(pool, product_task, w, w->groups * zi_ceil_div(p->tokens, w->split));
     return ZIMAGE_OK;
 }
 

@@ -40,12 +40,6 @@ static void configure(void)
     _tile_loadconfig(&config);
 }
 
-/* Memory to bring to L2, some lines a chunk. */
-typedef struct nearer {
-    const uint8_t *data;
-    int64_t lines;
-} nearer;
-
 /* Tile (i, j) of the sums: tokens 16 i and on, outputs 16 j and on. */
 #define FOR_SUMS(MOVE)                                                                                                 \
     MOVE(0, c, t->c_row);                                                                                              \
@@ -91,24 +85,18 @@ typedef struct nearer {
                 _tile_loadd(6, rows, t->a_row);                                                                        \
             }                                                                                                          \
             DOT(1, 6, 7);                                                                                              \
-            for (int i = 0; i < ZI_HINTS; i++)                                                                         \
-                for (int64_t k = 0; k < next[i].lines; k++, next[i].data += 64)                                        \
-                    _mm_prefetch((const char *)next[i].data, _MM_HINT_T1);                                             \
         }                                                                                                              \
         FOR_SUMS(_tile_stored)                                                                                         \
     } while (0)
 
-typedef void tiles_fn(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, nearer *next,
-                      const int tiles);
+typedef void tiles_fn(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const int tiles);
 
-static inline void tiles_bf16(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, nearer *next,
-                              const int tiles)
+static inline void tiles_bf16(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const int tiles)
 {
     TILES(_tile_dpbf16ps);
 }
 
-static inline void tiles_int8(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, nearer *next,
-                              const int tiles)
+static inline void tiles_int8(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const int tiles)
 {
     TILES(_tile_dpbssd);
 }
@@ -116,10 +104,6 @@ static inline void tiles_int8(const zi_cpu_tiles *t, const uint8_t *a, const uin
 static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t, tiles_fn *sums)
 {
     configure();
-    int64_t steps = (t->rows + MR - 1) / MR * t->panels * t->chunks;
-    nearer next[ZI_HINTS];
-    for (int i = 0; i < ZI_HINTS; i++)
-        next[i] = (nearer){t->next[i].data, (t->next[i].bytes / 64 + steps - 1) / steps};
     for (int64_t row = 0; row < t->rows; row += MR) {
         const uint8_t *a = t->a + row / MR * t->a_block;
         int64_t left = t->rows - row;
@@ -127,11 +111,11 @@ static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t,
             const uint8_t *b = t->b + panel * t->b_panel;
             uint8_t *c = t->c + panel * t->c_panel + row * t->c_row;
             if (left > 32)
-                sums(t, a, b, c, next, 3);
+                sums(t, a, b, c, 3);
             else if (left > 16)
-                sums(t, a, b, c, next, 2);
+                sums(t, a, b, c, 2);
             else
-                sums(t, a, b, c, next, 1);
+                sums(t, a, b, c, 1);
         }
     }
     _tile_release();
