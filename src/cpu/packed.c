@@ -18,9 +18,10 @@
 #define TASK_SUMS    ((int64_t)320 << 10)
 #define ENOUGH_TASKS 12
 #define TAIL_TASKS   2 /* of each thread are half as large: all end at about the same time */
-/* So few tokens: packing takes the time. Panels stay in L1 until they are used, one by one. */
-#define FEW_TOKENS 96
-#define FEW_CHUNKS 8
+/* So few tokens: packing takes the time. Few panels at a time, which stay in L1 until they are used. */
+#define FEW_TOKENS  96
+#define FEW_CHUNKS  8
+#define FEW_OUTPUTS 32
 
 typedef struct packed {
     const zi_packed_product *p;
@@ -196,9 +197,12 @@ static void run_pass(const packed *w, const task_range *range, int64_t chunk, in
         multiply(w, range, chunk, t, 0, weights * range->panels, space, c);
         return;
     }
-    for (int64_t i = 0; i < range->panels; i++) {
-        multiply(w, range, chunk, t, i * weights, weights, space, c);
-        store_panel(w, range, i, t, space, c + i * weights * sums_bytes(w));
+    int64_t step = 2 / weights; /* two packed panels at a time */
+    for (int64_t i = 0; i < range->panels; i += step) {
+        int64_t panels = zi_min(step, range->panels - i);
+        multiply(w, range, chunk, t, i * weights, panels * weights, space, c);
+        for (int64_t k = i; k < i + panels; k++)
+            store_panel(w, range, k, t, space, c + k * weights * sums_bytes(w));
     }
 }
 
@@ -255,7 +259,8 @@ static void choose_blocks(packed *w, int threads)
         w->panels += zi_ceil_div(p->weights[i]->shape[0], w->family->nr);
     int64_t most = w->depth < w->chunks ? TASK_SUMS / (w->family->nr * w->family->group) : p->tokens;
     w->split = zi_round_up(zi_ceil_div(p->tokens, zi_ceil_div(p->tokens, most)), w->family->rows);
-    w->group = few ? 1 : zi_max(1, zi_min(w->family->group / weight_count(w), w->panels / ENOUGH_TASKS));
+    w->group = few ? zi_max(1, FEW_OUTPUTS / w->family->nr / weight_count(w))
+                   : zi_max(1, zi_min(w->family->group / weight_count(w), w->panels / ENOUGH_TASKS));
     int64_t half = zi_ceil_div(w->group, 2);
     w->whole = zi_max(0, (w->panels - TAIL_TASKS * threads * half) / w->group);
     w->groups = w->whole + zi_ceil_div(w->panels - w->whole * w->group, half);

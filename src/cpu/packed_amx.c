@@ -1,7 +1,7 @@
 /*
- * Packed products in AMX tiles: 16 rows of 64 bytes. Three tiles of tokens by two of outputs: tiles 0-5 hold the sums, 6 the
- * activations, 7 the weights. A load takes 8 cycles from L1, a product 16: the two tiles that are loaded twice cost nothing,
- * and 5 tiles from L2 serve 6 products.
+ * Packed products in AMX tiles: 16 rows of 64 bytes. Three tiles of tokens by two panels of 16 outputs: tiles 0-5 hold the
+ * sums, 6 the activations, 7 the weights. A load takes 8 cycles from L1, a product 16: the two tiles that are loaded twice
+ * cost nothing, and 5 tiles from L2 serve 6 products.
  *
  * Sums stay in tiles for `block` chunks: storing a tile takes 13 cycles if it goes to L1 and 50 if to L2.
  */
@@ -15,10 +15,10 @@
 #include "cpu/kernels.h"
 
 #define MR 48
-#define NR 32
+#define NR 16
 /* Packed weights of a group take 1 MiB of L2. */
 #define BLOCK 64
-#define GROUP 8
+#define GROUP 16
 
 /* The intrinsics do not tell the compiler that they read and write memory. */
 #define MEMORY() __asm__ volatile("" ::: "memory")
@@ -40,21 +40,24 @@ static void configure(void)
     _tile_loadconfig(&config);
 }
 
-/* Tile (i, j) of the sums: tokens 16 i and on, outputs 16 j and on. */
+/* Tile (i, j) of the sums: tokens 16 i and on, panel j. */
 #define FOR_SUMS(MOVE)                                                                                                 \
     MOVE(0, c, t->c_row);                                                                                              \
-    MOVE(1, c + 64, t->c_row);                                                                                         \
+    if (panels > 1)                                                                                                    \
+        MOVE(1, c + t->c_panel, t->c_row);                                                                             \
     if (tiles > 1) {                                                                                                   \
         MOVE(2, c + 16 * t->c_row, t->c_row);                                                                          \
-        MOVE(3, c + 16 * t->c_row + 64, t->c_row);                                                                     \
+        if (panels > 1)                                                                                                \
+            MOVE(3, c + t->c_panel + 16 * t->c_row, t->c_row);                                                         \
     }                                                                                                                  \
     if (tiles > 2) {                                                                                                   \
         MOVE(4, c + 32 * t->c_row, t->c_row);                                                                          \
-        MOVE(5, c + 32 * t->c_row + 64, t->c_row);                                                                     \
+        if (panels > 1)                                                                                                \
+            MOVE(5, c + t->c_panel + 32 * t->c_row, t->c_row);                                                         \
     }
 #define ZERO(tile, place, stride) _tile_zero(tile)
 
-/* The sums of one block and one panel; tiles: of tokens. */
+/* The sums of one block; tiles: of tokens. */
 #define TILES(DOT)                                                                                                     \
     do {                                                                                                               \
         if (t->accumulate) {                                                                                           \
@@ -64,7 +67,7 @@ static void configure(void)
         }                                                                                                              \
         for (int64_t chunk = 0; chunk < t->chunks; chunk++, b += NR * ZI_CHUNK) {                                      \
             const uint8_t *rows = a + t->a_chunks[chunk];                                                              \
-            _tile_loadd(7, b, 4 * NR);                                                                                 \
+            _tile_loadd(7, b, ZI_CHUNK);                                                                               \
             _tile_loadd(6, rows, t->a_row);                                                                            \
             DOT(0, 6, 7);                                                                                              \
             if (tiles > 1) {                                                                                           \
@@ -75,7 +78,9 @@ static void configure(void)
                 _tile_loadd(6, rows + 32 * t->a_row, t->a_row);                                                        \
                 DOT(4, 6, 7);                                                                                          \
             }                                                                                                          \
-            _tile_loadd(7, b + 64, 4 * NR);                                                                            \
+            if (panels == 1)                                                                                           \
+                continue;                                                                                              \
+            _tile_loadd(7, b + t->b_panel, ZI_CHUNK);                                                                  \
             if (tiles > 2) {                                                                                           \
                 DOT(5, 6, 7);                                                                                          \
                 _tile_loadd(6, rows + 16 * t->a_row, t->a_row);                                                        \
@@ -89,34 +94,45 @@ static void configure(void)
         FOR_SUMS(_tile_stored)                                                                                         \
     } while (0)
 
-typedef void tiles_fn(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const int tiles);
+typedef void sums_fn(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const int tiles,
+                     const int panels);
 
-static inline void tiles_bf16(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const int tiles)
+static inline __attribute__((always_inline)) void sums_bf16(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b,
+                                                            uint8_t *c, const int tiles, const int panels)
 {
     TILES(_tile_dpbf16ps);
 }
 
-static inline void tiles_int8(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const int tiles)
+static inline __attribute__((always_inline)) void sums_int8(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b,
+                                                            uint8_t *c, const int tiles, const int panels)
 {
     TILES(_tile_dpbssd);
 }
 
-static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t, tiles_fn *sums)
+/* A block of up to 48 tokens. */
+static inline __attribute__((always_inline)) void block(const zi_cpu_tiles *t, sums_fn *sums, int64_t row,
+                                                        int64_t panel, const int panels)
+{
+    const uint8_t *a = t->a + row / MR * t->a_block, *b = t->b + panel * t->b_panel;
+    uint8_t *c = t->c + panel * t->c_panel + row * t->c_row;
+    int64_t left = t->rows - row;
+    if (left > 32)
+        sums(t, a, b, c, 3, panels);
+    else if (left > 16)
+        sums(t, a, b, c, 2, panels);
+    else
+        sums(t, a, b, c, 1, panels);
+}
+
+static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t, sums_fn *sums)
 {
     configure();
     for (int64_t row = 0; row < t->rows; row += MR) {
-        const uint8_t *a = t->a + row / MR * t->a_block;
-        int64_t left = t->rows - row;
-        for (int64_t panel = 0; panel < t->panels; panel++) {
-            const uint8_t *b = t->b + panel * t->b_panel;
-            uint8_t *c = t->c + panel * t->c_panel + row * t->c_row;
-            if (left > 32)
-                sums(t, a, b, c, 3);
-            else if (left > 16)
-                sums(t, a, b, c, 2);
-            else
-                sums(t, a, b, c, 1);
-        }
+        int64_t panel = 0;
+        for (; panel + 2 <= t->panels; panel += 2)
+            block(t, sums, row, panel, 2);
+        if (panel < t->panels)
+            block(t, sums, row, panel, 1);
     }
     _tile_release();
     MEMORY();
@@ -124,12 +140,12 @@ static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t,
 
 static void product_bf16(const zi_cpu_tiles *t)
 {
-    product(t, tiles_bf16);
+    product(t, sums_bf16);
 }
 
 static void product_int8(const zi_cpu_tiles *t)
 {
-    product(t, tiles_int8);
+    product(t, sums_int8);
 }
 
 /* Four independent sums, as in the product: an instruction takes 16 cycles and its result 52. */
