@@ -907,12 +907,20 @@ static inline __attribute__((always_inline)) __m512i upper_table(float scale, fl
     return _mm512_mask_mov_epi32((__m512i)rounded, nan, (__m512i)(bits | 0x400000));
 }
 
+/* 32 numbers from 16 bytes of nibbles: a byte is two of them; only the low four bits of an index count. */
+static inline __m512i look_up_pairs(__m512i table, const uint8_t *src)
+{
+    __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)src));
+    __m512i a = _mm512_permutexvar_epi32(bytes, table),
+            b = _mm512_permutexvar_epi32(_mm512_srli_epi32(bytes, 4), table);
+    return _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, _mm512_set1_epi32((int)0xffff0000), 0xf8);
+}
+
 static inline __attribute__((always_inline)) void nibble_groups(const zi_nibble_rows *rows, int64_t first,
                                                                 int64_t count, vf *scales, vf *biases, uint8_t *panel,
                                                                 int64_t width, const int safe)
 {
     const uint8_t *src = rows->nibbles + first * rows->group / 2;
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
     for (int64_t g = 0; g < count; g++) {
         __m512i tables[16];
         UNROLL
@@ -921,12 +929,8 @@ static inline __attribute__((always_inline)) void nibble_groups(const zi_nibble_
         for (int64_t i = 0; i < rows->group; i += 32, src += 16, panel += 16 * width * 4) {
             __m512 pairs[16];
             UNROLL
-            for (int r = 0; r < 16; r++) { /* a byte is two numbers; only the low four bits of an index count */
-                __m512i low =
-                    _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(src + r * rows->ld)));
-                __m512i a = _mm512_permutexvar_epi32(low, tables[r]);
-                __m512i b = _mm512_permutexvar_epi32(_mm512_srli_epi32(low, 4), tables[r]);
-                pairs[r] = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, upper, 0xf8));
+            for (int r = 0; r < 16; r++) {
+                pairs[r] = _mm512_castsi512_ps(look_up_pairs(tables[r], src + r * rows->ld));
                 _mm_prefetch((const char *)(src + r * rows->ld + NIBBLE_AHEAD), _MM_HINT_T0);
             }
             store_transposed(pairs, (float *)(void *)panel, width);
@@ -1013,6 +1017,19 @@ static inline __attribute__((always_inline)) void look_up(zi_cpu_number number, 
 }
 #endif
 
+#if LANES == 16
+/* The same for numbers of two bytes: nothing is narrowed. */
+static void nibbles_as_bf16(int64_t group, const uint8_t *src, const float *scales, const float *biases, int64_t groups,
+                            uint8_t *out, int64_t stride)
+{
+    for (int64_t g = 0; g < groups; g++) {
+        __m512i table = upper_table(scales[g], biases[g], 1);
+        for (int64_t i = 0; i < group; i += 32, src += 16, out += stride)
+            _mm512_storeu_si512(out, look_up_pairs(table, src));
+    }
+}
+#endif
+
 #if defined(__AVX2__)
 static inline __attribute__((always_inline)) void nibbles_as(const zi_cpu_number number, int64_t group,
                                                              const uint8_t *src, const float *scales,
@@ -1060,6 +1077,12 @@ static inline __attribute__((always_inline)) void nibbles_as(const zi_cpu_number
 static void pack_nibbles(zi_cpu_number number, int64_t group, const uint8_t *src, const float *scales,
                          const float *biases, int64_t groups, float factor, uint8_t *out, int64_t stride)
 {
+#if LANES == 16
+    if (number == ZI_NUMBER_BF16 && factor == 1) {
+        nibbles_as_bf16(group, src, scales, biases, groups, out, stride);
+        return;
+    }
+#endif
     if (number == ZI_NUMBER_BF16)
         nibbles_as(ZI_NUMBER_BF16, group, src, scales, biases, groups, factor, out, stride);
     else if (number == ZI_NUMBER_I16)

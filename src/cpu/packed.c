@@ -18,11 +18,6 @@
 #define TASK_SUMS    ((int64_t)320 << 10)
 #define ENOUGH_TASKS 12
 #define TAIL_TASKS   2 /* of each thread are half as large: all end at about the same time */
-/* So few tokens: packing takes the time. Few panels at a time, which stay in L1 until they are used. */
-#define FEW_TOKENS  96
-#define FEW_CHUNKS  8
-#define FEW_OUTPUTS 32
-
 typedef struct packed {
     const zi_packed_product *p;
     zi_panels weights;
@@ -212,10 +207,12 @@ static void find_scales(const packed *w, const task_range *range, const workspac
     int64_t nr = w->family->nr, weights = weight_count(w);
     for (int64_t i = 0; i < weights * range->panels; i++) {
         panel_place place = place_of(w, range->panel + i / weights, i % weights);
+        for (int64_t k = 0; k < nr; k++) {
+            space->largest[i * nr + k] = 0;
+            space->offsets[i * nr + k] = 0;
+        }
         zi_panel_largest(&w->weights, place.weight, place.row, place.count, space->scratch, space->largest + i * nr);
     }
-    for (int64_t i = 0; i < weights * range->panels * nr; i++)
-        space->offsets[i] = 0;
 }
 
 static void pack_pass(const packed *w, const task_range *range, int64_t chunk, const workspace *space)
@@ -250,17 +247,15 @@ static void product_task(void *arg, int64_t task, int worker)
 static void choose_blocks(packed *w, int threads)
 {
     const zi_packed_product *p = w->p;
-    int few = p->tokens <= FEW_TOKENS;
     w->chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(w->family->b));
-    w->depth = zi_panel_depth(w->chunks, few ? zi_min(FEW_CHUNKS, w->family->block) : w->family->block);
+    w->depth = zi_panel_depth(w->chunks, w->family->block);
     w->a_block = w->chunks * w->family->mr * ZI_CHUNK;
     w->panels = 0;
     for (int i = 0; i < (p->gated ? 1 : p->count); i++)
         w->panels += zi_ceil_div(p->weights[i]->shape[0], w->family->nr);
     int64_t most = w->depth < w->chunks ? TASK_SUMS / (w->family->nr * w->family->group) : p->tokens;
     w->split = zi_round_up(zi_ceil_div(p->tokens, zi_ceil_div(p->tokens, most)), w->family->rows);
-    w->group = few ? zi_max(1, FEW_OUTPUTS / w->family->nr / weight_count(w))
-                   : zi_max(1, zi_min(w->family->group / weight_count(w), w->panels / ENOUGH_TASKS));
+    w->group = zi_max(1, zi_min(w->family->group / weight_count(w), w->panels / ENOUGH_TASKS));
     int64_t half = zi_ceil_div(w->group, 2);
     w->whole = zi_max(0, (w->panels - TAIL_TASKS * threads * half) / w->group);
     w->groups = w->whole + zi_ceil_div(w->panels - w->whole * w->group, half);
@@ -289,6 +284,8 @@ static zimage_status run(zi_ops *ops, packed *w)
 
 zimage_status zi_cpu_packed_product(zi_ops *ops, const zi_cpu_packed *family, const zi_packed_product *product)
 {
+    if (product->tokens <= ZI_FEW_TOKENS)
+        return zi_cpu_packed_few(ops, family, product);
     const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
     packed w = {.kernels = kernels, .family = family, .p = product, .weights = {kernels, family, product->in}};
     zi_arena_mark mark = zi_host_mark(ops);

@@ -75,11 +75,9 @@ static const void *numbers_of(const zi_panels *panels, const zi_weight *weight, 
 void zi_panel_largest(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t count, float *scratch,
                       float *largest)
 {
-    for (int64_t r = 0; r < panels->family->nr; r++) {
+    for (int64_t r = 0; r < count; r++) {
         zi_dtype dtype;
-        if (r >= count) {
-            largest[r] = 0;
-        } else if (has_nibbles(weight)) {
+        if (has_nibbles(weight)) {
             largest[r] = largest_of_groups(panels, weight, row + r, scratch);
         } else {
             const void *x = numbers_of(panels, weight, row + r, 0, panels->in, scratch, &dtype);
@@ -127,7 +125,7 @@ static int pack_nibble_rows(const zi_panels *panels, const zi_weight *weight, in
     return 1;
 }
 
-static int32_t offset_of(const uint8_t *row, int64_t bytes)
+int32_t zi_packed_offset(const uint8_t *row, int64_t bytes)
 {
     int32_t sum = 0;
     for (int64_t i = 0; i < bytes; i++)
@@ -155,5 +153,58 @@ void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row
     }
     panels->kernels->transpose(source, ld / 4, count, bytes / 4, panel, panels->family->nr);
     for (int64_t r = 0; r < count && offsets != NULL; r++)
-        offsets[r] += offset_of(rows + r * bytes, bytes);
+        offsets[r] += zi_packed_offset(rows + r * bytes, bytes);
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+/* Groups of at least 32 numbers: scales of all rows, then biases; behind them one row as float32. */
+int64_t zi_weight_rows_scratch(int64_t in, int64_t count)
+{
+    return zi_round_up(2 * count * zi_ceil_div(in, 32) + in, 16);
+}
+
+static float *all_scales(const zi_weight_rows *rows, float **biases)
+{
+    *biases = rows->scratch + rows->count * (rows->panels->in / rows->weight->group);
+    return rows->scratch;
+}
+
+void zi_weight_rows_begin(const zi_weight_rows *rows, float *largest)
+{
+    const zi_panels *panels = rows->panels;
+    const zi_weight *weight = rows->weight;
+    if (largest != NULL)
+        zi_panel_largest(panels, weight, rows->row, rows->count, rows->scratch, largest);
+    if (has_nibbles(weight)) {
+        float *biases, *scales = all_scales(rows, &biases);
+        size_t place = scale_place(panels, weight, rows->row, 0);
+        panels->kernels->unpack(weight->scale_dtype, weight->scales + place, biases - scales, scales);
+        panels->kernels->unpack(weight->scale_dtype, weight->biases + place, biases - scales, biases);
+    }
+}
+
+void zi_weight_rows_pack(const zi_weight_rows *rows, int64_t chunk, int64_t chunks, const float *largest,
+                         uint8_t *target)
+{
+    const zi_panels *panels = rows->panels;
+    const zi_weight *weight = rows->weight;
+    const zi_cpu_kernels *kernels = panels->kernels;
+    zi_cpu_number number = panels->family->a;
+    int64_t mr = panels->family->mr, numbers = zi_cpu_numbers_a_chunk(number), first = chunk * numbers;
+    int64_t count = zi_min(chunks * numbers, panels->in - first);
+    for (int64_t r = 0; r < rows->count; r++) {
+        uint8_t *place = target + (r / mr * chunks * mr + r % mr) * ZI_CHUNK;
+        float factor = largest != NULL ? zi_int8_factor(largest[r]) : 1;
+        if (has_nibbles(weight)) {
+            float *biases, *scales = all_scales(rows, &biases);
+            int64_t group = (r * panels->in + first) / weight->group;
+            kernels->pack_nibbles(number, weight->group, weight->data + ((rows->row + r) * panels->in + first) / 2,
+                                  scales + group, biases + group, count / weight->group, factor, place, mr * ZI_CHUNK);
+            continue;
+        }
+        zi_dtype dtype;
+        const void *x = numbers_of(panels, weight, rows->row + r, first, count, rows->scratch, &dtype);
+        kernels->pack(number, dtype, x, count, factor, place, mr * ZI_CHUNK);
+    }
 }

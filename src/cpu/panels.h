@@ -1,4 +1,4 @@
-/* Stored weights as panels of packed numbers (kernels.h says how those lie), a range of inputs at a time. */
+/* Stored weights as panels or rows of packed numbers (kernels.h says how those lie), a range of inputs at a time. */
 #ifndef ZI_CPU_PANELS_H
 #define ZI_CPU_PANELS_H
 
@@ -23,10 +23,13 @@ static inline float zi_int8_factor(float largest)
     return largest > 1e-30f && largest <= 3.4e38f ? 127 / largest : 0;
 }
 
-/* Integers only: the largest magnitude of each of rows [row, row + count); 0 for the rest of the family's nr. Where
- * groups of 4 bits hold the row, the largest that they could hold. */
+/* Integers only: the largest magnitude of each of rows [row, row + count). Where groups of 4 bits hold the row, the largest
+ * that they could hold. */
 void zi_panel_largest(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t count, float *scratch,
                       float *largest);
+
+/* 128 times the sum of packed bytes: what numbers of the other operand that are 128 too large add to a sum. */
+int32_t zi_packed_offset(const uint8_t *row, int64_t bytes);
 
 /*
  * Chunks [chunk, chunk + chunks) of rows [row, row + count) as a panel [chunk][lane][nr]. largest [nr]: of the whole
@@ -35,5 +38,20 @@ void zi_panel_largest(const zi_panels *panels, const zi_weight *weight, int64_t 
  */
 void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t count, int64_t chunk,
                    int64_t chunks, float *scratch, const float *largest, uint8_t *panel, int32_t *offsets);
+
+/* Rows [row, row + count) of a weight as the left operand, in the family's numbers for it. */
+typedef struct zi_weight_rows {
+    const zi_panels *panels;
+    const zi_weight *weight;
+    int64_t row, count;
+    float *scratch; /* zi_weight_rows_scratch floats */
+} zi_weight_rows;
+
+int64_t zi_weight_rows_scratch(int64_t in, int64_t count);
+/* To be called once; fills `largest` [count] (integers only; else NULL). */
+void zi_weight_rows_begin(const zi_weight_rows *rows, float *largest);
+/* Chunks [chunk, chunk + chunks) of all rows to [block of mr rows][chunk][mr][64 bytes]; largest as above. */
+void zi_weight_rows_pack(const zi_weight_rows *rows, int64_t chunk, int64_t chunks, const float *largest,
+                         uint8_t *target);
 
 #endif

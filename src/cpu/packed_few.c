@@ -1,0 +1,240 @@
+/*
+ * Products of few tokens, in packed numbers. Preparing the weights takes the time, so they are the rows, which need no
+ * transposing, and the activations are the panels:
+ *
+ *   pack the activations once: [panel of nr tokens][chunk][lane][nr]         int8: one scale a token, its largest / 127
+ *   for (BLOCK_ROWS outputs)                                                 one task
+ *     for passes of chunks of inputs
+ *       unpack and pack the weight rows, which stay in L1                    stored in bf16: as they are
+ *       the family's product                                                 sums in [panel][output][nr]
+ *     scale, transpose, add the bias, gate, store
+ */
+#include <assert.h>
+#include <string.h>
+
+#include "cpu/packed.h"
+#include "cpu/panels.h"
+
+#define BLOCK_ROWS  48 /* a multiple of every family's mr and of 16 */
+#define PASS_CHUNKS 12 /* a multiple of the chunks of a group */
+
+typedef struct few {
+    const zi_packed_product *p;
+    zi_panels weights;
+    const zi_cpu_kernels *kernels;
+    const zi_cpu_packed *family;
+    int64_t chunks, panels; /* of the inputs; of the tokens */
+    uint8_t *b;             /* packed activations */
+    float *token_scales;    /* [panels][nr]; NULL: float32 sums */
+    int32_t *offsets;       /* [panels][nr] */
+    int64_t *direct;        /* places of the chunks of a row that is used as it is stored, */
+    int64_t *packed;        /* and of one that was packed */
+    zi_worker_buffers buffers;
+} few;
+
+static int64_t panel_bytes(const few *w)
+{
+    return w->chunks * ZI_CHUNK * w->family->nr;
+}
+
+/* ---- activations ------------------------------------------------------------------------------------------------- */
+
+static void pack_tokens(void *arg, int64_t panel, int worker)
+{
+    const few *w = arg;
+    int64_t nr = w->family->nr, bytes = w->chunks * ZI_CHUNK, in = w->p->in, first = panel * nr;
+    int64_t count = zi_min(nr, w->p->tokens - first);
+    uint8_t *rows = (uint8_t *)zi_worker_buffer(&w->buffers, worker);
+    for (int64_t r = 0; r < count; r++) {
+        const float *x = w->p->x + (first + r) * in;
+        float factor = 1;
+        if (w->token_scales != NULL) {
+            float largest = w->kernels->largest(ZI_F32, x, in);
+            w->token_scales[first + r] = largest / 127;
+            factor = zi_int8_factor(largest);
+        }
+        w->kernels->pack(w->family->b, ZI_F32, x, in, factor, rows + r * bytes, ZI_CHUNK);
+        if (w->token_scales != NULL)
+            w->offsets[first + r] = w->family->a == ZI_NUMBER_U8 ? zi_packed_offset(rows + r * bytes, bytes) : 0;
+    }
+    for (int64_t r = count; r < nr && w->token_scales != NULL; r++) {
+        w->token_scales[first + r] = 0;
+        w->offsets[first + r] = 0;
+    }
+    w->kernels->transpose(rows, bytes / 4, count, bytes / 4, w->b + panel * panel_bytes(w), nr);
+}
+
+/* ---- tasks ------------------------------------------------------------------------------------------------------- */
+
+/* A worker's buffer; sized by buffer_floats. The packed rows of activations use it, too. */
+typedef struct workspace {
+    float *scratch;   /* of zi_weight_rows */
+    float *largest;   /* [BLOCK_ROWS], integers only */
+    float *scales;    /* [BLOCK_ROWS], the same by 127 */
+    uint8_t *rows;    /* [block of mr][chunk of a pass][mr][64] */
+    float *sums;      /* [panel][BLOCK_ROWS][nr] */
+    float *turned[2]; /* [panel][nr][BLOCK_ROWS] of either weight */
+} workspace;
+
+static int64_t sums_floats(const few *w)
+{
+    return w->panels * BLOCK_ROWS * w->family->nr;
+}
+
+static int64_t buffer_floats(const few *w)
+{
+    int64_t task = zi_weight_rows_scratch(w->p->in, BLOCK_ROWS) + 2 * BLOCK_ROWS +
+                   BLOCK_ROWS * PASS_CHUNKS * ZI_CHUNK / 4 + 3 * sums_floats(w);
+    return zi_max(task, panel_bytes(w) / 4);
+}
+
+static workspace workspace_of(const few *w, int worker)
+{
+    workspace space = {.scratch = zi_worker_buffer(&w->buffers, worker)};
+    space.largest = space.scratch + zi_weight_rows_scratch(w->p->in, BLOCK_ROWS);
+    space.scales = space.largest + BLOCK_ROWS;
+    space.rows = (uint8_t *)(space.scales + BLOCK_ROWS);
+    space.sums = (float *)(void *)(space.rows + BLOCK_ROWS * PASS_CHUNKS * ZI_CHUNK);
+    space.turned[0] = space.sums + sums_floats(w);
+    space.turned[1] = space.turned[0] + sums_floats(w);
+    return space;
+}
+
+/* Chunks [chunk, chunk + chunks) of the rows at `a`. */
+static void multiply(const few *w, zi_cpu_tiles rows, int64_t chunk, int64_t chunks, const workspace *space)
+{
+    int64_t nr = w->family->nr;
+    rows.b = w->b + chunk * nr * ZI_CHUNK;
+    rows.b_panel = panel_bytes(w);
+    rows.c = (uint8_t *)space->sums;
+    rows.c_panel = BLOCK_ROWS * nr * 4;
+    rows.c_row = nr * 4;
+    rows.panels = w->panels;
+    rows.chunks = chunks;
+    rows.accumulate = chunk > 0;
+    w->family->product(&rows);
+}
+
+/* All bf16 rows of a block are there, as the product wants them. */
+static void multiply_stored(const few *w, const zi_weight_rows *rows, const workspace *space)
+{
+    int64_t row = w->p->in * 2;
+    for (int64_t chunk = 0; chunk < w->chunks; chunk += w->family->block) {
+        zi_cpu_tiles tiles = {
+            .a = rows->weight->data + rows->row * row,
+            .a_block = w->family->mr * row,
+            .a_row = row,
+            .a_chunks = w->direct + chunk,
+            .rows = rows->count,
+        };
+        multiply(w, tiles, chunk, zi_min(w->family->block, w->chunks - chunk), space);
+    }
+}
+
+static void multiply_packed(const few *w, const zi_weight_rows *rows, const workspace *space)
+{
+    float *largest = w->token_scales != NULL ? space->largest : NULL;
+    zi_weight_rows_begin(rows, largest);
+    if (rows->count < BLOCK_ROWS) /* what is behind the last row is multiplied, too, and never stored */
+        memset(space->rows, 0, BLOCK_ROWS * PASS_CHUNKS * ZI_CHUNK);
+    for (int64_t chunk = 0; chunk < w->chunks; chunk += PASS_CHUNKS) {
+        int64_t chunks = zi_min(PASS_CHUNKS, w->chunks - chunk);
+        zi_weight_rows_pack(rows, chunk, chunks, largest, space->rows);
+        zi_cpu_tiles tiles = {
+            .a = space->rows,
+            .a_block = chunks * w->family->mr * ZI_CHUNK,
+            .a_row = ZI_CHUNK,
+            .a_chunks = w->packed,
+            .rows = rows->count,
+        };
+        multiply(w, tiles, chunk, chunks, space);
+    }
+    for (int64_t r = 0; r < BLOCK_ROWS && largest != NULL; r++)
+        space->scales[r] = r < rows->count ? largest[r] / 127 : 0;
+}
+
+/* turned [panel][nr tokens][BLOCK_ROWS] = x times weight rows [row, row + count) */
+static void block_product(const few *w, const zi_weight *weight, int64_t row, int64_t count, const workspace *space,
+                          float *turned)
+{
+    int64_t nr = w->family->nr;
+    zi_weight_rows rows = {&w->weights, weight, row, count, space->scratch};
+    if (weight->dtype == ZI_BF16 && w->family->a == ZI_NUMBER_BF16 && w->p->in % 32 == 0 && count == BLOCK_ROWS)
+        multiply_stored(w, &rows, space);
+    else
+        multiply_packed(w, &rows, space);
+    for (int64_t panel = 0; panel < w->panels; panel++) {
+        float *sums = space->sums + panel * BLOCK_ROWS * nr;
+        if (w->token_scales != NULL)
+            w->kernels->scale_sums(sums, BLOCK_ROWS, nr, space->scales, w->token_scales + panel * nr,
+                                   w->offsets + panel * nr);
+        w->kernels->transpose(sums, nr, BLOCK_ROWS, nr, turned + panel * nr * BLOCK_ROWS, BLOCK_ROWS);
+    }
+}
+
+static void product_task(void *arg, int64_t task, int worker)
+{
+    const few *w = arg;
+    const zi_packed_product *p = w->p;
+    workspace space = workspace_of(w, worker);
+    int i = 0;
+    for (int64_t blocks; task >= (blocks = zi_ceil_div(p->weights[i]->shape[0], BLOCK_ROWS)); i++)
+        task -= blocks;
+    int64_t out = p->weights[i]->shape[0], row = task * BLOCK_ROWS, count = zi_min(BLOCK_ROWS, out - row);
+    float *y = p->y[i] + row;
+    block_product(w, p->weights[i], row, count, &space, space.turned[0]);
+    if (p->gated) {
+        block_product(w, p->weights[1], row, count, &space, space.turned[1]);
+        w->kernels->store_glu(y, out, space.turned[0], space.turned[1], BLOCK_ROWS, p->tokens, count, ZI_STORE_SET);
+    } else {
+        w->kernels->store(y, out, space.turned[0], BLOCK_ROWS, p->tokens, count, p->bias != NULL ? p->bias + row : NULL,
+                          zi_cpu_store_mode(p->accumulate, 0));
+    }
+}
+
+static zimage_status integers(zi_ops *ops, few *w)
+{
+    float *offsets;
+    ZI_TRY(zi_host_floats(ops, w->panels * w->family->nr, "packed activations", &w->token_scales));
+    ZI_TRY(zi_host_floats(ops, w->panels * w->family->nr, "packed activations", &offsets));
+    w->offsets = (int32_t *)(void *)offsets;
+    return ZIMAGE_OK;
+}
+
+static zimage_status run(zi_ops *ops, few *w)
+{
+    const zi_packed_product *p = w->p;
+    zi_pool *pool = zi_cpu_of(ops)->pool;
+    int64_t tasks = 0;
+    float *b, *places;
+    assert(BLOCK_ROWS % w->family->mr == 0);
+    w->chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(w->family->b));
+    w->panels = zi_ceil_div(p->tokens, w->family->nr);
+    ZI_TRY(zi_host_floats(ops, w->panels * panel_bytes(w) / 4, "packed activations", &b));
+    ZI_TRY(zi_host_floats(ops, 2 * (w->chunks + PASS_CHUNKS), "packed activations", &places));
+    w->b = (uint8_t *)b;
+    w->direct = (int64_t *)(void *)places;
+    w->packed = w->direct + w->chunks;
+    for (int64_t i = 0; i < w->chunks; i++)
+        w->direct[i] = i * ZI_CHUNK;
+    for (int64_t i = 0; i < PASS_CHUNKS; i++)
+        w->packed[i] = i * w->family->mr * ZI_CHUNK;
+    if (w->family->b != ZI_NUMBER_BF16)
+        ZI_TRY(integers(ops, w));
+    ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
+    for (int i = 0; i < (p->gated ? 1 : p->count); i++)
+        tasks += zi_ceil_div(p->weights[i]->shape[0], BLOCK_ROWS);
+    zi_pool_run(pool, pack_tokens, w, w->panels);
+    zi_pool_run(pool, product_task, w, tasks);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_cpu_packed_few(zi_ops *ops, const zi_cpu_packed *family, const zi_packed_product *product)
+{
+    const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
+    few w = {.p = product, .kernels = kernels, .family = family, .weights = {kernels, family, product->in}};
+    zi_arena_mark mark = zi_host_mark(ops);
+    zimage_status status = run(ops, &w);
+    zi_host_release(ops, mark);
+    return status;
+}
