@@ -401,9 +401,11 @@ static void test_shared(void **state)
 static void test_products(void **state)
 {
     const product_case cases[] = {
-        {5, 64, 16, ZI_F32, 0, 0, 0},       {33, 96, 70, ZI_BF16, 1, 0, 0},  {65, 200, 33, ZI_BF16, 0, 1, 0},
-        {49, 130, 95, ZI_F32, 1, 1, 0},     {40, 64, 300, ZI_BF16, 0, 0, 1}, {17, 1000, 48, ZI_BF16, 0, 0, 1},
-        {100, 2048, 130, ZI_BF16, 1, 0, 0}, {700, 64, 64, ZI_F32, 0, 0, 0},
+        {5, 64, 16, ZI_F32, 0, 0, 0},       {33, 96, 70, ZI_BF16, 1, 0, 0},    {65, 200, 33, ZI_BF16, 0, 1, 0},
+        {49, 130, 95, ZI_F32, 1, 1, 0},     {40, 64, 300, ZI_BF16, 0, 0, 1},   {17, 1000, 48, ZI_BF16, 0, 0, 1},
+        {100, 2048, 130, ZI_BF16, 1, 0, 0}, {700, 64, 64, ZI_F32, 0, 0, 0},    {133, 96, 70, ZI_BF16, 1, 1, 0},
+        {97, 200, 33, ZI_BF16, 0, 1, 0},    {145, 130, 95, ZI_F32, 1, 1, 0},   {140, 64, 300, ZI_BF16, 0, 0, 1},
+        {117, 4500, 48, ZI_BF16, 0, 0, 1},  {96, 4500, 100, ZI_BF16, 1, 1, 0},
     };
     for (int i = 0; i < family_count; i++)
         for (size_t j = 0; j < sizeof(cases) / sizeof(cases[0]); j++)
@@ -511,16 +513,16 @@ static void test_pack_stored(void **state)
 
 /* MLX's groups through a whole product: as the same numbers in float32 within float rounding, or for integers within what
  * another scale of a row makes. */
-static void test_grouped_products(void **state)
+static void check_grouped(int64_t tokens, int group)
 {
-    const int64_t tokens = 37, in = 192, out = 45;
+    const int64_t in = 384, out = 77;
     for (int i = 0; i < family_count; i++)
         for (int bits = 4; bits <= 8; bits += 4) {
-            uint8_t *words = allocate(out * in), *halves = allocate(2 * out * in / 32 * 2);
+            uint8_t *words = allocate(out * in), *halves = allocate(2 * out * in / group * 2);
             for (int64_t j = 0; j < out * in; j++)
                 words[j] = (uint8_t)random_bits();
-            for (int64_t j = 0; j < 2 * out * in / 32; j++) { /* scales around 1 / 16, biases around -1 / 2 */
-                uint16_t value = (uint16_t)((j < out * in / 32 ? 0x3d80 : 0xbf00) + random_bits() % 64);
+            for (int64_t j = 0; j < 2 * out * in / group; j++) { /* scales around 1 / 16, biases around -1 / 2 */
+                uint16_t value = (uint16_t)((j < out * in / group ? 0x3d80 : 0xbf00) + random_bits() % 64);
                 memcpy(halves + 2 * j, &value, 2);
             }
             zi_weight grouped = {.name = "g",
@@ -529,10 +531,10 @@ static void test_grouped_products(void **state)
                                  .shape = {out, in},
                                  .data = words,
                                  .bits = bits,
-                                 .group = 32,
+                                 .group = group,
                                  .scale_dtype = ZI_BF16,
                                  .scales = halves,
-                                 .biases = halves + out * in / 32 * 2};
+                                 .biases = halves + out * in / group * 2};
             zi_weight plain = {.name = "p", .dims = 2, .shape = {out, in}};
             float *numbers = allocate(out * in * 4), *x = random_rows(tokens * in, 1),
                   *y = allocate(2 * tokens * out * 4);
@@ -548,7 +550,7 @@ static void test_grouped_products(void **state)
                 worst = fmax(worst, fabs((double)y[j] - (double)y[tokens * out + j]));
                 scale = fmax(scale, fabs((double)y[j]));
             }
-            /* 4-bit rows may get another scale: half a unit of 127 of each weight, of either sign, over 192 inputs */
+            /* 4-bit rows may get another scale: half a unit of 127 of each weight, of either sign, over 384 inputs */
             double allowed = families[i]->b == ZI_NUMBER_BF16 || bits == 8 ? 0 : 0.01 * scale;
             if (!(worst <= allowed))
                 fail_msg("%s, %d bits: %g apart of %g", families[i]->name, bits, worst, scale);
@@ -558,6 +560,15 @@ static void test_grouped_products(void **state)
             free(x);
             free(y);
         }
+}
+
+/* As rows and as panels. */
+static void test_grouped_products(void **state)
+{
+    for (int group = 32; group <= 128; group *= 2) {
+        check_grouped(37, group);
+        check_grouped(137, group);
+    }
 }
 
 /* ---- attention and convolutions ---------------------------------------------------------------------------------- */
