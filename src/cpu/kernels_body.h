@@ -1024,6 +1024,7 @@ static void nibbles_as_bf16(int64_t group, const uint8_t *src, const float *scal
 {
     for (int64_t g = 0; g < groups; g++) {
         __m512i table = upper_table(scales[g], biases[g], 1);
+        _mm_prefetch((const char *)(src + NIBBLE_AHEAD), _MM_HINT_T0);
         for (int64_t i = 0; i < group; i += 32, src += 16, out += stride)
             _mm512_storeu_si512(out, look_up_pairs(table, src));
     }
