@@ -16,7 +16,7 @@
 #include "cpu/panels.h"
 
 #define BLOCK_ROWS  48 /* a multiple of every family's mr and of 16 */
-#define PASS_CHUNKS 12 /* a multiple of the chunks of a group */
+#define PASS_CHUNKS 40 /* a multiple of the chunks of a group */
 
 typedef struct few {
     const zi_packed_product *p;
