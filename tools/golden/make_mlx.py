@@ -139,6 +139,15 @@ def make_vae():
     return fill(model, 1.0, {"decoder.conv_out": 0.6})
 
 
+def pack(name, w, bits, group):
+    """What is stored of an MLX array: a matrix whose rows hold whole groups packed by MLX's quantiser, else as it is."""
+    if w.ndim != 2 or not name.endswith(".weight") or w.shape[1] % group != 0:
+        return {name: w}
+    packed, scales, biases = mx.quantize(w, group_size=group, bits=bits)
+    stem = name.removesuffix("weight")
+    return {name: packed, f"{stem}scales": scales, f"{stem}biases": biases}
+
+
 def quantise(model, dtype, bits, group):
     """The model's tensors packed; the model itself gets the values they stand for, in float32."""
     stored, state = {}, model.state_dict()
@@ -146,13 +155,10 @@ def quantise(model, dtype, bits, group):
         if name.startswith("lm_head."):
             continue  # tied
         w = to_mlx(value, dtype)
-        if value.ndim == 2 and name.endswith(".weight") and value.shape[1] % group == 0:
-            packed, scales, biases = mx.quantize(w, group_size=group, bits=bits)
-            stem = name.removesuffix("weight")
-            stored |= {name: packed, f"{stem}scales": scales, f"{stem}biases": biases}
-            w = dequantised(packed, scales, biases, group, bits)
-        else:
-            stored[name] = w
+        parts = pack(name, w, bits, group)
+        if len(parts) > 1:
+            w = dequantised(*parts.values(), group, bits)
+        stored |= parts
         state[name].copy_(to_torch(w.astype(mx.float32)))
     return stored
 

@@ -1,12 +1,13 @@
-"""A diffusers folder of a small Z-Image packed by MLX's own quantiser, in the layout of uqer1244/MLX-z-image.
+"""A diffusers folder of Z-Image packed by MLX's own quantiser, in the layout of uqer1244/MLX-z-image.
 
     python tools/golden/pack_mlx.py models/emoji OUT --bits 4 --group 32
 
-Used to compare a model's pictures by format (docs/errors.md). Transformer and text encoder are packed with bfloat16 scales; the
-autoencoder, tokenizer and schedule are copied.
+Used to compare a model's pictures by format (docs/errors.md) and, on a folder of make_6b.py, to measure memory. Transformer and
+text encoder are packed with bfloat16 scales, file by file; the autoencoder, tokenizer and schedule are copied.
 """
 
 import argparse
+import glob
 import json
 import os
 import shutil
@@ -14,23 +15,22 @@ import shutil
 import mlx.core as mx
 from safetensors.torch import load_file
 
-from make_mlx import to_mlx, uqer1244_name
-
-TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
-TEXT_ENCODER = "text_encoder/model.safetensors"
+from make_mlx import pack, to_mlx, uqer1244_name
 
 
-def pack(tensors, bits, group, rename):
-    stored = {}
-    for name, value in tensors.items():
-        w = to_mlx(value, mx.bfloat16)
-        if value.ndim == 2 and name.endswith(".weight") and value.shape[1] % group == 0:
-            packed, scales, biases = mx.quantize(w, group_size=group, bits=bits)
-            stem = rename(name).removesuffix("weight")
-            stored |= {f"{stem}weight": packed, f"{stem}scales": scales, f"{stem}biases": biases}
-        else:
-            stored[rename(name)] = w
-    return stored
+def pack_folder(source, target, rename, bits, group):
+    """Every *.safetensors of a folder to a file of MLX's; more than one get an index."""
+    files, places = sorted(glob.glob(f"{source}/*.safetensors")), {}
+    for i, file in enumerate(files):
+        name = "model.safetensors" if len(files) == 1 else f"model-{i + 1:05}-of-{len(files):05}.safetensors"
+        stored = {}
+        for key, value in load_file(file).items():
+            stored |= pack(rename(key), to_mlx(value, mx.bfloat16), bits, group)
+        mx.save_safetensors(f"{target}/{name}", stored)
+        places |= {key: name for key in stored}
+    if len(files) > 1:
+        with open(f"{target}/model.safetensors.index.json", "w", encoding="utf-8") as f:
+            json.dump({"metadata": {}, "weight_map": places}, f, indent=2)
 
 
 def main():
@@ -40,16 +40,15 @@ def main():
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--group", type=int, default=32)
     args = parser.parse_args()
-    shutil.copytree(args.model, args.out, ignore=shutil.ignore_patterns("*.safetensors"))
-    for name, rename in ((TRANSFORMER, uqer1244_name), (TEXT_ENCODER, str)):
-        stored = pack(load_file(f"{args.model}/{name}"), args.bits, args.group, rename)
-        mx.save_safetensors(f"{args.out}/{os.path.dirname(name)}/model.safetensors", stored)
+    shutil.copytree(args.model, args.out, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json"))
+    for name, rename in (("transformer", uqer1244_name), ("text_encoder", str)):
+        pack_folder(f"{args.model}/{name}", f"{args.out}/{name}", rename, args.bits, args.group)
     shutil.copy(f"{args.model}/vae/diffusion_pytorch_model.safetensors", f"{args.out}/vae/")
     path = f"{args.out}/transformer/config.json"
     with open(path, encoding="utf-8") as f:
         config = json.load(f)
     with open(path, "w", encoding="utf-8") as f:
-        json.dump(config | {"nheads": config["n_heads"]}, f, indent=2)
+        json.dump(config | {"nheads": config.get("n_heads", 30)}, f, indent=2)
 
 
 if __name__ == "__main__":
