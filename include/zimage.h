@@ -279,6 +279,9 @@ typedef struct zimage_request {
      * network's weights are given back once it has done its work, and what still does not fit is refused before it
      * starts, with the numbers. The picture is the same. How memory is counted: see zimage_plan. */
     uint64_t memory_limit;
+    /* 1 = each network's weights are given back once it has done its work, also without a memory_limit: for the last
+     * picture of a context. 0 (default) = they stay for the next request. */
+    int32_t release_weights;
 } zimage_request;
 
 /* Fills defaults: the model's own size and steps, seed 0, no guidance. context may not be NULL. */
@@ -309,7 +312,7 @@ typedef struct zimage_plan_result {
  *
  * Memory is resident memory as the system counts it (ru_maxrss): weights are pages of mapped files, which the system may
  * evict when it is short, but a stage reads all of its own, most of them at every step, so they count in full. Without a
- * memory_limit those of earlier stages count, too.
+ * memory_limit or release_weights those of earlier stages count, too.
  */
 ZIMAGE_API zimage_status zimage_plan(zimage_context *context, const zimage_request *request, zimage_plan_result *result,
                                      zimage_error *error);

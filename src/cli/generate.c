@@ -497,6 +497,7 @@ static int fill_request(const session *s, picture_job *job, zimage_request *fill
     request.prompt_tokens = (int32_t)s->embeds_tokens;
     request.latents = s->latents;
     request.memory_limit = o->memory;
+    request.release_weights = !o->batch && o->count == 1; /* nothing comes after this picture */
     *filled = request;
     return 1;
 }

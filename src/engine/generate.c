@@ -187,6 +187,12 @@ static int64_t preview_factor(const job *j)
     return factor;
 }
 
+/* A network's weights go once it has done its work; they would be read from the file again. */
+static int releases(const job *j)
+{
+    return j->request->memory_limit > 0 || j->request->release_weights;
+}
+
 static zimage_status plan_job(job *j, int64_t tokens, int64_t negative_tokens)
 {
     const zimage_request *r = j->request;
@@ -202,13 +208,12 @@ static zimage_status plan_job(job *j, int64_t tokens, int64_t negative_tokens)
         size.preview_rows = j->rows / preview_factor(j);
         size.preview_columns = j->columns / preview_factor(j);
     }
-    return zi_plan_job(j->context, &size, r->memory_limit, &j->plan, j->error);
+    return zi_plan_job(j->context, &size, r->memory_limit, releases(j), &j->plan, j->error);
 }
 
-/* With a memory limit a network's weights go once it has done its work; they would be read from the file again. */
 static void release(job *j, const zi_store *store)
 {
-    if (j->request->memory_limit > 0 && store)
+    if (releases(j) && store)
         zi_store_release_pages(store);
 }
 

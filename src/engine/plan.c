@@ -238,8 +238,8 @@ static zimage_status refuse(const zi_job_plan *plan, uint64_t limit, zimage_erro
                    mib(plan->peak[2]), mib(plan->peak[3]));
 }
 
-zimage_status zi_plan_job(const zimage_context *context, const zi_job_size *size, uint64_t limit, zi_job_plan *plan,
-                          zimage_error *error)
+zimage_status zi_plan_job(const zimage_context *context, const zi_job_size *size, uint64_t limit, int releases,
+                          zi_job_plan *plan, zimage_error *error)
 {
     zi_job_size tried = *size;
     int64_t image_rows = size->rows * context->vae.config.scale_factor;
@@ -254,7 +254,7 @@ zimage_status zi_plan_job(const zimage_context *context, const zi_job_size *size
     ZI_TRY(count_decode(context, &tried, &narrow, error));
     add_up(context, &tried, 1, &narrow);
 
-    add_up(context, size, limit > 0, plan);
+    add_up(context, size, releases, plan);
     tried.band_rows = size->band_rows;
     while (limit > 0 && plan->most > limit && plan->peak[ZIMAGE_STAGE_DECODE] > limit &&
            tried.band_rows != NARROWEST_BAND) {

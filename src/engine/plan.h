@@ -33,12 +33,12 @@ typedef struct zi_job_plan {
 } zi_job_plan;
 
 /*
- * limit: bytes, 0 = none. With a limit weights are counted only while their stage runs (the job must then release them
- * behind it), and the VAE's bands become as narrow as needed; a job that still does not fit is ZIMAGE_ERROR_MEMORY with
- * the numbers of each stage.
+ * limit: bytes, 0 = none. releases: the job releases weights behind their stage (it must with a limit), and they are counted
+ * only while it runs. With a limit the VAE's bands become as narrow as needed; a job that still does not fit is
+ * ZIMAGE_ERROR_MEMORY with the numbers of each stage.
  */
-zimage_status zi_plan_job(const zimage_context *context, const zi_job_size *size, uint64_t limit, zi_job_plan *plan,
-                          zimage_error *error);
+zimage_status zi_plan_job(const zimage_context *context, const zi_job_size *size, uint64_t limit, int releases,
+                          zi_job_plan *plan, zimage_error *error);
 
 /* Bytes of this process in memory now; 0 where the system does not tell. */
 size_t zi_resident_bytes(void);
