@@ -8,7 +8,7 @@
  *       for parts of the tokens                                              the family's product: sums in [panel][token][nr]
  *         after the last pass: scale, add the bias, gate, store
  *
- * A stored format costs one pass over its weights for each chunk of tokens, and nothing else.
+ * A stored format costs one pass over its weights for each split of the tokens, and nothing else.
  */
 #include "cpu/packed.h"
 
@@ -18,6 +18,7 @@
 #define TASK_SUMS    ((int64_t)320 << 10)
 #define ENOUGH_TASKS 12
 #define TAIL_TASKS   2 /* of each thread are half as large: all end at about the same time */
+
 typedef struct packed {
     const zi_packed_product *p;
     zi_panels weights;
@@ -63,7 +64,7 @@ typedef struct workspace {
     float *largest;   /* [panel][weight][nr], then a 127th of it: the scale */
     int32_t *offsets; /* the same */
     uint8_t *b;       /* [panel][weight][chunk of a pass][lane][nr] */
-    uint8_t *c;       /* [part of the tokens][panel][weight][rows of a part][nr] float32 or int32; one pass: one part */
+    uint8_t *c; /* [part of the tokens][panel][weight][rows of a part][nr] float32 or int32; one pass: two panels */
 } workspace;
 
 static int64_t weight_count(const packed *w) /* of an output */
@@ -112,9 +113,9 @@ static int64_t outputs_of(const packed *w)
 
 static int64_t buffer_floats(const packed *w)
 {
-    int64_t parts = w->depth < w->chunks ? w->split / w->family->rows : 1;
+    int64_t sums = w->depth < w->chunks ? w->split / w->family->rows * part_bytes(w) : 2 * sums_bytes(w);
     return zi_panel_scratch(&w->weights, w->depth) + 2 * outputs_of(w) +
-           (weight_count(w) * w->group * panel_bytes(w) + parts * part_bytes(w)) / 4;
+           (weight_count(w) * w->group * panel_bytes(w) + sums) / 4;
 }
 
 static workspace workspace_of(const packed *w, int worker)
@@ -141,7 +142,7 @@ static task_range range_of(const packed *w, int64_t task)
 }
 
 /* One pass, from `chunk` on, over the part of the task's tokens that begins with t, and packed panels [first, first +
- * count). */
+ * count); c: the sums of the first. */
 static void multiply(const packed *w, const task_range *range, int64_t chunk, int64_t t, int64_t first, int64_t count,
                      const workspace *space, uint8_t *c)
 {
@@ -153,7 +154,7 @@ static void multiply(const packed *w, const task_range *range, int64_t chunk, in
         .a_chunks = w->a_chunks + chunk,
         .b = space->b + first * panel_bytes(w),
         .b_panel = panel_bytes(w),
-        .c = c + first * sums_bytes(w),
+        .c = c,
         .c_panel = sums_bytes(w),
         .c_row = nr * 4,
         .rows = zi_min(w->family->rows, range->tokens - t),
@@ -183,21 +184,23 @@ static void store_panel(const packed *w, const task_range *range, int64_t i, int
                           mode);
 }
 
-/* One pass over the part of the tokens that begins with t. In the last one sums are stored while L1 still has them. */
+/* One pass over the part of the tokens that begins with t. In the last one two packed panels at a time are multiplied and
+ * stored while L1 still has their sums; where it is the only one, all use the same place. */
 static void run_pass(const packed *w, const task_range *range, int64_t chunk, int64_t t, const workspace *space)
 {
-    int64_t weights = weight_count(w);
-    uint8_t *c = space->c + (w->depth < w->chunks ? t / w->family->rows * part_bytes(w) : 0);
+    int64_t weights = weight_count(w), step = 2 / weights;
+    int several = w->depth < w->chunks;
+    uint8_t *c = space->c + (several ? t / w->family->rows * part_bytes(w) : 0);
     if (chunk + w->depth < w->chunks) {
         multiply(w, range, chunk, t, 0, weights * range->panels, space, c);
         return;
     }
-    int64_t step = 2 / weights; /* two packed panels at a time */
     for (int64_t i = 0; i < range->panels; i += step) {
         int64_t panels = zi_min(step, range->panels - i);
-        multiply(w, range, chunk, t, i * weights, panels * weights, space, c);
-        for (int64_t k = i; k < i + panels; k++)
-            store_panel(w, range, k, t, space, c + k * weights * sums_bytes(w));
+        uint8_t *sums = c + (several ? i * weights * sums_bytes(w) : 0);
+        multiply(w, range, chunk, t, i * weights, panels * weights, space, sums);
+        for (int64_t k = 0; k < panels; k++)
+            store_panel(w, range, i + k, t, space, sums + k * weights * sums_bytes(w));
     }
 }
 
