@@ -113,7 +113,7 @@ BREAK(scale_sums,
 static void broken_store(float *y, int64_t ldy, const float *c, int64_t ldc, int64_t rows, int64_t columns,
                          const float *bias, zi_cpu_store mode) /* the wrong sign of the bias */
 {
-    float negated[ZI_NR_MAX];
+    float negated[ZI_PACKED_MR_MAX]; /* the widest: rows of few tokens */
     for (int64_t i = 0; bias && i < columns; i++)
         negated[i] = -bias[i];
     good->store(y, ldy, c, ldc, rows, columns, bias ? negated : NULL, mode);
