@@ -204,18 +204,15 @@ static void run_pass(const packed *w, const task_range *range, int64_t chunk, in
     }
 }
 
-/* Integers only: the scales of the task's rows. */
-static void find_scales(const packed *w, const task_range *range, const workspace *space)
+/* Integers only, before the first pass: the scales of packed panel i's rows, which the packing then finds in L2. */
+static void find_scales(const packed *w, const panel_place *place, int64_t i, const workspace *space)
 {
-    int64_t nr = w->family->nr, weights = weight_count(w);
-    for (int64_t i = 0; i < weights * range->panels; i++) {
-        panel_place place = place_of(w, range->panel + i / weights, i % weights);
-        for (int64_t k = 0; k < nr; k++) {
-            space->largest[i * nr + k] = 0;
-            space->offsets[i * nr + k] = 0;
-        }
-        zi_panel_largest(&w->weights, place.weight, place.row, place.count, space->scratch, space->largest + i * nr);
+    int64_t nr = w->family->nr;
+    for (int64_t k = 0; k < nr; k++) {
+        space->largest[i * nr + k] = 0;
+        space->offsets[i * nr + k] = 0;
     }
+    zi_panel_largest(&w->weights, place->weight, place->row, place->count, space->scratch, space->largest + i * nr);
 }
 
 static void pack_pass(const packed *w, const task_range *range, int64_t chunk, const workspace *space)
@@ -223,6 +220,8 @@ static void pack_pass(const packed *w, const task_range *range, int64_t chunk, c
     int64_t nr = w->family->nr, weights = weight_count(w), chunks = zi_min(w->depth, w->chunks - chunk);
     for (int64_t i = 0; i < weights * range->panels; i++) {
         panel_place place = place_of(w, range->panel + i / weights, i % weights);
+        if (w->row_scales != NULL && chunk == 0)
+            find_scales(w, &place, i, space);
         zi_pack_panel(&w->weights, place.weight, place.row, place.count, chunk, chunks, space->scratch,
                       space->largest + i * nr, space->b + i * panel_bytes(w),
                       w->family->a == ZI_NUMBER_U8 ? space->offsets + i * nr : NULL);
@@ -234,12 +233,10 @@ static void product_task(void *arg, int64_t task, int worker)
     const packed *w = arg;
     workspace space = workspace_of(w, worker);
     task_range range = range_of(w, task);
-    if (w->row_scales != NULL)
-        find_scales(w, &range, &space);
     for (int64_t chunk = 0; chunk < w->chunks; chunk += w->depth) {
         pack_pass(w, &range, chunk, &space);
         if (w->row_scales != NULL && chunk + w->depth >= w->chunks)
-            for (int64_t i = 0; i < outputs_of(w); i++)
+            for (int64_t i = 0; i < weight_count(w) * range.panels * w->family->nr; i++)
                 space.largest[i] /= 127;
         for (int64_t t = 0; t < range.tokens; t += w->family->rows)
             run_pass(w, &range, chunk, t, &space);
