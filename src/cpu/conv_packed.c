@@ -204,7 +204,6 @@ static void store(const convolution *p, int64_t row, int64_t rows, int64_t panel
                               p->bias != NULL ? p->bias + o : NULL,
                               zi_cpu_store_mode(p->conv->accumulate, p->y_rows * p->y_columns * p->out));
         }
-    p->kernels->stores_done();
 }
 
 static void band_task(void *arg, int64_t task, int worker)
@@ -220,6 +219,7 @@ static void band_task(void *arg, int64_t task, int worker)
             multiply(p, row + i, rows, low, panel, panels, &space);
             store(p, row + i, rows, panel, panels, &space);
         }
+    p->kernels->stores_done();
 }
 
 /* ---- entry ------------------------------------------------------------------------------------------------------- */
@@ -237,7 +237,7 @@ static zimage_status run(zi_ops *ops, convolution *p)
     p->band = zi_min(p->y_rows, zi_max(BAND_ROWS, zi_ceil_div(BAND_PIXELS, p->y_columns)));
     p->bands = zi_ceil_div(p->y_rows, p->band);
     p->group = GROUP_OUTPUTS / p->family->nr;
-    p->depth = zi_ceil_div(p->chunks, zi_ceil_div(p->chunks, p->family->block));
+    p->depth = zi_even_block(p->chunks, p->family->block);
     p->groups = zi_max(1, zi_min(p->panels / p->group, zi_ceil_div(ENOUGH_TASKS, p->bands)));
     if (p->conv->bias != NULL) {
         ZI_TRY(zi_host_vector(ops, p->conv->bias, &data));

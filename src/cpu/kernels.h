@@ -165,8 +165,7 @@ typedef struct zi_cpu_packed {
     zi_cpu_number a, b; /* what is packed; sums are float32 for ZI_NUMBER_BF16, else int32 */
     int mr, nr;
     int64_t block; /* chunks of a pass: the sums leave the registers after it */
-    int64_t
-        rows; /* that a call should have, a multiple of mr: how far the sums reach, and a block of weights is used */
+    int64_t rows;  /* of a call, a multiple of mr: so far its sums reach */
     int64_t group; /* panels that share a pass over the activations */
     void (*product)(const zi_cpu_tiles *tiles);
     double (*peak)(int64_t rounds, float *sink); /* as zi_cpu_kernels.peak */

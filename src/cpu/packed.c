@@ -248,7 +248,7 @@ static void choose_blocks(packed *w, int threads)
 {
     const zi_packed_product *p = w->p;
     w->chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(w->family->b));
-    w->depth = zi_panel_depth(w->chunks, w->family->block);
+    w->depth = zi_even_block(w->chunks, w->family->block);
     w->a_block = w->chunks * w->family->mr * ZI_CHUNK;
     w->panels = 0;
     for (int i = 0; i < (p->gated ? 1 : p->count); i++)

@@ -2,14 +2,6 @@
 
 #include <math.h>
 
-/* A multiple of the chunks of the largest group, 128 numbers, so that no pass cuts one. */
-#define WHOLE_GROUPS 4
-
-int64_t zi_panel_depth(int64_t chunks, int64_t most)
-{
-    return zi_min(chunks, zi_round_up(zi_ceil_div(chunks, zi_ceil_div(chunks, most)), WHOLE_GROUPS));
-}
-
 /* [in] a row as float32, or scales and biases of its groups; then [nr][depth][64 bytes] packed rows. */
 static int64_t row_floats(const zi_panels *panels)
 {

@@ -10,9 +10,6 @@ typedef struct zi_panels {
     int64_t in; /* inputs of the weights */
 } zi_panels;
 
-/* Chunks of a pass over `chunks` of them, at most `most` or a little more: passes are alike and hold whole groups. */
-int64_t zi_panel_depth(int64_t chunks, int64_t most);
-
 /* Floats of scratch that the functions below need for passes of `depth` chunks. */
 int64_t zi_panel_scratch(const zi_panels *panels, int64_t depth);
 
@@ -32,7 +29,7 @@ void zi_panel_largest(const zi_panels *panels, const zi_weight *weight, int64_t 
 int32_t zi_packed_offset(const uint8_t *row, int64_t bytes);
 
 /*
- * Chunks [chunk, chunk + chunks) of rows [row, row + count) as a panel [chunk][lane][nr]. largest [nr]: of the whole
+ * Chunks [chunk, chunk + chunks), multiples of 4 so that no group is cut, of rows [row, row + count) as a panel [chunk][lane][nr]. largest [nr]: of the whole
  * rows (integers only). offsets [nr] grow by 128 times the sum of the packed numbers, what activations that are 128 too
  * large add to a sum; NULL: not wanted.
  */
