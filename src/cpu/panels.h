@@ -29,8 +29,8 @@ void zi_panel_largest(const zi_panels *panels, const zi_weight *weight, int64_t 
 int32_t zi_packed_offset(const uint8_t *row, int64_t bytes);
 
 /*
- * Chunks [chunk, chunk + chunks), multiples of 4 so that no group is cut, of rows [row, row + count) as a panel [chunk][lane][nr]. largest [nr]: of the whole
- * rows (integers only). offsets [nr] grow by 128 times the sum of the packed numbers, what activations that are 128 too
+ * Chunks [chunk, chunk + chunks) of rows [row, row + count) as a panel [chunk][lane][nr]; chunk is a multiple of 4, so
+ * that no group is cut. largest [nr]: of the whole rows (integers only). offsets [nr] grow by 128 times the sum of the packed numbers, what activations that are 128 too
  * large add to a sum; NULL: not wanted.
  */
 void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t count, int64_t chunk,
