@@ -155,6 +155,9 @@ typedef struct zimage_open_params {
     /* Processor features that may be used, a list such as "avx2,avx512" (zimage_devices names them); "generic" = none,
      * NULL = all there are. Results are the same bytes for any number of threads, not for other kernels. */
     const char *cpu_mask;
+    /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for card K, or "auto": a card that zimage_devices
+     * calls usable, else the processor. A card takes compute AUTO (bfloat16), BF16 or F32, and no cpu_mask. */
+    const char *device;
 } zimage_open_params;
 
 ZIMAGE_API void zimage_open_params_init(zimage_open_params *params);
@@ -172,7 +175,9 @@ ZIMAGE_API void zimage_close(zimage_context *context);
 
 /*
  * What this machine can compute with, as JSON: {"cpu": {"model", "threads", "features": [name], "kernels": [{"name",
- * "usable", "gops"}]}}: gops is 10^9 operations a second of one thread, measured in the call (a few milliseconds).
+ * "usable", "gops"}]}, "cuda": {"devices": [{"device", "name", "capability", "bytes", "usable", "fault"}], "fault"}}: gops
+ * is 10^9 operations a second of one thread, measured in the call (a few milliseconds); a fault is null or a sentence that
+ * says why a card, or any, can't be used.
  * cpu_mask as in zimage_open_params. *json is released with zimage_free.
  */
 ZIMAGE_API zimage_status zimage_devices(const char *cpu_mask, char **json, zimage_error *error);
@@ -365,8 +370,9 @@ typedef struct zimage_bench_params {
     int32_t layers;         /* at most so many layers of text encoder and transformer; 0 = all */
     int32_t repeats;        /* of each stage, default 3 */
     int32_t threads;        /* 0 = as many as the process may use */
-    zimage_compute compute; /* as in zimage_open_params */
+    zimage_compute compute; /* these three as in zimage_open_params */
     const char *cpu_mask;
+    const char *device;
     void (*log)(zimage_log_level level, const char *message, void *user); /* a line for each run; NULL = silent */
     void *log_user;
 } zimage_bench_params;
@@ -377,7 +383,8 @@ ZIMAGE_API void zimage_bench_params_init(zimage_bench_params *params);
 typedef struct zimage_bench_figures {
     double seconds; /* median of the repeats */
     double tflops;  /* 10^12 floating-point operations a second, counted by running the same model code without data */
-    double percent_of_peak; /* of the linear layers' instruction in registers, measured between the repeats */
+    double percent_of_peak; /* of the linear layers' instruction in registers, measured between the repeats; on a card of
+                               its largest matrix product */
     /* Of oneDNN's matrix product on the stage's main sizes, weighted, in the same run; both as shares of the peak beside
      * them, so that other work on the machine does not favour either. */
     double percent_of_onednn;
@@ -388,7 +395,7 @@ typedef struct zimage_bench_result {
     uint32_t struct_size;
     zimage_bench_figures stages[ZIMAGE_BENCH_STAGES];
     uint64_t peak_rss_bytes; /* of the process, mapped weights included; before oneDNN was measured */
-    double peak_tflops;      /* of the registers, all threads */
+    double peak_tflops;      /* of what percent_of_peak is taken of, all threads */
     char tiers[80];          /* the kernels used: "avx2", "avx512, int8 amx, bf16 amx", ... */
     char onednn[16];         /* its version; empty: not installed */
     int32_t threads, width, height, tokens;

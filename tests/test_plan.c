@@ -189,7 +189,7 @@ static void memory_of_the_tiny_model(void **state)
 static void measure_synthetic(int side, double bytes[2])
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    const zi_synthetic synthetic = {"small", "bf16", 0, 2, ZIMAGE_COMPUTE_F32, NULL};
+    const zi_synthetic synthetic = {.model = "small", .format = "bf16", .threads = 2, .compute = ZIMAGE_COMPUTE_F32};
     zimage_context *context = NULL;
     zimage_request request;
     zimage_plan_result plan = {0};

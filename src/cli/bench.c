@@ -28,6 +28,9 @@ static const char help[] =
     "      --compute KIND     auto (default), f32, bf16 or int8: numbers that products are computed in; auto is bf16\n"
     "                         where the processor multiplies it clearly faster than f32, else f32\n"
     "      --cpu-mask LIST    use these processor features only, as zimage devices names them: avx2,avx512, ...\n"
+    "      --device KIND      cpu, cuda, cuda:K (card K), or auto (default): a card where zimage devices lists a "
+    "usable\n"
+    "                         one and nothing else asks for the processor. On a card --compute auto is bf16\n"
     "      --json             print one JSON object: stages, peak_rss_bytes, tiers\n"
     "  -q, --quiet            no line for each run\n"
     "  -h, --help\n";
@@ -36,7 +39,7 @@ typedef struct options {
     const char *model, *synthetic, *format;
     int64_t width, height, steps, tokens, layers, threads;
     zimage_compute compute;
-    const char *cpu_mask;
+    const char *cpu_mask, *device;
     int json, quiet;
 } options;
 
@@ -49,6 +52,7 @@ enum {
     OPT_THREADS,
     OPT_COMPUTE,
     OPT_CPU_MASK,
+    OPT_DEVICE,
     OPT_JSON
 };
 
@@ -64,6 +68,7 @@ static const struct option long_options[] = {
     {"threads", required_argument, NULL, OPT_THREADS},
     {"compute", required_argument, NULL, OPT_COMPUTE},
     {"cpu-mask", required_argument, NULL, OPT_CPU_MASK},
+    {"device", required_argument, NULL, OPT_DEVICE},
     {"json", no_argument, NULL, OPT_JSON},
     {"quiet", no_argument, NULL, 'q'},
     {"help", no_argument, NULL, 'h'},
@@ -99,6 +104,9 @@ static int take_option(options *o, int option)
         return cli_parse_compute(COMMAND, optarg, &o->compute);
     case OPT_CPU_MASK:
         o->cpu_mask = optarg;
+        return 1;
+    case OPT_DEVICE:
+        o->device = optarg;
         return 1;
     case OPT_JSON:
         o->json = 1;
@@ -228,6 +236,7 @@ int cmd_bench(int argc, char **argv)
     params.threads = (int32_t)o.threads;
     params.compute = o.compute;
     params.cpu_mask = o.cpu_mask;
+    params.device = o.device ? o.device : "auto";
     if (!o.quiet)
         params.log = cli_log;
     if (zimage_bench(o.model, &params, &result, &error) != ZIMAGE_OK)

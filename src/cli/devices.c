@@ -12,11 +12,26 @@ static const char help[] =
     "usage: zimage devices [--cpu-mask LIST] [--json]\n"
     "\n"
     "Lists the processor's features that matter here and the kernels this build knows, with the speed of one thread\n"
-    "on operands in its first cache, measured now.\n"
+    "on operands in its first cache, measured now; then the CUDA cards, or why none can be used.\n"
     "\n"
     "      --cpu-mask LIST  as if the processor had these features only, e.g. avx2,avx512 (generic: none)\n"
     "      --json           print one JSON object\n"
     "  -h, --help\n";
+
+static void print_cards(const json_t *cuda)
+{
+    const json_t *cards = json_object_get(cuda, "devices");
+    const char *fault = json_string_value(json_object_get(cuda, "fault"));
+    for (size_t i = 0; i < json_array_size(cards); i++) {
+        const json_t *card = json_array_get(cards, i);
+        const char *why = json_string_value(json_object_get(card, "fault"));
+        printf("%s: %s, compute capability %s, %llu MiB%s%s\n", json_string_value(json_object_get(card, "device")),
+               json_string_value(json_object_get(card, "name")), json_string_value(json_object_get(card, "capability")),
+               cli_mib((uint64_t)json_integer_value(json_object_get(card, "bytes"))), why ? ": " : "", why ? why : "");
+    }
+    if (fault)
+        printf("cuda: %s\n", fault);
+}
 
 static int print_readable(const char *json)
 {
@@ -40,6 +55,7 @@ static int print_readable(const char *json)
         else
             printf(" not with these features\n");
     }
+    print_cards(json_object_get(root, "cuda"));
     json_decref(root);
     return 0;
 }

@@ -50,6 +50,8 @@ static const char help[] =
     "      --compute KIND     auto (default), f32, bf16 or int8: numbers that products are computed in; auto is bf16\n"
     "                         where the processor multiplies it clearly faster than f32, else f32\n"
     "      --cpu-mask LIST    use these processor features only, as zimage devices names them: avx2,avx512, ...\n"
+    "      --device KIND      cpu, cuda, cuda:K (card K), or auto (default): a card where zimage devices lists a usable\n"
+    "                         one and nothing else asks for the processor. On a card --compute auto is bf16\n"
     "      --reference        compute with the slow plain-C oracle\n"
     "      --json             print one JSON object: images (path, seed), seconds by stage, peak_rss_bytes\n"
     "  -q, --quiet            no progress\n"
@@ -64,7 +66,7 @@ typedef struct options {
     zimage_rng rng;
     zimage_dequantize dequantize;
     zimage_compute compute;
-    const char *cpu_mask;
+    const char *cpu_mask, *device;
     int has_seed, json, quiet, reference, plan;
 } options;
 
@@ -122,6 +124,7 @@ enum {
     OPT_REFERENCE,
     OPT_COMPUTE,
     OPT_CPU_MASK,
+    OPT_DEVICE,
     OPT_JSON,
 };
 
@@ -149,6 +152,7 @@ static const struct option long_options[] = {
     {"dequantize", required_argument, NULL, OPT_DEQUANTIZE},
     {"compute", required_argument, NULL, OPT_COMPUTE},
     {"cpu-mask", required_argument, NULL, OPT_CPU_MASK},
+    {"device", required_argument, NULL, OPT_DEVICE},
     {"reference", no_argument, NULL, OPT_REFERENCE},
     {"json", no_argument, NULL, OPT_JSON},
     {"quiet", no_argument, NULL, 'q'},
@@ -239,6 +243,9 @@ static int take_option(options *o, int option)
         return cli_parse_compute(COMMAND, optarg, &o->compute);
     case OPT_CPU_MASK:
         o->cpu_mask = optarg;
+        return 1;
+    case OPT_DEVICE:
+        o->device = optarg;
         return 1;
     case OPT_REFERENCE:
         o->reference = 1;
@@ -730,6 +737,7 @@ static int run(session *s)
     params.dequantize = o->dequantize;
     params.compute = o->compute;
     params.cpu_mask = o->cpu_mask;
+    params.device = o->device ? o->device : "auto";
     double start = seconds_now();
     if (zimage_open(o->model, &params, &s->context, &error) != ZIMAGE_OK || read_inputs(s, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);

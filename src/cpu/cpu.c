@@ -6,6 +6,7 @@
 static const zi_ops_table cpu_table = {
     .name = "cpu",
     .alloc = zi_host_alloc,
+    .alloc_f32 = zi_host_alloc,
     .mark = zi_host_mark,
     .release = zi_host_release,
     .upload = zi_host_upload,
@@ -41,6 +42,8 @@ zimage_status zi_ops_cpu_new_with(zi_pool *pool, const zi_cpu_options *options, 
     ZI_TRY(zi_host_ops_new(&cpu_table, sizeof(zi_cpu), ops, error));
     zi_cpu *cpu = zi_cpu_of(*ops);
     cpu->pool = pool;
+    (*ops)->describe = zi_ops_cpu_describe;
+    (*ops)->peak_rate = zi_ops_cpu_peak;
     zi_cpu_choose(cpu, options->compute, features & zi_cpu_features());
     return ZIMAGE_OK;
 }

@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "cpu/cpu.h"
+#include "engine/device.h"
 #include "engine/plan.h"
 
 void zimage_open_params_init(zimage_open_params *params)
@@ -198,29 +198,17 @@ static zimage_status open_scheduler(zimage_context *context, const char *folder,
     return status;
 }
 
-zimage_status zi_new_cpu_ops(zi_pool *pool, zimage_compute compute, const char *cpu_mask, zi_ops **ops,
-                             zimage_error *error)
-{
-    static const zi_compute computes[] = {
-        [ZIMAGE_COMPUTE_AUTO] = ZI_COMPUTE_AUTO,
-        [ZIMAGE_COMPUTE_F32] = ZI_COMPUTE_F32,
-        [ZIMAGE_COMPUTE_BF16] = ZI_COMPUTE_BF16,
-        [ZIMAGE_COMPUTE_INT8] = ZI_COMPUTE_INT8,
-    };
-    if ((unsigned)compute > ZIMAGE_COMPUTE_INT8)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
-                       "compute: %d, expected 0 (automatic), 1 (f32), 2 (bf16) or 3 (int8)", (int)compute);
-    return zi_ops_cpu_new_with(pool, &(zi_cpu_options){cpu_mask, computes[compute]}, ops, error);
-}
-
 static zimage_status open_ops(zimage_context *context, const zimage_open_params *params, zimage_error *error)
 {
     if (params->reference && (params->compute > ZIMAGE_COMPUTE_F32 || params->cpu_mask))
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
                        "compute or cpu_mask: expected f32 and no mask with reference, which is plain float32");
+    if (params->reference && params->device && strcmp(params->device, "auto") && strcmp(params->device, "cpu"))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "device: \"%s\", expected cpu with reference", params->device);
+    const zi_device_choice choice = {params->device, params->compute, params->cpu_mask};
     ZI_TRY(zi_pool_new(params->reference ? 1 : params->threads, &context->pool, error));
     return params->reference ? zi_ops_reference_new(&context->ops, error)
-                             : zi_new_cpu_ops(context->pool, params->compute, params->cpu_mask, &context->ops, error);
+                             : zi_device_ops(&choice, context->pool, &context->ops, error);
 }
 
 static zimage_status open_parts(zimage_context *context, const char *folder, const zimage_open_params *params,

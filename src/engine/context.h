@@ -27,9 +27,6 @@ struct zimage_context {
     size_t base_bytes;   /* of the process in memory once the model was open, before any weight was read */
 };
 
-/* The CPU table for a computation and a mask as in zimage_open_params; the pool stays the caller's. */
-zimage_status zi_new_cpu_ops(zi_pool *pool, zimage_compute compute, const char *cpu_mask, zi_ops **ops,
-                             zimage_error *error);
 /* Whether the folder was converted for MLX: without model_index.json, but with transformer/. */
 int zi_is_conversion(const char *folder);
 /* Pixels that width and height must be multiples of. */

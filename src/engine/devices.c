@@ -1,11 +1,15 @@
 /* What this machine can compute with. */
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/cpu_count.h"
 #include "cpu/cpu.h"
 #include "cpu/features.h"
+#include "engine/device.h"
 #include "engine/machine.h"
+
+#define MOST_CARDS 64
 
 static json_t *features_json(uint32_t features)
 {
@@ -26,6 +30,28 @@ static json_t *kernels_json(uint32_t features)
     return list;
 }
 
+static json_t *card_json(const zi_cuda_device *card)
+{
+    char name[24], capability[24];
+    snprintf(name, sizeof name, "cuda:%d", card->index);
+    snprintf(capability, sizeof capability, "%d.%d", card->major, card->minor);
+    return json_pack("{s:s, s:s, s:s, s:I, s:b, s:s?}", "device", name, "name", card->name, "capability", capability,
+                     "bytes", (json_int_t)card->memory, "usable", !*card->fault, "fault",
+                     *card->fault ? card->fault : NULL);
+}
+
+static json_t *cards_json(void)
+{
+    zi_cuda_device cards[MOST_CARDS];
+    zimage_error why = ZIMAGE_ERROR_INIT;
+    int count = 0;
+    json_t *list = json_array();
+    zimage_status status = zi_device_cards(cards, MOST_CARDS, &count, &why);
+    for (int i = 0; i < count; i++)
+        json_array_append_new(list, card_json(&cards[i]));
+    return json_pack("{s:o, s:s?}", "devices", list, "fault", status == ZIMAGE_OK ? NULL : why.message);
+}
+
 zimage_status zimage_devices(const char *cpu_mask, char **json, zimage_error *error)
 {
     if (!json)
@@ -36,8 +62,8 @@ zimage_status zimage_devices(const char *cpu_mask, char **json, zimage_error *er
     ZI_TRY(zi_cpu_mask_parse(cpu_mask, &mask, error));
     mask &= zi_cpu_features();
     zi_processor_model(model, sizeof model);
-    json_t *all = json_pack("{s:{s:s, s:i, s:o, s:o}}", "cpu", "model", model, "threads", zi_cpu_count(), "features",
-                            features_json(mask), "kernels", kernels_json(mask));
+    json_t *all = json_pack("{s:{s:s, s:i, s:o, s:o}, s:o}", "cpu", "model", model, "threads", zi_cpu_count(),
+                            "features", features_json(mask), "kernels", kernels_json(mask), "cuda", cards_json());
     *json = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(all);
     return *json ? ZIMAGE_OK : zi_fail_memory(error, "the list of devices", 0);

@@ -280,9 +280,9 @@ static zimage_status evaluate(job *j, float t, const conditioning *caption, floa
     const int64_t shape[3] = {j->context->transformer.config.in_channels, j->rows, j->columns};
     zi_arena_mark mark = j->ops->table->mark(j->ops);
     zi_tensor latents, out;
-    zimage_status status = j->ops->table->alloc(j->ops, &latents, 3, shape);
+    zimage_status status = j->ops->table->alloc_f32(j->ops, &latents, 3, shape);
     if (status == ZIMAGE_OK)
-        status = j->ops->table->alloc(j->ops, &out, 3, shape);
+        status = j->ops->table->alloc_f32(j->ops, &out, 3, shape);
     if (status == ZIMAGE_OK)
         status = j->ops->table->upload(j->ops, &latents, j->image->latents);
     if (status == ZIMAGE_OK)

@@ -8,7 +8,6 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "cpu/cpu.h"
 
 #define REPEATS 3
 
@@ -50,6 +49,7 @@ static zimage_status fastest(zi_ops *ops, zimage_status (*run)(zi_ops *, trial *
     for (int i = 0; i <= REPEATS; i++) {
         double start = now();
         ZI_TRY(run(ops, t));
+        ZI_TRY(zi_ops_finish(ops));
         double taken = now() - start;
         if (i > 0 && taken < *seconds)
             *seconds = taken;
@@ -130,7 +130,7 @@ static zimage_status measure_with(zi_ops *ops, const uint8_t *numbers, int64_t s
 
 static zimage_status measure(zi_ops *ops, zi_machine *machine, zimage_error *error)
 {
-    int64_t size = strcmp(ops->table->name, "cpu") == 0 ? 1024 : 256;
+    int64_t size = strcmp(ops->table->name, "reference") != 0 ? 1024 : 256;
     size_t bytes = (size_t)(size * size) * 2;
     uint8_t *numbers = malloc(bytes);
     if (!numbers)
@@ -141,6 +141,8 @@ static zimage_status measure(zi_ops *ops, zi_machine *machine, zimage_error *err
     zi_arena_mark mark = ops->table->mark(ops);
     ops->error = error;
     zimage_status status = measure_with(ops, numbers, size, machine);
+    if (ops->forget_weights && status == ZIMAGE_OK)
+        status = ops->forget_weights(ops);
     ops->error = before;
     ops->table->release(ops, mark);
     free(numbers);
@@ -171,8 +173,8 @@ static void machine_key(const zi_ops *ops, const zi_pool *pool, char *key, size_
 {
     char model[200], kernels[80] = "reference";
     zi_processor_model(model, sizeof model);
-    if (strcmp(ops->table->name, "cpu") == 0)
-        zi_ops_cpu_describe(ops, kernels, sizeof kernels);
+    if (ops->describe)
+        ops->describe(ops, kernels, sizeof kernels);
     snprintf(key, size, "%s, %s, %d threads, zimage %s", model, kernels, zi_pool_threads(pool), zimage_version());
 }
 

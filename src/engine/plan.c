@@ -45,8 +45,8 @@ static zimage_status run_denoise(const zimage_context *context, const zi_job_siz
     const int64_t shape[3] = {context->transformer.config.in_channels, size->rows, size->columns};
     zi_tensor latents, out, captions[ZI_MAX_PROMPTS];
     ZI_TRY(alloc_captions(context, size, plan, captions));
-    ZI_TRY(plan->table->alloc(plan, &latents, 3, shape));
-    ZI_TRY(plan->table->alloc(plan, &out, 3, shape));
+    ZI_TRY(plan->table->alloc_f32(plan, &latents, 3, shape));
+    ZI_TRY(plan->table->alloc_f32(plan, &out, 3, shape));
     for (int i = 0; i < size->prompts; i++)
         ZI_TRY(zi_dit_forward(&context->transformer, plan, &latents, 0.5f, &captions[i], &out));
     return ZIMAGE_OK;

@@ -72,8 +72,8 @@ static zimage_status evaluate(const zimage_context *c, zi_ops *ops, const zi_ten
 {
     static const int64_t shape[] = {CHANNELS, ROWS, COLUMNS};
     zi_tensor x, y;
-    ZI_TRY(ops->table->alloc(ops, &x, 3, shape));
-    ZI_TRY(ops->table->alloc(ops, &y, 3, shape));
+    ZI_TRY(ops->table->alloc_f32(ops, &x, 3, shape));
+    ZI_TRY(ops->table->alloc_f32(ops, &y, 3, shape));
     ZI_TRY(ops->table->upload(ops, &x, latents));
     ZI_TRY(zi_dit_forward(&c->transformer, ops, &x, 0.3f, caption, &y));
     ZI_TRY(ops->table->download(ops, latents, &y));

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/device.h"
 #include "engine/plan.h"
 
 /* The published configurations, cut to what sizes and mathematics need (spec zimage.md 1, text-encoder.md 1, vae.md 1). */
@@ -122,7 +123,7 @@ static zimage_status make_parts(zimage_context *c, const zi_synthetic *s, int pa
 {
     const published *model = find_model(s->model);
     ZI_TRY(zi_pool_new(s->threads, &c->pool, error));
-    ZI_TRY(zi_new_cpu_ops(c->pool, s->compute, s->cpu_mask, &c->ops, error));
+    ZI_TRY(zi_device_ops(&(zi_device_choice){s->device, s->compute, s->cpu_mask}, c->pool, &c->ops, error));
     c->base_bytes = zi_resident_bytes();
     if (parts & ZI_PART_TEXT)
         ZI_TRY(make_text(c, model, s, error));

@@ -21,6 +21,24 @@ zimage_status zi_alloc3(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t co
     return ops->table->alloc(ops, tensor, 3, shape);
 }
 
+zimage_status zi_alloc1_f32(zi_ops *ops, zi_tensor *tensor, int64_t count)
+{
+    const int64_t shape[] = {count};
+    return ops->table->alloc_f32(ops, tensor, 1, shape);
+}
+
+zimage_status zi_alloc2_f32(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns)
+{
+    const int64_t shape[] = {rows, columns};
+    return ops->table->alloc_f32(ops, tensor, 2, shape);
+}
+
+zimage_status zi_alloc3_f32(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels)
+{
+    const int64_t shape[] = {rows, columns, channels};
+    return ops->table->alloc_f32(ops, tensor, 3, shape);
+}
+
 zi_tensor zi_row_vector(const zi_tensor *matrix, int64_t index)
 {
     zi_tensor row = zi_tensor_rows(matrix, index, 1);
@@ -50,8 +68,8 @@ void zi_bind_conv(zi_binder *binder, const zi_weight **weight, int64_t out, int6
 
 zimage_status zi_rope_from_angles(zi_ops *ops, zi_rope *rope, float *angles, int64_t tokens, int64_t half)
 {
-    ZI_TRY(zi_alloc2(ops, &rope->cos, tokens, half));
-    ZI_TRY(zi_alloc2(ops, &rope->sin, tokens, half));
+    ZI_TRY(zi_alloc2_f32(ops, &rope->cos, tokens, half));
+    ZI_TRY(zi_alloc2_f32(ops, &rope->sin, tokens, half));
     size_t count = (size_t)(tokens * half);
     float *cosines = malloc(count * sizeof *cosines);
     if (!cosines)

@@ -10,6 +10,10 @@
 zimage_status zi_alloc1(zi_ops *ops, zi_tensor *tensor, int64_t count);
 zimage_status zi_alloc2(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns);
 zimage_status zi_alloc3(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels);
+/* Float32 in every backend (ops.h). */
+zimage_status zi_alloc1_f32(zi_ops *ops, zi_tensor *tensor, int64_t count);
+zimage_status zi_alloc2_f32(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns);
+zimage_status zi_alloc3_f32(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels);
 
 /* Row `index` of a matrix as a vector. */
 zi_tensor zi_row_vector(const zi_tensor *matrix, int64_t index);

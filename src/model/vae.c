@@ -349,8 +349,8 @@ static zimage_status convolve(decoder *d, zi_tensor *y, const zi_tensor *x, cons
 
 static zimage_status alloc_affine(decoder *d, zi_channel_affine *affine, int64_t channels)
 {
-    ZI_TRY(zi_alloc1(d->ops, &affine->scale, channels));
-    return zi_alloc1(d->ops, &affine->shift, channels);
+    ZI_TRY(zi_alloc1_f32(d->ops, &affine->scale, channels));
+    return zi_alloc1_f32(d->ops, &affine->shift, channels);
 }
 
 static void clear_sums(decoder *d)
@@ -494,13 +494,7 @@ static zimage_status upsample_band(decoder *d, const bands *b, int64_t first, in
 
 static zimage_status check_band(decoder *d, const zi_tensor *band, int64_t level)
 {
-    int finite = 1;
-    ZI_TRY(d->ops->table->check_finite(d->ops, band, &finite));
-    if (!finite)
-        return zi_fail(d->ops->error, ZIMAGE_ERROR_NOT_FINITE,
-                       "vae decoder.up_blocks.%d.upsamplers.0: the output holds NaN or infinite values",
-                       (int)(level - 1));
-    return ZIMAGE_OK;
+    return zi_ops_check_block(d->ops, band, "vae decoder.up_blocks.%d.upsamplers.0", (int)(level - 1));
 }
 
 /* First pass: norm1 of the upsampled image. Where it is one band the buffer then holds it. */
@@ -647,10 +641,9 @@ static zimage_status run_conv_out(decoder *d, int64_t band_rows, float *host, fl
     zi_channel_affine affine;
     zi_tensor buffer, y; /* [band_rows, columns, 3] */
     ZI_TRY(normalize(d, &affine, &d->x, &d->model->conv_norm_out));
-    ZI_TRY(zi_alloc3(d->ops, &buffer, band_rows, columns, 3));
+    ZI_TRY(zi_alloc3_f32(d->ops, &buffer, band_rows, columns, 3));
     for (int64_t row = 0; row < rows; row += band_rows) {
         int64_t count = rows - row < band_rows ? rows - row : band_rows;
-        int finite = 1;
         const zi_conv conv = {.weight = d->model->conv_out.weight,
                               .bias = d->model->conv_out.bias,
                               .affine = &affine,
@@ -658,10 +651,7 @@ static zimage_status run_conv_out(decoder *d, int64_t band_rows, float *host, fl
                               .image_rows = rows};
         y = zi_tensor_rows(&buffer, 0, count);
         ZI_TRY(d->ops->table->conv2d(d->ops, &y, &d->x, &conv));
-        ZI_TRY(d->ops->table->check_finite(d->ops, &y, &finite));
-        if (!finite)
-            return zi_fail(d->ops->error, ZIMAGE_ERROR_NOT_FINITE,
-                           "vae decoder.conv_out: the output holds NaN or infinite values");
+        ZI_TRY(zi_ops_check_block(d->ops, &y, "vae decoder.conv_out"));
         if (!rgb)
             continue;
         ZI_TRY(d->ops->table->download(d->ops, host, &y));

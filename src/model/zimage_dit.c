@@ -350,8 +350,8 @@ static zimage_status embed_timestep(const zi_dit *model, zi_ops *ops, float t, z
     float frequencies[T_FREQUENCIES];
 
     timestep_frequencies(t, model->config.t_scale, frequencies);
-    ZI_TRY(zi_alloc2(ops, &sinusoid, 1, T_FREQUENCIES));
-    ZI_TRY(zi_alloc2(ops, &hidden, 1, model->config.t_hidden));
+    ZI_TRY(zi_alloc2_f32(ops, &sinusoid, 1, T_FREQUENCIES));
+    ZI_TRY(zi_alloc2_f32(ops, &hidden, 1, model->config.t_hidden));
     ZI_TRY(table->upload(ops, &sinusoid, frequencies));
     ZI_TRY(table->linear(ops, &hidden, &sinusoid, model->t_mlp0, model->t_mlp0_bias, 0));
     ZI_TRY(table->silu(ops, &hidden, &hidden));
@@ -416,7 +416,7 @@ static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi
     int64_t dim = model->config.dim;
     const int64_t flat[] = {4 * dim}, split[] = {4, dim};
     zi_tensor m; /* [1, 4 D] */
-    ZI_TRY(zi_alloc2(ops, &m, 1, 4 * dim));
+    ZI_TRY(zi_alloc2_f32(ops, &m, 1, 4 * dim));
     ZI_TRY(ops->table->linear(ops, &m, a, block->adaln, block->adaln_bias, 0));
     m = zi_tensor_shaped(&m, 1, flat);
     ZI_TRY(ops->table->modulation(ops, &m));
@@ -525,10 +525,10 @@ static zimage_status final_layer(const zi_dit *model, zi_ops *ops, const zi_tens
     int64_t tokens = x->shape[0];
     zi_tensor activated, scale, h, patches; /* [1, A], [1, D], [N, D], [N, p p C] */
 
-    ZI_TRY(zi_alloc2(ops, &activated, 1, config->adaln_dim));
-    ZI_TRY(zi_alloc2(ops, &scale, 1, config->dim));
+    ZI_TRY(zi_alloc2_f32(ops, &activated, 1, config->adaln_dim));
+    ZI_TRY(zi_alloc2_f32(ops, &scale, 1, config->dim));
     ZI_TRY(zi_alloc2(ops, &h, tokens, config->dim));
-    ZI_TRY(zi_alloc2(ops, &patches, tokens, config->patch * config->patch * config->in_channels));
+    ZI_TRY(zi_alloc2_f32(ops, &patches, tokens, config->patch * config->patch * config->in_channels));
     ZI_TRY(table->silu(ops, &activated, a));
     ZI_TRY(table->linear(ops, &scale, &activated, model->final_adaln, model->final_adaln_bias, 0));
     ZI_TRY(table->add_one(ops, &scale, &scale));
@@ -548,7 +548,7 @@ static zimage_status forward(const zi_dit *model, zi_ops *ops, const zi_tensor *
     zi_rope rope;
     zi_tensor a, x; /* [1, A], [T, D]: image first, then caption */
 
-    ZI_TRY(zi_alloc2(ops, &a, 1, config->adaln_dim));
+    ZI_TRY(zi_alloc2_f32(ops, &a, 1, config->adaln_dim));
     ZI_TRY(embed_timestep(model, ops, t, &a));
     ZI_TRY(rope_tables(model, ops, rows, columns, caption_padded, &rope));
     ZI_TRY(zi_alloc2(ops, &x, image_padded + caption_padded, config->dim));

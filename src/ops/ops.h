@@ -49,8 +49,10 @@ typedef struct zi_conv {
 typedef struct zi_ops_table {
     const char *name; /* "reference", "cpu", ... */
 
-    /* Memory: a stack. Contents are undefined after alloc. */
+    /* Memory: a stack. Contents are undefined after alloc. An activation has the backend's own type; what alloc_f32 gives
+     * is float32 everywhere: positions, factors a feature or a channel, latents, what is downloaded at the end. */
     zimage_status (*alloc)(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape);
+    zimage_status (*alloc_f32)(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape);
     zi_arena_mark (*mark)(zi_ops *ops);
     void (*release)(zi_ops *ops, zi_arena_mark mark);
     /* Between host float32 and the backend's tensor (same element count). */
@@ -106,7 +108,8 @@ typedef struct zi_ops_table {
     /* y = x * scale[c] + shift[c] (no SiLU: the VAE's attention); y may be x */
     zimage_status (*channel_affine)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine);
 
-    /* *finite = 0 if any element is NaN or Inf. */
+    /* *finite = 0 if any element is NaN or Inf. A backend that computes behind the caller's back may answer 1 and fail
+     * later, in download or finish, by the name that zi_ops.block_named was told next. */
     zimage_status (*check_finite)(zi_ops *ops, const zi_tensor *x, int *finite);
     void (*free)(zi_ops *ops);
 } zi_ops_table;
@@ -118,6 +121,14 @@ struct zi_ops {
     int (*block_done)(void *user);
     void *block_user;
     size_t (*peak_bytes)(const zi_ops *ops);
+    /* Each may be NULL. What computes, in a few words; operations a second that its linear layers could reach at most,
+     * measured now; waits for all operations so far; the name of what the last check_finite (or residual_gate_norm) saw. */
+    void (*describe)(const zi_ops *ops, char *text, size_t size);
+    double (*peak_rate)(zi_ops *ops);
+    zimage_status (*finish)(zi_ops *ops);
+    zimage_status (*block_named)(zi_ops *ops, const char *name);
+    /* Weights that were used may be freed now, and others come to lie where they were. May be NULL. */
+    zimage_status (*forget_weights)(zi_ops *ops);
 };
 
 /* The numbers that products are computed in; sums are float32 (int8: int32). */
@@ -141,5 +152,12 @@ zimage_status zi_ops_cpu_new(zi_pool *pool, zi_ops **ops, zimage_error *error);
 zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
 /* The same where the last operation told whether x is finite. */
 zimage_status zi_ops_end_block_known(zi_ops *ops, int finite, const char *format, ...) ZI_PRINTF(3, 4);
+/* Checks a part of a block: nobody is told that a block is done. */
+zimage_status zi_ops_check_block(zi_ops *ops, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
+zimage_status zi_fail_not_finite(zimage_error *error, const char *block);
+/* Waits until what was asked for has been computed. */
+zimage_status zi_ops_finish(zi_ops *ops);
+/* zi_ops.peak_rate; 0 where a table does not tell. */
+double zi_ops_peak_rate(zi_ops *ops);
 
 #endif

@@ -231,16 +231,36 @@ void zi_check_conv(const zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 
 /* ---- between blocks ---------------------------------------------------------------------------------------------- */
 
-static zimage_status end_block(zi_ops *ops, int finite, const char *format, va_list arguments)
+zimage_status zi_fail_not_finite(zimage_error *error, const char *block)
 {
-    if (!finite) {
-        char name[160];
-        vsnprintf(name, sizeof(name), format, arguments);
-        return zi_fail(ops->error, ZIMAGE_ERROR_NOT_FINITE, "the output of %s holds a NaN or an infinity", name);
-    }
+    return zi_fail(error, ZIMAGE_ERROR_NOT_FINITE, "the output of %s holds a NaN or an infinity", block);
+}
+
+static zimage_status name_block(zi_ops *ops, int finite, const char *format, va_list arguments)
+{
+    char name[160];
+    if (finite && ops->block_named == NULL)
+        return ZIMAGE_OK;
+    vsnprintf(name, sizeof(name), format, arguments);
+    return finite ? ops->block_named(ops, name) : zi_fail_not_finite(ops->error, name);
+}
+
+static zimage_status block_done(zi_ops *ops)
+{
     if (ops->block_done != NULL && ops->block_done(ops->block_user) != 0)
         return zi_fail(ops->error, ZIMAGE_ERROR_CANCELLED, "cancelled");
     return ZIMAGE_OK;
+}
+
+zimage_status zi_ops_check_block(zi_ops *ops, const zi_tensor *x, const char *format, ...)
+{
+    int finite = 1;
+    va_list arguments;
+    ZI_TRY(ops->table->check_finite(ops, x, &finite));
+    va_start(arguments, format);
+    zimage_status status = name_block(ops, finite, format, arguments);
+    va_end(arguments);
+    return status;
 }
 
 zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *format, ...)
@@ -249,16 +269,26 @@ zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *form
     va_list arguments;
     ZI_TRY(ops->table->check_finite(ops, x, &finite));
     va_start(arguments, format);
-    zimage_status status = end_block(ops, finite, format, arguments);
+    zimage_status status = name_block(ops, finite, format, arguments);
     va_end(arguments);
-    return status;
+    return status == ZIMAGE_OK ? block_done(ops) : status;
 }
 
 zimage_status zi_ops_end_block_known(zi_ops *ops, int finite, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    zimage_status status = end_block(ops, finite, format, arguments);
+    zimage_status status = name_block(ops, finite, format, arguments);
     va_end(arguments);
-    return status;
+    return status == ZIMAGE_OK ? block_done(ops) : status;
+}
+
+zimage_status zi_ops_finish(zi_ops *ops)
+{
+    return ops->finish != NULL ? ops->finish(ops) : ZIMAGE_OK;
+}
+
+double zi_ops_peak_rate(zi_ops *ops)
+{
+    return ops->peak_rate != NULL ? ops->peak_rate(ops) : 0;
 }

@@ -251,6 +251,7 @@ static size_t plan_peak(const zi_ops *ops)
 static const zi_ops_table plan_table = {
     .name = "plan",
     .alloc = plan_alloc,
+    .alloc_f32 = plan_alloc,
     .mark = plan_mark,
     .release = plan_release,
     .upload = plan_upload,

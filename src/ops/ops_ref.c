@@ -316,6 +316,7 @@ static zimage_status ref_group_norm_sums(zi_ops *ops, double *sums, const zi_ten
 static const zi_ops_table reference_table = {
     .name = "reference",
     .alloc = zi_host_alloc,
+    .alloc_f32 = zi_host_alloc,
     .mark = zi_host_mark,
     .release = zi_host_release,
     .upload = zi_host_upload,

@@ -1,0 +1,39 @@
+/*
+ * What libzimage-cuda offers to libzimage, which opens it at run time (engine/device.c) and never links it. Both must be
+ * built from the same sources: zi_cuda_abi says so.
+ */
+#ifndef ZI_CUDA_CUDA_H
+#define ZI_CUDA_CUDA_H
+
+#include "ops/ops.h"
+
+#define ZI_CUDA_ABI 1 /* of this header; a changed table of operations shows in its size */
+
+typedef struct zi_cuda_options {
+    int device;
+    zi_compute compute; /* ZI_COMPUTE_AUTO is bf16 */
+    int own_kernels;    /* 1: attention and convolutions without cuDNN, to check the kernels that stand in for it */
+} zi_cuda_options;
+
+typedef struct zi_cuda_device {
+    int index;
+    char name[128];
+    int major, minor; /* compute capability */
+    uint64_t memory;  /* bytes */
+    char fault[160];  /* why it can't be used; empty: it can */
+} zi_cuda_device;
+
+typedef int zi_cuda_abi_fn(size_t *table_size);
+typedef zimage_status zi_cuda_devices_fn(zi_cuda_device *devices, int capacity, int *count, zimage_error *error);
+typedef zimage_status zi_ops_cuda_new_fn(const zi_cuda_options *options, zi_ops **ops, zimage_error *error);
+
+#define ZI_CUDA_EXPORT __attribute__((visibility("default")))
+
+/* ZI_CUDA_ABI and sizeof(zi_ops_table) of the library's own build. */
+ZI_CUDA_EXPORT zi_cuda_abi_fn zi_cuda_abi;
+/* The cards there are; *count may exceed capacity. ZIMAGE_ERROR_UNSUPPORTED: no driver or no card, in one sentence. */
+ZI_CUDA_EXPORT zi_cuda_devices_fn zi_cuda_devices;
+/* A table on that card. Its weights stay in device memory until it is freed. */
+ZI_CUDA_EXPORT zi_ops_cuda_new_fn zi_ops_cuda_new;
+
+#endif

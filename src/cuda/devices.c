@@ -1,0 +1,65 @@
+/* What cards there are. */
+#include <stdio.h>
+#include <string.h>
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/cuda.h"
+
+#define LEAST_MAJOR 8 /* compute capability: bf16 products */
+
+int zi_cuda_abi(size_t *table_size)
+{
+    *table_size = sizeof(zi_ops_table);
+    return ZI_CUDA_ABI;
+}
+
+static zimage_status no_card(cudaError_t code, zimage_error *error)
+{
+    int driver = 0, runtime = 0;
+    (void)cudaGetLastError();
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "no CUDA device: NVIDIA's driver is not installed or not running");
+    if (code == cudaErrorInsufficientDriver)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "no CUDA device: NVIDIA's driver supports CUDA %d.%d, expected at least %d.%d", driver / 1000,
+                       driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    if (code == cudaSuccess || code == cudaErrorNoDevice)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "no CUDA device: NVIDIA's driver knows no card");
+    return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "no CUDA device: %s", cudaGetErrorString(code));
+}
+
+static void describe(int index, zi_cuda_device *device)
+{
+    struct cudaDeviceProp properties;
+    *device = (zi_cuda_device){.index = index};
+    cudaError_t code = cudaGetDeviceProperties(&properties, index);
+    if (code != cudaSuccess) {
+        (void)cudaGetLastError();
+        snprintf(device->name, sizeof(device->name), "unknown");
+        snprintf(device->fault, sizeof(device->fault), "the driver does not describe it: %s", cudaGetErrorString(code));
+        return;
+    }
+    snprintf(device->name, sizeof(device->name), "%.*s", (int)sizeof(device->name) - 1, properties.name);
+    device->major = properties.major;
+    device->minor = properties.minor;
+    device->memory = properties.totalGlobalMem;
+    if (properties.major < LEAST_MAJOR)
+        snprintf(device->fault, sizeof(device->fault), "its compute capability is %d.%d, expected at least %d.0",
+                 properties.major, properties.minor, LEAST_MAJOR);
+}
+
+zimage_status zi_cuda_devices(zi_cuda_device *devices, int capacity, int *count, zimage_error *error)
+{
+    *count = 0;
+    cudaError_t code = cudaGetDeviceCount(count);
+    if (code != cudaSuccess || *count == 0) {
+        *count = 0;
+        return no_card(code, error);
+    }
+    for (int i = 0; i < *count && i < capacity; i++)
+        describe(i, &devices[i]);
+    return ZIMAGE_OK;
+}

@@ -1,0 +1,261 @@
+/*
+ * Attention that never stores its weights: bf16 products by mma m16n8k16 with float32 sums, keys and values in tiles
+ * that the next copy overlaps with. A block has 128 queries of one head, a warp 16 of them.
+ *
+ * Fragments (PTX ISA, mma.m16n8k16): with g = lane / 4 and t = lane % 4 a lane holds of A rows g and g + 8 at k = 2t, 2t
+ * + 1, 2t + 8, 2t + 9; of B column g at the same k; of C rows g and g + 8 at columns 2t, 2t + 1.
+ */
+#include "cuda/device_code.cuh"
+
+#define WARPS   8
+#define QUERIES (16 * WARPS)
+#define KEYS    64
+#define STAGES  2
+
+static __device__ __forceinline__ void multiply(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+static __device__ __forceinline__ void load_matrices(uint32_t r[4], const bf16 *p)
+{
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void load_transposed(uint32_t r[4], const bf16 *p)
+{
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+/* 16 bytes from device to shared memory in the background; zeros where `valid` is 0. */
+static __device__ __forceinline__ void copy_16(bf16 *to, const bf16 *from, int valid)
+{
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(valid ? 16 : 0)
+                 : "memory");
+}
+
+static __device__ __forceinline__ uint32_t pack(float low, float high)
+{
+    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<uint32_t *>(&pair);
+}
+
+/* Where chunk (8 numbers) c of a row of a tile lies: moved about, so that 8 rows of a column are in different banks. */
+template <int Dim> static __device__ __forceinline__ bf16 *chunk_at(bf16 *tile, int row, int c)
+{
+    return tile + row * Dim + ((c ^ (row & 7)) * 8);
+}
+
+template <int Dim>
+static __device__ __forceinline__ void copy_tile(bf16 *tile, const bf16 *rows, int64_t stride, int64_t first,
+                                                 int64_t count)
+{
+    constexpr int chunks = Dim / 8;
+    for (int i = threadIdx.x; i < KEYS * chunks; i += WARPS * 32) {
+        int row = i / chunks, c = i % chunks;
+        int valid = first + row < count;
+        copy_16(chunk_at<Dim>(tile, row, c), rows + (valid ? first + row : 0) * stride + c * 8, valid);
+    }
+}
+
+typedef struct flash_args {
+    bf16 *o;
+    const bf16 *q, *k, *v;
+    int64_t queries, keys, heads, kv_heads;
+    float scale; /* of the logits, times log2(e) */
+    int causal;
+} flash_args;
+
+/* s = q k^T of 16 queries with a tile of keys. */
+template <int Dim>
+static __device__ __forceinline__ void logits(float s[KEYS / 8][4], const uint32_t q[Dim / 16][4], bf16 *tile)
+{
+    int lane = threadIdx.x % 32, row = lane % 8 + lane / 16 * 8, c = lane / 8 % 2;
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            s[n][j] = 0;
+#pragma unroll
+    for (int k = 0; k < Dim / 16; k++)
+#pragma unroll
+        for (int n = 0; n < KEYS / 16; n++) {
+            uint32_t b[4];
+            load_matrices(b, chunk_at<Dim>(tile, 16 * n + row, 2 * k + c));
+            multiply(s[2 * n], q[k], b[0], b[1]);
+            multiply(s[2 * n + 1], q[k], b[2], b[3]);
+        }
+}
+
+/* o += p v */
+template <int Dim>
+static __device__ __forceinline__ void add_values(float o[Dim / 8][4], const float p[KEYS / 8][4], bf16 *tile)
+{
+    int lane = threadIdx.x % 32, row = lane % 8 + lane / 8 % 2 * 8, c = lane / 16;
+#pragma unroll
+    for (int k = 0; k < KEYS / 16; k++) {
+        const uint32_t a[4] = {pack(p[2 * k][0], p[2 * k][1]), pack(p[2 * k][2], p[2 * k][3]),
+                               pack(p[2 * k + 1][0], p[2 * k + 1][1]), pack(p[2 * k + 1][2], p[2 * k + 1][3])};
+#pragma unroll
+        for (int n = 0; n < Dim / 16; n++) {
+            uint32_t b[4];
+            load_transposed(b, chunk_at<Dim>(tile, 16 * k + row, 2 * n + c));
+            multiply(o[2 * n], a, b[0], b[1]);
+            multiply(o[2 * n + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+/* Logits of keys that a query does not see become -infinity. */
+static __device__ __forceinline__ void hide(float s[KEYS / 8][4], const flash_args &a, int64_t first_key, int64_t query)
+{
+    int t = threadIdx.x % 4;
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int64_t key = first_key + 8 * n + 2 * t + j % 2;
+            if (key >= a.keys || (a.causal && key > query + j / 2 * 8))
+                s[n][j] = -INFINITY;
+        }
+}
+
+/* s becomes 2^(s scale - top); what was summed before is scaled to the new top. Each of a lane's two rows is 4 lanes'. */
+template <int Dim>
+static __device__ __forceinline__ void soften(float s[KEYS / 8][4], float o[Dim / 8][4], float top[2], float sum[2],
+                                              float scale)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float largest = top[half];
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+            largest = fmaxf(largest, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+        largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
+        float rescale = exp2f((top[half] - largest) * scale);
+        top[half] = largest;
+        sum[half] *= rescale;
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+            for (int j = 2 * half; j < 2 * half + 2; j++) {
+                s[n][j] = exp2f((s[n][j] - largest) * scale);
+                sum[half] += s[n][j];
+            }
+#pragma unroll
+        for (int n = 0; n < Dim / 8; n++) {
+            o[n][2 * half] *= rescale;
+            o[n][2 * half + 1] *= rescale;
+        }
+    }
+}
+
+template <int Dim>
+static __device__ __forceinline__ void load_queries(uint32_t q[Dim / 16][4], const bf16 *rows, int64_t stride,
+                                                    int64_t query, int64_t queries)
+{
+    int t = threadIdx.x % 4;
+#pragma unroll
+    for (int k = 0; k < Dim / 16; k++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int64_t row = query + j % 2 * 8;
+            q[k][j] = row < queries
+                          ? *reinterpret_cast<const uint32_t *>(rows + row * stride + 16 * k + j / 2 * 8 + 2 * t)
+                          : 0;
+        }
+}
+
+template <int Dim>
+static __device__ __forceinline__ void store_rows(bf16 *rows, int64_t stride, int64_t query, int64_t queries,
+                                                  const float o[Dim / 8][4], float sum[2])
+{
+    int t = threadIdx.x % 4;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        sum[half] += __shfl_xor_sync(~0u, sum[half], 1);
+        sum[half] += __shfl_xor_sync(~0u, sum[half], 2);
+        int64_t row = query + half * 8;
+        if (row >= queries)
+            continue;
+        float factor = 1.0f / sum[half];
+#pragma unroll
+        for (int n = 0; n < Dim / 8; n++)
+            *reinterpret_cast<uint32_t *>(rows + row * stride + 8 * n + 2 * t) =
+                pack(o[n][2 * half] * factor, o[n][2 * half + 1] * factor);
+    }
+}
+
+/* o may be q: a block reads its queries before it writes the same places, and no other block has them. */
+template <int Dim> static __global__ void __launch_bounds__(WARPS * 32) flash(const flash_args a)
+{
+    extern __shared__ __align__(128) uint8_t shared[];
+    bf16 *k_tiles = reinterpret_cast<bf16 *>(shared), *v_tiles = k_tiles + STAGES * KEYS * Dim;
+    int64_t head = blockIdx.y, kv = head / (a.heads / a.kv_heads), block_first = (int64_t)blockIdx.x * QUERIES;
+    int64_t stride = a.heads * Dim, kv_stride = a.kv_heads * Dim;
+    int64_t query = block_first + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+    const bf16 *k = a.k + kv * Dim, *v = a.v + kv * Dim;
+    int64_t end = a.causal && block_first + QUERIES < a.keys ? block_first + QUERIES : a.keys;
+    uint32_t q[Dim / 16][4];
+    float o[Dim / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+
+    load_queries<Dim>(q, a.q + head * Dim, stride, query, a.queries);
+    copy_tile<Dim>(k_tiles, k, kv_stride, 0, a.keys);
+    copy_tile<Dim>(v_tiles, v, kv_stride, 0, a.keys);
+    asm volatile("cp.async.commit_group;\n" ::: "memory");
+    for (int64_t first = 0, stage = 0; first < end; first += KEYS, stage ^= 1) {
+        asm volatile("cp.async.wait_group 0;\n" ::: "memory");
+        __syncthreads(); /* this tile is here, and nobody reads the one before any more */
+        if (first + KEYS < end) {
+            copy_tile<Dim>(k_tiles + (stage ^ 1) * KEYS * Dim, k, kv_stride, first + KEYS, a.keys);
+            copy_tile<Dim>(v_tiles + (stage ^ 1) * KEYS * Dim, v, kv_stride, first + KEYS, a.keys);
+            asm volatile("cp.async.commit_group;\n" ::: "memory");
+        }
+        float s[KEYS / 8][4];
+        logits<Dim>(s, q, k_tiles + stage * KEYS * Dim);
+        if (first + KEYS > a.keys || (a.causal && first + KEYS > block_first))
+            hide(s, a, first, query);
+        soften<Dim>(s, o, top, sum, a.scale);
+        add_values<Dim>(o, s, v_tiles + stage * KEYS * Dim);
+    }
+    store_rows<Dim>(a.o + head * Dim, stride, query, a.queries, o, sum);
+}
+
+template <int Dim> static cudaError_t run(const flash_args *a, cudaStream_t stream)
+{
+    int bytes = 2 * STAGES * KEYS * Dim * (int)sizeof(bf16);
+    cudaError_t status = cudaFuncSetAttribute(flash<Dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (status != cudaSuccess)
+        return status;
+    dim3 blocks((unsigned)((a->queries + QUERIES - 1) / QUERIES), (unsigned)a->heads);
+    flash<Dim><<<blocks, WARPS * 32, bytes, stream>>>(*a);
+    return cudaGetLastError();
+}
+
+int zi_cuda_flash_fits(int64_t head_dim)
+{
+    return head_dim == 64 || head_dim == 128;
+}
+
+cudaError_t zi_cuda_flash(void *o, const void *q, const void *k, const void *v, int64_t queries, int64_t keys,
+                          int64_t heads, int64_t kv_heads, int64_t head_dim, int causal, cudaStream_t stream)
+{
+    const flash_args a = {(bf16 *)o,       (const bf16 *)q, (const bf16 *)k,
+                          (const bf16 *)v, queries,         keys,
+                          heads,           kv_heads,        1.44269504089f / sqrtf((float)head_dim),
+                          causal};
+    return head_dim == 64 ? run<64>(&a, stream) : head_dim == 128 ? run<128>(&a, stream) : cudaErrorInvalidValue;
+}

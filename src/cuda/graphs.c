@@ -1,0 +1,486 @@
+/*
+ * cuDNN's graphs: attention, and convolutions with their bias and sum. A graph is made once for its sizes; of the plans
+ * that cuDNN proposes the fastest is kept. Whatever cuDNN refuses leaves a graph without a plan, and the own kernels do
+ * the work.
+ */
+#include "cuda/graphs.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CANDIDATES  8
+#define DESCRIPTORS (32 + 2 * CANDIDATES)
+#define TENSORS     5
+#define ALIGNMENT   16
+#define RUNS        3
+#define CHANNELS    8 /* multiples of channels that fast convolutions want */
+
+typedef enum graph_kind { GRAPH_ATTENTION, GRAPH_CONV } graph_kind;
+
+/* Compared as bytes. */
+typedef struct graph_key {
+    int64_t kind, sizes[8];
+} graph_key;
+
+/* The tensors' unique names: places in the array of pointers that a graph runs on, plus 1. */
+enum { X, Y, FILTER, BIAS, ADDED };
+enum { Q, O, K, V, SCALE };
+
+struct zi_cuda_graph {
+    graph_key key;
+    cudnnBackendDescriptor_t made[DESCRIPTORS]; /* all that the plan refers to */
+    int made_count;
+    cudnnStatus_t failed;          /* the first failure while it was made */
+    cudnnBackendDescriptor_t plan; /* one of them, or NULL: cuDNN has none */
+    int64_t workspace;
+    int tensors[TENSORS]; /* names that are used */
+};
+
+/* ---- descriptors --------------------------------------------------------------------------------------------------- */
+
+static void note(zi_cuda_graph *g, cudnnStatus_t status)
+{
+    if (g->failed == CUDNN_STATUS_SUCCESS)
+        g->failed = status;
+}
+
+static cudnnBackendDescriptor_t make(zi_cuda_graph *g, cudnnBackendDescriptorType_t type)
+{
+    cudnnBackendDescriptor_t descriptor = NULL;
+    if (g->failed != CUDNN_STATUS_SUCCESS)
+        return NULL;
+    if (g->made_count == DESCRIPTORS) {
+        note(g, CUDNN_STATUS_INTERNAL_ERROR);
+        return NULL;
+    }
+    note(g, cudnnBackendCreateDescriptor(type, &descriptor));
+    if (descriptor != NULL)
+        g->made[g->made_count++] = descriptor;
+    return descriptor;
+}
+
+static void set(zi_cuda_graph *g, cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                cudnnBackendAttributeType_t type, int64_t count, const void *values)
+{
+    if (g->failed == CUDNN_STATUS_SUCCESS)
+        note(g, cudnnBackendSetAttribute(descriptor, name, type, count, values));
+}
+
+static void set_descriptor(zi_cuda_graph *g, cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                           cudnnBackendDescriptor_t value)
+{
+    set(g, descriptor, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
+}
+
+static void finish(zi_cuda_graph *g, cudnnBackendDescriptor_t descriptor)
+{
+    if (g->failed == CUDNN_STATUS_SUCCESS)
+        note(g, cudnnBackendFinalize(descriptor));
+}
+
+typedef struct tensor_form {
+    cudnnDataType_t type;
+    int64_t shape[4], strides[4];
+} tensor_form;
+
+static cudnnBackendDescriptor_t tensor(zi_cuda_graph *g, int64_t name, const tensor_form *form, int is_virtual,
+                                       int by_value)
+{
+    const int64_t alignment = ALIGNMENT;
+    const bool yes = true;
+    cudnnBackendDescriptor_t t = make(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+    set(g, t, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &name);
+    set(g, t, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &form->type);
+    set(g, t, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, form->shape);
+    set(g, t, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, form->strides);
+    set(g, t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &alignment);
+    if (is_virtual)
+        set(g, t, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &yes);
+    if (by_value)
+        set(g, t, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &yes);
+    finish(g, t);
+    return t;
+}
+
+/* A tensor that the graph reads or writes. */
+static cudnnBackendDescriptor_t operand(zi_cuda_graph *g, int place, const tensor_form *form)
+{
+    g->tensors[place] = 1;
+    return tensor(g, place + 1, form, 0, 0);
+}
+
+static cudnnBackendDescriptor_t add(zi_cuda_graph *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
+                                    cudnnBackendDescriptor_t sum)
+{
+    const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
+    const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t how = make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+    set(g, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
+    set(g, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &precision);
+    finish(g, how);
+    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, a);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, sum);
+    finish(g, operation);
+    return operation;
+}
+
+/* ---- plans --------------------------------------------------------------------------------------------------------- */
+
+static cudnnStatus_t run(zi_cuda *cuda, cudnnBackendDescriptor_t plan, const int used[TENSORS],
+                         void *const data[TENSORS], void *workspace)
+{
+    int64_t names[TENSORS], count = 0;
+    void *pointers[TENSORS];
+    cudnnBackendDescriptor_t pack = NULL;
+    for (int i = 0; i < TENSORS; i++)
+        if (used[i]) {
+            names[count] = i + 1;
+            pointers[count++] = data[i];
+        }
+    cudnnStatus_t status = cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, count, names);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status =
+            cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count, pointers);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = cudnnBackendFinalize(pack);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = cudnnBackendExecute(cuda->dnn, plan, pack);
+    if (pack != NULL)
+        (void)cudnnBackendDestroyDescriptor(pack);
+    return status;
+}
+
+/* Milliseconds of a plan; negative: it does not run. */
+static float time_plan(zi_cuda *cuda, const zi_cuda_graph *g, cudnnBackendDescriptor_t plan, void *const data[TENSORS],
+                       void *workspace, cudaEvent_t events[2])
+{
+    float milliseconds = -1;
+    for (int i = 0; i <= RUNS; i++) {
+        if (i == 1 && cudaEventRecord(events[0], cuda->stream) != cudaSuccess)
+            return -1;
+        if (run(cuda, plan, g->tensors, data, workspace) != CUDNN_STATUS_SUCCESS)
+            return -1;
+    }
+    if (cudaEventRecord(events[1], cuda->stream) != cudaSuccess || cudaEventSynchronize(events[1]) != cudaSuccess ||
+        cudaEventElapsedTime(&milliseconds, events[0], events[1]) != cudaSuccess)
+        return -1;
+    return milliseconds;
+}
+
+/* A plan of the engine's, or NULL: then g->failed is as before. */
+static cudnnBackendDescriptor_t make_plan(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t engine,
+                                          int64_t *workspace)
+{
+    int64_t count = 0;
+    cudnnBackendDescriptor_t plan = make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    set(g, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &cuda->dnn);
+    set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, engine);
+    finish(g, plan);
+    if (g->failed == CUDNN_STATUS_SUCCESS)
+        note(g, cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
+                                         workspace));
+    int usable = g->failed == CUDNN_STATUS_SUCCESS && *workspace <= (int64_t)ZI_WORKSPACE_BYTES;
+    g->failed = CUDNN_STATUS_SUCCESS;
+    return usable ? plan : NULL;
+}
+
+/* The engines that cuDNN proposes for the graph; how many. */
+static int propose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t *operations, int64_t operation_count,
+                   cudnnBackendDescriptor_t engines[CANDIDATES])
+{
+    const cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
+    int64_t count = 0;
+    cudnnBackendDescriptor_t graph = make(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+    set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &cuda->dnn);
+    set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, operation_count, operations);
+    finish(g, graph);
+    cudnnBackendDescriptor_t heuristic = make(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+    set_descriptor(g, heuristic, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
+    set(g, heuristic, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+    finish(g, heuristic);
+    for (int i = 0; i < CANDIDATES; i++)
+        engines[i] = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    if (g->failed == CUDNN_STATUS_SUCCESS)
+        note(g, cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                         CANDIDATES, &count, engines));
+    if (g->failed != CUDNN_STATUS_SUCCESS)
+        return 0;
+    return (int)(count < CANDIDATES ? count : CANDIDATES);
+}
+
+/* Keeps the fastest plan, timed on `data`, whose output is a scratch buffer. */
+static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t *operations, int64_t count,
+                            void *const data[TENSORS])
+{
+    cudnnBackendDescriptor_t engines[CANDIDATES];
+    cudaEvent_t events[2] = {NULL, NULL};
+    float least = -1;
+    int proposed = propose(cuda, g, operations, count, engines);
+    zimage_status status = zi_cuda_check(cuda, cudaEventCreate(&events[0]), "making an event");
+    if (status == ZIMAGE_OK)
+        status = zi_cuda_check(cuda, cudaEventCreate(&events[1]), "making an event");
+    for (int i = 0; i < proposed && status == ZIMAGE_OK; i++) {
+        int64_t workspace = 0;
+        cudnnBackendDescriptor_t plan = make_plan(cuda, g, engines[i], &workspace);
+        float taken = plan != NULL ? time_plan(cuda, g, plan, data, cuda->workspace, events) : -1;
+        if (taken >= 0 && (least < 0 || taken < least)) {
+            least = taken;
+            g->plan = plan;
+            g->workspace = workspace;
+        }
+    }
+    for (int i = 0; i < 2; i++)
+        if (events[i] != NULL)
+            (void)cudaEventDestroy(events[i]);
+    return status;
+}
+
+static void free_graph(zi_cuda_graph *g)
+{
+    while (g->made_count > 0)
+        (void)cudnnBackendDestroyDescriptor(g->made[--g->made_count]);
+}
+
+void zi_cuda_graphs_free(zi_cuda *cuda)
+{
+    for (int i = 0; i < cuda->graph_count; i++)
+        free_graph(&cuda->graphs[i]);
+    free(cuda->graphs);
+}
+
+static zi_cuda_graph *find(zi_cuda *cuda, const graph_key *key)
+{
+    for (int i = 0; i < cuda->graph_count; i++)
+        if (memcmp(&cuda->graphs[i].key, key, sizeof(*key)) == 0)
+            return &cuda->graphs[i];
+    return NULL;
+}
+
+/* A new graph with that key, still without a plan. */
+static zimage_status new_graph(zi_cuda *cuda, const graph_key *key, zi_cuda_graph **graph)
+{
+    if (cuda->graph_count == cuda->graph_capacity) {
+        int capacity = cuda->graph_capacity ? 2 * cuda->graph_capacity : 16;
+        zi_cuda_graph *graphs = realloc(cuda->graphs, (size_t)capacity * sizeof(*graphs));
+        if (graphs == NULL)
+            return zi_fail_memory(cuda->ops.error, "the list of graphs", (size_t)capacity * sizeof(*graphs));
+        cuda->graphs = graphs;
+        cuda->graph_capacity = capacity;
+    }
+    *graph = &cuda->graphs[cuda->graph_count++];
+    memset(*graph, 0, sizeof(**graph));
+    (*graph)->key = *key;
+    return ZIMAGE_OK;
+}
+
+static zimage_status execute(zi_cuda *cuda, const zi_cuda_graph *g, void *const data[TENSORS], const char *what)
+{
+    cudnnStatus_t status = run(cuda, g->plan, g->tensors, data, cuda->workspace);
+    if (status == CUDNN_STATUS_SUCCESS)
+        return ZIMAGE_OK;
+    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s failed: cuDNN says %s", cuda->device, what,
+                   cudnnGetErrorString(status));
+}
+
+static int aligned(void *const data[TENSORS])
+{
+    uintptr_t all = 0;
+    for (int i = 0; i < TENSORS; i++)
+        all |= (uintptr_t)data[i];
+    return all % ALIGNMENT == 0;
+}
+
+/* ---- attention ----------------------------------------------------------------------------------------------------- */
+
+static zimage_status make_attention(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
+{
+    int64_t queries = g->key.sizes[0], keys = g->key.sizes[1], heads = g->key.sizes[2], kv = g->key.sizes[3];
+    int64_t dim = g->key.sizes[4];
+    const tensor_form many = {
+        CUDNN_DATA_BFLOAT16, {1, heads, queries, dim}, {queries * heads * dim, dim, heads * dim, 1}};
+    const tensor_form few = {CUDNN_DATA_BFLOAT16, {1, kv, keys, dim}, {keys * kv * dim, dim, kv * dim, 1}};
+    const tensor_form one = {CUDNN_DATA_FLOAT, {1, 1, 1, 1}, {1, 1, 1, 1}};
+    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, operand(g, Q, &many));
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, operand(g, K, &few));
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, operand(g, V, &few));
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, operand(g, O, &many));
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, tensor(g, SCALE + 1, &one, 0, 1));
+    g->tensors[SCALE] = 1;
+    finish(g, operation);
+    return choose(cuda, g, &operation, 1, data);
+}
+
+/* Into a buffer of its own, as o may be q and cuDNN does not say in which order it reads and writes. */
+static zimage_status attend(zi_cuda *cuda, const graph_key *key, void *o, void *data[TENSORS], int *done)
+{
+    size_t bytes = (size_t)(key->sizes[0] * key->sizes[2] * key->sizes[4]) * sizeof(uint16_t);
+    zi_cuda_graph *graph = find(cuda, key);
+    if (graph != NULL && graph->plan == NULL)
+        return ZIMAGE_OK;
+    if (graph == NULL || o == data[Q])
+        ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "attention", &data[O]));
+    if (graph == NULL) {
+        ZI_TRY(new_graph(cuda, key, &graph));
+        ZI_TRY(make_attention(cuda, graph, data));
+        if (graph->plan == NULL)
+            return ZIMAGE_OK;
+    }
+    ZI_TRY(execute(cuda, graph, data, "attention"));
+    *done = 1;
+    if (data[O] == o)
+        return ZIMAGE_OK;
+    return zi_cuda_check(cuda, cudaMemcpyAsync(o, data[O], bytes, cudaMemcpyDeviceToDevice, cuda->stream), "attention");
+}
+
+zimage_status zi_cuda_graph_attention(zi_cuda *cuda, void *o, const void *q, const void *k, const void *v,
+                                      int64_t queries, int64_t keys, const zi_attention_shape *shape, int *done)
+{
+    float scale = 1.0f / sqrtf((float)shape->head_dim);
+    void *data[TENSORS] = {[Q] = (void *)q, [K] = (void *)k, [V] = (void *)v, [O] = o};
+    const graph_key key = {GRAPH_ATTENTION, {queries, keys, shape->heads, shape->kv_heads, shape->head_dim}};
+    *done = 0;
+    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || shape->causal || shape->head_dim % 8 != 0 || !aligned(data))
+        return ZIMAGE_OK;
+    data[SCALE] = &scale; /* by value: on the host */
+    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+    zimage_status status = attend(cuda, &key, o, data, done);
+    zi_cuda_release(&cuda->ops, mark);
+    return status;
+}
+
+/* ---- convolutions -------------------------------------------------------------------------------------------------- */
+
+static cudnnBackendDescriptor_t convolution(zi_cuda_graph *g, int64_t side, cudnnBackendDescriptor_t x,
+                                            cudnnBackendDescriptor_t filter, cudnnBackendDescriptor_t y)
+{
+    const int64_t two = 2, ones[2] = {1, 1}, padding[2] = {0, side / 2};
+    const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
+    const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
+    const float one = 1, zero = 0;
+    cudnnBackendDescriptor_t how = make(g, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &two);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &precision);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, padding);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, 2, padding);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, 2, ones);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, 2, ones);
+    finish(g, how);
+    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, how);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, filter);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
+    set(g, operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT, 1, &one);
+    set(g, operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, 1, &zero);
+    finish(g, operation);
+    return operation;
+}
+
+/* A channels-last image as cuDNN names its sides. */
+static tensor_form image_form(cudnnDataType_t type, int64_t channels, int64_t rows, int64_t columns)
+{
+    return (tensor_form){
+        type, {1, channels, rows, columns}, {channels * rows * columns, 1, columns * channels, channels}};
+}
+
+/* y = conv(x) [+ bias] [+ y]: what lies between is float32 and never stored. */
+static zimage_status make_conv(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
+{
+    int64_t rows = g->key.sizes[0], columns = g->key.sizes[1], in = g->key.sizes[2], out = g->key.sizes[3];
+    int64_t side = g->key.sizes[4], terms = 0, next_name = TENSORS + 1;
+    cudnnDataType_t y_type = g->key.sizes[5] == ZI_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+    const tensor_form x = image_form(CUDNN_DATA_BFLOAT16, in, rows + side - 1, columns);
+    const tensor_form y = image_form(y_type, out, rows, columns);
+    const tensor_form between = image_form(CUDNN_DATA_FLOAT, out, rows, columns);
+    const tensor_form bias = {CUDNN_DATA_FLOAT, {1, out, 1, 1}, {out, 1, out, out}};
+    const tensor_form filter = {CUDNN_DATA_BFLOAT16, {out, in, side, side}, {in * side * side, 1, in * side, in}};
+    cudnnBackendDescriptor_t addends[2], operations[3];
+    cudnnBackendDescriptor_t input = operand(g, X, &x), weights = operand(g, FILTER, &filter);
+    if (data[BIAS] != NULL)
+        addends[terms++] = operand(g, BIAS, &bias);
+    if (data[ADDED] != NULL)
+        addends[terms++] = operand(g, ADDED, &y);
+    cudnnBackendDescriptor_t sum = terms > 0 ? tensor(g, next_name++, &between, 1, 0) : operand(g, Y, &y);
+    operations[0] = convolution(g, side, input, weights, sum);
+    for (int64_t i = 0; i < terms; i++) {
+        cudnnBackendDescriptor_t next = i + 1 < terms ? tensor(g, next_name++, &between, 1, 0) : operand(g, Y, &y);
+        operations[1 + i] = add(g, sum, addends[i], next);
+        sum = next;
+    }
+    return choose(cuda, g, operations, 1 + terms, data);
+}
+
+/* data's graph, made if it is new; *graph NULL: cuDNN has no plan. */
+static zimage_status conv_graph(zi_cuda *cuda, const graph_key *key, void *const data[TENSORS], zi_cuda_graph **graph)
+{
+    *graph = find(cuda, key);
+    if (*graph == NULL) {
+        void *trial[TENSORS];
+        memcpy(trial, data, sizeof(trial));
+        size_t bytes = (size_t)(key->sizes[0] * key->sizes[1] * key->sizes[3]) * zi_dtype_size((zi_dtype)key->sizes[5]);
+        zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+        ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "timing a convolution", &trial[Y]));
+        ZI_TRY(new_graph(cuda, key, graph));
+        ZI_TRY(make_conv(cuda, *graph, trial));
+        zi_cuda_release(&cuda->ops, mark);
+    }
+    if ((*graph)->plan == NULL)
+        *graph = NULL;
+    return ZIMAGE_OK;
+}
+
+/* With outputs that are no multiple of 8: padded ones on the stack, of which y takes its own. */
+static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_cuda_conv *c, void *data[TENSORS], int *done)
+{
+    zi_cuda_graph *graph;
+    int64_t padded = (c->out + CHANNELS - 1) / CHANNELS * CHANNELS, pixels = c->rows * c->columns;
+    int whole = padded == c->out;
+    if (whole) {
+        data[Y] = y->data;
+        data[BIAS] = (void *)c->bias;
+        data[ADDED] = c->accumulate ? y->data : NULL;
+    } else {
+        ZI_TRY(
+            zi_cuda_stack_alloc(cuda, (size_t)(pixels * padded) * zi_dtype_size(y->dtype), "a convolution", &data[Y]));
+    }
+    const graph_key key = {
+        GRAPH_CONV, {c->rows, c->columns, c->in, padded, c->side, y->dtype, data[BIAS] != NULL, data[ADDED] != NULL}};
+    if (!aligned(data))
+        return ZIMAGE_OK;
+    ZI_TRY(conv_graph(cuda, &key, data, &graph));
+    if (graph == NULL)
+        return ZIMAGE_OK;
+    ZI_TRY(execute(cuda, graph, data, "a convolution"));
+    *done = 1;
+    if (whole)
+        return ZIMAGE_OK;
+    return zi_cuda_check(cuda,
+                         zi_cuda_take_channels(y->dtype, y->data, y->dtype, data[Y], c->bias, c->accumulate, pixels,
+                                               c->out, padded, cuda->stream),
+                         "a convolution");
+}
+
+zimage_status zi_cuda_graph_conv(zi_cuda *cuda, zi_tensor *y, const void *x, const void *filter,
+                                 const zi_cuda_conv *sizes, int *done)
+{
+    void *data[TENSORS] = {[X] = (void *)x, [FILTER] = (void *)filter};
+    *done = 0;
+    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || sizes->in % CHANNELS != 0)
+        return ZIMAGE_OK;
+    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+    zimage_status status = convolve(cuda, y, sizes, data, done);
+    zi_cuda_release(&cuda->ops, mark);
+    return status;
+}

@@ -1,0 +1,144 @@
+/* The CUDA table's own state, shared by its files. */
+#ifndef ZI_CUDA_INTERNAL_H
+#define ZI_CUDA_INTERNAL_H
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <cudnn.h>
+
+#include "cuda/cuda.h"
+#include "cuda/kernels.h"
+#include "ops/ops_common.h"
+
+#define ZI_CHECKS          256 /* blocks whose flags wait to be read */
+#define ZI_BLOCK_NAME      160
+#define ZI_WORKSPACE_BYTES ((size_t)64 << 20)
+
+typedef struct zi_cuda_chunk {
+    uint8_t *data;
+    size_t size, used;
+} zi_cuda_chunk;
+
+/* Device memory as a stack of chunks; what is released is reused in the order of the stream. */
+typedef struct zi_cuda_stack {
+    zi_cuda_chunk *chunks;
+    int count, capacity, top; /* chunks[top] is allocated from; those behind it are empty */
+    size_t in_use, peak;
+} zi_cuda_stack;
+
+/* What a stored weight became on the card. */
+typedef enum zi_cuda_form {
+    ZI_FORM_MATRIX, /* the computation's type, as it lies */
+    ZI_FORM_VECTOR, /* float32 */
+    ZI_FORM_FILTER, /* the computation's type, [out padded to 8, taps, in] */
+    ZI_FORM_PACKED, /* groups as stored: numbers, scales, biases */
+} zi_cuda_form;
+
+typedef struct zi_cuda_weight {
+    const uint8_t *key; /* the host's data, and the next one's of a pair; NULL: a free place */
+    const uint8_t *second;
+    zi_cuda_form form;
+    void *data; /* owned */
+    void *scales, *biases;
+} zi_cuda_weight;
+
+typedef struct zi_cuda_weights {
+    zi_cuda_weight *places; /* open addressing; capacity is a power of two */
+    size_t count, capacity;
+} zi_cuda_weights;
+
+/* Pinned host memory that copies to the card pass through: two halves that take turns. */
+typedef struct zi_cuda_staging {
+    uint8_t *data;
+    cudaEvent_t free[2];
+    int half;
+} zi_cuda_staging;
+
+typedef struct zi_cuda_plan zi_cuda_plan;   /* a product's algorithm: products.c */
+typedef struct zi_cuda_graph zi_cuda_graph; /* a plan of cuDNN's: graphs.c */
+
+typedef struct zi_cuda {
+    zi_ops ops; /* first */
+    int device;
+    zi_dtype type; /* of activations and of products' operands */
+    char name[80];
+    cudaStream_t stream;
+    cublasLtHandle_t blas;
+    cudnnHandle_t dnn; /* NULL: own kernels only */
+    void *workspace;   /* ZI_WORKSPACE_BYTES */
+    double *sums;      /* of groups */
+    zi_cuda_stack stack;
+    zi_cuda_weights weights;
+    zi_cuda_staging staging;
+    zi_cuda_plan *plans;
+    int plan_count, plan_capacity;
+    zi_cuda_graph *graphs;
+    int graph_count, graph_capacity;
+    /* Blocks that were checked since the flags were last read. */
+    int *flags; /* [ZI_CHECKS] on the card */
+    int *host_flags;
+    char (*names)[ZI_BLOCK_NAME];
+    int checks, named;
+} zi_cuda;
+
+/* The table's state, with its card made the thread's own. */
+zi_cuda *zi_cuda_of(zi_ops *ops);
+
+/* ZIMAGE_OK, or an error that says what failed. */
+zimage_status zi_cuda_check(zi_cuda *cuda, cudaError_t code, const char *what);
+zimage_status zi_cuda_check_blas(zi_cuda *cuda, cublasStatus_t code, const char *what);
+#define ZI_CUDA_TRY(cuda, call, what) ZI_TRY(zi_cuda_check(cuda, call, what))
+
+/* Memory. */
+zimage_status zi_cuda_stack_alloc(zi_cuda *cuda, size_t bytes, const char *what, void **data);
+zi_arena_mark zi_cuda_mark(zi_ops *ops);
+void zi_cuda_release(zi_ops *ops, zi_arena_mark mark);
+void zi_cuda_stack_free(zi_cuda_stack *stack);
+zimage_status zi_cuda_memory(zi_cuda *cuda, size_t bytes, const char *what, void **data); /* until cudaFree */
+/* Copies host memory, which may be changed or freed at once, to the card. */
+zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t bytes);
+zimage_status zi_cuda_staging_open(zi_cuda *cuda);
+void zi_cuda_staging_close(zi_cuda_staging *staging);
+
+/* Weights on the card. What is unpacked for the moment lies on the stack: mark and release around the use. */
+zimage_status zi_cuda_matrix(zi_cuda *cuda, const zi_weight *w, void **data);
+/* [a's rows + b's rows, columns]: two matrices as one. */
+zimage_status zi_cuda_pair(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, void **data);
+zimage_status zi_cuda_vector(zi_cuda *cuda, const zi_weight *w, const float **data); /* w NULL: NULL */
+zimage_status zi_cuda_filter(zi_cuda *cuda, const zi_weight *w, void **data);
+void zi_cuda_weights_free(zi_cuda_weights *weights);
+
+/* y = alpha x w^T, or x w, `batch` times; row-major with the rows ld* elements apart, the batch's operands step_* apart. */
+typedef struct zi_cuda_product {
+    int64_t rows, out, in;
+    zi_dtype type, y_type; /* of x and w; of y */
+    int64_t ldx, ldw, ldy;
+    int inputs_first; /* w is [in, out], else [out, in] */
+    int accumulate;   /* y += */
+    int batch;
+    int64_t step_x, step_w, step_y;
+} zi_cuda_product;
+
+zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w);
+void zi_cuda_plans_free(zi_cuda *cuda);
+/* Operations a second of a large product. */
+double zi_cuda_peak(zi_ops *ops);
+
+/* Entries of the table that have files of their own. */
+zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                             const zi_weight *bias, int accumulate);
+zimage_status zi_cuda_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x,
+                              const zi_weight *const *weights);
+zimage_status zi_cuda_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
+                                 const zi_weight *w3);
+zimage_status zi_cuda_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
+                                const zi_attention_shape *shape);
+zimage_status zi_cuda_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
+
+/* Elements of a tensor behind a pointer of that type. */
+static inline void *zi_cuda_at(void *data, zi_dtype type, int64_t count)
+{
+    return (uint8_t *)data + (size_t)count * zi_dtype_size(type);
+}
+
+#endif

@@ -1,0 +1,346 @@
+/* Matrix products by cuBLASLt: for each shape its candidates are timed once, on the operands of the first call. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/internal.h"
+
+#define CANDIDATES  8
+#define TIMED_FLOPS 1e9 /* smaller products take the first candidate */
+#define RUNS        3   /* of each candidate, behind one that warms */
+#define PEAK_SIDE   8192
+
+/* What decides how a product is computed. Compared as bytes. */
+typedef struct plan_key {
+    zi_cuda_product product;
+    int64_t aligned[3]; /* of y, x, w: bytes that their addresses are multiples of, at most 256 */
+} plan_key;
+
+struct zi_cuda_plan {
+    plan_key key;
+    cublasLtMatmulDesc_t operation;
+    cublasLtMatrixLayout_t w, x, y; /* columns first: y^T [out, rows] = w x^T */
+    cublasLtMatmulAlgo_t algorithm;
+};
+
+zimage_status zi_cuda_check_blas(zi_cuda *cuda, cublasStatus_t code, const char *what)
+{
+    if (code == CUBLAS_STATUS_SUCCESS)
+        return ZIMAGE_OK;
+    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s failed: cuBLASLt status %d", cuda->device, what,
+                   (int)code);
+}
+
+static void free_plan(zi_cuda_plan *plan)
+{
+    if (plan->operation != NULL)
+        (void)cublasLtMatmulDescDestroy(plan->operation);
+    const cublasLtMatrixLayout_t layouts[] = {plan->w, plan->x, plan->y};
+    for (int i = 0; i < 3; i++)
+        if (layouts[i] != NULL)
+            (void)cublasLtMatrixLayoutDestroy(layouts[i]);
+}
+
+void zi_cuda_plans_free(zi_cuda *cuda)
+{
+    for (int i = 0; i < cuda->plan_count; i++)
+        free_plan(&cuda->plans[i]);
+    free(cuda->plans);
+}
+
+static cudaDataType_t type_of(zi_dtype type)
+{
+    return type == ZI_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+/* A matrix of `rows` rows of `columns`, as cuBLASLt sees it: its columns are our rows. */
+static cublasStatus_t make_layout(cublasLtMatrixLayout_t *layout, zi_dtype type, int64_t rows, int64_t columns,
+                                  int64_t ld, int32_t batch, int64_t step)
+{
+    cublasStatus_t code = cublasLtMatrixLayoutCreate(layout, type_of(type), (uint64_t)columns, (uint64_t)rows, ld);
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = cublasLtMatrixLayoutSetAttribute(*layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof(batch));
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code =
+            cublasLtMatrixLayoutSetAttribute(*layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof(step));
+    return code;
+}
+
+static cublasStatus_t describe(zi_cuda_plan *plan)
+{
+    const zi_cuda_product *p = &plan->key.product;
+    cublasOperation_t turn = p->inputs_first ? CUBLAS_OP_N : CUBLAS_OP_T;
+    int64_t w_rows = p->inputs_first ? p->in : p->out, w_columns = p->inputs_first ? p->out : p->in;
+    cublasStatus_t code = cublasLtMatmulDescCreate(&plan->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = cublasLtMatmulDescSetAttribute(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &turn, sizeof(turn));
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = make_layout(&plan->w, p->type, w_rows, w_columns, p->ldw, p->batch, p->step_w);
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = make_layout(&plan->x, p->type, p->rows, p->in, p->ldx, p->batch, p->step_x);
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = make_layout(&plan->y, p->y_type, p->rows, p->out, p->ldy, p->batch, p->step_y);
+    return code;
+}
+
+static cublasStatus_t ask(zi_cuda *cuda, zi_cuda_plan *plan, cublasLtMatmulHeuristicResult_t *found, int *count)
+{
+    cublasLtMatmulPreference_t wish;
+    size_t workspace = ZI_WORKSPACE_BYTES;
+    uint32_t aligned[3];
+    static const cublasLtMatmulPreferenceAttributes_t names[4] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES};
+    cublasStatus_t code = cublasLtMatmulPreferenceCreate(&wish);
+    if (code != CUBLAS_STATUS_SUCCESS)
+        return code;
+    code = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
+                                                sizeof(workspace));
+    for (int i = 0; i < 4 && code == CUBLAS_STATUS_SUCCESS; i++) {
+        aligned[i % 3] = (uint32_t)plan->key.aligned[i % 3];
+        code = cublasLtMatmulPreferenceSetAttribute(wish, names[i], &aligned[i % 3], sizeof(aligned[0]));
+    }
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = cublasLtMatmulAlgoGetHeuristic(cuda->blas, plan->operation, plan->w, plan->x, plan->y, plan->y, wish,
+                                              CANDIDATES, found, count);
+    (void)cublasLtMatmulPreferenceDestroy(wish);
+    return code;
+}
+
+static cublasStatus_t run(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmulAlgo_t *algorithm, void *y,
+                          const void *x, const void *w)
+{
+    const float one = 1, add = plan->key.product.accumulate ? 1.0f : 0.0f;
+    return cublasLtMatmul(cuda->blas, plan->operation, &one, w, plan->w, x, plan->x, &add, y, plan->y, y, plan->y,
+                          algorithm, cuda->workspace, ZI_WORKSPACE_BYTES, cuda->stream);
+}
+
+/* Milliseconds of a candidate; negative: it does not run. */
+static float time_candidate(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmulAlgo_t *algorithm, void *y,
+                            const void *x, const void *w, cudaEvent_t events[2])
+{
+    float milliseconds = -1;
+    for (int i = 0; i <= RUNS; i++) {
+        if (i == 1 && cudaEventRecord(events[0], cuda->stream) != cudaSuccess)
+            return -1;
+        if (run(cuda, plan, algorithm, y, x, w) != CUBLAS_STATUS_SUCCESS)
+            return -1;
+    }
+    if (cudaEventRecord(events[1], cuda->stream) != cudaSuccess || cudaEventSynchronize(events[1]) != cudaSuccess ||
+        cudaEventElapsedTime(&milliseconds, events[0], events[1]) != cudaSuccess)
+        return -1;
+    return milliseconds;
+}
+
+/* The fastest of the candidates, computing into a scratch buffer. */
+static int fastest(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmulHeuristicResult_t *found, int count,
+                   void *scratch, const void *x, const void *w)
+{
+    cudaEvent_t events[2] = {NULL, NULL};
+    int best = 0;
+    float least = -1;
+    if (cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess)
+        for (int i = 0; i < count; i++) {
+            float taken = time_candidate(cuda, plan, &found[i].algo, scratch, x, w, events);
+            if (taken >= 0 && (least < 0 || taken < least)) {
+                least = taken;
+                best = i;
+            }
+        }
+    for (int i = 0; i < 2; i++)
+        if (events[i] != NULL)
+            (void)cudaEventDestroy(events[i]);
+    return best;
+}
+
+static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, const void *w)
+{
+    const zi_cuda_product *p = &plan->key.product;
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    int count = 0, best = 0;
+    ZI_TRY(zi_cuda_check_blas(cuda, ask(cuda, plan, found, &count), "looking for a matrix product"));
+    if (count == 0)
+        return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "cuda:%d: cuBLASLt has no product of %lld x %lld by %lld", cuda->device, (long long)p->rows,
+                       (long long)p->in, (long long)p->out);
+    if (2.0 * (double)p->batch * (double)p->rows * (double)p->in * (double)p->out >= TIMED_FLOPS && count > 1) {
+        void *scratch;
+        int64_t elements = (p->batch - 1) * p->step_y + p->rows * p->ldy;
+        zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+        ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)elements * zi_dtype_size(p->y_type), "timing a product", &scratch));
+        best = fastest(cuda, plan, found, count, scratch, x, w);
+        zi_cuda_release(&cuda->ops, mark);
+    }
+    plan->algorithm = found[best].algo;
+    return ZIMAGE_OK;
+}
+
+static int64_t alignment_of(const void *data)
+{
+    uintptr_t address = (uintptr_t)data | 256;
+    return (int64_t)(address & (0 - address));
+}
+
+static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const void *x, const void *w)
+{
+    if (cuda->plan_count == cuda->plan_capacity) {
+        int capacity = cuda->plan_capacity ? 2 * cuda->plan_capacity : 64;
+        zi_cuda_plan *plans = realloc(cuda->plans, (size_t)capacity * sizeof(*plans));
+        if (plans == NULL)
+            return zi_fail_memory(cuda->ops.error, "the list of products", (size_t)capacity * sizeof(*plans));
+        cuda->plans = plans;
+        cuda->plan_capacity = capacity;
+    }
+    zi_cuda_plan plan = {.operation = NULL};
+    plan.key = *key;
+    zimage_status status = zi_cuda_check_blas(cuda, describe(&plan), "describing a matrix product");
+    if (status == ZIMAGE_OK)
+        status = choose(cuda, &plan, x, w);
+    if (status != ZIMAGE_OK) {
+        free_plan(&plan);
+        return status;
+    }
+    cuda->plans[cuda->plan_count++] = plan;
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w)
+{
+    plan_key key;
+    memset(&key, 0, sizeof(key)); /* compared as bytes, gaps included */
+    key.product.rows = p->rows;
+    key.product.out = p->out;
+    key.product.in = p->in;
+    key.product.type = p->type;
+    key.product.y_type = p->y_type;
+    key.product.ldx = p->ldx ? p->ldx : p->in;
+    key.product.ldw = p->ldw ? p->ldw : p->inputs_first ? p->out : p->in;
+    key.product.ldy = p->ldy ? p->ldy : p->out;
+    key.product.inputs_first = p->inputs_first;
+    key.product.accumulate = p->accumulate != 0;
+    key.product.batch = p->batch ? p->batch : 1;
+    key.product.step_x = p->step_x;
+    key.product.step_w = p->step_w;
+    key.product.step_y = p->step_y;
+    key.aligned[0] = alignment_of(y);
+    key.aligned[1] = alignment_of(x);
+    key.aligned[2] = alignment_of(w);
+    int i = 0;
+    while (i < cuda->plan_count && memcmp(&cuda->plans[i].key, &key, sizeof(key)) != 0)
+        i++;
+    if (i == cuda->plan_count)
+        ZI_TRY(add_plan(cuda, &key, x, w));
+    return zi_cuda_check_blas(cuda, run(cuda, &cuda->plans[i], &cuda->plans[i].algorithm, y, x, w), "a matrix product");
+}
+
+/* ---- the card's ceiling -------------------------------------------------------------------------------------------- */
+
+static zimage_status time_large(zi_cuda *cuda, float *milliseconds)
+{
+    const zi_cuda_product p = {PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, .type = cuda->type, .y_type = cuda->type};
+    size_t bytes = (size_t)PEAK_SIDE * PEAK_SIDE * zi_dtype_size(cuda->type);
+    void *data[3];
+    cudaEvent_t events[2] = {NULL, NULL};
+    for (int i = 0; i < 3; i++) {
+        ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "measuring the card", &data[i]));
+        ZI_CUDA_TRY(cuda, cudaMemsetAsync(data[i], 0x3c, bytes, cuda->stream), "measuring the card");
+    }
+    ZI_TRY(zi_cuda_multiply(cuda, &p, data[0], data[1], data[2]));
+    zimage_status status = zi_cuda_check(cuda, cudaEventCreate(&events[0]), "making an event");
+    if (status == ZIMAGE_OK)
+        status = zi_cuda_check(cuda, cudaEventCreate(&events[1]), "making an event");
+    if (status == ZIMAGE_OK)
+        (void)cudaEventRecord(events[0], cuda->stream);
+    for (int i = 0; i < RUNS && status == ZIMAGE_OK; i++)
+        status = zi_cuda_multiply(cuda, &p, data[0], data[1], data[2]);
+    if (status == ZIMAGE_OK) {
+        (void)cudaEventRecord(events[1], cuda->stream);
+        status = zi_cuda_check(cuda, cudaEventSynchronize(events[1]), "measuring the card");
+    }
+    if (status == ZIMAGE_OK)
+        status = zi_cuda_check(cuda, cudaEventElapsedTime(milliseconds, events[0], events[1]), "measuring the card");
+    for (int i = 0; i < 2; i++)
+        if (events[i] != NULL)
+            (void)cudaEventDestroy(events[i]);
+    return status;
+}
+
+double zi_cuda_peak(zi_ops *ops)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    float milliseconds = 0;
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = time_large(cuda, &milliseconds);
+    zi_cuda_release(ops, mark);
+    double flops = 2.0 * RUNS * PEAK_SIDE * PEAK_SIDE * PEAK_SIDE;
+    return status == ZIMAGE_OK && milliseconds > 0 ? flops / (milliseconds * 1e-3) : 0;
+}
+
+/* ---- linear layers ------------------------------------------------------------------------------------------------- */
+
+/* y (+)= x w^T + bias; w on the card. */
+static zimage_status apply(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const void *w, const zi_weight *bias,
+                           int accumulate)
+{
+    int64_t rows = zi_row_count(x), in = zi_features(x), out = zi_features(y);
+    const float *b;
+    ZI_TRY(zi_cuda_vector(cuda, bias, &b));
+    if (x->dtype != cuda->type) /* one vector that is float32 in every computation */
+        return zi_cuda_check(
+            cuda, zi_cuda_few(y->dtype, y->data, x->data, cuda->type, w, b, accumulate, rows, out, in, cuda->stream),
+            "a product of few rows");
+    if (b != NULL) {
+        ZI_CUDA_TRY(cuda, zi_cuda_start_rows(y->dtype, y->data, b, accumulate, rows, out, cuda->stream),
+                    "adding a bias");
+        accumulate = 1;
+    }
+    const zi_cuda_product p = {
+        .rows = rows, .out = out, .in = in, .type = cuda->type, .y_type = y->dtype, .accumulate = accumulate};
+    return zi_cuda_multiply(cuda, &p, y->data, x->data, w);
+}
+
+zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                             const zi_weight *bias, int accumulate)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    void *w;
+    assert(weight->shape[0] == zi_features(y) && weight->shape[1] == zi_features(x));
+    assert(zi_row_count(x) == zi_row_count(y));
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = zi_cuda_matrix(cuda, weight, &w);
+    if (status == ZIMAGE_OK)
+        status = apply(cuda, y, x, w, bias, accumulate);
+    zi_cuda_release(ops, mark);
+    return status;
+}
+
+zimage_status zi_cuda_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
+{
+    for (int i = 0; i < count; i++)
+        ZI_TRY(zi_cuda_linear(ops, &y[i], x, weights[i], NULL, 0));
+    return ZIMAGE_OK;
+}
+
+static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
+{
+    int64_t rows = zi_row_count(x), out = zi_features(y);
+    void *w, *both;
+    ZI_TRY(zi_cuda_pair(cuda, w1, w3, &w));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(rows * 2 * out) * zi_dtype_size(y->dtype), "a gated product", &both));
+    const zi_cuda_product p = {
+        .rows = rows, .out = 2 * out, .in = zi_features(x), .type = cuda->type, .y_type = y->dtype};
+    ZI_TRY(zi_cuda_multiply(cuda, &p, both, x->data, w));
+    return zi_cuda_check(cuda, zi_cuda_glu(y->dtype, y->data, both, rows, out, cuda->stream), "a gate");
+}
+
+zimage_status zi_cuda_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
+                                 const zi_weight *w3)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    assert(x->dtype == cuda->type && w1->shape[0] == zi_features(y) && w1->shape[1] == zi_features(x));
+    assert(w3->shape[0] == w1->shape[0] && w3->shape[1] == w1->shape[1]);
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = glu(cuda, y, x, w1, w3);
+    zi_cuda_release(ops, mark);
+    return status;
+}

@@ -1,0 +1,525 @@
+/* Norms, rotations, gates and everything else that goes along rows. */
+#include "cuda/device_code.cuh"
+
+/* ---- norms: a block a row, the row in registers where it fits ------------------------------------------------------ */
+
+#define ROW_THREADS 256
+#define ROW_VECTORS 4 /* of a thread: rows of at most 4096 float32 or 8192 bf16 elements stay in registers */
+
+/*
+ * A row as vectors of the block's threads; what lies behind the row is 0. T: an activation, W: numbers of an access.
+ * Every thread reads and writes the same places, so that input and output may be one buffer.
+ */
+template <typename T, int W> struct row_values {
+    float v[ROW_VECTORS][W];
+
+    static __device__ __forceinline__ int64_t place(int k)
+    {
+        return ((int64_t)k * ROW_THREADS + threadIdx.x) * W;
+    }
+
+    __device__ __forceinline__ void read(const T *x, int64_t n)
+    {
+#pragma unroll
+        for (int k = 0; k < ROW_VECTORS; k++) {
+            vec<T, W> r;
+            if (place(k) < n)
+                r = load<T, W>(x + place(k));
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                v[k][j] = place(k) < n ? to_float(r.v[j]) : 0.0f;
+        }
+    }
+
+    __device__ __forceinline__ void write(T *y, int64_t n) const
+    {
+#pragma unroll
+        for (int k = 0; k < ROW_VECTORS; k++) {
+            vec<T, W> r;
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                r.v[j] = from_float<T>(v[k][j]);
+            if (place(k) < n)
+                store<T, W>(y + place(k), r);
+        }
+    }
+
+    /* f(value, place in the row) of each number of the row. */
+    template <typename F> __device__ __forceinline__ void each(int64_t n, F f)
+    {
+#pragma unroll
+        for (int k = 0; k < ROW_VECTORS; k++)
+            if (place(k) < n) {
+#pragma unroll
+                for (int j = 0; j < W; j++)
+                    f(v[k][j], place(k) + j);
+            }
+    }
+
+    __device__ __forceinline__ float rms_factor(int64_t n, float eps)
+    {
+        float sum = 0;
+        each(n, [&](float &x, int64_t) { sum += x * x; });
+        return 1.0f / sqrtf(over_block<warp_sum>(sum, 0) / (float)n + eps);
+    }
+};
+
+/* Whether rows of n, at that address, fit row_values. */
+static int row_fits(zi_dtype type, int64_t n, const void *x)
+{
+    int64_t width = type == ZI_BF16 ? 8 : 4;
+    return n % width == 0 && n <= ROW_VECTORS * ROW_THREADS * width && (uintptr_t)x % 16 == 0;
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(ROW_THREADS)
+    rms_norm_fast(T *y, const T *x, const float *w, const float *gain, int64_t n, float eps)
+{
+    row_values<T, wide<T>> row;
+    row.read(x + blockIdx.x * n, n);
+    float factor = row.rms_factor(n, eps);
+    row.each(n, [=](float &v, int64_t i) { v = v * factor * factor_at(w, i) * factor_at(gain, i); });
+    row.write(y + blockIdx.x * n, n);
+}
+
+/* What multiplies a row of any length. */
+template <typename T> static __device__ float rms_factor_any(const T *x, int64_t n, float eps)
+{
+    float sum = 0;
+    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
+        sum += to_float(x[i]) * to_float(x[i]);
+    return 1.0f / sqrtf(over_block<warp_sum>(sum, 0) / (float)n + eps);
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(ROW_THREADS)
+    rms_norm_any(T *y, const T *x, const float *w, const float *gain, int64_t n, float eps)
+{
+    int64_t at = blockIdx.x * n;
+    float factor = rms_factor_any(x + at, n, eps);
+    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
+        y[at + i] = from_float<T>(to_float(x[at + i]) * factor * factor_at(w, i) * factor_at(gain, i));
+}
+
+extern "C" cudaError_t zi_cuda_rms_norm(zi_dtype type, void *y, const void *x, const float *w, const float *gain,
+                                        int64_t rows, int64_t n, float eps, cudaStream_t stream)
+{
+    unsigned blocks = (unsigned)rows;
+    if (row_fits(type, n, x) && row_fits(type, n, y))
+        WITH_TYPE(T, type, rms_norm_fast<T><<<blocks, ROW_THREADS, 0, stream>>>((T *)y, (const T *)x, w, gain, n, eps));
+    else
+        WITH_TYPE(T, type, rms_norm_any<T><<<blocks, ROW_THREADS, 0, stream>>>((T *)y, (const T *)x, w, gain, n, eps));
+    return cudaGetLastError();
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(ROW_THREADS)
+    layer_norm_fast(T *y, const T *x, const float *gain, int64_t n, float eps)
+{
+    row_values<T, wide<T>> row;
+    row.read(x + blockIdx.x * n, n);
+    float sum = 0, squares = 0;
+    row.each(n, [&](float &v, int64_t) { sum += v; });
+    float mean = over_block<warp_sum>(sum, 0) / (float)n;
+    row.each(n, [&](float &v, int64_t) { v -= mean, squares += v * v; });
+    float factor = 1.0f / sqrtf(over_block<warp_sum>(squares, 0) / (float)n + eps);
+    row.each(n, [=](float &v, int64_t i) { v *= factor * factor_at(gain, i); });
+    row.write(y + blockIdx.x * n, n);
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(ROW_THREADS)
+    layer_norm_any(T *y, const T *x, const float *gain, int64_t n, float eps)
+{
+    const T *row = x + blockIdx.x * n;
+    float sum = 0, squares = 0;
+    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
+        sum += to_float(row[i]);
+    float mean = over_block<warp_sum>(sum, 0) / (float)n;
+    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
+        squares += (to_float(row[i]) - mean) * (to_float(row[i]) - mean);
+    float factor = 1.0f / sqrtf(over_block<warp_sum>(squares, 0) / (float)n + eps);
+    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
+        y[blockIdx.x * n + i] = from_float<T>((to_float(row[i]) - mean) * factor * factor_at(gain, i));
+}
+
+extern "C" cudaError_t zi_cuda_layer_norm(zi_dtype type, void *y, const void *x, const float *gain, int64_t rows,
+                                          int64_t n, float eps, cudaStream_t stream)
+{
+    unsigned blocks = (unsigned)rows;
+    if (row_fits(type, n, x) && row_fits(type, n, y))
+        WITH_TYPE(T, type, layer_norm_fast<T><<<blocks, ROW_THREADS, 0, stream>>>((T *)y, (const T *)x, gain, n, eps));
+    else
+        WITH_TYPE(T, type, layer_norm_any<T><<<blocks, ROW_THREADS, 0, stream>>>((T *)y, (const T *)x, gain, n, eps));
+    return cudaGetLastError();
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cuda_residual_args a, int64_t n)
+{
+    row_values<T, wide<T>> sum, row;
+    int64_t at = blockIdx.x * n;
+    row.read((const T *)a.y + at, n);
+    sum.read((const T *)a.x + at, n);
+    float factor = row.rms_factor(n, a.eps);
+    row.each(n, [=](float &v, int64_t i) { v = v * factor * factor_at(a.w, i) * factor_at(a.gate, i); });
+    int finite = 1;
+#pragma unroll
+    for (int k = 0; k < ROW_VECTORS; k++)
+#pragma unroll
+        for (int j = 0; j < wide<T>; j++) { /* what is stored is what is normed */
+            sum.v[k][j] = to_float(from_float<T>(sum.v[k][j] + row.v[k][j]));
+            finite &= isfinite(sum.v[k][j]);
+        }
+    sum.write((T *)a.x + at, n);
+    if (a.not_finite != nullptr && !finite)
+        *a.not_finite = 1;
+    if (a.h == nullptr)
+        return;
+    factor = sum.rms_factor(n, a.eps);
+    sum.each(n, [=](float &v, int64_t i) { v = v * factor * factor_at(a.w_next, i) * factor_at(a.gain_next, i); });
+    sum.write((T *)a.h + at, n);
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(ROW_THREADS) residual_any(const zi_cuda_residual_args a, int64_t n)
+{
+    T *x = (T *)a.x + blockIdx.x * n;
+    const T *y = (const T *)a.y + blockIdx.x * n;
+    float factor = rms_factor_any(y, n, a.eps);
+    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS) {
+        x[i] = from_float<T>(to_float(x[i]) + to_float(y[i]) * factor * factor_at(a.w, i) * factor_at(a.gate, i));
+        if (a.not_finite != nullptr && !isfinite(to_float(x[i])))
+            *a.not_finite = 1;
+    }
+    if (a.h == nullptr)
+        return;
+    T *h = (T *)a.h + blockIdx.x * n;
+    factor = rms_factor_any((const T *)x, n, a.eps); /* a thread sees its own places only */
+    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
+        h[i] = from_float<T>(to_float(x[i]) * factor * factor_at(a.w_next, i) * factor_at(a.gain_next, i));
+}
+
+extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_args *a, int64_t rows, int64_t n,
+                                        cudaStream_t stream)
+{
+    unsigned blocks = (unsigned)rows;
+    if (row_fits(type, n, a->x) && row_fits(type, n, a->y) && row_fits(type, n, a->h))
+        WITH_TYPE(T, type, residual_fast<T><<<blocks, ROW_THREADS, 0, stream>>>(*a, n));
+    else
+        WITH_TYPE(T, type, residual_any<T><<<blocks, ROW_THREADS, 0, stream>>>(*a, n));
+    return cudaGetLastError();
+}
+
+/* ---- heads: a warp a head ------------------------------------------------------------------------------------------ */
+
+/* A lane has pairs lane, lane + 32, ... of a head and reads them twice: the second time they come from the cache. */
+template <typename T>
+static __global__ void qk_norm_rope(T *x, const float *w, const float *cos, const float *sin, int64_t rows,
+                                    int64_t heads, int64_t dim, int half_split, float eps)
+{
+    int64_t head = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (head >= rows * heads)
+        return;
+    int lane = threadIdx.x % 32;
+    int64_t half = dim / 2, row = head / heads;
+    T *p = x + head * dim;
+    float sum = 0;
+    for (int64_t i = lane; i < dim; i += 32)
+        sum += to_float(p[i]) * to_float(p[i]);
+    float factor = 1.0f / sqrtf(warp_sum(sum) / (float)dim + eps);
+    for (int64_t j = lane; j < half; j += 32) {
+        int64_t first = half_split ? j : 2 * j, second = half_split ? half + j : 2 * j + 1;
+        float u = to_float(p[first]) * factor * w[first], v = to_float(p[second]) * factor * w[second];
+        float c = cos[row * half + j], s = sin[row * half + j];
+        p[first] = from_float<T>(u * c - v * s);
+        p[second] = from_float<T>(u * s + v * c);
+    }
+}
+
+extern "C" cudaError_t zi_cuda_qk_norm_rope(zi_dtype type, void *x, const float *w, const float *cos, const float *sin,
+                                            int64_t rows, int64_t heads, int64_t dim, int half_split, float eps,
+                                            cudaStream_t stream)
+{
+    unsigned blocks = (unsigned)((rows * heads + 7) / 8);
+    WITH_TYPE(T, type,
+              qk_norm_rope<T><<<blocks, 256, 0, stream>>>((T *)x, w, cos, sin, rows, heads, dim, half_split, eps));
+    return cudaGetLastError();
+}
+
+/* ---- softmax: a block a row ---------------------------------------------------------------------------------------- */
+
+template <typename T>
+static __global__ void __launch_bounds__(ROW_THREADS)
+    softmax(T *p, const float *s, int64_t rows, int64_t keys, float scale, int causal, int64_t first)
+{
+    int64_t row = blockIdx.x, at = row * keys, seen = causal ? first + row % rows + 1 : keys;
+    float top = -INFINITY, sum = 0;
+    for (int64_t i = threadIdx.x; i < seen; i += ROW_THREADS)
+        top = fmaxf(top, s[at + i] * scale);
+    top = over_block<warp_max>(top, -INFINITY);
+    for (int64_t i = threadIdx.x; i < seen; i += ROW_THREADS)
+        sum += expf(s[at + i] * scale - top);
+    float factor = 1.0f / over_block<warp_sum>(sum, 0);
+    for (int64_t i = threadIdx.x; i < keys; i += ROW_THREADS)
+        p[at + i] = from_float<T>(i < seen ? expf(s[at + i] * scale - top) * factor : 0.0f);
+}
+
+extern "C" cudaError_t zi_cuda_softmax(zi_dtype type, void *p, const float *s, int64_t heads, int64_t rows,
+                                       int64_t keys, float scale, int causal, int64_t first, cudaStream_t stream)
+{
+    WITH_TYPE(T, type,
+              softmax<T>
+              <<<(unsigned)(heads * rows), ROW_THREADS, 0, stream>>>((T *)p, s, rows, keys, scale, causal, first));
+    return cudaGetLastError();
+}
+
+/* ---- element by element -------------------------------------------------------------------------------------------- */
+
+template <typename T, int W> static __global__ void glu(T *y, const T *x, int64_t rows, int64_t n)
+{
+    int64_t vectors = n / W;
+    EACH(i, rows * vectors)
+    {
+        int64_t row = i / vectors, column = i % vectors * W;
+        vec<T, W> gate = load<T, W>(x + row * 2 * n + column), up = load<T, W>(x + row * 2 * n + n + column), out;
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            out.v[j] = from_float<T>(silu_of(to_float(gate.v[j])) * to_float(up.v[j]));
+        store<T, W>(y + row * n + column, out);
+    }
+}
+
+extern "C" cudaError_t zi_cuda_glu(zi_dtype type, void *y, const void *x, int64_t rows, int64_t n, cudaStream_t stream)
+{
+    WITH_TYPE(T, type,
+              WITH_WIDTH(T, W, n, (uintptr_t)x | (uintptr_t)y,
+                         glu<T, W><<<blocks_for(rows * n / W, 256), 256, 0, stream>>>((T *)y, (const T *)x, rows, n)));
+    return cudaGetLastError();
+}
+
+template <typename T> static __global__ void silu(T *y, const T *x, int64_t n)
+{
+    EACH(i, n) y[i] = from_float<T>(silu_of(to_float(x[i])));
+}
+
+extern "C" cudaError_t zi_cuda_silu(zi_dtype type, void *y, const void *x, int64_t n, cudaStream_t stream)
+{
+    WITH_TYPE(T, type, silu<T><<<blocks_for(n, 256), 256, 0, stream>>>((T *)y, (const T *)x, n));
+    return cudaGetLastError();
+}
+
+template <typename T> static __global__ void modulation(T *m, int64_t n)
+{
+    EACH(i, 4 * n) m[i] = from_float<T>(i / n % 2 ? tanhf(to_float(m[i])) : 1 + to_float(m[i]));
+}
+
+extern "C" cudaError_t zi_cuda_modulation(zi_dtype type, void *m, int64_t n, cudaStream_t stream)
+{
+    WITH_TYPE(T, type, modulation<T><<<blocks_for(4 * n, 256), 256, 0, stream>>>((T *)m, n));
+    return cudaGetLastError();
+}
+
+template <typename T> static __global__ void add_one(T *y, const T *x, int64_t n)
+{
+    EACH(i, n) y[i] = from_float<T>(1 + to_float(x[i]));
+}
+
+extern "C" cudaError_t zi_cuda_add_one(zi_dtype type, void *y, const void *x, int64_t n, cudaStream_t stream)
+{
+    WITH_TYPE(T, type, add_one<T><<<blocks_for(n, 256), 256, 0, stream>>>((T *)y, (const T *)x, n));
+    return cudaGetLastError();
+}
+
+template <typename T>
+static __global__ void start_rows(T *y, const float *bias, int accumulate, int64_t count, int64_t n)
+{
+    EACH(i, count) y[i] = from_float<T>(bias[i % n] + (accumulate ? to_float(y[i]) : 0.0f));
+}
+
+extern "C" cudaError_t zi_cuda_start_rows(zi_dtype type, void *y, const float *bias, int accumulate, int64_t rows,
+                                          int64_t n, cudaStream_t stream)
+{
+    WITH_TYPE(T, type,
+              start_rows<T><<<blocks_for(rows * n, 256), 256, 0, stream>>>((T *)y, bias, accumulate, rows * n, n));
+    return cudaGetLastError();
+}
+
+/* A warp an output. */
+template <typename T, typename S>
+static __global__ void few(T *y, const float *x, const S *w, const float *bias, int accumulate, int64_t rows, int64_t n,
+                           int64_t in)
+{
+    int64_t place = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (place >= rows * n)
+        return;
+    const float *input = x + place / n * in;
+    const S *weights = w + place % n * in;
+    float sum = 0;
+    for (int64_t i = threadIdx.x % 32; i < in; i += 32)
+        sum += input[i] * to_float(weights[i]);
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0)
+        y[place] = from_float<T>(sum + (bias ? bias[place % n] : 0.0f) + (accumulate ? to_float(y[place]) : 0.0f));
+}
+
+extern "C" cudaError_t zi_cuda_few(zi_dtype type, void *y, const float *x, zi_dtype w_type, const void *w,
+                                   const float *bias, int accumulate, int64_t rows, int64_t n, int64_t in,
+                                   cudaStream_t stream)
+{
+    unsigned blocks = (unsigned)((rows * n + 7) / 8);
+    WITH_TYPE(T, type,
+              WITH_TYPE(S, w_type,
+                        few<T, S><<<blocks, 256, 0, stream>>>((T *)y, x, (const S *)w, bias, accumulate, rows, n, in)));
+    return cudaGetLastError();
+}
+
+/* ---- moving -------------------------------------------------------------------------------------------------------- */
+
+template <typename T, typename S> static __global__ void convert(T *dst, const S *src, int64_t n)
+{
+    EACH(i, n) dst[i] = from_float<T>(to_float(src[i]));
+}
+
+extern "C" cudaError_t zi_cuda_convert(zi_dtype to, void *dst, zi_dtype from, const void *src, int64_t n,
+                                       cudaStream_t stream)
+{
+    WITH_TYPE(T, to,
+              WITH_STORED(S, from, convert<T, S><<<blocks_for(n, 256), 256, 0, stream>>>((T *)dst, (const S *)src, n)));
+    return cudaGetLastError();
+}
+
+template <typename T, typename S>
+static __global__ void arrange_filter(T *dst, const S *src, int64_t out, int64_t padded, int64_t in, int64_t taps)
+{
+    EACH(i, padded * taps * in)
+    {
+        int64_t c = i % in, tap = i / in % taps, o = i / in / taps;
+        dst[i] = from_float<T>(o < out ? to_float(src[(o * in + c) * taps + tap]) : 0.0f);
+    }
+}
+
+extern "C" cudaError_t zi_cuda_arrange_filter(zi_dtype to, void *dst, zi_dtype from, const void *src, int64_t out,
+                                              int64_t padded, int64_t in, int64_t taps, cudaStream_t stream)
+{
+    unsigned blocks = blocks_for(padded * taps * in, 256);
+    WITH_TYPE(T, to,
+              WITH_STORED(S, from,
+                          arrange_filter<T, S>
+                          <<<blocks, 256, 0, stream>>>((T *)dst, (const S *)src, out, padded, in, taps)));
+    return cudaGetLastError();
+}
+
+/* A thread unpacks the 8 numbers in Bits bytes, all of one group. Product and sum are rounded as MLX rounds them. */
+template <typename T, typename S, int Bits>
+static __global__ void unpack_groups(T *w, const uint8_t *q, int64_t group, const S *scales, const S *biases,
+                                     int64_t count)
+{
+    EACH(i, count / 8)
+    {
+        uint64_t bits = 0;
+#pragma unroll
+        for (int k = 0; k < Bits; k++)
+            bits |= (uint64_t)q[i * Bits + k] << (8 * k);
+        float scale = to_float(scales[i * 8 / group]), bias = to_float(biases[i * 8 / group]);
+        vec<T, 8> out;
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            out.v[j] = from_float<T>(
+                __fadd_rn(__fmul_rn(scale, (float)(unsigned)(bits >> (Bits * j) & ((1u << Bits) - 1))), bias));
+        store<T, 8>(w + i * 8, out);
+    }
+}
+
+template <typename T, typename S>
+static cudaError_t unpack_bits(T *w, const uint8_t *q, int bits, int64_t group, const S *scales, const S *biases,
+                               int64_t count, cudaStream_t stream)
+{
+    unsigned blocks = blocks_for(count / 8, 256);
+    switch (bits) {
+#define CASE(n)                                                                                                        \
+    case n:                                                                                                            \
+        unpack_groups<T, S, n><<<blocks, 256, 0, stream>>>(w, q, group, scales, biases, count);                        \
+        return cudaGetLastError();
+        CASE(1)
+        CASE(2)
+        CASE(3)
+        CASE(4)
+        CASE(5)
+        CASE(6)
+        CASE(8)
+#undef CASE
+    default:
+        return cudaErrorInvalidValue;
+    }
+}
+
+extern "C" cudaError_t zi_cuda_unpack_groups(zi_dtype to, void *dst, const uint8_t *q, int bits, int64_t group,
+                                             zi_dtype stored, const void *scales, const void *biases, int64_t count,
+                                             cudaStream_t stream)
+{
+    WITH_TYPE(T, to,
+              WITH_STORED(S, stored,
+                          return (unpack_bits<T, S>((T *)dst, q, bits, group, (const S *)scales, (const S *)biases,
+                                                    count, stream))));
+    return cudaErrorInvalidValue;
+}
+
+/* The latent element of token element i. */
+static __device__ int64_t latent_place(int64_t i, int64_t channels, int64_t height, int64_t width, int64_t p)
+{
+    int64_t c = i % channels, place = i / channels % (p * p), token = i / channels / (p * p);
+    int64_t y = token / (width / p) * p + place / p, x = token % (width / p) * p + place % p;
+    return (c * height + y) * width + x;
+}
+
+template <typename T, typename S>
+static __global__ void patchify(T *tokens, const S *latents, int64_t channels, int64_t height, int64_t width, int64_t p)
+{
+    EACH(i, channels * height * width)
+    tokens[i] = from_float<T>(to_float(latents[latent_place(i, channels, height, width, p)]));
+}
+
+template <typename T, typename S>
+static __global__ void unpatchify(T *latents, const S *tokens, int64_t channels, int64_t height, int64_t width,
+                                  int64_t p)
+{
+    EACH(i, channels * height * width)
+    latents[latent_place(i, channels, height, width, p)] = from_float<T>(to_float(tokens[i]));
+}
+
+extern "C" cudaError_t zi_cuda_patchify(zi_dtype to, void *tokens, zi_dtype from, const void *latents,
+                                        const int64_t n[3], int64_t p, cudaStream_t stream)
+{
+    unsigned blocks = blocks_for(n[0] * n[1] * n[2], 256);
+    WITH_TYPE(T, to,
+              WITH_TYPE(S, from,
+                        patchify<T, S>
+                        <<<blocks, 256, 0, stream>>>((T *)tokens, (const S *)latents, n[0], n[1], n[2], p)));
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t zi_cuda_unpatchify(zi_dtype to, void *latents, zi_dtype from, const void *tokens,
+                                          const int64_t n[3], int64_t p, cudaStream_t stream)
+{
+    unsigned blocks = blocks_for(n[0] * n[1] * n[2], 256);
+    WITH_TYPE(T, to,
+              WITH_TYPE(S, from,
+                        unpatchify<T, S>
+                        <<<blocks, 256, 0, stream>>>((T *)latents, (const S *)tokens, n[0], n[1], n[2], p)));
+    return cudaGetLastError();
+}
+
+template <typename T> static __global__ void not_finite(const T *x, int64_t n, int *flag)
+{
+    int bad = 0;
+    EACH(i, n) bad |= !isfinite(to_float(x[i]));
+    if (bad)
+        *flag = 1;
+}
+
+extern "C" cudaError_t zi_cuda_not_finite(zi_dtype type, const void *x, int64_t n, int *flag, cudaStream_t stream)
+{
+    WITH_TYPE(T, type, not_finite<T><<<blocks_for((n + 7) / 8, 256), 256, 0, stream>>>((const T *)x, n, flag));
+    return cudaGetLastError();
+}

@@ -1,0 +1,492 @@
+/* The CUDA table: what is one kernel, what moves data, and what a card's table is made of. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/graphs.h"
+
+#define MOST_GROUPS 1024
+
+zi_cuda *zi_cuda_of(zi_ops *ops)
+{
+    zi_cuda *cuda = (zi_cuda *)ops;
+    (void)cudaSetDevice(cuda->device); /* a failure shows in the next call */
+    return cuda;
+}
+
+/* ---- memory and moving --------------------------------------------------------------------------------------------- */
+
+static zimage_status alloc_typed(zi_ops *ops, zi_tensor *tensor, zi_dtype type, int dims, const int64_t *shape)
+{
+    assert(dims >= 1 && dims <= 4);
+    int64_t count = 1;
+    for (int i = 0; i < dims; i++) {
+        assert(shape[i] > 0);
+        if (count > INT64_MAX / (int64_t)sizeof(float) / shape[i])
+            return zi_fail_memory(ops->error, "a tensor", SIZE_MAX);
+        count *= shape[i];
+    }
+    *tensor = (zi_tensor){.dtype = type, .dims = dims};
+    memcpy(tensor->shape, shape, (size_t)dims * sizeof(*shape));
+    return zi_cuda_stack_alloc(zi_cuda_of(ops), (size_t)count * zi_dtype_size(type), "a tensor", &tensor->data);
+}
+
+static zimage_status cuda_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape)
+{
+    return alloc_typed(ops, tensor, ((zi_cuda *)ops)->type, dims, shape);
+}
+
+static zimage_status cuda_alloc_f32(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape)
+{
+    return alloc_typed(ops, tensor, ZI_F32, dims, shape);
+}
+
+static zimage_status upload(zi_cuda *cuda, zi_tensor *dst, const float *src)
+{
+    size_t bytes = (size_t)zi_tensor_count(dst) * sizeof(float);
+    void *wide = dst->data;
+    if (dst->dtype != ZI_F32)
+        ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "an upload", &wide));
+    ZI_TRY(zi_cuda_send(cuda, wide, src, bytes));
+    if (dst->dtype == ZI_F32)
+        return ZIMAGE_OK;
+    return zi_cuda_check(cuda, zi_cuda_convert(dst->dtype, dst->data, ZI_F32, wide, zi_tensor_count(dst), cuda->stream),
+                         "converting an upload");
+}
+
+static zimage_status cuda_upload(zi_ops *ops, zi_tensor *dst, const float *src)
+{
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = upload(zi_cuda_of(ops), dst, src);
+    zi_cuda_release(ops, mark);
+    return status;
+}
+
+/* Waits for everything so far, and fails if one of the blocks that were checked is not finite. */
+static zimage_status cuda_finish(zi_ops *ops)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    int checks = cuda->checks;
+    if (checks > 0)
+        ZI_CUDA_TRY(cuda,
+                    cudaMemcpyAsync(cuda->host_flags, cuda->flags, (size_t)checks * sizeof(int), cudaMemcpyDeviceToHost,
+                                    cuda->stream),
+                    "reading what was checked");
+    ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the card");
+    cuda->checks = 0;
+    for (int i = 0; i < checks; i++)
+        if (cuda->host_flags[i])
+            return zi_fail_not_finite(ops->error, i < cuda->named ? cuda->names[i] : "an unnamed operation");
+    return ZIMAGE_OK;
+}
+
+static zimage_status download(zi_cuda *cuda, float *dst, const zi_tensor *src)
+{
+    void *wide = src->data;
+    size_t bytes = (size_t)zi_tensor_count(src) * sizeof(float);
+    if (src->dtype != ZI_F32) {
+        ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "a download", &wide));
+        ZI_CUDA_TRY(cuda, zi_cuda_convert(ZI_F32, wide, src->dtype, src->data, zi_tensor_count(src), cuda->stream),
+                    "converting a download");
+    }
+    ZI_CUDA_TRY(cuda, cudaMemcpyAsync(dst, wide, bytes, cudaMemcpyDeviceToHost, cuda->stream), "copying from the card");
+    return cuda_finish(&cuda->ops);
+}
+
+static zimage_status cuda_download(zi_ops *ops, float *dst, const zi_tensor *src)
+{
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = download(zi_cuda_of(ops), dst, src);
+    zi_cuda_release(ops, mark);
+    return status;
+}
+
+static zimage_status cuda_copy(zi_ops *ops, zi_tensor *dst, const zi_tensor *src)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    int64_t count = zi_tensor_count(src);
+    assert(zi_tensor_count(dst) == count);
+    if (dst->dtype != src->dtype)
+        return zi_cuda_check(cuda, zi_cuda_convert(dst->dtype, dst->data, src->dtype, src->data, count, cuda->stream),
+                             "a copy");
+    return zi_cuda_check(cuda,
+                         cudaMemcpyAsync(dst->data, src->data, (size_t)count * zi_dtype_size(src->dtype),
+                                         cudaMemcpyDeviceToDevice, cuda->stream),
+                         "a copy");
+}
+
+/* Few rows of a large table: the host unpacks them, and the table never needs room on the card. */
+static zimage_status cuda_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight *table, const int32_t *ids)
+{
+    int64_t features = table->shape[1], rows = zi_row_count(y);
+    assert(table->dims == 2 && zi_features(y) == features);
+    float *values = malloc((size_t)(rows * features) * sizeof(*values));
+    if (values == NULL)
+        return zi_fail_memory(ops->error, "embedded rows", (size_t)(rows * features) * sizeof(*values));
+    for (int64_t i = 0; i < rows; i++) {
+        assert(ids[i] >= 0 && ids[i] < table->shape[0]);
+        zi_weight_unpack(table, ids[i] * features, features, values + i * features);
+    }
+    zimage_status status = cuda_upload(ops, y, values);
+    free(values);
+    return status;
+}
+
+/* ---- one kernel each ----------------------------------------------------------------------------------------------- */
+
+static zimage_status cuda_silu(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
+    return zi_cuda_check(cuda, zi_cuda_silu(x->dtype, y->data, x->data, zi_tensor_count(x), cuda->stream), "a SiLU");
+}
+
+/* The numbers of an optional factor, float32. */
+static const float *factor(const zi_tensor *scale, int64_t n)
+{
+    assert(scale == NULL || (scale->dtype == ZI_F32 && zi_tensor_count(scale) == n));
+    (void)n;
+    return scale != NULL ? scale->data : NULL;
+}
+
+static zimage_status cuda_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
+                                   const zi_tensor *scale, float eps)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    int64_t n = zi_features(x);
+    const float *weights;
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype && (w == NULL || zi_weight_count(w) == n));
+    ZI_TRY(zi_cuda_vector(cuda, w, &weights));
+    return zi_cuda_check(
+        cuda,
+        zi_cuda_rms_norm(x->dtype, y->data, x->data, weights, factor(scale, n), zi_row_count(x), n, eps, cuda->stream),
+        "an RMS norm");
+}
+
+static zimage_status cuda_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    int64_t n = zi_features(x);
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
+    return zi_cuda_check(
+        cuda, zi_cuda_layer_norm(x->dtype, y->data, x->data, factor(scale, n), zi_row_count(x), n, eps, cuda->stream),
+        "a layer norm");
+}
+
+/* The flag of the next check, clear. When there is no room those before are read, which waits for them. */
+static zimage_status next_check(zi_cuda *cuda, int **flag)
+{
+    if (cuda->checks == ZI_CHECKS)
+        ZI_TRY(cuda_finish(&cuda->ops));
+    if (cuda->checks == 0) {
+        cuda->named = 0;
+        ZI_CUDA_TRY(cuda, cudaMemsetAsync(cuda->flags, 0, ZI_CHECKS * sizeof(int), cuda->stream), "clearing flags");
+    }
+    *flag = cuda->flags + cuda->checks++;
+    return ZIMAGE_OK;
+}
+
+static zimage_status cuda_block_named(zi_ops *ops, const char *name)
+{
+    zi_cuda *cuda = (zi_cuda *)ops;
+    for (; cuda->named < cuda->checks; cuda->named++)
+        snprintf(cuda->names[cuda->named], ZI_BLOCK_NAME, "%s", name);
+    return ZIMAGE_OK;
+}
+
+static zimage_status cuda_check_finite(zi_ops *ops, const zi_tensor *x, int *finite)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    int *flag;
+    *finite = 1;
+    ZI_TRY(next_check(cuda, &flag));
+    return zi_cuda_check(cuda, zi_cuda_not_finite(x->dtype, x->data, zi_tensor_count(x), flag, cuda->stream),
+                         "a check");
+}
+
+static zimage_status cuda_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
+                                             const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
+                                             const zi_tensor *scale_next, float eps, int *finite)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    int64_t n = zi_features(x);
+    zi_cuda_residual_args args = {.x = x->data, .y = y->data, .h = h != NULL ? h->data : NULL, .eps = eps};
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype && (h == NULL || h->dtype == x->dtype));
+    args.gate = factor(gate, n);
+    args.gain_next = factor(scale_next, n);
+    ZI_TRY(zi_cuda_vector(cuda, w, &args.w));
+    ZI_TRY(zi_cuda_vector(cuda, w_next, &args.w_next));
+    if (finite != NULL) {
+        *finite = 1;
+        ZI_TRY(next_check(cuda, &args.not_finite));
+    }
+    return zi_cuda_check(cuda, zi_cuda_residual(x->dtype, &args, zi_row_count(x), n, cuda->stream), "a residual");
+}
+
+static zimage_status cuda_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
+                                       const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    int64_t dim = zi_features(x) / heads, tokens = zi_row_count(x);
+    const float *weights;
+    assert(dim * heads == zi_features(x) && dim % 2 == 0 && zi_weight_count(w) == dim);
+    ZI_TRY(zi_cuda_vector(cuda, w, &weights));
+    return zi_cuda_check(cuda,
+                         zi_cuda_qk_norm_rope(x->dtype, x->data, weights, factor(cos, tokens * dim / 2),
+                                              factor(sin, tokens * dim / 2), tokens, heads, dim,
+                                              layout == ZI_ROPE_HALF_SPLIT, eps, cuda->stream),
+                         "a rotation");
+}
+
+static zimage_status cuda_modulation(zi_ops *ops, zi_tensor *m)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    assert(zi_tensor_count(m) % 4 == 0);
+    return zi_cuda_check(cuda, zi_cuda_modulation(m->dtype, m->data, zi_tensor_count(m) / 4, cuda->stream),
+                         "a modulation");
+}
+
+static zimage_status cuda_add_one(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
+    return zi_cuda_check(cuda, zi_cuda_add_one(x->dtype, y->data, x->data, zi_tensor_count(x), cuda->stream), "a sum");
+}
+
+static zimage_status cuda_patchify(zi_ops *ops, zi_tensor *tokens, const zi_tensor *latents, int64_t patch)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    assert(latents->dims == 3 && zi_tensor_count(tokens) == zi_tensor_count(latents));
+    return zi_cuda_check(cuda,
+                         zi_cuda_patchify(tokens->dtype, tokens->data, latents->dtype, latents->data, latents->shape,
+                                          patch, cuda->stream),
+                         "making patches");
+}
+
+static zimage_status cuda_unpatchify(zi_ops *ops, zi_tensor *latents, const zi_tensor *tokens, int64_t patch)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    assert(latents->dims == 3 && zi_tensor_count(tokens) == zi_tensor_count(latents));
+    return zi_cuda_check(cuda,
+                         zi_cuda_unpatchify(latents->dtype, latents->data, tokens->dtype, tokens->data, latents->shape,
+                                            patch, cuda->stream),
+                         "undoing patches");
+}
+
+/* ---- group norm: a few numbers go to the host and back ------------------------------------------------------------- */
+
+static zimage_status cuda_group_norm_sums(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    double band[2 * MOST_GROUPS];
+    int64_t channels = zi_features(x);
+    size_t bytes = (size_t)groups * 2 * sizeof(double);
+    assert(channels % groups == 0);
+    if (groups > MOST_GROUPS)
+        return zi_fail(ops->error, ZIMAGE_ERROR_UNSUPPORTED, "%lld groups of channels, expected at most %d on a card",
+                       (long long)groups, MOST_GROUPS);
+    ZI_CUDA_TRY(cuda, cudaMemsetAsync(cuda->sums, 0, bytes, cuda->stream), "clearing sums");
+    ZI_CUDA_TRY(cuda,
+                zi_cuda_group_sums(x->dtype, cuda->sums, x->data, zi_row_count(x), channels, groups, cuda->stream),
+                "group sums");
+    ZI_CUDA_TRY(cuda, cudaMemcpyAsync(band, cuda->sums, bytes, cudaMemcpyDeviceToHost, cuda->stream), "reading sums");
+    ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the card");
+    for (int64_t i = 0; i < 2 * groups; i++)
+        sums[i] += band[i];
+    return ZIMAGE_OK;
+}
+
+static zimage_status cuda_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const double *sums, int64_t groups,
+                                          int64_t count, const zi_weight *w, const zi_weight *b, float eps)
+{
+    int64_t channels = zi_tensor_count(&affine->scale);
+    float *values = malloc((size_t)channels * 2 * sizeof(*values));
+    if (values == NULL)
+        return zi_fail_memory(ops->error, "a group norm", (size_t)channels * 2 * sizeof(*values));
+    zi_channel_affine host = *affine;
+    host.scale.data = values;
+    host.shift.data = values + channels;
+    zimage_status status = zi_host_group_norm_fold(ops, &host, sums, groups, count, w, b, eps);
+    if (status == ZIMAGE_OK)
+        status = cuda_upload(ops, &affine->scale, values);
+    if (status == ZIMAGE_OK)
+        status = cuda_upload(ops, &affine->shift, values + channels);
+    free(values);
+    return status;
+}
+
+static zimage_status cuda_channel_affine(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    int64_t channels = zi_features(x);
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
+    return zi_cuda_check(cuda,
+                         zi_cuda_channel_affine(x->dtype, y->data, x->data, factor(&affine->scale, channels),
+                                                factor(&affine->shift, channels), zi_row_count(x), channels,
+                                                cuda->stream),
+                         "a scale and a shift");
+}
+
+/* ---- the table ----------------------------------------------------------------------------------------------------- */
+
+static size_t cuda_peak_bytes(const zi_ops *ops)
+{
+    return ((const zi_cuda *)ops)->stack.peak;
+}
+
+static void cuda_describe(const zi_ops *ops, char *text, size_t size)
+{
+    const zi_cuda *cuda = (const zi_cuda *)ops;
+    snprintf(text, size, "cuda:%d %s %s", cuda->device, cuda->type == ZI_BF16 ? "bf16" : "f32", cuda->name);
+}
+
+static zimage_status cuda_forget_weights(zi_ops *ops)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the card");
+    zi_cuda_weights_free(&cuda->weights);
+    return ZIMAGE_OK;
+}
+
+static void cuda_free(zi_ops *ops)
+{
+    if (ops == NULL)
+        return;
+    zi_cuda *cuda = zi_cuda_of(ops);
+    if (cuda->stream != NULL)
+        (void)cudaStreamSynchronize(cuda->stream);
+    zi_cuda_graphs_free(cuda);
+    zi_cuda_plans_free(cuda);
+    zi_cuda_weights_free(&cuda->weights);
+    zi_cuda_stack_free(&cuda->stack);
+    zi_cuda_staging_close(&cuda->staging);
+    (void)cudaFree(cuda->workspace);
+    (void)cudaFree(cuda->sums);
+    (void)cudaFree(cuda->flags);
+    (void)cudaFreeHost(cuda->host_flags);
+    if (cuda->dnn != NULL)
+        (void)cudnnDestroy(cuda->dnn);
+    if (cuda->blas != NULL)
+        (void)cublasLtDestroy(cuda->blas);
+    if (cuda->stream != NULL)
+        (void)cudaStreamDestroy(cuda->stream);
+    free(cuda->names);
+    free(cuda);
+}
+
+static const zi_ops_table cuda_table = {
+    .name = "cuda",
+    .alloc = cuda_alloc,
+    .alloc_f32 = cuda_alloc_f32,
+    .mark = zi_cuda_mark,
+    .release = zi_cuda_release,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .copy = cuda_copy,
+    .embed_rows = cuda_embed_rows,
+    .linear = zi_cuda_linear,
+    .linears = zi_cuda_linears,
+    .linear_glu = zi_cuda_linear_glu,
+    .silu = cuda_silu,
+    .rms_norm = cuda_rms_norm,
+    .layer_norm = cuda_layer_norm,
+    .residual_gate_norm = cuda_residual_gate_norm,
+    .qk_norm_rope = cuda_qk_norm_rope,
+    .attention = zi_cuda_attention,
+    .modulation = cuda_modulation,
+    .add_one = cuda_add_one,
+    .patchify = cuda_patchify,
+    .unpatchify = cuda_unpatchify,
+    .conv2d = zi_cuda_conv2d,
+    .group_norm_sums = cuda_group_norm_sums,
+    .group_norm_fold = cuda_group_norm_fold,
+    .channel_affine = cuda_channel_affine,
+    .check_finite = cuda_check_finite,
+    .free = cuda_free,
+};
+
+/* ---- making it ----------------------------------------------------------------------------------------------------- */
+
+static zimage_status open_buffers(zi_cuda *cuda)
+{
+    cuda->names = calloc(ZI_CHECKS, sizeof(*cuda->names));
+    if (cuda->names == NULL)
+        return zi_fail_memory(cuda->ops.error, "names of blocks", ZI_CHECKS * sizeof(*cuda->names));
+    ZI_TRY(zi_cuda_memory(cuda, ZI_WORKSPACE_BYTES, "a workspace", &cuda->workspace));
+    ZI_TRY(zi_cuda_memory(cuda, 2 * MOST_GROUPS * sizeof(double), "sums", (void **)&cuda->sums));
+    ZI_TRY(zi_cuda_memory(cuda, ZI_CHECKS * sizeof(int), "flags", (void **)&cuda->flags));
+    ZI_CUDA_TRY(cuda, cudaMallocHost((void **)&cuda->host_flags, ZI_CHECKS * sizeof(int)), "allocating pinned memory");
+    return zi_cuda_staging_open(cuda);
+}
+
+static zimage_status open_cudnn(zi_cuda *cuda)
+{
+    cudnnStatus_t status = cudnnCreate(&cuda->dnn);
+    if (status == CUDNN_STATUS_SUCCESS)
+        status = cudnnSetStream(cuda->dnn, cuda->stream);
+    if (status == CUDNN_STATUS_SUCCESS)
+        return ZIMAGE_OK;
+    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED, "cuda:%d: cuDNN can't be used: %s", cuda->device,
+                   cudnnGetErrorString(status));
+}
+
+static zimage_status open_card(zi_cuda *cuda, const zi_cuda_options *options)
+{
+    struct cudaDeviceProp properties;
+    ZI_CUDA_TRY(cuda, cudaSetDevice(options->device), "choosing the card");
+    ZI_CUDA_TRY(cuda, cudaGetDeviceProperties(&properties, options->device), "asking the card");
+    snprintf(cuda->name, sizeof(cuda->name), "%.*s", (int)sizeof(cuda->name) - 1, properties.name);
+    ZI_CUDA_TRY(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
+    ZI_TRY(zi_cuda_check_blas(cuda, cublasLtCreate(&cuda->blas), "opening cuBLASLt"));
+    if (!options->own_kernels)
+        ZI_TRY(open_cudnn(cuda));
+    return open_buffers(cuda);
+}
+
+#define MOST_CARDS 64
+
+/* ZIMAGE_ERROR_UNSUPPORTED with the reason, unless that card can be used. */
+static zimage_status check_card(int index, zimage_error *error)
+{
+    zi_cuda_device devices[MOST_CARDS];
+    int count;
+    ZI_TRY(zi_cuda_devices(devices, MOST_CARDS, &count, error));
+    if (index < 0 || index >= count || index >= MOST_CARDS)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "device: \"cuda:%d\", expected a number below %d: there %s %d card%s", index, count,
+                       count == 1 ? "is" : "are", count, count == 1 ? "" : "s");
+    if (*devices[index].fault)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "cuda:%d (%s) can't be used: %s", index, devices[index].name,
+                       devices[index].fault);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_ops_cuda_new(const zi_cuda_options *options, zi_ops **ops, zimage_error *error)
+{
+    *ops = NULL;
+    if (options->compute == ZI_COMPUTE_INT8)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "compute: int8, expected f32 or bf16 on a card");
+    ZI_TRY(check_card(options->device, error));
+    zi_cuda *cuda = calloc(1, sizeof(*cuda));
+    if (cuda == NULL)
+        return zi_fail_memory(error, "the operations table", sizeof(*cuda));
+    cuda->ops = (zi_ops){.table = &cuda_table,
+                         .error = error,
+                         .peak_bytes = cuda_peak_bytes,
+                         .describe = cuda_describe,
+                         .peak_rate = zi_cuda_peak,
+                         .finish = cuda_finish,
+                         .block_named = cuda_block_named,
+                         .forget_weights = cuda_forget_weights};
+    cuda->device = options->device;
+    cuda->type = options->compute == ZI_COMPUTE_F32 ? ZI_F32 : ZI_BF16;
+    zimage_status status = open_card(cuda, options);
+    cuda->ops.error = NULL;
+    if (status != ZIMAGE_OK) {
+        cuda_free(&cuda->ops);
+        return status;
+    }
+    *ops = &cuda->ops;
+    return ZIMAGE_OK;
+}
