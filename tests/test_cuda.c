@@ -1,0 +1,575 @@
+/*
+ * Every operation of the CUDA table against the reference table: odd sizes, guards around every operand, in float32 and
+ * in bf16, with cuDNN and with the kernels that stand in for it. Without a usable card it is skipped.
+ *
+ * In bf16 the reference sees operands that were rounded to bf16, so that what is left is the rounding of results (2^-9 of
+ * a value) and, where an operation stores something between, of that too.
+ */
+#include <dlfcn.h>
+
+#include "cuda/cuda.h"
+#include "ops/ops_common.h"
+#include "support.h"
+
+#define SKIPPED 77
+#define EPS     1e-6f
+#define GUARD   64 /* numbers before and behind a tensor, NaN */
+#define WEIGHTS 4096
+#define LIBRARY ZIMAGE_CUDA_LIBRARY
+#define SHAPE(...)                                                                                                     \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])                                       \
+    {                                                                                                                  \
+        __VA_ARGS__                                                                                                    \
+    }
+
+static zi_ops_cuda_new_fn *cuda_new;
+static zimage_error error = ZIMAGE_ERROR_INIT;
+static void *kept[WEIGHTS]; /* weights: the card remembers them by address, so that none may be freed before the end */
+static int kept_count;
+
+/* A tensor between guards, in both tables. */
+typedef struct pair {
+    zi_tensor card, host, guarded;
+} pair;
+
+/* The run under way. */
+static struct {
+    zi_ops *card, *host;
+    int bf16;
+    uint64_t random;
+    int failed;
+    char name[120];
+} run;
+
+/* ---- operands ------------------------------------------------------------------------------------------------------ */
+
+static void ok(zimage_status status)
+{
+    if (status != ZIMAGE_OK)
+        fail_msg("%s: %s", run.name, error.message);
+}
+
+static float random_number(float magnitude)
+{
+    run.random ^= run.random << 13;
+    run.random ^= run.random >> 7;
+    run.random ^= run.random << 17;
+    return magnitude * ((float)(run.random >> 40) * 0x1p-23f - 1);
+}
+
+static int64_t count_of(int dims, const int64_t *shape)
+{
+    int64_t count = 1;
+    for (int i = 0; i < dims; i++)
+        count *= shape[i];
+    return count;
+}
+
+/* What the card stores of a number. */
+static float stored(const zi_tensor *tensor, float x)
+{
+    return tensor->dtype == ZI_BF16 ? zi_bf16_to_f32(zi_f32_to_bf16(x)) : x;
+}
+
+static pair make(zimage_status (*alloc)(zi_ops *, zi_tensor *, int, const int64_t *), float magnitude, int dims,
+                 const int64_t *shape)
+{
+    pair p;
+    int64_t count = count_of(dims, shape);
+    ok(alloc(run.card, &p.guarded, 1, (const int64_t[]){count + 2 * GUARD}));
+    float *values = malloc((size_t)(count + 2 * GUARD) * sizeof *values);
+    assert_non_null(values);
+    for (int64_t i = 0; i < count + 2 * GUARD; i++)
+        values[i] = i < GUARD || i >= count + GUARD ? NAN : stored(&p.guarded, random_number(magnitude));
+    ok(run.card->table->upload(run.card, &p.guarded, values));
+    p.card = zi_tensor_rows(&p.guarded, GUARD, count);
+    p.card = zi_tensor_shaped(&p.card, dims, shape);
+    ok(run.host->table->alloc(run.host, &p.host, dims, shape));
+    ok(run.host->table->upload(run.host, &p.host, values + GUARD));
+    free(values);
+    return p;
+}
+
+/* An activation; float32 numbers. */
+static pair activation(float magnitude, int dims, const int64_t *shape)
+{
+    return make(run.card->table->alloc, magnitude, dims, shape);
+}
+
+static pair exact(float magnitude, int dims, const int64_t *shape)
+{
+    return make(run.card->table->alloc_f32, magnitude, dims, shape);
+}
+
+static uint8_t *keep(size_t bytes)
+{
+    assert_true(kept_count < WEIGHTS);
+    uint8_t *data = malloc(bytes + 8);
+    assert_non_null(data);
+    kept[kept_count++] = data;
+    return data;
+}
+
+static uint8_t *random_numbers(zi_dtype dtype, int64_t count, float magnitude, int round)
+{
+    uint8_t *data = keep((size_t)count * 4) + 1; /* at an odd address */
+    for (int64_t i = 0; i < count; i++) {
+        float x = random_number(magnitude);
+        uint16_t half = zi_f32_to_bf16(x);
+        if (round || dtype == ZI_BF16)
+            x = zi_bf16_to_f32(half);
+        if (dtype == ZI_F16)
+            half = (uint16_t)(0x2C00 | (random_number(1) > 0) << 15 | ((uint32_t)i * 7919 & 0x380)); /* exact in bf16 */
+        if (dtype == ZI_F32)
+            memcpy(data + 4 * i, &x, 4);
+        else
+            memcpy(data + 2 * i, &half, 2);
+    }
+    return data;
+}
+
+enum { Q4 = 100, Q8 };
+
+/* stored_as: a zi_dtype, or Q4, Q8. Dense numbers are such that bf16 holds them; groups leave a rounding. */
+static zi_weight weight(int stored_as, int dims, const int64_t *shape)
+{
+    int packed = stored_as >= Q4;
+    int64_t count = count_of(dims, shape);
+    zi_weight w = {.name = "test", .dtype = packed ? ZI_GROUPED : (zi_dtype)stored_as, .dims = dims};
+    memcpy(w.shape, shape, (size_t)dims * sizeof *shape);
+    if (!packed) {
+        w.data = random_numbers(w.dtype, count, 1, run.bf16 && dims > 1);
+        return w;
+    }
+    w.bits = stored_as == Q4 ? 4 : 8;
+    w.group = 32;
+    w.scale_dtype = ZI_BF16;
+    w.scales = random_numbers(ZI_BF16, count / 32, 0.1f, 0);
+    w.biases = random_numbers(ZI_BF16, count / 32, 1, 0);
+    uint8_t *numbers = keep((size_t)count * (size_t)w.bits / 8);
+    for (int64_t i = 0; i < count * w.bits / 8; i++)
+        numbers[i] = (uint8_t)(random_number(128) + 128);
+    w.data = numbers;
+    return w;
+}
+
+/* ---- comparing ----------------------------------------------------------------------------------------------------- */
+
+static void begin(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(run.name, sizeof run.name, format, arguments);
+    va_end(arguments);
+    run.random = 88172645463325252u;
+}
+
+/* Errors as shares of the largest value. */
+static void compare(const pair *p, double allowed_f32, double allowed_bf16)
+{
+    int64_t count = zi_tensor_count(&p->host);
+    float *values = malloc((size_t)(count + 2 * GUARD) * sizeof *values);
+    assert_non_null(values);
+    ok(run.card->table->download(run.card, values, &p->guarded));
+    int whole = 1;
+    for (int64_t i = 0; i < GUARD; i++)
+        whole &= isnan(values[i]) && isnan(values[GUARD + count + i]);
+    double found = relative_error(values + GUARD, p->host.data, (size_t)count),
+           allowed = run.bf16 ? allowed_bf16 : allowed_f32;
+    if (!whole || !(found <= allowed)) {
+        printf("%s, %s: error %.2g, allowed %.2g%s\n", run.name, run.bf16 ? "bf16" : "f32", found, allowed,
+               whole ? "" : "; wrote outside its output");
+        run.failed = 1;
+    }
+    free(values);
+}
+
+/* ---- the operations ------------------------------------------------------------------------------------------------ */
+
+static void linear(int64_t rows, int64_t in, int64_t out, int stored_as, int with_bias)
+{
+    begin("linear %d x %d -> %d, stored %d", (int)rows, (int)in, (int)out, stored_as);
+    pair x = activation(1, SHAPE(rows, in)), y = activation(1, SHAPE(rows, out));
+    zi_weight w = weight(stored_as, SHAPE(out, in)), b = weight(ZI_F32, SHAPE(out));
+    const zi_weight *bias = with_bias ? &b : NULL;
+    ok(run.card->table->linear(run.card, &y.card, &x.card, &w, bias, with_bias));
+    ok(run.host->table->linear(run.host, &y.host, &x.host, &w, bias, with_bias));
+    compare(&y, 3e-6, stored_as >= Q4 ? 0x1p-7 : 0x1p-8);
+}
+
+/* One vector that is float32 in every computation. */
+static void linear_exact(int64_t rows, int64_t in, int64_t out, int stored_as)
+{
+    begin("float32 vector %d x %d -> %d", (int)rows, (int)in, (int)out);
+    pair x = exact(1, SHAPE(rows, in)), y = exact(1, SHAPE(rows, out));
+    zi_weight w = weight(stored_as, SHAPE(out, in)), b = weight(ZI_BF16, SHAPE(out));
+    ok(run.card->table->linear(run.card, &y.card, &x.card, &w, &b, 0));
+    ok(run.host->table->linear(run.host, &y.host, &x.host, &w, &b, 0));
+    compare(&y, 3e-6, 3e-6);
+}
+
+static void wide_output(void)
+{
+    begin("a float32 result of activations");
+    pair x = activation(1, SHAPE(33, 64)), y = exact(1, SHAPE(33, 48));
+    zi_weight w = weight(ZI_BF16, SHAPE(48, 64)), b = weight(ZI_BF16, SHAPE(48));
+    ok(run.card->table->linear(run.card, &y.card, &x.card, &w, &b, 0));
+    ok(run.host->table->linear(run.host, &y.host, &x.host, &w, &b, 0));
+    compare(&y, 3e-6, 3e-6);
+}
+
+static void three_linears(void)
+{
+    begin("linears");
+    pair x = activation(1, SHAPE(70, 96)), y[3];
+    zi_weight w[3];
+    const zi_weight *weights[3] = {&w[0], &w[1], &w[2]};
+    zi_tensor card[3], host[3];
+    for (int i = 0; i < 3; i++) {
+        y[i] = activation(1, SHAPE(70, 32 * (i + 1)));
+        w[i] = weight(i == 1 ? Q8 : ZI_BF16, SHAPE(32 * (i + 1), 96));
+        card[i] = y[i].card;
+        host[i] = y[i].host;
+    }
+    ok(run.card->table->linears(run.card, 3, card, &x.card, weights));
+    ok(run.host->table->linears(run.host, 3, host, &x.host, weights));
+    for (int i = 0; i < 3; i++)
+        compare(&y[i], 3e-6, i == 1 ? 0x1p-7 : 0x1p-8);
+}
+
+static void gated(int64_t rows, int64_t in, int64_t out, int first, int second)
+{
+    begin("gated %d x %d -> %d, stored %d and %d", (int)rows, (int)in, (int)out, first, second);
+    pair x = activation(0.3f, SHAPE(rows, in)), y = activation(1, SHAPE(rows, out));
+    zi_weight w1 = weight(first, SHAPE(out, in)), w3 = weight(second, SHAPE(out, in));
+    ok(run.card->table->linear_glu(run.card, &y.card, &x.card, &w1, &w3));
+    ok(run.host->table->linear_glu(run.host, &y.host, &x.host, &w1, &w3));
+    compare(&y, 1e-5, 0x1p-6); /* both products are rounded before they meet */
+}
+
+static void attention(int64_t queries, int64_t keys, const zi_attention_shape *s, int in_place)
+{
+    begin("attention %d queries, %d keys, heads %d / %d x %d%s%s", (int)queries, (int)keys, (int)s->heads,
+          (int)s->kv_heads, (int)s->head_dim, s->causal ? ", causal" : "", in_place ? ", in place" : "");
+    pair q = activation(2, SHAPE(queries, s->heads * s->head_dim));
+    pair k = activation(2, SHAPE(keys, s->kv_heads * s->head_dim));
+    pair v = activation(1, SHAPE(keys, s->kv_heads * s->head_dim));
+    pair o = in_place ? q : activation(1, SHAPE(queries, s->heads * s->head_dim));
+    ok(run.card->table->attention(run.card, &o.card, &q.card, &k.card, &v.card, s));
+    ok(run.host->table->attention(run.host, &o.host, &q.host, &k.host, &v.host, s));
+    compare(&o, 5e-6, 0x1p-6); /* weights are rounded before they multiply the values */
+}
+
+static void convolution(int64_t rows, int64_t columns, int64_t in, int64_t out, int64_t side, int upsample, int normed,
+                        int add, int wide)
+{
+    begin("conv %d x %d, %d -> %d channels, side %d%s%s%s%s", (int)rows, (int)columns, (int)in, (int)out, (int)side,
+          upsample ? ", doubled" : "", normed ? ", normed" : "", add ? ", added" : "", wide ? ", float32" : "");
+    const int64_t shape[] = {rows << upsample, columns << upsample, out};
+    pair x = activation(1, SHAPE(rows, columns, in)), y = wide ? exact(1, 3, shape) : activation(1, 3, shape);
+    pair scale = exact(1, SHAPE(in)), shift = exact(1, SHAPE(in));
+    zi_weight w = weight(ZI_F32, SHAPE(out, in, side, side)), b = weight(ZI_BF16, SHAPE(out));
+    zi_channel_affine card = {scale.card, shift.card}, host = {scale.host, shift.host};
+    zi_conv conv = {.weight = &w, .bias = add ? &b : NULL, .upsample = upsample, .accumulate = add, .image_rows = rows};
+    conv.affine = normed ? &card : NULL;
+    ok(run.card->table->conv2d(run.card, &y.card, &x.card, &conv));
+    conv.affine = normed ? &host : NULL;
+    ok(run.host->table->conv2d(run.host, &y.host, &x.host, &conv));
+    compare(&y, 1e-5, 0x1p-7);
+}
+
+/* Rows [first, first + count) of the result from a band of the image. */
+static void band(int64_t first, int64_t count, int64_t x_first, int64_t x_count, int upsample)
+{
+    begin("conv of a band: rows %d + %d from rows %d + %d%s", (int)first, (int)count, (int)x_first, (int)x_count,
+          upsample ? ", doubled" : "");
+    pair x = activation(1, SHAPE(9, 6, 16)), y = activation(1, SHAPE(count, 6 << upsample, 24));
+    zi_weight w = weight(ZI_F32, SHAPE(24, 16, 3, 3));
+    zi_tensor card = zi_tensor_rows(&x.card, x_first, x_count), host = zi_tensor_rows(&x.host, x_first, x_count);
+    const zi_conv conv = {.weight = &w, .upsample = upsample, .image_rows = 9, .x_row = x_first, .y_row = first};
+    ok(run.card->table->conv2d(run.card, &y.card, &card, &conv));
+    ok(run.host->table->conv2d(run.host, &y.host, &host, &conv));
+    compare(&y, 1e-5, 0x1p-7);
+}
+
+static void norms(int64_t rows, int64_t n, int scaled)
+{
+    zi_weight w = weight(ZI_F16, SHAPE(n)), next = weight(ZI_F32, SHAPE(n));
+    const zi_weight *wp = scaled ? &w : NULL, *np = scaled ? &next : NULL;
+    begin("rms norm %d x %d", (int)rows, (int)n);
+    pair x = activation(3, SHAPE(rows, n)), y = activation(1, SHAPE(rows, n)), f = exact(1, SHAPE(n)),
+         g = exact(1, SHAPE(n));
+    ok(run.card->table->rms_norm(run.card, &y.card, &x.card, wp, scaled ? &f.card : NULL, EPS));
+    ok(run.host->table->rms_norm(run.host, &y.host, &x.host, wp, scaled ? &f.host : NULL, EPS));
+    compare(&y, 3e-6, 0x1p-8);
+    begin("layer norm %d x %d", (int)rows, (int)n);
+    ok(run.card->table->layer_norm(run.card, &y.card, &x.card, scaled ? &f.card : NULL, EPS));
+    ok(run.host->table->layer_norm(run.host, &y.host, &x.host, scaled ? &f.host : NULL, EPS));
+    compare(&y, 3e-6, 0x1p-8);
+    for (int in_place = 0; in_place < 2; in_place++) {
+        begin("residual %d x %d%s", (int)rows, (int)n, in_place ? ", in place" : "");
+        int finite = 0;
+        pair s = activation(3, SHAPE(rows, n)), u = activation(3, SHAPE(rows, n)),
+             other = activation(1, SHAPE(rows, n));
+        pair *h = in_place ? &u : &other;
+        ok(run.card->table->residual_gate_norm(run.card, &s.card, &u.card, wp, scaled ? &g.card : NULL, &h->card, np,
+                                               scaled ? &f.card : NULL, EPS, &finite));
+        ok(run.host->table->residual_gate_norm(run.host, &s.host, &u.host, wp, scaled ? &g.host : NULL, &h->host, np,
+                                               scaled ? &f.host : NULL, EPS, &finite));
+        compare(&s, 3e-6, 0x1p-8);
+        compare(h, 3e-6, 0x1p-7);
+    }
+}
+
+static void rope(int64_t tokens, int64_t heads, int64_t dim, zi_rope_layout layout)
+{
+    begin("rope %d tokens, %d heads x %d, layout %d", (int)tokens, (int)heads, (int)dim, (int)layout);
+    pair x = activation(2, SHAPE(tokens, heads * dim));
+    pair cosines = exact(1, SHAPE(tokens, dim / 2)), sines = exact(1, SHAPE(tokens, dim / 2));
+    zi_weight w = weight(ZI_BF16, SHAPE(dim));
+    ok(run.card->table->qk_norm_rope(run.card, &x.card, &w, &cosines.card, &sines.card, heads, layout, EPS));
+    ok(run.host->table->qk_norm_rope(run.host, &x.host, &w, &cosines.host, &sines.host, heads, layout, EPS));
+    compare(&x, 3e-6, 0x1p-8);
+}
+
+static void small_ones(void)
+{
+    begin("silu");
+    pair x = activation(20, SHAPE(17, 33)), y = activation(1, SHAPE(17, 33));
+    ok(run.card->table->silu(run.card, &y.card, &x.card));
+    ok(run.host->table->silu(run.host, &y.host, &x.host));
+    compare(&y, 3e-6, 0x1p-8);
+    begin("modulation");
+    pair m = exact(2, SHAPE(4 * 37));
+    ok(run.card->table->modulation(run.card, &m.card));
+    ok(run.host->table->modulation(run.host, &m.host));
+    compare(&m, 3e-6, 3e-6);
+    begin("add one");
+    ok(run.card->table->add_one(run.card, &m.card, &m.card));
+    ok(run.host->table->add_one(run.host, &m.host, &m.host));
+    compare(&m, 3e-6, 3e-6);
+    begin("patchify");
+    pair latents = exact(1, SHAPE(5, 6, 10)), tokens = activation(1, SHAPE(15, 20)), back = exact(1, SHAPE(5, 6, 10));
+    ok(run.card->table->patchify(run.card, &tokens.card, &latents.card, 2));
+    ok(run.host->table->patchify(run.host, &tokens.host, &latents.host, 2));
+    compare(&tokens, 0, 0x1p-8);
+    begin("unpatchify");
+    ok(run.card->table->unpatchify(run.card, &back.card, &tokens.card, 2));
+    ok(run.host->table->unpatchify(run.host, &back.host, &tokens.host, 2));
+    compare(&back, 0, 0x1p-8);
+    begin("copy");
+    ok(run.card->table->copy(run.card, &y.card, &x.card));
+    ok(run.host->table->copy(run.host, &y.host, &x.host));
+    compare(&y, 0, 0);
+    begin("embed rows");
+    static const int32_t ids[] = {3, 0, 10, 3, 7};
+    pair rows = activation(1, SHAPE(5, 64));
+    zi_weight table = weight(Q4, SHAPE(11, 64));
+    ok(run.card->table->embed_rows(run.card, &rows.card, &table, ids));
+    ok(run.host->table->embed_rows(run.host, &rows.host, &table, ids));
+    compare(&rows, 0, 0x1p-8);
+}
+
+static void group_norm(int64_t rows, int64_t columns, int64_t channels, int64_t groups)
+{
+    begin("group norm %d x %d x %d channels, %d groups", (int)rows, (int)columns, (int)channels, (int)groups);
+    double card_sums[64] = {0}, host_sums[64] = {0};
+    pair x = activation(3, SHAPE(rows, columns, channels)), y = activation(1, SHAPE(rows, columns, channels));
+    pair scale = exact(1, SHAPE(channels)), shift = exact(1, SHAPE(channels));
+    zi_weight w = weight(ZI_BF16, SHAPE(channels)), b = weight(ZI_F32, SHAPE(channels));
+    zi_channel_affine card = {scale.card, shift.card}, host = {scale.host, shift.host};
+    int64_t count = rows * columns * channels / groups;
+    ok(run.card->table->group_norm_sums(run.card, card_sums, &x.card, groups));
+    ok(run.host->table->group_norm_sums(run.host, host_sums, &x.host, groups));
+    ok(run.card->table->group_norm_fold(run.card, &card, card_sums, groups, count, &w, &b, EPS));
+    ok(run.host->table->group_norm_fold(run.host, &host, host_sums, groups, count, &w, &b, EPS));
+    compare(&scale, 3e-6, 3e-6);
+    compare(&shift, 3e-6, 3e-6);
+    ok(run.card->table->channel_affine(run.card, &y.card, &x.card, &card));
+    ok(run.host->table->channel_affine(run.host, &y.host, &x.host, &host));
+    compare(&y, 3e-6, 0x1p-8);
+}
+
+/* A number that is not finite, at that place, is told at the next download by the name of its block. */
+static void not_finite(int64_t count, int64_t place, float bad)
+{
+    zi_tensor x;
+    float *values = calloc((size_t)count, sizeof *values);
+    assert_non_null(values);
+    begin("a number that is not finite");
+    ok(run.card->table->alloc(run.card, &x, 1, &count));
+    ok(run.card->table->upload(run.card, &x, values));
+    ok(zi_ops_end_block(run.card, &x, "the first block"));
+    values[place] = bad;
+    ok(run.card->table->upload(run.card, &x, values));
+    ok(zi_ops_end_block(run.card, &x, "block %d", (int)place));
+    values[place] = 0;
+    ok(run.card->table->upload(run.card, &x, values));
+    ok(zi_ops_end_block(run.card, &x, "the last block"));
+    char expected[32];
+    snprintf(expected, sizeof expected, "block %d holds", (int)place);
+    assert_int_equal(zi_ops_finish(run.card), ZIMAGE_ERROR_NOT_FINITE);
+    assert_non_null(strstr(error.message, expected));
+    ok(zi_ops_finish(run.card)); /* told once */
+    free(values);
+}
+
+/* The residual's own check. */
+static void residual_not_finite(void)
+{
+    int finite = 0;
+    begin("a residual that is not finite");
+    pair x = activation(1, SHAPE(3, 40)), y = activation(1, SHAPE(3, 40));
+    float values[120] = {[77] = INFINITY};
+    ok(run.card->table->upload(run.card, &y.card, values));
+    ok(run.card->table->residual_gate_norm(run.card, &x.card, &y.card, NULL, NULL, NULL, NULL, NULL, EPS, &finite));
+    ok(zi_ops_end_block_known(run.card, finite, "the residual"));
+    assert_int_equal(zi_ops_finish(run.card), ZIMAGE_ERROR_NOT_FINITE);
+    assert_non_null(strstr(error.message, "the residual"));
+}
+
+/* ---- runs ---------------------------------------------------------------------------------------------------------- */
+
+static void all_linears(void)
+{
+    static const int stored_as[] = {ZI_F32, ZI_F16, ZI_BF16, Q4, Q8};
+    for (int i = 0; i < 5; i++) {
+        linear(33, 96, 64, stored_as[i], 0);
+        linear(7, 160, 95, stored_as[i], 1);
+        linear_exact(1, 96, 40, i < 3 && !run.bf16 ? stored_as[i] : ZI_BF16);
+    }
+    linear(1, 257, 33, ZI_BF16, 0);
+    linear(130, 31, 5, ZI_BF16, 1);
+    linear(300, 1024, 768, ZI_BF16, 1); /* large enough to be timed */
+    linear(512, 1024, 1024, Q4, 0);
+    linear_exact(3, 31, 5, ZI_BF16);
+    wide_output();
+    three_linears();
+    gated(40, 64, 100, ZI_BF16, ZI_BF16);
+    gated(9, 128, 33, Q4, Q4);
+    gated(65, 96, 72, ZI_F16, Q8);
+}
+
+static void all_attentions(void)
+{
+    for (int in_place = 0; in_place < 2; in_place++) {
+        attention(1, 1, &(zi_attention_shape){1, 1, 8, 0}, in_place);
+        attention(3, 17, &(zi_attention_shape){2, 2, 6, 0}, in_place);
+        attention(70, 333, &(zi_attention_shape){2, 1, 40, 0}, in_place);
+        attention(65, 65, &(zi_attention_shape){4, 2, 64, 1}, in_place);
+        attention(300, 300, &(zi_attention_shape){4, 1, 128, 1}, in_place);
+        attention(129, 191, &(zi_attention_shape){3, 3, 128, 0}, in_place);
+        attention(300, 64, &(zi_attention_shape){2, 2, 64, 0}, in_place);
+        attention(96, 96, &(zi_attention_shape){1, 1, 512, 0}, in_place);
+    }
+}
+
+static void all_convolutions(void)
+{
+    convolution(1, 1, 1, 1, 3, 0, 0, 0, 0);
+    convolution(3, 5, 40, 17, 3, 0, 0, 1, 0);
+    convolution(7, 33, 16, 70, 3, 0, 1, 0, 0);
+    convolution(6, 11, 100, 33, 3, 1, 1, 1, 0);
+    convolution(9, 33, 8, 65, 1, 0, 0, 0, 0);
+    convolution(2, 40, 257, 5, 1, 1, 0, 1, 0);
+    convolution(16, 24, 64, 128, 3, 0, 1, 1, 0);
+    convolution(16, 24, 32, 64, 3, 1, 0, 0, 0);
+    convolution(16, 24, 64, 3, 3, 0, 1, 0, 1);
+    convolution(8, 8, 64, 32, 1, 0, 0, 1, 0);
+    band(0, 9, 0, 9, 0);
+    band(0, 3, 0, 4, 0);
+    band(3, 3, 2, 5, 0);
+    band(6, 3, 5, 4, 0);
+    band(5, 4, 2, 4, 1);
+    band(12, 6, 5, 4, 1);
+}
+
+static void all_rows(void)
+{
+    norms(5, 31, 0);
+    norms(33, 100, 1);
+    norms(3, 384, 1);
+    norms(2, 3840, 1);
+    norms(2, 9000, 1);
+    rope(17, 3, 34, ZI_ROPE_ADJACENT);
+    rope(17, 3, 34, ZI_ROPE_HALF_SPLIT);
+    rope(5, 2, 128, ZI_ROPE_ADJACENT);
+    rope(5, 2, 300, ZI_ROPE_HALF_SPLIT);
+    small_ones();
+    group_norm(17, 13, 33, 3);
+    group_norm(9, 31, 64, 32);
+    for (int i = 0; i < 3; i++)
+        not_finite(75, 37 * i, ((const float[]){INFINITY, NAN, -INFINITY})[i]);
+    residual_not_finite();
+}
+
+static void run_all(zi_compute compute, int own_kernels)
+{
+    run.bf16 = compute == ZI_COMPUTE_BF16;
+    run.failed = 0;
+    begin("opening the card");
+    ok(zi_ops_reference_new(&run.host, &error));
+    ok(cuda_new(&(zi_cuda_options){.compute = compute, .own_kernels = own_kernels}, &run.card, &error));
+    run.card->error = run.host->error = &error;
+    void (*const groups[])(void) = {all_rows, all_linears, all_attentions, all_convolutions};
+    for (int i = 0; i < 4; i++) {
+        zi_arena_mark card = run.card->table->mark(run.card), host = run.host->table->mark(run.host);
+        groups[i]();
+        run.card->table->release(run.card, card);
+        run.host->table->release(run.host, host);
+    }
+    run.card->table->free(run.card);
+    run.host->table->free(run.host);
+    while (kept_count > 0)
+        free(kept[--kept_count]);
+    assert_false(run.failed);
+}
+
+static void float32_checks(void **state)
+{
+    run_all(ZI_COMPUTE_F32, 0);
+}
+
+static void bf16_checks(void **state)
+{
+    run_all(ZI_COMPUTE_BF16, 0);
+}
+
+static void bf16_checks_without_cudnn(void **state)
+{
+    run_all(ZI_COMPUTE_BF16, 1);
+}
+
+/* Why nothing can be checked here, or NULL. */
+static const char *why_not(void)
+{
+    static zi_cuda_device device;
+    int count = 0;
+    size_t table_size = 0;
+    void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return dlerror();
+    zi_cuda_abi_fn *abi = (zi_cuda_abi_fn *)dlsym(library, "zi_cuda_abi");
+    zi_cuda_devices_fn *devices = (zi_cuda_devices_fn *)dlsym(library, "zi_cuda_devices");
+    cuda_new = (zi_ops_cuda_new_fn *)dlsym(library, "zi_ops_cuda_new");
+    if (!abi || !devices || !cuda_new || abi(&table_size) != ZI_CUDA_ABI || table_size != sizeof(zi_ops_table))
+        return "the library is not this build's";
+    if (devices(&device, 1, &count, &error) != ZIMAGE_OK)
+        return error.message;
+    return *device.fault ? device.fault : NULL;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(float32_checks),
+        cmocka_unit_test(bf16_checks),
+        cmocka_unit_test(bf16_checks_without_cudnn),
+    };
+    const char *why = why_not();
+    if (why) {
+        printf("skipped: no device: %s\n", why);
+        return SKIPPED;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
