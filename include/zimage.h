@@ -140,6 +140,7 @@ typedef enum zimage_compute {
     ZIMAGE_COMPUTE_BF16 = 2, /* products of bfloat16: linear layers, attention, convolutions */
     ZIMAGE_COMPUTE_INT8 =
         3, /* linear layers in 8-bit integers, scaled for each token and each output; the rest as AUTO */
+    ZIMAGE_COMPUTE_FP8 = 4, /* cards of compute capability 9.0: linear layers in e4m3, scaled likewise; the rest as BF16 */
 } zimage_compute;
 
 typedef struct zimage_open_params {
@@ -156,7 +157,8 @@ typedef struct zimage_open_params {
      * NULL = all there are. Results are the same bytes for any number of threads, not for other kernels. */
     const char *cpu_mask;
     /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for card K, or "auto": a card that zimage_devices
-     * calls usable, else the processor. A card takes compute AUTO (bfloat16), BF16 or F32, and no cpu_mask. */
+     * calls usable, else the processor. A card takes compute AUTO (bfloat16), BF16, F32 or
+     * FP8, and no cpu_mask. */
     const char *device;
 } zimage_open_params;
 

@@ -30,7 +30,7 @@ static const char help[] =
     "      --cpu-mask LIST    use these processor features only, as zimage devices names them: avx2,avx512, ...\n"
     "      --device KIND      cpu, cuda, cuda:K (card K), or auto (default): a card where zimage devices lists a "
     "usable\n"
-    "                         one and nothing else asks for the processor. On a card --compute auto is bf16\n"
+    "                         one and nothing else asks for the processor. On a card --compute is auto (bf16), f32, bf16 or fp8\n"
     "      --json             print one JSON object: stages, peak_rss_bytes, tiers\n"
     "  -q, --quiet            no line for each run\n"
     "  -h, --help\n";

@@ -29,7 +29,7 @@ int cli_parse_int(const char *command, const char *option, const char *text, int
 int cli_parse_uint64(const char *command, const char *option, const char *text, uint64_t *value);
 int cli_parse_float(const char *command, const char *option, const char *text, double low, double high, double *value);
 
-/* "auto", "f32", "bf16", "int8"; 0 and a printed sentence when it is none. */
+/* "auto", "f32", "bf16", "int8", "fp8"; 0 and a printed sentence when it is none. */
 int cli_parse_compute(const char *command, const char *text, zimage_compute *compute);
 
 /* Bytes from "6G", "512M", "1.5g", "4096K" or a plain number; 0 and a printed sentence when it is none or zero. */

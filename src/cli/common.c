@@ -136,16 +136,14 @@ void cli_log(zimage_log_level level, const char *message, void *user)
 int cli_parse_compute(const char *command, const char *text, zimage_compute *compute)
 {
     static const char *const names[] = {
-        [ZIMAGE_COMPUTE_AUTO] = "auto",
-        [ZIMAGE_COMPUTE_F32] = "f32",
-        [ZIMAGE_COMPUTE_BF16] = "bf16",
-        [ZIMAGE_COMPUTE_INT8] = "int8",
+        [ZIMAGE_COMPUTE_AUTO] = "auto", [ZIMAGE_COMPUTE_F32] = "f32", [ZIMAGE_COMPUTE_BF16] = "bf16",
+        [ZIMAGE_COMPUTE_INT8] = "int8", [ZIMAGE_COMPUTE_FP8] = "fp8",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(text, names[i])) {
             *compute = (zimage_compute)i;
             return 1;
         }
-    cli_usage_error(command, "--compute: \"%s\", expected auto, f32, bf16 or int8", text);
+    cli_usage_error(command, "--compute: \"%s\", expected auto, f32, bf16, int8 or fp8", text);
     return 0;
 }

@@ -51,7 +51,7 @@ static const char help[] =
     "                         where the processor multiplies it clearly faster than f32, else f32\n"
     "      --cpu-mask LIST    use these processor features only, as zimage devices names them: avx2,avx512, ...\n"
     "      --device KIND      cpu, cuda, cuda:K (card K), or auto (default): a card where zimage devices lists a usable\n"
-    "                         one and nothing else asks for the processor. On a card --compute auto is bf16\n"
+    "                         one and nothing else asks for the processor. On a card --compute is auto (bf16), f32, bf16 or fp8\n"
     "      --reference        compute with the slow plain-C oracle\n"
     "      --json             print one JSON object: images (path, seed), seconds by stage, peak_rss_bytes\n"
     "  -q, --quiet            no progress\n"

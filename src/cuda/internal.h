@@ -32,6 +32,7 @@ typedef enum zi_cuda_form {
     ZI_FORM_VECTOR, /* float32 */
     ZI_FORM_FILTER, /* the computation's type, [out padded to 8, taps, in] */
     ZI_FORM_PACKED, /* groups as stored: numbers, scales, biases */
+    ZI_FORM_FP8,    /* e4m3 with a scale a row */
 } zi_cuda_form;
 
 typedef struct zi_cuda_weight {
@@ -61,6 +62,7 @@ typedef struct zi_cuda {
     zi_ops ops; /* first */
     int device;
     zi_dtype type; /* of activations and of products' operands */
+    int fp8;       /* linear layers multiply fp8, but for those that are marked as precise */
     char name[80];
     cudaStream_t stream;
     cublasLtHandle_t blas;
@@ -100,10 +102,18 @@ zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t byt
 zimage_status zi_cuda_staging_open(zi_cuda *cuda);
 void zi_cuda_staging_close(zi_cuda_staging *staging);
 
+/* Rows of e4m3 numbers, each to be multiplied by its scale. */
+typedef struct zi_cuda_rows8 {
+    void *data;
+    float *scales;
+} zi_cuda_rows8;
+
 /* Weights on the card. What is unpacked for the moment lies on the stack: mark and release around the use. */
 zimage_status zi_cuda_matrix(zi_cuda *cuda, const zi_weight *w, void **data);
 /* [a's rows + b's rows, columns]: two matrices as one. */
 zimage_status zi_cuda_pair(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, void **data);
+/* The same in fp8 with its rows' scales; b may be NULL. */
+zimage_status zi_cuda_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_rows8 *rows);
 zimage_status zi_cuda_vector(zi_cuda *cuda, const zi_weight *w, const float **data); /* w NULL: NULL */
 zimage_status zi_cuda_filter(zi_cuda *cuda, const zi_weight *w, void **data);
 void zi_cuda_weights_free(zi_cuda_weights *weights);
@@ -117,6 +127,7 @@ typedef struct zi_cuda_product {
     int accumulate;   /* y += */
     int batch;
     int64_t step_x, step_w, step_y;
+    const float *x_scales, *w_scales; /* both: x and w are e4m3 with a scale a row, whatever type says */
 } zi_cuda_product;
 
 zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w);

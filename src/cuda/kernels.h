@@ -65,6 +65,10 @@ cudaError_t zi_cuda_few(zi_dtype type, void *y, const float *x, zi_dtype w_type,
 cudaError_t zi_cuda_start_rows(zi_dtype type, void *y, const float *bias, int accumulate, int64_t rows, int64_t n,
                                cudaStream_t stream);
 
+/* Rows to fp8 (e4m3): y = x / scale with scale[row] = largest / 448. */
+cudaError_t zi_cuda_quantise_rows(void *y, float *scales, zi_dtype type, const void *x, int64_t rows, int64_t n,
+                                  cudaStream_t stream);
+
 /* p = softmax(s * scale) of rows [heads][rows][keys], float32 to either type (in place if that is float32). causal: row
  * i, which is query first + i, sees keys 0 .. first + i. */
 cudaError_t zi_cuda_softmax(zi_dtype type, void *p, const float *s, int64_t heads, int64_t rows, int64_t keys,

@@ -13,6 +13,7 @@
 /* What decides how a product is computed. Compared as bytes. */
 typedef struct plan_key {
     zi_cuda_product product;
+    int64_t fp8;
     int64_t aligned[3]; /* of y, x, w: bytes that their addresses are multiples of, at most 256 */
 } plan_key;
 
@@ -53,11 +54,41 @@ static cudaDataType_t type_of(zi_dtype type)
     return type == ZI_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
+static cublasStatus_t set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t name, const void *value,
+                          size_t size)
+{
+    return cublasLtMatmulDescSetAttribute(operation, name, value, size);
+}
+
+/* A scale for each row of both operands. */
+static cublasStatus_t describe_scales(cublasLtMatmulDesc_t operation)
+{
+    const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    const int8_t fast = 1;
+    cublasStatus_t code = set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &mode, sizeof(mode));
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &mode, sizeof(mode));
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = set(operation, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof(fast));
+    return code;
+}
+
+/* The scales of the product that comes next. */
+static cublasStatus_t aim(const zi_cuda_plan *plan, const zi_cuda_product *p)
+{
+    if (!plan->key.fp8)
+        return CUBLAS_STATUS_SUCCESS;
+    cublasStatus_t code = set(plan->operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p->w_scales, sizeof(p->w_scales));
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = set(plan->operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &p->x_scales, sizeof(p->x_scales));
+    return code;
+}
+
 /* A matrix of `rows` rows of `columns`, as cuBLASLt sees it: its columns are our rows. */
-static cublasStatus_t make_layout(cublasLtMatrixLayout_t *layout, zi_dtype type, int64_t rows, int64_t columns,
+static cublasStatus_t make_layout(cublasLtMatrixLayout_t *layout, cudaDataType_t type, int64_t rows, int64_t columns,
                                   int64_t ld, int32_t batch, int64_t step)
 {
-    cublasStatus_t code = cublasLtMatrixLayoutCreate(layout, type_of(type), (uint64_t)columns, (uint64_t)rows, ld);
+    cublasStatus_t code = cublasLtMatrixLayoutCreate(layout, type, (uint64_t)columns, (uint64_t)rows, ld);
     if (code == CUBLAS_STATUS_SUCCESS)
         code = cublasLtMatrixLayoutSetAttribute(*layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof(batch));
     if (code == CUBLAS_STATUS_SUCCESS)
@@ -71,15 +102,18 @@ static cublasStatus_t describe(zi_cuda_plan *plan)
     const zi_cuda_product *p = &plan->key.product;
     cublasOperation_t turn = p->inputs_first ? CUBLAS_OP_N : CUBLAS_OP_T;
     int64_t w_rows = p->inputs_first ? p->in : p->out, w_columns = p->inputs_first ? p->out : p->in;
+    cudaDataType_t type = plan->key.fp8 ? CUDA_R_8F_E4M3 : type_of(p->type);
     cublasStatus_t code = cublasLtMatmulDescCreate(&plan->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (code == CUBLAS_STATUS_SUCCESS)
-        code = cublasLtMatmulDescSetAttribute(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &turn, sizeof(turn));
+        code = set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &turn, sizeof(turn));
+    if (code == CUBLAS_STATUS_SUCCESS && plan->key.fp8)
+        code = describe_scales(plan->operation);
     if (code == CUBLAS_STATUS_SUCCESS)
-        code = make_layout(&plan->w, p->type, w_rows, w_columns, p->ldw, p->batch, p->step_w);
+        code = make_layout(&plan->w, type, w_rows, w_columns, p->ldw, p->batch, p->step_w);
     if (code == CUBLAS_STATUS_SUCCESS)
-        code = make_layout(&plan->x, p->type, p->rows, p->in, p->ldx, p->batch, p->step_x);
+        code = make_layout(&plan->x, type, p->rows, p->in, p->ldx, p->batch, p->step_x);
     if (code == CUBLAS_STATUS_SUCCESS)
-        code = make_layout(&plan->y, p->y_type, p->rows, p->out, p->ldy, p->batch, p->step_y);
+        code = make_layout(&plan->y, type_of(p->y_type), p->rows, p->out, p->ldy, p->batch, p->step_y);
     return code;
 }
 
@@ -181,7 +215,8 @@ static int64_t alignment_of(const void *data)
     return (int64_t)(address & (0 - address));
 }
 
-static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const void *x, const void *w)
+static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const zi_cuda_product *p, const void *x,
+                              const void *w)
 {
     if (cuda->plan_count == cuda->plan_capacity) {
         int capacity = cuda->plan_capacity ? 2 * cuda->plan_capacity : 64;
@@ -194,6 +229,8 @@ static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const void *x,
     zi_cuda_plan plan = {.operation = NULL};
     plan.key = *key;
     zimage_status status = zi_cuda_check_blas(cuda, describe(&plan), "describing a matrix product");
+    if (status == ZIMAGE_OK)
+        status = zi_cuda_check_blas(cuda, aim(&plan, p), "describing a matrix product");
     if (status == ZIMAGE_OK)
         status = choose(cuda, &plan, x, w);
     if (status != ZIMAGE_OK) {
@@ -222,6 +259,7 @@ zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y,
     key.product.step_x = p->step_x;
     key.product.step_w = p->step_w;
     key.product.step_y = p->step_y;
+    key.fp8 = p->x_scales != NULL;
     key.aligned[0] = alignment_of(y);
     key.aligned[1] = alignment_of(x);
     key.aligned[2] = alignment_of(w);
@@ -229,7 +267,8 @@ zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y,
     while (i < cuda->plan_count && memcmp(&cuda->plans[i].key, &key, sizeof(key)) != 0)
         i++;
     if (i == cuda->plan_count)
-        ZI_TRY(add_plan(cuda, &key, x, w));
+        ZI_TRY(add_plan(cuda, &key, p, x, w));
+    ZI_TRY(zi_cuda_check_blas(cuda, aim(&cuda->plans[i], p), "a matrix product"));
     return zi_cuda_check_blas(cuda, run(cuda, &cuda->plans[i], &cuda->plans[i].algorithm, y, x, w), "a matrix product");
 }
 
@@ -278,58 +317,121 @@ double zi_cuda_peak(zi_ops *ops)
 
 /* ---- linear layers ------------------------------------------------------------------------------------------------- */
 
-/* y (+)= x w^T + bias; w on the card. */
-static zimage_status apply(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const void *w, const zi_weight *bias,
-                           int accumulate)
+#define FP8_MULTIPLE 16 /* of a product's sizes */
+
+/* The activations of one or more products: as they are, and in fp8 once one of them wants that. */
+typedef struct input {
+    const zi_tensor *x;
+    zi_cuda_rows8 rows8; /* data NULL: not made yet */
+} input;
+
+static int wants_fp8(const zi_cuda *cuda, const zi_tensor *x, const zi_weight *w)
 {
-    int64_t rows = zi_row_count(x), in = zi_features(x), out = zi_features(y);
-    const float *b;
-    ZI_TRY(zi_cuda_vector(cuda, bias, &b));
-    if (x->dtype != cuda->type) /* one vector that is float32 in every computation */
-        return zi_cuda_check(
-            cuda, zi_cuda_few(y->dtype, y->data, x->data, cuda->type, w, b, accumulate, rows, out, in, cuda->stream),
-            "a product of few rows");
-    if (b != NULL) {
-        ZI_CUDA_TRY(cuda, zi_cuda_start_rows(y->dtype, y->data, b, accumulate, rows, out, cuda->stream),
-                    "adding a bias");
-        accumulate = 1;
+    return cuda->fp8 && !w->precise && x->dtype == cuda->type && w->shape[0] % FP8_MULTIPLE == 0 &&
+           w->shape[1] % FP8_MULTIPLE == 0;
+}
+
+static zimage_status quantise(zi_cuda *cuda, input *x)
+{
+    int64_t rows = zi_row_count(x->x), n = zi_features(x->x);
+    if (x->rows8.data != NULL)
+        return ZIMAGE_OK;
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)rows * sizeof(float), "scales", (void **)&x->rows8.scales));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(rows * n), "activations in fp8", &x->rows8.data));
+    return zi_cuda_check(
+        cuda, zi_cuda_quantise_rows(x->rows8.data, x->rows8.scales, x->x->dtype, x->x->data, rows, n, cuda->stream),
+        "quantising activations");
+}
+
+/* y (+)= x w^T with w one matrix, or b's rows behind a's; y [rows, out] of that type. */
+static zimage_status multiply(zi_cuda *cuda, void *y, zi_dtype y_type, input *x, const zi_weight *a, const zi_weight *b,
+                              int accumulate)
+{
+    zi_cuda_product p = {.rows = zi_row_count(x->x),
+                         .out = a->shape[0] + (b != NULL ? b->shape[0] : 0),
+                         .in = a->shape[1],
+                         .type = cuda->type,
+                         .y_type = y_type,
+                         .accumulate = accumulate};
+    if (wants_fp8(cuda, x->x, a) && (b == NULL || wants_fp8(cuda, x->x, b))) {
+        zi_cuda_rows8 w;
+        ZI_TRY(quantise(cuda, x));
+        ZI_TRY(zi_cuda_fp8(cuda, a, b, &w));
+        p.x_scales = x->rows8.scales;
+        p.w_scales = w.scales;
+        return zi_cuda_multiply(cuda, &p, y, x->rows8.data, w.data);
     }
-    const zi_cuda_product p = {
-        .rows = rows, .out = out, .in = in, .type = cuda->type, .y_type = y->dtype, .accumulate = accumulate};
-    return zi_cuda_multiply(cuda, &p, y->data, x->data, w);
+    void *w;
+    ZI_TRY(b != NULL ? zi_cuda_pair(cuda, a, b, &w) : zi_cuda_matrix(cuda, a, &w));
+    return zi_cuda_multiply(cuda, &p, y, x->x->data, w);
+}
+
+/* One vector that is float32 in every computation. */
+static zimage_status multiply_exact(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
+                                    const float *bias, int accumulate)
+{
+    void *weights;
+    ZI_TRY(zi_cuda_matrix(cuda, w, &weights));
+    return zi_cuda_check(cuda,
+                         zi_cuda_few(y->dtype, y->data, x->data, cuda->type, weights, bias, accumulate, zi_row_count(x),
+                                     zi_features(y), zi_features(x), cuda->stream),
+                         "a product of few rows");
+}
+
+static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weight *w, const zi_weight *bias,
+                            int accumulate)
+{
+    const float *b;
+    assert(w->shape[0] == zi_features(y) && w->shape[1] == zi_features(x->x));
+    assert(zi_row_count(x->x) == zi_row_count(y));
+    ZI_TRY(zi_cuda_vector(cuda, bias, &b));
+    if (x->x->dtype != cuda->type)
+        return multiply_exact(cuda, y, x->x, w, b, accumulate);
+    if (b != NULL)
+        ZI_CUDA_TRY(cuda,
+                    zi_cuda_start_rows(y->dtype, y->data, b, accumulate, zi_row_count(y), zi_features(y), cuda->stream),
+                    "adding a bias");
+    return multiply(cuda, y->data, y->dtype, x, w, NULL, accumulate || b != NULL);
 }
 
 zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                              const zi_weight *bias, int accumulate)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
-    void *w;
-    assert(weight->shape[0] == zi_features(y) && weight->shape[1] == zi_features(x));
-    assert(zi_row_count(x) == zi_row_count(y));
     zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = zi_cuda_matrix(cuda, weight, &w);
-    if (status == ZIMAGE_OK)
-        status = apply(cuda, y, x, w, bias, accumulate);
+    zimage_status status = linear(zi_cuda_of(ops), y, &(input){.x = x}, weight, bias, accumulate);
     zi_cuda_release(ops, mark);
     return status;
 }
 
+static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
+                             const zi_weight *const *weights)
+{
+    input in = {.x = x};
+    for (int i = 0; i < count && in.rows8.data == NULL; i++)
+        if (wants_fp8(cuda, x, weights[i]))
+            ZI_TRY(quantise(cuda, &in)); /* below what each product takes for itself */
+    for (int i = 0; i < count; i++) {
+        zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+        ZI_TRY(linear(cuda, &y[i], &in, weights[i], NULL, 0));
+        zi_cuda_release(&cuda->ops, mark);
+    }
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_cuda_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
 {
-    for (int i = 0; i < count; i++)
-        ZI_TRY(zi_cuda_linear(ops, &y[i], x, weights[i], NULL, 0));
-    return ZIMAGE_OK;
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = linears(zi_cuda_of(ops), count, y, x, weights);
+    zi_cuda_release(ops, mark);
+    return status;
 }
 
 static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
 {
     int64_t rows = zi_row_count(x), out = zi_features(y);
-    void *w, *both;
-    ZI_TRY(zi_cuda_pair(cuda, w1, w3, &w));
+    void *both;
     ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(rows * 2 * out) * zi_dtype_size(y->dtype), "a gated product", &both));
-    const zi_cuda_product p = {
-        .rows = rows, .out = 2 * out, .in = zi_features(x), .type = cuda->type, .y_type = y->dtype};
-    ZI_TRY(zi_cuda_multiply(cuda, &p, both, x->data, w));
+    ZI_TRY(multiply(cuda, both, y->dtype, &(input){.x = x}, w1, w3, 0));
     return zi_cuda_check(cuda, zi_cuda_glu(y->dtype, y->data, both, rows, out, cuda->stream), "a gate");
 }
 

@@ -1,6 +1,8 @@
 /* Norms, rotations, gates and everything else that goes along rows. */
 #include "cuda/device_code.cuh"
 
+#include <cuda_fp8.h>
+
 /* ---- norms: a block a row, the row in registers where it fits ------------------------------------------------------ */
 
 #define ROW_THREADS 256
@@ -521,5 +523,44 @@ template <typename T> static __global__ void not_finite(const T *x, int64_t n, i
 extern "C" cudaError_t zi_cuda_not_finite(zi_dtype type, const void *x, int64_t n, int *flag, cudaStream_t stream)
 {
     WITH_TYPE(T, type, not_finite<T><<<blocks_for((n + 7) / 8, 256), 256, 0, stream>>>((const T *)x, n, flag));
+    return cudaGetLastError();
+}
+
+/* ---- fp8: a block a row -------------------------------------------------------------------------------------------- */
+
+#define FP8_MOST 448.0f
+
+template <typename T, int W>
+static __global__ void __launch_bounds__(ROW_THREADS)
+    quantise_rows(__nv_fp8_e4m3 *y, float *scales, const T *x, int64_t n)
+{
+    const T *row = x + blockIdx.x * n;
+    float largest = 0;
+    for (int64_t i = threadIdx.x * W; i < n; i += ROW_THREADS * W) {
+        vec<T, W> v = load<T, W>(row + i);
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            largest = fmaxf(largest, fabsf(to_float(v.v[j])));
+    }
+    float scale = fmaxf(over_block<warp_max>(largest, 0), 1e-12f) / FP8_MOST;
+    if (threadIdx.x == 0)
+        scales[blockIdx.x] = scale;
+    for (int64_t i = threadIdx.x * W; i < n; i += ROW_THREADS * W) {
+        vec<T, W> v = load<T, W>(row + i);
+        vec<__nv_fp8_e4m3, W> out;
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            out.v[j] = __nv_fp8_e4m3(to_float(v.v[j]) / scale);
+        store<__nv_fp8_e4m3, W>(y + blockIdx.x * n + i, out);
+    }
+}
+
+extern "C" cudaError_t zi_cuda_quantise_rows(void *y, float *scales, zi_dtype type, const void *x, int64_t rows,
+                                             int64_t n, cudaStream_t stream)
+{
+    WITH_TYPE(T, type,
+              WITH_WIDTH(T, W, n, (uintptr_t)x | (uintptr_t)y,
+                         quantise_rows<T, W>
+                         <<<(unsigned)rows, ROW_THREADS, 0, stream>>>((__nv_fp8_e4m3 *)y, scales, (const T *)x, n)));
     return cudaGetLastError();
 }

@@ -338,7 +338,11 @@ static size_t cuda_peak_bytes(const zi_ops *ops)
 static void cuda_describe(const zi_ops *ops, char *text, size_t size)
 {
     const zi_cuda *cuda = (const zi_cuda *)ops;
-    snprintf(text, size, "cuda:%d %s %s", cuda->device, cuda->type == ZI_BF16 ? "bf16" : "f32", cuda->name);
+    snprintf(text, size, "cuda:%d %s %s", cuda->device,
+             cuda->fp8               ? "fp8"
+             : cuda->type == ZI_BF16 ? "bf16"
+                                     : "f32",
+             cuda->name);
 }
 
 static zimage_status cuda_forget_weights(zi_ops *ops)
@@ -436,6 +440,10 @@ static zimage_status open_card(zi_cuda *cuda, const zi_cuda_options *options)
     struct cudaDeviceProp properties;
     ZI_CUDA_TRY(cuda, cudaSetDevice(options->device), "choosing the card");
     ZI_CUDA_TRY(cuda, cudaGetDeviceProperties(&properties, options->device), "asking the card");
+    if (cuda->fp8 && (properties.major != 9 || properties.minor != 0))
+        return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "compute: fp8 on cuda:%d of compute capability %d.%d, expected 9.0: scales of rows need it",
+                       options->device, properties.major, properties.minor);
     snprintf(cuda->name, sizeof(cuda->name), "%.*s", (int)sizeof(cuda->name) - 1, properties.name);
     ZI_CUDA_TRY(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
     ZI_TRY(zi_cuda_check_blas(cuda, cublasLtCreate(&cuda->blas), "opening cuBLASLt"));
@@ -466,7 +474,7 @@ zimage_status zi_ops_cuda_new(const zi_cuda_options *options, zi_ops **ops, zima
 {
     *ops = NULL;
     if (options->compute == ZI_COMPUTE_INT8)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "compute: int8, expected f32 or bf16 on a card");
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "compute: int8, expected f32, bf16 or fp8 on a card");
     ZI_TRY(check_card(options->device, error));
     zi_cuda *cuda = calloc(1, sizeof(*cuda));
     if (cuda == NULL)
@@ -481,6 +489,7 @@ zimage_status zi_ops_cuda_new(const zi_cuda_options *options, zi_ops **ops, zima
                          .forget_weights = cuda_forget_weights};
     cuda->device = options->device;
     cuda->type = options->compute == ZI_COMPUTE_F32 ? ZI_F32 : ZI_BF16;
+    cuda->fp8 = options->compute == ZI_COMPUTE_FP8;
     zimage_status status = open_card(cuda, options);
     cuda->ops.error = NULL;
     if (status != ZIMAGE_OK) {

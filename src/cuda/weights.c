@@ -101,12 +101,43 @@ static zimage_status send_packed(zi_cuda *cuda, const zi_weight *w, zi_cuda_weig
     return zi_cuda_send(cuda, place->biases, w->biases, scales);
 }
 
+/* Where the scales of an fp8 matrix lie: behind its numbers. */
+static size_t scales_place(int64_t count)
+{
+    return ((size_t)count + 255) / 256 * 256;
+}
+
+static zimage_status quantise(zi_cuda *cuda, const void *dense, int64_t rows, int64_t columns, const zi_cuda_rows8 *out)
+{
+    return zi_cuda_check(cuda,
+                         zi_cuda_quantise_rows(out->data, out->scales, cuda->type, dense, rows, columns, cuda->stream),
+                         "quantising a weight");
+}
+
+static zimage_status send_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_weight *place)
+{
+    int64_t columns = a->shape[1], rows = a->shape[0] + (b != NULL ? b->shape[0] : 0), count = rows * columns;
+    void *dense;
+    ZI_TRY(zi_cuda_memory(cuda, scales_place(count) + (size_t)rows * sizeof(float), a->name, &place->data));
+    place->scales = (uint8_t *)place->data + scales_place(count);
+    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count * zi_dtype_size(cuda->type), a->name, &dense));
+    ZI_TRY(send_dense(cuda, a, cuda->type, dense));
+    if (b != NULL)
+        ZI_TRY(send_dense(cuda, b, cuda->type, zi_cuda_at(dense, cuda->type, zi_weight_count(a))));
+    ZI_TRY(quantise(cuda, dense, rows, columns, &(zi_cuda_rows8){place->data, place->scales}));
+    zi_cuda_release(&cuda->ops, mark);
+    return ZIMAGE_OK;
+}
+
 static zimage_status send(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_weight *place)
 {
     zi_dtype type = place->form == ZI_FORM_VECTOR ? ZI_F32 : cuda->type;
     int64_t count = zi_weight_count(a) + (b != NULL ? zi_weight_count(b) : 0);
     if (place->form == ZI_FORM_PACKED)
         return send_packed(cuda, a, place);
+    if (place->form == ZI_FORM_FP8)
+        return send_fp8(cuda, a, b, place);
     if (place->form == ZI_FORM_FILTER)
         count = count / a->shape[0] * padded_out(a);
     ZI_TRY(zi_cuda_memory(cuda, (size_t)count * zi_dtype_size(type), a->name, &place->data));
@@ -180,6 +211,27 @@ zimage_status zi_cuda_pair(zi_cuda *cuda, const zi_weight *a, const zi_weight *b
         ZI_CUDA_TRY(cuda, zi_cuda_convert(cuda->type, dst, cuda->type, dense, zi_weight_count(both[i]), cuda->stream),
                     "copying a weight");
     }
+    return ZIMAGE_OK;
+}
+
+/* Groups stay packed on the card and are quantised anew at each use, on the stack. */
+static zimage_status quantise_packed(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_rows8 *rows)
+{
+    int64_t columns = a->shape[1], count = a->shape[0] + (b != NULL ? b->shape[0] : 0);
+    void *dense;
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(count * columns), a->name, &rows->data));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count * sizeof(float), a->name, (void **)&rows->scales));
+    ZI_TRY(b != NULL ? zi_cuda_pair(cuda, a, b, &dense) : zi_cuda_matrix(cuda, a, &dense));
+    return quantise(cuda, dense, count, columns, rows);
+}
+
+zimage_status zi_cuda_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_rows8 *rows)
+{
+    const zi_cuda_weight *weight;
+    if (a->dtype == ZI_GROUPED || (b != NULL && b->dtype == ZI_GROUPED))
+        return quantise_packed(cuda, a, b, rows);
+    ZI_TRY(get(cuda, a, b, ZI_FORM_FP8, &weight));
+    *rows = (zi_cuda_rows8){weight->data, weight->scales};
     return ZIMAGE_OK;
 }
 

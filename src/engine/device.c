@@ -108,23 +108,28 @@ static zimage_status cpu_ops(const zi_device_choice *choice, zi_pool *pool, zi_o
     };
     if ((unsigned)choice->compute > ZIMAGE_COMPUTE_INT8)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
-                       "compute: %d, expected 0 (automatic), 1 (f32), 2 (bf16) or 3 (int8)", (int)choice->compute);
+                       "compute: %d, expected 0 (automatic), 1 (f32), 2 (bf16) or 3 (int8) on the processor",
+                       (int)choice->compute);
     return zi_ops_cpu_new_with(pool, &(zi_cpu_options){choice->cpu_mask, computes[choice->compute]}, ops, error);
 }
 
 static zimage_status cuda_ops(const zi_device_choice *choice, int index, zi_ops **ops, zimage_error *error)
 {
     cuda_library cuda;
-    zi_compute compute = choice->compute == ZIMAGE_COMPUTE_F32 ? ZI_COMPUTE_F32 : ZI_COMPUTE_BF16;
-    if ((unsigned)choice->compute >= ZIMAGE_COMPUTE_INT8)
+    static const zi_compute computes[] = {
+        [ZIMAGE_COMPUTE_AUTO] = ZI_COMPUTE_BF16, [ZIMAGE_COMPUTE_F32] = ZI_COMPUTE_F32,
+        [ZIMAGE_COMPUTE_BF16] = ZI_COMPUTE_BF16, [ZIMAGE_COMPUTE_INT8] = ZI_COMPUTE_INT8,
+        [ZIMAGE_COMPUTE_FP8] = ZI_COMPUTE_FP8,
+    };
+    if ((unsigned)choice->compute > ZIMAGE_COMPUTE_FP8 || choice->compute == ZIMAGE_COMPUTE_INT8)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
-                       "compute: %d, expected 0 (automatic), 1 (f32) or 2 (bf16) with device \"%s\"",
+                       "compute: %d, expected 0 (automatic), 1 (f32), 2 (bf16) or 4 (fp8) with device \"%s\"",
                        (int)choice->compute, choice->device);
     if (choice->cpu_mask)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cpu_mask: \"%s\", expected none with device \"%s\"",
                        choice->cpu_mask, choice->device);
     ZI_TRY(open_library(&cuda, error));
-    return cuda.ops_new(&(zi_cuda_options){.device = index, .compute = compute}, ops, error);
+    return cuda.ops_new(&(zi_cuda_options){.device = index, .compute = computes[choice->compute]}, ops, error);
 }
 
 /* The first card that can be used, or -1. */
@@ -143,7 +148,7 @@ static int usable_card(void)
 /* What only the processor does is asked of the processor. */
 static zimage_status automatic_ops(const zi_device_choice *choice, zi_pool *pool, zi_ops **ops, zimage_error *error)
 {
-    int possible = (unsigned)choice->compute < ZIMAGE_COMPUTE_INT8 && !choice->cpu_mask;
+    int possible = choice->compute != ZIMAGE_COMPUTE_INT8 && !choice->cpu_mask;
     int card = possible ? usable_card() : -1;
     return card < 0 ? cpu_ops(choice, pool, ops, error) : cuda_ops(choice, card, ops, error);
 }

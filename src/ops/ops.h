@@ -136,6 +136,7 @@ typedef enum zi_compute {
     ZI_COMPUTE_F32,
     ZI_COMPUTE_AUTO, /* bf16 where the processor multiplies it faster than float32, else float32 */
     ZI_COMPUTE_BF16, /* both operands rounded to bf16: linear layers, attention, convolutions */
+    ZI_COMPUTE_FP8,  /* cards only: linear layers in e4m3, one scale a token and one an output; the rest as bf16 */
     ZI_COMPUTE_INT8, /* linear layers in int8, one scale a token and one an output; the rest as bf16 where that is fast */
 } zi_compute;
 
