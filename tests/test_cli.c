@@ -211,6 +211,16 @@ static void wrong_command_lines(void **state)
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--cpu-mask", "avx2,mmx"), "mmx", "avx512");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--reference", "--compute", "int8"), "compute",
                    "reference");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "gpu"), "\"gpu\"", "cuda:K");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda:x"), "cuda:x", "cuda:K");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda", "--compute", "int8"),
+                   "compute", "fp8");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda", "--cpu-mask", "avx2"),
+                   "cpu_mask", "cuda");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda", "--reference"), "device",
+                   "reference");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cpu", "--compute", "fp8"),
+                   "compute", "processor");
     expect_refused(ARGUMENTS("devices", "--cpu-mask", "mmx"), "mmx", "generic");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.jpg"), "a.jpg", ".png");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "no/such/a.png"), "no/such", "write");

@@ -23,6 +23,7 @@
     }
 
 static zi_ops_cuda_new_fn *cuda_new;
+static zi_cuda_device first_card;
 static zimage_error error = ZIMAGE_ERROR_INIT;
 static void *kept[WEIGHTS]; /* weights: the card remembers them by address, so that none may be freed before the end */
 static int kept_count;
@@ -36,6 +37,7 @@ typedef struct pair {
 static struct {
     zi_ops *card, *host;
     int bf16;
+    int fp8;
     uint64_t random;
     int failed;
     char name[120];
@@ -176,6 +178,8 @@ static void compare(const pair *p, double allowed_f32, double allowed_bf16)
         whole &= isnan(values[i]) && isnan(values[GUARD + count + i]);
     double found = relative_error(values + GUARD, p->host.data, (size_t)count),
            allowed = run.bf16 ? allowed_bf16 : allowed_f32;
+    if (run.fp8) /* 2^-4 of each operand */
+        allowed = 0.1;
     if (!whole || !(found <= allowed)) {
         printf("%s, %s: error %.2g, allowed %.2g%s\n", run.name, run.bf16 ? "bf16" : "f32", found, allowed,
                whole ? "" : "; wrote outside its output");
@@ -334,6 +338,15 @@ static void rope(int64_t tokens, int64_t heads, int64_t dim, zi_rope_layout layo
 
 static void small_ones(void)
 {
+    begin("angles");
+    float angles[5 * 33];
+    pair cosines = exact(1, SHAPE(5, 33)), sines = exact(1, SHAPE(5, 33));
+    for (int i = 0; i < 5 * 33; i++)
+        angles[i] = random_number(1000);
+    ok(run.card->table->rope_table(run.card, &cosines.card, &sines.card, angles));
+    ok(run.host->table->rope_table(run.host, &cosines.host, &sines.host, angles));
+    compare(&cosines, 3e-7, 3e-7);
+    compare(&sines, 3e-7, 3e-7);
     begin("silu");
     pair x = activation(20, SHAPE(17, 33)), y = activation(1, SHAPE(17, 33));
     ok(run.card->table->silu(run.card, &y.card, &x.card));
@@ -450,6 +463,18 @@ static void all_linears(void)
     gated(65, 96, 72, ZI_F16, Q8);
 }
 
+static void all_fp8(void)
+{
+    static const int stored_as[] = {ZI_F32, ZI_F16, ZI_BF16, Q4, Q8};
+    for (int i = 0; i < 5; i++)
+        linear(33, 96, 64, stored_as[i], i % 2);
+    linear(300, 1024, 768, ZI_BF16, 1);
+    linear(7, 160, 95, ZI_BF16, 1); /* sizes that fp8 products do not have */
+    three_linears();
+    gated(40, 64, 96, ZI_BF16, ZI_BF16);
+    gated(65, 96, 64, ZI_F16, Q8);
+}
+
 static void all_attentions(void)
 {
     for (int in_place = 0; in_place < 2; in_place++) {
@@ -505,16 +530,18 @@ static void all_rows(void)
 
 static void run_all(zi_compute compute, int own_kernels)
 {
-    run.bf16 = compute == ZI_COMPUTE_BF16;
+    run.bf16 = compute != ZI_COMPUTE_F32;
+    run.fp8 = compute == ZI_COMPUTE_FP8;
     run.failed = 0;
     begin("opening the card");
     ok(zi_ops_reference_new(&run.host, &error));
     ok(cuda_new(&(zi_cuda_options){.compute = compute, .own_kernels = own_kernels}, &run.card, &error));
     run.card->error = run.host->error = &error;
     void (*const groups[])(void) = {all_rows, all_linears, all_attentions, all_convolutions};
-    for (int i = 0; i < 4; i++) {
+    void (*const fp8_groups[])(void) = {all_fp8};
+    for (int i = 0; i < (run.fp8 ? 1 : 4); i++) {
         zi_arena_mark card = run.card->table->mark(run.card), host = run.host->table->mark(run.host);
-        groups[i]();
+        (run.fp8 ? fp8_groups : groups)[i]();
         run.card->table->release(run.card, card);
         run.host->table->release(run.host, host);
     }
@@ -540,10 +567,16 @@ static void bf16_checks_without_cudnn(void **state)
     run_all(ZI_COMPUTE_BF16, 1);
 }
 
+static void fp8_checks(void **state)
+{
+    if (first_card.major != 9 || first_card.minor != 0)
+        skip();
+    run_all(ZI_COMPUTE_FP8, 0);
+}
+
 /* Why nothing can be checked here, or NULL. */
 static const char *why_not(void)
 {
-    static zi_cuda_device device;
     int count = 0;
     size_t table_size = 0;
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
@@ -554,9 +587,9 @@ static const char *why_not(void)
     cuda_new = (zi_ops_cuda_new_fn *)dlsym(library, "zi_ops_cuda_new");
     if (!abi || !devices || !cuda_new || abi(&table_size) != ZI_CUDA_ABI || table_size != sizeof(zi_ops_table))
         return "the library is not this build's";
-    if (devices(&device, 1, &count, &error) != ZIMAGE_OK)
+    if (devices(&first_card, 1, &count, &error) != ZIMAGE_OK)
         return error.message;
-    return *device.fault ? device.fault : NULL;
+    return *first_card.fault ? first_card.fault : NULL;
 }
 
 int main(void)
@@ -565,6 +598,7 @@ int main(void)
         cmocka_unit_test(float32_checks),
         cmocka_unit_test(bf16_checks),
         cmocka_unit_test(bf16_checks_without_cudnn),
+        cmocka_unit_test(fp8_checks),
     };
     const char *why = why_not();
     if (why) {

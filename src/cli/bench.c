@@ -30,7 +30,8 @@ static const char help[] =
     "      --cpu-mask LIST    use these processor features only, as zimage devices names them: avx2,avx512, ...\n"
     "      --device KIND      cpu, cuda, cuda:K (card K), or auto (default): a card where zimage devices lists a "
     "usable\n"
-    "                         one and nothing else asks for the processor. On a card --compute is auto (bf16), f32, bf16 or fp8\n"
+    "                         one and nothing else asks for the processor. On a card --compute is auto (bf16), f32, "
+    "bf16 or fp8\n"
     "      --json             print one JSON object: stages, peak_rss_bytes, tiers\n"
     "  -q, --quiet            no line for each run\n"
     "  -h, --help\n";
@@ -191,9 +192,13 @@ static void print_cell(int width, int decimals, double value)
 
 static int print_table(const options *o, const zimage_bench_result *r)
 {
-    printf("%s, %dx%d, %d caption tokens; %s; %d threads, peak %.3f TFLOP/s; oneDNN %s\n",
-           o->model ? o->model : o->synthetic, r->width, r->height, r->tokens, r->tiers, r->threads, r->peak_tflops,
-           *r->onednn ? r->onednn : "not installed");
+    const char *name = o->model ? o->model : o->synthetic;
+    if (!strncmp(r->tiers, "cuda:", 5))
+        printf("%s, %dx%d, %d caption tokens; %s, peak %.3f TFLOP/s\n", name, r->width, r->height, r->tokens, r->tiers,
+               r->peak_tflops);
+    else
+        printf("%s, %dx%d, %d caption tokens; %s; %d threads, peak %.3f TFLOP/s; oneDNN %s\n", name, r->width,
+               r->height, r->tokens, r->tiers, r->threads, r->peak_tflops, *r->onednn ? r->onednn : "not installed");
     if (o->layers)
         printf("only %d layers of the transformer and %d of the text encoder\n", r->transformer_layers, r->text_layers);
     printf("%-18s %10s %10s %10s %10s %12s\n", "stage", "seconds", "TFLOP/s", "% of peak", "% oneDNN", "planned MiB");

@@ -20,6 +20,7 @@ static const zi_ops_table cpu_table = {
     .rms_norm = zi_cpu_rms_norm,
     .layer_norm = zi_cpu_layer_norm,
     .residual_gate_norm = zi_cpu_residual_gate_norm,
+    .rope_table = zi_host_rope_table,
     .qk_norm_rope = zi_cpu_qk_norm_rope,
     .attention = zi_cpu_attention,
     .modulation = zi_host_modulation,

@@ -38,6 +38,8 @@ typedef struct zi_cuda_residual_args {
 /* x += gate * rms(y) * w; h (may be NULL or y) = rms(x) * w_next * gain_next */
 cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_args *args, int64_t rows, int64_t n,
                              cudaStream_t stream);
+/* float32; cos may be the angles. */
+cudaError_t zi_cuda_cos_sin(float *cos, float *sin, const float *angles, int64_t n, cudaStream_t stream);
 /* In place on heads [rows][heads][dim]; w [dim]; cos, sin [rows][dim / 2]. half_split: pairs (j, j + dim / 2) instead
  * of (2 j, 2 j + 1). */
 cudaError_t zi_cuda_qk_norm_rope(zi_dtype type, void *x, const float *w, const float *cos, const float *sin,

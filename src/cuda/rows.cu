@@ -249,6 +249,22 @@ extern "C" cudaError_t zi_cuda_qk_norm_rope(zi_dtype type, void *x, const float 
     return cudaGetLastError();
 }
 
+static __global__ void cos_sin(float *cos, float *sin, const float *angles, int64_t n)
+{
+    EACH(i, n)
+    {
+        float angle = angles[i];
+        cos[i] = cosf(angle);
+        sin[i] = sinf(angle);
+    }
+}
+
+extern "C" cudaError_t zi_cuda_cos_sin(float *cos, float *sin, const float *angles, int64_t n, cudaStream_t stream)
+{
+    cos_sin<<<blocks_for(n, 256), 256, 0, stream>>>(cos, sin, angles, n);
+    return cudaGetLastError();
+}
+
 /* ---- softmax: a block a row ---------------------------------------------------------------------------------------- */
 
 template <typename T>

@@ -239,6 +239,15 @@ static zimage_status cuda_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weigh
                          "a rotation");
 }
 
+static zimage_status cuda_rope_table(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    int64_t count = zi_tensor_count(cos);
+    assert(zi_tensor_count(sin) == count && cos->dtype == ZI_F32 && sin->dtype == ZI_F32);
+    ZI_TRY(cuda_upload(ops, cos, angles));
+    return zi_cuda_check(cuda, zi_cuda_cos_sin(cos->data, sin->data, cos->data, count, cuda->stream), "angles");
+}
+
 static zimage_status cuda_modulation(zi_ops *ops, zi_tensor *m)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
@@ -396,6 +405,7 @@ static const zi_ops_table cuda_table = {
     .rms_norm = cuda_rms_norm,
     .layer_norm = cuda_layer_norm,
     .residual_gate_norm = cuda_residual_gate_norm,
+    .rope_table = cuda_rope_table,
     .qk_norm_rope = cuda_qk_norm_rope,
     .attention = zi_cuda_attention,
     .modulation = cuda_modulation,

@@ -1,8 +1,5 @@
 #include "model/common.h"
 
-#include <math.h>
-#include <stdlib.h>
-
 zimage_status zi_alloc1(zi_ops *ops, zi_tensor *tensor, int64_t count)
 {
     const int64_t shape[] = {count};
@@ -66,21 +63,9 @@ void zi_bind_conv(zi_binder *binder, const zi_weight **weight, int64_t out, int6
     zi_bind(binder, weight, 4, shape, "%s%s", prefix, name);
 }
 
-zimage_status zi_rope_from_angles(zi_ops *ops, zi_rope *rope, float *angles, int64_t tokens, int64_t half)
+zimage_status zi_rope_from_angles(zi_ops *ops, zi_rope *rope, const float *angles, int64_t tokens, int64_t half)
 {
     ZI_TRY(zi_alloc2_f32(ops, &rope->cos, tokens, half));
     ZI_TRY(zi_alloc2_f32(ops, &rope->sin, tokens, half));
-    size_t count = (size_t)(tokens * half);
-    float *cosines = malloc(count * sizeof *cosines);
-    if (!cosines)
-        return zi_fail_memory(ops->error, "the rotary position table", count * sizeof *cosines);
-    for (size_t i = 0; i < count; i++) {
-        cosines[i] = cosf(angles[i]);
-        angles[i] = sinf(angles[i]);
-    }
-    zimage_status status = ops->table->upload(ops, &rope->cos, cosines);
-    if (status == ZIMAGE_OK)
-        status = ops->table->upload(ops, &rope->sin, angles);
-    free(cosines);
-    return status;
+    return ops->table->rope_table(ops, &rope->cos, &rope->sin, angles);
 }

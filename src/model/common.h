@@ -30,7 +30,7 @@ typedef struct zi_rope {
     zi_tensor cos, sin;
 } zi_rope;
 
-/* angles [tokens, half] on the host, overwritten. */
-zimage_status zi_rope_from_angles(zi_ops *ops, zi_rope *rope, float *angles, int64_t tokens, int64_t half);
+/* angles [tokens, half] on the host */
+zimage_status zi_rope_from_angles(zi_ops *ops, zi_rope *rope, const float *angles, int64_t tokens, int64_t half);
 
 #endif

@@ -82,6 +82,8 @@ typedef struct zi_ops_table {
     zimage_status (*residual_gate_norm)(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
                                         const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
                                         const zi_tensor *scale_next, float eps, int *finite);
+    /* cos and sin of the angles, which lie on the host: as many as cos and sin, both from alloc_f32, have numbers. */
+    zimage_status (*rope_table)(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles);
     /* In place on x [tokens, heads * head_dim]: RMS norm of each head (w [head_dim]), then rotation by cos, sin
      * [tokens, head_dim / 2]. */
     zimage_status (*qk_norm_rope)(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,

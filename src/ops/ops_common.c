@@ -173,6 +173,16 @@ zimage_status zi_host_unpatchify(zi_ops *ops, zi_tensor *latents, const zi_tenso
 
 /* ---- few numbers ------------------------------------------------------------------------------------------------- */
 
+zimage_status zi_host_rope_table(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles)
+{
+    assert(zi_tensor_count(cos) == zi_tensor_count(sin));
+    for (int64_t i = 0; i < zi_tensor_count(cos); i++) {
+        zi_f32(cos)[i] = cosf(angles[i]);
+        zi_f32(sin)[i] = sinf(angles[i]);
+    }
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_host_modulation(zi_ops *ops, zi_tensor *m)
 {
     int64_t features = zi_tensor_count(m) / 4;

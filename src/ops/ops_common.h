@@ -30,6 +30,7 @@ zimage_status zi_host_upload(zi_ops *ops, zi_tensor *dst, const float *src);
 zimage_status zi_host_download(zi_ops *ops, float *dst, const zi_tensor *src);
 zimage_status zi_host_copy(zi_ops *ops, zi_tensor *dst, const zi_tensor *src);
 zimage_status zi_host_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight *table, const int32_t *ids);
+zimage_status zi_host_rope_table(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles);
 zimage_status zi_host_modulation(zi_ops *ops, zi_tensor *m);
 zimage_status zi_host_add_one(zi_ops *ops, zi_tensor *y, const zi_tensor *x);
 zimage_status zi_host_patchify(zi_ops *ops, zi_tensor *tokens, const zi_tensor *latents, int64_t patch);

@@ -114,6 +114,11 @@ static zimage_status plan_download(zi_ops *ops, float *dst, const zi_tensor *src
     return ZIMAGE_OK;
 }
 
+static zimage_status plan_rope_table(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles)
+{
+    return ZIMAGE_OK;
+}
+
 static zimage_status plan_pair(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
 {
     return ZIMAGE_OK;
@@ -265,6 +270,7 @@ static const zi_ops_table plan_table = {
     .rms_norm = plan_rms_norm,
     .layer_norm = plan_layer_norm,
     .residual_gate_norm = plan_residual_gate_norm,
+    .rope_table = plan_rope_table,
     .qk_norm_rope = plan_qk_norm_rope,
     .attention = plan_attention,
     .modulation = plan_in_place,

@@ -330,6 +330,7 @@ static const zi_ops_table reference_table = {
     .rms_norm = ref_rms_norm,
     .layer_norm = ref_layer_norm,
     .residual_gate_norm = ref_residual_gate_norm,
+    .rope_table = zi_host_rope_table,
     .qk_norm_rope = ref_qk_norm_rope,
     .attention = ref_attention,
     .modulation = zi_host_modulation,
