@@ -284,7 +284,7 @@ typedef struct zimage_request {
     void *progress_user;
     /* Bytes of memory the process may take, 0 = no limit. The VAE then works in bands as narrow as it must, each
      * network's weights are given back once it has done its work, and what still does not fit is refused before it
-     * starts, with the numbers. The picture is the same. How memory is counted: see zimage_plan. */
+     * starts, with the numbers. The picture is the same. How memory is counted: see zimage_plan. Not on a card. */
     uint64_t memory_limit;
     /* 1 = each network's weights are given back once it has done its work, also without a memory_limit: for the last
      * picture of a context. 0 (default) = they stay for the next request. */

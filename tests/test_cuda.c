@@ -578,14 +578,14 @@ static void fp8_checks(void **state)
 static const char *why_not(void)
 {
     int count = 0;
-    size_t table_size = 0;
+    size_t layout = 0;
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return dlerror();
     zi_cuda_abi_fn *abi = (zi_cuda_abi_fn *)dlsym(library, "zi_cuda_abi");
     zi_cuda_devices_fn *devices = (zi_cuda_devices_fn *)dlsym(library, "zi_cuda_devices");
     cuda_new = (zi_ops_cuda_new_fn *)dlsym(library, "zi_ops_cuda_new");
-    if (!abi || !devices || !cuda_new || abi(&table_size) != ZI_CUDA_ABI || table_size != sizeof(zi_ops_table))
+    if (!abi || !devices || !cuda_new || abi(&layout) != ZI_CUDA_ABI || layout != ZI_CUDA_LAYOUT)
         return "the library is not this build's";
     if (devices(&first_card, 1, &count, &error) != ZIMAGE_OK)
         return error.message;

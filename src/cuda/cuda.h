@@ -7,7 +7,8 @@
 
 #include "ops/ops.h"
 
-#define ZI_CUDA_ABI 1 /* of this header; a changed table of operations shows in its size */
+#define ZI_CUDA_ABI    1                                       /* of this header */
+#define ZI_CUDA_LAYOUT (sizeof(zi_ops_table) + sizeof(zi_ops)) /* shows a changed table of operations */
 
 typedef struct zi_cuda_options {
     int device;
@@ -23,13 +24,13 @@ typedef struct zi_cuda_device {
     char fault[160];  /* why it can't be used; empty: it can */
 } zi_cuda_device;
 
-typedef int zi_cuda_abi_fn(size_t *table_size);
+typedef int zi_cuda_abi_fn(size_t *layout);
 typedef zimage_status zi_cuda_devices_fn(zi_cuda_device *devices, int capacity, int *count, zimage_error *error);
 typedef zimage_status zi_ops_cuda_new_fn(const zi_cuda_options *options, zi_ops **ops, zimage_error *error);
 
 #define ZI_CUDA_EXPORT __attribute__((visibility("default")))
 
-/* ZI_CUDA_ABI and sizeof(zi_ops_table) of the library's own build. */
+/* ZI_CUDA_ABI and ZI_CUDA_LAYOUT of the library's own build. */
 ZI_CUDA_EXPORT zi_cuda_abi_fn zi_cuda_abi;
 /* The cards there are; *count may exceed capacity. ZIMAGE_ERROR_UNSUPPORTED: no driver or no card, in one sentence. */
 ZI_CUDA_EXPORT zi_cuda_devices_fn zi_cuda_devices;

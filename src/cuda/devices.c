@@ -8,9 +8,9 @@
 
 #define LEAST_MAJOR 8 /* compute capability: bf16 products */
 
-int zi_cuda_abi(size_t *table_size)
+int zi_cuda_abi(size_t *layout)
 {
-    *table_size = sizeof(zi_ops_table);
+    *layout = ZI_CUDA_LAYOUT;
     return ZI_CUDA_ABI;
 }
 

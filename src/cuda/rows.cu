@@ -215,27 +215,73 @@ extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_ar
 
 /* ---- heads: a warp a head ------------------------------------------------------------------------------------------ */
 
-/* A lane has pairs lane, lane + 32, ... of a head and reads them twice: the second time they come from the cache. */
+#define HEAD_PAIRS 4 /* of a lane in registers: heads of at most 256 */
+
+/* Pair j of a head. */
 template <typename T>
-static __global__ void qk_norm_rope(T *x, const float *w, const float *cos, const float *sin, int64_t rows,
-                                    int64_t heads, int64_t dim, int half_split, float eps)
+static __device__ __forceinline__ vec<T, 2> load_pair(const T *p, int64_t j, int64_t half, int half_split)
+{
+    if (!half_split)
+        return load<T, 2>(p + 2 * j);
+    return vec<T, 2>{{p[j], p[half + j]}};
+}
+
+template <typename T>
+static __device__ __forceinline__ void store_pair(T *p, int64_t j, int64_t half, int half_split, float a, float b)
+{
+    if (!half_split)
+        store<T, 2>(p + 2 * j, vec<T, 2>{{from_float<T>(a), from_float<T>(b)}});
+    else
+        p[j] = from_float<T>(a), p[half + j] = from_float<T>(b);
+}
+
+typedef struct rope_args {
+    const float *w, *cos, *sin;
+    int64_t rows, heads, dim;
+    int half_split;
+    float eps;
+} rope_args;
+
+/* Pair j, scaled and turned; cos and sin are the row's. */
+template <typename T>
+static __device__ __forceinline__ void turn(T *p, int64_t j, const rope_args &a, float factor, float x, float y,
+                                            const float *cos, const float *sin)
+{
+    int64_t half = a.dim / 2;
+    float u = x * factor * a.w[a.half_split ? j : 2 * j], v = y * factor * a.w[a.half_split ? half + j : 2 * j + 1];
+    store_pair(p, j, half, a.half_split, u * cos[j] - v * sin[j], u * sin[j] + v * cos[j]);
+}
+
+/* A lane has pairs lane, lane + 32, ... of a head: the first of them in registers, the others it reads twice. */
+template <typename T> static __global__ void qk_norm_rope(T *x, const rope_args a)
 {
     int64_t head = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (head >= rows * heads)
+    if (head >= a.rows * a.heads)
         return;
-    int lane = threadIdx.x % 32;
-    int64_t half = dim / 2, row = head / heads;
-    T *p = x + head * dim;
-    float sum = 0;
-    for (int64_t i = lane; i < dim; i += 32)
-        sum += to_float(p[i]) * to_float(p[i]);
-    float factor = 1.0f / sqrtf(warp_sum(sum) / (float)dim + eps);
-    for (int64_t j = lane; j < half; j += 32) {
-        int64_t first = half_split ? j : 2 * j, second = half_split ? half + j : 2 * j + 1;
-        float u = to_float(p[first]) * factor * w[first], v = to_float(p[second]) * factor * w[second];
-        float c = cos[row * half + j], s = sin[row * half + j];
-        p[first] = from_float<T>(u * c - v * s);
-        p[second] = from_float<T>(u * s + v * c);
+    int64_t lane = threadIdx.x % 32, half = a.dim / 2, row = head / a.heads;
+    T *p = x + head * a.dim;
+    float first[HEAD_PAIRS] = {}, second[HEAD_PAIRS] = {}, sum = 0;
+#pragma unroll
+    for (int k = 0; k < HEAD_PAIRS; k++)
+        if (lane + 32 * k < half) {
+            vec<T, 2> pair = load_pair(p, lane + 32 * k, half, a.half_split);
+            first[k] = to_float(pair.v[0]);
+            second[k] = to_float(pair.v[1]);
+            sum += first[k] * first[k] + second[k] * second[k];
+        }
+    for (int64_t j = lane + 32 * HEAD_PAIRS; j < half; j += 32) {
+        vec<T, 2> pair = load_pair(p, j, half, a.half_split);
+        sum += to_float(pair.v[0]) * to_float(pair.v[0]) + to_float(pair.v[1]) * to_float(pair.v[1]);
+    }
+    float factor = 1.0f / sqrtf(warp_sum(sum) / (float)a.dim + a.eps);
+    const float *cos = a.cos + row * half, *sin = a.sin + row * half;
+#pragma unroll
+    for (int k = 0; k < HEAD_PAIRS; k++)
+        if (lane + 32 * k < half)
+            turn(p, lane + 32 * k, a, factor, first[k], second[k], cos, sin);
+    for (int64_t j = lane + 32 * HEAD_PAIRS; j < half; j += 32) {
+        vec<T, 2> pair = load_pair(p, j, half, a.half_split);
+        turn(p, j, a, factor, to_float(pair.v[0]), to_float(pair.v[1]), cos, sin);
     }
 }
 
@@ -243,9 +289,9 @@ extern "C" cudaError_t zi_cuda_qk_norm_rope(zi_dtype type, void *x, const float 
                                             int64_t rows, int64_t heads, int64_t dim, int half_split, float eps,
                                             cudaStream_t stream)
 {
+    const rope_args args = {w, cos, sin, rows, heads, dim, half_split, eps};
     unsigned blocks = (unsigned)((rows * heads + 7) / 8);
-    WITH_TYPE(T, type,
-              qk_norm_rope<T><<<blocks, 256, 0, stream>>>((T *)x, w, cos, sin, rows, heads, dim, half_split, eps));
+    WITH_TYPE(T, type, qk_norm_rope<T><<<blocks, 256, 0, stream>>>((T *)x, args));
     return cudaGetLastError();
 }
 

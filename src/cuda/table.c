@@ -7,6 +7,7 @@
 #include "cuda/graphs.h"
 
 #define MOST_GROUPS 1024
+#define WHOLE_SHARE 16 /* of the card's memory: the largest image that is not cut into bands */
 
 zi_cuda *zi_cuda_of(zi_ops *ops)
 {
@@ -454,6 +455,7 @@ static zimage_status open_card(zi_cuda *cuda, const zi_cuda_options *options)
         return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
                        "compute: fp8 on cuda:%d of compute capability %d.%d, expected 9.0: scales of rows need it",
                        options->device, properties.major, properties.minor);
+    cuda->ops.whole_bytes = properties.totalGlobalMem / WHOLE_SHARE;
     snprintf(cuda->name, sizeof(cuda->name), "%.*s", (int)sizeof(cuda->name) - 1, properties.name);
     ZI_CUDA_TRY(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
     ZI_TRY(zi_cuda_check_blas(cuda, cublasLtCreate(&cuda->blas), "opening cuBLASLt"));

@@ -168,7 +168,7 @@ static zimage_status time_repeats(bench *b, int stage)
         b->peaks[2 * i] = zi_ops_peak_rate(b->context->ops);
         ZI_TRY(time_run(b, stage, &b->seconds[i]));
         b->peaks[2 * i + 1] = zi_ops_peak_rate(b->context->ops);
-        if (!warmed++ && b->seconds[i] < WARM_SECONDS)
+        if (!warmed++ && (b->on_card || b->seconds[i] < WARM_SECONDS)) /* on a card it sends the weights, too */
             i--;
     }
     double rate = zi_plan_flops(&b->counts[stage]) / median(b->seconds, repeats);
@@ -235,7 +235,7 @@ static void note_context(bench *b)
 {
     zimage_bench_result *r = b->result;
     r->threads = zi_pool_threads(b->context->pool);
-    b->on_card = b->context->ops->finish != NULL;
+    b->on_card = zi_device_is_card(b->context->ops);
     b->context->ops->describe(b->context->ops, r->tiers, sizeof r->tiers);
     if (b->context->transformer_store)
         r->transformer_layers = (int32_t)b->context->transformer.config.n_layers;

@@ -74,9 +74,8 @@ static zimage_status open_library(cuda_library *cuda, zimage_error *error)
     zi_cuda_abi_fn *abi = (zi_cuda_abi_fn *)dlsym(library, "zi_cuda_abi");
     cuda->devices = (zi_cuda_devices_fn *)dlsym(library, "zi_cuda_devices");
     cuda->ops_new = (zi_ops_cuda_new_fn *)dlsym(library, "zi_ops_cuda_new");
-    size_t table_size = 0;
-    int same =
-        abi && cuda->devices && cuda->ops_new && abi(&table_size) == ZI_CUDA_ABI && table_size == sizeof(zi_ops_table);
+    size_t layout = 0;
+    int same = abi && cuda->devices && cuda->ops_new && abi(&layout) == ZI_CUDA_ABI && layout == ZI_CUDA_LAYOUT;
     dlclose(library); /* RTLD_NODELETE: its code stays */
     if (!same)
         return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
@@ -176,4 +175,9 @@ zimage_status zi_device_ops(const zi_device_choice *choice, zi_pool *pool, zi_op
     if (index < 0)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "device: \"%s\", expected auto, cpu, cuda or cuda:K", device);
     return cuda_ops(choice, index, ops, error);
+}
+
+int zi_device_is_card(const zi_ops *ops)
+{
+    return !strcmp(ops->table->name, "cuda");
 }

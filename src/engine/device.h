@@ -14,6 +14,9 @@ typedef struct zi_device_choice {
 /* The table for a choice; the pool stays the caller's. */
 zimage_status zi_device_ops(const zi_device_choice *choice, zi_pool *pool, zi_ops **ops, zimage_error *error);
 
+/* Whether the table computes on a card. */
+int zi_device_is_card(const zi_ops *ops);
+
 /* The cards; ZIMAGE_ERROR_UNSUPPORTED says in one sentence why there is none. */
 zimage_status zi_device_cards(zi_cuda_device *devices, int capacity, int *count, zimage_error *error);
 

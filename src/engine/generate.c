@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/device.h"
 #include "engine/machine.h"
 #include "engine/plan.h"
 #include "image/png.h"
@@ -104,6 +105,12 @@ static zimage_status check_request(const job *j, zimage_error *error)
     zimage_get_model_info(j->context, &info);
     ZI_TRY(check_side("width", r->width, info.size_multiple, info.max_width, error));
     ZI_TRY(check_side("height", r->height, info.size_multiple, info.max_height, error));
+    if (r->memory_limit > 0 && zi_device_is_card(j->ops))
+        return zi_fail(
+            error, ZIMAGE_ERROR_UNSUPPORTED,
+            "memory_limit: %llu bytes, expected 0 with a card: the limit is one of the processor's memory, for "
+            "device \"cpu\"",
+            (unsigned long long)r->memory_limit);
     if (r->steps < 1 || r->steps > 1000)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "steps: %d, expected 1 to 1000", r->steps);
     if (!(r->guidance_scale >= 0 && r->guidance_scale <= 1000))

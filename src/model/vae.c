@@ -461,10 +461,11 @@ typedef struct bands {
 } bands;
 
 /* Rows of a band: as told, or the whole where it is small, else what BAND_BYTES hold. */
-static int64_t choose_band_rows(int64_t told, int64_t rows, int64_t columns, int64_t channels)
+static int64_t choose_band_rows(const decoder *d, int64_t rows, int64_t columns, int64_t channels)
 {
-    int64_t row_bytes = columns * channels * (int64_t)sizeof(float);
-    int64_t chosen = told > 0 ? told : rows * row_bytes <= WHOLE_BYTES ? rows : BAND_BYTES / row_bytes - 2;
+    int64_t row_bytes = columns * channels * (int64_t)sizeof(float), told = d->band_rows;
+    int64_t whole = max64(WHOLE_BYTES, (int64_t)d->ops->whole_bytes);
+    int64_t chosen = told > 0 ? told : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
     chosen = max64(chosen, 1);
     return chosen < rows ? chosen : rows;
 }
@@ -475,7 +476,7 @@ static zimage_status open_bands(decoder *d, bands *b, int64_t level)
     b->rows = 2 * d->x.shape[0];
     b->columns = 2 * d->x.shape[1];
     b->channels = d->x.shape[2];
-    b->band_rows = choose_band_rows(d->band_rows, b->rows, b->columns, b->channels);
+    b->band_rows = choose_band_rows(d, b->rows, b->columns, b->channels);
     int64_t buffer_rows = b->band_rows < b->rows ? b->band_rows + 2 : b->rows;
     return zi_alloc3(d->ops, &b->buffer, buffer_rows < b->rows ? buffer_rows : b->rows, b->columns, b->channels);
 }
@@ -662,7 +663,7 @@ static zimage_status run_conv_out(decoder *d, int64_t band_rows, float *host, fl
 
 static zimage_status write_rgb(decoder *d, float *rgb)
 {
-    int64_t band_rows = choose_band_rows(d->band_rows, d->x.shape[0], d->x.shape[1], 3);
+    int64_t band_rows = choose_band_rows(d, d->x.shape[0], d->x.shape[1], 3);
     size_t bytes = (size_t)(band_rows * d->x.shape[1] * 3) * sizeof(float);
     float *host = malloc(bytes);
     if (!host)

@@ -123,6 +123,7 @@ struct zi_ops {
     int (*block_done)(void *user);
     void *block_user;
     size_t (*peak_bytes)(const zi_ops *ops);
+    size_t whole_bytes; /* an image of that size (in float32) need not be worked on in bands; 0: as the network chooses */
     /* Each may be NULL. What computes, in a few words; operations a second that its linear layers could reach at most,
      * measured now; waits for all operations so far; the name of what the last check_finite (or residual_gate_norm) saw. */
     void (*describe)(const zi_ops *ops, char *text, size_t size);
