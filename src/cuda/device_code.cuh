@@ -9,6 +9,16 @@
 
 typedef __nv_bfloat16 bf16;
 
+/* Starts a kernel (in parentheses, if it has commas); the shared memory that its launch asks for, by name. */
+#ifdef __CUDACC__
+#define ZI_LAUNCH(kernel, grid, block, bytes, stream, ...) kernel<<<grid, block, bytes, stream>>>(__VA_ARGS__)
+#define ZI_DYNAMIC_SHARED(type, name)                      extern __shared__ __align__(128) type name[]
+#else /* the emulated card: tests/cuda_emulated */
+#define ZI_LAUNCH(kernel, grid, block, bytes, stream, ...)                                                             \
+    emulated_launch(kernel, grid, block, bytes, stream, __VA_ARGS__)
+#define ZI_DYNAMIC_SHARED(type, name) type *name = (type *)emulated_dynamic_shared()
+#endif
+
 static __device__ __forceinline__ float to_float(float x)
 {
     return x;

@@ -6,45 +6,12 @@
  * + 1, 2t + 8, 2t + 9; of B column g at the same k; of C rows g and g + 8 at columns 2t, 2t + 1.
  */
 #include "cuda/device_code.cuh"
+#include "cuda/ptx.cuh"
 
 #define WARPS   8
 #define QUERIES (16 * WARPS)
 #define KEYS    64
 #define STAGES  2
-
-static __device__ __forceinline__ void multiply(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
-{
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-static __device__ __forceinline__ void load_matrices(uint32_t r[4], const bf16 *p)
-{
-    uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void load_transposed(uint32_t r[4], const bf16 *p)
-{
-    uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address)
-                 : "memory");
-}
-
-/* 16 bytes from device to shared memory in the background; zeros where `valid` is 0. */
-static __device__ __forceinline__ void copy_16(bf16 *to, const bf16 *from, int valid)
-{
-    uint32_t address = (uint32_t)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(valid ? 16 : 0)
-                 : "memory");
-}
 
 static __device__ __forceinline__ uint32_t pack(float low, float high)
 {
@@ -66,7 +33,7 @@ static __device__ __forceinline__ void copy_tile(bf16 *tile, const bf16 *rows, i
     for (int i = threadIdx.x; i < KEYS * chunks; i += WARPS * 32) {
         int row = i / chunks, c = i % chunks;
         int valid = first + row < count;
-        copy_16(chunk_at<Dim>(tile, row, c), rows + (valid ? first + row : 0) * stride + c * 8, valid);
+        ptx_copy_16(chunk_at<Dim>(tile, row, c), rows + (valid ? first + row : 0) * stride + c * 8, valid);
     }
 }
 
@@ -93,9 +60,9 @@ static __device__ __forceinline__ void logits(float s[KEYS / 8][4], const uint32
 #pragma unroll
         for (int n = 0; n < KEYS / 16; n++) {
             uint32_t b[4];
-            load_matrices(b, chunk_at<Dim>(tile, 16 * n + row, 2 * k + c));
-            multiply(s[2 * n], q[k], b[0], b[1]);
-            multiply(s[2 * n + 1], q[k], b[2], b[3]);
+            ptx_load_matrices(b, chunk_at<Dim>(tile, 16 * n + row, 2 * k + c));
+            ptx_multiply(s[2 * n], q[k], b[0], b[1]);
+            ptx_multiply(s[2 * n + 1], q[k], b[2], b[3]);
         }
 }
 
@@ -111,9 +78,9 @@ static __device__ __forceinline__ void add_values(float o[Dim / 8][4], const flo
 #pragma unroll
         for (int n = 0; n < Dim / 16; n++) {
             uint32_t b[4];
-            load_transposed(b, chunk_at<Dim>(tile, 16 * k + row, 2 * n + c));
-            multiply(o[2 * n], a, b[0], b[1]);
-            multiply(o[2 * n + 1], a, b[2], b[3]);
+            ptx_load_transposed(b, chunk_at<Dim>(tile, 16 * k + row, 2 * n + c));
+            ptx_multiply(o[2 * n], a, b[0], b[1]);
+            ptx_multiply(o[2 * n + 1], a, b[2], b[3]);
         }
     }
 }
@@ -202,8 +169,8 @@ static __device__ __forceinline__ void store_rows(bf16 *rows, int64_t stride, in
 /* o may be q: a block reads its queries before it writes the same places, and no other block has them. */
 template <int Dim> static __global__ void __launch_bounds__(WARPS * 32) flash(const flash_args a)
 {
-    extern __shared__ __align__(128) uint8_t shared[];
-    bf16 *k_tiles = reinterpret_cast<bf16 *>(shared), *v_tiles = k_tiles + STAGES * KEYS * Dim;
+    ZI_DYNAMIC_SHARED(bf16, k_tiles);
+    bf16 *v_tiles = k_tiles + STAGES * KEYS * Dim;
     int64_t head = blockIdx.y, kv = head / (a.heads / a.kv_heads), block_first = (int64_t)blockIdx.x * QUERIES;
     int64_t stride = a.heads * Dim, kv_stride = a.kv_heads * Dim;
     int64_t query = block_first + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
@@ -215,14 +182,14 @@ template <int Dim> static __global__ void __launch_bounds__(WARPS * 32) flash(co
     load_queries<Dim>(q, a.q + head * Dim, stride, query, a.queries);
     copy_tile<Dim>(k_tiles, k, kv_stride, 0, a.keys);
     copy_tile<Dim>(v_tiles, v, kv_stride, 0, a.keys);
-    asm volatile("cp.async.commit_group;\n" ::: "memory");
+    ptx_commit_copies();
     for (int64_t first = 0, stage = 0; first < end; first += KEYS, stage ^= 1) {
-        asm volatile("cp.async.wait_group 0;\n" ::: "memory");
+        ptx_wait_copies<0>();
         __syncthreads(); /* this tile is here, and nobody reads the one before any more */
         if (first + KEYS < end) {
             copy_tile<Dim>(k_tiles + (stage ^ 1) * KEYS * Dim, k, kv_stride, first + KEYS, a.keys);
             copy_tile<Dim>(v_tiles + (stage ^ 1) * KEYS * Dim, v, kv_stride, first + KEYS, a.keys);
-            asm volatile("cp.async.commit_group;\n" ::: "memory");
+            ptx_commit_copies();
         }
         float s[KEYS / 8][4];
         logits<Dim>(s, q, k_tiles + stage * KEYS * Dim);
@@ -241,7 +208,7 @@ template <int Dim> static cudaError_t run(const flash_args *a, cudaStream_t stre
     if (status != cudaSuccess)
         return status;
     dim3 blocks((unsigned)((a->queries + QUERIES - 1) / QUERIES), (unsigned)a->heads);
-    flash<Dim><<<blocks, WARPS * 32, bytes, stream>>>(*a);
+    ZI_LAUNCH(flash<Dim>, blocks, WARPS * 32, bytes, stream, *a);
     return cudaGetLastError();
 }
 

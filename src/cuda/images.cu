@@ -7,7 +7,7 @@
 template <typename T>
 static __global__ void group_sums(double *sums, const T *x, int64_t pixels, int64_t channels, int64_t groups)
 {
-    extern __shared__ double shared[]; /* [groups][2] */
+    ZI_DYNAMIC_SHARED(double, shared); /* [groups][2] */
     for (int64_t i = threadIdx.x; i < 2 * groups; i += blockDim.x)
         shared[i] = 0;
     __syncthreads();
@@ -33,8 +33,8 @@ extern "C" cudaError_t zi_cuda_group_sums(zi_dtype type, double *sums, const voi
     int threads = channels < 512 ? (int)((channels + 31) / 32 * 32) : 512;
     unsigned blocks = (unsigned)(pixels < 1024 ? pixels : 1024);
     WITH_TYPE(T, type,
-              group_sums<T><<<blocks, threads, (size_t)groups * 2 * sizeof(double), stream>>>(
-                  sums, (const T *)x, pixels, channels, groups));
+              ZI_LAUNCH(group_sums<T>, blocks, threads, (size_t)groups * 2 * sizeof(double), stream, sums, (const T *)x,
+                        pixels, channels, groups));
     return cudaGetLastError();
 }
 
@@ -58,8 +58,8 @@ extern "C" cudaError_t zi_cuda_channel_affine(zi_dtype type, void *y, const void
 {
     WITH_TYPE(T, type,
               WITH_WIDTH(T, W, channels, (uintptr_t)x | (uintptr_t)y,
-                         channel_affine<T, W><<<blocks_for(pixels * channels / W, 256), 256, 0, stream>>>(
-                             (T *)y, (const T *)x, scale, shift, pixels * channels / W, channels)));
+                         ZI_LAUNCH((channel_affine<T, W>), blocks_for(pixels * channels / W, 256), 256, 0, stream,
+                                   (T *)y, (const T *)x, scale, shift, pixels * channels / W, channels)));
     return cudaGetLastError();
 }
 
@@ -91,7 +91,7 @@ extern "C" cudaError_t zi_cuda_band_input(zi_dtype type, void *y, const zi_cuda_
     int64_t count = b->rows * (b->columns << b->doubled) * b->channels;
     WITH_TYPE(T, type,
               WITH_WIDTH(T, W, b->channels, (uintptr_t)b->x | (uintptr_t)y,
-                         band_input<T, W><<<blocks_for(count / W, 256), 256, 0, stream>>>((T *)y, *b)));
+                         ZI_LAUNCH((band_input<T, W>), blocks_for(count / W, 256), 256, 0, stream, (T *)y, *b)));
     return cudaGetLastError();
 }
 
@@ -153,7 +153,8 @@ extern "C" cudaError_t zi_cuda_conv_any(zi_dtype y_type, void *y, zi_dtype type,
     dim3 blocks((unsigned)((c->rows * c->columns + TILE - 1) / TILE), (unsigned)((c->out + TILE - 1) / TILE));
     WITH_TYPE(
         Y, y_type,
-        WITH_TYPE(T, type, conv_any<Y, T><<<blocks, 256, 0, stream>>>((Y *)y, (const T *)x, (const T *)filter, *c)));
+        WITH_TYPE(T, type,
+                  ZI_LAUNCH((conv_any<Y, T>), blocks, 256, 0, stream, (Y *)y, (const T *)x, (const T *)filter, *c)));
     return cudaGetLastError();
 }
 
@@ -173,7 +174,7 @@ extern "C" cudaError_t zi_cuda_take_channels(zi_dtype y_type, void *y, zi_dtype 
     int64_t count = pixels * out;
     WITH_TYPE(Y, y_type,
               WITH_TYPE(T, type,
-                        take_channels<Y, T><<<blocks_for(count, 256), 256, 0, stream>>>(
-                            (Y *)y, (const T *)x, bias, accumulate, count, out, padded)));
+                        ZI_LAUNCH((take_channels<Y, T>), blocks_for(count, 256), 256, 0, stream, (Y *)y, (const T *)x,
+                                  bias, accumulate, count, out, padded)));
     return cudaGetLastError();
 }

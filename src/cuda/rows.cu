@@ -108,9 +108,11 @@ extern "C" cudaError_t zi_cuda_rms_norm(zi_dtype type, void *y, const void *x, c
 {
     unsigned blocks = (unsigned)rows;
     if (row_fits(type, n, x) && row_fits(type, n, y))
-        WITH_TYPE(T, type, rms_norm_fast<T><<<blocks, ROW_THREADS, 0, stream>>>((T *)y, (const T *)x, w, gain, n, eps));
+        WITH_TYPE(T, type,
+                  ZI_LAUNCH(rms_norm_fast<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, w, gain, n, eps));
     else
-        WITH_TYPE(T, type, rms_norm_any<T><<<blocks, ROW_THREADS, 0, stream>>>((T *)y, (const T *)x, w, gain, n, eps));
+        WITH_TYPE(T, type,
+                  ZI_LAUNCH(rms_norm_any<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, w, gain, n, eps));
     return cudaGetLastError();
 }
 
@@ -150,9 +152,11 @@ extern "C" cudaError_t zi_cuda_layer_norm(zi_dtype type, void *y, const void *x,
 {
     unsigned blocks = (unsigned)rows;
     if (row_fits(type, n, x) && row_fits(type, n, y))
-        WITH_TYPE(T, type, layer_norm_fast<T><<<blocks, ROW_THREADS, 0, stream>>>((T *)y, (const T *)x, gain, n, eps));
+        WITH_TYPE(T, type,
+                  ZI_LAUNCH(layer_norm_fast<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, gain, n, eps));
     else
-        WITH_TYPE(T, type, layer_norm_any<T><<<blocks, ROW_THREADS, 0, stream>>>((T *)y, (const T *)x, gain, n, eps));
+        WITH_TYPE(T, type,
+                  ZI_LAUNCH(layer_norm_any<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, gain, n, eps));
     return cudaGetLastError();
 }
 
@@ -207,9 +211,9 @@ extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_ar
 {
     unsigned blocks = (unsigned)rows;
     if (row_fits(type, n, a->x) && row_fits(type, n, a->y) && row_fits(type, n, a->h))
-        WITH_TYPE(T, type, residual_fast<T><<<blocks, ROW_THREADS, 0, stream>>>(*a, n));
+        WITH_TYPE(T, type, ZI_LAUNCH(residual_fast<T>, blocks, ROW_THREADS, 0, stream, *a, n));
     else
-        WITH_TYPE(T, type, residual_any<T><<<blocks, ROW_THREADS, 0, stream>>>(*a, n));
+        WITH_TYPE(T, type, ZI_LAUNCH(residual_any<T>, blocks, ROW_THREADS, 0, stream, *a, n));
     return cudaGetLastError();
 }
 
@@ -291,7 +295,7 @@ extern "C" cudaError_t zi_cuda_qk_norm_rope(zi_dtype type, void *x, const float 
 {
     const rope_args args = {w, cos, sin, rows, heads, dim, half_split, eps};
     unsigned blocks = (unsigned)((rows * heads + 7) / 8);
-    WITH_TYPE(T, type, qk_norm_rope<T><<<blocks, 256, 0, stream>>>((T *)x, args));
+    WITH_TYPE(T, type, ZI_LAUNCH(qk_norm_rope<T>, blocks, 256, 0, stream, (T *)x, args));
     return cudaGetLastError();
 }
 
@@ -307,7 +311,7 @@ static __global__ void cos_sin(float *cos, float *sin, const float *angles, int6
 
 extern "C" cudaError_t zi_cuda_cos_sin(float *cos, float *sin, const float *angles, int64_t n, cudaStream_t stream)
 {
-    cos_sin<<<blocks_for(n, 256), 256, 0, stream>>>(cos, sin, angles, n);
+    ZI_LAUNCH(cos_sin, blocks_for(n, 256), 256, 0, stream, cos, sin, angles, n);
     return cudaGetLastError();
 }
 
@@ -333,8 +337,8 @@ extern "C" cudaError_t zi_cuda_softmax(zi_dtype type, void *p, const float *s, i
                                        int64_t keys, float scale, int causal, int64_t first, cudaStream_t stream)
 {
     WITH_TYPE(T, type,
-              softmax<T>
-              <<<(unsigned)(heads * rows), ROW_THREADS, 0, stream>>>((T *)p, s, rows, keys, scale, causal, first));
+              ZI_LAUNCH(softmax<T>, (unsigned)(heads * rows), ROW_THREADS, 0, stream, (T *)p, s, rows, keys, scale,
+                        causal, first));
     return cudaGetLastError();
 }
 
@@ -358,7 +362,8 @@ extern "C" cudaError_t zi_cuda_glu(zi_dtype type, void *y, const void *x, int64_
 {
     WITH_TYPE(T, type,
               WITH_WIDTH(T, W, n, (uintptr_t)x | (uintptr_t)y,
-                         glu<T, W><<<blocks_for(rows * n / W, 256), 256, 0, stream>>>((T *)y, (const T *)x, rows, n)));
+                         ZI_LAUNCH((glu<T, W>), blocks_for(rows * n / W, 256), 256, 0, stream, (T *)y, (const T *)x,
+                                   rows, n)));
     return cudaGetLastError();
 }
 
@@ -369,7 +374,7 @@ template <typename T> static __global__ void silu(T *y, const T *x, int64_t n)
 
 extern "C" cudaError_t zi_cuda_silu(zi_dtype type, void *y, const void *x, int64_t n, cudaStream_t stream)
 {
-    WITH_TYPE(T, type, silu<T><<<blocks_for(n, 256), 256, 0, stream>>>((T *)y, (const T *)x, n));
+    WITH_TYPE(T, type, ZI_LAUNCH(silu<T>, blocks_for(n, 256), 256, 0, stream, (T *)y, (const T *)x, n));
     return cudaGetLastError();
 }
 
@@ -380,7 +385,7 @@ template <typename T> static __global__ void modulation(T *m, int64_t n)
 
 extern "C" cudaError_t zi_cuda_modulation(zi_dtype type, void *m, int64_t n, cudaStream_t stream)
 {
-    WITH_TYPE(T, type, modulation<T><<<blocks_for(4 * n, 256), 256, 0, stream>>>((T *)m, n));
+    WITH_TYPE(T, type, ZI_LAUNCH(modulation<T>, blocks_for(4 * n, 256), 256, 0, stream, (T *)m, n));
     return cudaGetLastError();
 }
 
@@ -391,7 +396,7 @@ template <typename T> static __global__ void add_one(T *y, const T *x, int64_t n
 
 extern "C" cudaError_t zi_cuda_add_one(zi_dtype type, void *y, const void *x, int64_t n, cudaStream_t stream)
 {
-    WITH_TYPE(T, type, add_one<T><<<blocks_for(n, 256), 256, 0, stream>>>((T *)y, (const T *)x, n));
+    WITH_TYPE(T, type, ZI_LAUNCH(add_one<T>, blocks_for(n, 256), 256, 0, stream, (T *)y, (const T *)x, n));
     return cudaGetLastError();
 }
 
@@ -404,8 +409,9 @@ static __global__ void start_rows(T *y, const float *bias, int accumulate, int64
 extern "C" cudaError_t zi_cuda_start_rows(zi_dtype type, void *y, const float *bias, int accumulate, int64_t rows,
                                           int64_t n, cudaStream_t stream)
 {
-    WITH_TYPE(T, type,
-              start_rows<T><<<blocks_for(rows * n, 256), 256, 0, stream>>>((T *)y, bias, accumulate, rows * n, n));
+    WITH_TYPE(
+        T, type,
+        ZI_LAUNCH(start_rows<T>, blocks_for(rows * n, 256), 256, 0, stream, (T *)y, bias, accumulate, rows * n, n));
     return cudaGetLastError();
 }
 
@@ -434,7 +440,8 @@ extern "C" cudaError_t zi_cuda_few(zi_dtype type, void *y, const float *x, zi_dt
     unsigned blocks = (unsigned)((rows * n + 7) / 8);
     WITH_TYPE(T, type,
               WITH_TYPE(S, w_type,
-                        few<T, S><<<blocks, 256, 0, stream>>>((T *)y, x, (const S *)w, bias, accumulate, rows, n, in)));
+                        ZI_LAUNCH((few<T, S>), blocks, 256, 0, stream, (T *)y, x, (const S *)w, bias, accumulate, rows,
+                                  n, in)));
     return cudaGetLastError();
 }
 
@@ -449,7 +456,8 @@ extern "C" cudaError_t zi_cuda_convert(zi_dtype to, void *dst, zi_dtype from, co
                                        cudaStream_t stream)
 {
     WITH_TYPE(T, to,
-              WITH_STORED(S, from, convert<T, S><<<blocks_for(n, 256), 256, 0, stream>>>((T *)dst, (const S *)src, n)));
+              WITH_STORED(S, from,
+                          ZI_LAUNCH((convert<T, S>), blocks_for(n, 256), 256, 0, stream, (T *)dst, (const S *)src, n)));
     return cudaGetLastError();
 }
 
@@ -469,8 +477,8 @@ extern "C" cudaError_t zi_cuda_arrange_filter(zi_dtype to, void *dst, zi_dtype f
     unsigned blocks = blocks_for(padded * taps * in, 256);
     WITH_TYPE(T, to,
               WITH_STORED(S, from,
-                          arrange_filter<T, S>
-                          <<<blocks, 256, 0, stream>>>((T *)dst, (const S *)src, out, padded, in, taps)));
+                          ZI_LAUNCH((arrange_filter<T, S>), blocks, 256, 0, stream, (T *)dst, (const S *)src, out,
+                                    padded, in, taps)));
     return cudaGetLastError();
 }
 
@@ -503,7 +511,7 @@ static cudaError_t unpack_bits(T *w, const uint8_t *q, int bits, int64_t group, 
     switch (bits) {
 #define CASE(n)                                                                                                        \
     case n:                                                                                                            \
-        unpack_groups<T, S, n><<<blocks, 256, 0, stream>>>(w, q, group, scales, biases, count);                        \
+        ZI_LAUNCH((unpack_groups<T, S, n>), blocks, 256, 0, stream, w, q, group, scales, biases, count);               \
         return cudaGetLastError();
         CASE(1)
         CASE(2)
@@ -558,8 +566,8 @@ extern "C" cudaError_t zi_cuda_patchify(zi_dtype to, void *tokens, zi_dtype from
     unsigned blocks = blocks_for(n[0] * n[1] * n[2], 256);
     WITH_TYPE(T, to,
               WITH_TYPE(S, from,
-                        patchify<T, S>
-                        <<<blocks, 256, 0, stream>>>((T *)tokens, (const S *)latents, n[0], n[1], n[2], p)));
+                        ZI_LAUNCH((patchify<T, S>), blocks, 256, 0, stream, (T *)tokens, (const S *)latents, n[0], n[1],
+                                  n[2], p)));
     return cudaGetLastError();
 }
 
@@ -569,8 +577,8 @@ extern "C" cudaError_t zi_cuda_unpatchify(zi_dtype to, void *latents, zi_dtype f
     unsigned blocks = blocks_for(n[0] * n[1] * n[2], 256);
     WITH_TYPE(T, to,
               WITH_TYPE(S, from,
-                        unpatchify<T, S>
-                        <<<blocks, 256, 0, stream>>>((T *)latents, (const S *)tokens, n[0], n[1], n[2], p)));
+                        ZI_LAUNCH((unpatchify<T, S>), blocks, 256, 0, stream, (T *)latents, (const S *)tokens, n[0],
+                                  n[1], n[2], p)));
     return cudaGetLastError();
 }
 
@@ -584,7 +592,7 @@ template <typename T> static __global__ void not_finite(const T *x, int64_t n, i
 
 extern "C" cudaError_t zi_cuda_not_finite(zi_dtype type, const void *x, int64_t n, int *flag, cudaStream_t stream)
 {
-    WITH_TYPE(T, type, not_finite<T><<<blocks_for((n + 7) / 8, 256), 256, 0, stream>>>((const T *)x, n, flag));
+    WITH_TYPE(T, type, ZI_LAUNCH(not_finite<T>, blocks_for((n + 7) / 8, 256), 256, 0, stream, (const T *)x, n, flag));
     return cudaGetLastError();
 }
 
@@ -622,7 +630,7 @@ extern "C" cudaError_t zi_cuda_quantise_rows(void *y, float *scales, zi_dtype ty
 {
     WITH_TYPE(T, type,
               WITH_WIDTH(T, W, n, (uintptr_t)x | (uintptr_t)y,
-                         quantise_rows<T, W>
-                         <<<(unsigned)rows, ROW_THREADS, 0, stream>>>((__nv_fp8_e4m3 *)y, scales, (const T *)x, n)));
+                         ZI_LAUNCH((quantise_rows<T, W>), (unsigned)rows, ROW_THREADS, 0, stream, (__nv_fp8_e4m3 *)y,
+                                   scales, (const T *)x, n)));
     return cudaGetLastError();
 }

@@ -1,0 +1,61 @@
+/* Instructions that have no name in CUDA C++. Where nvcc isn't the compiler, the emulated card's take their place. */
+#ifndef ZI_CUDA_PTX_CUH
+#define ZI_CUDA_PTX_CUH
+
+#include <cuda_bf16.h>
+
+#ifdef __CUDACC__
+
+/* c += a b, 16 x 8 x 16. */
+static __device__ __forceinline__ void ptx_multiply(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Four 8 x 8 matrices of shared memory; row i of matrix j lies where lane 8 j + i points. */
+static __device__ __forceinline__ void ptx_load_matrices(uint32_t r[4], const __nv_bfloat16 *p)
+{
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void ptx_load_transposed(uint32_t r[4], const __nv_bfloat16 *p)
+{
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+/* 16 bytes from device to shared memory in the background; zeros where `valid` is 0. */
+static __device__ __forceinline__ void ptx_copy_16(void *to, const void *from, int valid)
+{
+    uint32_t address = (uint32_t)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(valid ? 16 : 0)
+                 : "memory");
+}
+
+/* The copies since the last one are a group. */
+static __device__ __forceinline__ void ptx_commit_copies(void)
+{
+    asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
+
+/* Waits until all but the last `Left` of the thread's groups are here. */
+template <int Left> static __device__ __forceinline__ void ptx_wait_copies(void)
+{
+    asm volatile("cp.async.wait_group %0;\n" ::"n"(Left) : "memory");
+}
+
+#else
+#include <emulated_ptx.h>
+#endif
+
+#endif

@@ -1,0 +1,40 @@
+#ifndef ZI_EMULATED_CUDA_FP8_H
+#define ZI_EMULATED_CUDA_FP8_H
+
+#include "cuda_runtime.h"
+
+/* 1 sign, 4 exponent bits of bias 7, 3 fraction bits; no infinity, 0x7f is NaN, 448 the largest. */
+static inline float emulated_from_e4m3(uint8_t bits)
+{
+    int exponent = bits >> 3 & 15, fraction = bits & 7;
+    float magnitude = (bits & 0x7f) == 0x7f ? NAN
+                      : exponent            ? ldexpf((float)(8 + fraction), exponent - 10)
+                                            : ldexpf((float)fraction, -9);
+    return bits >> 7 ? -magnitude : magnitude;
+}
+
+/* To nearest, ties to even; too large numbers become the largest. */
+static inline uint8_t emulated_to_e4m3(float x)
+{
+    uint8_t sign = signbit(x) ? 0x80 : 0;
+    float magnitude = fabsf(x);
+    if (isnan(x))
+        return 0x7f;
+    if (magnitude >= 448)
+        return sign | 0x7e;
+    int exponent;
+    (void)frexpf(magnitude, &exponent); /* magnitude = [0.5, 1) * 2^exponent */
+    exponent = magnitude == 0 || exponent < -5 ? -5 : exponent;
+    int steps = (int)rintf(ldexpf(magnitude, 4 - exponent)); /* 8 .. 16, or fewer of the smallest numbers */
+    return sign | (uint8_t)(((exponent + 5) << 3) + steps);
+}
+
+struct __nv_fp8_e4m3 {
+    uint8_t bits;
+    __nv_fp8_e4m3() = default;
+    explicit __nv_fp8_e4m3(float x) : bits(emulated_to_e4m3(x))
+    {
+    }
+};
+
+#endif

@@ -1,0 +1,137 @@
+/* What kernels use, for the emulated card. */
+#ifndef ZI_EMULATED_CUDA_RUNTIME_H
+#define ZI_EMULATED_CUDA_RUNTIME_H
+
+#include <math.h>
+#include <string.h>
+
+#include <functional>
+#include <tuple>
+#include <type_traits>
+
+#include "cuda_runtime_api.h"
+
+#define __device__
+#define __global__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+#define __restrict__ __restrict
+/* One block runs at a time, so that its memory may be static; the section is poisoned before each block. */
+#define __shared__ static __attribute__((section("emulated_shared")))
+
+struct uint3 {
+    unsigned x, y, z;
+};
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+    {
+    }
+};
+
+/* Of the thread that runs. */
+extern uint3 emulated_thread, emulated_block;
+extern dim3 emulated_block_size, emulated_grid_size;
+#define threadIdx emulated_thread
+#define blockIdx  emulated_block
+#define blockDim  emulated_block_size
+#define gridDim   emulated_grid_size
+
+/* ---- launching ----------------------------------------------------------------------------------------------------- */
+
+void emulated_enqueue(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                      std::function<void()> thread);
+/* The dynamic shared memory of the block that runs. */
+void *emulated_dynamic_shared(void);
+/* A kernel's argument has to point to memory that the card sees. */
+void emulated_check_pointer(const void *pointer);
+
+template <typename A> static inline void emulated_check_argument(const A &argument)
+{
+    if constexpr (std::is_pointer_v<A>)
+        emulated_check_pointer((const void *)argument);
+}
+
+/* Arguments are copied when the kernel is queued. */
+template <typename... P, typename... A>
+static inline void emulated_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                                   cudaStream_t stream, A... arguments)
+{
+    std::tuple<std::remove_const_t<P>...> copies(arguments...);
+    std::apply([](const auto &...each) { (emulated_check_argument(each), ...); }, copies);
+    emulated_enqueue((const void *)kernel, grid, block, shared_bytes, stream,
+                     [kernel, copies] { std::apply(kernel, copies); });
+}
+
+cudaError_t emulated_set_attribute(const void *kernel, cudaFuncAttribute attribute, int value);
+
+template <typename F> static inline cudaError_t cudaFuncSetAttribute(F *kernel, cudaFuncAttribute attribute, int value)
+{
+    return emulated_set_attribute((const void *)kernel, attribute, value);
+}
+
+/* ---- threads together ---------------------------------------------------------------------------------------------- */
+
+/* Waits for the block's threads, all of them. */
+void __syncthreads(void);
+
+/* Waits for the warp's lanes in the mask; the last one calls `compute` with the operands of all, NULL where none is. */
+void emulated_warp(unsigned mask, void *operand, void (*compute)(void *const operands[32]));
+
+static inline void emulated_nothing(void *const operands[32])
+{
+    (void)operands;
+}
+
+static inline void __syncwarp(unsigned mask = ~0u)
+{
+    emulated_warp(mask, (void *)"", emulated_nothing);
+}
+
+template <typename T> struct emulated_exchange {
+    T value, result;
+    int step;
+};
+
+template <typename T> static inline void emulated_exchange_xor(void *const operands[32])
+{
+    for (int lane = 0; lane < 32; lane++) {
+        emulated_exchange<T> *mine = (emulated_exchange<T> *)operands[lane];
+        if (mine == nullptr)
+            continue;
+        const emulated_exchange<T> *other = (const emulated_exchange<T> *)operands[(lane ^ mine->step) & 31];
+        mine->result = other != nullptr ? other->value : mine->value;
+    }
+}
+
+template <typename T> static inline T __shfl_xor_sync(unsigned mask, T value, int step)
+{
+    emulated_exchange<T> exchange = {value, value, step};
+    emulated_warp(mask, &exchange, emulated_exchange_xor<T>);
+    return exchange.result;
+}
+
+/* Threads take turns: what is atomic needs nothing more. */
+template <typename T> static inline T atomicAdd(T *place, T value)
+{
+    T before = *place;
+    *place = before + value;
+    return before;
+}
+
+/* ---- arithmetic ---------------------------------------------------------------------------------------------------- */
+
+static inline float __fadd_rn(float a, float b)
+{
+    return a + b;
+}
+
+static inline float __fmul_rn(float a, float b)
+{
+    return a * b;
+}
+
+#endif

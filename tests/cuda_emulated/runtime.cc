@@ -1,0 +1,827 @@
+/*
+ * The runtime of the emulated card. Streams are queues: what is queued runs late, at random moments or when somebody waits
+ * for it, so that a host that reads or overwrites too early is found out; events order streams as they do on a card.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "emulated.h"
+
+using task = std::function<void()>;
+
+struct CUgraph_st {
+    std::vector<task> tasks;
+};
+
+struct CUgraphExec_st {
+    std::vector<task> tasks;
+};
+
+namespace
+{
+
+#define MIB                 ((size_t)1 << 20)
+#define DEFAULT_MEMORY_MIB  16384
+#define SHARED_BYTES        (48 << 10)  /* of a block, unless the kernel is allowed more */
+#define MOST_SHARED_BYTES   (227 << 10) /* compute capability 9.0 */
+#define MOST_THREADS        1024
+#define MOST_BLOCKS_X       2147483647u
+#define MOST_BLOCKS_YZ      65535u
+#define ALLOCATION_MULTIPLE 512
+
+struct capture {
+    cudaStreamCaptureMode mode;
+    std::thread::id owner;
+    bool invalid;
+    std::vector<task> tasks;
+};
+
+struct stream_state {
+    std::deque<task> queue;
+    uint64_t issued, done;
+    std::unique_ptr<capture> captured; /* NULL: not capturing */
+};
+
+/* A moment in a stream. */
+struct moment {
+    std::shared_ptr<stream_state> stream; /* NULL: the beginning */
+    uint64_t number;
+};
+
+typedef std::map<uintptr_t, size_t> ranges; /* address: bytes */
+
+} // namespace
+
+struct CUstream_st {
+    std::shared_ptr<stream_state> state;
+};
+
+struct CUevent_st {
+    moment recorded;
+    std::shared_ptr<double> milliseconds; /* when it happened */
+    bool timed, captured;
+};
+
+namespace
+{
+
+struct card {
+    ranges device, pinned, registered;
+    size_t memory, used;
+    std::vector<std::shared_ptr<stream_state>> streams;    /* the first is the default one */
+    std::unordered_map<const void *, size_t> shared_bytes; /* that kernels are allowed */
+    cudaError_t broken;
+    uint64_t random;
+};
+
+size_t number_of(const char *variable, size_t otherwise)
+{
+    const char *text = getenv(variable);
+    return text != NULL && *text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+/* Lives until the process ends. */
+card &the_card(void)
+{
+    static card *made = [] {
+        card *c = new card();
+        c->memory = number_of("ZIMAGE_EMULATED_MIB", DEFAULT_MEMORY_MIB) * MIB;
+        c->random = (number_of("ZIMAGE_EMULATED_SEED", 1) + 1) * 0x9E3779B97F4A7C15u;
+        c->streams.push_back(std::make_shared<stream_state>());
+        return c;
+    }();
+    return *made;
+}
+
+thread_local cudaError_t last_error;
+
+/* What a call returns, remembered for cudaGetLastError. */
+cudaError_t done(cudaError_t code)
+{
+    if (code == cudaSuccess)
+        code = the_card().broken;
+    if (code != cudaSuccess)
+        last_error = code;
+    return code;
+}
+
+#define LOCKED std::lock_guard<std::recursive_mutex> held(emulated::lock())
+
+/* ---- queues -------------------------------------------------------------------------------------------------------- */
+
+void run_one(stream_state &s)
+{
+    task next = std::move(s.queue.front());
+    s.queue.pop_front();
+    if (the_card().broken == cudaSuccess)
+        next();
+    s.done++;
+}
+
+void run_until(const moment &m)
+{
+    while (m.stream != NULL && m.stream->done < m.number)
+        run_one(*m.stream);
+}
+
+void run_stream(stream_state &s)
+{
+    while (!s.queue.empty())
+        run_one(s);
+}
+
+void run_everything(void)
+{
+    for (size_t i = 0; i < the_card().streams.size(); i++)
+        run_stream(*the_card().streams[i]);
+}
+
+bool has_happened(const moment &m)
+{
+    return m.stream == NULL || m.stream->done >= m.number;
+}
+
+/* Now and then some of the work of some stream. */
+void run_some(void)
+{
+    if (emulated::random_below(4) != 0)
+        return;
+    std::vector<std::shared_ptr<stream_state>> &streams = the_card().streams;
+    std::shared_ptr<stream_state> s = streams[emulated::random_below((unsigned)streams.size())];
+    for (unsigned i = emulated::random_below(4); i > 0 && !s->queue.empty(); i--)
+        run_one(*s);
+}
+
+/* NULL is the default stream. */
+stream_state &state_of(cudaStream_t stream)
+{
+    return stream != NULL ? *stream->state : *the_card().streams[0];
+}
+
+void invalidate(capture &c)
+{
+    c.invalid = true;
+    c.tasks.clear();
+}
+
+/* For calls that no capture allows which is under way and strict about this thread. */
+cudaError_t refuse_while_capturing(void)
+{
+    for (const std::shared_ptr<stream_state> &s : the_card().streams) {
+        capture *c = s->captured.get();
+        if (c == NULL || c->mode == cudaStreamCaptureModeRelaxed ||
+            (c->mode == cudaStreamCaptureModeThreadLocal && c->owner != std::this_thread::get_id()))
+            continue;
+        invalidate(*c);
+        return cudaErrorStreamCaptureUnsupported;
+    }
+    return cudaSuccess;
+}
+
+/* For calls that wait for that stream. */
+cudaError_t refuse_captured_stream(stream_state &s)
+{
+    if (s.captured == NULL)
+        return cudaSuccess;
+    cudaError_t code = s.captured->invalid ? cudaErrorStreamCaptureInvalidated : cudaErrorStreamCaptureUnsupported;
+    invalidate(*s.captured);
+    return code;
+}
+
+cudaError_t queue_task(stream_state &s, task work)
+{
+    if (s.captured != NULL && s.captured->invalid)
+        return cudaErrorStreamCaptureInvalidated;
+    if (s.captured != NULL) {
+        s.captured->tasks.push_back(std::move(work));
+        return cudaSuccess;
+    }
+    s.queue.push_back(std::move(work));
+    s.issued++;
+    if (&s == the_card().streams[0].get())
+        run_everything();
+    run_some();
+    return cudaSuccess;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------------- */
+
+bool is_in(const ranges &all, const void *data, size_t bytes)
+{
+    ranges::const_iterator behind = all.upper_bound((uintptr_t)data);
+    if (behind == all.begin())
+        return false;
+    ranges::const_iterator range = std::prev(behind);
+    return (uintptr_t)data - range->first <= range->second && bytes <= range->second - ((uintptr_t)data - range->first);
+}
+
+bool is_pinned(const void *data, size_t bytes)
+{
+    return is_in(the_card().pinned, data, bytes) || is_in(the_card().registered, data, bytes);
+}
+
+size_t rounded(size_t bytes)
+{
+    return (bytes + ALLOCATION_MULTIPLE - 1) / ALLOCATION_MULTIPLE * ALLOCATION_MULTIPLE;
+}
+
+cudaError_t allocate(ranges &all, void **data, size_t bytes)
+{
+    if (posix_memalign(data, ALLOCATION_MULTIPLE, bytes) != 0)
+        return cudaErrorMemoryAllocation;
+    memset(*data, 0xff, bytes);
+    all[(uintptr_t)*data] = bytes;
+    return cudaSuccess;
+}
+
+/* Forgets an allocation; its bytes, or 0: there is none. */
+size_t forget(ranges &all, void *data)
+{
+    ranges::iterator range = all.find((uintptr_t)data);
+    if (range == all.end())
+        return 0;
+    size_t bytes = range->second;
+    all.erase(range);
+    return bytes;
+}
+
+cudaError_t check_copy(const void *dst, const void *src, size_t bytes, cudaMemcpyKind kind)
+{
+    bool from_card = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    bool to_card = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    if (emulated::is_device(src, bytes) != from_card || emulated::is_device(dst, bytes) != to_card)
+        return cudaErrorInvalidValue;
+    return cudaSuccess;
+}
+
+cudaMemcpyKind kind_of(const void *dst, const void *src)
+{
+    bool from_card = emulated::is_device(src, 1), to_card = emulated::is_device(dst, 1);
+    return from_card ? (to_card ? cudaMemcpyDeviceToDevice : cudaMemcpyDeviceToHost)
+                     : (to_card ? cudaMemcpyHostToDevice : cudaMemcpyHostToHost);
+}
+
+/* Host memory that is not pinned: what is read is read at once, and what is written is there on return. */
+cudaError_t copy_pageable(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, stream_state &s)
+{
+    if (s.captured != NULL)
+        return refuse_captured_stream(s);
+    if (kind == cudaMemcpyHostToDevice) {
+        std::shared_ptr<std::string> kept = std::make_shared<std::string>((const char *)src, bytes);
+        return queue_task(s, [=] { memcpy(dst, kept->data(), bytes); });
+    }
+    run_stream(s);
+    memcpy(dst, src, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t copy(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, stream_state &s)
+{
+    if (bytes == 0)
+        return cudaSuccess;
+    if (kind == cudaMemcpyDefault)
+        kind = kind_of(dst, src);
+    cudaError_t code = check_copy(dst, src, bytes, kind);
+    if (code != cudaSuccess)
+        return code;
+    const void *host = kind == cudaMemcpyHostToDevice ? src : kind == cudaMemcpyDeviceToHost ? dst : NULL;
+    if (host != NULL && !is_pinned(host, bytes))
+        return copy_pageable(dst, src, bytes, kind, s);
+    return queue_task(s, [=] { memmove(dst, src, bytes); });
+}
+
+} // namespace
+
+/* ---- for the other files ------------------------------------------------------------------------------------------- */
+
+std::recursive_mutex &emulated::lock(void)
+{
+    static std::recursive_mutex *made = new std::recursive_mutex();
+    return *made;
+}
+
+unsigned emulated::random_below(unsigned n)
+{
+    uint64_t &state = the_card().random;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (unsigned)((state >> 32) * n >> 32);
+}
+
+void emulated::break_card(cudaError_t code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "emulated card: ");
+    vfprintf(stderr, format, arguments);
+    fprintf(stderr, "\n");
+    va_end(arguments);
+    the_card().broken = code;
+}
+
+bool emulated::is_device(const void *data, size_t bytes)
+{
+    return is_in(the_card().device, data, bytes);
+}
+
+cudaError_t emulated::enqueue(cudaStream_t stream, task work)
+{
+    return queue_task(state_of(stream), std::move(work));
+}
+
+/* ---- kernels ------------------------------------------------------------------------------------------------------- */
+
+static cudaError_t check_launch(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes)
+{
+    std::unordered_map<const void *, size_t>::const_iterator allowed = the_card().shared_bytes.find(kernel);
+    size_t most = allowed != the_card().shared_bytes.end() ? allowed->second : SHARED_BYTES;
+    uint64_t threads = (uint64_t)block.x * block.y * block.z;
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || threads == 0 || threads > MOST_THREADS || block.z > 64)
+        return cudaErrorInvalidConfiguration;
+    if (grid.x > MOST_BLOCKS_X || grid.y > MOST_BLOCKS_YZ || grid.z > MOST_BLOCKS_YZ)
+        return cudaErrorInvalidConfiguration;
+    return shared_bytes > most ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+void emulated_enqueue(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, task thread)
+{
+    LOCKED;
+    cudaError_t code = check_launch(kernel, grid, block, shared_bytes);
+    if (code == cudaSuccess)
+        code = emulated::enqueue(stream, [=] { emulated::run_grid(grid, block, shared_bytes, thread); });
+    done(code);
+}
+
+void emulated_check_pointer(const void *pointer)
+{
+    LOCKED;
+    if (pointer != NULL && !emulated::is_device(pointer, 1) && !is_pinned(pointer, 1))
+        emulated::break_card(cudaErrorIllegalAddress, "a kernel's argument %p is no memory of the card", pointer);
+}
+
+cudaError_t emulated_set_attribute(const void *kernel, cudaFuncAttribute attribute, int value)
+{
+    LOCKED;
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > MOST_SHARED_BYTES)
+        return done(cudaErrorInvalidValue);
+    the_card().shared_bytes[kernel] = (size_t)value;
+    return done(cudaSuccess);
+}
+
+/* ---- cards, versions, errors --------------------------------------------------------------------------------------- */
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 1;
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
+{
+    LOCKED;
+    if (device != 0)
+        return done(cudaErrorInvalidDevice);
+    *properties = {};
+    snprintf(properties->name, sizeof(properties->name), "emulated");
+    properties->totalGlobalMem = the_card().memory;
+    properties->sharedMemPerBlock = SHARED_BYTES;
+    properties->sharedMemPerBlockOptin = MOST_SHARED_BYTES;
+    properties->multiProcessorCount = 1;
+    properties->warpSize = 32;
+    properties->maxThreadsPerBlock = MOST_THREADS;
+    properties->major = 9;
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    return done(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = 0;
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaDeviceSynchronize(void)
+{
+    LOCKED;
+    cudaError_t code = refuse_while_capturing();
+    if (code == cudaSuccess)
+        run_everything();
+    return done(code);
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    cudaError_t code = last_error;
+    last_error = the_card().broken; /* that stays */
+    return code;
+}
+
+cudaError_t cudaPeekAtLastError(void)
+{
+    return last_error;
+}
+
+static const struct {
+    cudaError_t code;
+    const char *name, *text;
+} texts[] = {
+    {cudaSuccess, "cudaSuccess", "no error"},
+    {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
+    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
+    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument"},
+    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
+    {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
+    {cudaErrorIllegalAddress, "cudaErrorIllegalAddress", "an illegal memory access was encountered"},
+    {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
+    {cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
+     "operation not permitted when stream is capturing"},
+    {cudaErrorStreamCaptureInvalidated, "cudaErrorStreamCaptureInvalidated",
+     "operation failed due to a previous error during capture"},
+};
+
+const char *cudaGetErrorString(cudaError_t code)
+{
+    for (const auto &each : texts)
+        if (each.code == code)
+            return each.text;
+    return "an error";
+}
+
+const char *cudaGetErrorName(cudaError_t code)
+{
+    for (const auto &each : texts)
+        if (each.code == code)
+            return each.name;
+    return "cudaError";
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------------- */
+
+cudaError_t cudaMalloc(void **data, size_t bytes)
+{
+    LOCKED;
+    card &c = the_card();
+    cudaError_t code = refuse_while_capturing();
+    *data = NULL;
+    if (code != cudaSuccess || bytes == 0)
+        return done(code);
+    if (bytes > c.memory || rounded(bytes) > c.memory - c.used)
+        return done(cudaErrorMemoryAllocation);
+    code = allocate(c.device, data, bytes);
+    if (code == cudaSuccess)
+        c.used += rounded(bytes);
+    return done(code);
+}
+
+/* Waits for the card. */
+cudaError_t cudaFree(void *data)
+{
+    LOCKED;
+    cudaError_t code = refuse_while_capturing();
+    if (code != cudaSuccess || data == NULL)
+        return done(code);
+    run_everything();
+    size_t bytes = forget(the_card().device, data);
+    if (bytes == 0)
+        return done(cudaErrorInvalidValue);
+    the_card().used -= rounded(bytes);
+    free(data);
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaMallocHost(void **data, size_t bytes)
+{
+    LOCKED;
+    cudaError_t code = refuse_while_capturing();
+    *data = NULL;
+    return done(code != cudaSuccess || bytes == 0 ? code : allocate(the_card().pinned, data, bytes));
+}
+
+cudaError_t cudaHostAlloc(void **data, size_t bytes, unsigned flags)
+{
+    (void)flags;
+    return cudaMallocHost(data, bytes);
+}
+
+cudaError_t cudaFreeHost(void *data)
+{
+    LOCKED;
+    cudaError_t code = refuse_while_capturing();
+    if (code != cudaSuccess || data == NULL)
+        return done(code);
+    run_everything();
+    if (forget(the_card().pinned, data) == 0)
+        return done(cudaErrorInvalidValue);
+    free(data);
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaHostRegister(void *data, size_t bytes, unsigned flags)
+{
+    LOCKED;
+    (void)flags;
+    cudaError_t code = refuse_while_capturing();
+    if (code == cudaSuccess && (data == NULL || bytes == 0))
+        code = cudaErrorInvalidValue;
+    if (code == cudaSuccess && is_pinned(data, 1))
+        code = cudaErrorHostMemoryAlreadyRegistered;
+    if (code == cudaSuccess)
+        the_card().registered[(uintptr_t)data] = bytes;
+    return done(code);
+}
+
+cudaError_t cudaHostUnregister(void *data)
+{
+    LOCKED;
+    cudaError_t code = refuse_while_capturing();
+    if (code == cudaSuccess) {
+        run_everything();
+        code = forget(the_card().registered, data) == 0 ? cudaErrorHostMemoryNotRegistered : cudaSuccess;
+    }
+    return done(code);
+}
+
+cudaError_t cudaMemGetInfo(size_t *left, size_t *all)
+{
+    LOCKED;
+    *all = the_card().memory;
+    *left = the_card().memory - the_card().used;
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    LOCKED;
+    return done(copy(dst, src, bytes, kind, state_of(stream)));
+}
+
+cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind)
+{
+    LOCKED;
+    cudaError_t code = refuse_while_capturing();
+    if (code == cudaSuccess)
+        code = copy(dst, src, bytes, kind, state_of(NULL));
+    return done(code);
+}
+
+cudaError_t cudaMemsetAsync(void *data, int value, size_t bytes, cudaStream_t stream)
+{
+    LOCKED;
+    if (bytes > 0 && !emulated::is_device(data, bytes))
+        return done(cudaErrorInvalidValue);
+    return done(queue_task(state_of(stream), [=] { memset(data, value, bytes); }));
+}
+
+cudaError_t cudaMemset(void *data, int value, size_t bytes)
+{
+    LOCKED;
+    cudaError_t code = refuse_while_capturing();
+    return code != cudaSuccess ? done(code) : cudaMemsetAsync(data, value, bytes, NULL);
+}
+
+/* ---- streams and events -------------------------------------------------------------------------------------------- */
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    LOCKED;
+    *stream = NULL;
+    if (flags > cudaStreamNonBlocking)
+        return done(cudaErrorInvalidValue);
+    *stream = new CUstream_st{std::make_shared<stream_state>()};
+    the_card().streams.push_back((*stream)->state);
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t *stream)
+{
+    return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
+}
+
+/* What it still has to do is done. */
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    LOCKED;
+    if (stream == NULL)
+        return done(cudaErrorInvalidResourceHandle);
+    run_stream(*stream->state);
+    std::vector<std::shared_ptr<stream_state>> &streams = the_card().streams;
+    for (size_t i = 0; i < streams.size(); i++)
+        if (streams[i] == stream->state)
+            streams.erase(streams.begin() + (ptrdiff_t)i--);
+    delete stream;
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    LOCKED;
+    stream_state &s = state_of(stream);
+    cudaError_t code = refuse_captured_stream(s);
+    if (code == cudaSuccess)
+        run_stream(s);
+    return done(code);
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    LOCKED;
+    stream_state &s = state_of(stream);
+    cudaError_t code = refuse_captured_stream(s);
+    if (code != cudaSuccess)
+        return done(code);
+    if (s.queue.empty())
+        return done(cudaSuccess);
+    run_one(s); /* who asks again and again gets his answer */
+    return cudaErrorNotReady;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    LOCKED;
+    stream_state &s = state_of(stream);
+    if (event == NULL || flags != cudaEventWaitDefault)
+        return done(event == NULL ? cudaErrorInvalidResourceHandle : cudaErrorInvalidValue);
+    if (event->captured) /* captures that fork are not emulated */
+        return done(event->recorded.stream.get() == &s && s.captured != NULL ? cudaSuccess
+                                                                             : cudaErrorStreamCaptureUnsupported);
+    if (s.captured != NULL) {
+        invalidate(*s.captured);
+        return done(cudaErrorStreamCaptureIsolation);
+    }
+    moment awaited = event->recorded;
+    return done(queue_task(s, [awaited] { run_until(awaited); }));
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    LOCKED;
+    *event = new CUevent_st{{NULL, 0}, NULL, !(flags & cudaEventDisableTiming), false};
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    return cudaEventCreateWithFlags(event, cudaEventDefault);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    LOCKED;
+    delete event;
+    return done(event != NULL ? cudaSuccess : cudaErrorInvalidResourceHandle);
+}
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec * 1e3 + (double)time.tv_nsec * 1e-6;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    LOCKED;
+    if (event == NULL)
+        return done(cudaErrorInvalidResourceHandle);
+    std::shared_ptr<stream_state> s = stream != NULL ? stream->state : the_card().streams[0];
+    std::shared_ptr<double> time = std::make_shared<double>(0);
+    event->captured = s->captured != NULL;
+    cudaError_t code = queue_task(*s, [time] { *time = now(); });
+    event->recorded = {s, s->issued};
+    event->milliseconds = time;
+    return done(code);
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    LOCKED;
+    if (event == NULL || event->captured)
+        return done(event == NULL ? cudaErrorInvalidResourceHandle : cudaErrorCapturedEvent);
+    cudaError_t code = refuse_while_capturing();
+    if (code != cudaSuccess || has_happened(event->recorded))
+        return done(code);
+    run_one(*event->recorded.stream); /* who asks again and again gets his answer */
+    return cudaErrorNotReady;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    LOCKED;
+    if (event == NULL || event->captured)
+        return done(event == NULL ? cudaErrorInvalidResourceHandle : cudaErrorCapturedEvent);
+    cudaError_t code = refuse_while_capturing();
+    if (code == cudaSuccess)
+        run_until(event->recorded);
+    return done(code);
+}
+
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end)
+{
+    LOCKED;
+    if (start == NULL || end == NULL || !start->timed || !end->timed || !start->milliseconds || !end->milliseconds)
+        return done(cudaErrorInvalidResourceHandle);
+    if (!has_happened(start->recorded) || !has_happened(end->recorded))
+        return done(cudaErrorNotReady);
+    *milliseconds = (float)(*end->milliseconds - *start->milliseconds);
+    return done(cudaSuccess);
+}
+
+/* ---- graphs -------------------------------------------------------------------------------------------------------- */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
+{
+    LOCKED;
+    if (stream == NULL)
+        return done(cudaErrorStreamCaptureUnsupported);
+    if (stream->state->captured != NULL)
+        return done(cudaErrorInvalidValue);
+    stream->state->captured.reset(new capture{mode, std::this_thread::get_id(), false, {}});
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    LOCKED;
+    *graph = NULL;
+    if (stream == NULL || stream->state->captured == NULL)
+        return done(cudaErrorInvalidValue);
+    capture &c = *stream->state->captured;
+    if (c.mode != cudaStreamCaptureModeRelaxed && c.owner != std::this_thread::get_id())
+        return done(cudaErrorStreamCaptureWrongThread);
+    bool invalid = c.invalid;
+    if (!invalid)
+        *graph = new CUgraph_st{std::move(c.tasks)};
+    stream->state->captured.reset();
+    return done(invalid ? cudaErrorStreamCaptureInvalidated : cudaSuccess);
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status)
+{
+    LOCKED;
+    const capture *c = state_of(stream).captured.get();
+    *status = c == NULL    ? cudaStreamCaptureStatusNone
+              : c->invalid ? cudaStreamCaptureStatusInvalidated
+                           : cudaStreamCaptureStatusActive;
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
+{
+    LOCKED;
+    *exec = NULL;
+    if (graph == NULL || flags != 0)
+        return done(cudaErrorInvalidValue);
+    *exec = new CUgraphExec_st{graph->tasks};
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    LOCKED;
+    cudaError_t code = exec == NULL ? cudaErrorInvalidValue : cudaSuccess;
+    for (size_t i = 0; code == cudaSuccess && i < exec->tasks.size(); i++)
+        code = queue_task(state_of(stream), exec->tasks[i]);
+    return done(code);
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    LOCKED;
+    delete graph;
+    return done(graph != NULL ? cudaSuccess : cudaErrorInvalidValue);
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    LOCKED;
+    delete exec;
+    return done(exec != NULL ? cudaSuccess : cudaErrorInvalidValue);
+}
