@@ -3,8 +3,6 @@
  * random order, so that a missing barrier shows. Shared memory holds NaN when a block starts. What a thread copies in the
  * background arrives when it waits for the copy; until then NaN lies there.
  */
-#undef _FORTIFY_SOURCE /* its longjmp takes another stack for an error */
-#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -23,6 +21,11 @@
 #define STACK_BYTES ((size_t)128 << 10)
 #endif
 #define WARP 32
+
+/* The compiler's own jumps: where a sanitizer watches them, the library's cost system calls. */
+typedef void *jump_place[5];
+#define SAVE_PLACE(place) __builtin_setjmp(place)
+#define UNWATCHED         __attribute__((noinline, no_sanitize("address")))
 
 uint3 emulated_thread, emulated_block;
 dim3 emulated_block_size, emulated_grid_size;
@@ -43,7 +46,7 @@ struct copy {
 };
 
 struct fiber {
-    jmp_buf place;
+    jump_place place;
     ucontext_t start;
     char *stack;
     void *fake_stack;
@@ -61,8 +64,8 @@ struct warp {
     fiber *lanes[WARP];
 };
 
-struct {
-    jmp_buf scheduler;
+struct scheduler_state {
+    jump_place scheduler;
     void *scheduler_fake_stack;
     const void *scheduler_stack;
     size_t scheduler_stack_bytes;
@@ -74,7 +77,9 @@ struct {
     std::vector<fiber *> at_barrier;
     std::vector<warp> warps;
     char *shared;
-} run;
+};
+
+scheduler_state &run = *new scheduler_state(); /* for ever: so are the fibers */
 
 /* ---- fibers -------------------------------------------------------------------------------------------------------- */
 
@@ -99,13 +104,19 @@ uint3 index_of(unsigned thread)
     return {thread % size.x, thread / size.x % size.y, thread / size.x / size.y};
 }
 
+/* Not in the function that saves a place. */
+UNWATCHED void jump_to(jump_place &place)
+{
+    __builtin_longjmp(place, 1);
+}
+
 /* Back to the scheduler, until that chooses this fiber again. */
-void wait_for_turn(void)
+UNWATCHED void wait_for_turn(void)
 {
     fiber *self = run.current;
-    if (_setjmp(self->place) == 0) {
+    if (SAVE_PLACE(self->place) == 0) {
         leave_stack(&self->fake_stack, run.scheduler_stack, run.scheduler_stack_bytes);
-        _longjmp(run.scheduler, 1);
+        jump_to(run.scheduler);
     }
     enter_stack(self->fake_stack, &run.scheduler_stack, &run.scheduler_stack_bytes);
 }
@@ -163,14 +174,14 @@ fiber *next_fiber(void)
 }
 
 /* Runs a fiber until it waits. */
-__attribute__((noinline)) void resume(fiber *next)
+UNWATCHED void resume(fiber *next)
 {
     run.current = next;
     emulated_thread = next->index;
-    if (_setjmp(run.scheduler) == 0) {
+    if (SAVE_PLACE(run.scheduler) == 0) {
         leave_stack(&run.scheduler_fake_stack, next->stack, STACK_BYTES);
         if (next->entered)
-            _longjmp(next->place, 1);
+            jump_to(next->place);
         next->entered = true;
         setcontext(&next->start);
     }
