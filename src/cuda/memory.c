@@ -5,6 +5,7 @@
 
 #include "cuda/internal.h"
 
+#define MIB           ((size_t)1 << 20)
 #define ALIGNMENT     ((size_t)256)
 #define CHUNK_BYTES   ((size_t)256 << 20)
 #define STAGING_BYTES ((size_t)16 << 20) /* of a half */
@@ -23,18 +24,22 @@ static size_t round_up(size_t bytes)
     return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
-zimage_status zi_cuda_memory(zi_cuda *cuda, size_t bytes, const char *what, void **data)
+/* After a cudaMalloc that found no room. */
+static zimage_status fail_full(zi_cuda *cuda, size_t bytes, const char *what)
 {
     size_t left = 0, all = 0;
-    *data = NULL;
-    cudaError_t code = cudaMalloc(data, bytes > 0 ? bytes : 1);
-    if (code != cudaErrorMemoryAllocation)
-        return zi_cuda_check(cuda, code, what);
     (void)cudaGetLastError();
     (void)cudaMemGetInfo(&left, &all);
     return zi_fail(cuda->ops.error, ZIMAGE_ERROR_MEMORY,
                    "cuda:%d: out of device memory: %s needs %zu MiB, %zu of %zu MiB are free", cuda->device, what,
-                   (bytes >> 20) + 1, left >> 20, all >> 20);
+                   (bytes + MIB - 1) / MIB, left / MIB, all / MIB);
+}
+
+zimage_status zi_cuda_memory(zi_cuda *cuda, size_t bytes, const char *what, void **data)
+{
+    *data = NULL;
+    cudaError_t code = cudaMalloc(data, bytes > 0 ? bytes : 1);
+    return code == cudaErrorMemoryAllocation ? fail_full(cuda, bytes, what) : zi_cuda_check(cuda, code, what);
 }
 
 /* ---- the stack ----------------------------------------------------------------------------------------------------- */
@@ -52,7 +57,15 @@ static zimage_status add_chunk(zi_cuda *cuda, size_t bytes, const char *what)
     }
     void *data;
     size_t size = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
-    ZI_TRY(zi_cuda_memory(cuda, size, what, &data));
+    cudaError_t code = cudaMalloc(&data, size);
+    while (code == cudaErrorMemoryAllocation && size > bytes) { /* a card that is nearly full */
+        (void)cudaGetLastError();
+        size = size / 2 > bytes ? size / 2 : bytes;
+        code = cudaMalloc(&data, size);
+    }
+    if (code == cudaErrorMemoryAllocation)
+        return fail_full(cuda, size, what);
+    ZI_CUDA_TRY(cuda, code, what);
     s->chunks[s->count++] = (zi_cuda_chunk){data, size, 0};
     return ZIMAGE_OK;
 }
