@@ -222,6 +222,26 @@ static void wide_output(void)
     compare(&y, 3e-6, 3e-6);
 }
 
+/* Weights that begin at one address and differ in size, in shape, in what is stored. */
+static void one_address(void)
+{
+    begin("weights at one address");
+    uint8_t *data = random_numbers(ZI_BF16, 96 * 64, 1, 1);
+    const zi_weight weights[] = {
+        {.name = "small", .dtype = ZI_BF16, .dims = 2, .shape = {16, 64}, .data = data},
+        {.name = "large", .dtype = ZI_BF16, .dims = 2, .shape = {96, 64}, .data = data},
+        {.name = "high", .dtype = ZI_BF16, .dims = 2, .shape = {64, 16}, .data = data},
+        {.name = "wide", .dtype = ZI_F16, .dims = 2, .shape = {16, 64}, .data = data},
+    };
+    for (int i = 0; i < 4; i++) {
+        const zi_weight *w = &weights[i];
+        pair x = activation(1, SHAPE(33, w->shape[1])), y = activation(1, SHAPE(33, w->shape[0]));
+        ok(run.card->table->linear(run.card, &y.card, &x.card, w, NULL, 0));
+        ok(run.host->table->linear(run.host, &y.host, &x.host, w, NULL, 0));
+        compare(&y, 3e-6, 0x1p-8);
+    }
+}
+
 static void three_linears(void)
 {
     begin("linears");
@@ -457,6 +477,7 @@ static void all_linears(void)
     linear(512, 1024, 1024, Q4, 0);
     linear_exact(3, 31, 5, ZI_BF16);
     wide_output();
+    one_address();
     three_linears();
     gated(40, 64, 100, ZI_BF16, ZI_BF16);
     gated(9, 128, 33, Q4, Q4);
@@ -470,6 +491,7 @@ static void all_fp8(void)
         linear(33, 96, 64, stored_as[i], i % 2);
     linear(300, 1024, 768, ZI_BF16, 1);
     linear(7, 160, 95, ZI_BF16, 1); /* sizes that fp8 products do not have */
+    one_address();
     three_linears();
     gated(40, 64, 96, ZI_BF16, ZI_BF16);
     gated(65, 96, 64, ZI_F16, Q8);

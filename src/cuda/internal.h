@@ -35,11 +35,17 @@ typedef enum zi_cuda_form {
     ZI_FORM_FP8,    /* e4m3 with a scale a row */
 } zi_cuda_form;
 
-typedef struct zi_cuda_weight {
-    const uint8_t *key; /* the host's data, and the next one's of a pair; NULL: a free place */
-    const uint8_t *second;
+/* Weights may begin at one address and differ in what they are. */
+typedef struct zi_cuda_weight_key {
+    const uint8_t *first, *second; /* the host's data, and the next one's of a pair */
+    int64_t rows, count;           /* the first one's rows, and its numbers */
+    zi_dtype stored;
     zi_cuda_form form;
-    void *data; /* owned */
+} zi_cuda_weight_key;
+
+typedef struct zi_cuda_weight {
+    zi_cuda_weight_key key; /* first NULL: a free place */
+    void *data;             /* owned */
     void *scales, *biases;
 } zi_cuda_weight;
 

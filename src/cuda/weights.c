@@ -7,18 +7,25 @@
 
 #define CHANNELS_MULTIPLE 8 /* of a filter's outputs, as fast convolutions want them */
 
-static size_t place_of(const uint8_t *key, const uint8_t *second, zi_cuda_form form)
+static size_t place_of(const zi_cuda_weight_key *key)
 {
-    uint64_t hash = ((uint64_t)(uintptr_t)key * 31 + (uint64_t)(uintptr_t)second * 7 + form) * 0x9E3779B97F4A7C15u;
-    return (size_t)(hash >> 20);
+    uint64_t sum = (uint64_t)(uintptr_t)key->first * 31 + (uint64_t)(uintptr_t)key->second * 7;
+    sum += (uint64_t)key->rows * 5 + (uint64_t)key->count * 3 + key->stored * 8 + key->form;
+    return (size_t)(sum * 0x9E3779B97F4A7C15u >> 20);
+}
+
+static int same_key(const zi_cuda_weight_key *a, const zi_cuda_weight_key *b)
+{
+    return a->first == b->first && a->second == b->second && a->rows == b->rows && a->count == b->count &&
+           a->stored == b->stored && a->form == b->form;
 }
 
 /* The weight's place, or the free one where it would go. */
-static zi_cuda_weight *find(const zi_cuda_weights *w, const uint8_t *key, const uint8_t *second, zi_cuda_form form)
+static zi_cuda_weight *find(const zi_cuda_weights *w, const zi_cuda_weight_key *key)
 {
-    for (size_t i = place_of(key, second, form);; i++) {
+    for (size_t i = place_of(key);; i++) {
         zi_cuda_weight *place = &w->places[i & (w->capacity - 1)];
-        if (place->key == NULL || (place->key == key && place->second == second && place->form == form))
+        if (place->key.first == NULL || same_key(&place->key, key))
             return place;
     }
 }
@@ -32,8 +39,8 @@ static zimage_status make_room(zi_cuda *cuda)
     if (larger.places == NULL)
         return zi_fail_memory(cuda->ops.error, "the list of weights", larger.capacity * sizeof(*larger.places));
     for (size_t i = 0; i < w->capacity; i++)
-        if (w->places[i].key != NULL)
-            *find(&larger, w->places[i].key, w->places[i].second, w->places[i].form) = w->places[i];
+        if (w->places[i].key.first != NULL)
+            *find(&larger, &w->places[i].key) = w->places[i];
     free(w->places);
     *w = larger;
     return ZIMAGE_OK;
@@ -42,7 +49,7 @@ static zimage_status make_room(zi_cuda *cuda)
 void zi_cuda_weights_free(zi_cuda_weights *w)
 {
     for (size_t i = 0; i < w->capacity; i++)
-        if (w->places[i].key != NULL)
+        if (w->places[i].key.first != NULL)
             (void)cudaFree(w->places[i].data);
     free(w->places);
     *w = (zi_cuda_weights){0};
@@ -132,16 +139,16 @@ static zimage_status send_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight
 
 static zimage_status send(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_weight *place)
 {
-    zi_dtype type = place->form == ZI_FORM_VECTOR ? ZI_F32 : cuda->type;
+    zi_dtype type = place->key.form == ZI_FORM_VECTOR ? ZI_F32 : cuda->type;
     int64_t count = zi_weight_count(a) + (b != NULL ? zi_weight_count(b) : 0);
-    if (place->form == ZI_FORM_PACKED)
+    if (place->key.form == ZI_FORM_PACKED)
         return send_packed(cuda, a, place);
-    if (place->form == ZI_FORM_FP8)
+    if (place->key.form == ZI_FORM_FP8)
         return send_fp8(cuda, a, b, place);
-    if (place->form == ZI_FORM_FILTER)
+    if (place->key.form == ZI_FORM_FILTER)
         count = count / a->shape[0] * padded_out(a);
     ZI_TRY(zi_cuda_memory(cuda, (size_t)count * zi_dtype_size(type), a->name, &place->data));
-    if (place->form == ZI_FORM_FILTER)
+    if (place->key.form == ZI_FORM_FILTER)
         return send_filter(cuda, a, place->data);
     ZI_TRY(send_dense(cuda, a, type, place->data));
     return b != NULL ? send_dense(cuda, b, type, zi_cuda_at(place->data, type, zi_weight_count(a))) : ZIMAGE_OK;
@@ -151,12 +158,13 @@ static zimage_status send(zi_cuda *cuda, const zi_weight *a, const zi_weight *b,
 static zimage_status get(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form,
                          const zi_cuda_weight **weight)
 {
+    const uint8_t *second = b != NULL ? b->data : NULL;
+    zi_cuda_weight made = {.key = {a->data, second, a->shape[0], zi_weight_count(a), a->dtype, form}};
     ZI_TRY(make_room(cuda));
-    zi_cuda_weight *place = find(&cuda->weights, a->data, b != NULL ? b->data : NULL, form);
+    zi_cuda_weight *place = find(&cuda->weights, &made.key);
     *weight = place;
-    if (place->key != NULL)
+    if (place->key.first != NULL)
         return ZIMAGE_OK;
-    zi_cuda_weight made = {.key = a->data, .second = b != NULL ? b->data : NULL, .form = form};
     zimage_status status = send(cuda, a, b, &made);
     if (status != ZIMAGE_OK) {
         (void)cudaStreamSynchronize(cuda->stream); /* copies into it may be under way */
