@@ -567,6 +567,8 @@ static void run_all(zi_compute compute, int own_kernels)
         run.card->table->release(run.card, card);
         run.host->table->release(run.host, host);
     }
+    begin("measuring the card");
+    assert_true(run.card->peak_rate(run.card) > 0);
     run.card->table->free(run.card);
     run.host->table->free(run.host);
     while (kept_count > 0)

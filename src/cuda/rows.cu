@@ -461,6 +461,23 @@ extern "C" cudaError_t zi_cuda_convert(zi_dtype to, void *dst, zi_dtype from, co
     return cudaGetLastError();
 }
 
+/* Uniform between -sqrt(3) and sqrt(3): the place's number, mixed. */
+template <typename T> static __global__ void fill_random(T *dst, int64_t n, uint32_t seed)
+{
+    EACH(i, n)
+    {
+        uint64_t bits = ((uint64_t)i + ((uint64_t)seed << 40) + 1) * 0x9E3779B97F4A7C15u;
+        bits = (bits ^ bits >> 31) * 0xD6E8FEB86659FD93u;
+        dst[i] = from_float<T>(((float)(bits >> 40) * 0x1p-23f - 1) * 1.7320508f);
+    }
+}
+
+extern "C" cudaError_t zi_cuda_random(zi_dtype type, void *dst, int64_t n, uint32_t seed, cudaStream_t stream)
+{
+    WITH_TYPE(T, type, ZI_LAUNCH(fill_random<T>, blocks_for(n, 256), 256, 0, stream, (T *)dst, n, seed));
+    return cudaGetLastError();
+}
+
 template <typename T, typename S>
 static __global__ void arrange_filter(T *dst, const S *src, int64_t out, int64_t padded, int64_t in, int64_t taps)
 {
