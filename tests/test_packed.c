@@ -449,6 +449,91 @@ static void test_precise(void **state)
     }
 }
 
+typedef struct operand_case {
+    int64_t tokens, in, heads, dim, hidden;
+} operand_case;
+
+typedef struct operand_weights {
+    zi_weight q, v, out, w1, w3, w2;
+} operand_weights;
+
+/* A step of a network: a norm, products, attention, a residual with the next norm, a gated product; `alloc` makes what
+ * products read. y: what came out of each half. */
+static void run_step(zi_ops *table, const operand_case *c, const operand_weights *w, const zi_tensor *start,
+                     float *const y[2],
+                     zimage_status (*alloc)(zi_ops *, zi_tensor *, int64_t, int64_t, const zi_weight *))
+{
+    const zi_ops_table *t = table->table;
+    const zi_attention_shape shape = {c->heads, c->heads, c->dim, 0};
+    int64_t inner = c->heads * c->dim;
+    zi_tensor x, h, q, v, o, u, halves[2] = {tensor_of(y[0], c->tokens, c->in), tensor_of(y[1], c->tokens, c->in)};
+    zi_arena_mark mark = t->mark(table);
+    expect_ok(t->alloc(table, &x, 2, start->shape));
+    expect_ok(t->copy(table, &x, start));
+    expect_ok(alloc(table, &h, c->tokens, c->in, &w->q));
+    expect_ok(t->alloc(table, &q, 2, (int64_t[]){c->tokens, inner}));
+    expect_ok(t->alloc(table, &v, 2, (int64_t[]){c->tokens, inner}));
+    expect_ok(t->rms_norm(table, &h, &x, NULL, NULL, 1e-5f));
+    expect_ok(t->linears(table, 2, (zi_tensor[]){q, v}, &h, (const zi_weight *[]){&w->q, &w->v}));
+    expect_ok(alloc(table, &o, c->tokens, inner, &w->out));
+    expect_ok(t->attention(table, &o, &q, &q, &v, &shape));
+    expect_ok(t->linear(table, &halves[0], &o, &w->out, NULL, 0));
+    expect_ok(t->residual_gate_norm(table, &x, &halves[0], NULL, NULL, &h, NULL, NULL, 1e-5f, NULL));
+    expect_ok(alloc(table, &u, c->tokens, c->hidden, &w->w2));
+    expect_ok(t->linear_glu(table, &u, &h, &w->w1, &w->w3));
+    expect_ok(t->linear(table, &halves[1], &u, &w->w2, NULL, 0));
+    t->release(table, mark);
+}
+
+/* Operands are what products would have packed: the same bytes as through float32. */
+static void check_operands(const zi_cpu_packed *linear, const zi_cpu_packed *bf16, const operand_case *c)
+{
+    int64_t inner = c->heads * c->dim, count = c->tokens * c->in;
+    operand_weights w = {
+        random_weight(bf16->b, ZI_BF16, inner, c->in),     random_weight(bf16->b, ZI_BF16, inner, c->in),
+        random_weight(bf16->b, ZI_BF16, c->in, inner),     random_weight(bf16->b, ZI_BF16, c->hidden, c->in),
+        random_weight(bf16->b, ZI_BF16, c->hidden, c->in), random_weight(bf16->b, ZI_F32, c->in, c->hidden)};
+    const zi_weight *all[] = {&w.q, &w.v, &w.out, &w.w1, &w.w3, &w.w2};
+    float *x = allocate(count * 4), *plain[2], *packed[2];
+    w.w2.precise = 1;
+    for (int64_t i = 0; i < count; i++)
+        x[i] = 3 * random_float();
+    zi_tensor start = tensor_of(x, c->tokens, c->in), probe;
+    for (int i = 0; i < 2; i++) {
+        plain[i] = allocate(count * 4);
+        packed[i] = allocate(count * 4);
+        zi_cpu_of(ops[i])->linear = linear;
+        zi_cpu_of(ops[i])->bf16 = bf16;
+    }
+    zi_arena_mark mark = zi_host_mark(ops[1]);
+    expect_ok(zi_cpu_alloc_operand(ops[1], &probe, c->tokens, c->hidden, &w.w2));
+    assert_int_equal(probe.dtype, c->tokens > ZI_FEW_TOKENS ? ZI_OPERAND : ZI_F32);
+    zi_host_release(ops[1], mark);
+    run_step(ops[0], c, &w, &start, plain, zi_host_alloc_operand);
+    run_step(ops[1], c, &w, &start, packed, zi_cpu_alloc_operand);
+    for (int i = 0; i < 2; i++) {
+        assert_memory_equal(plain[i], packed[i], (size_t)count * 4);
+        zi_cpu_of(ops[i])->linear = zi_cpu_of(ops[i])->bf16 = NULL;
+        free(plain[i]);
+        free(packed[i]);
+    }
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        free((void *)all[i]->data);
+    free(x);
+}
+
+static void test_operands(void **state)
+{
+    static const operand_case cases[] = {
+        {101, 70, 3, 40, 90}, {145, 64, 2, 64, 100}, {97, 33, 1, 32, 17}, {192, 96, 2, 96, 160}, {96, 64, 2, 32, 64}};
+    const zi_cpu_packed *int8 = zi_cpu_packed_int8[0];
+    for (int i = 0; i < family_count; i++)
+        for (size_t j = 0; j < sizeof(cases) / sizeof(cases[0]) && families[i]->b == ZI_NUMBER_BF16; j++) {
+            check_operands(families[i], families[i], &cases[j]);
+            check_operands(int8, families[i], &cases[j]);
+        }
+}
+
 static float *random_rows(int64_t count, float magnitude)
 {
     float *x = allocate(count * 4);
@@ -730,7 +815,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_tiles),     cmocka_unit_test(test_pack_stored), cmocka_unit_test(test_grouped_products),
         cmocka_unit_test(test_pack),      cmocka_unit_test(test_products),    cmocka_unit_test(test_shared),
         cmocka_unit_test(test_attention), cmocka_unit_test(test_conv),        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_precise),
+        cmocka_unit_test(test_precise),   cmocka_unit_test(test_operands),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

@@ -33,7 +33,8 @@ typedef struct attention {
     const zi_cpu_packed *bf16; /* NULL: float32 */
     int64_t mr, nr;            /* of either */
     const float *q, *k, *v;
-    float *o;
+    const zi_cpu *cpu;
+    const zi_tensor *o;
     int64_t queries, keys, heads, kv_heads, dim;
     int causal;
     int64_t padded_dim, padded_keys; /* multiples of nr and of KEYS */
@@ -182,8 +183,8 @@ static void pack_rows(const attention *at, const float *x, int64_t ld, int64_t r
                       uint8_t *target)
 {
     for (int64_t r = 0; r < rows; r++)
-        at->kernels->pack(ZI_NUMBER_BF16, ZI_F32, x + r * ld, n, 1,
-                          target + (r / at->mr * chunks * at->mr + r % at->mr) * ZI_CHUNK, at->mr * ZI_CHUNK);
+        at->kernels->pack(ZI_NUMBER_BF16, ZI_F32, x + r * ld, n, 1, target + zi_packed_row(r, at->mr, chunks),
+                          at->mr * ZI_CHUNK);
 }
 
 /* c [queries][ldc] (+)= packed rows times panels; block and panel sizes in chunks. */
@@ -220,9 +221,8 @@ static float soften(const attention *at, int64_t i, int64_t seen, int64_t keys, 
     float *s = space->s + i * S_STRIDE, *max = &space->maxima[i], *sum = &space->sums[i];
     if (at->bf16 == NULL)
         return at->kernels->softmax(s, seen, keys, at->scale, max, sum);
-    int64_t mr = at->mr, block = i / mr * (KEYS / 32) * mr;
     return at->kernels->softmax_bf16(s, seen, zi_round_up(keys, 32), at->scale, max, sum,
-                                     space->p + (block + i % mr) * ZI_CHUNK, mr * ZI_CHUNK);
+                                     space->p + zi_packed_row(i, at->mr, KEYS / 32), at->mr * ZI_CHUNK);
 }
 
 /* Keys [key, key + keys) for a block of queries. */
@@ -251,6 +251,17 @@ static void attend_block(const attention *at, int64_t slot, int64_t head, int64_
         add_values(at, queries, keys, (const float *)(const void *)packed_v, space);
 }
 
+/* o: a query's values, `factor` times too small. An operand's heads are whole chunks. */
+static void deliver(const attention *at, int64_t head, int64_t query, float *o, float factor)
+{
+    if (at->o->dtype != ZI_OPERAND) {
+        at->kernels->multiply(zi_f32(at->o) + (query * at->heads + head) * at->dim, o, factor, at->dim);
+        return;
+    }
+    at->kernels->multiply(o, o, factor, at->dim);
+    zi_cpu_pack_numbers(at->cpu, at->o, query, head * at->dim, o, at->dim);
+}
+
 /* One block of queries of one head. */
 static void attend_task(void *arg, int64_t task, int worker)
 {
@@ -272,8 +283,7 @@ static void attend_task(void *arg, int64_t task, int worker)
     for (int64_t key = 0; key < keys; key += KEYS)
         attend_block(at, slot, head, query, key, zi_min(KEYS, keys - key), &space);
     for (int64_t i = 0; i < queries; i++)
-        at->kernels->multiply(at->o + ((query + i) * at->heads + head) * at->dim, space.o + i * at->padded_dim,
-                              1 / space.sums[i], at->dim);
+        deliver(at, head, query + i, space.o + i * at->padded_dim, 1 / space.sums[i]);
 }
 
 static zimage_status run(zi_ops *ops, attention *at)
@@ -295,11 +305,24 @@ static zimage_status run(zi_ops *ops, attention *at)
     return ZIMAGE_OK;
 }
 
+/* Heads that are no whole chunks, to an operand. */
+static zimage_status run_odd(zi_ops *ops, attention *at, const zi_tensor *o)
+{
+    zi_tensor plain;
+    ZI_TRY(zi_host_alloc(ops, &plain, 2, o->shape));
+    at->o = &plain;
+    ZI_TRY(run(ops, at));
+    for (int64_t row = 0; row < at->queries; row++)
+        zi_cpu_pack_numbers(at->cpu, o, row, 0, zi_f32(&plain) + row * o->shape[1], o->shape[1]);
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
                                const zi_attention_shape *shape)
 {
     const zi_cpu *cpu = zi_cpu_of(ops);
     attention at = {
+        .cpu = cpu,
         .kernels = cpu->kernels,
         .bf16 = cpu->bf16,
         .mr = cpu->bf16 != NULL ? cpu->bf16->mr : cpu->kernels->mr,
@@ -307,7 +330,7 @@ zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, co
         .q = zi_f32(q),
         .k = zi_f32(k),
         .v = zi_f32(v),
-        .o = zi_f32(o),
+        .o = o,
         .queries = zi_row_count(q),
         .keys = zi_row_count(k),
         .heads = shape->heads,
@@ -327,7 +350,7 @@ zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, co
     assert(zi_features(q) == at.heads * at.dim && zi_features(k) == at.kv_heads * at.dim);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));
     zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = run(ops, &at);
+    zimage_status status = o->dtype == ZI_OPERAND && at.dim % 32 != 0 ? run_odd(ops, &at, o) : run(ops, &at);
     zi_host_release(ops, mark);
     return status;
 }

@@ -7,6 +7,7 @@ static const zi_ops_table cpu_table = {
     .name = "cpu",
     .alloc = zi_host_alloc,
     .alloc_f32 = zi_host_alloc,
+    .alloc_operand = zi_cpu_alloc_operand,
     .mark = zi_host_mark,
     .release = zi_host_release,
     .upload = zi_host_upload,

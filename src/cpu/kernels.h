@@ -84,6 +84,10 @@ typedef struct zi_cpu_kernels {
     void (*store_glu)(float *y, int64_t ldy, const float *gate, const float *up, int64_t ldc, int64_t rows,
                       int64_t columns, zi_cpu_store mode);
 
+    /* The same in bf16, rows of y `stride` bytes apart. */
+    void (*store_glu_bf16)(uint8_t *y, int64_t stride, const float *gate, const float *up, int64_t ldc, int64_t rows,
+                           int64_t columns);
+
     /*
      * One row of streamed softmax: s[0 .. n) become exp(scale * s - max), s[n .. padded) zero; *max (in a unit of its own)
      * and *sum go on from the blocks before. Returns what the sums so far must be multiplied by.

@@ -725,6 +725,7 @@ const zi_cpu_kernels KERNELS = {
     .transpose = transpose,
     .store = store_tile,
     .store_glu = store_glu,
+    .store_glu_bf16 = store_glu_bf16,
     .stores_done = stores_done,
     .softmax = softmax,
     .softmax_bf16 = softmax_bf16,

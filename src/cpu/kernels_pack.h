@@ -101,6 +101,19 @@ static inline __attribute__((always_inline)) void pack_chunk(zi_cpu_number numbe
     }
 }
 
+static void store_glu_bf16(uint8_t *y, int64_t stride, const float *gate, const float *up, int64_t ldc, int64_t rows,
+                           int64_t columns)
+{
+    for (int64_t r = 0; r < rows; r++, y += stride, gate += ldc, up += ldc)
+        for (int64_t i = 0; i < columns; i += LANES) {
+            vh bits = to_bf16(silu_vector(load(gate + i)) * load(up + i));
+            if (columns - i >= LANES)
+                memcpy(y + 2 * i, &bits, sizeof(bits));
+            else
+                memcpy(y + 2 * i, &bits, (size_t)(columns - i) * 2);
+        }
+}
+
 static inline __attribute__((always_inline)) void pack_as(const zi_cpu_number number, const zi_dtype dtype,
                                                           const uint8_t *src, int64_t n, float factor, uint8_t *out,
                                                           int64_t stride)

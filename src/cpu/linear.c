@@ -18,6 +18,8 @@
 typedef struct product {
     const zi_cpu_kernels *kernels;
     const zi_weight *weights[2]; /* [out, in]; the second one for the gated product */
+    const zi_tensor *source;     /* of which x is the data, and target of which y is: either may be an operand */
+    zi_tensor *target;
     const float *x, *bias;
     float *y;
     int accumulate;
@@ -157,6 +159,8 @@ static product describe(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_
     return (product){
         .kernels = zi_cpu_of(ops)->kernels,
         .weights = {w1, w3},
+        .source = x,
+        .target = y,
         .x = zi_f32(x),
         .y = zi_f32(y),
         .tokens = zi_row_count(x),
@@ -170,14 +174,15 @@ static zimage_status run_products(zi_ops *ops, product *p)
     const zi_cpu *cpu = zi_cpu_of(ops);
     int precise = p->weights[0]->precise || (p->weights[1] != NULL && p->weights[1]->precise);
     const zi_cpu_packed *family = precise ? cpu->bf16 : cpu->linear; /* they differ in int8 computation only */
+    assert(family != NULL || (p->source->dtype == ZI_F32 && p->target->dtype == ZI_F32));
     if (family == NULL)
         return run_panels(ops, p);
     zi_packed_product packed = {
         .count = p->weights[1] != NULL ? 2 : 1,
         .gated = p->weights[1] != NULL,
         .weights = {p->weights[0], p->weights[1]},
-        .y = {p->y},
-        .x = p->x,
+        .y = {p->target},
+        .x = p->source,
         .bias = p->bias,
         .tokens = p->tokens,
         .in = p->in,
@@ -214,13 +219,13 @@ zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const
 zimage_status zi_cpu_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
 {
     const zi_cpu *cpu = zi_cpu_of(ops);
-    zi_packed_product all = {.count = count, .x = zi_f32(x), .tokens = zi_row_count(x), .in = zi_features(x)};
+    zi_packed_product all = {.count = count, .x = x, .tokens = zi_row_count(x), .in = zi_features(x)};
     int alike = all.tokens > ZI_DOT_TOKENS;
     assert(count >= 1 && count <= ZI_LINEARS_MAX);
     for (int i = 0; i < count; i++) {
         product p = describe(ops, &y[i], x, weights[i], NULL); /* its checks */
         all.weights[i] = p.weights[0];
-        all.y[i] = p.y;
+        all.y[i] = p.target;
         alike &= weights[i]->precise == weights[0]->precise;
     }
     const zi_cpu_packed *family = weights[0]->precise ? cpu->bf16 : cpu->linear;

@@ -8,12 +8,13 @@
 
 /* What a task does with its rows; fields mean what the operation's arguments mean. */
 typedef struct rows_job {
+    const zi_cpu *cpu;
     const zi_cpu_kernels *kernels;
     void (*row)(const struct rows_job *job, int64_t row, int worker);
     int64_t rows, features, rows_a_task;
     float *y;
     const float *x;
-    float *h;
+    const zi_tensor *h; /* what a norm writes, or NULL */
     const float *gain, *gain_next;
     float eps;
     const float *cos, *sin;
@@ -40,6 +41,7 @@ static void run_rows(zi_ops *ops, rows_job *job)
 static rows_job rows_of(zi_ops *ops, const zi_tensor *x, float eps)
 {
     return (rows_job){
+        .cpu = zi_cpu_of(ops),
         .kernels = zi_cpu_of(ops)->kernels,
         .rows = zi_row_count(x),
         .features = zi_features(x),
@@ -65,16 +67,41 @@ static zimage_status combined_gain(zi_ops *ops, int64_t n, const zi_weight *weig
 
 /* ---- RMS and layer norm ------------------------------------------------------------------------------------------ */
 
+/* Where row `row` of h is computed: in place, or where an operand's is packed from. NULL: there is no h. */
+static float *normed_row(const rows_job *job, int64_t row, int worker)
+{
+    if (job->h == NULL)
+        return NULL;
+    return job->h->dtype == ZI_OPERAND ? zi_worker_buffer(&job->buffers, worker) : zi_f32(job->h) + row * job->features;
+}
+
+static void deliver_row(const rows_job *job, int64_t row, const float *normed)
+{
+    if (job->h != NULL && job->h->dtype == ZI_OPERAND)
+        zi_cpu_pack_numbers(job->cpu, job->h, row, 0, normed, job->features);
+}
+
+static zimage_status row_buffers(zi_ops *ops, rows_job *job)
+{
+    if (job->h == NULL || job->h->dtype != ZI_OPERAND)
+        return ZIMAGE_OK;
+    return zi_cpu_worker_buffers(ops, job->features, "a norm", &job->buffers);
+}
+
 static void rms_row(const rows_job *job, int64_t row, int worker)
 {
     int64_t n = job->features;
-    job->kernels->rms_norm(job->y + row * n, job->x + row * n, job->gain, n, job->eps);
+    float *normed = normed_row(job, row, worker);
+    job->kernels->rms_norm(normed, job->x + row * n, job->gain, n, job->eps);
+    deliver_row(job, row, normed);
 }
 
 static void layer_row(const rows_job *job, int64_t row, int worker)
 {
     int64_t n = job->features;
-    job->kernels->layer_norm(job->y + row * n, job->x + row * n, job->gain, n, job->eps);
+    float *normed = normed_row(job, row, worker);
+    job->kernels->layer_norm(normed, job->x + row * n, job->gain, n, job->eps);
+    deliver_row(job, row, normed);
 }
 
 static zimage_status norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_tensor *scale,
@@ -82,10 +109,12 @@ static zimage_status norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const z
 {
     assert(zi_tensor_count(y) == zi_tensor_count(x));
     rows_job job = rows_of(ops, x, eps);
-    job.y = zi_f32(y);
+    job.h = y;
     job.row = row;
     zi_arena_mark mark = zi_host_mark(ops);
     zimage_status status = combined_gain(ops, job.features, w, scale, &job.gain);
+    if (status == ZIMAGE_OK)
+        status = row_buffers(ops, &job);
     if (status == ZIMAGE_OK)
         run_rows(ops, &job);
     zi_host_release(ops, mark);
@@ -106,8 +135,10 @@ zimage_status zi_cpu_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, c
 static void residual_row(const rows_job *job, int64_t row, int worker)
 {
     int64_t n = job->features;
-    job->finite[row] = job->kernels->residual(job->y + row * n, job->x + row * n, job->gain,
-                                              job->h != NULL ? job->h + row * n : NULL, job->gain_next, n, job->eps);
+    float *normed = normed_row(job, row, worker);
+    job->finite[row] =
+        job->kernels->residual(job->y + row * n, job->x + row * n, job->gain, normed, job->gain_next, n, job->eps);
+    deliver_row(job, row, normed);
 }
 
 static zimage_status residual(zi_ops *ops, rows_job *job, const zi_weight *w, const zi_tensor *gate,
@@ -120,6 +151,7 @@ static zimage_status residual(zi_ops *ops, rows_job *job, const zi_weight *w, co
     ZI_TRY(combined_gain(ops, job->features, w, gate, &job->gain));
     if (job->h != NULL)
         ZI_TRY(combined_gain(ops, job->features, w_next, scale_next, &job->gain_next));
+    ZI_TRY(row_buffers(ops, job));
     run_rows(ops, job);
     return ZIMAGE_OK;
 }
@@ -131,7 +163,7 @@ zimage_status zi_cpu_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tens
     assert(zi_tensor_count(y) == zi_tensor_count(x) && (h == NULL || zi_tensor_count(h) == zi_tensor_count(x)));
     rows_job job = rows_of(ops, y, eps);
     job.y = zi_f32(x);
-    job.h = h != NULL ? zi_f32(h) : NULL;
+    job.h = h;
     job.row = residual_row;
     zi_arena_mark mark = zi_host_mark(ops);
     zimage_status status = residual(ops, &job, w, gate, w_next, scale_next);

@@ -2,6 +2,7 @@
  * Products with stored weights, in packed numbers:
  *
  *   pack the activations once: [block of mr tokens][chunk][mr][64 bytes]     int8: one scale a token, its largest / 127
+ *     (an operand already is)
  *   for (group of panels, part of the tokens)                                one task
  *     for passes of chunks of inputs
  *       unpack and pack the group's weight rows: [panel][chunk][lane][nr]    int8: one scale a row, its largest / 127
@@ -12,6 +13,8 @@
  */
 #include "cpu/packed.h"
 
+#include <assert.h>
+
 #include "cpu/panels.h"
 
 /* Sums that wait for the next pass should stay near L2: tokens x outputs of a group. */
@@ -21,6 +24,7 @@
 
 typedef struct packed {
     const zi_packed_product *p;
+    const zi_cpu *cpu;
     zi_panels weights;
     const zi_cpu_kernels *kernels;
     const zi_cpu_packed *family;
@@ -45,7 +49,7 @@ static void pack_tokens(void *arg, int64_t block, int worker)
     for (int64_t r = 0; r < mr; r++) {
         int64_t token =
             zi_min(first + r, w->p->tokens - 1); /* behind the last token: the last one again, never stored */
-        const float *x = w->p->x + token * w->p->in;
+        const float *x = zi_f32(w->p->x) + token * w->p->in;
         float factor = 1;
         if (w->row_scales != NULL) {
             float largest = w->kernels->largest(ZI_F32, x, w->p->in);
@@ -88,7 +92,7 @@ static panel_place place_of(const packed *w, int64_t panel, int64_t k)
             panel -= panels;
     const zi_weight *weight = w->p->weights[i + k];
     int64_t out = weight->shape[0];
-    return (panel_place){weight, w->p->y[i], panel * nr, zi_min(nr, out - panel * nr), out};
+    return (panel_place){weight, zi_f32(w->p->y[i]), panel * nr, zi_min(nr, out - panel * nr), out};
 }
 
 static int64_t panel_bytes(const packed *w)
@@ -177,7 +181,10 @@ static void store_panel(const packed *w, const task_range *range, int64_t i, int
         w->kernels->scale_sums(c + k * sums_bytes(w), rows, nr, w->row_scales + range->token + t,
                                space->largest + (i * weights + k) * nr, space->offsets + (i * weights + k) * nr);
     zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * place.out);
-    if (weights == 2)
+    if (weights == 2 && p->y[0]->dtype == ZI_OPERAND)
+        zi_cpu_pack_glu(w->cpu, p->y[0], range->token + t, rows, place.row, place.count, sums, sums + sums_bytes(w) / 4,
+                        nr);
+    else if (weights == 2)
         w->kernels->store_glu(y, place.out, sums, sums + sums_bytes(w) / 4, nr, rows, place.count, mode);
     else
         w->kernels->store(y, place.out, sums, nr, rows, place.count, p->bias != NULL ? p->bias + place.row : NULL,
@@ -267,8 +274,10 @@ static zimage_status run(zi_ops *ops, packed *w)
     zi_pool *pool = zi_cpu_of(ops)->pool;
     choose_blocks(w, zi_pool_threads(pool));
     int64_t blocks = zi_ceil_div(p->tokens, w->family->mr);
-    float *a, *chunks;
-    ZI_TRY(zi_host_floats(ops, blocks * w->a_block / 4, "packed activations", &a));
+    float *a = p->x->data, *chunks;
+    int is_packed = p->x->dtype == ZI_OPERAND;
+    if (!is_packed)
+        ZI_TRY(zi_host_floats(ops, blocks * w->a_block / 4, "packed activations", &a));
     ZI_TRY(zi_host_floats(ops, 2 * w->chunks, "packed activations", &chunks));
     w->a = (uint8_t *)a;
     w->a_chunks = (int64_t *)(void *)chunks;
@@ -277,7 +286,8 @@ static zimage_status run(zi_ops *ops, packed *w)
     if (w->family->b != ZI_NUMBER_BF16)
         ZI_TRY(zi_host_floats(ops, blocks * w->family->mr, "packed activations", &w->row_scales));
     ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
-    zi_pool_run(pool, pack_tokens, w, blocks);
+    if (!is_packed)
+        zi_pool_run(pool, pack_tokens, w, blocks);
     zi_pool_run(pool, product_task, w, w->groups * zi_ceil_div(p->tokens, w->split));
     return ZIMAGE_OK;
 }
@@ -286,8 +296,13 @@ zimage_status zi_cpu_packed_product(zi_ops *ops, const zi_cpu_packed *family, co
 {
     if (product->tokens <= ZI_FEW_TOKENS)
         return zi_cpu_packed_few(ops, family, product);
-    const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
-    packed w = {.kernels = kernels, .family = family, .p = product, .weights = {kernels, family, product->in}};
+    const zi_cpu *cpu = zi_cpu_of(ops);
+    assert(product->x->dtype == ZI_F32 || family == cpu->bf16);
+    packed w = {.cpu = cpu,
+                .kernels = cpu->kernels,
+                .family = family,
+                .p = product,
+                .weights = {cpu->kernels, family, product->in}};
     zi_arena_mark mark = zi_host_mark(ops);
     zimage_status status = run(ops, &w);
     zi_host_release(ops, mark);

@@ -8,8 +8,9 @@
 typedef struct zi_packed_product {
     int count, gated;                         /* weights; gated: the two are W1 and W3, and y[1] is not used */
     const zi_weight *weights[ZI_LINEARS_MAX]; /* [out, in] */
-    float *y[ZI_LINEARS_MAX];                 /* [tokens, out] */
-    const float *x, *bias;                    /* [tokens, in]; [out] or NULL */
+    zi_tensor *y[ZI_LINEARS_MAX];             /* [tokens, out]; gated: may be an operand */
+    const zi_tensor *x;                       /* [tokens, in]; may be an operand */
+    const float *bias;                        /* [out] or NULL */
     int64_t tokens, in;
     int accumulate;
 } zi_packed_product;

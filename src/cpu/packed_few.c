@@ -46,7 +46,7 @@ static void pack_tokens(void *arg, int64_t panel, int worker)
     int64_t count = zi_min(nr, w->p->tokens - first);
     uint8_t *rows = (uint8_t *)zi_worker_buffer(&w->buffers, worker);
     for (int64_t r = 0; r < count; r++) {
-        const float *x = w->p->x + (first + r) * in;
+        const float *x = zi_f32(w->p->x) + (first + r) * in;
         float factor = 1;
         if (w->token_scales != NULL) {
             float largest = w->kernels->largest(ZI_F32, x, in);
@@ -181,7 +181,7 @@ static void product_task(void *arg, int64_t task, int worker)
     for (int64_t blocks; task >= (blocks = zi_ceil_div(p->weights[i]->shape[0], BLOCK_ROWS)); i++)
         task -= blocks;
     int64_t out = p->weights[i]->shape[0], row = task * BLOCK_ROWS, count = zi_min(BLOCK_ROWS, out - row);
-    float *y = p->y[i] + row;
+    float *y = zi_f32(p->y[i]) + row;
     block_product(w, p->weights[i], row, count, &space, space.turned[0]);
     if (p->gated) {
         block_product(w, p->weights[1], row, count, &space, space.turned[1]);

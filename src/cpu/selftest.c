@@ -202,6 +202,28 @@ static zimage_status gated(trial *t, const test_case *c)
     return t->ops->table->linear_glu(t->ops, &t->y, &x, &w1, &w3);
 }
 
+/* A norm and a gated product, handed on as operands. Where their last bits differ bf16 may round to another side. */
+static zimage_status operands(trial *t, const test_case *c)
+{
+    zi_tensor x, h, u;
+    zi_weight w1, w2, w3;
+    ZI_TRY(random_tensor(t, &x, 3, SHAPE(c->size[0], c->size[1])));
+    ZI_TRY(random_weight(t, c, &w1, SHAPE(c->size[2], c->size[1])));
+    ZI_TRY(random_weight(t, c, &w3, SHAPE(c->size[2], c->size[1])));
+    ZI_TRY(random_weight(t, c, &w2, SHAPE(c->size[3], c->size[2])));
+    ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(c->size[0], c->size[3])));
+    ZI_TRY(round_weight(t, &w1));
+    ZI_TRY(round_weight(t, &w2));
+    ZI_TRY(round_weight(t, &w3));
+    ZI_TRY(t->ops->table->alloc_operand(t->ops, &h, c->size[0], c->size[1], &w1));
+    ZI_TRY(t->ops->table->alloc_operand(t->ops, &u, c->size[0], c->size[2], &w2));
+    ZI_TRY(t->ops->table->rms_norm(t->ops, &h, &x, NULL, NULL, EPS));
+    round_tensor(t, &h);
+    ZI_TRY(t->ops->table->linear_glu(t->ops, &u, &h, &w1, &w3));
+    round_tensor(t, &u);
+    return t->ops->table->linear(t->ops, &t->y, &u, &w2, NULL, 0);
+}
+
 /* What bf16 leaves is the rounding of the softmax's weights: 2^-9 of values up to 1. */
 static zimage_status attention(trial *t, const test_case *c)
 {
@@ -369,6 +391,7 @@ static zimage_status peak(trial *t, const test_case *c)
 /* float32 sums of up to a thousand products of random signs; a gated product is one of two such sums. */
 static const kind linears = {"linear", "%d x %d -> %d", linear, {3e-6, 2e-6, 2e-6}};
 static const kind gateds = {"gated", "%d x %d -> %d", gated, {6e-6, 2e-6, 2e-6}};
+static const kind operand_chains = {"operands", "%d x %d -> %d -> %d", operands, {6e-6, 0x1p-9}};
 static const kind attentions = {"attention", "%d queries, %d keys, heads %d / %d x %d", attention, {3e-6, 0x1p-9}};
 static const kind convs = {"conv", "%d x %d, %d -> %d channels, side %d", conv, {3e-6, 2e-6}};
 static const kind rms_norms = {"norms", "rms %d x %d", rms, {3e-6}};
@@ -401,6 +424,8 @@ static const test_case cases[] = {
     {&gateds, {9, 128, 33}, Q4, 0},
     {&gateds, {99, 128, 70}, Q4, 0},
     {&gateds, {107, 96, 40}, BF16, 0},
+    {&operand_chains, {101, 70, 45, 30}, BF16, 0},
+    {&operand_chains, {120, 64, 96, 17}, F32, 0},
     {&attentions, {1, 1, 1, 1, 8}, F32, 0},
     {&attentions, {3, 17, 2, 2, 6}, F32, 0},
     {&attentions, {70, 333, 2, 1, 40}, F32, 0},

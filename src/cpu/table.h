@@ -44,6 +44,13 @@ static inline int64_t zi_even_block(int64_t count, int64_t limit)
     return zi_min(count, zi_round_up(zi_ceil_div(count, zi_ceil_div(count, limit)), 4));
 }
 
+/* Where a row of packed activations begins, in bytes: [block of mr][chunk][mr][ZI_CHUNK]. Its chunks are mr * ZI_CHUNK
+ * apart. */
+static inline int64_t zi_packed_row(int64_t row, int64_t mr, int64_t chunks)
+{
+    return (row / mr * chunks * mr + row % mr) * ZI_CHUNK;
+}
+
 /* How to store an output of `count` floats. */
 static inline zi_cpu_store zi_cpu_store_mode(int accumulate, int64_t count)
 {
@@ -72,6 +79,18 @@ static inline float *zi_worker_buffer(const zi_worker_buffers *buffers, int work
  */
 const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t length, int64_t row,
                                 int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld);
+
+/*
+ * An operand of many tokens for products in bf16 is stored as these read it: activations packed by the table's bf16
+ * family, zeros behind the last row and the last column. All others are float32.
+ */
+zimage_status zi_cpu_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
+/* Numbers [first, first + count) of a ZI_OPERAND's row; first: a multiple of a chunk, and so is count but in the last part. */
+void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t first, const float *numbers,
+                         int64_t count);
+/* SiLU(gate) * up of sums [rows][ldc] to rows and columns of a ZI_OPERAND; the columns are all in one chunk. */
+void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t rows, int64_t first, int64_t columns,
+                     const float *gate, const float *up, int64_t ldc);
 
 zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                             const zi_weight *bias, int accumulate);

@@ -393,6 +393,7 @@ static const zi_ops_table cuda_table = {
     .name = "cuda",
     .alloc = cuda_alloc,
     .alloc_f32 = cuda_alloc_f32,
+    .alloc_operand = zi_host_alloc_operand,
     .mark = zi_cuda_mark,
     .release = zi_cuda_release,
     .upload = cuda_upload,

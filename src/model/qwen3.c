@@ -219,6 +219,7 @@ static zimage_status self_attention(const zi_qwen3 *model, const zi_qwen3_layer 
     int64_t tokens = x->shape[0];
     const zi_weight *const weights[] = {layer->q_proj, layer->k_proj, layer->v_proj};
     zi_tensor qkv[3], *q = &qkv[0], *k = &qkv[1], *v = &qkv[2]; /* [n, H d], [n, G d], [n, G d] */
+    zi_tensor o;                                                /* [n, H d] */
 
     ZI_TRY(zi_alloc2(ops, q, tokens, shape.heads * shape.head_dim));
     ZI_TRY(zi_alloc2(ops, k, tokens, shape.kv_heads * shape.head_dim));
@@ -226,8 +227,9 @@ static zimage_status self_attention(const zi_qwen3 *model, const zi_qwen3_layer 
     ZI_TRY(table->linears(ops, 3, qkv, h, weights));
     ZI_TRY(table->qk_norm_rope(ops, q, layer->q_norm, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_HALF_SPLIT, eps));
     ZI_TRY(table->qk_norm_rope(ops, k, layer->k_norm, &rope->cos, &rope->sin, shape.kv_heads, ZI_ROPE_HALF_SPLIT, eps));
-    ZI_TRY(table->attention(ops, q, q, k, v, &shape));
-    return table->linear(ops, x, q, layer->o_proj, NULL, 1);
+    ZI_TRY(table->alloc_operand(ops, &o, tokens, shape.heads * shape.head_dim, layer->o_proj));
+    ZI_TRY(table->attention(ops, &o, q, k, v, &shape));
+    return table->linear(ops, x, &o, layer->o_proj, NULL, 1);
 }
 
 /* x += down_proj(SiLU(gate_proj h) * up_proj h) */
@@ -235,7 +237,7 @@ static zimage_status feed_forward(const zi_qwen3 *model, const zi_qwen3_layer *l
                                   const zi_tensor *h)
 {
     zi_tensor u; /* [n, F] */
-    ZI_TRY(zi_alloc2(ops, &u, x->shape[0], model->config.intermediate_size));
+    ZI_TRY(ops->table->alloc_operand(ops, &u, x->shape[0], model->config.intermediate_size, layer->down_proj));
     ZI_TRY(ops->table->linear_glu(ops, &u, h, layer->gate_proj, layer->up_proj));
     return ops->table->linear(ops, x, &u, layer->down_proj, NULL, 1);
 }
@@ -246,7 +248,7 @@ static zimage_status run_layer(const zi_qwen3 *model, const zi_qwen3_layer *laye
     const zi_ops_table *table = ops->table;
     float eps = (float)model->config.rms_norm_eps;
     zi_tensor h; /* [n, D] */
-    ZI_TRY(zi_alloc2(ops, &h, x->shape[0], model->config.hidden_size));
+    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.hidden_size, layer->q_proj));
 
     ZI_TRY(table->rms_norm(ops, &h, x, layer->input_layernorm, NULL, eps));
     zi_arena_mark mark = table->mark(ops);

@@ -370,9 +370,9 @@ static zimage_status fill_pads(zi_ops *ops, zi_tensor *x, int64_t used, const zi
     return ops->table->embed_rows(ops, &pads, pad_token, zeros);
 }
 
-/* h = to_out(softmax(q k^T / sqrt(d)) v) of h itself, every token with every token */
+/* y = to_out(softmax(q k^T / sqrt(d)) v) of h, every token with every token; h is an operand that is written over */
 static zimage_status attention(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_rope *rope,
-                               zi_tensor *h)
+                               zi_tensor *h, zi_tensor *y)
 {
     const zi_ops_table *table = ops->table;
     const zi_dit_config *config = &model->config;
@@ -387,17 +387,18 @@ static zimage_status attention(const zi_dit *model, const zi_dit_block *block, z
         table->qk_norm_rope(ops, q, block->norm_q, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
     ZI_TRY(
         table->qk_norm_rope(ops, k, block->norm_k, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
-    ZI_TRY(table->attention(ops, q, q, k, v, &shape));
-    return table->linear(ops, h, q, block->to_out, NULL, 0);
+    ZI_TRY(table->attention(ops, h, q, k, v, &shape));
+    return table->linear(ops, y, h, block->to_out, NULL, 0);
 }
 
-/* h = w2(SiLU(w1 h) * (w3 h)) */
-static zimage_status feed_forward(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, zi_tensor *h)
+/* y = w2(SiLU(w1 h) * (w3 h)) */
+static zimage_status feed_forward(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_tensor *h,
+                                  zi_tensor *y)
 {
     zi_tensor u; /* [T, F] */
-    ZI_TRY(zi_alloc2(ops, &u, h->shape[0], model->config.ffn_dim));
+    ZI_TRY(ops->table->alloc_operand(ops, &u, h->shape[0], model->config.ffn_dim, block->w2));
     ZI_TRY(ops->table->linear_glu(ops, &u, h, block->w1, block->w3));
-    return ops->table->linear(ops, h, &u, block->w2, NULL, 0);
+    return ops->table->linear(ops, y, &u, block->w2, NULL, 0);
 }
 
 /* The four vectors [D] of a block's adaLN; all NULL without modulation (= 1). */
@@ -442,19 +443,20 @@ static zimage_status run_block(const zi_dit *model, const zi_dit_block *block, z
     float eps = (float)model->config.norm_eps;
     zi_arena_mark block_mark = table->mark(ops);
     modulation mod;
-    zi_tensor h; /* [T, D] */
+    zi_tensor h, y; /* [T, D] each */
 
     ZI_TRY(modulate(model, block, ops, a, &mod));
-    ZI_TRY(zi_alloc2(ops, &h, x->shape[0], model->config.dim));
+    ZI_TRY(zi_alloc2(ops, &y, x->shape[0], model->config.dim));
+    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.dim, block->to_q));
     zi_arena_mark mark = table->mark(ops);
 
     ZI_TRY(table->rms_norm(ops, &h, x, block->attention_norm1, mod.scale_msa, eps));
-    ZI_TRY(attention(model, block, ops, rope, &h));
+    ZI_TRY(attention(model, block, ops, rope, &h, &y));
     table->release(ops, mark);
-    ZI_TRY(table->residual_gate_norm(ops, x, &h, block->attention_norm2, mod.gate_msa, &h, block->ffn_norm1,
+    ZI_TRY(table->residual_gate_norm(ops, x, &y, block->attention_norm2, mod.gate_msa, &h, block->ffn_norm1,
                                      mod.scale_mlp, eps, NULL));
-    ZI_TRY(feed_forward(model, block, ops, &h));
-    ZI_TRY(table->residual_gate_norm(ops, x, &h, block->ffn_norm2, mod.gate_mlp, NULL, NULL, NULL, eps, finite));
+    ZI_TRY(feed_forward(model, block, ops, &h, &y));
+    ZI_TRY(table->residual_gate_norm(ops, x, &y, block->ffn_norm2, mod.gate_mlp, NULL, NULL, NULL, eps, finite));
 
     table->release(ops, block_mark);
     return ZIMAGE_OK;

@@ -53,6 +53,9 @@ typedef struct zi_ops_table {
      * is float32 everywhere: positions, factors a feature or a channel, latents, what is downloaded at the end. */
     zimage_status (*alloc)(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape);
     zimage_status (*alloc_f32)(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape);
+    /* [rows, columns] that linear, linears and linear_glu read as x, with w or weights as precise as it is, and nothing else
+     * does. rms_norm (y), residual_gate_norm (h), attention (o) and linear_glu (y) write all of it. */
+    zimage_status (*alloc_operand)(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
     zi_arena_mark (*mark)(zi_ops *ops);
     void (*release)(zi_ops *ops, zi_arena_mark mark);
     /* Between host float32 and the backend's tensor (same element count). */
@@ -123,7 +126,8 @@ struct zi_ops {
     int (*block_done)(void *user);
     void *block_user;
     size_t (*peak_bytes)(const zi_ops *ops);
-    size_t whole_bytes; /* an image of that size (in float32) need not be worked on in bands; 0: as the network chooses */
+    size_t
+        whole_bytes; /* an image of that size (in float32) need not be worked on in bands; 0: as the network chooses */
     /* Each may be NULL. What computes, in a few words; operations a second that its linear layers could reach at most,
      * measured now; waits for all operations so far; the name of what the last check_finite (or residual_gate_norm) saw. */
     void (*describe)(const zi_ops *ops, char *text, size_t size);

@@ -81,6 +81,11 @@ zimage_status zi_host_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const int6
     return ZIMAGE_OK;
 }
 
+zimage_status zi_host_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
+{
+    return ops->table->alloc(ops, x, 2, (const int64_t[]){rows, columns});
+}
+
 zi_arena_mark zi_host_mark(zi_ops *ops)
 {
     return zi_arena_get_mark(arena_of(ops));

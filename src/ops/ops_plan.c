@@ -39,6 +39,11 @@ static zimage_status plan_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const 
     return ZIMAGE_OK;
 }
 
+static zimage_status plan_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
+{
+    return plan_alloc(ops, x, 2, (const int64_t[]){rows, columns});
+}
+
 static zi_arena_mark plan_mark(zi_ops *ops)
 {
     return (zi_arena_mark){.used = plan_of(ops)->used};
@@ -257,6 +262,7 @@ static const zi_ops_table plan_table = {
     .name = "plan",
     .alloc = plan_alloc,
     .alloc_f32 = plan_alloc,
+    .alloc_operand = plan_alloc_operand,
     .mark = plan_mark,
     .release = plan_release,
     .upload = plan_upload,

@@ -317,6 +317,7 @@ static const zi_ops_table reference_table = {
     .name = "reference",
     .alloc = zi_host_alloc,
     .alloc_f32 = zi_host_alloc,
+    .alloc_operand = zi_host_alloc_operand,
     .mark = zi_host_mark,
     .release = zi_host_release,
     .upload = zi_host_upload,

@@ -12,6 +12,7 @@ size_t zi_dtype_size(zi_dtype dtype)
     case ZI_BF16:
         return 2;
     case ZI_GROUPED:
+    case ZI_OPERAND:
     case ZI_DTYPE_OTHER:
         break;
     }
@@ -29,6 +30,7 @@ const char *zi_dtype_name(zi_dtype dtype)
         return "BF16";
     case ZI_GROUPED:
         return "grouped";
+    case ZI_OPERAND:
     case ZI_DTYPE_OTHER:
         break;
     }
@@ -51,6 +53,7 @@ int64_t zi_tensor_count(const zi_tensor *tensor)
 zi_tensor zi_tensor_rows(const zi_tensor *tensor, int64_t first, int64_t count)
 {
     assert(tensor->dims > 0 && first >= 0 && count >= 0 && first + count <= tensor->shape[0]);
+    assert(tensor->dtype != ZI_OPERAND);
     zi_tensor rows = *tensor;
     int64_t row = count_of(tensor->dims - 1, tensor->shape + 1);
     rows.shape[0] = count;
@@ -242,6 +245,7 @@ void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, flo
     case ZI_GROUPED:
         unpack_grouped(weight, first, count, out);
         return;
+    case ZI_OPERAND:
     case ZI_DTYPE_OTHER:
         break;
     }

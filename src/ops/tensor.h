@@ -9,15 +9,16 @@ typedef enum zi_dtype {
     ZI_F16,
     ZI_BF16,
     ZI_GROUPED,     /* "grouped": MLX's affine groups, see zi_weight */
+    ZI_OPERAND,     /* of activations: in a form of the backend's own (ops.h, alloc_operand) */
     ZI_DTYPE_OTHER, /* known to the file format but not computable: BOOL, I64, ... (data is never read) */
 } zi_dtype;
 
-size_t zi_dtype_size(zi_dtype dtype);      /* bytes an element; 0 for ZI_GROUPED and ZI_DTYPE_OTHER */
+size_t zi_dtype_size(zi_dtype dtype);      /* bytes an element; 0 for ZI_GROUPED, ZI_OPERAND and ZI_DTYPE_OTHER */
 const char *zi_dtype_name(zi_dtype dtype); /* "F32", ... */
 
 /* A dense row-major array in the memory of a backend. A struct is a view: it owns nothing. */
 typedef struct zi_tensor {
-    zi_dtype dtype; /* ZI_F32 for every activation of the CPU tables */
+    zi_dtype dtype; /* ZI_F32 for every activation of the CPU tables but operands */
     int dims;
     int64_t shape[4];
     void *data;
