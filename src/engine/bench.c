@@ -33,6 +33,7 @@ typedef struct bench {
     int32_t ids[ZI_MAX_PROMPT_TOKENS];
     float *latents, *rgb;
     zi_tensor x, caption, y;
+    zi_dit_scene scene;
 } bench;
 
 static double now(void)
@@ -106,12 +107,14 @@ static zimage_status prepare_step(bench *b)
     const int64_t caption[2] = {zi_dit_padded(b->size.tokens[0]), config->dim};
     ZI_TRY(make_random(b, b->context->ops->table->alloc_f32, &b->x, 3, latents));
     ZI_TRY(make_random(b, b->context->ops->table->alloc, &b->caption, 2, caption));
+    ZI_TRY(zi_dit_prepare(&b->context->transformer, b->context->ops, &b->caption, b->size.rows, b->size.columns,
+                          &b->scene));
     return b->context->ops->table->alloc_f32(b->context->ops, &b->y, 3, latents);
 }
 
 static zimage_status run_step(bench *b)
 {
-    return zi_dit_forward(&b->context->transformer, b->context->ops, &b->x, 0.5f, &b->caption, &b->y);
+    return zi_dit_evaluate(&b->scene, b->context->ops, &b->x, 0.5f, &b->y);
 }
 
 static zimage_status prepare_decode(bench *b)

@@ -23,6 +23,7 @@ struct zimage_image {
 typedef struct conditioning {
     int64_t tokens;    /* of the caption, unpadded */
     zi_tensor caption; /* [padded tokens, dim], refined */
+    zi_dit_scene scene;
 } conditioning;
 
 /* What one zimage_generate call holds. Device tensors live on the stack of context->ops and go with its mark. */
@@ -281,6 +282,11 @@ static zimage_status condition(job *j, const float *embeds, const int32_t *ids, 
 
 /* ---- denoising ---- */
 
+static zimage_status prepare_scene(job *j, conditioning *caption)
+{
+    return zi_dit_prepare(&j->context->transformer, j->ops, &caption->caption, j->rows, j->columns, &caption->scene);
+}
+
 /* prediction <- the network's output for one caption, (clean - noise), on the host. */
 static zimage_status evaluate(job *j, float t, const conditioning *caption, float *prediction)
 {
@@ -293,7 +299,7 @@ static zimage_status evaluate(job *j, float t, const conditioning *caption, floa
     if (status == ZIMAGE_OK)
         status = j->ops->table->upload(j->ops, &latents, j->image->latents);
     if (status == ZIMAGE_OK)
-        status = zi_dit_forward(&j->context->transformer, j->ops, &latents, t, &caption->caption, &out);
+        status = zi_dit_evaluate(&caption->scene, j->ops, &latents, t, &out);
     if (status == ZIMAGE_OK)
         status = j->ops->table->download(j->ops, prediction, &out);
     j->ops->table->release(j->ops, mark);
@@ -425,10 +431,13 @@ static zimage_status run_with_ids(job *j, const token_ids *ids)
     ZI_TRY(condition(j, r->prompt_embeds, ids->positive, (int64_t)ids->positive_count, &j->positive_cap));
     if (r->guidance_scale > 0)
         ZI_TRY(condition(j, r->negative_prompt_embeds, ids->negative, (int64_t)ids->negative_count, &j->negative_cap));
+    ZI_TRY(prepare_scene(j, &j->positive_cap));
+    if (r->guidance_scale > 0)
+        ZI_TRY(prepare_scene(j, &j->negative_cap));
     for (int step = 0; step < r->steps; step++)
         ZI_TRY(denoise_step(j, step));
     release(j, j->context->transformer_store);
-    j->ops->table->release(j->ops, j->mark); /* the captions */
+    j->ops->table->release(j->ops, j->mark); /* the captions, the scenes */
     ZI_TRY(begin_step(j, ZIMAGE_STAGE_DECODE, 1, 1, zi_vae_decode_blocks(&j->context->vae),
                       j->plan.flops[ZIMAGE_STAGE_DECODE]));
     ZI_TRY(decode(j, j->image->latents, j->rows, j->columns, &j->image->pixels));

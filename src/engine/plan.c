@@ -44,11 +44,14 @@ static zimage_status run_denoise(const zimage_context *context, const zi_job_siz
 {
     const int64_t shape[3] = {context->transformer.config.in_channels, size->rows, size->columns};
     zi_tensor latents, out, captions[ZI_MAX_PROMPTS];
+    zi_dit_scene scenes[ZI_MAX_PROMPTS];
     ZI_TRY(alloc_captions(context, size, plan, captions));
+    for (int i = 0; i < size->prompts; i++)
+        ZI_TRY(zi_dit_prepare(&context->transformer, plan, &captions[i], size->rows, size->columns, &scenes[i]));
     ZI_TRY(plan->table->alloc_f32(plan, &latents, 3, shape));
     ZI_TRY(plan->table->alloc_f32(plan, &out, 3, shape));
     for (int i = 0; i < size->prompts; i++)
-        ZI_TRY(zi_dit_forward(&context->transformer, plan, &latents, 0.5f, &captions[i], &out));
+        ZI_TRY(zi_dit_evaluate(&scenes[i], plan, &latents, 0.5f, &out));
     return ZIMAGE_OK;
 }
 

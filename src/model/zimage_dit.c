@@ -342,18 +342,13 @@ static void timestep_frequencies(float t, double t_scale, float embedding[T_FREQ
 }
 
 /* a [1, A] = mlp.2(SiLU(mlp.0(sinusoid))) */
-static zimage_status embed_timestep(const zi_dit *model, zi_ops *ops, float t, zi_tensor *a)
+static zimage_status embed_timestep(const zi_dit *model, zi_ops *ops, const zi_tensor *sinusoid, zi_tensor *a)
 {
     const zi_ops_table *table = ops->table;
     zi_arena_mark mark = table->mark(ops);
-    zi_tensor sinusoid, hidden; /* [1, 256], [1, 1024] */
-    float frequencies[T_FREQUENCIES];
-
-    timestep_frequencies(t, model->config.t_scale, frequencies);
-    ZI_TRY(zi_alloc2_f32(ops, &sinusoid, 1, T_FREQUENCIES));
+    zi_tensor hidden; /* [1, 1024] */
     ZI_TRY(zi_alloc2_f32(ops, &hidden, 1, model->config.t_hidden));
-    ZI_TRY(table->upload(ops, &sinusoid, frequencies));
-    ZI_TRY(table->linear(ops, &hidden, &sinusoid, model->t_mlp0, model->t_mlp0_bias, 0));
+    ZI_TRY(table->linear(ops, &hidden, sinusoid, model->t_mlp0, model->t_mlp0_bias, 0));
     ZI_TRY(table->silu(ops, &hidden, &hidden));
     ZI_TRY(table->linear(ops, a, &hidden, model->t_mlp2, model->t_mlp2_bias, 0));
     table->release(ops, mark);
@@ -504,17 +499,21 @@ zimage_status zi_dit_caption(const zi_dit *model, zi_ops *ops, const zi_tensor *
 }
 
 /* x [Np, D] = pad(x_embedder(patches of the latents)), spec 3.2 */
-static zimage_status embed_image(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, int64_t tokens,
-                                 zi_tensor *x)
+static zimage_status embed_image(const zi_dit_scene *scene, zi_ops *ops, const zi_tensor *latents, zi_tensor *x)
 {
+    const zi_dit *model = scene->model;
     const zi_dit_config *config = &model->config;
+    int64_t tokens = scene->grid_rows * scene->grid_columns;
     zi_tensor patches, embedded = zi_tensor_rows(x, 0, tokens); /* [N, p p C], [N, D] */
     zi_arena_mark mark = ops->table->mark(ops);
     ZI_TRY(zi_alloc2(ops, &patches, tokens, config->patch * config->patch * config->in_channels));
     ZI_TRY(ops->table->patchify(ops, &patches, latents, config->patch));
     ZI_TRY(ops->table->linear(ops, &embedded, &patches, model->x_embedder, model->x_embedder_bias, 0));
     ops->table->release(ops, mark);
-    ZI_TRY(fill_pads(ops, x, tokens, model->x_pad_token));
+    if (scene->pads.data != NULL) {
+        zi_tensor pads = zi_tensor_rows(x, tokens, x->shape[0] - tokens);
+        ZI_TRY(ops->table->copy(ops, &pads, &scene->pads));
+    }
     return zi_ops_end_block(ops, x, "transformer x_embedder");
 }
 
@@ -541,49 +540,91 @@ static zimage_status final_layer(const zi_dit *model, zi_ops *ops, const zi_tens
     return zi_ops_end_block(ops, out, "transformer final_layer");
 }
 
-static zimage_status forward(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, float t,
-                             const zi_tensor *refined_caption, zi_tensor *out)
+/* What follows the sinusoid [1, 256] of t: nothing of it is read or written by the host. */
+typedef struct evaluation {
+    const zi_dit_scene *scene;
+    zi_ops *ops;
+    zi_tensor latents, sinusoid, out;
+} evaluation;
+
+static zimage_status evaluate(const evaluation *e)
 {
+    const zi_dit_scene *scene = e->scene;
+    const zi_dit *model = scene->model;
     const zi_dit_config *config = &model->config;
-    int64_t rows = latents->shape[1] / config->patch, columns = latents->shape[2] / config->patch;
-    int64_t tokens = rows * columns, image_padded = zi_dit_padded(tokens), caption_padded = refined_caption->shape[0];
-    zi_rope rope;
-    zi_tensor a, x; /* [1, A], [T, D]: image first, then caption */
+    zi_ops *ops = e->ops;
+    int64_t tokens = scene->grid_rows * scene->grid_columns, image_padded = zi_dit_padded(tokens);
+    zi_tensor a, x, out = e->out; /* [1, A], [T, D]: image first, then caption */
 
     ZI_TRY(zi_alloc2_f32(ops, &a, 1, config->adaln_dim));
-    ZI_TRY(embed_timestep(model, ops, t, &a));
-    ZI_TRY(rope_tables(model, ops, rows, columns, caption_padded, &rope));
-    ZI_TRY(zi_alloc2(ops, &x, image_padded + caption_padded, config->dim));
+    ZI_TRY(embed_timestep(model, ops, &e->sinusoid, &a));
+    ZI_TRY(zi_alloc2(ops, &x, image_padded + scene->caption.shape[0], config->dim));
 
     zi_tensor image = zi_tensor_rows(&x, 0, image_padded);
-    const zi_rope image_rope = {zi_tensor_rows(&rope.cos, 0, image_padded), zi_tensor_rows(&rope.sin, 0, image_padded)};
-    ZI_TRY(embed_image(model, ops, latents, tokens, &image));
+    const zi_rope image_rope = {zi_tensor_rows(&scene->rope.cos, 0, image_padded),
+                                zi_tensor_rows(&scene->rope.sin, 0, image_padded)};
+    ZI_TRY(embed_image(scene, ops, &e->latents, &image));
     ZI_TRY(run_blocks(model, model->noise_refiner, config->n_refiner_layers, "noise_refiner", ops, &image_rope, &a,
                       &image));
 
-    zi_tensor text = zi_tensor_rows(&x, image_padded, caption_padded);
-    ZI_TRY(ops->table->copy(ops, &text, refined_caption));
-    ZI_TRY(run_blocks(model, model->layers, config->n_layers, "layers", ops, &rope, &a, &x));
+    zi_tensor text = zi_tensor_rows(&x, image_padded, scene->caption.shape[0]);
+    ZI_TRY(ops->table->copy(ops, &text, &scene->caption));
+    ZI_TRY(run_blocks(model, model->layers, config->n_layers, "layers", ops, &scene->rope, &a, &x));
 
     zi_tensor result = zi_tensor_rows(&x, 0, tokens);
-    return final_layer(model, ops, &a, &result, out);
+    return final_layer(model, ops, &a, &result, &out);
+}
+
+static zimage_status start_evaluation(evaluation *e, float t)
+{
+    float frequencies[T_FREQUENCIES];
+    timestep_frequencies(t, e->scene->model->config.t_scale, frequencies);
+    ZI_TRY(zi_alloc2_f32(e->ops, &e->sinusoid, 1, T_FREQUENCIES));
+    ZI_TRY(e->ops->table->upload(e->ops, &e->sinusoid, frequencies));
+    return evaluate(e);
+}
+
+zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_ops *ops, const zi_tensor *latents, float t, zi_tensor *out)
+{
+    evaluation e = {.scene = scene, .ops = ops, .latents = *latents, .out = *out};
+    zi_arena_mark mark = ops->table->mark(ops);
+    zimage_status status = start_evaluation(&e, t);
+    ops->table->release(ops, mark);
+    return status;
+}
+
+/* ---- once for a size and a caption ------------------------------------------------------------------------------- */
+
+zimage_status zi_dit_prepare(const zi_dit *model, zi_ops *ops, const zi_tensor *caption, int64_t rows, int64_t columns,
+                             zi_dit_scene *scene)
+{
+    int64_t patch = model->config.patch;
+    *scene = (zi_dit_scene){model, rows / patch, columns / patch, .caption = *caption};
+    ZI_TRY(zi_dit_check_positions(model, caption->shape[0], rows / patch, columns / patch, ops->error));
+    ZI_TRY(rope_tables(model, ops, rows / patch, columns / patch, caption->shape[0], &scene->rope));
+    int64_t tokens = scene->grid_rows * scene->grid_columns, pads = zi_dit_padded(tokens) - tokens;
+    if (pads == 0)
+        return ZIMAGE_OK;
+    ZI_TRY(zi_alloc2(ops, &scene->pads, pads, model->config.dim));
+    return fill_pads(ops, &scene->pads, 0, model->x_pad_token);
 }
 
 zimage_status zi_dit_forward(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, float t,
-                             const zi_tensor *refined_caption, zi_tensor *out)
+                             const zi_tensor *caption, zi_tensor *out)
 {
     const zi_dit_config *config = &model->config;
     int64_t rows = latents->shape[1], columns = latents->shape[2];
+    zi_dit_scene scene;
     if (latents->shape[0] != config->in_channels || rows % config->patch != 0 || columns % config->patch != 0)
         return zi_fail(ops->error, ZIMAGE_ERROR_ARGUMENT,
                        "latents of shape [%lld, %lld, %lld] do not fit a transformer of %lld channels and patch size "
                        "%lld",
                        (long long)latents->shape[0], (long long)rows, (long long)columns,
                        (long long)config->in_channels, (long long)config->patch);
-    ZI_TRY(zi_dit_check_positions(model, refined_caption->shape[0], rows / config->patch, columns / config->patch,
-                                  ops->error));
     zi_arena_mark mark = ops->table->mark(ops);
-    zimage_status status = forward(model, ops, latents, t, refined_caption, out);
+    zimage_status status = zi_dit_prepare(model, ops, caption, rows, columns, &scene);
+    if (status == ZIMAGE_OK)
+        status = zi_dit_evaluate(&scene, ops, latents, t, out);
     ops->table->release(ops, mark);
     return status;
 }

@@ -2,8 +2,7 @@
 #ifndef ZI_MODEL_ZIMAGE_DIT_H
 #define ZI_MODEL_ZIMAGE_DIT_H
 
-#include "ops/ops.h"
-#include "weights/store.h"
+#include "model/common.h"
 
 #define ZI_DIT_SEQUENCE_MULTIPLE 32 /* captions and images are padded to this many tokens */
 
@@ -46,8 +45,24 @@ zimage_status zi_dit_check_positions(const zi_dit *model, int64_t caption_tokens
                                      int64_t grid_columns, zimage_error *error);
 /* Caption embedder and context refiner, once per prompt: features [m, cap_feat_dim] -> out [padded(m), dim]. */
 zimage_status zi_dit_caption(const zi_dit *model, zi_ops *ops, const zi_tensor *features, zi_tensor *out);
-/* One evaluation. latents, out [C, H, W]; t = 1 - sigma; caption [padded m, dim] from zi_dit_caption. The output is the
- * network's own, (clean - noise): the pipeline negates it. */
+
+/* What the evaluations of one size with one caption share; on the stack of the table. */
+typedef struct zi_dit_scene {
+    const zi_dit *model;
+    int64_t grid_rows, grid_columns; /* of image tokens */
+    zi_tensor caption;               /* [padded m, dim], the caller's */
+    zi_rope rope;                    /* of the image's tokens, then the caption's */
+    zi_tensor pads;                  /* [image pads, dim]; no rows: data is NULL */
+} zi_dit_scene;
+
+/* caption [padded m, dim] from zi_dit_caption; latents of [rows, columns]. What it allocates stays. */
+zimage_status zi_dit_prepare(const zi_dit *model, zi_ops *ops, const zi_tensor *caption, int64_t rows, int64_t columns,
+                             zi_dit_scene *scene);
+/* One evaluation. latents, out [C, H, W]; t = 1 - sigma. The output is the network's own, (clean - noise): the pipeline
+ * negates it. */
+zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_ops *ops, const zi_tensor *latents, float t,
+                              zi_tensor *out);
+/* Both, for a single evaluation. */
 zimage_status zi_dit_forward(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, float t,
                              const zi_tensor *caption, zi_tensor *out);
 /* Blocks that the calls above report through zi_ops_end_block, for progress. */
