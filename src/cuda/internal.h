@@ -24,6 +24,7 @@ typedef struct zi_cuda_stack {
     zi_cuda_chunk *chunks;
     int count, capacity, top; /* chunks[top] is allocated from; those behind it are empty */
     size_t in_use, peak;
+    uint64_t changes; /* of the chunks */
 } zi_cuda_stack;
 
 /* What a stored weight became on the card. */
@@ -64,6 +65,8 @@ typedef struct zi_cuda_staging {
 typedef struct zi_cuda_plan zi_cuda_plan;   /* a product's algorithm: products.c */
 typedef struct zi_cuda_graph zi_cuda_graph; /* a plan of cuDNN's: graphs.c */
 
+typedef struct zi_cuda_recording zi_cuda_recording; /* work as one CUDA graph: record.c */
+
 typedef struct zi_cuda {
     zi_ops ops; /* first */
     int device;
@@ -87,6 +90,8 @@ typedef struct zi_cuda {
     int *host_flags;
     char (*names)[ZI_BLOCK_NAME];
     int checks, named;
+    zi_cuda_recording *recordings; /* NULL: none yet */
+    uint64_t turns;                /* of their use */
 } zi_cuda;
 
 /* The table's state, with its card made the thread's own. */
@@ -138,6 +143,10 @@ typedef struct zi_cuda_product {
 
 zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w);
 void zi_cuda_plans_free(zi_cuda *cuda);
+/* zi_ops.repeat. What is freed on the card makes recordings invalid: free them, or count a change of the stack. */
+zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);
+void zi_cuda_recordings_free(zi_cuda *cuda);
+
 /* Operations a second of a large product. */
 double zi_cuda_peak(zi_ops *ops);
 

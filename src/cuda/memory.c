@@ -67,6 +67,7 @@ static zimage_status add_chunk(zi_cuda *cuda, size_t bytes, const char *what)
         return fail_full(cuda, size, what);
     ZI_CUDA_TRY(cuda, code, what);
     s->chunks[s->count++] = (zi_cuda_chunk){data, size, 0};
+    s->changes++;
     return ZIMAGE_OK;
 }
 
@@ -78,6 +79,7 @@ static void drop_small_chunks(zi_cuda_stack *s, size_t bytes)
         (void)cudaFree(s->chunks[kept++].data);
     memmove(s->chunks + first, s->chunks + kept, (size_t)(s->count - kept) * sizeof(*s->chunks));
     s->count -= kept - first;
+    s->changes += kept != first;
     s->top = first;
 }
 

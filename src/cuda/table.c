@@ -359,6 +359,7 @@ static zimage_status cuda_forget_weights(zi_ops *ops)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the card");
+    zi_cuda_recordings_free(cuda);
     zi_cuda_weights_free(&cuda->weights);
     return ZIMAGE_OK;
 }
@@ -370,6 +371,7 @@ static void cuda_free(zi_ops *ops)
     zi_cuda *cuda = zi_cuda_of(ops);
     if (cuda->stream != NULL)
         (void)cudaStreamSynchronize(cuda->stream);
+    zi_cuda_recordings_free(cuda);
     zi_cuda_graphs_free(cuda);
     zi_cuda_plans_free(cuda);
     zi_cuda_weights_free(&cuda->weights);
@@ -499,6 +501,7 @@ zimage_status zi_ops_cuda_new(const zi_cuda_options *options, zi_ops **ops, zima
                          .peak_rate = zi_cuda_peak,
                          .finish = cuda_finish,
                          .block_named = cuda_block_named,
+                         .repeat = zi_cuda_repeat,
                          .forget_weights = cuda_forget_weights};
     cuda->device = options->device;
     cuda->type = options->compute == ZI_COMPUTE_F32 ? ZI_F32 : ZI_BF16;

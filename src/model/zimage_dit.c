@@ -540,16 +540,17 @@ static zimage_status final_layer(const zi_dit *model, zi_ops *ops, const zi_tens
     return zi_ops_end_block(ops, out, "transformer final_layer");
 }
 
-/* What follows the sinusoid [1, 256] of t: nothing of it is read or written by the host. */
+/* What follows the sinusoid [1, 256] of t: nothing of it is read or written by the host. Its bytes are a key. */
 typedef struct evaluation {
-    const zi_dit_scene *scene;
+    zi_dit_scene scene;
     zi_ops *ops;
     zi_tensor latents, sinusoid, out;
 } evaluation;
 
-static zimage_status evaluate(const evaluation *e)
+static zimage_status evaluate(const void *user)
 {
-    const zi_dit_scene *scene = e->scene;
+    const evaluation *e = user;
+    const zi_dit_scene *scene = &e->scene;
     const zi_dit *model = scene->model;
     const zi_dit_config *config = &model->config;
     zi_ops *ops = e->ops;
@@ -578,15 +579,15 @@ static zimage_status evaluate(const evaluation *e)
 static zimage_status start_evaluation(evaluation *e, float t)
 {
     float frequencies[T_FREQUENCIES];
-    timestep_frequencies(t, e->scene->model->config.t_scale, frequencies);
+    timestep_frequencies(t, e->scene.model->config.t_scale, frequencies);
     ZI_TRY(zi_alloc2_f32(e->ops, &e->sinusoid, 1, T_FREQUENCIES));
     ZI_TRY(e->ops->table->upload(e->ops, &e->sinusoid, frequencies));
-    return evaluate(e);
+    return zi_ops_repeat(e->ops, e, sizeof *e, evaluate, e);
 }
 
 zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_ops *ops, const zi_tensor *latents, float t, zi_tensor *out)
 {
-    evaluation e = {.scene = scene, .ops = ops, .latents = *latents, .out = *out};
+    evaluation e = {.scene = *scene, .ops = ops, .latents = *latents, .out = *out};
     zi_arena_mark mark = ops->table->mark(ops);
     zimage_status status = start_evaluation(&e, t);
     ops->table->release(ops, mark);

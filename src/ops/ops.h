@@ -119,12 +119,16 @@ typedef struct zi_ops_table {
     void (*free)(zi_ops *ops);
 } zi_ops_table;
 
+/* Queues operations; the host neither reads nor writes a tensor. */
+typedef zimage_status zi_work_fn(const void *user);
+
 struct zi_ops {
     const zi_ops_table *table;
     zimage_error *error; /* where a failing operation writes; set by whoever runs a job; may be NULL */
     /* Called by model code after each block; non-zero stops with ZIMAGE_ERROR_CANCELLED. May be NULL. */
     int (*block_done)(void *user);
     void *block_user;
+    int64_t blocks; /* that have ended */
     size_t (*peak_bytes)(const zi_ops *ops);
     size_t
         whole_bytes; /* an image of that size (in float32) need not be worked on in bands; 0: as the network chooses */
@@ -134,6 +138,9 @@ struct zi_ops {
     double (*peak_rate)(zi_ops *ops);
     zimage_status (*finish)(zi_ops *ops);
     zimage_status (*block_named)(zi_ops *ops, const char *name);
+    /* work(user), whose tensors lie at the same places whenever the key is the same bytes and the stack stands where it stood:
+     * what it queued may be kept and queued again instead. */
+    zimage_status (*repeat)(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);
     /* Weights that were used may be freed now, and others come to lie where they were. May be NULL. */
     zimage_status (*forget_weights)(zi_ops *ops);
 };
@@ -160,6 +167,10 @@ zimage_status zi_ops_cpu_new(zi_pool *pool, zi_ops **ops, zimage_error *error);
 zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
 /* The same where the last operation told whether x is finite. */
 zimage_status zi_ops_end_block_known(zi_ops *ops, int finite, const char *format, ...) ZI_PRINTF(3, 4);
+/* Counts a block and tells block_done. */
+zimage_status zi_ops_block_done(zi_ops *ops);
+/* zi_ops.repeat, or work(user) where a table has none. */
+zimage_status zi_ops_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);
 /* Checks a part of a block: nobody is told that a block is done. */
 zimage_status zi_ops_check_block(zi_ops *ops, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
 zimage_status zi_fail_not_finite(zimage_error *error, const char *block);

@@ -260,8 +260,9 @@ static zimage_status name_block(zi_ops *ops, int finite, const char *format, va_
     return finite ? ops->block_named(ops, name) : zi_fail_not_finite(ops->error, name);
 }
 
-static zimage_status block_done(zi_ops *ops)
+zimage_status zi_ops_block_done(zi_ops *ops)
 {
+    ops->blocks++;
     if (ops->block_done != NULL && ops->block_done(ops->block_user) != 0)
         return zi_fail(ops->error, ZIMAGE_ERROR_CANCELLED, "cancelled");
     return ZIMAGE_OK;
@@ -286,7 +287,7 @@ zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *form
     va_start(arguments, format);
     zimage_status status = name_block(ops, finite, format, arguments);
     va_end(arguments);
-    return status == ZIMAGE_OK ? block_done(ops) : status;
+    return status == ZIMAGE_OK ? zi_ops_block_done(ops) : status;
 }
 
 zimage_status zi_ops_end_block_known(zi_ops *ops, int finite, const char *format, ...)
@@ -295,7 +296,12 @@ zimage_status zi_ops_end_block_known(zi_ops *ops, int finite, const char *format
     va_start(arguments, format);
     zimage_status status = name_block(ops, finite, format, arguments);
     va_end(arguments);
-    return status == ZIMAGE_OK ? block_done(ops) : status;
+    return status == ZIMAGE_OK ? zi_ops_block_done(ops) : status;
+}
+
+zimage_status zi_ops_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user)
+{
+    return ops->repeat != NULL ? ops->repeat(ops, key, size, work, user) : work(user);
 }
 
 zimage_status zi_ops_finish(zi_ops *ops)

@@ -1,0 +1,183 @@
+/* Work that is queued again and again as one CUDA graph: recorded when it comes for the second time. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/internal.h"
+
+#define MOST_RECORDINGS 4
+
+/* The stack decides where the work's own tensors lie. */
+typedef struct stack_place {
+    const uint8_t *chunk;
+    size_t used;
+    uint64_t changes;
+} stack_place;
+
+struct zi_cuda_recording {
+    void *key; /* owned; NULL: a free place */
+    size_t size;
+    stack_place place;
+    uint64_t turn;         /* when it was last wanted */
+    int refused;           /* something in it can't be recorded */
+    cudaGraphExec_t graph; /* NULL: not yet recorded */
+    int64_t blocks;        /* that end in it */
+    int checks;            /* of them, and their names */
+    char (*names)[ZI_BLOCK_NAME];
+};
+
+static void free_recording(zi_cuda_recording *r)
+{
+    if (r->graph != NULL)
+        (void)cudaGraphExecDestroy(r->graph);
+    free(r->names);
+    free(r->key);
+    *r = (zi_cuda_recording){0};
+}
+
+void zi_cuda_recordings_free(zi_cuda *cuda)
+{
+    for (int i = 0; cuda->recordings != NULL && i < MOST_RECORDINGS; i++)
+        free_recording(&cuda->recordings[i]);
+    free(cuda->recordings);
+    cuda->recordings = NULL;
+}
+
+static stack_place place_of(const zi_cuda *cuda)
+{
+    const zi_cuda_stack *s = &cuda->stack;
+    if (s->count == 0)
+        return (stack_place){.changes = s->changes};
+    return (stack_place){s->chunks[s->top].data, s->chunks[s->top].used, s->changes};
+}
+
+static int same_place(stack_place a, stack_place b)
+{
+    return a.chunk == b.chunk && a.used == b.used && a.changes == b.changes;
+}
+
+static zi_cuda_recording *find(const zi_cuda *cuda, const void *key, size_t size, stack_place place)
+{
+    for (int i = 0; i < MOST_RECORDINGS; i++) {
+        zi_cuda_recording *r = &cuda->recordings[i];
+        if (r->key != NULL && r->size == size && memcmp(r->key, key, size) == 0 && same_place(r->place, place))
+            return r;
+    }
+    return NULL;
+}
+
+/* A free place, or the one that was not wanted for longest, emptied. */
+static zi_cuda_recording *oldest(zi_cuda *cuda)
+{
+    zi_cuda_recording *found = &cuda->recordings[0];
+    for (int i = 1; i < MOST_RECORDINGS; i++)
+        if (cuda->recordings[i].turn < found->turn)
+            found = &cuda->recordings[i];
+    free_recording(found);
+    return found;
+}
+
+/* The first time: sends weights, chooses algorithms and allocates, none of which can be recorded. */
+static zimage_status run_first(zi_cuda *cuda, const void *key, size_t size, zi_work_fn *work, const void *user)
+{
+    stack_place place = place_of(cuda);
+    ZI_TRY(work(user));
+    zi_cuda_recording *r = oldest(cuda);
+    r->key = malloc(size);
+    if (r->key == NULL)
+        return zi_fail_memory(cuda->ops.error, "a recording", size);
+    memcpy(r->key, key, size);
+    r->size = size;
+    r->place = place;
+    r->place.changes = cuda->stack.changes;
+    r->turn = ++cuda->turns;
+    return ZIMAGE_OK;
+}
+
+static zimage_status keep_names(zi_cuda *cuda, zi_cuda_recording *r)
+{
+    size_t bytes = (size_t)cuda->checks * sizeof(*r->names);
+    r->checks = cuda->checks;
+    r->names = malloc(bytes > 0 ? bytes : 1);
+    if (r->names == NULL)
+        return zi_fail_memory(cuda->ops.error, "names of blocks", bytes);
+    memcpy(r->names, cuda->names, bytes);
+    return ZIMAGE_OK;
+}
+
+/* Nothing is computed yet. *graph NULL: it can't be recorded. */
+static zimage_status capture(zi_cuda *cuda, zi_work_fn *work, const void *user, cudaGraph_t *graph)
+{
+    *graph = NULL;
+    ZI_CUDA_TRY(cuda, cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal), "recording");
+    zimage_status status = work(user);
+    cudaError_t code = cudaStreamEndCapture(cuda->stream, graph);
+    if (status == ZIMAGE_OK && code == cudaSuccess)
+        return ZIMAGE_OK;
+    (void)cudaGetLastError();
+    if (*graph != NULL)
+        (void)cudaGraphDestroy(*graph);
+    *graph = NULL;
+    return status == ZIMAGE_ERROR_CANCELLED ? status : ZIMAGE_OK;
+}
+
+static zimage_status record(zi_cuda *cuda, zi_cuda_recording *r, zi_work_fn *work, const void *user)
+{
+    int64_t before = cuda->ops.blocks;
+    cudaGraph_t graph;
+    zimage_status status = capture(cuda, work, user, &graph);
+    r->blocks = cuda->ops.blocks - before;
+    if (status == ZIMAGE_OK && graph != NULL)
+        status = keep_names(cuda, r);
+    if (graph != NULL) {
+        if (status == ZIMAGE_OK && cudaGraphInstantiate(&r->graph, graph, 0) != cudaSuccess) {
+            (void)cudaGetLastError();
+            r->graph = NULL;
+        }
+        (void)cudaGraphDestroy(graph);
+    }
+    cuda->checks = cuda->named = 0;
+    r->refused = status == ZIMAGE_OK && r->graph == NULL;
+    return status;
+}
+
+/* The blocks of the work have been told to whoever counts them. */
+static zimage_status run_untold(zi_cuda *cuda, zi_work_fn *work, const void *user)
+{
+    int (*told)(void *) = cuda->ops.block_done;
+    cuda->ops.block_done = NULL;
+    zimage_status status = work(user);
+    cuda->ops.block_done = told;
+    return status;
+}
+
+static zimage_status launch(zi_cuda *cuda, const zi_cuda_recording *r)
+{
+    cuda->checks = cuda->named = r->checks;
+    memcpy(cuda->names, r->names, (size_t)r->checks * sizeof(*r->names));
+    return zi_cuda_check(cuda, cudaGraphLaunch(r->graph, cuda->stream), "queueing what was recorded");
+}
+
+zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    if (cuda->checks > 0) /* flags that wait to be read are not part of the work */
+        ZI_TRY(ops->finish(ops));
+    if (cuda->recordings == NULL)
+        cuda->recordings = calloc(MOST_RECORDINGS, sizeof(*cuda->recordings));
+    if (cuda->recordings == NULL)
+        return zi_fail_memory(ops->error, "recordings", MOST_RECORDINGS * sizeof(*cuda->recordings));
+    zi_cuda_recording *r = find(cuda, key, size, place_of(cuda));
+    if (r == NULL)
+        return run_first(cuda, key, size, work, user);
+    r->turn = ++cuda->turns;
+    if (r->refused)
+        return work(user);
+    if (r->graph == NULL) {
+        ZI_TRY(record(cuda, r, work, user));
+        return r->refused ? run_untold(cuda, work, user) : launch(cuda, r);
+    }
+    ZI_TRY(launch(cuda, r));
+    for (int64_t i = 0; i < r->blocks; i++)
+        ZI_TRY(zi_ops_block_done(ops));
+    return ZIMAGE_OK;
+}
