@@ -172,8 +172,9 @@ static product describe(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_
 static zimage_status run_products(zi_ops *ops, product *p)
 {
     const zi_cpu *cpu = zi_cpu_of(ops);
-    int precise = p->weights[0]->precise || (p->weights[1] != NULL && p->weights[1]->precise);
-    const zi_cpu_packed *family = precise ? cpu->bf16 : cpu->linear; /* they differ in int8 computation only */
+    const zi_cpu_packed *family = zi_cpu_family(cpu, p->weights[0]);
+    if (p->weights[1] != NULL && family == cpu->linear)
+        family = zi_cpu_family(cpu, p->weights[1]);
     assert(family != NULL || (p->source->dtype == ZI_F32 && p->target->dtype == ZI_F32));
     if (family == NULL)
         return run_panels(ops, p);
@@ -226,9 +227,9 @@ zimage_status zi_cpu_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tens
         product p = describe(ops, &y[i], x, weights[i], NULL); /* its checks */
         all.weights[i] = p.weights[0];
         all.y[i] = p.target;
-        alike &= weights[i]->precise == weights[0]->precise;
+        alike &= zi_cpu_family(cpu, weights[i]) == zi_cpu_family(cpu, weights[0]);
     }
-    const zi_cpu_packed *family = weights[0]->precise ? cpu->bf16 : cpu->linear;
+    const zi_cpu_packed *family = zi_cpu_family(cpu, weights[0]);
     if (alike && family != NULL) {
         zi_arena_mark mark = zi_host_mark(ops);
         zimage_status status = zi_cpu_packed_product(ops, family, &all);

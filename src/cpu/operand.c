@@ -24,7 +24,7 @@ static void clear_edges(const zi_cpu *cpu, zi_tensor *x)
 zimage_status zi_cpu_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
 {
     const zi_cpu *cpu = zi_cpu_of(ops);
-    if (cpu->bf16 == NULL || rows <= ZI_FEW_TOKENS || (w->precise ? cpu->bf16 : cpu->linear) != cpu->bf16)
+    if (cpu->bf16 == NULL || rows <= ZI_FEW_TOKENS || zi_cpu_family(cpu, w) != cpu->bf16)
         return zi_host_alloc_operand(ops, x, rows, columns, w);
     float *data;
     int64_t bytes = zi_round_up(rows, cpu->bf16->mr) * chunks_of(columns) * ZI_CHUNK;

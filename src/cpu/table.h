@@ -18,6 +18,12 @@ static inline zi_cpu *zi_cpu_of(zi_ops *ops)
     return (zi_cpu *)ops;
 }
 
+/* What computes products with a weight; NULL: float32. */
+static inline const zi_cpu_packed *zi_cpu_family(const zi_cpu *cpu, const zi_weight *w)
+{
+    return w->precise & ZI_PRECISE_INT8 ? cpu->bf16 : cpu->linear; /* they differ in int8 computation only */
+}
+
 static inline int64_t zi_min(int64_t a, int64_t b)
 {
     return a < b ? a : b;

@@ -72,10 +72,9 @@ static zimage_status by_products(zi_cuda *cuda, group *g)
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cuda_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
-                                const zi_attention_shape *shape)
+static zimage_status attend(zi_cuda *cuda, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
+                            const zi_attention_shape *shape)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
     group g = {.shape = shape, .queries = zi_row_count(q), .keys = zi_row_count(k)};
     assert(shape->heads % shape->kv_heads == 0 && (!shape->causal || g.queries == g.keys));
     assert(zi_features(q) == shape->heads * shape->head_dim && zi_features(k) == shape->kv_heads * shape->head_dim);
@@ -95,8 +94,20 @@ zimage_status zi_cuda_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, c
     g.q = q->data;
     g.k = k->data;
     g.v = v->data;
+    return by_products(cuda, &g);
+}
+
+zimage_status zi_cuda_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
+                                const zi_attention_shape *shape)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_tensor plain = *o;
     zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = by_products(cuda, &g);
+    zimage_status status = o->dtype == ZI_OPERAND ? zi_cuda_stand_in(cuda, o, &plain) : ZIMAGE_OK;
+    if (status == ZIMAGE_OK)
+        status = attend(cuda, &plain, q, k, v, shape);
+    if (status == ZIMAGE_OK && o->dtype == ZI_OPERAND)
+        status = zi_cuda_quantise(cuda, &plain, zi_cuda_rows8_of(o));
     zi_cuda_release(ops, mark);
     return status;
 }

@@ -113,11 +113,16 @@ zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t byt
 zimage_status zi_cuda_staging_open(zi_cuda *cuda);
 void zi_cuda_staging_close(zi_cuda_staging *staging);
 
-/* Rows of e4m3 numbers, each to be multiplied by its scale. */
-typedef struct zi_cuda_rows8 {
-    void *data;
-    float *scales;
-} zi_cuda_rows8;
+/* Whether products with that weight are computed in fp8. */
+int zi_cuda_wants_fp8(const zi_cuda *cuda, const zi_weight *w);
+/* An operand (ops.h) of such products: its rows, then their scales. Others are plain. */
+zimage_status zi_cuda_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
+zi_cuda_rows8 zi_cuda_rows8_of(const zi_tensor *operand);
+/* For what writes no fp8: a plain tensor on the stack, to be quantised. */
+zimage_status zi_cuda_stand_in(zi_cuda *cuda, const zi_tensor *operand, zi_tensor *plain);
+zimage_status zi_cuda_quantise(zi_cuda *cuda, const zi_tensor *plain, zi_cuda_rows8 rows);
+/* For what reads no fp8: the operand's numbers in a plain tensor on the stack. */
+zimage_status zi_cuda_plain(zi_cuda *cuda, const zi_tensor *operand, zi_tensor *plain);
 
 /* Weights on the card. What is unpacked for the moment lies on the stack: mark and release around the use. */
 zimage_status zi_cuda_matrix(zi_cuda *cuda, const zi_weight *w, void **data);

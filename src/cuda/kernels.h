@@ -25,13 +25,22 @@ cudaError_t zi_cuda_arrange_filter(zi_dtype to, void *dst, zi_dtype from, const 
 cudaError_t zi_cuda_unpack_groups(zi_dtype to, void *dst, const uint8_t *q, int bits, int64_t group, zi_dtype stored,
                                   const void *scales, const void *biases, int64_t count, cudaStream_t stream);
 
-/* Norms of rows of n. w, gain, gate: [n] float32, each may be NULL (= 1). */
-cudaError_t zi_cuda_rms_norm(zi_dtype type, void *y, const void *x, const float *w, const float *gain, int64_t rows,
-                             int64_t n, float eps, cudaStream_t stream);
+/* Rows of e4m3 numbers, each to be multiplied by its row's scale: the row's largest magnitude / 448. */
+typedef struct zi_cuda_rows8 {
+    void *data;
+    float *scales;
+} zi_cuda_rows8;
+
+/* Norms of rows of n. w, gain, gate: [n] float32, each may be NULL (= 1). y NULL: to y8, of rows that fit. */
+cudaError_t zi_cuda_rms_norm(zi_dtype type, void *y, zi_cuda_rows8 y8, const void *x, const float *w, const float *gain,
+                             int64_t rows, int64_t n, float eps, cudaStream_t stream);
+/* Whether threads can hold a row of n. */
+int zi_cuda_row_fits(zi_dtype type, int64_t n);
 cudaError_t zi_cuda_layer_norm(zi_dtype type, void *y, const void *x, const float *gain, int64_t rows, int64_t n,
                                float eps, cudaStream_t stream);
 typedef struct zi_cuda_residual_args {
     void *x, *h;
+    zi_cuda_rows8 h8; /* instead of h, or data NULL */
     const void *y;
     const float *w, *gate, *w_next, *gain_next;
     float eps;
@@ -69,9 +78,13 @@ cudaError_t zi_cuda_few(zi_dtype type, void *y, const float *x, zi_dtype w_type,
 cudaError_t zi_cuda_start_rows(zi_dtype type, void *y, const float *bias, int accumulate, int64_t rows, int64_t n,
                                cudaStream_t stream);
 
-/* Rows to fp8 (e4m3): y = x / scale with scale[row] = largest / 448. */
-cudaError_t zi_cuda_quantise_rows(void *y, float *scales, zi_dtype type, const void *x, int64_t rows, int64_t n,
+/* Rows to fp8: n is a multiple of 8 and at most this. The second is zi_cuda_glu. */
+#define ZI_CUDA_MOST_FP8 16384
+cudaError_t zi_cuda_from_fp8(zi_dtype type, void *y, zi_cuda_rows8 x, int64_t rows, int64_t n, cudaStream_t stream);
+cudaError_t zi_cuda_quantise_rows(zi_cuda_rows8 y, zi_dtype type, const void *x, int64_t rows, int64_t n,
                                   cudaStream_t stream);
+cudaError_t zi_cuda_glu_fp8(zi_cuda_rows8 y, zi_dtype type, const void *x, int64_t rows, int64_t n,
+                            cudaStream_t stream);
 
 /* p = softmax(s * scale) of rows [heads][rows][keys], float32 to either type (in place if that is float32). causal: row
  * i, which is query first + i, sees keys 0 .. first + i. */

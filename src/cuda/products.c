@@ -319,30 +319,33 @@ double zi_cuda_peak(zi_ops *ops)
 
 /* ---- linear layers ------------------------------------------------------------------------------------------------- */
 
-#define FP8_MULTIPLE 16 /* of a product's sizes */
-
-/* The activations of one or more products: as they are, and in fp8 once one of them wants that. */
+/* The activations of one or more products: plain or in fp8, and the other form once one of them wants that. */
 typedef struct input {
     const zi_tensor *x;
-    zi_cuda_rows8 rows8; /* data NULL: not made yet */
+    zi_tensor plain;     /* data NULL: not made yet */
+    zi_cuda_rows8 rows8; /* the same */
 } input;
 
-static int wants_fp8(const zi_cuda *cuda, const zi_tensor *x, const zi_weight *w)
+static input input_of(const zi_tensor *x)
 {
-    return cuda->fp8 && !w->precise && x->dtype == cuda->type && w->shape[0] % FP8_MULTIPLE == 0 &&
-           w->shape[1] % FP8_MULTIPLE == 0;
+    if (x->dtype == ZI_OPERAND)
+        return (input){.x = x, .rows8 = zi_cuda_rows8_of(x)};
+    return (input){.x = x, .plain = *x};
 }
 
-static zimage_status quantise(zi_cuda *cuda, input *x)
+static zimage_status want_fp8(zi_cuda *cuda, input *x)
 {
-    int64_t rows = zi_row_count(x->x), n = zi_features(x->x);
     if (x->rows8.data != NULL)
         return ZIMAGE_OK;
-    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)rows * sizeof(float), "scales", (void **)&x->rows8.scales));
-    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(rows * n), "activations in fp8", &x->rows8.data));
-    return zi_cuda_check(
-        cuda, zi_cuda_quantise_rows(x->rows8.data, x->rows8.scales, x->x->dtype, x->x->data, rows, n, cuda->stream),
-        "quantising activations");
+    size_t rows = (size_t)zi_row_count(x->x);
+    ZI_TRY(zi_cuda_stack_alloc(cuda, rows * sizeof(float), "scales", (void **)&x->rows8.scales));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_tensor_count(x->x), "activations in fp8", &x->rows8.data));
+    return zi_cuda_quantise(cuda, &x->plain, x->rows8);
+}
+
+static zimage_status want_plain(zi_cuda *cuda, input *x)
+{
+    return x->plain.data != NULL ? ZIMAGE_OK : zi_cuda_plain(cuda, x->x, &x->plain);
 }
 
 /* y (+)= x w^T with w one matrix, or b's rows behind a's; y [rows, out] of that type. */
@@ -355,17 +358,18 @@ static zimage_status multiply(zi_cuda *cuda, void *y, zi_dtype y_type, input *x,
                          .type = cuda->type,
                          .y_type = y_type,
                          .accumulate = accumulate};
-    if (wants_fp8(cuda, x->x, a) && (b == NULL || wants_fp8(cuda, x->x, b))) {
+    if (zi_cuda_wants_fp8(cuda, a) && (b == NULL || zi_cuda_wants_fp8(cuda, b))) {
         zi_cuda_rows8 w;
-        ZI_TRY(quantise(cuda, x));
+        ZI_TRY(want_fp8(cuda, x));
         ZI_TRY(zi_cuda_fp8(cuda, a, b, &w));
         p.x_scales = x->rows8.scales;
         p.w_scales = w.scales;
         return zi_cuda_multiply(cuda, &p, y, x->rows8.data, w.data);
     }
     void *w;
+    ZI_TRY(want_plain(cuda, x));
     ZI_TRY(b != NULL ? zi_cuda_pair(cuda, a, b, &w) : zi_cuda_matrix(cuda, a, &w));
-    return zi_cuda_multiply(cuda, &p, y, x->x->data, w);
+    return zi_cuda_multiply(cuda, &p, y, x->plain.data, w);
 }
 
 /* One vector that is float32 in every computation. */
@@ -387,7 +391,7 @@ static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weig
     assert(w->shape[0] == zi_features(y) && w->shape[1] == zi_features(x->x));
     assert(zi_row_count(x->x) == zi_row_count(y));
     ZI_TRY(zi_cuda_vector(cuda, bias, &b));
-    if (x->x->dtype != cuda->type)
+    if (x->x->dtype == ZI_F32 && cuda->type != ZI_F32)
         return multiply_exact(cuda, y, x->x, w, b, accumulate);
     if (b != NULL)
         ZI_CUDA_TRY(cuda,
@@ -400,7 +404,8 @@ zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, cons
                              const zi_weight *bias, int accumulate)
 {
     zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = linear(zi_cuda_of(ops), y, &(input){.x = x}, weight, bias, accumulate);
+    input in = input_of(x);
+    zimage_status status = linear(zi_cuda_of(ops), y, &in, weight, bias, accumulate);
     zi_cuda_release(ops, mark);
     return status;
 }
@@ -408,10 +413,9 @@ zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, cons
 static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
                              const zi_weight *const *weights)
 {
-    input in = {.x = x};
-    for (int i = 0; i < count && in.rows8.data == NULL; i++)
-        if (wants_fp8(cuda, x, weights[i]))
-            ZI_TRY(quantise(cuda, &in)); /* below what each product takes for itself */
+    input in = input_of(x);
+    for (int i = 0; i < count; i++) /* below what each product takes for itself */
+        ZI_TRY(zi_cuda_wants_fp8(cuda, weights[i]) ? want_fp8(cuda, &in) : want_plain(cuda, &in));
     for (int i = 0; i < count; i++) {
         zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
         ZI_TRY(linear(cuda, &y[i], &in, weights[i], NULL, 0));
@@ -431,9 +435,13 @@ zimage_status zi_cuda_linears(zi_ops *ops, int count, zi_tensor *y, const zi_ten
 static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
 {
     int64_t rows = zi_row_count(x), out = zi_features(y);
+    input in = input_of(x);
     void *both;
-    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(rows * 2 * out) * zi_dtype_size(y->dtype), "a gated product", &both));
-    ZI_TRY(multiply(cuda, both, y->dtype, &(input){.x = x}, w1, w3, 0));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(rows * 2 * out) * zi_dtype_size(cuda->type), "a gated product", &both));
+    ZI_TRY(multiply(cuda, both, cuda->type, &in, w1, w3, 0));
+    if (y->dtype == ZI_OPERAND)
+        return zi_cuda_check(cuda, zi_cuda_glu_fp8(zi_cuda_rows8_of(y), cuda->type, both, rows, out, cuda->stream),
+                             "a gate");
     return zi_cuda_check(cuda, zi_cuda_glu(y->dtype, y->data, both, rows, out, cuda->stream), "a gate");
 }
 
@@ -441,7 +449,7 @@ zimage_status zi_cuda_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, 
                                  const zi_weight *w3)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
-    assert(x->dtype == cuda->type && w1->shape[0] == zi_features(y) && w1->shape[1] == zi_features(x));
+    assert(w1->shape[0] == zi_features(y) && w1->shape[1] == zi_features(x));
     assert(w3->shape[0] == w1->shape[0] && w3->shape[1] == w1->shape[1]);
     zi_arena_mark mark = zi_cuda_mark(ops);
     zimage_status status = glu(cuda, y, x, w1, w3);

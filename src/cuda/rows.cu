@@ -8,12 +8,19 @@
 #define ROW_THREADS 256
 #define ROW_VECTORS 4 /* of a thread: rows of at most 4096 float32 or 8192 bf16 elements stay in registers */
 
+#define FP8_MOST 448.0f
+
+static __device__ __forceinline__ float fp8_scale(float largest)
+{
+    return fmaxf(largest, 1e-12f) / FP8_MOST;
+}
+
 /*
- * A row as vectors of the block's threads; what lies behind the row is 0. T: an activation, W: numbers of an access.
- * Every thread reads and writes the same places, so that input and output may be one buffer.
+ * A row as K vectors of each of the block's threads; what lies behind the row is 0. T: an activation, W: numbers of an
+ * access. Every thread reads and writes the same places, so that input and output may be one buffer.
  */
-template <typename T, int W> struct row_values {
-    float v[ROW_VECTORS][W];
+template <typename T, int W, int K = ROW_VECTORS> struct row_values {
+    float v[K][W];
 
     static __device__ __forceinline__ int64_t place(int k)
     {
@@ -23,7 +30,7 @@ template <typename T, int W> struct row_values {
     __device__ __forceinline__ void read(const T *x, int64_t n)
     {
 #pragma unroll
-        for (int k = 0; k < ROW_VECTORS; k++) {
+        for (int k = 0; k < K; k++) {
             vec<T, W> r;
             if (place(k) < n)
                 r = load<T, W>(x + place(k));
@@ -36,7 +43,7 @@ template <typename T, int W> struct row_values {
     __device__ __forceinline__ void write(T *y, int64_t n) const
     {
 #pragma unroll
-        for (int k = 0; k < ROW_VECTORS; k++) {
+        for (int k = 0; k < K; k++) {
             vec<T, W> r;
 #pragma unroll
             for (int j = 0; j < W; j++)
@@ -46,11 +53,55 @@ template <typename T, int W> struct row_values {
         }
     }
 
+    /* SiLU(gate) * up of a row of n gates, then n ups. */
+    __device__ __forceinline__ void read_gated(const T *x, int64_t n)
+    {
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            vec<T, W> gate, up;
+            if (place(k) < n) {
+                gate = load<T, W>(x + place(k));
+                up = load<T, W>(x + n + place(k));
+            }
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                v[k][j] = place(k) < n ? silu_of(to_float(gate.v[j])) * to_float(up.v[j]) : 0.0f;
+        }
+    }
+
+    /* As e4m3 numbers, each to be multiplied by *scale. */
+    __device__ __forceinline__ void write_fp8(__nv_fp8_e4m3 *y, float *scale, int64_t n)
+    {
+        float largest = 0;
+        each(n, [&](float &x, int64_t) { largest = fmaxf(largest, fabsf(x)); });
+        float factor = fp8_scale(over_block<warp_max>(largest, 0));
+        if (threadIdx.x == 0)
+            *scale = factor;
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            vec<__nv_fp8_e4m3, W> r;
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                r.v[j] = __nv_fp8_e4m3(v[k][j] / factor);
+            if (place(k) < n)
+                store<__nv_fp8_e4m3, W>(y + place(k), r);
+        }
+    }
+
+    /* The block's row to y, or to rows8 if y is NULL. */
+    __device__ __forceinline__ void write_either(T *y, const zi_cuda_rows8 &rows8, int64_t n)
+    {
+        if (y != nullptr)
+            write(y + blockIdx.x * n, n);
+        else
+            write_fp8((__nv_fp8_e4m3 *)rows8.data + blockIdx.x * n, rows8.scales + blockIdx.x, n);
+    }
+
     /* f(value, place in the row) of each number of the row. */
     template <typename F> __device__ __forceinline__ void each(int64_t n, F f)
     {
 #pragma unroll
-        for (int k = 0; k < ROW_VECTORS; k++)
+        for (int k = 0; k < K; k++)
             if (place(k) < n) {
 #pragma unroll
                 for (int j = 0; j < W; j++)
@@ -75,13 +126,13 @@ static int row_fits(zi_dtype type, int64_t n, const void *x)
 
 template <typename T>
 static __global__ void __launch_bounds__(ROW_THREADS)
-    rms_norm_fast(T *y, const T *x, const float *w, const float *gain, int64_t n, float eps)
+    rms_norm_fast(T *y, const zi_cuda_rows8 y8, const T *x, const float *w, const float *gain, int64_t n, float eps)
 {
     row_values<T, wide<T>> row;
     row.read(x + blockIdx.x * n, n);
     float factor = row.rms_factor(n, eps);
     row.each(n, [=](float &v, int64_t i) { v = v * factor * factor_at(w, i) * factor_at(gain, i); });
-    row.write(y + blockIdx.x * n, n);
+    row.write_either(y, y8, n);
 }
 
 /* What multiplies a row of any length. */
@@ -103,13 +154,21 @@ static __global__ void __launch_bounds__(ROW_THREADS)
         y[at + i] = from_float<T>(to_float(x[at + i]) * factor * factor_at(w, i) * factor_at(gain, i));
 }
 
-extern "C" cudaError_t zi_cuda_rms_norm(zi_dtype type, void *y, const void *x, const float *w, const float *gain,
-                                        int64_t rows, int64_t n, float eps, cudaStream_t stream)
+extern "C" int zi_cuda_row_fits(zi_dtype type, int64_t n)
+{
+    return row_fits(type, n, NULL);
+}
+
+extern "C" cudaError_t zi_cuda_rms_norm(zi_dtype type, void *y, zi_cuda_rows8 y8, const void *x, const float *w,
+                                        const float *gain, int64_t rows, int64_t n, float eps, cudaStream_t stream)
 {
     unsigned blocks = (unsigned)rows;
     if (row_fits(type, n, x) && row_fits(type, n, y))
-        WITH_TYPE(T, type,
-                  ZI_LAUNCH(rms_norm_fast<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, w, gain, n, eps));
+        WITH_TYPE(
+            T, type,
+            ZI_LAUNCH(rms_norm_fast<T>, blocks, ROW_THREADS, 0, stream, (T *)y, y8, (const T *)x, w, gain, n, eps));
+    else if (y == NULL)
+        return cudaErrorInvalidValue;
     else
         WITH_TYPE(T, type,
                   ZI_LAUNCH(rms_norm_any<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, w, gain, n, eps));
@@ -180,11 +239,11 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cud
     sum.write((T *)a.x + at, n);
     if (a.not_finite != nullptr && !finite)
         *a.not_finite = 1;
-    if (a.h == nullptr)
+    if (a.h == nullptr && a.h8.data == nullptr)
         return;
     factor = sum.rms_factor(n, a.eps);
     sum.each(n, [=](float &v, int64_t i) { v = v * factor * factor_at(a.w_next, i) * factor_at(a.gain_next, i); });
-    sum.write((T *)a.h + at, n);
+    sum.write_either((T *)a.h, a.h8, n);
 }
 
 template <typename T>
@@ -212,6 +271,8 @@ extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_ar
     unsigned blocks = (unsigned)rows;
     if (row_fits(type, n, a->x) && row_fits(type, n, a->y) && row_fits(type, n, a->h))
         WITH_TYPE(T, type, ZI_LAUNCH(residual_fast<T>, blocks, ROW_THREADS, 0, stream, *a, n));
+    else if (a->h8.data != NULL)
+        return cudaErrorInvalidValue;
     else
         WITH_TYPE(T, type, ZI_LAUNCH(residual_any<T>, blocks, ROW_THREADS, 0, stream, *a, n));
     return cudaGetLastError();
@@ -615,39 +676,54 @@ extern "C" cudaError_t zi_cuda_not_finite(zi_dtype type, const void *x, int64_t 
 
 /* ---- fp8: a block a row -------------------------------------------------------------------------------------------- */
 
-#define FP8_MOST 448.0f
+#define FP8_VECTORS (ZI_CUDA_MOST_FP8 / ROW_THREADS / 8) /* of a thread, bf16 */
 
-template <typename T, int W>
-static __global__ void __launch_bounds__(ROW_THREADS)
-    quantise_rows(__nv_fp8_e4m3 *y, float *scales, const T *x, int64_t n)
+template <typename T, int K, int Gated>
+static __global__ void __launch_bounds__(ROW_THREADS) to_fp8(const zi_cuda_rows8 y, const T *x, int64_t n)
 {
-    const T *row = x + blockIdx.x * n;
-    float largest = 0;
-    for (int64_t i = threadIdx.x * W; i < n; i += ROW_THREADS * W) {
-        vec<T, W> v = load<T, W>(row + i);
-#pragma unroll
-        for (int j = 0; j < W; j++)
-            largest = fmaxf(largest, fabsf(to_float(v.v[j])));
-    }
-    float scale = fmaxf(over_block<warp_max>(largest, 0), 1e-12f) / FP8_MOST;
-    if (threadIdx.x == 0)
-        scales[blockIdx.x] = scale;
-    for (int64_t i = threadIdx.x * W; i < n; i += ROW_THREADS * W) {
-        vec<T, W> v = load<T, W>(row + i);
-        vec<__nv_fp8_e4m3, W> out;
-#pragma unroll
-        for (int j = 0; j < W; j++)
-            out.v[j] = __nv_fp8_e4m3(to_float(v.v[j]) / scale);
-        store<__nv_fp8_e4m3, W>(y + blockIdx.x * n + i, out);
-    }
+    row_values<T, wide<T>, K> row;
+    if (Gated)
+        row.read_gated(x + blockIdx.x * 2 * n, n);
+    else
+        row.read(x + blockIdx.x * n, n);
+    row.write_either(nullptr, y, n);
 }
 
-extern "C" cudaError_t zi_cuda_quantise_rows(void *y, float *scales, zi_dtype type, const void *x, int64_t rows,
-                                             int64_t n, cudaStream_t stream)
+template <typename T, int Gated>
+static cudaError_t rows_to_fp8(zi_cuda_rows8 y, const T *x, int64_t rows, int64_t n, cudaStream_t stream)
 {
-    WITH_TYPE(T, type,
-              WITH_WIDTH(T, W, n, (uintptr_t)x | (uintptr_t)y,
-                         ZI_LAUNCH((quantise_rows<T, W>), (unsigned)rows, ROW_THREADS, 0, stream, (__nv_fp8_e4m3 *)y,
-                                   scales, (const T *)x, n)));
+    constexpr int most = FP8_VECTORS * 8 / wide<T>;
+    if (n % wide<T> != 0 || n > ZI_CUDA_MOST_FP8 || (uintptr_t)x % 16 != 0)
+        return cudaErrorInvalidValue;
+    if (n <= ZI_CUDA_MOST_FP8 / 4)
+        ZI_LAUNCH((to_fp8<T, most / 4, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, n);
+    else
+        ZI_LAUNCH((to_fp8<T, most, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, n);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t zi_cuda_quantise_rows(zi_cuda_rows8 y, zi_dtype type, const void *x, int64_t rows, int64_t n,
+                                             cudaStream_t stream)
+{
+    WITH_TYPE(T, type, return (rows_to_fp8<T, 0>(y, (const T *)x, rows, n, stream)));
+    return cudaErrorInvalidValue;
+}
+
+extern "C" cudaError_t zi_cuda_glu_fp8(zi_cuda_rows8 y, zi_dtype type, const void *x, int64_t rows, int64_t n,
+                                       cudaStream_t stream)
+{
+    WITH_TYPE(T, type, return (rows_to_fp8<T, 1>(y, (const T *)x, rows, n, stream)));
+    return cudaErrorInvalidValue;
+}
+
+template <typename T> static __global__ void from_fp8(T *y, const zi_cuda_rows8 x, int64_t count, int64_t n)
+{
+    EACH(i, count) y[i] = from_float<T>(float(((const __nv_fp8_e4m3 *)x.data)[i]) * x.scales[i / n]);
+}
+
+extern "C" cudaError_t zi_cuda_from_fp8(zi_dtype type, void *y, zi_cuda_rows8 x, int64_t rows, int64_t n,
+                                        cudaStream_t stream)
+{
+    WITH_TYPE(T, type, ZI_LAUNCH(from_fp8<T>, blocks_for(rows * n, 256), 256, 0, stream, (T *)y, x, rows * n, n));
     return cudaGetLastError();
 }

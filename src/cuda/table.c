@@ -151,18 +151,52 @@ static const float *factor(const zi_tensor *scale, int64_t n)
     return scale != NULL ? scale->data : NULL;
 }
 
+/* Where a norm writes: one of both has data. */
+typedef struct norm_target {
+    zi_tensor plain;
+    zi_cuda_rows8 rows8;
+} norm_target;
+
+/* y may be NULL: nowhere. Rows that are too long to be held are quantised afterwards. */
+static zimage_status aim(zi_cuda *cuda, const zi_tensor *y, norm_target *target)
+{
+    *target = (norm_target){.plain = {.data = NULL}};
+    if (y == NULL)
+        return ZIMAGE_OK;
+    if (y->dtype != ZI_OPERAND)
+        target->plain = *y;
+    else if (zi_cuda_row_fits(cuda->type, zi_features(y)))
+        target->rows8 = zi_cuda_rows8_of(y);
+    else
+        return zi_cuda_stand_in(cuda, y, &target->plain);
+    return ZIMAGE_OK;
+}
+
+static zimage_status hit(zi_cuda *cuda, const zi_tensor *y, const norm_target *target)
+{
+    if (y == NULL || y->dtype != ZI_OPERAND || target->plain.data == NULL)
+        return ZIMAGE_OK;
+    return zi_cuda_quantise(cuda, &target->plain, zi_cuda_rows8_of(y));
+}
+
 static zimage_status cuda_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
                                    const zi_tensor *scale, float eps)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     int64_t n = zi_features(x);
     const float *weights;
-    assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype && (w == NULL || zi_weight_count(w) == n));
+    norm_target target;
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && (w == NULL || zi_weight_count(w) == n));
     ZI_TRY(zi_cuda_vector(cuda, w, &weights));
-    return zi_cuda_check(
-        cuda,
-        zi_cuda_rms_norm(x->dtype, y->data, x->data, weights, factor(scale, n), zi_row_count(x), n, eps, cuda->stream),
-        "an RMS norm");
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    ZI_TRY(aim(cuda, y, &target));
+    ZI_TRY(zi_cuda_check(cuda,
+                         zi_cuda_rms_norm(x->dtype, target.plain.data, target.rows8, x->data, weights, factor(scale, n),
+                                          zi_row_count(x), n, eps, cuda->stream),
+                         "an RMS norm"));
+    ZI_TRY(hit(cuda, y, &target));
+    zi_cuda_release(ops, mark);
+    return ZIMAGE_OK;
 }
 
 static zimage_status cuda_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps)
@@ -206,14 +240,25 @@ static zimage_status cuda_check_finite(zi_ops *ops, const zi_tensor *x, int *fin
                          "a check");
 }
 
+static zimage_status residual(zi_cuda *cuda, zi_cuda_residual_args *args, const zi_tensor *x, const zi_tensor *h)
+{
+    norm_target target;
+    ZI_TRY(aim(cuda, h, &target));
+    args->h = target.plain.data;
+    args->h8 = target.rows8;
+    ZI_TRY(zi_cuda_check(cuda, zi_cuda_residual(x->dtype, args, zi_row_count(x), zi_features(x), cuda->stream),
+                         "a residual"));
+    return hit(cuda, h, &target);
+}
+
 static zimage_status cuda_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
                                              const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
                                              const zi_tensor *scale_next, float eps, int *finite)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     int64_t n = zi_features(x);
-    zi_cuda_residual_args args = {.x = x->data, .y = y->data, .h = h != NULL ? h->data : NULL, .eps = eps};
-    assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype && (h == NULL || h->dtype == x->dtype));
+    zi_cuda_residual_args args = {.x = x->data, .y = y->data, .eps = eps};
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
     args.gate = factor(gate, n);
     args.gain_next = factor(scale_next, n);
     ZI_TRY(zi_cuda_vector(cuda, w, &args.w));
@@ -222,7 +267,10 @@ static zimage_status cuda_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi
         *finite = 1;
         ZI_TRY(next_check(cuda, &args.not_finite));
     }
-    return zi_cuda_check(cuda, zi_cuda_residual(x->dtype, &args, zi_row_count(x), n, cuda->stream), "a residual");
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = residual(cuda, &args, x, h);
+    zi_cuda_release(ops, mark);
+    return status;
 }
 
 static zimage_status cuda_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
@@ -395,7 +443,7 @@ static const zi_ops_table cuda_table = {
     .name = "cuda",
     .alloc = cuda_alloc,
     .alloc_f32 = cuda_alloc_f32,
-    .alloc_operand = zi_host_alloc_operand,
+    .alloc_operand = zi_cuda_alloc_operand,
     .mark = zi_cuda_mark,
     .release = zi_cuda_release,
     .upload = cuda_upload,

@@ -116,8 +116,7 @@ static size_t scales_place(int64_t count)
 
 static zimage_status quantise(zi_cuda *cuda, const void *dense, int64_t rows, int64_t columns, const zi_cuda_rows8 *out)
 {
-    return zi_cuda_check(cuda,
-                         zi_cuda_quantise_rows(out->data, out->scales, cuda->type, dense, rows, columns, cuda->stream),
+    return zi_cuda_check(cuda, zi_cuda_quantise_rows(*out, cuda->type, dense, rows, columns, cuda->stream),
                          "quantising a weight");
 }
 

@@ -191,15 +191,15 @@ static void bind_embedders(zi_binder *binder, zi_dit *model)
     zi_bind_vector(binder, &model->final_adaln_bias, dim, prefix, "adaLN_modulation.1.bias");
 }
 
-/* What int8 computation would spoil most (docs/errors.md): w2, whose inputs are gated products with rare large values,
- * and the first and last layers, which cost next to nothing. */
+/* What computation in 8 bits would spoil most (docs/errors.md): the first and last layers, which cost next to nothing; in
+ * int8 also w2, whose inputs are gated products with rare large values. */
 static void bind_precise(zi_binder *binder, const zi_dit *model)
 {
-    zi_bind_precise(binder, model->x_embedder);
-    zi_bind_precise(binder, model->cap_embedder);
-    zi_bind_precise(binder, model->final_linear);
+    zi_bind_precise(binder, model->x_embedder, ZI_PRECISE);
+    zi_bind_precise(binder, model->cap_embedder, ZI_PRECISE);
+    zi_bind_precise(binder, model->final_linear, ZI_PRECISE);
     for (int64_t i = 0; i < 2 * model->config.n_refiner_layers + model->config.n_layers; i++)
-        zi_bind_precise(binder, model->noise_refiner[i].w2); /* all blocks are one array */
+        zi_bind_precise(binder, model->noise_refiner[i].w2, ZI_PRECISE_INT8); /* all blocks are one array */
 }
 
 static void bind_all(zi_binder *binder, zi_dit *model)

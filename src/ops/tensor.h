@@ -34,6 +34,8 @@ static inline float *zi_f32(const zi_tensor *tensor)
     return (float *)tensor->data;
 }
 
+typedef enum zi_precise { ZI_PRECISE_INT8 = 1, ZI_PRECISE_FP8 = 2, ZI_PRECISE = 3 } zi_precise;
+
 /*
  * A stored weight: mapped bytes in the file's own format, read in place by the operations. The data may be unaligned.
  * Linear weights are [out, in]; convolutions [out, in, kernel_h, kernel_w].
@@ -49,7 +51,7 @@ typedef struct zi_weight {
     int64_t shape[4];
     const uint8_t *data;
     size_t bytes;
-    int precise; /* 1: int8 computation leaves its products to bf16 or float32 (zi_bind_precise) */
+    int precise; /* zi_precise: computation that leaves its products to bf16 or float32 (zi_bind_precise) */
     /* ZI_GROUPED only: shape is the logical [out, in], data and bytes the packed numbers */
     int bits;                       /* of a number: 1 to 6, or 8 */
     int group;                      /* inputs that share a scale and a bias: 32, 64 or 128 */

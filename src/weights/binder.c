@@ -127,10 +127,10 @@ void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_
         *weight = &found->weight;
 }
 
-void zi_bind_precise(zi_binder *binder, const zi_weight *weight)
+void zi_bind_precise(zi_binder *binder, const zi_weight *weight, zi_precise computations)
 {
     if (weight && (weight->dtype != ZI_GROUPED || weight->bits >= 8))
-        zi_store_entries(binder->store)[index_of(binder->store, weight->name)].weight.precise = 1;
+        zi_store_entries(binder->store)[index_of(binder->store, weight->name)].weight.precise = computations;
 }
 
 void zi_bind_ignore(zi_binder *binder, const char *prefix)

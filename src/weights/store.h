@@ -72,9 +72,9 @@ zimage_status zi_binder_new(zi_store *store, zi_binder **binder, zimage_error *e
 /* *weight is set to the tensor, or to NULL if it can't be used. Its data is valid after a successful finish. */
 void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_t *shape, const char *format, ...)
     ZI_PRINTF(5, 6);
-/* Marks a weight that zi_bind found (NULL: it didn't) as `precise`; not one packed in fewer than 8 bits, whose own error
- * is much larger than that of int8 computation. */
-void zi_bind_precise(zi_binder *binder, const zi_weight *weight);
+/* Marks a weight that zi_bind found (NULL: it didn't) as precise in these computations; not one packed in fewer than 8 bits,
+ * whose own error is much larger than that of int8 computation. */
+void zi_bind_precise(zi_binder *binder, const zi_weight *weight, zi_precise computations);
 /* Names starting with `prefix` are known and not needed. */
 void zi_bind_ignore(zi_binder *binder, const char *prefix);
 /* Makes the copies that are needed. Frees the binder in every case. */

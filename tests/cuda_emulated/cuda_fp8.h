@@ -35,6 +35,10 @@ struct __nv_fp8_e4m3 {
     explicit __nv_fp8_e4m3(float x) : bits(emulated_to_e4m3(x))
     {
     }
+    explicit operator float() const
+    {
+        return emulated_from_e4m3(bits);
+    }
 };
 
 #endif

@@ -7,7 +7,7 @@
 
 Three tables: whole evaluations (PASS: zimage in bf16 at most 1.2 times what diffusers in bf16 shows); the error that
 rounding leaves in each kind of layer's own output, given exact inputs; and the whole evaluation's when only one kind of
-layer is rounded, or every kind but one. The last two emulate zimage's rounding (src/cpu/packed.c) in PyTorch: int8 with
+layer is rounded, or every kind but one. The last two emulate zimage's rounding (src/cpu/packed.c) in PyTorch: int8 (or fp8, --eight) with
 one scale a token and one an output, largest / 127, ties to even, products of at most 4 tokens exact; 4 bits by MLX's own
 quantiser in groups of 32. There "int8" is every layer; the program itself leaves some precise (zimage_dit.c). All errors are relative L2: |a - b| / |b|, the root mean square over evaluations.
 """
@@ -170,15 +170,20 @@ def whole_evaluations(model, folder, inputs, want, a, work):
 # ---- layer by layer
 
 
-def round_rows(x):
+def round_rows(x, eight):
+    """As 8 bits with a scale a row: int8, or fp8 (e4m3)."""
     largest = x.abs().amax(-1, keepdim=True)
+    if eight == "fp8":
+        scale = largest.clamp_min(1e-12) / 448
+        return (x / scale).to(torch.float8_e4m3fn).float() * scale
     return torch.round(x * (127 / largest)) * (largest / 127)
 
 
 class Rounding:
     """The model's linear layers as zimage would compute them."""
 
-    def __init__(self, model, packed):
+    def __init__(self, model, packed, eight):
+        self.eight = eight
         self.packed = {bits: mx.load(f"{folder}/model.safetensors") for bits, folder in packed.items()}
         self.modes, self.measured = {}, None  # kind -> mode; (kind, mode) -> errors
         self.cache, self.keep = {}, sum(p.numel() for p in model.parameters()) < 1e8
@@ -193,25 +198,25 @@ class Rounding:
             stored = self.packed[int(mode[0])]
             parts = [stored[f"{name}.{part}"] for part in ("weight", "scales", "biases")]
             w = to_torch(dequantised(*parts, GROUP, int(mode[0])))
-        if mode.endswith("int8"):
-            w = round_rows(w)
+        if mode.endswith(self.eight):
+            w = round_rows(w, self.eight)
         if self.keep:
             self.cache[name, mode] = w
         return w
 
     def rounded(self, name, module, x, mode):
         few = x.numel() // x.shape[-1] <= FEW_TOKENS
-        if few and mode.endswith(("bf16", "int8")):
-            mode = mode[:-4].strip() or "f32"
+        if few:
+            mode = mode.removesuffix("bf16").removesuffix(self.eight).strip() or "f32"
         w = self.weight(name, module, mode)
-        x = round_rows(x) if mode.endswith("int8") else x.bfloat16().float() if mode == "bf16" else x
+        x = round_rows(x, self.eight) if mode.endswith(self.eight) else x.bfloat16().float() if mode == "bf16" else x
         return torch.nn.functional.linear(x, w, module.bias)
 
     def forward(self, name, module, x):
         kind = kind_of(name)
         if self.measured is not None:
             y = torch.nn.functional.linear(x, module.weight, module.bias)
-            for mode in ("bf16", "int8", "8", "4", "4 int8"):
+            for mode in ("bf16", self.eight, "8", "4", f"4 {self.eight}"):
                 z = self.rounded(name, module, x, mode)
                 self.measured.setdefault((kind, mode), []).append(relative(z[None], y[None])[0])
             return y
@@ -235,36 +240,37 @@ def share_of_work(model, inputs):
     return {kind: n / sum(counts.values()) for kind, n in counts.items()}
 
 
-def by_kind(model, inputs, want, work):
+def by_kind(model, inputs, want, work, eight):
     share = share_of_work(model, inputs)
-    rounding = Rounding(model, {8: f"{work}/8", 4: f"{work}/4"})
+    rounding = Rounding(model, {8: f"{work}/8", 4: f"{work}/4"}, eight)
+    both = f"4 {eight}"
 
     rounding.measured = {}
     evaluate(model, inputs)
-    print(f"\n{'own output':14} {'work':>7} {'bf16':>9} {'int8':>9} {'worst':>9} {'8-bit':>9} {'4-bit':>9} {'4 + int8':>9}")
+    print(f"\n{'own output':14} {'work':>7} {'bf16':>9} {eight:>9} {'worst':>9} {'8-bit':>9} {'4-bit':>9} {'4 + ' + eight:>9}")
     for kind in KINDS:
-        e = {mode: rounding.measured[kind, mode] for mode in ("bf16", "int8", "8", "4", "4 int8")}
-        print(f"{kind:14} {share[kind]:7.2%} {rms(e['bf16']):9.2e} {rms(e['int8']):9.2e} {max(e['int8']):9.2e} "
-              f"{rms(e['8']):9.2e} {rms(e['4']):9.2e} {rms(e['4 int8']):9.2e}")  # fmt: skip
+        e = {mode: rounding.measured[kind, mode] for mode in ("bf16", eight, "8", "4", both)}
+        print(f"{kind:14} {share[kind]:7.2%} {rms(e['bf16']):9.2e} {rms(e[eight]):9.2e} {max(e[eight]):9.2e} "
+              f"{rms(e['8']):9.2e} {rms(e['4']):9.2e} {rms(e[both]):9.2e}")  # fmt: skip
     rounding.measured = None
 
     def error(modes):
         rounding.modes = modes
         return rms(relative(evaluate(model, inputs), want))
 
-    everything = {mode: error(dict.fromkeys(KINDS, mode)) for mode in ("int8", "4", "4 int8")}
-    print(f"\n{'whole':14} {'int8 only':>10} {'all but':>10} {'4-bit only':>11}", flush=True)
-    print(f"{'all':14} {everything['int8']:10.2e} {'':10} {everything['4']:11.2e}", flush=True)
+    everything = {mode: error(dict.fromkeys(KINDS, mode)) for mode in (eight, "4", both)}
+    print(f"\n{'whole':14} {eight + ' only':>10} {'all but':>10} {'4-bit only':>11}", flush=True)
+    print(f"{'all':14} {everything[eight]:10.2e} {'':10} {everything['4']:11.2e}", flush=True)
     for kind in KINDS:
         only = but = "never"
         if kind not in ("t_embedder", "adaLN"):
-            only, but = (f"{error(modes):.2e}" for modes in ({kind: "int8"}, {k: "int8" for k in KINDS if k != kind}))
+            only, but = (f"{error(modes):.2e}" for modes in ({kind: eight}, {k: eight for k in KINDS if k != kind}))
         print(f"{kind:14} {only:>10} {but:>10} {error({kind: '4'}):11.2e}", flush=True)
-    print(f"\n{'int8 but':44} {'of work':>8} {'int8':>9} {'4 + int8':>9}")
-    print(f"{'nothing':44} {0:8.2%} {everything['int8']:9.2e} {everything['4 int8']:9.2e}", flush=True)
+    print(f"\n{eight + ' but':44} {'of work':>8} {eight:>9} {'4 + ' + eight:>9}")
+    print(f"{'nothing':44} {0:8.2%} {everything[eight]:9.2e} {everything[both]:9.2e}", flush=True)
     few = ("x_embedder", "cap_embedder", "final")
     for kept in (few, ("w2",), (*few, "w2"), (*few, "w2", "to_v", "to_out"), ("w1", "w3"), (*few, "w1", "w3", "w2")):
-        got = error({k: "int8" for k in KINDS if k not in kept}), error({k: "4" if k in kept else "4 int8" for k in KINDS})
+        got = error({k: eight for k in KINDS if k not in kept}), error({k: "4" if k in kept else both for k in KINDS})
         print(f"{', '.join(kept):44} {sum(share[k] for k in kept):8.2%} {got[0]:9.2e} {got[1]:9.2e}", flush=True)
 
 
@@ -280,6 +286,7 @@ def main():
     p.add_argument("--outliers", action="store_true")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--only", choices=("whole", "kinds"), help="the first table, or the ones by kind of layer")
+    p.add_argument("--eight", choices=("int8", "fp8"), default="int8", help="computation in 8 bits, of the tables by kind")
     p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
@@ -302,7 +309,7 @@ def main():
             packed_folder(model, folder, f"{work}/{bits}", bits)
         passed = a.only == "kinds" or whole_evaluations(model, folder, inputs, evaluate(model, inputs), a, work)
         if a.only != "whole":
-            by_kind(model, some, evaluate(model, some), work)
+            by_kind(model, some, evaluate(model, some), work, a.eight)
     return 0 if passed else 1
 
 
