@@ -5,7 +5,10 @@
  * In bf16 the reference sees operands that were rounded to bf16, so that what is left is the rounding of results (2^-9 of
  * a value) and, where an operation stores something between, of that too.
  */
+#include <dirent.h>
 #include <dlfcn.h>
+#include <limits.h>
+#include <unistd.h>
 
 #include "cuda/cuda.h"
 #include "ops/ops_common.h"
@@ -706,6 +709,99 @@ static void fp8_checks(void **state)
     run_all(ZI_COMPUTE_FP8, 0);
 }
 
+/* ---- what is remembered -------------------------------------------------------------------------------------------- */
+
+/* The path of the folder's only file; 0: there is none. */
+static int plans_path(const char *folder, char path[PATH_MAX])
+{
+    struct dirent *entry;
+    DIR *open = opendir(folder);
+    int found = 0;
+    assert_non_null(open);
+    while ((entry = readdir(open)) != NULL)
+        if (entry->d_name[0] != '.') {
+            assert_false(found++);
+            snprintf(path, PATH_MAX, "%s/%s", folder, entry->d_name);
+        }
+    closedir(open);
+    return found;
+}
+
+static void read_plans(const char *folder, char text[1 << 16])
+{
+    char path[PATH_MAX];
+    text[0] = 0;
+    if (!plans_path(folder, path))
+        return;
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    text[fread(text, 1, (1 << 16) - 1, file)] = 0;
+    fclose(file);
+}
+
+static void write_plans(const char *folder, const char *text)
+{
+    char path[PATH_MAX];
+    assert_true(plans_path(folder, path));
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void remove_plans(const char *folder)
+{
+    char path[PATH_MAX];
+    assert_true(plans_path(folder, path));
+    assert_int_equal(unlink(path), 0);
+}
+
+static void remembering_run(const char *folder, int mends)
+{
+    char before[1 << 16] = "", after[1 << 16] = "";
+    run.bf16 = 1;
+    run.fp8 = run.failed = 0;
+    ok(zi_ops_reference_new(&run.host, &error));
+    ok(cuda_new(&(zi_cuda_options){.compute = ZI_COMPUTE_BF16, .cache = folder}, &run.card, &error));
+    run.card->error = run.host->error = &error;
+    read_plans(folder, before);
+    linear(300, 1024, 768, ZI_BF16, 1);
+    linear(300, 1024, 768, Q8, 0);
+    read_plans(folder, after);
+    run.card->table->free(run.card);
+    run.host->table->free(run.host);
+    while (kept_count > 0)
+        free(kept[--kept_count]);
+    assert_false(run.failed);
+    assert_int_equal(strcmp(before, after) != 0, mends);
+    assert_non_null(strstr(after, "\nproduct "));
+}
+
+/* Algorithms are measured once; a file that was damaged is mended, not believed. */
+static void remembers(void **state)
+{
+    char folder[] = "/tmp/zimage-plans-XXXXXX", text[1 << 16];
+    assert_non_null(mkdtemp(folder));
+    remembering_run(folder, 1);
+    remembering_run(folder, 0);
+    read_plans(folder, text);
+    for (char *c = strchr(text, '\n'); *c; c++) /* every algorithm */
+        if (*c == ' ' && strspn(c + 1, "0123456789abcdef") == 2 * sizeof(uint64_t[8]))
+            memset(c + 1, 'f', 2 * sizeof(uint64_t[8]));
+    write_plans(folder, text);
+    remembering_run(folder, 1);
+    remembering_run(folder, 0);
+    read_plans(folder, text);
+    text[strlen(text) - 9] = 0; /* cut off */
+    write_plans(folder, text);
+    remembering_run(folder, 1);
+    write_plans(folder, "another card\nproduct 00 00\n");
+    remembering_run(folder, 1);
+    remembering_run(folder, 0);
+    remove_plans(folder);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 /* Why nothing can be checked here, or NULL. */
 static const char *why_not(void)
 {
@@ -727,10 +823,8 @@ static const char *why_not(void)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(float32_checks),
-        cmocka_unit_test(bf16_checks),
-        cmocka_unit_test(bf16_checks_without_cudnn),
-        cmocka_unit_test(fp8_checks),
+        cmocka_unit_test(float32_checks), cmocka_unit_test(bf16_checks), cmocka_unit_test(bf16_checks_without_cudnn),
+        cmocka_unit_test(fp8_checks),     cmocka_unit_test(remembers),
     };
     const char *why = why_not();
     if (why) {

@@ -13,6 +13,7 @@
 typedef struct zi_cuda_options {
     int device;
     zi_compute compute; /* ZI_COMPUTE_AUTO is bf16 */
+    const char *cache;  /* a folder that remembers which algorithms are fastest; NULL: nothing does */
     int own_kernels;    /* 1: attention and convolutions without cuDNN, to check the kernels that stand in for it */
 } zi_cuda_options;
 

@@ -62,6 +62,15 @@ typedef struct zi_cuda_staging {
     int half;
 } zi_cuda_staging;
 
+/* What was found fastest: choices.c. */
+typedef struct zi_cuda_choices {
+    char *path; /* NULL: nothing is remembered */
+    char header[256];
+    int written; /* the file has that header */
+    char **lines;
+    int count, capacity;
+} zi_cuda_choices;
+
 typedef struct zi_cuda_plan zi_cuda_plan;   /* a product's algorithm: products.c */
 typedef struct zi_cuda_graph zi_cuda_graph; /* a plan of cuDNN's: graphs.c */
 
@@ -81,6 +90,7 @@ typedef struct zi_cuda {
     zi_cuda_stack stack;
     zi_cuda_weights weights;
     zi_cuda_staging staging;
+    zi_cuda_choices choices;
     zi_cuda_plan *plans;
     int plan_count, plan_capacity;
     zi_cuda_graph *graphs;
@@ -148,6 +158,15 @@ typedef struct zi_cuda_product {
 
 zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w);
 void zi_cuda_plans_free(zi_cuda *cuda);
+/* folder may be NULL. header: one line that names the card and the libraries. */
+void zi_cuda_choices_open(zi_cuda_choices *choices, const char *folder, const char *header);
+void zi_cuda_choices_close(zi_cuda_choices *choices);
+/* The value that was remembered for the key, if there is one of that size. Never trust it: the file may be anything. */
+int zi_cuda_recall(const zi_cuda_choices *choices, const char *kind, const void *key, size_t size, void *value,
+                   size_t value_size);
+void zi_cuda_remember(zi_cuda_choices *choices, const char *kind, const void *key, size_t size, const void *value,
+                      size_t value_size);
+
 /* zi_ops.repeat. What is freed on the card makes recordings invalid: free them, or count a change of the stack. */
 zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);
 void zi_cuda_recordings_free(zi_cuda *cuda);

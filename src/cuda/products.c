@@ -6,7 +6,7 @@
 #include "cuda/internal.h"
 
 #define CANDIDATES  8
-#define TIMED_FLOPS 1e9 /* smaller products take the first candidate */
+#define TIMED_FLOPS 2e8 /* smaller products take the first candidate */
 #define RUNS        3   /* of each candidate, behind one that warms */
 #ifndef PEAK_SIDE
 #define PEAK_SIDE 8192 /* the emulated card's is smaller */
@@ -189,11 +189,24 @@ static int fastest(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmul
     return best;
 }
 
+/* What another process found fastest, if this library can still run it. */
+static int recall(zi_cuda *cuda, zi_cuda_plan *plan)
+{
+    cublasLtMatmulHeuristicResult_t result;
+    return zi_cuda_recall(&cuda->choices, "product", &plan->key, sizeof(plan->key), &plan->algorithm,
+                          sizeof(plan->algorithm)) &&
+           cublasLtMatmulAlgoCheck(cuda->blas, plan->operation, plan->w, plan->x, plan->y, plan->y, &plan->algorithm,
+                                   &result) == CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= ZI_WORKSPACE_BYTES;
+}
+
 static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, const void *w)
 {
     const zi_cuda_product *p = &plan->key.product;
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     int count = 0, best = 0;
+    if (recall(cuda, plan))
+        return ZIMAGE_OK;
     ZI_TRY(zi_cuda_check_blas(cuda, ask(cuda, plan, found, &count), "looking for a matrix product"));
     if (count == 0)
         return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
@@ -206,6 +219,8 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, co
         ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)elements * zi_dtype_size(p->y_type), "timing a product", &scratch));
         best = fastest(cuda, plan, found, count, scratch, x, w);
         zi_cuda_release(&cuda->ops, mark);
+        zi_cuda_remember(&cuda->choices, "product", &plan->key, sizeof(plan->key), &found[best].algo,
+                         sizeof(found[best].algo));
     }
     plan->algorithm = found[best].algo;
     return ZIMAGE_OK;

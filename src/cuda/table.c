@@ -435,6 +435,7 @@ static void cuda_free(zi_ops *ops)
         (void)cublasLtDestroy(cuda->blas);
     if (cuda->stream != NULL)
         (void)cudaStreamDestroy(cuda->stream);
+    zi_cuda_choices_close(&cuda->choices);
     free(cuda->names);
     free(cuda);
 }
@@ -497,6 +498,18 @@ static zimage_status open_cudnn(zi_cuda *cuda)
                    cudnnGetErrorString(status));
 }
 
+static void open_choices(zi_cuda *cuda, const zi_cuda_options *options, const struct cudaDeviceProp *card)
+{
+    char header[256];
+    int driver = 0;
+    (void)cudaDriverGetVersion(&driver);
+    snprintf(header, sizeof(header),
+             "zimage-cuda %d, %.80s, %d.%d, %d multiprocessors, driver %d, cuBLASLt %zu, cuDNN %zu", ZI_CUDA_ABI,
+             card->name, card->major, card->minor, card->multiProcessorCount, driver, cublasLtGetVersion(),
+             cuda->dnn != NULL ? cudnnGetVersion() : 0);
+    zi_cuda_choices_open(&cuda->choices, options->cache, header);
+}
+
 static zimage_status open_card(zi_cuda *cuda, const zi_cuda_options *options)
 {
     struct cudaDeviceProp properties;
@@ -512,6 +525,7 @@ static zimage_status open_card(zi_cuda *cuda, const zi_cuda_options *options)
     ZI_TRY(zi_cuda_check_blas(cuda, cublasLtCreate(&cuda->blas), "opening cuBLASLt"));
     if (!options->own_kernels)
         ZI_TRY(open_cudnn(cuda));
+    open_choices(cuda, options, &properties);
     return open_buffers(cuda);
 }
 

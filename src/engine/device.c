@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cpu/cpu.h"
+#include "engine/cache.h"
 
 #define LIBRARY   "libzimage-cuda.so"
 #define MOST_CARD 64 /* that are looked at */
@@ -128,7 +129,11 @@ static zimage_status cuda_ops(const zi_device_choice *choice, int index, zi_ops 
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cpu_mask: \"%s\", expected none with device \"%s\"",
                        choice->cpu_mask, choice->device);
     ZI_TRY(open_library(&cuda, error));
-    return cuda.ops_new(&(zi_cuda_options){.device = index, .compute = computes[choice->compute]}, ops, error);
+    char *cache = zi_cache_folder(1);
+    const zi_cuda_options options = {.device = index, .compute = computes[choice->compute], .cache = cache};
+    zimage_status status = cuda.ops_new(&options, ops, error);
+    free(cache);
+    return status;
 }
 
 /* The first card that can be used, or -1. */

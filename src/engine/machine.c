@@ -3,11 +3,11 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "engine/cache.h"
 
 #define REPEATS 3
 
@@ -178,19 +178,11 @@ static void machine_key(const zi_ops *ops, const zi_pool *pool, char *key, size_
     snprintf(key, size, "%s, %s, %d threads, zimage %s", model, kernels, zi_pool_threads(pool), zimage_version());
 }
 
-/* The cache's file, its folders made if `create`; free() it. NULL: there is no place for it. */
+/* The cache's file; free() it. NULL: there is no place for it. */
 static char *cache_path(int create)
 {
-    const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char *parent = base && *base == '/' ? strdup(base) : home && *home == '/' ? zi_path_join(home, ".cache") : NULL;
-    char *folder = parent ? zi_path_join(parent, "zimage") : NULL;
-    char *path = folder ? zi_path_join(folder, "machine.json") : NULL;
-    if (create && path) {
-        mkdir(parent, 0755);
-        mkdir(folder, 0755);
-    }
+    char *folder = zi_cache_folder(create), *path = folder ? zi_path_join(folder, "machine.json") : NULL;
     free(folder);
-    free(parent);
     return path;
 }
 

@@ -111,6 +111,7 @@ typedef struct cudnnContext *cudnnHandle_t;
 typedef void *cudnnBackendDescriptor_t;
 
 cudnnStatus_t cudnnCreate(cudnnHandle_t *handle);
+size_t cudnnGetVersion(void);
 cudnnStatus_t cudnnDestroy(cudnnHandle_t handle);
 cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream);
 const char *cudnnGetErrorString(cudnnStatus_t status);

@@ -367,6 +367,30 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     return status;
 }
 
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
+                                       cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algorithm,
+                                       cublasLtMatmulHeuristicResult_t *result)
+{
+    if (handle == NULL || algorithm->data[0] < 1 || algorithm->data[0] > ALGORITHMS)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    uint32_t aligned[4];
+    for (int i = 0; i < 4; i++) {
+        aligned[i] = (uint32_t)algorithm->data[1 + i];
+        if (aligned[i] == 0)
+            return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    *result = {};
+    result->algo = *algorithm;
+    result->workspaceSize = (size_t)(algorithm->data[0] - 1) * WORKSPACE_PART;
+    return check(*operation, *a, *b, *c, *d, aligned);
+}
+
+size_t cublasLtGetVersion(void)
+{
+    return 1;
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
                               const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,

@@ -1,0 +1,146 @@
+/*
+ * Which algorithms were found fastest, remembered in a file from one process to the next. The file belongs to one card and
+ * one set of libraries, which its first line names; every other line is a kind, a key and a value, the last two in
+ * hexadecimal. Lines are only added, so that processes may share the file; the last of a key counts, and what makes no
+ * sense is as if it were not there. A file that can't be read or written is no error.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "cuda/internal.h"
+
+#define MOST_BYTES ((size_t)4 << 20)
+
+static uint64_t hash_of(const char *text)
+{
+    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+    for (; *text; text++)
+        hash = (hash ^ (uint8_t)*text) * 0x100000001b3u;
+    return hash;
+}
+
+static int add_line(zi_cuda_choices *choices, char *line)
+{
+    if (choices->count == choices->capacity) {
+        int capacity = choices->capacity ? 2 * choices->capacity : 256;
+        char **lines = realloc(choices->lines, (size_t)capacity * sizeof(*lines));
+        if (lines == NULL)
+            return 0;
+        choices->lines = lines;
+        choices->capacity = capacity;
+    }
+    choices->lines[choices->count++] = line;
+    return 1;
+}
+
+static void read_lines(zi_cuda_choices *choices, const char *text)
+{
+    size_t length = strcspn(text, "\n");
+    if (length != strlen(choices->header) || strncmp(text, choices->header, length) != 0)
+        return;
+    choices->written = 1;
+    for (text += length; *text; text += strcspn(text, "\n")) {
+        text++;
+        char *line = strndup(text, strcspn(text, "\n"));
+        if (line == NULL || !add_line(choices, line)) {
+            free(line);
+            return;
+        }
+    }
+}
+
+void zi_cuda_choices_open(zi_cuda_choices *choices, const char *folder, const char *header)
+{
+    char name[64], *text;
+    size_t length;
+    *choices = (zi_cuda_choices){0};
+    if (folder == NULL)
+        return;
+    snprintf(choices->header, sizeof(choices->header), "%s", header);
+    snprintf(name, sizeof(name), "cuda-%016llx.plans", (unsigned long long)hash_of(choices->header));
+    choices->path = zi_path_join(folder, name);
+    if (choices->path == NULL || zi_read_file(choices->path, MOST_BYTES, &text, &length, NULL) != ZIMAGE_OK)
+        return;
+    read_lines(choices, text);
+    free(text);
+}
+
+void zi_cuda_choices_close(zi_cuda_choices *choices)
+{
+    for (int i = 0; i < choices->count; i++)
+        free(choices->lines[i]);
+    free(choices->lines);
+    free(choices->path);
+    *choices = (zi_cuda_choices){0};
+}
+
+static char *add_hex(char *out, const void *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        out += sprintf(out, "%02x", ((const uint8_t *)data)[i]);
+    return out;
+}
+
+/* "kind key " with room for `more` numbers behind it; NULL: out of memory. */
+static char *start_line(const char *kind, const void *key, size_t size, size_t more)
+{
+    char *line = malloc(strlen(kind) + 2 * (size + more) + 3);
+    if (line == NULL)
+        return NULL;
+    char *end = add_hex(line + sprintf(line, "%s ", kind), key, size);
+    end[0] = ' ';
+    end[1] = 0;
+    return line;
+}
+
+static int read_hex(const char *text, void *data, size_t size)
+{
+    if (strlen(text) != 2 * size || strspn(text, "0123456789abcdef") != 2 * size)
+        return 0;
+    for (size_t i = 0; i < size; i++) {
+        unsigned value;
+        sscanf(text + 2 * i, "%2x", &value);
+        ((uint8_t *)data)[i] = (uint8_t)value;
+    }
+    return 1;
+}
+
+int zi_cuda_recall(const zi_cuda_choices *choices, const char *kind, const void *key, size_t size, void *value,
+                   size_t value_size)
+{
+    char *start = choices->count > 0 ? start_line(kind, key, size, 0) : NULL;
+    int found = 0;
+    for (int i = choices->count - 1; i >= 0 && start != NULL && !found; i--)
+        found = strncmp(choices->lines[i], start, strlen(start)) == 0 &&
+                read_hex(choices->lines[i] + strlen(start), value, value_size);
+    free(start);
+    return found;
+}
+
+/* The line to the file's end, in one piece; a file of another header is begun anew. */
+static void append(zi_cuda_choices *choices, const char *line)
+{
+    FILE *file = fopen(choices->path, choices->written ? "a" : "w");
+    if (file == NULL)
+        return;
+    if (!choices->written)
+        fputs(choices->header, file);
+    fprintf(file, "\n%s", line); /* the line before may have been cut off */
+    choices->written = fclose(file) == 0 || choices->written;
+}
+
+void zi_cuda_remember(zi_cuda_choices *choices, const char *kind, const void *key, size_t size, const void *value,
+                      size_t value_size)
+{
+    if (choices->path == NULL)
+        return;
+    char *line = start_line(kind, key, size, value_size);
+    if (line == NULL)
+        return;
+    *add_hex(line + strlen(line), value, value_size) = 0;
+    append(choices, line);
+    if (!add_line(choices, line))
+        free(line);
+}
