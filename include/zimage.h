@@ -160,6 +160,11 @@ typedef struct zimage_open_params {
      * calls usable, else the processor. A card takes compute AUTO (bfloat16), BF16, F32 or
      * FP8, and no cpu_mask. */
     const char *device;
+    /* Most bytes of a card's memory to take, 0 = what is free when a picture is begun: values, weights and the libraries'
+     * workspace; the driver's own (a few hundred MiB) comes on top. Weights that do not fit are sent anew each time they
+     * are read, ahead of their use. The picture is the same. What can't be done in it is refused before it starts, with
+     * the numbers. Only with a card. */
+    uint64_t device_memory;
 } zimage_open_params;
 
 ZIMAGE_API void zimage_open_params_init(zimage_open_params *params);
@@ -284,7 +289,8 @@ typedef struct zimage_request {
     void *progress_user;
     /* Bytes of memory the process may take, 0 = no limit. The VAE then works in bands as narrow as it must, each
      * network's weights are given back once it has done its work, and what still does not fit is refused before it
-     * starts, with the numbers. The picture is the same. How memory is counted: see zimage_plan. Not on a card. */
+     * starts, with the numbers. The picture is the same. How memory is counted: see zimage_plan. Not on a card:
+     * see zimage_open_params' device_memory. */
     uint64_t memory_limit;
     /* 1 = each network's weights are given back once it has done its work, also without a memory_limit: for the last
      * picture of a context. 0 (default) = they stay for the next request. */
@@ -303,6 +309,18 @@ typedef struct zimage_stage_plan {
     uint64_t peak_bytes;       /* of the process in memory at the stage's peak */
 } zimage_stage_plan;
 
+/* How a card's memory is divided for a request; all 0 where a processor computes. */
+typedef struct zimage_device_plan {
+    uint64_t limit_bytes;     /* that may be taken: device_memory, or what is free */
+    uint64_t total_bytes;     /* that is taken: the sum of the next four */
+    uint64_t value_bytes;     /* most at once, of the networks' values */
+    uint64_t workspace_bytes; /* of libraries */
+    uint64_t resident_bytes;  /* weights that stay */
+    uint64_t ring_bytes;      /* where the other weights pass through */
+    uint64_t step_bytes;      /* weights that are sent at each step, because they do not stay */
+    uint64_t least_bytes;     /* the smallest device_memory that this request can be given */
+} zimage_device_plan;
+
 typedef struct zimage_plan_result {
     uint32_t struct_size;
     int32_t band_rows; /* of the VAE; 0 = as it chooses by size */
@@ -310,6 +328,7 @@ typedef struct zimage_plan_result {
     double seconds;
     uint64_t peak_bytes;  /* the largest of the stages' */
     uint64_t least_bytes; /* the smallest memory_limit that this request can be given */
+    zimage_device_plan device;
 } zimage_plan_result;
 
 /*
@@ -319,7 +338,7 @@ typedef struct zimage_plan_result {
  *
  * Memory is resident memory as the system counts it (ru_maxrss): weights are pages of mapped files, which the system may
  * evict when it is short, but a stage reads all of its own, most of them at every step, so they count in full. Without a
- * memory_limit or release_weights those of earlier stages count, too.
+ * memory_limit or release_weights those of earlier stages count, too. Of a card's memory `device` tells.
  */
 ZIMAGE_API zimage_status zimage_plan(zimage_context *context, const zimage_request *request, zimage_plan_result *result,
                                      zimage_error *error);
@@ -337,6 +356,8 @@ ZIMAGE_API const uint8_t *zimage_image_pixels(const zimage_image *image); /* [he
 ZIMAGE_API const float *zimage_image_latents(const zimage_image *image, int64_t shape[3]);
 ZIMAGE_API double zimage_image_seconds(const zimage_image *image, zimage_stage stage);
 ZIMAGE_API int32_t zimage_image_prompt_tokens(const zimage_image *image); /* tokens the transformer saw */
+/* How the card's memory was divided; owned by image. */
+ZIMAGE_API const zimage_device_plan *zimage_image_device_plan(const zimage_image *image);
 ZIMAGE_API void zimage_image_free(zimage_image *image);
 
 typedef struct zimage_text {
@@ -377,6 +398,7 @@ typedef struct zimage_bench_params {
     const char *device;
     void (*log)(zimage_log_level level, const char *message, void *user); /* a line for each run; NULL = silent */
     void *log_user;
+    uint64_t device_memory; /* as in zimage_open_params */
 } zimage_bench_params;
 
 ZIMAGE_API void zimage_bench_params_init(zimage_bench_params *params);
@@ -402,6 +424,7 @@ typedef struct zimage_bench_result {
     char onednn[16];         /* its version; empty: not installed */
     int32_t threads, width, height, tokens;
     int32_t transformer_layers, text_layers; /* that were timed; 0: no such network */
+    zimage_device_plan device[ZIMAGE_BENCH_STAGES]; /* of each stage by itself; a stage is one step */
 } zimage_bench_result;
 
 /* Times the stages of the model folder model_path, or with params->synthetic (then model_path is NULL) of random weights.

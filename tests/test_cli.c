@@ -221,6 +221,17 @@ static void wrong_command_lines(void **state)
                    "reference");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cpu", "--compute", "fp8"),
                    "compute", "processor");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "much"), "--vram", "6G");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "0"), "--vram", "\"0\"");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "4G", "--device", "cpu"), "--vram",
+                   "--mem");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "4G", "--reference"), "--vram",
+                   "--reference");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "4G", "--cpu-mask", "avx2"),
+                   "device_memory", "processor");
+    expect_refused(ARGUMENTS("bench", "--synthetic", "small", "--vram", "4X"), "--vram", "\"4X\"");
+    expect_refused(ARGUMENTS("bench", "--synthetic", "small", "--vram", "4G", "--device", "cpu"), "--vram",
+                   "--device cpu");
     expect_refused(ARGUMENTS("devices", "--cpu-mask", "mmx"), "mmx", "generic");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.jpg"), "a.jpg", ".png");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "no/such/a.png"), "no/such", "write");

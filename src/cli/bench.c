@@ -32,6 +32,7 @@ static const char help[] =
     "usable\n"
     "                         one and nothing else asks for the processor. On a card --compute is auto (bf16), f32, "
     "bf16 or fp8\n"
+    "      --vram SIZE        most memory of a card to take: 8G, 4096M, ... (default: what is free)\n"
     "      --json             print one JSON object: stages, peak_rss_bytes, tiers\n"
     "  -q, --quiet            no line for each run\n"
     "  -h, --help\n";
@@ -41,6 +42,7 @@ typedef struct options {
     int64_t width, height, steps, tokens, layers, threads;
     zimage_compute compute;
     const char *cpu_mask, *device;
+    uint64_t vram;
     int json, quiet;
 } options;
 
@@ -54,6 +56,7 @@ enum {
     OPT_COMPUTE,
     OPT_CPU_MASK,
     OPT_DEVICE,
+    OPT_VRAM,
     OPT_JSON
 };
 
@@ -70,6 +73,7 @@ static const struct option long_options[] = {
     {"compute", required_argument, NULL, OPT_COMPUTE},
     {"cpu-mask", required_argument, NULL, OPT_CPU_MASK},
     {"device", required_argument, NULL, OPT_DEVICE},
+    {"vram", required_argument, NULL, OPT_VRAM},
     {"json", no_argument, NULL, OPT_JSON},
     {"quiet", no_argument, NULL, 'q'},
     {"help", no_argument, NULL, 'h'},
@@ -109,6 +113,8 @@ static int take_option(options *o, int option)
     case OPT_DEVICE:
         o->device = optarg;
         return 1;
+    case OPT_VRAM:
+        return cli_parse_size(COMMAND, "--vram", optarg, &o->vram);
     case OPT_JSON:
         o->json = 1;
         return 1;
@@ -128,7 +134,7 @@ static int check_combination(const options *o)
     if (o->model && o->format)
         return !cli_usage_error(COMMAND,
                                 "--format: only with --synthetic; a model's weights are as its files have them");
-    return 1;
+    return cli_check_vram(COMMAND, o->vram, o->device, 0);
 }
 
 /* 0: done or wrong, with *code set; 1: go on. */
@@ -163,11 +169,11 @@ static int print_json(const zimage_bench_result *r)
     json_t *stages = json_array();
     for (int i = 0; i < ZIMAGE_BENCH_STAGES; i++) {
         const zimage_bench_figures *f = &r->stages[i];
-        json_array_append_new(stages, json_pack("{s:s, s:o, s:o, s:o, s:o}", "name",
-                                                zimage_bench_stage_name((zimage_bench_stage)i), "seconds",
-                                                number_or_null(f->seconds), "tflops", number_or_null(f->tflops),
-                                                "percent_of_peak", number_or_null(f->percent_of_peak),
-                                                "percent_of_onednn", number_or_null(f->percent_of_onednn)));
+        json_array_append_new(
+            stages, json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "name", zimage_bench_stage_name((zimage_bench_stage)i),
+                              "seconds", number_or_null(f->seconds), "tflops", number_or_null(f->tflops),
+                              "percent_of_peak", number_or_null(f->percent_of_peak), "percent_of_onednn",
+                              number_or_null(f->percent_of_onednn), "device", cli_device_json(&r->device[i])));
     }
     json_t *tiers = json_array();
     for (const char *name = r->tiers; *name; name += strspn(name, ", ")) {
@@ -188,6 +194,16 @@ static void print_cell(int width, int decimals, double value)
         printf(" %*s", width, "-");
     else
         printf(" %*.*f", width, decimals, value);
+}
+
+/* Of a card, where not all weights of a stage stay. */
+static void print_device_memory(const zimage_bench_result *r)
+{
+    for (int i = 0; i < ZIMAGE_BENCH_STAGES; i++)
+        if (r->device[i].step_bytes > 0)
+            printf("%s: weights that stay %llu MiB; %llu MiB are sent at each run\n",
+                   zimage_bench_stage_name((zimage_bench_stage)i), cli_mib(r->device[i].resident_bytes),
+                   cli_mib(r->device[i].step_bytes));
 }
 
 static int print_table(const options *o, const zimage_bench_result *r)
@@ -214,6 +230,7 @@ static int print_table(const options *o, const zimage_bench_result *r)
         else
             printf(" %12s\n", "-");
     }
+    print_device_memory(r);
     return printf("peak memory %llu MiB\n", cli_mib(r->peak_rss_bytes)) < 0 ? CLI_FAILURE : 0;
 }
 
@@ -242,6 +259,7 @@ int cmd_bench(int argc, char **argv)
     params.compute = o.compute;
     params.cpu_mask = o.cpu_mask;
     params.device = o.device ? o.device : "auto";
+    params.device_memory = o.vram;
     if (!o.quiet)
         params.log = cli_log;
     if (zimage_bench(o.model, &params, &result, &error) != ZIMAGE_OK)

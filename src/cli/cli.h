@@ -2,6 +2,7 @@
 #ifndef ZI_CLI_CLI_H
 #define ZI_CLI_CLI_H
 
+#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -34,10 +35,14 @@ int cli_parse_compute(const char *command, const char *text, zimage_compute *com
 
 /* Bytes from "6G", "512M", "1.5g", "4096K" or a plain number; 0 and a printed sentence when it is none or zero. */
 int cli_parse_size(const char *command, const char *option, const char *text, uint64_t *bytes);
+/* 0 and a printed sentence when --vram is given where no card can be meant. device may be NULL. */
+int cli_check_vram(const char *command, uint64_t bytes, const char *device, int reference);
+/* The plan of a card's memory; null without one. */
+json_t *cli_device_json(const zimage_device_plan *plan);
 /* Whole MiB, rounded up: as --mem takes them. */
 unsigned long long cli_mib(uint64_t bytes);
 
-/* zimage_open_params.log: prints "zimage: warning: ..." to stderr. */
+/* zimage_open_params.log: prints "zimage: warning: ..." to stderr; user not NULL: nothing but warnings. */
 void cli_log(zimage_log_level level, const char *message, void *user);
 
 #endif

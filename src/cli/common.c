@@ -122,6 +122,26 @@ int cli_parse_size(const char *command, const char *option, const char *text, ui
     return 1;
 }
 
+int cli_check_vram(const char *command, uint64_t bytes, const char *device, int reference)
+{
+    if (!bytes || !(reference || (device && !strcmp(device, "cpu"))))
+        return 1;
+    cli_usage_error(command, "--vram: limits the memory of a card; not together with %s",
+                    reference ? "--reference" : "--device cpu; --mem limits that of the processor");
+    return 0;
+}
+
+json_t *cli_device_json(const zimage_device_plan *plan)
+{
+    if (plan->limit_bytes == 0)
+        return json_null();
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "limit_bytes", (json_int_t)plan->limit_bytes,
+                     "total_bytes", (json_int_t)plan->total_bytes, "value_bytes", (json_int_t)plan->value_bytes,
+                     "workspace_bytes", (json_int_t)plan->workspace_bytes, "resident_bytes",
+                     (json_int_t)plan->resident_bytes, "ring_bytes", (json_int_t)plan->ring_bytes, "step_bytes",
+                     (json_int_t)plan->step_bytes, "least_bytes", (json_int_t)plan->least_bytes);
+}
+
 unsigned long long cli_mib(uint64_t bytes)
 {
     return (bytes >> 20) + ((bytes & 0xfffff) != 0);
@@ -129,7 +149,8 @@ unsigned long long cli_mib(uint64_t bytes)
 
 void cli_log(zimage_log_level level, const char *message, void *user)
 {
-    (void)user;
+    if (user && level != ZIMAGE_LOG_WARNING)
+        return;
     fprintf(stderr, "zimage: %s%s\n", level == ZIMAGE_LOG_WARNING ? "warning: " : "", message);
 }
 

@@ -50,10 +50,15 @@ static const char help[] =
     "      --compute KIND     auto (default), f32, bf16 or int8: numbers that products are computed in; auto is bf16\n"
     "                         where the processor multiplies it clearly faster than f32, else f32\n"
     "      --cpu-mask LIST    use these processor features only, as zimage devices names them: avx2,avx512, ...\n"
-    "      --device KIND      cpu, cuda, cuda:K (card K), or auto (default): a card where zimage devices lists a usable\n"
-    "                         one and nothing else asks for the processor. On a card --compute is auto (bf16), f32, bf16 or fp8\n"
+    "      --device KIND      cpu, cuda, cuda:K (card K), or auto (default): a card where zimage devices lists a "
+    "usable\n"
+    "                         one and nothing else asks for the processor. On a card --compute is auto (bf16), f32, "
+    "bf16 or fp8\n"
+    "      --vram SIZE        most memory of a card to take: 8G, 4096M, ... (default: what is free); weights that do "
+    "not\n"
+    "                         fit are sent anew at each step; refused at once when it is not enough\n"
     "      --reference        compute with the slow plain-C oracle\n"
-    "      --json             print one JSON object: images (path, seed), seconds by stage, peak_rss_bytes\n"
+    "      --json             print one JSON object: images (path, seed), seconds by stage, peak_rss_bytes, device\n"
     "  -q, --quiet            no progress\n"
     "  -h, --help\n";
 
@@ -61,7 +66,7 @@ typedef struct options {
     const char *model, *output, *prompt, *negative, *prompt_embeds, *latents, *save_latents, *batch, *out_dir,
         *rng_name;
     int64_t width, height, steps, count, threads;
-    uint64_t seed, memory;
+    uint64_t seed, memory, vram;
     double guidance, cfg_truncation, cfg_normalization;
     zimage_rng rng;
     zimage_dequantize dequantize;
@@ -84,7 +89,8 @@ typedef struct session {
     float *embeds, *latents;
     int64_t embeds_tokens, latents_shape[4];
     int32_t latents_dims;
-    json_t *images; /* for --json */
+    json_t *images;            /* for --json */
+    zimage_device_plan device; /* of the last picture */
     double seconds[ZIMAGE_STAGES], load_seconds;
 } session;
 
@@ -118,6 +124,7 @@ enum {
     OPT_BATCH,
     OPT_OUT_DIR,
     OPT_MEMORY,
+    OPT_VRAM,
     OPT_PLAN,
     OPT_THREADS,
     OPT_DEQUANTIZE,
@@ -147,6 +154,7 @@ static const struct option long_options[] = {
     {"batch", required_argument, NULL, OPT_BATCH},
     {"out-dir", required_argument, NULL, OPT_OUT_DIR},
     {"mem", required_argument, NULL, OPT_MEMORY},
+    {"vram", required_argument, NULL, OPT_VRAM},
     {"plan", no_argument, NULL, OPT_PLAN},
     {"threads", required_argument, NULL, OPT_THREADS},
     {"dequantize", required_argument, NULL, OPT_DEQUANTIZE},
@@ -232,6 +240,8 @@ static int take_option(options *o, int option)
         return 1;
     case OPT_MEMORY:
         return cli_parse_size(COMMAND, "--mem", optarg, &o->memory);
+    case OPT_VRAM:
+        return cli_parse_size(COMMAND, "--vram", optarg, &o->vram);
     case OPT_PLAN:
         o->plan = 1;
         return 1;
@@ -265,6 +275,8 @@ static int take_option(options *o, int option)
 /* Combinations that would leave an option without effect are refused rather than ignored. */
 static int check_combination(const options *o)
 {
+    if (!cli_check_vram(COMMAND, o->vram, o->device, o->reference))
+        return 0;
     if (o->plan && (o->batch || o->output || o->save_latents || o->count != 1))
         return !cli_usage_error(COMMAND,
                                 "--plan: makes no picture; not together with --batch, -o, -n or --save-latents");
@@ -439,6 +451,7 @@ static void tell(session *s, const picture_job *job, const zimage_image *image)
         s->seconds[i] += seconds;
         total += seconds;
     }
+    s->device = *zimage_image_device_plan(image);
     if (s->images)
         json_array_append_new(s->images, json_pack("{s:s, s:I}", "path", job->path, "seed", (json_int_t)job->seed));
     else if (s->opt->latents)
@@ -547,12 +560,21 @@ static int print_plan_json(const zimage_plan_result *plan)
                                         (json_int_t)stage->activation_bytes, "weight_bytes",
                                         (json_int_t)stage->weight_bytes, "peak_bytes", (json_int_t)stage->peak_bytes));
     }
-    json_t *all = json_pack("{s:o, s:f, s:I, s:I, s:i}", "stages", stages, "seconds", plan->seconds, "peak_bytes",
+    json_t *all = json_pack("{s:o, s:f, s:I, s:I, s:i, s:o}", "stages", stages, "seconds", plan->seconds, "peak_bytes",
                             (json_int_t)plan->peak_bytes, "least_bytes", (json_int_t)plan->least_bytes, "band_rows",
-                            plan->band_rows);
+                            plan->band_rows, "device", cli_device_json(&plan->device));
     int failed = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
     json_decref(all);
     return failed ? CLI_FAILURE : 0;
+}
+
+static void print_device_plan(const zimage_device_plan *d)
+{
+    printf("on the card %llu of %llu MiB: values %llu, workspace %llu, weights that stay %llu, others in turn %llu; "
+           "%llu MiB of weights are sent at each step; with --vram at least %lluM\n",
+           cli_mib(d->total_bytes), (unsigned long long)(d->limit_bytes >> 20), cli_mib(d->value_bytes),
+           cli_mib(d->workspace_bytes), cli_mib(d->resident_bytes), cli_mib(d->ring_bytes), cli_mib(d->step_bytes),
+           cli_mib(d->least_bytes));
 }
 
 static int print_plan(const zimage_plan_result *plan)
@@ -564,6 +586,8 @@ static int print_plan(const zimage_plan_result *plan)
                stage->seconds, cli_mib(stage->activation_bytes), cli_mib(stage->weight_bytes),
                cli_mib(stage->peak_bytes));
     }
+    if (plan->device.limit_bytes > 0)
+        print_device_plan(&plan->device);
     return printf("about %.0f s, %llu MiB of memory; with --mem at least %lluM\n", plan->seconds,
                   cli_mib(plan->peak_bytes), cli_mib(plan->least_bytes)) < 0
                ? CLI_FAILURE
@@ -693,8 +717,8 @@ static int print_json(const session *s)
     json_object_set_new(seconds, "load", json_real(s->load_seconds));
     for (int i = 0; i < ZIMAGE_STAGES; i++)
         json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(s->seconds[i]));
-    json_t *all = json_pack("{s:O, s:o, s:I}", "images", s->images, "seconds", seconds, "peak_rss_bytes",
-                            (json_int_t)usage.ru_maxrss * 1024);
+    json_t *all = json_pack("{s:O, s:o, s:I, s:o}", "images", s->images, "seconds", seconds, "peak_rss_bytes",
+                            (json_int_t)usage.ru_maxrss * 1024, "device", cli_device_json(&s->device));
     int failed = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
     json_decref(all);
     return failed ? CLI_FAILURE : 0;
@@ -733,11 +757,13 @@ static int run(session *s)
     zimage_open_params_init(&params);
     params.threads = (int32_t)o->threads;
     params.log = cli_log;
+    params.log_user = o->quiet ? (void *)o : NULL;
     params.reference = o->reference;
     params.dequantize = o->dequantize;
     params.compute = o->compute;
     params.cpu_mask = o->cpu_mask;
     params.device = o->device ? o->device : "auto";
+    params.device_memory = o->vram;
     double start = seconds_now();
     if (zimage_open(o->model, &params, &s->context, &error) != ZIMAGE_OK || read_inputs(s, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);

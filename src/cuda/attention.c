@@ -86,10 +86,10 @@ static zimage_status attend(zi_cuda *cuda, zi_tensor *o, const zi_tensor *q, con
         return ZIMAGE_OK;
     int aligned = (((uintptr_t)o->data | (uintptr_t)q->data | (uintptr_t)k->data | (uintptr_t)v->data) & 15) == 0;
     if (cuda->type == ZI_BF16 && aligned && zi_cuda_flash_fits(shape->head_dim))
-        return zi_cuda_check(cuda,
-                             zi_cuda_flash(o->data, q->data, k->data, v->data, g.queries, g.keys, shape->heads,
-                                           shape->kv_heads, shape->head_dim, shape->causal, cuda->stream),
-                             "attention");
+        return ZI_CUDA_RUN(cuda,
+                           zi_cuda_flash(o->data, q->data, k->data, v->data, g.queries, g.keys, shape->heads,
+                                         shape->kv_heads, shape->head_dim, shape->causal, cuda->stream),
+                           "attention");
     g.o = o->data;
     g.q = q->data;
     g.k = k->data;

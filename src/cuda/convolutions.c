@@ -25,7 +25,7 @@ static zimage_status make_input(zi_cuda *cuda, const zi_tensor *y, const zi_tens
     }
     size_t bytes = (size_t)(band.rows * y->shape[1] * x->shape[2]) * zi_dtype_size(x->dtype);
     ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "a convolution's input", input));
-    return zi_cuda_check(cuda, zi_cuda_band_input(x->dtype, *input, &band, cuda->stream), "a convolution's input");
+    return ZI_CUDA_RUN(cuda, zi_cuda_band_input(x->dtype, *input, &band, cuda->stream), "a convolution's input");
 }
 
 static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
@@ -46,8 +46,8 @@ static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, c
     ZI_TRY(zi_cuda_graph_conv(cuda, y, input, filter, &sizes, &done));
     if (done)
         return ZIMAGE_OK;
-    return zi_cuda_check(cuda, zi_cuda_conv_any(y->dtype, y->data, x->dtype, input, filter, &sizes, cuda->stream),
-                         "a convolution");
+    return ZI_CUDA_RUN(cuda, zi_cuda_conv_any(y->dtype, y->data, x->dtype, input, filter, &sizes, cuda->stream),
+                       "a convolution");
 }
 
 zimage_status zi_cuda_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)

@@ -243,9 +243,9 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescrip
     int proposed = propose(cuda, g, operations, count, engines);
     if (recall(cuda, g, engines, proposed))
         return ZIMAGE_OK;
-    zimage_status status = zi_cuda_check(cuda, cudaEventCreate(&events[0]), "making an event");
+    zimage_status status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[0]), "making an event");
     if (status == ZIMAGE_OK)
-        status = zi_cuda_check(cuda, cudaEventCreate(&events[1]), "making an event");
+        status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[1]), "making an event");
     for (int i = 0; i < proposed && status == ZIMAGE_OK; i++) {
         int64_t workspace = 0;
         cudnnBackendDescriptor_t plan = make_plan(cuda, g, engines[i], &workspace);
@@ -345,6 +345,8 @@ static zimage_status make_attention(zi_cuda *cuda, zi_cuda_graph *g, void *const
 static zimage_status attend(zi_cuda *cuda, const graph_key *key, void *o, void *data[TENSORS], int *done)
 {
     size_t bytes = (size_t)(key->sizes[0] * key->sizes[2] * key->sizes[4]) * sizeof(uint16_t);
+    if (cuda->rehearsing) /* the most memory that it takes: that of its first time */
+        return zi_cuda_stack_alloc(cuda, bytes, "attention", &data[O]);
     zi_cuda_graph *graph = find(cuda, key);
     if (graph != NULL && graph->plan == NULL)
         return ZIMAGE_OK;
@@ -360,7 +362,7 @@ static zimage_status attend(zi_cuda *cuda, const graph_key *key, void *o, void *
     *done = 1;
     if (data[O] == o)
         return ZIMAGE_OK;
-    return zi_cuda_check(cuda, cudaMemcpyAsync(o, data[O], bytes, cudaMemcpyDeviceToDevice, cuda->stream), "attention");
+    return ZI_CUDA_RUN(cuda, cudaMemcpyAsync(o, data[O], bytes, cudaMemcpyDeviceToDevice, cuda->stream), "attention");
 }
 
 zimage_status zi_cuda_graph_attention(zi_cuda *cuda, void *o, const void *q, const void *k, const void *v,
@@ -445,18 +447,20 @@ static zimage_status make_conv(zi_cuda *cuda, zi_cuda_graph *g, void *const data
 /* data's graph, made if it is new; *graph NULL: cuDNN has no plan. */
 static zimage_status conv_graph(zi_cuda *cuda, const graph_key *key, void *const data[TENSORS], zi_cuda_graph **graph)
 {
-    *graph = find(cuda, key);
+    *graph = cuda->rehearsing ? NULL : find(cuda, key);
     if (*graph == NULL) {
         void *trial[TENSORS];
         memcpy(trial, data, sizeof(trial));
         size_t bytes = (size_t)(key->sizes[0] * key->sizes[1] * key->sizes[3]) * zi_dtype_size((zi_dtype)key->sizes[5]);
         zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
         ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "timing a convolution", &trial[Y]));
-        ZI_TRY(new_graph(cuda, key, graph));
-        ZI_TRY(make_conv(cuda, *graph, trial));
+        if (!cuda->rehearsing) {
+            ZI_TRY(new_graph(cuda, key, graph));
+            ZI_TRY(make_conv(cuda, *graph, trial));
+        }
         zi_cuda_release(&cuda->ops, mark);
     }
-    if ((*graph)->plan == NULL)
+    if (*graph != NULL && (*graph)->plan == NULL)
         *graph = NULL;
     return ZIMAGE_OK;
 }
@@ -486,10 +490,10 @@ static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_cuda_conv *c
     *done = 1;
     if (whole)
         return ZIMAGE_OK;
-    return zi_cuda_check(cuda,
-                         zi_cuda_take_channels(y->dtype, y->data, y->dtype, data[Y], c->bias, c->accumulate, pixels,
-                                               c->out, padded, cuda->stream),
-                         "a convolution");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_take_channels(y->dtype, y->data, y->dtype, data[Y], c->bias, c->accumulate, pixels,
+                                             c->out, padded, cuda->stream),
+                       "a convolution");
 }
 
 zimage_status zi_cuda_graph_conv(zi_cuda *cuda, zi_tensor *y, const void *x, const void *filter,

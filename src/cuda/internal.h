@@ -8,6 +8,7 @@
 
 #include "cuda/cuda.h"
 #include "cuda/kernels.h"
+#include "cuda/upload.h"
 #include "ops/ops_common.h"
 
 #define ZI_CHECKS          256 /* blocks whose flags wait to be read */
@@ -44,14 +45,30 @@ typedef struct zi_cuda_weight_key {
     zi_cuda_form form;
 } zi_cuda_weight_key;
 
+/* A weight in the form that kernels read. */
+typedef struct zi_cuda_ready {
+    void *data;
+    void *scales, *biases; /* of groups; scales: of fp8, too */
+} zi_cuda_ready;
+
+typedef struct zi_cuda_load zi_cuda_load; /* on its way: residency.c */
+
 typedef struct zi_cuda_weight {
-    zi_cuda_weight_key key; /* first NULL: a free place */
-    void *data;             /* owned */
-    void *scales, *biases;
+    zi_cuda_weight_key key;
+    const zi_weight *a, *b;
+    size_t bytes, stored; /* on the card; as it is sent */
+    int direct;           /* both are the same */
+    uint8_t *data;        /* where it stays; NULL: nowhere */
+    int owned;            /* that is memory of its own */
+    int ready;            /* and holds it */
+    int arranged;         /* the jobs of the arrangement read it */
+    zi_cuda_load *load;   /* the first that is on its way */
+    int64_t uses;         /* in the jobs to come, while their memory is divided */
+    int stays;            /* what was decided then */
 } zi_cuda_weight;
 
 typedef struct zi_cuda_weights {
-    zi_cuda_weight *places; /* open addressing; capacity is a power of two */
+    zi_cuda_weight **places; /* open addressing; capacity is a power of two */
     size_t count, capacity;
 } zi_cuda_weights;
 
@@ -70,6 +87,7 @@ typedef struct zi_cuda_choices {
     char **lines;
     int count, capacity;
 } zi_cuda_choices;
+typedef struct zi_cuda_residency zi_cuda_residency; /* which weights stay, and what comes next: residency.c */
 
 typedef struct zi_cuda_plan zi_cuda_plan;   /* a product's algorithm: products.c */
 typedef struct zi_cuda_graph zi_cuda_graph; /* a plan of cuDNN's: graphs.c */
@@ -84,13 +102,19 @@ typedef struct zi_cuda {
     char name[80];
     cudaStream_t stream;
     cublasLtHandle_t blas;
-    cudnnHandle_t dnn; /* NULL: own kernels only */
-    void *workspace;   /* ZI_WORKSPACE_BYTES */
-    double *sums;      /* of groups */
+    cudnnHandle_t dnn;  /* NULL: own kernels only */
+    void *workspace;    /* ZI_WORKSPACE_BYTES */
+    double *sums;       /* of groups */
+    uint64_t asked;     /* most bytes to take; 0: what is free */
+    size_t limit, used; /* bytes; used: of all that zi_cuda_memory gave */
+    size_t fixed;       /* used when nothing was computed yet */
     zi_cuda_stack stack;
     zi_cuda_weights weights;
     zi_cuda_staging staging;
     zi_cuda_choices choices;
+    zi_uploader uploader;
+    zi_cuda_residency *residency;
+    int rehearsing; /* operations compute nothing */
     zi_cuda_plan *plans;
     int plan_count, plan_capacity;
     zi_cuda_graph *graphs;
@@ -108,20 +132,34 @@ typedef struct zi_cuda {
 zi_cuda *zi_cuda_of(zi_ops *ops);
 
 /* ZIMAGE_OK, or an error that says what failed. */
-zimage_status zi_cuda_check(zi_cuda *cuda, cudaError_t code, const char *what);
+zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what);
 zimage_status zi_cuda_check_blas(zi_cuda *cuda, cublasStatus_t code, const char *what);
-#define ZI_CUDA_TRY(cuda, call, what) ZI_TRY(zi_cuda_check(cuda, call, what))
+/* What works on the card: not done in a rehearsal. */
+#define ZI_CUDA_RUN(cuda, call, what) ((cuda)->rehearsing ? ZIMAGE_OK : zi_cuda_result(cuda, call, what))
+#define ZI_CUDA_TRY(cuda, call, what) ZI_TRY(ZI_CUDA_RUN(cuda, call, what))
 
 /* Memory. */
 zimage_status zi_cuda_stack_alloc(zi_cuda *cuda, size_t bytes, const char *what, void **data);
 zi_arena_mark zi_cuda_mark(zi_ops *ops);
 void zi_cuda_release(zi_ops *ops, zi_arena_mark mark);
-void zi_cuda_stack_free(zi_cuda_stack *stack);
-zimage_status zi_cuda_memory(zi_cuda *cuda, size_t bytes, const char *what, void **data); /* until cudaFree */
+void zi_cuda_stack_free(zi_cuda *cuda);
+/* One chunk of that size instead of all there are; the stack must be empty. */
+zimage_status zi_cuda_stack_reserve(zi_cuda *cuda, size_t bytes);
+size_t zi_cuda_stack_bytes(const zi_cuda *cuda);
+/* A stack that is never read or written. */
+zimage_status zi_cuda_stack_imaginary(zi_cuda *cuda, zi_cuda_stack *stack);
+zimage_status zi_cuda_memory(zi_cuda *cuda, size_t bytes, const char *what, void **data);
+void zi_cuda_memory_free(zi_cuda *cuda, void *data, size_t bytes);
+/* What the table may take now, with all that it has. */
+size_t zi_cuda_limit(const zi_cuda *cuda);
 /* Copies host memory, which may be changed or freed at once, to the card. */
 zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t bytes);
 zimage_status zi_cuda_staging_open(zi_cuda *cuda);
 void zi_cuda_staging_close(zi_cuda_staging *staging);
+static inline size_t zi_cuda_round_up(size_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
 
 /* Whether products with that weight are computed in fp8. */
 int zi_cuda_wants_fp8(const zi_cuda *cuda, const zi_weight *w);
@@ -142,7 +180,24 @@ zimage_status zi_cuda_pair(zi_cuda *cuda, const zi_weight *a, const zi_weight *b
 zimage_status zi_cuda_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_rows8 *rows);
 zimage_status zi_cuda_vector(zi_cuda *cuda, const zi_weight *w, const float **data); /* w NULL: NULL */
 zimage_status zi_cuda_filter(zi_cuda *cuda, const zi_weight *w, void **data);
-void zi_cuda_weights_free(zi_cuda_weights *weights);
+void zi_cuda_weights_free(zi_cuda *cuda);
+/* Where a weight's parts go, and how it gets its form from what arrived there; b may be NULL. */
+int zi_cuda_weight_parts(const zi_cuda_weight *weight, uint8_t *to, zi_upload_part parts[ZI_UPLOAD_PARTS]);
+zimage_status zi_cuda_weight_form(zi_cuda *cuda, const zi_cuda_weight *weight, const uint8_t *stored, void *data);
+
+/* Which weights stay on the card and which pass through it. */
+zimage_status zi_cuda_residency_open(zi_cuda *cuda);
+void zi_cuda_residency_close(zi_cuda *cuda);
+/* Makes the weight readable by what is queued next, until the next operation begins or, if it had to be formed, until the
+ * stack is released. */
+zimage_status zi_cuda_residency_get(zi_cuda *cuda, zi_cuda_weight *weight, void **data);
+/* How many weights the card has waited for. */
+int64_t zi_cuda_residency_sent(const zi_cuda *cuda);
+/* An operation begins: those before it have been queued. */
+void zi_cuda_residency_next(zi_cuda *cuda);
+/* No arrangement, no weight on the card, nothing rehearsed. */
+void zi_cuda_residency_clear(zi_cuda *cuda);
+extern const zi_ops_memory zi_cuda_ops_memory;
 
 /* y = alpha x w^T, or x w, `batch` times; row-major with the rows ld* elements apart, the batch's operands step_* apart. */
 typedef struct zi_cuda_product {

@@ -6,11 +6,12 @@
 #include "cuda/internal.h"
 
 #define MIB           ((size_t)1 << 20)
-#define ALIGNMENT     ((size_t)256)
-#define CHUNK_BYTES   ((size_t)256 << 20)
-#define STAGING_BYTES ((size_t)16 << 20) /* of a half */
+#define CHUNK_BYTES   (256 * MIB)
+#define STAGING_BYTES (4 * MIB)   /* of a half */
+#define MARGIN_BYTES  (768 * MIB) /* left to the driver and the libraries, which load code when it is first used ... */
+#define MARGIN_SHARE  16          /* ... but no more than this part of the card */
 
-zimage_status zi_cuda_check(zi_cuda *cuda, cudaError_t code, const char *what)
+zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what)
 {
     if (code == cudaSuccess)
         return ZIMAGE_OK;
@@ -19,64 +20,111 @@ zimage_status zi_cuda_check(zi_cuda *cuda, cudaError_t code, const char *what)
                    "cuda:%d: %s failed: %s", cuda->device, what, cudaGetErrorString(code));
 }
 
-static size_t round_up(size_t bytes)
+static unsigned long long mib(size_t bytes)
 {
-    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return (bytes + MIB - 1) / MIB;
 }
 
-/* After a cudaMalloc that found no room. */
-static zimage_status fail_full(zi_cuda *cuda, size_t bytes, const char *what)
+size_t zi_cuda_limit(const zi_cuda *cuda)
 {
     size_t left = 0, all = 0;
-    (void)cudaGetLastError();
-    (void)cudaMemGetInfo(&left, &all);
-    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_MEMORY,
-                   "cuda:%d: out of device memory: %s needs %zu MiB, %zu of %zu MiB are free", cuda->device, what,
-                   (bytes + MIB - 1) / MIB, left / MIB, all / MIB);
+    if (cudaMemGetInfo(&left, &all) != cudaSuccess)
+        (void)cudaGetLastError();
+    size_t margin = all / MARGIN_SHARE < MARGIN_BYTES ? all / MARGIN_SHARE : MARGIN_BYTES;
+    size_t possible = cuda->used + (left > margin ? left - margin : 0);
+    return cuda->asked > 0 && cuda->asked < possible ? (size_t)cuda->asked : possible;
+}
+
+static zimage_status refuse(zi_cuda *cuda, size_t bytes, const char *what)
+{
+    size_t left = 0, all = 0;
+    if (cudaMemGetInfo(&left, &all) != cudaSuccess)
+        (void)cudaGetLastError();
+    return zi_fail(
+        cuda->ops.error, ZIMAGE_ERROR_MEMORY,
+        "cuda:%d: out of device memory: %s needs %llu MiB, %llu of the %llu MiB that may be taken are in use "
+        "(the card has %llu MiB, of which %llu are free)",
+        cuda->device, what, mib(bytes), mib(cuda->used), mib(cuda->limit), mib(all), (unsigned long long)(left / MIB));
+}
+
+/* Within the limit. */
+static cudaError_t try_memory(zi_cuda *cuda, size_t bytes, void **data)
+{
+    *data = NULL;
+    if (cuda->limit > 0 && (cuda->used > cuda->limit || bytes > cuda->limit - cuda->used))
+        return cudaErrorMemoryAllocation;
+    cudaError_t code = cudaMalloc(data, bytes);
+    if (code == cudaSuccess)
+        cuda->used += bytes;
+    else
+        (void)cudaGetLastError();
+    return code;
 }
 
 zimage_status zi_cuda_memory(zi_cuda *cuda, size_t bytes, const char *what, void **data)
 {
-    *data = NULL;
-    cudaError_t code = cudaMalloc(data, bytes > 0 ? bytes : 1);
-    return code == cudaErrorMemoryAllocation ? fail_full(cuda, bytes, what) : zi_cuda_check(cuda, code, what);
+    bytes = bytes > 0 ? bytes : 1;
+    cudaError_t code = try_memory(cuda, bytes, data);
+    return code == cudaErrorMemoryAllocation ? refuse(cuda, bytes, what) : zi_cuda_result(cuda, code, what);
+}
+
+void zi_cuda_memory_free(zi_cuda *cuda, void *data, size_t bytes)
+{
+    if (data == NULL)
+        return;
+    (void)cudaFree(data);
+    cuda->used -= bytes > 0 ? bytes : 1;
 }
 
 /* ---- the stack ----------------------------------------------------------------------------------------------------- */
 
-static zimage_status add_chunk(zi_cuda *cuda, size_t bytes, const char *what)
+static zimage_status make_room(zi_cuda *cuda, zi_cuda_stack *s)
 {
-    zi_cuda_stack *s = &cuda->stack;
-    if (s->count == s->capacity) {
-        int capacity = s->capacity ? 2 * s->capacity : 16;
-        zi_cuda_chunk *chunks = realloc(s->chunks, (size_t)capacity * sizeof(*chunks));
-        if (chunks == NULL)
-            return zi_fail_memory(cuda->ops.error, "the device's stack", (size_t)capacity * sizeof(*chunks));
-        s->chunks = chunks;
-        s->capacity = capacity;
-    }
-    void *data;
-    size_t size = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
-    cudaError_t code = cudaMalloc(&data, size);
-    while (code == cudaErrorMemoryAllocation && size > bytes) { /* a card that is nearly full */
-        (void)cudaGetLastError();
-        size = size / 2 > bytes ? size / 2 : bytes;
-        code = cudaMalloc(&data, size);
-    }
-    if (code == cudaErrorMemoryAllocation)
-        return fail_full(cuda, size, what);
-    ZI_CUDA_TRY(cuda, code, what);
-    s->chunks[s->count++] = (zi_cuda_chunk){data, size, 0};
-    s->changes++;
+    if (s->count < s->capacity)
+        return ZIMAGE_OK;
+    int capacity = s->capacity ? 2 * s->capacity : 16;
+    zi_cuda_chunk *chunks = realloc(s->chunks, (size_t)capacity * sizeof(*chunks));
+    if (chunks == NULL)
+        return zi_fail_memory(cuda->ops.error, "the device's stack", (size_t)capacity * sizeof(*chunks));
+    s->chunks = chunks;
+    s->capacity = capacity;
     return ZIMAGE_OK;
 }
 
-/* The empty chunks behind the top: those in front of one that is large enough are given back. */
-static void drop_small_chunks(zi_cuda_stack *s, size_t bytes)
+static zimage_status add_chunk(zi_cuda *cuda, size_t bytes, const char *what)
 {
+    void *data;
+    ZI_TRY(make_room(cuda, &cuda->stack));
+    ZI_TRY(zi_cuda_memory(cuda, bytes, what, &data));
+    cuda->stack.chunks[cuda->stack.count++] = (zi_cuda_chunk){data, bytes, 0};
+    cuda->stack.changes++;
+    return ZIMAGE_OK;
+}
+
+/* A chunk for what the last one has no room for: a large one if the card is not nearly full. */
+static zimage_status add_any_chunk(zi_cuda *cuda, size_t bytes, const char *what)
+{
+    void *data;
+    ZI_TRY(make_room(cuda, &cuda->stack));
+    for (size_t size = CHUNK_BYTES; size > bytes; size /= 2) {
+        cudaError_t code = try_memory(cuda, size, &data);
+        if (code == cudaErrorMemoryAllocation)
+            continue;
+        ZI_TRY(zi_cuda_result(cuda, code, what));
+        cuda->stack.chunks[cuda->stack.count++] = (zi_cuda_chunk){data, size, 0};
+        cuda->stack.changes++;
+        return ZIMAGE_OK;
+    }
+    return add_chunk(cuda, bytes, what);
+}
+
+/* The empty chunks behind the top: those in front of one that is large enough are given back. */
+static void drop_small_chunks(zi_cuda *cuda, size_t bytes)
+{
+    zi_cuda_stack *s = &cuda->stack;
     int first = s->count > 0 && s->chunks[s->top].used > 0 ? s->top + 1 : s->top, kept = first;
-    while (kept < s->count && s->chunks[kept].size < bytes)
-        (void)cudaFree(s->chunks[kept++].data);
+    for (; kept < s->count && s->chunks[kept].size < bytes; kept++)
+        zi_cuda_memory_free(cuda, s->chunks[kept].data, s->chunks[kept].size);
     memmove(s->chunks + first, s->chunks + kept, (size_t)(s->count - kept) * sizeof(*s->chunks));
     s->count -= kept - first;
     s->changes += kept != first;
@@ -86,13 +134,13 @@ static void drop_small_chunks(zi_cuda_stack *s, size_t bytes)
 zimage_status zi_cuda_stack_alloc(zi_cuda *cuda, size_t bytes, const char *what, void **data)
 {
     zi_cuda_stack *s = &cuda->stack;
-    bytes = round_up(bytes > 0 ? bytes : 1);
+    bytes = zi_cuda_round_up(bytes > 0 ? bytes : 1);
     *data = NULL;
     if (s->count == 0 || s->chunks[s->top].size - s->chunks[s->top].used < bytes) {
         int before = s->top;
         if (s->count > 0)
-            drop_small_chunks(s, bytes);
-        zimage_status status = s->top == s->count ? add_chunk(cuda, bytes, what) : ZIMAGE_OK;
+            drop_small_chunks(cuda, bytes);
+        zimage_status status = s->top == s->count ? add_any_chunk(cuda, bytes, what) : ZIMAGE_OK;
         if (status != ZIMAGE_OK) {
             s->top = before < s->count ? before : s->count > 0 ? s->count - 1 : 0;
             return status;
@@ -130,12 +178,43 @@ void zi_cuda_release(zi_ops *ops, zi_arena_mark mark)
     s->in_use = mark.in_use;
 }
 
-void zi_cuda_stack_free(zi_cuda_stack *stack)
+static void free_chunks(zi_cuda *cuda)
 {
-    for (int i = 0; i < stack->count; i++)
-        (void)cudaFree(stack->chunks[i].data);
-    free(stack->chunks);
+    zi_cuda_stack *s = &cuda->stack;
+    for (int i = 0; i < s->count; i++)
+        zi_cuda_memory_free(cuda, s->chunks[i].data, s->chunks[i].size);
+    s->changes += s->count > 0;
+    s->count = s->top = 0;
+}
+
+void zi_cuda_stack_free(zi_cuda *cuda)
+{
+    free_chunks(cuda);
+    free(cuda->stack.chunks);
+    cuda->stack = (zi_cuda_stack){.changes = cuda->stack.changes};
+}
+
+zimage_status zi_cuda_stack_reserve(zi_cuda *cuda, size_t bytes)
+{
+    assert(cuda->stack.in_use == 0);
+    free_chunks(cuda);
+    return add_chunk(cuda, bytes, "the networks' values");
+}
+
+size_t zi_cuda_stack_bytes(const zi_cuda *cuda)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < cuda->stack.count; i++)
+        bytes += cuda->stack.chunks[i].size;
+    return bytes;
+}
+
+zimage_status zi_cuda_stack_imaginary(zi_cuda *cuda, zi_cuda_stack *stack)
+{
     *stack = (zi_cuda_stack){0};
+    ZI_TRY(make_room(cuda, stack));
+    stack->chunks[stack->count++] = (zi_cuda_chunk){(uint8_t *)(uintptr_t)4096, SIZE_MAX / 2, 0};
+    return ZIMAGE_OK;
 }
 
 /* ---- the way in ---------------------------------------------------------------------------------------------------- */
@@ -162,6 +241,8 @@ void zi_cuda_staging_close(zi_cuda_staging *s)
 zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t bytes)
 {
     zi_cuda_staging *s = &cuda->staging;
+    if (cuda->rehearsing)
+        return ZIMAGE_OK;
     for (size_t at = 0; at < bytes; at += STAGING_BYTES) {
         size_t part = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
         uint8_t *half = s->data + (size_t)s->half * STAGING_BYTES;

@@ -39,7 +39,7 @@ zimage_status zi_cuda_stand_in(zi_cuda *cuda, const zi_tensor *operand, zi_tenso
 
 zimage_status zi_cuda_quantise(zi_cuda *cuda, const zi_tensor *plain, zi_cuda_rows8 rows)
 {
-    return zi_cuda_check(
+    return ZI_CUDA_RUN(
         cuda,
         zi_cuda_quantise_rows(rows, plain->dtype, plain->data, zi_row_count(plain), zi_features(plain), cuda->stream),
         "quantising activations");
@@ -48,8 +48,8 @@ zimage_status zi_cuda_quantise(zi_cuda *cuda, const zi_tensor *plain, zi_cuda_ro
 zimage_status zi_cuda_plain(zi_cuda *cuda, const zi_tensor *operand, zi_tensor *plain)
 {
     ZI_TRY(zi_cuda_stand_in(cuda, operand, plain));
-    return zi_cuda_check(cuda,
-                         zi_cuda_from_fp8(plain->dtype, plain->data, zi_cuda_rows8_of(operand), zi_row_count(plain),
-                                          zi_features(plain), cuda->stream),
-                         "reading fp8");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_from_fp8(plain->dtype, plain->data, zi_cuda_rows8_of(operand), zi_row_count(plain),
+                                        zi_features(plain), cuda->stream),
+                       "reading fp8");
 }

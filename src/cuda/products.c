@@ -200,6 +200,21 @@ static int recall(zi_cuda *cuda, zi_cuda_plan *plan)
            result.workspaceSize <= ZI_WORKSPACE_BYTES;
 }
 
+static int is_timed(const zi_cuda_product *p)
+{
+    return 2.0 * (double)p->batch * (double)p->rows * (double)p->in * (double)p->out >= TIMED_FLOPS;
+}
+
+/* Room for a product's results, if it is timed. */
+static zimage_status alloc_scratch(zi_cuda *cuda, const zi_cuda_product *p, void **scratch)
+{
+    int64_t elements = (p->batch - 1) * p->step_y + p->rows * p->ldy;
+    *scratch = NULL;
+    if (!is_timed(p))
+        return ZIMAGE_OK;
+    return zi_cuda_stack_alloc(cuda, (size_t)elements * zi_dtype_size(p->y_type), "timing a product", scratch);
+}
+
 static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, const void *w)
 {
     const zi_cuda_product *p = &plan->key.product;
@@ -212,11 +227,10 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, co
         return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
                        "cuda:%d: cuBLASLt has no product of %lld x %lld by %lld", cuda->device, (long long)p->rows,
                        (long long)p->in, (long long)p->out);
-    if (2.0 * (double)p->batch * (double)p->rows * (double)p->in * (double)p->out >= TIMED_FLOPS && count > 1) {
+    if (is_timed(p) && count > 1) {
         void *scratch;
-        int64_t elements = (p->batch - 1) * p->step_y + p->rows * p->ldy;
         zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
-        ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)elements * zi_dtype_size(p->y_type), "timing a product", &scratch));
+        ZI_TRY(alloc_scratch(cuda, p, &scratch));
         best = fastest(cuda, plan, found, count, scratch, x, w);
         zi_cuda_release(&cuda->ops, mark);
         zi_cuda_remember(&cuda->choices, "product", &plan->key, sizeof(plan->key), &found[best].algo,
@@ -258,6 +272,16 @@ static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const zi_cuda_
     return ZIMAGE_OK;
 }
 
+/* The most memory that a product takes: that of its first time. */
+static zimage_status rehearse(zi_cuda *cuda, const plan_key *key)
+{
+    void *scratch;
+    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+    ZI_TRY(alloc_scratch(cuda, &key->product, &scratch));
+    zi_cuda_release(&cuda->ops, mark);
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w)
 {
     plan_key key;
@@ -277,6 +301,8 @@ zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y,
     key.product.step_w = p->step_w;
     key.product.step_y = p->step_y;
     key.fp8 = p->x_scales != NULL;
+    if (cuda->rehearsing)
+        return rehearse(cuda, &key);
     key.aligned[0] = alignment_of(y);
     key.aligned[1] = alignment_of(x);
     key.aligned[2] = alignment_of(w);
@@ -302,19 +328,19 @@ static zimage_status time_large(zi_cuda *cuda, float *milliseconds)
         ZI_CUDA_TRY(cuda, zi_cuda_random(cuda->type, data[i], count, (uint32_t)i, cuda->stream), "measuring the card");
     }
     ZI_TRY(zi_cuda_multiply(cuda, &p, data[0], data[1], data[2]));
-    zimage_status status = zi_cuda_check(cuda, cudaEventCreate(&events[0]), "making an event");
+    zimage_status status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[0]), "making an event");
     if (status == ZIMAGE_OK)
-        status = zi_cuda_check(cuda, cudaEventCreate(&events[1]), "making an event");
+        status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[1]), "making an event");
     if (status == ZIMAGE_OK)
         (void)cudaEventRecord(events[0], cuda->stream);
     for (int i = 0; i < RUNS && status == ZIMAGE_OK; i++)
         status = zi_cuda_multiply(cuda, &p, data[0], data[1], data[2]);
     if (status == ZIMAGE_OK) {
         (void)cudaEventRecord(events[1], cuda->stream);
-        status = zi_cuda_check(cuda, cudaEventSynchronize(events[1]), "measuring the card");
+        status = ZI_CUDA_RUN(cuda, cudaEventSynchronize(events[1]), "measuring the card");
     }
     if (status == ZIMAGE_OK)
-        status = zi_cuda_check(cuda, cudaEventElapsedTime(milliseconds, events[0], events[1]), "measuring the card");
+        status = ZI_CUDA_RUN(cuda, cudaEventElapsedTime(milliseconds, events[0], events[1]), "measuring the card");
     for (int i = 0; i < 2; i++)
         if (events[i] != NULL)
             (void)cudaEventDestroy(events[i]);
@@ -393,10 +419,10 @@ static zimage_status multiply_exact(zi_cuda *cuda, zi_tensor *y, const zi_tensor
 {
     void *weights;
     ZI_TRY(zi_cuda_matrix(cuda, w, &weights));
-    return zi_cuda_check(cuda,
-                         zi_cuda_few(y->dtype, y->data, x->data, cuda->type, weights, bias, accumulate, zi_row_count(x),
-                                     zi_features(y), zi_features(x), cuda->stream),
-                         "a product of few rows");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_few(y->dtype, y->data, x->data, cuda->type, weights, bias, accumulate, zi_row_count(x),
+                                   zi_features(y), zi_features(x), cuda->stream),
+                       "a product of few rows");
 }
 
 static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weight *w, const zi_weight *bias,
@@ -455,9 +481,9 @@ static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const 
     ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(rows * 2 * out) * zi_dtype_size(cuda->type), "a gated product", &both));
     ZI_TRY(multiply(cuda, both, cuda->type, &in, w1, w3, 0));
     if (y->dtype == ZI_OPERAND)
-        return zi_cuda_check(cuda, zi_cuda_glu_fp8(zi_cuda_rows8_of(y), cuda->type, both, rows, out, cuda->stream),
-                             "a gate");
-    return zi_cuda_check(cuda, zi_cuda_glu(y->dtype, y->data, both, rows, out, cuda->stream), "a gate");
+        return ZI_CUDA_RUN(cuda, zi_cuda_glu_fp8(zi_cuda_rows8_of(y), cuda->type, both, rows, out, cuda->stream),
+                           "a gate");
+    return ZI_CUDA_RUN(cuda, zi_cuda_glu(y->dtype, y->data, both, rows, out, cuda->stream), "a gate");
 }
 
 zimage_status zi_cuda_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,

@@ -1,4 +1,7 @@
-/* Work that is queued again and again as one CUDA graph: recorded when it comes for the second time. */
+/*
+ * Work that is queued again and again as one CUDA graph. It is recorded once it came before without sending a weight: not
+ * the first time, and never where weights pass through the card.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +21,7 @@ struct zi_cuda_recording {
     size_t size;
     stack_place place;
     uint64_t turn;         /* when it was last wanted */
+    int settled;           /* it ran without sending a weight */
     int refused;           /* something in it can't be recorded */
     cudaGraphExec_t graph; /* NULL: not yet recorded */
     int64_t blocks;        /* that end in it */
@@ -93,6 +97,15 @@ static zimage_status run_first(zi_cuda *cuda, const void *key, size_t size, zi_w
     return ZIMAGE_OK;
 }
 
+/* Recording must not meet a weight that is on its way. */
+static zimage_status run_settling(zi_cuda *cuda, zi_cuda_recording *r, zi_work_fn *work, const void *user)
+{
+    int64_t before = zi_cuda_residency_sent(cuda);
+    ZI_TRY(work(user));
+    r->settled = zi_cuda_residency_sent(cuda) == before;
+    return ZIMAGE_OK;
+}
+
 static zimage_status keep_names(zi_cuda *cuda, zi_cuda_recording *r)
 {
     size_t bytes = (size_t)cuda->checks * sizeof(*r->names);
@@ -108,7 +121,7 @@ static zimage_status keep_names(zi_cuda *cuda, zi_cuda_recording *r)
 static zimage_status capture(zi_cuda *cuda, zi_work_fn *work, const void *user, cudaGraph_t *graph)
 {
     *graph = NULL;
-    ZI_CUDA_TRY(cuda, cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal), "recording");
+    ZI_TRY(zi_cuda_result(cuda, cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal), "recording"));
     zimage_status status = work(user);
     cudaError_t code = cudaStreamEndCapture(cuda->stream, graph);
     if (status == ZIMAGE_OK && code == cudaSuccess)
@@ -154,12 +167,14 @@ static zimage_status launch(zi_cuda *cuda, const zi_cuda_recording *r)
 {
     cuda->checks = cuda->named = r->checks;
     memcpy(cuda->names, r->names, (size_t)r->checks * sizeof(*r->names));
-    return zi_cuda_check(cuda, cudaGraphLaunch(r->graph, cuda->stream), "queueing what was recorded");
+    return zi_cuda_result(cuda, cudaGraphLaunch(r->graph, cuda->stream), "queueing what was recorded");
 }
 
 zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
+    if (cuda->rehearsing)
+        return work(user);
     if (cuda->checks > 0) /* flags that wait to be read are not part of the work */
         ZI_TRY(ops->finish(ops));
     if (cuda->recordings == NULL)
@@ -172,6 +187,8 @@ zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_
     r->turn = ++cuda->turns;
     if (r->refused)
         return work(user);
+    if (!r->settled)
+        return run_settling(cuda, r, work, user);
     if (r->graph == NULL) {
         ZI_TRY(record(cuda, r, work, user));
         return r->refused ? run_untold(cuda, work, user) : launch(cuda, r);

@@ -6,13 +6,15 @@
 
 #include "cuda/graphs.h"
 
-#define MOST_GROUPS 1024
-#define WHOLE_SHARE 16 /* of the card's memory: the largest image that is not cut into bands */
+#define MOST_GROUPS  1024
+#define MOST_UPLOADS 8  /* threads: more don't make a link faster */
+#define WHOLE_SHARE  16 /* of the memory that may be taken: the largest image that is not cut into bands */
 
 zi_cuda *zi_cuda_of(zi_ops *ops)
 {
     zi_cuda *cuda = (zi_cuda *)ops;
     (void)cudaSetDevice(cuda->device); /* a failure shows in the next call */
+    zi_cuda_residency_next(cuda);
     return cuda;
 }
 
@@ -52,8 +54,8 @@ static zimage_status upload(zi_cuda *cuda, zi_tensor *dst, const float *src)
     ZI_TRY(zi_cuda_send(cuda, wide, src, bytes));
     if (dst->dtype == ZI_F32)
         return ZIMAGE_OK;
-    return zi_cuda_check(cuda, zi_cuda_convert(dst->dtype, dst->data, ZI_F32, wide, zi_tensor_count(dst), cuda->stream),
-                         "converting an upload");
+    return ZI_CUDA_RUN(cuda, zi_cuda_convert(dst->dtype, dst->data, ZI_F32, wide, zi_tensor_count(dst), cuda->stream),
+                       "converting an upload");
 }
 
 static zimage_status cuda_upload(zi_ops *ops, zi_tensor *dst, const float *src)
@@ -69,6 +71,10 @@ static zimage_status cuda_finish(zi_ops *ops)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     int checks = cuda->checks;
+    if (cuda->rehearsing) {
+        cuda->checks = 0;
+        return ZIMAGE_OK;
+    }
     if (checks > 0)
         ZI_CUDA_TRY(cuda,
                     cudaMemcpyAsync(cuda->host_flags, cuda->flags, (size_t)checks * sizeof(int), cudaMemcpyDeviceToHost,
@@ -109,12 +115,12 @@ static zimage_status cuda_copy(zi_ops *ops, zi_tensor *dst, const zi_tensor *src
     int64_t count = zi_tensor_count(src);
     assert(zi_tensor_count(dst) == count);
     if (dst->dtype != src->dtype)
-        return zi_cuda_check(cuda, zi_cuda_convert(dst->dtype, dst->data, src->dtype, src->data, count, cuda->stream),
-                             "a copy");
-    return zi_cuda_check(cuda,
-                         cudaMemcpyAsync(dst->data, src->data, (size_t)count * zi_dtype_size(src->dtype),
-                                         cudaMemcpyDeviceToDevice, cuda->stream),
-                         "a copy");
+        return ZI_CUDA_RUN(cuda, zi_cuda_convert(dst->dtype, dst->data, src->dtype, src->data, count, cuda->stream),
+                           "a copy");
+    return ZI_CUDA_RUN(cuda,
+                       cudaMemcpyAsync(dst->data, src->data, (size_t)count * zi_dtype_size(src->dtype),
+                                       cudaMemcpyDeviceToDevice, cuda->stream),
+                       "a copy");
 }
 
 /* Few rows of a large table: the host unpacks them, and the table never needs room on the card. */
@@ -125,7 +131,7 @@ static zimage_status cuda_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight 
     float *values = malloc((size_t)(rows * features) * sizeof(*values));
     if (values == NULL)
         return zi_fail_memory(ops->error, "embedded rows", (size_t)(rows * features) * sizeof(*values));
-    for (int64_t i = 0; i < rows; i++) {
+    for (int64_t i = 0; i < rows && !((zi_cuda *)ops)->rehearsing; i++) {
         assert(ids[i] >= 0 && ids[i] < table->shape[0]);
         zi_weight_unpack(table, ids[i] * features, features, values + i * features);
     }
@@ -140,7 +146,7 @@ static zimage_status cuda_silu(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
-    return zi_cuda_check(cuda, zi_cuda_silu(x->dtype, y->data, x->data, zi_tensor_count(x), cuda->stream), "a SiLU");
+    return ZI_CUDA_RUN(cuda, zi_cuda_silu(x->dtype, y->data, x->data, zi_tensor_count(x), cuda->stream), "a SiLU");
 }
 
 /* The numbers of an optional factor, float32. */
@@ -190,10 +196,10 @@ static zimage_status cuda_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x
     ZI_TRY(zi_cuda_vector(cuda, w, &weights));
     zi_arena_mark mark = zi_cuda_mark(ops);
     ZI_TRY(aim(cuda, y, &target));
-    ZI_TRY(zi_cuda_check(cuda,
-                         zi_cuda_rms_norm(x->dtype, target.plain.data, target.rows8, x->data, weights, factor(scale, n),
-                                          zi_row_count(x), n, eps, cuda->stream),
-                         "an RMS norm"));
+    ZI_CUDA_TRY(cuda,
+                zi_cuda_rms_norm(x->dtype, target.plain.data, target.rows8, x->data, weights, factor(scale, n),
+                                 zi_row_count(x), n, eps, cuda->stream),
+                "an RMS norm");
     ZI_TRY(hit(cuda, y, &target));
     zi_cuda_release(ops, mark);
     return ZIMAGE_OK;
@@ -204,7 +210,7 @@ static zimage_status cuda_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor 
     zi_cuda *cuda = zi_cuda_of(ops);
     int64_t n = zi_features(x);
     assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
-    return zi_cuda_check(
+    return ZI_CUDA_RUN(
         cuda, zi_cuda_layer_norm(x->dtype, y->data, x->data, factor(scale, n), zi_row_count(x), n, eps, cuda->stream),
         "a layer norm");
 }
@@ -236,8 +242,7 @@ static zimage_status cuda_check_finite(zi_ops *ops, const zi_tensor *x, int *fin
     int *flag;
     *finite = 1;
     ZI_TRY(next_check(cuda, &flag));
-    return zi_cuda_check(cuda, zi_cuda_not_finite(x->dtype, x->data, zi_tensor_count(x), flag, cuda->stream),
-                         "a check");
+    return ZI_CUDA_RUN(cuda, zi_cuda_not_finite(x->dtype, x->data, zi_tensor_count(x), flag, cuda->stream), "a check");
 }
 
 static zimage_status residual(zi_cuda *cuda, zi_cuda_residual_args *args, const zi_tensor *x, const zi_tensor *h)
@@ -246,8 +251,7 @@ static zimage_status residual(zi_cuda *cuda, zi_cuda_residual_args *args, const 
     ZI_TRY(aim(cuda, h, &target));
     args->h = target.plain.data;
     args->h8 = target.rows8;
-    ZI_TRY(zi_cuda_check(cuda, zi_cuda_residual(x->dtype, args, zi_row_count(x), zi_features(x), cuda->stream),
-                         "a residual"));
+    ZI_CUDA_TRY(cuda, zi_cuda_residual(x->dtype, args, zi_row_count(x), zi_features(x), cuda->stream), "a residual");
     return hit(cuda, h, &target);
 }
 
@@ -281,11 +285,11 @@ static zimage_status cuda_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weigh
     const float *weights;
     assert(dim * heads == zi_features(x) && dim % 2 == 0 && zi_weight_count(w) == dim);
     ZI_TRY(zi_cuda_vector(cuda, w, &weights));
-    return zi_cuda_check(cuda,
-                         zi_cuda_qk_norm_rope(x->dtype, x->data, weights, factor(cos, tokens * dim / 2),
-                                              factor(sin, tokens * dim / 2), tokens, heads, dim,
-                                              layout == ZI_ROPE_HALF_SPLIT, eps, cuda->stream),
-                         "a rotation");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_qk_norm_rope(x->dtype, x->data, weights, factor(cos, tokens * dim / 2),
+                                            factor(sin, tokens * dim / 2), tokens, heads, dim,
+                                            layout == ZI_ROPE_HALF_SPLIT, eps, cuda->stream),
+                       "a rotation");
 }
 
 static zimage_status cuda_rope_table(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles)
@@ -294,42 +298,42 @@ static zimage_status cuda_rope_table(zi_ops *ops, zi_tensor *cos, zi_tensor *sin
     int64_t count = zi_tensor_count(cos);
     assert(zi_tensor_count(sin) == count && cos->dtype == ZI_F32 && sin->dtype == ZI_F32);
     ZI_TRY(cuda_upload(ops, cos, angles));
-    return zi_cuda_check(cuda, zi_cuda_cos_sin(cos->data, sin->data, cos->data, count, cuda->stream), "angles");
+    return ZI_CUDA_RUN(cuda, zi_cuda_cos_sin(cos->data, sin->data, cos->data, count, cuda->stream), "angles");
 }
 
 static zimage_status cuda_modulation(zi_ops *ops, zi_tensor *m)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     assert(zi_tensor_count(m) % 4 == 0);
-    return zi_cuda_check(cuda, zi_cuda_modulation(m->dtype, m->data, zi_tensor_count(m) / 4, cuda->stream),
-                         "a modulation");
+    return ZI_CUDA_RUN(cuda, zi_cuda_modulation(m->dtype, m->data, zi_tensor_count(m) / 4, cuda->stream),
+                       "a modulation");
 }
 
 static zimage_status cuda_add_one(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
-    return zi_cuda_check(cuda, zi_cuda_add_one(x->dtype, y->data, x->data, zi_tensor_count(x), cuda->stream), "a sum");
+    return ZI_CUDA_RUN(cuda, zi_cuda_add_one(x->dtype, y->data, x->data, zi_tensor_count(x), cuda->stream), "a sum");
 }
 
 static zimage_status cuda_patchify(zi_ops *ops, zi_tensor *tokens, const zi_tensor *latents, int64_t patch)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     assert(latents->dims == 3 && zi_tensor_count(tokens) == zi_tensor_count(latents));
-    return zi_cuda_check(cuda,
-                         zi_cuda_patchify(tokens->dtype, tokens->data, latents->dtype, latents->data, latents->shape,
-                                          patch, cuda->stream),
-                         "making patches");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_patchify(tokens->dtype, tokens->data, latents->dtype, latents->data, latents->shape,
+                                        patch, cuda->stream),
+                       "making patches");
 }
 
 static zimage_status cuda_unpatchify(zi_ops *ops, zi_tensor *latents, const zi_tensor *tokens, int64_t patch)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     assert(latents->dims == 3 && zi_tensor_count(tokens) == zi_tensor_count(latents));
-    return zi_cuda_check(cuda,
-                         zi_cuda_unpatchify(latents->dtype, latents->data, tokens->dtype, tokens->data, latents->shape,
-                                            patch, cuda->stream),
-                         "undoing patches");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_unpatchify(latents->dtype, latents->data, tokens->dtype, tokens->data, latents->shape,
+                                          patch, cuda->stream),
+                       "undoing patches");
 }
 
 /* ---- group norm: a few numbers go to the host and back ------------------------------------------------------------- */
@@ -344,6 +348,8 @@ static zimage_status cuda_group_norm_sums(zi_ops *ops, double *sums, const zi_te
     if (groups > MOST_GROUPS)
         return zi_fail(ops->error, ZIMAGE_ERROR_UNSUPPORTED, "%lld groups of channels, expected at most %d on a card",
                        (long long)groups, MOST_GROUPS);
+    if (cuda->rehearsing)
+        return ZIMAGE_OK;
     ZI_CUDA_TRY(cuda, cudaMemsetAsync(cuda->sums, 0, bytes, cuda->stream), "clearing sums");
     ZI_CUDA_TRY(cuda,
                 zi_cuda_group_sums(x->dtype, cuda->sums, x->data, zi_row_count(x), channels, groups, cuda->stream),
@@ -359,6 +365,8 @@ static zimage_status cuda_group_norm_fold(zi_ops *ops, zi_channel_affine *affine
                                           int64_t count, const zi_weight *w, const zi_weight *b, float eps)
 {
     int64_t channels = zi_tensor_count(&affine->scale);
+    if (((zi_cuda *)ops)->rehearsing)
+        return ZIMAGE_OK;
     float *values = malloc((size_t)channels * 2 * sizeof(*values));
     if (values == NULL)
         return zi_fail_memory(ops->error, "a group norm", (size_t)channels * 2 * sizeof(*values));
@@ -379,11 +387,11 @@ static zimage_status cuda_channel_affine(zi_ops *ops, zi_tensor *y, const zi_ten
     zi_cuda *cuda = zi_cuda_of(ops);
     int64_t channels = zi_features(x);
     assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
-    return zi_cuda_check(cuda,
-                         zi_cuda_channel_affine(x->dtype, y->data, x->data, factor(&affine->scale, channels),
-                                                factor(&affine->shift, channels), zi_row_count(x), channels,
-                                                cuda->stream),
-                         "a scale and a shift");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_channel_affine(x->dtype, y->data, x->data, factor(&affine->scale, channels),
+                                              factor(&affine->shift, channels), zi_row_count(x), channels,
+                                              cuda->stream),
+                       "a scale and a shift");
 }
 
 /* ---- the table ----------------------------------------------------------------------------------------------------- */
@@ -407,8 +415,8 @@ static zimage_status cuda_forget_weights(zi_ops *ops)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
     ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the card");
-    zi_cuda_recordings_free(cuda);
-    zi_cuda_weights_free(&cuda->weights);
+    zi_cuda_residency_clear(cuda);
+    zi_cuda_weights_free(cuda);
     return ZIMAGE_OK;
 }
 
@@ -422,8 +430,10 @@ static void cuda_free(zi_ops *ops)
     zi_cuda_recordings_free(cuda);
     zi_cuda_graphs_free(cuda);
     zi_cuda_plans_free(cuda);
-    zi_cuda_weights_free(&cuda->weights);
-    zi_cuda_stack_free(&cuda->stack);
+    zi_cuda_residency_close(cuda);
+    zi_uploader_close(&cuda->uploader);
+    zi_cuda_weights_free(cuda);
+    zi_cuda_stack_free(cuda);
     zi_cuda_staging_close(&cuda->staging);
     (void)cudaFree(cuda->workspace);
     (void)cudaFree(cuda->sums);
@@ -484,7 +494,21 @@ static zimage_status open_buffers(zi_cuda *cuda)
     ZI_TRY(zi_cuda_memory(cuda, 2 * MOST_GROUPS * sizeof(double), "sums", (void **)&cuda->sums));
     ZI_TRY(zi_cuda_memory(cuda, ZI_CHECKS * sizeof(int), "flags", (void **)&cuda->flags));
     ZI_CUDA_TRY(cuda, cudaMallocHost((void **)&cuda->host_flags, ZI_CHECKS * sizeof(int)), "allocating pinned memory");
-    return zi_cuda_staging_open(cuda);
+    ZI_TRY(zi_cuda_staging_open(cuda));
+    return zi_cuda_residency_open(cuda);
+}
+
+static zimage_status open_uploader(zi_cuda *cuda, const zi_cuda_options *options)
+{
+    cudaError_t code;
+    int threads = options->upload_threads < 1              ? 1
+                  : options->upload_threads < MOST_UPLOADS ? options->upload_threads
+                                                           : MOST_UPLOADS;
+    if (zi_uploader_open(&cuda->uploader, options->device, threads, options->upload_piece, &code))
+        return ZIMAGE_OK;
+    ZI_TRY(zi_cuda_result(cuda, code, "preparing to send weights"));
+    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: threads that send weights can't be started",
+                   cuda->device);
 }
 
 static zimage_status open_cudnn(zi_cuda *cuda)
@@ -519,14 +543,18 @@ static zimage_status open_card(zi_cuda *cuda, const zi_cuda_options *options)
         return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
                        "compute: fp8 on cuda:%d of compute capability %d.%d, expected 9.0: scales of rows need it",
                        options->device, properties.major, properties.minor);
-    cuda->ops.whole_bytes = properties.totalGlobalMem / WHOLE_SHARE;
     snprintf(cuda->name, sizeof(cuda->name), "%.*s", (int)sizeof(cuda->name) - 1, properties.name);
     ZI_CUDA_TRY(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
     ZI_TRY(zi_cuda_check_blas(cuda, cublasLtCreate(&cuda->blas), "opening cuBLASLt"));
     if (!options->own_kernels)
         ZI_TRY(open_cudnn(cuda));
+    ZI_TRY(open_buffers(cuda));
+    ZI_TRY(open_uploader(cuda, options));
     open_choices(cuda, options, &properties);
-    return open_buffers(cuda);
+    cuda->fixed = cuda->used;
+    cuda->limit = zi_cuda_limit(cuda);
+    cuda->ops.whole_bytes = cuda->limit / WHOLE_SHARE;
+    return ZIMAGE_OK;
 }
 
 #define MOST_CARDS 64
@@ -564,8 +592,10 @@ zimage_status zi_ops_cuda_new(const zi_cuda_options *options, zi_ops **ops, zima
                          .finish = cuda_finish,
                          .block_named = cuda_block_named,
                          .repeat = zi_cuda_repeat,
-                         .forget_weights = cuda_forget_weights};
+                         .forget_weights = cuda_forget_weights,
+                         .memory = &zi_cuda_ops_memory};
     cuda->device = options->device;
+    cuda->asked = options->memory;
     cuda->type = options->compute == ZI_COMPUTE_F32 ? ZI_F32 : ZI_BF16;
     cuda->fp8 = options->compute == ZI_COMPUTE_FP8;
     zimage_status status = open_card(cuda, options);

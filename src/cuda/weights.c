@@ -1,7 +1,6 @@
 /* Stored weights on the card: sent when they are first used, in the form that the kernels read. */
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cuda/internal.h"
 
@@ -21,11 +20,11 @@ static int same_key(const zi_cuda_weight_key *a, const zi_cuda_weight_key *b)
 }
 
 /* The weight's place, or the free one where it would go. */
-static zi_cuda_weight *find(const zi_cuda_weights *w, const zi_cuda_weight_key *key)
+static zi_cuda_weight **find(const zi_cuda_weights *w, const zi_cuda_weight_key *key)
 {
     for (size_t i = place_of(key);; i++) {
-        zi_cuda_weight *place = &w->places[i & (w->capacity - 1)];
-        if (place->key.first == NULL || same_key(&place->key, key))
+        zi_cuda_weight **place = &w->places[i & (w->capacity - 1)];
+        if (*place == NULL || same_key(&(*place)->key, key))
             return place;
     }
 }
@@ -39,170 +38,239 @@ static zimage_status make_room(zi_cuda *cuda)
     if (larger.places == NULL)
         return zi_fail_memory(cuda->ops.error, "the list of weights", larger.capacity * sizeof(*larger.places));
     for (size_t i = 0; i < w->capacity; i++)
-        if (w->places[i].key.first != NULL)
-            *find(&larger, &w->places[i].key) = w->places[i];
+        if (w->places[i] != NULL)
+            *find(&larger, &w->places[i]->key) = w->places[i];
     free(w->places);
     *w = larger;
     return ZIMAGE_OK;
 }
 
-void zi_cuda_weights_free(zi_cuda_weights *w)
+void zi_cuda_weights_free(zi_cuda *cuda)
 {
-    for (size_t i = 0; i < w->capacity; i++)
-        if (w->places[i].key.first != NULL)
-            (void)cudaFree(w->places[i].data);
+    zi_cuda_weights *w = &cuda->weights;
+    for (size_t i = 0; i < w->capacity; i++) {
+        if (w->places[i] != NULL && w->places[i]->owned)
+            zi_cuda_memory_free(cuda, w->places[i]->data, w->places[i]->bytes);
+        free(w->places[i]);
+    }
     free(w->places);
     *w = (zi_cuda_weights){0};
 }
 
-/* A dense weight's stored numbers on the stack. */
-static zimage_status send_stored(zi_cuda *cuda, const zi_weight *w, void **stored)
-{
-    size_t bytes = (size_t)zi_weight_count(w) * zi_dtype_size(w->dtype);
-    ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, w->name, stored));
-    return zi_cuda_send(cuda, *stored, w->data, bytes);
-}
-
-static zimage_status send_dense(zi_cuda *cuda, const zi_weight *w, zi_dtype type, void *dst)
-{
-    if (w->dtype == type)
-        return zi_cuda_send(cuda, dst, w->data, (size_t)zi_weight_count(w) * zi_dtype_size(type));
-    void *stored;
-    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
-    ZI_TRY(send_stored(cuda, w, &stored));
-    ZI_CUDA_TRY(cuda, zi_cuda_convert(type, dst, w->dtype, stored, zi_weight_count(w), cuda->stream),
-                "converting a weight");
-    zi_cuda_release(&cuda->ops, mark);
-    return ZIMAGE_OK;
-}
+/* ---- sizes --------------------------------------------------------------------------------------------------------- */
 
 static int64_t padded_out(const zi_weight *w)
 {
     return (w->shape[0] + CHANNELS_MULTIPLE - 1) / CHANNELS_MULTIPLE * CHANNELS_MULTIPLE;
 }
 
-static zimage_status send_filter(zi_cuda *cuda, const zi_weight *w, void *dst)
+/* A packed weight: numbers, scales and biases, one behind the other. */
+typedef struct groups {
+    size_t numbers, scales; /* bytes */
+    size_t second, third;   /* where scales and biases begin */
+} groups;
+
+static groups groups_of(const zi_weight *w)
 {
-    void *stored;
-    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
-    ZI_TRY(send_stored(cuda, w, &stored));
-    ZI_CUDA_TRY(cuda,
-                zi_cuda_arrange_filter(cuda->type, dst, w->dtype, stored, w->shape[0], padded_out(w), w->shape[1],
-                                       w->shape[2] * w->shape[3], cuda->stream),
-                "arranging a filter");
-    zi_cuda_release(&cuda->ops, mark);
-    return ZIMAGE_OK;
+    groups g = {.numbers = (size_t)zi_weight_count(w) / 8 * (size_t)w->bits,
+                .scales = (size_t)(zi_weight_count(w) / w->group) * zi_dtype_size(w->scale_dtype)};
+    g.second = zi_cuda_round_up(g.numbers);
+    g.third = g.second + zi_cuda_round_up(g.scales);
+    return g;
 }
 
-/* Numbers, scales and biases of groups, one behind the other at multiples of 256 bytes. */
-static zimage_status send_packed(zi_cuda *cuda, const zi_weight *w, zi_cuda_weight *place)
+static size_t stored_bytes(const zi_weight *w)
 {
-    size_t numbers = (size_t)zi_weight_count(w) / 8 * (size_t)w->bits;
-    size_t scales = (size_t)(zi_weight_count(w) / w->group) * zi_dtype_size(w->scale_dtype);
-    size_t second = (numbers + 255) / 256 * 256, third = second + (scales + 255) / 256 * 256;
-    ZI_TRY(zi_cuda_memory(cuda, third + scales, w->name, &place->data));
-    place->scales = (uint8_t *)place->data + second;
-    place->biases = (uint8_t *)place->data + third;
-    ZI_TRY(zi_cuda_send(cuda, place->data, w->data, numbers));
-    ZI_TRY(zi_cuda_send(cuda, place->scales, w->scales, scales));
-    return zi_cuda_send(cuda, place->biases, w->biases, scales);
+    return (size_t)zi_weight_count(w) * zi_dtype_size(w->dtype);
+}
+
+/* What a weight's numbers become in that form. */
+static zi_dtype type_of(const zi_cuda *cuda, const zi_cuda_weight *weight)
+{
+    return weight->key.form == ZI_FORM_VECTOR ? ZI_F32 : cuda->type;
+}
+
+/* Whether all that is stored is of that type. */
+static int all_of(const zi_cuda_weight *weight, zi_dtype type)
+{
+    return weight->a->dtype == type && (weight->b == NULL || weight->b->dtype == type);
+}
+
+/* Where b begins in what is sent: right behind a where both are read as one. */
+static size_t second_place(const zi_cuda_weight *weight)
+{
+    size_t a = stored_bytes(weight->a);
+    return weight->a->dtype == weight->b->dtype ? a : zi_cuda_round_up(a);
 }
 
 /* Where the scales of an fp8 matrix lie: behind its numbers. */
 static size_t scales_place(int64_t count)
 {
-    return ((size_t)count + 255) / 256 * 256;
+    return zi_cuda_round_up((size_t)count);
+}
+
+static int64_t rows_of(const zi_cuda_weight *weight)
+{
+    return weight->a->shape[0] + (weight->b != NULL ? weight->b->shape[0] : 0);
+}
+
+static int64_t count_of(const zi_cuda_weight *weight)
+{
+    return zi_weight_count(weight->a) + (weight->b != NULL ? zi_weight_count(weight->b) : 0);
+}
+
+static void measure(const zi_cuda *cuda, zi_cuda_weight *w)
+{
+    int64_t count = count_of(w);
+    if (w->key.form == ZI_FORM_PACKED) {
+        groups g = groups_of(w->a);
+        w->bytes = w->stored = g.third + g.scales;
+        w->direct = 1;
+        return;
+    }
+    w->stored = w->b != NULL ? second_place(w) + stored_bytes(w->b) : stored_bytes(w->a);
+    if (w->key.form == ZI_FORM_FP8)
+        w->bytes = scales_place(count) + (size_t)rows_of(w) * sizeof(float);
+    else if (w->key.form == ZI_FORM_FILTER)
+        w->bytes = (size_t)(count / w->a->shape[0] * padded_out(w->a)) * zi_dtype_size(cuda->type);
+    else
+        w->bytes = (size_t)count * zi_dtype_size(type_of(cuda, w));
+    w->direct = (w->key.form == ZI_FORM_MATRIX || w->key.form == ZI_FORM_VECTOR) && all_of(w, type_of(cuda, w));
+}
+
+int zi_cuda_weight_parts(const zi_cuda_weight *weight, uint8_t *to, zi_upload_part parts[ZI_UPLOAD_PARTS])
+{
+    const zi_weight *a = weight->a, *b = weight->b;
+    if (weight->key.form == ZI_FORM_PACKED) {
+        groups g = groups_of(a);
+        parts[0] = (zi_upload_part){a->data, to, g.numbers};
+        parts[1] = (zi_upload_part){a->scales, to + g.second, g.scales};
+        parts[2] = (zi_upload_part){a->biases, to + g.third, g.scales};
+        return 3;
+    }
+    parts[0] = (zi_upload_part){a->data, to, stored_bytes(a)};
+    if (b == NULL)
+        return 1;
+    parts[1] = (zi_upload_part){b->data, to + second_place(weight), stored_bytes(b)};
+    return 2;
+}
+
+/* ---- forms --------------------------------------------------------------------------------------------------------- */
+
+/* a, then b, as numbers of one type. */
+static zimage_status convert(zi_cuda *cuda, const zi_cuda_weight *w, const uint8_t *stored, zi_dtype type, void *data)
+{
+    const zi_weight *a = w->a, *b = w->b;
+    ZI_CUDA_TRY(cuda, zi_cuda_convert(type, data, a->dtype, stored, zi_weight_count(a), cuda->stream),
+                "converting a weight");
+    if (b == NULL)
+        return ZIMAGE_OK;
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_convert(type, zi_cuda_at(data, type, zi_weight_count(a)), b->dtype,
+                                       stored + second_place(w), zi_weight_count(b), cuda->stream),
+                       "converting a weight");
 }
 
 static zimage_status quantise(zi_cuda *cuda, const void *dense, int64_t rows, int64_t columns, const zi_cuda_rows8 *out)
 {
-    return zi_cuda_check(cuda, zi_cuda_quantise_rows(*out, cuda->type, dense, rows, columns, cuda->stream),
-                         "quantising a weight");
+    return ZI_CUDA_RUN(cuda, zi_cuda_quantise_rows(*out, cuda->type, dense, rows, columns, cuda->stream),
+                       "quantising a weight");
 }
 
-static zimage_status send_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_weight *place)
+static zimage_status form_fp8(zi_cuda *cuda, const zi_cuda_weight *w, const uint8_t *stored, void *data)
 {
-    int64_t columns = a->shape[1], rows = a->shape[0] + (b != NULL ? b->shape[0] : 0), count = rows * columns;
-    void *dense;
-    ZI_TRY(zi_cuda_memory(cuda, scales_place(count) + (size_t)rows * sizeof(float), a->name, &place->data));
-    place->scales = (uint8_t *)place->data + scales_place(count);
+    const zi_cuda_rows8 rows = {data, (float *)((uint8_t *)data + scales_place(count_of(w)))};
+    void *dense = (void *)stored;
     zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
-    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count * zi_dtype_size(cuda->type), a->name, &dense));
-    ZI_TRY(send_dense(cuda, a, cuda->type, dense));
-    if (b != NULL)
-        ZI_TRY(send_dense(cuda, b, cuda->type, zi_cuda_at(dense, cuda->type, zi_weight_count(a))));
-    ZI_TRY(quantise(cuda, dense, rows, columns, &(zi_cuda_rows8){place->data, place->scales}));
+    if (!all_of(w, cuda->type)) {
+        ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count_of(w) * zi_dtype_size(cuda->type), w->a->name, &dense));
+        ZI_TRY(convert(cuda, w, stored, cuda->type, dense));
+    }
+    ZI_TRY(quantise(cuda, dense, rows_of(w), w->a->shape[1], &rows));
     zi_cuda_release(&cuda->ops, mark);
     return ZIMAGE_OK;
 }
 
-static zimage_status send(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_weight *place)
+zimage_status zi_cuda_weight_form(zi_cuda *cuda, const zi_cuda_weight *w, const uint8_t *stored, void *data)
 {
-    zi_dtype type = place->key.form == ZI_FORM_VECTOR ? ZI_F32 : cuda->type;
-    int64_t count = zi_weight_count(a) + (b != NULL ? zi_weight_count(b) : 0);
-    if (place->key.form == ZI_FORM_PACKED)
-        return send_packed(cuda, a, place);
-    if (place->key.form == ZI_FORM_FP8)
-        return send_fp8(cuda, a, b, place);
-    if (place->key.form == ZI_FORM_FILTER)
-        count = count / a->shape[0] * padded_out(a);
-    ZI_TRY(zi_cuda_memory(cuda, (size_t)count * zi_dtype_size(type), a->name, &place->data));
-    if (place->key.form == ZI_FORM_FILTER)
-        return send_filter(cuda, a, place->data);
-    ZI_TRY(send_dense(cuda, a, type, place->data));
-    return b != NULL ? send_dense(cuda, b, type, zi_cuda_at(place->data, type, zi_weight_count(a))) : ZIMAGE_OK;
+    if (w->key.form == ZI_FORM_FP8)
+        return form_fp8(cuda, w, stored, data);
+    if (w->key.form != ZI_FORM_FILTER)
+        return convert(cuda, w, stored, type_of(cuda, w), data);
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_arrange_filter(cuda->type, data, w->a->dtype, stored, w->a->shape[0], padded_out(w->a),
+                                              w->a->shape[1], w->a->shape[2] * w->a->shape[3], cuda->stream),
+                       "arranging a filter");
 }
 
-/* The weight's (or pair's) place, sent if it is new. */
-static zimage_status get(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form,
-                         const zi_cuda_weight **weight)
+/* ---- use ----------------------------------------------------------------------------------------------------------- */
+
+/* The weight's (or pair's) place, made if it is new. */
+static zimage_status place(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form,
+                           zi_cuda_weight **weight)
 {
     const uint8_t *second = b != NULL ? b->data : NULL;
-    zi_cuda_weight made = {.key = {a->data, second, a->shape[0], zi_weight_count(a), a->dtype, form}};
+    const zi_cuda_weight_key key = {a->data, second, a->shape[0], zi_weight_count(a), a->dtype, form};
     ZI_TRY(make_room(cuda));
-    zi_cuda_weight *place = find(&cuda->weights, &made.key);
-    *weight = place;
-    if (place->key.first != NULL)
-        return ZIMAGE_OK;
-    zimage_status status = send(cuda, a, b, &made);
-    if (status != ZIMAGE_OK) {
-        (void)cudaStreamSynchronize(cuda->stream); /* copies into it may be under way */
-        (void)cudaFree(made.data);
-        return status;
+    zi_cuda_weight **found = find(&cuda->weights, &key);
+    if (*found == NULL) {
+        *found = calloc(1, sizeof(**found));
+        if (*found == NULL)
+            return zi_fail_memory(cuda->ops.error, a->name, sizeof(**found));
+        (*found)->key = key;
+        cuda->weights.count++;
     }
-    *place = made;
-    cuda->weights.count++;
+    *weight = *found;
+    (*weight)->a = a;
+    (*weight)->b = b;
+    measure(cuda, *weight);
+    return ZIMAGE_OK;
+}
+
+static zimage_status get(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form, zi_cuda_ready *ready)
+{
+    zi_cuda_weight *weight = NULL;
+    *ready = (zi_cuda_ready){NULL, NULL, NULL};
+    ZI_TRY(place(cuda, a, b, form, &weight));
+    ZI_TRY(zi_cuda_residency_get(cuda, weight, &ready->data));
+    if (form == ZI_FORM_PACKED) {
+        groups g = groups_of(a);
+        ready->scales = (uint8_t *)ready->data + g.second;
+        ready->biases = (uint8_t *)ready->data + g.third;
+    }
+    if (form == ZI_FORM_FP8)
+        ready->scales = (uint8_t *)ready->data + scales_place(count_of(weight));
     return ZIMAGE_OK;
 }
 
 static zimage_status unpack(zi_cuda *cuda, const zi_weight *w, void *dst)
 {
-    const zi_cuda_weight *packed;
+    zi_cuda_ready packed;
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_PACKED, &packed));
-    return zi_cuda_check(cuda,
-                         zi_cuda_unpack_groups(cuda->type, dst, packed->data, w->bits, w->group, w->scale_dtype,
-                                               packed->scales, packed->biases, zi_weight_count(w), cuda->stream),
-                         "unpacking a weight");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_unpack_groups(cuda->type, dst, packed.data, w->bits, w->group, w->scale_dtype,
+                                             packed.scales, packed.biases, zi_weight_count(w), cuda->stream),
+                       "unpacking a weight");
 }
 
 zimage_status zi_cuda_matrix(zi_cuda *cuda, const zi_weight *w, void **data)
 {
-    const zi_cuda_weight *weight;
+    zi_cuda_ready weight;
     if (w->dtype == ZI_GROUPED) {
         ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_weight_count(w) * zi_dtype_size(cuda->type), w->name, data));
         return unpack(cuda, w, *data);
     }
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_MATRIX, &weight));
-    *data = weight->data;
+    *data = weight.data;
     return ZIMAGE_OK;
 }
 
 zimage_status zi_cuda_pair(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, void **data)
 {
-    const zi_cuda_weight *weight;
+    zi_cuda_ready weight;
     if (a->dtype != ZI_GROUPED && b->dtype != ZI_GROUPED) {
         ZI_TRY(get(cuda, a, b, ZI_FORM_MATRIX, &weight));
-        *data = weight->data;
+        *data = weight.data;
         return ZIMAGE_OK;
     }
     const zi_weight *both[2] = {a, b};
@@ -234,31 +302,31 @@ static zimage_status quantise_packed(zi_cuda *cuda, const zi_weight *a, const zi
 
 zimage_status zi_cuda_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_rows8 *rows)
 {
-    const zi_cuda_weight *weight;
+    zi_cuda_ready weight;
     if (a->dtype == ZI_GROUPED || (b != NULL && b->dtype == ZI_GROUPED))
         return quantise_packed(cuda, a, b, rows);
     ZI_TRY(get(cuda, a, b, ZI_FORM_FP8, &weight));
-    *rows = (zi_cuda_rows8){weight->data, weight->scales};
+    *rows = (zi_cuda_rows8){weight.data, weight.scales};
     return ZIMAGE_OK;
 }
 
 zimage_status zi_cuda_vector(zi_cuda *cuda, const zi_weight *w, const float **data)
 {
-    const zi_cuda_weight *weight;
+    zi_cuda_ready weight;
     *data = NULL;
     if (w == NULL)
         return ZIMAGE_OK;
     assert(w->dtype != ZI_GROUPED);
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_VECTOR, &weight));
-    *data = weight->data;
+    *data = weight.data;
     return ZIMAGE_OK;
 }
 
 zimage_status zi_cuda_filter(zi_cuda *cuda, const zi_weight *w, void **data)
 {
-    const zi_cuda_weight *weight;
+    zi_cuda_ready weight;
     assert(w->dtype != ZI_GROUPED && w->dims == 4);
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_FILTER, &weight));
-    *data = weight->data;
+    *data = weight.data;
     return ZIMAGE_OK;
 }

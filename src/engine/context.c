@@ -205,7 +205,11 @@ static zimage_status open_ops(zimage_context *context, const zimage_open_params 
                        "compute or cpu_mask: expected f32 and no mask with reference, which is plain float32");
     if (params->reference && params->device && strcmp(params->device, "auto") && strcmp(params->device, "cpu"))
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "device: \"%s\", expected cpu with reference", params->device);
-    const zi_device_choice choice = {params->device, params->compute, params->cpu_mask};
+    if (params->reference && params->device_memory)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "device_memory: %llu bytes, expected 0 with reference",
+                       (unsigned long long)params->device_memory);
+    const zi_device_choice choice = {params->device, params->compute, params->cpu_mask, params->device_memory};
+    context->device_memory = params->device_memory;
     ZI_TRY(zi_pool_new(params->reference ? 1 : params->threads, &context->pool, error));
     return params->reference ? zi_ops_reference_new(&context->ops, error)
                              : zi_device_ops(&choice, context->pool, &context->ops, error);

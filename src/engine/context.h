@@ -23,8 +23,9 @@ struct zimage_context {
     zi_qwen3 text_encoder;
     zi_vae vae;
     zi_scheduler_config scheduler;
-    int64_t sample_size; /* pixels of the default picture, each way */
-    size_t base_bytes;   /* of the process in memory once the model was open, before any weight was read */
+    int64_t sample_size;    /* pixels of the default picture, each way */
+    uint64_t device_memory; /* most bytes of a card's to take; 0: what is free */
+    size_t base_bytes;      /* of the process in memory once the model was open, before any weight was read */
 };
 
 /* Whether the folder was converted for MLX: without model_index.json, but with transformer/. */

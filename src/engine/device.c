@@ -110,10 +110,16 @@ static zimage_status cpu_ops(const zi_device_choice *choice, zi_pool *pool, zi_o
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
                        "compute: %d, expected 0 (automatic), 1 (f32), 2 (bf16) or 3 (int8) on the processor",
                        (int)choice->compute);
+    if (choice->memory > 0)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "device_memory: %llu bytes, expected 0 on the processor: it limits the memory of a card%s",
+                       (unsigned long long)choice->memory,
+                       choice->device && !strcmp(choice->device, "auto") ? ", and none can be used" : "");
     return zi_ops_cpu_new_with(pool, &(zi_cpu_options){choice->cpu_mask, computes[choice->compute]}, ops, error);
 }
 
-static zimage_status cuda_ops(const zi_device_choice *choice, int index, zi_ops **ops, zimage_error *error)
+static zimage_status cuda_ops(const zi_device_choice *choice, int index, zi_pool *pool, zi_ops **ops,
+                              zimage_error *error)
 {
     cuda_library cuda;
     static const zi_compute computes[] = {
@@ -130,7 +136,11 @@ static zimage_status cuda_ops(const zi_device_choice *choice, int index, zi_ops 
                        choice->cpu_mask, choice->device);
     ZI_TRY(open_library(&cuda, error));
     char *cache = zi_cache_folder(1);
-    const zi_cuda_options options = {.device = index, .compute = computes[choice->compute], .cache = cache};
+    const zi_cuda_options options = {.device = index,
+                                     .compute = computes[choice->compute],
+                                     .memory = choice->memory,
+                                     .upload_threads = zi_pool_threads(pool),
+                                     .cache = cache};
     zimage_status status = cuda.ops_new(&options, ops, error);
     free(cache);
     return status;
@@ -154,7 +164,7 @@ static zimage_status automatic_ops(const zi_device_choice *choice, zi_pool *pool
 {
     int possible = choice->compute != ZIMAGE_COMPUTE_INT8 && !choice->cpu_mask;
     int card = possible ? usable_card() : -1;
-    return card < 0 ? cpu_ops(choice, pool, ops, error) : cuda_ops(choice, card, ops, error);
+    return card < 0 ? cpu_ops(choice, pool, ops, error) : cuda_ops(choice, card, pool, ops, error);
 }
 
 /* K of "cuda:K", 0 of "cuda"; -1: it is something else. */
@@ -179,7 +189,7 @@ zimage_status zi_device_ops(const zi_device_choice *choice, zi_pool *pool, zi_op
     int index = card_index(device);
     if (index < 0)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "device: \"%s\", expected auto, cpu, cuda or cuda:K", device);
-    return cuda_ops(choice, index, ops, error);
+    return cuda_ops(choice, index, pool, ops, error);
 }
 
 int zi_device_is_card(const zi_ops *ops)

@@ -9,6 +9,7 @@ typedef struct zi_device_choice {
     const char *device; /* "cpu" (or NULL), "cuda", "cuda:K", or "auto": a card if one can be used */
     zimage_compute compute;
     const char *cpu_mask; /* processor only */
+    uint64_t memory;      /* of a card: zimage_open_params' device_memory */
 } zi_device_choice;
 
 /* The table for a choice; the pool stays the caller's. */

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/card.h"
 #include "engine/device.h"
 #include "engine/machine.h"
 #include "engine/plan.h"
@@ -18,6 +19,7 @@ struct zimage_image {
     int64_t latents_shape[3];
     double seconds[ZIMAGE_STAGES];
     int32_t prompt_tokens;
+    zimage_device_plan device;
 };
 
 typedef struct conditioning {
@@ -40,6 +42,7 @@ typedef struct job {
     zi_arena_mark mark; /* of the stack before the job */
     int prompts;        /* 2 with guidance, else 1 */
     zi_job_plan plan;
+    zimage_device_plan device;
     double flops_before;      /* of the stages and steps finished */
     double step_flops;        /* of the step under way */
     double start, step_start; /* seconds */
@@ -201,6 +204,25 @@ static int releases(const job *j)
     return j->request->memory_limit > 0 || j->request->release_weights;
 }
 
+static unsigned long long mib(uint64_t bytes)
+{
+    return (unsigned long long)((bytes + ((uint64_t)1 << 20) - 1) >> 20);
+}
+
+/* Told before the work begins, where memory was limited or is short. */
+static void tell_device(const job *j)
+{
+    const zimage_device_plan *d = &j->device;
+    if (!j->context->device_memory && !d->step_bytes)
+        return;
+    zi_inform(
+        &j->context->log,
+        "device memory: %llu of %llu MiB: values %llu, workspace %llu, weights that stay %llu, others in turn %llu; "
+        "%llu MiB of weights are sent at each step",
+        mib(d->total_bytes), (unsigned long long)(d->limit_bytes >> 20), mib(d->value_bytes), mib(d->workspace_bytes),
+        mib(d->resident_bytes), mib(d->ring_bytes), mib(d->step_bytes));
+}
+
 static zimage_status plan_job(job *j, int64_t tokens, int64_t negative_tokens)
 {
     const zimage_request *r = j->request;
@@ -216,12 +238,18 @@ static zimage_status plan_job(job *j, int64_t tokens, int64_t negative_tokens)
         size.preview_rows = j->rows / preview_factor(j);
         size.preview_columns = j->columns / preview_factor(j);
     }
-    return zi_plan_job(j->context, &size, r->memory_limit, releases(j), &j->plan, j->error);
+    ZI_TRY(zi_plan_job(j->context, &size, r->memory_limit, releases(j), &j->plan, j->error));
+    int making = j->image != NULL;
+    ZI_TRY(zi_card_arrange(j->context, &size, making, &j->plan.band_rows, &j->device, j->error));
+    if (making && zi_device_is_card(j->ops))
+        tell_device(j);
+    return ZIMAGE_OK;
 }
 
+/* With a card they stay mapped: it is the card's memory that is short, and its plan provides for that. */
 static void release(job *j, const zi_store *store)
 {
-    if (releases(j) && store)
+    if (releases(j) && store && !zi_device_is_card(j->ops))
         zi_store_release_pages(store);
 }
 
@@ -521,6 +549,7 @@ zimage_status zimage_generate(zimage_context *context, const zimage_request *req
     free(j.sigmas);
     free(j.prediction);
     free(j.negative);
+    (*image)->device = j.device;
     if (status != ZIMAGE_OK) {
         zimage_image_free(*image);
         *image = NULL;
@@ -528,16 +557,17 @@ zimage_status zimage_generate(zimage_context *context, const zimage_request *req
     return status;
 }
 
-static zimage_status plan_seconds(const zi_job_plan *plan, zimage_context *context, zimage_plan_result *result,
-                                  zimage_error *error)
+static zimage_status plan_seconds(const job *j, zimage_plan_result *result)
 {
+    const zi_job_plan *plan = &j->plan;
     zi_machine machine;
-    ZI_TRY(zi_machine_get(context->ops, context->pool, &machine, error));
+    ZI_TRY(zi_machine_get(j->ops, j->context->pool, &machine, j->error));
     *result = (zimage_plan_result){
         .struct_size = sizeof *result,
         .band_rows = (int32_t)plan->band_rows,
         .peak_bytes = plan->most,
         .least_bytes = plan->least,
+        .device = j->device,
     };
     for (int i = 0; i < ZIMAGE_STAGES; i++) {
         result->stages[i] = (zimage_stage_plan){
@@ -563,7 +593,7 @@ zimage_status zimage_plan(zimage_context *context, const zimage_request *request
     measure_request(&j);
     zimage_status status = plan_request(&j, &ids);
     free_ids(&ids);
-    return status == ZIMAGE_OK ? plan_seconds(&j.plan, context, result, error) : status;
+    return status == ZIMAGE_OK ? plan_seconds(&j, result) : status;
 }
 
 int32_t zimage_image_width(const zimage_image *image)
@@ -595,6 +625,11 @@ double zimage_image_seconds(const zimage_image *image, zimage_stage stage)
 int32_t zimage_image_prompt_tokens(const zimage_image *image)
 {
     return image->prompt_tokens;
+}
+
+const zimage_device_plan *zimage_image_device_plan(const zimage_image *image)
+{
+    return &image->device;
 }
 
 void zimage_image_free(zimage_image *image)

@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define MIB            ((size_t)1 << 20)
-#define HUGE_PAGE      (2 * MIB) /* the arena asks for pages of this size */
-#define NARROWEST_BAND 8         /* rows; below it the halo rows, computed twice, cost more than a quarter */
+#define MIB       ((size_t)1 << 20)
+#define HUGE_PAGE (2 * MIB) /* the arena asks for pages of this size */
 /* Code and libraries that are first used after opening (kernels, PNG), thread stacks, small tables. */
 #define PROGRAM_BYTES (3 * MIB / 2)
 /* On top of a need that is told: the next process that opens the model may begin a little larger. */
@@ -34,6 +33,8 @@ static zimage_status run_text(const zimage_context *context, const zi_job_size *
     zi_tensor features, captions[ZI_MAX_PROMPTS];
     ZI_TRY(alloc_captions(context, size, plan, captions));
     ZI_TRY(plan->table->alloc(plan, &features, 2, shape));
+    if (caption && !size->encoded[last])
+        ZI_TRY(plan->table->upload(plan, &features, NULL)); /* nobody reads data here */
     if (caption)
         return zi_dit_caption(&context->transformer, plan, &features, &captions[last]);
     int32_t ids[ZI_MAX_PROMPT_TOKENS] = {0};
@@ -67,9 +68,21 @@ static zimage_status run_decode(const zimage_context *context, const zi_job_size
     return status;
 }
 
-static zimage_status run_stage(const zimage_context *context, const zi_job_size *size, zimage_stage stage, zi_ops *plan)
+static zimage_status run_preview(const zimage_context *context, const zi_job_size *size, zi_ops *plan)
+{
+    zi_tensor captions[ZI_MAX_PROMPTS];
+    zi_job_size small = *size;
+    small.rows = size->preview_rows;
+    small.columns = size->preview_columns;
+    ZI_TRY(alloc_captions(context, size, plan, captions));
+    return run_decode(context, &small, plan);
+}
+
+zimage_status zi_plan_run(const zimage_context *context, const zi_job_size *size, int stage, zi_ops *plan)
 {
     switch (stage) {
+    case ZI_PLAN_PREVIEW:
+        return context->vae_store ? run_preview(context, size, plan) : ZIMAGE_OK;
     case ZIMAGE_STAGE_TEXT:
         return size->encoded[size->prompts - 1] && context->text_store ? run_text(context, size, plan, 0) : ZIMAGE_OK;
     case ZIMAGE_STAGE_CAPTION:
@@ -87,7 +100,7 @@ zimage_status zi_plan_stage(const zimage_context *context, const zi_job_size *si
     zi_ops *plan = NULL;
     ZI_TRY(zi_ops_plan_new(&plan, error));
     plan->error = error;
-    zimage_status status = run_stage(context, size, stage, plan);
+    zimage_status status = zi_plan_run(context, size, (int)stage, plan);
     *counts = *zi_ops_plan_counts(plan);
     plan->table->free(plan);
     return status;
@@ -216,12 +229,11 @@ static void add_up(const zimage_context *context, const zi_job_size *size, int r
     }
 }
 
-/* The next narrower band, from what the decoder would choose itself. */
-static int64_t narrower(int64_t band_rows, int64_t image_rows)
+int64_t zi_plan_narrower(int64_t band_rows, int64_t image_rows)
 {
     if (band_rows > 0)
         return band_rows / 2;
-    int64_t rows = NARROWEST_BAND;
+    int64_t rows = ZI_NARROWEST_BAND;
     while (rows * 2 < image_rows && rows < 256)
         rows *= 2;
     return rows;
@@ -253,15 +265,15 @@ zimage_status zi_plan_job(const zimage_context *context, const zi_job_size *size
     ZI_TRY(count_decode(context, size, plan, error));
 
     zi_job_plan narrow = *plan;
-    tried.band_rows = NARROWEST_BAND;
+    tried.band_rows = ZI_NARROWEST_BAND;
     ZI_TRY(count_decode(context, &tried, &narrow, error));
     add_up(context, &tried, 1, &narrow);
 
     add_up(context, size, releases, plan);
     tried.band_rows = size->band_rows;
     while (limit > 0 && plan->most > limit && plan->peak[ZIMAGE_STAGE_DECODE] > limit &&
-           tried.band_rows != NARROWEST_BAND) {
-        tried.band_rows = narrower(tried.band_rows, image_rows);
+           tried.band_rows != ZI_NARROWEST_BAND) {
+        tried.band_rows = zi_plan_narrower(tried.band_rows, image_rows);
         ZI_TRY(count_decode(context, &tried, plan, error));
         add_up(context, &tried, 1, plan);
     }

@@ -17,6 +17,14 @@ typedef struct zi_job_size {
     int64_t band_rows;                     /* of the VAE, as zi_vae_decode takes it */
 } zi_job_size;
 
+#define ZI_NARROWEST_BAND 8 /* rows of the VAE; below it the halo rows, computed twice, cost more than a quarter */
+#define ZI_PLAN_PREVIEW   ZIMAGE_STAGES /* a stage like the others: decoding what is shown between steps */
+
+/* Runs a stage's networks on a table that touches no data: see zi_plan_stage. */
+zimage_status zi_plan_run(const zimage_context *context, const zi_job_size *size, int stage, zi_ops *plan);
+/* The next narrower band; 0 is what the decoder would choose itself. */
+int64_t zi_plan_narrower(int64_t band_rows, int64_t image_rows);
+
 /* One stage once: a prompt's encoding or caption (the last prompt's, with the captions before it on the stack), one step
  * (an evaluation for each prompt), the decoding. A component that the context lacks counts as nothing. */
 zimage_status zi_plan_stage(const zimage_context *context, const zi_job_size *size, zimage_stage stage,

@@ -123,7 +123,9 @@ static zimage_status make_parts(zimage_context *c, const zi_synthetic *s, int pa
 {
     const published *model = find_model(s->model);
     ZI_TRY(zi_pool_new(s->threads, &c->pool, error));
-    ZI_TRY(zi_device_ops(&(zi_device_choice){s->device, s->compute, s->cpu_mask}, c->pool, &c->ops, error));
+    ZI_TRY(zi_device_ops(&(zi_device_choice){s->device, s->compute, s->cpu_mask, s->device_memory}, c->pool, &c->ops,
+                         error));
+    c->device_memory = s->device_memory;
     c->base_bytes = zi_resident_bytes();
     if (parts & ZI_PART_TEXT)
         ZI_TRY(make_text(c, model, s, error));

@@ -18,7 +18,8 @@ typedef struct zi_synthetic {
     int threads;        /* 0 = all */
     zimage_compute compute;
     const char *cpu_mask;
-    const char *device; /* as in zimage_open_params */
+    const char *device; /* these two as in zimage_open_params */
+    uint64_t device_memory;
 } zi_synthetic;
 
 /* Fills a context with the parts named (no tokenizer: prompts come as embeddings); released with zimage_close. */

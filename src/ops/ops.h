@@ -121,6 +121,41 @@ typedef struct zi_ops_table {
 
 /* Queues operations; the host neither reads nor writes a tensor. */
 typedef zimage_status zi_work_fn(const void *user);
+/* So many runs of a stage, one behind the other. */
+typedef struct zi_memory_turn {
+    int stage, times;
+} zi_memory_turn;
+
+#define ZI_MEMORY_STAGES 8
+
+/* How a device's memory is divided. */
+typedef struct zi_memory_plan {
+    uint64_t limit;        /* that it must keep to */
+    uint64_t values;       /* of the networks, at most at once */
+    uint64_t resident;     /* weights that stay */
+    uint64_t ring;         /* where other weights pass through */
+    uint64_t workspace;    /* of libraries */
+    uint64_t total, least; /* least: the smallest limit that would do for these values */
+    uint64_t weights[ZI_MEMORY_STAGES],
+        streamed[ZI_MEMORY_STAGES]; /* sent at one run of a stage: with none resident; now */
+} zi_memory_plan;
+
+/*
+ * What a table with a memory of its own, which may be too small for all weights, can be told beforehand. The networks are
+ * run once without computing anything, then the memory is divided; the operations that follow read their weights in the
+ * order that was seen, so that weights are sent ahead of their use. Another order costs time and nothing else.
+ */
+typedef struct zi_ops_memory {
+    /* From here on operations only note what memory they take and which weights they read. */
+    zimage_status (*rehearse)(zi_ops *ops);
+    /* Ends that; what was noted is one run of the stage from now on. *values: the most that lay on the stack. In every
+     * case operations compute again. */
+    zimage_status (*rehearsed)(zi_ops *ops, int stage, size_t *values);
+    /* Divides the memory for a job of these turns whose stack takes `values` bytes; commit 0: only tells how. The stack must
+     * be empty. ZIMAGE_ERROR_MEMORY with the numbers where the limit is too small. */
+    zimage_status (*arrange)(zi_ops *ops, const zi_memory_turn *turns, int count, size_t values, int commit,
+                             zi_memory_plan *plan);
+} zi_ops_memory;
 
 struct zi_ops {
     const zi_ops_table *table;
@@ -143,6 +178,7 @@ struct zi_ops {
     zimage_status (*repeat)(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);
     /* Weights that were used may be freed now, and others come to lie where they were. May be NULL. */
     zimage_status (*forget_weights)(zi_ops *ops);
+    const zi_ops_memory *memory; /* NULL: weights are read where they lie */
 };
 
 /* The numbers that products are computed in; sums are float32 (int8: int32). */

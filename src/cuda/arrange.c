@@ -1,0 +1,373 @@
+/*
+ * Dividing the memory of a card. The networks' own code runs once on the table without computing, which tells the stack's
+ * peak and the weights in the order of their use. Then it is decided which weights stay: all if they fit; else those that
+ * are read most often, and where only some of those fit, ones that lie evenly between the others, so that there is always
+ * something to send while the card computes.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/residency.h"
+
+#define MIB        ((uint64_t)1 << 20)
+#define FORM_BYTES (64 * MIB) /* of a ring that only weights in another form pass through: as many as that may wait */
+
+/* ---- rehearsals ---------------------------------------------------------------------------------------------------- */
+
+static zimage_status note(zi_cuda *cuda, zi_cuda_weight *weight)
+{
+    zi_cuda_stage *stage = &cuda->residency->noted;
+    if (stage->count == stage->capacity) {
+        int capacity = stage->capacity ? 2 * stage->capacity : 512;
+        zi_cuda_use *uses = realloc(stage->uses, (size_t)capacity * sizeof(*uses));
+        if (uses == NULL)
+            return zi_fail_memory(cuda->ops.error, "the order of weights", (size_t)capacity * sizeof(*uses));
+        stage->uses = uses;
+        stage->capacity = capacity;
+    }
+    stage->uses[stage->count++] = (zi_cuda_use){weight, cuda->residency->operation};
+    return ZIMAGE_OK;
+}
+
+/* Vectors are small and always stay; of all others the most memory is noted, that of passing through. */
+zimage_status zi_cuda_note_use(zi_cuda *cuda, zi_cuda_weight *weight, void **data)
+{
+    const uint8_t *nowhere = cuda->stack.chunks[0].data;
+    ZI_TRY(note(cuda, weight));
+    *data = (void *)nowhere;
+    if (weight->direct || weight->key.form == ZI_FORM_VECTOR)
+        return ZIMAGE_OK;
+    ZI_TRY(zi_cuda_stack_alloc(cuda, weight->bytes, weight->a->name, data));
+    return zi_cuda_weight_form(cuda, weight, nowhere, *data);
+}
+
+static zimage_status rehearse(zi_ops *ops)
+{
+    zi_cuda *cuda = (zi_cuda *)ops;
+    zi_cuda_residency *r = cuda->residency;
+    zi_cuda_stack imaginary;
+    assert(!cuda->rehearsing);
+    ZI_TRY(zi_cuda_stack_imaginary(cuda, &imaginary));
+    r->set_aside = cuda->stack;
+    cuda->stack = imaginary;
+    r->noted.count = 0;
+    cuda->rehearsing = 1;
+    return ZIMAGE_OK;
+}
+
+static zimage_status rehearsed(zi_ops *ops, int stage, size_t *values)
+{
+    zi_cuda *cuda = (zi_cuda *)ops;
+    zi_cuda_residency *r = cuda->residency;
+    assert(cuda->rehearsing && stage >= 0 && stage < ZI_MEMORY_STAGES);
+    *values = cuda->stack.peak;
+    free(cuda->stack.chunks);
+    cuda->stack = r->set_aside;
+    cuda->rehearsing = 0;
+    cuda->checks = cuda->named = 0;
+    zi_cuda_stage before = r->stages[stage];
+    r->stages[stage] = r->noted;
+    r->noted = before;
+    return ZIMAGE_OK;
+}
+
+/* ---- what is needed ------------------------------------------------------------------------------------------------ */
+
+typedef struct needs {
+    zi_cuda_weight **weights; /* each once, in the order of their first use */
+    int count;
+    uint64_t all, vectors;          /* bytes on the card: of all; of those that always stay */
+    uint64_t widest;                /* stored bytes of the weights of one operation */
+    uint64_t widest_formed, formed; /* of those that get another form: of one operation; of all, each once */
+} needs;
+
+static uint64_t slot_of(const zi_cuda_weight *weight)
+{
+    return zi_cuda_round_up(weight->stored);
+}
+
+static uint64_t most(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The most that weights of one operation take in a ring. */
+static void measure_operations(const zi_cuda_stage *stage, needs *n)
+{
+    uint64_t through = 0, formed = 0;
+    for (int i = 0; i < stage->count; i++) {
+        const zi_cuda_weight *w = stage->uses[i].weight;
+        if (i == 0 || stage->uses[i].operation != stage->uses[i - 1].operation)
+            through = formed = 0;
+        if (!w->direct)
+            formed += slot_of(w);
+        if (!w->direct || w->key.form != ZI_FORM_VECTOR)
+            through += slot_of(w);
+        n->widest = most(n->widest, through);
+        n->widest_formed = most(n->widest_formed, formed);
+    }
+}
+
+static void count_weight(zi_cuda_weight *w, int64_t times, needs *n)
+{
+    if (w->uses == 0) {
+        n->weights[n->count++] = w;
+        n->all += zi_cuda_round_up(w->bytes);
+        n->vectors += w->key.form == ZI_FORM_VECTOR ? zi_cuda_round_up(w->bytes) : 0;
+        n->formed += w->direct ? 0 : slot_of(w);
+    }
+    w->uses += times;
+}
+
+static zimage_status count_needs(zi_cuda *cuda, const zi_memory_turn *turns, int count, needs *n)
+{
+    zi_cuda_residency *r = cuda->residency;
+    *n = (needs){NULL};
+    for (size_t i = 0; i < cuda->weights.capacity; i++)
+        if (cuda->weights.places[i] != NULL)
+            cuda->weights.places[i]->uses = 0;
+    n->weights = malloc((cuda->weights.count + 1) * sizeof(*n->weights));
+    if (n->weights == NULL)
+        return zi_fail_memory(cuda->ops.error, "a plan", (cuda->weights.count + 1) * sizeof(*n->weights));
+    for (int i = 0; i < count; i++) {
+        const zi_cuda_stage *stage = &r->stages[turns[i].stage];
+        for (int u = 0; u < stage->count; u++)
+            count_weight(stage->uses[u].weight, turns[i].times, n);
+        measure_operations(stage, n);
+    }
+    return ZIMAGE_OK;
+}
+
+/* A ring in which any operation's weights find room, wherever those of the one before lie. */
+static uint64_t least_ring(const needs *n)
+{
+    return 2 * n->widest;
+}
+
+static uint64_t forming_ring(const needs *n)
+{
+    return most(2 * n->widest_formed, n->formed < FORM_BYTES ? n->formed : FORM_BYTES);
+}
+
+/* ---- what stays ---------------------------------------------------------------------------------------------------- */
+
+/* The next smaller number of uses; 0: none. */
+static int64_t next_class(const needs *n, int64_t uses)
+{
+    int64_t next = 0;
+    for (int i = 0; i < n->count; i++) {
+        const zi_cuda_weight *w = n->weights[i];
+        if (w->key.form != ZI_FORM_VECTOR && w->uses < uses && w->uses > next)
+            next = w->uses;
+    }
+    return next;
+}
+
+/* Of the weights with so many uses those that fit, evenly spread; returns the room that is left. */
+static uint64_t keep_class(const needs *n, int64_t uses, uint64_t room)
+{
+    uint64_t all = 0, seen = 0, kept = 0;
+    for (int i = 0; i < n->count; i++)
+        if (n->weights[i]->key.form != ZI_FORM_VECTOR && n->weights[i]->uses == uses)
+            all += zi_cuda_round_up(n->weights[i]->bytes);
+    for (int i = 0; i < n->count; i++) {
+        zi_cuda_weight *w = n->weights[i];
+        uint64_t bytes = zi_cuda_round_up(w->bytes);
+        if (w->key.form == ZI_FORM_VECTOR || w->uses != uses)
+            continue;
+        seen += bytes;
+        w->stays = all <= room || (double)(kept + bytes) <= (double)seen * ((double)room / (double)all);
+        kept += w->stays ? bytes : 0;
+    }
+    return room - kept;
+}
+
+static void keep_vectors(const needs *n)
+{
+    for (int i = 0; i < n->count; i++)
+        n->weights[i]->stays = n->weights[i]->key.form == ZI_FORM_VECTOR;
+}
+
+/* Decides which weights stay; fills the plan's ring, and least, which is above the limit where nothing fits. */
+static void choose(const needs *n, zi_memory_plan *plan)
+{
+    uint64_t base = plan->workspace + plan->values, whole = base + n->all + forming_ring(n);
+    uint64_t least = base + n->vectors + least_ring(n);
+    plan->least = whole < least ? whole : least;
+    keep_vectors(n);
+    if (whole <= plan->limit) {
+        plan->ring = forming_ring(n);
+        for (int i = 0; i < n->count; i++)
+            n->weights[i]->stays = 1;
+        return;
+    }
+    if (least > plan->limit)
+        return;
+    uint64_t room = plan->limit - least, wider = room < n->widest ? room : n->widest;
+    plan->ring = least_ring(n) + wider;
+    room -= wider;
+    for (int64_t uses = next_class(n, INT64_MAX); uses > 0; uses = next_class(n, uses))
+        room = keep_class(n, uses, room);
+}
+
+/* ---- the plan ------------------------------------------------------------------------------------------------------ */
+
+static void add_up(const zi_cuda_residency *r, const needs *n, zi_memory_plan *plan)
+{
+    plan->resident = 0;
+    for (int i = 0; i < n->count; i++)
+        plan->resident += n->weights[i]->stays ? zi_cuda_round_up(n->weights[i]->bytes) : 0;
+    for (int s = 0; s < ZI_MEMORY_STAGES; s++) {
+        plan->weights[s] = plan->streamed[s] = 0;
+        for (int i = 0; i < r->stages[s].count; i++) {
+            const zi_cuda_weight *w = r->stages[s].uses[i].weight;
+            plan->weights[s] += w->stored;
+            plan->streamed[s] += w->uses > 0 && !w->stays ? w->stored : 0;
+        }
+    }
+    plan->total = plan->workspace + plan->values + plan->ring + plan->resident;
+}
+
+static uint64_t streamed_by_job(const zi_memory_plan *plan, const zi_memory_turn *turns, int count)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        bytes += (uint64_t)turns[i].times * plan->streamed[turns[i].stage];
+    return bytes;
+}
+
+static uint64_t mib(uint64_t bytes)
+{
+    return (bytes + MIB - 1) / MIB;
+}
+
+static zimage_status refuse(zi_cuda *cuda, const needs *n, const zi_memory_plan *plan)
+{
+    uint64_t weights = plan->least - plan->values - plan->workspace;
+    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_MEMORY,
+                   "cuda:%d: %llu MiB of device memory may be taken (%s), but this request needs at least %llu MiB: "
+                   "values %llu, workspace %llu, weights %llu, of %llu in all",
+                   cuda->device, (unsigned long long)(plan->limit / MIB),
+                   plan->limit == cuda->asked ? "device_memory" : "what is free", (unsigned long long)mib(plan->least),
+                   (unsigned long long)mib(plan->values), (unsigned long long)mib(plan->workspace),
+                   (unsigned long long)mib(weights), (unsigned long long)mib(n->all));
+}
+
+/* What the arrangement that there is makes of the job; 0: it can't serve. */
+static int describe_present(const zi_cuda *cuda, const needs *n, zi_memory_plan *plan)
+{
+    const zi_cuda_residency *r = cuda->residency;
+    size_t stack = zi_cuda_stack_bytes(cuda), values = (size_t)most(plan->values, stack);
+    int streams = 0;
+    for (int i = 0; i < n->count; i++) {
+        zi_cuda_weight *w = n->weights[i];
+        if (!w->arranged)
+            return 0;
+        w->stays = w->data != NULL;
+        streams |= !w->stays;
+    }
+    plan->ring = r->ring_bytes;
+    plan->values = values;
+    add_up(r, n, plan);
+    return r->arranged && cuda->used - stack + values <= plan->limit &&
+           r->ring_bytes >= (streams ? least_ring(n) : forming_ring(n));
+}
+
+/* Fills the plan; *present: the arrangement that there is does as well. */
+static zimage_status make_plan(zi_cuda *cuda, const needs *n, const zi_memory_turn *turns, int count,
+                               zi_memory_plan *plan, int *present)
+{
+    choose(n, plan);
+    if (plan->least > plan->limit)
+        return refuse(cuda, n, plan);
+    add_up(cuda->residency, n, plan);
+    zi_memory_plan as_it_is = *plan;
+    *present = describe_present(cuda, n, &as_it_is) &&
+               streamed_by_job(&as_it_is, turns, count) <= streamed_by_job(plan, turns, count);
+    if (*present)
+        *plan = as_it_is;
+    else
+        choose(n, plan); /* decides anew what stays */
+    return ZIMAGE_OK;
+}
+
+/* ---- the arrangement ----------------------------------------------------------------------------------------------- */
+
+static zimage_status take_memory(zi_cuda *cuda, const zi_memory_plan *plan)
+{
+    zi_cuda_residency *r = cuda->residency;
+    ZI_TRY(zi_cuda_stack_reserve(cuda, (size_t)plan->values));
+    ZI_TRY(zi_cuda_memory(cuda, (size_t)plan->ring, "weights that pass through", (void **)&r->ring));
+    r->ring_bytes = (size_t)plan->ring;
+    ZI_TRY(zi_cuda_memory(cuda, (size_t)plan->resident, "weights that stay", (void **)&r->slab));
+    r->slab_bytes = (size_t)plan->resident;
+    return ZIMAGE_OK;
+}
+
+static zimage_status divide(zi_cuda *cuda, const needs *n, const zi_memory_plan *plan)
+{
+    size_t at = 0;
+    zi_cuda_arrangement_drop(cuda);
+    zi_cuda_stack_free(cuda);
+    zimage_status status = take_memory(cuda, plan);
+    if (status != ZIMAGE_OK) {
+        zi_cuda_arrangement_drop(cuda);
+        zi_cuda_stack_free(cuda);
+        return status;
+    }
+    for (int i = 0; i < n->count; i++) {
+        zi_cuda_weight *w = n->weights[i];
+        w->arranged = 1;
+        w->data = w->stays ? cuda->residency->slab + at : NULL;
+        at += w->stays ? zi_cuda_round_up(w->bytes) : 0;
+    }
+    cuda->residency->arranged = 1;
+    return ZIMAGE_OK;
+}
+
+/* From here on the table expects the job. */
+static zimage_status begin_job(zi_cuda *cuda, const zi_memory_turn *turns, int count)
+{
+    zi_cuda_residency *r = cuda->residency;
+    zi_memory_turn *copy = malloc((size_t)count * sizeof(*copy));
+    if (copy == NULL)
+        return zi_fail_memory(cuda->ops.error, "a job's turns", (size_t)count * sizeof(*copy));
+    memcpy(copy, turns, (size_t)count * sizeof(*copy));
+    free(r->turns);
+    r->turns = copy;
+    r->turn_count = count;
+    r->now = r->ahead = (zi_cuda_cursor){0, 0, 0};
+    return zi_cuda_read_ahead(cuda);
+}
+
+static zimage_status commit_plan(zi_cuda *cuda, const needs *n, const zi_memory_plan *plan, int present)
+{
+    cuda->limit = (size_t)plan->limit;
+    zi_cuda_residency_next(cuda);
+    zi_cuda_loads_cancel(cuda);
+    if (!present)
+        return divide(cuda, n, plan);
+    return zi_cuda_stack_bytes(cuda) < plan->values ? zi_cuda_stack_reserve(cuda, (size_t)plan->values) : ZIMAGE_OK;
+}
+
+static zimage_status arrange(zi_ops *ops, const zi_memory_turn *turns, int count, size_t values, int commit,
+                             zi_memory_plan *plan)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    needs n;
+    int present = 0;
+    assert(count > 0 && !cuda->rehearsing && cuda->stack.in_use == 0);
+    *plan = (zi_memory_plan){.limit = zi_cuda_limit(cuda), .values = values, .workspace = cuda->fixed};
+    zimage_status status = count_needs(cuda, turns, count, &n);
+    if (status == ZIMAGE_OK)
+        status = make_plan(cuda, &n, turns, count, plan, &present);
+    if (status == ZIMAGE_OK && commit)
+        status = commit_plan(cuda, &n, plan, present);
+    if (status == ZIMAGE_OK && commit)
+        status = begin_job(cuda, turns, count);
+    free(n.weights);
+    return status;
+}
+
+const zi_ops_memory zi_cuda_ops_memory = {rehearse, rehearsed, arrange};
