@@ -170,7 +170,7 @@ static int print_json(const zimage_bench_result *r)
     for (int i = 0; i < ZIMAGE_BENCH_STAGES; i++) {
         const zimage_bench_figures *f = &r->stages[i];
         json_array_append_new(
-            stages, json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "name", zimage_bench_stage_name((zimage_bench_stage)i),
+            stages, json_pack("{s:s, s:o, s:o, s:o, s:o, s:o*}", "name", zimage_bench_stage_name((zimage_bench_stage)i),
                               "seconds", number_or_null(f->seconds), "tflops", number_or_null(f->tflops),
                               "percent_of_peak", number_or_null(f->percent_of_peak), "percent_of_onednn",
                               number_or_null(f->percent_of_onednn), "device", cli_device_json(&r->device[i])));

@@ -37,7 +37,7 @@ int cli_parse_compute(const char *command, const char *text, zimage_compute *com
 int cli_parse_size(const char *command, const char *option, const char *text, uint64_t *bytes);
 /* 0 and a printed sentence when --vram is given where no card can be meant. device may be NULL. */
 int cli_check_vram(const char *command, uint64_t bytes, const char *device, int reference);
-/* The plan of a card's memory; null without one. */
+/* The plan of a card's memory; NULL without one. */
 json_t *cli_device_json(const zimage_device_plan *plan);
 /* Whole MiB, rounded up: as --mem takes them. */
 unsigned long long cli_mib(uint64_t bytes);

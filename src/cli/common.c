@@ -134,7 +134,7 @@ int cli_check_vram(const char *command, uint64_t bytes, const char *device, int 
 json_t *cli_device_json(const zimage_device_plan *plan)
 {
     if (plan->limit_bytes == 0)
-        return json_null();
+        return NULL;
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "limit_bytes", (json_int_t)plan->limit_bytes,
                      "total_bytes", (json_int_t)plan->total_bytes, "value_bytes", (json_int_t)plan->value_bytes,
                      "workspace_bytes", (json_int_t)plan->workspace_bytes, "resident_bytes",

@@ -58,7 +58,8 @@ static const char help[] =
     "not\n"
     "                         fit are sent anew at each step; refused at once when it is not enough\n"
     "      --reference        compute with the slow plain-C oracle\n"
-    "      --json             print one JSON object: images (path, seed), seconds by stage, peak_rss_bytes, device\n"
+    "      --json             print one JSON object: images (path, seed), seconds by stage, peak_rss_bytes, with a "
+    "card device\n"
     "  -q, --quiet            no progress\n"
     "  -h, --help\n";
 
@@ -560,7 +561,7 @@ static int print_plan_json(const zimage_plan_result *plan)
                                         (json_int_t)stage->activation_bytes, "weight_bytes",
                                         (json_int_t)stage->weight_bytes, "peak_bytes", (json_int_t)stage->peak_bytes));
     }
-    json_t *all = json_pack("{s:o, s:f, s:I, s:I, s:i, s:o}", "stages", stages, "seconds", plan->seconds, "peak_bytes",
+    json_t *all = json_pack("{s:o, s:f, s:I, s:I, s:i, s:o*}", "stages", stages, "seconds", plan->seconds, "peak_bytes",
                             (json_int_t)plan->peak_bytes, "least_bytes", (json_int_t)plan->least_bytes, "band_rows",
                             plan->band_rows, "device", cli_device_json(&plan->device));
     int failed = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
@@ -717,7 +718,7 @@ static int print_json(const session *s)
     json_object_set_new(seconds, "load", json_real(s->load_seconds));
     for (int i = 0; i < ZIMAGE_STAGES; i++)
         json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(s->seconds[i]));
-    json_t *all = json_pack("{s:O, s:o, s:I, s:o}", "images", s->images, "seconds", seconds, "peak_rss_bytes",
+    json_t *all = json_pack("{s:O, s:o, s:I, s:o*}", "images", s->images, "seconds", seconds, "peak_rss_bytes",
                             (json_int_t)usage.ru_maxrss * 1024, "device", cli_device_json(&s->device));
     int failed = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
     json_decref(all);

@@ -246,12 +246,12 @@ static zimage_status refuse(zi_cuda *cuda, const needs *n, const zi_memory_plan 
 {
     uint64_t weights = plan->least - plan->values - plan->workspace;
     return zi_fail(cuda->ops.error, ZIMAGE_ERROR_MEMORY,
-                   "cuda:%d: %llu MiB of device memory may be taken (%s), but this request needs at least %llu MiB: "
-                   "values %llu, workspace %llu, weights %llu, of %llu in all",
-                   cuda->device, (unsigned long long)(plan->limit / MIB),
-                   plan->limit == cuda->asked ? "device_memory" : "what is free", (unsigned long long)mib(plan->least),
-                   (unsigned long long)mib(plan->values), (unsigned long long)mib(plan->workspace),
-                   (unsigned long long)mib(weights), (unsigned long long)mib(n->all));
+                   "cuda:%d: out of device memory: this request needs at least %llu MiB (values %llu, workspace %llu, "
+                   "weights %llu of %llu at a time), but %llu MiB may be taken: %s",
+                   cuda->device, (unsigned long long)mib(plan->least), (unsigned long long)mib(plan->values),
+                   (unsigned long long)mib(plan->workspace), (unsigned long long)mib(weights),
+                   (unsigned long long)mib(n->all), (unsigned long long)(plan->limit / MIB),
+                   plan->limit == cuda->asked ? "device_memory" : "what is free");
 }
 
 /* What the arrangement that there is makes of the job; 0: it can't serve. */

@@ -20,7 +20,7 @@ zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what)
                    "cuda:%d: %s failed: %s", cuda->device, what, cudaGetErrorString(code));
 }
 
-static unsigned long long mib(size_t bytes)
+static size_t mib(size_t bytes)
 {
     return (bytes + MIB - 1) / MIB;
 }
@@ -40,11 +40,14 @@ static zimage_status refuse(zi_cuda *cuda, size_t bytes, const char *what)
     size_t left = 0, all = 0;
     if (cudaMemGetInfo(&left, &all) != cudaSuccess)
         (void)cudaGetLastError();
-    return zi_fail(
-        cuda->ops.error, ZIMAGE_ERROR_MEMORY,
-        "cuda:%d: out of device memory: %s needs %llu MiB, %llu of the %llu MiB that may be taken are in use "
-        "(the card has %llu MiB, of which %llu are free)",
-        cuda->device, what, mib(bytes), mib(cuda->used), mib(cuda->limit), mib(all), (unsigned long long)(left / MIB));
+    if (cuda->limit == 0)
+        return zi_fail(cuda->ops.error, ZIMAGE_ERROR_MEMORY,
+                       "cuda:%d: out of device memory: %s needs %zu MiB, %zu of %zu MiB are free", cuda->device, what,
+                       mib(bytes), left / MIB, all / MIB);
+    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_MEMORY,
+                   "cuda:%d: out of device memory: %s needs %zu MiB, %zu of the %zu MiB that may be taken are in use "
+                   "(%zu of %zu MiB are free)",
+                   cuda->device, what, mib(bytes), mib(cuda->used), cuda->limit / MIB, left / MIB, all / MIB);
 }
 
 /* Within the limit. */

@@ -154,7 +154,6 @@ zimage_status zi_card_arrange(zimage_context *context, const zi_job_size *size, 
     zi_ops *ops = context->ops;
     search s = {.ops = ops};
     *plan = (zimage_device_plan){0};
-    *band_rows = size->band_rows;
     if (!ops->memory)
         return ZIMAGE_OK;
     size_t bytes = (size_t)(2 * size->prompts + 2 * size->steps + 1) * sizeof *s.turns;

@@ -7,7 +7,7 @@
 /*
  * Divides the card's memory for a job, and begins to send its weights; commit 0: only tells how. The VAE's bands become
  * narrower where that lets weights stay. *band_rows: for zi_vae_decode. ZIMAGE_ERROR_MEMORY with the numbers where the job
- * can't be done. On a processor the plan is all 0.
+ * can't be done. On a processor the plan is all 0 and *band_rows stays.
  */
 zimage_status zi_card_arrange(zimage_context *context, const zi_job_size *size, int commit, int64_t *band_rows,
                               zimage_device_plan *plan, zimage_error *error);
