@@ -174,7 +174,7 @@ static void refuses_a_byte_less(void **state)
     char number[32];
     answer small, none;
     zimage_device_plan plan;
-    const ask larger = {.width = 48, .height = 64, .steps = 1};
+    const ask larger = {.width = 96, .height = 128, .steps = 1};
     zimage_context *context = open_with(0, ZIMAGE_COMPUTE_BF16);
     uint64_t least = plan_of(context, &larger).least_bytes;
     ok(generate(context, &plain, &small));

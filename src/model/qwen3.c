@@ -248,13 +248,14 @@ static zimage_status run_layer(const zi_qwen3 *model, const zi_qwen3_layer *laye
     const zi_ops_table *table = ops->table;
     float eps = (float)model->config.rms_norm_eps;
     zi_tensor h; /* [n, D] */
-    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.hidden_size, layer->q_proj));
-
-    ZI_TRY(table->rms_norm(ops, &h, x, layer->input_layernorm, NULL, eps));
     zi_arena_mark mark = table->mark(ops);
+
+    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.hidden_size, layer->q_proj));
+    ZI_TRY(table->rms_norm(ops, &h, x, layer->input_layernorm, NULL, eps));
     ZI_TRY(self_attention(model, layer, ops, rope, x, &h));
     table->release(ops, mark);
 
+    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.hidden_size, layer->gate_proj));
     ZI_TRY(table->rms_norm(ops, &h, x, layer->post_attention_layernorm, NULL, eps));
     return feed_forward(model, layer, ops, x, &h);
 }

@@ -442,12 +442,14 @@ static zimage_status run_block(const zi_dit *model, const zi_dit_block *block, z
 
     ZI_TRY(modulate(model, block, ops, a, &mod));
     ZI_TRY(zi_alloc2(ops, &y, x->shape[0], model->config.dim));
-    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.dim, block->to_q));
     zi_arena_mark mark = table->mark(ops);
 
+    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.dim, block->to_q));
     ZI_TRY(table->rms_norm(ops, &h, x, block->attention_norm1, mod.scale_msa, eps));
     ZI_TRY(attention(model, block, ops, rope, &h, &y));
     table->release(ops, mark);
+
+    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.dim, block->w1));
     ZI_TRY(table->residual_gate_norm(ops, x, &y, block->attention_norm2, mod.gate_msa, &h, block->ffn_norm1,
                                      mod.scale_mlp, eps, NULL));
     ZI_TRY(feed_forward(model, block, ops, &h, &y));
