@@ -20,7 +20,7 @@ typedef struct scene {
 static const scene scenes[] = {
     {"a red apple", NULL, 32, 32, 2, 0},
     {"\xe7\xba\xa2\xe8\x8b\xb9\xe6\x9e\x9c", NULL, 80, 16, 1, 0},
-    {"a green pear on a table", "an apple", 32, 48, 2, 4},
+    {"a green pear on a table", "an apple", 32, 16, 2, 4},
 };
 
 /* Whole pictures: device NULL is the CPU. */
@@ -69,7 +69,7 @@ typedef struct bounds {
 
 /* The same float32 arithmetic, summed in another order: the bound of test_pipeline.c. */
 static const bounds same = {2e-5, 2};
-/* Activations are stored with 8 bits of precision, some 50 times a step; guidance of 4 makes of it up to 0.017 and 6. */
+/* Activations are stored with 8 bits of precision, some 50 times a step; guidance of 4 makes of it up to 0.023 and 6. */
 static const bounds near_bf16 = {0.03, 10};
 /* Operands have 4 bits, and errors of up to 2^-4 that average out in sums: up to 0.063 and 15. */
 static const bounds near_fp8 = {0.1, 25};
@@ -88,11 +88,11 @@ static void compare(const char *stage, const zimage_image *ours, const zimage_im
     assert_true(worst <= most->bytes);
 }
 
-/* The first scenes; the first one again behind the others: what they left on the card must not matter. */
+/* The first scenes; behind several the first one again: what they left on the card must not matter. */
 static void compare_scenes(const char *model, const char *name, zimage_compute compute, int count, const bounds *most)
 {
     zimage_context *cpu = open_model(model, NULL, ZIMAGE_COMPUTE_F32), *card = open_model(model, "cuda", compute);
-    for (int i = 0; i <= count; i++) {
+    for (int i = 0; i < count + (count > 1); i++) {
         const scene *s = &scenes[i % count];
         char stage[64];
         snprintf(stage, sizeof stage, "card, %s, %d x %d", name, (int)s->width, (int)s->height);
@@ -117,7 +117,7 @@ static void bf16_is_near(void **state)
 
 static void fp8_is_near(void **state)
 {
-    compare_scenes(TINY, "fp8", ZIMAGE_COMPUTE_FP8, SCENES, &near_fp8);
+    compare_scenes(TINY, "fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
 }
 
 /* A folder as its maker leaves it, with the tokenizer (and what else it lacks) of the tiny model. */
@@ -242,14 +242,13 @@ static void not_finite_names_the_block(void **state)
         {"vae/diffusion_pytorch_model.safetensors", "decoder.up_blocks.1.resnets.0.conv1.weight", "up_blocks.1", NAN},
     };
     static const char *const computes[] = {"f32", "bf16"};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (int k = 0; k < 2; k++) {
-            const char *model = copy_model("spoiled");
-            spoil_weight(model, cases[i].file, cases[i].tensor, cases[i].value);
-            expect_refused(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "32", "-H", "32", "--steps",
-                                     "1", "--device", "cuda", "--compute", computes[k]),
-                           cases[i].block, "NaN");
-        }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *model = copy_model("spoiled");
+        spoil_weight(model, cases[i].file, cases[i].tensor, cases[i].value);
+        expect_refused(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "16", "-H", "16", "--steps", "1",
+                                 "--device", "cuda", "--compute", computes[i % 2]),
+                       cases[i].block, "NaN");
+    }
 }
 
 int main(void)

@@ -8,7 +8,7 @@ install_dependencies() {
     brew="cmake ninja pkg-config libpng pcre2 utf8proc jansson"
     modules="libpng libpcre2-8 libutf8proc jansson"
     case " $* " in *" test "*)
-        apt="$apt libcmocka-dev" dnf="$dnf libcmocka-devel" brew="$brew cmocka" modules="$modules cmocka" ;;
+        apt="$apt libcmocka-dev g++" dnf="$dnf libcmocka-devel gcc-c++" brew="$brew cmocka" modules="$modules cmocka" ;;
     esac
 
     missing=""

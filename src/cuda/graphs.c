@@ -286,21 +286,23 @@ static zi_cuda_graph *find(zi_cuda *cuda, const graph_key *key)
     return NULL;
 }
 
-/* A new graph with that key, still without a plan. */
-static zimage_status new_graph(zi_cuda *cuda, const graph_key *key, zi_cuda_graph **graph)
+/* A new graph with that key, still without a plan. NULL: ZIMAGE_ERROR_MEMORY. */
+static zi_cuda_graph *new_graph(zi_cuda *cuda, const graph_key *key)
 {
     if (cuda->graph_count == cuda->graph_capacity) {
         int capacity = cuda->graph_capacity ? 2 * cuda->graph_capacity : 16;
         zi_cuda_graph *graphs = realloc(cuda->graphs, (size_t)capacity * sizeof(*graphs));
-        if (graphs == NULL)
-            return zi_fail_memory(cuda->ops.error, "the list of graphs", (size_t)capacity * sizeof(*graphs));
+        if (graphs == NULL) {
+            (void)zi_fail_memory(cuda->ops.error, "the list of graphs", (size_t)capacity * sizeof(*graphs));
+            return NULL;
+        }
         cuda->graphs = graphs;
         cuda->graph_capacity = capacity;
     }
-    *graph = &cuda->graphs[cuda->graph_count++];
-    memset(*graph, 0, sizeof(**graph));
-    (*graph)->key = *key;
-    return ZIMAGE_OK;
+    zi_cuda_graph *graph = &cuda->graphs[cuda->graph_count++];
+    memset(graph, 0, sizeof(*graph));
+    graph->key = *key;
+    return graph;
 }
 
 static zimage_status execute(zi_cuda *cuda, const zi_cuda_graph *g, void *const data[TENSORS], const char *what)
@@ -353,7 +355,9 @@ static zimage_status attend(zi_cuda *cuda, const graph_key *key, void *o, void *
     if (graph == NULL || o == data[Q])
         ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "attention", &data[O]));
     if (graph == NULL) {
-        ZI_TRY(new_graph(cuda, key, &graph));
+        graph = new_graph(cuda, key);
+        if (graph == NULL)
+            return ZIMAGE_ERROR_MEMORY;
         ZI_TRY(make_attention(cuda, graph, data));
         if (graph->plan == NULL)
             return ZIMAGE_OK;
@@ -455,7 +459,9 @@ static zimage_status conv_graph(zi_cuda *cuda, const graph_key *key, void *const
         zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
         ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "timing a convolution", &trial[Y]));
         if (!cuda->rehearsing) {
-            ZI_TRY(new_graph(cuda, key, graph));
+            *graph = new_graph(cuda, key);
+            if (*graph == NULL)
+                return ZIMAGE_ERROR_MEMORY;
             ZI_TRY(make_conv(cuda, *graph, trial));
         }
         zi_cuda_release(&cuda->ops, mark);

@@ -307,6 +307,7 @@ zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y,
     key.aligned[1] = alignment_of(x);
     key.aligned[2] = alignment_of(w);
     int i = 0;
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): the gaps are 0 */
     while (i < cuda->plan_count && memcmp(&cuda->plans[i].key, &key, sizeof(key)) != 0)
         i++;
     if (i == cuda->plan_count)

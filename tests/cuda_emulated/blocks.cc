@@ -75,6 +75,7 @@ struct scheduler_state {
     const std::function<void()> *code;
     unsigned threads, started, finished, first, stride;
     uint32_t random; /* for each switch */
+    bool hurried;    /* who went on last goes on: a warp gets far ahead of the others */
     std::vector<fiber *> at_barrier;
     std::vector<warp> warps;
     char *shared;
@@ -175,7 +176,8 @@ fiber *next_fiber(void)
     std::vector<fiber *> &from = start ? run.idle : run.ready;
     if (from.empty())
         return NULL;
-    std::swap(from[quick_random((unsigned)from.size())], from.back());
+    if (!run.hurried || quick_random(64) == 0)
+        std::swap(from[quick_random((unsigned)from.size())], from.back());
     fiber *chosen = from.back();
     from.pop_back();
     return chosen;
@@ -243,6 +245,7 @@ bool run_block(size_t shared_bytes)
     run.started = run.finished = 0;
     run.first = emulated::random_below(run.threads);
     run.random = emulated::random_below(~0u);
+    run.hurried = emulated::random_below(2);
     run.stride = random_stride(run.threads);
     run.warps.assign((run.threads + WARP - 1) / WARP, warp());
     schedule();
