@@ -167,6 +167,8 @@ struct zi_ops {
     double (*peak_rate)(zi_ops *ops);
     zimage_status (*finish)(zi_ops *ops);
     zimage_status (*block_named)(zi_ops *ops, const char *name);
+    /* Bytes of the card's memory that are in use now, whoever uses them. NULL: the table computes in host memory. */
+    size_t (*device_bytes)(zi_ops *ops);
     /* Weights that were used may be freed now, and others come to lie where they were. May be NULL. */
     zimage_status (*forget_weights)(zi_ops *ops);
     const zi_ops_memory *memory; /* NULL: weights are read where they lie */
@@ -201,5 +203,7 @@ zimage_status zi_fail_not_finite(zimage_error *error, const char *block);
 zimage_status zi_ops_finish(zi_ops *ops);
 /* zi_ops.peak_rate; 0 where a table does not tell. */
 double zi_ops_peak_rate(zi_ops *ops);
+/* zi_ops.device_bytes; 0 where there is no card. */
+size_t zi_ops_device_bytes(zi_ops *ops);
 
 #endif
