@@ -11,7 +11,7 @@ import torch
 
 def output(*command):
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=20).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
@@ -29,7 +29,7 @@ def blas_version():
 
 def main():
     a = harness.parser(__doc__).parse_args()
-    fields = "name,driver_version,memory.total,memory.used,clocks.sm,clocks.mem,clocks.max.sm,power.draw,power.limit,temperature.gpu"
+    fields = "name,driver_version,memory.total,memory.used,clocks.sm,clocks.mem,clocks.max.sm,power.draw,power.limit"
     card = output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
     values = dict(zip(fields.split(","), (part.strip() for part in card.split("\n")[0].split(","))))
     nvcc = output("nvcc", "--version").replace("\n", " ").partition("release ")[2].partition(",")[0]

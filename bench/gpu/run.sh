@@ -3,7 +3,7 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-out=$root/build/gpu-results build="" models=/dev/shm/zimage-gpu python=python3 device=cuda tiny="" drawings="" prompts=""
+out=$root/build/gpu-results build="" models="" python=python3 device=cuda tiny="" drawings="" prompts=""
 all="environment build tests pictures ceilings bench folder errors peers-compiled peers-fp8 peers-eager warm vram scores sanitizer"
 parts=$all skipped="" limit=""
 
@@ -15,7 +15,7 @@ usage: bench/gpu/run.sh [OPTIONS]
   --parts "A B"   only these, in this order: $all
   --skip "A B"    all but these
   --limit N       seconds of each part at most, instead of its own limit
-  --models DIR    where the model folders of the real sizes go, 26 GB (default: $models)
+  --models DIR    where the model folders of the real sizes go, 27 GB (default: memory, else build/gpu-models)
   --python P      the Python that has torch, diffusers and transformers (default: $python)
   --prompts FILE  of the scores, by tools/train/evaluate prompts --every 8
   --drawings DIR  that tools/train/prepare.py made, to score them here
@@ -45,6 +45,14 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 
+# A folder in memory where that holds 28 GB, else on the disk, of which the system keeps a copy in memory.
+choose_models() {
+    local free
+    free=$(df --output=avail -BG /dev/shm 2>/dev/null | tail -n 1 | tr -dc 0-9)
+    if [ -d /dev/shm/zimage-gpu ] || [ "${free:-0}" -ge 28 ]; then echo /dev/shm/zimage-gpu; else echo "$root/build/gpu-models"; fi
+}
+
+models=${models:-$(choose_models)}
 mkdir -p "$out" "$models" || exit 1
 out=$(cd "$out" && pwd)
 [ -n "$build" ] && parts=" $parts " && parts=${parts/ build / }
@@ -58,6 +66,7 @@ if [ -n "$tiny" ]; then
 else
     small=() synthetic=()
 fi
+PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 
 py() { # SCRIPT ARGUMENTS...
@@ -68,7 +77,13 @@ py() { # SCRIPT ARGUMENTS...
 
 do_environment() { py environment.py; }
 
+# cuDNN as a Python package has it, where CMake would find no other.
+python_cudnn() { "$python" -c 'import nvidia.cudnn as c; print(list(c.__path__)[0])' 2>/dev/null; }
+
 do_build() {
+    [ -n "${CUDNN_ROOT:-}" ] || [ -e "${CUDA_HOME:-/usr/local/cuda}/include/cudnn.h" ] || [ -e /usr/include/cudnn.h ] ||
+        CUDNN_ROOT=$(python_cudnn)
+    export CUDNN_ROOT
     cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="$(architecture)" &&
         cmake --build "$build" && cmake --build "$build" --target velocity
 }
@@ -98,7 +113,10 @@ do_folder() {
     fi && rm -rf "$packed" && "$python" "$here/pack.py" "$model" "$packed" --device "$device"
 }
 
-do_errors() { py errors.py --model "$model" --packed "$packed" --velocity "$build/velocity" --work "$out/exchange"; }
+do_errors() {
+    [ -x "$build/velocity" ] || cmake --build "$build" --target velocity || return
+    py errors.py --model "$model" --packed "$packed" --velocity "$build/velocity" --work "$out/exchange"
+}
 do_peers-eager() { py peers.py --model "$model" eager; }
 do_peers-compiled() { py peers.py --model "$model" compiled; }
 do_peers-fp8() { py peers.py --model "$model" fp8; }
@@ -122,7 +140,7 @@ limit_of() {
     pictures) echo 60 ;;
     ceilings) echo 60 ;;
     bench) echo 180 ;;
-    folder) echo 120 ;;
+    folder) echo 180 ;;
     errors) echo 150 ;;
     peers-eager) echo 100 ;;
     peers-compiled | peers-fp8) echo 240 ;;

@@ -6,10 +6,9 @@
 import json
 import sys
 
-SIZES = (1024, 512)
 BLOCKS = 34  # 30 joint ones and 2 + 2 refiners; the refiners of the caption count as if they saw the image: 5 % too much
 PRODUCTS = {"3840->3840": 4, "3840->10240": 2, "10240->3840": 1}  # of a block
-SHOWN = ["text", *(f"{what} {size}" for size in SIZES for what in ("step", "decode", "stages", "pixels", "cold"))]
+STAGES = ("step", "decode", "stages", "pixels", "cold")
 FASTEST = ("torch eager", "torch compiled", "torch compiled graph", "torch fp8", "torch fp8 graph")
 
 
@@ -21,7 +20,8 @@ def print_table(head, rows):
     rows = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     for n, row in enumerate(rows):
-        print("| " + " | ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) + " |")
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
+        print("| " + " | ".join(cells) + " |")
         if n == 0:
             print("|" + "|".join("-" * (w + 2) for w in widths) + "|")
     print()
@@ -48,9 +48,18 @@ def ideal_step(found, numbers, size):
     return BLOCKS * (min(attention) + sum(line["seconds"] * count for line, count in each))
 
 
+def sizes_of(times):
+    return sorted({int(what.split()[1]) for row in times.values() for what in row if " " in what}, reverse=True)
+
+
+def shown(times):
+    columns = ["text", *(f"{what} {size}" for size in sizes_of(times) for what in STAGES)]
+    return [what for what in columns if any(what in row for row in times.values())]
+
+
 def print_times(lines):
     times, memory, found = latest(lines, "time", "seconds"), latest(lines, "memory", "bytes"), ceilings(lines)
-    columns = [what for what in SHOWN if any(what in row for row in times.values())]
+    columns = shown(times)
     print("Milliseconds, medians. pixels: prompt (torch: token ids) to picture, 8 steps, warm; stages: the same as a sum of")
     print("stages; cold: from the start of the process. Memory: zimage all in use on the card, torch what it allocated.\n")
     rows = []
@@ -59,7 +68,7 @@ def print_times(lines):
         cells = [f"{row[what] * 1e3:.1f}" if what in row else "" for what in columns]
         rows.append([who, *cells, f"{used / 2**30:.1f}" if used else ""])
     print_table(["", *columns, "GiB"], rows)
-    for size in SIZES:
+    for size in sizes_of(times):
         for numbers in ("bf16", "fp8"):
             ideal = ideal_step(found, numbers, size)
             if ideal:
@@ -72,7 +81,7 @@ def print_times(lines):
 
 def print_ratios(times):
     for ours, numbers in (("zimage bf16", False), ("zimage fp8", True)):
-        for what in SHOWN:
+        for what in shown(times):
             peers = [(times[who][what], who) for who in FASTEST if what in times.get(who, {}) and ("fp8" in who) == numbers]
             if what in times.get(ours, {}) and peers:
                 taken, who = min(peers)
