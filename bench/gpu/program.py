@@ -97,7 +97,8 @@ def pictures(a):
     for compute in ("bf16", "fp8") if a.device != "cpu" else ("bf16",):
         for size in a.sizes:
             harness.attempt(a.out, f"warm {compute} {size}", warm, a, compute, size)
-        harness.attempt(a.out, f"cold {compute}", cold, a, compute, a.sizes[0])
+        if compute == "bf16":
+            harness.attempt(a.out, "cold", cold, a, compute, a.sizes[0])
 
 
 def main():
