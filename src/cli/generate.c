@@ -58,7 +58,8 @@ static const char help[] =
     "not\n"
     "                         fit are sent anew at each step; refused at once when it is not enough\n"
     "      --reference        compute with the slow plain-C oracle\n"
-    "      --json             print one JSON object: images (path, seed, seconds), seconds by stage, peak_rss_bytes, with a "
+    "      --json             print one JSON object: images (path, seed, seconds), seconds by stage, peak_rss_bytes, "
+    "with a "
     "card device\n"
     "  -q, --quiet            no progress\n"
     "  -h, --help\n";
