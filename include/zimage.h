@@ -140,7 +140,8 @@ typedef enum zimage_compute {
     ZIMAGE_COMPUTE_BF16 = 2, /* products of bfloat16: linear layers, attention, convolutions */
     ZIMAGE_COMPUTE_INT8 =
         3, /* linear layers in 8-bit integers, scaled for each token and each output; the rest as AUTO */
-    ZIMAGE_COMPUTE_FP8 = 4, /* cards of compute capability 9.0: linear layers in e4m3, scaled likewise; the rest as BF16 */
+    ZIMAGE_COMPUTE_FP8 =
+        4, /* cards of compute capability 9.0: linear layers in e4m3, scaled likewise; the rest as BF16 */
 } zimage_compute;
 
 typedef struct zimage_open_params {
@@ -407,7 +408,8 @@ ZIMAGE_API void zimage_bench_params_init(zimage_bench_params *params);
 typedef struct zimage_bench_figures {
     double seconds; /* median of the repeats */
     double tflops;  /* 10^12 floating-point operations a second, counted by running the same model code without data */
-    double percent_of_peak; /* of the linear layers' instruction in registers, measured between the repeats; on a card of
+    double
+        percent_of_peak; /* of the linear layers' instruction in registers, measured between the repeats; on a card of
                                its largest matrix product */
     /* Of oneDNN's matrix product on the stage's main sizes, weighted, in the same run; both as shares of the peak beside
      * them, so that other work on the machine does not favour either. */
@@ -418,10 +420,11 @@ typedef struct zimage_bench_figures {
 typedef struct zimage_bench_result {
     uint32_t struct_size;
     zimage_bench_figures stages[ZIMAGE_BENCH_STAGES];
-    uint64_t peak_rss_bytes; /* of the process, mapped weights included; before oneDNN was measured */
-    double peak_tflops;      /* of what percent_of_peak is taken of, all threads */
-    char tiers[80];          /* the kernels used: "avx2", "avx512, int8 amx, bf16 amx", ... */
-    char onednn[16];         /* its version; empty: not installed */
+    uint64_t peak_rss_bytes;    /* of the process, mapped weights included; before oneDNN was measured */
+    uint64_t peak_device_bytes; /* of a card's memory in use behind the stages' first runs, by whomever; 0: no card */
+    double peak_tflops;         /* of what percent_of_peak is taken of, all threads */
+    char tiers[80];             /* the kernels used: "avx2", "avx512, int8 amx, bf16 amx", ... */
+    char onednn[16];            /* its version; empty: not installed */
     int32_t threads, width, height, tokens;
     int32_t transformer_layers, text_layers; /* that were timed; 0: no such network */
     zimage_device_plan device[ZIMAGE_BENCH_STAGES]; /* of each stage by itself; a stage is one step */

@@ -84,6 +84,7 @@ static void json_names_and_counts(void **state)
     assert_string_equal(json_string_value(json_object_get(json_array_get(images, 1), "path")),
                         "a-red-red-apple-42.png");
     assert_int_equal(json_integer_value(json_object_get(json_array_get(images, 1), "seed")), 42);
+    assert_true(json_real_value(json_object_get(json_array_get(images, 1), "seconds")) > 0);
     json_t *seconds = json_object_get(result, "seconds");
     static const char *const stages[] = {"load", "text_encoder", "caption", "denoise", "vae_decode"};
     for (size_t i = 0; i < 5; i++)

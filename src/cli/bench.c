@@ -12,7 +12,8 @@ static const char help[] =
     "       zimage bench -m DIR [OPTIONS]\n"
     "\n"
     "Times text encoder, one transformer step and VAE decoder; prints TFLOP/s and percentages of this machine's\n"
-    "multiply-add peak and of oneDNN's matrix product (if libdnnl is installed), measured in the same run.\n"
+    "multiply-add peak and of oneDNN's matrix product (if libdnnl is installed), measured in the same run; on a card\n"
+    "percentages of its largest matrix product on random numbers.\n"
     "\n"
     "      --synthetic MODEL  random weights in the sizes of z-image-turbo (or small, a toy), made in memory: one\n"
     "                         random block repeated at changing offsets, one network at a time; writes no file\n"
@@ -33,7 +34,7 @@ static const char help[] =
     "                         one and nothing else asks for the processor. On a card --compute is auto (bf16), f32, "
     "bf16 or fp8\n"
     "      --vram SIZE        most memory of a card to take: 8G, 4096M, ... (default: what is free)\n"
-    "      --json             print one JSON object: stages, peak_rss_bytes, tiers\n"
+    "      --json             print one JSON object: stages, peak_rss_bytes, tiers, on a card peak_device_bytes\n"
     "  -q, --quiet            no line for each run\n"
     "  -h, --help\n";
 
@@ -183,6 +184,8 @@ static int print_json(const zimage_bench_result *r)
     }
     json_t *all =
         json_pack("{s:o, s:I, s:o}", "stages", stages, "peak_rss_bytes", (json_int_t)r->peak_rss_bytes, "tiers", tiers);
+    if (r->peak_device_bytes)
+        json_object_set_new(all, "peak_device_bytes", json_integer((json_int_t)r->peak_device_bytes));
     int failed = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
     json_decref(all);
     return failed ? CLI_FAILURE : 0;
@@ -231,6 +234,8 @@ static int print_table(const options *o, const zimage_bench_result *r)
             printf(" %12s\n", "-");
     }
     print_device_memory(r);
+    if (r->peak_device_bytes)
+        printf("device memory in use %llu MiB\n", cli_mib(r->peak_device_bytes));
     return printf("peak memory %llu MiB\n", cli_mib(r->peak_rss_bytes)) < 0 ? CLI_FAILURE : 0;
 }
 

@@ -58,7 +58,8 @@ static const char help[] =
     "not\n"
     "                         fit are sent anew at each step; refused at once when it is not enough\n"
     "      --reference        compute with the slow plain-C oracle\n"
-    "      --json             print one JSON object: images (path, seed), seconds by stage, peak_rss_bytes, with a "
+    "      --json             print one JSON object: images (path, seed, seconds), seconds by stage, peak_rss_bytes, "
+    "with a "
     "card device\n"
     "  -q, --quiet            no progress\n"
     "  -h, --help\n";
@@ -454,7 +455,8 @@ static void tell(session *s, const picture_job *job, const zimage_image *image)
     }
     s->device = *zimage_image_device_plan(image);
     if (s->images)
-        json_array_append_new(s->images, json_pack("{s:s, s:I}", "path", job->path, "seed", (json_int_t)job->seed));
+        json_array_append_new(s->images, json_pack("{s:s, s:I, s:f}", "path", job->path, "seed", (json_int_t)job->seed,
+                                                   "seconds", total));
     else if (s->opt->latents)
         printf("%s  %dx%d  %.1f s\n", job->path, zimage_image_width(image), zimage_image_height(image), total);
     else

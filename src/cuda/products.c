@@ -318,24 +318,44 @@ zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y,
 
 /* ---- the card's ceiling -------------------------------------------------------------------------------------------- */
 
+/* Random numbers, in what linear layers multiply: constant ones would let the card run faster. room: for as many. */
+static zimage_status random_operand(zi_cuda *cuda, uint32_t seed, void *room, zi_cuda_rows8 *operand)
+{
+    const int64_t count = (int64_t)PEAK_SIDE * PEAK_SIDE;
+    size_t size = cuda->fp8 ? 1 : zi_dtype_size(cuda->type);
+    operand->scales = NULL;
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count * size, "measuring the card", &operand->data));
+    void *numbers = cuda->fp8 ? room : operand->data;
+    ZI_CUDA_TRY(cuda, zi_cuda_random(cuda->type, numbers, count, seed, cuda->stream), "measuring the card");
+    if (!cuda->fp8)
+        return ZIMAGE_OK;
+    ZI_TRY(zi_cuda_stack_alloc(cuda, PEAK_SIDE * sizeof(float), "measuring the card", (void **)&operand->scales));
+    return ZI_CUDA_RUN(
+        cuda,
+        zi_cuda_quantise_rows(operand->data, operand->scales, cuda->type, numbers, PEAK_SIDE, PEAK_SIDE, cuda->stream),
+        "measuring the card");
+}
+
 static zimage_status time_large(zi_cuda *cuda, float *milliseconds)
 {
-    const zi_cuda_product p = {PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, .type = cuda->type, .y_type = cuda->type};
-    const int64_t count = (int64_t)PEAK_SIDE * PEAK_SIDE;
-    void *data[3];
+    zi_cuda_product p = {PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, .type = cuda->type, .y_type = cuda->type};
+    size_t bytes = (size_t)PEAK_SIDE * PEAK_SIDE * zi_dtype_size(cuda->type);
+    void *y;
+    zi_cuda_rows8 x, w;
     cudaEvent_t events[2] = {NULL, NULL};
-    for (int i = 0; i < 3; i++) { /* as in use: a card computes faster on equal numbers */
-        ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count * zi_dtype_size(cuda->type), "measuring the card", &data[i]));
-        ZI_CUDA_TRY(cuda, zi_cuda_random(cuda->type, data[i], count, (uint32_t)i, cuda->stream), "measuring the card");
-    }
-    ZI_TRY(zi_cuda_multiply(cuda, &p, data[0], data[1], data[2]));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "measuring the card", &y));
+    ZI_TRY(random_operand(cuda, 1, y, &x));
+    ZI_TRY(random_operand(cuda, 2, y, &w));
+    p.x_scales = x.scales;
+    p.w_scales = w.scales;
+    ZI_TRY(zi_cuda_multiply(cuda, &p, y, x.data, w.data));
     zimage_status status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[0]), "making an event");
     if (status == ZIMAGE_OK)
         status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[1]), "making an event");
     if (status == ZIMAGE_OK)
         (void)cudaEventRecord(events[0], cuda->stream);
     for (int i = 0; i < RUNS && status == ZIMAGE_OK; i++)
-        status = zi_cuda_multiply(cuda, &p, data[0], data[1], data[2]);
+        status = zi_cuda_multiply(cuda, &p, y, x.data, w.data);
     if (status == ZIMAGE_OK) {
         (void)cudaEventRecord(events[1], cuda->stream);
         status = ZI_CUDA_RUN(cuda, cudaEventSynchronize(events[1]), "measuring the card");

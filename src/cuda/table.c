@@ -401,6 +401,13 @@ static size_t cuda_peak_bytes(const zi_ops *ops)
     return ((const zi_cuda *)ops)->stack.peak;
 }
 
+static size_t cuda_device_bytes(zi_ops *ops)
+{
+    size_t left = 0, all = 0;
+    (void)zi_cuda_of(ops);
+    return cudaMemGetInfo(&left, &all) == cudaSuccess ? all - left : 0;
+}
+
 static void cuda_describe(const zi_ops *ops, char *text, size_t size)
 {
     const zi_cuda *cuda = (const zi_cuda *)ops;
@@ -592,6 +599,7 @@ zimage_status zi_ops_cuda_new(const zi_cuda_options *options, zi_ops **ops, zima
                          .finish = cuda_finish,
                          .block_named = cuda_block_named,
                          .repeat = zi_cuda_repeat,
+                         .device_bytes = cuda_device_bytes,
                          .forget_weights = cuda_forget_weights,
                          .memory = &zi_cuda_ops_memory};
     cuda->device = options->device;

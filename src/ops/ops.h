@@ -176,6 +176,8 @@ struct zi_ops {
     /* work(user), whose tensors lie at the same places whenever the key is the same bytes and the stack stands where it stood:
      * what it queued may be kept and queued again instead. */
     zimage_status (*repeat)(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);
+    /* Bytes of the card's memory that are in use now, whoever uses them. NULL: the table computes in host memory. */
+    size_t (*device_bytes)(zi_ops *ops);
     /* Weights that were used may be freed now, and others come to lie where they were. May be NULL. */
     zimage_status (*forget_weights)(zi_ops *ops);
     const zi_ops_memory *memory; /* NULL: weights are read where they lie */
@@ -214,5 +216,7 @@ zimage_status zi_fail_not_finite(zimage_error *error, const char *block);
 zimage_status zi_ops_finish(zi_ops *ops);
 /* zi_ops.peak_rate; 0 where a table does not tell. */
 double zi_ops_peak_rate(zi_ops *ops);
+/* zi_ops.device_bytes; 0 where there is no card. */
+size_t zi_ops_device_bytes(zi_ops *ops);
 
 #endif

@@ -313,3 +313,8 @@ double zi_ops_peak_rate(zi_ops *ops)
 {
     return ops->peak_rate != NULL ? ops->peak_rate(ops) : 0;
 }
+
+size_t zi_ops_device_bytes(zi_ops *ops)
+{
+    return ops->device_bytes != NULL ? ops->device_bytes(ops) : 0;
+}

@@ -3,8 +3,9 @@
     python tools/golden/make_6b.py OUT_DIR --tokenizer DIR                 12.3 GB transformer, 8 GB text encoder, VAE
     python tools/golden/make_6b.py OUT_DIR --no-text-encoder --layers 2    smaller
 
-Names and shapes come from the libraries' own classes; data are streamed, so memory stays near 1 GB. Values: normal, matrices
-scaled by 1/sqrt(inputs), norm weights round 1. They are cut from one long random block at a random place per tensor (speed).
+Names and shapes come from the libraries' own classes; data are streamed, by several threads, so memory stays near 1 GB. Values:
+normal, matrices scaled by 1/sqrt(inputs), norm weights round 1. They are cut from one long random block at a random place per
+tensor (speed).
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from common import np, torch
 
@@ -35,7 +37,8 @@ class Values:
             self.cache[(scale, base)] = memoryview(values.view(torch.int16).numpy()).cast("B")
         return self.cache[(scale, base)]
 
-    def write(self, f, name, shape):
+    def pieces(self, name, shape):
+        """Memory that is the tensor's data, piece by piece."""
         n = int(np.prod(shape))
         if len(shape) >= 2:
             scale = 1.0 if "pad_token" in name else 0.05 if "embed_tokens" in name else float(np.prod(shape[1:])) ** -0.5
@@ -46,17 +49,37 @@ class Values:
         at, left = 2 * int(self.random.integers(BLOCK)), 2 * n
         while left:
             size = min(left, len(block) - at)
-            f.write(block[at : at + size])
+            yield block[at : at + size]
             left, at = left - size, 0
 
 
-def write_sharded(folder, base, tensors, shard_bytes, values):
-    """tensors: list of (name, shape). Returns the bytes written."""
+def write_at(fd, data, at):
+    while data:
+        written = os.pwrite(fd, data, at)
+        data, at = data[written:], at + written
+
+
+def write_file(path, header, shard, values, threads):
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb", buffering=0) as f, ThreadPoolExecutor(threads) as pool:
+        f.write(len(text).to_bytes(8, "little") + text)
+        at, writes = 8 + len(text), []
+        for name, shape, _ in shard:
+            for data in values.pieces(name, shape):
+                writes.append(pool.submit(write_at, f.fileno(), data, at))
+                at += len(data)
+        for write in writes:
+            write.result()
+
+
+def write_sharded(folder, base, tensors, values, a):
+    """tensors: list of (name, shape)."""
     os.makedirs(folder, exist_ok=True)
     shards, size = [[]], 0
     for name, shape in tensors:
         n = 2 * int(np.prod(shape))
-        if shards[-1] and size + n > shard_bytes:
+        if shards[-1] and size + n > a.shard_bytes:
             shards.append([])
             size = 0
         shards[-1].append((name, shape, n))
@@ -69,12 +92,7 @@ def write_sharded(folder, base, tensors, shard_bytes, values):
             header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + n]}
             names[name] = file
             at += n
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        with open(f"{folder}/{file}", "wb", buffering=0) as f:
-            f.write(len(text).to_bytes(8, "little") + text)
-            for name, shape, _ in shard:
-                values.write(f, name, shape)
+        write_file(f"{folder}/{file}", header, shard, values, a.threads)
         total += at
     if len(shards) > 1:
         with open(f"{folder}/{base}.safetensors.index.json", "w") as f:
@@ -97,6 +115,7 @@ def main():
     p.add_argument("--no-vae", action="store_true")
     p.add_argument("--shard-bytes", type=float, default=5e9)
     p.add_argument("--seed", type=int, default=6)
+    p.add_argument("--threads", type=int, default=os.cpu_count(), help="that write")
     a = p.parse_args()
     values, start = Values(a.seed), time.time()
     index = {"_class_name": "ZImagePipeline", "_diffusers_version": "0.42.1"}
@@ -106,7 +125,7 @@ def main():
             n_layers=a.layers, n_refiner_layers=a.refiner_layers, axes_lens=[1536, 512, 512]
         )  # the rest of the class's defaults are the published values
     transformer.save_config(f"{a.out}/transformer")
-    write_sharded(f"{a.out}/transformer", "diffusion_pytorch_model", shapes(transformer), a.shard_bytes, values)
+    write_sharded(f"{a.out}/transformer", "diffusion_pytorch_model", shapes(transformer), values, a)
     index["transformer"] = ["diffusers", "ZImageTransformer2DModel"]
 
     if not a.no_text_encoder:
@@ -119,7 +138,7 @@ def main():
         with torch.device("meta"):
             text_encoder = Qwen3ForCausalLM(config)
         config.save_pretrained(f"{a.out}/text_encoder")
-        write_sharded(f"{a.out}/text_encoder", "model", shapes(text_encoder, {"lm_head.weight"}), a.shard_bytes, values)
+        write_sharded(f"{a.out}/text_encoder", "model", shapes(text_encoder, {"lm_head.weight"}), values, a)
         index["text_encoder"] = ["transformers", "Qwen3ForCausalLM"]
     if not a.no_vae:
         with torch.device("meta"):
@@ -130,7 +149,7 @@ def main():
                 force_upcast=True, use_quant_conv=False, use_post_quant_conv=False,
             )  # fmt: skip
         vae.save_config(f"{a.out}/vae")
-        write_sharded(f"{a.out}/vae", "diffusion_pytorch_model", shapes(vae), a.shard_bytes, values)
+        write_sharded(f"{a.out}/vae", "diffusion_pytorch_model", shapes(vae), values, a)
         index["vae"] = ["diffusers", "AutoencoderKL"]
     FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(f"{a.out}/scheduler")
     index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]

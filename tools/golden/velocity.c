@@ -1,16 +1,17 @@
 /*
  * Single evaluations of a transformer for errors.py: the numbers that the pipeline would get, without one.
  *
- *   velocity FOLDER INPUTS OUTPUT f32|bf16|int8 THREADS
+ *   velocity FOLDER INPUTS OUTPUT f32|bf16|int8|fp8 THREADS [DEVICE]
  *
  * FOLDER holds the transformer and its config.json. INPUTS, safetensors: latents [N, C, H, W], t [N] (1 - sigma) and for
  * each of the N embeds.0 [tokens, dim], embeds.1, ... OUTPUT: velocity [N, C, H, W], the network's own sign.
+ * DEVICE: cpu, or cuda for the first card.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/cpu.h"
+#include "engine/device.h"
 #include "model/zimage_dit.h"
 #include "weights/write.h"
 
@@ -49,8 +50,8 @@ static void evaluate(const zi_dit *model, zi_ops *ops, const zi_store *inputs, i
     zi_tensor features, caption, x, out;
     check(ops->table->alloc(ops, &features, 2, described->shape));
     check(ops->table->alloc(ops, &caption, 2, caption_shape));
-    check(ops->table->alloc(ops, &x, 3, shape));
-    check(ops->table->alloc(ops, &out, 3, shape));
+    check(ops->table->alloc_f32(ops, &x, 3, shape));
+    check(ops->table->alloc_f32(ops, &out, 3, shape));
     check(ops->table->upload(ops, &features, embeds));
     check(ops->table->upload(ops, &x, latents));
     check(zi_dit_caption(model, ops, &features, &caption));
@@ -60,15 +61,23 @@ static void evaluate(const zi_dit *model, zi_ops *ops, const zi_store *inputs, i
     free(embeds);
 }
 
+static zimage_compute compute_named(const char *name)
+{
+    static const char *const names[] = {
+        [ZIMAGE_COMPUTE_BF16] = "bf16", [ZIMAGE_COMPUTE_INT8] = "int8", [ZIMAGE_COMPUTE_FP8] = "fp8"};
+    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
+        if (names[i] != NULL && strcmp(name, names[i]) == 0)
+            return (zimage_compute)i;
+    return ZIMAGE_COMPUTE_F32;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 6) {
-        fprintf(stderr, "usage: velocity FOLDER INPUTS OUTPUT f32|bf16|int8 THREADS\n");
+    if (argc != 6 && argc != 7) {
+        fprintf(stderr, "usage: velocity FOLDER INPUTS OUTPUT f32|bf16|int8|fp8 THREADS [DEVICE]\n");
         return 2;
     }
-    zi_compute compute = strcmp(argv[4], "bf16") == 0   ? ZI_COMPUTE_BF16
-                         : strcmp(argv[4], "int8") == 0 ? ZI_COMPUTE_INT8
-                                                        : ZI_COMPUTE_F32;
+    const zi_device_choice choice = {argc == 7 ? argv[6] : "cpu", compute_named(argv[4]), NULL};
     char path[4096], kernels[128];
     snprintf(path, sizeof path, "%s/config.json", argv[1]);
     zi_pool *pool;
@@ -77,7 +86,7 @@ int main(int argc, char **argv)
     zi_dit_config config;
     zi_store *store, *inputs;
     check(zi_pool_new(atoi(argv[5]), &pool, &error));
-    check(zi_ops_cpu_new_with(pool, &(zi_cpu_options){.compute = compute}, &ops, &error));
+    check(zi_device_ops(&choice, pool, &ops, &error));
     ops->error = &error;
     check(zi_dit_config_load(path, &config, &error));
     check(zi_store_open(argv[1], "diffusion_pytorch_model", &store, NULL, &error));
@@ -93,7 +102,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < (int)described->shape[0]; i++)
         evaluate(&model, ops, inputs, i, latents + i * each, described->shape + 1, t[i], velocity + i * each);
     check(zi_safetensors_write(argv[3], "velocity", velocity, described->shape, described->dims, &error));
-    zi_ops_cpu_describe(ops, kernels, sizeof kernels);
+    ops->describe(ops, kernels, sizeof kernels);
     printf("%s\n", kernels);
 
     free(velocity);

@@ -1,0 +1,120 @@
+"""Checks a build on a card: its tests, the sanitizer's tools over them, the bundled model's pictures.
+
+    checks.py --build DIR --out DIR tests
+    checks.py --build DIR --out DIR sanitizer [--tools memcheck racecheck initcheck] [--limit SECONDS]
+    checks.py --build DIR --out DIR pictures                 float32 on the card beside the processor's
+    checks.py --build DIR --out DIR scores --prompts FILE    renders them in every format; with --drawings DIR also scores
+
+PROMPTS are those of tools/train/evaluate; its `score` needs the drawings that the model was trained on. Without them the
+pictures are left in OUT/pictures-KIND.tar, to be scored elsewhere.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+
+import harness
+import numpy as np
+from PIL import Image
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+MODEL = f"{ROOT}/models/emoji"
+PROMPTS = ["a red apple", "a cat and a red apple", "ロケット、青の背景", "una tortuga sobre fondo amarillo"]
+NEAR, LEAST = 2, 0.99  # 99 % of all values within 2 of 255
+KINDS = {"bf16": (MODEL, "bf16"), "fp8": (MODEL, "fp8"), "q4": (None, "bf16"), "q4-fp8": (None, "fp8")}
+
+
+def check(a, what, command, limit):
+    """Runs a program of tests; its output goes to a file, the last lines into the note."""
+    path = f"{a.out}/{what.replace(' ', '-')}.log"
+    with open(path, "w", encoding="utf-8") as log:
+        try:
+            status = subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT, timeout=limit).returncode
+        except subprocess.TimeoutExpired:
+            status = "timeout"
+    with open(path, encoding="utf-8", errors="replace") as log:
+        lines = [line.strip() for line in log if line.strip()]
+    bad = [line for line in lines if "FAILED" in line or "ERROR" in line and "SUMMARY" not in line][:3]
+    harness.record(a.out, "check", what=what, passed=status == 0, note=f"exit status {status}; " + " | ".join(bad + lines[-2:])[:300])
+
+
+def tests(a):
+    check(a, "test_cuda", [f"{a.build}/tests/test_cuda"], a.limit)
+
+
+def sanitizer(a):
+    for tool in a.tools:
+        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "20"]
+        check(a, f"sanitizer {tool}", [*command, f"{a.build}/tests/test_cuda"], a.limit)
+
+
+def generate(a, prompt, path, device):
+    command = [f"{a.build}/zimage", "generate", prompt, "-m", MODEL, "-o", path, "--seed", "7", "--compute", "f32", "-q"]
+    subprocess.run([*command, "--device", device], check=True, capture_output=True, text=True, timeout=120)
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def pictures(a):
+    differences = []
+    for i, prompt in enumerate(PROMPTS):
+        both = [generate(a, prompt, f"{a.out}/picture-{i}-{name}.png", name) for name in ("cpu", a.device)]
+        differences.append(np.abs(both[0] - both[1]))
+    d = np.stack(differences)
+    share = float((d <= NEAR).mean())
+    harness.record(a.out, "check", what=f"emoji in float32 on {a.device}: {len(PROMPTS)} pictures within {NEAR}/255 of the processor's",
+                   passed=share >= LEAST, note=f"{share:.4%} of the values, largest difference {d.max()}")  # fmt: skip
+
+
+def packed_model(a):
+    target = f"{a.work}/emoji-q4"
+    if not os.path.exists(target):
+        subprocess.run([sys.executable, f"{HERE}/pack.py", MODEL, target, "--device", a.device], check=True, timeout=120)
+    return target
+
+
+def render(a, kind, model, compute):
+    folder = f"{a.work}/pictures-{kind}"
+    evaluate = [sys.executable, f"{ROOT}/tools/train/evaluate"]
+    given = ["--prompts", a.prompts, "--pictures", folder]
+    program = ["--zimage", f"{a.build}/zimage", "--model", model or packed_model(a), "--compute", compute, "--device", a.device]
+    subprocess.run([*evaluate, "render", *given, *program], check=True, stdout=subprocess.DEVNULL, timeout=a.limit)
+    if not a.drawings:
+        with tarfile.open(f"{a.out}/pictures-{kind}.tar", "w") as tar:
+            tar.add(folder, arcname=f"pictures-{kind}")
+        harness.record(a.out, "rendered", what=kind, pictures=sum(name.endswith(".png") for name in os.listdir(folder)))
+        return
+    table = f"{a.out}/score-{kind}.json"
+    command = [*evaluate, "score", "--work", a.drawings, *given, "--json", table]
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=a.limit)  # its status says whether targets are met
+    with open(table, encoding="utf-8") as f:
+        rows = json.load(f)
+    right = sum(row["right"] * row["prompts"] for row in rows) / sum(row["prompts"] for row in rows)
+    harness.record(a.out, "score", what=kind, right=right, prompts=sum(row["prompts"] for row in rows))
+
+
+def scores(a):
+    os.makedirs(a.work, exist_ok=True)
+    for kind, (model, compute) in KINDS.items():
+        if not (a.device == "cpu" and compute == "fp8"):
+            harness.attempt(a.out, f"render {kind}", render, a, kind, model, compute)
+
+
+def main():
+    p = harness.parser(__doc__)
+    p.add_argument("--build", required=True)
+    p.add_argument("--work", default="/tmp/zimage-pictures", help="where pictures go")
+    p.add_argument("--limit", type=float, default=120, help="seconds of each program")
+    p.add_argument("--tools", nargs="+", default=["memcheck", "racecheck", "initcheck"])
+    p.add_argument("--prompts")
+    p.add_argument("--drawings")
+    commands = {"tests": tests, "sanitizer": sanitizer, "pictures": pictures, "scores": scores}
+    p.add_argument("command", choices=commands)
+    a = p.parse_args()
+    commands[a.command](a)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Errors of one evaluation of the whole transformer against diffusers in float32: its own bf16, fp8 with scales of rows, zimage.
+
+    errors.py --model FOLDER --packed FOLDER4 --velocity PROGRAM --out DIR --sizes 512
+
+All read the same weights (of FOLDER; FOLDER4 holds them in groups of 4 bits), latents, caption and times. Errors are relative
+L2, |a - b| / |b|, the root mean square over the times. What has to hold: zimage in bf16 at most 1.2 times what diffusers in
+bf16 shows, zimage in fp8 at most 1.2 times what the fp8 peer shows, whose every product of the blocks is fp8; beside it a
+peer that leaves w2 in bf16, as zimage does. PROGRAM is tools/golden/velocity.c.
+"""
+
+import gc
+import os
+import subprocess
+
+import harness
+import torch
+from safetensors.torch import load_file, save_file
+
+TIMES = (0.1, 0.6)
+ALLOWED = 1.2
+
+
+def inputs(model, size, path):
+    """The evaluations' inputs, also as the file that PROGRAM reads."""
+    made = [harness.random_inputs(model.config, size, "cpu", seed) for seed in range(len(TIMES))]
+    tensors = {"latents": torch.stack([latents for latents, _ in made]), "t": torch.tensor(TIMES)}
+    tensors |= {f"embeds.{i}": caption for i, (_, caption) in enumerate(made)}
+    save_file(tensors, path)
+    return [(latents, t, caption) for (latents, caption), t in zip(made, TIMES)]
+
+
+def evaluations(model, given, device):
+    return torch.stack([
+        harness.evaluate(model, latents.to(device), torch.tensor([t], device=device), caption.to(device)).cpu()
+        for latents, t, caption in given
+    ])  # fmt: skip
+
+
+def error(got, want):
+    each = [((x.double() - y.double()).norm() / y.double().norm()).item() ** 2 for x, y in zip(got, want)]
+    return (sum(each) / len(each)) ** 0.5
+
+
+def reference(a, size, path, tell):
+    """The truth, and the errors of diffusers' own bf16 and fp8."""
+    model = harness.load_transformer(f"{a.model}", torch.float32, a.device)
+    given = inputs(model, size, path)
+    want = evaluations(model, given, a.device)
+    tell("torch eager", size, error(evaluations(model.bfloat16(), given, a.device), want))
+    fp8 = harness.use_fp8(model, kept=("w2",))
+    tell("torch fp8 but w2", size, error(evaluations(fp8, given, a.device), want))
+    tell("torch fp8", size, error(evaluations(harness.use_fp8(fp8), given, a.device), want))
+    return want
+
+
+def zimage(a, folder, compute, path):
+    result = f"{a.work}/velocity.safetensors"
+    command = [a.velocity, f"{folder}/transformer", path, result, compute, str(os.cpu_count()), a.device]
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    return load_file(result)["velocity"]
+
+
+def verdict(a, errors, size):
+    for ours, peer in (("zimage bf16", "torch eager"), ("zimage fp8", "torch fp8")):
+        if (ours, size) in errors and (peer, size) in errors:
+            ratio = errors[ours, size] / errors[peer, size]
+            harness.record(a.out, "check", what=f"error of {ours} at {size} at most {ALLOWED} x {peer}",
+                           passed=ratio <= ALLOWED, note=f"{ratio:.3f} x")  # fmt: skip
+
+
+def measure(a, size):
+    errors, path = {}, f"{a.work}/inputs.safetensors"
+
+    def tell(who, size, value):
+        errors[who, size] = value
+        harness.record(a.out, "error", who=who, what=f"step {size}", error=value)
+
+    want = reference(a, size, path, tell)
+    gc.collect()
+    if torch.device(a.device).type == "cuda":
+        torch.cuda.empty_cache()
+    runs = [("f32", a.model, "f32"), ("bf16", a.model, "bf16"), ("fp8", a.model, "fp8"), ("q4", a.packed, "bf16"),
+            ("q4 fp8", a.packed, "fp8"), ("q4 f32", a.packed, "f32")]  # fmt: skip
+    for name, folder, compute in runs:
+        if folder and not (compute == "fp8" and a.device == "cpu"):
+            got = harness.attempt(a.out, f"zimage {name}", zimage, a, folder, compute, path)
+            if got is not None:
+                tell(f"zimage {name}", size, error(got, want))
+    verdict(a, errors, size)
+
+
+def main():
+    p = harness.parser(__doc__)
+    p.add_argument("--model", required=True)
+    p.add_argument("--packed")
+    p.add_argument("--velocity", required=True)
+    p.add_argument("--work", required=True, help="a folder for the files that are exchanged")
+    a = p.parse_args()
+    os.makedirs(a.work, exist_ok=True)
+    with torch.inference_mode():
+        for size in a.sizes:
+            measure(a, size)
+
+
+if __name__ == "__main__":
+    main()

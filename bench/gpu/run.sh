@@ -1,0 +1,184 @@
+#!/bin/bash
+# Builds zimage for this machine's card, checks it, and times it beside PyTorch; prints one table. See bench/gpu/README.md.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+out=$root/build/gpu-results build="" models="" python=python3 device=cuda tiny="" drawings="" prompts=""
+all="environment build tests pictures ceilings bench folder errors peers-compiled peers-fp8 peers-eager warm vram scores sanitizer"
+parts=$all skipped="" limit=""
+
+usage() {
+    cat <<END
+usage: bench/gpu/run.sh [OPTIONS]
+  --out DIR       results.jsonl, table.txt and logs (default: build/gpu-results); results are added to those there
+  --build DIR     a build to use instead of building one in build/gpu
+  --parts "A B"   only these, in this order: $all
+  --skip "A B"    all but these
+  --limit N       seconds of each part at most, instead of its own limit
+  --models DIR    where the model folders of the real sizes go, 27 GB (default: memory, else build/gpu-models)
+  --python P      the Python that has torch, diffusers and transformers (default: $python)
+  --prompts FILE  of the scores, by tools/train/evaluate prompts --every 8
+  --drawings DIR  that tools/train/prepare.py made, to score them here
+  --tiny          tries the script on the processor, with a toy model
+END
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --tiny) tiny=1 device=cpu models=$root/build/gpu-tiny; shift; continue ;;
+    -h | --help) usage; exit 0 ;;
+    --out | --build | --parts | --skip | --limit | --models | --python | --prompts | --drawings)
+        [ $# -ge 2 ] || { usage >&2; exit 2; } ;;
+    *) usage >&2; exit 2 ;;
+    esac
+    case $1 in
+    --out) out=$2 ;;
+    --build) build=$2 ;;
+    --parts) parts=$2 ;;
+    --skip) skipped=$2 ;;
+    --limit) limit=$2 ;;
+    --models) models=$2 ;;
+    --python) python=$2 ;;
+    --prompts) prompts=$2 ;;
+    --drawings) drawings=$2 ;;
+    esac
+    shift 2
+done
+
+# A folder in memory where that holds 28 GB, else on the disk, of which the system keeps a copy in memory.
+choose_models() {
+    local free
+    free=$(df --output=avail -BG /dev/shm 2>/dev/null | tail -n 1 | tr -dc 0-9)
+    if [ -d /dev/shm/zimage-gpu ] || [ "${free:-0}" -ge 28 ]; then echo /dev/shm/zimage-gpu; else echo "$root/build/gpu-models"; fi
+}
+
+models=${models:-$(choose_models)}
+mkdir -p "$out" "$models" || exit 1
+out=$(cd "$out" && pwd)
+[ -n "$build" ] && parts=" $parts " && parts=${parts/ build / }
+build=${build:-$root/build/gpu}
+model=$models/bf16 packed=$models/q4
+common=(--out "$out" --device "$device")
+if [ -n "$tiny" ]; then
+    common+=(--sizes 128 64 --repeats 1)
+    small=(--small)
+    synthetic=(--synthetic small)
+else
+    small=() synthetic=()
+fi
+PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
+export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
+
+py() { # SCRIPT ARGUMENTS...
+    local script=$1
+    shift
+    "$python" "$here/$script" "${common[@]}" "$@"
+}
+
+do_environment() { py environment.py; }
+
+# cuDNN as a Python package has it, where CMake would find no other.
+python_cudnn() { "$python" -c 'import nvidia.cudnn as c; print(list(c.__path__)[0])' 2>/dev/null; }
+
+do_build() {
+    [ -n "${CUDNN_ROOT:-}" ] || [ -e "${CUDA_HOME:-/usr/local/cuda}/include/cudnn.h" ] || [ -e /usr/include/cudnn.h ] ||
+        CUDNN_ROOT=$(python_cudnn)
+    export CUDNN_ROOT
+    cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="$(architecture)" &&
+        cmake --build "$build" --target zimage zimage_cuda test_cuda velocity
+}
+
+# The card's own; on Hopper with its own instructions.
+architecture() {
+    local found
+    found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+    case $found in
+    "" | 90) echo 90a-real ;;
+    *) echo "$found-real" ;;
+    esac
+}
+
+do_tests() { py checks.py --build "$build" --limit 150 tests; }
+do_pictures() { py checks.py --build "$build" pictures; }
+do_sanitizer() { py checks.py --build "$build" --limit 120 sanitizer; }
+do_ceilings() { py ceilings.py ${small[@]+"${small[@]}"}; }
+do_bench() { py program.py --zimage "$build/zimage" ${synthetic[@]+"${synthetic[@]}"} bench; }
+do_vram() { py program.py --zimage "$build/zimage" ${synthetic[@]+"${synthetic[@]}"} vram 4G; }
+
+do_folder() {
+    if [ -n "$tiny" ]; then
+        rm -rf "$model" && cp -r "$root/models/emoji" "$model"
+    else
+        "$python" "$root/tools/golden/make_6b.py" "$model" --tokenizer "$root/models/emoji/tokenizer"
+    fi && rm -rf "$packed" && "$python" "$here/pack.py" "$model" "$packed" --device "$device"
+}
+
+do_errors() {
+    [ -x "$build/velocity" ] || cmake --build "$build" --target velocity || return
+    py errors.py --model "$model" --packed "$packed" --velocity "$build/velocity" --work "$out/exchange"
+}
+do_peers-eager() { py peers.py --model "$model" eager; }
+do_peers-compiled() { py peers.py --model "$model" compiled; }
+do_peers-fp8() { py peers.py --model "$model" fp8; }
+
+do_warm() {
+    py program.py --zimage "$build/zimage" pictures "$model" bf16 &&
+        py program.py --zimage "$build/zimage" pictures "$packed" q4
+}
+
+do_scores() {
+    [ -n "$prompts" ] || { echo "no --prompts"; return 0; }
+    py checks.py --build "$build" --limit 60 --prompts "$prompts" ${drawings:+--drawings "$drawings"} scores
+}
+
+# Seconds of each part at most.
+limit_of() {
+    case $1 in
+    environment) echo 60 ;;
+    build) echo 300 ;;
+    tests) echo 180 ;;
+    pictures) echo 60 ;;
+    ceilings) echo 60 ;;
+    bench) echo 180 ;;
+    folder) echo 180 ;;
+    errors) echo 150 ;;
+    peers-eager) echo 100 ;;
+    peers-compiled | peers-fp8) echo 240 ;;
+    warm) echo 200 ;;
+    vram) echo 60 ;;
+    scores) echo 120 ;;
+    sanitizer) echo 380 ;;
+    *) echo 60 ;;
+    esac
+}
+
+# A process group of its own, so that what runs too long ends with all that it started.
+run_part() {
+    local name=$1 begin=$SECONDS seconds status pid waited=0
+    seconds=${limit:-$(limit_of "$name")}
+    echo "== $name (at most $seconds s)"
+    set -m
+    "do_$name" >"$out/$name.log" 2>&1 &
+    pid=$!
+    set +m
+    while kill -0 "$pid" 2>/dev/null && [ $((waited++)) -lt $((seconds * 2)) ]; do sleep 0.5; done
+    if kill -0 "$pid" 2>/dev/null; then
+        kill -TERM -- "-$pid" 2>/dev/null
+        sleep 1
+        kill -KILL -- "-$pid" 2>/dev/null
+        wait "$pid" 2>/dev/null
+        status="too long"
+    else
+        wait "$pid" && status=ok || status="exit status $?"
+    fi
+    printf '{"kind": "part", "name": "%s", "status": "%s", "seconds": %d}\n' "$name" "$status" $((SECONDS - begin)) >>"$out/results.jsonl"
+    [ "$status" = ok ] || { echo "$name: $status; the end of its log:"; tail -n 5 "$out/$name.log"; }
+}
+
+for part in $parts; do
+    case " $skipped " in *" $part "*) continue ;; esac
+    declare -F "do_$part" >/dev/null || { echo "no part \"$part\"; there are: $all" >&2; exit 2; }
+    run_part "$part"
+done
+echo
+"$python" "$here/table.py" "$out/results.jsonl" | tee "$out/table.txt"
