@@ -31,7 +31,7 @@ typedef struct ask {
     int cancel_at; /* progress calls; 0: never */
 } ask;
 
-static const ask plain = {.width = 32, .height = 32, .steps = 2};
+static const ask plain = {.width = 32, .height = 16, .steps = 2};
 
 typedef struct answer {
     float *latents;
@@ -157,14 +157,14 @@ static void check_limits(const ask *a, zimage_compute compute, int parts)
 
 static void same_bytes_in_less_memory(void **state)
 {
-    check_limits(&plain, ZIMAGE_COMPUTE_BF16, 4);
+    check_limits(&plain, ZIMAGE_COMPUTE_BF16, 3);
     check_limits(&plain, ZIMAGE_COMPUTE_FP8, 2);
 }
 
 static void same_bytes_with_guidance_and_previews(void **state)
 {
-    const ask both = {.width = 32, .height = 16, .steps = 2, .guidance = 2, .preview = 1};
-    const ask cut = {.width = 16, .height = 32, .steps = 3, .guidance = 2, .truncation = 0.5};
+    const ask both = {.width = 16, .height = 16, .steps = 2, .guidance = 2, .preview = 1};
+    const ask cut = {.width = 16, .height = 16, .steps = 3, .guidance = 2, .truncation = 0.5};
     check_limits(&both, ZIMAGE_COMPUTE_F32, 2);
     check_limits(&cut, ZIMAGE_COMPUTE_BF16, 2); /* some evaluations that were expected do not come */
 }
@@ -198,14 +198,14 @@ static void goes_on_after_other_jobs(void **state)
 {
     answer expected, large, none;
     zimage_device_plan plan;
-    const ask larger = {.width = 48, .height = 64, .steps = 1};
+    const ask larger = {.width = 48, .height = 32, .steps = 1};
     zimage_context *context = open_with(0, ZIMAGE_COMPUTE_BF16);
     ok(generate(context, &plain, &expected));
     uint64_t least = plan_of(context, &larger).least_bytes, most = plan_of(context, &larger).total_bytes;
     ok(generate(context, &larger, &large));
     zimage_close(context);
     context = open_with((least + most) / 2, ZIMAGE_COMPUTE_BF16);
-    for (int at = 1; at < 40; at += 5) {
+    for (int at = 1; at < 20; at += 6) {
         ask cancelled = plain;
         cancelled.cancel_at = at;
         assert_int_equal(generate(context, &cancelled, &none), ZIMAGE_ERROR_CANCELLED);
