@@ -426,7 +426,7 @@ typedef struct zimage_bench_result {
     char tiers[80];             /* the kernels used: "avx2", "avx512, int8 amx, bf16 amx", ... */
     char onednn[16];            /* its version; empty: not installed */
     int32_t threads, width, height, tokens;
-    int32_t transformer_layers, text_layers; /* that were timed; 0: no such network */
+    int32_t transformer_layers, text_layers;        /* that were timed; 0: no such network */
     zimage_device_plan device[ZIMAGE_BENCH_STAGES]; /* of each stage by itself; a stage is one step */
 } zimage_bench_result;
 
