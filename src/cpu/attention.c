@@ -34,7 +34,7 @@ typedef struct attention {
     int64_t mr, nr;            /* of either */
     const float *q, *k, *v;
     const zi_cpu *cpu;
-    const zi_tensor *o;
+    zi_tensor o;
     int64_t queries, keys, heads, kv_heads, dim;
     int causal;
     int64_t padded_dim, padded_keys; /* multiples of nr and of KEYS */
@@ -254,12 +254,12 @@ static void attend_block(const attention *at, int64_t slot, int64_t head, int64_
 /* o: a query's values, `factor` times too small. An operand's heads are whole chunks. */
 static void deliver(const attention *at, int64_t head, int64_t query, float *o, float factor)
 {
-    if (at->o->dtype != ZI_OPERAND) {
-        at->kernels->multiply(zi_f32(at->o) + (query * at->heads + head) * at->dim, o, factor, at->dim);
+    if (at->o.dtype != ZI_OPERAND) {
+        at->kernels->multiply(zi_f32(&at->o) + (query * at->heads + head) * at->dim, o, factor, at->dim);
         return;
     }
     at->kernels->multiply(o, o, factor, at->dim);
-    zi_cpu_pack_numbers(at->cpu, at->o, query, head * at->dim, o, at->dim);
+    zi_cpu_pack_numbers(at->cpu, &at->o, query, head * at->dim, o, at->dim);
 }
 
 /* One block of queries of one head. */
@@ -306,14 +306,13 @@ static zimage_status run(zi_ops *ops, attention *at)
 }
 
 /* Heads that are no whole chunks, to an operand. */
-static zimage_status run_odd(zi_ops *ops, attention *at, const zi_tensor *o)
+static zimage_status run_odd(zi_ops *ops, attention *at)
 {
-    zi_tensor plain;
-    ZI_TRY(zi_host_alloc(ops, &plain, 2, o->shape));
-    at->o = &plain;
+    const zi_tensor o = at->o;
+    ZI_TRY(zi_host_alloc(ops, &at->o, 2, o.shape));
     ZI_TRY(run(ops, at));
     for (int64_t row = 0; row < at->queries; row++)
-        zi_cpu_pack_numbers(at->cpu, o, row, 0, zi_f32(&plain) + row * o->shape[1], o->shape[1]);
+        zi_cpu_pack_numbers(at->cpu, &o, row, 0, zi_f32(&at->o) + row * o.shape[1], o.shape[1]);
     return ZIMAGE_OK;
 }
 
@@ -330,7 +329,7 @@ zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, co
         .q = zi_f32(q),
         .k = zi_f32(k),
         .v = zi_f32(v),
-        .o = o,
+        .o = *o,
         .queries = zi_row_count(q),
         .keys = zi_row_count(k),
         .heads = shape->heads,
@@ -350,7 +349,7 @@ zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, co
     assert(zi_features(q) == at.heads * at.dim && zi_features(k) == at.kv_heads * at.dim);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));
     zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = o->dtype == ZI_OPERAND && at.dim % 32 != 0 ? run_odd(ops, &at, o) : run(ops, &at);
+    zimage_status status = o->dtype == ZI_OPERAND && at.dim % 32 != 0 ? run_odd(ops, &at) : run(ops, &at);
     zi_host_release(ops, mark);
     return status;
 }

@@ -330,8 +330,7 @@ static zimage_status random_operand(zi_cuda *cuda, uint32_t seed, void *room, zi
     if (!cuda->fp8)
         return ZIMAGE_OK;
     ZI_TRY(zi_cuda_stack_alloc(cuda, PEAK_SIDE * sizeof(float), "measuring the card", (void **)&operand->scales));
-    return ZI_CUDA_RUN(cuda,
-                       zi_cuda_quantise_rows(*operand, cuda->type, numbers, PEAK_SIDE, PEAK_SIDE, cuda->stream),
+    return ZI_CUDA_RUN(cuda, zi_cuda_quantise_rows(*operand, cuda->type, numbers, PEAK_SIDE, PEAK_SIDE, cuda->stream),
                        "measuring the card");
 }
 

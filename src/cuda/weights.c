@@ -179,7 +179,7 @@ static zimage_status quantise(zi_cuda *cuda, const void *dense, int64_t rows, in
 
 static zimage_status form_fp8(zi_cuda *cuda, const zi_cuda_weight *w, const uint8_t *stored, void *data)
 {
-    const zi_cuda_rows8 rows = {data, (float *)((uint8_t *)data + scales_place(count_of(w)))};
+    const zi_cuda_rows8 rows = {data, (float *)(void *)((uint8_t *)data + scales_place(count_of(w)))};
     void *dense = (void *)stored;
     zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
     if (!all_of(w, cuda->type)) {
