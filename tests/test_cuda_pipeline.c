@@ -206,7 +206,7 @@ static void out_of_memory_is_told(void **state)
         const char *mib, *needed;
     } cases[] = {
         {"1", "a workspace needs 64 MiB, 1 of 1 MiB are free"},
-        {"64", "sums needs 1 MiB, 0 of 64 MiB are free"},
+        {"64", "flags needs 1 MiB, 0 of 64 MiB are free"},
         {"65", "MiB may be taken"},
         {"74", NULL},
         {"400", NULL},

@@ -327,11 +327,12 @@ static void sums_task(void *arg, int64_t row, int worker)
 }
 
 /* Each row of the image by itself, then the rows in order: the same bits for any threads and any bands of whole rows. */
-zimage_status zi_cpu_group_norm_sums(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups)
+zimage_status zi_cpu_group_norm_sums(zi_ops *ops, zi_tensor *tensor, const zi_tensor *x, int accumulate)
 {
     channels_job job = channels_of(ops, x);
-    int64_t rows = x->shape[0], channels = job.channels, size = channels / groups;
-    assert(size * groups == channels);
+    int64_t rows = x->shape[0], channels = job.channels, size = channels / tensor->shape[0];
+    double *sums = zi_host_sums(tensor, accumulate);
+    assert(size * tensor->shape[0] == channels);
     zi_arena_mark mark = zi_host_mark(ops);
     float *data;
     ZI_TRY(zi_host_floats(ops, rows * channels * 4, "group norm", &data));

@@ -106,7 +106,7 @@ zimage_status zi_cpu_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, c
 zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
                                const zi_attention_shape *shape);
 zimage_status zi_cpu_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
-zimage_status zi_cpu_group_norm_sums(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups);
+zimage_status zi_cpu_group_norm_sums(zi_ops *ops, zi_tensor *tensor, const zi_tensor *x, int accumulate);
 zimage_status zi_cpu_channel_affine(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine);
 zimage_status zi_cpu_silu(zi_ops *ops, zi_tensor *y, const zi_tensor *x);
 zimage_status zi_cpu_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_tensor *scale,

@@ -10,13 +10,16 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define CANDIDATES  8
 #define DESCRIPTORS (32 + 2 * CANDIDATES)
 #define TENSORS     5
 #define ALIGNMENT   16
 #define RUNS        3
-#define CHANNELS    8 /* multiples of channels that fast convolutions want */
+#define SEARCH                                                                                                         \
+    0.5 /* seconds for a graph's plans, of which some are compiled when they are made; at least one is found */
+#define CHANNELS 8 /* multiples of channels that fast convolutions want */
 
 typedef enum graph_kind { GRAPH_ATTENTION, GRAPH_CONV } graph_kind;
 
@@ -218,6 +221,13 @@ static int propose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t *op
     return (int)(count < CANDIDATES ? count : CANDIDATES);
 }
 
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 #define NO_ENGINE (-1) /* of those proposed can do it */
 
 /* The plan that another process found fastest: making all of them takes most of the time. */
@@ -240,13 +250,14 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescrip
     cudaEvent_t events[2] = {NULL, NULL};
     float least = -1;
     int32_t best = NO_ENGINE;
+    double start = now();
     int proposed = propose(cuda, g, operations, count, engines);
     if (recall(cuda, g, engines, proposed))
         return ZIMAGE_OK;
     zimage_status status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[0]), "making an event");
     if (status == ZIMAGE_OK)
         status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[1]), "making an event");
-    for (int i = 0; i < proposed && status == ZIMAGE_OK; i++) {
+    for (int i = 0; i < proposed && status == ZIMAGE_OK && (g->plan == NULL || now() < start + SEARCH); i++) {
         int64_t workspace = 0;
         cudnnBackendDescriptor_t plan = make_plan(cuda, g, engines[i], &workspace);
         float taken = plan != NULL ? time_plan(cuda, g, plan, data, cuda->workspace, events) : -1;

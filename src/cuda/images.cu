@@ -38,6 +38,29 @@ extern "C" cudaError_t zi_cuda_group_sums(zi_dtype type, double *sums, const voi
     return cudaGetLastError();
 }
 
+/* In float64: the variance is a small difference of large sums. */
+static __global__ void group_fold(float *scale, float *shift, const double *sums, const float *w, const float *b,
+                                  int64_t channels, int64_t size, double count, double eps)
+{
+    EACH(c, channels)
+    {
+        const double *sum = sums + c / size * 2;
+        double mean = sum[0] / count, variance = sum[1] / count - mean * mean;
+        double factor = w[c] / sqrt((variance < 0 ? 0 : variance) + eps);
+        scale[c] = (float)factor;
+        shift[c] = (float)(b[c] - mean * factor);
+    }
+}
+
+extern "C" cudaError_t zi_cuda_group_fold(float *scale, float *shift, const double *sums, const float *w,
+                                          const float *b, int64_t channels, int64_t groups, int64_t count, float eps,
+                                          cudaStream_t stream)
+{
+    ZI_LAUNCH(group_fold, blocks_for(channels, 128), 128, 0, stream, scale, shift, sums, w, b, channels,
+              channels / groups, (double)count, (double)eps);
+    return cudaGetLastError();
+}
+
 template <typename T, int W>
 static __global__ void channel_affine(T *y, const T *x, const float *scale, const float *shift, int64_t vectors,
                                       int64_t channels)

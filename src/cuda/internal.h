@@ -104,7 +104,6 @@ typedef struct zi_cuda {
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;  /* NULL: own kernels only */
     void *workspace;    /* ZI_WORKSPACE_BYTES */
-    double *sums;       /* of groups */
     uint64_t asked;     /* most bytes to take; 0: what is free */
     size_t limit, used; /* bytes; used: of all that zi_cuda_memory gave */
     size_t fixed;       /* used when nothing was computed yet */

@@ -95,6 +95,9 @@ int zi_cuda_flash_fits(int64_t head_dim);
 cudaError_t zi_cuda_flash(void *o, const void *q, const void *k, const void *v, int64_t queries, int64_t keys,
                           int64_t heads, int64_t kv_heads, int64_t head_dim, int causal, cudaStream_t stream);
 
+/* scale, shift [channels] float32 from the sums over `count` elements a group (ops.h). */
+cudaError_t zi_cuda_group_fold(float *scale, float *shift, const double *sums, const float *w, const float *b,
+                               int64_t channels, int64_t groups, int64_t count, float eps, cudaStream_t stream);
 /* Images [pixels][channels]. sums [groups][2] float64: += sum, sum of squares. */
 cudaError_t zi_cuda_group_sums(zi_dtype type, double *sums, const void *x, int64_t pixels, int64_t channels,
                                int64_t groups, cudaStream_t stream);

@@ -336,50 +336,36 @@ static zimage_status cuda_unpatchify(zi_ops *ops, zi_tensor *latents, const zi_t
                        "undoing patches");
 }
 
-/* ---- group norm: a few numbers go to the host and back ------------------------------------------------------------- */
+/* ---- group norm ---------------------------------------------------------------------------------------------------- */
 
-static zimage_status cuda_group_norm_sums(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups)
+static zimage_status cuda_group_norm_sums(zi_ops *ops, zi_tensor *sums, const zi_tensor *x, int accumulate)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
-    double band[2 * MOST_GROUPS];
-    int64_t channels = zi_features(x);
-    size_t bytes = (size_t)groups * 2 * sizeof(double);
-    assert(channels % groups == 0);
+    int64_t channels = zi_features(x), groups = sums->shape[0];
+    assert(channels % groups == 0 && sums->shape[1] == 4);
     if (groups > MOST_GROUPS)
         return zi_fail(ops->error, ZIMAGE_ERROR_UNSUPPORTED, "%lld groups of channels, expected at most %d on a card",
                        (long long)groups, MOST_GROUPS);
-    if (cuda->rehearsing)
-        return ZIMAGE_OK;
-    ZI_CUDA_TRY(cuda, cudaMemsetAsync(cuda->sums, 0, bytes, cuda->stream), "clearing sums");
-    ZI_CUDA_TRY(cuda,
-                zi_cuda_group_sums(x->dtype, cuda->sums, x->data, zi_row_count(x), channels, groups, cuda->stream),
-                "group sums");
-    ZI_CUDA_TRY(cuda, cudaMemcpyAsync(band, cuda->sums, bytes, cudaMemcpyDeviceToHost, cuda->stream), "reading sums");
-    ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the card");
-    for (int64_t i = 0; i < 2 * groups; i++)
-        sums[i] += band[i];
-    return ZIMAGE_OK;
+    if (!accumulate)
+        ZI_CUDA_TRY(cuda, cudaMemsetAsync(sums->data, 0, (size_t)groups * 2 * sizeof(double), cuda->stream),
+                    "clearing sums");
+    return ZI_CUDA_RUN(
+        cuda, zi_cuda_group_sums(x->dtype, sums->data, x->data, zi_row_count(x), channels, groups, cuda->stream),
+        "group sums");
 }
 
-static zimage_status cuda_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const double *sums, int64_t groups,
-                                          int64_t count, const zi_weight *w, const zi_weight *b, float eps)
+static zimage_status cuda_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const zi_tensor *sums, int64_t count,
+                                          const zi_weight *w, const zi_weight *b, float eps)
 {
+    zi_cuda *cuda = zi_cuda_of(ops);
     int64_t channels = zi_tensor_count(&affine->scale);
-    if (((zi_cuda *)ops)->rehearsing)
-        return ZIMAGE_OK;
-    float *values = malloc((size_t)channels * 2 * sizeof(*values));
-    if (values == NULL)
-        return zi_fail_memory(ops->error, "a group norm", (size_t)channels * 2 * sizeof(*values));
-    zi_channel_affine host = *affine;
-    host.scale.data = values;
-    host.shift.data = values + channels;
-    zimage_status status = zi_host_group_norm_fold(ops, &host, sums, groups, count, w, b, eps);
-    if (status == ZIMAGE_OK)
-        status = cuda_upload(ops, &affine->scale, values);
-    if (status == ZIMAGE_OK)
-        status = cuda_upload(ops, &affine->shift, values + channels);
-    free(values);
-    return status;
+    const float *weight, *bias;
+    ZI_TRY(zi_cuda_vector(cuda, w, &weight));
+    ZI_TRY(zi_cuda_vector(cuda, b, &bias));
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_group_fold(affine->scale.data, affine->shift.data, sums->data, weight, bias, channels,
+                                          sums->shape[0], count, eps, cuda->stream),
+                       "a group norm");
 }
 
 static zimage_status cuda_channel_affine(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine)
@@ -443,7 +429,6 @@ static void cuda_free(zi_ops *ops)
     zi_cuda_stack_free(cuda);
     zi_cuda_staging_close(&cuda->staging);
     (void)cudaFree(cuda->workspace);
-    (void)cudaFree(cuda->sums);
     (void)cudaFree(cuda->flags);
     (void)cudaFreeHost(cuda->host_flags);
     if (cuda->dnn != NULL)
@@ -498,7 +483,6 @@ static zimage_status open_buffers(zi_cuda *cuda)
     if (cuda->names == NULL)
         return zi_fail_memory(cuda->ops.error, "names of blocks", ZI_CHECKS * sizeof(*cuda->names));
     ZI_TRY(zi_cuda_memory(cuda, ZI_WORKSPACE_BYTES, "a workspace", &cuda->workspace));
-    ZI_TRY(zi_cuda_memory(cuda, 2 * MOST_GROUPS * sizeof(double), "sums", (void **)&cuda->sums));
     ZI_TRY(zi_cuda_memory(cuda, ZI_CHECKS * sizeof(int), "flags", (void **)&cuda->flags));
     ZI_CUDA_TRY(cuda, cudaMallocHost((void **)&cuda->host_flags, ZI_CHECKS * sizeof(int)), "allocating pinned memory");
     ZI_TRY(zi_cuda_staging_open(cuda));

@@ -262,7 +262,7 @@ typedef struct decoder {
     const zi_vae *model;
     zi_ops *ops;
     int64_t band_rows; /* of the last level; 0 = choose */
-    double *sums;      /* [groups, 2] */
+    zi_tensor sums;    /* of groups */
     zi_tensor region;  /* all images */
     zi_tensor x;       /* the current image [rows, columns, channels] ... */
     int end;           /* ... lies at this end of the region */
@@ -353,15 +353,10 @@ static zimage_status alloc_affine(decoder *d, zi_channel_affine *affine, int64_t
     return zi_alloc1_f32(d->ops, &affine->shift, channels);
 }
 
-static void clear_sums(decoder *d)
-{
-    memset(d->sums, 0, (size_t)d->model->config.norm_num_groups * 2 * sizeof *d->sums);
-}
-
 static zimage_status fold_norm(decoder *d, zi_channel_affine *affine, int64_t elements, const zi_vae_affine *norm)
 {
     int64_t groups = d->model->config.norm_num_groups;
-    return d->ops->table->group_norm_fold(d->ops, affine, d->sums, groups, elements / groups, norm->weight, norm->bias,
+    return d->ops->table->group_norm_fold(d->ops, affine, &d->sums, elements / groups, norm->weight, norm->bias,
                                           NORM_EPS);
 }
 
@@ -369,8 +364,7 @@ static zimage_status fold_norm(decoder *d, zi_channel_affine *affine, int64_t el
 static zimage_status normalize(decoder *d, zi_channel_affine *affine, const zi_tensor *x, const zi_vae_affine *norm)
 {
     ZI_TRY(alloc_affine(d, affine, x->shape[2]));
-    clear_sums(d);
-    ZI_TRY(d->ops->table->group_norm_sums(d->ops, d->sums, x, d->model->config.norm_num_groups));
+    ZI_TRY(d->ops->table->group_norm_sums(d->ops, &d->sums, x, 0));
     return fold_norm(d, affine, zi_tensor_count(x), norm);
 }
 
@@ -503,13 +497,12 @@ static zimage_status normalize_bands(decoder *d, const bands *b, int64_t level, 
                                      const zi_vae_affine *norm)
 {
     ZI_TRY(alloc_affine(d, affine, b->channels));
-    clear_sums(d);
     for (int64_t row = 0; row < b->rows; row += b->band_rows) {
         zi_tensor band;
         int64_t count = b->rows - row < b->band_rows ? b->rows - row : b->band_rows;
         ZI_TRY(upsample_band(d, b, row, count, &band));
         ZI_TRY(check_band(d, &band, level));
-        ZI_TRY(d->ops->table->group_norm_sums(d->ops, d->sums, &band, d->model->config.norm_num_groups));
+        ZI_TRY(d->ops->table->group_norm_sums(d->ops, &d->sums, &band, row > 0));
     }
     return fold_norm(d, affine, b->rows * b->columns * b->channels, norm);
 }
@@ -675,6 +668,7 @@ static zimage_status write_rgb(decoder *d, float *rgb)
 
 static zimage_status decode(decoder *d, const float *latents, int64_t rows, int64_t columns, float *rgb)
 {
+    ZI_TRY(zi_alloc2_f32(d->ops, &d->sums, d->model->config.norm_num_groups, 4));
     ZI_TRY(zi_alloc1(d->ops, &d->region, region_size(d->model, rows, columns)));
     ZI_TRY(load_latents(d, latents, rows, columns));
     ZI_TRY(run_conv_in(d));
@@ -690,14 +684,10 @@ zimage_status zi_vae_decode(const zi_vae *model, zi_ops *ops, const float *laten
         return zi_fail(ops->error, ZIMAGE_ERROR_ARGUMENT,
                        "latents of %lld x %lld (columns x rows) can't be decoded, each side must be 1 to %d",
                        (long long)columns, (long long)rows, MAX_LATENT_SIDE);
-    size_t bytes = (size_t)model->config.norm_num_groups * 2 * sizeof(double);
-    decoder d = {.model = model, .ops = ops, .band_rows = band_rows, .sums = malloc(bytes)};
-    if (!d.sums)
-        return zi_fail_memory(ops->error, "group norm sums", bytes);
+    decoder d = {.model = model, .ops = ops, .band_rows = band_rows};
     zi_arena_mark mark = ops->table->mark(ops);
     zimage_status status = decode(&d, latents, rows, columns, rgb);
     ops->table->release(ops, mark);
-    free(d.sums);
     return status;
 }
 

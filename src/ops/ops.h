@@ -105,11 +105,12 @@ typedef struct zi_ops_table {
 
     /* Channels-last images [rows, columns, channels]. */
     zimage_status (*conv2d)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
-    /* Adds this band's sums to sums [groups, 2] (sum, sum of squares about 0) kept in float64 on the host. */
-    zimage_status (*group_norm_sums)(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups);
+    /* Sum and sum of squares (about 0) of each group of channels, in float64: sums is alloc_f32's [groups, 4], a place for
+     * these two and nothing else. accumulate: added to those of other bands. */
+    zimage_status (*group_norm_sums)(zi_ops *ops, zi_tensor *sums, const zi_tensor *x, int accumulate);
     /* From the sums over `count` elements a group: scale[c] = w[c] / sqrt(var + eps), shift[c] = b[c] - mean scale[c]. */
-    zimage_status (*group_norm_fold)(zi_ops *ops, zi_channel_affine *affine, const double *sums, int64_t groups,
-                                     int64_t count, const zi_weight *w, const zi_weight *b, float eps);
+    zimage_status (*group_norm_fold)(zi_ops *ops, zi_channel_affine *affine, const zi_tensor *sums, int64_t count,
+                                     const zi_weight *w, const zi_weight *b, float eps);
     /* y = x * scale[c] + shift[c] (no SiLU: the VAE's attention); y may be x */
     zimage_status (*channel_affine)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine);
 

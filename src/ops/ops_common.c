@@ -210,16 +210,24 @@ zimage_status zi_host_add_one(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
     return ZIMAGE_OK;
 }
 
-zimage_status zi_host_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const double *sums, int64_t groups,
-                                      int64_t count, const zi_weight *w, const zi_weight *b, float eps)
+double *zi_host_sums(zi_tensor *sums, int accumulate)
 {
-    int64_t channels = zi_tensor_count(&affine->scale);
+    assert(sums->dims == 2 && sums->shape[1] == 4 && (uintptr_t)sums->data % sizeof(double) == 0);
+    if (!accumulate)
+        memset(sums->data, 0, (size_t)zi_tensor_count(sums) * sizeof(float));
+    return sums->data;
+}
+
+zimage_status zi_host_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const zi_tensor *sums, int64_t count,
+                                      const zi_weight *w, const zi_weight *b, float eps)
+{
+    int64_t channels = zi_tensor_count(&affine->scale), groups = sums->shape[0];
     assert(channels % groups == 0 && zi_tensor_count(&affine->shift) == channels);
     assert(zi_weight_count(w) == channels && zi_weight_count(b) == channels);
     zi_weight_unpack(w, 0, channels, zi_f32(&affine->scale));
     zi_weight_unpack(b, 0, channels, zi_f32(&affine->shift));
     for (int64_t c = 0; c < channels; c++) {
-        const double *sum = sums + c / (channels / groups) * 2;
+        const double *sum = (const double *)sums->data + c / (channels / groups) * 2;
         double mean = sum[0] / (double)count, variance = sum[1] / (double)count - mean * mean;
         double scale = zi_f32(&affine->scale)[c] / sqrt((variance < 0 ? 0 : variance) + eps);
         zi_f32(&affine->shift)[c] = (float)(zi_f32(&affine->shift)[c] - mean * scale);

@@ -36,8 +36,10 @@ zimage_status zi_host_modulation(zi_ops *ops, zi_tensor *m);
 zimage_status zi_host_add_one(zi_ops *ops, zi_tensor *y, const zi_tensor *x);
 zimage_status zi_host_patchify(zi_ops *ops, zi_tensor *tokens, const zi_tensor *latents, int64_t patch);
 zimage_status zi_host_unpatchify(zi_ops *ops, zi_tensor *latents, const zi_tensor *tokens, int64_t patch);
-zimage_status zi_host_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const double *sums, int64_t groups,
-                                      int64_t count, const zi_weight *w, const zi_weight *b, float eps);
+zimage_status zi_host_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const zi_tensor *sums, int64_t count,
+                                      const zi_weight *w, const zi_weight *b, float eps);
+/* What group_norm_sums keeps in its tensor, on the host: [groups][2]; 0 unless accumulate. */
+double *zi_host_sums(zi_tensor *sums, int accumulate);
 
 /* The size of the last dimension, and how many rows of that size there are. */
 int64_t zi_features(const zi_tensor *x);

@@ -224,13 +224,13 @@ static zimage_status plan_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, 
     return read_weight(p, conv->bias);
 }
 
-static zimage_status plan_group_norm_sums(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups)
+static zimage_status plan_group_norm_sums(zi_ops *ops, zi_tensor *sums, const zi_tensor *x, int accumulate)
 {
     return ZIMAGE_OK;
 }
 
-static zimage_status plan_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const double *sums, int64_t groups,
-                                          int64_t elements, const zi_weight *w, const zi_weight *b, float eps)
+static zimage_status plan_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const zi_tensor *sums, int64_t count,
+                                          const zi_weight *w, const zi_weight *b, float eps)
 {
     ZI_TRY(read_weight(plan_of(ops), w));
     return read_weight(plan_of(ops), b);

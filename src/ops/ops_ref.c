@@ -301,10 +301,11 @@ static zimage_status ref_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, c
     return status;
 }
 
-static zimage_status ref_group_norm_sums(zi_ops *ops, double *sums, const zi_tensor *x, int64_t groups)
+static zimage_status ref_group_norm_sums(zi_ops *ops, zi_tensor *tensor, const zi_tensor *x, int accumulate)
 {
-    int64_t channels = zi_features(x), size = channels / groups;
-    assert(size * groups == channels);
+    int64_t channels = zi_features(x), size = channels / tensor->shape[0];
+    double *sums = zi_host_sums(tensor, accumulate);
+    assert(size * tensor->shape[0] == channels);
     for (int64_t i = 0; i < zi_tensor_count(x); i++) {
         double value = zi_f32(x)[i];
         sums[i % channels / size * 2] += value;
