@@ -305,14 +305,13 @@ static zimage_status run(zi_ops *ops, attention *at)
     return ZIMAGE_OK;
 }
 
-/* Heads that are no whole chunks, to an operand. */
-static zimage_status run_odd(zi_ops *ops, attention *at)
+/* To an operand that does not take one head at a time. */
+static zimage_status run_whole(zi_ops *ops, attention *at)
 {
     const zi_tensor o = at->o;
     ZI_TRY(zi_host_alloc(ops, &at->o, 2, o.shape));
     ZI_TRY(run(ops, at));
-    for (int64_t row = 0; row < at->queries; row++)
-        zi_cpu_pack_numbers(at->cpu, &o, row, 0, zi_f32(&at->o) + row * o.shape[1], o.shape[1]);
+    zi_cpu_pack_all(ops, &o, zi_f32(&at->o));
     return ZIMAGE_OK;
 }
 
@@ -349,7 +348,8 @@ zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, co
     assert(zi_features(q) == at.heads * at.dim && zi_features(k) == at.kv_heads * at.dim);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));
     zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = o->dtype == ZI_OPERAND && at.dim % 32 != 0 ? run_odd(ops, &at) : run(ops, &at);
+    int by_heads = o->dtype != ZI_OPERAND || (zi_cpu_takes_parts(o) && at.dim % 32 == 0);
+    zimage_status status = by_heads ? run(ops, &at) : run_whole(ops, &at);
     zi_host_release(ops, mark);
     return status;
 }

@@ -241,12 +241,25 @@ zimage_status zi_cpu_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tens
     return ZIMAGE_OK;
 }
 
+/* To an operand that only takes whole rows. */
+static zimage_status gated_rows(zi_ops *ops, product *p)
+{
+    const zi_tensor y = *p->target;
+    zi_tensor plain;
+    ZI_TRY(zi_host_alloc(ops, &plain, 2, y.shape));
+    p->target = &plain;
+    p->y = zi_f32(&plain);
+    ZI_TRY(run_products(ops, p));
+    zi_cpu_pack_all(ops, &y, p->y);
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_cpu_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
 {
     assert(w3->dims == 2 && w3->shape[0] == w1->shape[0] && w3->shape[1] == w1->shape[1]);
     product p = describe(ops, y, x, w1, w3);
     zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = run_products(ops, &p);
+    zimage_status status = zi_cpu_takes_parts(y) ? run_products(ops, &p) : gated_rows(ops, &p);
     zi_host_release(ops, mark);
     return status;
 }

@@ -1,57 +1,100 @@
 /* Activations that are stored as packed products read them. */
+#include <assert.h>
 #include <string.h>
 
 #include "cpu/packed.h"
+#include "cpu/panels.h"
 
-static int64_t chunks_of(int64_t columns)
+static int64_t chunks_of(const zi_cpu_packed *family, int64_t columns)
 {
-    return zi_ceil_div(columns, zi_cpu_numbers_a_chunk(ZI_NUMBER_BF16));
+    return zi_ceil_div(columns, zi_cpu_numbers_a_chunk(family->b));
 }
 
 /* Zeros where no row and no column will be written. */
-static void clear_edges(const zi_cpu *cpu, zi_tensor *x)
+static void clear_edges(const zi_cpu_operand *o, int64_t rows, int64_t columns)
 {
-    int64_t rows = x->shape[0], columns = x->shape[1], mr = cpu->bf16->mr, chunks = chunks_of(columns);
-    int64_t blocks = zi_ceil_div(rows, mr), block = chunks * mr * ZI_CHUNK;
-    uint8_t *data = x->data;
-    if (columns % zi_cpu_numbers_a_chunk(ZI_NUMBER_BF16) != 0)
+    int64_t mr = o->family->mr, blocks = zi_ceil_div(rows, mr), block = o->chunks * mr * ZI_CHUNK;
+    if (columns % zi_cpu_numbers_a_chunk(o->family->b) != 0)
         for (int64_t i = 0; i < blocks; i++)
-            memset(data + (i + 1) * block - mr * ZI_CHUNK, 0, (size_t)(mr * ZI_CHUNK));
-    if (rows % mr != 0)
-        memset(data + (blocks - 1) * block, 0, (size_t)block);
+            memset(o->rows + (i + 1) * block - mr * ZI_CHUNK, 0, (size_t)(mr * ZI_CHUNK));
+    if (rows % mr != 0) {
+        memset(o->rows + (blocks - 1) * block, 0, (size_t)block);
+        if (o->scales != NULL)
+            memset(o->scales + rows, 0, (size_t)(blocks * mr - rows) * sizeof(float));
+    }
 }
 
 zimage_status zi_cpu_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
 {
-    const zi_cpu *cpu = zi_cpu_of(ops);
-    if (cpu->bf16 == NULL || rows <= ZI_FEW_TOKENS || zi_cpu_family(cpu, w) != cpu->bf16)
+    const zi_cpu_packed *family = zi_cpu_family(zi_cpu_of(ops), w);
+    if (family == NULL || rows <= ZI_FEW_TOKENS)
         return zi_host_alloc_operand(ops, x, rows, columns, w);
-    float *data;
-    int64_t bytes = zi_round_up(rows, cpu->bf16->mr) * chunks_of(columns) * ZI_CHUNK;
-    ZI_TRY(zi_host_floats(ops, bytes / 4, "activations", &data));
-    *x = (zi_tensor){.dtype = ZI_OPERAND, .dims = 2, .shape = {rows, columns}, .data = data};
-    clear_edges(cpu, x);
+    zi_cpu_operand operand = {.family = family, .chunks = chunks_of(family, columns)};
+    float *place, *numbers;
+    int64_t padded = zi_round_up(rows, family->mr);
+    ZI_TRY(zi_host_floats(ops, (int64_t)(sizeof(operand) / sizeof(float)), "activations", &place));
+    ZI_TRY(zi_host_floats(ops, padded * operand.chunks * ZI_CHUNK / 4, "activations", &numbers));
+    if (family->b != ZI_NUMBER_BF16)
+        ZI_TRY(zi_host_floats(ops, padded, "activations", &operand.scales));
+    operand.rows = (uint8_t *)numbers;
+    clear_edges(&operand, rows, columns);
+    memcpy(place, &operand, sizeof(operand));
+    *x = (zi_tensor){.dtype = ZI_OPERAND, .dims = 2, .shape = {rows, columns}, .data = place};
     return ZIMAGE_OK;
+}
+
+int zi_cpu_takes_parts(const zi_tensor *x)
+{
+    return x->dtype != ZI_OPERAND || zi_cpu_operand_of(x)->scales == NULL;
 }
 
 void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t first, const float *numbers,
                          int64_t count)
 {
-    int64_t mr = cpu->bf16->mr, chunk = first / zi_cpu_numbers_a_chunk(ZI_NUMBER_BF16);
-    uint8_t *place = (uint8_t *)x->data + zi_packed_row(row, mr, chunks_of(x->shape[1])) + chunk * mr * ZI_CHUNK;
-    cpu->kernels->pack(ZI_NUMBER_BF16, ZI_F32, numbers, count, 1, place, mr * ZI_CHUNK);
+    const zi_cpu_operand *o = zi_cpu_operand_of(x);
+    int64_t mr = o->family->mr, chunk = first / zi_cpu_numbers_a_chunk(o->family->b);
+    float factor = 1;
+    if (o->scales != NULL) {
+        float largest = cpu->kernels->largest(ZI_F32, numbers, count);
+        assert(count == x->shape[1]);
+        o->scales[row] = largest / 127;
+        factor = zi_int8_factor(largest);
+    }
+    uint8_t *place = o->rows + zi_packed_row(row, mr, o->chunks) + chunk * mr * ZI_CHUNK;
+    cpu->kernels->pack(o->family->a, ZI_F32, numbers, count, factor, place, mr * ZI_CHUNK);
 }
 
 void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t rows, int64_t first, int64_t columns,
                      const float *gate, const float *up, int64_t ldc)
 {
-    int64_t mr = cpu->bf16->mr, size = zi_cpu_numbers_a_chunk(ZI_NUMBER_BF16), chunks = chunks_of(x->shape[1]);
+    const zi_cpu_operand *o = zi_cpu_operand_of(x);
+    int64_t mr = o->family->mr, size = zi_cpu_numbers_a_chunk(ZI_NUMBER_BF16);
+    assert(o->scales == NULL);
     for (int64_t last = row + rows; row < last;) {
         int64_t count = zi_min(mr - row % mr, last - row);
-        uint8_t *place = (uint8_t *)x->data + zi_packed_row(row, mr, chunks) + first / size * mr * ZI_CHUNK;
+        uint8_t *place = o->rows + zi_packed_row(row, mr, o->chunks) + first / size * mr * ZI_CHUNK;
         cpu->kernels->store_glu_bf16(place + first % size * 2, ZI_CHUNK, gate, up, ldc, count, columns);
         row += count;
         gate += count * ldc;
         up += count * ldc;
     }
+}
+
+typedef struct pack_job {
+    const zi_cpu *cpu;
+    const zi_tensor *x;
+    const float *numbers;
+} pack_job;
+
+static void pack_task(void *arg, int64_t row, int worker)
+{
+    const pack_job *job = arg;
+    int64_t columns = job->x->shape[1];
+    zi_cpu_pack_numbers(job->cpu, job->x, row, 0, job->numbers + row * columns, columns);
+}
+
+void zi_cpu_pack_all(zi_ops *ops, const zi_tensor *x, const float *numbers)
+{
+    pack_job job = {zi_cpu_of(ops), x, numbers};
+    zi_pool_run(zi_cpu_of(ops)->pool, pack_task, &job, x->shape[0]);
 }

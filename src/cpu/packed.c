@@ -268,25 +268,37 @@ static void choose_blocks(packed *w, int threads)
     w->groups = w->whole + zi_ceil_div(w->panels - w->whole * w->group, half);
 }
 
+/* Where they lie, or will lie when they are packed. */
+static zimage_status find_activations(zi_ops *ops, packed *w, int64_t blocks)
+{
+    float *a;
+    if (w->p->x->dtype == ZI_OPERAND) {
+        const zi_cpu_operand *operand = zi_cpu_operand_of(w->p->x);
+        w->a = operand->rows;
+        w->row_scales = operand->scales;
+        return ZIMAGE_OK;
+    }
+    ZI_TRY(zi_host_floats(ops, blocks * w->a_block / 4, "packed activations", &a));
+    w->a = (uint8_t *)a;
+    if (w->family->b != ZI_NUMBER_BF16)
+        ZI_TRY(zi_host_floats(ops, blocks * w->family->mr, "packed activations", &w->row_scales));
+    return ZIMAGE_OK;
+}
+
 static zimage_status run(zi_ops *ops, packed *w)
 {
     const zi_packed_product *p = w->p;
     zi_pool *pool = zi_cpu_of(ops)->pool;
     choose_blocks(w, zi_pool_threads(pool));
     int64_t blocks = zi_ceil_div(p->tokens, w->family->mr);
-    float *a = p->x->data, *chunks;
-    int is_packed = p->x->dtype == ZI_OPERAND;
-    if (!is_packed)
-        ZI_TRY(zi_host_floats(ops, blocks * w->a_block / 4, "packed activations", &a));
+    float *chunks;
+    ZI_TRY(find_activations(ops, w, blocks));
     ZI_TRY(zi_host_floats(ops, 2 * w->chunks, "packed activations", &chunks));
-    w->a = (uint8_t *)a;
     w->a_chunks = (int64_t *)(void *)chunks;
     for (int64_t i = 0; i < w->chunks; i++)
         w->a_chunks[i] = i * w->family->mr * ZI_CHUNK;
-    if (w->family->b != ZI_NUMBER_BF16)
-        ZI_TRY(zi_host_floats(ops, blocks * w->family->mr, "packed activations", &w->row_scales));
     ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
-    if (!is_packed)
+    if (p->x->dtype != ZI_OPERAND)
         zi_pool_run(pool, pack_tokens, w, blocks);
     zi_pool_run(pool, product_task, w, w->groups * zi_ceil_div(p->tokens, w->split));
     return ZIMAGE_OK;
@@ -297,7 +309,7 @@ zimage_status zi_cpu_packed_product(zi_ops *ops, const zi_cpu_packed *family, co
     if (product->tokens <= ZI_FEW_TOKENS)
         return zi_cpu_packed_few(ops, family, product);
     const zi_cpu *cpu = zi_cpu_of(ops);
-    assert(product->x->dtype == ZI_F32 || family == cpu->bf16);
+    assert(product->x->dtype == ZI_F32 || family == zi_cpu_operand_of(product->x)->family);
     packed w = {.cpu = cpu,
                 .kernels = cpu->kernels,
                 .family = family,

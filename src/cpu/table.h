@@ -87,16 +87,32 @@ const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *
                                 int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld);
 
 /*
- * An operand of many tokens for products in bf16 is stored as these read it: activations packed by the table's bf16
- * family, zeros behind the last row and the last column. All others are float32.
+ * An operand of many tokens for packed products is stored as these read it: activations as the family of its weight packs
+ * them, zeros behind the last row and the last column. All others are float32.
  */
+typedef struct zi_cpu_operand {
+    const zi_cpu_packed *family;
+    int64_t chunks; /* of a row */
+    uint8_t *rows;  /* zi_packed_row */
+    float *scales;  /* of the rows; NULL: bf16 */
+} zi_cpu_operand;
+
+static inline const zi_cpu_operand *zi_cpu_operand_of(const zi_tensor *x) /* a ZI_OPERAND */
+{
+    return x->data;
+}
+
 zimage_status zi_cpu_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
-/* Numbers [first, first + count) of a ZI_OPERAND's row; first: a multiple of a chunk, and so is count but in the last part. */
+/* Whether rows can be written in parts: not where a scale of the whole row comes first. */
+int zi_cpu_takes_parts(const zi_tensor *x);
+/* Numbers [first, first + count) of a ZI_OPERAND's row: all of it, or in bf16 parts that are whole chunks but for the last. */
 void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t first, const float *numbers,
                          int64_t count);
-/* SiLU(gate) * up of sums [rows][ldc] to rows and columns of a ZI_OPERAND; the columns are all in one chunk. */
+/* SiLU(gate) * up of sums [rows][ldc] to rows and columns of a ZI_OPERAND in bf16; the columns are all in one chunk. */
 void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t rows, int64_t first, int64_t columns,
                      const float *gate, const float *up, int64_t ldc);
+/* All of a ZI_OPERAND from float32. */
+void zi_cpu_pack_all(zi_ops *ops, const zi_tensor *x, const float *numbers);
 
 zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                             const zi_weight *bias, int accumulate);
