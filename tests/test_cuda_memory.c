@@ -384,10 +384,16 @@ static void every_format_passes_through(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bytes_in_less_memory),  cmocka_unit_test(same_bytes_with_guidance_and_previews),
-        cmocka_unit_test(refuses_a_byte_less),        cmocka_unit_test(goes_on_after_other_jobs),
-        cmocka_unit_test(text_encoder_gives_way),     cmocka_unit_test(waits_for_memory),
-        cmocka_unit_test(stack_says_what_is_missing), cmocka_unit_test(every_format_passes_through),
+        cmocka_unit_test(same_bytes_in_less_memory),
+        cmocka_unit_test(refuses_a_byte_less),
+        cmocka_unit_test(goes_on_after_other_jobs),
+        cmocka_unit_test(text_encoder_gives_way),
+        cmocka_unit_test(waits_for_memory),
+        cmocka_unit_test(stack_says_what_is_missing),
+#ifndef __SANITIZE_ADDRESS__ /* two thirds of the time, on the same ways through the code */
+        cmocka_unit_test(same_bytes_with_guidance_and_previews),
+        cmocka_unit_test(every_format_passes_through),
+#endif
     };
     setenv("ZIMAGE_EMULATED_MIB", CARD_MIB, 1);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -242,15 +242,15 @@ zimage_status zi_cpu_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tens
 }
 
 /* To an operand that only takes whole rows. */
-static zimage_status gated_rows(zi_ops *ops, product *p)
+static zimage_status gated_rows(zi_ops *ops, const product *p)
 {
-    const zi_tensor y = *p->target;
     zi_tensor plain;
-    ZI_TRY(zi_host_alloc(ops, &plain, 2, y.shape));
-    p->target = &plain;
-    p->y = zi_f32(&plain);
-    ZI_TRY(run_products(ops, p));
-    zi_cpu_pack_all(ops, &y, p->y);
+    ZI_TRY(zi_host_alloc(ops, &plain, 2, p->target->shape));
+    product whole = *p;
+    whole.target = &plain;
+    whole.y = zi_f32(&plain);
+    ZI_TRY(run_products(ops, &whole));
+    zi_cpu_pack_all(ops, p->target, whole.y);
     return ZIMAGE_OK;
 }
 

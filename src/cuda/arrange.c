@@ -127,9 +127,9 @@ static zimage_status count_needs(zi_cuda *cuda, const zi_memory_turn *turns, int
     for (size_t i = 0; i < cuda->weights.capacity; i++)
         if (cuda->weights.places[i] != NULL)
             cuda->weights.places[i]->uses = 0;
-    n->weights = malloc((cuda->weights.count + 1) * sizeof(*n->weights));
+    n->weights = malloc((cuda->weights.count + 1) * sizeof(void *));
     if (n->weights == NULL)
-        return zi_fail_memory(cuda->ops.error, "a plan", (cuda->weights.count + 1) * sizeof(*n->weights));
+        return zi_fail_memory(cuda->ops.error, "a plan", (cuda->weights.count + 1) * sizeof(void *));
     for (int i = 0; i < count; i++) {
         const zi_cuda_stage *stage = &r->stages[turns[i].stage];
         for (int u = 0; u < stage->count; u++)

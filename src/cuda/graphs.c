@@ -13,7 +13,8 @@
 #include <time.h>
 
 #define CANDIDATES  8
-#define DESCRIPTORS (32 + 2 * CANDIDATES)
+#define VARIANTS    2 /* ways to write attention */
+#define DESCRIPTORS (64 + VARIANTS * 2 * CANDIDATES)
 #define TENSORS     5
 #define ALIGNMENT   16
 #define RUNS        3
@@ -38,6 +39,8 @@ struct zi_cuda_graph {
     int made_count;
     cudnnStatus_t failed;          /* the first failure while it was made */
     cudnnBackendDescriptor_t plan; /* one of them, or NULL: cuDNN has none */
+    float milliseconds;            /* that it takes */
+    int32_t choice;                /* its number: the variant's, then the engine's in the order proposed */
     int64_t workspace;
     int tensors[TENSORS]; /* names that are used */
 };
@@ -115,10 +118,10 @@ static cudnnBackendDescriptor_t operand(zi_cuda_graph *g, int place, const tenso
     return tensor(g, place + 1, form, 0, 0);
 }
 
-static cudnnBackendDescriptor_t add(zi_cuda_graph *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
-                                    cudnnBackendDescriptor_t sum)
+/* y = a mode b; b NULL: of one operand. What lies between operations is float32. */
+static cudnnBackendDescriptor_t pointwise(zi_cuda_graph *g, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t a,
+                                          cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
 {
-    const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
     const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
     cudnnBackendDescriptor_t how = make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
     set(g, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
@@ -127,8 +130,43 @@ static cudnnBackendDescriptor_t add(zi_cuda_graph *g, cudnnBackendDescriptor_t a
     cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
     set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
     set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, a);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, sum);
+    if (b != NULL)
+        set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+    finish(g, operation);
+    return operation;
+}
+
+/* y, whose last side is 1: of x's last side. */
+static cudnnBackendDescriptor_t reduction(zi_cuda_graph *g, cudnnReduceTensorOp_t of, cudnnBackendDescriptor_t x,
+                                          cudnnBackendDescriptor_t y)
+{
+    const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t how = make(g, CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
+    set(g, how, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &of);
+    set(g, how, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &precision);
+    finish(g, how);
+    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, y);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_REDUCTION_DESC, how);
+    finish(g, operation);
+    return operation;
+}
+
+/* c = a b */
+static cudnnBackendDescriptor_t product(zi_cuda_graph *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
+                                        cudnnBackendDescriptor_t c)
+{
+    const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t how = make(g, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
+    set(g, how, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &precision);
+    finish(g, how);
+    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_MATMUL_BDESC, b);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_MATMUL_CDESC, c);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_MATMUL_DESC, how);
     finish(g, operation);
     return operation;
 }
@@ -230,50 +268,57 @@ static double now(void)
 
 #define NO_ENGINE (-1) /* of those proposed can do it */
 
-/* The plan that another process found fastest: making all of them takes most of the time. */
-static int recall(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t engines[CANDIDATES], int proposed)
+/* Keeps the fastest of the variant's plans, timed on `data`, whose output is a scratch buffer, if none before was faster. */
+static zimage_status search(zi_cuda *cuda, zi_cuda_graph *g, int variant, cudnnBackendDescriptor_t *engines,
+                            int proposed, void *const data[TENSORS])
 {
-    int32_t best;
-    if (!zi_cuda_recall(&cuda->choices, "graph", &g->key, sizeof(g->key), &best, sizeof(best)))
-        return 0;
-    if (best < 0 || best >= proposed)
-        return best == NO_ENGINE;
-    g->plan = make_plan(cuda, g, engines[best], &g->workspace);
-    return g->plan != NULL;
-}
-
-/* Keeps the fastest plan, timed on `data`, whose output is a scratch buffer. */
-static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t *operations, int64_t count,
-                            void *const data[TENSORS])
-{
-    cudnnBackendDescriptor_t engines[CANDIDATES];
     cudaEvent_t events[2] = {NULL, NULL};
-    float least = -1;
-    int32_t best = NO_ENGINE;
     double start = now();
-    int proposed = propose(cuda, g, operations, count, engines);
-    if (recall(cuda, g, engines, proposed))
-        return ZIMAGE_OK;
+    int found = 0;
     zimage_status status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[0]), "making an event");
     if (status == ZIMAGE_OK)
         status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[1]), "making an event");
-    for (int i = 0; i < proposed && status == ZIMAGE_OK && (g->plan == NULL || now() < start + SEARCH); i++) {
+    for (int i = 0; i < proposed && status == ZIMAGE_OK && (!found || now() < start + SEARCH); i++) {
         int64_t workspace = 0;
         cudnnBackendDescriptor_t plan = make_plan(cuda, g, engines[i], &workspace);
         float taken = plan != NULL ? time_plan(cuda, g, plan, data, cuda->workspace, events) : -1;
-        if (taken >= 0 && (least < 0 || taken < least)) {
-            least = taken;
-            best = i;
+        found |= taken >= 0;
+        if (taken >= 0 && (g->plan == NULL || taken < g->milliseconds)) {
+            g->milliseconds = taken;
+            g->choice = variant * CANDIDATES + i;
             g->plan = plan;
             g->workspace = workspace;
         }
     }
-    if (status == ZIMAGE_OK && (g->plan != NULL || proposed == 0)) /* else memory may have been short */
-        zi_cuda_remember(&cuda->choices, "graph", &g->key, sizeof(g->key), &best, sizeof(best));
     for (int i = 0; i < 2; i++)
         if (events[i] != NULL)
             (void)cudaEventDestroy(events[i]);
     return status;
+}
+
+/* Takes what another process found fastest, if that is known: making all plans takes most of the time. */
+static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, int variant, cudnnBackendDescriptor_t *operations,
+                            int64_t count, void *const data[TENSORS])
+{
+    cudnnBackendDescriptor_t engines[CANDIDATES];
+    int32_t known;
+    int proposed = propose(cuda, g, operations, count, engines);
+    g->failed = CUDNN_STATUS_SUCCESS; /* of this variant */
+    if (!zi_cuda_recall(&cuda->choices, "graph", &g->key, sizeof(g->key), &known, sizeof(known)))
+        return search(cuda, g, variant, engines, proposed, data);
+    if (known < variant * CANDIDATES || known >= variant * CANDIDATES + proposed)
+        return ZIMAGE_OK;
+    g->plan = make_plan(cuda, g, engines[known % CANDIDATES], &g->workspace);
+    g->choice = known;
+    return ZIMAGE_OK;
+}
+
+/* All variants were tried: the next process need not, unless what is remembered did not work. */
+static void remember(zi_cuda *cuda, const zi_cuda_graph *g)
+{
+    int32_t known, choice = g->plan != NULL ? g->choice : NO_ENGINE;
+    if (!zi_cuda_recall(&cuda->choices, "graph", &g->key, sizeof(g->key), &known, sizeof(known)) || known != choice)
+        zi_cuda_remember(&cuda->choices, "graph", &g->key, sizeof(g->key), &choice, sizeof(choice));
 }
 
 static void free_graph(zi_cuda_graph *g)
@@ -335,23 +380,80 @@ static int aligned(void *const data[TENSORS])
 
 /* ---- attention ----------------------------------------------------------------------------------------------------- */
 
-static zimage_status make_attention(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
+/* Sides and strides of [tokens][heads][dim] as cuDNN names them. */
+static tensor_form heads_form(int64_t tokens, int64_t heads, int64_t dim)
+{
+    return (tensor_form){CUDNN_DATA_BFLOAT16, {1, heads, tokens, dim}, {tokens * heads * dim, dim, heads * dim, 1}};
+}
+
+/* The tensors that both variants read and write. */
+typedef struct attention_tensors {
+    cudnnBackendDescriptor_t q, k, v, o, scale;
+} attention_tensors;
+
+static attention_tensors attention_operands(zi_cuda_graph *g, int transposed)
 {
     int64_t queries = g->key.sizes[0], keys = g->key.sizes[1], heads = g->key.sizes[2], kv = g->key.sizes[3];
     int64_t dim = g->key.sizes[4];
-    const tensor_form many = {
-        CUDNN_DATA_BFLOAT16, {1, heads, queries, dim}, {queries * heads * dim, dim, heads * dim, 1}};
-    const tensor_form few = {CUDNN_DATA_BFLOAT16, {1, kv, keys, dim}, {keys * kv * dim, dim, kv * dim, 1}};
+    const tensor_form many = heads_form(queries, heads, dim), few = heads_form(keys, kv, dim);
     const tensor_form one = {CUDNN_DATA_FLOAT, {1, 1, 1, 1}, {1, 1, 1, 1}};
-    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, operand(g, Q, &many));
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, operand(g, K, &few));
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, operand(g, V, &few));
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, operand(g, O, &many));
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, tensor(g, SCALE + 1, &one, 0, 1));
+    const tensor_form turned = {CUDNN_DATA_BFLOAT16, {1, kv, dim, keys}, {keys * kv * dim, dim, 1, kv * dim}};
+    attention_tensors t;
+    t.q = operand(g, Q, &many);
+    t.k = operand(g, K, transposed ? &turned : &few);
+    t.v = operand(g, V, &few);
+    t.o = operand(g, O, &many);
+    t.scale = tensor(g, SCALE + 1, &one, 0, 1);
     g->tensors[SCALE] = 1;
+    return t;
+}
+
+/* As cuDNN's own operation. */
+static zimage_status try_operation(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
+{
+    attention_tensors t = attention_operands(g, 0);
+    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, t.q);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, t.k);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, t.v);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, t.o);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, t.scale);
     finish(g, operation);
-    return choose(cuda, g, &operation, 1, data);
+    return choose(cuda, g, 0, &operation, 1, data);
+}
+
+/* As its parts, which cuDNN knows to be attention: products, scale, softmax. Only its operands are stored. */
+static zimage_status try_parts(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
+{
+    int64_t queries = g->key.sizes[0], keys = g->key.sizes[1], heads = g->key.sizes[2], name = TENSORS + 1;
+    tensor_form square = {
+        CUDNN_DATA_FLOAT, {1, heads, queries, keys}, {heads * queries * keys, queries * keys, keys, 1}};
+    const tensor_form row = {CUDNN_DATA_FLOAT, {1, heads, queries, 1}, {heads * queries, queries, 1, 1}};
+    attention_tensors t = attention_operands(g, 1);
+    cudnnBackendDescriptor_t logits = tensor(g, name++, &square, 1, 0), scaled = tensor(g, name++, &square, 1, 0);
+    cudnnBackendDescriptor_t below = tensor(g, name++, &square, 1, 0), powers = tensor(g, name++, &square, 1, 0);
+    cudnnBackendDescriptor_t top = tensor(g, name++, &row, 1, 0), sum = tensor(g, name++, &row, 1, 0);
+    square.type = CUDNN_DATA_BFLOAT16;
+    cudnnBackendDescriptor_t weights = tensor(g, name++, &square, 1, 0);
+    cudnnBackendDescriptor_t operations[] = {
+        product(g, t.q, t.k, logits),
+        pointwise(g, CUDNN_POINTWISE_MUL, logits, t.scale, scaled),
+        reduction(g, CUDNN_REDUCE_TENSOR_MAX, scaled, top),
+        pointwise(g, CUDNN_POINTWISE_SUB, scaled, top, below),
+        pointwise(g, CUDNN_POINTWISE_EXP, below, NULL, powers),
+        reduction(g, CUDNN_REDUCE_TENSOR_ADD, powers, sum),
+        pointwise(g, CUDNN_POINTWISE_DIV, powers, sum, weights),
+        product(g, weights, t.v, t.o),
+    };
+    return choose(cuda, g, 1, operations, sizeof(operations) / sizeof(operations[0]), data);
+}
+
+static zimage_status make_attention(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
+{
+    ZI_TRY(try_operation(cuda, g, data));
+    ZI_TRY(try_parts(cuda, g, data));
+    remember(cuda, g);
+    return ZIMAGE_OK;
 }
 
 /* Into a buffer of its own, as o may be q and cuDNN does not say in which order it reads and writes. */
@@ -453,10 +555,12 @@ static zimage_status make_conv(zi_cuda *cuda, zi_cuda_graph *g, void *const data
     operations[0] = convolution(g, side, input, weights, sum);
     for (int64_t i = 0; i < terms; i++) {
         cudnnBackendDescriptor_t next = i + 1 < terms ? tensor(g, next_name++, &between, 1, 0) : operand(g, Y, &y);
-        operations[1 + i] = add(g, sum, addends[i], next);
+        operations[1 + i] = pointwise(g, CUDNN_POINTWISE_ADD, sum, addends[i], next);
         sum = next;
     }
-    return choose(cuda, g, operations, 1 + terms, data);
+    ZI_TRY(choose(cuda, g, 0, operations, 1 + terms, data));
+    remember(cuda, g);
+    return ZIMAGE_OK;
 }
 
 /* data's graph, made if it is new; *graph NULL: cuDNN has no plan. */

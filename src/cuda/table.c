@@ -527,7 +527,7 @@ static void open_choices(zi_cuda *cuda, const zi_cuda_options *options, const st
 
 static zimage_status open_card(zi_cuda *cuda, const zi_cuda_options *options)
 {
-    struct cudaDeviceProp properties;
+    struct cudaDeviceProp properties = {.major = 0};
     ZI_CUDA_TRY(cuda, cudaSetDevice(options->device), "choosing the card");
     ZI_CUDA_TRY(cuda, cudaGetDeviceProperties(&properties, options->device), "asking the card");
     if (cuda->fp8 && (properties.major != 9 || properties.minor != 0))

@@ -34,9 +34,9 @@ static zimage_status make_room(zi_cuda *cuda)
     zi_cuda_weights *w = &cuda->weights, larger = {.count = w->count, .capacity = w->capacity ? 2 * w->capacity : 1024};
     if (2 * w->count < w->capacity)
         return ZIMAGE_OK;
-    larger.places = calloc(larger.capacity, sizeof(*larger.places));
+    larger.places = calloc(larger.capacity, sizeof(void *));
     if (larger.places == NULL)
-        return zi_fail_memory(cuda->ops.error, "the list of weights", larger.capacity * sizeof(*larger.places));
+        return zi_fail_memory(cuda->ops.error, "the list of weights", larger.capacity * sizeof(void *));
     for (size_t i = 0; i < w->capacity; i++)
         if (w->places[i] != NULL)
             *find(&larger, &w->places[i]->key) = w->places[i];
@@ -231,7 +231,9 @@ static zimage_status get(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, 
 {
     zi_cuda_weight *weight = NULL;
     *ready = (zi_cuda_ready){NULL, NULL, NULL};
-    ZI_TRY(place(cuda, a, b, form, &weight));
+    zimage_status status = place(cuda, a, b, form, &weight);
+    if (status != ZIMAGE_OK || weight == NULL)
+        return status;
     ZI_TRY(zi_cuda_residency_get(cuda, weight, &ready->data));
     if (form == ZI_FORM_PACKED) {
         groups g = groups_of(a);

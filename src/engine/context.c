@@ -203,7 +203,8 @@ static zimage_status open_ops(zimage_context *context, const zimage_open_params 
     if (params->reference && (params->compute > ZIMAGE_COMPUTE_F32 || params->cpu_mask))
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
                        "compute or cpu_mask: expected f32 and no mask with reference, which is plain float32");
-    if (params->reference && params->device && strcmp(params->device, "auto") && strcmp(params->device, "cpu"))
+    if (params->reference && params->device && strcmp(params->device, "auto") != 0 &&
+        strcmp(params->device, "cpu") != 0)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "device: \"%s\", expected cpu with reference", params->device);
     if (params->reference && params->device_memory)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "device_memory: %llu bytes, expected 0 with reference",

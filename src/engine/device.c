@@ -87,9 +87,11 @@ static zimage_status open_library(cuda_library *cuda, zimage_error *error)
 
 zimage_status zi_device_cards(zi_cuda_device *devices, int capacity, int *count, zimage_error *error)
 {
-    cuda_library cuda;
+    cuda_library cuda = {NULL, NULL};
     *count = 0;
     ZI_TRY(open_library(&cuda, error));
+    if (cuda.devices == NULL)
+        return ZIMAGE_ERROR_UNSUPPORTED;
     ZI_TRY(cuda.devices(devices, capacity, count, error));
     if (*count > capacity)
         *count = capacity;
@@ -121,7 +123,7 @@ static zimage_status cpu_ops(const zi_device_choice *choice, zi_pool *pool, zi_o
 static zimage_status cuda_ops(const zi_device_choice *choice, int index, zi_pool *pool, zi_ops **ops,
                               zimage_error *error)
 {
-    cuda_library cuda;
+    cuda_library cuda = {NULL, NULL};
     static const zi_compute computes[] = {
         [ZIMAGE_COMPUTE_AUTO] = ZI_COMPUTE_BF16, [ZIMAGE_COMPUTE_F32] = ZI_COMPUTE_F32,
         [ZIMAGE_COMPUTE_BF16] = ZI_COMPUTE_BF16, [ZIMAGE_COMPUTE_INT8] = ZI_COMPUTE_INT8,
@@ -135,6 +137,8 @@ static zimage_status cuda_ops(const zi_device_choice *choice, int index, zi_pool
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cpu_mask: \"%s\", expected none with device \"%s\"",
                        choice->cpu_mask, choice->device);
     ZI_TRY(open_library(&cuda, error));
+    if (cuda.ops_new == NULL)
+        return ZIMAGE_ERROR_UNSUPPORTED;
     char *cache = zi_cache_folder(1);
     const zi_cuda_options options = {.device = index,
                                      .compute = computes[choice->compute],
