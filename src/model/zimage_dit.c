@@ -398,6 +398,7 @@ static zimage_status feed_forward(const zi_dit *model, const zi_dit_block *block
 
 /* The four vectors [D] of a block's adaLN; all NULL without modulation (= 1). */
 typedef struct modulation {
+    zi_tensor m; /* [1, 4 D] */
     zi_tensor vectors[4];
     const zi_tensor *scale_msa, *gate_msa, *scale_mlp, *gate_mlp;
 } modulation;
@@ -406,15 +407,13 @@ typedef struct modulation {
 static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_tensor *a,
                               modulation *mod)
 {
-    memset(mod, 0, sizeof *mod);
+    mod->scale_msa = mod->gate_msa = mod->scale_mlp = mod->gate_mlp = NULL;
     if (!block->adaln)
         return ZIMAGE_OK;
     int64_t dim = model->config.dim;
     const int64_t flat[] = {4 * dim}, split[] = {4, dim};
-    zi_tensor m; /* [1, 4 D] */
-    ZI_TRY(zi_alloc2_f32(ops, &m, 1, 4 * dim));
-    ZI_TRY(ops->table->linear(ops, &m, a, block->adaln, block->adaln_bias, 0));
-    m = zi_tensor_shaped(&m, 1, flat);
+    ZI_TRY(ops->table->linear(ops, &mod->m, a, block->adaln, block->adaln_bias, 0));
+    zi_tensor m = zi_tensor_shaped(&mod->m, 1, flat);
     ZI_TRY(ops->table->modulation(ops, &m));
     m = zi_tensor_shaped(&m, 2, split);
     for (int i = 0; i < 4; i++)
@@ -426,47 +425,73 @@ static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi
     return ZIMAGE_OK;
 }
 
+/* A stack of blocks on x [T, D] in place. */
+typedef struct stack {
+    const zi_dit *model;
+    zi_ops *ops;
+    const zi_rope *rope;
+    const zi_tensor *a;
+    zi_tensor *x, h, y; /* h: what the next block's attention reads, an operand; y: what half a block adds */
+    modulation mods[2]; /* of even and of odd blocks */
+} stack;
+
 /*
- * Spec 3.6, on x [T, D] in place:
- *   x += g1 * RMS(attention_norm2, Attention(RMS(attention_norm1, x) * s1))
+ * Spec 3.6, on x [T, D] in place, with h = RMS(attention_norm1, x) * s1 done already:
+ *   x += g1 * RMS(attention_norm2, Attention(h))
  *   x += g2 * RMS(ffn_norm2, FFN(RMS(ffn_norm1, x) * s2))
+ * and the next block's h, while x is at hand.
  */
-static zimage_status run_block(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_rope *rope,
-                               const zi_tensor *a, zi_tensor *x, int *finite)
+static zimage_status run_block(stack *s, const zi_dit_block *block, const modulation *mod, const zi_dit_block *next,
+                               modulation *next_mod, int *finite)
 {
+    zi_ops *ops = s->ops;
     const zi_ops_table *table = ops->table;
-    float eps = (float)model->config.norm_eps;
-    zi_arena_mark block_mark = table->mark(ops);
-    modulation mod;
-    zi_tensor h, y; /* [T, D] each */
-
-    ZI_TRY(modulate(model, block, ops, a, &mod));
-    ZI_TRY(zi_alloc2(ops, &y, x->shape[0], model->config.dim));
+    float eps = (float)s->model->config.norm_eps;
     zi_arena_mark mark = table->mark(ops);
+    zi_tensor h; /* [T, D] */
 
-    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.dim, block->to_q));
-    ZI_TRY(table->rms_norm(ops, &h, x, block->attention_norm1, mod.scale_msa, eps));
-    ZI_TRY(attention(model, block, ops, rope, &h, &y));
+    ZI_TRY(attention(s->model, block, ops, s->rope, &s->h, &s->y));
     table->release(ops, mark);
 
-    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.dim, block->w1));
-    ZI_TRY(table->residual_gate_norm(ops, x, &y, block->attention_norm2, mod.gate_msa, &h, block->ffn_norm1,
-                                     mod.scale_mlp, eps, NULL));
-    ZI_TRY(feed_forward(model, block, ops, &h, &y));
-    ZI_TRY(table->residual_gate_norm(ops, x, &y, block->ffn_norm2, mod.gate_mlp, NULL, NULL, NULL, eps, finite));
+    ZI_TRY(table->alloc_operand(ops, &h, s->x->shape[0], s->model->config.dim, block->w1));
+    ZI_TRY(table->residual_gate_norm(ops, s->x, &s->y, block->attention_norm2, mod->gate_msa, &h, block->ffn_norm1,
+                                     mod->scale_mlp, eps, NULL));
+    ZI_TRY(feed_forward(s->model, block, ops, &h, &s->y));
+    table->release(ops, mark);
 
-    table->release(ops, block_mark);
-    return ZIMAGE_OK;
+    if (next)
+        ZI_TRY(modulate(s->model, next, ops, s->a, next_mod));
+    return table->residual_gate_norm(ops, s->x, &s->y, block->ffn_norm2, mod->gate_mlp, next ? &s->h : NULL,
+                                     next ? next->attention_norm1 : NULL, next ? next_mod->scale_msa : NULL, eps,
+                                     finite);
+}
+
+static zimage_status start_stack(stack *s, const zi_dit_block *first)
+{
+    int64_t tokens = s->x->shape[0], dim = s->model->config.dim;
+    ZI_TRY(zi_alloc2_f32(s->ops, &s->mods[0].m, 1, 4 * dim));
+    ZI_TRY(zi_alloc2_f32(s->ops, &s->mods[1].m, 1, 4 * dim));
+    ZI_TRY(zi_alloc2(s->ops, &s->y, tokens, dim));
+    ZI_TRY(s->ops->table->alloc_operand(s->ops, &s->h, tokens, dim, first->to_q));
+    ZI_TRY(modulate(s->model, first, s->ops, s->a, &s->mods[0]));
+    return s->ops->table->rms_norm(s->ops, &s->h, s->x, first->attention_norm1, s->mods[0].scale_msa,
+                                   (float)s->model->config.norm_eps);
 }
 
 static zimage_status run_blocks(const zi_dit *model, const zi_dit_block *blocks, int64_t count, const char *name,
                                 zi_ops *ops, const zi_rope *rope, const zi_tensor *a, zi_tensor *x)
 {
+    stack s = {.model = model, .ops = ops, .rope = rope, .a = a, .x = x};
+    zi_arena_mark mark = ops->table->mark(ops);
+    if (count > 0)
+        ZI_TRY(start_stack(&s, &blocks[0]));
     for (int64_t i = 0; i < count; i++) {
         int finite = 1;
-        ZI_TRY(run_block(model, &blocks[i], ops, rope, a, x, &finite));
+        ZI_TRY(run_block(&s, &blocks[i], &s.mods[i % 2], i + 1 < count ? &blocks[i + 1] : NULL, &s.mods[(i + 1) % 2],
+                         &finite));
         ZI_TRY(zi_ops_end_block_known(ops, finite, "transformer %s.%d", name, (int)i));
     }
+    ops->table->release(ops, mark);
     return ZIMAGE_OK;
 }
 
