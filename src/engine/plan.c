@@ -41,14 +41,22 @@ static zimage_status run_text(const zimage_context *context, const zi_job_size *
     return zi_qwen3_encode(&context->text_encoder, plan, ids, tokens, &features);
 }
 
+/* What the steps share, on the stack as long as they last. */
+static zimage_status prepare_scenes(const zimage_context *context, const zi_job_size *size, zi_ops *plan,
+                                    const zi_tensor captions[ZI_MAX_PROMPTS], zi_dit_scene scenes[ZI_MAX_PROMPTS])
+{
+    for (int i = 0; i < size->prompts; i++)
+        ZI_TRY(zi_dit_prepare(&context->transformer, plan, &captions[i], size->rows, size->columns, &scenes[i]));
+    return ZIMAGE_OK;
+}
+
 static zimage_status run_denoise(const zimage_context *context, const zi_job_size *size, zi_ops *plan)
 {
     const int64_t shape[3] = {context->transformer.config.in_channels, size->rows, size->columns};
     zi_tensor latents, out, captions[ZI_MAX_PROMPTS];
     zi_dit_scene scenes[ZI_MAX_PROMPTS];
     ZI_TRY(alloc_captions(context, size, plan, captions));
-    for (int i = 0; i < size->prompts; i++)
-        ZI_TRY(zi_dit_prepare(&context->transformer, plan, &captions[i], size->rows, size->columns, &scenes[i]));
+    ZI_TRY(prepare_scenes(context, size, plan, captions, scenes));
     ZI_TRY(plan->table->alloc_f32(plan, &latents, 3, shape));
     ZI_TRY(plan->table->alloc_f32(plan, &out, 3, shape));
     for (int i = 0; i < size->prompts; i++)
@@ -71,10 +79,12 @@ static zimage_status run_decode(const zimage_context *context, const zi_job_size
 static zimage_status run_preview(const zimage_context *context, const zi_job_size *size, zi_ops *plan)
 {
     zi_tensor captions[ZI_MAX_PROMPTS];
+    zi_dit_scene scenes[ZI_MAX_PROMPTS];
     zi_job_size small = *size;
     small.rows = size->preview_rows;
     small.columns = size->preview_columns;
     ZI_TRY(alloc_captions(context, size, plan, captions));
+    ZI_TRY(prepare_scenes(context, size, plan, captions, scenes));
     return run_decode(context, &small, plan);
 }
 
