@@ -10,7 +10,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 #define CANDIDATES  8
 #define VARIANTS    2 /* ways to write attention */
@@ -259,13 +260,6 @@ static int propose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t *op
     return (int)(count < CANDIDATES ? count : CANDIDATES);
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 #define NO_ENGINE (-1) /* of those proposed can do it */
 
 /* Keeps the fastest of the variant's plans, timed on `data`, whose output is a scratch buffer, if none before was faster. */
@@ -273,12 +267,12 @@ static zimage_status search(zi_cuda *cuda, zi_cuda_graph *g, int variant, cudnnB
                             int proposed, void *const data[TENSORS])
 {
     cudaEvent_t events[2] = {NULL, NULL};
-    double start = now();
+    double start = zi_now();
     int found = 0;
     zimage_status status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[0]), "making an event");
     if (status == ZIMAGE_OK)
         status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[1]), "making an event");
-    for (int i = 0; i < proposed && status == ZIMAGE_OK && (!found || now() < start + SEARCH); i++) {
+    for (int i = 0; i < proposed && status == ZIMAGE_OK && (!found || zi_now() < start + SEARCH); i++) {
         int64_t workspace = 0;
         cudnnBackendDescriptor_t plan = make_plan(cuda, g, engines[i], &workspace);
         float taken = plan != NULL ? time_plan(cuda, g, plan, data, cuda->workspace, events) : -1;

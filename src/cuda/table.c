@@ -22,17 +22,9 @@ zi_cuda *zi_cuda_of(zi_ops *ops)
 
 static zimage_status alloc_typed(zi_ops *ops, zi_tensor *tensor, zi_dtype type, int dims, const int64_t *shape)
 {
-    assert(dims >= 1 && dims <= 4);
-    int64_t count = 1;
-    for (int i = 0; i < dims; i++) {
-        assert(shape[i] > 0);
-        if (count > INT64_MAX / (int64_t)sizeof(float) / shape[i])
-            return zi_fail_memory(ops->error, "a tensor", SIZE_MAX);
-        count *= shape[i];
-    }
-    *tensor = (zi_tensor){.dtype = type, .dims = dims};
-    memcpy(tensor->shape, shape, (size_t)dims * sizeof(*shape));
-    return zi_cuda_stack_alloc(zi_cuda_of(ops), (size_t)count * zi_dtype_size(type), "a tensor", &tensor->data);
+    ZI_TRY(zi_describe_tensor(ops, tensor, type, dims, shape));
+    size_t bytes = (size_t)zi_tensor_count(tensor) * zi_dtype_size(type);
+    return zi_cuda_stack_alloc(zi_cuda_of(ops), bytes, "a tensor", &tensor->data);
 }
 
 static zimage_status cuda_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape)

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "cpu/cpu.h"
 #include "engine/card.h"
 #include "engine/device.h"
@@ -36,13 +36,6 @@ typedef struct bench {
     zi_tensor x, caption, y;
     zi_dit_scene scene;
 } bench;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int compare(const void *a, const void *b)
 {
@@ -156,10 +149,10 @@ const char *zimage_bench_stage_name(zimage_bench_stage stage)
 
 static zimage_status time_run(bench *b, int stage, double *seconds)
 {
-    double start = now();
+    double start = zi_now();
     ZI_TRY(stages[stage].run(b));
     ZI_TRY(zi_ops_finish(b->context->ops));
-    *seconds = now() - start;
+    *seconds = zi_now() - start;
     zi_inform(&b->log, "%s: %.3f s", zimage_bench_stage_name((zimage_bench_stage)stage), *seconds);
     return ZIMAGE_OK;
 }
@@ -307,9 +300,9 @@ static zimage_status bench_synthetic(bench *b)
     ZI_TRY(zi_synthetic_check(&synthetic, b->error));
     b->result->stages[ZIMAGE_BENCH_LOAD].seconds = 0;
     for (int stage = 0; stage < TIMED_STAGES; stage++) {
-        double start = now();
+        double start = zi_now();
         ZI_TRY(zi_context_new_synthetic(&synthetic, stages[stage].part, &b->context, b->error));
-        b->result->stages[ZIMAGE_BENCH_LOAD].seconds += now() - start;
+        b->result->stages[ZIMAGE_BENCH_LOAD].seconds += zi_now() - start;
         set_size(b);
         note_context(b);
         zimage_status status = time_stage(b, stage);
@@ -345,9 +338,9 @@ static zimage_status bench_model(bench *b)
     open.device_memory = b->params.device_memory;
     open.log = b->params.log;
     open.log_user = b->params.log_user;
-    double start = now();
+    double start = zi_now();
     ZI_TRY(zimage_open(b->model_path, &open, &b->context, b->error));
-    b->result->stages[ZIMAGE_BENCH_LOAD].seconds = now() - start;
+    b->result->stages[ZIMAGE_BENCH_LOAD].seconds = zi_now() - start;
     adapt(b);
     set_size(b);
     note_context(b);

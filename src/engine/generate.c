@@ -1,8 +1,8 @@
 /* One picture: prompt -> text features -> denoising -> decoding. Nothing flows back up but progress. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "engine/card.h"
 #include "engine/device.h"
 #include "engine/machine.h"
@@ -48,13 +48,6 @@ typedef struct job {
     double start, step_start; /* seconds */
     zimage_progress progress;
 } job;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void zimage_request_init(const zimage_context *context, zimage_request *request)
 {
@@ -144,7 +137,7 @@ static zimage_status report(job *j, const uint8_t *preview, int32_t preview_widt
     p->fraction = total > 0 ? (j->flops_before + part * j->step_flops) / total : 0;
     if (p->fraction > 1)
         p->fraction = 1;
-    p->elapsed = now() - j->start;
+    p->elapsed = zi_now() - j->start;
     p->preview = preview;
     p->preview_width = preview_width;
     p->preview_height = preview_height;
@@ -165,7 +158,7 @@ static int on_block_done(void *user)
 
 static zimage_status begin_step(job *j, zimage_stage stage, int step, int steps, int64_t blocks, double flops)
 {
-    j->step_start = now();
+    j->step_start = zi_now();
     j->progress.stage = stage;
     j->progress.step = step;
     j->progress.steps = steps;
@@ -181,7 +174,7 @@ static zimage_status finish_step(job *j, const uint8_t *preview, int32_t preview
     zimage_status status = report(j, preview, preview_width, preview_height);
     j->flops_before += j->step_flops;
     j->step_flops = 0;
-    j->image->seconds[j->progress.stage] += now() - j->step_start;
+    j->image->seconds[j->progress.stage] += zi_now() - j->step_start;
     return status;
 }
 
@@ -543,7 +536,7 @@ zimage_status zimage_generate(zimage_context *context, const zimage_request *req
     if (!*image)
         return zi_fail_memory(error, "a picture", sizeof **image);
     job j = {.context = context, .ops = context->ops, .request = request, .image = *image, .error = error};
-    j.start = now();
+    j.start = zi_now();
     j.progress.struct_size = sizeof j.progress;
     zimage_status status = run_job(&j);
     free(j.sigmas);

@@ -3,20 +3,13 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "engine/cache.h"
 
 #define REPEATS 3
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- measuring --------------------------------------------------------------------------------------------------- */
 
@@ -47,10 +40,10 @@ static zimage_status fastest(zi_ops *ops, zimage_status (*run)(zi_ops *, trial *
 {
     *seconds = 1e9;
     for (int i = 0; i <= REPEATS; i++) {
-        double start = now();
+        double start = zi_now();
         ZI_TRY(run(ops, t));
         ZI_TRY(zi_ops_finish(ops));
-        double taken = now() - start;
+        double taken = zi_now() - start;
         if (i > 0 && taken < *seconds)
             *seconds = taken;
     }

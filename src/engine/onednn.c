@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 #define MOST_ROWS 2048
 #define REPEATS   3
@@ -66,13 +67,6 @@ struct zi_onednn {
     dnnl_functions f; /* all NULL before version 3 */
     void *engine, *stream;
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- the library ------------------------------------------------------------------------------------------------- */
 
@@ -203,10 +197,10 @@ static double best_rate(zi_onednn *dnn, const product *p)
 {
     double best = 1e30;
     for (int i = 0; i <= REPEATS; i++) { /* the first compiles and warms */
-        double start = now();
+        double start = zi_now();
         if (!run(dnn, p))
             return 0;
-        double seconds = now() - start;
+        double seconds = zi_now() - start;
         if (i > 0 && seconds < best)
             best = seconds;
     }

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "cpu/features.h"
 #include "cpu/selftest.h"
 #include "engine/synthetic.h"
@@ -53,13 +53,6 @@ typedef struct report {
     json_t *checks, *faults, *picture;
     double max_error;
 } report;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static json_t *real_or_null(double value)
 {
@@ -259,7 +252,7 @@ zimage_status zimage_selftest(const char *cpu_mask,
     if (!json)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "json: NULL, expected where to put the text");
     *json = NULL;
-    double start = now();
+    double start = zi_now();
     job j = {.passed = 1, .log = {log, log_user}, .error = error};
     const zi_synthetic toy = {.model = "small", .format = "bf16", .layers = 1, .cpu_mask = cpu_mask};
     ZI_TRY(zi_cpu_mask_parse(cpu_mask, &j.features, error));
@@ -268,7 +261,7 @@ zimage_status zimage_selftest(const char *cpu_mask,
     j.kernels = json_array();
     zimage_status status = check_all(&j);
     zimage_close(j.context);
-    json_t *all = json_pack("{s:b, s:o, s:f}", "passed", j.passed, "kernels", j.kernels, "seconds", now() - start);
+    json_t *all = json_pack("{s:b, s:o, s:f}", "passed", j.passed, "kernels", j.kernels, "seconds", zi_now() - start);
     if (status == ZIMAGE_OK)
         *json = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(all);

@@ -63,7 +63,7 @@ zimage_status zi_host_vector(zi_ops *ops, const zi_weight *weight, float **data)
     return ZIMAGE_OK;
 }
 
-zimage_status zi_host_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape)
+zimage_status zi_describe_tensor(zi_ops *ops, zi_tensor *tensor, zi_dtype dtype, int dims, const int64_t *shape)
 {
     assert(dims >= 1 && dims <= 4);
     int64_t count = 1;
@@ -73,10 +73,16 @@ zimage_status zi_host_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const int6
             return zi_fail_memory(ops->error, "a tensor", SIZE_MAX);
         count *= shape[i];
     }
-    *tensor = (zi_tensor){.dtype = ZI_F32, .dims = dims};
+    *tensor = (zi_tensor){.dtype = dtype, .dims = dims};
     memcpy(tensor->shape, shape, (size_t)dims * sizeof(*shape));
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_host_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape)
+{
     float *data;
-    ZI_TRY(zi_host_floats(ops, count, "a tensor", &data));
+    ZI_TRY(zi_describe_tensor(ops, tensor, ZI_F32, dims, shape));
+    ZI_TRY(zi_host_floats(ops, zi_tensor_count(tensor), "a tensor", &data));
     tensor->data = data;
     return ZIMAGE_OK;
 }
@@ -276,24 +282,27 @@ zimage_status zi_ops_block_done(zi_ops *ops)
     return ZIMAGE_OK;
 }
 
-zimage_status zi_ops_check_block(zi_ops *ops, const zi_tensor *x, const char *format, ...)
+static zimage_status check_block(zi_ops *ops, const zi_tensor *x, const char *format, va_list arguments)
 {
     int finite = 1;
-    va_list arguments;
     ZI_TRY(ops->table->check_finite(ops, x, &finite));
+    return name_block(ops, finite, format, arguments);
+}
+
+zimage_status zi_ops_check_block(zi_ops *ops, const zi_tensor *x, const char *format, ...)
+{
+    va_list arguments;
     va_start(arguments, format);
-    zimage_status status = name_block(ops, finite, format, arguments);
+    zimage_status status = check_block(ops, x, format, arguments);
     va_end(arguments);
     return status;
 }
 
 zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *format, ...)
 {
-    int finite = 1;
     va_list arguments;
-    ZI_TRY(ops->table->check_finite(ops, x, &finite));
     va_start(arguments, format);
-    zimage_status status = name_block(ops, finite, format, arguments);
+    zimage_status status = check_block(ops, x, format, arguments);
     va_end(arguments);
     return status == ZIMAGE_OK ? zi_ops_block_done(ops) : status;
 }

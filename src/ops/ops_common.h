@@ -26,6 +26,8 @@ zimage_status zi_host_vector(zi_ops *ops, const zi_weight *weight, float **data)
 zimage_status zi_host_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape);
 zi_arena_mark zi_host_mark(zi_ops *ops);
 void zi_host_release(zi_ops *ops, zi_arena_mark mark);
+/* A tensor without data; its size is checked. */
+zimage_status zi_describe_tensor(zi_ops *ops, zi_tensor *tensor, zi_dtype dtype, int dims, const int64_t *shape);
 zimage_status zi_host_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
 zimage_status zi_host_upload(zi_ops *ops, zi_tensor *dst, const float *src);
 zimage_status zi_host_download(zi_ops *ops, float *dst, const zi_tensor *src);
