@@ -136,6 +136,32 @@ static inline void spoil_json(const char *model, const char *file, const char *f
     json_decref(object);
 }
 
+/* A packed model's folder as its maker leaves it, with the tokenizer (and what else it lacks) of the tiny model. */
+static inline const char *packed_model(const char *layout)
+{
+    const char *vae = strcmp(layout, "mflux") ? "vae" : "";
+    run_shell("rm -rf '%s/%s' && cp -r '%s/mlx/%s' '%s/%s'", test_folder, layout, ZIMAGE_TEST_DATA, layout, test_folder,
+              layout);
+    run_shell("cd '%s/tiny' && cp -r tokenizer %s '%s/%s'", ZIMAGE_TEST_DATA, vae, test_folder, layout);
+    return in_folder(layout);
+}
+
+/* Weights of the tiny model that spoil the block of that name when their first number becomes the value. */
+static const struct {
+    const char *file, *tensor, *block;
+    float value;
+} spoiled[] = {
+    {"transformer/diffusion_pytorch_model.safetensors", "layers.1.attention.to_v.weight", "layers.1", NAN},
+    {"transformer/diffusion_pytorch_model.safetensors", "noise_refiner.0.feed_forward.w2.weight", "noise_refiner.0",
+     INFINITY},
+    {"transformer/diffusion_pytorch_model.safetensors", "context_refiner.0.attention.to_q.weight", "context_refiner.0",
+     NAN},
+    {"text_encoder/model.safetensors", "model.layers.1.mlp.down_proj.weight", "layers.1", NAN},
+    {"vae/diffusion_pytorch_model.safetensors", "decoder.up_blocks.1.resnets.0.conv1.weight", "up_blocks.1", NAN},
+};
+
+#define SPOILED (sizeof spoiled / sizeof *spoiled)
+
 /* Overwrites the first element of a float32 tensor in a safetensors file. */
 static inline void spoil_weight(const char *model, const char *file, const char *tensor, float value)
 {

@@ -372,22 +372,10 @@ static void bad_files(void **state)
 
 static void not_finite_names_the_block(void **state)
 {
-    static const struct {
-        const char *file, *tensor, *block;
-        float value;
-    } cases[] = {
-        {"transformer/diffusion_pytorch_model.safetensors", "layers.1.attention.to_v.weight", "layers.1", NAN},
-        {"transformer/diffusion_pytorch_model.safetensors", "noise_refiner.0.feed_forward.w2.weight", "noise_refiner.0",
-         INFINITY},
-        {"transformer/diffusion_pytorch_model.safetensors", "context_refiner.0.attention.to_q.weight",
-         "context_refiner.0", NAN},
-        {"text_encoder/model.safetensors", "model.layers.1.mlp.down_proj.weight", "layers.1", NAN},
-        {"vae/diffusion_pytorch_model.safetensors", "decoder.up_blocks.1.resnets.0.conv1.weight", "up_blocks.1", NAN},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < SPOILED; i++) {
         const char *model = copy_model("spoiled");
-        spoil_weight(model, cases[i].file, cases[i].tensor, cases[i].value);
-        expect_model_refused(model, cases[i].block, "NaN");
+        spoil_weight(model, spoiled[i].file, spoiled[i].tensor, spoiled[i].value);
+        expect_model_refused(model, spoiled[i].block, "NaN");
     }
     run_shell("rm -rf '%s'/*", test_folder);
 }

@@ -120,16 +120,6 @@ static void fp8_is_near(void **state)
     compare_scenes(TINY, "fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
 }
 
-/* A folder as its maker leaves it, with the tokenizer (and what else it lacks) of the tiny model. */
-static const char *packed_model(const char *layout)
-{
-    const char *vae = strcmp(layout, "mflux") ? "vae" : "";
-    run_shell("rm -rf '%s/%s' && cp -r '%s/mlx/%s' '%s/%s'", test_folder, layout, ZIMAGE_TEST_DATA, layout, test_folder,
-              layout);
-    run_shell("cd '%s' && cp -r tokenizer %s '%s/%s'", TINY, vae, test_folder, layout);
-    return in_folder(layout);
-}
-
 /* 4 bits, and 8. */
 static void packed_models_are_the_same_picture(void **state)
 {
@@ -229,25 +219,13 @@ static void out_of_memory_is_told(void **state)
 
 static void not_finite_names_the_block(void **state)
 {
-    static const struct {
-        const char *file, *tensor, *block;
-        float value;
-    } cases[] = {
-        {"transformer/diffusion_pytorch_model.safetensors", "layers.1.attention.to_v.weight", "layers.1", NAN},
-        {"transformer/diffusion_pytorch_model.safetensors", "noise_refiner.0.feed_forward.w2.weight", "noise_refiner.0",
-         INFINITY},
-        {"transformer/diffusion_pytorch_model.safetensors", "context_refiner.0.attention.to_q.weight",
-         "context_refiner.0", NAN},
-        {"text_encoder/model.safetensors", "model.layers.1.mlp.down_proj.weight", "layers.1", NAN},
-        {"vae/diffusion_pytorch_model.safetensors", "decoder.up_blocks.1.resnets.0.conv1.weight", "up_blocks.1", NAN},
-    };
     static const char *const computes[] = {"f32", "bf16"};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < SPOILED; i++) {
         const char *model = copy_model("spoiled");
-        spoil_weight(model, cases[i].file, cases[i].tensor, cases[i].value);
+        spoil_weight(model, spoiled[i].file, spoiled[i].tensor, spoiled[i].value);
         expect_refused(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "16", "-H", "16", "--steps", "1",
                                  "--device", "cuda", "--compute", computes[i % 2]),
-                       cases[i].block, "NaN");
+                       spoiled[i].block, "NaN");
     }
 }
 

@@ -183,16 +183,6 @@ static void keep_log(zimage_log_level level, const char *message, void *user)
         fail_msg("unexpected: %s", message);
 }
 
-/* A fresh folder as its maker leaves it (mflux: with the configuration beside it). */
-static const char *make_folder(const char *layout)
-{
-    const char *vae = strcmp(layout, "mflux") ? "vae" : "";
-    run_shell("rm -rf '%s/%s' && cp -r '%s/mlx/%s' '%s/%s'", test_folder, layout, ZIMAGE_TEST_DATA, layout, test_folder,
-              layout);
-    run_shell("cd '%s/tiny' && cp -r tokenizer %s '%s/%s'", ZIMAGE_TEST_DATA, vae, test_folder, layout);
-    return in_folder(layout);
-}
-
 static zimage_context *open_folder(const char *folder, zimage_dequantize dequantize, int reference)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -288,7 +278,7 @@ static void folders_paint_the_reference(void **state)
     static const char *const layouts[] = {"uqer1244", "mflux"};
     zi_store *store = fixture_open("mlx/pictures.safetensors");
     for (int i = 0; i < 2; i++) {
-        const char *folder = make_folder(layouts[i]);
+        const char *folder = packed_model(layouts[i]);
         warned = 0;
         zimage_context *packed = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 0);
         assert_int_equal(warned, 1); /* the schedule is assumed */
@@ -322,15 +312,15 @@ static zimage_status open_status(const char *folder, zimage_error *error)
 static void what_a_folder_may_lack(void **state)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    const char *folder = make_folder("mflux");
+    const char *folder = packed_model("mflux");
     run_shell("rm '%s/text_encoder/config.json'", folder);
     assert_error(&error, open_status(folder, &error), ZIMAGE_ERROR_FILE,
                  "mflux/text_encoder/config.json: ", "mflux saves none", NULL);
-    folder = make_folder("mflux");
+    folder = packed_model("mflux");
     run_shell("rm '%s/transformer/1.safetensors'", folder);
     assert_error(&error, open_status(folder, &error), ZIMAGE_ERROR_FILE, "transformer/1.safetensors", "no such file",
                  NULL);
-    folder = make_folder("uqer1244");
+    folder = packed_model("uqer1244");
     run_shell("cp '%s/tiny/model_index.json' '%s'", ZIMAGE_TEST_DATA, folder);
     assert_error(&error, open_status(folder, &error), ZIMAGE_ERROR_FILE, "scheduler/scheduler_config.json", NULL, NULL);
     run_shell("cp -r '%s/tiny/scheduler' '%s'", ZIMAGE_TEST_DATA, folder);
@@ -364,7 +354,7 @@ static void inspect_describes_packed_matrices(void **state)
         json_t *component, *tensor;
         int64_t parameters = 0;
         int found = 0;
-        assert_int_equal(zimage_inspect(make_folder(cases[i].layout), &text, NULL), ZIMAGE_OK);
+        assert_int_equal(zimage_inspect(packed_model(cases[i].layout), &text, NULL), ZIMAGE_OK);
         json_t *root = json_loads(text, 0, NULL);
         json_array_foreach(json_object_get(root, "components"), c, component)
         {
