@@ -180,11 +180,11 @@ class RowwiseLinear(torch.nn.Module):
         return multiply_fp8(rows, scale, self.w, self.scale).view(*x.shape[:-1], -1)
 
 
-def use_fp8(model, kept=()):
-    """The blocks' attention and feed-forward products in fp8, but those whose names end as in `kept`."""
+def use_fp8(model):
+    """The blocks' attention and feed-forward products in fp8."""
     for name, module in list(model.named_modules()):
         inside = ".attention." in name or ".feed_forward." in name
-        if isinstance(module, torch.nn.Linear) and inside and not name.endswith(tuple(kept)):
+        if isinstance(module, torch.nn.Linear) and inside:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, RowwiseLinear(module))
     return model
