@@ -123,6 +123,7 @@ static cublasStatus_t ask(zi_cuda *cuda, zi_cuda_plan *plan, cublasLtMatmulHeuri
 {
     cublasLtMatmulPreference_t wish;
     size_t workspace = ZI_WORKSPACE_BYTES;
+    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* others round sums to the output's type */
     uint32_t aligned[3];
     static const cublasLtMatmulPreferenceAttributes_t names[4] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -132,6 +133,9 @@ static cublasStatus_t ask(zi_cuda *cuda, zi_cuda_plan *plan, cublasLtMatmulHeuri
         return code;
     code = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                                 sizeof(workspace));
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
+                                                    sizeof(reductions));
     for (int i = 0; i < 4 && code == CUBLAS_STATUS_SUCCESS; i++) {
         aligned[i % 3] = (uint32_t)plan->key.aligned[i % 3];
         code = cublasLtMatmulPreferenceSetAttribute(wish, names[i], &aligned[i % 3], sizeof(aligned[0]));

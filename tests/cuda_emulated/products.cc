@@ -40,6 +40,7 @@ struct emulated_layout {
 struct emulated_preference {
     uint64_t workspace;
     uint32_t aligned[4]; /* a, b, c, d */
+    uint32_t reductions; /* how partial sums may be kept */
 };
 
 namespace
@@ -52,7 +53,7 @@ struct product {
     const void *a_data, *b_data, *c_data;
     void *d_data;
     float alpha, beta;
-    int parts;
+    int parts, rounds; /* rounds: partial sums to the output's type */
 };
 
 size_t size_of(cudaDataType_t type)
@@ -235,7 +236,7 @@ void multiply_one(const product &p, int batch)
             std::fill(part.begin(), part.end(), 0.0f);
             add_products(part.data(), a.data(), b.data() + column * k, m, k * i / p.parts, k * (i + 1) / p.parts, k);
             for (size_t j = 0; j < sums.size(); j++)
-                sums[j] += part[j];
+                sums[j] = p.rounds ? __bfloat162float(__float2bfloat16_rn(sums[j] + part[j])) : sums[j] + part[j];
         }
         for (int64_t j = 0; j < COLUMNS && column + j < n; j++)
             store_column(p, batch, column + j, sums.data() + j * m);
@@ -320,7 +321,7 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, c
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
 {
-    *preference = new emulated_preference{0, {256, 256, 256, 256}};
+    *preference = new emulated_preference{0, {256, 256, 256, 256}, CUBLASLT_REDUCTION_SCHEME_MASK};
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -336,13 +337,15 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 {
     if (name == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
         return take(&preference->workspace, sizeof(preference->workspace), value, size);
+    if (name == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK)
+        return take(&preference->reductions, sizeof(preference->reductions), value, size);
     int operand = name - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
     if (operand < 0 || operand > 3)
         return CUBLAS_STATUS_INVALID_VALUE;
     return take(&preference->aligned[operand], sizeof(uint32_t), value, size);
 }
 
-/* An algorithm's data: parts, then the alignments that were promised for it. */
+/* An algorithm's data: parts, the alignments that were promised for it, whether partial sums are rounded. */
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -363,6 +366,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
         result->algo.data[0] = (uint64_t)(i + 1);
         for (int j = 0; j < 4; j++)
             result->algo.data[1 + j] = preference->aligned[j];
+        result->algo.data[5] = preference->reductions & CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
     }
     return status;
 }
@@ -424,7 +428,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
                  d,
                  *(const float *)alpha,
                  *(const float *)beta,
-                 (int)algorithm->data[0]};
+                 (int)algorithm->data[0],
+                 algorithm->data[5] != 0 && d_layout->type == CUDA_R_16BF};
     if (!places_are_right(p))
         return CUBLAS_STATUS_INVALID_VALUE;
     cudaError_t code = emulated::enqueue(stream, [p] {
