@@ -607,6 +607,8 @@ static void all_fp8(void)
     operands(40, 96, 2, 64, 112, ZI_BF16);
     operands(33, 64, 3, 40, 72, ZI_BF16);  /* sizes of which some are no fp8 product's */
     operands(5, 8208, 1, 32, 48, ZI_BF16); /* rows that no block holds */
+    operands(3, 64, 2, 32, 4608, ZI_BF16);
+    operands(2, 64, 2, 32, 10256, ZI_BF16);
     repeated();
 }
 
@@ -621,6 +623,7 @@ static void all_attentions(void)
         attention(129, 191, &(zi_attention_shape){3, 3, 128, 0}, in_place);
         attention(300, 64, &(zi_attention_shape){2, 2, 64, 0}, in_place);
         attention(96, 96, &(zi_attention_shape){1, 1, 512, 0}, in_place);
+        attention(5, 4100, &(zi_attention_shape){1, 1, 264, 0}, in_place);
     }
 }
 
@@ -650,11 +653,16 @@ static void all_rows(void)
     norms(33, 100, 1);
     norms(3, 384, 1);
     norms(2, 3840, 1);
+    norms(2, 4608, 1);
+    norms(3, 2056, 0);
     norms(2, 9000, 1);
     rope(17, 3, 34, ZI_ROPE_ADJACENT);
     rope(17, 3, 34, ZI_ROPE_HALF_SPLIT);
     rope(5, 2, 128, ZI_ROPE_ADJACENT);
     rope(5, 2, 300, ZI_ROPE_HALF_SPLIT);
+    rope(7, 5, 64, ZI_ROPE_ADJACENT);
+    rope(3, 37, 128, ZI_ROPE_ADJACENT); /* more than a block's threads have at a time */
+    rope(9, 3, 16, ZI_ROPE_ADJACENT);
     small_ones();
     group_norm(17, 13, 33, 3);
     group_norm(9, 31, 64, 32);

@@ -60,15 +60,38 @@ template <typename T, int W> static __device__ __forceinline__ void store(T *p, 
 /* Numbers of T in 16 bytes. */
 template <typename T> constexpr int wide = 16 / (int)sizeof(T);
 
-/* Exact enough for the float32 checking mode, too. */
-static __device__ __forceinline__ float silu_of(float x)
+/* For float32 results as exact as these, for bf16 ones fast. */
+template <typename T> static __device__ __forceinline__ float exp_of(float x)
 {
-    return x / (1.0f + expf(-x));
+    return sizeof(T) == sizeof(float) ? expf(x) : __expf(x);
+}
+
+/* x / (1 + e^-x) */
+template <typename T> static __device__ __forceinline__ float silu_of(float x)
+{
+    return sizeof(T) == sizeof(float) ? x / (1.0f + exp_of<T>(-x)) : __fdividef(x, 1.0f + exp_of<T>(-x));
 }
 
 static __device__ __forceinline__ float factor_at(const float *w, int64_t i)
 {
     return w != nullptr ? w[i] : 1.0f;
+}
+
+/* w[i], w[i + 1], ... for i and w that are multiples of 16 bytes or of what W takes; NULL is ones. */
+template <int W> static __device__ __forceinline__ vec<float, W> factors_at(const float *w, int64_t i)
+{
+    constexpr int Part = W < 4 ? W : 4;
+    vec<float, W> all;
+#pragma unroll
+    for (int k = 0; k < W; k += Part) {
+        vec<float, Part> part;
+        if (w != nullptr)
+            part = load<float, Part>(w + i + k);
+#pragma unroll
+        for (int j = 0; j < Part; j++)
+            all.v[k + j] = w != nullptr ? part.v[j] : 1.0f;
+    }
+    return all;
 }
 
 static __device__ __forceinline__ float warp_sum(float x)

@@ -1,7 +1,7 @@
 /*
- * cuDNN's graphs: attention, and convolutions with their bias and sum. A graph is made once for its sizes; of the plans
- * that cuDNN proposes the fastest is kept. Whatever cuDNN refuses leaves a graph without a plan, and the own kernels do
- * the work.
+ * cuDNN's graphs of one operation: attention and convolutions. A graph is made once for its sizes. Engines that come
+ * compiled are timed and the fastest is kept; where there are none, cuDNN's first proposal is compiled when it is made,
+ * which takes half a second. Whatever cuDNN refuses leaves a graph without a plan, and the own kernels do the work.
  */
 #include "cuda/graphs.h"
 
@@ -11,27 +11,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
-
-#define CANDIDATES  8
-#define VARIANTS    2 /* ways to write attention */
-#define DESCRIPTORS (64 + VARIANTS * 2 * CANDIDATES)
+#define PROPOSALS   24 /* of cuDNN's, best first as it guesses */
+#define CANDIDATES  4  /* of them that are timed */
+#define DESCRIPTORS (32 + 2 * PROPOSALS)
 #define TENSORS     5
 #define ALIGNMENT   16
 #define RUNS        3
-#define SEARCH                                                                                                         \
-    0.5 /* seconds for a graph's plans, of which some are compiled when they are made; at least one is found */
-#define CHANNELS 8 /* multiples of channels that fast convolutions want */
+#define CHANNELS    8   /* multiples of channels that fast convolutions want */
+#define MOST_HEAD   256 /* attention's fused kernels are slow with larger heads */
 
 typedef enum graph_kind { GRAPH_ATTENTION, GRAPH_CONV } graph_kind;
 
 /* Compared as bytes. */
 typedef struct graph_key {
-    int64_t kind, sizes[8];
+    int64_t kind, sizes[5];
 } graph_key;
 
 /* The tensors' unique names: places in the array of pointers that a graph runs on, plus 1. */
-enum { X, Y, FILTER, BIAS, ADDED };
+enum { X, Y, FILTER };
 enum { Q, O, K, V, SCALE };
 
 struct zi_cuda_graph {
@@ -40,10 +37,8 @@ struct zi_cuda_graph {
     int made_count;
     cudnnStatus_t failed;          /* the first failure while it was made */
     cudnnBackendDescriptor_t plan; /* one of them, or NULL: cuDNN has none */
-    float milliseconds;            /* that it takes */
-    int32_t choice;                /* its number: the variant's, then the engine's in the order proposed */
-    int64_t workspace;
-    int tensors[TENSORS]; /* names that are used */
+    int32_t choice;                /* its engine's place among those proposed */
+    int tensors[TENSORS];          /* names that are used */
 };
 
 /* ---- descriptors --------------------------------------------------------------------------------------------------- */
@@ -93,8 +88,7 @@ typedef struct tensor_form {
     int64_t shape[4], strides[4];
 } tensor_form;
 
-static cudnnBackendDescriptor_t tensor(zi_cuda_graph *g, int64_t name, const tensor_form *form, int is_virtual,
-                                       int by_value)
+static cudnnBackendDescriptor_t tensor(zi_cuda_graph *g, int64_t name, const tensor_form *form, int by_value)
 {
     const int64_t alignment = ALIGNMENT;
     const bool yes = true;
@@ -104,8 +98,6 @@ static cudnnBackendDescriptor_t tensor(zi_cuda_graph *g, int64_t name, const ten
     set(g, t, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, form->shape);
     set(g, t, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, form->strides);
     set(g, t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &alignment);
-    if (is_virtual)
-        set(g, t, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &yes);
     if (by_value)
         set(g, t, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &yes);
     finish(g, t);
@@ -116,60 +108,7 @@ static cudnnBackendDescriptor_t tensor(zi_cuda_graph *g, int64_t name, const ten
 static cudnnBackendDescriptor_t operand(zi_cuda_graph *g, int place, const tensor_form *form)
 {
     g->tensors[place] = 1;
-    return tensor(g, place + 1, form, 0, 0);
-}
-
-/* y = a mode b; b NULL: of one operand. What lies between operations is float32. */
-static cudnnBackendDescriptor_t pointwise(zi_cuda_graph *g, cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t a,
-                                          cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t y)
-{
-    const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
-    cudnnBackendDescriptor_t how = make(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-    set(g, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
-    set(g, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &precision);
-    finish(g, how);
-    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, a);
-    if (b != NULL)
-        set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
-    finish(g, operation);
-    return operation;
-}
-
-/* y, whose last side is 1: of x's last side. */
-static cudnnBackendDescriptor_t reduction(zi_cuda_graph *g, cudnnReduceTensorOp_t of, cudnnBackendDescriptor_t x,
-                                          cudnnBackendDescriptor_t y)
-{
-    const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
-    cudnnBackendDescriptor_t how = make(g, CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
-    set(g, how, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &of);
-    set(g, how, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &precision);
-    finish(g, how);
-    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, y);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_REDUCTION_DESC, how);
-    finish(g, operation);
-    return operation;
-}
-
-/* c = a b */
-static cudnnBackendDescriptor_t product(zi_cuda_graph *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
-                                        cudnnBackendDescriptor_t c)
-{
-    const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
-    cudnnBackendDescriptor_t how = make(g, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
-    set(g, how, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &precision);
-    finish(g, how);
-    cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_MATMUL_BDESC, b);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_MATMUL_CDESC, c);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_MATMUL_DESC, how);
-    finish(g, operation);
-    return operation;
+    return tensor(g, place + 1, form, 0);
 }
 
 /* ---- plans --------------------------------------------------------------------------------------------------------- */
@@ -220,68 +159,86 @@ static float time_plan(zi_cuda *cuda, const zi_cuda_graph *g, cudnnBackendDescri
 }
 
 /* A plan of the engine's, or NULL: then g->failed is as before. */
-static cudnnBackendDescriptor_t make_plan(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t engine,
-                                          int64_t *workspace)
+static cudnnBackendDescriptor_t make_plan(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t engine)
 {
-    int64_t count = 0;
+    int64_t count = 0, workspace = 0;
     cudnnBackendDescriptor_t plan = make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     set(g, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &cuda->dnn);
     set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, engine);
     finish(g, plan);
     if (g->failed == CUDNN_STATUS_SUCCESS)
         note(g, cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
-                                         workspace));
-    int usable = g->failed == CUDNN_STATUS_SUCCESS && *workspace <= (int64_t)ZI_WORKSPACE_BYTES;
+                                         &workspace));
+    int usable = g->failed == CUDNN_STATUS_SUCCESS && workspace <= (int64_t)ZI_WORKSPACE_BYTES;
     g->failed = CUDNN_STATUS_SUCCESS;
     return usable ? plan : NULL;
 }
 
-/* The engines that cuDNN proposes for the graph; how many. */
-static int propose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t *operations, int64_t operation_count,
-                   cudnnBackendDescriptor_t engines[CANDIDATES])
+/* The engines that cuDNN proposes for the operation; how many. */
+static int propose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t operation,
+                   cudnnBackendDescriptor_t engines[PROPOSALS])
 {
     const cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
     int64_t count = 0;
     cudnnBackendDescriptor_t graph = make(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
     set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &cuda->dnn);
-    set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, operation_count, operations);
+    set_descriptor(g, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, operation);
     finish(g, graph);
     cudnnBackendDescriptor_t heuristic = make(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     set_descriptor(g, heuristic, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
     set(g, heuristic, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
     finish(g, heuristic);
-    for (int i = 0; i < CANDIDATES; i++)
+    for (int i = 0; i < PROPOSALS; i++)
         engines[i] = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     if (g->failed == CUDNN_STATUS_SUCCESS)
         note(g, cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                         CANDIDATES, &count, engines));
-    if (g->failed != CUDNN_STATUS_SUCCESS)
-        return 0;
-    return (int)(count < CANDIDATES ? count : CANDIDATES);
+                                         PROPOSALS, &count, engines));
+    int failed = g->failed != CUDNN_STATUS_SUCCESS;
+    g->failed = CUDNN_STATUS_SUCCESS;
+    return failed ? 0 : (int)(count < PROPOSALS ? count : PROPOSALS);
+}
+
+/* Whether the configuration's engine is compiled when a plan of it is made. */
+static int is_compiled_late(cudnnBackendDescriptor_t configuration)
+{
+    cudnnBackendDescriptor_t engine = NULL;
+    cudnnBackendBehaviorNote_t notes[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
+    int64_t count = 0;
+    int late = 0;
+    if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) != CUDNN_STATUS_SUCCESS)
+        return 1;
+    if (cudnnBackendGetAttribute(configuration, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count,
+                                 &engine) != CUDNN_STATUS_SUCCESS ||
+        cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
+                                 CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &count, notes) != CUDNN_STATUS_SUCCESS)
+        late = 1;
+    for (int64_t i = 0; i < count && !late; i++)
+        late = notes[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION;
+    (void)cudnnBackendDestroyDescriptor(engine);
+    return late;
 }
 
 #define NO_ENGINE (-1) /* of those proposed can do it */
 
-/* Keeps the fastest of the variant's plans, timed on `data`, whose output is a scratch buffer, if none before was faster. */
-static zimage_status search(zi_cuda *cuda, zi_cuda_graph *g, int variant, cudnnBackendDescriptor_t *engines,
-                            int proposed, void *const data[TENSORS])
+/* Keeps the fastest plan of the first engines of that kind that work, timed on `data`. */
+static zimage_status search(zi_cuda *cuda, zi_cuda_graph *g, const cudnnBackendDescriptor_t *engines, int proposed,
+                            int late, void *const data[TENSORS])
 {
     cudaEvent_t events[2] = {NULL, NULL};
-    double start = zi_now();
+    float least = 0;
     int found = 0;
     zimage_status status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[0]), "making an event");
     if (status == ZIMAGE_OK)
         status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[1]), "making an event");
-    for (int i = 0; i < proposed && status == ZIMAGE_OK && (!found || zi_now() < start + SEARCH); i++) {
-        int64_t workspace = 0;
-        cudnnBackendDescriptor_t plan = make_plan(cuda, g, engines[i], &workspace);
+    for (int i = 0; i < proposed && status == ZIMAGE_OK && found < (late ? 1 : CANDIDATES); i++) {
+        if (is_compiled_late(engines[i]) != late)
+            continue;
+        cudnnBackendDescriptor_t plan = make_plan(cuda, g, engines[i]);
         float taken = plan != NULL ? time_plan(cuda, g, plan, data, cuda->workspace, events) : -1;
-        found |= taken >= 0;
-        if (taken >= 0 && (g->plan == NULL || taken < g->milliseconds)) {
-            g->milliseconds = taken;
-            g->choice = variant * CANDIDATES + i;
+        if (taken >= 0 && (found++ == 0 || taken < least)) {
+            least = taken;
+            g->choice = i;
             g->plan = plan;
-            g->workspace = workspace;
         }
     }
     for (int i = 0; i < 2; i++)
@@ -290,29 +247,26 @@ static zimage_status search(zi_cuda *cuda, zi_cuda_graph *g, int variant, cudnnB
     return status;
 }
 
-/* Takes what another process found fastest, if that is known: making all plans takes most of the time. */
-static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, int variant, cudnnBackendDescriptor_t *operations,
-                            int64_t count, void *const data[TENSORS])
+/* Takes what another process found, if that is known. `data`: the operands of the first run, whose output is free. */
+static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t operation,
+                            void *const data[TENSORS])
 {
-    cudnnBackendDescriptor_t engines[CANDIDATES];
-    int32_t known;
-    int proposed = propose(cuda, g, operations, count, engines);
-    g->failed = CUDNN_STATUS_SUCCESS; /* of this variant */
-    if (!zi_cuda_recall(&cuda->choices, "graph", &g->key, sizeof(g->key), &known, sizeof(known)))
-        return search(cuda, g, variant, engines, proposed, data);
-    if (known < variant * CANDIDATES || known >= variant * CANDIDATES + proposed)
-        return ZIMAGE_OK;
-    g->plan = make_plan(cuda, g, engines[known % CANDIDATES], &g->workspace);
-    g->choice = known;
-    return ZIMAGE_OK;
-}
-
-/* All variants were tried: the next process need not, unless what is remembered did not work. */
-static void remember(zi_cuda *cuda, const zi_cuda_graph *g)
-{
-    int32_t known, choice = g->plan != NULL ? g->choice : NO_ENGINE;
-    if (!zi_cuda_recall(&cuda->choices, "graph", &g->key, sizeof(g->key), &known, sizeof(known)) || known != choice)
+    cudnnBackendDescriptor_t engines[PROPOSALS];
+    int32_t known = NO_ENGINE;
+    int proposed = propose(cuda, g, operation, engines);
+    int remembered = zi_cuda_recall(&cuda->choices, "graph", &g->key, sizeof(g->key), &known, sizeof(known));
+    if (remembered && known >= 0 && known < proposed) {
+        g->plan = make_plan(cuda, g, engines[known]);
+        g->choice = known;
+    } else if (!remembered || known != NO_ENGINE) {
+        ZI_TRY(search(cuda, g, engines, proposed, 0, data));
+        if (g->plan == NULL)
+            ZI_TRY(search(cuda, g, engines, proposed, 1, data));
+    }
+    int32_t choice = g->plan != NULL ? g->choice : NO_ENGINE;
+    if (!remembered || known != choice)
         zi_cuda_remember(&cuda->choices, "graph", &g->key, sizeof(g->key), &choice, sizeof(choice));
+    return ZIMAGE_OK;
 }
 
 static void free_graph(zi_cuda_graph *g)
@@ -380,86 +334,35 @@ static tensor_form heads_form(int64_t tokens, int64_t heads, int64_t dim)
     return (tensor_form){CUDNN_DATA_BFLOAT16, {1, heads, tokens, dim}, {tokens * heads * dim, dim, heads * dim, 1}};
 }
 
-/* The tensors that both variants read and write. */
-typedef struct attention_tensors {
-    cudnnBackendDescriptor_t q, k, v, o, scale;
-} attention_tensors;
-
-static attention_tensors attention_operands(zi_cuda_graph *g, int transposed)
+static zimage_status make_attention(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
 {
     int64_t queries = g->key.sizes[0], keys = g->key.sizes[1], heads = g->key.sizes[2], kv = g->key.sizes[3];
     int64_t dim = g->key.sizes[4];
     const tensor_form many = heads_form(queries, heads, dim), few = heads_form(keys, kv, dim);
     const tensor_form one = {CUDNN_DATA_FLOAT, {1, 1, 1, 1}, {1, 1, 1, 1}};
-    const tensor_form turned = {CUDNN_DATA_BFLOAT16, {1, kv, dim, keys}, {keys * kv * dim, dim, 1, kv * dim}};
-    attention_tensors t;
-    t.q = operand(g, Q, &many);
-    t.k = operand(g, K, transposed ? &turned : &few);
-    t.v = operand(g, V, &few);
-    t.o = operand(g, O, &many);
-    t.scale = tensor(g, SCALE + 1, &one, 0, 1);
+    cudnnBackendDescriptor_t q = operand(g, Q, &many), k = operand(g, K, &few), v = operand(g, V, &few);
+    cudnnBackendDescriptor_t o = operand(g, O, &many), scale = tensor(g, SCALE + 1, &one, 1);
     g->tensors[SCALE] = 1;
-    return t;
-}
-
-/* As cuDNN's own operation. */
-static zimage_status try_operation(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
-{
-    attention_tensors t = attention_operands(g, 0);
     cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, t.q);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, t.k);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, t.v);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, t.o);
-    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, t.scale);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, q);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, k);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, v);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, o);
+    set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, scale);
     finish(g, operation);
-    return choose(cuda, g, 0, &operation, 1, data);
-}
-
-/* As its parts, which cuDNN knows to be attention: products, scale, softmax. Only its operands are stored. */
-static zimage_status try_parts(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
-{
-    int64_t queries = g->key.sizes[0], keys = g->key.sizes[1], heads = g->key.sizes[2], name = TENSORS + 1;
-    tensor_form square = {
-        CUDNN_DATA_FLOAT, {1, heads, queries, keys}, {heads * queries * keys, queries * keys, keys, 1}};
-    const tensor_form row = {CUDNN_DATA_FLOAT, {1, heads, queries, 1}, {heads * queries, queries, 1, 1}};
-    attention_tensors t = attention_operands(g, 1);
-    cudnnBackendDescriptor_t logits = tensor(g, name++, &square, 1, 0), scaled = tensor(g, name++, &square, 1, 0);
-    cudnnBackendDescriptor_t below = tensor(g, name++, &square, 1, 0), powers = tensor(g, name++, &square, 1, 0);
-    cudnnBackendDescriptor_t top = tensor(g, name++, &row, 1, 0), sum = tensor(g, name++, &row, 1, 0);
-    square.type = CUDNN_DATA_BFLOAT16;
-    cudnnBackendDescriptor_t weights = tensor(g, name++, &square, 1, 0);
-    cudnnBackendDescriptor_t operations[] = {
-        product(g, t.q, t.k, logits),
-        pointwise(g, CUDNN_POINTWISE_MUL, logits, t.scale, scaled),
-        reduction(g, CUDNN_REDUCE_TENSOR_MAX, scaled, top),
-        pointwise(g, CUDNN_POINTWISE_SUB, scaled, top, below),
-        pointwise(g, CUDNN_POINTWISE_EXP, below, NULL, powers),
-        reduction(g, CUDNN_REDUCE_TENSOR_ADD, powers, sum),
-        pointwise(g, CUDNN_POINTWISE_DIV, powers, sum, weights),
-        product(g, weights, t.v, t.o),
-    };
-    return choose(cuda, g, 1, operations, sizeof(operations) / sizeof(operations[0]), data);
-}
-
-static zimage_status make_attention(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
-{
-    ZI_TRY(try_operation(cuda, g, data));
-    ZI_TRY(try_parts(cuda, g, data));
-    remember(cuda, g);
-    return ZIMAGE_OK;
+    return choose(cuda, g, operation, data);
 }
 
 /* Into a buffer of its own, as o may be q and cuDNN does not say in which order it reads and writes. */
 static zimage_status attend(zi_cuda *cuda, const graph_key *key, void *o, void *data[TENSORS], int *done)
 {
     size_t bytes = (size_t)(key->sizes[0] * key->sizes[2] * key->sizes[4]) * sizeof(uint16_t);
-    if (cuda->rehearsing) /* the most memory that it takes: that of its first time */
+    if (cuda->rehearsing) /* the most memory that it takes */
         return zi_cuda_stack_alloc(cuda, bytes, "attention", &data[O]);
     zi_cuda_graph *graph = find(cuda, key);
     if (graph != NULL && graph->plan == NULL)
         return ZIMAGE_OK;
-    if (graph == NULL || o == data[Q])
+    if (o == data[Q])
         ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "attention", &data[O]));
     if (graph == NULL) {
         graph = new_graph(cuda, key);
@@ -483,7 +386,8 @@ zimage_status zi_cuda_graph_attention(zi_cuda *cuda, void *o, const void *q, con
     void *data[TENSORS] = {[Q] = (void *)q, [K] = (void *)k, [V] = (void *)v, [O] = o};
     const graph_key key = {GRAPH_ATTENTION, {queries, keys, shape->heads, shape->kv_heads, shape->head_dim}};
     *done = 0;
-    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || shape->causal || shape->head_dim % 8 != 0 || !aligned(data))
+    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || shape->causal || shape->head_dim % 8 != 0 ||
+        shape->head_dim > MOST_HEAD || !aligned(data))
         return ZIMAGE_OK;
     data[SCALE] = &scale; /* by value: on the host */
     zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
@@ -522,92 +426,49 @@ static cudnnBackendDescriptor_t convolution(zi_cuda_graph *g, int64_t side, cudn
 }
 
 /* A channels-last image as cuDNN names its sides. */
-static tensor_form image_form(cudnnDataType_t type, int64_t channels, int64_t rows, int64_t columns)
+static tensor_form image_form(int64_t channels, int64_t rows, int64_t columns)
 {
-    return (tensor_form){
-        type, {1, channels, rows, columns}, {channels * rows * columns, 1, columns * channels, channels}};
+    return (tensor_form){CUDNN_DATA_BFLOAT16,
+                         {1, channels, rows, columns},
+                         {channels * rows * columns, 1, columns * channels, channels}};
 }
 
-/* y = conv(x) [+ bias] [+ y]: what lies between is float32 and never stored. */
 static zimage_status make_conv(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
 {
     int64_t rows = g->key.sizes[0], columns = g->key.sizes[1], in = g->key.sizes[2], out = g->key.sizes[3];
-    int64_t side = g->key.sizes[4], terms = 0, next_name = TENSORS + 1;
-    cudnnDataType_t y_type = g->key.sizes[5] == ZI_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
-    const tensor_form x = image_form(CUDNN_DATA_BFLOAT16, in, rows + side - 1, columns);
-    const tensor_form y = image_form(y_type, out, rows, columns);
-    const tensor_form between = image_form(CUDNN_DATA_FLOAT, out, rows, columns);
-    const tensor_form bias = {CUDNN_DATA_FLOAT, {1, out, 1, 1}, {out, 1, out, out}};
+    int64_t side = g->key.sizes[4];
+    const tensor_form x = image_form(in, rows + side - 1, columns), y = image_form(out, rows, columns);
     const tensor_form filter = {CUDNN_DATA_BFLOAT16, {out, in, side, side}, {in * side * side, 1, in * side, in}};
-    cudnnBackendDescriptor_t addends[2], operations[3];
     cudnnBackendDescriptor_t input = operand(g, X, &x), weights = operand(g, FILTER, &filter);
-    if (data[BIAS] != NULL)
-        addends[terms++] = operand(g, BIAS, &bias);
-    if (data[ADDED] != NULL)
-        addends[terms++] = operand(g, ADDED, &y);
-    cudnnBackendDescriptor_t sum = terms > 0 ? tensor(g, next_name++, &between, 1, 0) : operand(g, Y, &y);
-    operations[0] = convolution(g, side, input, weights, sum);
-    for (int64_t i = 0; i < terms; i++) {
-        cudnnBackendDescriptor_t next = i + 1 < terms ? tensor(g, next_name++, &between, 1, 0) : operand(g, Y, &y);
-        operations[1 + i] = pointwise(g, CUDNN_POINTWISE_ADD, sum, addends[i], next);
-        sum = next;
-    }
-    ZI_TRY(choose(cuda, g, 0, operations, 1 + terms, data));
-    remember(cuda, g);
-    return ZIMAGE_OK;
+    return choose(cuda, g, convolution(g, side, input, weights, operand(g, Y, &y)), data);
 }
 
-/* data's graph, made if it is new; *graph NULL: cuDNN has no plan. */
-static zimage_status conv_graph(zi_cuda *cuda, const graph_key *key, void *const data[TENSORS], zi_cuda_graph **graph)
-{
-    *graph = cuda->rehearsing ? NULL : find(cuda, key);
-    if (*graph == NULL) {
-        void *trial[TENSORS];
-        memcpy(trial, data, sizeof(trial));
-        size_t bytes = (size_t)(key->sizes[0] * key->sizes[1] * key->sizes[3]) * zi_dtype_size((zi_dtype)key->sizes[5]);
-        zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
-        ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "timing a convolution", &trial[Y]));
-        if (!cuda->rehearsing) {
-            *graph = new_graph(cuda, key);
-            if (*graph == NULL)
-                return ZIMAGE_ERROR_MEMORY;
-            ZI_TRY(make_conv(cuda, *graph, trial));
-        }
-        zi_cuda_release(&cuda->ops, mark);
-    }
-    if (*graph != NULL && (*graph)->plan == NULL)
-        *graph = NULL;
-    return ZIMAGE_OK;
-}
-
-/* With outputs that are no multiple of 8: padded ones on the stack, of which y takes its own. */
+/* What the graph computes is rounded to bf16 before bias and sum are added. */
 static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_cuda_conv *c, void *data[TENSORS], int *done)
 {
-    zi_cuda_graph *graph;
-    int64_t padded = (c->out + CHANNELS - 1) / CHANNELS * CHANNELS, pixels = c->rows * c->columns;
-    int whole = padded == c->out;
-    if (whole) {
-        data[Y] = y->data;
-        data[BIAS] = (void *)c->bias;
-        data[ADDED] = c->accumulate ? y->data : NULL;
-    } else {
-        ZI_TRY(
-            zi_cuda_stack_alloc(cuda, (size_t)(pixels * padded) * zi_dtype_size(y->dtype), "a convolution", &data[Y]));
-    }
-    const graph_key key = {
-        GRAPH_CONV, {c->rows, c->columns, c->in, padded, c->side, y->dtype, data[BIAS] != NULL, data[ADDED] != NULL}};
-    if (!aligned(data))
+    const graph_key key = {GRAPH_CONV, {c->rows, c->columns, c->in, c->out, c->side}};
+    size_t pixels = (size_t)(c->rows * c->columns);
+    data[Y] = y->data;
+    if (c->accumulate)
+        ZI_TRY(zi_cuda_stack_alloc(cuda, pixels * (size_t)c->out * sizeof(uint16_t), "a convolution", &data[Y]));
+    if (cuda->rehearsing || !aligned(data))
         return ZIMAGE_OK;
-    ZI_TRY(conv_graph(cuda, &key, data, &graph));
-    if (graph == NULL)
+    zi_cuda_graph *graph = find(cuda, &key);
+    if (graph == NULL) {
+        graph = new_graph(cuda, &key);
+        if (graph == NULL)
+            return ZIMAGE_ERROR_MEMORY;
+        ZI_TRY(make_conv(cuda, graph, data));
+    }
+    if (graph->plan == NULL)
         return ZIMAGE_OK;
     ZI_TRY(execute(cuda, graph, data, "a convolution"));
     *done = 1;
-    if (whole)
+    if (c->bias == NULL && !c->accumulate)
         return ZIMAGE_OK;
     return ZI_CUDA_RUN(cuda,
-                       zi_cuda_take_channels(y->dtype, y->data, y->dtype, data[Y], c->bias, c->accumulate, pixels,
-                                             c->out, padded, cuda->stream),
+                       zi_cuda_add_bias(ZI_BF16, y->data, c->accumulate ? data[Y] : NULL, c->bias, 1, (int64_t)pixels,
+                                        c->out, cuda->stream),
                        "a convolution");
 }
 
@@ -616,7 +477,8 @@ zimage_status zi_cuda_graph_conv(zi_cuda *cuda, zi_tensor *y, const void *x, con
 {
     void *data[TENSORS] = {[X] = (void *)x, [FILTER] = (void *)filter};
     *done = 0;
-    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || sizes->in % CHANNELS != 0)
+    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || y->dtype != ZI_BF16 || sizes->in % CHANNELS != 0 ||
+        sizes->out % CHANNELS != 0)
         return ZIMAGE_OK;
     zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
     zimage_status status = convolve(cuda, y, sizes, data, done);

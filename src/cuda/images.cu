@@ -104,7 +104,7 @@ template <typename T, int W> static __global__ void band_input(T *y, const zi_cu
         if (b.scale != nullptr && row >= 0 && row < image_rows)
 #pragma unroll
             for (int j = 0; j < W; j++)
-                v.v[j] = from_float<T>(silu_of(to_float(v.v[j]) * b.scale[c + j] + b.shift[c + j]));
+                v.v[j] = from_float<T>(silu_of<T>(to_float(v.v[j]) * b.scale[c + j] + b.shift[c + j]));
         store<T, W>(y + i * W, v);
     }
 }

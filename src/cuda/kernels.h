@@ -74,9 +74,9 @@ cudaError_t zi_cuda_not_finite(zi_dtype type, const void *x, int64_t n, int *fla
 /* y [rows][n] = x W^T + bias (float32, may be NULL) (+ y): float32 x [rows][in], W [n][in] of either type. Few rows. */
 cudaError_t zi_cuda_few(zi_dtype type, void *y, const float *x, zi_dtype w_type, const void *w, const float *bias,
                         int accumulate, int64_t rows, int64_t n, int64_t in, cudaStream_t stream);
-/* y [rows][n] = bias (+ y): before a product that adds. */
-cudaError_t zi_cuda_start_rows(zi_dtype type, void *y, const float *bias, int accumulate, int64_t rows, int64_t n,
-                               cudaStream_t stream);
+/* y [rows][n] = bias (+ x) (+ y), each may be NULL or 0; x may be y if not both are added. */
+cudaError_t zi_cuda_add_bias(zi_dtype type, void *y, const void *x, const float *bias, int accumulate, int64_t rows,
+                             int64_t n, cudaStream_t stream);
 
 /* Rows to fp8: n is a multiple of 8 and at most this. The second is zi_cuda_glu. */
 #define ZI_CUDA_MOST_FP8 16384

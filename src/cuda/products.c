@@ -458,9 +458,10 @@ static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weig
     if (x->x->dtype == ZI_F32 && cuda->type != ZI_F32)
         return multiply_exact(cuda, y, x->x, w, b, accumulate);
     if (b != NULL)
-        ZI_CUDA_TRY(cuda,
-                    zi_cuda_start_rows(y->dtype, y->data, b, accumulate, zi_row_count(y), zi_features(y), cuda->stream),
-                    "adding a bias");
+        ZI_CUDA_TRY(
+            cuda,
+            zi_cuda_add_bias(y->dtype, y->data, NULL, b, accumulate, zi_row_count(y), zi_features(y), cuda->stream),
+            "adding a bias");
     return multiply(cuda, y->data, y->dtype, x, w, NULL, accumulate || b != NULL);
 }
 

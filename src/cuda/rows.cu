@@ -6,7 +6,19 @@
 /* ---- norms: a block a row, the row in registers where it fits ------------------------------------------------------ */
 
 #define ROW_THREADS 256
-#define ROW_VECTORS 4 /* of a thread: rows of at most 4096 float32 or 8192 bf16 elements stay in registers */
+#define ROW_VECTORS 4 /* of a thread, at most: rows of 4096 float32 or 8192 bf16 elements stay in registers */
+
+/* Calls `call` with K as the vectors of a thread that hold a row of n elements of T: 2 or 4. */
+#define WITH_VECTORS(T, K, n, ...)                                                                                     \
+    do {                                                                                                               \
+        if ((n) <= 2 * ROW_THREADS * wide<T>) {                                                                        \
+            constexpr int K = 2;                                                                                       \
+            __VA_ARGS__;                                                                                               \
+        } else {                                                                                                       \
+            constexpr int K = ROW_VECTORS;                                                                             \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+    } while (0)
 
 #define FP8_MOST 448.0f
 
@@ -16,10 +28,10 @@ static __device__ __forceinline__ float fp8_scale(float largest)
 }
 
 /*
- * A row as K vectors of each of the block's threads; what lies behind the row is 0. T: an activation, W: numbers of an
- * access. Every thread reads and writes the same places, so that input and output may be one buffer.
+ * A row as K vectors of each of the block's threads; what lies behind the row is 0. T: an activation. Every thread reads and writes the same places, so that input and output may be one buffer.
  */
-template <typename T, int W, int K = ROW_VECTORS> struct row_values {
+template <typename T, int K> struct row_values {
+    static constexpr int W = wide<T>;
     float v[K][W];
 
     static __device__ __forceinline__ int64_t place(int k)
@@ -65,7 +77,7 @@ template <typename T, int W, int K = ROW_VECTORS> struct row_values {
             }
 #pragma unroll
             for (int j = 0; j < W; j++)
-                v[k][j] = place(k) < n ? silu_of(to_float(gate.v[j])) * to_float(up.v[j]) : 0.0f;
+                v[k][j] = place(k) < n ? silu_of<T>(to_float(gate.v[j])) * to_float(up.v[j]) : 0.0f;
         }
     }
 
@@ -73,18 +85,23 @@ template <typename T, int W, int K = ROW_VECTORS> struct row_values {
     __device__ __forceinline__ void write_fp8(__nv_fp8_e4m3 *y, float *scale, int64_t n)
     {
         float largest = 0;
-        each(n, [&](float &x, int64_t) { largest = fmaxf(largest, fabsf(x)); });
-        float factor = fp8_scale(over_block<warp_max>(largest, 0));
+#pragma unroll
+        for (int k = 0; k < K; k++)
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                largest = fmaxf(largest, fabsf(v[k][j]));
+        float factor = fp8_scale(over_block<warp_max>(largest, 0)), inverse = 1 / factor;
         if (threadIdx.x == 0)
             *scale = factor;
 #pragma unroll
         for (int k = 0; k < K; k++) {
-            vec<__nv_fp8_e4m3, W> r;
+            vec<__nv_fp8x2_storage_t, W / 2> r;
 #pragma unroll
-            for (int j = 0; j < W; j++)
-                r.v[j] = __nv_fp8_e4m3(v[k][j] / factor);
+            for (int j = 0; j < W / 2; j++)
+                r.v[j] = __nv_cvt_float2_to_fp8x2(make_float2(v[k][2 * j] * inverse, v[k][2 * j + 1] * inverse),
+                                                  __NV_SATFINITE, __NV_E4M3);
             if (place(k) < n)
-                store<__nv_fp8_e4m3, W>(y + place(k), r);
+                store<__nv_fp8x2_storage_t, W / 2>((__nv_fp8x2_storage_t *)(y + place(k)), r);
         }
     }
 
@@ -97,25 +114,41 @@ template <typename T, int W, int K = ROW_VECTORS> struct row_values {
             write_fp8((__nv_fp8_e4m3 *)rows8.data + blockIdx.x * n, rows8.scales + blockIdx.x, n);
     }
 
-    /* f(value, place in the row) of each number of the row. */
-    template <typename F> __device__ __forceinline__ void each(int64_t n, F f)
+    /* v[i] *= factor * a[i] * b[i]; NULL is 1. */
+    __device__ __forceinline__ void scale(int64_t n, float factor, const float *a, const float *b)
     {
 #pragma unroll
         for (int k = 0; k < K; k++)
             if (place(k) < n) {
+                vec<float, W> first = factors_at<W>(a, place(k)), second = factors_at<W>(b, place(k));
 #pragma unroll
                 for (int j = 0; j < W; j++)
-                    f(v[k][j], place(k) + j);
+                    v[k][j] *= factor * first.v[j] * second.v[j];
             }
     }
 
-    __device__ __forceinline__ float rms_factor(int64_t n, float eps)
+    __device__ __forceinline__ float sum_of_squares() const
     {
         float sum = 0;
-        each(n, [&](float &x, int64_t) { sum += x * x; });
-        return 1.0f / sqrtf(over_block<warp_sum>(sum, 0) / (float)n + eps);
+#pragma unroll
+        for (int k = 0; k < K; k++)
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                sum += v[k][j] * v[k][j];
+        return sum;
+    }
+
+    __device__ __forceinline__ float rms_factor(int64_t n, float eps) const
+    {
+        return 1.0f / sqrtf(over_block<warp_sum>(sum_of_squares(), 0) / (float)n + eps);
     }
 };
+
+/* Whether vectors of factors can be read there. */
+static int factors_fit(const float *a, const float *b)
+{
+    return ((uintptr_t)a | (uintptr_t)b) % 16 == 0;
+}
 
 /* Whether rows of n, at that address, fit row_values. */
 static int row_fits(zi_dtype type, int64_t n, const void *x)
@@ -124,14 +157,13 @@ static int row_fits(zi_dtype type, int64_t n, const void *x)
     return n % width == 0 && n <= ROW_VECTORS * ROW_THREADS * width && (uintptr_t)x % 16 == 0;
 }
 
-template <typename T>
+template <typename T, int K>
 static __global__ void __launch_bounds__(ROW_THREADS)
     rms_norm_fast(T *y, const zi_cuda_rows8 y8, const T *x, const float *w, const float *gain, int64_t n, float eps)
 {
-    row_values<T, wide<T>> row;
+    row_values<T, K> row;
     row.read(x + blockIdx.x * n, n);
-    float factor = row.rms_factor(n, eps);
-    row.each(n, [=](float &v, int64_t i) { v = v * factor * factor_at(w, i) * factor_at(gain, i); });
+    row.scale(n, row.rms_factor(n, eps), w, gain);
     row.write_either(y, y8, n);
 }
 
@@ -163,10 +195,11 @@ extern "C" cudaError_t zi_cuda_rms_norm(zi_dtype type, void *y, zi_cuda_rows8 y8
                                         const float *gain, int64_t rows, int64_t n, float eps, cudaStream_t stream)
 {
     unsigned blocks = (unsigned)rows;
-    if (row_fits(type, n, x) && row_fits(type, n, y))
-        WITH_TYPE(
-            T, type,
-            ZI_LAUNCH(rms_norm_fast<T>, blocks, ROW_THREADS, 0, stream, (T *)y, y8, (const T *)x, w, gain, n, eps));
+    if (row_fits(type, n, x) && row_fits(type, n, y) && factors_fit(w, gain))
+        WITH_TYPE(T, type,
+                  WITH_VECTORS(T, K, n,
+                               ZI_LAUNCH((rms_norm_fast<T, K>), blocks, ROW_THREADS, 0, stream, (T *)y, y8,
+                                         (const T *)x, w, gain, n, eps)));
     else if (y == NULL)
         return cudaErrorInvalidValue;
     else
@@ -175,18 +208,25 @@ extern "C" cudaError_t zi_cuda_rms_norm(zi_dtype type, void *y, zi_cuda_rows8 y8
     return cudaGetLastError();
 }
 
-template <typename T>
+template <typename T, int K>
 static __global__ void __launch_bounds__(ROW_THREADS)
     layer_norm_fast(T *y, const T *x, const float *gain, int64_t n, float eps)
 {
-    row_values<T, wide<T>> row;
+    row_values<T, K> row;
     row.read(x + blockIdx.x * n, n);
-    float sum = 0, squares = 0;
-    row.each(n, [&](float &v, int64_t) { sum += v; });
+    float sum = 0;
+#pragma unroll
+    for (int k = 0; k < K; k++)
+#pragma unroll
+        for (int j = 0; j < row.W; j++)
+            sum += row.v[k][j];
     float mean = over_block<warp_sum>(sum, 0) / (float)n;
-    row.each(n, [&](float &v, int64_t) { v -= mean, squares += v * v; });
-    float factor = 1.0f / sqrtf(over_block<warp_sum>(squares, 0) / (float)n + eps);
-    row.each(n, [=](float &v, int64_t i) { v *= factor * factor_at(gain, i); });
+#pragma unroll
+    for (int k = 0; k < K; k++)
+#pragma unroll
+        for (int j = 0; j < row.W; j++)
+            row.v[k][j] = row.place(k) < n ? row.v[k][j] - mean : 0.0f;
+    row.scale(n, row.rms_factor(n, eps), gain, nullptr);
     row.write(y + blockIdx.x * n, n);
 }
 
@@ -210,29 +250,30 @@ extern "C" cudaError_t zi_cuda_layer_norm(zi_dtype type, void *y, const void *x,
                                           int64_t n, float eps, cudaStream_t stream)
 {
     unsigned blocks = (unsigned)rows;
-    if (row_fits(type, n, x) && row_fits(type, n, y))
+    if (row_fits(type, n, x) && row_fits(type, n, y) && factors_fit(gain, NULL))
         WITH_TYPE(T, type,
-                  ZI_LAUNCH(layer_norm_fast<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, gain, n, eps));
+                  WITH_VECTORS(T, K, n,
+                               ZI_LAUNCH((layer_norm_fast<T, K>), blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x,
+                                         gain, n, eps)));
     else
         WITH_TYPE(T, type,
                   ZI_LAUNCH(layer_norm_any<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, gain, n, eps));
     return cudaGetLastError();
 }
 
-template <typename T>
+template <typename T, int K>
 static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cuda_residual_args a, int64_t n)
 {
-    row_values<T, wide<T>> sum, row;
+    row_values<T, K> sum, row;
     int64_t at = blockIdx.x * n;
     row.read((const T *)a.y + at, n);
     sum.read((const T *)a.x + at, n);
-    float factor = row.rms_factor(n, a.eps);
-    row.each(n, [=](float &v, int64_t i) { v = v * factor * factor_at(a.w, i) * factor_at(a.gate, i); });
+    row.scale(n, row.rms_factor(n, a.eps), a.w, a.gate);
     int finite = 1;
 #pragma unroll
-    for (int k = 0; k < ROW_VECTORS; k++)
+    for (int k = 0; k < K; k++)
 #pragma unroll
-        for (int j = 0; j < wide<T>; j++) { /* what is stored is what is normed */
+        for (int j = 0; j < row.W; j++) { /* what is stored is what is normed */
             sum.v[k][j] = to_float(from_float<T>(sum.v[k][j] + row.v[k][j]));
             finite &= isfinite(sum.v[k][j]);
         }
@@ -241,8 +282,7 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cud
         *a.not_finite = 1;
     if (a.h == nullptr && a.h8.data == nullptr)
         return;
-    factor = sum.rms_factor(n, a.eps);
-    sum.each(n, [=](float &v, int64_t i) { v = v * factor * factor_at(a.w_next, i) * factor_at(a.gain_next, i); });
+    sum.scale(n, sum.rms_factor(n, a.eps), a.w_next, a.gain_next);
     sum.write_either((T *)a.h, a.h8, n);
 }
 
@@ -269,8 +309,10 @@ extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_ar
                                         cudaStream_t stream)
 {
     unsigned blocks = (unsigned)rows;
-    if (row_fits(type, n, a->x) && row_fits(type, n, a->y) && row_fits(type, n, a->h))
-        WITH_TYPE(T, type, ZI_LAUNCH(residual_fast<T>, blocks, ROW_THREADS, 0, stream, *a, n));
+    if (row_fits(type, n, a->x) && row_fits(type, n, a->y) && row_fits(type, n, a->h) && factors_fit(a->w, a->gate) &&
+        factors_fit(a->w_next, a->gain_next))
+        WITH_TYPE(T, type,
+                  WITH_VECTORS(T, K, n, ZI_LAUNCH((residual_fast<T, K>), blocks, ROW_THREADS, 0, stream, *a, n)));
     else if (a->h8.data != NULL)
         return cudaErrorInvalidValue;
     else
@@ -350,13 +392,82 @@ template <typename T> static __global__ void qk_norm_rope(T *x, const rope_args 
     }
 }
 
+/*
+ * A block a row, adjacent lanes a head, a vector each: heads of 2, 4, ... 32 vectors, whose pairs are adjacent. Lanes:
+ * those of a head.
+ */
+template <typename T, int Lanes> static __global__ void __launch_bounds__(512) rope_fast(T *x, const rope_args a)
+{
+    constexpr int W = wide<T>;
+    int lane = threadIdx.x % Lanes, vectors = (int)a.heads * Lanes;
+    vec<float, W> w = factors_at<W>(a.w, lane * W);
+    const int64_t turns = blockIdx.x * (a.dim / 2) + lane * (W / 2);
+    vec<float, W / 2> cos = load<float, W / 2>(a.cos + turns), sin = load<float, W / 2>(a.sin + turns);
+    for (int first = 0; first < vectors; first += blockDim.x) { /* all threads: the sums are a warp's */
+        int i = first + threadIdx.x;
+        T *p = x + blockIdx.x * a.heads * a.dim + (int64_t)i * W;
+        vec<T, W> v;
+        float f[W] = {}, sum = 0;
+        if (i < vectors) {
+            v = load<T, W>(p);
+#pragma unroll
+            for (int j = 0; j < W; j++) {
+                f[j] = to_float(v.v[j]);
+                sum += f[j] * f[j];
+            }
+        }
+#pragma unroll
+        for (int step = Lanes / 2; step > 0; step /= 2)
+            sum += __shfl_xor_sync(~0u, sum, step);
+        float factor = 1.0f / sqrtf(sum / (float)a.dim + a.eps);
+#pragma unroll
+        for (int j = 0; j < W; j += 2) {
+            float u = f[j] * factor * w.v[j], t = f[j + 1] * factor * w.v[j + 1];
+            v.v[j] = from_float<T>(u * cos.v[j / 2] - t * sin.v[j / 2]);
+            v.v[j + 1] = from_float<T>(u * sin.v[j / 2] + t * cos.v[j / 2]);
+        }
+        if (i < vectors)
+            store<T, W>(p, v);
+    }
+}
+
+/* rope_fast for heads of that many lanes; *done 0: there is none. */
+template <typename T> static cudaError_t try_rope_fast(T *x, const rope_args *a, int *done, cudaStream_t stream)
+{
+    int64_t threads = (a->heads * a->dim / wide<T> + 31) / 32 * 32;
+    unsigned block = (unsigned)(threads < 512 ? threads : 512);
+    *done = !a->half_split && a->dim % wide<T> == 0 && factors_fit(a->w, NULL) && factors_fit(a->cos, a->sin) &&
+            (uintptr_t)x % 16 == 0;
+    switch (*done ? a->dim / wide<T> : 0) {
+#define CASE(lanes)                                                                                                    \
+    case lanes:                                                                                                        \
+        ZI_LAUNCH((rope_fast<T, lanes>), (unsigned)a->rows, block, 0, stream, x, *a);                                  \
+        return cudaGetLastError();
+        CASE(2)
+        CASE(4)
+        CASE(8)
+        CASE(16)
+        CASE(32)
+#undef CASE
+    default:
+        *done = 0;
+        return cudaSuccess;
+    }
+}
+
 extern "C" cudaError_t zi_cuda_qk_norm_rope(zi_dtype type, void *x, const float *w, const float *cos, const float *sin,
                                             int64_t rows, int64_t heads, int64_t dim, int half_split, float eps,
                                             cudaStream_t stream)
 {
     const rope_args args = {w, cos, sin, rows, heads, dim, half_split, eps};
     unsigned blocks = (unsigned)((rows * heads + 7) / 8);
-    WITH_TYPE(T, type, ZI_LAUNCH(qk_norm_rope<T>, blocks, 256, 0, stream, (T *)x, args));
+    int done = 0;
+    WITH_TYPE(T, type, {
+        cudaError_t code = try_rope_fast((T *)x, &args, &done, stream);
+        if (done)
+            return code;
+        ZI_LAUNCH(qk_norm_rope<T>, blocks, 256, 0, stream, (T *)x, args);
+    });
     return cudaGetLastError();
 }
 
@@ -394,12 +505,53 @@ static __global__ void __launch_bounds__(ROW_THREADS)
         p[at + i] = from_float<T>(i < seen ? expf(s[at + i] * scale - top) * factor : 0.0f);
 }
 
+/* The row in registers; keys: a multiple of 4. */
+template <typename T, int K>
+static __global__ void __launch_bounds__(ROW_THREADS) softmax_fast(T *p, const float *s, int64_t keys, float scale)
+{
+    row_values<float, K> row;
+    float top = -INFINITY, sum = 0;
+    row.read(s + blockIdx.x * keys, keys);
+#pragma unroll
+    for (int k = 0; k < K; k++)
+#pragma unroll
+        for (int j = 0; j < row.W; j++) {
+            row.v[k][j] = row.place(k) < keys ? row.v[k][j] * scale : -INFINITY;
+            top = fmaxf(top, row.v[k][j]);
+        }
+    top = over_block<warp_max>(top, -INFINITY);
+#pragma unroll
+    for (int k = 0; k < K; k++)
+#pragma unroll
+        for (int j = 0; j < row.W; j++) {
+            row.v[k][j] = exp_of<T>(row.v[k][j] - top);
+            sum += row.v[k][j];
+        }
+    float factor = 1.0f / over_block<warp_sum>(sum, 0);
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+        vec<T, row.W> r;
+#pragma unroll
+        for (int j = 0; j < row.W; j++)
+            r.v[j] = from_float<T>(row.v[k][j] * factor);
+        if (row.place(k) < keys)
+            store<T, row.W>(p + blockIdx.x * keys + row.place(k), r);
+    }
+}
+
 extern "C" cudaError_t zi_cuda_softmax(zi_dtype type, void *p, const float *s, int64_t heads, int64_t rows,
                                        int64_t keys, float scale, int causal, int64_t first, cudaStream_t stream)
 {
-    WITH_TYPE(T, type,
-              ZI_LAUNCH(softmax<T>, (unsigned)(heads * rows), ROW_THREADS, 0, stream, (T *)p, s, rows, keys, scale,
-                        causal, first));
+    unsigned blocks = (unsigned)(heads * rows);
+    int fits = !causal && keys % 4 == 0 && ((uintptr_t)p | (uintptr_t)s) % 16 == 0;
+    WITH_TYPE(T, type, {
+        if (fits && keys <= 4 * 4 * ROW_THREADS)
+            ZI_LAUNCH((softmax_fast<T, 4>), blocks, ROW_THREADS, 0, stream, (T *)p, s, keys, scale);
+        else if (fits && keys <= 16 * 4 * ROW_THREADS)
+            ZI_LAUNCH((softmax_fast<T, 16>), blocks, ROW_THREADS, 0, stream, (T *)p, s, keys, scale);
+        else
+            ZI_LAUNCH(softmax<T>, blocks, ROW_THREADS, 0, stream, (T *)p, s, rows, keys, scale, causal, first);
+    });
     return cudaGetLastError();
 }
 
@@ -414,7 +566,7 @@ template <typename T, int W> static __global__ void glu(T *y, const T *x, int64_
         vec<T, W> gate = load<T, W>(x + row * 2 * n + column), up = load<T, W>(x + row * 2 * n + n + column), out;
 #pragma unroll
         for (int j = 0; j < W; j++)
-            out.v[j] = from_float<T>(silu_of(to_float(gate.v[j])) * to_float(up.v[j]));
+            out.v[j] = from_float<T>(silu_of<T>(to_float(gate.v[j])) * to_float(up.v[j]));
         store<T, W>(y + row * n + column, out);
     }
 }
@@ -430,7 +582,7 @@ extern "C" cudaError_t zi_cuda_glu(zi_dtype type, void *y, const void *x, int64_
 
 template <typename T> static __global__ void silu(T *y, const T *x, int64_t n)
 {
-    EACH(i, n) y[i] = from_float<T>(silu_of(to_float(x[i])));
+    EACH(i, n) y[i] = from_float<T>(silu_of<T>(to_float(x[i])));
 }
 
 extern "C" cudaError_t zi_cuda_silu(zi_dtype type, void *y, const void *x, int64_t n, cudaStream_t stream)
@@ -461,18 +613,34 @@ extern "C" cudaError_t zi_cuda_add_one(zi_dtype type, void *y, const void *x, in
     return cudaGetLastError();
 }
 
-template <typename T>
-static __global__ void start_rows(T *y, const float *bias, int accumulate, int64_t count, int64_t n)
+template <typename T, int W>
+static __global__ void add_bias(T *y, const T *x, const float *bias, int accumulate, int64_t count, uint32_t n)
 {
-    EACH(i, count) y[i] = from_float<T>(bias[i % n] + (accumulate ? to_float(y[i]) : 0.0f));
+    EACH(i, count)
+    {
+        vec<float, W> sum = factors_at<W>(bias, (uint32_t)i % n * W);
+        vec<T, W> added, before;
+        if (x != nullptr)
+            added = load<T, W>(x + i * W);
+        if (accumulate)
+            before = load<T, W>(y + i * W);
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            before.v[j] =
+                from_float<T>((bias != nullptr ? sum.v[j] : 0.0f) + (x != nullptr ? to_float(added.v[j]) : 0.0f) +
+                              (accumulate ? to_float(before.v[j]) : 0.0f));
+        store<T, W>(y + i * W, before);
+    }
 }
 
-extern "C" cudaError_t zi_cuda_start_rows(zi_dtype type, void *y, const float *bias, int accumulate, int64_t rows,
-                                          int64_t n, cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_add_bias(zi_dtype type, void *y, const void *x, const float *bias, int accumulate,
+                                        int64_t rows, int64_t n, cudaStream_t stream)
 {
-    WITH_TYPE(
-        T, type,
-        ZI_LAUNCH(start_rows<T>, blocks_for(rows * n, 256), 256, 0, stream, (T *)y, bias, accumulate, rows * n, n));
+    WITH_TYPE(T, type,
+              WITH_WIDTH(T, W, n, (uintptr_t)x | (uintptr_t)y | (uintptr_t)bias,
+                         if (rows * (n / W) > UINT32_MAX) return cudaErrorInvalidValue;
+                         ZI_LAUNCH((add_bias<T, W>), blocks_for(rows * (n / W), 256), 256, 0, stream, (T *)y,
+                                   (const T *)x, bias, accumulate, rows * (n / W), (uint32_t)(n / W))));
     return cudaGetLastError();
 }
 
@@ -660,28 +828,35 @@ extern "C" cudaError_t zi_cuda_unpatchify(zi_dtype to, void *latents, zi_dtype f
     return cudaGetLastError();
 }
 
-template <typename T> static __global__ void not_finite(const T *x, int64_t n, int *flag)
+template <typename T, int W> static __global__ void not_finite(const T *x, int64_t vectors, int *flag)
 {
     int bad = 0;
-    EACH(i, n) bad |= !isfinite(to_float(x[i]));
+    EACH(i, vectors)
+    {
+        vec<T, W> v = load<T, W>(x + i * W);
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            bad |= !isfinite(to_float(v.v[j]));
+    }
     if (bad)
         *flag = 1;
 }
 
 extern "C" cudaError_t zi_cuda_not_finite(zi_dtype type, const void *x, int64_t n, int *flag, cudaStream_t stream)
 {
-    WITH_TYPE(T, type, ZI_LAUNCH(not_finite<T>, blocks_for((n + 7) / 8, 256), 256, 0, stream, (const T *)x, n, flag));
+    WITH_TYPE(T, type,
+              WITH_WIDTH(T, W, n, x,
+                         ZI_LAUNCH((not_finite<T, W>), blocks_for((n / W + 3) / 4, 256), 256, 0, stream, (const T *)x,
+                                   n / W, flag)));
     return cudaGetLastError();
 }
 
 /* ---- fp8: a block a row -------------------------------------------------------------------------------------------- */
 
-#define FP8_VECTORS (ZI_CUDA_MOST_FP8 / ROW_THREADS / 8) /* of a thread, bf16 */
-
 template <typename T, int K, int Gated>
 static __global__ void __launch_bounds__(ROW_THREADS) to_fp8(const zi_cuda_rows8 y, const T *x, int64_t n)
 {
-    row_values<T, wide<T>, K> row;
+    row_values<T, K> row;
     if (Gated)
         row.read_gated(x + blockIdx.x * 2 * n, n);
     else
@@ -692,11 +867,14 @@ static __global__ void __launch_bounds__(ROW_THREADS) to_fp8(const zi_cuda_rows8
 template <typename T, int Gated>
 static cudaError_t rows_to_fp8(zi_cuda_rows8 y, const T *x, int64_t rows, int64_t n, cudaStream_t stream)
 {
-    constexpr int most = FP8_VECTORS * 8 / wide<T>;
+    constexpr int64_t each = ROW_THREADS * wide<T>; /* numbers, for a vector a thread */
+    constexpr int most = (int)(ZI_CUDA_MOST_FP8 / each);
     if (n % wide<T> != 0 || n > ZI_CUDA_MOST_FP8 || (uintptr_t)x % 16 != 0)
         return cudaErrorInvalidValue;
-    if (n <= ZI_CUDA_MOST_FP8 / 4)
+    if (n <= most / 4 * each)
         ZI_LAUNCH((to_fp8<T, most / 4, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, n);
+    else if (n <= most * 5 / 8 * each)
+        ZI_LAUNCH((to_fp8<T, most * 5 / 8, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, n);
     else
         ZI_LAUNCH((to_fp8<T, most, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, n);
     return cudaGetLastError();

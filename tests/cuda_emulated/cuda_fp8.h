@@ -41,4 +41,13 @@ struct __nv_fp8_e4m3 {
     }
 };
 
+typedef uint16_t __nv_fp8x2_storage_t;
+typedef enum { __NV_SATFINITE = 1 } __nv_saturation_t;
+typedef enum { __NV_E4M3 = 0 } __nv_fp8_interpretation_t;
+
+static inline __nv_fp8x2_storage_t __nv_cvt_float2_to_fp8x2(float2 x, __nv_saturation_t, __nv_fp8_interpretation_t)
+{
+    return (__nv_fp8x2_storage_t)(emulated_to_e4m3(x.x) | emulated_to_e4m3(x.y) << 8);
+}
+
 #endif

@@ -134,4 +134,21 @@ static inline float __fmul_rn(float a, float b)
     return a * b;
 }
 
+/* The card's are near these; the C library declares a function of that name. */
+#define __expf expf
+
+static inline float __fdividef(float a, float b)
+{
+    return a / b;
+}
+
+struct float2 {
+    float x, y;
+};
+
+static inline float2 make_float2(float x, float y)
+{
+    return float2{x, y};
+}
+
 #endif
