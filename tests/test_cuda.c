@@ -246,6 +246,26 @@ static void one_address(void)
     }
 }
 
+/* Results that lie in a row, as stored groups do once they are unpacked. */
+static void alike_linears(int stored_as)
+{
+    enum { ROWS = 70, OUT = 64, COUNT = 3 };
+    begin("linears of one size, stored %d", stored_as);
+    pair x = activation(1, SHAPE(ROWS, 96)), y = activation(1, SHAPE(COUNT * ROWS, OUT));
+    zi_weight w[COUNT];
+    const zi_weight *weights[COUNT];
+    zi_tensor card[COUNT], host[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        w[i] = weight(stored_as, SHAPE(OUT, 96));
+        weights[i] = &w[i];
+        card[i] = zi_tensor_rows(&y.card, i * ROWS, ROWS);
+        host[i] = zi_tensor_rows(&y.host, i * ROWS, ROWS);
+    }
+    ok(run.card->table->linears(run.card, COUNT, card, &x.card, weights));
+    ok(run.host->table->linears(run.host, COUNT, host, &x.host, weights));
+    compare(&y, 3e-6, stored_as >= Q4 ? 0x1p-7 : 0x1p-8);
+}
+
 static void three_linears(void)
 {
     begin("linears");
@@ -585,6 +605,8 @@ static void all_linears(void)
     wide_output();
     one_address();
     three_linears();
+    alike_linears(Q8);
+    alike_linears(ZI_BF16);
     gated(40, 64, 100, ZI_BF16, ZI_BF16);
     gated(9, 128, 33, Q4, Q4);
     gated(65, 96, 72, ZI_F16, Q8);
@@ -602,6 +624,8 @@ static void all_fp8(void)
     linear(7, 160, 95, ZI_BF16, 1); /* sizes that fp8 products do not have */
     one_address();
     three_linears();
+    alike_linears(Q8);
+    alike_linears(ZI_BF16);
     gated(40, 64, 96, ZI_BF16, ZI_BF16);
     gated(65, 96, 64, ZI_F16, Q8);
     operands(40, 96, 2, 64, 112, ZI_BF16);

@@ -5,9 +5,10 @@
 
 #include "cuda/internal.h"
 
-#define CANDIDATES  8
-#define TIMED_FLOPS 2e8 /* smaller products take the first candidate */
-#define RUNS        3   /* of each candidate, behind one that warms */
+#define CANDIDATES   8
+#define TIMED_FLOPS  2e8 /* smaller products take the first candidate */
+#define MOST_LINEARS 4   /* of one input in a batch */
+#define RUNS         3   /* of each candidate, behind one that warms */
 #ifndef PEAK_SIDE
 #define PEAK_SIDE 8192 /* the emulated card's is smaller */
 #endif
@@ -475,10 +476,65 @@ zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, cons
     return status;
 }
 
+/* Whether the tensors, of one size, lie one behind the other, as things that are allocated in turn do. */
+static int in_a_row(void *const *data, int count, size_t bytes)
+{
+    for (int i = 1; i < count; i++)
+        if ((uint8_t *)data[i] != (uint8_t *)data[i - 1] + zi_cuda_round_up(bytes))
+            return 0;
+    return 1;
+}
+
+static int64_t elements(size_t bytes, zi_dtype type)
+{
+    return (int64_t)(zi_cuda_round_up(bytes) / zi_dtype_size(type));
+}
+
+/* Products of matrices of one size: as one batch where weights and results lie in a row, which fills the card better. */
+static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
+                                  const zi_weight *const *weights)
+{
+    void *w[MOST_LINEARS], *results[MOST_LINEARS];
+    zi_cuda_product p = {.rows = zi_row_count(x),
+                         .out = weights[0]->shape[0],
+                         .in = weights[0]->shape[1],
+                         .type = cuda->type,
+                         .y_type = y->dtype};
+    size_t w_bytes = (size_t)zi_weight_count(weights[0]) * zi_dtype_size(cuda->type);
+    size_t y_bytes = (size_t)zi_tensor_count(y) * zi_dtype_size(y->dtype);
+    for (int i = 0; i < count; i++) {
+        ZI_TRY(zi_cuda_matrix(cuda, weights[i], &w[i]));
+        results[i] = y[i].data;
+    }
+    if (cuda->rehearsing || (in_a_row(w, count, w_bytes) && in_a_row(results, count, y_bytes))) {
+        p.batch = count;
+        p.step_w = elements(w_bytes, cuda->type);
+        p.step_y = elements(y_bytes, y->dtype);
+        return zi_cuda_multiply(cuda, &p, results[0], x->data, w[0]);
+    }
+    for (int i = 0; i < count; i++)
+        ZI_TRY(zi_cuda_multiply(cuda, &p, results[i], x->data, w[i]));
+    return ZIMAGE_OK;
+}
+
+/* Whether multiply_all can do these. */
+static int are_alike(const zi_cuda *cuda, int count, const zi_tensor *y, const zi_tensor *x,
+                     const zi_weight *const *weights)
+{
+    int alike = count <= MOST_LINEARS && x->dtype == cuda->type;
+    for (int i = 0; i < count; i++)
+        alike &= !zi_cuda_wants_fp8(cuda, weights[i]) && weights[i]->shape[0] == weights[0]->shape[0] &&
+                 weights[i]->shape[1] == zi_features(x) && zi_features(&y[i]) == weights[0]->shape[0] &&
+                 zi_row_count(&y[i]) == zi_row_count(x) && y[i].dtype == y[0].dtype;
+    return alike;
+}
+
 static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
                              const zi_weight *const *weights)
 {
     input in = input_of(x);
+    if (are_alike(cuda, count, y, x, weights))
+        return multiply_all(cuda, count, y, x, weights);
     for (int i = 0; i < count; i++) /* below what each product takes for itself */
         ZI_TRY(zi_cuda_wants_fp8(cuda, weights[i]) ? want_fp8(cuda, &in) : want_plain(cuda, &in));
     for (int i = 0; i < count; i++) {
