@@ -134,4 +134,12 @@ static inline float __fmul_rn(float a, float b)
     return a * b;
 }
 
+#define __expf expf /* the C library has one of that name, too */
+
+/* 0 where the divisor is very large, as documented. */
+static inline float __fdividef(float a, float b)
+{
+    return fabsf(b) > 0x1p126f ? a * 0.0f : a / b;
+}
+
 #endif
