@@ -272,6 +272,43 @@ extern "C" cudaError_t zi_cuda_channel_affine(zi_dtype type, void *y, const void
     return make_band<false>(type, y, &all, stream);
 }
 
+/* ---- a convolution's products, added up ---------------------------------------------------------------------------- */
+
+template <typename Y, int Side>
+static __global__ void __launch_bounds__(THREADS, 4)
+    sum_taps(Y *__restrict__ y, const float *__restrict__ products, int64_t step, const zi_cuda_conv c)
+{
+    int64_t column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= c.columns)
+        return;
+    for (int64_t row = blockIdx.y; row < c.rows; row += gridDim.y)
+#pragma unroll 3
+        for (int64_t out = 0; out < c.out; out++) {
+            const float *tap = products + out * Side * Side * step + row * c.columns + column - Side / 2;
+            Y *target = y + (row * c.columns + column) * c.out + out;
+            float sum = c.bias != nullptr ? c.bias[out] : 0.0f;
+#pragma unroll
+            for (int i = 0; i < Side * Side; i++) {
+                int64_t at = column + i % Side - Side / 2;
+                if (at >= 0 && at < c.columns)
+                    sum += tap[i * step + i / Side * c.columns + i % Side];
+            }
+            *target = from_float<Y>(sum + (c.accumulate ? to_float(*target) : 0.0f));
+        }
+}
+
+extern "C" cudaError_t zi_cuda_sum_taps(zi_dtype y_type, void *y, const float *products, int64_t step,
+                                        const zi_cuda_conv *c, cudaStream_t stream)
+{
+    dim3 blocks((unsigned)((c->columns + THREADS - 1) / THREADS), (unsigned)(c->rows < 65535 ? c->rows : 65535));
+    if (c->side != 1 && c->side != 3)
+        return cudaErrorInvalidValue;
+    WITH_TYPE(Y, y_type,
+              if (c->side == 1) ZI_LAUNCH((sum_taps<Y, 1>), blocks, THREADS, 0, stream, (Y *)y, products, step, *c);
+              else ZI_LAUNCH((sum_taps<Y, 3>), blocks, THREADS, 0, stream, (Y *)y, products, step, *c));
+    return cudaGetLastError();
+}
+
 /* ---- a convolution for every size ---------------------------------------------------------------------------------- */
 
 #define TILE 64 /* pixels, and outputs, of a block: a thread has 4 x 4 of them */
