@@ -1,7 +1,15 @@
-/* Convolutions of bands: their input is made whole (norm, SiLU, doubling, zero rows), then cuDNN or the own kernel. */
+/*
+ * Convolutions of bands: their input is made whole (norm, SiLU, doubling, zero rows), then one product if there are few
+ * outputs, else cuDNN or the own kernel.
+ */
 #include <assert.h>
 
 #include "cuda/graphs.h"
+
+#define FEW 8 /* outputs at most: cuDNN has nothing for them, or little */
+#ifndef TAPS_BYTES
+#define TAPS_BYTES (16 << 20) /* of products at a time: the card's cache holds them; the emulated card's are fewer */
+#endif
 
 /* The input that is read: x itself where nothing is to be done to it, else made on the stack. */
 static zimage_status make_input(zi_cuda *cuda, const zi_tensor *y, const zi_tensor *x, const zi_conv *conv,
@@ -28,6 +36,43 @@ static zimage_status make_input(zi_cuda *cuda, const zi_tensor *y, const zi_tens
     return ZI_CUDA_RUN(cuda, zi_cuda_band_input(x->dtype, *input, &band, cuda->stream), "a convolution's input");
 }
 
+/* Rows of the filter as a matrix: outputs x taps, of which its padding makes a multiple of 8. */
+static int64_t filter_rows(const zi_cuda_conv *c)
+{
+    return (c->out * c->side * c->side + 7) / 8 * 8;
+}
+
+/* Some rows: each pixel of x times each row of the filter, [rows][pixels], then sums of neighbours. */
+static zimage_status few_rows(zi_cuda *cuda, zi_dtype y_type, void *y, const void *x, const void *filter,
+                              const zi_cuda_conv *c, float *products, int64_t step)
+{
+    const zi_cuda_product p = {.rows = filter_rows(c),
+                               .out = (c->rows + c->side - 1) * c->columns,
+                               .in = c->in,
+                               .type = cuda->type,
+                               .y_type = ZI_F32,
+                               .ldy = step};
+    ZI_TRY(zi_cuda_multiply(cuda, &p, products, filter, x));
+    return ZI_CUDA_RUN(cuda, zi_cuda_sum_taps(y_type, y, products, step, c, cuda->stream), "a convolution");
+}
+
+/* TAPS_BYTES or less at a time, about as many rows each time. */
+static zimage_status few_outputs(zi_cuda *cuda, zi_tensor *y, const void *x, const void *filter, const zi_cuda_conv *c)
+{
+    int64_t bytes = c->columns * filter_rows(c) * (int64_t)sizeof(float);
+    int64_t most = TAPS_BYTES / bytes > 0 ? TAPS_BYTES / bytes : 1, times = (c->rows + most - 1) / most;
+    int64_t each = (c->rows + times - 1) / times, step = ((each + c->side - 1) * c->columns + 7) / 8 * 8;
+    void *products;
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(filter_rows(c) * step) * sizeof(float), "a convolution", &products));
+    for (int64_t row = 0; row < c->rows; row += each) {
+        zi_cuda_conv part = *c;
+        part.rows = c->rows - row < each ? c->rows - row : each;
+        ZI_TRY(few_rows(cuda, y->dtype, zi_cuda_at(y->data, y->dtype, row * c->columns * c->out),
+                        zi_cuda_at((void *)x, cuda->type, row * c->columns * c->in), filter, &part, products, step));
+    }
+    return ZIMAGE_OK;
+}
+
 static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 {
     void *input, *filter;
@@ -43,6 +88,8 @@ static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, c
                                 .side = conv->weight->shape[2],
                                 .bias = bias,
                                 .accumulate = conv->accumulate};
+    if (sizes.out <= FEW)
+        return few_outputs(cuda, y, input, filter, &sizes);
     ZI_TRY(zi_cuda_graph_conv(cuda, y, input, filter, &sizes, &done));
     if (done)
         return ZIMAGE_OK;

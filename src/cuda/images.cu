@@ -1,40 +1,138 @@
 /* Channels-last images: statistics, what convolutions read, and a convolution for every size. */
 #include "cuda/device_code.cuh"
 
+#define THREADS 256
+#define AHEAD   4 /* vectors that a thread loads at a time */
+#ifndef SUM_BLOCKS
+#define SUM_BLOCKS 528 /* 4 on each of 132 multiprocessors; the emulated card takes fewer */
+#endif
+#define SUM_RUN 256 /* pixels that a thread adds up in float32: a multiple of AHEAD */
+
+/* ---- how a block lies over pixels ---------------------------------------------------------------------------------- */
+
+/* Threads beside each other that take the vectors of a pixel. */
+static inline int span_of(int64_t vectors)
+{
+    return (int)(vectors < THREADS ? vectors : THREADS);
+}
+
+/* A thread's lane along the channels, and its pixels: first, AHEAD in all that are at_once apart, then after each step. */
+typedef struct place {
+    int lane, pixel, at_once;
+    int64_t first, step;
+} place;
+
+static __device__ __forceinline__ place place_of(int span)
+{
+    place p;
+    p.lane = (int)threadIdx.x % span;
+    p.pixel = (int)threadIdx.x / span;
+    p.at_once = (int)blockDim.x / span;
+    p.first = (int64_t)blockIdx.x * p.at_once * AHEAD + p.pixel;
+    p.step = (int64_t)gridDim.x * p.at_once * AHEAD;
+    return p;
+}
+
+/* Zeros if not. */
+template <typename T, int W> static __device__ __forceinline__ vec<T, W> load_if(bool there, const T *p)
+{
+    if (there)
+        return load<T, W>(p);
+    vec<T, W> zeros;
+#pragma unroll
+    for (int j = 0; j < W; j++)
+        zeros.v[j] = from_float<T>(0.0f);
+    return zeros;
+}
+
 /* ---- group norm ---------------------------------------------------------------------------------------------------- */
 
-/* A block takes some pixels; threads go along the channels, then add up their groups in shared memory. */
-template <typename T>
-static __global__ void group_sums(double *sums, const T *x, int64_t pixels, int64_t channels, int64_t groups)
+/* What a thread adds up. bf16: 256 squares of numbers of one magnitude (16 bits each) are exact in float32's 24 bits;
+ * where magnitudes differ, the variance is no small difference. */
+template <typename T> struct partial;
+template <> struct partial<bf16> {
+    typedef float type;
+};
+template <> struct partial<float> {
+    typedef double type;
+};
+
+/* Adds the thread's pixels, AHEAD of them loaded at a time; x: the first pixel's vector of channels. */
+template <typename T, int W, typename S>
+static __device__ __forceinline__ void add_pixels(S *sums, S *squares, const T *x, int64_t pixels, int64_t channels,
+                                                  const place &p)
 {
-    ZI_DYNAMIC_SHARED(double, shared); /* [groups][2] */
-    for (int64_t i = threadIdx.x; i < 2 * groups; i += blockDim.x)
-        shared[i] = 0;
-    __syncthreads();
-    int64_t size = channels / groups;
-    for (int64_t c = threadIdx.x; c < channels; c += blockDim.x) {
-        double sum = 0, squares = 0;
-        for (int64_t p = blockIdx.x; p < pixels; p += gridDim.x) {
-            double v = to_float(x[p * channels + c]);
-            sum += v;
-            squares += v * v;
-        }
-        atomicAdd(&shared[c / size * 2], sum);
-        atomicAdd(&shared[c / size * 2 + 1], squares);
+    for (int64_t first = p.first; first < pixels; first += p.step) {
+        vec<T, W> v[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            v[i] = load_if<T, W>(first + i * p.at_once < pixels, x + (first + i * p.at_once) * channels);
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+#pragma unroll
+            for (int j = 0; j < W; j++) {
+                S value = to_float(v[i].v[j]);
+                sums[j] += value;
+                squares[j] += value * value;
+            }
     }
-    __syncthreads();
-    for (int64_t i = threadIdx.x; i < 2 * groups; i += blockDim.x)
-        atomicAdd(&sums[i], shared[i]);
+}
+
+/* Threads' sums of their channels become the block's in float64, then its groups'. */
+template <typename T, int W>
+static __global__ void __launch_bounds__(THREADS, 4)
+    group_sums(double *sums, const T *x, int64_t pixels, int64_t channels, int64_t groups, int span)
+{
+    typedef typename partial<T>::type S;
+    ZI_DYNAMIC_SHARED(double, totals); /* [2][width], then parts [pixels at once][2][width] */
+    const place p = place_of(span);
+    int width = span * W;
+    S *parts = (S *)(totals + 2 * width), *mine = parts + p.pixel * 2 * width + p.lane * W;
+    int64_t size = channels / groups;
+    for (int64_t base = 0; base < channels; base += width) {
+        S sum[W] = {}, squares[W] = {};
+        if (base + p.lane * W < channels)
+            add_pixels<T, W, S>(sum, squares, x + base + p.lane * W, pixels, channels, p);
+        for (int j = 0; j < W; j++) {
+            mine[j] = sum[j];
+            mine[width + j] = squares[j];
+        }
+        __syncthreads();
+        for (int i = threadIdx.x; i < 2 * width; i += blockDim.x) {
+            double total = 0;
+            for (int pixel = 0; pixel < p.at_once; pixel++)
+                total += parts[pixel * 2 * width + i];
+            totals[i] = total;
+        }
+        __syncthreads();
+        for (int64_t i = threadIdx.x; i < 2 * groups; i += blockDim.x) {
+            int64_t first = i / 2 * size - base, end = first + size < width ? first + size : width;
+            double total = 0;
+            for (int64_t c = first > 0 ? first : 0; c < end; c++)
+                total += totals[i % 2 * width + c];
+            if (end > 0 && first < width)
+                atomicAdd(&sums[i], total);
+        }
+    }
+}
+
+/* Whole waves of blocks, enough for SUM_RUN; a thread has at least one load of pixels. steps: pixels / at_once. */
+static unsigned sum_blocks(int64_t steps)
+{
+    int64_t most = (steps + AHEAD - 1) / AHEAD, wave = (int64_t)SUM_BLOCKS * SUM_RUN;
+    int64_t blocks = SUM_BLOCKS * ((steps + wave - 1) / wave);
+    return (unsigned)(blocks < most ? blocks : most);
 }
 
 extern "C" cudaError_t zi_cuda_group_sums(zi_dtype type, double *sums, const void *x, int64_t pixels, int64_t channels,
                                           int64_t groups, cudaStream_t stream)
 {
-    int threads = channels < 512 ? (int)((channels + 31) / 32 * 32) : 512;
-    unsigned blocks = (unsigned)(pixels < 1024 ? pixels : 1024);
     WITH_TYPE(T, type,
-              ZI_LAUNCH(group_sums<T>, blocks, threads, (size_t)groups * 2 * sizeof(double), stream, sums, (const T *)x,
-                        pixels, channels, groups));
+              WITH_WIDTH(T, W, channels, x, int span = span_of(channels / W); int at_once = THREADS / span;
+                         size_t bytes = (size_t)(2 * span * W) *
+                                        (sizeof(double) + (size_t)at_once * sizeof(typename partial<T>::type));
+                         ZI_LAUNCH((group_sums<T, W>), sum_blocks((pixels + at_once - 1) / at_once), at_once * span,
+                                   bytes, stream, sums, (const T *)x, pixels, channels, groups, span)));
     return cudaGetLastError();
 }
 
@@ -61,60 +159,124 @@ extern "C" cudaError_t zi_cuda_group_fold(float *scale, float *shift, const doub
     return cudaGetLastError();
 }
 
-template <typename T, int W>
-static __global__ void channel_affine(T *y, const T *x, const float *scale, const float *shift, int64_t vectors,
-                                      int64_t channels)
-{
-    EACH(i, vectors)
-    {
-        int64_t c = i * W % channels;
-        vec<T, W> v = load<T, W>(x + i * W);
-#pragma unroll
-        for (int j = 0; j < W; j++)
-            v.v[j] = from_float<T>(to_float(v.v[j]) * scale[c + j] + shift[c + j]);
-        store<T, W>(y + i * W, v);
-    }
-}
-
-extern "C" cudaError_t zi_cuda_channel_affine(zi_dtype type, void *y, const void *x, const float *scale,
-                                              const float *shift, int64_t pixels, int64_t channels, cudaStream_t stream)
-{
-    WITH_TYPE(T, type,
-              WITH_WIDTH(T, W, channels, (uintptr_t)x | (uintptr_t)y,
-                         ZI_LAUNCH((channel_affine<T, W>), blocks_for(pixels * channels / W, 256), 256, 0, stream,
-                                   (T *)y, (const T *)x, scale, shift, pixels * channels / W, channels)));
-    return cudaGetLastError();
-}
-
 /* ---- what a convolution reads -------------------------------------------------------------------------------------- */
 
-template <typename T, int W> static __global__ void band_input(T *y, const zi_cuda_band b)
+template <typename T, int W, bool Silu>
+static __device__ __forceinline__ void apply(vec<T, W> &v, const vec<float, W> &scale, const vec<float, W> &shift)
 {
-    int64_t vectors = b.channels / W, columns = b.columns << b.doubled, image_rows = b.image_rows << b.doubled;
-    EACH(i, b.rows * columns * vectors)
-    {
-        int64_t c = i % vectors * W, column = i / vectors % columns, row = b.first + i / vectors / columns;
-        vec<T, W> v;
 #pragma unroll
-        for (int j = 0; j < W; j++)
-            v.v[j] = from_float<T>(0.0f);
-        if (row >= 0 && row < image_rows)
-            v = load<T, W>((const T *)b.x +
-                           (((row >> b.doubled) - b.x_row) * b.columns + (column >> b.doubled)) * b.channels + c);
-        if (b.scale != nullptr && row >= 0 && row < image_rows)
-#pragma unroll
-            for (int j = 0; j < W; j++)
-                v.v[j] = from_float<T>(silu_of<T>(to_float(v.v[j]) * b.scale[c + j] + b.shift[c + j]));
-        store<T, W>(y + i * W, v);
+    for (int j = 0; j < W; j++) {
+        float value = to_float(v.v[j]) * scale.v[j] + shift.v[j];
+        v.v[j] = from_float<T>(Silu ? silu_of<T>(value) : value);
     }
+}
+
+/* The thread's vectors of a row of y; x, y: those of column 0; not inside the image: zeros. */
+template <typename T, int W, bool Silu>
+static __device__ __forceinline__ void band_row(T *y, const T *x, bool inside, const zi_cuda_band &b, int64_t c,
+                                                const place &p)
+{
+    int64_t columns = b.columns << b.doubled;
+    bool scaled = b.scale != nullptr && inside;
+    vec<float, W> scale = factors_at<W>(scaled ? b.scale : nullptr, c);
+    vec<float, W> shift = factors_at<W>(scaled ? b.shift : nullptr, c);
+    for (int64_t first = p.first; first < columns; first += p.step) {
+        vec<T, W> v[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            int64_t column = first + i * p.at_once;
+            v[i] = load_if<T, W>(inside && column < columns, x + (column >> b.doubled) * b.channels);
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            int64_t column = first + i * p.at_once;
+            if (scaled)
+                apply<T, W, Silu>(v[i], scale, shift);
+            if (column < columns)
+                store<T, W>(y + column * b.channels, v[i]);
+        }
+    }
+}
+
+template <typename T, int W, bool Silu>
+static __global__ void __launch_bounds__(THREADS, 3) band_input(T *y, const zi_cuda_band b, int span)
+{
+    const place p = place_of(span);
+    int64_t image_rows = b.image_rows << b.doubled, size = (b.columns << b.doubled) * b.channels;
+    for (int64_t i = blockIdx.y; i < b.rows; i += gridDim.y) {
+        int64_t row = b.first + i;
+        bool inside = row >= 0 && row < image_rows;
+        const T *x = (const T *)b.x + (inside ? (row >> b.doubled) - b.x_row : 0) * b.columns * b.channels;
+        for (int64_t c = p.lane * W; c < b.channels; c += span * W)
+            band_row<T, W, Silu>(y + i * size + c, x + c, inside, b, c, p);
+    }
+}
+
+#define COLUMNS 8 /* of a row that a thread takes: a multiple of AHEAD */
+
+static dim3 band_blocks(const zi_cuda_band *b, int at_once)
+{
+    int64_t columns = b->columns << b->doubled, each = at_once * COLUMNS;
+    return dim3((unsigned)((columns + each - 1) / each), (unsigned)(b->rows < 65535 ? b->rows : 65535));
+}
+
+template <bool Silu> static cudaError_t make_band(zi_dtype type, void *y, const zi_cuda_band *b, cudaStream_t stream)
+{
+    uintptr_t pointers = (uintptr_t)b->x | (uintptr_t)y | (uintptr_t)b->scale | (uintptr_t)b->shift;
+    WITH_TYPE(T, type,
+              WITH_WIDTH(T, W, b->channels, pointers, int span = span_of(b->channels / W);
+                         ZI_LAUNCH((band_input<T, W, Silu>), band_blocks(b, THREADS / span), THREADS / span * span, 0,
+                                   stream, (T *)y, *b, span)));
+    return cudaGetLastError();
 }
 
 extern "C" cudaError_t zi_cuda_band_input(zi_dtype type, void *y, const zi_cuda_band *b, cudaStream_t stream)
 {
-    int64_t count = b->rows * (b->columns << b->doubled) * b->channels;
-    WITH_TYPE(T, type,
-              WITH_WIDTH(T, W, b->channels, (uintptr_t)b->x | (uintptr_t)y,
-                         ZI_LAUNCH((band_input<T, W>), blocks_for(count / W, 256), 256, 0, stream, (T *)y, *b)));
+    return make_band<true>(type, y, b, stream);
+}
+
+/* All pixels as one row. */
+extern "C" cudaError_t zi_cuda_channel_affine(zi_dtype type, void *y, const void *x, const float *scale,
+                                              const float *shift, int64_t pixels, int64_t channels, cudaStream_t stream)
+{
+    const zi_cuda_band all = {x, 0, 1, pixels, channels, 0, scale, shift, 0, 1};
+    return make_band<false>(type, y, &all, stream);
+}
+
+/* ---- a convolution's products, added up ---------------------------------------------------------------------------- */
+
+template <typename Y, int Side>
+static __global__ void __launch_bounds__(THREADS, 4)
+    sum_taps(Y *__restrict__ y, const float *__restrict__ products, int64_t step, const zi_cuda_conv c)
+{
+    int64_t column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= c.columns)
+        return;
+    for (int64_t row = blockIdx.y; row < c.rows; row += gridDim.y)
+#pragma unroll 3
+        for (int64_t out = 0; out < c.out; out++) {
+            const float *tap = products + out * Side * Side * step + row * c.columns + column - Side / 2;
+            Y *target = y + (row * c.columns + column) * c.out + out;
+            float sum = c.bias != nullptr ? c.bias[out] : 0.0f;
+#pragma unroll
+            for (int i = 0; i < Side * Side; i++) {
+                int64_t at = column + i % Side - Side / 2;
+                if (at >= 0 && at < c.columns)
+                    sum += tap[i * step + i / Side * c.columns + i % Side];
+            }
+            *target = from_float<Y>(sum + (c.accumulate ? to_float(*target) : 0.0f));
+        }
+}
+
+extern "C" cudaError_t zi_cuda_sum_taps(zi_dtype y_type, void *y, const float *products, int64_t step,
+                                        const zi_cuda_conv *c, cudaStream_t stream)
+{
+    dim3 blocks((unsigned)((c->columns + THREADS - 1) / THREADS), (unsigned)(c->rows < 65535 ? c->rows : 65535));
+    if (c->side != 1 && c->side != 3)
+        return cudaErrorInvalidValue;
+    WITH_TYPE(Y, y_type,
+              if (c->side == 1) ZI_LAUNCH((sum_taps<Y, 1>), blocks, THREADS, 0, stream, (Y *)y, products, step, *c);
+              else ZI_LAUNCH((sum_taps<Y, 3>), blocks, THREADS, 0, stream, (Y *)y, products, step, *c));
     return cudaGetLastError();
 }
 
@@ -178,26 +340,5 @@ extern "C" cudaError_t zi_cuda_conv_any(zi_dtype y_type, void *y, zi_dtype type,
         Y, y_type,
         WITH_TYPE(T, type,
                   ZI_LAUNCH((conv_any<Y, T>), blocks, 256, 0, stream, (Y *)y, (const T *)x, (const T *)filter, *c)));
-    return cudaGetLastError();
-}
-
-template <typename Y, typename T>
-static __global__ void take_channels(Y *y, const T *x, const float *bias, int accumulate, int64_t count, int64_t out,
-                                     int64_t padded)
-{
-    EACH(i, count)
-    y[i] = from_float<Y>(to_float(x[i / out * padded + i % out]) + (bias != nullptr ? bias[i % out] : 0.0f) +
-                         (accumulate ? to_float(y[i]) : 0.0f));
-}
-
-extern "C" cudaError_t zi_cuda_take_channels(zi_dtype y_type, void *y, zi_dtype type, const void *x, const float *bias,
-                                             int accumulate, int64_t pixels, int64_t out, int64_t padded,
-                                             cudaStream_t stream)
-{
-    int64_t count = pixels * out;
-    WITH_TYPE(Y, y_type,
-              WITH_TYPE(T, type,
-                        ZI_LAUNCH((take_channels<Y, T>), blocks_for(count, 256), 256, 0, stream, (Y *)y, (const T *)x,
-                                  bias, accumulate, count, out, padded)));
     return cudaGetLastError();
 }

@@ -122,12 +122,13 @@ typedef struct zi_cuda_conv {
     const float *bias;              /* [out] or NULL */
     int accumulate;
 } zi_cuda_conv;
+/* y from the products of all x's pixels with all taps, [out][side][side][.], `step` apart: x's pixels [rows + side - 1]
+ * [columns]. */
+cudaError_t zi_cuda_sum_taps(zi_dtype y_type, void *y, const float *products, int64_t step, const zi_cuda_conv *conv,
+                             cudaStream_t stream);
 /* filter [out][side][side][in] of x's type: any sizes, slowly. */
 cudaError_t zi_cuda_conv_any(zi_dtype y_type, void *y, zi_dtype type, const void *x, const void *filter,
                              const zi_cuda_conv *conv, cudaStream_t stream);
-/* y [pixels][out] = x [pixels][padded] (its first `out`) + bias (+ y) */
-cudaError_t zi_cuda_take_channels(zi_dtype y_type, void *y, zi_dtype type, const void *x, const float *bias,
-                                  int accumulate, int64_t pixels, int64_t out, int64_t padded, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -137,9 +137,10 @@ static inline float __fmul_rn(float a, float b)
 /* The card's are near these; the C library declares a function of that name. */
 #define __expf expf
 
+/* 0 where the divisor is very large, as documented. */
 static inline float __fdividef(float a, float b)
 {
-    return a / b;
+    return fabsf(b) > 0x1p126f ? a * 0.0f : a / b;
 }
 
 struct float2 {
