@@ -445,14 +445,11 @@ static zimage_status save_latents(const options *o, const zimage_image *image, z
     return zimage_tensor_write(o->save_latents, "latents", latents, shape, 4, error);
 }
 
-static void tell(session *s, const picture_job *job, const zimage_image *image)
+/* total: seconds from the prompt to the pixels. */
+static void tell(session *s, const picture_job *job, const zimage_image *image, double total)
 {
-    double total = 0;
-    for (int i = 0; i < ZIMAGE_STAGES; i++) {
-        double seconds = zimage_image_seconds(image, (zimage_stage)i);
-        s->seconds[i] += seconds;
-        total += seconds;
-    }
+    for (int i = 0; i < ZIMAGE_STAGES; i++)
+        s->seconds[i] += zimage_image_seconds(image, (zimage_stage)i);
     s->device = *zimage_image_device_plan(image);
     if (s->images)
         json_array_append_new(s->images, json_pack("{s:s, s:I, s:f}", "path", job->path, "seed", (json_int_t)job->seed,
@@ -538,14 +535,16 @@ static int make_picture(session *s, picture_job *job)
     request.progress_user = &bar;
 
     zimage_image *image = NULL;
+    double start = seconds_now();
     zimage_status status = zimage_generate(s->context, &request, &image, &error);
+    double total = seconds_now() - start;
     progress_end(&bar);
     if (status == ZIMAGE_OK && o->save_latents)
         status = save_latents(o, image, &error);
     if (status == ZIMAGE_OK)
         status = write_picture(s, job, image, &error);
     if (status == ZIMAGE_OK)
-        tell(s, job, image);
+        tell(s, job, image, total);
     zimage_image_free(image);
     return status == ZIMAGE_OK ? 0 : cli_failure(COMMAND, &error);
 }

@@ -358,7 +358,7 @@ static zimage_status decode(job *j, const float *latents, int64_t rows, int64_t 
     if (status == ZIMAGE_OK)
         status = zi_vae_decode(&j->context->vae, j->ops, latents, rows, columns, j->plan.band_rows, rgb);
     if (status == ZIMAGE_OK)
-        zi_vae_to_rgb8(rgb, rows * scale, columns * scale, *pixels);
+        zi_vae_to_rgb8(rgb, count, *pixels);
     free(rgb);
     if (status != ZIMAGE_OK) {
         free(*pixels);

@@ -89,7 +89,7 @@ static zimage_status paint(const zimage_context *c, zi_ops *ops, uint8_t *pixels
     ZI_TRY(zi_dit_caption(&c->transformer, ops, &features, &caption));
     ZI_TRY(evaluate(c, ops, &caption, latents));
     ZI_TRY(zi_vae_decode(&c->vae, ops, latents, ROWS, COLUMNS, 0, rgb));
-    zi_vae_to_rgb8(rgb, ROWS * SCALE, COLUMNS * SCALE, pixels);
+    zi_vae_to_rgb8(rgb, BYTES, pixels);
     return ZIMAGE_OK;
 }
 

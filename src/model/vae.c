@@ -620,18 +620,10 @@ static zimage_status run_levels(decoder *d)
     return ZIMAGE_OK;
 }
 
-/* band [rows, columns, 3] on the host into rgb [3, all rows, columns] from `row` on */
-static void store_band(float *rgb, const float *band, int64_t row, int64_t count, int64_t columns, int64_t all_rows)
+/* rgb = conv_out(SiLU(conv_norm_out(x))), in bands */
+static zimage_status run_conv_out(decoder *d, float *rgb)
 {
-    for (int64_t c = 0; c < 3; c++)
-        for (int64_t i = 0; i < count * columns; i++)
-            rgb[(c * all_rows + row) * columns + i] = band[i * 3 + c];
-}
-
-/* rgb = conv_out(SiLU(conv_norm_out(x))), in bands through `host` [band_rows, columns, 3] */
-static zimage_status run_conv_out(decoder *d, int64_t band_rows, float *host, float *rgb)
-{
-    int64_t rows = d->x.shape[0], columns = d->x.shape[1];
+    int64_t rows = d->x.shape[0], columns = d->x.shape[1], band_rows = choose_band_rows(d, rows, columns, 3);
     zi_channel_affine affine;
     zi_tensor buffer, y; /* [band_rows, columns, 3] */
     ZI_TRY(normalize(d, &affine, &d->x, &d->model->conv_norm_out));
@@ -646,24 +638,10 @@ static zimage_status run_conv_out(decoder *d, int64_t band_rows, float *host, fl
         y = zi_tensor_rows(&buffer, 0, count);
         ZI_TRY(d->ops->table->conv2d(d->ops, &y, &d->x, &conv));
         ZI_TRY(zi_ops_check_block(d->ops, &y, "vae decoder.conv_out"));
-        if (!rgb)
-            continue;
-        ZI_TRY(d->ops->table->download(d->ops, host, &y));
-        store_band(rgb, host, row, count, columns, rows);
+        if (rgb)
+            ZI_TRY(d->ops->table->download(d->ops, rgb + row * columns * 3, &y));
     }
     return zi_ops_end_block(d->ops, &y, "vae decoder.conv_out");
-}
-
-static zimage_status write_rgb(decoder *d, float *rgb)
-{
-    int64_t band_rows = choose_band_rows(d, d->x.shape[0], d->x.shape[1], 3);
-    size_t bytes = (size_t)(band_rows * d->x.shape[1] * 3) * sizeof(float);
-    float *host = malloc(bytes);
-    if (!host)
-        return zi_fail_memory(d->ops->error, "the picture", bytes);
-    zimage_status status = run_conv_out(d, band_rows, host, rgb);
-    free(host);
-    return status;
 }
 
 static zimage_status decode(decoder *d, const float *latents, int64_t rows, int64_t columns, float *rgb)
@@ -674,7 +652,7 @@ static zimage_status decode(decoder *d, const float *latents, int64_t rows, int6
     ZI_TRY(run_conv_in(d));
     ZI_TRY(run_mid_block(d));
     ZI_TRY(run_levels(d));
-    return write_rgb(d, rgb);
+    return run_conv_out(d, rgb);
 }
 
 zimage_status zi_vae_decode(const zi_vae *model, zi_ops *ops, const float *latents, int64_t rows, int64_t columns,
@@ -699,14 +677,16 @@ int64_t zi_vae_decode_blocks(const zi_vae *model)
     return 1 + mid + config->levels * (config->layers_per_block + 1) + upsamplers + 1; /* conv_in ... conv_out */
 }
 
-/* Spec 6: VaeImageProcessor.denormalize, then (255 v).round() of numpy, half to even. NaN becomes 0. */
-void zi_vae_to_rgb8(const float *rgb, int64_t rows, int64_t columns, uint8_t *out)
+/*
+ * Spec 6: VaeImageProcessor.denormalize, then (255 v).round() of numpy, half to even: what float32 addition does where its
+ * steps are 1. NaN becomes 0.
+ */
+void zi_vae_to_rgb8(const float *rgb, size_t count, uint8_t *out)
 {
-    int64_t pixels = rows * columns;
-    for (int64_t c = 0; c < 3; c++)
-        for (int64_t i = 0; i < pixels; i++) {
-            float v = rgb[c * pixels + i] * 0.5f + 0.5f;
-            v = v > 0 ? (v < 1 ? v : 1) : 0;
-            out[i * 3 + c] = (uint8_t)rintf(v * 255.0f);
-        }
+    const float steps = 0x1.8p23f;
+    for (size_t i = 0; i < count; i++) {
+        float v = rgb[i] * 0.5f + 0.5f;
+        v = (v > 0 ? (v < 1 ? v : 1) : 0) * 255.0f;
+        out[i] = (uint8_t)(int32_t)(v + steps - steps);
+    }
 }

@@ -42,7 +42,7 @@ zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, zi_store *
 void zi_vae_free(zi_vae *model);
 /*
  * latents [C, h, w] on the host as the transformer left them (scaling and shift are applied here) -> rgb
- * [3, h * scale, w * scale] in [-1, 1] and beyond, host float32, channels first as the reference.
+ * [h * scale, w * scale, 3] in [-1, 1] and beyond, host float32.
  * The widest level is streamed in bands of rows, bit-equal to the whole: band_rows = 0 chooses the band by size. rgb
  * may be NULL with a table that touches no data.
  */
@@ -50,7 +50,7 @@ zimage_status zi_vae_decode(const zi_vae *model, zi_ops *ops, const float *laten
                             int64_t band_rows, float *rgb);
 /* Blocks that decode reports through zi_ops_end_block, for progress. */
 int64_t zi_vae_decode_blocks(const zi_vae *model);
-/* clamp(x / 2 + 0.5, 0, 1) * 255, rounded half to even; channels first in, interleaved RGB out. */
-void zi_vae_to_rgb8(const float *rgb, int64_t rows, int64_t columns, uint8_t *out);
+/* Each of count values: clamp(x / 2 + 0.5, 0, 1) * 255, rounded half to even. */
+void zi_vae_to_rgb8(const float *rgb, size_t count, uint8_t *out);
 
 #endif

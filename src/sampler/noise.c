@@ -33,12 +33,19 @@ void zi_torch_cpu_seed(zi_torch_cpu_rng *rng, uint64_t seed)
     rng->cached = 0;
 }
 
+static uint32_t mix(uint32_t high, uint32_t low, uint32_t other)
+{
+    uint32_t mixed = (high & 0x80000000u) | (low & 0x7fffffffu);
+    return other ^ (mixed >> 1) ^ (mixed & 1 ? 0x9908b0dfu : 0);
+}
+
 static void twist(uint32_t state[624])
 {
-    for (int i = 0; i < 624; i++) {
-        uint32_t mixed = (state[i] & 0x80000000u) | (state[(i + 1) % 624] & 0x7fffffffu);
-        state[i] = state[(i + 397) % 624] ^ (mixed >> 1) ^ (mixed & 1 ? 0x9908b0dfu : 0);
-    }
+    for (int i = 0; i < 227; i++)
+        state[i] = mix(state[i], state[i + 1], state[i + 397]);
+    for (int i = 227; i < 623; i++)
+        state[i] = mix(state[i], state[i + 1], state[i - 227]);
+    state[623] = mix(state[623], state[0], state[396]);
 }
 
 static uint32_t next_u32(zi_torch_cpu_rng *rng)
@@ -67,7 +74,7 @@ static uint64_t next_u64(zi_torch_cpu_rng *rng)
  * its fused multiply-adds where its compiler put them: equal to torch in every bit, where libm is not.
  * x in (0, 1].
  */
-static float cephes_log(float x)
+static inline __attribute__((always_inline)) float cephes_log(float x)
 {
     static const float coefficients[] = {7.0376836292E-2f,  -1.1514610310E-1f, 1.1676998740E-1f,
                                          -1.2420140846E-1f, 1.4249322787E-1f,  -1.6668057665E-1f,
@@ -90,7 +97,7 @@ static float cephes_log(float x)
 }
 
 /* x in [0, 2 pi] */
-static void cephes_sincos(float x, float *sine, float *cosine)
+static inline __attribute__((always_inline)) void cephes_sincos(float x, float *sine, float *cosine)
 {
     int octant = ((int)(x * 1.27323954473516f) + 1) & ~1;
     float y = (float)octant;
@@ -112,7 +119,7 @@ static void cephes_sincos(float x, float *sine, float *cosine)
 }
 
 /* 16 uniforms become 16 normals: Box-Muller on (block[j], block[j + 8]). */
-static void normal_block(float *block)
+static inline __attribute__((always_inline)) void box_muller(float *block)
 {
     for (int j = 0; j < 8; j++) {
         float radius = sqrtf(-2.0f * cephes_log(1.0f - block[j])), sine, cosine;
@@ -121,6 +128,31 @@ static void normal_block(float *block)
         block[j + 8] = radius * sine + 0.0f;
     }
 }
+
+static void normal_block(float *block)
+{
+    box_muller(block);
+}
+
+/* The same bits: where the processor has no fused multiply-add by itself, fmaf is a slow function. */
+#ifdef __x86_64__
+__attribute__((target("avx2,fma"))) static void normal_block_fma(float *block)
+{
+    box_muller(block);
+}
+
+static int has_fma(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+#else
+#define normal_block_fma normal_block
+
+static int has_fma(void)
+{
+    return 0;
+}
+#endif
 
 static float round_bf16(float value)
 {
@@ -176,7 +208,7 @@ static void fill_blocks(zi_torch_cpu_rng *rng, float *out, int64_t count, int bi
 void zi_torch_cpu_randn(zi_torch_cpu_rng *rng, float *out, int64_t count)
 {
     if (count >= 16)
-        fill_blocks(rng, out, count, 24, normal_block);
+        fill_blocks(rng, out, count, 24, has_fma() ? normal_block_fma : normal_block);
     else
         for (int64_t i = 0; i < count; i++)
             out[i] = (float)next_normal(rng);
