@@ -208,6 +208,7 @@ typedef struct zi_cuda_product {
     int batch;
     int64_t step_x, step_w, step_y;
     const float *x_scales, *w_scales; /* both: x and w are e4m3 with a scale a row, whatever type says */
+    const void *bias;                 /* [out] of y's type, added before y is rounded; or NULL */
 } zi_cuda_product;
 
 zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w);

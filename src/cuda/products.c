@@ -16,7 +16,7 @@
 /* What decides how a product is computed. Compared as bytes. */
 typedef struct plan_key {
     zi_cuda_product product;
-    int64_t fp8;
+    int64_t fp8, biased;
     int64_t aligned[3]; /* of y, x, w: bytes that their addresses are multiples of, at most 256 */
 } plan_key;
 
@@ -76,13 +76,15 @@ static cublasStatus_t describe_scales(cublasLtMatmulDesc_t operation)
     return code;
 }
 
-/* The scales of the product that comes next. */
+/* The scales and the bias of the product that comes next. */
 static cublasStatus_t aim(const zi_cuda_plan *plan, const zi_cuda_product *p)
 {
-    if (!plan->key.fp8)
-        return CUBLAS_STATUS_SUCCESS;
-    cublasStatus_t code = set(plan->operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p->w_scales, sizeof(p->w_scales));
-    if (code == CUBLAS_STATUS_SUCCESS)
+    cublasStatus_t code = CUBLAS_STATUS_SUCCESS;
+    if (plan->key.biased)
+        code = set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof(p->bias));
+    if (plan->key.fp8 && code == CUBLAS_STATUS_SUCCESS)
+        code = set(plan->operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p->w_scales, sizeof(p->w_scales));
+    if (plan->key.fp8 && code == CUBLAS_STATUS_SUCCESS)
         code = set(plan->operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &p->x_scales, sizeof(p->x_scales));
     return code;
 }
@@ -106,11 +108,14 @@ static cublasStatus_t describe(zi_cuda_plan *plan)
     cublasOperation_t turn = p->inputs_first ? CUBLAS_OP_N : CUBLAS_OP_T;
     int64_t w_rows = p->inputs_first ? p->in : p->out, w_columns = p->inputs_first ? p->out : p->in;
     cudaDataType_t type = plan->key.fp8 ? CUDA_R_8F_E4M3 : type_of(p->type);
+    const cublasLtEpilogue_t with_bias = CUBLASLT_EPILOGUE_BIAS;
     cublasStatus_t code = cublasLtMatmulDescCreate(&plan->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (code == CUBLAS_STATUS_SUCCESS)
         code = set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &turn, sizeof(turn));
     if (code == CUBLAS_STATUS_SUCCESS && plan->key.fp8)
         code = describe_scales(plan->operation);
+    if (code == CUBLAS_STATUS_SUCCESS && plan->key.biased)
+        code = set(plan->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &with_bias, sizeof(with_bias));
     if (code == CUBLAS_STATUS_SUCCESS)
         code = make_layout(&plan->w, type, w_rows, w_columns, p->ldw, p->batch, p->step_w);
     if (code == CUBLAS_STATUS_SUCCESS)
@@ -306,6 +311,7 @@ zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y,
     key.product.step_w = p->step_w;
     key.product.step_y = p->step_y;
     key.fp8 = p->x_scales != NULL;
+    key.biased = p->bias != NULL;
     if (cuda->rehearsing)
         return rehearse(cuda, &key);
     key.aligned[0] = alignment_of(y);
@@ -413,16 +419,17 @@ static zimage_status want_plain(zi_cuda *cuda, input *x)
     return x->plain.data != NULL ? ZIMAGE_OK : zi_cuda_plain(cuda, x->x, &x->plain);
 }
 
-/* y (+)= x w^T with w one matrix, or b's rows behind a's; y [rows, out] of that type. */
+/* y (+)= x w^T (+ bias, of y's type) with w one matrix, or b's rows behind a's; y [rows, out] of that type. */
 static zimage_status multiply(zi_cuda *cuda, void *y, zi_dtype y_type, input *x, const zi_weight *a, const zi_weight *b,
-                              int accumulate)
+                              const void *bias, int accumulate)
 {
     zi_cuda_product p = {.rows = zi_row_count(x->x),
                          .out = a->shape[0] + (b != NULL ? b->shape[0] : 0),
                          .in = a->shape[1],
                          .type = cuda->type,
                          .y_type = y_type,
-                         .accumulate = accumulate};
+                         .accumulate = accumulate,
+                         .bias = bias};
     if (zi_cuda_wants_fp8(cuda, a) && (b == NULL || zi_cuda_wants_fp8(cuda, b))) {
         zi_cuda_rows8 w;
         ZI_TRY(want_fp8(cuda, x));
@@ -449,6 +456,20 @@ static zimage_status multiply_exact(zi_cuda *cuda, zi_tensor *y, const zi_tensor
                        "a product of few rows");
 }
 
+/* float32 numbers, or NULL, to y's type. */
+static zimage_status bias_of(zi_cuda *cuda, const zi_tensor *y, const void **bias)
+{
+    const void *numbers = *bias;
+    void *converted;
+    if (numbers == NULL || y->dtype == ZI_F32)
+        return ZIMAGE_OK;
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_features(y) * zi_dtype_size(y->dtype), "a bias", &converted));
+    *bias = converted;
+    return ZI_CUDA_RUN(cuda, zi_cuda_convert(y->dtype, converted, ZI_F32, numbers, zi_features(y), cuda->stream),
+                       "a bias");
+}
+
+/* What is added first is rounded twice in bf16: the sum of bias and y, and the result. */
 static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weight *w, const zi_weight *bias,
                             int accumulate)
 {
@@ -458,12 +479,15 @@ static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weig
     ZI_TRY(zi_cuda_vector(cuda, bias, &b));
     if (x->x->dtype == ZI_F32 && cuda->type != ZI_F32)
         return multiply_exact(cuda, y, x->x, w, b, accumulate);
-    if (b != NULL)
-        ZI_CUDA_TRY(
-            cuda,
-            zi_cuda_add_bias(y->dtype, y->data, NULL, b, accumulate, zi_row_count(y), zi_features(y), cuda->stream),
-            "adding a bias");
-    return multiply(cuda, y->data, y->dtype, x, w, NULL, accumulate || b != NULL);
+    if (b == NULL || (!accumulate && !zi_cuda_wants_fp8(cuda, w))) {
+        const void *of_type = b;
+        ZI_TRY(bias_of(cuda, y, &of_type));
+        return multiply(cuda, y->data, y->dtype, x, w, NULL, of_type, accumulate);
+    }
+    ZI_CUDA_TRY(cuda,
+                zi_cuda_add_bias(y->dtype, y->data, NULL, b, accumulate, zi_row_count(y), zi_features(y), cuda->stream),
+                "adding a bias");
+    return multiply(cuda, y->data, y->dtype, x, w, NULL, NULL, 1);
 }
 
 zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
@@ -559,7 +583,7 @@ static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const 
     input in = input_of(x);
     void *both;
     ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(rows * 2 * out) * zi_dtype_size(cuda->type), "a gated product", &both));
-    ZI_TRY(multiply(cuda, both, cuda->type, &in, w1, w3, 0));
+    ZI_TRY(multiply(cuda, both, cuda->type, &in, w1, w3, NULL, 0));
     if (y->dtype == ZI_OPERAND)
         return ZI_CUDA_RUN(cuda, zi_cuda_glu_fp8(zi_cuda_rows8_of(y), cuda->type, both, rows, out, cuda->stream),
                            "a gate");

@@ -28,6 +28,8 @@ struct emulated_operation {
     int32_t scale_modes[2];
     const float *scales[2];
     int8_t fast;
+    int32_t epilogue;
+    const void *bias; /* of d's type */
 };
 
 struct emulated_layout {
@@ -159,6 +161,9 @@ bool places_are_right(const product &p)
     for (int i = 0; i < 2; i++)
         if (overlap(p.d_data, extent(p.d), data[i], extent(*layouts[i])))
             return false;
+    if (p.operation.epilogue == CUBLASLT_EPILOGUE_BIAS &&
+        !emulated::is_device(p.operation.bias, (size_t)p.d.rows * size_of(p.d.type)))
+        return false;
     if (p.a.type != CUDA_R_8F_E4M3)
         return true;
     return emulated::is_device(p.operation.scales[0], (size_t)p.d.rows * 4) &&
@@ -219,6 +224,8 @@ void store_column(const product &p, int batch, int64_t column, const float *sums
             value *= p.operation.scales[0][row] * p.operation.scales[1][column];
         if (p.beta != 0)
             value += p.beta * read(p.c_data, p.c.type, batch * p.c.step + column * p.c.ld + row);
+        if (p.operation.epilogue == CUBLASLT_EPILOGUE_BIAS)
+            value += read(p.operation.bias, p.d.type, row);
         write(p.d_data, p.d.type, batch * p.d.step + column * p.d.ld + row, value);
     }
 }
@@ -282,6 +289,10 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t o, cublasLtMa
     case CUBLASLT_MATMUL_DESC_TRANSA:
     case CUBLASLT_MATMUL_DESC_TRANSB:
         return take(&o->transposed[name - CUBLASLT_MATMUL_DESC_TRANSA], sizeof(int32_t), value, size);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return take(&o->epilogue, sizeof(o->epilogue), value, size);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return take(&o->bias, sizeof(o->bias), value, size);
     case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER:
     case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER:
         return take(&o->scales[name - CUBLASLT_MATMUL_DESC_A_SCALE_POINTER], sizeof(void *), value, size);
