@@ -11,6 +11,7 @@ pictures are left in OUT/pictures-KIND.tar, to be scored elsewhere.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -25,11 +26,12 @@ MODEL = f"{ROOT}/models/emoji"
 PROMPTS = ["a red apple", "a cat and a red apple", "ロケット、青の背景", "una tortuga sobre fondo amarillo"]
 NEAR, LEAST = 2, 0.99  # 99 % of all values within 2 of 255
 SANITIZED = ["fp8_checks", "bf16_checks_without_cudnn", "float32_checks", "bf16_checks"]  # not the large products of peak_rates
+LIBRARY_KERNELS = ("nvjet_", "cudnn_", "cublas", "cutlass", "sm80_", "sm90_", "void_cublas", "gemmSN", "_ZN7cutlass", "_ZN8cublasLt")
 KINDS = {"bf16": (MODEL, "bf16"), "fp8": (MODEL, "fp8"), "q4": (None, "bf16"), "q4-fp8": (None, "fp8")}
 
 
-def check(a, what, command, limit):
-    """Runs a program of tests; its output goes to a file, the last lines into the note."""
+def run_logged(a, what, command, limit):
+    """Runs a program of tests; its output goes to a file, the last lines into the note. The file, the status and the note."""
     path = f"{a.out}/{what.replace(' ', '-')}.log"
     with open(path, "w", encoding="utf-8") as log:
         try:
@@ -39,18 +41,35 @@ def check(a, what, command, limit):
     with open(path, encoding="utf-8", errors="replace") as log:
         lines = [line.strip() for line in log if line.strip()]
     bad = [line for line in lines if "FAILED" in line or "ERROR" in line and "SUMMARY" not in line][:3]
-    harness.record(a.out, "check", what=what, passed=status == 0, note=f"exit status {status}; " + " | ".join(bad + lines[-2:])[:300])
+    return path, status, f"exit status {status}; " + " | ".join(bad + lines[-2:])[:300]
+
+
+def check(a, what, command, limit):
+    _, status, note = run_logged(a, what, command, limit)
+    harness.record(a.out, "check", what=what, passed=status == 0, note=note)
 
 
 def tests(a):
     check(a, "test_cuda", [f"{a.build}/tests/test_cuda"], a.limit)
 
 
+def own_hazards(path):
+    """Kernels of this project that racecheck names. It also names cuBLAS's and cuDNN's, whose waits it does not follow."""
+    with open(path, encoding="utf-8", errors="replace") as log:
+        named = set(re.findall(r"access at ([A-Za-z0-9_]+)", log.read(), re.IGNORECASE))
+    return sorted(name for name in named if not name.startswith(LIBRARY_KERNELS))
+
+
 def sanitizer(a):
     for tool in a.tools:
         for test in SANITIZED:
-            command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "20"]
-            check(a, f"sanitizer {tool} {test}", [*command, f"{a.build}/tests/test_cuda", test], a.limit)
+            command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "100000"]
+            what = f"sanitizer {tool} {test}"
+            log, status, note = run_logged(a, what, [*command, f"{a.build}/tests/test_cuda", test], a.limit)
+            passed = status == 0
+            if tool == "racecheck" and status == 9 and "PASSED" in note and "FAILED" not in note:
+                passed, note = not own_hazards(log), f"of our kernels: {', '.join(own_hazards(log)) or 'none'}; {note}"
+            harness.record(a.out, "check", what=what, passed=passed, note=note)
 
 
 def generate(a, prompt, path, device):

@@ -1,6 +1,6 @@
 """Times zimage on a card: its stages, pictures from prompt to file warm and cold, memory.
 
-    program.py --zimage PROGRAM --out DIR bench                      random weights: stages in every format
+    program.py --zimage PROGRAM --out DIR bench [NAME ...]           random weights: stages in every format, or in those
     program.py --zimage PROGRAM --out DIR vram 4G                    the same with little device memory
     program.py --zimage PROGRAM --out DIR pictures FOLDER NAME       FOLDER: of the real sizes, best in memory; NAME: its format
 
@@ -53,7 +53,7 @@ def bench_once(a, form, compute, size, extra=()):
 
 def bench(a):
     for form, compute in KINDS:
-        if compute == "fp8" and a.device == "cpu":
+        if (compute == "fp8" and a.device == "cpu") or (a.names and who(form, compute).removeprefix("zimage ") not in a.names):
             continue
         for size in a.sizes:
             harness.attempt(a.out, f"bench {form} {compute} {size}", bench_once, a, form, compute, size)
@@ -107,7 +107,7 @@ def main():
     p.add_argument("--synthetic", default="z-image-turbo")
     p.add_argument("--work", default="/tmp/zimage-pictures", help="where pictures go")
     commands = p.add_subparsers(dest="command", required=True)
-    commands.add_parser("bench")
+    commands.add_parser("bench").add_argument("names", nargs="*", metavar="NAME", help="as the table calls them: bf16 fp8 q4 ...")
     commands.add_parser("vram").add_argument("limit")
     command = commands.add_parser("pictures")
     command.add_argument("model")

@@ -3,7 +3,7 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-out=$root/build/gpu-results build="" models="" python=python3 device=cuda tiny="" drawings="" prompts=""
+out=$root/build/gpu-results build="" models="" python=python3 device=cuda tiny="" drawings="" prompts="" formats=""
 all="environment build tests pictures ceilings bench folder errors peers-compiled peers-fp8 peers-eager warm vram scores sanitizer"
 parts=$all skipped="" limit=""
 
@@ -16,6 +16,7 @@ usage: bench/gpu/run.sh [OPTIONS]
   --skip "A B"    all but these
   --limit N       seconds of each part at most, instead of its own limit
   --models DIR    where the model folders of the real sizes go, 27 GB (default: memory, else build/gpu-models)
+  --formats "A B" only these of bf16, fp8, q4, q8 in the part bench; without q4 no folder of 4 bits is made
   --python P      the Python that has torch, diffusers and transformers (default: $python)
   --prompts FILE  of the scores, by tools/train/evaluate prompts --every 8
   --drawings DIR  that tools/train/prepare.py made, to score them here
@@ -27,7 +28,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --tiny) tiny=1 device=cpu models=$root/build/gpu-tiny; shift; continue ;;
     -h | --help) usage; exit 0 ;;
-    --out | --build | --parts | --skip | --limit | --models | --python | --prompts | --drawings)
+    --out | --build | --parts | --skip | --limit | --models | --formats | --python | --prompts | --drawings)
         [ $# -ge 2 ] || { usage >&2; exit 2; } ;;
     *) usage >&2; exit 2 ;;
     esac
@@ -38,6 +39,7 @@ while [ $# -gt 0 ]; do
     --skip) skipped=$2 ;;
     --limit) limit=$2 ;;
     --models) models=$2 ;;
+    --formats) formats=$2 ;;
     --python) python=$2 ;;
     --prompts) prompts=$2 ;;
     --drawings) drawings=$2 ;;
@@ -102,20 +104,26 @@ do_tests() { py checks.py --build "$build" --limit 150 tests; }
 do_pictures() { py checks.py --build "$build" pictures; }
 do_sanitizer() { py checks.py --build "$build" --limit 120 sanitizer; }
 do_ceilings() { py ceilings.py ${small[@]+"${small[@]}"}; }
-do_bench() { py program.py --zimage "$build/zimage" ${synthetic[@]+"${synthetic[@]}"} bench; }
+do_bench() { # shellcheck disable=SC2086 # formats are words
+    py program.py --zimage "$build/zimage" ${synthetic[@]+"${synthetic[@]}"} bench $formats
+}
 do_vram() { py program.py --zimage "$build/zimage" ${synthetic[@]+"${synthetic[@]}"} vram 4G; }
+
+wants_packed() { case " ${formats:-q4} " in *" q4"*) ;; *) return 1 ;; esac }
 
 do_folder() {
     if [ -n "$tiny" ]; then
         rm -rf "$model" && cp -r "$root/models/emoji" "$model"
     else
         "$python" "$root/tools/golden/make_6b.py" "$model" --tokenizer "$root/models/emoji/tokenizer"
-    fi && rm -rf "$packed" && "$python" "$here/pack.py" "$model" "$packed" --device "$device"
+    fi && rm -rf "$packed" && { ! wants_packed || "$python" "$here/pack.py" "$model" "$packed" --device "$device"; }
 }
 
 do_errors() {
     [ -x "$build/velocity" ] || cmake --build "$build" --target velocity || return
-    py errors.py --model "$model" --packed "$packed" --velocity "$build/velocity" --work "$out/exchange"
+    local four=()
+    wants_packed && four=(--packed "$packed")
+    py errors.py --model "$model" ${four[@]+"${four[@]}"} --velocity "$build/velocity" --work "$out/exchange"
 }
 do_peers-eager() { py peers.py --model "$model" eager; }
 do_peers-compiled() { py peers.py --model "$model" compiled; }
@@ -123,7 +131,7 @@ do_peers-fp8() { py peers.py --model "$model" fp8; }
 
 do_warm() {
     py program.py --zimage "$build/zimage" pictures "$model" bf16 &&
-        py program.py --zimage "$build/zimage" pictures "$packed" q4
+        { ! wants_packed || py program.py --zimage "$build/zimage" pictures "$packed" q4; }
 }
 
 do_scores() {
