@@ -440,6 +440,25 @@ static void move(pair *p, float mean)
     ok(run.card->table->upload(run.card, &p->card, values));
 }
 
+/* What is half way between two bytes, what is outside, and NaN, too. */
+static void pixels(int64_t count)
+{
+    begin("%d pixels' bytes", (int)count);
+    pair x = exact(1.5f, SHAPE(count));
+    float *values = malloc((size_t)count * sizeof *values);
+    uint8_t *card = malloc(2 * (size_t)count), *host = card + count;
+    assert_true(values && card);
+    for (int64_t i = 0; i < count; i++)
+        values[i] = i % 4 == 0 ? ((float)(i % 256) + 0.5f) / 127.5f - 1 : i % 101 == 1 ? NAN : random_number(1.5f);
+    ok(run.card->table->upload(run.card, &x.card, values));
+    ok(run.host->table->upload(run.host, &x.host, values));
+    ok(run.card->table->download_rgb8(run.card, card, &x.card));
+    ok(run.host->table->download_rgb8(run.host, host, &x.host));
+    assert_memory_equal(card, host, (size_t)count);
+    free(values);
+    free(card);
+}
+
 static void group_norm(int64_t rows, int64_t columns, int64_t channels, int64_t groups, float mean)
 {
     begin("group norm %d x %d x %d channels, %d groups, mean %g", (int)rows, (int)columns, (int)channels, (int)groups,
@@ -715,6 +734,8 @@ static void all_rows(void)
     rope(3, 37, 128, ZI_ROPE_ADJACENT); /* more than a block's threads have at a time */
     rope(9, 3, 16, ZI_ROPE_ADJACENT);
     small_ones();
+    pixels(1023);
+    pixels(4096);
     group_norm(17, 13, 33, 3, 0);
     group_norm(9, 31, 64, 32, 0);
     group_norm(5, 7, 24, 8, 0);    /* groups that begin within a vector */

@@ -432,7 +432,8 @@ static void vae_case(int use_post_quant_conv, const char *name, const float firs
     generate("z", z, 4 * 3 * 5, 1, 0);
     for (int t = 0; t < TABLES; t++) {
         zi_ops *ops = table_open(t);
-        table_ok(zi_vae_decode(&model, ops, z, 3, 5, 0, rgb));
+        table_ok(zi_vae_decode(&model, ops, z, 3, 5, 0, rgb, NULL));
+        fixture_channels_first(rgb, 3 * 6 * 10);
         compare(ops->table->name, name, rgb, 3 * 6 * 10);
         compare_printed(rgb, 3 * 6 * 10, first, sum, sum_abs);
         table_close(ops);

@@ -9,6 +9,7 @@
 #include "model/qwen3.h"
 #include "model/vae.h"
 #include "model/zimage_dit.h"
+#include "ops/ops_common.h"
 #include "record_ops.h"
 #include "tables.h"
 
@@ -469,17 +470,6 @@ static const struct {
     int rows, columns;
 } vae_sizes[] = {{3, 5}, {2, 2}, {8, 6}};
 
-/* rgb [rows * columns][3] to [3][rows * columns], as the reference has it. */
-static void channels_first(float *rgb, size_t count)
-{
-    float *planes = malloc(count * sizeof *planes);
-    assert_non_null(planes);
-    for (size_t i = 0; i < count; i++)
-        planes[i % 3 * (count / 3) + i / 3] = rgb[i];
-    memcpy(rgb, planes, count * sizeof *rgb);
-    free(planes);
-}
-
 static void decode_case(const zi_vae *model, zi_ops *ops, const zi_store *golden, const char *z, const char *image,
                         int rows, int columns)
 {
@@ -489,10 +479,10 @@ static void decode_case(const zi_vae *model, zi_ops *ops, const zi_store *golden
     assert_non_null(rgb);
     ops->block_done = count_block;
     ops->block_user = &blocks;
-    table_ok(zi_vae_decode(model, ops, latents, rows, columns, 0, rgb));
+    table_ok(zi_vae_decode(model, ops, latents, rows, columns, 0, rgb, NULL));
     ops->block_done = NULL;
     assert_int_equal(blocks, zi_vae_decode_blocks(model));
-    channels_first(rgb, count);
+    fixture_channels_first(rgb, count);
     compare(ops, golden, "vae", rgb, count, image);
     free(latents);
     free(rgb);
@@ -570,7 +560,7 @@ static void test_vae_stages(void **state)
     for (int t = 0; t < TABLES; t++) {
         zi_ops *ops = table_open(t);
         record_start(ops);
-        table_ok(zi_vae_decode(&model, ops, z, 3, 5, 0, rgb));
+        table_ok(zi_vae_decode(&model, ops, z, 3, 5, 0, rgb, NULL));
         for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
             compare_image(ops, golden, stages[i].block, stages[i].name);
         record_stop(ops);
@@ -595,10 +585,10 @@ static void test_vae_bands(void **state)
     float *z = fixture_floats(golden, "decode.8x6.z", NULL);
     for (int t = 0; t < TABLES; t++) {
         zi_ops *ops = table_open(t);
-        table_ok(zi_vae_decode(&model, ops, z, 8, 6, 0, whole));
+        table_ok(zi_vae_decode(&model, ops, z, 8, 6, 0, whole, NULL));
         for (size_t i = 0; i < sizeof bands / sizeof *bands; i++) {
             memset(streamed, 0, count * sizeof *streamed);
-            table_ok(zi_vae_decode(&model, ops, z, 8, 6, bands[i], streamed));
+            table_ok(zi_vae_decode(&model, ops, z, 8, 6, bands[i], streamed, NULL));
             if (memcmp(whole, streamed, count * sizeof *whole) != 0)
                 fail_msg("%s: bands of %d rows differ from the whole", ops->table->name, (int)bands[i]);
         }
@@ -622,8 +612,7 @@ static void rgb_case(const zi_vae *model, zi_ops *ops, const zi_store *golden, i
     assert_true(rgb && bytes);
     snprintf(name, sizeof name, "rgb.%dx%d.latents", rows, columns);
     float *latents = fixture_floats(golden, name, NULL);
-    table_ok(zi_vae_decode(model, ops, latents, rows, columns, 0, rgb));
-    zi_vae_to_rgb8(rgb, count, bytes);
+    table_ok(zi_vae_decode(model, ops, latents, rows, columns, 0, rgb, bytes));
     snprintf(name, sizeof name, "rgb.%dx%d.rgb", rows, columns);
     const uint8_t *want = fixture_find(golden, name)->data;
     for (size_t i = 0; i < count; i++) {
@@ -660,7 +649,7 @@ static void test_rounding(void **state)
     const uint8_t *want = fixture_find(golden, "rounding.u8")->data;
     uint8_t *bytes = malloc(count);
     assert_non_null(bytes);
-    zi_vae_to_rgb8(x, count, bytes);
+    zi_to_rgb8(x, count, bytes);
     for (size_t i = 0; i < count; i++)
         assert_int_equal(bytes[i], want[i]);
     free(x);
@@ -693,7 +682,7 @@ static void test_vae_names_bad_block(void **state)
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             const zi_weight *good = *cases[i].weight, bad = with_nan(good);
             *cases[i].weight = &bad;
-            assert_error(&table_error, zi_vae_decode(&model, ops, z, 2, 2, 4, rgb), ZIMAGE_ERROR_NOT_FINITE,
+            assert_error(&table_error, zi_vae_decode(&model, ops, z, 2, 2, 4, rgb, NULL), ZIMAGE_ERROR_NOT_FINITE,
                          cases[i].block, NULL, NULL);
             *cases[i].weight = good;
             free((void *)bad.data);

@@ -16,6 +16,8 @@ extern "C" {
 
 /* dst[i] = src[i]; from: also ZI_F16. */
 cudaError_t zi_cuda_convert(zi_dtype to, void *dst, zi_dtype from, const void *src, int64_t n, cudaStream_t stream);
+/* y[i] = clamp(x[i] / 2 + 0.5, 0, 1) * 255, rounded half to even. */
+cudaError_t zi_cuda_rgb8(uint8_t *y, const float *x, int64_t n, cudaStream_t stream);
 /* Random numbers of variance 1, other ones for another seed. */
 cudaError_t zi_cuda_random(zi_dtype type, void *dst, int64_t n, uint32_t seed, cudaStream_t stream);
 /* Filters [out, in, taps] to [padded, taps, in], zero behind `out`. from: also ZI_F16. */

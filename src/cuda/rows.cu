@@ -690,6 +690,28 @@ extern "C" cudaError_t zi_cuda_convert(zi_dtype to, void *dst, zi_dtype from, co
     return cudaGetLastError();
 }
 
+template <int W> static __global__ void rgb8(uint8_t *y, const float *x, int64_t vectors)
+{
+    EACH(i, vectors)
+    {
+        vec<float, W> v = load<float, W>(x + i * W);
+        vec<uint8_t, W> r;
+#pragma unroll
+        for (int j = 0; j < W; j++) {
+            float u = v.v[j] * 0.5f + 0.5f;
+            r.v[j] = (uint8_t)(int)rintf((u > 0 ? (u < 1 ? u : 1) : 0) * 255.0f);
+        }
+        store<uint8_t, W>(y + i * W, r);
+    }
+}
+
+extern "C" cudaError_t zi_cuda_rgb8(uint8_t *y, const float *x, int64_t n, cudaStream_t stream)
+{
+    WITH_WIDTH(float, W, n, (uintptr_t)x | (uintptr_t)y,
+               ZI_LAUNCH(rgb8<W>, blocks_for(n / W, 256), 256, 0, stream, y, x, n / W));
+    return cudaGetLastError();
+}
+
 /* Uniform between -sqrt(3) and sqrt(3): the place's number, mixed. */
 template <typename T> static __global__ void fill_random(T *dst, int64_t n, uint32_t seed)
 {

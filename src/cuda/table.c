@@ -101,6 +101,26 @@ static zimage_status cuda_download(zi_ops *ops, float *dst, const zi_tensor *src
     return status;
 }
 
+static zimage_status download_rgb8(zi_cuda *cuda, uint8_t *dst, const zi_tensor *src)
+{
+    size_t count = (size_t)zi_tensor_count(src);
+    void *bytes;
+    assert(src->dtype == ZI_F32);
+    ZI_TRY(zi_cuda_stack_alloc(cuda, count, "a picture", &bytes));
+    ZI_CUDA_TRY(cuda, zi_cuda_rgb8(bytes, src->data, (int64_t)count, cuda->stream), "making a picture");
+    ZI_CUDA_TRY(cuda, cudaMemcpyAsync(dst, bytes, count, cudaMemcpyDeviceToHost, cuda->stream),
+                "copying from the card");
+    return cuda_finish(&cuda->ops);
+}
+
+static zimage_status cuda_download_rgb8(zi_ops *ops, uint8_t *dst, const zi_tensor *src)
+{
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = download_rgb8(zi_cuda_of(ops), dst, src);
+    zi_cuda_release(ops, mark);
+    return status;
+}
+
 static zimage_status cuda_copy(zi_ops *ops, zi_tensor *dst, const zi_tensor *src)
 {
     zi_cuda *cuda = zi_cuda_of(ops);
@@ -443,6 +463,7 @@ static const zi_ops_table cuda_table = {
     .release = zi_cuda_release,
     .upload = cuda_upload,
     .download = cuda_download,
+    .download_rgb8 = cuda_download_rgb8,
     .copy = cuda_copy,
     .embed_rows = cuda_embed_rows,
     .linear = zi_cuda_linear,

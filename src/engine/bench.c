@@ -32,7 +32,8 @@ typedef struct bench {
     int on_card; /* not the processor: oneDNN is no peer */
     /* Inputs of the stage under way. */
     int32_t ids[ZI_MAX_PROMPT_TOKENS];
-    float *latents, *rgb;
+    float *latents;
+    uint8_t *rgb8;
     zi_tensor x, caption, y;
     zi_dit_scene scene;
 } bench;
@@ -116,14 +117,14 @@ static zimage_status prepare_decode(bench *b)
     const zi_vae_config *config = &b->context->vae.config;
     size_t count = (size_t)(b->size.rows * b->size.columns), scale = (size_t)config->scale_factor;
     b->latents = random_floats(count * (size_t)config->latent_channels);
-    b->rgb = malloc(count * scale * scale * 3 * sizeof *b->rgb);
-    return b->latents && b->rgb ? ZIMAGE_OK : zi_fail_memory(b->error, "the picture", count * scale * scale * 12);
+    b->rgb8 = malloc(count * scale * scale * 3);
+    return b->latents && b->rgb8 ? ZIMAGE_OK : zi_fail_memory(b->error, "the picture", count * scale * scale * 3);
 }
 
 static zimage_status run_decode(bench *b)
 {
     return zi_vae_decode(&b->context->vae, b->context->ops, b->latents, b->size.rows, b->size.columns,
-                         b->size.band_rows, b->rgb);
+                         b->size.band_rows, NULL, b->rgb8);
 }
 
 static const struct {
@@ -205,8 +206,9 @@ static zimage_status with_inputs(bench *b, int stage, zimage_status (*run)(bench
     ops->table->release(ops, mark);
     ops->error = kept;
     free(b->latents);
-    free(b->rgb);
-    b->latents = b->rgb = NULL;
+    free(b->rgb8);
+    b->latents = NULL;
+    b->rgb8 = NULL;
     return status;
 }
 

@@ -352,14 +352,11 @@ static zimage_status decode(job *j, const float *latents, int64_t rows, int64_t 
 {
     int64_t scale = j->context->vae.config.scale_factor;
     size_t count = (size_t)(rows * scale) * (size_t)(columns * scale) * 3;
-    float *rgb = malloc(count * sizeof *rgb);
     *pixels = malloc(count);
-    zimage_status status = rgb && *pixels ? ZIMAGE_OK : zi_fail_memory(j->error, "the picture", count * 5);
-    if (status == ZIMAGE_OK)
-        status = zi_vae_decode(&j->context->vae, j->ops, latents, rows, columns, j->plan.band_rows, rgb);
-    if (status == ZIMAGE_OK)
-        zi_vae_to_rgb8(rgb, count, *pixels);
-    free(rgb);
+    if (!*pixels)
+        return zi_fail_memory(j->error, "the picture", count);
+    zimage_status status =
+        zi_vae_decode(&j->context->vae, j->ops, latents, rows, columns, j->plan.band_rows, NULL, *pixels);
     if (status != ZIMAGE_OK) {
         free(*pixels);
         *pixels = NULL;

@@ -71,7 +71,7 @@ static zimage_status run_decode(const zimage_context *context, const zi_job_size
     if (!latents)
         return zi_fail_memory(plan->error, "the plan", count * sizeof *latents);
     zimage_status status =
-        zi_vae_decode(&context->vae, plan, latents, size->rows, size->columns, size->band_rows, NULL);
+        zi_vae_decode(&context->vae, plan, latents, size->rows, size->columns, size->band_rows, NULL, NULL);
     free(latents);
     return status;
 }

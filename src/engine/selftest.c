@@ -80,7 +80,7 @@ static zimage_status paint(const zimage_context *c, zi_ops *ops, uint8_t *pixels
     const int64_t text[] = {TOKENS, c->text_encoder.config.hidden_size};
     const int64_t refined[] = {zi_dit_padded(TOKENS), c->transformer.config.dim};
     static const int32_t ids[TOKENS] = {1, 7919, 404, 7, 7, 8191};
-    float latents[LATENTS], rgb[BYTES];
+    float latents[LATENTS];
     zi_tensor features, caption;
     zi_noise(ZIMAGE_RNG_TORCH_CPU, 42, latents, LATENTS);
     ZI_TRY(ops->table->alloc(ops, &features, 2, text));
@@ -88,8 +88,7 @@ static zimage_status paint(const zimage_context *c, zi_ops *ops, uint8_t *pixels
     ZI_TRY(zi_qwen3_encode(&c->text_encoder, ops, ids, TOKENS, &features));
     ZI_TRY(zi_dit_caption(&c->transformer, ops, &features, &caption));
     ZI_TRY(evaluate(c, ops, &caption, latents));
-    ZI_TRY(zi_vae_decode(&c->vae, ops, latents, ROWS, COLUMNS, 0, rgb));
-    zi_vae_to_rgb8(rgb, BYTES, pixels);
+    ZI_TRY(zi_vae_decode(&c->vae, ops, latents, ROWS, COLUMNS, 0, NULL, pixels));
     return ZIMAGE_OK;
 }
 

@@ -620,8 +620,8 @@ static zimage_status run_levels(decoder *d)
     return ZIMAGE_OK;
 }
 
-/* rgb = conv_out(SiLU(conv_norm_out(x))), in bands */
-static zimage_status run_conv_out(decoder *d, float *rgb)
+/* rgb, rgb8 = conv_out(SiLU(conv_norm_out(x))), in bands */
+static zimage_status run_conv_out(decoder *d, float *rgb, uint8_t *rgb8)
 {
     int64_t rows = d->x.shape[0], columns = d->x.shape[1], band_rows = choose_band_rows(d, rows, columns, 3);
     zi_channel_affine affine;
@@ -640,11 +640,13 @@ static zimage_status run_conv_out(decoder *d, float *rgb)
         ZI_TRY(zi_ops_check_block(d->ops, &y, "vae decoder.conv_out"));
         if (rgb)
             ZI_TRY(d->ops->table->download(d->ops, rgb + row * columns * 3, &y));
+        if (rgb8)
+            ZI_TRY(d->ops->table->download_rgb8(d->ops, rgb8 + row * columns * 3, &y));
     }
     return zi_ops_end_block(d->ops, &y, "vae decoder.conv_out");
 }
 
-static zimage_status decode(decoder *d, const float *latents, int64_t rows, int64_t columns, float *rgb)
+static zimage_status decode(decoder *d, const float *latents, int64_t rows, int64_t columns, float *rgb, uint8_t *rgb8)
 {
     ZI_TRY(zi_alloc2_f32(d->ops, &d->sums, d->model->config.norm_num_groups, 4));
     ZI_TRY(zi_alloc1(d->ops, &d->region, region_size(d->model, rows, columns)));
@@ -652,11 +654,11 @@ static zimage_status decode(decoder *d, const float *latents, int64_t rows, int6
     ZI_TRY(run_conv_in(d));
     ZI_TRY(run_mid_block(d));
     ZI_TRY(run_levels(d));
-    return run_conv_out(d, rgb);
+    return run_conv_out(d, rgb, rgb8);
 }
 
 zimage_status zi_vae_decode(const zi_vae *model, zi_ops *ops, const float *latents, int64_t rows, int64_t columns,
-                            int64_t band_rows, float *rgb)
+                            int64_t band_rows, float *rgb, uint8_t *rgb8)
 {
     if (rows < 1 || columns < 1 || rows > MAX_LATENT_SIDE || columns > MAX_LATENT_SIDE)
         return zi_fail(ops->error, ZIMAGE_ERROR_ARGUMENT,
@@ -664,7 +666,7 @@ zimage_status zi_vae_decode(const zi_vae *model, zi_ops *ops, const float *laten
                        (long long)columns, (long long)rows, MAX_LATENT_SIDE);
     decoder d = {.model = model, .ops = ops, .band_rows = band_rows};
     zi_arena_mark mark = ops->table->mark(ops);
-    zimage_status status = decode(&d, latents, rows, columns, rgb);
+    zimage_status status = decode(&d, latents, rows, columns, rgb, rgb8);
     ops->table->release(ops, mark);
     return status;
 }
@@ -675,18 +677,4 @@ int64_t zi_vae_decode_blocks(const zi_vae *model)
     int64_t mid = 2 + (config->mid_block_add_attention ? 1 : 0);
     int64_t upsamplers = config->levels - 1 - (last_level_streams(model) ? 1 : 0);
     return 1 + mid + config->levels * (config->layers_per_block + 1) + upsamplers + 1; /* conv_in ... conv_out */
-}
-
-/*
- * Spec 6: VaeImageProcessor.denormalize, then (255 v).round() of numpy, half to even: what float32 addition does where its
- * steps are 1. NaN becomes 0.
- */
-void zi_vae_to_rgb8(const float *rgb, size_t count, uint8_t *out)
-{
-    const float steps = 0x1.8p23f;
-    for (size_t i = 0; i < count; i++) {
-        float v = rgb[i] * 0.5f + 0.5f;
-        v = (v > 0 ? (v < 1 ? v : 1) : 0) * 255.0f;
-        out[i] = (uint8_t)(int32_t)(v + steps - steps);
-    }
 }

@@ -42,15 +42,13 @@ zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, zi_store *
 void zi_vae_free(zi_vae *model);
 /*
  * latents [C, h, w] on the host as the transformer left them (scaling and shift are applied here) -> rgb
- * [h * scale, w * scale, 3] in [-1, 1] and beyond, host float32.
- * The widest level is streamed in bands of rows, bit-equal to the whole: band_rows = 0 chooses the band by size. rgb
- * may be NULL with a table that touches no data.
+ * [h * scale, w * scale, 3] in [-1, 1] and beyond, host float32, and rgb8, the same as bytes (table.download_rgb8); either
+ * may be NULL.
+ * The widest level is streamed in bands of rows, bit-equal to the whole: band_rows = 0 chooses the band by size.
  */
 zimage_status zi_vae_decode(const zi_vae *model, zi_ops *ops, const float *latents, int64_t rows, int64_t columns,
-                            int64_t band_rows, float *rgb);
+                            int64_t band_rows, float *rgb, uint8_t *rgb8);
 /* Blocks that decode reports through zi_ops_end_block, for progress. */
 int64_t zi_vae_decode_blocks(const zi_vae *model);
-/* Each of count values: clamp(x / 2 + 0.5, 0, 1) * 255, rounded half to even. */
-void zi_vae_to_rgb8(const float *rgb, size_t count, uint8_t *out);
 
 #endif

@@ -61,6 +61,8 @@ typedef struct zi_ops_table {
     /* Between host float32 and the backend's tensor (same element count). */
     zimage_status (*upload)(zi_ops *ops, zi_tensor *dst, const float *src);
     zimage_status (*download)(zi_ops *ops, float *dst, const zi_tensor *src);
+    /* The same of pixels, from alloc_f32, as bytes: clamp(x / 2 + 0.5, 0, 1) * 255, rounded half to even; NaN is 0. */
+    zimage_status (*download_rgb8)(zi_ops *ops, uint8_t *dst, const zi_tensor *src);
     zimage_status (*copy)(zi_ops *ops, zi_tensor *dst, const zi_tensor *src);
 
     /* y[i] = table[ids[i]]; ids on the host, already checked against the table's rows. table [rows, features] */

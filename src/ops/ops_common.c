@@ -116,6 +116,26 @@ zimage_status zi_host_download(zi_ops *ops, float *dst, const zi_tensor *src)
     return ZIMAGE_OK;
 }
 
+/*
+ * Spec 6: VaeImageProcessor.denormalize, then (255 v).round() of numpy, half to even: what float32 addition does where its
+ * steps are 1. NaN becomes 0.
+ */
+void zi_to_rgb8(const float *x, size_t count, uint8_t *rgb8)
+{
+    const float steps = 0x1.8p23f;
+    for (size_t i = 0; i < count; i++) {
+        float v = x[i] * 0.5f + 0.5f;
+        v = (v > 0 ? (v < 1 ? v : 1) : 0) * 255.0f;
+        rgb8[i] = (uint8_t)(int32_t)(v + steps - steps);
+    }
+}
+
+zimage_status zi_host_download_rgb8(zi_ops *ops, uint8_t *dst, const zi_tensor *src)
+{
+    zi_to_rgb8(src->data, (size_t)zi_tensor_count(src), dst);
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_host_copy(zi_ops *ops, zi_tensor *dst, const zi_tensor *src)
 {
     assert(zi_tensor_count(dst) == zi_tensor_count(src));

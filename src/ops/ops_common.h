@@ -31,6 +31,9 @@ zimage_status zi_describe_tensor(zi_ops *ops, zi_tensor *tensor, zi_dtype dtype,
 zimage_status zi_host_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
 zimage_status zi_host_upload(zi_ops *ops, zi_tensor *dst, const float *src);
 zimage_status zi_host_download(zi_ops *ops, float *dst, const zi_tensor *src);
+/* table.download_rgb8 of numbers on the host (spec 6). */
+void zi_to_rgb8(const float *x, size_t count, uint8_t *rgb8);
+zimage_status zi_host_download_rgb8(zi_ops *ops, uint8_t *dst, const zi_tensor *src);
 zimage_status zi_host_copy(zi_ops *ops, zi_tensor *dst, const zi_tensor *src);
 zimage_status zi_host_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight *table, const int32_t *ids);
 zimage_status zi_host_rope_table(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles);

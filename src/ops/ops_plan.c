@@ -119,6 +119,11 @@ static zimage_status plan_download(zi_ops *ops, float *dst, const zi_tensor *src
     return ZIMAGE_OK;
 }
 
+static zimage_status plan_download_rgb8(zi_ops *ops, uint8_t *dst, const zi_tensor *src)
+{
+    return ZIMAGE_OK;
+}
+
 static zimage_status plan_rope_table(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles)
 {
     return ZIMAGE_OK;
@@ -267,6 +272,7 @@ static const zi_ops_table plan_table = {
     .release = plan_release,
     .upload = plan_upload,
     .download = plan_download,
+    .download_rgb8 = plan_download_rgb8,
     .copy = plan_pair,
     .embed_rows = plan_embed_rows,
     .linear = plan_linear,

@@ -323,6 +323,7 @@ static const zi_ops_table reference_table = {
     .release = zi_host_release,
     .upload = zi_host_upload,
     .download = zi_host_download,
+    .download_rgb8 = zi_host_download_rgb8,
     .copy = zi_host_copy,
     .embed_rows = zi_host_embed_rows,
     .linear = ref_linear,
