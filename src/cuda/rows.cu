@@ -28,7 +28,8 @@ static __device__ __forceinline__ float fp8_scale(float largest)
 }
 
 /*
- * A row as K vectors of each of the block's threads; what lies behind the row is 0. T: an activation. Every thread reads and writes the same places, so that input and output may be one buffer.
+ * A row as K vectors of each of the block's threads; what lies behind the row is 0. T: an activation. Every thread reads
+ * and writes the same places, so that input and output may be one buffer.
  */
 template <typename T, int K> struct row_values {
     static constexpr int W = wide<T>;
@@ -644,8 +645,8 @@ extern "C" cudaError_t zi_cuda_add_bias(zi_dtype type, void *y, const void *x, c
     return cudaGetLastError();
 }
 
-/* A warp an output. */
-template <typename T, typename S>
+/* A warp an output, W inputs of a lane at a time. */
+template <typename T, typename S, int W>
 static __global__ void few(T *y, const float *x, const S *w, const float *bias, int accumulate, int64_t rows, int64_t n,
                            int64_t in)
 {
@@ -655,8 +656,13 @@ static __global__ void few(T *y, const float *x, const S *w, const float *bias, 
     const float *input = x + place / n * in;
     const S *weights = w + place % n * in;
     float sum = 0;
-    for (int64_t i = threadIdx.x % 32; i < in; i += 32)
-        sum += input[i] * to_float(weights[i]);
+    for (int64_t i = threadIdx.x % 32 * W; i < in; i += 32 * W) {
+        vec<S, W> v = load<S, W>(weights + i);
+        vec<float, W> u = factors_at<W>(input, i);
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            sum += u.v[j] * to_float(v.v[j]);
+    }
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0)
         y[place] = from_float<T>(sum + (bias ? bias[place % n] : 0.0f) + (accumulate ? to_float(y[place]) : 0.0f));
@@ -669,8 +675,9 @@ extern "C" cudaError_t zi_cuda_few(zi_dtype type, void *y, const float *x, zi_dt
     unsigned blocks = (unsigned)((rows * n + 7) / 8);
     WITH_TYPE(T, type,
               WITH_TYPE(S, w_type,
-                        ZI_LAUNCH((few<T, S>), blocks, 256, 0, stream, (T *)y, x, (const S *)w, bias, accumulate, rows,
-                                  n, in)));
+                        WITH_WIDTH(S, W, in, (uintptr_t)x | (uintptr_t)w,
+                                   ZI_LAUNCH((few<T, S, W>), blocks, 256, 0, stream, (T *)y, x, (const S *)w, bias,
+                                             accumulate, rows, n, in))));
     return cudaGetLastError();
 }
 

@@ -134,15 +134,12 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Buffers on the host: latents, predictions; the decoded picture as float32 and the band on its way there. */
+/* Buffers on the host: latents, predictions; the decoded picture. */
 static size_t host_bytes(const zimage_context *context, const zi_job_size *size, zimage_stage stage)
 {
     size_t latents = (size_t)(size->rows * size->columns), scale = (size_t)context->vae.config.scale_factor;
-    size_t picture = latents * scale * scale * 3 * sizeof(float), band = picture;
-    if (size->band_rows > 0)
-        band = (size_t)size->band_rows * (size_t)size->columns * scale * 3 * sizeof(float);
     size_t kept = 3 * latents * (size_t)context->transformer.config.in_channels * sizeof(float);
-    return kept + (stage == ZIMAGE_STAGE_DECODE ? picture + (band < picture ? band : picture) : 0);
+    return kept + (stage == ZIMAGE_STAGE_DECODE ? latents * scale * scale * 3 : 0);
 }
 
 /* Counts of a stage for all prompts: operations added, memory of the one that takes most. */
