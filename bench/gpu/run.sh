@@ -151,7 +151,7 @@ limit_of() {
     folder) echo 180 ;;
     errors) echo 150 ;;
     peers-eager) echo 100 ;;
-    peers-compiled | peers-fp8) echo 240 ;;
+    peers-compiled | peers-fp8) echo 300 ;;
     warm) echo 200 ;;
     vram) echo 60 ;;
     scores) echo 120 ;;
