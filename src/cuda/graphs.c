@@ -258,7 +258,8 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescrip
     if (remembered && known >= 0 && known < proposed) {
         g->plan = make_plan(cuda, g, engines[known]);
         g->choice = known;
-    } else if (!remembered || known != NO_ENGINE) {
+    }
+    if (g->plan == NULL && (!remembered || known != NO_ENGINE)) {
         ZI_TRY(search(cuda, g, engines, proposed, 0, data));
         if (g->plan == NULL)
             ZI_TRY(search(cuda, g, engines, proposed, 1, data));
