@@ -518,7 +518,7 @@ static int64_t elements(size_t bytes, zi_dtype type)
 static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
                                   const zi_weight *const *weights)
 {
-    void *w[MOST_LINEARS], *results[MOST_LINEARS];
+    void *w[MOST_LINEARS] = {NULL}, *results[MOST_LINEARS] = {NULL};
     zi_cuda_product p = {.rows = zi_row_count(x),
                          .out = weights[0]->shape[0],
                          .in = weights[0]->shape[1],
