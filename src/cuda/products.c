@@ -5,10 +5,9 @@
 
 #include "cuda/internal.h"
 
-#define CANDIDATES   8
-#define TIMED_FLOPS  2e8 /* smaller products take the first candidate */
-#define MOST_LINEARS 4   /* of one input in a batch */
-#define RUNS         3   /* of each candidate, behind one that warms */
+#define CANDIDATES  8
+#define TIMED_FLOPS 2e8 /* smaller products take the first candidate */
+#define RUNS        3   /* of each candidate, behind one that warms */
 #ifndef PEAK_SIDE
 #define PEAK_SIDE 8192 /* the emulated card's is smaller */
 #endif
@@ -518,7 +517,7 @@ static int64_t elements(size_t bytes, zi_dtype type)
 static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
                                   const zi_weight *const *weights)
 {
-    void *w[MOST_LINEARS] = {NULL}, *results[MOST_LINEARS] = {NULL};
+    void *w[ZI_LINEARS_MAX] = {NULL}, *results[ZI_LINEARS_MAX] = {NULL};
     zi_cuda_product p = {.rows = zi_row_count(x),
                          .out = weights[0]->shape[0],
                          .in = weights[0]->shape[1],
@@ -545,7 +544,8 @@ static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const 
 static int are_alike(const zi_cuda *cuda, int count, const zi_tensor *y, const zi_tensor *x,
                      const zi_weight *const *weights)
 {
-    int alike = count <= MOST_LINEARS && x->dtype == cuda->type;
+    int alike = x->dtype == cuda->type;
+    assert(count >= 1 && count <= ZI_LINEARS_MAX);
     for (int i = 0; i < count; i++)
         alike &= !zi_cuda_wants_fp8(cuda, weights[i]) && weights[i]->shape[0] == weights[0]->shape[0] &&
                  weights[i]->shape[1] == zi_features(x) && zi_features(&y[i]) == weights[0]->shape[0] &&

@@ -6,7 +6,6 @@
 
 #include "cuda/graphs.h"
 
-#define MOST_GROUPS  1024
 #define MOST_UPLOADS 8  /* threads: more don't make a link faster */
 #define WHOLE_SHARE  16 /* of the memory that may be taken: the largest image that is not cut into bands */
 
@@ -355,9 +354,6 @@ static zimage_status cuda_group_norm_sums(zi_ops *ops, zi_tensor *sums, const zi
     zi_cuda *cuda = zi_cuda_of(ops);
     int64_t channels = zi_features(x), groups = sums->shape[0];
     assert(channels % groups == 0 && sums->shape[1] == 4);
-    if (groups > MOST_GROUPS)
-        return zi_fail(ops->error, ZIMAGE_ERROR_UNSUPPORTED, "%lld groups of channels, expected at most %d on a card",
-                       (long long)groups, MOST_GROUPS);
     if (!accumulate)
         ZI_CUDA_TRY(cuda, cudaMemsetAsync(sums->data, 0, (size_t)groups * 2 * sizeof(double), cuda->stream),
                     "clearing sums");

@@ -4,7 +4,7 @@
 
 #include "cuda/internal.h"
 
-#define CHANNELS_MULTIPLE 8 /* of a filter's outputs, as fast convolutions want them */
+#define CHANNELS_MULTIPLE 8 /* of a filter's outputs: products of few of them read whole rows of 8 */
 
 static size_t place_of(const zi_cuda_weight_key *key)
 {
