@@ -679,6 +679,11 @@ static void all_linears(void)
     gated(40, 64, 100, ZI_BF16, ZI_BF16);
     gated(9, 128, 33, Q4, Q4);
     gated(65, 96, 72, ZI_F16, Q8);
+    for (int i = 0; i < 3; i++) { /* the sizes of the one kernel: no, one and two pairs of row tiles, and odd ones */
+        gated(70 + 190 * i, 64 * (i + 1), 256, ZI_BF16, Q4);
+        gated(1 + 380 * i, 128, 512, ZI_BF16, ZI_BF16);
+    }
+    gated(130, 1024, 512, ZI_BF16, ZI_BF16); /* timed */
     operands(40, 96, 2, 64, 100, ZI_BF16);
     operands(33, 64, 3, 40, 72, Q8);
     repeated();
@@ -697,6 +702,9 @@ static void all_fp8(void)
     alike_linears(ZI_BF16);
     gated(40, 64, 96, ZI_BF16, ZI_BF16);
     gated(65, 96, 64, ZI_F16, Q8);
+    gated(130, 128, 256, ZI_BF16, ZI_BF16); /* the one kernel's */
+    gated(130, 1024, 512, Q4, Q4);
+    operands(150, 128, 2, 64, 512, ZI_BF16);
     operands(40, 96, 2, 64, 112, ZI_BF16);
     operands(33, 64, 3, 40, 72, ZI_BF16);  /* sizes of which some are no fp8 product's */
     operands(5, 8208, 1, 32, 48, ZI_BF16); /* rows that no block holds */

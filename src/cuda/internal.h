@@ -14,6 +14,7 @@
 #define ZI_CHECKS          256 /* blocks whose flags wait to be read */
 #define ZI_BLOCK_NAME      160
 #define ZI_WORKSPACE_BYTES ((size_t)64 << 20)
+#define ZI_TIMED_FLOPS     2e8 /* smaller products take the first way there is */
 
 typedef struct zi_cuda_chunk {
     uint8_t *data;
@@ -81,7 +82,7 @@ typedef struct zi_cuda_staging {
 
 /* What was found fastest: choices.c. */
 typedef struct zi_cuda_choices {
-    char *path; /* NULL: nothing is remembered */
+    char *path; /* NULL: remembered by this process only */
     char header[256];
     int written; /* the file has that header */
     char **lines;
@@ -221,6 +222,8 @@ int zi_cuda_recall(const zi_cuda_choices *choices, const char *kind, const void 
                    size_t value_size);
 void zi_cuda_remember(zi_cuda_choices *choices, const char *kind, const void *key, size_t size, const void *value,
                       size_t value_size);
+/* Milliseconds of the work that is queued, the mean of a few times behind one that warms. */
+zimage_status zi_cuda_time(zi_cuda *cuda, zi_work_fn *work, const void *user, float *milliseconds);
 
 /* zi_ops.repeat. What is freed on the card makes recordings invalid: free them, or count a change of the stack. */
 zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);

@@ -88,6 +88,13 @@ cudaError_t zi_cuda_quantise_rows(zi_cuda_rows8 y, zi_dtype type, const void *x,
 cudaError_t zi_cuda_glu_fp8(zi_cuda_rows8 y, zi_dtype type, const void *x, int64_t rows, int64_t n,
                             cudaStream_t stream);
 
+/* y = silu(x w1^T) * (x w3^T), bf16 [rows][out], as one kernel: x [rows][in], w [2 out][in], w1's rows and then w3's, both
+ * bf16, or both e4m3 with scales of their rows. */
+cudaError_t zi_cuda_gated(void *y, const void *x, const float *x_scales, const void *w, const float *w_scales,
+                          int64_t rows, int64_t out, int64_t in, cudaStream_t stream);
+/* Whether this card and these sizes have it. */
+int zi_cuda_gated_fits(int64_t rows, int64_t out, int64_t in, int fp8);
+
 /* p = softmax(s * scale) of rows [heads][rows][keys], float32 to either type (in place if that is float32). causal: row
  * i, which is query first + i, sees keys 0 .. first + i. */
 cudaError_t zi_cuda_softmax(zi_dtype type, void *p, const float *s, int64_t heads, int64_t rows, int64_t keys,

@@ -5,9 +5,7 @@
 
 #include "cuda/internal.h"
 
-#define CANDIDATES  8
-#define TIMED_FLOPS 2e8 /* smaller products take the first candidate */
-#define RUNS        3   /* of each candidate, behind one that warms */
+#define CANDIDATES 8
 #ifndef PEAK_SIDE
 #define PEAK_SIDE 8192 /* the emulated card's is smaller */
 #endif
@@ -160,41 +158,36 @@ static cublasStatus_t run(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasL
                           algorithm, cuda->workspace, ZI_WORKSPACE_BYTES, cuda->stream);
 }
 
-/* Milliseconds of a candidate; negative: it does not run. */
-static float time_candidate(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmulAlgo_t *algorithm, void *y,
-                            const void *x, const void *w, cudaEvent_t events[2])
+/* A candidate on the operands of the first call. */
+typedef struct trial {
+    zi_cuda *cuda;
+    const zi_cuda_plan *plan;
+    const cublasLtMatmulAlgo_t *algorithm;
+    void *y;
+    const void *x, *w;
+} trial;
+
+static zimage_status try_candidate(const void *user)
 {
-    float milliseconds = -1;
-    for (int i = 0; i <= RUNS; i++) {
-        if (i == 1 && cudaEventRecord(events[0], cuda->stream) != cudaSuccess)
-            return -1;
-        if (run(cuda, plan, algorithm, y, x, w) != CUBLAS_STATUS_SUCCESS)
-            return -1;
-    }
-    if (cudaEventRecord(events[1], cuda->stream) != cudaSuccess || cudaEventSynchronize(events[1]) != cudaSuccess ||
-        cudaEventElapsedTime(&milliseconds, events[0], events[1]) != cudaSuccess)
-        return -1;
-    return milliseconds;
+    const trial *t = user;
+    return run(t->cuda, t->plan, t->algorithm, t->y, t->x, t->w) == CUBLAS_STATUS_SUCCESS ? ZIMAGE_OK
+                                                                                          : ZIMAGE_ERROR_INTERNAL;
 }
 
 /* The fastest of the candidates, computing into a scratch buffer. */
 static int fastest(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmulHeuristicResult_t *found, int count,
                    void *scratch, const void *x, const void *w)
 {
-    cudaEvent_t events[2] = {NULL, NULL};
     int best = 0;
     float least = -1;
-    if (cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess)
-        for (int i = 0; i < count; i++) {
-            float taken = time_candidate(cuda, plan, &found[i].algo, scratch, x, w, events);
-            if (taken >= 0 && (least < 0 || taken < least)) {
-                least = taken;
-                best = i;
-            }
+    for (int i = 0; i < count; i++) {
+        const trial t = {cuda, plan, &found[i].algo, scratch, x, w};
+        float taken;
+        if (zi_cuda_time(cuda, try_candidate, &t, &taken) == ZIMAGE_OK && (least < 0 || taken < least)) {
+            least = taken;
+            best = i;
         }
-    for (int i = 0; i < 2; i++)
-        if (events[i] != NULL)
-            (void)cudaEventDestroy(events[i]);
+    }
     return best;
 }
 
@@ -211,7 +204,7 @@ static int recall(zi_cuda *cuda, zi_cuda_plan *plan)
 
 static int is_timed(const zi_cuda_product *p)
 {
-    return 2.0 * (double)p->batch * (double)p->rows * (double)p->in * (double)p->out >= TIMED_FLOPS;
+    return 2.0 * (double)p->batch * (double)p->rows * (double)p->in * (double)p->out >= ZI_TIMED_FLOPS;
 }
 
 /* Room for a product's results, if it is timed. */
@@ -344,36 +337,33 @@ static zimage_status random_operand(zi_cuda *cuda, uint32_t seed, void *room, zi
                        "measuring the card");
 }
 
+typedef struct large_product {
+    zi_cuda *cuda;
+    zi_cuda_product product;
+    void *y;
+    const void *x, *w;
+} large_product;
+
+static zimage_status multiply_large(const void *user)
+{
+    const large_product *l = user;
+    return zi_cuda_multiply(l->cuda, &l->product, l->y, l->x, l->w);
+}
+
 static zimage_status time_large(zi_cuda *cuda, float *milliseconds)
 {
-    zi_cuda_product p = {PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, .type = cuda->type, .y_type = cuda->type};
+    large_product l = {.cuda = cuda,
+                       .product = {PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, .type = cuda->type, .y_type = cuda->type}};
     size_t bytes = (size_t)PEAK_SIDE * PEAK_SIDE * zi_dtype_size(cuda->type);
-    void *y;
     zi_cuda_rows8 x, w;
-    cudaEvent_t events[2] = {NULL, NULL};
-    ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "measuring the card", &y));
-    ZI_TRY(random_operand(cuda, 1, y, &x));
-    ZI_TRY(random_operand(cuda, 2, y, &w));
-    p.x_scales = x.scales;
-    p.w_scales = w.scales;
-    ZI_TRY(zi_cuda_multiply(cuda, &p, y, x.data, w.data));
-    zimage_status status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[0]), "making an event");
-    if (status == ZIMAGE_OK)
-        status = ZI_CUDA_RUN(cuda, cudaEventCreate(&events[1]), "making an event");
-    if (status == ZIMAGE_OK)
-        (void)cudaEventRecord(events[0], cuda->stream);
-    for (int i = 0; i < RUNS && status == ZIMAGE_OK; i++)
-        status = zi_cuda_multiply(cuda, &p, y, x.data, w.data);
-    if (status == ZIMAGE_OK) {
-        (void)cudaEventRecord(events[1], cuda->stream);
-        status = ZI_CUDA_RUN(cuda, cudaEventSynchronize(events[1]), "measuring the card");
-    }
-    if (status == ZIMAGE_OK)
-        status = ZI_CUDA_RUN(cuda, cudaEventElapsedTime(milliseconds, events[0], events[1]), "measuring the card");
-    for (int i = 0; i < 2; i++)
-        if (events[i] != NULL)
-            (void)cudaEventDestroy(events[i]);
-    return status;
+    ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "measuring the card", &l.y));
+    ZI_TRY(random_operand(cuda, 1, l.y, &x));
+    ZI_TRY(random_operand(cuda, 2, l.y, &w));
+    l.x = x.data;
+    l.w = w.data;
+    l.product.x_scales = x.scales;
+    l.product.w_scales = w.scales;
+    return zi_cuda_time(cuda, multiply_large, &l, milliseconds);
 }
 
 double zi_cuda_peak(zi_ops *ops)
@@ -383,221 +373,6 @@ double zi_cuda_peak(zi_ops *ops)
     zi_arena_mark mark = zi_cuda_mark(ops);
     zimage_status status = time_large(cuda, &milliseconds);
     zi_cuda_release(ops, mark);
-    double side = PEAK_SIDE, flops = 2.0 * RUNS * side * side * side;
+    double side = PEAK_SIDE, flops = 2.0 * side * side * side;
     return status == ZIMAGE_OK && milliseconds > 0 ? flops / (milliseconds * 1e-3) : 0;
-}
-
-/* ---- linear layers ------------------------------------------------------------------------------------------------- */
-
-/* The activations of one or more products: plain or in fp8, and the other form once one of them wants that. */
-typedef struct input {
-    const zi_tensor *x;
-    zi_tensor plain;     /* data NULL: not made yet */
-    zi_cuda_rows8 rows8; /* the same */
-} input;
-
-static input input_of(const zi_tensor *x)
-{
-    if (x->dtype == ZI_OPERAND)
-        return (input){.x = x, .rows8 = zi_cuda_rows8_of(x)};
-    return (input){.x = x, .plain = *x};
-}
-
-static zimage_status want_fp8(zi_cuda *cuda, input *x)
-{
-    if (x->rows8.data != NULL)
-        return ZIMAGE_OK;
-    size_t rows = (size_t)zi_row_count(x->x);
-    ZI_TRY(zi_cuda_stack_alloc(cuda, rows * sizeof(float), "scales", (void **)&x->rows8.scales));
-    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_tensor_count(x->x), "activations in fp8", &x->rows8.data));
-    return zi_cuda_quantise(cuda, &x->plain, x->rows8);
-}
-
-static zimage_status want_plain(zi_cuda *cuda, input *x)
-{
-    return x->plain.data != NULL ? ZIMAGE_OK : zi_cuda_plain(cuda, x->x, &x->plain);
-}
-
-/* y (+)= x w^T (+ bias, of y's type) with w one matrix, or b's rows behind a's; y [rows, out] of that type. */
-static zimage_status multiply(zi_cuda *cuda, void *y, zi_dtype y_type, input *x, const zi_weight *a, const zi_weight *b,
-                              const void *bias, int accumulate)
-{
-    zi_cuda_product p = {.rows = zi_row_count(x->x),
-                         .out = a->shape[0] + (b != NULL ? b->shape[0] : 0),
-                         .in = a->shape[1],
-                         .type = cuda->type,
-                         .y_type = y_type,
-                         .accumulate = accumulate,
-                         .bias = bias};
-    if (zi_cuda_wants_fp8(cuda, a) && (b == NULL || zi_cuda_wants_fp8(cuda, b))) {
-        zi_cuda_rows8 w;
-        ZI_TRY(want_fp8(cuda, x));
-        ZI_TRY(zi_cuda_fp8(cuda, a, b, &w));
-        p.x_scales = x->rows8.scales;
-        p.w_scales = w.scales;
-        return zi_cuda_multiply(cuda, &p, y, x->rows8.data, w.data);
-    }
-    void *w;
-    ZI_TRY(want_plain(cuda, x));
-    ZI_TRY(b != NULL ? zi_cuda_pair(cuda, a, b, &w) : zi_cuda_matrix(cuda, a, &w));
-    return zi_cuda_multiply(cuda, &p, y, x->plain.data, w);
-}
-
-/* One vector that is float32 in every computation. */
-static zimage_status multiply_exact(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
-                                    const float *bias, int accumulate)
-{
-    void *weights;
-    ZI_TRY(zi_cuda_matrix(cuda, w, &weights));
-    return ZI_CUDA_RUN(cuda,
-                       zi_cuda_few(y->dtype, y->data, x->data, cuda->type, weights, bias, accumulate, zi_row_count(x),
-                                   zi_features(y), zi_features(x), cuda->stream),
-                       "a product of few rows");
-}
-
-/* float32 numbers, or NULL, to y's type. */
-static zimage_status bias_of(zi_cuda *cuda, const zi_tensor *y, const void **bias)
-{
-    const void *numbers = *bias;
-    void *converted;
-    if (numbers == NULL || y->dtype == ZI_F32)
-        return ZIMAGE_OK;
-    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_features(y) * zi_dtype_size(y->dtype), "a bias", &converted));
-    *bias = converted;
-    return ZI_CUDA_RUN(cuda, zi_cuda_convert(y->dtype, converted, ZI_F32, numbers, zi_features(y), cuda->stream),
-                       "a bias");
-}
-
-/* What is added first is rounded twice in bf16: the sum of bias and y, and the result. */
-static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weight *w, const zi_weight *bias,
-                            int accumulate)
-{
-    const float *b;
-    assert(w->shape[0] == zi_features(y) && w->shape[1] == zi_features(x->x));
-    assert(zi_row_count(x->x) == zi_row_count(y));
-    ZI_TRY(zi_cuda_vector(cuda, bias, &b));
-    if (x->x->dtype == ZI_F32 && cuda->type != ZI_F32)
-        return multiply_exact(cuda, y, x->x, w, b, accumulate);
-    if (b == NULL || (!accumulate && !zi_cuda_wants_fp8(cuda, w))) {
-        const void *of_type = b;
-        ZI_TRY(bias_of(cuda, y, &of_type));
-        return multiply(cuda, y->data, y->dtype, x, w, NULL, of_type, accumulate);
-    }
-    ZI_CUDA_TRY(cuda,
-                zi_cuda_add_bias(y->dtype, y->data, NULL, b, accumulate, zi_row_count(y), zi_features(y), cuda->stream),
-                "adding a bias");
-    return multiply(cuda, y->data, y->dtype, x, w, NULL, NULL, 1);
-}
-
-zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
-                             const zi_weight *bias, int accumulate)
-{
-    zi_arena_mark mark = zi_cuda_mark(ops);
-    input in = input_of(x);
-    zimage_status status = linear(zi_cuda_of(ops), y, &in, weight, bias, accumulate);
-    zi_cuda_release(ops, mark);
-    return status;
-}
-
-/* Whether the tensors, of one size, lie one behind the other, as things that are allocated in turn do. */
-static int in_a_row(void *const *data, int count, size_t bytes)
-{
-    for (int i = 1; i < count; i++)
-        if ((uint8_t *)data[i] != (uint8_t *)data[i - 1] + zi_cuda_round_up(bytes))
-            return 0;
-    return 1;
-}
-
-static int64_t elements(size_t bytes, zi_dtype type)
-{
-    return (int64_t)(zi_cuda_round_up(bytes) / zi_dtype_size(type));
-}
-
-/* Products of matrices of one size: as one batch where weights and results lie in a row, which fills the card better. */
-static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
-                                  const zi_weight *const *weights)
-{
-    void *w[ZI_LINEARS_MAX] = {NULL}, *results[ZI_LINEARS_MAX] = {NULL};
-    zi_cuda_product p = {.rows = zi_row_count(x),
-                         .out = weights[0]->shape[0],
-                         .in = weights[0]->shape[1],
-                         .type = cuda->type,
-                         .y_type = y->dtype};
-    size_t w_bytes = (size_t)zi_weight_count(weights[0]) * zi_dtype_size(cuda->type);
-    size_t y_bytes = (size_t)zi_tensor_count(y) * zi_dtype_size(y->dtype);
-    for (int i = 0; i < count; i++) {
-        ZI_TRY(zi_cuda_matrix(cuda, weights[i], &w[i]));
-        results[i] = y[i].data;
-    }
-    if (cuda->rehearsing || (in_a_row(w, count, w_bytes) && in_a_row(results, count, y_bytes))) {
-        p.batch = count;
-        p.step_w = elements(w_bytes, cuda->type);
-        p.step_y = elements(y_bytes, y->dtype);
-        return zi_cuda_multiply(cuda, &p, results[0], x->data, w[0]);
-    }
-    for (int i = 0; i < count; i++)
-        ZI_TRY(zi_cuda_multiply(cuda, &p, results[i], x->data, w[i]));
-    return ZIMAGE_OK;
-}
-
-/* Whether multiply_all can do these. */
-static int are_alike(const zi_cuda *cuda, int count, const zi_tensor *y, const zi_tensor *x,
-                     const zi_weight *const *weights)
-{
-    int alike = x->dtype == cuda->type;
-    assert(count >= 1 && count <= ZI_LINEARS_MAX);
-    for (int i = 0; i < count; i++)
-        alike &= !zi_cuda_wants_fp8(cuda, weights[i]) && weights[i]->shape[0] == weights[0]->shape[0] &&
-                 weights[i]->shape[1] == zi_features(x) && zi_features(&y[i]) == weights[0]->shape[0] &&
-                 zi_row_count(&y[i]) == zi_row_count(x) && y[i].dtype == y[0].dtype;
-    return alike;
-}
-
-static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
-                             const zi_weight *const *weights)
-{
-    input in = input_of(x);
-    if (are_alike(cuda, count, y, x, weights))
-        return multiply_all(cuda, count, y, x, weights);
-    for (int i = 0; i < count; i++) /* below what each product takes for itself */
-        ZI_TRY(zi_cuda_wants_fp8(cuda, weights[i]) ? want_fp8(cuda, &in) : want_plain(cuda, &in));
-    for (int i = 0; i < count; i++) {
-        zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
-        ZI_TRY(linear(cuda, &y[i], &in, weights[i], NULL, 0));
-        zi_cuda_release(&cuda->ops, mark);
-    }
-    return ZIMAGE_OK;
-}
-
-zimage_status zi_cuda_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
-{
-    zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = linears(zi_cuda_of(ops), count, y, x, weights);
-    zi_cuda_release(ops, mark);
-    return status;
-}
-
-static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
-{
-    int64_t rows = zi_row_count(x), out = zi_features(y);
-    input in = input_of(x);
-    void *both;
-    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(rows * 2 * out) * zi_dtype_size(cuda->type), "a gated product", &both));
-    ZI_TRY(multiply(cuda, both, cuda->type, &in, w1, w3, NULL, 0));
-    if (y->dtype == ZI_OPERAND)
-        return ZI_CUDA_RUN(cuda, zi_cuda_glu_fp8(zi_cuda_rows8_of(y), cuda->type, both, rows, out, cuda->stream),
-                           "a gate");
-    return ZI_CUDA_RUN(cuda, zi_cuda_glu(y->dtype, y->data, both, rows, out, cuda->stream), "a gate");
-}
-
-zimage_status zi_cuda_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
-                                 const zi_weight *w3)
-{
-    zi_cuda *cuda = zi_cuda_of(ops);
-    assert(w1->shape[0] == zi_features(y) && w1->shape[1] == zi_features(x));
-    assert(w3->shape[0] == w1->shape[0] && w3->shape[1] == w1->shape[1]);
-    zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = glu(cuda, y, x, w1, w3);
-    zi_cuda_release(ops, mark);
-    return status;
 }

@@ -1,0 +1,294 @@
+/*
+ * The gated product of the feed-forward layers as one kernel of sm_90a: y = silu(x w1^T) * (x w3^T), so that neither
+ * product is ever stored. A block has 128 rows of x and 128 columns of y, that is 128 rows of w1 and 128 of w3; two warp
+ * groups multiply 64 rows each, a thread of a third one asks the copy engine for what comes next. Two blocks that run
+ * as a cluster share the weights (or the rows, for an odd last tile), and each reads half of them. Blocks stay and
+ * go from tile to tile.
+ */
+#include "cuda/device_code.cuh"
+
+#ifdef __CUDACC__
+#include "cuda/hopper.cuh"
+
+#define ROWS        128 /* of x and y, a block */
+#define COLUMNS     128 /* of y, a block */
+#define STEP_BYTES  128 /* of each row of x and w, at a time */
+#define STAGES      4
+#define GROUP       128 /* threads of a warp group */
+#define MULTIPLIERS 2   /* warp groups */
+#define TOGETHER    8   /* pairs of row tiles that take turns at the same weights: their rows stay in the L2 cache */
+#define X_BYTES     (ROWS * STEP_BYTES)
+#define W_BYTES     (COLUMNS * STEP_BYTES) /* of w1, and of w3 */
+#define STAGE_BYTES (X_BYTES + 2 * W_BYTES)
+#define OUT_ROW     128                  /* bytes of a row of results that are stored in one box */
+#define OUT_BYTES   (ROWS * COLUMNS * 2) /* bf16 */
+#define SHARED      (STAGES * STAGE_BYTES + OUT_BYTES + 1024 + 16 * STAGES)
+
+typedef struct gated_args {
+    CUtensorMap x, w, y;
+    const float *x_scales, *w_scales; /* of fp8 */
+    int rows, row_tiles, column_tiles, steps;
+} gated_args;
+
+/* Where a block's tile is, in tiles. */
+typedef struct place {
+    int row, column;
+    int shares_rows; /* with the cluster's other block, instead of weights */
+} place;
+
+static __host__ __device__ __forceinline__ int pairs_of(const gated_args &args)
+{
+    int odd = args.row_tiles % 2 != 0 ? args.column_tiles / 2 : 0;
+    return args.row_tiles / 2 * args.column_tiles + odd;
+}
+
+static __device__ __forceinline__ place place_of(const gated_args &args, int pair, int rank)
+{
+    int row_pairs = args.row_tiles / 2, whole = row_pairs * args.column_tiles;
+    if (pair >= whole)
+        return {args.row_tiles - 1, 2 * (pair - whole) + rank, 1};
+    int group = pair / (TOGETHER * args.column_tiles), first = group * TOGETHER;
+    int size = row_pairs - first < TOGETHER ? row_pairs - first : TOGETHER;
+    int i = pair - first * args.column_tiles;
+    return {2 * (first + i % size) + rank, i / size, 0};
+}
+
+/* A ring of stages: which one, and the parity of its barriers' phase. */
+typedef struct ring {
+    int stage;
+    uint32_t parity;
+} ring;
+
+static __device__ __forceinline__ void advance(ring &at)
+{
+    if (++at.stage == STAGES) {
+        at.stage = 0;
+        at.parity ^= 1;
+    }
+}
+
+typedef struct room {
+    uint8_t *stages, *out;
+    uint64_t *full, *empty;
+} room;
+
+template <typename E> static __device__ void read_tiles(const gated_args &args, const room &at, int rank)
+{
+    constexpr int numbers = STEP_BYTES / (int)sizeof(E);
+    const int up = args.column_tiles * COLUMNS; /* w3's first row behind w1's */
+    ring ring = {0, 1};
+    for (int pair = blockIdx.x / 2; pair < pairs_of(args); pair += gridDim.x / 2) {
+        const place tile = place_of(args, pair, rank);
+        const int row = tile.row * ROWS, column = tile.column * COLUMNS;
+        for (int k = 0; k < args.steps; k++, advance(ring)) {
+            uint8_t *x = at.stages + ring.stage * STAGE_BYTES, *w = x + X_BYTES;
+            uint64_t *full = &at.full[ring.stage];
+            const int from = k * numbers;
+            barrier_wait(&at.empty[ring.stage], ring.parity);
+            barrier_expect(full, STAGE_BYTES);
+            if (tile.shares_rows) {
+                const int half = rank * (ROWS / 2);
+                tile_load_all(x + half * STEP_BYTES, &args.x, from, row + half, full, 3);
+                tile_load(w, &args.w, from, column, full);
+                tile_load(w + W_BYTES, &args.w, from, up + column, full);
+            } else {
+                tile_load(x, &args.x, from, row, full);
+                tile_load(x + X_BYTES / 2, &args.x, from, row + ROWS / 2, full);
+                tile_load_all(w + rank * W_BYTES, &args.w, from, rank * up + column, full, 3);
+            }
+        }
+    }
+}
+
+/* sums [64 rows of the warp group][w1's columns, then w3's] to bf16 in shared memory, as boxes of 64 columns. */
+template <typename E>
+static __device__ __forceinline__ void gate(const gated_args &args, uint8_t *out, const float (&sums)[128], int row,
+                                            int column)
+{
+    const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    const int up = args.column_tiles * COLUMNS;
+    float of_row[2] = {1, 1};
+    if (sizeof(E) == 1)
+        for (int h = 0; h < 2; h++)
+            of_row[h] = args.x_scales[min(row + warp * 16 + lane / 4 + 8 * h, args.rows - 1)];
+    uint8_t *line = out + (warp * 16 + lane % 16) * OUT_ROW;
+#pragma unroll
+    for (int j = 0; j < 16; j += 2) {
+        uint32_t packed[4];
+#pragma unroll
+        for (int part = 0; part < 4; part++) { /* (rows 0, columns 0), (8, 0), (0, 8), (8, 8) */
+            const int h = part % 2, at = 4 * (j + part / 2) + 2 * h;
+            float g[2] = {sums[at], sums[at + 1]}, u[2] = {sums[64 + at], sums[64 + at + 1]};
+            if (sizeof(E) == 1) {
+                const int first = column + 8 * (j + part / 2) + 2 * (lane % 4);
+                const float2 a = *(const float2 *)(args.w_scales + first);
+                const float2 b = *(const float2 *)(args.w_scales + up + first);
+                g[0] *= of_row[h] * a.x;
+                g[1] *= of_row[h] * a.y;
+                u[0] *= of_row[h] * b.x;
+                u[1] *= of_row[h] * b.y;
+            }
+            __nv_bfloat162 pair = __floats2bfloat162_rn(silu_of<bf16>(g[0]) * u[0], silu_of<bf16>(g[1]) * u[1]);
+            packed[part] = *reinterpret_cast<uint32_t *>(&pair);
+        }
+        const int box = j / 8, chunk = (j % 8 + lane / 16) ^ (lane & 7);
+        store_matrices(line + box * (64 * OUT_ROW) + chunk * 16, packed[0], packed[1], packed[2], packed[3]);
+    }
+}
+
+template <typename E> static __device__ void multiply_tiles(const gated_args &args, const room &at, int rank)
+{
+    const int group = __shfl_sync(~0u, threadIdx.x / GROUP, 0) - 1, thread = threadIdx.x % GROUP;
+    uint8_t *out = at.out + group * (OUT_BYTES / MULTIPLIERS);
+    ring ring = {0, 0};
+    for (int pair = blockIdx.x / 2; pair < pairs_of(args); pair += gridDim.x / 2) {
+        const place tile = place_of(args, pair, rank);
+        const int row = tile.row * ROWS + group * 64, column = tile.column * COLUMNS;
+        float sums[128];
+        int last = -1;
+        for (int k = 0; k < args.steps; k++, advance(ring)) {
+            const uint8_t *x = at.stages + ring.stage * STAGE_BYTES;
+            const uint64_t a = tile_descriptor(x + group * (64 * STEP_BYTES)), b = tile_descriptor(x + X_BYTES);
+            barrier_wait(&at.full[ring.stage], ring.parity);
+            products_begin();
+#pragma unroll
+            for (int part = 0; part < STEP_BYTES / 32; part++)
+                product_64x256(sums, a + 2 * part, b + 2 * part, k > 0 || part > 0, E());
+            products_commit();
+            products_wait<1>();
+            if (last >= 0 && thread < 2)
+                barrier_arrive_at(&at.empty[last], thread);
+            last = ring.stage;
+        }
+        products_wait<0>();
+        if (thread < 2)
+            barrier_arrive_at(&at.empty[last], thread);
+        if (thread == 0)
+            tile_store_wait_read();
+        barrier_of_threads(1 + group, GROUP);
+        gate<E>(args, out, sums, row, column);
+        tile_store_fence();
+        barrier_of_threads(1 + group, GROUP);
+        if (thread == 0) {
+            tile_store(&args.y, column, row, out);
+            tile_store(&args.y, column + 64, row, out + 64 * OUT_ROW);
+            tile_store_commit();
+        }
+    }
+    if (thread == 0)
+        tile_store_wait_read();
+}
+
+template <typename E>
+static __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__((1 + MULTIPLIERS) * GROUP, 1)
+    gated(const __grid_constant__ gated_args args)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ uint8_t shared[];
+    room at;
+    at.stages = (uint8_t *)(((uintptr_t)shared + 1023) / 1024 * 1024);
+    at.out = at.stages + STAGES * STAGE_BYTES;
+    at.full = (uint64_t *)(at.out + OUT_BYTES);
+    at.empty = at.full + STAGES;
+    const int rank = (int)cluster_rank();
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(&at.full[i], 1);
+            barrier_init(&at.empty[i], 2 * MULTIPLIERS);
+        }
+        barrier_init_done();
+    }
+    cluster_sync();
+    if (threadIdx.x < GROUP) {
+        fewer_registers<40>();
+        if (threadIdx.x == 0)
+            read_tiles<E>(args, at, rank);
+    } else {
+        more_registers<232>();
+        multiply_tiles<E>(args, at, rank);
+    }
+    __syncwarp();
+    cluster_sync(); /* the other block may still write here */
+#endif
+}
+
+/* ---- the host's side ----------------------------------------------------------------------------------------------- */
+
+typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                           const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                           CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/* The driver's function, without a link to the driver; NULL: it has none. */
+static encode_fn *encoder(void)
+{
+    void *found = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) !=
+            cudaSuccess ||
+        result != cudaDriverEntryPointSuccess)
+        return nullptr;
+    return (encode_fn *)found;
+}
+
+/* A matrix [rows][columns], read or written in boxes of box_rows rows of 128 bytes. */
+static int describe(encode_fn *encode, CUtensorMap *map, int fp8, const void *data, int64_t rows, int64_t columns,
+                    int box_rows)
+{
+    const cuuint64_t size = fp8 ? 1 : 2, shape[2] = {(cuuint64_t)columns, (cuuint64_t)rows};
+    const cuuint64_t stride = (cuuint64_t)columns * size;
+    const cuuint32_t box[2] = {(cuuint32_t)(STEP_BYTES / size), (cuuint32_t)box_rows}, each[2] = {1, 1};
+    return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)data, shape,
+                  &stride, box, each, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+template <typename E> static cudaError_t launch(const gated_args &args, int processors, cudaStream_t stream)
+{
+    const int pairs = pairs_of(args);
+    const int blocks = 2 * (pairs < processors / 2 ? pairs : processors / 2);
+    cudaError_t code = cudaFuncSetAttribute(gated<E>, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED);
+    if (code != cudaSuccess)
+        return code;
+    gated<E><<<blocks, (1 + MULTIPLIERS) * GROUP, SHARED, stream>>>(args);
+    return cudaGetLastError();
+}
+
+extern "C" int zi_cuda_gated_fits(int64_t rows, int64_t out, int64_t in, int fp8)
+{
+#ifdef ZI_HAS_SM90A
+    const int64_t most = 1 << 24;
+    int device, major = 0, minor = 0;
+    return rows <= most && out <= most && in <= most && out % (2 * COLUMNS) == 0 &&
+           in * (fp8 ? 1 : 2) % STEP_BYTES == 0 && cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 &&
+           minor == 0 && encoder() != nullptr;
+#else
+    return 0;
+#endif
+}
+
+extern "C" cudaError_t zi_cuda_gated(void *y, const void *x, const float *x_scales, const void *w,
+                                     const float *w_scales, int64_t rows, int64_t out, int64_t in, cudaStream_t stream)
+{
+    const int fp8 = x_scales != nullptr;
+    int device, processors = 0;
+    gated_args args;
+    encode_fn *encode = encoder();
+    cudaError_t code = cudaGetDevice(&device);
+    if (code == cudaSuccess)
+        code = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (code != cudaSuccess)
+        return code;
+    args.x_scales = x_scales;
+    args.w_scales = w_scales;
+    args.rows = (int)rows;
+    args.row_tiles = (int)((rows + ROWS - 1) / ROWS);
+    args.column_tiles = (int)(out / COLUMNS);
+    args.steps = (int)(in * (fp8 ? 1 : 2) / STEP_BYTES);
+    if (encode == nullptr || !describe(encode, &args.x, fp8, x, rows, in, ROWS / 2) ||
+        !describe(encode, &args.w, fp8, w, 2 * out, in, COLUMNS) || !describe(encode, &args.y, 0, y, rows, out, 64))
+        return cudaErrorInvalidValue;
+    return fp8 ? launch<__nv_fp8_e4m3>(args, processors, stream) : launch<bf16>(args, processors, stream);
+}
+#endif

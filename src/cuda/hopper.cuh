@@ -1,0 +1,203 @@
+/* Instructions of sm_90a that have no name in CUDA C++: products of a warp group, tiles that the copy engine moves, and
+ * the barriers of shared memory that both are waited for with. (PTX ISA: wgmma, cp.async.bulk.tensor, mbarrier.) */
+#ifndef ZI_CUDA_HOPPER_CUH
+#define ZI_CUDA_HOPPER_CUH
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp8.h>
+
+static __device__ __forceinline__ uint32_t shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+/* ---- clusters ------------------------------------------------------------------------------------------------------ */
+
+static __device__ __forceinline__ uint32_t cluster_rank(void)
+{
+    uint32_t rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
+    return rank;
+}
+
+/* All threads of all the cluster's blocks. */
+static __device__ __forceinline__ void cluster_sync(void)
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+}
+
+/* ---- barriers ------------------------------------------------------------------------------------------------------ */
+
+static __device__ __forceinline__ void barrier_init(uint64_t *barrier, int arrivals)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
+}
+
+/* Makes initialised barriers known to the copy engine and the other blocks. */
+static __device__ __forceinline__ void barrier_init_done(void)
+{
+    asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
+}
+
+/* Arrives, and says how many bytes will, too. */
+static __device__ __forceinline__ void barrier_expect(uint64_t *barrier, uint32_t bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(barrier)), "r"(bytes)
+                 : "memory");
+}
+
+/* Arrives at the same barrier of the cluster's block of that rank. Publishes no writes: a fence of the cluster costs as
+ * much as a stage. */
+static __device__ __forceinline__ void barrier_arrive_at(uint64_t *barrier, uint32_t rank)
+{
+    asm volatile("{\n.reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(shared_address(barrier)),
+                 "r"(rank)
+                 : "memory");
+}
+
+/* Waits for the end of the phase of that parity. */
+static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
+{
+    asm volatile("{\n.reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@done bra over;\n"
+                 "bra again;\n"
+                 "over:\n}\n" ::"r"(shared_address(barrier)),
+                 "r"(parity)
+                 : "memory");
+}
+
+/* Of `threads` threads of the block. id: 1 to 15. */
+static __device__ __forceinline__ void barrier_of_threads(int id, int threads)
+{
+    asm volatile("bar.sync %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
+}
+
+/* ---- tiles --------------------------------------------------------------------------------------------------------- */
+
+/* The map's box at (column, row) to shared memory, counted by the barrier. */
+static __device__ __forceinline__ void tile_load(void *to, const CUtensorMap *map, int column, int row,
+                                                 uint64_t *barrier)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+        "\n" ::"r"(shared_address(to)),
+        "l"(map), "r"(column), "r"(row), "r"(shared_address(barrier))
+        : "memory");
+}
+
+/* The same to that place of each block of the cluster whose bit is set, counted by that block's barrier. */
+static __device__ __forceinline__ void tile_load_all(void *to, const CUtensorMap *map, int column, int row,
+                                                     uint64_t *barrier, uint16_t blocks)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+                 "[%1, {%2, %3}], [%4], %5;\n" ::"r"(shared_address(to)),
+                 "l"(map), "r"(column), "r"(row), "r"(shared_address(barrier)), "h"(blocks)
+                 : "memory");
+}
+
+/* Back to device memory, without what lies outside the matrix. Only after tile_store_fence by those who wrote it. */
+static __device__ __forceinline__ void tile_store(const CUtensorMap *map, int column, int row, const void *from)
+{
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];\n" ::"l"(map),
+                 "r"(column), "r"(row), "r"(shared_address(from))
+                 : "memory");
+}
+
+static __device__ __forceinline__ void tile_store_fence(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+}
+
+static __device__ __forceinline__ void tile_store_commit(void)
+{
+    asm volatile("cp.async.bulk.commit_group;\n" ::: "memory");
+}
+
+/* Until the thread's stores have read shared memory. */
+static __device__ __forceinline__ void tile_store_wait_read(void)
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;\n" ::: "memory");
+}
+
+/* Four 8 x 8 matrices to shared memory; row i of matrix j goes where lane 8 j + i points, in chunks of 16 bytes. */
+static __device__ __forceinline__ void store_matrices(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(shared_address(p)), "r"(a),
+                 "r"(b), "r"(c), "r"(d)
+                 : "memory");
+}
+
+/* ---- products of a warp group -------------------------------------------------------------------------------------- */
+
+template <int Registers> static __device__ __forceinline__ void more_registers(void)
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(Registers));
+}
+
+template <int Registers> static __device__ __forceinline__ void fewer_registers(void)
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(Registers));
+}
+
+/* Of rows of 128 bytes that the copy engine swizzled in groups of 8 rows; the tile lies on a multiple of 1024. */
+static __device__ __forceinline__ uint64_t tile_descriptor(const void *tile)
+{
+    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
+           (uint64_t)1 << 62;
+}
+
+static __device__ __forceinline__ void products_begin(void)
+{
+    asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+}
+
+static __device__ __forceinline__ void products_commit(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+}
+
+/* Until all but the last `Left` groups are done. */
+template <int Left> static __device__ __forceinline__ void products_wait(void)
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(Left) : "memory");
+}
+
+/* clang-format off */
+#define ZI_EIGHT(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), \
+                       "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define ZI_PRODUCT_256(what, tail)                                                                                     \
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %130, 0;\n"                                                     \
+        "wgmma.mma_async.sync.aligned." what " {"                                                                      \
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                       \
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                             \
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                             \
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "                             \
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "                             \
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "                             \
+        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "                 \
+        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "            \
+        "%128, %129, add, 1, 1" tail ";\n}\n"                                                                          \
+        : ZI_EIGHT(d, 0), ZI_EIGHT(d, 8), ZI_EIGHT(d, 16), ZI_EIGHT(d, 24), ZI_EIGHT(d, 32), ZI_EIGHT(d, 40),          \
+          ZI_EIGHT(d, 48), ZI_EIGHT(d, 56), ZI_EIGHT(d, 64), ZI_EIGHT(d, 72), ZI_EIGHT(d, 80), ZI_EIGHT(d, 88),        \
+          ZI_EIGHT(d, 96), ZI_EIGHT(d, 104), ZI_EIGHT(d, 112), ZI_EIGHT(d, 120)                                        \
+        : "l"(a), "l"(b), "r"(add))
+/* clang-format on */
+
+/* d (+)= a b^T, 64 x 256, over 32 bytes of each row. d[4 j + 2 h + i]: row lane / 4 + 8 h of the warp's 16, column 8 j +
+ * 2 (lane % 4) + i. */
+static __device__ __forceinline__ void product_64x256(float (&d)[128], uint64_t a, uint64_t b, int add, __nv_bfloat16)
+{
+    ZI_PRODUCT_256("m64n256k16.f32.bf16.bf16", ", 0, 0");
+}
+
+static __device__ __forceinline__ void product_64x256(float (&d)[128], uint64_t a, uint64_t b, int add, __nv_fp8_e4m3)
+{
+    ZI_PRODUCT_256("m64n256k32.f32.e4m3.e4m3", "");
+}
+
+#endif

@@ -1,0 +1,299 @@
+/* Linear layers: from the stored weights and the activations of either form to products. */
+#include <assert.h>
+
+#include "cuda/internal.h"
+
+/* The activations of one or more products: plain or in fp8, and the other form once one of them wants that. */
+typedef struct input {
+    const zi_tensor *x;
+    zi_tensor plain;     /* data NULL: not made yet */
+    zi_cuda_rows8 rows8; /* the same */
+} input;
+
+static input input_of(const zi_tensor *x)
+{
+    if (x->dtype == ZI_OPERAND)
+        return (input){.x = x, .rows8 = zi_cuda_rows8_of(x)};
+    return (input){.x = x, .plain = *x};
+}
+
+static zimage_status want_fp8(zi_cuda *cuda, input *x)
+{
+    if (x->rows8.data != NULL)
+        return ZIMAGE_OK;
+    size_t rows = (size_t)zi_row_count(x->x);
+    ZI_TRY(zi_cuda_stack_alloc(cuda, rows * sizeof(float), "scales", (void **)&x->rows8.scales));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_tensor_count(x->x), "activations in fp8", &x->rows8.data));
+    return zi_cuda_quantise(cuda, &x->plain, x->rows8);
+}
+
+static zimage_status want_plain(zi_cuda *cuda, input *x)
+{
+    return x->plain.data != NULL ? ZIMAGE_OK : zi_cuda_plain(cuda, x->x, &x->plain);
+}
+
+/* What a product reads, with w one matrix, or b's rows behind a's. */
+static zimage_status operands(zi_cuda *cuda, zi_cuda_product *p, input *x, const zi_weight *a, const zi_weight *b,
+                              const void **x_data, const void **w_data)
+{
+    if (zi_cuda_wants_fp8(cuda, a) && (b == NULL || zi_cuda_wants_fp8(cuda, b))) {
+        zi_cuda_rows8 w;
+        ZI_TRY(want_fp8(cuda, x));
+        ZI_TRY(zi_cuda_fp8(cuda, a, b, &w));
+        p->x_scales = x->rows8.scales;
+        p->w_scales = w.scales;
+        *x_data = x->rows8.data;
+        *w_data = w.data;
+        return ZIMAGE_OK;
+    }
+    void *w;
+    ZI_TRY(want_plain(cuda, x));
+    ZI_TRY(b != NULL ? zi_cuda_pair(cuda, a, b, &w) : zi_cuda_matrix(cuda, a, &w));
+    *x_data = x->plain.data;
+    *w_data = w;
+    return ZIMAGE_OK;
+}
+
+/* y (+)= x w^T (+ bias, of y's type); y [rows, out] of that type. */
+static zimage_status multiply(zi_cuda *cuda, void *y, zi_dtype y_type, input *x, const zi_weight *w, const void *bias,
+                              int accumulate)
+{
+    zi_cuda_product p = {.rows = zi_row_count(x->x),
+                         .out = w->shape[0],
+                         .in = w->shape[1],
+                         .type = cuda->type,
+                         .y_type = y_type,
+                         .accumulate = accumulate,
+                         .bias = bias};
+    const void *x_data, *w_data;
+    ZI_TRY(operands(cuda, &p, x, w, NULL, &x_data, &w_data));
+    return zi_cuda_multiply(cuda, &p, y, x_data, w_data);
+}
+
+/* One vector that is float32 in every computation. */
+static zimage_status multiply_exact(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
+                                    const float *bias, int accumulate)
+{
+    void *weights;
+    ZI_TRY(zi_cuda_matrix(cuda, w, &weights));
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_few(y->dtype, y->data, x->data, cuda->type, weights, bias, accumulate, zi_row_count(x),
+                                   zi_features(y), zi_features(x), cuda->stream),
+                       "a product of few rows");
+}
+
+/* float32 numbers, or NULL, to y's type. */
+static zimage_status bias_of(zi_cuda *cuda, const zi_tensor *y, const void **bias)
+{
+    const void *numbers = *bias;
+    void *converted;
+    if (numbers == NULL || y->dtype == ZI_F32)
+        return ZIMAGE_OK;
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_features(y) * zi_dtype_size(y->dtype), "a bias", &converted));
+    *bias = converted;
+    return ZI_CUDA_RUN(cuda, zi_cuda_convert(y->dtype, converted, ZI_F32, numbers, zi_features(y), cuda->stream),
+                       "a bias");
+}
+
+/* What is added first is rounded twice in bf16: the sum of bias and y, and the result. */
+static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weight *w, const zi_weight *bias,
+                            int accumulate)
+{
+    const float *b;
+    assert(w->shape[0] == zi_features(y) && w->shape[1] == zi_features(x->x));
+    assert(zi_row_count(x->x) == zi_row_count(y));
+    ZI_TRY(zi_cuda_vector(cuda, bias, &b));
+    if (x->x->dtype == ZI_F32 && cuda->type != ZI_F32)
+        return multiply_exact(cuda, y, x->x, w, b, accumulate);
+    if (b == NULL || (!accumulate && !zi_cuda_wants_fp8(cuda, w))) {
+        const void *of_type = b;
+        ZI_TRY(bias_of(cuda, y, &of_type));
+        return multiply(cuda, y->data, y->dtype, x, w, of_type, accumulate);
+    }
+    ZI_CUDA_TRY(cuda,
+                zi_cuda_add_bias(y->dtype, y->data, NULL, b, accumulate, zi_row_count(y), zi_features(y), cuda->stream),
+                "adding a bias");
+    return multiply(cuda, y->data, y->dtype, x, w, NULL, 1);
+}
+
+zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                             const zi_weight *bias, int accumulate)
+{
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    input in = input_of(x);
+    zimage_status status = linear(zi_cuda_of(ops), y, &in, weight, bias, accumulate);
+    zi_cuda_release(ops, mark);
+    return status;
+}
+
+/* Whether the tensors, of one size, lie one behind the other, as things that are allocated in turn do. */
+static int in_a_row(void *const *data, int count, size_t bytes)
+{
+    for (int i = 1; i < count; i++)
+        if ((uint8_t *)data[i] != (uint8_t *)data[i - 1] + zi_cuda_round_up(bytes))
+            return 0;
+    return 1;
+}
+
+static int64_t elements(size_t bytes, zi_dtype type)
+{
+    return (int64_t)(zi_cuda_round_up(bytes) / zi_dtype_size(type));
+}
+
+/* Products of matrices of one size: as one batch where weights and results lie in a row, which fills the card better. */
+static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
+                                  const zi_weight *const *weights)
+{
+    void *w[ZI_LINEARS_MAX] = {NULL}, *results[ZI_LINEARS_MAX] = {NULL};
+    zi_cuda_product p = {.rows = zi_row_count(x),
+                         .out = weights[0]->shape[0],
+                         .in = weights[0]->shape[1],
+                         .type = cuda->type,
+                         .y_type = y->dtype};
+    size_t w_bytes = (size_t)zi_weight_count(weights[0]) * zi_dtype_size(cuda->type);
+    size_t y_bytes = (size_t)zi_tensor_count(y) * zi_dtype_size(y->dtype);
+    for (int i = 0; i < count; i++) {
+        ZI_TRY(zi_cuda_matrix(cuda, weights[i], &w[i]));
+        results[i] = y[i].data;
+    }
+    if (cuda->rehearsing || (in_a_row(w, count, w_bytes) && in_a_row(results, count, y_bytes))) {
+        p.batch = count;
+        p.step_w = elements(w_bytes, cuda->type);
+        p.step_y = elements(y_bytes, y->dtype);
+        return zi_cuda_multiply(cuda, &p, results[0], x->data, w[0]);
+    }
+    for (int i = 0; i < count; i++)
+        ZI_TRY(zi_cuda_multiply(cuda, &p, results[i], x->data, w[i]));
+    return ZIMAGE_OK;
+}
+
+/* Whether multiply_all can do these. */
+static int are_alike(const zi_cuda *cuda, int count, const zi_tensor *y, const zi_tensor *x,
+                     const zi_weight *const *weights)
+{
+    int alike = x->dtype == cuda->type;
+    assert(count >= 1 && count <= ZI_LINEARS_MAX);
+    for (int i = 0; i < count; i++)
+        alike &= !zi_cuda_wants_fp8(cuda, weights[i]) && weights[i]->shape[0] == weights[0]->shape[0] &&
+                 weights[i]->shape[1] == zi_features(x) && zi_features(&y[i]) == weights[0]->shape[0] &&
+                 zi_row_count(&y[i]) == zi_row_count(x) && y[i].dtype == y[0].dtype;
+    return alike;
+}
+
+static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
+                             const zi_weight *const *weights)
+{
+    input in = input_of(x);
+    if (are_alike(cuda, count, y, x, weights))
+        return multiply_all(cuda, count, y, x, weights);
+    for (int i = 0; i < count; i++) /* below what each product takes for itself */
+        ZI_TRY(zi_cuda_wants_fp8(cuda, weights[i]) ? want_fp8(cuda, &in) : want_plain(cuda, &in));
+    for (int i = 0; i < count; i++) {
+        zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+        ZI_TRY(linear(cuda, &y[i], &in, weights[i], NULL, 0));
+        zi_cuda_release(&cuda->ops, mark);
+    }
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_cuda_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
+{
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = linears(zi_cuda_of(ops), count, y, x, weights);
+    zi_cuda_release(ops, mark);
+    return status;
+}
+
+/* ---- gated products ------------------------------------------------------------------------------------------------ */
+
+/* y = silu(x w1^T) * (x w3^T) */
+typedef struct gated {
+    zi_cuda *cuda;
+    zi_tensor *y;
+    zi_cuda_product product; /* with w3's rows behind w1's */
+    const void *x, *w;
+    void *both; /* scratch: the product */
+} gated;
+
+static zimage_status multiply_then_gate(const void *user)
+{
+    const gated *g = user;
+    const zi_cuda_product *p = &g->product;
+    zi_cuda *cuda = g->cuda;
+    ZI_TRY(zi_cuda_multiply(cuda, p, g->both, g->x, g->w));
+    if (g->y->dtype == ZI_OPERAND)
+        return ZI_CUDA_RUN(
+            cuda, zi_cuda_glu_fp8(zi_cuda_rows8_of(g->y), cuda->type, g->both, p->rows, p->out / 2, cuda->stream),
+            "a gate");
+    return ZI_CUDA_RUN(cuda, zi_cuda_glu(g->y->dtype, g->y->data, g->both, p->rows, p->out / 2, cuda->stream),
+                       "a gate");
+}
+
+static zimage_status multiply_gated(const void *user)
+{
+    const gated *g = user;
+    const zi_cuda_product *p = &g->product;
+    zi_cuda *cuda = g->cuda;
+    void *y = g->y->dtype == ZI_OPERAND ? g->both : g->y->data;
+    ZI_CUDA_TRY(cuda, zi_cuda_gated(y, g->x, p->x_scales, g->w, p->w_scales, p->rows, p->out / 2, p->in, cuda->stream),
+                "a gated product");
+    if (g->y->dtype != ZI_OPERAND)
+        return ZIMAGE_OK;
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_quantise_rows(zi_cuda_rows8_of(g->y), cuda->type, y, p->rows, p->out / 2, cuda->stream),
+                       "quantising a gated product");
+}
+
+static int is_gated_kernels(const gated *g)
+{
+    zi_dtype type = g->y->dtype == ZI_OPERAND ? g->cuda->type : g->y->dtype;
+    return type == ZI_BF16 && g->product.type == ZI_BF16 &&
+           zi_cuda_gated_fits(g->product.rows, g->product.out / 2, g->product.in, g->product.x_scales != NULL);
+}
+
+/* Whether one kernel does both products and the gate: if it can, and did so faster when this shape came first. */
+static zimage_status choose_gated(const gated *g, int *one_kernel)
+{
+    const zi_cuda_product *p = &g->product;
+    const int64_t key[5] = {p->rows, p->out, p->in, p->x_scales != NULL, g->y->dtype == ZI_OPERAND};
+    float taken[2];
+    int32_t chosen;
+    *one_kernel = !g->cuda->rehearsing && is_gated_kernels(g);
+    if (!*one_kernel || 2.0 * (double)p->rows * (double)p->out * (double)p->in < ZI_TIMED_FLOPS)
+        return ZIMAGE_OK;
+    if (!zi_cuda_recall(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen))) {
+        ZI_TRY(zi_cuda_time(g->cuda, multiply_then_gate, g, &taken[0]));
+        ZI_TRY(zi_cuda_time(g->cuda, multiply_gated, g, &taken[1]));
+        chosen = taken[1] < taken[0];
+        zi_cuda_remember(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen));
+    }
+    *one_kernel = chosen != 0;
+    return ZIMAGE_OK;
+}
+
+static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
+{
+    gated g = {.cuda = cuda, .y = y};
+    int64_t rows = zi_row_count(x), out = 2 * w1->shape[0];
+    size_t bytes = (size_t)(rows * out) * zi_dtype_size(cuda->type);
+    input in = input_of(x);
+    int one_kernel;
+    g.product =
+        (zi_cuda_product){.rows = rows, .out = out, .in = w1->shape[1], .type = cuda->type, .y_type = cuda->type};
+    ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "a gated product", &g.both));
+    ZI_TRY(operands(cuda, &g.product, &in, w1, w3, &g.x, &g.w));
+    ZI_TRY(choose_gated(&g, &one_kernel));
+    return one_kernel ? multiply_gated(&g) : multiply_then_gate(&g);
+}
+
+zimage_status zi_cuda_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
+                                 const zi_weight *w3)
+{
+    zi_cuda *cuda = zi_cuda_of(ops);
+    assert(w1->shape[0] == zi_features(y) && w1->shape[1] == zi_features(x));
+    assert(w3->shape[0] == w1->shape[0] && w3->shape[1] == w1->shape[1]);
+    zi_arena_mark mark = zi_cuda_mark(ops);
+    zimage_status status = glu(cuda, y, x, w1, w3);
+    zi_cuda_release(ops, mark);
+    return status;
+}
