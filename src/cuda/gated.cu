@@ -10,6 +10,11 @@
 #ifdef __CUDACC__
 #include "cuda/hopper.cuh"
 
+/* Whether this pass of the compiler is that of sm_90a, or the host's. */
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HAS_KERNEL
+#endif
+
 #define ROWS        128 /* of x and y, a block */
 #define COLUMNS     128 /* of y, a block */
 #define STEP_BYTES  128 /* of each row of x and w, at a time */
@@ -42,6 +47,7 @@ static __host__ __device__ __forceinline__ int pairs_of(const gated_args &args)
     return args.row_tiles / 2 * args.column_tiles + odd;
 }
 
+#ifdef HAS_KERNEL
 static __device__ __forceinline__ place place_of(const gated_args &args, int pair, int rank)
 {
     int row_pairs = args.row_tiles / 2, whole = row_pairs * args.column_tiles;
@@ -161,6 +167,7 @@ template <typename E> static __device__ void multiply_tiles(const gated_args &ar
             last = ring.stage;
         }
         products_wait<0>();
+        products_end(sums);
         if (thread < 2)
             barrier_arrive_at(&at.empty[last], thread);
         if (thread == 0)
@@ -183,7 +190,6 @@ template <typename E>
 static __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__((1 + MULTIPLIERS) * GROUP, 1)
     gated(const __grid_constant__ gated_args args)
 {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ uint8_t shared[];
     room at;
     at.stages = (uint8_t *)(((uintptr_t)shared + 1023) / 1024 * 1024);
@@ -209,8 +215,12 @@ static __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__((1 + MULTIPLI
     }
     __syncwarp();
     cluster_sync(); /* the other block may still write here */
-#endif
 }
+#else
+template <typename E> static __global__ void gated(const __grid_constant__ gated_args args)
+{
+}
+#endif
 
 /* ---- the host's side ----------------------------------------------------------------------------------------------- */
 
@@ -256,7 +266,7 @@ template <typename E> static cudaError_t launch(const gated_args &args, int proc
 extern "C" int zi_cuda_gated_fits(int64_t rows, int64_t out, int64_t in, int fp8)
 {
 #ifdef ZI_HAS_SM90A
-    const int64_t most = 1 << 24;
+    const int64_t most = 1 << 20; /* tiles fit an int */
     int device, major = 0, minor = 0;
     return rows <= most && out <= most && in <= most && out % (2 * COLUMNS) == 0 &&
            in * (fp8 ? 1 : 2) % STEP_BYTES == 0 && cudaGetDevice(&device) == cudaSuccess &&

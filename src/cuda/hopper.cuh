@@ -167,6 +167,14 @@ template <int Left> static __device__ __forceinline__ void products_wait(void)
     asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(Left) : "memory");
 }
 
+/* Behind the wait for all: keeps the compiler from reading sums before it. */
+static __device__ __forceinline__ void products_end(float (&d)[128])
+{
+#pragma unroll
+    for (int i = 0; i < 128; i++)
+        asm volatile("" : "+f"(d[i])::"memory");
+}
+
 /* clang-format off */
 #define ZI_EIGHT(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), \
                        "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])

@@ -244,7 +244,7 @@ static zimage_status multiply_gated(const void *user)
                        "quantising a gated product");
 }
 
-static int is_gated_kernels(const gated *g)
+static int one_kernel_fits(const gated *g)
 {
     zi_dtype type = g->y->dtype == ZI_OPERAND ? g->cuda->type : g->y->dtype;
     return type == ZI_BF16 && g->product.type == ZI_BF16 &&
@@ -258,7 +258,7 @@ static zimage_status choose_gated(const gated *g, int *one_kernel)
     const int64_t key[5] = {p->rows, p->out, p->in, p->x_scales != NULL, g->y->dtype == ZI_OPERAND};
     float taken[2];
     int32_t chosen;
-    *one_kernel = !g->cuda->rehearsing && is_gated_kernels(g);
+    *one_kernel = !g->cuda->rehearsing && one_kernel_fits(g);
     if (!*one_kernel || 2.0 * (double)p->rows * (double)p->out * (double)p->in < ZI_TIMED_FLOPS)
         return ZIMAGE_OK;
     if (!zi_cuda_recall(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen))) {
