@@ -7,7 +7,7 @@ install_dependencies build test
 cmake --preset release >/dev/null
 cmake --build --preset release
 status=0
-ctest --preset release --output-on-failure "$@" || status=$?
+ctest --preset release --output-on-failure -j "$(getconf _NPROCESSORS_ONLN)" "$@" || status=$?
 
 log=build/release/Testing/Temporary/LastTest.log
 if [ -f "$log" ]; then
