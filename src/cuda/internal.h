@@ -14,7 +14,6 @@
 #define ZI_CHECKS          256 /* blocks whose flags wait to be read */
 #define ZI_BLOCK_NAME      160
 #define ZI_WORKSPACE_BYTES ((size_t)64 << 20)
-#define ZI_TIMED_FLOPS     2e8 /* smaller products take the first way there is */
 
 typedef struct zi_cuda_chunk {
     uint8_t *data;
@@ -213,6 +212,8 @@ typedef struct zi_cuda_product {
 } zi_cuda_product;
 
 zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w);
+/* Whether a product is so large that the ways to do it are timed; smaller ones take the first. */
+int zi_cuda_is_timed(const zi_cuda_product *p);
 void zi_cuda_plans_free(zi_cuda *cuda);
 /* folder may be NULL. header: one line that names the card and the libraries. */
 void zi_cuda_choices_open(zi_cuda_choices *choices, const char *folder, const char *header);

@@ -259,7 +259,7 @@ static zimage_status choose_gated(const gated *g, int *one_kernel)
     float taken[2];
     int32_t chosen;
     *one_kernel = !g->cuda->rehearsing && one_kernel_fits(g);
-    if (!*one_kernel || 2.0 * (double)p->rows * (double)p->out * (double)p->in < ZI_TIMED_FLOPS)
+    if (!*one_kernel || !zi_cuda_is_timed(p))
         return ZIMAGE_OK;
     if (!zi_cuda_recall(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen))) {
         ZI_TRY(zi_cuda_time(g->cuda, multiply_then_gate, g, &taken[0]));

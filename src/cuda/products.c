@@ -5,7 +5,8 @@
 
 #include "cuda/internal.h"
 
-#define CANDIDATES 8
+#define CANDIDATES  8
+#define TIMED_FLOPS 2e8
 #ifndef PEAK_SIDE
 #define PEAK_SIDE 8192 /* the emulated card's is smaller */
 #endif
@@ -202,9 +203,9 @@ static int recall(zi_cuda *cuda, zi_cuda_plan *plan)
            result.workspaceSize <= ZI_WORKSPACE_BYTES;
 }
 
-static int is_timed(const zi_cuda_product *p)
+int zi_cuda_is_timed(const zi_cuda_product *p)
 {
-    return 2.0 * (double)p->batch * (double)p->rows * (double)p->in * (double)p->out >= ZI_TIMED_FLOPS;
+    return 2.0 * (double)(p->batch ? p->batch : 1) * (double)p->rows * (double)p->in * (double)p->out >= TIMED_FLOPS;
 }
 
 /* Room for a product's results, if it is timed. */
@@ -212,7 +213,7 @@ static zimage_status alloc_scratch(zi_cuda *cuda, const zi_cuda_product *p, void
 {
     int64_t elements = (p->batch - 1) * p->step_y + p->rows * p->ldy;
     *scratch = NULL;
-    if (!is_timed(p))
+    if (!zi_cuda_is_timed(p))
         return ZIMAGE_OK;
     return zi_cuda_stack_alloc(cuda, (size_t)elements * zi_dtype_size(p->y_type), "timing a product", scratch);
 }
@@ -229,7 +230,7 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, co
         return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
                        "cuda:%d: cuBLASLt has no product of %lld x %lld by %lld", cuda->device, (long long)p->rows,
                        (long long)p->in, (long long)p->out);
-    if (is_timed(p) && count > 1) {
+    if (zi_cuda_is_timed(p) && count > 1) {
         void *scratch;
         zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
         ZI_TRY(alloc_scratch(cuda, p, &scratch));
