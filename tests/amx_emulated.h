@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/table.h"
+
 static _Thread_local uint8_t emulated_tiles[8][16][64];
 static _Thread_local int emulated_configured;
 
@@ -67,6 +69,27 @@ static inline void _tile_dpbf16ps(int c, int a, int b)
                     memcpy(&emulated_tiles[c][m][4 * n], &sum, sizeof(sum));
                 }
 }
+
+static inline uint16_t emulated_word(const uint8_t *bytes)
+{
+    uint16_t bits;
+    memcpy(&bits, bytes, sizeof(bits));
+    return bits;
+}
+
+/* As in packed_amx.c, which has it in AVX-512: 128 inputs of a row to four chunks of 16 rows. */
+static inline void unpack_unit(const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases, uint8_t *target)
+{
+    for (int64_t i = 0; i < 128; i++) {
+        float scale = zi_bf16_to_f32(emulated_word(scales + i / 64 * 2));
+        float bias = zi_bf16_to_f32(emulated_word(biases + i / 64 * 2));
+        uint16_t bits = zi_f32_to_bf16((float)(nibbles[i / 2] >> i % 2 * 4 & 15) * scale + bias);
+        memcpy(target + i % 4 * 16 * 64 + i / 4 * 2, &bits, sizeof(bits));
+    }
+}
+
+#define FETCH(place)    ((void)(place))
+#define FETCH_L2(place) ((void)(place))
 
 static inline void _tile_dpbssd(int c, int a, int b)
 {

@@ -85,7 +85,7 @@ uint32_t zi_cpu_features(void)
         if (has(leaf71[0], BIT(5)))
             set |= BIT(ZI_CPU_AVX512_BF16);
     }
-    if (has(leaf7[3], BIT(24)) && has(state, STATE_AMX) && amx_permitted()) {
+    if (has(set, BIT(ZI_CPU_AVX512_BF16)) && has(leaf7[3], BIT(24)) && has(state, STATE_AMX) && amx_permitted()) {
         if (has(leaf7[3], BIT(22)))
             set |= BIT(ZI_CPU_AMX_BF16);
         if (has(leaf7[3], BIT(25)))

@@ -161,6 +161,8 @@ typedef struct zi_cpu_tiles {
     int64_t c_panel, c_row;       /* bytes */
     int64_t rows, panels, chunks; /* rows may end within a block: all mr rows of a and c must still be there */
     int accumulate;
+    const uint8_t *fetch; /* what the caller will read next: a family may fetch it into a cache meanwhile */
+    int64_t fetch_bytes;  /* 0: nothing */
 } zi_cpu_tiles;
 
 typedef struct zi_cpu_packed {
@@ -172,9 +174,19 @@ typedef struct zi_cpu_packed {
     int64_t rows;  /* of a call, a multiple of mr: so far its sums reach */
     int64_t group; /* panels that share a pass over the activations */
     void (*product)(const zi_cpu_tiles *tiles);
+    /*
+     * Few tokens, bf16: rows of weights in groups of 64 numbers of 4 bits with scales in bf16, unpacked here, times up to
+     * ZI_NIBBLE_PANELS panels of tokens. `tiles` has no a and does not accumulate; rows: a multiple of ZI_NIBBLE_ROWS;
+     * chunks: of whole rows, which are units of ZI_NIBBLE_UNIT inputs. In the panels the first chunk of a unit has inputs
+     * 0, 4, 8, ... of it, the second one 1, 5, 9, ... NULL: no such kernel.
+     */
+    void (*nibbles)(const zi_nibble_rows *rows, const zi_cpu_tiles *tiles);
     double (*peak)(int64_t rounds, float *sink); /* as zi_cpu_kernels.peak */
 } zi_cpu_packed;
 
+#define ZI_NIBBLE_PANELS 6
+#define ZI_NIBBLE_ROWS   16
+#define ZI_NIBBLE_UNIT   128
 #define ZI_PACKED_MR_MAX 48
 #define ZI_PACKED_NR_MAX 32
 

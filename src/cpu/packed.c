@@ -145,6 +145,17 @@ static task_range range_of(const packed *w, int64_t task)
     return (task_range){token, zi_min(w->split, w->p->tokens - token), panel, panels};
 }
 
+/* These panels' share of the next part of the task's tokens, which the pass will read after them: to be fetched. */
+static void fetch_next(const packed *w, const task_range *range, int64_t t, int64_t first, int64_t count,
+                       zi_cpu_tiles *tiles)
+{
+    int64_t share = tiles->chunks * w->family->mr * ZI_CHUNK / (weight_count(w) * range->panels);
+    if (t + w->family->rows >= range->tokens || w->family->rows != w->family->mr)
+        return;
+    tiles->fetch = tiles->a + tiles->a_block + tiles->a_chunks[0] + first * share;
+    tiles->fetch_bytes = count * share;
+}
+
 /* One pass, from `chunk` on, over the part of the task's tokens that begins with t, and packed panels [first, first +
  * count); c: the sums of the first. */
 static void multiply(const packed *w, const task_range *range, int64_t chunk, int64_t t, int64_t first, int64_t count,
@@ -166,6 +177,7 @@ static void multiply(const packed *w, const task_range *range, int64_t chunk, in
         .chunks = zi_min(w->depth, w->chunks - chunk),
         .accumulate = chunk > 0,
     };
+    fetch_next(w, range, t, first, count, &tiles);
     w->family->product(&tiles);
 }
 

@@ -6,15 +6,20 @@
  * Sums stay in tiles for `block` chunks: storing a tile takes 13 cycles if it goes to L1 and 50 if to L2.
  */
 #if defined(__x86_64__)
+#include <string.h>
+
+#include "cpu/table.h"
+
 #if defined(ZI_AMX_EMULATED)
 #include "amx_emulated.h"
 #else
 #include <immintrin.h>
+/* No functions: GCC 12 leaves out calls of one that does nothing else. */
+#define FETCH(place)    _mm_prefetch((const char *)(place), _MM_HINT_T0)
+#define FETCH_L2(place) _mm_prefetch((const char *)(place), _MM_HINT_T1)
 #endif
 
-#include <string.h>
-
-#include "cpu/kernels.h"
+#define UNROLL _Pragma("GCC unroll 16")
 
 #define MR 48
 #define NR 16
@@ -67,8 +72,10 @@ static void configure(void)
         } else {                                                                                                       \
             FOR_SUMS(ZERO)                                                                                             \
         }                                                                                                              \
-        for (int64_t chunk = 0; chunk < t->chunks; chunk++, b += NR * ZI_CHUNK) {                                      \
+        for (int64_t chunk = 0; chunk < t->chunks; chunk++, b += NR * ZI_CHUNK, fetch += step) {                       \
             const uint8_t *rows = a + t->a_chunks[chunk];                                                              \
+            FETCH_L2(fetch);                                                                                           \
+            FETCH_L2(fetch + step / 2);                                                                                \
             _tile_loadd(7, b, ZI_CHUNK);                                                                               \
             _tile_loadd(6, rows, t->a_row);                                                                            \
             DOT(0, 6, 7);                                                                                              \
@@ -96,46 +103,53 @@ static void configure(void)
         FOR_SUMS(_tile_stored)                                                                                         \
     } while (0)
 
-typedef void sums_fn(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const int tiles,
-                     const int panels);
+typedef void sums_fn(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const uint8_t *fetch,
+                     int64_t step, const int tiles, const int panels);
 
 static inline __attribute__((always_inline)) void sums_bf16(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b,
-                                                            uint8_t *c, const int tiles, const int panels)
+                                                            uint8_t *c, const uint8_t *fetch, int64_t step,
+                                                            const int tiles, const int panels)
 {
     TILES(_tile_dpbf16ps);
 }
 
 static inline __attribute__((always_inline)) void sums_int8(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b,
-                                                            uint8_t *c, const int tiles, const int panels)
+                                                            uint8_t *c, const uint8_t *fetch, int64_t step,
+                                                            const int tiles, const int panels)
 {
     TILES(_tile_dpbssd);
 }
 
-/* A block of up to 48 tokens. */
+/* A block of up to 48 tokens. Meanwhile `step` bytes from `fetch` on are fetched for each chunk: two lines of them, whose
+ * neighbours the processor fetches by itself. */
 static inline __attribute__((always_inline)) void block(const zi_cpu_tiles *t, sums_fn *sums, int64_t row,
-                                                        int64_t panel, const int panels)
+                                                        int64_t panel, const uint8_t *fetch, int64_t step,
+                                                        const int panels)
 {
     const uint8_t *a = t->a + row / MR * t->a_block, *b = t->b + panel * t->b_panel;
     uint8_t *c = t->c + panel * t->c_panel + row * t->c_row;
     int64_t left = t->rows - row;
     if (left > 32)
-        sums(t, a, b, c, 3, panels);
+        sums(t, a, b, c, fetch, step, 3, panels);
     else if (left > 16)
-        sums(t, a, b, c, 2, panels);
+        sums(t, a, b, c, fetch, step, 2, panels);
     else
-        sums(t, a, b, c, 1, panels);
+        sums(t, a, b, c, fetch, step, 1, panels);
 }
 
 static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t, sums_fn *sums)
 {
+    int64_t chunks = zi_ceil_div(t->rows, MR) * zi_ceil_div(t->panels, 2) * t->chunks; /* of all blocks and pairs */
+    const uint8_t *fetch = t->fetch_bytes > 0 ? t->fetch : t->b;
+    int64_t step = t->fetch_bytes / chunks;
     configure();
-    for (int64_t row = 0; row < t->rows; row += MR) {
-        int64_t panel = 0;
-        for (; panel + 2 <= t->panels; panel += 2)
-            block(t, sums, row, panel, 2);
-        if (panel < t->panels)
-            block(t, sums, row, panel, 1);
-    }
+    for (int64_t row = 0; row < t->rows; row += MR)
+        for (int64_t panel = 0; panel < t->panels; panel += 2, fetch += step * t->chunks) {
+            if (panel + 2 <= t->panels)
+                block(t, sums, row, panel, fetch, step, 2);
+            else
+                block(t, sums, row, panel, fetch, step, 1);
+        }
     _tile_release();
     MEMORY();
 }
@@ -149,6 +163,176 @@ static void product_int8(const zi_cpu_tiles *t)
 {
     product(t, sums_int8);
 }
+
+/* ---- few tokens, rows of 4-bit groups ---------------------------------------------------------------------------- */
+
+#define UNIT_BYTES  (ZI_NIBBLE_UNIT / 2) /* of a row: two groups */
+#define UNIT_CHUNKS (ZI_NIBBLE_UNIT * 2 / ZI_CHUNK)
+#define UNIT_SCALES 4 /* bytes */
+#define TILE_ROWS   16
+#define AND_OR      0xea /* (a & b) | c */
+#define AHEAD       8    /* units that nibbles are fetched ahead; scales, of which 16 units share a line: a tile */
+
+typedef uint8_t unit_tiles[UNIT_CHUNKS][TILE_ROWS][ZI_CHUNK];
+
+/* A unit of 16 rows; behind the last unit of a row begin the next 16 rows. */
+typedef struct unit_place {
+    int64_t row, unit;
+} unit_place;
+
+static inline unit_place place_after(unit_place place, int64_t steps, int64_t units)
+{
+    for (place.unit += steps; place.unit >= units; place.unit -= units)
+        place.row += TILE_ROWS;
+    return place;
+}
+
+#if !defined(ZI_AMX_EMULATED)
+/* The bf16 numbers of a pair as float32. */
+static inline __attribute__((always_inline)) void widen_pair(const uint8_t *pair, __m512 *first, __m512 *second)
+{
+    __m512i both = _mm512_broadcastd_epi32(_mm_loadu_si32(pair));
+    *first = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+    *second = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
+}
+
+/*
+ * A unit of a row to its place in four tiles. A group's 16 numbers in bf16 (subnormal ones become zero) are a table in which its
+ * nibbles are looked up. Word i of the 64 bytes is inputs 4 i to 4 i + 3: number i of chunk j becomes input 4 i + j.
+ */
+static inline __attribute__((always_inline)) void unpack_unit(const uint8_t *nibbles, const uint8_t *scales,
+                                                              const uint8_t *biases, uint8_t *target)
+{
+    const __m512 q = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i low = _mm512_set1_epi16(15), second = _mm512_maskz_set1_epi16(0xffff0000, 16);
+    __m512 scale[2], bias[2];
+    widen_pair(scales, &scale[0], &scale[1]);
+    widen_pair(biases, &bias[0], &bias[1]);
+    __m512i table =
+        (__m512i)_mm512_cvtne2ps_pbh(_mm512_fmadd_ps(q, scale[1], bias[1]), _mm512_fmadd_ps(q, scale[0], bias[0]));
+    __m512i words = _mm512_loadu_si512(nibbles);
+    UNROLL
+    for (int j = 0; j < UNIT_CHUNKS; j++) {
+        __m512i index = _mm512_ternarylogic_epi32(_mm512_srli_epi16(words, (unsigned)(4 * j)), low, second, AND_OR);
+        _mm512_store_si512(target + j * TILE_ROWS * ZI_CHUNK, _mm512_permutexvar_epi16(index, table));
+    }
+}
+#endif
+
+/* The next row of a unit, where its numbers go, and the row that is fetched for later. */
+typedef struct unit_row {
+    const uint8_t *nibbles, *scales, *biases, *later;
+    uint8_t *target;
+} unit_row;
+
+static inline unit_row first_row(const zi_nibble_rows *rows, unit_place place, int64_t units, unit_tiles target)
+{
+    unit_place later = place_after(place, AHEAD, units);
+    int64_t scale = place.row * rows->scale_ld + place.unit * UNIT_SCALES;
+    return (unit_row){
+        .nibbles = rows->nibbles + place.row * rows->ld + place.unit * UNIT_BYTES,
+        .scales = rows->scales + scale,
+        .biases = rows->biases + scale,
+        .later = rows->nibbles + later.row * rows->ld + later.unit * UNIT_BYTES,
+        .target = target[0][0],
+    };
+}
+
+static inline __attribute__((always_inline)) void unpack_rows(const zi_nibble_rows *rows, unit_row *row, int count)
+{
+    UNROLL
+    for (int i = 0; i < count; i++) {
+        unpack_unit(row->nibbles, row->scales, row->biases, row->target);
+        FETCH(row->later);
+        FETCH(row->scales + TILE_ROWS * rows->scale_ld);
+        FETCH(row->biases + TILE_ROWS * rows->scale_ld);
+        row->nibbles += rows->ld;
+        row->later += rows->ld;
+        row->scales += rows->scale_ld;
+        row->biases += rows->scale_ld;
+        row->target += ZI_CHUNK;
+    }
+}
+
+/* A chunk of a panel, and its share of the four rows of the next unit that are unpacked with each chunk. */
+#define DOT_PANEL(panel)                                                                                               \
+    if (panels > panel) {                                                                                              \
+        _tile_loadd(7, b + panel * t->b_panel, ZI_CHUNK);                                                              \
+        unpack_rows(rows, &row, (panel + 1) * 4 / panels - panel * 4 / panels);                                        \
+        MEMORY();                                                                                                      \
+        _tile_dpbf16ps(panel, 6, 7);                                                                                   \
+    }
+#define STORE_PANEL(panel)                                                                                             \
+    if (panels > panel)                                                                                                \
+        _tile_stored(panel, c + panel * t->c_panel, t->c_row);                                                         \
+    _tile_zero(panel);
+
+/*
+ * Sums of up to six panels of tokens stay in tiles for all inputs of 16 rows. The next unit is unpacked between the tile
+ * instructions of this one, which leave the vector units idle.
+ */
+static inline __attribute__((always_inline)) void few_rows(const zi_nibble_rows *rows, const zi_cpu_tiles *t,
+                                                           const int panels)
+{
+    unit_tiles tiles[2] __attribute__((aligned(64)));
+    int64_t units = t->chunks / UNIT_CHUNKS, steps = t->rows / TILE_ROWS * units;
+    unit_place place = {0, 0};
+    unit_row row = first_row(rows, place, units, tiles[0]);
+    configure();
+    unpack_rows(rows, &row, TILE_ROWS);
+    for (int64_t step = 0; step < steps; step++) {
+        unit_place next = place_after(place, step + 1 < steps, units); /* behind the last one: it once more */
+        const uint8_t *a = tiles[step & 1][0][0], *b = t->b + place.unit * (int64_t)sizeof(unit_tiles);
+        row = first_row(rows, next, units, tiles[~step & 1]);
+        for (int j = 0; j < UNIT_CHUNKS; j++, a += TILE_ROWS * ZI_CHUNK, b += TILE_ROWS * ZI_CHUNK) {
+            MEMORY();
+            _tile_loadd(6, a, ZI_CHUNK);
+            DOT_PANEL(0)
+            DOT_PANEL(1)
+            DOT_PANEL(2)
+            DOT_PANEL(3)
+            DOT_PANEL(4)
+            DOT_PANEL(5)
+        }
+        if (place.unit == units - 1) {
+            uint8_t *c = t->c + place.row * t->c_row;
+            STORE_PANEL(0)
+            STORE_PANEL(1)
+            STORE_PANEL(2)
+            STORE_PANEL(3)
+            STORE_PANEL(4)
+            STORE_PANEL(5)
+        }
+        place = next;
+    }
+    _tile_release();
+    MEMORY();
+}
+
+static void product_nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *t)
+{
+    switch (t->panels) {
+    case 1:
+        few_rows(rows, t, 1);
+        return;
+    case 2:
+        few_rows(rows, t, 2);
+        return;
+    case 3:
+        few_rows(rows, t, 3);
+        return;
+    case 4:
+        few_rows(rows, t, 4);
+        return;
+    case 5:
+        few_rows(rows, t, 5);
+        return;
+    default:
+        few_rows(rows, t, 6);
+    }
+}
+
+/* ---- peak -------------------------------------------------------------------------------------------------------- */
 
 /* Random numbers in [-0.5, 0.5): on zeros the instructions take less power, and some processors run them faster. */
 static void random_tiles(uint8_t tiles[4][16][ZI_CHUNK], zi_cpu_number number)
@@ -204,6 +388,7 @@ const zi_cpu_packed zi_cpu_packed_bf16_amx = {
     .rows = MR,
     .group = GROUP,
     .product = product_bf16,
+    .nibbles = product_nibbles,
     .peak = peak_bf16,
 };
 

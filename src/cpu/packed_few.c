@@ -7,6 +7,7 @@
  *     for passes of chunks of inputs
  *       unpack and pack the weight rows, which stay in L1                    stored in bf16: as they are
  *       the family's product                                                 sums in [panel][output][nr]
+ *       or both at once, where the family has a kernel for it                4 bits in groups
  *     scale, transpose, add the bias, gate, store
  */
 #include <assert.h>
@@ -24,6 +25,7 @@ typedef struct few {
     const zi_cpu_kernels *kernels;
     const zi_cpu_packed *family;
     int64_t chunks, panels; /* of the inputs; of the tokens */
+    int nibbles;            /* the family unpacks the weights, and wants the inputs spread */
     uint8_t *b;             /* packed activations */
     float *token_scales;    /* [panels][nr]; NULL: float32 sums */
     int32_t *offsets;       /* [panels][nr] */
@@ -37,7 +39,33 @@ static int64_t panel_bytes(const few *w)
     return w->chunks * ZI_CHUNK * w->family->nr;
 }
 
+/* Whether the family has a kernel that unpacks all of the weights. */
+static int all_nibbles(const few *w)
+{
+    for (int i = 0; i < w->p->count; i++) {
+        const zi_weight *weight = w->p->weights[i];
+        if (!zi_has_nibbles(weight) || weight->group != 64 || weight->scale_dtype != ZI_BF16 ||
+            weight->shape[0] % ZI_NIBBLE_ROWS != 0)
+            return 0;
+    }
+    return w->family->nibbles != NULL && w->p->in % ZI_NIBBLE_UNIT == 0 && w->panels <= ZI_NIBBLE_PANELS;
+}
+
 /* ---- activations ------------------------------------------------------------------------------------------------- */
+
+/* bf16 numbers 0, 4, 8, ... of each unit, then 1, 5, 9, ... */
+static void spread(uint8_t *row, int64_t bytes)
+{
+    enum { CHUNK = ZI_CHUNK / 2, CHUNKS = ZI_NIBBLE_UNIT / CHUNK };
+    uint16_t from[CHUNK][CHUNKS], to[CHUNKS][CHUNK];
+    for (uint8_t *end = row + bytes; row < end; row += sizeof(from)) {
+        memcpy(from, row, sizeof(from));
+        for (int j = 0; j < CHUNKS; j++)
+            for (int i = 0; i < CHUNK; i++)
+                to[j][i] = from[i][j];
+        memcpy(row, to, sizeof(to));
+    }
+}
 
 static void pack_tokens(void *arg, int64_t panel, int worker)
 {
@@ -54,6 +82,8 @@ static void pack_tokens(void *arg, int64_t panel, int worker)
             factor = zi_int8_factor(largest);
         }
         w->kernels->pack(w->family->b, ZI_F32, x, in, factor, rows + r * bytes, ZI_CHUNK);
+        if (w->nibbles)
+            spread(rows + r * bytes, bytes);
         if (w->token_scales != NULL)
             w->offsets[first + r] = w->family->a == ZI_NUMBER_U8 ? zi_packed_offset(rows + r * bytes, bytes) : 0;
     }
@@ -131,6 +161,23 @@ static void multiply_stored(const few *w, const zi_weight_rows *rows, const work
     }
 }
 
+static void multiply_nibbles(const few *w, const zi_weight *weight, int64_t row, int64_t count, const workspace *space)
+{
+    int64_t nr = w->family->nr;
+    zi_nibble_rows rows = zi_nibble_rows_of(weight, w->p->in, row, 0, w->p->in);
+    zi_cpu_tiles tiles = {
+        .b = w->b,
+        .b_panel = panel_bytes(w),
+        .c = (uint8_t *)space->sums,
+        .c_panel = BLOCK_ROWS * nr * 4,
+        .c_row = nr * 4,
+        .rows = count,
+        .panels = w->panels,
+        .chunks = w->chunks,
+    };
+    w->family->nibbles(&rows, &tiles);
+}
+
 static void multiply_packed(const few *w, const zi_weight_rows *rows, const workspace *space)
 {
     float *largest = w->token_scales != NULL ? space->largest : NULL;
@@ -159,7 +206,9 @@ static void block_product(const few *w, const zi_weight *weight, int64_t row, in
 {
     int64_t nr = w->family->nr;
     zi_weight_rows rows = {&w->weights, weight, row, count, space->scratch};
-    if (weight->dtype == ZI_BF16 && w->family->a == ZI_NUMBER_BF16 && w->p->in % 32 == 0 && count == BLOCK_ROWS)
+    if (w->nibbles)
+        multiply_nibbles(w, weight, row, count, space);
+    else if (weight->dtype == ZI_BF16 && w->family->a == ZI_NUMBER_BF16 && w->p->in % 32 == 0 && count == BLOCK_ROWS)
         multiply_stored(w, &rows, space);
     else
         multiply_packed(w, &rows, space);
@@ -210,6 +259,7 @@ static zimage_status run(zi_ops *ops, few *w)
     assert(BLOCK_ROWS % w->family->mr == 0);
     w->chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(w->family->b));
     w->panels = zi_ceil_div(p->tokens, w->family->nr);
+    w->nibbles = all_nibbles(w);
     ZI_TRY(zi_host_floats(ops, w->panels * panel_bytes(w) / 4, "packed activations", &b));
     ZI_TRY(zi_host_floats(ops, 2 * (w->chunks + PASS_CHUNKS), "packed activations", &places));
     w->b = (uint8_t *)b;

@@ -18,14 +18,29 @@ static int is_integer(const zi_panels *panels)
     return panels->family->b != ZI_NUMBER_BF16;
 }
 
-static int has_nibbles(const zi_weight *weight)
+int zi_has_nibbles(const zi_weight *weight)
 {
     return weight->dtype == ZI_GROUPED && weight->bits == 4 && weight->scale_dtype != ZI_F32;
 }
 
-static size_t scale_place(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t input)
+static size_t scale_place(const zi_weight *weight, int64_t in, int64_t row, int64_t input)
 {
-    return (size_t)((row * panels->in + input) / weight->group) * zi_dtype_size(weight->scale_dtype);
+    return (size_t)((row * in + input) / weight->group) * zi_dtype_size(weight->scale_dtype);
+}
+
+zi_nibble_rows zi_nibble_rows_of(const zi_weight *weight, int64_t in, int64_t row, int64_t first, int64_t count)
+{
+    size_t place = scale_place(weight, in, row, first);
+    return (zi_nibble_rows){
+        .group = weight->group,
+        .groups = count / weight->group,
+        .nibbles = weight->data + (row * in + first) / 2,
+        .ld = in / 2,
+        .scale_dtype = weight->scale_dtype,
+        .scales = weight->scales + place,
+        .biases = weight->biases + place,
+        .scale_ld = (int64_t)scale_place(weight, in, 1, 0),
+    };
 }
 
 /* Scales and biases of the groups of `count` inputs, one behind the other; returns how many. */
@@ -33,7 +48,7 @@ static int64_t unpack_scales(const zi_panels *panels, const zi_weight *weight, i
                              int64_t count, float *scratch)
 {
     int64_t groups = count / weight->group;
-    size_t place = scale_place(panels, weight, row, first);
+    size_t place = scale_place(weight, panels->in, row, first);
     panels->kernels->unpack(weight->scale_dtype, weight->scales + place, groups, scratch);
     panels->kernels->unpack(weight->scale_dtype, weight->biases + place, groups, scratch + groups);
     return groups;
@@ -69,7 +84,7 @@ void zi_panel_largest(const zi_panels *panels, const zi_weight *weight, int64_t 
 {
     for (int64_t r = 0; r < count; r++) {
         zi_dtype dtype;
-        if (has_nibbles(weight)) {
+        if (zi_has_nibbles(weight)) {
             largest[r] = largest_of_groups(panels, weight, row + r, scratch);
         } else {
             const void *x = numbers_of(panels, weight, row + r, 0, panels->in, scratch, &dtype);
@@ -82,7 +97,7 @@ static void pack_row(const zi_panels *panels, const zi_weight *weight, int64_t r
                      float factor, float *scratch, uint8_t *target)
 {
     zi_dtype dtype;
-    if (has_nibbles(weight)) {
+    if (zi_has_nibbles(weight)) {
         int64_t groups = unpack_scales(panels, weight, row, first, count, scratch);
         panels->kernels->pack_nibbles(panels->family->b, weight->group, weight->data + (row * panels->in + first) / 2,
                                       scratch, scratch + groups, groups, factor, target, ZI_CHUNK);
@@ -98,20 +113,11 @@ static int pack_nibble_rows(const zi_panels *panels, const zi_weight *weight, in
 {
     const zi_cpu_kernels *kernels = panels->kernels;
     int64_t nr = panels->family->nr;
-    if (kernels->pack_nibble_panel == NULL || is_integer(panels) || rows < nr || nr % 16 != 0 || !has_nibbles(weight))
+    if (kernels->pack_nibble_panel == NULL || is_integer(panels) || rows < nr || nr % 16 != 0 ||
+        !zi_has_nibbles(weight))
         return 0;
     for (int64_t r = 0; r < nr; r += 16) {
-        size_t place = scale_place(panels, weight, row + r, first);
-        zi_nibble_rows source = {
-            .group = weight->group,
-            .groups = count / weight->group,
-            .nibbles = weight->data + ((row + r) * panels->in + first) / 2,
-            .ld = panels->in / 2,
-            .scale_dtype = weight->scale_dtype,
-            .scales = weight->scales + place,
-            .biases = weight->biases + place,
-            .scale_ld = (int64_t)scale_place(panels, weight, 1, 0),
-        };
+        zi_nibble_rows source = zi_nibble_rows_of(weight, panels->in, row + r, first, count);
         kernels->pack_nibble_panel(&source, panel + r * 4, nr);
     }
     return 1;
@@ -168,9 +174,9 @@ void zi_weight_rows_begin(const zi_weight_rows *rows, float *largest)
     const zi_weight *weight = rows->weight;
     if (largest != NULL)
         zi_panel_largest(panels, weight, rows->row, rows->count, rows->scratch, largest);
-    if (has_nibbles(weight)) {
+    if (zi_has_nibbles(weight)) {
         float *biases, *scales = all_scales(rows, &biases);
-        size_t place = scale_place(panels, weight, rows->row, 0);
+        size_t place = scale_place(weight, panels->in, rows->row, 0);
         panels->kernels->unpack(weight->scale_dtype, weight->scales + place, biases - scales, scales);
         panels->kernels->unpack(weight->scale_dtype, weight->biases + place, biases - scales, biases);
     }
@@ -188,7 +194,7 @@ void zi_weight_rows_pack(const zi_weight_rows *rows, int64_t chunk, int64_t chun
     for (int64_t r = 0; r < rows->count; r++) {
         uint8_t *place = target + (r / mr * chunks * mr + r % mr) * ZI_CHUNK;
         float factor = largest != NULL ? zi_int8_factor(largest[r]) : 1;
-        if (has_nibbles(weight)) {
+        if (zi_has_nibbles(weight)) {
             float *biases, *scales = all_scales(rows, &biases);
             int64_t group = (r * panels->in + first) / weight->group;
             kernels->pack_nibbles(number, weight->group, weight->data + ((rows->row + r) * panels->in + first) / 2,

@@ -10,6 +10,11 @@ typedef struct zi_panels {
     int64_t in; /* inputs of the weights */
 } zi_panels;
 
+/* Groups of 4 bits whose scales are stored in two bytes. */
+int zi_has_nibbles(const zi_weight *weight);
+/* Inputs [first, first + count), whole groups, of such rows from `row` on; in: inputs of the weight. */
+zi_nibble_rows zi_nibble_rows_of(const zi_weight *weight, int64_t in, int64_t row, int64_t first, int64_t count);
+
 /* Floats of scratch that the functions below need for passes of `depth` chunks. */
 int64_t zi_panel_scratch(const zi_panels *panels, int64_t depth);
 
