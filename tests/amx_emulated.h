@@ -78,13 +78,15 @@ static inline uint16_t emulated_word(const uint8_t *bytes)
 }
 
 /* As in packed_amx.c, which has it in AVX-512: 128 inputs of a row to four chunks of 16 rows. */
-static inline void unpack_unit(const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases, uint8_t *target)
+static inline void unpack_unit(int group, const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases,
+                               uint8_t *target)
 {
-    for (int64_t i = 0; i < 128; i++) {
-        float scale = zi_bf16_to_f32(emulated_word(scales + i / 64 * 2));
-        float bias = zi_bf16_to_f32(emulated_word(biases + i / 64 * 2));
-        uint16_t bits = zi_f32_to_bf16((float)(nibbles[i / 2] >> i % 2 * 4 & 15) * scale + bias);
-        memcpy(target + i % 4 * 16 * 64 + i / 4 * 2, &bits, sizeof(bits));
+    for (int64_t input = 0; input < 128; input++) {
+        int64_t h = input / 64, i = input % 64 / 4, v = input % 4 / 2, w = input % 2;
+        float scale = zi_bf16_to_f32(emulated_word(scales + input / group * 2));
+        float bias = zi_bf16_to_f32(emulated_word(biases + input / group * 2));
+        uint16_t bits = zi_f32_to_bf16((float)(nibbles[input / 2] >> w * 4 & 15) * scale + bias);
+        memcpy(target + (2 * h + v) * 16 * 64 + (16 * w + i) * 2, &bits, sizeof(bits));
     }
 }
 

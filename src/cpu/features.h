@@ -7,9 +7,8 @@
 
 #include "base/error.h"
 
-/* Each one includes whatever else its kernels need: AVX-512 is F, BW, DQ and VL; AVX2 has FMA; AMX
- * comes with AVX-512 BF16. NEON itself is in every
- * arm64 processor. */
+/* Each one includes whatever else its kernels need: AVX-512 is F, BW, DQ and VL; AVX2 has FMA; AMX has AVX-512 BF16. NEON
+ * itself is in every arm64 processor. */
 typedef enum zi_cpu_feature {
     ZI_CPU_AVX2,
     ZI_CPU_AVX_VNNI,

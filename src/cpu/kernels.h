@@ -175,10 +175,10 @@ typedef struct zi_cpu_packed {
     int64_t group; /* panels that share a pass over the activations */
     void (*product)(const zi_cpu_tiles *tiles);
     /*
-     * Few tokens, bf16: rows of weights in groups of 64 numbers of 4 bits with scales in bf16, unpacked here, times up to
-     * ZI_NIBBLE_PANELS panels of tokens. `tiles` has no a and does not accumulate; rows: a multiple of ZI_NIBBLE_ROWS;
-     * chunks: of whole rows, which are units of ZI_NIBBLE_UNIT inputs. In the panels the first chunk of a unit has inputs
-     * 0, 4, 8, ... of it, the second one 1, 5, 9, ... NULL: no such kernel.
+     * Few tokens, bf16: rows of weights in groups of 32 or 64 numbers of 4 bits with scales in bf16, unpacked here, times
+     * up to ZI_NIBBLE_PANELS panels of tokens. `tiles` has no a and does not accumulate; rows: a multiple of
+     * ZI_NIBBLE_ROWS; chunks: of whole rows, which are units of ZI_NIBBLE_UNIT inputs. In the panels number 16 w + i of
+     * chunk 2 h + v of a unit is its input 64 h + 4 i + 2 v + w. NULL: no such kernel.
      */
     void (*nibbles)(const zi_nibble_rows *rows, const zi_cpu_tiles *tiles);
     double (*peak)(int64_t rounds, float *sink); /* as zi_cpu_kernels.peak */

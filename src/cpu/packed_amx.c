@@ -166,9 +166,8 @@ static void product_int8(const zi_cpu_tiles *t)
 
 /* ---- few tokens, rows of 4-bit groups ---------------------------------------------------------------------------- */
 
-#define UNIT_BYTES  (ZI_NIBBLE_UNIT / 2) /* of a row: two groups */
+#define UNIT_BYTES  (ZI_NIBBLE_UNIT / 2) /* of a row */
 #define UNIT_CHUNKS (ZI_NIBBLE_UNIT * 2 / ZI_CHUNK)
-#define UNIT_SCALES 4 /* bytes */
 #define TILE_ROWS   16
 #define AND_OR      0xea /* (a & b) | c */
 #define AHEAD       8    /* units that nibbles are fetched ahead; scales, of which 16 units share a line: a tile */
@@ -196,25 +195,39 @@ static inline __attribute__((always_inline)) void widen_pair(const uint8_t *pair
     *second = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
 }
 
-/*
- * A unit of a row to its place in four tiles. A group's 16 numbers in bf16 (subnormal ones become zero) are a table in which its
- * nibbles are looked up. Word i of the 64 bytes is inputs 4 i to 4 i + 3: number i of chunk j becomes input 4 i + j.
- */
-static inline __attribute__((always_inline)) void unpack_unit(const uint8_t *nibbles, const uint8_t *scales,
-                                                              const uint8_t *biases, uint8_t *target)
+/* The 16 numbers of either of two groups in bf16, subnormal ones as zero. */
+static inline __attribute__((always_inline)) __m512i two_tables(const uint8_t *scales, const uint8_t *biases)
 {
     const __m512 q = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i low = _mm512_set1_epi16(15), second = _mm512_maskz_set1_epi16(0xffff0000, 16);
     __m512 scale[2], bias[2];
     widen_pair(scales, &scale[0], &scale[1]);
     widen_pair(biases, &bias[0], &bias[1]);
-    __m512i table =
-        (__m512i)_mm512_cvtne2ps_pbh(_mm512_fmadd_ps(q, scale[1], bias[1]), _mm512_fmadd_ps(q, scale[0], bias[0]));
-    __m512i words = _mm512_loadu_si512(nibbles);
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_fmadd_ps(q, scale[1], bias[1]), _mm512_fmadd_ps(q, scale[0], bias[0]));
+}
+
+/*
+ * A unit of a row to its place in four tiles: nibbles are looked up in the tables of their groups. 32 bytes are taken twice,
+ * shifted so that number 16 w + i of chunk 2 h + v becomes input 64 h + 4 i + 2 v + w.
+ */
+static inline __attribute__((always_inline)) void
+unpack_unit(const int group, const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases, uint8_t *target)
+{
+    const __m512i low = _mm512_set1_epi16(15), shifts = _mm512_maskz_set1_epi16(0xffff0000, 4);
+    __m512i table = two_tables(scales, biases);
     UNROLL
-    for (int j = 0; j < UNIT_CHUNKS; j++) {
-        __m512i index = _mm512_ternarylogic_epi32(_mm512_srli_epi16(words, (unsigned)(4 * j)), low, second, AND_OR);
-        _mm512_store_si512(target + j * TILE_ROWS * ZI_CHUNK, _mm512_permutexvar_epi16(index, table));
+    for (int h = 0; h < 2; h++) {
+        __m512i words = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)nibbles + h));
+        __m512i second = _mm512_set1_epi16(16 * h); /* which words are of a table's second group */
+        if (group == 32)
+            second = _mm512_maskz_set1_epi16(0xff00ff00, 16);
+        if (group == 32 && h == 1)
+            table = two_tables(scales + 4, biases + 4);
+        UNROLL
+        for (int v = 0; v < 2; v++) {
+            __m512i shifted = _mm512_srlv_epi16(words, v ? _mm512_add_epi16(shifts, _mm512_set1_epi16(8)) : shifts);
+            __m512i index = _mm512_ternarylogic_epi32(shifted, low, second, AND_OR);
+            _mm512_store_si512(target + (2 * h + v) * TILE_ROWS * ZI_CHUNK, _mm512_permutexvar_epi16(index, table));
+        }
     }
 }
 #endif
@@ -228,7 +241,7 @@ typedef struct unit_row {
 static inline unit_row first_row(const zi_nibble_rows *rows, unit_place place, int64_t units, unit_tiles target)
 {
     unit_place later = place_after(place, AHEAD, units);
-    int64_t scale = place.row * rows->scale_ld + place.unit * UNIT_SCALES;
+    int64_t scale = place.row * rows->scale_ld + place.unit * (2 * ZI_NIBBLE_UNIT / rows->group);
     return (unit_row){
         .nibbles = rows->nibbles + place.row * rows->ld + place.unit * UNIT_BYTES,
         .scales = rows->scales + scale,
@@ -238,11 +251,12 @@ static inline unit_row first_row(const zi_nibble_rows *rows, unit_place place, i
     };
 }
 
-static inline __attribute__((always_inline)) void unpack_rows(const zi_nibble_rows *rows, unit_row *row, int count)
+static inline __attribute__((always_inline)) void unpack_rows(const zi_nibble_rows *rows, const int group,
+                                                              unit_row *row, int count)
 {
     UNROLL
     for (int i = 0; i < count; i++) {
-        unpack_unit(row->nibbles, row->scales, row->biases, row->target);
+        unpack_unit(group, row->nibbles, row->scales, row->biases, row->target);
         FETCH(row->later);
         FETCH(row->scales + TILE_ROWS * rows->scale_ld);
         FETCH(row->biases + TILE_ROWS * rows->scale_ld);
@@ -258,7 +272,7 @@ static inline __attribute__((always_inline)) void unpack_rows(const zi_nibble_ro
 #define DOT_PANEL(panel)                                                                                               \
     if (panels > panel) {                                                                                              \
         _tile_loadd(7, b + panel * t->b_panel, ZI_CHUNK);                                                              \
-        unpack_rows(rows, &row, (panel + 1) * 4 / panels - panel * 4 / panels);                                        \
+        unpack_rows(rows, group, &row, (panel + 1) * 4 / panels - panel * 4 / panels);                                 \
         MEMORY();                                                                                                      \
         _tile_dpbf16ps(panel, 6, 7);                                                                                   \
     }
@@ -272,14 +286,15 @@ static inline __attribute__((always_inline)) void unpack_rows(const zi_nibble_ro
  * instructions of this one, which leave the vector units idle.
  */
 static inline __attribute__((always_inline)) void few_rows(const zi_nibble_rows *rows, const zi_cpu_tiles *t,
-                                                           const int panels)
+                                                           const int group, const int panels)
 {
     unit_tiles tiles[2] __attribute__((aligned(64)));
     int64_t units = t->chunks / UNIT_CHUNKS, steps = t->rows / TILE_ROWS * units;
     unit_place place = {0, 0};
     unit_row row = first_row(rows, place, units, tiles[0]);
     configure();
-    unpack_rows(rows, &row, TILE_ROWS);
+    for (int i = 0; i < TILE_ROWS; i++)
+        unpack_rows(rows, group, &row, 1);
     for (int64_t step = 0; step < steps; step++) {
         unit_place next = place_after(place, step + 1 < steps, units); /* behind the last one: it once more */
         const uint8_t *a = tiles[step & 1][0][0], *b = t->b + place.unit * (int64_t)sizeof(unit_tiles);
@@ -309,27 +324,36 @@ static inline __attribute__((always_inline)) void few_rows(const zi_nibble_rows 
     MEMORY();
 }
 
-static void product_nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *t)
+static inline __attribute__((always_inline)) void nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *t,
+                                                          const int group)
 {
     switch (t->panels) {
     case 1:
-        few_rows(rows, t, 1);
+        few_rows(rows, t, group, 1);
         return;
     case 2:
-        few_rows(rows, t, 2);
+        few_rows(rows, t, group, 2);
         return;
     case 3:
-        few_rows(rows, t, 3);
+        few_rows(rows, t, group, 3);
         return;
     case 4:
-        few_rows(rows, t, 4);
+        few_rows(rows, t, group, 4);
         return;
     case 5:
-        few_rows(rows, t, 5);
+        few_rows(rows, t, group, 5);
         return;
     default:
-        few_rows(rows, t, 6);
+        few_rows(rows, t, group, 6);
     }
+}
+
+static void product_nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *t)
+{
+    if (rows->group == 32)
+        nibbles(rows, t, 32);
+    else
+        nibbles(rows, t, 64);
 }
 
 /* ---- peak -------------------------------------------------------------------------------------------------------- */

@@ -44,7 +44,7 @@ static int all_nibbles(const few *w)
 {
     for (int i = 0; i < w->p->count; i++) {
         const zi_weight *weight = w->p->weights[i];
-        if (!zi_has_nibbles(weight) || weight->group != 64 || weight->scale_dtype != ZI_BF16 ||
+        if (!zi_has_nibbles(weight) || (weight->group != 32 && weight->group != 64) || weight->scale_dtype != ZI_BF16 ||
             weight->shape[0] % ZI_NIBBLE_ROWS != 0)
             return 0;
     }
@@ -53,16 +53,18 @@ static int all_nibbles(const few *w)
 
 /* ---- activations ------------------------------------------------------------------------------------------------- */
 
-/* bf16 numbers 0, 4, 8, ... of each unit, then 1, 5, 9, ... */
+/* bf16 numbers in the order that zi_cpu_packed.nibbles wants. */
 static void spread(uint8_t *row, int64_t bytes)
 {
-    enum { CHUNK = ZI_CHUNK / 2, CHUNKS = ZI_NIBBLE_UNIT / CHUNK };
-    uint16_t from[CHUNK][CHUNKS], to[CHUNKS][CHUNK];
+    uint16_t from[2][16][2][2], to[2][2][2][16];
+    static_assert(sizeof(from) == ZI_NIBBLE_UNIT * 2, "a unit");
     for (uint8_t *end = row + bytes; row < end; row += sizeof(from)) {
         memcpy(from, row, sizeof(from));
-        for (int j = 0; j < CHUNKS; j++)
-            for (int i = 0; i < CHUNK; i++)
-                to[j][i] = from[i][j];
+        for (int h = 0; h < 2; h++)
+            for (int v = 0; v < 2; v++)
+                for (int w = 0; w < 2; w++)
+                    for (int i = 0; i < 16; i++)
+                        to[h][v][w][i] = from[h][i][v][w];
         memcpy(row, to, sizeof(to));
     }
 }
