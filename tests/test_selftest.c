@@ -263,6 +263,29 @@ static void broken_int8_product(const zi_cpu_tiles *tiles)
     *(int32_t *)(void *)tiles->c += 1;
 }
 
+#if defined(__x86_64__)
+extern const zi_cpu_packed emulated_bf16_amx; /* amx_emulated.c */
+
+static void broken_nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *tiles)
+{
+    emulated_bf16_amx.nibbles(rows, tiles);
+    *(float *)(void *)tiles->c += 0.01f;
+}
+
+static void nibbles_are_tried(void **state)
+{
+    zi_cpu_packed amx = emulated_bf16_amx;
+    result right = {0}, r = {0};
+    check(&right, good, &amx);
+    assert_string_equal(right.faults, "");
+    amx.nibbles = broken_nibbles;
+    check(&r, good, &amx);
+    assert_non_null(strstr(r.faults, "linear 51 x 256 -> 48: error"));
+    assert_non_null(strstr(r.faults, "linear 90 x 128 -> 32: error"));
+    assert_non_null(strstr(r.faults, "gated 20 x 384 -> 64: error"));
+}
+#endif
+
 static void families_are_tried(void **state)
 {
     zi_cpu_packed bf16 = *zi_cpu_packed_bf16[0], int8 = *zi_cpu_packed_int8[0];
@@ -352,6 +375,9 @@ int main(void)
         cmocka_unit_test(a_fault_has_its_case_and_numbers),
         cmocka_unit_test(writing_outside_is_told),
         cmocka_unit_test(families_are_tried),
+#if defined(__x86_64__)
+        cmocka_unit_test(nibbles_are_tried),
+#endif
         cmocka_unit_test(the_program_reports),
         cmocka_unit_test(a_mask_and_json),
         cmocka_unit_test(wrong_command_lines),

@@ -25,7 +25,7 @@ enum {                /* flags of a case */
 };
 
 enum { FLOAT32, BFLOAT16, INT8, NUMBERS }; /* what sets compute in */
-enum { F32, F16, BF16, Q4, Q8 };           /* what a case's weights are stored in */
+enum { F32, F16, BF16, Q4, Q4_64, Q8 };    /* what a case's weights are stored in; groups of 32, or 64 */
 
 typedef struct trial trial;
 typedef struct test_case test_case;
@@ -125,15 +125,15 @@ static zimage_status random_numbers(trial *t, zi_dtype dtype, int64_t columns, i
 /* As the case stores weights; vectors are never packed. */
 static zimage_status random_weight(trial *t, const test_case *c, zi_weight *w, int dims, const int64_t *shape)
 {
-    static const zi_dtype dtypes[] = {ZI_F32, ZI_F16, ZI_BF16, ZI_BF16, ZI_BF16};
+    static const zi_dtype dtypes[] = {ZI_F32, ZI_F16, ZI_BF16, ZI_BF16, ZI_BF16, ZI_BF16};
     int packed = c->stored >= Q4 && dims > 1, odd = c->flags & UNALIGNED;
     *w = (zi_weight){.name = "test", .dtype = packed ? ZI_GROUPED : dtypes[c->stored], .dims = dims};
     memcpy(w->shape, shape, (size_t)dims * sizeof(*shape));
     int64_t count = zi_weight_count(w), columns = count / shape[0];
     if (!packed)
         return random_numbers(t, w->dtype, dims > 1 ? columns : count, count, odd, &w->data);
-    w->bits = c->stored == Q4 ? 4 : 8;
-    w->group = 32;
+    w->bits = c->stored == Q8 ? 8 : 4;
+    w->group = c->stored == Q4_64 ? 64 : 32;
     w->scale_dtype = ZI_BF16;
     ZI_TRY(random_numbers(t, ZI_F32, columns, count * w->bits / 32, odd, &w->data));
     ZI_TRY(random_numbers(t, ZI_BF16, columns, count / w->group, odd, &w->scales));
@@ -413,6 +413,8 @@ static const test_case cases[] = {
     {&linears, {40, 96, 64}, BF16, 0},
     {&linears, {17, 301, 33}, F16, 0},
     {&linears, {7, 160, 95}, Q4, 0},
+    {&linears, {51, 256, 48}, Q4, 0},
+    {&linears, {90, 128, 32}, Q4_64, ADD | UNALIGNED},
     {&linears, {13, 96, 31}, Q8, ADD | UNALIGNED},
     {&linears, {100, 1100, 50}, F32, ADD | UNALIGNED},
     {&linears, {130, 96, 64}, BF16, 0},
@@ -422,6 +424,7 @@ static const test_case cases[] = {
     {&gateds, {1, 300, 40}, BF16, 0},
     {&gateds, {40, 64, 100}, F32, UNALIGNED},
     {&gateds, {9, 128, 33}, Q4, 0},
+    {&gateds, {20, 384, 64}, Q4, UNALIGNED},
     {&gateds, {99, 128, 70}, Q4, 0},
     {&gateds, {107, 96, 40}, BF16, 0},
     {&operand_chains, {101, 70, 45, 30}, BF16, 0},
