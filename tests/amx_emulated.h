@@ -1,5 +1,6 @@
 /*
- * The tile instructions that src/cpu/packed_amx.c uses, in C, so that its tiling is tested where there is no AMX.
+ * The tile instructions that src/cpu/packed_amx.c uses, and what it unpacks by AVX-512, in C, so that its tiling is tested
+ * where there is no AMX.
  * Semantics: Intel's Software Developer's Manual, volume 2: TDPBF16PS, TDPBSSD, TILELOADD, TILESTORED, TILEZERO.
  */
 #ifndef ZI_TEST_AMX_EMULATED_H
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/table.h"
+#include "ops/tensor.h"
 
 static _Thread_local uint8_t emulated_tiles[8][16][64];
 static _Thread_local int emulated_configured;
@@ -70,6 +71,19 @@ static inline void _tile_dpbf16ps(int c, int a, int b)
                 }
 }
 
+static inline void _tile_dpbssd(int c, int a, int b)
+{
+    for (int m = 0; m < 16; m++)
+        for (int k = 0; k < 16; k++)
+            for (int n = 0; n < 16; n++)
+                for (int i = 0; i < 4; i++) {
+                    int32_t sum;
+                    memcpy(&sum, &emulated_tiles[c][m][4 * n], sizeof(sum));
+                    sum += (int8_t)emulated_tiles[a][m][4 * k + i] * (int8_t)emulated_tiles[b][k][4 * n + i];
+                    memcpy(&emulated_tiles[c][m][4 * n], &sum, sizeof(sum));
+                }
+}
+
 static inline uint16_t emulated_word(const uint8_t *bytes)
 {
     uint16_t bits;
@@ -92,18 +106,5 @@ static inline void unpack_unit(int group, const uint8_t *nibbles, const uint8_t 
 
 #define FETCH(place)    ((void)(place))
 #define FETCH_L2(place) ((void)(place))
-
-static inline void _tile_dpbssd(int c, int a, int b)
-{
-    for (int m = 0; m < 16; m++)
-        for (int k = 0; k < 16; k++)
-            for (int n = 0; n < 16; n++)
-                for (int i = 0; i < 4; i++) {
-                    int32_t sum;
-                    memcpy(&sum, &emulated_tiles[c][m][4 * n], sizeof(sum));
-                    sum += (int8_t)emulated_tiles[a][m][4 * k + i] * (int8_t)emulated_tiles[b][k][4 * n + i];
-                    memcpy(&emulated_tiles[c][m][4 * n], &sum, sizeof(sum));
-                }
-}
 
 #endif

@@ -8,6 +8,13 @@
 #include "cpu/features.h"
 #include "ops/ops.h"
 
+/* Before a loop of a kernel whose length is known: all of it, so that what it indexes stays in registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
 /*
  * Block sizes and what they assume.
  *

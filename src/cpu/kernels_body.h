@@ -28,12 +28,6 @@ typedef float vf_memory __attribute__((vector_size(4 * LANES), aligned(4), may_a
 typedef float v4 __attribute__((vector_size(16)));
 typedef float v4_memory __attribute__((vector_size(16), aligned(4), may_alias));
 
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
 static inline vf load(const float *p)
 {
     return *(const vf_memory *)p;

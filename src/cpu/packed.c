@@ -149,9 +149,9 @@ static task_range range_of(const packed *w, int64_t task)
 static void fetch_next(const packed *w, const task_range *range, int64_t t, int64_t first, int64_t count,
                        zi_cpu_tiles *tiles)
 {
-    int64_t share = tiles->chunks * w->family->mr * ZI_CHUNK / (weight_count(w) * range->panels);
-    if (t + w->family->rows >= range->tokens || w->family->rows != w->family->mr)
+    if (t + w->family->rows >= range->tokens || w->family->rows != w->family->mr) /* none; not one piece */
         return;
+    int64_t share = tiles->chunks * w->family->mr * ZI_CHUNK / (weight_count(w) * range->panels);
     tiles->fetch = tiles->a + tiles->a_block + tiles->a_chunks[0] + first * share;
     tiles->fetch_bytes = count * share;
 }

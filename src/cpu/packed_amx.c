@@ -19,8 +19,6 @@
 #define FETCH_L2(place) _mm_prefetch((const char *)(place), _MM_HINT_T1)
 #endif
 
-#define UNROLL _Pragma("GCC unroll 16")
-
 #define MR 48
 #define NR 16
 /* Packed weights of a group take 1 MiB of L2. */
@@ -140,7 +138,7 @@ static inline __attribute__((always_inline)) void block(const zi_cpu_tiles *t, s
 static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t, sums_fn *sums)
 {
     int64_t chunks = zi_ceil_div(t->rows, MR) * zi_ceil_div(t->panels, 2) * t->chunks; /* of all blocks and pairs */
-    const uint8_t *fetch = t->fetch_bytes > 0 ? t->fetch : t->b;
+    const uint8_t *fetch = t->fetch_bytes > 0 ? t->fetch : t->b; /* nothing: one line, which is there, all the time */
     int64_t step = t->fetch_bytes / chunks;
     configure();
     for (int64_t row = 0; row < t->rows; row += MR)
@@ -168,9 +166,9 @@ static void product_int8(const zi_cpu_tiles *t)
 
 #define UNIT_BYTES  (ZI_NIBBLE_UNIT / 2) /* of a row */
 #define UNIT_CHUNKS (ZI_NIBBLE_UNIT * 2 / ZI_CHUNK)
-#define TILE_ROWS   16
+#define TILE_ROWS   ZI_NIBBLE_ROWS
 #define AND_OR      0xea /* (a & b) | c */
-#define AHEAD       8    /* units that nibbles are fetched ahead; scales, of which 16 units share a line: a tile */
+#define AHEAD       8    /* units that nibbles are fetched ahead; scales, of which several units share a line: a tile */
 
 typedef uint8_t unit_tiles[UNIT_CHUNKS][TILE_ROWS][ZI_CHUNK];
 

@@ -23,11 +23,6 @@ _Static_assert(MR <= ZI_PACKED_MR_MAX && NR <= ZI_PACKED_NR_MAX && NR % 16 == 0,
 #else
 #define OPAQUE(v) __asm__ volatile("" : "+m"(v))
 #endif
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
 #endif
 
 typedef int32_t FN(lanes) __attribute__((vector_size(4 * LANES)));

@@ -6,12 +6,6 @@
 
 #include "cpu/kernels.h"
 
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-
 /* Keeps the compiler from loading so far ahead that sums leave their registers. */
 #define IN_ORDER() __asm__ volatile("" ::: "memory")
 
