@@ -28,8 +28,8 @@ _Static_assert(MR <= ZI_PACKED_MR_MAX && NR <= ZI_PACKED_NR_MAX && NR % 16 == 0,
 typedef int32_t FN(lanes) __attribute__((vector_size(4 * LANES)));
 typedef int32_t FN(lanes_memory) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-/* One tile: MR tokens by NR outputs. */
-static inline void FN(tile)(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c)
+/* One tile: MR tokens by NR outputs. next: the tokens that will be read after these, which are fetched; NULL: none. */
+static inline void FN(tile)(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const uint8_t *next)
 {
     SUMS sums[MR][NV];
     UNROLL
@@ -42,6 +42,11 @@ static inline void FN(tile)(const zi_cpu_tiles *t, const uint8_t *a, const uint8
         UNROLL
         for (int r = 0; r < MR; r++)
             rows[r] = a + t->a_chunks[chunk] + r * t->a_row;
+        if (next != NULL) {
+            UNROLL
+            for (int r = 0; r < MR; r++)
+                __builtin_prefetch(next + t->a_chunks[chunk] + r * t->a_row);
+        }
         for (int i = 0; i < ZI_CHUNK; i += 4, b += 4 * NR) {
             FN(lanes) weights[NV];
             UNROLL
@@ -67,13 +72,15 @@ static inline void FN(tile)(const zi_cpu_tiles *t, const uint8_t *a, const uint8
     }
 }
 
-/* A block of a panel stays in L1 while the tokens pass. */
+/* A block of a panel stays in L1 while the tokens pass. The first panel's pass brings them into L2. */
 static void FN(product)(const zi_cpu_tiles *t)
 {
     for (int64_t panel = 0; panel < t->panels; panel++)
-        for (int64_t row = 0; row < t->rows; row += MR)
-            FN(tile)
-    (t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel, t->c + panel * t->c_panel + row * t->c_row);
+        for (int64_t row = 0; row < t->rows; row += MR) {
+            const uint8_t *a = t->a + row / MR * t->a_block, *b = t->b + panel * t->b_panel;
+            uint8_t *c = t->c + panel * t->c_panel + row * t->c_row;
+            FN(tile)(t, a, b, c, panel == 0 && row + MR < t->rows ? a + t->a_block : NULL);
+        }
 }
 
 static double FN(peak)(int64_t rounds, float *sink)

@@ -2,10 +2,11 @@
 
     python tools/golden/make_6b.py OUT_DIR --tokenizer DIR                 12.3 GB transformer, 8 GB text encoder, VAE
     python tools/golden/make_6b.py OUT_DIR --no-text-encoder --layers 2    smaller
+    python tools/golden/make_6b.py OUT_DIR --tokenizer DIR --bits 4        matrices in groups as MLX stores them: 6 GB
 
 Names and shapes come from the libraries' own classes; data are streamed, by several threads, so memory stays near 1 GB. Values:
 normal, matrices scaled by 1/sqrt(inputs), norm weights round 1. They are cut from one long random block at a random place per
-tensor (speed).
+tensor (speed). Packed numbers are random bits; a group's bias centres them.
 """
 
 import argparse
@@ -23,30 +24,50 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 BLOCK = 16_777_259  # a prime: rows of a large matrix never repeat
 
 
+def standard(name, shape):
+    """(deviation, mean) of a tensor's numbers."""
+    if len(shape) < 2:
+        return (0.1, 1.0) if name.endswith("weight") else (0.02, 0.0)
+    return (1.0 if "pad_token" in name else 0.05 if "embed_tokens" in name else float(np.prod(shape[1:])) ** -0.5), 0.0
+
+
+def stored(name, shape, bits, group):
+    """What is stored of a tensor: (name, shape, deviation, mean); no deviation: random bits."""
+    deviation, mean = standard(name, shape)
+    if not bits or len(shape) != 2 or shape[1] % group or not name.endswith(".weight"):
+        return [(name, shape, deviation, mean)]
+    stem, groups, steps = name.removesuffix("weight"), (shape[0], shape[1] // group), 2**bits - 1
+    scale = deviation / ((steps * (steps + 2)) / 12) ** 0.5  # of numbers 0 to steps, all as likely
+    return [
+        (name, (shape[0], shape[1] * bits // 32), None, None),
+        (f"{stem}scales", groups, scale / 8, scale),
+        (f"{stem}biases", groups, -steps / 2 * scale / 8, -steps / 2 * scale),  # of the same normal numbers
+    ]
+
+
 class Values:
     def __init__(self, seed):
         self.random = np.random.Generator(np.random.Philox(seed))
         self.normal = torch.from_numpy(self.random.standard_normal(BLOCK, dtype=np.float32))
-        self.cache = {}
+        self.cache, self.place = {}, 0
 
-    def block(self, scale, base):
-        if (scale, base) not in self.cache:
+    def block(self, deviation, mean):
+        if (deviation, mean) not in self.cache:
             if len(self.cache) >= 6:
                 self.cache.pop(next(iter(self.cache)))
-            values = (self.normal * scale + base).to(torch.bfloat16)
-            self.cache[(scale, base)] = memoryview(values.view(torch.int16).numpy()).cast("B")
-        return self.cache[(scale, base)]
+            if deviation is None:
+                values = self.random.integers(2**16, size=BLOCK, dtype=np.uint16)
+            else:
+                values = (self.normal * deviation + mean).to(torch.bfloat16).view(torch.int16).numpy()
+            self.cache[(deviation, mean)] = memoryview(values).cast("B")
+        return self.cache[(deviation, mean)]
 
-    def pieces(self, name, shape):
+    def pieces(self, name, size, deviation, mean):
         """Memory that is the tensor's data, piece by piece."""
-        n = int(np.prod(shape))
-        if len(shape) >= 2:
-            scale = 1.0 if "pad_token" in name else 0.05 if "embed_tokens" in name else float(np.prod(shape[1:])) ** -0.5
-            base = 0.0
-        else:
-            scale, base = (0.1, 1.0) if name.endswith("weight") else (0.02, 0.0)
-        block = self.block(scale, base)
-        at, left = 2 * int(self.random.integers(BLOCK)), 2 * n
+        block = self.block(deviation, mean)
+        if not name.endswith(".biases"):
+            self.place = 2 * int(self.random.integers(BLOCK))
+        at, left = self.place, size
         while left:
             size = min(left, len(block) - at)
             yield block[at : at + size]
@@ -65,31 +86,33 @@ def write_file(path, header, shard, values, threads):
     with open(path, "wb", buffering=0) as f, ThreadPoolExecutor(threads) as pool:
         f.write(len(text).to_bytes(8, "little") + text)
         at, writes = 8 + len(text), []
-        for name, shape, _ in shard:
-            for data in values.pieces(name, shape):
+        for name, size, deviation, mean in shard:
+            for data in values.pieces(name, size, deviation, mean):
                 writes.append(pool.submit(write_at, f.fileno(), data, at))
                 at += len(data)
         for write in writes:
             write.result()
 
 
-def write_sharded(folder, base, tensors, values, a):
+def write_sharded(folder, base, tensors, values, a, bits=None):
     """tensors: list of (name, shape)."""
     os.makedirs(folder, exist_ok=True)
-    shards, size = [[]], 0
-    for name, shape in tensors:
-        n = 2 * int(np.prod(shape))
+    shards, entries, size = [[]], {}, 0
+    for name, shape, deviation, mean in (part for name, shape in tensors for part in stored(name, shape, bits, a.group)):
+        dtype = "BF16" if deviation else "U32"
+        n = (2 if deviation else 4) * int(np.prod(shape))
         if shards[-1] and size + n > a.shard_bytes:
             shards.append([])
             size = 0
-        shards[-1].append((name, shape, n))
+        shards[-1].append((name, n, deviation, mean))
+        entries[name] = (dtype, shape)
         size += n
     names, total = {}, 0
     for i, shard in enumerate(shards):
         file = f"{base}.safetensors" if len(shards) == 1 else f"{base}-{i + 1:05}-of-{len(shards):05}.safetensors"
         header, at = {"__metadata__": {"format": "pt"}}, 0
-        for name, shape, n in shard:
-            header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + n]}
+        for name, n, _, _ in shard:
+            header[name] = {"dtype": entries[name][0], "shape": list(entries[name][1]), "data_offsets": [at, at + n]}
             names[name] = file
             at += n
         write_file(f"{folder}/{file}", header, shard, values, a.threads)
@@ -113,6 +136,8 @@ def main():
     p.add_argument("--text-layers", type=int, default=36)
     p.add_argument("--no-text-encoder", action="store_true")
     p.add_argument("--no-vae", action="store_true")
+    p.add_argument("--bits", type=int, choices=(4, 8), help="of the transformer's and text encoder's matrices, in groups")
+    p.add_argument("--group", type=int, choices=(32, 64, 128), default=32)
     p.add_argument("--shard-bytes", type=float, default=5e9)
     p.add_argument("--seed", type=int, default=6)
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="that write")
@@ -125,7 +150,7 @@ def main():
             n_layers=a.layers, n_refiner_layers=a.refiner_layers, axes_lens=[1536, 512, 512]
         )  # the rest of the class's defaults are the published values
     transformer.save_config(f"{a.out}/transformer")
-    write_sharded(f"{a.out}/transformer", "diffusion_pytorch_model", shapes(transformer), values, a)
+    write_sharded(f"{a.out}/transformer", "diffusion_pytorch_model", shapes(transformer), values, a, a.bits)
     index["transformer"] = ["diffusers", "ZImageTransformer2DModel"]
 
     if not a.no_text_encoder:
@@ -138,7 +163,7 @@ def main():
         with torch.device("meta"):
             text_encoder = Qwen3ForCausalLM(config)
         config.save_pretrained(f"{a.out}/text_encoder")
-        write_sharded(f"{a.out}/text_encoder", "model", shapes(text_encoder, {"lm_head.weight"}), values, a)
+        write_sharded(f"{a.out}/text_encoder", "model", shapes(text_encoder, {"lm_head.weight"}), values, a, a.bits)
         index["text_encoder"] = ["transformers", "Qwen3ForCausalLM"]
     if not a.no_vae:
         with torch.device("meta"):
