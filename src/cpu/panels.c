@@ -1,7 +1,5 @@
 #include "cpu/panels.h"
 
-#include <math.h>
-
 /* [in] a row as float32, or scales and biases of its groups; then [nr][depth][64 bytes] packed rows. */
 static int64_t row_floats(const zi_panels *panels)
 {
@@ -54,17 +52,14 @@ static int64_t unpack_scales(const zi_panels *panels, const zi_weight *weight, i
     return groups;
 }
 
+/* Of a row's groups: at either end of their ranges. */
 static float largest_of_groups(const zi_panels *panels, const zi_weight *weight, int64_t row, float *scratch)
 {
     int64_t groups = unpack_scales(panels, weight, row, 0, panels->in, scratch);
-    const float *scales = scratch, *biases = scratch + groups;
-    float largest = 0;
-    for (int64_t g = 0; g < groups; g++) {
-        float first = fabsf(biases[g]), last = fabsf(biases[g] + 15 * scales[g]);
-        largest = first > largest || !(first == first) ? first : largest;
-        largest = last > largest || !(last == last) ? last : largest;
-    }
-    return largest;
+    float *scales = scratch, *biases = scratch + groups;
+    for (int64_t g = 0; g < groups; g++)
+        scales[g] = biases[g] + 15 * scales[g];
+    return panels->kernels->largest(ZI_F32, scratch, 2 * groups);
 }
 
 /* Inputs [first, first + count) of a row: as stored, or in scratch where they are in groups. */
@@ -156,6 +151,9 @@ void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
+/* Rows whose nibbles are fetched ahead: where each begins the processor can't guess. */
+#define ROWS_AHEAD 2
+
 /* Groups of at least 32 numbers: scales of all rows, then biases; behind them one row as float32. */
 int64_t zi_weight_rows_scratch(int64_t in, int64_t count)
 {
@@ -197,8 +195,11 @@ void zi_weight_rows_pack(const zi_weight_rows *rows, int64_t chunk, int64_t chun
         if (zi_has_nibbles(weight)) {
             float *biases, *scales = all_scales(rows, &biases);
             int64_t group = (r * panels->in + first) / weight->group;
-            kernels->pack_nibbles(number, weight->group, weight->data + ((rows->row + r) * panels->in + first) / 2,
-                                  scales + group, biases + group, count / weight->group, factor, place, mr * ZI_CHUNK);
+            const uint8_t *nibbles = weight->data + ((rows->row + r) * panels->in + first) / 2;
+            for (int64_t ahead = 0; ahead < count / 2 && r + ROWS_AHEAD < rows->count; ahead += ZI_CHUNK)
+                __builtin_prefetch(nibbles + ROWS_AHEAD * panels->in / 2 + ahead);
+            kernels->pack_nibbles(number, weight->group, nibbles, scales + group, biases + group, count / weight->group,
+                                  factor, place, mr * ZI_CHUNK);
             continue;
         }
         zi_dtype dtype;
