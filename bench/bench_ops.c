@@ -2,7 +2,7 @@
  * Times the CPU table's products, attention and convolutions beside the multiply-add peak of the same threads, measured
  * in the same run:
  *   cmake --build build/release --target bench_ops && build/release/bench_ops [threads [mask or - [part of a name
- *   [computation: 0 f32, 1 automatic, 2 bf16, 3 int8]]]]
+ *   [f32, auto, bf16 or int8]]]]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -246,12 +246,23 @@ static void bench_conv(int64_t side, int64_t in, int64_t out, int64_t size, int 
     ops->table->release(ops, mark);
 }
 
+static zi_compute compute_named(const char *name)
+{
+    static const char *const names[] = {
+        [ZI_COMPUTE_F32] = "f32", [ZI_COMPUTE_AUTO] = "auto", [ZI_COMPUTE_BF16] = "bf16", [ZI_COMPUTE_INT8] = "int8"};
+    for (int i = 0; i < (int)(sizeof(names) / sizeof(names[0])); i++)
+        if (names[i] != NULL && strcmp(names[i], name) == 0)
+            return (zi_compute)i;
+    fprintf(stderr, "computation: \"%s\", expected f32, auto, bf16 or int8\n", name);
+    exit(2);
+}
+
 int main(int argc, char **argv)
 {
     check(zi_pool_new(argc > 1 ? atoi(argv[1]) : 0, &pool, &error));
     zi_cpu_options options = {
         .mask = argc > 2 && strcmp(argv[2], "-") != 0 ? argv[2] : NULL,
-        .compute = argc > 4 ? (zi_compute)atoi(argv[4]) : ZI_COMPUTE_F32,
+        .compute = argc > 4 ? compute_named(argv[4]) : ZI_COMPUTE_F32,
     };
     check(zi_ops_cpu_new_with(pool, &options, &ops, &error));
     ops->error = &error;
@@ -285,6 +296,7 @@ int main(int argc, char **argv)
     bench_attention(288, 6, 64);
     bench_attention(288, 30, 128);
     bench_attention(1056, 30, 128);
+    bench_attention(4160, 30, 128);
     bench_attention(1024, 1, 512);
     bench_conv(32, 16, 512, 3, 0, 0);
     bench_conv(32, 512, 512, 3, 1, 0);
