@@ -458,30 +458,40 @@ static inline vf exp_vector(vf x)
 #endif
 }
 
-/*
- * 2^x for x <= 0, at least 2^-126; NaN passes. The polynomial for |r| <= 1/2 is Cephes' exp2f: below 2 ulp.
- */
-static inline vf exp2_vector(vf x)
+/* x = n + r, |r| <= 1/2, of x at least -126; NaN is r. Without AVX-512 n is told by the low bits of *n. */
+static inline vf exp2_split(vf *n, vf x)
 {
     x = larger(splat(-126.0f), x);
 #if LANES == 16
-    vf n = (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+    *n = (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+    return x - *n;
 #else
-    const vf magic = splat(0x1.8p23f);
-    vf z = x + magic, n = z - magic; /* n in z's low bits */
+    *n = x + splat(0x1.8p23f);
+    return x - (*n - splat(0x1.8p23f));
 #endif
-    vf r = x - n, p = splat(1.535336188319500e-4f);
+}
+
+/* p 2^n */
+static inline vf exp2_join(vf p, vf n)
+{
+#if LANES == 16
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return p * (vf)(((vu)n - (vu)splat(0x1.8p23f) + 127) << 23);
+#endif
+}
+
+/* 2^x for x <= 0, at least 2^-126; NaN passes. The polynomial for |r| <= 1/2 is Cephes' exp2f: below 2 ulp. */
+static inline vf exp2_vector(vf x)
+{
+    vf n, r = exp2_split(&n, x), p = splat(1.535336188319500e-4f);
     p = p * r + splat(1.339887440266574e-3f);
     p = p * r + splat(9.618437357674640e-3f);
     p = p * r + splat(5.550332471162809e-2f);
     p = p * r + splat(2.402264791363012e-1f);
     p = p * r + splat(6.931472028550421e-1f);
     p = p * r + splat(1.0f);
-#if LANES == 16
-    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
-#else
-    return p * (vf)(((vu)z - (vu)magic + 127) << 23);
-#endif
+    return exp2_join(p, n);
 }
 
 static inline vf silu_vector(vf x)
@@ -523,11 +533,13 @@ static void multiply(float *y, const float *x, float factor, int64_t n)
 /* Powers of 2 in place of e: *max is log2(e) times the largest scaled element. */
 static inline float row_max(const float *s, int64_t n, float scale, float max)
 {
-    vf tops = splat(-INFINITY);
+    vf tops[2] = {splat(-INFINITY), splat(-INFINITY)}; /* two chains: each has to wait for itself */
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        tops = larger(load(s + i), tops);
-    float top = max_lanes(tops);
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        tops[0] = larger(load(s + i), tops[0]);
+        tops[1] = larger(load(s + i + LANES), tops[1]);
+    }
+    float top = max_lanes(larger(tops[0], tops[1]));
     for (; i < n; i++)
         top = s[i] > top ? s[i] : top;
     return top * scale > max ? top * scale : max;
