@@ -198,8 +198,8 @@ static void multiply_packed(const few *w, const zi_weight_rows *rows, const work
         };
         multiply(w, tiles, chunk, chunks, space);
     }
-    for (int64_t r = 0; r < BLOCK_ROWS && largest != NULL; r++)
-        space->scales[r] = r < rows->count ? largest[r] / 127 : 0;
+    for (int64_t r = 0; r < rows->count && largest != NULL; r++)
+        space->scales[r] = largest[r] / 127;
 }
 
 /* turned [panel][nr tokens][BLOCK_ROWS] = x times weight rows [row, row + count) */
@@ -217,7 +217,7 @@ static void block_product(const few *w, const zi_weight *weight, int64_t row, in
     for (int64_t panel = 0; panel < w->panels; panel++) {
         float *sums = space->sums + panel * BLOCK_ROWS * nr;
         if (w->token_scales != NULL)
-            w->kernels->scale_sums(sums, BLOCK_ROWS, nr, space->scales, w->token_scales + panel * nr,
+            w->kernels->scale_sums(sums, count, nr, space->scales, w->token_scales + panel * nr,
                                    w->offsets + panel * nr);
         w->kernels->transpose(sums, nr, BLOCK_ROWS, nr, turned + panel * nr * BLOCK_ROWS, BLOCK_ROWS);
     }
