@@ -26,6 +26,12 @@
 #define S_STRIDE (KEYS + 16)
 #define CHUNKS   16 /* of a call of the packed product */
 
+/* A head's rows lie apart, and where the next begins the processor can't guess. Row `row` of `rows`, n floats, if there. */
+#define ROWS_AHEAD 8
+#define FETCH_ROW(x, row, rows, stride, n)                                                                             \
+    for (int64_t fetched = 0; fetched < (n) && (row) < (rows); fetched += ZI_CHUNK / 4)                                \
+    __builtin_prefetch((x) + (row) * (stride) + fetched)
+
 _Static_assert(KEYS % ZI_NR_MAX == 0 && KEYS % ZI_PACKED_NR_MAX == 0 && KEYS % 32 == 0, "panels fill their blocks");
 
 typedef struct attention {
@@ -77,16 +83,22 @@ static void pack_values(const attention *at, const float *v, int64_t stride, int
     }
 }
 
-/* The same in bf16: [chunk of 32 keys][lane j: keys j and j + 16][nr] as softmax_bf16 has it, zeros behind the last. */
-static void pack_value_pairs(const attention *at, const float *v, int64_t stride, int64_t count, int64_t width,
-                             const float *zeros, uint8_t *target)
+/* All columns in bf16: [dim / nr][chunk of 32 keys][lane: two keys][nr] in the order of softmax_bf16, zeros behind the last. */
+static void pack_value_pairs(const attention *at, const float *v, int64_t stride, int64_t count, const float *zeros,
+                             uint8_t *target)
 {
-    for (int64_t lane = 0; lane < KEYS / 2; lane++, target += at->nr * 4) {
-        int64_t key = lane / 16 * 32 + lane % 16;
-        const float *a = key < count ? v + key * stride : zeros,
-                    *b = key + 16 < count ? v + (key + 16) * stride : zeros;
-        at->kernels->pack_pairs(a, b, width, (uint32_t *)(void *)target);
-        memset(target + width * 4, 0, (size_t)(at->nr - width) * 4);
+    int64_t nr = at->nr;
+    for (int64_t lane = 0; lane < KEYS / 2; lane++, target += nr * 4) {
+        int64_t key = lane / 16 * 32 + zi_softmax_key(lane % 16 * 2);
+        const float *a = key < count ? v + key * stride : zeros, *b = key + 1 < count ? v + (key + 1) * stride : zeros;
+        FETCH_ROW(v, key + ROWS_AHEAD, count, stride, at->dim);
+        FETCH_ROW(v, key + 1 + ROWS_AHEAD, count, stride, at->dim);
+        for (int64_t column = 0; column < at->dim; column += nr) {
+            int64_t width = zi_min(nr, at->dim - column);
+            uint8_t *panel = target + column * KEYS * 2;
+            at->kernels->pack_pairs(a + column, b + column, width, (uint32_t *)(void *)panel);
+            memset(panel + width * 4, 0, (size_t)(nr - width) * 4);
+        }
     }
 }
 
@@ -106,20 +118,22 @@ static void pack_task(void *arg, int64_t task, int worker)
             at->kernels->transpose(source, stride, rows, at->dim, panel, nr);
             continue;
         }
-        for (int64_t r = 0; r < rows; r++)
+        for (int64_t r = 0; r < rows; r++) {
+            FETCH_ROW(source, r + ROWS_AHEAD, count - key, stride, at->dim);
             at->kernels->pack(ZI_NUMBER_BF16, ZI_F32, source + r * stride, at->dim, 1,
                               (uint8_t *)buffer + r * key_bytes(at), ZI_CHUNK);
+        }
         at->kernels->transpose(buffer, key_bytes(at) / 4, rows, key_bytes(at) / 4, panel, nr);
     }
-    memset(buffer, 0, (size_t)nr * sizeof(float));
+    if (at->bf16 != NULL) {
+        memset(buffer, 0, (size_t)at->dim * sizeof(float));
+        pack_value_pairs(at, at->v + place, stride, count, buffer, packed_v_of(at, slot, first));
+        return;
+    }
     for (int64_t column = 0; column < at->dim; column += nr) {
-        const float *source = at->v + place + column;
-        uint8_t *target = packed_v_of(at, slot, first) + column * KEYS * (at->bf16 != NULL ? 2 : 4);
-        int64_t width = zi_min(nr, at->dim - column);
-        if (at->bf16 == NULL)
-            pack_values(at, source, stride, count, width, (float *)(void *)target);
-        else
-            pack_value_pairs(at, source, stride, count, width, buffer, target);
+        uint8_t *target = packed_v_of(at, slot, first) + column * KEYS * 4;
+        pack_values(at, at->v + place + column, stride, count, zi_min(nr, at->dim - column),
+                    (float *)(void *)target);
     }
 }
 
@@ -127,14 +141,14 @@ static void pack_task(void *arg, int64_t task, int worker)
 typedef struct workspace {
     float *s;             /* [QUERIES][S_STRIDE] */
     float *o;             /* [QUERIES][padded_dim] */
-    float *maxima, *sums; /* [QUERIES] */
+    float *maxima, *sums, *factors; /* [QUERIES] */
     uint8_t *q, *p;       /* bf16: [block of mr][chunk of dim, of KEYS][mr][64] */
 } workspace;
 
 static int64_t buffer_floats(const attention *at)
 {
     int64_t packed = at->bf16 != NULL ? QUERIES * (key_bytes(at) + KEYS * 2) / 4 : 0;
-    return QUERIES * (S_STRIDE + at->padded_dim + 2) + packed;
+    return QUERIES * (S_STRIDE + at->padded_dim + 3) + packed;
 }
 
 static workspace workspace_of(const attention *at, int worker)
@@ -143,7 +157,8 @@ static workspace workspace_of(const attention *at, int worker)
     space.o = space.s + QUERIES * S_STRIDE;
     space.maxima = space.o + QUERIES * at->padded_dim;
     space.sums = space.maxima + QUERIES;
-    space.q = (uint8_t *)(space.sums + QUERIES);
+    space.factors = space.sums + QUERIES;
+    space.q = (uint8_t *)(space.factors + QUERIES);
     space.p = space.q + QUERIES * key_bytes(at);
     return space;
 }
@@ -182,9 +197,11 @@ static void add_values(const attention *at, int64_t queries, int64_t keys, const
 static void pack_rows(const attention *at, const float *x, int64_t ld, int64_t rows, int64_t n, int64_t chunks,
                       uint8_t *target)
 {
-    for (int64_t r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++) {
+        FETCH_ROW(x, r + ROWS_AHEAD, rows, ld, n);
         at->kernels->pack(ZI_NUMBER_BF16, ZI_F32, x + r * ld, n, 1, target + zi_packed_row(r, at->mr, chunks),
                           at->mr * ZI_CHUNK);
+    }
 }
 
 /* c [queries][ldc] (+)= packed rows times panels; block and panel sizes in chunks. */
@@ -215,14 +232,33 @@ static void multiply(const attention *at, const uint8_t *a, const uint8_t *b, in
     }
 }
 
-/* Row i's weights of `keys` keys, of which it sees the first `seen`, in place of its scores or packed. */
-static float soften(const attention *at, int64_t i, int64_t seen, int64_t keys, const workspace *space)
+/* The weights of keys [key, key + keys) in place of their scores, or packed; factors: of the sums so far. */
+static void soften(const attention *at, int64_t query, int64_t queries, int64_t key, int64_t keys,
+                   const workspace *space)
 {
-    float *s = space->s + i * S_STRIDE, *max = &space->maxima[i], *sum = &space->sums[i];
-    if (at->bf16 == NULL)
-        return at->kernels->softmax(s, seen, keys, at->scale, max, sum);
-    return at->kernels->softmax_bf16(s, seen, zi_round_up(keys, 32), at->scale, max, sum,
-                                     space->p + zi_packed_row(i, at->mr, KEYS / 32), at->mr * ZI_CHUNK);
+    zi_cpu_softmax block = {
+        .s = space->s,
+        .ld = S_STRIDE,
+        .rows = queries,
+        .keys = keys,
+        .seen = at->causal ? query + 1 - key : keys,
+        .step = at->causal,
+        .padded = zi_round_up(keys, 32),
+        .scale = at->scale,
+        .max = space->maxima,
+        .sum = space->sums,
+        .factors = space->factors,
+        .out = space->p,
+        .mr = at->mr,
+        .chunks = KEYS / 32,
+    };
+    if (at->bf16 != NULL) {
+        at->kernels->softmax_bf16(&block);
+        return;
+    }
+    for (int64_t i = 0; i < queries; i++)
+        space->factors[i] = at->kernels->softmax(space->s + i * S_STRIDE, zi_softmax_seen(&block, i), keys, at->scale,
+                                                 &space->maxima[i], &space->sums[i]);
 }
 
 /* Keys [key, key + keys) for a block of queries. */
@@ -237,12 +273,11 @@ static void attend_block(const attention *at, int64_t slot, int64_t head, int64_
                  space->s, S_STRIDE, 0);
     else
         scores(at, q, queries, keys, (const float *)(const void *)packed_k, space);
+    soften(at, query, queries, key, keys, space);
     for (int64_t i = 0; i < queries; i++) {
-        int64_t seen = at->causal ? zi_max(0, zi_min(keys, query + i + 1 - key)) : keys;
         float *o = space->o + i * at->padded_dim;
-        float factor = soften(at, i, seen, keys, space);
-        if (factor != 1)
-            at->kernels->multiply(o, o, factor, at->padded_dim);
+        if (space->factors[i] != 1)
+            at->kernels->multiply(o, o, space->factors[i], at->padded_dim);
     }
     if (at->bf16 != NULL)
         multiply(at, space->p, packed_v, queries, at->padded_dim / at->nr, zi_ceil_div(keys, 32), KEYS / 32, KEYS / 32,

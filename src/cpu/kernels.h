@@ -61,6 +61,34 @@ typedef struct zi_nibble_rows {
     int64_t scale_ld; /* bytes between rows */
 } zi_nibble_rows;
 
+/*
+ * Streamed softmax of a block of scores into packed bf16 (below): chunks of 32 keys, position 8 k + i holding key 4 k + i and
+ * position 8 k + 4 + i key 16 + 4 k + i, i < 4 (zi_softmax_key). A row's weights are 2^(scale s / ln 2 - *max), where *max
+ * need not be the largest.
+ */
+typedef struct zi_cpu_softmax {
+    const float *s; /* [rows][ld], unscaled */
+    int64_t ld, rows;
+    int64_t keys, seen, step; /* row r sees its first seen + r * step keys, at least 0, at most `keys` */
+    int64_t padded;           /* a multiple of 32: weights of keys that are not seen are 0 */
+    float scale;
+    float *max, *sum, *factors; /* [rows]: the first two go on from the blocks before; what to multiply sums so far by */
+    uint8_t *out;               /* [block of mr rows][chunk of `chunks`][mr][64 bytes] */
+    int64_t mr, chunks;
+} zi_cpu_softmax;
+
+static inline int64_t zi_softmax_seen(const zi_cpu_softmax *t, int64_t row)
+{
+    int64_t seen = t->seen + row * t->step;
+    return seen < 0 ? 0 : seen < t->keys ? seen : t->keys;
+}
+
+/* Which key of a chunk. */
+static inline int64_t zi_softmax_key(int64_t position)
+{
+    return position / 8 * 4 + position % 4 + position % 8 / 4 * 16;
+}
+
 typedef struct zi_cpu_kernels {
     const char *name;
     int feature; /* zi_cpu_feature that it needs, or ZI_CPU_ALWAYS */
@@ -100,10 +128,7 @@ typedef struct zi_cpu_kernels {
      * and *sum go on from the blocks before. Returns what the sums so far must be multiplied by.
      */
     float (*softmax)(float *s, int64_t n, int64_t padded, float scale, float *max, float *sum);
-    /* The same into chunks of 32 bf16 numbers that begin `stride` bytes apart, lane j holding numbers j and j + 16; padded:
-     * a multiple of 32. */
-    float (*softmax_bf16)(const float *s, int64_t n, int64_t padded, float scale, float *max, float *sum, uint8_t *out,
-                          int64_t stride);
+    void (*softmax_bf16)(const zi_cpu_softmax *block);
     void (*multiply)(float *y, const float *x, float factor, int64_t n);
 
     void (*silu)(float *y, const float *x, int64_t n);

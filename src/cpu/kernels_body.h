@@ -458,40 +458,27 @@ static inline vf exp_vector(vf x)
 #endif
 }
 
-/* x = n + r, |r| <= 1/2, of x at least -126; NaN is r. Without AVX-512 n is told by the low bits of *n. */
-static inline vf exp2_split(vf *n, vf x)
-{
-    x = larger(splat(-126.0f), x);
-#if LANES == 16
-    *n = (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
-    return x - *n;
-#else
-    *n = x + splat(0x1.8p23f);
-    return x - (*n - splat(0x1.8p23f));
-#endif
-}
-
-/* p 2^n */
-static inline vf exp2_join(vf p, vf n)
-{
-#if LANES == 16
-    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
-#else
-    return p * (vf)(((vu)n - (vu)splat(0x1.8p23f) + 127) << 23);
-#endif
-}
-
 /* 2^x for x <= 0, at least 2^-126; NaN passes. The polynomial for |r| <= 1/2 is Cephes' exp2f: below 2 ulp. */
 static inline vf exp2_vector(vf x)
 {
-    vf n, r = exp2_split(&n, x), p = splat(1.535336188319500e-4f);
+    x = larger(splat(-126.0f), x);
+#if LANES == 16
+    vf n = (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+    vf z = x + splat(0x1.8p23f), n = z - splat(0x1.8p23f); /* n in the low bits of z */
+#endif
+    vf r = x - n, p = splat(1.535336188319500e-4f);
     p = p * r + splat(1.339887440266574e-3f);
     p = p * r + splat(9.618437357674640e-3f);
     p = p * r + splat(5.550332471162809e-2f);
     p = p * r + splat(2.402264791363012e-1f);
     p = p * r + splat(6.931472028550421e-1f);
     p = p * r + splat(1.0f);
-    return exp2_join(p, n);
+#if LANES == 16
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return p * (vf)(((vu)z - (vu)splat(0x1.8p23f) + 127) << 23);
+#endif
 }
 
 static inline vf silu_vector(vf x)

@@ -397,64 +397,122 @@ static void pack_nibbles(zi_cpu_number number, int64_t group, const uint8_t *src
         nibbles_as(ZI_NUMBER_U8, group, src, scales, biases, groups, factor, out, stride);
 }
 
-/* bf16 of a and of b in the halves of lanes, to nearest, ties away from zero; not for NaN. */
-static inline vu round_pairs(vf a, vf b)
+/*
+ * The weights of softmax in bf16, 2^n p with p = 2^(1/2) 2^r, |r| <= 1/2, composed as integers. Rounding to bf16 is what is
+ * left of an addition: 65536 + p is stored as 0x47800000 + m, m = 128 p to nearest. bf16's bits are ((n + 126) << 7) + m; of
+ * WHOLE + n those are the lowest, and shifted by 7 the others cancel 0x47800000 mod 2^32. HALF stands for 2^(1/2): a multiple
+ * of 1/128, of which no bit is lost; all weights and so their sums have that factor. The polynomial errs by at most
+ * 2.8e-6 of the value (linear programming), bf16 by 2e-3 to 4e-3.
+ */
+#define WHOLE    15794302.0f
+#define HALF     1.4140625f
+#define SMALLEST -1000.0f /* 2^-1000 is no number: negative bits, which become 0 */
+
+/* Of scores of at most `top`, in which 1/2 is: the largest weight is 1 and not rounded. */
+static inline vi weight_bits(vf s, vf scale, vf top)
 {
-    vu low = ((vu)a + 0x8000) >> 16, high = (vu)b + 0x8000;
+    vf x = larger(splat(SMALLEST), s * scale - top), t = x + splat(WHOLE), r = x - (t - splat(WHOLE));
+    vf p = splat(1.3550362549722195e-2f);
+    p = p * r + splat(7.905574887990952e-2f);
+    p = p * r + splat(3.397158980369568e-1f);
+    p = p * r + splat(9.80120837688446e-1f);
+    p = p * r + splat(65536 + HALF);
+    return (vi)(((vu)t << 7) + (vu)p);
+}
+
+/* Lanes in 16 bits, negative ones as 0: four of a, four of b, the next four of a, and so on. */
+static inline vu interleave_fours(vi a, vi b)
+{
 #if LANES == 16
-    return (vu)_mm512_mask_mov_epi16((__m512i)low, 0xaaaaaaaa, (__m512i)high);
+    return (vu)_mm512_packus_epi32((__m512i)a, (__m512i)b);
+#elif LANES == 8
+    return (vu)_mm256_packus_epi32((__m256i)a, (__m256i)b);
 #else
-    return low | (high & 0xffff0000);
+    vh halves[2] = {__builtin_convertvector((vu)(a & (a > 0)), vh), __builtin_convertvector((vu)(b & (b > 0)), vh)};
+    vu both;
+    memcpy(&both, halves, sizeof(both));
+    return both;
 #endif
 }
 
-/* 2^x for x <= 0, at least 2^-126; NaN passes. The polynomial for |r| <= 1/2 errs by at most 2.6e-6 of its value (Remez'
- * algorithm), where bf16 rounds by 2e-3. */
-static inline vf exp2_for_bf16(vf x)
+/* 32 weights; their sum is added to total. */
+static inline void put_weights(const float *s, vf scale, vf top, vf total[2], uint8_t *out)
 {
-    vf n, r = exp2_split(&n, x), p = splat(9.570102207362652e-3f);
-    p = p * r + splat(5.591785907745361e-2f);
-    p = p * r + splat(2.402474433183670e-1f);
-    p = p * r + splat(6.931217908859253e-1f);
-    p = p * r + splat(0.9999992847442627f);
-    return exp2_join(p, n);
-}
-
-/* 2^(s * scale - top) of the next up to LANES of n scores; zeros behind them. */
-static inline vf soften(const float *s, int64_t n, float scale, float top)
-{
-    if (n >= LANES)
-        return exp2_for_bf16(load(s) * splat(scale) - splat(top));
-    vf v = {0};
-    if (n > 0) {
-        vf e = exp2_for_bf16(take(s, n) * splat(scale) - splat(top));
-        memcpy(&v, &e, (size_t)n * sizeof(float));
+    UNROLL
+    for (int j = 0; j < 16; j += LANES) {
+        vu pairs = interleave_fours(weight_bits(load(s + j), scale, top), weight_bits(load(s + j + 16), scale, top));
+        total[0] += (vf)(pairs << 16);
+        total[1] += (vf)(pairs & 0xffff0000);
+        memcpy(out + j * 4, &pairs, sizeof(pairs));
     }
-    return v;
 }
 
-/* Where a score is NaN the sum is, and so the output, whatever its weight becomes. */
-static float softmax_bf16(const float *s, int64_t n, int64_t padded, float scale, float *max, float *sum, uint8_t *out,
-                          int64_t stride)
+/* The largest of n > 0 numbers; *zero: 0, or NaN where one is not finite. */
+static inline float largest_score(const float *s, int64_t n, float *zero)
 {
-    float factor = 1;
-    vf total = {0};
-    if (n > 0) {
-        scale *= LOG2_E;
-        float top = row_max(s, n, scale, *max);
-        for (int64_t i = 0; i < n; i += 32)
-            UNROLL
-        for (int j = 0; j < 16; j += LANES) {
-            vf a = soften(s + i + j, n - i - j, scale, top), b = soften(s + i + j + 16, n - i - j - 16, scale, top);
-            total += a + b;
-            vu pairs = round_pairs(a, b);
-            memcpy(out + i / 32 * stride + j * 4, &pairs, sizeof(pairs));
+    vf tops[2] = {splat(-INFINITY), splat(-INFINITY)}, zeros[2] = {{0}, {0}};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        UNROLL
+    for (int k = 0; k < 2; k++) {
+        vf v = load(s + i + k * LANES);
+        tops[k] = larger(v, tops[k]);
+        zeros[k] += v * splat(0);
+    }
+    float top = max_lanes(larger(tops[0], tops[1]));
+    *zero = sum_lanes(zeros[0] + zeros[1]);
+    for (; i < n; i++) {
+        top = s[i] > top ? s[i] : top;
+        *zero += s[i] * 0;
+    }
+    return top;
+}
+
+/* One row's; returns their sum. */
+static inline float row_weights(const float *s, int64_t n, int64_t padded, float scale, float top, uint8_t *out,
+                                int64_t stride)
+{
+    vf total[2] = {{0}, {0}};
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32, out += stride)
+        put_weights(s + i, splat(scale), splat(top), total, out);
+    if (i < n) {
+        float rest[32];
+        for (int64_t k = 0; k < 32; k++)
+            rest[k] = k < n - i ? s[i + k] : -INFINITY;
+        put_weights(rest, splat(scale), splat(top), total, out);
+        i += 32;
+        out += stride;
+    }
+    for (; i < padded; i += 32, out += stride)
+        memset(out, 0, ZI_CHUNK);
+    return sum_lanes(total[0] + total[1]);
+}
+
+#define SOFTMAX_ROWS 8 /* between whose maxima and weights a processor need not wait, and which L1 still has */
+#define RISE         8 /* a maximum that rises by less stays: weights are then up to 2^8, and sums are not multiplied */
+
+static void softmax_bf16(const zi_cpu_softmax *t)
+{
+    const float scale = t->scale * LOG2_E;
+    for (int64_t first = 0; first < t->rows; first += SOFTMAX_ROWS) {
+        float tops[SOFTMAX_ROWS], zeros[SOFTMAX_ROWS];
+        int64_t rows = t->rows - first < SOFTMAX_ROWS ? t->rows - first : SOFTMAX_ROWS;
+        for (int64_t k = 0; k < rows; k++) {
+            int64_t row = first + k, n = zi_softmax_seen(t, row);
+            float top = n > 0 ? largest_score(t->s + row * t->ld, n, &zeros[k]) * scale : -INFINITY;
+            tops[k] = top > t->max[row] + RISE ? top : t->max[row];
         }
-        factor = softmax_factor(top, max, sum, total);
+        for (int64_t k = 0; k < rows; k++) {
+            int64_t row = first + k, n = zi_softmax_seen(t, row);
+            uint8_t *out = t->out + (row / t->mr * t->chunks * t->mr + row % t->mr) * ZI_CHUNK;
+            float sum = row_weights(t->s + row * t->ld, n, t->padded, scale, tops[k] + 0.5f, out, t->mr * ZI_CHUNK);
+            float factor = tops[k] > t->max[row] ? exp2_vector(splat(t->max[row] - tops[k]))[0] : 1;
+            t->sum[row] = t->sum[row] * factor + (n > 0 ? sum + zeros[k] : 0);
+            t->max[row] = tops[k];
+            t->factors[row] = factor;
+        }
     }
-    for (int64_t i = (n + 31) / 32 * 32; i < padded; i += 32)
-        memset(out + i / 32 * stride, 0, ZI_CHUNK);
-    return factor;
 }
 
 static void pack_pairs(const float *a, const float *b, int64_t n, uint32_t *out)
