@@ -5,11 +5,12 @@
  *   for groups of key heads whose packed K and V take at most PACKED bytes
  *     pack: K to panels [key / nr][dim][nr], V to panels [key block][dim / nr][keys of the block][nr]
  *           (bf16: K as [key / nr][chunk of dim][lane][nr], V as [key block][dim / nr][chunk of keys][lane][nr])
- *     for (query head, block of queries)           one task
+ *     for (query head, blocks of queries)          one task
  *       for blocks of KEYS                         K and V of a block in L2 (128 x 128 x 4 bytes each)
- *         S = Q K^T                                panel by panel, [dim][nr] in L1
- *         row by row: running maximum, exp, running sum
- *         O = O * factor + P V                     panel by panel, [KEYS][nr] in L1
+ *         for blocks of queries
+ *           S = Q K^T                              panel by panel, [dim][nr] in L1
+ *           row by row: running maximum, exp, running sum
+ *           O = O * factor + P V                   panel by panel, [KEYS][nr] in L1
  *
  * A result depends on the block sizes but not on who computes it.
  */
@@ -19,7 +20,9 @@
 
 #include "cpu/table.h"
 
-#define QUERIES 64  /* a task's at most */
+#define QUERIES 64  /* of a block, at most */
+#define BLOCKS  4   /* of a task, at most: so often K and V of a block of keys are read once they are in L2 */
+#define TASKS   4   /* of a thread, at least, where there are blocks enough */
 #define KEYS    256 /* a multiple of every nr and of a chunk */
 #define PACKED  ((int64_t)8 << 20)
 /* Rows of S are KEYS + 16 floats apart: a power of two would put a column into few cache sets. */
@@ -45,7 +48,7 @@ typedef struct attention {
     int causal;
     int64_t padded_dim, padded_keys; /* multiples of nr and of KEYS */
     int64_t chunks;                  /* bf16: of dim */
-    int64_t key_blocks, query_block, query_blocks;
+    int64_t key_blocks, query_block, task_queries, tasks; /* tasks: of a head */
     int64_t kv_first, group; /* key heads [kv_first, kv_first + group) are packed */
     uint8_t *packed_k, *packed_v;
     float scale;
@@ -140,26 +143,38 @@ static void pack_task(void *arg, int64_t task, int worker)
 /* A worker's buffer; sized by buffer_floats. */
 typedef struct workspace {
     float *s;             /* [QUERIES][S_STRIDE] */
-    float *o;             /* [QUERIES][padded_dim] */
-    float *maxima, *sums, *factors; /* [QUERIES] */
-    uint8_t *q, *p;       /* bf16: [block of mr][chunk of dim, of KEYS][mr][64] */
+    float *o;             /* [task_queries][padded_dim] */
+    float *maxima, *sums; /* [task_queries] */
+    float *factors;       /* [QUERIES] */
+    uint8_t *q, *p;       /* bf16: [block of mr][chunk of dim, of KEYS][mr][64]: of the task, of a block */
 } workspace;
 
 static int64_t buffer_floats(const attention *at)
 {
-    int64_t packed = at->bf16 != NULL ? QUERIES * (key_bytes(at) + KEYS * 2) / 4 : 0;
-    return QUERIES * (S_STRIDE + at->padded_dim + 3) + packed;
+    int64_t packed = at->bf16 != NULL ? (at->task_queries * key_bytes(at) + QUERIES * KEYS * 2) / 4 : 0;
+    return QUERIES * (S_STRIDE + 1) + zi_round_up(at->task_queries, 16) * (at->padded_dim + 2) + packed;
 }
 
 static workspace workspace_of(const attention *at, int worker)
 {
+    int64_t queries = zi_round_up(at->task_queries, 16);
     workspace space = {.s = zi_worker_buffer(&at->buffers, worker)};
     space.o = space.s + QUERIES * S_STRIDE;
-    space.maxima = space.o + QUERIES * at->padded_dim;
-    space.sums = space.maxima + QUERIES;
-    space.factors = space.sums + QUERIES;
-    space.q = (uint8_t *)(space.factors + QUERIES);
-    space.p = space.q + QUERIES * key_bytes(at);
+    space.maxima = space.o + queries * at->padded_dim;
+    space.sums = space.maxima + queries;
+    space.factors = space.sums + queries;
+    space.p = (uint8_t *)(space.factors + QUERIES);
+    space.q = space.p + QUERIES * KEYS * 2;
+    return space;
+}
+
+/* What belongs to the queries from `row` of the task on. */
+static workspace from_row(const attention *at, workspace space, int64_t row)
+{
+    space.o += row * at->padded_dim;
+    space.maxima += row;
+    space.sums += row;
+    space.q += row * key_bytes(at);
     return space;
 }
 
@@ -262,10 +277,9 @@ static void soften(const attention *at, int64_t query, int64_t queries, int64_t 
 }
 
 /* Keys [key, key + keys) for a block of queries. */
-static void attend_block(const attention *at, int64_t slot, int64_t head, int64_t query, int64_t key, int64_t keys,
-                         workspace *space)
+static void attend_block(const attention *at, int64_t slot, int64_t head, int64_t query, int64_t queries, int64_t key,
+                         int64_t keys, workspace *space)
 {
-    int64_t queries = zi_min(at->query_block, at->queries - query);
     const float *q = at->q + (query * at->heads + head) * at->dim;
     const uint8_t *packed_k = packed_k_of(at, slot, key), *packed_v = packed_v_of(at, slot, key);
     if (at->bf16 != NULL)
@@ -297,28 +311,43 @@ static void deliver(const attention *at, int64_t head, int64_t query, float *o, 
     zi_cpu_pack_numbers(at->cpu, &at->o, query, head * at->dim, o, at->dim);
 }
 
-/* One block of queries of one head. */
+/* Some blocks of queries of one head. */
 static void attend_task(void *arg, int64_t task, int worker)
 {
     const attention *at = arg;
-    int64_t shared = at->heads / at->kv_heads;
-    int64_t slot = task / at->query_blocks / shared, head = at->kv_first * shared + task / at->query_blocks;
-    int64_t query = task % at->query_blocks * at->query_block, queries = zi_min(at->query_block, at->queries - query);
+    int64_t shared = at->heads / at->kv_heads, block = at->query_block;
+    int64_t slot = task / at->tasks / shared, head = at->kv_first * shared + task / at->tasks;
+    int64_t query = task % at->tasks * at->task_queries, queries = zi_min(at->task_queries, at->queries - query);
     workspace space = workspace_of(at, worker);
     if (at->bf16 != NULL)
         pack_rows(at, at->q + (query * at->heads + head) * at->dim, at->heads * at->dim, queries, at->dim, at->chunks,
                   space.q);
-    for (int64_t i = 0; i < QUERIES * at->padded_dim; i++)
+    for (int64_t i = 0; i < at->task_queries * at->padded_dim; i++)
         space.o[i] = 0;
-    for (int64_t i = 0; i < QUERIES; i++) {
+    for (int64_t i = 0; i < at->task_queries; i++) {
         space.maxima[i] = -INFINITY;
         space.sums[i] = 0;
     }
-    int64_t keys = at->causal ? query + queries : at->keys;
-    for (int64_t key = 0; key < keys; key += KEYS)
-        attend_block(at, slot, head, query, key, zi_min(KEYS, keys - key), &space);
+    for (int64_t key = 0; key < at->keys; key += KEYS)
+        for (int64_t row = 0; row < queries; row += block) {
+            int64_t rows = zi_min(block, queries - row);
+            int64_t keys = (at->causal ? query + row + rows : at->keys) - key; /* that one of the rows sees */
+            workspace part = from_row(at, space, row);
+            if (keys > 0)
+                attend_block(at, slot, head, query + row, rows, key, zi_min(KEYS, keys), &part);
+        }
     for (int64_t i = 0; i < queries; i++)
         deliver(at, head, query + i, space.o + i * at->padded_dim, 1 / space.sums[i]);
+}
+
+/* Whatever the tasks are, each query's numbers are the same. */
+static void choose_tasks(attention *at, int threads)
+{
+    at->query_block = QUERIES / at->mr * at->mr;
+    int64_t blocks = zi_ceil_div(at->queries, at->query_block);
+    int64_t count = zi_max(1, zi_min(BLOCKS, blocks * at->heads / (TASKS * threads)));
+    at->task_queries = count * at->query_block;
+    at->tasks = zi_ceil_div(at->queries, at->task_queries);
 }
 
 static zimage_status run(zi_ops *ops, attention *at)
@@ -327,6 +356,7 @@ static zimage_status run(zi_ops *ops, attention *at)
     int64_t one_head = at->padded_keys * (key_bytes(at) + value_bytes(at)), shared = at->heads / at->kv_heads;
     int64_t group = zi_max(1, zi_min(at->kv_heads, PACKED / one_head));
     float *packed;
+    choose_tasks(at, zi_pool_threads(pool));
     ZI_TRY(zi_host_floats(ops, group * one_head / 4, "attention", &packed));
     at->packed_k = (uint8_t *)packed;
     at->packed_v = at->packed_k + group * at->padded_keys * key_bytes(at);
@@ -335,7 +365,7 @@ static zimage_status run(zi_ops *ops, attention *at)
     for (at->kv_first = 0; at->kv_first < at->kv_heads; at->kv_first += group) {
         at->group = zi_min(group, at->kv_heads - at->kv_first);
         zi_pool_run(pool, pack_task, at, at->group * at->key_blocks);
-        zi_pool_run(pool, attend_task, at, at->group * shared * at->query_blocks);
+        zi_pool_run(pool, attend_task, at, at->group * shared * at->tasks);
     }
     return ZIMAGE_OK;
 }
@@ -376,9 +406,6 @@ zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, co
         .scale = (float)(1 / sqrt((double)shape->head_dim)),
     };
     at.padded_dim = zi_round_up(at.dim, at.nr);
-    at.query_block = QUERIES / at.mr * at.mr;
-    at.query_blocks = zi_ceil_div(at.queries, at.query_block);
-    assert(at.query_block % at.mr == 0 && at.query_block <= QUERIES);
     assert(at.heads % at.kv_heads == 0 && (!at.causal || at.queries == at.keys));
     assert(zi_features(q) == at.heads * at.dim && zi_features(k) == at.kv_heads * at.dim);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));
