@@ -408,9 +408,9 @@ ZIMAGE_API void zimage_bench_params_init(zimage_bench_params *params);
 typedef struct zimage_bench_figures {
     double seconds; /* median of the repeats */
     double tflops;  /* 10^12 floating-point operations a second, counted by running the same model code without data */
-    double
-        percent_of_peak; /* of the linear layers' instruction in registers, measured between the repeats; on a card of
-                               its largest matrix product */
+    /* Of the linear layers' instruction in registers, measured before and after each repeat and up to ten times a second
+     * between its blocks (their harmonic mean; the median of the repeats); on a card of its largest matrix product. */
+    double percent_of_peak;
     /* Of oneDNN's matrix product on the stage's main sizes, weighted, in the same run; both as shares of the peak beside
      * them, so that other work on the machine does not favour either. */
     double percent_of_onednn;

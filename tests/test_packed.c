@@ -710,7 +710,8 @@ static void test_attention(void **state)
         check_attention(families[i], 65, 65, &(zi_attention_shape){4, 2, 64, 1});
         check_attention(families[i], 200, 200, &(zi_attention_shape){2, 2, 128, 1});
         check_attention(families[i], 33, 129, &(zi_attention_shape){1, 1, 600, 0});
-        check_attention(families[i], 450, 270, &(zi_attention_shape){4, 2, 32, 0}); /* several blocks of queries a task */
+        check_attention(families[i], 450, 270,
+                        &(zi_attention_shape){4, 2, 32, 0}); /* several blocks of queries a task */
         check_attention(families[i], 450, 450, &(zi_attention_shape){4, 2, 32, 1});
     }
 }

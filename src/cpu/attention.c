@@ -46,10 +46,10 @@ typedef struct attention {
     zi_tensor o;
     int64_t queries, keys, heads, kv_heads, dim;
     int causal;
-    int64_t padded_dim, padded_keys; /* multiples of nr and of KEYS */
-    int64_t chunks;                  /* bf16: of dim */
+    int64_t padded_dim, padded_keys;                      /* multiples of nr and of KEYS */
+    int64_t chunks;                                       /* bf16: of dim */
     int64_t key_blocks, query_block, task_queries, tasks; /* tasks: of a head */
-    int64_t kv_first, group; /* key heads [kv_first, kv_first + group) are packed */
+    int64_t kv_first, group;                              /* key heads [kv_first, kv_first + group) are packed */
     uint8_t *packed_k, *packed_v;
     float scale;
     zi_worker_buffers buffers;
@@ -135,8 +135,7 @@ static void pack_task(void *arg, int64_t task, int worker)
     }
     for (int64_t column = 0; column < at->dim; column += nr) {
         uint8_t *target = packed_v_of(at, slot, first) + column * KEYS * 4;
-        pack_values(at, at->v + place + column, stride, count, zi_min(nr, at->dim - column),
-                    (float *)(void *)target);
+        pack_values(at, at->v + place + column, stride, count, zi_min(nr, at->dim - column), (float *)(void *)target);
     }
 }
 

@@ -62,9 +62,9 @@ typedef struct zi_nibble_rows {
 } zi_nibble_rows;
 
 /*
- * Streamed softmax of a block of scores into packed bf16 (below): chunks of 32 keys, position 8 k + i holding key 4 k + i and
- * position 8 k + 4 + i key 16 + 4 k + i, i < 4 (zi_softmax_key). A row's weights are 2^(scale s / ln 2 - *max), where *max
- * need not be the largest.
+ * Streamed softmax of a block of scores into packed bf16 (below): chunks of 32 keys, position 8 k + i holding key 4 k + i
+ * and position 8 k + 4 + i key 16 + 4 k + i, i < 4 (zi_softmax_key). A row's weights are 2^(scale s / ln 2 - *max), where
+ * *max need not be the largest.
  */
 typedef struct zi_cpu_softmax {
     const float *s; /* [rows][ld], unscaled */
@@ -72,8 +72,9 @@ typedef struct zi_cpu_softmax {
     int64_t keys, seen, step; /* row r sees its first seen + r * step keys, at least 0, at most `keys` */
     int64_t padded;           /* a multiple of 32: weights of keys that are not seen are 0 */
     float scale;
-    float *max, *sum, *factors; /* [rows]: the first two go on from the blocks before; what to multiply sums so far by */
-    uint8_t *out;               /* [block of mr rows][chunk of `chunks`][mr][64 bytes] */
+    float *max, *sum; /* [rows]: go on from the blocks before */
+    float *factors;   /* [rows]: what to multiply sums so far by */
+    uint8_t *out;     /* [block of mr rows][chunk of `chunks`][mr][64 bytes] */
     int64_t mr, chunks;
 } zi_cpu_softmax;
 

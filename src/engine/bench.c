@@ -17,6 +17,14 @@
 #define MAIN_PRODUCTS  3   /* of a stage, compared with oneDNN */
 #define DEFAULT_TOKENS 64
 
+/* The registers' peak during a run. */
+typedef struct yardstick {
+    double inverse_sum; /* of 1 / rate */
+    int count;
+    double last;   /* when it was taken */
+    double paused; /* seconds that it took */
+} yardstick;
+
 typedef struct bench {
     const char *model_path;
     zimage_bench_params params;
@@ -26,9 +34,10 @@ typedef struct bench {
     zi_log log;
     zi_job_size size;
     zi_plan_counts counts[ZIMAGE_BENCH_STAGES];
-    double *seconds, *peaks; /* [repeats], [2 * repeats] of the stage under way */
-    double peak_sum;         /* of the stages' median peaks */
+    double *seconds, *peaks, *shares; /* [repeats] of the stage under way; a share: of the run's own peak */
+    double peak_sum;                  /* of the stages' median peaks */
     int peak_count;
+    yardstick yardstick;
     int on_card; /* not the processor: oneDNN is no peer */
     /* Inputs of the stage under way. */
     int32_t ids[ZI_MAX_PROMPT_TOKENS];
@@ -148,12 +157,34 @@ const char *zimage_bench_stage_name(zimage_bench_stage stage)
 
 /* ---- timing ------------------------------------------------------------------------------------------------------ */
 
+#define PEAK_SECONDS 0.1 /* so far apart, at least */
+
+static void take_peak(bench *b)
+{
+    yardstick *y = &b->yardstick;
+    double start = zi_now(), rate = zi_ops_peak_rate(b->context->ops);
+    if (rate > 0) { /* a card may have no room to measure it */
+        y->inverse_sum += 1 / rate;
+        y->count++;
+    }
+    y->last = zi_now();
+    y->paused += y->last - start;
+}
+
+static int between_blocks(void *user)
+{
+    bench *b = user;
+    if (zi_now() - b->yardstick.last >= PEAK_SECONDS)
+        take_peak(b);
+    return 0;
+}
+
 static zimage_status time_run(bench *b, int stage, double *seconds)
 {
-    double start = zi_now();
+    double start = zi_now(), paused = b->yardstick.paused;
     ZI_TRY(stages[stage].run(b));
     ZI_TRY(zi_ops_finish(b->context->ops));
-    *seconds = zi_now() - start;
+    *seconds = zi_now() - start - (b->yardstick.paused - paused);
     zi_inform(&b->log, "%s: %.3f s", zimage_bench_stage_name((zimage_bench_stage)stage), *seconds);
     return ZIMAGE_OK;
 }
@@ -169,7 +200,11 @@ static zimage_status warm_card(bench *b, int stage)
     return ZIMAGE_OK;
 }
 
-/* The registers' peak is taken before and after every run: other work on the machine slows both alike. */
+/*
+ * Other work on the machine slows a run and the registers' peak alike, and may come and go: the peak is taken before and after
+ * every run, on processors between its blocks, too. Equal parts of a run at a share s of rates r_i have taken time in
+ * proportion to the sum of 1 / (s r_i): the run's peak is their harmonic mean.
+ */
 static zimage_status time_repeats(bench *b, int stage)
 {
     zimage_bench_figures *figures = &b->result->stages[stage];
@@ -177,20 +212,34 @@ static zimage_status time_repeats(bench *b, int stage)
     if (b->on_card)
         ZI_TRY(warm_card(b, stage));
     for (int i = 0, warmed = b->on_card; i < repeats; i++) {
-        b->peaks[2 * i] = zi_ops_peak_rate(b->context->ops);
+        b->yardstick = (yardstick){0};
+        take_peak(b);
         ZI_TRY(time_run(b, stage, &b->seconds[i]));
-        b->peaks[2 * i + 1] = zi_ops_peak_rate(b->context->ops);
+        take_peak(b);
+        b->peaks[i] = b->yardstick.count > 0 ? b->yardstick.count / b->yardstick.inverse_sum : 0;
+        b->shares[i] = b->peaks[i] > 0 ? zi_plan_flops(&b->counts[stage]) / b->seconds[i] / b->peaks[i] : -0.01;
         if (!warmed++ && b->seconds[i] < WARM_SECONDS)
             i--;
     }
-    double rate = zi_plan_flops(&b->counts[stage]) / median(b->seconds, repeats);
-    double peak = median(b->peaks, 2 * repeats);
+    double peak = median(b->peaks, repeats);
     figures->seconds = median(b->seconds, repeats);
-    figures->tflops = rate * 1e-12;
-    figures->percent_of_peak = peak > 0 ? 100 * rate / peak : -1; /* a card may have no room to measure it */
+    figures->tflops = zi_plan_flops(&b->counts[stage]) / figures->seconds * 1e-12;
+    figures->percent_of_peak = 100 * median(b->shares, repeats);
     b->peak_sum += peak;
     b->peak_count += peak > 0;
     return ZIMAGE_OK;
+}
+
+static zimage_status time_watched(bench *b, int stage)
+{
+    zi_ops *ops = b->context->ops;
+    if (!b->on_card) {
+        ops->block_done = between_blocks;
+        ops->block_user = b;
+    }
+    zimage_status status = time_repeats(b, stage);
+    ops->block_done = NULL;
+    return status;
 }
 
 /* What `run` makes of the prepared stage. */
@@ -265,7 +314,7 @@ static zimage_status time_stage(bench *b, int stage)
     ZI_TRY(arrange(b, stage));
     if (b->on_card)
         b->result->stages[stage].planned_bytes = b->result->device[stage].total_bytes;
-    return with_inputs(b, stage, time_repeats);
+    return with_inputs(b, stage, time_watched);
 }
 
 /* ---- models ------------------------------------------------------------------------------------------------------ */
@@ -461,8 +510,9 @@ static zimage_status run(bench *b)
 {
     size_t count = (size_t)b->params.repeats;
     b->seconds = malloc(count * sizeof *b->seconds);
-    b->peaks = malloc(2 * count * sizeof *b->peaks);
-    if (!b->seconds || !b->peaks)
+    b->peaks = malloc(count * sizeof *b->peaks);
+    b->shares = malloc(count * sizeof *b->shares);
+    if (!b->seconds || !b->peaks || !b->shares)
         return zi_fail_memory(b->error, "the measurements", 3 * count * sizeof *b->seconds);
     ZI_TRY(b->model_path ? bench_model(b) : bench_synthetic(b));
     struct rusage usage;
@@ -490,5 +540,6 @@ zimage_status zimage_bench(const char *model_path, const zimage_bench_params *pa
     result->tokens = b.params.tokens;
     free(b.seconds);
     free(b.peaks);
+    free(b.shares);
     return status;
 }
