@@ -202,26 +202,34 @@ double zi_cpu_set_rate(const zi_cpu_set *set)
 typedef struct peak_run {
     double (*peak)(int64_t rounds, float *sink);
     int64_t rounds;
+    float *rates; /* of the tasks, one a thread: operations a second */
 } peak_run;
 
 static void peak_task(void *arg, int64_t task, int worker)
 {
     const peak_run *run = arg;
     float sink = (float)task;
-    run->peak(run->rounds, &sink);
+    double start = now(CLOCK_MONOTONIC), operations = run->peak(run->rounds, &sink);
+    run->rates[task] = (float)(operations / (now(CLOCK_MONOTONIC) - start));
 }
 
+/* The sum of what each thread reaches, as threads that share out tasks do where one processor is slower. */
 double zi_ops_cpu_peak(zi_ops *ops)
 {
     const zi_cpu *cpu = zi_cpu_of(ops);
-    peak_run run = {cpu->linear != NULL ? cpu->linear->peak : cpu->kernels->peak, 1 << 12};
-    float sink = 0;
-    double seconds = 0, operations = run.peak(1, &sink) * zi_pool_threads(cpu->pool);
-    for (; seconds < 0.01 && run.rounds < (int64_t)1 << 40;
-         run.rounds *= 2) { /* the shorter runs warm the threads; rounds ends one doubling too far */
+    int threads = zi_pool_threads(cpu->pool);
+    peak_run run = {cpu->linear != NULL ? cpu->linear->peak : cpu->kernels->peak, 1 << 12, NULL};
+    zi_arena_mark mark = zi_host_mark(ops);
+    double seconds = 0, rate = 0;
+    if (zi_host_floats(ops, threads, "the peak", &run.rates) != ZIMAGE_OK)
+        return 0;
+    for (; seconds < 0.01 && run.rounds < (int64_t)1 << 40; run.rounds *= 2) { /* the shorter runs warm the threads */
         double start = now(CLOCK_MONOTONIC);
-        zi_pool_run(cpu->pool, peak_task, &run, zi_pool_threads(cpu->pool));
+        zi_pool_run(cpu->pool, peak_task, &run, threads);
         seconds = now(CLOCK_MONOTONIC) - start;
     }
-    return operations * 0.5 * (double)run.rounds / seconds;
+    for (int i = 0; i < threads; i++)
+        rate += run.rates[i];
+    zi_host_release(ops, mark);
+    return rate;
 }
