@@ -29,7 +29,7 @@
 #define S_STRIDE (KEYS + 16)
 #define CHUNKS   16 /* of a call of the packed product */
 
-/* A head's rows lie apart, and where the next begins the processor can't guess. Row `row` of `rows`, n floats, if there. */
+/* A head's rows lie apart: where the next begins the processor can't guess. Row `row` of `rows`, n floats, if there. */
 #define ROWS_AHEAD 8
 #define FETCH_ROW(x, row, rows, stride, n)                                                                             \
     for (int64_t fetched = 0; fetched < (n) && (row) < (rows); fetched += ZI_CHUNK / 4)                                \
@@ -86,7 +86,8 @@ static void pack_values(const attention *at, const float *v, int64_t stride, int
     }
 }
 
-/* All columns in bf16: [dim / nr][chunk of 32 keys][lane: two keys][nr] in the order of softmax_bf16, zeros behind the last. */
+/* All columns in bf16: [dim / nr][chunk of 32 keys][lane: two keys][nr] in the order of softmax_bf16, zeros behind the
+ * last. */
 static void pack_value_pairs(const attention *at, const float *v, int64_t stride, int64_t count, const float *zeros,
                              uint8_t *target)
 {

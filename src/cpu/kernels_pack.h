@@ -398,11 +398,11 @@ static void pack_nibbles(zi_cpu_number number, int64_t group, const uint8_t *src
 }
 
 /*
- * The weights of softmax in bf16, 2^n p with p = 2^(1/2) 2^r, |r| <= 1/2, composed as integers. Rounding to bf16 is what is
- * left of an addition: 65536 + p is stored as 0x47800000 + m, m = 128 p to nearest. bf16's bits are ((n + 126) << 7) + m; of
- * WHOLE + n those are the lowest, and shifted by 7 the others cancel 0x47800000 mod 2^32. HALF stands for 2^(1/2): a multiple
- * of 1/128, of which no bit is lost; all weights and so their sums have that factor. The polynomial errs by at most
- * 2.8e-6 of the value (linear programming), bf16 by 2e-3 to 4e-3.
+ * The weights of softmax in bf16, 2^n p with p = 2^(1/2) 2^r, |r| <= 1/2, composed as integers. Rounding to bf16 is what
+ * is left of an addition: 65536 + p is stored as 0x47800000 + m, m = 128 p to nearest. bf16's bits are
+ * ((n + 126) << 7) + m. WHOLE + n, shifted by 7, is the first part of that less 0x47800000, mod 2^32. HALF stands for
+ * 2^(1/2): a multiple of 1/128, of which no bit is lost; all weights and so their sums have that factor. The polynomial
+ * errs by at most 2.8e-6 of the value (linear programming), bf16 by 2e-3 to 4e-3.
  */
 #define WHOLE    15794302.0f
 #define HALF     1.4140625f

@@ -201,9 +201,9 @@ static zimage_status warm_card(bench *b, int stage)
 }
 
 /*
- * Other work on the machine slows a run and the registers' peak alike, and may come and go: the peak is taken before and after
- * every run, on processors between its blocks, too. Equal parts of a run at a share s of rates r_i have taken time in
- * proportion to the sum of 1 / (s r_i): the run's peak is their harmonic mean.
+ * Other work on the machine slows a run and the registers' peak alike, and may come and go: the peak is taken before and
+ * after every run, on processors between its blocks, too. Equal parts of a run at a share s of rates r_i have taken time
+ * in proportion to the sum of 1 / (s r_i): the run's peak is their harmonic mean.
  */
 static zimage_status time_repeats(bench *b, int stage)
 {
