@@ -39,8 +39,8 @@ const char *zi_cpu_tier_name(int index);
 int zi_cpu_tier_available(int index);
 
 /* Operations a second of multiply-adds in registers, of the instruction that linear layers use, summed over the threads
- * of the table's pool: what "percent of peak" is a percentage of; 0 without memory. Takes about 20 ms; other work on the machine lowers it, so measure it beside
- * what is compared with it, several times. */
+ * of the table's pool: what "percent of peak" is a percentage of; 0 without memory. Takes about 20 ms; other work on the
+ * machine lowers it, so measure it beside what is compared with it, several times. */
 double zi_ops_cpu_peak(zi_ops *ops);
 
 #endif
