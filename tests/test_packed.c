@@ -700,11 +700,38 @@ static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_
     free(expected);
 }
 
+/* A query that is not finite has no output, the others the one that they have without it. */
+static void check_not_finite(const zi_cpu_packed *family, float bad)
+{
+    const zi_attention_shape shape = {2, 1, 40, 0};
+    float *q = random_rows(70 * 80, 2), *k = random_rows(333 * 40, 2), *v = random_rows(333 * 40, 1);
+    float *y[2] = {allocate(70 * 80 * 4), allocate(70 * 80 * 4)};
+    zi_tensor tq = tensor_of(q, 70, 80), tk = tensor_of(k, 333, 40), tv = tensor_of(v, 333, 40);
+    zi_cpu_of(ops[0])->bf16 = family;
+    for (int i = 0; i < 2; i++) {
+        zi_tensor out = tensor_of(y[i], 70, 80);
+        expect_ok(ops[0]->table->attention(ops[0], &out, &tq, &tk, &tv, &shape));
+        q[69 * 80 + 45] = bad; /* of the last query's second head */
+    }
+    zi_cpu_of(ops[0])->bf16 = NULL;
+    for (int64_t i = 0; i < 70 * 80; i++)
+        if (i >= 69 * 80 + 40 ? !isnan(y[1][i]) : y[0][i] != y[1][i])
+            fail_msg("%s: number %d is %g", family->name, (int)i, (double)y[1][i]);
+    free(q);
+    free(k);
+    free(v);
+    free(y[0]);
+    free(y[1]);
+}
+
 static void test_attention(void **state)
 {
     for (int i = 0; i < family_count; i++) {
         if (families[i]->b != ZI_NUMBER_BF16)
             continue;
+        check_not_finite(families[i], NAN);
+        check_not_finite(families[i], -NAN);
+        check_not_finite(families[i], INFINITY);
         check_attention(families[i], 1, 1, &(zi_attention_shape){1, 1, 8, 0});
         check_attention(families[i], 70, 333, &(zi_attention_shape){2, 1, 40, 0});
         check_attention(families[i], 65, 65, &(zi_attention_shape){4, 2, 64, 1});
