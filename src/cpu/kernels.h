@@ -184,6 +184,13 @@ typedef struct zi_cpu_kernels {
  */
 #define ZI_CHUNK 64
 
+/* Where a row of packed activations begins, in bytes: [block of mr][chunk][mr][ZI_CHUNK]. Its chunks are mr * ZI_CHUNK
+ * apart. */
+static inline int64_t zi_packed_row(int64_t row, int64_t mr, int64_t chunks)
+{
+    return (row / mr * chunks * mr + row % mr) * ZI_CHUNK;
+}
+
 typedef struct zi_cpu_tiles {
     const uint8_t *a;             /* row r of block i, chunk c: a + i * a_block + r * a_row + a_chunks[c] */
     int64_t a_block, a_row;       /* bytes */

@@ -505,7 +505,7 @@ static void softmax_bf16(const zi_cpu_softmax *t)
         }
         for (int64_t k = 0; k < rows; k++) {
             int64_t row = first + k, n = zi_softmax_seen(t, row);
-            uint8_t *out = t->out + (row / t->mr * t->chunks * t->mr + row % t->mr) * ZI_CHUNK;
+            uint8_t *out = t->out + zi_packed_row(row, t->mr, t->chunks);
             float sum = row_weights(t->s + row * t->ld, n, t->padded, scale, tops[k] + 0.5f, out, t->mr * ZI_CHUNK);
             float factor = tops[k] > t->max[row] ? exp2_vector(splat(t->max[row] - tops[k]))[0] : 1;
             t->sum[row] = t->sum[row] * factor + (n > 0 ? sum + zeros[k] : 0);

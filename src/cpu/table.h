@@ -50,13 +50,6 @@ static inline int64_t zi_even_block(int64_t count, int64_t limit)
     return zi_min(count, zi_round_up(zi_ceil_div(count, zi_ceil_div(count, limit)), 4));
 }
 
-/* Where a row of packed activations begins, in bytes: [block of mr][chunk][mr][ZI_CHUNK]. Its chunks are mr * ZI_CHUNK
- * apart. */
-static inline int64_t zi_packed_row(int64_t row, int64_t mr, int64_t chunks)
-{
-    return (row / mr * chunks * mr + row % mr) * ZI_CHUNK;
-}
-
 /* How to store an output of `count` floats. */
 static inline zi_cpu_store zi_cpu_store_mode(int accumulate, int64_t count)
 {
