@@ -13,21 +13,21 @@ static zi_pool *table_pool;
 
 static inline zi_ops *table_open(int which)
 {
-    zi_ops *ops = NULL;
+    zi_run *run = NULL;
     zimage_status status = ZIMAGE_OK;
     if (which == 1)
         status = zi_pool_new(2, &table_pool, &table_error);
     if (status == ZIMAGE_OK)
-        status = which == 0 ? zi_ops_reference_new(&ops, &table_error) : zi_ops_cpu_new(table_pool, &ops, &table_error);
+        status = which == 0 ? zi_ops_reference_new(&run, &table_error) : zi_ops_cpu_new(table_pool, &run, &table_error);
     if (status != ZIMAGE_OK)
         fail_msg("%s", table_error.message);
-    ops->error = &table_error;
-    return ops;
+    run->error = &table_error;
+    return run;
 }
 
-static inline void table_close(zi_ops *ops)
+static inline void table_close(zi_run *run)
 {
-    ops->table->free(ops);
+    run->ops->table->free(run);
     zi_pool_free(table_pool); /* NULL is fine */
     table_pool = NULL;
 }
@@ -39,12 +39,12 @@ static inline void table_ok(zimage_status status)
         fail_msg("%s", table_error.message);
 }
 
-static inline zi_tensor table_tensor(zi_ops *ops, int dims, const int64_t *shape, const float *values)
+static inline zi_tensor table_tensor(zi_run *run, int dims, const int64_t *shape, const float *values)
 {
     zi_tensor tensor;
-    table_ok(ops->table->alloc(ops, &tensor, dims, shape));
+    table_ok(run->ops->table->alloc(run, &tensor, dims, shape));
     if (values)
-        table_ok(ops->table->upload(ops, &tensor, values));
+        table_ok(run->ops->table->upload(run, &tensor, values));
     return tensor;
 }
 

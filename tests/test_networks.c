@@ -32,23 +32,23 @@ static zi_store *open_component(const char *folder, const char *base)
 }
 
 /* "reference: transformer a q" against the golden NAME. */
-static void compare(zi_ops *ops, const zi_store *golden, const char *stage, const float *ours, size_t count,
+static void compare(zi_run *run, const zi_store *golden, const char *stage, const float *ours, size_t count,
                     const char *name)
 {
     char line[128];
     size_t total;
     float *want = fixture_floats(golden, name, &total);
     assert_true(count <= total); /* the first rows may be enough: fillers are not computed */
-    snprintf(line, sizeof line, "%s: %s %s", recorder.inner ? recorder.inner->name : ops->table->name, stage, name);
+    snprintf(line, sizeof line, "%s: %s %s", recorder.inner ? recorder.inner->name : run->ops->table->name, stage, name);
     parity(line, ours, want, count, TOLERANCE);
     free(want);
 }
 
-static void compare_record(zi_ops *ops, const zi_store *golden, const char *stage, const char *kind, int index,
+static void compare_record(zi_run *run, const zi_store *golden, const char *stage, const char *kind, int index,
                            const char *name)
 {
     const record *r = recorded(kind, index);
-    compare(ops, golden, stage, r->data, (size_t)r->count, name);
+    compare(run, golden, stage, r->data, (size_t)r->count, name);
 }
 
 static int count_block(void *user)
@@ -84,7 +84,7 @@ static void load_ids(const zi_store *golden, const char *name, int32_t *ids, siz
     memcpy(ids, weight->data, count * sizeof *ids);
 }
 
-static void encode_case(const zi_qwen3 *model, zi_ops *ops, const zi_store *golden, int tokens)
+static void encode_case(const zi_qwen3 *model, zi_run *run, const zi_store *golden, int tokens)
 {
     int32_t ids[512];
     char name[128];
@@ -94,23 +94,23 @@ static void encode_case(const zi_qwen3 *model, zi_ops *ops, const zi_store *gold
     assert_non_null(out);
     snprintf(name, sizeof name, "n%d.ids", tokens);
     load_ids(golden, name, ids, (size_t)tokens);
-    zi_arena_mark mark = ops->table->mark(ops);
-    zi_tensor x = table_tensor(ops, 2, shape, NULL);
-    record_start(ops);
-    ops->block_done = count_block;
-    ops->block_user = &blocks;
-    table_ok(zi_qwen3_encode(model, ops, ids, tokens, &x));
-    ops->block_done = NULL;
-    table_ok(ops->table->download(ops, out, &x));
+    zi_arena_mark mark = run->ops->table->mark(run);
+    zi_tensor x = table_tensor(run, 2, shape, NULL);
+    record_start(run);
+    run->block_done = count_block;
+    run->block_user = &blocks;
+    table_ok(zi_qwen3_encode(model, run, ids, tokens, &x));
+    run->block_done = NULL;
+    table_ok(run->ops->table->download(run, out, &x));
     assert_int_equal(blocks, zi_qwen3_encode_blocks(model));
     for (int k = 0; tokens < 512 && k < 4; k++) {
         snprintf(name, sizeof name, "n%d.hidden_states.%d", tokens, k);
-        compare_record(ops, golden, "text_encoder", "block", k, name);
+        compare_record(run, golden, "text_encoder", "block", k, name);
     }
     if (tokens == 512)
-        compare(ops, golden, "text_encoder", out, (size_t)(shape[0] * shape[1]), "n512.prompt_embeds");
-    record_stop(ops);
-    ops->table->release(ops, mark);
+        compare(run, golden, "text_encoder", out, (size_t)(shape[0] * shape[1]), "n512.prompt_embeds");
+    record_stop(run);
+    run->ops->table->release(run, mark);
     free(out);
 }
 
@@ -122,10 +122,10 @@ static void test_text_encoder(void **state)
     open_text_encoder("tiny/text_encoder", &store, &model);
     assert_int_equal(model.layers_needed, 3);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
+        zi_run *run = table_open(t);
         for (int i = 0; i < 4; i++)
-            encode_case(&model, ops, golden, tokens[i]);
-        table_close(ops);
+            encode_case(&model, run, golden, tokens[i]);
+        table_close(run);
     }
     zi_qwen3_free(&model);
     zi_store_free(store);
@@ -142,12 +142,12 @@ static void test_text_encoder_f16(void **state)
     open_text_encoder("tiny-f16/text_encoder", &store, &model);
     load_ids(golden, "n8.ids", ids, 8);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        zi_tensor x = table_tensor(ops, 2, shape, NULL);
-        table_ok(zi_qwen3_encode(&model, ops, ids, 8, &x));
-        table_ok(ops->table->download(ops, out, &x));
-        compare(ops, golden, "text_encoder", out, 8 * 32, "f16.n8.prompt_embeds");
-        table_close(ops);
+        zi_run *run = table_open(t);
+        zi_tensor x = table_tensor(run, 2, shape, NULL);
+        table_ok(zi_qwen3_encode(&model, run, ids, 8, &x));
+        table_ok(run->ops->table->download(run, out, &x));
+        compare(run, golden, "text_encoder", out, 8 * 32, "f16.n8.prompt_embeds");
+        table_close(run);
     }
     zi_qwen3_free(&model);
     zi_store_free(store);
@@ -160,13 +160,13 @@ static void test_text_encoder_refuses_ids(void **state)
     zi_qwen3 model;
     const int64_t shape[] = {2, 32};
     open_text_encoder("tiny/text_encoder", &store, &model);
-    zi_ops *ops = table_open(0);
-    zi_tensor x = table_tensor(ops, 2, shape, NULL);
+    zi_run *run = table_open(0);
+    zi_tensor x = table_tensor(run, 2, shape, NULL);
     const int32_t beyond[] = {3, 768}, negative[] = {-1, 3};
-    assert_error(&table_error, zi_qwen3_encode(&model, ops, beyond, 2, &x), ZIMAGE_ERROR_MODEL, "768", "vocab_size",
+    assert_error(&table_error, zi_qwen3_encode(&model, run, beyond, 2, &x), ZIMAGE_ERROR_MODEL, "768", "vocab_size",
                  NULL);
-    assert_error(&table_error, zi_qwen3_encode(&model, ops, negative, 2, &x), ZIMAGE_ERROR_MODEL, "-1", NULL, NULL);
-    table_close(ops);
+    assert_error(&table_error, zi_qwen3_encode(&model, run, negative, 2, &x), ZIMAGE_ERROR_MODEL, "-1", NULL, NULL);
+    table_close(run);
     zi_qwen3_free(&model);
     zi_store_free(store);
 }
@@ -192,52 +192,52 @@ typedef struct dit_case {
     size_t count;
 } dit_case;
 
-static zi_tensor golden_tensor(zi_ops *ops, const zi_store *golden, const char *which, const char *field)
+static zi_tensor golden_tensor(zi_run *run, const zi_store *golden, const char *which, const char *field)
 {
     char name[64];
     snprintf(name, sizeof name, "%s.%s", which, field);
     const zi_weight *weight = fixture_find(golden, name);
     float *values = fixture_floats(golden, name, NULL);
-    zi_tensor tensor = table_tensor(ops, weight->dims, weight->shape, values);
+    zi_tensor tensor = table_tensor(run, weight->dims, weight->shape, values);
     free(values);
     return tensor;
 }
 
-static void load_case(dit_case *c, const zi_dit *model, zi_ops *ops, const zi_store *golden, const char *which)
+static void load_case(dit_case *c, const zi_dit *model, zi_run *run, const zi_store *golden, const char *which)
 {
     char name[64];
     snprintf(name, sizeof name, "%s.t", which);
     float *t = fixture_floats(golden, name, NULL);
     c->t = *t;
     free(t);
-    c->latents = golden_tensor(ops, golden, which, "latent");
-    c->features = golden_tensor(ops, golden, which, "caption");
+    c->latents = golden_tensor(run, golden, which, "latent");
+    c->features = golden_tensor(run, golden, which, "caption");
     const int64_t caption_shape[] = {zi_dit_padded(c->features.shape[0]), model->config.dim};
-    c->caption = table_tensor(ops, 2, caption_shape, NULL);
-    c->out = table_tensor(ops, 3, c->latents.shape, NULL);
+    c->caption = table_tensor(run, 2, caption_shape, NULL);
+    c->out = table_tensor(run, 3, c->latents.shape, NULL);
     c->count = (size_t)zi_tensor_count(&c->out);
 }
 
-static void transformer_case(const zi_dit *model, zi_ops *ops, const zi_store *golden, const char *which,
+static void transformer_case(const zi_dit *model, zi_run *run, const zi_store *golden, const char *which,
                              const char *output)
 {
     dit_case c;
     int64_t blocks = 0;
-    zi_arena_mark mark = ops->table->mark(ops);
-    load_case(&c, model, ops, golden, which);
+    zi_arena_mark mark = run->ops->table->mark(run);
+    load_case(&c, model, run, golden, which);
     float *out = malloc(c.count * sizeof *out);
     assert_non_null(out);
-    ops->block_done = count_block;
-    ops->block_user = &blocks;
-    table_ok(zi_dit_caption(model, ops, &c.features, &c.caption));
+    run->block_done = count_block;
+    run->block_user = &blocks;
+    table_ok(zi_dit_caption(model, run, &c.features, &c.caption));
     assert_int_equal(blocks, zi_dit_caption_blocks(model));
-    table_ok(zi_dit_forward(model, ops, &c.latents, c.t, &c.caption, &c.out));
+    table_ok(zi_dit_forward(model, run, &c.latents, c.t, &c.caption, &c.out));
     assert_int_equal(blocks, zi_dit_caption_blocks(model) + zi_dit_forward_blocks(model));
-    ops->block_done = NULL;
-    table_ok(ops->table->download(ops, out, &c.out));
-    compare(ops, golden, "transformer", out, c.count, output);
+    run->block_done = NULL;
+    table_ok(run->ops->table->download(run, out, &c.out));
+    compare(run, golden, "transformer", out, c.count, output);
     free(out);
-    ops->table->release(ops, mark);
+    run->ops->table->release(run, mark);
 }
 
 static void test_transformer(void **state)
@@ -247,13 +247,13 @@ static void test_transformer(void **state)
     zi_dit model;
     open_transformer("tiny/transformer", &store, &model);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
+        zi_run *run = table_open(t);
         for (int i = 0; i < 5; i++) {
             char name[64];
             snprintf(name, sizeof name, "%s.output", cases[i]);
-            transformer_case(&model, ops, golden, cases[i], name);
+            transformer_case(&model, run, golden, cases[i], name);
         }
-        table_close(ops);
+        table_close(run);
     }
     zi_dit_free(&model);
     zi_store_free(store);
@@ -266,10 +266,10 @@ static void test_transformer_bf16_shards(void **state)
     zi_dit model;
     open_transformer("tiny-bf16-sharded/transformer", &store, &model);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        transformer_case(&model, ops, golden, "a", "bf16.a.output");
-        transformer_case(&model, ops, golden, "b", "bf16.b.output");
-        table_close(ops);
+        zi_run *run = table_open(t);
+        transformer_case(&model, run, golden, "a", "bf16.a.output");
+        transformer_case(&model, run, golden, "b", "bf16.b.output");
+        table_close(run);
     }
     zi_dit_free(&model);
     zi_store_free(store);
@@ -277,54 +277,54 @@ static void test_transformer_bf16_shards(void **state)
 }
 
 /* What goes through one block, in the order of the calls. */
-static void compare_block(zi_ops *ops, const zi_store *golden, const char *block, int index, int norm, int modulated)
+static void compare_block(zi_run *run, const zi_store *golden, const char *block, int index, int norm, int modulated)
 {
     static const char *const kinds[] = {"q", "k", "v", "heads"};
     char name[96];
     for (int i = 0; i < 4; i++) {
         snprintf(name, sizeof name, "a.%s.%s", block, kinds[i]);
-        compare_record(ops, golden, "transformer", kinds[i], index, name);
+        compare_record(run, golden, "transformer", kinds[i], index, name);
     }
     snprintf(name, sizeof name, "a.%s.attention_in", block);
-    compare_record(ops, golden, "transformer", "rms_norm", norm, name);
+    compare_record(run, golden, "transformer", "rms_norm", norm, name);
     snprintf(name, sizeof name, "a.%s.attention", block);
-    compare_record(ops, golden, "transformer", "branch", 2 * index, name);
+    compare_record(run, golden, "transformer", "branch", 2 * index, name);
     snprintf(name, sizeof name, "a.%s.feed_forward_in", block);
-    compare_record(ops, golden, "transformer", "next", index, name);
+    compare_record(run, golden, "transformer", "next", index, name);
     snprintf(name, sizeof name, "a.%s.feed_forward", block);
-    compare_record(ops, golden, "transformer", "branch", 2 * index + 1, name);
+    compare_record(run, golden, "transformer", "branch", 2 * index + 1, name);
     if (!modulated)
         return;
     snprintf(name, sizeof name, "a.%s.adaln", block);
-    compare_record(ops, golden, "transformer", "adaln", index, name);
+    compare_record(run, golden, "transformer", "adaln", index, name);
 }
 
-static void compare_caption_stages(zi_ops *ops, const zi_store *golden)
+static void compare_caption_stages(zi_run *run, const zi_store *golden)
 {
-    compare(ops, golden, "transformer", recorded("block", 0)->data, 7 * 64, "a.cap_embedder");
-    compare_record(ops, golden, "transformer", "block", 0, "a.context_refiner.0.input");
-    compare_record(ops, golden, "transformer", "cos", 0, "a.rope.caption_cos");
-    compare_record(ops, golden, "transformer", "sin", 0, "a.rope.caption_sin");
-    compare_block(ops, golden, "context_refiner.0", 0, 1, 0);
-    compare_record(ops, golden, "transformer", "block", 1, "a.context_refiner.0.output");
+    compare(run, golden, "transformer", recorded("block", 0)->data, 7 * 64, "a.cap_embedder");
+    compare_record(run, golden, "transformer", "block", 0, "a.context_refiner.0.input");
+    compare_record(run, golden, "transformer", "cos", 0, "a.rope.caption_cos");
+    compare_record(run, golden, "transformer", "sin", 0, "a.rope.caption_sin");
+    compare_block(run, golden, "context_refiner.0", 0, 1, 0);
+    compare_record(run, golden, "transformer", "block", 1, "a.context_refiner.0.output");
 }
 
-static void compare_forward_stages(zi_ops *ops, const zi_store *golden)
+static void compare_forward_stages(zi_run *run, const zi_store *golden)
 {
-    compare_record(ops, golden, "transformer", "upload", 0, "a.t_frequencies");
-    compare_record(ops, golden, "transformer", "block", 0, "a.t_embedder");
-    compare_record(ops, golden, "transformer", "patches", 0, "a.x_tokens");
-    compare(ops, golden, "transformer", recorded("block", 1)->data, 15 * 64, "a.x_embedder");
-    compare_record(ops, golden, "transformer", "block", 1, "a.noise_refiner.0.input");
-    compare_record(ops, golden, "transformer", "cos", 0, "a.rope.image_cos");
-    compare_record(ops, golden, "transformer", "sin", 0, "a.rope.image_sin");
-    compare_block(ops, golden, "noise_refiner.0", 0, 0, 1);
-    compare_record(ops, golden, "transformer", "block", 2, "a.noise_refiner.0.output");
-    compare_block(ops, golden, "layers.0", 1, 1, 1);
-    compare_record(ops, golden, "transformer", "block", 3, "a.layers.0.output");
-    compare_record(ops, golden, "transformer", "block", 4, "a.layers.1.output");
-    compare_record(ops, golden, "transformer", "linear", -1, "a.final_layer"); /* the 15 real rows */
-    compare_record(ops, golden, "transformer", "block", 5, "a.output");
+    compare_record(run, golden, "transformer", "upload", 0, "a.t_frequencies");
+    compare_record(run, golden, "transformer", "block", 0, "a.t_embedder");
+    compare_record(run, golden, "transformer", "patches", 0, "a.x_tokens");
+    compare(run, golden, "transformer", recorded("block", 1)->data, 15 * 64, "a.x_embedder");
+    compare_record(run, golden, "transformer", "block", 1, "a.noise_refiner.0.input");
+    compare_record(run, golden, "transformer", "cos", 0, "a.rope.image_cos");
+    compare_record(run, golden, "transformer", "sin", 0, "a.rope.image_sin");
+    compare_block(run, golden, "noise_refiner.0", 0, 0, 1);
+    compare_record(run, golden, "transformer", "block", 2, "a.noise_refiner.0.output");
+    compare_block(run, golden, "layers.0", 1, 1, 1);
+    compare_record(run, golden, "transformer", "block", 3, "a.layers.0.output");
+    compare_record(run, golden, "transformer", "block", 4, "a.layers.1.output");
+    compare_record(run, golden, "transformer", "linear", -1, "a.final_layer"); /* the 15 real rows */
+    compare_record(run, golden, "transformer", "block", 5, "a.output");
 }
 
 static void test_transformer_stages(void **state)
@@ -334,16 +334,16 @@ static void test_transformer_stages(void **state)
     open_transformer("tiny/transformer", &store, &model);
     for (int t = 0; t < TABLES; t++) {
         dit_case c;
-        zi_ops *ops = table_open(t);
-        load_case(&c, &model, ops, golden, "a");
-        record_start(ops);
-        table_ok(zi_dit_caption(&model, ops, &c.features, &c.caption));
-        compare_caption_stages(ops, golden);
+        zi_run *run = table_open(t);
+        load_case(&c, &model, run, golden, "a");
+        record_start(run);
+        table_ok(zi_dit_caption(&model, run, &c.features, &c.caption));
+        compare_caption_stages(run, golden);
         record_clear();
-        table_ok(zi_dit_forward(&model, ops, &c.latents, c.t, &c.caption, &c.out));
-        compare_forward_stages(ops, golden);
-        record_stop(ops);
-        table_close(ops);
+        table_ok(zi_dit_forward(&model, run, &c.latents, c.t, &c.caption, &c.out));
+        compare_forward_stages(run, golden);
+        record_stop(run);
+        table_close(run);
     }
     zi_dit_free(&model);
     zi_store_free(store);
@@ -381,21 +381,21 @@ static zi_weight with_nan(const zi_weight *weight)
     return copy;
 }
 
-static void expect_transformer_nan(zi_dit *model, zi_ops *ops, const zi_store *golden, const zi_weight **weight,
+static void expect_transformer_nan(zi_dit *model, zi_run *run, const zi_store *golden, const zi_weight **weight,
                                    const char *block)
 {
     dit_case c;
     const zi_weight *good = *weight, bad = with_nan(good);
-    zi_arena_mark mark = ops->table->mark(ops);
+    zi_arena_mark mark = run->ops->table->mark(run);
     *weight = &bad;
-    load_case(&c, model, ops, golden, "a");
-    zimage_status status = zi_dit_caption(model, ops, &c.features, &c.caption);
+    load_case(&c, model, run, golden, "a");
+    zimage_status status = zi_dit_caption(model, run, &c.features, &c.caption);
     if (status == ZIMAGE_OK)
-        status = zi_dit_forward(model, ops, &c.latents, c.t, &c.caption, &c.out);
+        status = zi_dit_forward(model, run, &c.latents, c.t, &c.caption, &c.out);
     assert_error(&table_error, status, ZIMAGE_ERROR_NOT_FINITE, block, NULL, NULL);
     *weight = good;
     free((void *)bad.data);
-    ops->table->release(ops, mark);
+    run->ops->table->release(run, mark);
 }
 
 static void test_transformer_names_bad_block(void **state)
@@ -404,15 +404,15 @@ static void test_transformer_names_bad_block(void **state)
     zi_dit model;
     open_transformer("tiny/transformer", &store, &model);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        expect_transformer_nan(&model, ops, golden, &model.cap_embedder, "transformer cap_embedder");
-        expect_transformer_nan(&model, ops, golden, &model.context_refiner[0].w2, "transformer context_refiner.0");
-        expect_transformer_nan(&model, ops, golden, &model.t_mlp0, "transformer t_embedder");
-        expect_transformer_nan(&model, ops, golden, &model.x_pad_token, "transformer x_embedder");
-        expect_transformer_nan(&model, ops, golden, &model.noise_refiner[0].adaln, "transformer noise_refiner.0");
-        expect_transformer_nan(&model, ops, golden, &model.layers[1].norm_k, "transformer layers.1");
-        expect_transformer_nan(&model, ops, golden, &model.final_linear, "transformer final_layer");
-        table_close(ops);
+        zi_run *run = table_open(t);
+        expect_transformer_nan(&model, run, golden, &model.cap_embedder, "transformer cap_embedder");
+        expect_transformer_nan(&model, run, golden, &model.context_refiner[0].w2, "transformer context_refiner.0");
+        expect_transformer_nan(&model, run, golden, &model.t_mlp0, "transformer t_embedder");
+        expect_transformer_nan(&model, run, golden, &model.x_pad_token, "transformer x_embedder");
+        expect_transformer_nan(&model, run, golden, &model.noise_refiner[0].adaln, "transformer noise_refiner.0");
+        expect_transformer_nan(&model, run, golden, &model.layers[1].norm_k, "transformer layers.1");
+        expect_transformer_nan(&model, run, golden, &model.final_linear, "transformer final_layer");
+        table_close(run);
     }
     zi_dit_free(&model);
     zi_store_free(store);
@@ -425,20 +425,20 @@ static void test_transformer_cancel(void **state)
     zi_dit model;
     dit_case c;
     open_transformer("tiny/transformer", &store, &model);
-    zi_ops *ops = table_open(0);
-    load_case(&c, &model, ops, golden, "a");
-    table_ok(zi_dit_caption(&model, ops, &c.features, &c.caption));
-    ops->block_done = stop_at_block;
+    zi_run *run = table_open(0);
+    load_case(&c, &model, run, golden, "a");
+    table_ok(zi_dit_caption(&model, run, &c.features, &c.caption));
+    run->block_done = stop_at_block;
     for (int64_t block = 1; block <= zi_dit_forward_blocks(&model); block++) {
         int64_t left = block;
-        ops->block_user = &left;
-        zi_arena_mark before = ops->table->mark(ops);
-        assert_int_equal(zi_dit_forward(&model, ops, &c.latents, c.t, &c.caption, &c.out), ZIMAGE_ERROR_CANCELLED);
-        zi_arena_mark after = ops->table->mark(ops);
+        run->block_user = &left;
+        zi_arena_mark before = run->ops->table->mark(run);
+        assert_int_equal(zi_dit_forward(&model, run, &c.latents, c.t, &c.caption, &c.out), ZIMAGE_ERROR_CANCELLED);
+        zi_arena_mark after = run->ops->table->mark(run);
         assert_int_equal(left, 0);
         assert_true(before.chunk == after.chunk && before.used == after.used);
     }
-    table_close(ops);
+    table_close(run);
     zi_dit_free(&model);
     zi_store_free(store);
     zi_store_free(golden);
@@ -470,20 +470,20 @@ static const struct {
     int rows, columns;
 } vae_sizes[] = {{3, 5}, {2, 2}, {8, 6}};
 
-static void decode_case(const zi_vae *model, zi_ops *ops, const zi_store *golden, const char *z, const char *image,
+static void decode_case(const zi_vae *model, zi_run *run, const zi_store *golden, const char *z, const char *image,
                         int rows, int columns)
 {
     int64_t blocks = 0;
     size_t count = (size_t)(rows * columns) * 64 * 3;
     float *latents = fixture_floats(golden, z, NULL), *rgb = malloc(count * sizeof *rgb);
     assert_non_null(rgb);
-    ops->block_done = count_block;
-    ops->block_user = &blocks;
-    table_ok(zi_vae_decode(model, ops, latents, rows, columns, 0, rgb, NULL));
-    ops->block_done = NULL;
+    run->block_done = count_block;
+    run->block_user = &blocks;
+    table_ok(zi_vae_decode(model, run, latents, rows, columns, 0, rgb, NULL));
+    run->block_done = NULL;
     assert_int_equal(blocks, zi_vae_decode_blocks(model));
     fixture_channels_first(rgb, count);
-    compare(ops, golden, "vae", rgb, count, image);
+    compare(run, golden, "vae", rgb, count, image);
     free(latents);
     free(rgb);
 }
@@ -495,15 +495,15 @@ static void test_vae(void **state)
     open_vae("tiny/vae", &store, &model);
     without_scaling(&model);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
+        zi_run *run = table_open(t);
         for (int i = 0; i < 3; i++) {
             char z[64], image[64];
             int rows = vae_sizes[i].rows, columns = vae_sizes[i].columns;
             snprintf(z, sizeof z, "decode.%dx%d.z", rows, columns);
             snprintf(image, sizeof image, "decode.%dx%d.image", rows, columns);
-            decode_case(&model, ops, golden, z, image, rows, columns);
+            decode_case(&model, run, golden, z, image, rows, columns);
         }
-        table_close(ops);
+        table_close(run);
     }
     zi_vae_free(&model);
     zi_store_free(store);
@@ -517,9 +517,9 @@ static void test_vae_f16(void **state)
     open_vae("tiny-f16/vae", &store, &model);
     without_scaling(&model);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        decode_case(&model, ops, golden, "decode.2x2.z", "f16.2x2.image", 2, 2);
-        table_close(ops);
+        zi_run *run = table_open(t);
+        decode_case(&model, run, golden, "decode.2x2.z", "f16.2x2.image", 2, 2);
+        table_close(run);
     }
     zi_vae_free(&model);
     zi_store_free(store);
@@ -527,7 +527,7 @@ static void test_vae_f16(void **state)
 }
 
 /* A recorded image [pixels, channels] against a golden [channels, rows, columns]. */
-static void compare_image(zi_ops *ops, const zi_store *golden, int block, const char *name)
+static void compare_image(zi_run *run, const zi_store *golden, int block, const char *name)
 {
     const record *r = recorded("block", block);
     int64_t channels = fixture_find(golden, name)->shape[0], pixels = r->count / channels;
@@ -536,7 +536,7 @@ static void compare_image(zi_ops *ops, const zi_store *golden, int block, const 
     for (int64_t i = 0; i < pixels; i++)
         for (int64_t c = 0; c < channels; c++)
             planes[c * pixels + i] = r->data[i * channels + c];
-    compare(ops, golden, "vae", planes, (size_t)r->count, name);
+    compare(run, golden, "vae", planes, (size_t)r->count, name);
     free(planes);
 }
 
@@ -558,13 +558,13 @@ static void test_vae_stages(void **state)
     without_scaling(&model);
     float *z = fixture_floats(golden, "decode.3x5.z", NULL);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        record_start(ops);
-        table_ok(zi_vae_decode(&model, ops, z, 3, 5, 0, rgb, NULL));
+        zi_run *run = table_open(t);
+        record_start(run);
+        table_ok(zi_vae_decode(&model, run, z, 3, 5, 0, rgb, NULL));
         for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
-            compare_image(ops, golden, stages[i].block, stages[i].name);
-        record_stop(ops);
-        table_close(ops);
+            compare_image(run, golden, stages[i].block, stages[i].name);
+        record_stop(run);
+        table_close(run);
     }
     free(z);
     zi_vae_free(&model);
@@ -584,15 +584,15 @@ static void test_vae_bands(void **state)
     open_vae("tiny/vae", &store, &model);
     float *z = fixture_floats(golden, "decode.8x6.z", NULL);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        table_ok(zi_vae_decode(&model, ops, z, 8, 6, 0, whole, NULL));
+        zi_run *run = table_open(t);
+        table_ok(zi_vae_decode(&model, run, z, 8, 6, 0, whole, NULL));
         for (size_t i = 0; i < sizeof bands / sizeof *bands; i++) {
             memset(streamed, 0, count * sizeof *streamed);
-            table_ok(zi_vae_decode(&model, ops, z, 8, 6, bands[i], streamed, NULL));
+            table_ok(zi_vae_decode(&model, run, z, 8, 6, bands[i], streamed, NULL));
             if (memcmp(whole, streamed, count * sizeof *whole) != 0)
-                fail_msg("%s: bands of %d rows differ from the whole", ops->table->name, (int)bands[i]);
+                fail_msg("%s: bands of %d rows differ from the whole", run->ops->table->name, (int)bands[i]);
         }
-        table_close(ops);
+        table_close(run);
     }
     free(z);
     free(whole);
@@ -603,7 +603,7 @@ static void test_vae_bands(void **state)
 }
 
 /* From the sampler's latents to bytes: equal, or one off where the float lies within 1e-4 of a boundary. */
-static void rgb_case(const zi_vae *model, zi_ops *ops, const zi_store *golden, int rows, int columns)
+static void rgb_case(const zi_vae *model, zi_run *run, const zi_store *golden, int rows, int columns)
 {
     char name[64];
     size_t count = (size_t)(rows * columns) * 64 * 3;
@@ -612,13 +612,13 @@ static void rgb_case(const zi_vae *model, zi_ops *ops, const zi_store *golden, i
     assert_true(rgb && bytes);
     snprintf(name, sizeof name, "rgb.%dx%d.latents", rows, columns);
     float *latents = fixture_floats(golden, name, NULL);
-    table_ok(zi_vae_decode(model, ops, latents, rows, columns, 0, rgb, bytes));
+    table_ok(zi_vae_decode(model, run, latents, rows, columns, 0, rgb, bytes));
     snprintf(name, sizeof name, "rgb.%dx%d.rgb", rows, columns);
     const uint8_t *want = fixture_find(golden, name)->data;
     for (size_t i = 0; i < count; i++) {
         double level = (rgb[i] * 0.5 + 0.5) * 255;
         if (bytes[i] != want[i] && (abs(bytes[i] - want[i]) > 1 || fabs(level - floor(level) - 0.5) > 1e-4))
-            fail_msg("%s %s: value %zu is %d, expected %d", ops->table->name, name, i, bytes[i], want[i]);
+            fail_msg("%s %s: value %zu is %d, expected %d", run->ops->table->name, name, i, bytes[i], want[i]);
     }
     free(latents);
     free(rgb);
@@ -631,10 +631,10 @@ static void test_vae_rgb(void **state)
     zi_vae model;
     open_vae("tiny/vae", &store, &model);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
+        zi_run *run = table_open(t);
         for (int i = 0; i < 3; i++)
-            rgb_case(&model, ops, golden, vae_sizes[i].rows, vae_sizes[i].columns);
-        table_close(ops);
+            rgb_case(&model, run, golden, vae_sizes[i].rows, vae_sizes[i].columns);
+        table_close(run);
     }
     zi_vae_free(&model);
     zi_store_free(store);
@@ -678,16 +678,16 @@ static void test_vae_names_bad_block(void **state)
         {&model.conv_out.weight, "vae decoder.conv_out"},
     };
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
+        zi_run *run = table_open(t);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             const zi_weight *good = *cases[i].weight, bad = with_nan(good);
             *cases[i].weight = &bad;
-            assert_error(&table_error, zi_vae_decode(&model, ops, z, 2, 2, 4, rgb, NULL), ZIMAGE_ERROR_NOT_FINITE,
+            assert_error(&table_error, zi_vae_decode(&model, run, z, 2, 2, 4, rgb, NULL), ZIMAGE_ERROR_NOT_FINITE,
                          cases[i].block, NULL, NULL);
             *cases[i].weight = good;
             free((void *)bad.data);
         }
-        table_close(ops);
+        table_close(run);
     }
     free(z);
     zi_vae_free(&model);

@@ -29,10 +29,10 @@ static void expect_ok(zimage_status status)
 }
 
 /* As in a job the arena is never empty, so that its memory is not mapped anew for each operation. */
-static void keep_arena(zi_ops *ops)
+static void keep_arena(zi_run *run)
 {
     zi_tensor tensor;
-    expect_ok(ops->table->alloc(ops, &tensor, 1, (int64_t[]){16}));
+    expect_ok(run->ops->table->alloc(run, &tensor, 1, (int64_t[]){16}));
 }
 
 static int set_up(void **state)
@@ -161,14 +161,14 @@ static void free_guarded(float *data, int64_t count, const char *what)
     free(data - GUARD);
 }
 
-typedef zimage_status op_fn(zi_ops *ops, zi_tensor *y, void *arg);
+typedef zimage_status op_fn(zi_run *run, zi_tensor *y, void *arg);
 
-static void run_op(zi_ops *ops, op_fn *op, void *arg, float *data, const float *initial, const int64_t *shape, int dims)
+static void run_op(zi_run *run, op_fn *op, void *arg, float *data, const float *initial, const int64_t *shape, int dims)
 {
     zi_tensor y = view(data, shape, dims);
     if (initial != NULL)
         memcpy(data, initial, (size_t)zi_tensor_count(&y) * sizeof(float));
-    expect_ok(op(ops, &y, arg));
+    expect_ok(op(run, &y, arg));
 }
 
 /* Runs op on every table; y starts as `initial` (poison if NULL). */
@@ -205,16 +205,16 @@ typedef struct linear_case {
     int accumulate;
 } linear_case;
 
-static zimage_status op_linear(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_linear(zi_run *run, zi_tensor *y, void *arg)
 {
     const linear_case *c = arg;
-    return ops->table->linear(ops, y, &c->x, c->w1, c->bias, c->accumulate);
+    return run->ops->table->linear(run, y, &c->x, c->w1, c->bias, c->accumulate);
 }
 
-static zimage_status op_glu(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_glu(zi_run *run, zi_tensor *y, void *arg)
 {
     const linear_case *c = arg;
-    return ops->table->linear_glu(ops, y, &c->x, c->w1, c->w3);
+    return run->ops->table->linear_glu(run, y, &c->x, c->w1, c->w3);
 }
 
 static void check_linear(int64_t tokens, int64_t in, int64_t out, zi_dtype dtype)
@@ -241,7 +241,7 @@ static void check_linear(int64_t tokens, int64_t in, int64_t out, zi_dtype dtype
 /* Three products of the same activations side by side: [tokens, 33 + 17 + 40]. */
 #define OUTS (33 + 17 + 40)
 
-static zimage_status op_linears(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_linears(zi_run *run, zi_tensor *y, void *arg)
 {
     const linear_case *c = arg;
     const zi_weight *const weights[] = {c->w1, c->w3, c->bias};
@@ -250,7 +250,7 @@ static zimage_status op_linears(zi_ops *ops, zi_tensor *y, void *arg)
     float *data = allocate((size_t)(tokens * OUTS) * sizeof(float));
     for (int i = 0; i < 3; begin += weights[i++]->shape[0])
         parts[i] = view(data + tokens * begin, SHAPE(tokens, weights[i]->shape[0]));
-    zimage_status status = ops->table->linears(ops, 3, parts, &c->x, weights);
+    zimage_status status = run->ops->table->linears(run, 3, parts, &c->x, weights);
     memcpy(y->data, data, (size_t)(tokens * OUTS) * sizeof(float));
     free(data);
     return status;
@@ -333,30 +333,30 @@ typedef struct norm_case {
     zi_rope_layout layout;
 } norm_case;
 
-static zimage_status op_rms(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_rms(zi_run *run, zi_tensor *y, void *arg)
 {
     const norm_case *c = arg;
-    return ops->table->rms_norm(ops, y, y, c->w, c->scale, 1e-5f);
+    return run->ops->table->rms_norm(run, y, y, c->w, c->scale, 1e-5f);
 }
 
-static zimage_status op_layer(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_layer(zi_run *run, zi_tensor *y, void *arg)
 {
     const norm_case *c = arg;
-    return ops->table->layer_norm(ops, y, &c->x, c->scale, 1e-6f);
+    return run->ops->table->layer_norm(run, y, &c->x, c->scale, 1e-6f);
 }
 
 /* out [2, tokens, features]: the residual stream, and y or h. */
-static zimage_status op_residual(zi_ops *ops, zi_tensor *out, void *arg)
+static zimage_status op_residual(zi_run *run, zi_tensor *out, void *arg)
 {
     const norm_case *c = arg;
     zi_tensor x = zi_tensor_rows(out, 0, 1), h = zi_tensor_rows(out, 1, 1);
-    return ops->table->residual_gate_norm(ops, &x, c->h_is_y ? &h : &c->x, c->w, c->gate, c->with_h ? &h : NULL,
+    return run->ops->table->residual_gate_norm(run, &x, c->h_is_y ? &h : &c->x, c->w, c->gate, c->with_h ? &h : NULL,
                                           c->w_next, c->scale, 1e-5f, NULL);
 }
 
-static zimage_status op_silu(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_silu(zi_run *run, zi_tensor *y, void *arg)
 {
-    return ops->table->silu(ops, y, y);
+    return run->ops->table->silu(run, y, y);
 }
 
 static void test_norms(void **state)
@@ -397,10 +397,10 @@ static void test_layer_norm_offset(void **state)
     free(c.x.data);
 }
 
-static zimage_status op_rope(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_rope(zi_run *run, zi_tensor *y, void *arg)
 {
     const norm_case *c = arg;
-    return ops->table->qk_norm_rope(ops, y, c->w, &c->cos, &c->sin, c->heads, c->layout, 1e-6f);
+    return run->ops->table->qk_norm_rope(run, y, c->w, &c->cos, &c->sin, c->heads, c->layout, 1e-6f);
 }
 
 static void test_rope(void **state)
@@ -448,13 +448,13 @@ static void test_exponential(void **state)
 
 typedef struct attention_case {
     zi_tensor k, v;
-    zi_attention_shape shape;
+    zi_attention shape;
 } attention_case;
 
-static zimage_status op_attention(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_attention(zi_run *run, zi_tensor *y, void *arg)
 {
     const attention_case *c = arg;
-    return ops->table->attention(ops, y, y, &c->k, &c->v, &c->shape);
+    return run->ops->table->attention(run, y, y, &c->k, &c->v, &c->shape);
 }
 
 static void check_attention(int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads, int64_t dim, int causal,
@@ -500,10 +500,10 @@ static void test_attention_groups(void **state)
     zi_tensor q = random_tensor(1, SHAPE(5, 8)), k = random_tensor(1, SHAPE(200, 8)), o = random_tensor(1, SHAPE(5, 8));
     zi_f32(&k)[199 * 8] = NAN;
     for (int tier = 0; tier < tier_count; tier++) {
-        zi_ops *ops = tables[tier][0];
+        zi_run *run = tables[tier][0];
         int finite = 1;
-        expect_ok(ops->table->attention(ops, &o, &q, &k, &k, &(zi_attention_shape){1, 1, 8, 0}));
-        expect_ok(ops->table->check_finite(ops, &o, &finite));
+        expect_ok(run->ops->table->attention(run, &o, &q, &k, &k, &(zi_attention){1, 1, 8, 0}));
+        expect_ok(run->ops->table->check_finite(run, &o, &finite));
         assert_int_equal(finite, 0);
     }
     free(q.data);
@@ -519,7 +519,7 @@ typedef struct conv_case {
     int64_t band; /* output rows at a time; 0: all */
 } conv_case;
 
-static zimage_status op_conv(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_conv(zi_run *run, zi_tensor *y, void *arg)
 {
     const conv_case *c = arg;
     zi_conv conv = c->conv;
@@ -530,7 +530,7 @@ static zimage_status op_conv(zi_ops *ops, zi_tensor *y, void *arg)
         zi_tensor out = zi_tensor_rows(y, row, rows), in = zi_tensor_rows(&c->x, low, high - low);
         conv.x_row = low;
         conv.y_row = row;
-        ZI_TRY(ops->table->conv2d(ops, &out, &in, &conv));
+        ZI_TRY(run->ops->table->conv2d(run, &out, &in, &conv));
     }
     return ZIMAGE_OK;
 }
@@ -606,7 +606,7 @@ typedef struct group_case {
 } group_case;
 
 /* y = the folded norm of x, its sums taken in two bands. */
-static zimage_status op_group_norm(zi_ops *ops, zi_tensor *y, void *arg)
+static zimage_status op_group_norm(zi_run *run, zi_tensor *y, void *arg)
 {
     const group_case *c = arg;
     int64_t channels = zi_features(&c->x), first = c->bands ? c->x.shape[0] / 2 : 0;
@@ -614,10 +614,10 @@ static zimage_status op_group_norm(zi_ops *ops, zi_tensor *y, void *arg)
     zi_channel_affine affine = {random_tensor(0, SHAPE(channels)), random_tensor(0, SHAPE(channels))};
     zi_tensor low = zi_tensor_rows(&c->x, 0, first), high = zi_tensor_rows(&c->x, first, c->x.shape[0] - first);
     if (first > 0)
-        expect_ok(ops->table->group_norm_sums(ops, &sums, &low, 0));
-    expect_ok(ops->table->group_norm_sums(ops, &sums, &high, first > 0));
-    expect_ok(ops->table->group_norm_fold(ops, &affine, &sums, zi_tensor_count(&c->x) / c->groups, c->w, c->b, 1e-6f));
-    expect_ok(ops->table->channel_affine(ops, y, &c->x, &affine));
+        expect_ok(run->ops->table->group_norm_sums(run, &sums, &low, 0));
+    expect_ok(run->ops->table->group_norm_sums(run, &sums, &high, first > 0));
+    expect_ok(run->ops->table->group_norm_fold(run, &affine, &sums, zi_tensor_count(&c->x) / c->groups, c->w, c->b, 1e-6f));
+    expect_ok(run->ops->table->channel_affine(run, y, &c->x, &affine));
     free(sums.data);
     free(affine.scale.data);
     free(affine.shift.data);
@@ -646,21 +646,21 @@ static void test_check_finite(void **state)
     static const float bad[] = {NAN, INFINITY, -INFINITY};
     zi_tensor x = random_tensor(3e38f, SHAPE(70, 1001));
     for (int table = -1; table < tier_count; table++) {
-        zi_ops *ops = table < 0 ? reference : tables[table][2];
+        zi_run *run = table < 0 ? reference : tables[table][2];
         int finite = 0;
-        expect_ok(ops->table->check_finite(ops, &x, &finite));
+        expect_ok(run->ops->table->check_finite(run, &x, &finite));
         assert_int_equal(finite, 1);
         for (int i = 0; i < 60; i++) {
             float *place = zi_f32(&x) + (i < 30 ? i : 70 * 1001 - 60 + i), kept = *place;
             *place = bad[i % 3];
-            expect_ok(ops->table->check_finite(ops, &x, &finite));
+            expect_ok(run->ops->table->check_finite(run, &x, &finite));
             assert_int_equal(finite, 0);
-            zimage_status status = zi_ops_end_block(ops, &x, "layer %d", 7);
+            zimage_status status = zi_end_block(run, &x, "layer %d", 7);
             assert_int_equal(status, ZIMAGE_ERROR_NOT_FINITE);
             assert_non_null(strstr(last_error.message, "layer 7"));
             *place = kept;
         }
-        expect_ok(zi_ops_end_block(ops, &x, "layer %d", 7));
+        expect_ok(zi_end_block(run, &x, "layer %d", 7));
     }
     free(x.data);
 }
@@ -670,17 +670,17 @@ static void test_residual_finite(void **state)
 {
     zi_tensor y = random_tensor(1, SHAPE(9, 301)), x = random_tensor(1, SHAPE(9, 301));
     for (int table = -1; table < tier_count; table++) {
-        zi_ops *ops = table < 0 ? reference : tables[table][2];
+        zi_run *run = table < 0 ? reference : tables[table][2];
         for (int64_t place = 7; place < 9 * 301; place += 631) {
             float kept = zi_f32(&x)[place];
             int finite = 0;
             zi_f32(&x)[place] = 1e30f;
-            expect_ok(ops->table->residual_gate_norm(ops, &x, &y, NULL, NULL, NULL, NULL, NULL, 1e-5f, &finite));
+            expect_ok(run->ops->table->residual_gate_norm(run, &x, &y, NULL, NULL, NULL, NULL, NULL, 1e-5f, &finite));
             assert_int_equal(finite, 1);
             zi_f32(&x)[place] = place % 2 ? NAN : -INFINITY;
-            expect_ok(ops->table->residual_gate_norm(ops, &x, &y, NULL, NULL, NULL, NULL, NULL, 1e-5f, &finite));
+            expect_ok(run->ops->table->residual_gate_norm(run, &x, &y, NULL, NULL, NULL, NULL, NULL, 1e-5f, &finite));
             assert_int_equal(finite, 0);
-            assert_int_equal(zi_ops_end_block_known(ops, finite, "layer %d", 8), ZIMAGE_ERROR_NOT_FINITE);
+            assert_int_equal(zi_end_block_known(run, finite, "layer %d", 8), ZIMAGE_ERROR_NOT_FINITE);
             assert_non_null(strstr(last_error.message, "layer 8"));
             zi_f32(&x)[place] = kept;
         }
@@ -700,9 +700,9 @@ static void test_cancel(void **state)
     int answer = 0;
     reference->block_done = stop;
     reference->block_user = &answer;
-    assert_int_equal(zi_ops_end_block(reference, &x, "a block"), ZIMAGE_OK);
+    assert_int_equal(zi_end_block(reference, &x, "a block"), ZIMAGE_OK);
     answer = 1;
-    assert_int_equal(zi_ops_end_block(reference, &x, "a block"), ZIMAGE_ERROR_CANCELLED);
+    assert_int_equal(zi_end_block(reference, &x, "a block"), ZIMAGE_ERROR_CANCELLED);
     reference->block_done = NULL;
     free(x.data);
 }
@@ -786,7 +786,7 @@ static void test_reference_attention(void **state)
     float q[] = {1, 0, 1, 0}, k[] = {0, 1.0986123f}, v[] = {4, 8}, o[4];
     zi_tensor tq = view(q, SHAPE(2, 2)), tk = view(k, SHAPE(2, 1)), tv = view(v, SHAPE(2, 1)),
               to = view(o, SHAPE(2, 2));
-    zi_attention_shape shape = {2, 1, 1, 0};
+    zi_attention shape = {2, 1, 1, 0};
     expect_ok(reference->table->attention(reference, &to, &tq, &tk, &tv, &shape));
     EXPECT(o, 7, 6, 7, 6);
     shape.causal = 1;
@@ -832,11 +832,11 @@ static void test_reference_images(void **state)
 
 static void test_unknown_tier(void **state)
 {
-    zi_ops *ops = NULL;
+    zi_run *run = NULL;
     zimage_error error = ZIMAGE_ERROR_INIT;
-    assert_int_equal(zi_ops_cpu_new_with(pools[0], &(zi_cpu_options){.mask = "avx2,abacus"}, &ops, &error),
+    assert_int_equal(zi_ops_cpu_new_with(pools[0], &(zi_cpu_options){.mask = "avx2,abacus"}, &run, &error),
                      ZIMAGE_ERROR_ARGUMENT);
-    assert_null(ops);
+    assert_null(run);
     assert_non_null(strstr(error.message, "abacus"));
 }
 
@@ -844,14 +844,14 @@ static void test_unknown_tier(void **state)
 static void test_memory(void **state)
 {
     for (int table = -1; table < tier_count; table++) {
-        zi_ops *ops = table < 0 ? reference : tables[table][0];
+        zi_run *run = table < 0 ? reference : tables[table][0];
         zi_tensor tensor;
-        zi_arena_mark mark = ops->table->mark(ops);
-        assert_int_equal(ops->table->alloc(ops, &tensor, 2, (int64_t[]){INT64_MAX / 8, 100}), ZIMAGE_ERROR_MEMORY);
-        expect_ok(ops->table->alloc(ops, &tensor, 3, (int64_t[]){3, 5, 7}));
+        zi_arena_mark mark = run->ops->table->mark(run);
+        assert_int_equal(run->ops->table->alloc(run, &tensor, 2, (int64_t[]){INT64_MAX / 8, 100}), ZIMAGE_ERROR_MEMORY);
+        expect_ok(run->ops->table->alloc(run, &tensor, 3, (int64_t[]){3, 5, 7}));
         assert_int_equal((uintptr_t)tensor.data % 64, 0);
-        ops->table->release(ops, mark);
-        assert_true(ops->peak_bytes(ops) >= 3 * 5 * 7 * 4);
+        run->ops->table->release(run, mark);
+        assert_true(run->peak_bytes(run) >= 3 * 5 * 7 * 4);
     }
 }
 

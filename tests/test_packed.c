@@ -22,7 +22,7 @@ extern const zi_cpu_packed emulated_bf16_amx, emulated_int8_amx;
 #endif
 
 static zi_pool *pools[2];
-static zi_ops *ops[2], *reference;
+static zi_run *run[2], *reference;
 static const zi_cpu_packed *families[20];
 static int family_count;
 static zimage_error last_error = ZIMAGE_ERROR_INIT;
@@ -54,8 +54,8 @@ static int set_up(void **state)
     expect_ok(zi_ops_reference_new(&reference, &last_error));
     for (int i = 0; i < 2; i++) {
         expect_ok(zi_pool_new(i + 1, &pools[i], &last_error));
-        expect_ok(zi_ops_cpu_new(pools[i], &ops[i], &last_error));
-        ops[i]->error = &last_error;
+        expect_ok(zi_ops_cpu_new(pools[i], &run[i], &last_error));
+        run[i]->error = &last_error;
     }
     return 0;
 }
@@ -63,7 +63,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     for (int i = 0; i < 2; i++) {
-        ops[i]->table->free(ops[i]);
+        run[i]->table->free(run[i]);
         zi_pool_free(pools[i]);
     }
     reference->table->free(reference);
@@ -325,9 +325,9 @@ static void check_product(const zi_cpu_packed *family, const product_case *c)
     for (int threads = 0; threads < 2; threads++) {
         y[threads] = guarded(outputs * 4);
         memcpy(y[threads], start, (size_t)outputs * 4);
-        zi_cpu_of(ops[threads])->linear = family;
-        run_product(ops[threads], c, (float *)(void *)y[threads], x, &w[0], &w[1], &bias);
-        zi_cpu_of(ops[threads])->linear = NULL;
+        zi_cpu_of(run[threads])->linear = family;
+        run_product(run[threads], c, (float *)(void *)y[threads], x, &w[0], &w[1], &bias);
+        zi_cpu_of(run[threads])->linear = NULL;
     }
     assert_memory_equal(y[0], y[1], (size_t)outputs * 4);
     float *plain[2];
@@ -373,16 +373,16 @@ static void check_shared(const zi_cpu_packed *family, int64_t tokens)
     for (int64_t i = 0; i < tokens * IN; i++)
         x[i] = random_float();
     zi_tensor tx = tensor_of(x, tokens, IN);
-    zi_cpu_of(ops[1])->linear = family;
+    zi_cpu_of(run[1])->linear = family;
     for (int i = 0; i < COUNT; i++) {
         w[i] = random_weight(family->b, i == 1 ? ZI_F32 : ZI_BF16, outs[i], IN);
         weights[i] = &w[i];
         alone[i] = tensor_of(allocate(tokens * outs[i] * 4), tokens, outs[i]);
         together[i] = tensor_of(allocate(tokens * outs[i] * 4), tokens, outs[i]);
-        expect_ok(ops[1]->table->linear(ops[1], &alone[i], &tx, &w[i], NULL, 0));
+        expect_ok(run[1]->table->linear(run[1], &alone[i], &tx, &w[i], NULL, 0));
     }
-    expect_ok(ops[1]->table->linears(ops[1], COUNT, together, &tx, weights));
-    zi_cpu_of(ops[1])->linear = NULL;
+    expect_ok(run[1]->table->linears(run[1], COUNT, together, &tx, weights));
+    zi_cpu_of(run[1])->linear = NULL;
     for (int i = 0; i < COUNT; i++) {
         assert_memory_equal(alone[i].data, together[i].data, (size_t)(tokens * outs[i] * 4));
         free(alone[i].data);
@@ -418,10 +418,10 @@ static float *product_in(const zi_cpu_packed *linear, const zi_cpu_packed *bf16,
                          const zi_weight w[2])
 {
     float *y = allocate(c->tokens * c->out * 4);
-    zi_cpu_of(ops[0])->linear = linear;
-    zi_cpu_of(ops[0])->bf16 = bf16;
-    run_product(ops[0], c, y, x, &w[0], &w[1], NULL);
-    zi_cpu_of(ops[0])->linear = zi_cpu_of(ops[0])->bf16 = NULL;
+    zi_cpu_of(run[0])->linear = linear;
+    zi_cpu_of(run[0])->bf16 = bf16;
+    run_product(run[0], c, y, x, &w[0], &w[1], NULL);
+    zi_cpu_of(run[0])->linear = zi_cpu_of(run[0])->bf16 = NULL;
     return y;
 }
 
@@ -465,7 +465,7 @@ static void run_step(zi_ops *table, const operand_case *c, const operand_weights
                      zimage_status (*alloc)(zi_ops *, zi_tensor *, int64_t, int64_t, const zi_weight *))
 {
     const zi_ops_table *t = table->table;
-    const zi_attention_shape shape = {c->heads, c->heads, c->dim, 0};
+    const zi_attention shape = {c->heads, c->heads, c->dim, 0};
     int64_t inner = c->heads * c->dim;
     zi_tensor x, h, q, v, o, u, halves[2] = {tensor_of(y[0], c->tokens, c->in), tensor_of(y[1], c->tokens, c->in)};
     zi_arena_mark mark = t->mark(table);
@@ -503,18 +503,18 @@ static void check_operands(const zi_cpu_packed *linear, const zi_cpu_packed *bf1
     for (int i = 0; i < 2; i++) {
         plain[i] = allocate(count * 4);
         packed[i] = allocate(count * 4);
-        zi_cpu_of(ops[i])->linear = linear;
-        zi_cpu_of(ops[i])->bf16 = bf16;
+        zi_cpu_of(run[i])->linear = linear;
+        zi_cpu_of(run[i])->bf16 = bf16;
     }
-    zi_arena_mark mark = zi_host_mark(ops[1]);
-    expect_ok(zi_cpu_alloc_operand(ops[1], &probe, c->tokens, c->hidden, &w.w2));
+    zi_arena_mark mark = zi_host_mark(run[1]);
+    expect_ok(zi_cpu_alloc_operand(run[1], &probe, c->tokens, c->hidden, &w.w2));
     assert_int_equal(probe.dtype, c->tokens > ZI_FEW_TOKENS ? ZI_OPERAND : ZI_F32);
-    zi_host_release(ops[1], mark);
-    run_step(ops[0], c, &w, &start, plain, zi_host_alloc_operand);
-    run_step(ops[1], c, &w, &start, packed, zi_cpu_alloc_operand);
+    zi_host_release(run[1], mark);
+    run_step(run[0], c, &w, &start, plain, zi_host_alloc_operand);
+    run_step(run[1], c, &w, &start, packed, zi_cpu_alloc_operand);
     for (int i = 0; i < 2; i++) {
         assert_memory_equal(plain[i], packed[i], (size_t)count * 4);
-        zi_cpu_of(ops[i])->linear = zi_cpu_of(ops[i])->bf16 = NULL;
+        zi_cpu_of(run[i])->linear = zi_cpu_of(run[i])->bf16 = NULL;
         free(plain[i]);
         free(packed[i]);
     }
@@ -628,10 +628,10 @@ static void check_grouped(int64_t tokens, int64_t in, int64_t out, int group, zi
             zi_weight_unpack(&grouped, 0, out * in, numbers);
             plain.data = (const uint8_t *)numbers;
             product_case c = {tokens, in, out, ZI_F32, 0, 0, gated};
-            zi_cpu_of(ops[0])->linear = families[i];
-            run_product(ops[0], &c, y, x, &grouped, &grouped, NULL);
-            run_product(ops[0], &c, y + tokens * out, x, &plain, &plain, NULL);
-            zi_cpu_of(ops[0])->linear = NULL;
+            zi_cpu_of(run[0])->linear = families[i];
+            run_product(run[0], &c, y, x, &grouped, &grouped, NULL);
+            run_product(run[0], &c, y + tokens * out, x, &plain, &plain, NULL);
+            zi_cpu_of(run[0])->linear = NULL;
             double worst = 0, scale = 0;
             for (int64_t j = 0; j < tokens * out; j++) {
                 worst = fmax(worst, fabs((double)y[j] - (double)y[tokens * out + j]));
@@ -669,7 +669,7 @@ static void test_grouped_products(void **state)
 /* ---- attention and convolutions ---------------------------------------------------------------------------------- */
 
 /* Operands that are bf16 already: what is left is the rounding of the weights of softmax, half a unit of 2^-8 each. */
-static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_t keys, const zi_attention_shape *shape)
+static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_t keys, const zi_attention *shape)
 {
     int64_t width = shape->heads * shape->head_dim, kv_width = shape->kv_heads * shape->head_dim;
     float *q = random_rows(queries * width, 2), *k = random_rows(keys * kv_width, 2),
@@ -682,9 +682,9 @@ static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_
     for (int threads = 0; threads < 2; threads++) {
         found[threads] = guarded(queries * width * 4);
         out.data = found[threads];
-        zi_cpu_of(ops[threads])->bf16 = family;
-        expect_ok(ops[threads]->table->attention(ops[threads], &out, &tq, &tk, &tv, shape));
-        zi_cpu_of(ops[threads])->bf16 = NULL;
+        zi_cpu_of(run[threads])->bf16 = family;
+        expect_ok(run[threads]->table->attention(run[threads], &out, &tq, &tk, &tv, shape));
+        zi_cpu_of(run[threads])->bf16 = NULL;
     }
     assert_memory_equal(found[0], found[1], (size_t)(queries * width * 4));
     double worst = 0;
@@ -703,22 +703,22 @@ static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_
 /* A query that is not finite has no output, the others the one that they have without it; nothing has beside such a key. */
 static void check_not_finite(const zi_cpu_packed *family, float bad)
 {
-    const zi_attention_shape shape = {2, 1, 40, 0};
+    const zi_attention shape = {2, 1, 40, 0};
     float *q = random_rows(70 * 80, 2), *k = random_rows(333 * 40, 2), *v = random_rows(333 * 40, 1);
     float *y[3] = {allocate(70 * 80 * 4), allocate(70 * 80 * 4), allocate(70 * 80 * 4)};
     float *place[2] = {&q[69 * 80 + 45], &k[200 * 40 + 5]}; /* of the last query's second head */
     zi_tensor tq = tensor_of(q, 70, 80), tk = tensor_of(k, 333, 40), tv = tensor_of(v, 333, 40);
-    zi_cpu_of(ops[0])->bf16 = family;
+    zi_cpu_of(run[0])->bf16 = family;
     for (int i = 0; i < 3; i++) {
         zi_tensor out = tensor_of(y[i], 70, 80);
         float kept = i > 0 ? *place[i - 1] : 0;
         if (i > 0)
             *place[i - 1] = bad;
-        expect_ok(ops[0]->table->attention(ops[0], &out, &tq, &tk, &tv, &shape));
+        expect_ok(run[0]->table->attention(run[0], &out, &tq, &tk, &tv, &shape));
         if (i > 0)
             *place[i - 1] = kept;
     }
-    zi_cpu_of(ops[0])->bf16 = NULL;
+    zi_cpu_of(run[0])->bf16 = NULL;
     for (int64_t i = 0; i < 70 * 80; i++)
         if ((i >= 69 * 80 + 40 ? !isnan(y[1][i]) : y[0][i] != y[1][i]) || !isnan(y[2][i]))
             fail_msg("%s: number %d is %g and %g", family->name, (int)i, (double)y[1][i], (double)y[2][i]);
@@ -737,14 +737,14 @@ static void test_attention(void **state)
         check_not_finite(families[i], NAN);
         check_not_finite(families[i], -NAN);
         check_not_finite(families[i], INFINITY);
-        check_attention(families[i], 1, 1, &(zi_attention_shape){1, 1, 8, 0});
-        check_attention(families[i], 70, 333, &(zi_attention_shape){2, 1, 40, 0});
-        check_attention(families[i], 65, 65, &(zi_attention_shape){4, 2, 64, 1});
-        check_attention(families[i], 200, 200, &(zi_attention_shape){2, 2, 128, 1});
-        check_attention(families[i], 33, 129, &(zi_attention_shape){1, 1, 600, 0});
+        check_attention(families[i], 1, 1, &(zi_attention){1, 1, 8, 0});
+        check_attention(families[i], 70, 333, &(zi_attention){2, 1, 40, 0});
+        check_attention(families[i], 65, 65, &(zi_attention){4, 2, 64, 1});
+        check_attention(families[i], 200, 200, &(zi_attention){2, 2, 128, 1});
+        check_attention(families[i], 33, 129, &(zi_attention){1, 1, 600, 0});
         check_attention(families[i], 450, 270,
-                        &(zi_attention_shape){4, 2, 32, 0}); /* several blocks of queries a task */
-        check_attention(families[i], 450, 450, &(zi_attention_shape){4, 2, 32, 1});
+                        &(zi_attention){4, 2, 32, 0}); /* several blocks of queries a task */
+        check_attention(families[i], 450, 450, &(zi_attention){4, 2, 32, 1});
     }
 }
 
@@ -789,7 +789,7 @@ static void check_conv(const zi_cpu_packed *family, const conv_case *c)
     zi_conv conv = {&weight, &added, NULL, c->upsample, 1, 0, 0, c->rows};
     memcpy(rounded, x, (size_t)inputs * 4);
     if (c->affine) {
-        zi_cpu_of(ops[0])->kernels->affine(rounded, x, scale, shift, c->rows * c->columns, c->in, 1);
+        zi_cpu_of(run[0])->kernels->affine(rounded, x, scale, shift, c->rows * c->columns, c->in, 1);
         zi_cpu_round_rows(ZI_NUMBER_BF16, rounded, 1, inputs);
     }
     run_conv(reference, c, conv, expected, rounded, out_rows);
@@ -798,9 +798,9 @@ static void check_conv(const zi_cpu_packed *family, const conv_case *c)
     for (int run = 0; run < 4; run++) {
         uint8_t *y = guarded(outputs * 4);
         memcpy(y, start, (size_t)outputs * 4);
-        zi_cpu_of(ops[run % 2])->bf16 = family;
-        run_conv(ops[run % 2], c, conv, (float *)(void *)y, x, run < 2 ? out_rows : 2 * run - 3);
-        zi_cpu_of(ops[run % 2])->bf16 = NULL;
+        zi_cpu_of(run[run % 2])->bf16 = family;
+        run_conv(run[run % 2], c, conv, (float *)(void *)y, x, run < 2 ? out_rows : 2 * run - 3);
+        zi_cpu_of(run[run % 2])->bf16 = NULL;
         if (first == NULL) {
             first = y;
             continue;
@@ -844,9 +844,9 @@ static void test_not_finite(void **state)
             for (int j = 0; j < 6 * 64; j++)
                 x[j] = random_float();
             x[3 * 64 + 7] = which ? NAN : INFINITY;
-            zi_cpu_of(ops[0])->linear = families[i];
-            run_product(ops[0], &c, y, x, &w, NULL, NULL);
-            zi_cpu_of(ops[0])->linear = NULL;
+            zi_cpu_of(run[0])->linear = families[i];
+            run_product(run[0], &c, y, x, &w, NULL, NULL);
+            zi_cpu_of(run[0])->linear = NULL;
             for (int j = 0; j < 6 * 16; j++)
                 assert_int_equal(isfinite(y[j]) != 0, j / 16 != 3);
         }

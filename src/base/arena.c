@@ -43,6 +43,7 @@ struct zi_arena {
     chunk *spare; /* the largest emptied chunk */
     size_t in_use;
     size_t peak;
+    int imaginary;
 };
 
 static_assert(sizeof(chunk) <= ALIGNMENT, "the data of a chunk starts one alignment behind its head");
@@ -126,6 +127,14 @@ zi_arena *zi_arena_new(void)
     return calloc(1, sizeof(zi_arena));
 }
 
+zi_arena *zi_arena_new_imaginary(void)
+{
+    zi_arena *arena = zi_arena_new();
+    if (arena)
+        arena->imaginary = 1;
+    return arena;
+}
+
 void zi_arena_free(zi_arena *arena)
 {
     if (!arena)
@@ -136,11 +145,23 @@ void zi_arena_free(zi_arena *arena)
     free(arena);
 }
 
+/* Counts a block. */
+static void note_use(zi_arena *arena, size_t bytes)
+{
+    arena->in_use += bytes;
+    if (arena->in_use > arena->peak)
+        arena->peak = arena->in_use;
+}
+
 void *zi_arena_alloc(zi_arena *arena, size_t bytes)
 {
     if (bytes > SIZE_MAX / 2)
         return NULL;
     size_t rounded = bytes ? (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT : ALIGNMENT;
+    if (arena->imaginary && bytes > ZI_ARENA_REAL_BYTES) {
+        note_use(arena, rounded);
+        return (void *)(uintptr_t)ALIGNMENT; /* in the first page, which no process may touch */
+    }
     chunk *top = arena->top;
     if (!top || top->capacity - top->used < rounded + GAP) {
         if (!grow(arena, rounded + GAP))
@@ -149,9 +170,7 @@ void *zi_arena_alloc(zi_arena *arena, size_t bytes)
     }
     void *block = chunk_data(top) + top->used;
     top->used += rounded + GAP;
-    arena->in_use += rounded;
-    if (arena->in_use > arena->peak)
-        arena->peak = arena->in_use;
+    note_use(arena, rounded);
     ASAN_UNPOISON_MEMORY_REGION(block, bytes);
     return block;
 }
@@ -178,4 +197,9 @@ void zi_arena_release(zi_arena *arena, zi_arena_mark mark)
 size_t zi_arena_peak(const zi_arena *arena)
 {
     return arena->peak;
+}
+
+void zi_arena_reset_peak(zi_arena *arena)
+{
+    arena->peak = arena->in_use;
 }

@@ -350,40 +350,40 @@ static void choose_tasks(attention *at, int threads)
     at->tasks = zi_ceil_div(at->queries, at->task_queries);
 }
 
-static zimage_status run(zi_ops *ops, attention *at)
+static zimage_status compute(zi_run *run, attention *at)
 {
-    zi_pool *pool = zi_cpu_of(ops)->pool;
+    zi_pool *pool = zi_cpu_of(run)->pool;
     int64_t one_head = at->padded_keys * (key_bytes(at) + value_bytes(at)), shared = at->heads / at->kv_heads;
     int64_t group = zi_max(1, zi_min(at->kv_heads, PACKED / one_head));
     float *packed;
     choose_tasks(at, zi_pool_threads(pool));
-    ZI_TRY(zi_host_floats(ops, group * one_head / 4, "attention", &packed));
+    ZI_TRY(zi_host_floats(run, group * one_head / 4, "attention", &packed));
     at->packed_k = (uint8_t *)packed;
     at->packed_v = at->packed_k + group * at->padded_keys * key_bytes(at);
     ZI_TRY(
-        zi_cpu_worker_buffers(ops, zi_max(buffer_floats(at), at->nr * key_bytes(at) / 4), "attention", &at->buffers));
+        zi_cpu_worker_buffers(run, zi_max(buffer_floats(at), at->nr * key_bytes(at) / 4), "attention", &at->buffers));
     for (at->kv_first = 0; at->kv_first < at->kv_heads; at->kv_first += group) {
         at->group = zi_min(group, at->kv_heads - at->kv_first);
-        zi_pool_run(pool, pack_task, at, at->group * at->key_blocks);
-        zi_pool_run(pool, attend_task, at, at->group * shared * at->tasks);
+        zi_cpu_run_tasks(run, pack_task, at, at->group * at->key_blocks);
+        zi_cpu_run_tasks(run, attend_task, at, at->group * shared * at->tasks);
     }
     return ZIMAGE_OK;
 }
 
 /* To an operand that does not take one head at a time. */
-static zimage_status run_whole(zi_ops *ops, attention *at)
+static zimage_status compute_whole(zi_run *run, attention *at)
 {
     const zi_tensor o = at->o;
-    ZI_TRY(zi_host_alloc(ops, &at->o, 2, o.shape));
-    ZI_TRY(run(ops, at));
-    zi_cpu_pack_all(ops, &o, zi_f32(&at->o));
+    ZI_TRY(zi_host_alloc(run, &at->o, 2, o.shape));
+    ZI_TRY(compute(run, at));
+    zi_cpu_pack_all(run, &o, zi_f32(&at->o));
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
-                               const zi_attention_shape *shape)
+zimage_status zi_cpu_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
+                               const zi_attention *shape)
 {
-    const zi_cpu *cpu = zi_cpu_of(ops);
+    const zi_cpu *cpu = zi_cpu_of(run);
     attention at = {
         .cpu = cpu,
         .kernels = cpu->kernels,
@@ -409,9 +409,10 @@ zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, co
     assert(at.heads % at.kv_heads == 0 && (!at.causal || at.queries == at.keys));
     assert(zi_features(q) == at.heads * at.dim && zi_features(k) == at.kv_heads * at.dim);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));
-    zi_arena_mark mark = zi_host_mark(ops);
+    assert(shape->key_length == 0 && zi_tensor_is_dense(q) && zi_tensor_is_dense(k) && zi_tensor_is_dense(v));
+    zi_arena_mark mark = zi_host_mark(run);
     int by_heads = o->dtype != ZI_OPERAND || (zi_cpu_takes_parts(o) && at.dim % 32 == 0);
-    zimage_status status = by_heads ? run(ops, &at) : run_whole(ops, &at);
-    zi_host_release(ops, mark);
+    zimage_status status = by_heads ? compute(run, &at) : compute_whole(run, &at);
+    zi_host_release(run, mark);
     return status;
 }

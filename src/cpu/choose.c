@@ -149,15 +149,15 @@ static int bf16_is_fast(const zi_cpu_kernels *kernels, const zi_cpu_packed *fami
 #endif
 }
 
-void zi_cpu_choose(zi_cpu *cpu, zi_compute compute, uint32_t features)
+void zi_cpu_choose(zi_cpu *cpu, zimage_compute compute, uint32_t features)
 {
     cpu->kernels = best_tier(features);
     cpu->linear = cpu->bf16 = NULL;
-    if (compute == ZI_COMPUTE_F32)
+    if (compute == ZIMAGE_COMPUTE_F32)
         return;
     const zi_cpu_packed *bf16 = best_packed(zi_cpu_packed_bf16, features);
-    cpu->bf16 = compute == ZI_COMPUTE_BF16 || bf16_is_fast(cpu->kernels, bf16) ? bf16 : NULL;
-    cpu->linear = compute == ZI_COMPUTE_INT8 ? best_packed(zi_cpu_packed_int8, features) : cpu->bf16;
+    cpu->bf16 = compute == ZIMAGE_COMPUTE_BF16 || bf16_is_fast(cpu->kernels, bf16) ? bf16 : NULL;
+    cpu->linear = compute == ZIMAGE_COMPUTE_INT8 ? best_packed(zi_cpu_packed_int8, features) : cpu->bf16;
 }
 
 /* ---- naming ------------------------------------------------------------------------------------------------------ */
@@ -214,22 +214,22 @@ static void peak_task(void *arg, int64_t task, int worker)
 }
 
 /* The sum of what each thread reaches, as threads that share out tasks do where one processor is slower. */
-double zi_ops_cpu_peak(zi_ops *ops)
+double zi_ops_cpu_peak(zi_run *run)
 {
-    const zi_cpu *cpu = zi_cpu_of(ops);
+    const zi_cpu *cpu = zi_cpu_of(run);
     int threads = zi_pool_threads(cpu->pool);
-    peak_run run = {cpu->linear != NULL ? cpu->linear->peak : cpu->kernels->peak, 1 << 12, NULL};
-    zi_arena_mark mark = zi_host_mark(ops);
+    peak_run peak = {cpu->linear != NULL ? cpu->linear->peak : cpu->kernels->peak, 1 << 12, NULL};
+    zi_arena_mark mark = zi_host_mark(run);
     double seconds = 0, rate = 0;
-    if (zi_host_floats(ops, threads, "the peak", &run.rates) != ZIMAGE_OK)
+    if (zi_host_floats(run, threads, "the peak", &peak.rates) != ZIMAGE_OK)
         return 0;
-    for (; seconds < 0.01 && run.rounds < (int64_t)1 << 40; run.rounds *= 2) { /* the shorter runs warm the threads */
+    for (; seconds < 0.01 && peak.rounds < (int64_t)1 << 40; peak.rounds *= 2) { /* the shorter runs warm the threads */
         double start = now(CLOCK_MONOTONIC);
-        zi_pool_run(cpu->pool, peak_task, &run, threads);
+        zi_pool_run(cpu->pool, peak_task, &peak, threads);
         seconds = now(CLOCK_MONOTONIC) - start;
     }
     for (int i = 0; i < threads; i++)
-        rate += run.rates[i];
-    zi_host_release(ops, mark);
+        rate += peak.rates[i];
+    zi_host_release(run, mark);
     return rate;
 }

@@ -181,33 +181,34 @@ static int64_t buffer_floats(const convolution *p)
     return zi_max(2 * pack_channels(p) * p->size * p->size * p->kernels->nr, product);
 }
 
-static zimage_status run(zi_ops *ops, convolution *p)
+static zimage_status compute(zi_run *run, convolution *p)
 {
-    zi_pool *pool = zi_cpu_of(ops)->pool;
     float *zeros, *bias;
     choose_blocks(p);
-    ZI_TRY(zi_host_floats(ops, p->in, "a convolution", &zeros));
-    memset(zeros, 0, (size_t)p->in * sizeof(float));
+    ZI_TRY(zi_host_floats(run, p->in, "a convolution", &zeros));
+    if (!zi_host_rehearses(run))
+        memset(zeros, 0, (size_t)p->in * sizeof(float));
     p->zeros = zeros;
     if (p->conv->bias != NULL) {
-        ZI_TRY(zi_host_vector(ops, p->conv->bias, &bias));
+        ZI_TRY(zi_host_vector(run, p->conv->bias, &bias));
         p->bias = bias;
     }
-    ZI_TRY(zi_host_floats(ops, p->panels * p->kernels->nr * p->in * p->size * p->size, "a convolution's weights",
+    ZI_TRY(zi_host_floats(run, p->panels * p->kernels->nr * p->in * p->size * p->size, "a convolution's weights",
                           &p->packed));
-    ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(p), "a convolution", &p->buffers));
-    zi_pool_run(pool, pack_task, p, p->panels);
-    zi_pool_run(pool, band_task, p, p->bands * p->groups);
+    ZI_TRY(zi_cpu_worker_buffers(run, buffer_floats(p), "a convolution", &p->buffers));
+    zi_cpu_run_tasks(run, pack_task, p, p->panels);
+    zi_cpu_run_tasks(run, band_task, p, p->bands * p->groups);
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
+zimage_status zi_cpu_conv2d(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 {
     zi_check_conv(y, x, conv);
-    if (zi_cpu_of(ops)->bf16 != NULL)
-        return zi_cpu_packed_conv2d(ops, y, x, conv);
+    assert(conv->stride == 1 && zi_conv_rows(conv, 8) == 8 && zi_conv_columns(conv, 8) == 8);
+    if (zi_cpu_of(run)->bf16 != NULL)
+        return zi_cpu_packed_conv2d(run, y, x, conv);
     convolution p = {
-        .kernels = zi_cpu_of(ops)->kernels,
+        .kernels = zi_cpu_of(run)->kernels,
         .conv = conv,
         .x = zi_f32(x),
         .y = zi_f32(y),
@@ -219,8 +220,8 @@ zimage_status zi_cpu_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const
         .y_rows = y->shape[0],
         .y_columns = y->shape[1],
     };
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = run(ops, &p);
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = compute(run, &p);
+    zi_host_release(run, mark);
     return status;
 }

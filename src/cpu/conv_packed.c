@@ -224,9 +224,8 @@ static void band_task(void *arg, int64_t task, int worker)
 
 /* ---- entry ------------------------------------------------------------------------------------------------------- */
 
-static zimage_status run(zi_ops *ops, convolution *p)
+static zimage_status compute(zi_run *run, convolution *p)
 {
-    zi_pool *pool = zi_cpu_of(ops)->pool;
     float *data;
     int64_t taps = p->size * p->size;
     p->channel_chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(p->family->b));
@@ -240,22 +239,22 @@ static zimage_status run(zi_ops *ops, convolution *p)
     p->depth = zi_even_block(p->chunks, p->family->block);
     p->groups = zi_max(1, zi_min(p->panels / p->group, zi_ceil_div(ENOUGH_TASKS, p->bands)));
     if (p->conv->bias != NULL) {
-        ZI_TRY(zi_host_vector(ops, p->conv->bias, &data));
+        ZI_TRY(zi_host_vector(run, p->conv->bias, &data));
         p->bias = data;
     }
-    ZI_TRY(zi_host_floats(ops, p->panels * panel_bytes(p) / 4, "a convolution's weights", &data));
+    ZI_TRY(zi_host_floats(run, p->panels * panel_bytes(p) / 4, "a convolution's weights", &data));
     p->packed = (uint8_t *)data;
-    ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(p), "a convolution", &p->buffers));
-    zi_pool_run(pool, pack_task, p, p->panels);
-    zi_pool_run(pool, band_task, p, p->bands * p->groups);
+    ZI_TRY(zi_cpu_worker_buffers(run, buffer_floats(p), "a convolution", &p->buffers));
+    zi_cpu_run_tasks(run, pack_task, p, p->panels);
+    zi_cpu_run_tasks(run, band_task, p, p->bands * p->groups);
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_packed_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
+zimage_status zi_cpu_packed_conv2d(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 {
     convolution p = {
-        .kernels = zi_cpu_of(ops)->kernels,
-        .family = zi_cpu_of(ops)->bf16,
+        .kernels = zi_cpu_of(run)->kernels,
+        .family = zi_cpu_of(run)->bf16,
         .conv = conv,
         .x = zi_f32(x),
         .y = zi_f32(y),
@@ -266,8 +265,8 @@ zimage_status zi_cpu_packed_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x
         .y_rows = y->shape[0],
         .y_columns = y->shape[1],
     };
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = run(ops, &p);
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = compute(run, &p);
+    zi_host_release(run, mark);
     return status;
 }

@@ -4,49 +4,34 @@
 #include "cpu/table.h"
 
 static const zi_ops_table cpu_table = {
+    ZI_HOST_OPERATIONS,
     .name = "cpu",
-    .alloc = zi_host_alloc,
-    .alloc_f32 = zi_host_alloc,
     .alloc_operand = zi_cpu_alloc_operand,
-    .mark = zi_host_mark,
-    .release = zi_host_release,
-    .upload = zi_host_upload,
-    .download = zi_host_download,
-    .download_rgb8 = zi_host_download_rgb8,
-    .copy = zi_host_copy,
-    .embed_rows = zi_host_embed_rows,
     .linear = zi_cpu_linear,
     .linears = zi_cpu_linears,
     .linear_glu = zi_cpu_linear_glu,
     .silu = zi_cpu_silu,
-    .rms_norm = zi_cpu_rms_norm,
-    .layer_norm = zi_cpu_layer_norm,
-    .residual_gate_norm = zi_cpu_residual_gate_norm,
-    .rope_table = zi_host_rope_table,
+    .norm = zi_cpu_norm,
+    .residual = zi_cpu_residual,
     .qk_norm_rope = zi_cpu_qk_norm_rope,
     .attention = zi_cpu_attention,
-    .modulation = zi_host_modulation,
-    .add_one = zi_host_add_one,
-    .patchify = zi_host_patchify,
-    .unpatchify = zi_host_unpatchify,
     .conv2d = zi_cpu_conv2d,
     .group_norm_sums = zi_cpu_group_norm_sums,
-    .group_norm_fold = zi_host_group_norm_fold,
     .channel_affine = zi_cpu_channel_affine,
     .check_finite = zi_cpu_check_finite,
+    .describe = zi_ops_cpu_describe,
+    .peak_rate = zi_ops_cpu_peak,
     .free = zi_host_ops_free,
 };
 
-zimage_status zi_ops_cpu_new_with(zi_pool *pool, const zi_cpu_options *options, zi_ops **ops, zimage_error *error)
+zimage_status zi_ops_cpu_new(zi_pool *pool, const zi_cpu_options *options, zi_ops **ops, zimage_error *error)
 {
     uint32_t features;
     *ops = NULL;
     ZI_TRY(zi_cpu_mask_parse(options->mask, &features, error));
     ZI_TRY(zi_host_ops_new(&cpu_table, sizeof(zi_cpu), ops, error));
-    zi_cpu *cpu = zi_cpu_of(*ops);
+    zi_cpu *cpu = (zi_cpu *)*ops;
     cpu->pool = pool;
-    (*ops)->describe = zi_ops_cpu_describe;
-    (*ops)->peak_rate = zi_ops_cpu_peak;
     zi_cpu_choose(cpu, options->compute, features & zi_cpu_features());
     return ZIMAGE_OK;
 }
@@ -54,7 +39,7 @@ zimage_status zi_ops_cpu_new_with(zi_pool *pool, const zi_cpu_options *options, 
 zimage_status zi_cpu_new_with_set(zi_pool *pool, const zi_cpu_set *set, zi_ops **ops, zimage_error *error)
 {
     ZI_TRY(zi_host_ops_new(&cpu_table, sizeof(zi_cpu), ops, error));
-    zi_cpu *cpu = zi_cpu_of(*ops);
+    zi_cpu *cpu = (zi_cpu *)*ops;
     cpu->pool = pool;
     cpu->kernels = set->kernels;
     cpu->linear = set->family;
@@ -62,15 +47,10 @@ zimage_status zi_cpu_new_with_set(zi_pool *pool, const zi_cpu_set *set, zi_ops *
     return ZIMAGE_OK;
 }
 
-zimage_status zi_ops_cpu_new(zi_pool *pool, zi_ops **ops, zimage_error *error)
-{
-    return zi_ops_cpu_new_with(pool, &(zi_cpu_options){0}, ops, error);
-}
-
-zimage_status zi_cpu_worker_buffers(zi_ops *ops, int64_t count, const char *what, zi_worker_buffers *buffers)
+zimage_status zi_cpu_worker_buffers(zi_run *run, int64_t count, const char *what, zi_worker_buffers *buffers)
 {
     buffers->each = zi_round_up(count, 16);
-    return zi_host_floats(ops, buffers->each * zi_pool_threads(zi_cpu_of(ops)->pool), what, &buffers->data);
+    return zi_host_floats(run, buffers->each * zi_pool_threads(zi_cpu_of(run)->pool), what, &buffers->data);
 }
 
 #define SCALES 64 /* groups unpacked at a time */

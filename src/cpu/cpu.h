@@ -2,15 +2,16 @@
 #ifndef ZI_CPU_CPU_H
 #define ZI_CPU_CPU_H
 
+#include "base/pool.h"
 #include "ops/ops.h"
 
 typedef struct zi_cpu_options {
     const char *mask;   /* features that may be used, as zi_cpu_mask_parse reads them; NULL: all there are */
-    zi_compute compute; /* what products are computed in, by the best kernels for it */
+    zimage_compute compute; /* what products are computed in, by the best kernels for it */
 } zi_cpu_options;
 
-/* As zi_ops_cpu_new, with choices. */
-zimage_status zi_ops_cpu_new_with(zi_pool *pool, const zi_cpu_options *options, zi_ops **ops, zimage_error *error);
+/* The pool stays the caller's and must outlive the backend. */
+zimage_status zi_ops_cpu_new(zi_pool *pool, const zi_cpu_options *options, zi_ops **ops, zimage_error *error);
 
 /* The float32 kernels that a CPU table uses: "generic", "avx2", "avx512". */
 const char *zi_ops_cpu_tier(const zi_ops *ops);
@@ -41,6 +42,6 @@ int zi_cpu_tier_available(int index);
 /* Operations a second of multiply-adds in registers, of the instruction that linear layers use, summed over the threads
  * of the table's pool: what "percent of peak" is a percentage of; 0 without memory. Takes about 20 ms; other work on the
  * machine lowers it, so measure it beside what is compared with it, several times. */
-double zi_ops_cpu_peak(zi_ops *ops);
+double zi_ops_cpu_peak(zi_run *run);
 
 #endif

@@ -109,7 +109,7 @@ static void product_task(void *arg, int64_t task, int worker)
     p->kernels->stores_done();
 }
 
-static zimage_status run_panels(zi_ops *ops, product *p)
+static zimage_status run_panels(zi_run *run, product *p)
 {
     int64_t mr = p->kernels->mr;
     p->panels = zi_ceil_div(p->out, p->kernels->nr);
@@ -119,8 +119,8 @@ static zimage_status run_panels(zi_ops *ops, product *p)
     p->chunk = zi_min(p->tokens, zi_round_up(zi_ceil_div(p->tokens, chunks), mr));
     int64_t splits = zi_ceil_div(p->tokens, p->chunk), most = GROUP_OUTPUTS / p->kernels->nr / weight_count(p);
     p->group = zi_max(1, zi_min(most, p->panels * splits / ENOUGH_TASKS));
-    ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(p), "a product", &p->buffers));
-    zi_pool_run(zi_cpu_of(ops)->pool, product_task, p, zi_ceil_div(p->panels, p->group) * splits);
+    ZI_TRY(zi_cpu_worker_buffers(run, buffer_floats(p), "a product", &p->buffers));
+    zi_cpu_run_tasks(run, product_task, p, zi_ceil_div(p->panels, p->group) * splits);
     return ZIMAGE_OK;
 }
 
@@ -142,22 +142,22 @@ static void dot_task(void *arg, int64_t task, int worker)
     }
 }
 
-static zimage_status run_dots(zi_ops *ops, product *p)
+static zimage_status run_dots(zi_run *run, product *p)
 {
     p->chunk = zi_max(1, DOT_WEIGHTS / p->in); /* outputs of a task */
-    ZI_TRY(zi_cpu_worker_buffers(ops, p->in, "a weight row", &p->buffers));
-    zi_pool_run(zi_cpu_of(ops)->pool, dot_task, p, zi_ceil_div(p->out, p->chunk));
+    ZI_TRY(zi_cpu_worker_buffers(run, p->in, "a weight row", &p->buffers));
+    zi_cpu_run_tasks(run, dot_task, p, zi_ceil_div(p->out, p->chunk));
     return ZIMAGE_OK;
 }
 
 /* ---- entries ----------------------------------------------------------------------------------------------------- */
 
-static product describe(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
+static product describe(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
 {
     assert(w1->dims == 2 && w1->shape[0] == zi_features(y) && w1->shape[1] == zi_features(x));
-    assert(zi_row_count(y) == zi_row_count(x));
+    assert(zi_row_count(y) == zi_row_count(x) && zi_tensor_is_dense(x) && zi_tensor_is_dense(y));
     return (product){
-        .kernels = zi_cpu_of(ops)->kernels,
+        .kernels = zi_cpu_of(run)->kernels,
         .weights = {w1, w3},
         .source = x,
         .target = y,
@@ -169,15 +169,15 @@ static product describe(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_
     };
 }
 
-static zimage_status run_products(zi_ops *ops, product *p)
+static zimage_status run_products(zi_run *run, product *p)
 {
-    const zi_cpu *cpu = zi_cpu_of(ops);
+    const zi_cpu *cpu = zi_cpu_of(run);
     const zi_cpu_packed *family = zi_cpu_family(cpu, p->weights[0]);
     if (p->weights[1] != NULL && family == cpu->linear)
         family = zi_cpu_family(cpu, p->weights[1]);
     assert(family != NULL || (p->source->dtype == ZI_F32 && p->target->dtype == ZI_F32));
     if (family == NULL)
-        return run_panels(ops, p);
+        return run_panels(run, p);
     zi_packed_product packed = {
         .count = p->weights[1] != NULL ? 2 : 1,
         .gated = p->weights[1] != NULL,
@@ -189,77 +189,77 @@ static zimage_status run_products(zi_ops *ops, product *p)
         .in = p->in,
         .accumulate = p->accumulate,
     };
-    return zi_cpu_packed_product(ops, family, &packed);
+    return zi_cpu_packed_product(run, family, &packed);
 }
 
-static zimage_status linear(zi_ops *ops, product *p, const zi_weight *bias)
+static zimage_status linear(zi_run *run, product *p, const zi_weight *bias)
 {
     if (bias != NULL) {
         assert(zi_weight_count(bias) == p->out);
         float *data;
-        ZI_TRY(zi_host_vector(ops, bias, &data));
+        ZI_TRY(zi_host_vector(run, bias, &data));
         p->bias = data;
     }
     if (p->tokens <= ZI_DOT_TOKENS)
-        return run_dots(ops, p);
-    return run_products(ops, p);
+        return run_dots(run, p);
+    return run_products(run, p);
 }
 
-zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+zimage_status zi_cpu_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                             const zi_weight *bias, int accumulate)
 {
-    product p = describe(ops, y, x, weight, NULL);
+    product p = describe(run, y, x, weight, NULL);
     p.accumulate = accumulate;
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = linear(ops, &p, bias);
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = linear(run, &p, bias);
+    zi_host_release(run, mark);
     return status;
 }
 
 /* One pass over the activations where products are packed and as precise as each other; else one by one. */
-zimage_status zi_cpu_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
+zimage_status zi_cpu_linears(zi_run *run, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
 {
-    const zi_cpu *cpu = zi_cpu_of(ops);
+    const zi_cpu *cpu = zi_cpu_of(run);
     zi_packed_product all = {.count = count, .x = x, .tokens = zi_row_count(x), .in = zi_features(x)};
     int alike = all.tokens > ZI_DOT_TOKENS;
     assert(count >= 1 && count <= ZI_LINEARS_MAX);
     for (int i = 0; i < count; i++) {
-        product p = describe(ops, &y[i], x, weights[i], NULL); /* its checks */
+        product p = describe(run, &y[i], x, weights[i], NULL); /* its checks */
         all.weights[i] = p.weights[0];
         all.y[i] = p.target;
         alike &= zi_cpu_family(cpu, weights[i]) == zi_cpu_family(cpu, weights[0]);
     }
     const zi_cpu_packed *family = zi_cpu_family(cpu, weights[0]);
     if (alike && family != NULL) {
-        zi_arena_mark mark = zi_host_mark(ops);
-        zimage_status status = zi_cpu_packed_product(ops, family, &all);
-        zi_host_release(ops, mark);
+        zi_arena_mark mark = zi_host_mark(run);
+        zimage_status status = zi_cpu_packed_product(run, family, &all);
+        zi_host_release(run, mark);
         return status;
     }
     for (int i = 0; i < count; i++)
-        ZI_TRY(zi_cpu_linear(ops, &y[i], x, weights[i], NULL, 0));
+        ZI_TRY(zi_cpu_linear(run, &y[i], x, weights[i], NULL, 0));
     return ZIMAGE_OK;
 }
 
 /* To an operand that only takes whole rows. */
-static zimage_status gated_rows(zi_ops *ops, const product *p)
+static zimage_status gated_rows(zi_run *run, const product *p)
 {
     zi_tensor plain;
-    ZI_TRY(zi_host_alloc(ops, &plain, 2, p->target->shape));
+    ZI_TRY(zi_host_alloc(run, &plain, 2, p->target->shape));
     product whole = *p;
     whole.target = &plain;
     whole.y = zi_f32(&plain);
-    ZI_TRY(run_products(ops, &whole));
-    zi_cpu_pack_all(ops, p->target, whole.y);
+    ZI_TRY(run_products(run, &whole));
+    zi_cpu_pack_all(run, p->target, whole.y);
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
+zimage_status zi_cpu_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
 {
     assert(w3->dims == 2 && w3->shape[0] == w1->shape[0] && w3->shape[1] == w1->shape[1]);
-    product p = describe(ops, y, x, w1, w3);
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = zi_cpu_takes_parts(y) ? run_products(ops, &p) : gated_rows(ops, &p);
-    zi_host_release(ops, mark);
+    product p = describe(run, y, x, w1, w3);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = zi_cpu_takes_parts(y) ? run_products(run, &p) : gated_rows(run, &p);
+    zi_host_release(run, mark);
     return status;
 }

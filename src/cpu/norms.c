@@ -32,17 +32,17 @@ static void rows_task(void *arg, int64_t task, int worker)
         job->row(job, row, worker);
 }
 
-static void run_rows(zi_ops *ops, rows_job *job)
+static void run_rows(zi_run *run, rows_job *job)
 {
     job->rows_a_task = zi_max(1, TASK_FLOATS / job->features);
-    zi_pool_run(zi_cpu_of(ops)->pool, rows_task, job, zi_ceil_div(job->rows, job->rows_a_task));
+    zi_cpu_run_tasks(run, rows_task, job, zi_ceil_div(job->rows, job->rows_a_task));
 }
 
-static rows_job rows_of(zi_ops *ops, const zi_tensor *x, float eps)
+static rows_job rows_of(zi_run *run, const zi_tensor *x, float eps)
 {
     return (rows_job){
-        .cpu = zi_cpu_of(ops),
-        .kernels = zi_cpu_of(ops)->kernels,
+        .cpu = zi_cpu_of(run),
+        .kernels = zi_cpu_of(run)->kernels,
         .rows = zi_row_count(x),
         .features = zi_features(x),
         .x = zi_f32(x),
@@ -51,17 +51,19 @@ static rows_job rows_of(zi_ops *ops, const zi_tensor *x, float eps)
 }
 
 /* weight * factor, each of which may be NULL (1), in the arena. */
-static zimage_status combined_gain(zi_ops *ops, int64_t n, const zi_weight *weight, const zi_tensor *factor,
+static zimage_status combined_gain(zi_run *run, int64_t n, const zi_weight *weight, const zi_tensor *factor,
                                    const float **gain)
 {
     assert((weight == NULL || zi_weight_count(weight) == n) && (factor == NULL || zi_tensor_count(factor) == n));
     float *data;
-    ZI_TRY(zi_host_floats(ops, n, "a norm", &data));
+    ZI_TRY(zi_host_floats(run, n, "a norm", &data));
+    *gain = data;
+    if (zi_host_rehearses(run))
+        return ZIMAGE_OK;
     if (weight != NULL)
-        zi_cpu_of(ops)->kernels->unpack(weight->dtype, weight->data, n, data);
+        zi_cpu_of(run)->kernels->unpack(weight->dtype, weight->data, n, data);
     for (int64_t i = 0; i < n; i++)
         data[i] = (weight != NULL ? data[i] : 1) * (factor != NULL ? zi_f32(factor)[i] : 1);
-    *gain = data;
     return ZIMAGE_OK;
 }
 
@@ -81,11 +83,11 @@ static void deliver_row(const rows_job *job, int64_t row, const float *normed)
         zi_cpu_pack_numbers(job->cpu, job->h, row, 0, normed, job->features);
 }
 
-static zimage_status row_buffers(zi_ops *ops, rows_job *job)
+static zimage_status row_buffers(zi_run *run, rows_job *job)
 {
     if (job->h == NULL || job->h->dtype != ZI_OPERAND)
         return ZIMAGE_OK;
-    return zi_cpu_worker_buffers(ops, job->features, "a norm", &job->buffers);
+    return zi_cpu_worker_buffers(run, job->features, "a norm", &job->buffers);
 }
 
 static void rms_row(const rows_job *job, int64_t row, int worker)
@@ -104,32 +106,20 @@ static void layer_row(const rows_job *job, int64_t row, int worker)
     deliver_row(job, row, normed);
 }
 
-static zimage_status norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_tensor *scale,
-                          float eps, void (*row)(const rows_job *job, int64_t row, int worker))
+zimage_status zi_cpu_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_norm *norm)
 {
-    assert(zi_tensor_count(y) == zi_tensor_count(x));
-    rows_job job = rows_of(ops, x, eps);
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && norm->shift == NULL);
+    rows_job job = rows_of(run, x, norm->eps);
     job.h = y;
-    job.row = row;
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = combined_gain(ops, job.features, w, scale, &job.gain);
+    job.row = norm->kind == ZI_NORM_RMS ? rms_row : layer_row;
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = combined_gain(run, job.features, norm->weight, norm->scale, &job.gain);
     if (status == ZIMAGE_OK)
-        status = row_buffers(ops, &job);
+        status = row_buffers(run, &job);
     if (status == ZIMAGE_OK)
-        run_rows(ops, &job);
-    zi_host_release(ops, mark);
+        run_rows(run, &job);
+    zi_host_release(run, mark);
     return status;
-}
-
-zimage_status zi_cpu_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_tensor *scale,
-                              float eps)
-{
-    return norm(ops, y, x, w, scale, eps, rms_row);
-}
-
-zimage_status zi_cpu_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps)
-{
-    return norm(ops, y, x, NULL, scale, eps, layer_row);
 }
 
 static void residual_row(const rows_job *job, int64_t row, int worker)
@@ -141,38 +131,38 @@ static void residual_row(const rows_job *job, int64_t row, int worker)
     deliver_row(job, row, normed);
 }
 
-static zimage_status residual(zi_ops *ops, rows_job *job, const zi_weight *w, const zi_tensor *gate,
-                              const zi_weight *w_next, const zi_tensor *scale_next)
+static zimage_status residual_rows(zi_run *run, rows_job *job, const zi_residual *residual)
 {
     float *flags;
     _Static_assert(sizeof(int) == sizeof(float), "flags are allocated as floats");
-    ZI_TRY(zi_host_floats(ops, job->rows, "a norm", &flags));
+    ZI_TRY(zi_host_floats(run, job->rows, "a norm", &flags));
     job->finite = (int *)(void *)flags;
-    ZI_TRY(combined_gain(ops, job->features, w, gate, &job->gain));
-    if (job->h != NULL)
-        ZI_TRY(combined_gain(ops, job->features, w_next, scale_next, &job->gain_next));
-    ZI_TRY(row_buffers(ops, job));
-    run_rows(ops, job);
+    ZI_TRY(combined_gain(run, job->features, residual->post->weight, residual->gate, &job->gain));
+    if (residual->next != NULL)
+        ZI_TRY(combined_gain(run, job->features, residual->next->weight, residual->next->scale, &job->gain_next));
+    ZI_TRY(row_buffers(run, job));
+    run_rows(run, job);
+    if (residual->finite != NULL) {
+        *residual->finite = 1;
+        for (int64_t row = 0; row < job->rows && !zi_host_rehearses(run); row++)
+            *residual->finite &= job->finite[row];
+    }
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
-                                        const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                        const zi_tensor *scale_next, float eps, int *finite)
+zimage_status zi_cpu_residual(zi_run *run, zi_tensor *x, const zi_tensor *y, zi_tensor *h, const zi_residual *residual)
 {
+    const zi_norm *post = residual->post, *next = residual->next;
     assert(zi_tensor_count(y) == zi_tensor_count(x) && (h == NULL || zi_tensor_count(h) == zi_tensor_count(x)));
-    rows_job job = rows_of(ops, y, eps);
+    assert((h != NULL) == (next != NULL) && post != NULL && post->kind == ZI_NORM_RMS && post->scale == NULL);
+    assert(next == NULL || (next->kind == ZI_NORM_RMS && next->shift == NULL && next->eps == post->eps));
+    rows_job job = rows_of(run, y, post->eps);
     job.y = zi_f32(x);
     job.h = h;
     job.row = residual_row;
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = residual(ops, &job, w, gate, w_next, scale_next);
-    if (status == ZIMAGE_OK && finite != NULL) {
-        *finite = 1;
-        for (int64_t row = 0; row < job.rows; row++)
-            *finite &= job.finite[row];
-    }
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = residual_rows(run, &job, residual);
+    zi_host_release(run, mark);
     return status;
 }
 
@@ -200,32 +190,32 @@ static void rope_row(const rows_job *job, int64_t row, int worker)
                                    job->layout, job->eps);
 }
 
-static zimage_status rope(zi_ops *ops, rows_job *job, const zi_weight *w)
+static zimage_status rope(zi_run *run, rows_job *job, const zi_weight *w)
 {
     int64_t dim = job->features / job->heads;
-    ZI_TRY(combined_gain(ops, dim, w, NULL, &job->gain));
-    ZI_TRY(zi_cpu_worker_buffers(ops, 3 * dim, "rotary positions", &job->buffers));
-    run_rows(ops, job);
+    ZI_TRY(combined_gain(run, dim, w, NULL, &job->gain));
+    ZI_TRY(zi_cpu_worker_buffers(run, 3 * dim, "rotary positions", &job->buffers));
+    run_rows(run, job);
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
-                                  const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps)
+zimage_status zi_cpu_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args)
 {
-    int64_t dim = zi_features(x) / heads;
-    assert(dim * heads == zi_features(x) && dim % 2 == 0);
-    assert(zi_tensor_count(cos) == zi_row_count(x) * (dim / 2) && zi_tensor_count(sin) == zi_tensor_count(cos));
-    rows_job job = rows_of(ops, x, eps);
+    int64_t dim = zi_features(x) / args->heads;
+    assert(dim * args->heads == zi_features(x) && dim % 2 == 0 && zi_tensor_is_dense(x));
+    assert(zi_tensor_count(args->cos) == zi_row_count(x) * (dim / 2));
+    assert(zi_tensor_count(args->sin) == zi_tensor_count(args->cos));
+    rows_job job = rows_of(run, x, args->eps);
     job.y = zi_f32(x);
-    job.cos = zi_f32(cos);
-    job.sin = zi_f32(sin);
-    job.heads = heads;
-    job.layout = layout;
+    job.cos = zi_f32(args->cos);
+    job.sin = zi_f32(args->sin);
+    job.heads = args->heads;
+    job.layout = args->layout;
     job.row = rope_row;
     (void)dim;
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = rope(ops, &job, w);
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = rope(run, &job, args->weight);
+    zi_host_release(run, mark);
     return status;
 }
 
@@ -247,11 +237,11 @@ static void silu_task(void *arg, int64_t task, int worker)
     job->kernels->silu(job->y + first, job->x + first, zi_min(TASK_FLOATS, job->count - first));
 }
 
-zimage_status zi_cpu_silu(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
+zimage_status zi_cpu_silu(zi_run *run, zi_tensor *y, const zi_tensor *x)
 {
     assert(zi_tensor_count(y) == zi_tensor_count(x));
-    flat_job job = {.kernels = zi_cpu_of(ops)->kernels, .count = zi_tensor_count(x), .y = zi_f32(y), .x = zi_f32(x)};
-    zi_pool_run(zi_cpu_of(ops)->pool, silu_task, &job, zi_ceil_div(job.count, TASK_FLOATS));
+    flat_job job = {.kernels = zi_cpu_of(run)->kernels, .count = zi_tensor_count(x), .y = zi_f32(y), .x = zi_f32(x)};
+    zi_cpu_run_tasks(run, silu_task, &job, zi_ceil_div(job.count, TASK_FLOATS));
     return ZIMAGE_OK;
 }
 
@@ -262,20 +252,20 @@ static void finite_task(void *arg, int64_t task, int worker)
     job->finite[task] = job->kernels->finite(job->x + first, zi_min(TASK_FLOATS, job->count - first));
 }
 
-zimage_status zi_cpu_check_finite(zi_ops *ops, const zi_tensor *x, int *finite)
+zimage_status zi_cpu_check_finite(zi_run *run, const zi_tensor *x, int *finite)
 {
-    flat_job job = {.kernels = zi_cpu_of(ops)->kernels, .count = zi_tensor_count(x), .x = zi_f32(x)};
+    flat_job job = {.kernels = zi_cpu_of(run)->kernels, .count = zi_tensor_count(x), .x = zi_f32(x)};
     int64_t tasks = zi_ceil_div(job.count, TASK_FLOATS);
-    zi_arena_mark mark = zi_host_mark(ops);
+    zi_arena_mark mark = zi_host_mark(run);
     float *flags;
     _Static_assert(sizeof(int) == sizeof(float), "flags are allocated as floats");
-    ZI_TRY(zi_host_floats(ops, tasks, "a check", &flags));
+    ZI_TRY(zi_host_floats(run, tasks, "a check", &flags));
     job.finite = (int *)(void *)flags;
-    zi_pool_run(zi_cpu_of(ops)->pool, finite_task, &job, tasks);
+    zi_cpu_run_tasks(run, finite_task, &job, tasks);
     *finite = 1;
-    for (int64_t i = 0; i < tasks; i++)
+    for (int64_t i = 0; i < tasks && !zi_host_rehearses(run); i++)
         *finite &= job.finite[i];
-    zi_host_release(ops, mark);
+    zi_host_release(run, mark);
     return ZIMAGE_OK;
 }
 
@@ -290,10 +280,10 @@ typedef struct channels_job {
     double *sums; /* [rows][2][channels] */
 } channels_job;
 
-static channels_job channels_of(zi_ops *ops, const zi_tensor *x)
+static channels_job channels_of(zi_run *run, const zi_tensor *x)
 {
     return (channels_job){
-        .kernels = zi_cpu_of(ops)->kernels,
+        .kernels = zi_cpu_of(run)->kernels,
         .x = zi_f32(x),
         .pixels = zi_row_count(x) / x->shape[0],
         .channels = zi_features(x),
@@ -308,13 +298,13 @@ static void affine_task(void *arg, int64_t row, int worker)
                          job->pixels, job->channels, 0);
 }
 
-zimage_status zi_cpu_channel_affine(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine)
+zimage_status zi_cpu_channel_affine(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine)
 {
     assert(zi_tensor_count(y) == zi_tensor_count(x) && zi_tensor_count(&affine->scale) == zi_features(x));
-    channels_job job = channels_of(ops, x);
+    channels_job job = channels_of(run, x);
     job.y = zi_f32(y);
     job.affine = affine;
-    zi_pool_run(zi_cpu_of(ops)->pool, affine_task, &job, x->shape[0]);
+    zi_cpu_run_tasks(run, affine_task, &job, x->shape[0]);
     return ZIMAGE_OK;
 }
 
@@ -327,22 +317,22 @@ static void sums_task(void *arg, int64_t row, int worker)
 }
 
 /* Each row of the image by itself, then the rows in order: the same bits for any threads and any bands of whole rows. */
-zimage_status zi_cpu_group_norm_sums(zi_ops *ops, zi_tensor *tensor, const zi_tensor *x, int accumulate)
+zimage_status zi_cpu_group_norm_sums(zi_run *run, zi_tensor *tensor, const zi_tensor *x, int accumulate)
 {
-    channels_job job = channels_of(ops, x);
+    channels_job job = channels_of(run, x);
     int64_t rows = x->shape[0], channels = job.channels, size = channels / tensor->shape[0];
-    double *sums = zi_host_sums(tensor, accumulate);
+    double *sums = zi_host_sums(run, tensor, accumulate);
     assert(size * tensor->shape[0] == channels);
-    zi_arena_mark mark = zi_host_mark(ops);
+    zi_arena_mark mark = zi_host_mark(run);
     float *data;
-    ZI_TRY(zi_host_floats(ops, rows * channels * 4, "group norm", &data));
+    ZI_TRY(zi_host_floats(run, rows * channels * 4, "group norm", &data));
     job.sums = (double *)(void *)data;
-    zi_pool_run(zi_cpu_of(ops)->pool, sums_task, &job, rows);
-    for (int64_t row = 0; row < rows; row++)
+    zi_cpu_run_tasks(run, sums_task, &job, rows);
+    for (int64_t row = 0; row < rows && !zi_host_rehearses(run); row++)
         for (int64_t c = 0; c < channels; c++) {
             sums[c / size * 2] += job.sums[row * 2 * channels + c];
             sums[c / size * 2 + 1] += job.sums[(row * 2 + 1) * channels + c];
         }
-    zi_host_release(ops, mark);
+    zi_host_release(run, mark);
     return ZIMAGE_OK;
 }

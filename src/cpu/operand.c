@@ -24,22 +24,24 @@ static void clear_edges(const zi_cpu_operand *o, int64_t rows, int64_t columns)
     }
 }
 
-zimage_status zi_cpu_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
+zimage_status zi_cpu_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
 {
-    const zi_cpu_packed *family = zi_cpu_family(zi_cpu_of(ops), w);
+    const zi_cpu_packed *family = zi_cpu_family(zi_cpu_of(run), w);
     if (family == NULL || rows <= ZI_FEW_TOKENS)
-        return zi_host_alloc_operand(ops, x, rows, columns, w);
+        return zi_host_alloc_operand(run, x, rows, columns, w);
     zi_cpu_operand operand = {.family = family, .chunks = chunks_of(family, columns)};
     float *place, *numbers;
     int64_t padded = zi_round_up(rows, family->mr);
-    ZI_TRY(zi_host_floats(ops, (int64_t)(sizeof(operand) / sizeof(float)), "activations", &place));
-    ZI_TRY(zi_host_floats(ops, padded * operand.chunks * ZI_CHUNK / 4, "activations", &numbers));
+    ZI_TRY(zi_host_floats(run, (int64_t)(sizeof(operand) / sizeof(float)), "activations", &place));
+    ZI_TRY(zi_host_floats(run, padded * operand.chunks * ZI_CHUNK / 4, "activations", &numbers));
     if (family->b != ZI_NUMBER_BF16)
-        ZI_TRY(zi_host_floats(ops, padded, "activations", &operand.scales));
+        ZI_TRY(zi_host_floats(run, padded, "activations", &operand.scales));
     operand.rows = (uint8_t *)numbers;
-    clear_edges(&operand, rows, columns);
+    if (!zi_host_rehearses(run))
+        clear_edges(&operand, rows, columns);
     memcpy(place, &operand, sizeof(operand));
-    *x = (zi_tensor){.dtype = ZI_OPERAND, .dims = 2, .shape = {rows, columns}, .data = place};
+    *x = zi_tensor_describe(ZI_OPERAND, 2, (const int64_t[]){rows, columns});
+    x->data = place;
     return ZIMAGE_OK;
 }
 
@@ -93,8 +95,8 @@ static void pack_task(void *arg, int64_t row, int worker)
     zi_cpu_pack_numbers(job->cpu, job->x, row, 0, job->numbers + row * columns, columns);
 }
 
-void zi_cpu_pack_all(zi_ops *ops, const zi_tensor *x, const float *numbers)
+void zi_cpu_pack_all(zi_run *run, const zi_tensor *x, const float *numbers)
 {
-    pack_job job = {zi_cpu_of(ops), x, numbers};
-    zi_pool_run(zi_cpu_of(ops)->pool, pack_task, &job, x->shape[0]);
+    pack_job job = {zi_cpu_of(run), x, numbers};
+    zi_cpu_run_tasks(run, pack_task, &job, x->shape[0]);
 }

@@ -281,7 +281,7 @@ static void choose_blocks(packed *w, int threads)
 }
 
 /* Where they lie, or will lie when they are packed. */
-static zimage_status find_activations(zi_ops *ops, packed *w, int64_t blocks)
+static zimage_status find_activations(zi_run *run, packed *w, int64_t blocks)
 {
     float *a;
     if (w->p->x->dtype == ZI_OPERAND) {
@@ -290,45 +290,45 @@ static zimage_status find_activations(zi_ops *ops, packed *w, int64_t blocks)
         w->row_scales = operand->scales;
         return ZIMAGE_OK;
     }
-    ZI_TRY(zi_host_floats(ops, blocks * w->a_block / 4, "packed activations", &a));
+    ZI_TRY(zi_host_floats(run, blocks * w->a_block / 4, "packed activations", &a));
     w->a = (uint8_t *)a;
     if (w->family->b != ZI_NUMBER_BF16)
-        ZI_TRY(zi_host_floats(ops, blocks * w->family->mr, "packed activations", &w->row_scales));
+        ZI_TRY(zi_host_floats(run, blocks * w->family->mr, "packed activations", &w->row_scales));
     return ZIMAGE_OK;
 }
 
-static zimage_status run(zi_ops *ops, packed *w)
+static zimage_status compute(zi_run *run, packed *w)
 {
     const zi_packed_product *p = w->p;
-    zi_pool *pool = zi_cpu_of(ops)->pool;
+    zi_pool *pool = zi_cpu_of(run)->pool;
     choose_blocks(w, zi_pool_threads(pool));
     int64_t blocks = zi_ceil_div(p->tokens, w->family->mr);
     float *chunks;
-    ZI_TRY(find_activations(ops, w, blocks));
-    ZI_TRY(zi_host_floats(ops, 2 * w->chunks, "packed activations", &chunks));
+    ZI_TRY(find_activations(run, w, blocks));
+    ZI_TRY(zi_host_floats(run, 2 * w->chunks, "packed activations", &chunks));
     w->a_chunks = (int64_t *)(void *)chunks;
     for (int64_t i = 0; i < w->chunks; i++)
         w->a_chunks[i] = i * w->family->mr * ZI_CHUNK;
-    ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
+    ZI_TRY(zi_cpu_worker_buffers(run, buffer_floats(w), "a product", &w->buffers));
     if (p->x->dtype != ZI_OPERAND)
-        zi_pool_run(pool, pack_tokens, w, blocks);
-    zi_pool_run(pool, product_task, w, w->groups * zi_ceil_div(p->tokens, w->split));
+        zi_cpu_run_tasks(run, pack_tokens, w, blocks);
+    zi_cpu_run_tasks(run, product_task, w, w->groups * zi_ceil_div(p->tokens, w->split));
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_packed_product(zi_ops *ops, const zi_cpu_packed *family, const zi_packed_product *product)
+zimage_status zi_cpu_packed_product(zi_run *run, const zi_cpu_packed *family, const zi_packed_product *product)
 {
     if (product->tokens <= ZI_FEW_TOKENS)
-        return zi_cpu_packed_few(ops, family, product);
-    const zi_cpu *cpu = zi_cpu_of(ops);
+        return zi_cpu_packed_few(run, family, product);
+    const zi_cpu *cpu = zi_cpu_of(run);
     assert(product->x->dtype == ZI_F32 || family == zi_cpu_operand_of(product->x)->family);
     packed w = {.cpu = cpu,
                 .kernels = cpu->kernels,
                 .family = family,
                 .p = product,
                 .weights = {cpu->kernels, family, product->in}};
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = run(ops, &w);
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = compute(run, &w);
+    zi_host_release(run, mark);
     return status;
 }

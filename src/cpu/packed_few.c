@@ -243,27 +243,26 @@ static void product_task(void *arg, int64_t task, int worker)
     }
 }
 
-static zimage_status integers(zi_ops *ops, few *w)
+static zimage_status integers(zi_run *run, few *w)
 {
     float *offsets;
-    ZI_TRY(zi_host_floats(ops, w->panels * w->family->nr, "packed activations", &w->token_scales));
-    ZI_TRY(zi_host_floats(ops, w->panels * w->family->nr, "packed activations", &offsets));
+    ZI_TRY(zi_host_floats(run, w->panels * w->family->nr, "packed activations", &w->token_scales));
+    ZI_TRY(zi_host_floats(run, w->panels * w->family->nr, "packed activations", &offsets));
     w->offsets = (int32_t *)(void *)offsets;
     return ZIMAGE_OK;
 }
 
-static zimage_status run(zi_ops *ops, few *w)
+static zimage_status compute(zi_run *run, few *w)
 {
     const zi_packed_product *p = w->p;
-    zi_pool *pool = zi_cpu_of(ops)->pool;
     int64_t tasks = 0;
     float *b, *places;
     assert(BLOCK_ROWS % w->family->mr == 0);
     w->chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(w->family->b));
     w->panels = zi_ceil_div(p->tokens, w->family->nr);
     w->nibbles = all_nibbles(w);
-    ZI_TRY(zi_host_floats(ops, w->panels * panel_bytes(w) / 4, "packed activations", &b));
-    ZI_TRY(zi_host_floats(ops, 2 * (w->chunks + PASS_CHUNKS), "packed activations", &places));
+    ZI_TRY(zi_host_floats(run, w->panels * panel_bytes(w) / 4, "packed activations", &b));
+    ZI_TRY(zi_host_floats(run, 2 * (w->chunks + PASS_CHUNKS), "packed activations", &places));
     w->b = (uint8_t *)b;
     w->direct = (int64_t *)(void *)places;
     w->packed = w->direct + w->chunks;
@@ -272,21 +271,21 @@ static zimage_status run(zi_ops *ops, few *w)
     for (int64_t i = 0; i < PASS_CHUNKS; i++)
         w->packed[i] = i * w->family->mr * ZI_CHUNK;
     if (w->family->b != ZI_NUMBER_BF16)
-        ZI_TRY(integers(ops, w));
-    ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
+        ZI_TRY(integers(run, w));
+    ZI_TRY(zi_cpu_worker_buffers(run, buffer_floats(w), "a product", &w->buffers));
     for (int i = 0; i < (p->gated ? 1 : p->count); i++)
         tasks += zi_ceil_div(p->weights[i]->shape[0], BLOCK_ROWS);
-    zi_pool_run(pool, pack_tokens, w, w->panels);
-    zi_pool_run(pool, product_task, w, tasks);
+    zi_cpu_run_tasks(run, pack_tokens, w, w->panels);
+    zi_cpu_run_tasks(run, product_task, w, tasks);
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_packed_few(zi_ops *ops, const zi_cpu_packed *family, const zi_packed_product *product)
+zimage_status zi_cpu_packed_few(zi_run *run, const zi_cpu_packed *family, const zi_packed_product *product)
 {
-    const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
+    const zi_cpu_kernels *kernels = zi_cpu_of(run)->kernels;
     few w = {.p = product, .kernels = kernels, .family = family, .weights = {kernels, family, product->in}};
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = run(ops, &w);
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = compute(run, &w);
+    zi_host_release(run, mark);
     return status;
 }

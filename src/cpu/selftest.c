@@ -44,7 +44,7 @@ struct test_case {
 
 /* One run of a case: on the set's table, or on the reference table. Operands live in the table's arena. */
 struct trial {
-    zi_ops *ops;
+    zi_run run;
     const zi_cpu_set *set;
     int oracle; /* the reference table's run: operands are rounded */
     uint64_t random;
@@ -78,7 +78,7 @@ static float random_element(trial *t, int64_t column)
 
 static zimage_status guarded(trial *t, int64_t count, float **data)
 {
-    ZI_TRY(zi_host_floats(t->ops, count + 2 * GUARD, "a self-test", data));
+    ZI_TRY(zi_host_floats(&t->run, count + 2 * GUARD, "a self-test", data));
     memset(*data, 0xff, (size_t)(count + 2 * GUARD) * sizeof(float));
     *data += GUARD;
     return ZIMAGE_OK;
@@ -86,8 +86,7 @@ static zimage_status guarded(trial *t, int64_t count, float **data)
 
 static zimage_status random_tensor(trial *t, zi_tensor *x, float magnitude, int dims, const int64_t *shape)
 {
-    *x = (zi_tensor){.dtype = ZI_F32, .dims = dims};
-    memcpy(x->shape, shape, (size_t)dims * sizeof(*shape));
+    *x = zi_tensor_describe(ZI_F32, dims, shape);
     float *data;
     ZI_TRY(guarded(t, zi_tensor_count(x), &data));
     for (int64_t i = 0; i < zi_tensor_count(x); i++)
@@ -164,7 +163,7 @@ static zimage_status round_weight(trial *t, zi_weight *w)
     if (!t->oracle || t->set->family == NULL)
         return ZIMAGE_OK;
     float *data;
-    ZI_TRY(zi_host_vector(t->ops, w, &data));
+    ZI_TRY(zi_host_vector(&t->run, w, &data));
     zi_cpu_round_rows(t->set->family->b, data, w->shape[0], zi_weight_count(w) / w->shape[0]);
     w->dtype = ZI_F32;
     w->data = (const uint8_t *)data;
@@ -185,7 +184,7 @@ static zimage_status linear(trial *t, const test_case *c)
         round_tensor(t, &x);
         ZI_TRY(round_weight(t, &w));
     }
-    return t->ops->table->linear(t->ops, &t->y, &x, &w, c->flags & ADD ? &bias : NULL, c->flags & ADD);
+    return zi_table(&t->run)->linear(&t->run, &t->y, &x, &w, c->flags & ADD ? &bias : NULL, c->flags & ADD);
 }
 
 static zimage_status gated(trial *t, const test_case *c)
@@ -199,7 +198,7 @@ static zimage_status gated(trial *t, const test_case *c)
     round_tensor(t, &x);
     ZI_TRY(round_weight(t, &w1));
     ZI_TRY(round_weight(t, &w3));
-    return t->ops->table->linear_glu(t->ops, &t->y, &x, &w1, &w3);
+    return zi_table(&t->run)->linear_glu(&t->run, &t->y, &x, &w1, &w3);
 }
 
 /* A norm and a gated product, handed on as operands. Where their last bits differ bf16 may round to another side. */
@@ -215,19 +214,20 @@ static zimage_status operands(trial *t, const test_case *c)
     ZI_TRY(round_weight(t, &w1));
     ZI_TRY(round_weight(t, &w2));
     ZI_TRY(round_weight(t, &w3));
-    ZI_TRY(t->ops->table->alloc_operand(t->ops, &h, c->size[0], c->size[1], &w1));
-    ZI_TRY(t->ops->table->alloc_operand(t->ops, &u, c->size[0], c->size[2], &w2));
-    ZI_TRY(t->ops->table->rms_norm(t->ops, &h, &x, NULL, NULL, EPS));
+    ZI_TRY(zi_table(&t->run)->alloc_operand(&t->run, &h, c->size[0], c->size[1], &w1));
+    ZI_TRY(zi_table(&t->run)->alloc_operand(&t->run, &u, c->size[0], c->size[2], &w2));
+    ZI_TRY(zi_table(&t->run)->norm(&t->run, &h, &x, &(zi_norm){.kind = ZI_NORM_RMS, .eps = EPS}));
     round_tensor(t, &h);
-    ZI_TRY(t->ops->table->linear_glu(t->ops, &u, &h, &w1, &w3));
+    ZI_TRY(zi_table(&t->run)->linear_glu(&t->run, &u, &h, &w1, &w3));
     round_tensor(t, &u);
-    return t->ops->table->linear(t->ops, &t->y, &u, &w2, NULL, 0);
+    return zi_table(&t->run)->linear(&t->run, &t->y, &u, &w2, NULL, 0);
 }
 
 /* What bf16 leaves is the rounding of the softmax's weights: 2^-9 of values up to 1. */
 static zimage_status attention(trial *t, const test_case *c)
 {
-    zi_attention_shape shape = {c->size[2], c->size[3], c->size[4], (c->flags & CAUSAL) != 0};
+    zi_attention shape = {
+        .heads = c->size[2], .kv_heads = c->size[3], .head_dim = c->size[4], .causal = (c->flags & CAUSAL) != 0};
     zi_tensor q, k, v;
     ZI_TRY(random_tensor(t, &q, 2, SHAPE(c->size[0], shape.heads * shape.head_dim)));
     ZI_TRY(random_tensor(t, &k, 2, SHAPE(c->size[1], shape.kv_heads * shape.head_dim)));
@@ -237,7 +237,7 @@ static zimage_status attention(trial *t, const test_case *c)
     round_tensor(t, &k);
     round_tensor(t, &v);
     t->scale = numbers_of(t->set) == BFLOAT16;
-    return t->ops->table->attention(t->ops, &t->y, &q, &k, &v, &shape);
+    return zi_table(&t->run)->attention(&t->run, &t->y, &q, &k, &v, &shape);
 }
 
 static zimage_status conv(trial *t, const test_case *c)
@@ -247,22 +247,26 @@ static zimage_status conv(trial *t, const test_case *c)
     zi_tensor x;
     zi_weight w, bias;
     zi_channel_affine affine;
-    zi_conv conv = {.weight = &w, .upsample = doubled, .accumulate = c->flags & ADD, .image_rows = rows};
+    zi_conv conv;
     ZI_TRY(random_tensor(t, &x, 1, SHAPE(rows, columns, in)));
     ZI_TRY(random_weight(t, c, &w, SHAPE(out, in, side, side)));
     ZI_TRY(random_weight(t, c, &bias, SHAPE(out)));
     ZI_TRY(random_tensor(t, &affine.scale, 1, SHAPE(in)));
     ZI_TRY(random_tensor(t, &affine.shift, 1, SHAPE(in)));
     ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(rows << doubled, columns << doubled, out)));
-    conv.bias = c->flags & ADD ? &bias : NULL;
+    conv = zi_conv_same(&w, c->flags & ADD ? &bias : NULL);
+    conv.upsample = doubled;
+    conv.accumulate = c->flags & ADD;
+    conv.image_rows = rows;
     conv.affine = c->flags & SCALED ? &affine : NULL;
     if (t->oracle && t->set->family != NULL && conv.affine != NULL) { /* else another last bit could round elsewhere */
-        t->set->kernels->affine(x.data, x.data, affine.scale.data, affine.shift.data, rows * columns, in, 1);
+        t->set->kernels->affine(zi_f32(&x), zi_f32(&x), zi_f32(&affine.scale), zi_f32(&affine.shift), rows * columns,
+                                in, 1);
         conv.affine = NULL;
     }
     round_tensor(t, &x);
     ZI_TRY(round_weight(t, &w));
-    return t->ops->table->conv2d(t->ops, &t->y, &x, &conv);
+    return zi_table(&t->run)->conv2d(&t->run, &t->y, &x, &conv);
 }
 
 /* The optional factors of a norm, NULL where the case has none. */
@@ -287,7 +291,8 @@ static zimage_status rms(trial *t, const test_case *c)
     factors f;
     ZI_TRY(random_factors(t, c, c->size[1], &f));
     ZI_TRY(random_tensor(t, &t->y, 3, SHAPE(c->size[0], c->size[1])));
-    return t->ops->table->rms_norm(t->ops, &t->y, &t->y, f.w, f.scale, EPS);
+    return zi_table(&t->run)->norm(&t->run, &t->y, &t->y,
+                                   &(zi_norm){.kind = ZI_NORM_RMS, .eps = EPS, .weight = f.w, .scale = f.scale});
 }
 
 static zimage_status layer(trial *t, const test_case *c)
@@ -297,7 +302,7 @@ static zimage_status layer(trial *t, const test_case *c)
     ZI_TRY(random_factors(t, c, c->size[1], &f));
     ZI_TRY(random_tensor(t, &x, 3, SHAPE(c->size[0], c->size[1])));
     ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(c->size[0], c->size[1])));
-    return t->ops->table->layer_norm(t->ops, &t->y, &x, f.scale, EPS);
+    return zi_table(&t->run)->norm(&t->run, &t->y, &x, &(zi_norm){.kind = ZI_NORM_LAYER, .eps = EPS, .scale = f.scale});
 }
 
 /* y: the residual stream, then h. */
@@ -311,8 +316,10 @@ static zimage_status residual(trial *t, const test_case *c)
     ZI_TRY(random_tensor(t, &t->y, 3, SHAPE(2, c->size[0], c->size[1])));
     zi_tensor x = zi_tensor_rows(&t->y, 0, 1), h = zi_tensor_rows(&t->y, 1, 1);
     int finite = 0;
-    ZI_TRY(t->ops->table->residual_gate_norm(t->ops, &x, c->flags & IN_PLACE ? &h : &other, f.w, f.scale, &h, next.w,
-                                             next.scale, EPS, &finite));
+    const zi_norm post = {.kind = ZI_NORM_RMS, .eps = EPS, .weight = f.w};
+    const zi_norm after = {.kind = ZI_NORM_RMS, .eps = EPS, .weight = next.w, .scale = next.scale};
+    const zi_residual args = {.post = &post, .gate = f.scale, .next = &after, .finite = &finite};
+    ZI_TRY(zi_table(&t->run)->residual(&t->run, &x, c->flags & IN_PLACE ? &h : &other, &h, &args));
     if (!finite)
         zi_f32(&x)[0] = NAN; /* the numbers are all finite */
     return ZIMAGE_OK;
@@ -327,14 +334,20 @@ static zimage_status rope(trial *t, const test_case *c)
     ZI_TRY(random_tensor(t, &cosines, 1, SHAPE(tokens, dim / 2)));
     ZI_TRY(random_tensor(t, &sines, 1, SHAPE(tokens, dim / 2)));
     ZI_TRY(random_tensor(t, &t->y, 2, SHAPE(tokens, heads * dim)));
-    return t->ops->table->qk_norm_rope(t->ops, &t->y, &w, &cosines, &sines, heads,
-                                       c->flags & HALVES ? ZI_ROPE_HALF_SPLIT : ZI_ROPE_ADJACENT, EPS);
+    return zi_table(&t->run)->qk_norm_rope(
+        &t->run, &t->y,
+        &(zi_qk_norm_rope){.weight = &w,
+                           .cos = &cosines,
+                           .sin = &sines,
+                           .heads = heads,
+                           .layout = c->flags & HALVES ? ZI_ROPE_HALF_SPLIT : ZI_ROPE_ADJACENT,
+                           .eps = EPS});
 }
 
 static zimage_status silu(trial *t, const test_case *c)
 {
     ZI_TRY(random_tensor(t, &t->y, 20, SHAPE(c->size[0], c->size[1])));
-    return t->ops->table->silu(t->ops, &t->y, &t->y);
+    return zi_table(&t->run)->silu(&t->run, &t->y, &t->y);
 }
 
 /* Sums of the groups of an image, folded, and applied. */
@@ -350,10 +363,10 @@ static zimage_status groups(trial *t, const test_case *c)
     ZI_TRY(random_tensor(t, &affine.scale, 1, SHAPE(channels)));
     ZI_TRY(random_tensor(t, &affine.shift, 1, SHAPE(channels)));
     ZI_TRY(random_tensor(t, &t->y, 1, x.dims, x.shape));
-    ZI_TRY(zi_host_alloc(t->ops, &sums, 2, (const int64_t[]){count, 4}));
-    ZI_TRY(t->ops->table->group_norm_sums(t->ops, &sums, &x, 0));
-    ZI_TRY(t->ops->table->group_norm_fold(t->ops, &affine, &sums, zi_tensor_count(&x) / count, &w, &b, EPS));
-    return t->ops->table->channel_affine(t->ops, &t->y, &x, &affine);
+    ZI_TRY(zi_host_alloc(&t->run, &sums, 2, (const int64_t[]){count, 4}));
+    ZI_TRY(zi_table(&t->run)->group_norm_sums(&t->run, &sums, &x, 0));
+    ZI_TRY(zi_table(&t->run)->group_norm_fold(&t->run, &affine, &sums, zi_tensor_count(&x) / count, &w, &b, EPS));
+    return zi_table(&t->run)->channel_affine(&t->run, &t->y, &x, &affine);
 }
 
 /* y: what is said of finite numbers, then of the same with one that isn't at each place. */
@@ -368,7 +381,7 @@ static zimage_status all_finite(trial *t, const test_case *c)
         int says = 0;
         if (i > 0)
             zi_f32(&x)[i - 1] = bad[i % 3];
-        ZI_TRY(t->ops->table->check_finite(t->ops, &x, &says));
+        ZI_TRY(zi_table(&t->run)->check_finite(&t->run, &x, &says));
         zi_f32(&t->y)[i] = says ? 1.0f : 0.0f;
         if (i > 0)
             zi_f32(&x)[i - 1] = kept;
@@ -512,20 +525,20 @@ static zimage_status run_cases(trial *t, trial *oracle, void (*found)(void *user
 {
     int numbers = numbers_of(t->set);
     float *kept; /* as in a job the arenas are never empty: their memory is not mapped anew for each case */
-    ZI_TRY(zi_host_floats(t->ops, 1, "a self-test", &kept));
-    ZI_TRY(zi_host_floats(oracle->ops, 1, "a self-test", &kept));
+    ZI_TRY(zi_host_floats(&t->run, 1, "a self-test", &kept));
+    ZI_TRY(zi_host_floats(&oracle->run, 1, "a self-test", &kept));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const test_case *c = &cases[i];
         if (c->kind->allowed[numbers] == 0 || (numbers == INT8 && c->stored >= Q4)) /* those round near ties */
             continue;
-        zi_arena_mark mark = zi_host_mark(t->ops), oracle_mark = zi_host_mark(oracle->ops);
+        zi_arena_mark mark = zi_host_mark(&t->run), oracle_mark = zi_host_mark(&oracle->run);
         zimage_status status = run_case(t, c);
         if (status == ZIMAGE_OK)
             status = run_case(oracle, c);
         if (status == ZIMAGE_OK)
             compare(c, t, oracle, found, user);
-        zi_host_release(t->ops, mark);
-        zi_host_release(oracle->ops, oracle_mark);
+        zi_host_release(&t->run, mark);
+        zi_host_release(&oracle->run, oracle_mark);
         ZI_TRY(status);
     }
     return ZIMAGE_OK;
@@ -535,14 +548,14 @@ zimage_status zi_cpu_selftest(zi_pool *pool, const zi_cpu_set *set, void (*found
                               void *user, zimage_error *error)
 {
     trial t = {.set = set}, oracle = {.set = set, .oracle = 1};
-    zimage_status status = zi_ops_reference_new(&oracle.ops, error);
+    zimage_status status = zi_ops_reference_new(&oracle.run.ops, error);
     if (status == ZIMAGE_OK)
-        status = zi_cpu_new_with_set(pool, set, &t.ops, error);
+        status = zi_cpu_new_with_set(pool, set, &t.run.ops, error);
     if (status == ZIMAGE_OK) {
-        t.ops->error = oracle.ops->error = error;
+        t.run.error = oracle.run.error = error;
         status = run_cases(&t, &oracle, found, user);
     }
-    zi_host_ops_free(t.ops);
-    zi_host_ops_free(oracle.ops);
+    zi_host_ops_free(t.run.ops);
+    zi_host_ops_free(oracle.run.ops);
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef ZI_CPU_SELFTEST_H
 #define ZI_CPU_SELFTEST_H
 
+#include "base/pool.h"
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 

@@ -2,8 +2,9 @@
 #ifndef ZI_CPU_TABLE_H
 #define ZI_CPU_TABLE_H
 
+#include "base/pool.h"
 #include "cpu/kernels.h"
-#include "ops/ops_common.h"
+#include "ops/host.h"
 
 typedef struct zi_cpu {
     zi_host_ops host;
@@ -13,9 +14,17 @@ typedef struct zi_cpu {
     const zi_cpu_packed *bf16;   /* how attention and convolutions are; NULL: float32 */
 } zi_cpu;
 
-static inline zi_cpu *zi_cpu_of(zi_ops *ops)
+static inline zi_cpu *zi_cpu_of(zi_run *run)
 {
-    return (zi_cpu *)ops;
+    return (zi_cpu *)run->ops;
+}
+
+/* Spreads tasks over the threads of the pool; in a rehearsal nothing is computed. */
+static inline void zi_cpu_run_tasks(zi_run *run, void (*task)(void *arg, int64_t task, int worker), void *arg,
+                                    int64_t tasks)
+{
+    if (!zi_host_rehearses(run))
+        zi_pool_run(zi_cpu_of(run)->pool, task, arg, tasks);
 }
 
 /* What computes products with a weight; NULL: float32. */
@@ -57,7 +66,7 @@ static inline zi_cpu_store zi_cpu_store_mode(int accumulate, int64_t count)
 }
 
 /* Sets the table's kernels and families: the best that these features can run. */
-void zi_cpu_choose(zi_cpu *cpu, zi_compute compute, uint32_t features);
+void zi_cpu_choose(zi_cpu *cpu, zimage_compute compute, uint32_t features);
 
 /* A buffer for each worker of the pool, `each` floats apart, on separate cache lines. */
 typedef struct zi_worker_buffers {
@@ -65,7 +74,7 @@ typedef struct zi_worker_buffers {
     int64_t each;
 } zi_worker_buffers;
 
-zimage_status zi_cpu_worker_buffers(zi_ops *ops, int64_t count, const char *what, zi_worker_buffers *buffers);
+zimage_status zi_cpu_worker_buffers(zi_run *run, int64_t count, const char *what, zi_worker_buffers *buffers);
 
 static inline float *zi_worker_buffer(const zi_worker_buffers *buffers, int worker)
 {
@@ -95,7 +104,6 @@ static inline const zi_cpu_operand *zi_cpu_operand_of(const zi_tensor *x) /* a Z
     return x->data;
 }
 
-zimage_status zi_cpu_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
 /* Whether rows can be written in parts: not where a scale of the whole row comes first. */
 int zi_cpu_takes_parts(const zi_tensor *x);
 /* Numbers [first, first + count) of a ZI_OPERAND's row: all of it, or in bf16 parts that are whole chunks but for the last. */
@@ -105,27 +113,20 @@ void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int
 void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t rows, int64_t first, int64_t columns,
                      const float *gate, const float *up, int64_t ldc);
 /* All of a ZI_OPERAND from float32. */
-void zi_cpu_pack_all(zi_ops *ops, const zi_tensor *x, const float *numbers);
+void zi_cpu_pack_all(zi_run *run, const zi_tensor *x, const float *numbers);
 
-zimage_status zi_cpu_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
-                            const zi_weight *bias, int accumulate);
-zimage_status zi_cpu_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights);
-zimage_status zi_cpu_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
-                                const zi_weight *w3);
-zimage_status zi_cpu_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
-                               const zi_attention_shape *shape);
-zimage_status zi_cpu_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
-zimage_status zi_cpu_group_norm_sums(zi_ops *ops, zi_tensor *tensor, const zi_tensor *x, int accumulate);
-zimage_status zi_cpu_channel_affine(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine);
-zimage_status zi_cpu_silu(zi_ops *ops, zi_tensor *y, const zi_tensor *x);
-zimage_status zi_cpu_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_tensor *scale,
-                              float eps);
-zimage_status zi_cpu_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps);
-zimage_status zi_cpu_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
-                                        const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                        const zi_tensor *scale_next, float eps, int *finite);
-zimage_status zi_cpu_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
-                                  const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps);
-zimage_status zi_cpu_check_finite(zi_ops *ops, const zi_tensor *x, int *finite);
+zi_op_alloc_operand zi_cpu_alloc_operand;
+zi_op_linear zi_cpu_linear;
+zi_op_linears zi_cpu_linears;
+zi_op_linear_glu zi_cpu_linear_glu;
+zi_op_attention zi_cpu_attention;
+zi_op_conv2d zi_cpu_conv2d;
+zi_op_group_norm_sums zi_cpu_group_norm_sums;
+zi_op_channel_affine zi_cpu_channel_affine;
+zi_op_silu zi_cpu_silu;
+zi_op_norm zi_cpu_norm;
+zi_op_residual zi_cpu_residual;
+zi_op_qk_norm_rope zi_cpu_qk_norm_rope;
+zi_op_check_finite zi_cpu_check_finite;
 
 #endif

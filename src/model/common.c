@@ -1,39 +1,67 @@
 #include "model/common.h"
 
-zimage_status zi_alloc1(zi_ops *ops, zi_tensor *tensor, int64_t count)
+zimage_status zi_alloc1(zi_run *run, zi_tensor *tensor, int64_t count)
 {
     const int64_t shape[] = {count};
-    return ops->table->alloc(ops, tensor, 1, shape);
+    return zi_table(run)->alloc(run, tensor, 1, shape);
 }
 
-zimage_status zi_alloc2(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns)
+zimage_status zi_alloc2(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns)
 {
     const int64_t shape[] = {rows, columns};
-    return ops->table->alloc(ops, tensor, 2, shape);
+    return zi_table(run)->alloc(run, tensor, 2, shape);
 }
 
-zimage_status zi_alloc3(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels)
+zimage_status zi_alloc3(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels)
 {
     const int64_t shape[] = {rows, columns, channels};
-    return ops->table->alloc(ops, tensor, 3, shape);
+    return zi_table(run)->alloc(run, tensor, 3, shape);
 }
 
-zimage_status zi_alloc1_f32(zi_ops *ops, zi_tensor *tensor, int64_t count)
+zimage_status zi_alloc1_f32(zi_run *run, zi_tensor *tensor, int64_t count)
 {
     const int64_t shape[] = {count};
-    return ops->table->alloc_f32(ops, tensor, 1, shape);
+    return zi_table(run)->alloc_f32(run, tensor, 1, shape);
 }
 
-zimage_status zi_alloc2_f32(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns)
+zimage_status zi_alloc2_f32(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns)
 {
     const int64_t shape[] = {rows, columns};
-    return ops->table->alloc_f32(ops, tensor, 2, shape);
+    return zi_table(run)->alloc_f32(run, tensor, 2, shape);
 }
 
-zimage_status zi_alloc3_f32(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels)
+zimage_status zi_alloc3_f32(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels)
 {
     const int64_t shape[] = {rows, columns, channels};
-    return ops->table->alloc_f32(ops, tensor, 3, shape);
+    return zi_table(run)->alloc_f32(run, tensor, 3, shape);
+}
+
+zimage_status zi_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight, const zi_weight *bias)
+{
+    return zi_table(run)->linear(run, y, x, weight, bias, 0);
+}
+
+zimage_status zi_linear_add(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                            const zi_weight *bias)
+{
+    return zi_table(run)->linear(run, y, x, weight, bias, 1);
+}
+
+zimage_status zi_linears(zi_run *run, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
+{
+    return zi_table(run)->linears(run, count, y, x, weights);
+}
+
+zimage_status zi_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
+{
+    return zi_table(run)->linear_glu(run, y, x, w1, w3);
+}
+
+zimage_status zi_rms_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                          const zi_tensor *scale, float eps)
+{
+    const zi_norm norm = {.kind = ZI_NORM_RMS, .eps = eps, .weight = weight, .scale = scale};
+    return zi_table(run)->norm(run, y, x, &norm);
 }
 
 zi_tensor zi_row_vector(const zi_tensor *matrix, int64_t index)
@@ -63,9 +91,17 @@ void zi_bind_conv(zi_binder *binder, const zi_weight **weight, int64_t out, int6
     zi_bind(binder, weight, 4, shape, "%s%s", prefix, name);
 }
 
-zimage_status zi_rope_from_angles(zi_ops *ops, zi_rope *rope, const float *angles, int64_t tokens, int64_t half)
+zimage_status zi_rope_from_angles(zi_run *run, zi_rope *rope, const float *angles, int64_t tokens, int64_t half)
 {
-    ZI_TRY(zi_alloc2_f32(ops, &rope->cos, tokens, half));
-    ZI_TRY(zi_alloc2_f32(ops, &rope->sin, tokens, half));
-    return ops->table->rope_table(ops, &rope->cos, &rope->sin, angles);
+    ZI_TRY(zi_alloc2_f32(run, &rope->cos, tokens, half));
+    ZI_TRY(zi_alloc2_f32(run, &rope->sin, tokens, half));
+    return zi_table(run)->rope_table(run, &rope->cos, &rope->sin, angles);
+}
+
+zimage_status zi_norm_and_rotate(zi_run *run, zi_tensor *x, const zi_weight *weight, const zi_rope *rope, int64_t heads,
+                                 zi_rope_layout layout, float eps)
+{
+    const zi_qk_norm_rope args = {
+        .weight = weight, .cos = &rope->cos, .sin = &rope->sin, .heads = heads, .layout = layout, .eps = eps};
+    return zi_table(run)->qk_norm_rope(run, x, &args);
 }

@@ -7,13 +7,28 @@
 
 #define ZI_NAME_MAX 128 /* tensor name prefixes are short: "noise_refiner.1023.attention." */
 
-zimage_status zi_alloc1(zi_ops *ops, zi_tensor *tensor, int64_t count);
-zimage_status zi_alloc2(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns);
-zimage_status zi_alloc3(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels);
+zimage_status zi_alloc1(zi_run *run, zi_tensor *tensor, int64_t count);
+zimage_status zi_alloc2(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns);
+zimage_status zi_alloc3(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels);
 /* Float32 in every backend (ops.h). */
-zimage_status zi_alloc1_f32(zi_ops *ops, zi_tensor *tensor, int64_t count);
-zimage_status zi_alloc2_f32(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns);
-zimage_status zi_alloc3_f32(zi_ops *ops, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels);
+zimage_status zi_alloc1_f32(zi_run *run, zi_tensor *tensor, int64_t count);
+zimage_status zi_alloc2_f32(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns);
+zimage_status zi_alloc3_f32(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels);
+
+/*
+ * The linear layers of every network: y = x W^T + bias (NULL: none), y += x W^T, several products of one x, and the gated
+ * product y = SiLU(x W1^T) * (x W3^T). Model code calls these instead of the table, so that whatever changes a layer (an
+ * adapter) has one place. Arguments as in ops.h.
+ */
+zimage_status zi_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight, const zi_weight *bias);
+zimage_status zi_linear_add(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                            const zi_weight *bias);
+zimage_status zi_linears(zi_run *run, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights);
+zimage_status zi_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3);
+
+/* y = RMS norm of x times weight (NULL: 1) and scale (NULL: 1). */
+zimage_status zi_rms_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                          const zi_tensor *scale, float eps);
 
 /* Row `index` of a matrix as a vector. */
 zi_tensor zi_row_vector(const zi_tensor *matrix, int64_t index);
@@ -30,7 +45,11 @@ typedef struct zi_rope {
     zi_tensor cos, sin;
 } zi_rope;
 
-/* angles [tokens, half] on the host */
-zimage_status zi_rope_from_angles(zi_ops *ops, zi_rope *rope, const float *angles, int64_t tokens, int64_t half);
+/* In place on x [tokens, heads * head_dim]: RMS norm of each head with `weight` [head_dim], then the rotation. */
+zimage_status zi_norm_and_rotate(zi_run *run, zi_tensor *x, const zi_weight *weight, const zi_rope *rope, int64_t heads,
+                                 zi_rope_layout layout, float eps);
+
+/* angles [tokens, half] in host memory */
+zimage_status zi_rope_from_angles(zi_run *run, zi_rope *rope, const float *angles, int64_t tokens, int64_t half);
 
 #endif

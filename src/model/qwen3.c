@@ -190,103 +190,106 @@ void zi_qwen3_free(zi_qwen3 *model)
  * Angle of pair j at position p: float32(p * w_j), w_j = float32(1 / theta^(2j/d)), everything in float32 as
  * Qwen3RotaryEmbedding computes it.
  */
-static zimage_status rope_tables(const zi_qwen3 *model, zi_ops *ops, int64_t tokens, zi_rope *rope)
+static zimage_status rope_tables(const zi_qwen3 *model, zi_run *run, int64_t tokens, zi_rope *rope)
 {
     int64_t half = model->config.head_dim / 2;
     size_t bytes = (size_t)(tokens * half) * sizeof(float);
     float *angles = malloc(bytes); /* [n, d/2] */
     if (!angles)
-        return zi_fail_memory(ops->error, "the rotary position table", bytes);
+        return zi_fail_memory(run->error, "the rotary position table", bytes);
     for (int64_t j = 0; j < half; j++) {
         float exponent = (float)(2 * j) / (float)model->config.head_dim;
         float frequency = 1.0f / powf((float)model->config.rope_theta, exponent);
         for (int64_t p = 0; p < tokens; p++)
             angles[p * half + j] = (float)p * frequency;
     }
-    zimage_status status = zi_rope_from_angles(ops, rope, angles, tokens, half);
+    zimage_status status = zi_rope_from_angles(run, rope, angles, tokens, half);
     free(angles);
     return status;
 }
 
 /* x += o_proj(softmax(q k^T / sqrt(d), causal) v) */
-static zimage_status self_attention(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_ops *ops,
+static zimage_status self_attention(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_run *run,
                                     const zi_rope *rope, zi_tensor *x, const zi_tensor *h)
 {
-    const zi_ops_table *table = ops->table;
+    const zi_ops_table *table = zi_table(run);
     const zi_qwen3_config *config = &model->config;
-    const zi_attention_shape shape = {config->num_attention_heads, config->num_key_value_heads, config->head_dim, 1};
+    const zi_attention shape = {.heads = config->num_attention_heads,
+                                .kv_heads = config->num_key_value_heads,
+                                .head_dim = config->head_dim,
+                                .causal = 1};
     float eps = (float)config->rms_norm_eps;
     int64_t tokens = x->shape[0];
     const zi_weight *const weights[] = {layer->q_proj, layer->k_proj, layer->v_proj};
     zi_tensor qkv[3], *q = &qkv[0], *k = &qkv[1], *v = &qkv[2]; /* [n, H d], [n, G d], [n, G d] */
     zi_tensor o;                                                /* [n, H d] */
 
-    ZI_TRY(zi_alloc2(ops, q, tokens, shape.heads * shape.head_dim));
-    ZI_TRY(zi_alloc2(ops, k, tokens, shape.kv_heads * shape.head_dim));
-    ZI_TRY(zi_alloc2(ops, v, tokens, shape.kv_heads * shape.head_dim));
-    ZI_TRY(table->linears(ops, 3, qkv, h, weights));
-    ZI_TRY(table->qk_norm_rope(ops, q, layer->q_norm, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_HALF_SPLIT, eps));
-    ZI_TRY(table->qk_norm_rope(ops, k, layer->k_norm, &rope->cos, &rope->sin, shape.kv_heads, ZI_ROPE_HALF_SPLIT, eps));
-    ZI_TRY(table->alloc_operand(ops, &o, tokens, shape.heads * shape.head_dim, layer->o_proj));
-    ZI_TRY(table->attention(ops, &o, q, k, v, &shape));
-    return table->linear(ops, x, &o, layer->o_proj, NULL, 1);
+    ZI_TRY(zi_alloc2(run, q, tokens, shape.heads * shape.head_dim));
+    ZI_TRY(zi_alloc2(run, k, tokens, shape.kv_heads * shape.head_dim));
+    ZI_TRY(zi_alloc2(run, v, tokens, shape.kv_heads * shape.head_dim));
+    ZI_TRY(zi_linears(run, 3, qkv, h, weights));
+    ZI_TRY(zi_norm_and_rotate(run, q, layer->q_norm, rope, shape.heads, ZI_ROPE_HALF_SPLIT, eps));
+    ZI_TRY(zi_norm_and_rotate(run, k, layer->k_norm, rope, shape.kv_heads, ZI_ROPE_HALF_SPLIT, eps));
+    ZI_TRY(table->alloc_operand(run, &o, tokens, shape.heads * shape.head_dim, layer->o_proj));
+    ZI_TRY(table->attention(run, &o, q, k, v, &shape));
+    return zi_linear_add(run, x, &o, layer->o_proj, NULL);
 }
 
 /* x += down_proj(SiLU(gate_proj h) * up_proj h) */
-static zimage_status feed_forward(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_ops *ops, zi_tensor *x,
+static zimage_status feed_forward(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_run *run, zi_tensor *x,
                                   const zi_tensor *h)
 {
     zi_tensor u; /* [n, F] */
-    ZI_TRY(ops->table->alloc_operand(ops, &u, x->shape[0], model->config.intermediate_size, layer->down_proj));
-    ZI_TRY(ops->table->linear_glu(ops, &u, h, layer->gate_proj, layer->up_proj));
-    return ops->table->linear(ops, x, &u, layer->down_proj, NULL, 1);
+    ZI_TRY(zi_table(run)->alloc_operand(run, &u, x->shape[0], model->config.intermediate_size, layer->down_proj));
+    ZI_TRY(zi_linear_glu(run, &u, h, layer->gate_proj, layer->up_proj));
+    return zi_linear_add(run, x, &u, layer->down_proj, NULL);
 }
 
-static zimage_status run_layer(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_ops *ops, const zi_rope *rope,
+static zimage_status run_layer(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_run *run, const zi_rope *rope,
                                zi_tensor *x)
 {
-    const zi_ops_table *table = ops->table;
+    const zi_ops_table *table = zi_table(run);
     float eps = (float)model->config.rms_norm_eps;
     zi_tensor h; /* [n, D] */
-    zi_arena_mark mark = table->mark(ops);
+    zi_arena_mark mark = table->mark(run);
 
-    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.hidden_size, layer->q_proj));
-    ZI_TRY(table->rms_norm(ops, &h, x, layer->input_layernorm, NULL, eps));
-    ZI_TRY(self_attention(model, layer, ops, rope, x, &h));
-    table->release(ops, mark);
+    ZI_TRY(table->alloc_operand(run, &h, x->shape[0], model->config.hidden_size, layer->q_proj));
+    ZI_TRY(zi_rms_norm(run, &h, x, layer->input_layernorm, NULL, eps));
+    ZI_TRY(self_attention(model, layer, run, rope, x, &h));
+    table->release(run, mark);
 
-    ZI_TRY(table->alloc_operand(ops, &h, x->shape[0], model->config.hidden_size, layer->gate_proj));
-    ZI_TRY(table->rms_norm(ops, &h, x, layer->post_attention_layernorm, NULL, eps));
-    return feed_forward(model, layer, ops, x, &h);
+    ZI_TRY(table->alloc_operand(run, &h, x->shape[0], model->config.hidden_size, layer->gate_proj));
+    ZI_TRY(zi_rms_norm(run, &h, x, layer->post_attention_layernorm, NULL, eps));
+    return feed_forward(model, layer, run, x, &h);
 }
 
-static zimage_status encode(const zi_qwen3 *model, zi_ops *ops, const int32_t *ids, int64_t count, zi_tensor *x)
+static zimage_status encode(const zi_qwen3 *model, zi_run *run, const int32_t *ids, int64_t count, zi_tensor *x)
 {
     zi_rope rope;
-    ZI_TRY(ops->table->embed_rows(ops, x, model->embed_tokens, ids));
-    ZI_TRY(zi_ops_end_block(ops, x, "text_encoder embed_tokens"));
-    ZI_TRY(rope_tables(model, ops, count, &rope));
+    ZI_TRY(zi_table(run)->embed_rows(run, x, model->embed_tokens, ids));
+    ZI_TRY(zi_end_block(run, x, "text_encoder embed_tokens"));
+    ZI_TRY(rope_tables(model, run, count, &rope));
     for (int64_t i = 0; i < model->layers_needed; i++) {
-        zi_arena_mark mark = ops->table->mark(ops);
-        ZI_TRY(run_layer(model, &model->layers[i], ops, &rope, x));
-        ops->table->release(ops, mark);
-        ZI_TRY(zi_ops_end_block(ops, x, "text_encoder layers.%d", (int)i));
+        zi_arena_mark mark = zi_table(run)->mark(run);
+        ZI_TRY(run_layer(model, &model->layers[i], run, &rope, x));
+        zi_table(run)->release(run, mark);
+        ZI_TRY(zi_end_block(run, x, "text_encoder layers.%d", (int)i));
     }
     return ZIMAGE_OK;
 }
 
-zimage_status zi_qwen3_encode(const zi_qwen3 *model, zi_ops *ops, const int32_t *ids, int64_t count, zi_tensor *out)
+zimage_status zi_qwen3_encode(const zi_qwen3 *model, zi_run *run, const int32_t *ids, int64_t count, zi_tensor *out)
 {
     if (count < 1 || count > 1 << 20)
-        return zi_fail(ops->error, ZIMAGE_ERROR_ARGUMENT, "a prompt of %lld tokens can't be encoded", (long long)count);
+        return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT, "a prompt of %lld tokens can't be encoded", (long long)count);
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= model->config.vocab_size)
-            return zi_fail(ops->error, ZIMAGE_ERROR_MODEL,
+            return zi_fail(run->error, ZIMAGE_ERROR_MODEL,
                            "token %lld has id %d but the text encoder's vocab_size is %lld", (long long)i, (int)ids[i],
                            (long long)model->config.vocab_size);
-    zi_arena_mark mark = ops->table->mark(ops);
-    zimage_status status = encode(model, ops, ids, count, out);
-    ops->table->release(ops, mark);
+    zi_arena_mark mark = zi_table(run)->mark(run);
+    zimage_status status = encode(model, run, ids, count, out);
+    zi_table(run)->release(run, mark);
     return status;
 }
 

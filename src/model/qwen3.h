@@ -31,8 +31,8 @@ zimage_status zi_qwen3_bind(zi_qwen3 *model, const zi_qwen3_config *config, zi_s
                             zimage_error *error);
 void zi_qwen3_free(zi_qwen3 *model);
 /* out [count, hidden_size], allocated by the caller; ids checked against vocab_size. */
-zimage_status zi_qwen3_encode(const zi_qwen3 *model, zi_ops *ops, const int32_t *ids, int64_t count, zi_tensor *out);
-/* Blocks that encode reports through zi_ops_end_block, for progress. */
+zimage_status zi_qwen3_encode(const zi_qwen3 *model, zi_run *run, const int32_t *ids, int64_t count, zi_tensor *out);
+/* Blocks that encode reports through zi_end_block, for progress. */
 int64_t zi_qwen3_encode_blocks(const zi_qwen3 *model);
 
 #endif

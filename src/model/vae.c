@@ -260,7 +260,7 @@ enum { LOW_END = 0, HIGH_END = 1 };
 
 typedef struct decoder {
     const zi_vae *model;
-    zi_ops *ops;
+    zi_run *run;
     int64_t band_rows; /* of the last level; 0 = choose */
     zi_tensor sums;    /* of groups */
     zi_tensor region;  /* all images */
@@ -338,33 +338,32 @@ static int64_t region_size(const zi_vae *model, int64_t rows, int64_t columns)
 static zimage_status convolve(decoder *d, zi_tensor *y, const zi_tensor *x, const zi_vae_affine *weights,
                               const zi_channel_affine *affine, int upsample, int accumulate)
 {
-    const zi_conv conv = {.weight = weights->weight,
-                          .bias = weights->bias,
-                          .affine = affine,
-                          .upsample = upsample,
-                          .accumulate = accumulate,
-                          .image_rows = x->shape[0]};
-    return d->ops->table->conv2d(d->ops, y, x, &conv);
+    zi_conv conv = zi_conv_same(weights->weight, weights->bias);
+    conv.affine = affine;
+    conv.upsample = upsample;
+    conv.accumulate = accumulate;
+    conv.image_rows = x->shape[0];
+    return zi_table(d->run)->conv2d(d->run, y, x, &conv);
 }
 
 static zimage_status alloc_affine(decoder *d, zi_channel_affine *affine, int64_t channels)
 {
-    ZI_TRY(zi_alloc1_f32(d->ops, &affine->scale, channels));
-    return zi_alloc1_f32(d->ops, &affine->shift, channels);
+    ZI_TRY(zi_alloc1_f32(d->run, &affine->scale, channels));
+    return zi_alloc1_f32(d->run, &affine->shift, channels);
 }
 
 static zimage_status fold_norm(decoder *d, zi_channel_affine *affine, int64_t elements, const zi_vae_affine *norm)
 {
     int64_t groups = d->model->config.norm_num_groups;
-    return d->ops->table->group_norm_fold(d->ops, affine, &d->sums, elements / groups, norm->weight, norm->bias,
-                                          NORM_EPS);
+    return zi_table(d->run)->group_norm_fold(d->run, affine, &d->sums, elements / groups, norm->weight, norm->bias,
+                                             NORM_EPS);
 }
 
 /* GroupNorm of a stored image as a scale and a shift a channel. */
 static zimage_status normalize(decoder *d, zi_channel_affine *affine, const zi_tensor *x, const zi_vae_affine *norm)
 {
     ZI_TRY(alloc_affine(d, affine, x->shape[2]));
-    ZI_TRY(d->ops->table->group_norm_sums(d->ops, &d->sums, x, 0));
+    ZI_TRY(zi_table(d->run)->group_norm_sums(d->run, &d->sums, x, 0));
     return fold_norm(d, affine, zi_tensor_count(x), norm);
 }
 
@@ -379,7 +378,7 @@ static zimage_status add_second_half(decoder *d, const zi_vae_resnet *resnet, zi
 /* x <- shortcut(x) + conv2(SiLU(norm2(conv1(SiLU(norm1(x)))))), spec 2 */
 static zimage_status run_resnet(decoder *d, const zi_vae_resnet *resnet)
 {
-    zi_arena_mark mark = d->ops->table->mark(d->ops);
+    zi_arena_mark mark = zi_table(d->run)->mark(d->run);
     int64_t channels = resnet->out_channels;
     zi_channel_affine affine;
     ZI_TRY(normalize(d, &affine, &d->x, &resnet->norm1));
@@ -395,7 +394,7 @@ static zimage_status run_resnet(decoder *d, const zi_vae_resnet *resnet)
         ZI_TRY(add_second_half(d, resnet, &y, &h));
         replace_x(d, y);
     }
-    d->ops->table->release(d->ops, mark);
+    zi_table(d->run)->release(d->run, mark);
     return ZIMAGE_OK;
 }
 
@@ -403,12 +402,12 @@ static zimage_status run_resnet(decoder *d, const zi_vae_resnet *resnet)
 static zimage_status run_attention(decoder *d)
 {
     const zi_vae *model = d->model;
-    const zi_ops_table *table = d->ops->table;
+    const zi_ops_table *table = zi_table(d->run);
     int64_t channels = d->x.shape[2], pixels = d->x.shape[0] * d->x.shape[1];
     int64_t size = image_size(d->x.shape[0], d->x.shape[1], channels);
-    const zi_attention_shape shape = {1, 1, channels, 0};
+    const zi_attention shape = {.heads = 1, .kv_heads = 1, .head_dim = channels};
     const int64_t tokens[] = {pixels, channels};
-    zi_arena_mark mark = table->mark(d->ops);
+    zi_arena_mark mark = table->mark(d->run);
     zi_channel_affine affine;
     zi_tensor images[4], x = zi_tensor_shaped(&d->x, 2, tokens);
     for (int i = 0; i < 4; i++)
@@ -417,13 +416,13 @@ static zimage_status run_attention(decoder *d)
     zi_tensor k = zi_tensor_shaped(&images[2], 2, tokens), v = zi_tensor_shaped(&images[3], 2, tokens); /* [h w, C] */
 
     ZI_TRY(normalize(d, &affine, &d->x, &model->attention_norm));
-    ZI_TRY(table->channel_affine(d->ops, &images[0], &d->x, &affine));
-    ZI_TRY(table->linear(d->ops, &q, &g, model->to_q.weight, model->to_q.bias, 0));
-    ZI_TRY(table->linear(d->ops, &k, &g, model->to_k.weight, model->to_k.bias, 0));
-    ZI_TRY(table->linear(d->ops, &v, &g, model->to_v.weight, model->to_v.bias, 0));
-    ZI_TRY(table->attention(d->ops, &q, &q, &k, &v, &shape));
-    ZI_TRY(table->linear(d->ops, &x, &q, model->to_out.weight, model->to_out.bias, 1));
-    table->release(d->ops, mark);
+    ZI_TRY(table->channel_affine(d->run, &images[0], &d->x, &affine));
+    ZI_TRY(zi_linear(d->run, &q, &g, model->to_q.weight, model->to_q.bias));
+    ZI_TRY(zi_linear(d->run, &k, &g, model->to_k.weight, model->to_k.bias));
+    ZI_TRY(zi_linear(d->run, &v, &g, model->to_v.weight, model->to_v.bias));
+    ZI_TRY(table->attention(d->run, &q, &q, &k, &v, &shape));
+    ZI_TRY(zi_linear_add(d->run, &x, &q, model->to_out.weight, model->to_out.bias));
+    table->release(d->run, mark);
     return ZIMAGE_OK;
 }
 
@@ -433,14 +432,14 @@ static zimage_status run_upsampler(decoder *d, int64_t level)
     zi_tensor y = image_at(d, !d->end, 0, 2 * d->x.shape[0], 2 * d->x.shape[1], d->x.shape[2]);
     ZI_TRY(convolve(d, &y, &d->x, &d->model->upsamplers[level], NULL, 1, 0));
     replace_x(d, y);
-    return zi_ops_end_block(d->ops, &d->x, "vae decoder.up_blocks.%d.upsamplers.0", (int)level);
+    return zi_end_block(d->run, &d->x, "vae decoder.up_blocks.%d.upsamplers.0", (int)level);
 }
 
 static zimage_status run_resnets(decoder *d, int64_t level, int64_t first)
 {
     for (int64_t i = first; i <= d->model->config.layers_per_block; i++) {
         ZI_TRY(run_resnet(d, &level_resnets(d->model, level)[i]));
-        ZI_TRY(zi_ops_end_block(d->ops, &d->x, "vae decoder.up_blocks.%d.resnets.%d", (int)level, (int)i));
+        ZI_TRY(zi_end_block(d->run, &d->x, "vae decoder.up_blocks.%d.resnets.%d", (int)level, (int)i));
     }
     return ZIMAGE_OK;
 }
@@ -458,7 +457,7 @@ typedef struct bands {
 static int64_t choose_band_rows(const decoder *d, int64_t rows, int64_t columns, int64_t channels)
 {
     int64_t row_bytes = columns * channels * (int64_t)sizeof(float), told = d->band_rows;
-    int64_t whole = max64(WHOLE_BYTES, (int64_t)d->ops->whole_bytes);
+    int64_t whole = max64(WHOLE_BYTES, (int64_t)zi_table(d->run)->whole_image_bytes(d->run->ops));
     int64_t chosen = told > 0 ? told : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
     chosen = max64(chosen, 1);
     return chosen < rows ? chosen : rows;
@@ -472,24 +471,23 @@ static zimage_status open_bands(decoder *d, bands *b, int64_t level)
     b->channels = d->x.shape[2];
     b->band_rows = choose_band_rows(d, b->rows, b->columns, b->channels);
     int64_t buffer_rows = b->band_rows < b->rows ? b->band_rows + 2 : b->rows;
-    return zi_alloc3(d->ops, &b->buffer, buffer_rows < b->rows ? buffer_rows : b->rows, b->columns, b->channels);
+    return zi_alloc3(d->run, &b->buffer, buffer_rows < b->rows ? buffer_rows : b->rows, b->columns, b->channels);
 }
 
 /* Rows [first, first + count) of the upsampled image, into the buffer. */
 static zimage_status upsample_band(decoder *d, const bands *b, int64_t first, int64_t count, zi_tensor *band)
 {
-    const zi_conv conv = {.weight = b->upsampler->weight,
-                          .bias = b->upsampler->bias,
-                          .upsample = 1,
-                          .y_row = first,
-                          .image_rows = d->x.shape[0]};
+    zi_conv conv = zi_conv_same(b->upsampler->weight, b->upsampler->bias);
+    conv.upsample = 1;
+    conv.y_row = first;
+    conv.image_rows = d->x.shape[0];
     *band = zi_tensor_rows(&b->buffer, 0, count);
-    return d->ops->table->conv2d(d->ops, band, &d->x, &conv);
+    return zi_table(d->run)->conv2d(d->run, band, &d->x, &conv);
 }
 
 static zimage_status check_band(decoder *d, const zi_tensor *band, int64_t level)
 {
-    return zi_ops_check_block(d->ops, band, "vae decoder.up_blocks.%d.upsamplers.0", (int)(level - 1));
+    return zi_check_block(d->run, band, "vae decoder.up_blocks.%d.upsamplers.0", (int)(level - 1));
 }
 
 /* First pass: norm1 of the upsampled image. Where it is one band the buffer then holds it. */
@@ -502,7 +500,7 @@ static zimage_status normalize_bands(decoder *d, const bands *b, int64_t level, 
         int64_t count = b->rows - row < b->band_rows ? b->rows - row : b->band_rows;
         ZI_TRY(upsample_band(d, b, row, count, &band));
         ZI_TRY(check_band(d, &band, level));
-        ZI_TRY(d->ops->table->group_norm_sums(d->ops, &d->sums, &band, row > 0));
+        ZI_TRY(zi_table(d->run)->group_norm_sums(d->run, &d->sums, &band, row > 0));
     }
     return fold_norm(d, affine, b->rows * b->columns * b->channels, norm);
 }
@@ -511,14 +509,13 @@ static zimage_status normalize_bands(decoder *d, const bands *b, int64_t level, 
 static zimage_status convolve_band(decoder *d, zi_tensor *y, int64_t row, int64_t count, const zi_tensor *band,
                                    int64_t band_row, const zi_vae_affine *weights, const zi_channel_affine *affine)
 {
-    const zi_conv conv = {.weight = weights->weight,
-                          .bias = weights->bias,
-                          .affine = affine,
-                          .x_row = band_row,
-                          .y_row = row,
-                          .image_rows = y->shape[0]};
+    zi_conv conv = zi_conv_same(weights->weight, weights->bias);
+    conv.affine = affine;
+    conv.x_row = band_row;
+    conv.y_row = row;
+    conv.image_rows = y->shape[0];
     zi_tensor rows = zi_tensor_rows(y, row, count);
-    return d->ops->table->conv2d(d->ops, &rows, band, &conv);
+    return zi_table(d->run)->conv2d(d->run, &rows, band, &conv);
 }
 
 /* Second pass: h = conv1(SiLU(norm1(up))), y = conv_shortcut(up), band by band. */
@@ -541,7 +538,7 @@ static zimage_status consume_bands(decoder *d, const bands *b, const zi_vae_resn
 static zimage_status run_streamed_resnet(decoder *d, int64_t level)
 {
     const zi_vae_resnet *resnet = &level_resnets(d->model, level)[0];
-    zi_arena_mark mark = d->ops->table->mark(d->ops);
+    zi_arena_mark mark = zi_table(d->run)->mark(d->run);
     int64_t channels = resnet->out_channels;
     zi_channel_affine affine;
     bands b;
@@ -551,11 +548,11 @@ static zimage_status run_streamed_resnet(decoder *d, int64_t level)
 
     ZI_TRY(normalize_bands(d, &b, level, &affine, &resnet->norm1));
     ZI_TRY(consume_bands(d, &b, resnet, &affine, &h, &y));
-    d->ops->table->release(d->ops, mark);
+    zi_table(d->run)->release(d->run, mark);
     ZI_TRY(add_second_half(d, resnet, &y, &h));
-    d->ops->table->release(d->ops, mark);
+    zi_table(d->run)->release(d->run, mark);
     replace_x(d, y);
-    return zi_ops_end_block(d->ops, &d->x, "vae decoder.up_blocks.%d.resnets.0", (int)level);
+    return zi_end_block(d->run, &d->x, "vae decoder.up_blocks.%d.resnets.0", (int)level);
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
@@ -569,13 +566,13 @@ static zimage_status load_latents(decoder *d, const float *latents, int64_t rows
     float scaling = (float)config->scaling_factor, shift = (float)config->shift_factor;
     float *z = malloc(bytes);
     if (!z)
-        return zi_fail_memory(d->ops->error, "latents", bytes);
+        return zi_fail_memory(d->run->error, "latents", bytes);
     for (int64_t c = 0; c < channels; c++)
         for (int64_t i = 0; i < pixels; i++)
             z[i * channels + c] = latents[c * pixels + i] / scaling + shift;
     d->end = LOW_END;
     d->x = image_at(d, LOW_END, 0, rows, columns, channels);
-    zimage_status status = d->ops->table->upload(d->ops, &d->x, z);
+    zimage_status status = zi_table(d->run)->upload(d->run, &d->x, z);
     free(z);
     return status;
 }
@@ -591,19 +588,19 @@ static zimage_status run_conv_in(decoder *d)
     zi_tensor y = image_opposite(d, 0, level_channels(&model->config, 0));
     ZI_TRY(convolve(d, &y, &d->x, &model->conv_in, NULL, 0, 0));
     replace_x(d, y);
-    return zi_ops_end_block(d->ops, &d->x, "vae decoder.conv_in");
+    return zi_end_block(d->run, &d->x, "vae decoder.conv_in");
 }
 
 static zimage_status run_mid_block(decoder *d)
 {
     ZI_TRY(run_resnet(d, &d->model->mid[0]));
-    ZI_TRY(zi_ops_end_block(d->ops, &d->x, "vae decoder.mid_block.resnets.0"));
+    ZI_TRY(zi_end_block(d->run, &d->x, "vae decoder.mid_block.resnets.0"));
     if (d->model->config.mid_block_add_attention) {
         ZI_TRY(run_attention(d));
-        ZI_TRY(zi_ops_end_block(d->ops, &d->x, "vae decoder.mid_block.attentions.0"));
+        ZI_TRY(zi_end_block(d->run, &d->x, "vae decoder.mid_block.attentions.0"));
     }
     ZI_TRY(run_resnet(d, &d->model->mid[1]));
-    return zi_ops_end_block(d->ops, &d->x, "vae decoder.mid_block.resnets.1");
+    return zi_end_block(d->run, &d->x, "vae decoder.mid_block.resnets.1");
 }
 
 static zimage_status run_levels(decoder *d)
@@ -627,29 +624,28 @@ static zimage_status run_conv_out(decoder *d, float *rgb, uint8_t *rgb8)
     zi_channel_affine affine;
     zi_tensor buffer, y; /* [band_rows, columns, 3] */
     ZI_TRY(normalize(d, &affine, &d->x, &d->model->conv_norm_out));
-    ZI_TRY(zi_alloc3_f32(d->ops, &buffer, band_rows, columns, 3));
+    ZI_TRY(zi_alloc3_f32(d->run, &buffer, band_rows, columns, 3));
     for (int64_t row = 0; row < rows; row += band_rows) {
         int64_t count = rows - row < band_rows ? rows - row : band_rows;
-        const zi_conv conv = {.weight = d->model->conv_out.weight,
-                              .bias = d->model->conv_out.bias,
-                              .affine = &affine,
-                              .y_row = row,
-                              .image_rows = rows};
+        zi_conv conv = zi_conv_same(d->model->conv_out.weight, d->model->conv_out.bias);
+        conv.affine = &affine;
+        conv.y_row = row;
+        conv.image_rows = rows;
         y = zi_tensor_rows(&buffer, 0, count);
-        ZI_TRY(d->ops->table->conv2d(d->ops, &y, &d->x, &conv));
-        ZI_TRY(zi_ops_check_block(d->ops, &y, "vae decoder.conv_out"));
+        ZI_TRY(zi_table(d->run)->conv2d(d->run, &y, &d->x, &conv));
+        ZI_TRY(zi_check_block(d->run, &y, "vae decoder.conv_out"));
         if (rgb)
-            ZI_TRY(d->ops->table->download(d->ops, rgb + row * columns * 3, &y));
+            ZI_TRY(zi_table(d->run)->download(d->run, rgb + row * columns * 3, &y));
         if (rgb8)
-            ZI_TRY(d->ops->table->download_rgb8(d->ops, rgb8 + row * columns * 3, &y));
+            ZI_TRY(zi_table(d->run)->download_rgb8(d->run, rgb8 + row * columns * 3, &y));
     }
-    return zi_ops_end_block(d->ops, &y, "vae decoder.conv_out");
+    return zi_end_block(d->run, &y, "vae decoder.conv_out");
 }
 
 static zimage_status decode(decoder *d, const float *latents, int64_t rows, int64_t columns, float *rgb, uint8_t *rgb8)
 {
-    ZI_TRY(zi_alloc2_f32(d->ops, &d->sums, d->model->config.norm_num_groups, 4));
-    ZI_TRY(zi_alloc1(d->ops, &d->region, region_size(d->model, rows, columns)));
+    ZI_TRY(zi_alloc2_f32(d->run, &d->sums, d->model->config.norm_num_groups, 4));
+    ZI_TRY(zi_alloc1(d->run, &d->region, region_size(d->model, rows, columns)));
     ZI_TRY(load_latents(d, latents, rows, columns));
     ZI_TRY(run_conv_in(d));
     ZI_TRY(run_mid_block(d));
@@ -657,17 +653,17 @@ static zimage_status decode(decoder *d, const float *latents, int64_t rows, int6
     return run_conv_out(d, rgb, rgb8);
 }
 
-zimage_status zi_vae_decode(const zi_vae *model, zi_ops *ops, const float *latents, int64_t rows, int64_t columns,
+zimage_status zi_vae_decode(const zi_vae *model, zi_run *run, const float *latents, int64_t rows, int64_t columns,
                             int64_t band_rows, float *rgb, uint8_t *rgb8)
 {
     if (rows < 1 || columns < 1 || rows > MAX_LATENT_SIDE || columns > MAX_LATENT_SIDE)
-        return zi_fail(ops->error, ZIMAGE_ERROR_ARGUMENT,
+        return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT,
                        "latents of %lld x %lld (columns x rows) can't be decoded, each side must be 1 to %d",
                        (long long)columns, (long long)rows, MAX_LATENT_SIDE);
-    decoder d = {.model = model, .ops = ops, .band_rows = band_rows};
-    zi_arena_mark mark = ops->table->mark(ops);
+    decoder d = {.model = model, .run = run, .band_rows = band_rows};
+    zi_arena_mark mark = zi_table(run)->mark(run);
     zimage_status status = decode(&d, latents, rows, columns, rgb, rgb8);
-    ops->table->release(ops, mark);
+    zi_table(run)->release(run, mark);
     return status;
 }
 

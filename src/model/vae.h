@@ -46,9 +46,9 @@ void zi_vae_free(zi_vae *model);
  * may be NULL.
  * The widest level is streamed in bands of rows, bit-equal to the whole: band_rows = 0 chooses the band by size.
  */
-zimage_status zi_vae_decode(const zi_vae *model, zi_ops *ops, const float *latents, int64_t rows, int64_t columns,
+zimage_status zi_vae_decode(const zi_vae *model, zi_run *run, const float *latents, int64_t rows, int64_t columns,
                             int64_t band_rows, float *rgb, uint8_t *rgb8);
-/* Blocks that decode reports through zi_ops_end_block, for progress. */
+/* Blocks that decode reports through zi_end_block, for progress. */
 int64_t zi_vae_decode_blocks(const zi_vae *model);
 
 #endif

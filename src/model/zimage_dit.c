@@ -297,7 +297,7 @@ static void axis_frequencies(const zi_dit_config *config, double *frequencies)
  * The tables of a sequence of image tokens (none if rows is 0), then caption tokens, spec 3.4: the image stands at
  * frame mp + 1, its pads at the origin, the caption (pads too) at frames 1 .. mp.
  */
-static zimage_status rope_tables(const zi_dit *model, zi_ops *ops, int64_t rows, int64_t columns,
+static zimage_status rope_tables(const zi_dit *model, zi_run *run, int64_t rows, int64_t columns,
                                  int64_t caption_padded, zi_rope *rope)
 {
     const zi_dit_config *config = &model->config;
@@ -309,7 +309,7 @@ static zimage_status rope_tables(const zi_dit *model, zi_ops *ops, int64_t rows,
     if (!frequencies || !angles) {
         free(frequencies);
         free(angles);
-        return zi_fail_memory(ops->error, "the rotary position table", bytes);
+        return zi_fail_memory(run->error, "the rotary position table", bytes);
     }
     axis_frequencies(config, frequencies);
     for (int64_t row = 0; row < rows; row++)
@@ -320,7 +320,7 @@ static zimage_status rope_tables(const zi_dit *model, zi_ops *ops, int64_t rows,
     for (int64_t i = 0; i < caption_padded; i++, next += half)
         token_angles(config, frequencies, 1 + i, 0, 0, next);
 
-    zimage_status status = zi_rope_from_angles(ops, rope, angles, tokens, half);
+    zimage_status status = zi_rope_from_angles(run, rope, angles, tokens, half);
     free(frequencies);
     free(angles);
     return status;
@@ -342,58 +342,56 @@ static void timestep_frequencies(float t, double t_scale, float embedding[T_FREQ
 }
 
 /* a [1, A] = mlp.2(SiLU(mlp.0(sinusoid))) */
-static zimage_status embed_timestep(const zi_dit *model, zi_ops *ops, const zi_tensor *sinusoid, zi_tensor *a)
+static zimage_status embed_timestep(const zi_dit *model, zi_run *run, const zi_tensor *sinusoid, zi_tensor *a)
 {
-    const zi_ops_table *table = ops->table;
-    zi_arena_mark mark = table->mark(ops);
+    const zi_ops_table *table = zi_table(run);
+    zi_arena_mark mark = table->mark(run);
     zi_tensor hidden; /* [1, 1024] */
-    ZI_TRY(zi_alloc2_f32(ops, &hidden, 1, model->config.t_hidden));
-    ZI_TRY(table->linear(ops, &hidden, sinusoid, model->t_mlp0, model->t_mlp0_bias, 0));
-    ZI_TRY(table->silu(ops, &hidden, &hidden));
-    ZI_TRY(table->linear(ops, a, &hidden, model->t_mlp2, model->t_mlp2_bias, 0));
-    table->release(ops, mark);
-    return zi_ops_end_block(ops, a, "transformer t_embedder");
+    ZI_TRY(zi_alloc2_f32(run, &hidden, 1, model->config.t_hidden));
+    ZI_TRY(zi_linear(run, &hidden, sinusoid, model->t_mlp0, model->t_mlp0_bias));
+    ZI_TRY(table->silu(run, &hidden, &hidden));
+    ZI_TRY(zi_linear(run, a, &hidden, model->t_mlp2, model->t_mlp2_bias));
+    table->release(run, mark);
+    return zi_end_block(run, a, "transformer t_embedder");
 }
 
 /* The rows behind the first `used` become the pad token [1, D]. */
-static zimage_status fill_pads(zi_ops *ops, zi_tensor *x, int64_t used, const zi_weight *pad_token)
+static zimage_status fill_pads(zi_run *run, zi_tensor *x, int64_t used, const zi_weight *pad_token)
 {
     static const int32_t zeros[ZI_DIT_SEQUENCE_MULTIPLE] = {0};
     if (used == x->shape[0])
         return ZIMAGE_OK;
     zi_tensor pads = zi_tensor_rows(x, used, x->shape[0] - used);
-    return ops->table->embed_rows(ops, &pads, pad_token, zeros);
+    return zi_table(run)->embed_rows(run, &pads, pad_token, zeros);
 }
 
 /* y = to_out(softmax(q k^T / sqrt(d)) v) of h, every token with every token; h is an operand that is written over */
-static zimage_status attention(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_rope *rope,
+static zimage_status attention(const zi_dit *model, const zi_dit_block *block, zi_run *run, const zi_rope *rope,
                                zi_tensor *h, zi_tensor *y)
 {
-    const zi_ops_table *table = ops->table;
+    const zi_ops_table *table = zi_table(run);
     const zi_dit_config *config = &model->config;
-    const zi_attention_shape shape = {config->n_heads, config->n_heads, config->head_dim, 0};
+    const zi_attention shape = {.heads = config->n_heads, .kv_heads = config->n_heads, .head_dim = config->head_dim};
     const zi_weight *const weights[] = {block->to_q, block->to_k, block->to_v};
     zi_tensor qkv[3], *q = &qkv[0], *k = &qkv[1], *v = &qkv[2]; /* [T, D] each */
 
     for (int i = 0; i < 3; i++)
-        ZI_TRY(zi_alloc2(ops, &qkv[i], h->shape[0], config->dim));
-    ZI_TRY(table->linears(ops, 3, qkv, h, weights));
-    ZI_TRY(
-        table->qk_norm_rope(ops, q, block->norm_q, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
-    ZI_TRY(
-        table->qk_norm_rope(ops, k, block->norm_k, &rope->cos, &rope->sin, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
-    ZI_TRY(table->attention(ops, h, q, k, v, &shape));
-    return table->linear(ops, y, h, block->to_out, NULL, 0);
+        ZI_TRY(zi_alloc2(run, &qkv[i], h->shape[0], config->dim));
+    ZI_TRY(zi_linears(run, 3, qkv, h, weights));
+    ZI_TRY(zi_norm_and_rotate(run, q, block->norm_q, rope, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
+    ZI_TRY(zi_norm_and_rotate(run, k, block->norm_k, rope, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
+    ZI_TRY(table->attention(run, h, q, k, v, &shape));
+    return zi_linear(run, y, h, block->to_out, NULL);
 }
 
 /* y = w2(SiLU(w1 h) * (w3 h)) */
-static zimage_status feed_forward(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_tensor *h,
+static zimage_status feed_forward(const zi_dit *model, const zi_dit_block *block, zi_run *run, const zi_tensor *h,
                                   zi_tensor *y)
 {
     zi_tensor u; /* [T, F] */
-    ZI_TRY(ops->table->alloc_operand(ops, &u, h->shape[0], model->config.ffn_dim, block->w2));
-    ZI_TRY(ops->table->linear_glu(ops, &u, h, block->w1, block->w3));
-    return ops->table->linear(ops, y, &u, block->w2, NULL, 0);
+    ZI_TRY(zi_table(run)->alloc_operand(run, &u, h->shape[0], model->config.ffn_dim, block->w2));
+    ZI_TRY(zi_linear_glu(run, &u, h, block->w1, block->w3));
+    return zi_linear(run, y, &u, block->w2, NULL);
 }
 
 /* The four vectors [D] of a block's adaLN; all NULL without modulation (= 1). */
@@ -403,8 +401,11 @@ typedef struct modulation {
     const zi_tensor *scale_msa, *gate_msa, *scale_mlp, *gate_mlp;
 } modulation;
 
+static const zi_modulation adaln_parts[4] = {ZI_MODULATION_ONE_PLUS, ZI_MODULATION_TANH, ZI_MODULATION_ONE_PLUS,
+                                             ZI_MODULATION_TANH};
+
 /* s1, g1, s2, g2 = 1 + scale_msa, tanh(gate_msa), 1 + scale_mlp, tanh(gate_mlp) of adaLN_modulation.0(a) */
-static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi_ops *ops, const zi_tensor *a,
+static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi_run *run, const zi_tensor *a,
                               modulation *mod)
 {
     mod->scale_msa = mod->gate_msa = mod->scale_mlp = mod->gate_mlp = NULL;
@@ -412,9 +413,9 @@ static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi
         return ZIMAGE_OK;
     int64_t dim = model->config.dim;
     const int64_t flat[] = {4 * dim}, split[] = {4, dim};
-    ZI_TRY(ops->table->linear(ops, &mod->m, a, block->adaln, block->adaln_bias, 0));
+    ZI_TRY(zi_linear(run, &mod->m, a, block->adaln, block->adaln_bias));
     zi_tensor m = zi_tensor_shaped(&mod->m, 1, flat);
-    ZI_TRY(ops->table->modulation(ops, &m));
+    ZI_TRY(zi_table(run)->modulation(run, &m, 4, adaln_parts));
     m = zi_tensor_shaped(&m, 2, split);
     for (int i = 0; i < 4; i++)
         mod->vectors[i] = zi_row_vector(&m, i);
@@ -428,7 +429,7 @@ static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi
 /* A stack of blocks on x [T, D] in place. */
 typedef struct stack {
     const zi_dit *model;
-    zi_ops *ops;
+    zi_run *run;
     const zi_rope *rope;
     const zi_tensor *a;
     zi_tensor *x, h, y; /* h: what the next block's attention reads, an operand; y: what half a block adds */
@@ -444,216 +445,222 @@ typedef struct stack {
 static zimage_status run_block(stack *s, const zi_dit_block *block, const modulation *mod, const zi_dit_block *next,
                                modulation *next_mod, int *finite)
 {
-    zi_ops *ops = s->ops;
-    const zi_ops_table *table = ops->table;
+    zi_run *run = s->run;
+    const zi_ops_table *table = zi_table(run);
     float eps = (float)s->model->config.norm_eps;
-    zi_arena_mark mark = table->mark(ops);
+    zi_arena_mark mark = table->mark(run);
+    const zi_norm attention_norm2 = {.kind = ZI_NORM_RMS, .eps = eps, .weight = block->attention_norm2};
+    const zi_norm ffn_norm1 = {.kind = ZI_NORM_RMS, .eps = eps, .weight = block->ffn_norm1, .scale = mod->scale_mlp};
+    const zi_norm ffn_norm2 = {.kind = ZI_NORM_RMS, .eps = eps, .weight = block->ffn_norm2};
     zi_tensor h; /* [T, D] */
 
-    ZI_TRY(attention(s->model, block, ops, s->rope, &s->h, &s->y));
-    table->release(ops, mark);
+    ZI_TRY(attention(s->model, block, run, s->rope, &s->h, &s->y));
+    table->release(run, mark);
 
-    ZI_TRY(table->alloc_operand(ops, &h, s->x->shape[0], s->model->config.dim, block->w1));
-    ZI_TRY(table->residual_gate_norm(ops, s->x, &s->y, block->attention_norm2, mod->gate_msa, &h, block->ffn_norm1,
-                                     mod->scale_mlp, eps, NULL));
-    ZI_TRY(feed_forward(s->model, block, ops, &h, &s->y));
-    table->release(ops, mark);
+    ZI_TRY(table->alloc_operand(run, &h, s->x->shape[0], s->model->config.dim, block->w1));
+    ZI_TRY(table->residual(run, s->x, &s->y, &h,
+                           &(zi_residual){.post = &attention_norm2, .gate = mod->gate_msa, .next = &ffn_norm1}));
+    ZI_TRY(feed_forward(s->model, block, run, &h, &s->y));
+    table->release(run, mark);
 
     if (next)
-        ZI_TRY(modulate(s->model, next, ops, s->a, next_mod));
-    return table->residual_gate_norm(ops, s->x, &s->y, block->ffn_norm2, mod->gate_mlp, next ? &s->h : NULL,
-                                     next ? next->attention_norm1 : NULL, next ? next_mod->scale_msa : NULL, eps,
-                                     finite);
+        ZI_TRY(modulate(s->model, next, run, s->a, next_mod));
+    zi_norm next_norm = {.kind = ZI_NORM_RMS, .eps = eps};
+    if (next) {
+        next_norm.weight = next->attention_norm1;
+        next_norm.scale = next_mod->scale_msa;
+    }
+    return table->residual(
+        run, s->x, &s->y, next ? &s->h : NULL,
+        &(zi_residual){.post = &ffn_norm2, .gate = mod->gate_mlp, .next = next ? &next_norm : NULL, .finite = finite});
 }
 
 static zimage_status start_stack(stack *s, const zi_dit_block *first)
 {
     int64_t tokens = s->x->shape[0], dim = s->model->config.dim;
-    ZI_TRY(zi_alloc2_f32(s->ops, &s->mods[0].m, 1, 4 * dim));
-    ZI_TRY(zi_alloc2_f32(s->ops, &s->mods[1].m, 1, 4 * dim));
-    ZI_TRY(zi_alloc2(s->ops, &s->y, tokens, dim));
-    ZI_TRY(s->ops->table->alloc_operand(s->ops, &s->h, tokens, dim, first->to_q));
-    ZI_TRY(modulate(s->model, first, s->ops, s->a, &s->mods[0]));
-    return s->ops->table->rms_norm(s->ops, &s->h, s->x, first->attention_norm1, s->mods[0].scale_msa,
-                                   (float)s->model->config.norm_eps);
+    ZI_TRY(zi_alloc2_f32(s->run, &s->mods[0].m, 1, 4 * dim));
+    ZI_TRY(zi_alloc2_f32(s->run, &s->mods[1].m, 1, 4 * dim));
+    ZI_TRY(zi_alloc2(s->run, &s->y, tokens, dim));
+    ZI_TRY(zi_table(s->run)->alloc_operand(s->run, &s->h, tokens, dim, first->to_q));
+    ZI_TRY(modulate(s->model, first, s->run, s->a, &s->mods[0]));
+    return zi_rms_norm(s->run, &s->h, s->x, first->attention_norm1, s->mods[0].scale_msa,
+                       (float)s->model->config.norm_eps);
 }
 
 static zimage_status run_blocks(const zi_dit *model, const zi_dit_block *blocks, int64_t count, const char *name,
-                                zi_ops *ops, const zi_rope *rope, const zi_tensor *a, zi_tensor *x)
+                                zi_run *run, const zi_rope *rope, const zi_tensor *a, zi_tensor *x)
 {
-    stack s = {.model = model, .ops = ops, .rope = rope, .a = a, .x = x};
-    zi_arena_mark mark = ops->table->mark(ops);
+    stack s = {.model = model, .run = run, .rope = rope, .a = a, .x = x};
+    zi_arena_mark mark = zi_table(run)->mark(run);
     if (count > 0)
         ZI_TRY(start_stack(&s, &blocks[0]));
     for (int64_t i = 0; i < count; i++) {
         int finite = 1;
         ZI_TRY(run_block(&s, &blocks[i], &s.mods[i % 2], i + 1 < count ? &blocks[i + 1] : NULL, &s.mods[(i + 1) % 2],
                          &finite));
-        ZI_TRY(zi_ops_end_block_known(ops, finite, "transformer %s.%d", name, (int)i));
+        ZI_TRY(zi_end_block_known(run, finite, "transformer %s.%d", name, (int)i));
     }
-    ops->table->release(ops, mark);
+    zi_table(run)->release(run, mark);
     return ZIMAGE_OK;
 }
 
 /* out [mp, D] = context_refiner(pad(cap_embedder(features))), spec 3.3 and 3.7 */
-static zimage_status caption(const zi_dit *model, zi_ops *ops, const zi_tensor *features, zi_tensor *out)
+static zimage_status caption(const zi_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
 {
-    const zi_ops_table *table = ops->table;
+    const zi_ops_table *table = zi_table(run);
     int64_t tokens = features->shape[0];
     zi_tensor normed, embedded = zi_tensor_rows(out, 0, tokens); /* [m, cap_feat_dim], [m, D] */
     zi_rope rope;
 
-    zi_arena_mark mark = table->mark(ops);
-    ZI_TRY(zi_alloc2(ops, &normed, tokens, model->config.cap_feat_dim));
-    ZI_TRY(table->rms_norm(ops, &normed, features, model->cap_norm, NULL, (float)model->config.norm_eps));
-    ZI_TRY(table->linear(ops, &embedded, &normed, model->cap_embedder, model->cap_embedder_bias, 0));
-    table->release(ops, mark);
-    ZI_TRY(fill_pads(ops, out, tokens, model->cap_pad_token));
-    ZI_TRY(zi_ops_end_block(ops, out, "transformer cap_embedder"));
+    zi_arena_mark mark = table->mark(run);
+    ZI_TRY(zi_alloc2(run, &normed, tokens, model->config.cap_feat_dim));
+    ZI_TRY(zi_rms_norm(run, &normed, features, model->cap_norm, NULL, (float)model->config.norm_eps));
+    ZI_TRY(zi_linear(run, &embedded, &normed, model->cap_embedder, model->cap_embedder_bias));
+    table->release(run, mark);
+    ZI_TRY(fill_pads(run, out, tokens, model->cap_pad_token));
+    ZI_TRY(zi_end_block(run, out, "transformer cap_embedder"));
 
-    ZI_TRY(rope_tables(model, ops, 0, 0, out->shape[0], &rope));
-    return run_blocks(model, model->context_refiner, model->config.n_refiner_layers, "context_refiner", ops, &rope,
+    ZI_TRY(rope_tables(model, run, 0, 0, out->shape[0], &rope));
+    return run_blocks(model, model->context_refiner, model->config.n_refiner_layers, "context_refiner", run, &rope,
                       NULL, out);
 }
 
-zimage_status zi_dit_caption(const zi_dit *model, zi_ops *ops, const zi_tensor *features, zi_tensor *out)
+zimage_status zi_dit_caption(const zi_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
 {
-    ZI_TRY(zi_dit_check_positions(model, features->shape[0], 1, 1, ops->error));
-    zi_arena_mark mark = ops->table->mark(ops);
-    zimage_status status = caption(model, ops, features, out);
-    ops->table->release(ops, mark);
+    ZI_TRY(zi_dit_check_positions(model, features->shape[0], 1, 1, run->error));
+    zi_arena_mark mark = zi_table(run)->mark(run);
+    zimage_status status = caption(model, run, features, out);
+    zi_table(run)->release(run, mark);
     return status;
 }
 
 /* x [Np, D] = pad(x_embedder(patches of the latents)), spec 3.2 */
-static zimage_status embed_image(const zi_dit_scene *scene, zi_ops *ops, const zi_tensor *latents, zi_tensor *x)
+static zimage_status embed_image(const zi_dit_scene *scene, zi_run *run, const zi_tensor *latents, zi_tensor *x)
 {
     const zi_dit *model = scene->model;
     const zi_dit_config *config = &model->config;
     int64_t tokens = scene->grid_rows * scene->grid_columns;
     zi_tensor patches, embedded = zi_tensor_rows(x, 0, tokens); /* [N, p p C], [N, D] */
-    zi_arena_mark mark = ops->table->mark(ops);
-    ZI_TRY(zi_alloc2(ops, &patches, tokens, config->patch * config->patch * config->in_channels));
-    ZI_TRY(ops->table->patchify(ops, &patches, latents, config->patch));
-    ZI_TRY(ops->table->linear(ops, &embedded, &patches, model->x_embedder, model->x_embedder_bias, 0));
-    ops->table->release(ops, mark);
+    zi_arena_mark mark = zi_table(run)->mark(run);
+    ZI_TRY(zi_alloc2(run, &patches, tokens, config->patch * config->patch * config->in_channels));
+    ZI_TRY(zi_table(run)->patchify(run, &patches, latents, config->patch, ZI_PATCH_CHANNELS_LAST));
+    ZI_TRY(zi_linear(run, &embedded, &patches, model->x_embedder, model->x_embedder_bias));
+    zi_table(run)->release(run, mark);
     if (scene->pads.data != NULL) {
         zi_tensor pads = zi_tensor_rows(x, tokens, x->shape[0] - tokens);
-        ZI_TRY(ops->table->copy(ops, &pads, &scene->pads));
+        ZI_TRY(zi_table(run)->copy(run, &pads, &scene->pads));
     }
-    return zi_ops_end_block(ops, x, "transformer x_embedder");
+    return zi_end_block(run, x, "transformer x_embedder");
 }
 
 /* out [C, H, W] = unpatchify(linear(LayerNorm(x) * (1 + adaLN_modulation.1(SiLU(a))))), spec 3.7; x [N, D] */
-static zimage_status final_layer(const zi_dit *model, zi_ops *ops, const zi_tensor *a, const zi_tensor *x,
+static zimage_status final_layer(const zi_dit *model, zi_run *run, const zi_tensor *a, const zi_tensor *x,
                                  zi_tensor *out)
 {
-    const zi_ops_table *table = ops->table;
+    const zi_ops_table *table = zi_table(run);
     const zi_dit_config *config = &model->config;
     int64_t tokens = x->shape[0];
     zi_tensor activated, scale, h, patches; /* [1, A], [1, D], [N, D], [N, p p C] */
 
-    ZI_TRY(zi_alloc2_f32(ops, &activated, 1, config->adaln_dim));
-    ZI_TRY(zi_alloc2_f32(ops, &scale, 1, config->dim));
-    ZI_TRY(zi_alloc2(ops, &h, tokens, config->dim));
-    ZI_TRY(zi_alloc2_f32(ops, &patches, tokens, config->patch * config->patch * config->in_channels));
-    ZI_TRY(table->silu(ops, &activated, a));
-    ZI_TRY(table->linear(ops, &scale, &activated, model->final_adaln, model->final_adaln_bias, 0));
-    ZI_TRY(table->add_one(ops, &scale, &scale));
+    ZI_TRY(zi_alloc2_f32(run, &activated, 1, config->adaln_dim));
+    ZI_TRY(zi_alloc2_f32(run, &scale, 1, config->dim));
+    ZI_TRY(zi_alloc2(run, &h, tokens, config->dim));
+    ZI_TRY(zi_alloc2_f32(run, &patches, tokens, config->patch * config->patch * config->in_channels));
+    ZI_TRY(table->silu(run, &activated, a));
+    ZI_TRY(zi_linear(run, &scale, &activated, model->final_adaln, model->final_adaln_bias));
     scale = zi_row_vector(&scale, 0);
-    ZI_TRY(table->layer_norm(ops, &h, x, &scale, FINAL_NORM_EPS));
-    ZI_TRY(table->linear(ops, &patches, &h, model->final_linear, model->final_linear_bias, 0));
-    ZI_TRY(table->unpatchify(ops, out, &patches, config->patch));
-    return zi_ops_end_block(ops, out, "transformer final_layer");
+    ZI_TRY(table->modulation(run, &scale, 1, &(zi_modulation){ZI_MODULATION_ONE_PLUS}));
+    ZI_TRY(table->norm(run, &h, x, &(zi_norm){.kind = ZI_NORM_LAYER, .eps = FINAL_NORM_EPS, .scale = &scale}));
+    ZI_TRY(zi_linear(run, &patches, &h, model->final_linear, model->final_linear_bias));
+    ZI_TRY(table->unpatchify(run, out, &patches, config->patch, ZI_PATCH_CHANNELS_LAST));
+    return zi_end_block(run, out, "transformer final_layer");
 }
 
 /* What follows the sinusoid [1, 256] of t: nothing of it is read or written by the host. Its bytes are a key. */
 typedef struct evaluation {
     zi_dit_scene scene;
-    zi_ops *ops;
     zi_tensor latents, sinusoid, out;
 } evaluation;
 
-static zimage_status evaluate(const void *user)
+static zimage_status evaluate(zi_run *run, const void *user)
 {
     const evaluation *e = user;
     const zi_dit_scene *scene = &e->scene;
     const zi_dit *model = scene->model;
     const zi_dit_config *config = &model->config;
-    zi_ops *ops = e->ops;
     int64_t tokens = scene->grid_rows * scene->grid_columns, image_padded = zi_dit_padded(tokens);
     zi_tensor a, x, out = e->out; /* [1, A], [T, D]: image first, then caption */
 
-    ZI_TRY(zi_alloc2_f32(ops, &a, 1, config->adaln_dim));
-    ZI_TRY(embed_timestep(model, ops, &e->sinusoid, &a));
-    ZI_TRY(zi_alloc2(ops, &x, image_padded + scene->caption.shape[0], config->dim));
+    ZI_TRY(zi_alloc2_f32(run, &a, 1, config->adaln_dim));
+    ZI_TRY(embed_timestep(model, run, &e->sinusoid, &a));
+    ZI_TRY(zi_alloc2(run, &x, image_padded + scene->caption.shape[0], config->dim));
 
     zi_tensor image = zi_tensor_rows(&x, 0, image_padded);
     const zi_rope image_rope = {zi_tensor_rows(&scene->rope.cos, 0, image_padded),
                                 zi_tensor_rows(&scene->rope.sin, 0, image_padded)};
-    ZI_TRY(embed_image(scene, ops, &e->latents, &image));
-    ZI_TRY(run_blocks(model, model->noise_refiner, config->n_refiner_layers, "noise_refiner", ops, &image_rope, &a,
+    ZI_TRY(embed_image(scene, run, &e->latents, &image));
+    ZI_TRY(run_blocks(model, model->noise_refiner, config->n_refiner_layers, "noise_refiner", run, &image_rope, &a,
                       &image));
 
     zi_tensor text = zi_tensor_rows(&x, image_padded, scene->caption.shape[0]);
-    ZI_TRY(ops->table->copy(ops, &text, &scene->caption));
-    ZI_TRY(run_blocks(model, model->layers, config->n_layers, "layers", ops, &scene->rope, &a, &x));
+    ZI_TRY(zi_table(run)->copy(run, &text, &scene->caption));
+    ZI_TRY(run_blocks(model, model->layers, config->n_layers, "layers", run, &scene->rope, &a, &x));
 
     zi_tensor result = zi_tensor_rows(&x, 0, tokens);
-    return final_layer(model, ops, &a, &result, &out);
+    return final_layer(model, run, &a, &result, &out);
 }
 
-static zimage_status start_evaluation(evaluation *e, float t)
+static zimage_status start_evaluation(zi_run *run, evaluation *e, float t)
 {
     float frequencies[T_FREQUENCIES];
     timestep_frequencies(t, e->scene.model->config.t_scale, frequencies);
-    ZI_TRY(zi_alloc2_f32(e->ops, &e->sinusoid, 1, T_FREQUENCIES));
-    ZI_TRY(e->ops->table->upload(e->ops, &e->sinusoid, frequencies));
-    return zi_ops_repeat(e->ops, e, sizeof *e, evaluate, e);
+    ZI_TRY(zi_alloc2_f32(run, &e->sinusoid, 1, T_FREQUENCIES));
+    ZI_TRY(zi_table(run)->upload(run, &e->sinusoid, frequencies));
+    return zi_table(run)->repeat(run, e, sizeof *e, evaluate, e);
 }
 
-zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_ops *ops, const zi_tensor *latents, float t, zi_tensor *out)
+zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_run *run, const zi_tensor *latents, float t, zi_tensor *out)
 {
-    evaluation e = {.scene = *scene, .ops = ops, .latents = *latents, .out = *out};
-    zi_arena_mark mark = ops->table->mark(ops);
-    zimage_status status = start_evaluation(&e, t);
-    ops->table->release(ops, mark);
+    evaluation e = {.scene = *scene, .latents = *latents, .out = *out};
+    zi_arena_mark mark = zi_table(run)->mark(run);
+    zimage_status status = start_evaluation(run, &e, t);
+    zi_table(run)->release(run, mark);
     return status;
 }
 
 /* ---- once for a size and a caption ------------------------------------------------------------------------------- */
 
-zimage_status zi_dit_prepare(const zi_dit *model, zi_ops *ops, const zi_tensor *caption, int64_t rows, int64_t columns,
+zimage_status zi_dit_prepare(const zi_dit *model, zi_run *run, const zi_tensor *caption, int64_t rows, int64_t columns,
                              zi_dit_scene *scene)
 {
     int64_t patch = model->config.patch;
     *scene = (zi_dit_scene){model, rows / patch, columns / patch, .caption = *caption};
-    ZI_TRY(zi_dit_check_positions(model, caption->shape[0], rows / patch, columns / patch, ops->error));
-    ZI_TRY(rope_tables(model, ops, rows / patch, columns / patch, caption->shape[0], &scene->rope));
+    ZI_TRY(zi_dit_check_positions(model, caption->shape[0], rows / patch, columns / patch, run->error));
+    ZI_TRY(rope_tables(model, run, rows / patch, columns / patch, caption->shape[0], &scene->rope));
     int64_t tokens = scene->grid_rows * scene->grid_columns, pads = zi_dit_padded(tokens) - tokens;
     if (pads == 0)
         return ZIMAGE_OK;
-    ZI_TRY(zi_alloc2(ops, &scene->pads, pads, model->config.dim));
-    return fill_pads(ops, &scene->pads, 0, model->x_pad_token);
+    ZI_TRY(zi_alloc2(run, &scene->pads, pads, model->config.dim));
+    return fill_pads(run, &scene->pads, 0, model->x_pad_token);
 }
 
-zimage_status zi_dit_forward(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, float t,
+zimage_status zi_dit_forward(const zi_dit *model, zi_run *run, const zi_tensor *latents, float t,
                              const zi_tensor *caption, zi_tensor *out)
 {
     const zi_dit_config *config = &model->config;
     int64_t rows = latents->shape[1], columns = latents->shape[2];
     zi_dit_scene scene;
     if (latents->shape[0] != config->in_channels || rows % config->patch != 0 || columns % config->patch != 0)
-        return zi_fail(ops->error, ZIMAGE_ERROR_ARGUMENT,
+        return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT,
                        "latents of shape [%lld, %lld, %lld] do not fit a transformer of %lld channels and patch size "
                        "%lld",
                        (long long)latents->shape[0], (long long)rows, (long long)columns,
                        (long long)config->in_channels, (long long)config->patch);
-    zi_arena_mark mark = ops->table->mark(ops);
-    zimage_status status = zi_dit_prepare(model, ops, caption, rows, columns, &scene);
+    zi_arena_mark mark = zi_table(run)->mark(run);
+    zimage_status status = zi_dit_prepare(model, run, caption, rows, columns, &scene);
     if (status == ZIMAGE_OK)
-        status = zi_dit_evaluate(&scene, ops, latents, t, out);
-    ops->table->release(ops, mark);
+        status = zi_dit_evaluate(&scene, run, latents, t, out);
+    zi_table(run)->release(run, mark);
     return status;
 }
 

@@ -44,7 +44,7 @@ int64_t zi_dit_padded(int64_t tokens);
 zimage_status zi_dit_check_positions(const zi_dit *model, int64_t caption_tokens, int64_t grid_rows,
                                      int64_t grid_columns, zimage_error *error);
 /* Caption embedder and context refiner, once per prompt: features [m, cap_feat_dim] -> out [padded(m), dim]. */
-zimage_status zi_dit_caption(const zi_dit *model, zi_ops *ops, const zi_tensor *features, zi_tensor *out);
+zimage_status zi_dit_caption(const zi_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out);
 
 /* What the evaluations of one size with one caption share; on the stack of the table. */
 typedef struct zi_dit_scene {
@@ -56,16 +56,16 @@ typedef struct zi_dit_scene {
 } zi_dit_scene;
 
 /* caption [padded m, dim] from zi_dit_caption; latents of [rows, columns]. What it allocates stays. */
-zimage_status zi_dit_prepare(const zi_dit *model, zi_ops *ops, const zi_tensor *caption, int64_t rows, int64_t columns,
+zimage_status zi_dit_prepare(const zi_dit *model, zi_run *run, const zi_tensor *caption, int64_t rows, int64_t columns,
                              zi_dit_scene *scene);
 /* One evaluation. latents, out [C, H, W]; t = 1 - sigma. The output is the network's own, (clean - noise): the pipeline
  * negates it. */
-zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_ops *ops, const zi_tensor *latents, float t,
+zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_run *run, const zi_tensor *latents, float t,
                               zi_tensor *out);
 /* Both, for a single evaluation. */
-zimage_status zi_dit_forward(const zi_dit *model, zi_ops *ops, const zi_tensor *latents, float t,
+zimage_status zi_dit_forward(const zi_dit *model, zi_run *run, const zi_tensor *latents, float t,
                              const zi_tensor *caption, zi_tensor *out);
-/* Blocks that the calls above report through zi_ops_end_block, for progress. */
+/* Blocks that the calls above report through zi_end_block, for progress. */
 int64_t zi_dit_caption_blocks(const zi_dit *model);
 int64_t zi_dit_forward_blocks(const zi_dit *model);
 

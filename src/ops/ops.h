@@ -1,31 +1,95 @@
 /*
- * The table of operations that every backend fills. Model code (src/model) is written once against it and never names a
- * backend, an instruction set or a weight format.
+ * The contract of a backend: a table of operations, each with one signature that is declared here and nowhere else. Model code
+ * (src/model) is written once against the table and never names a backend, an instruction set or a weight format.
  *
  * Activations are row-major: a sequence is [tokens, features]; an image inside the VAE is channels-last [rows, columns,
- * channels]. Unless said otherwise outputs must not overlap inputs, outputs are allocated by the caller with the right
- * shape, and a shape that does not fit is a programming error (assert). Operations return ZIMAGE_OK or fill ops->error.
+ * channels]. Unless said otherwise outputs must not overlap inputs, the caller allocates outputs with the right shape, tensors
+ * are dense, and a shape that does not fit is a programming error (assert). Operations return ZIMAGE_OK or fill run->error.
+ * Every entry of a table is set: an operation that a backend need not do has a function that does nothing.
+ *
+ * "Column views" below: the operation also takes zi_tensor_columns views (ld larger than the last dimension) as the arguments
+ * that are named.
  */
 #ifndef ZI_OPS_OPS_H
 #define ZI_OPS_OPS_H
 
 #include "base/arena.h"
-#include "base/pool.h"
 #include "ops/tensor.h"
 
 typedef struct zi_ops zi_ops;
+
+/* ---- a run ------------------------------------------------------------------------------------------------------- */
+
+/* One job on one backend, passed to every operation: who reports what went wrong, and who hears of progress. */
+typedef struct zi_run {
+    zi_ops *ops;
+    zimage_error *error; /* where a failing operation writes its sentence; may be NULL */
+    /* Called after each block of a network; non-zero stops the job with ZIMAGE_ERROR_CANCELLED. May be NULL. */
+    int (*block_done)(void *user);
+    void *user;
+    int64_t blocks; /* that have ended in this run */
+} zi_run;
+
+/* ---- arguments of operations ------------------------------------------------------------------------------------- */
 
 typedef enum zi_rope_layout {
     ZI_ROPE_ADJACENT,   /* pairs (2j, 2j+1): the diffusion transformers */
     ZI_ROPE_HALF_SPLIT, /* pairs (j, j + d/2): Qwen3 */
 } zi_rope_layout;
 
-typedef struct zi_attention_shape {
-    int64_t heads;    /* query heads; q is [tokens, heads * head_dim] */
+typedef enum zi_norm_kind {
+    ZI_NORM_RMS,   /* x / sqrt(mean(x^2) + eps) */
+    ZI_NORM_LAYER, /* (x - mean) / sqrt(variance + eps) */
+} zi_norm_kind;
+
+/* normalised(x) * weight * scale + shift over the last dimension of n features; each factor may be NULL. */
+typedef struct zi_norm {
+    zi_norm_kind kind;
+    float eps;
+    const zi_weight *weight; /* [n] */
+    const zi_tensor *scale;  /* [n], from alloc_f32 */
+    const zi_tensor *shift;  /* [n], from alloc_f32 */
+} zi_norm;
+
+/* x += gate * post(y); then h = next(x), while x is at hand. */
+typedef struct zi_residual {
+    const zi_norm *post;   /* ZI_NORM_RMS without shift; NULL: y is added as it is */
+    const zi_tensor *gate; /* [n], from alloc_f32; NULL: 1 */
+    const zi_norm *next;   /* NULL: no h */
+    int *finite;           /* as check_finite of x; NULL: not checked */
+} zi_residual;
+
+/* RMS norm of each head (weight [head_dim]), then rotation by cos and sin [tokens, head_dim / 2]. */
+typedef struct zi_qk_norm_rope {
+    const zi_weight *weight;
+    const zi_tensor *cos, *sin;
+    int64_t heads;
+    zi_rope_layout layout;
+    float eps;
+} zi_qk_norm_rope;
+
+typedef struct zi_attention {
+    int64_t heads;    /* query heads; q is [queries, heads * head_dim] */
     int64_t kv_heads; /* divides heads; key head g serves query heads g * (heads / kv_heads) ... */
     int64_t head_dim;
-    int causal; /* query i sees keys 0 .. i */
-} zi_attention_shape;
+    int causal;         /* query i sees keys 0 .. i; needs queries == keys */
+    int64_t key_length; /* keys from here on are padding that no query sees; 0: every key is real */
+} zi_attention;
+
+/* What becomes of one part of a modulation vector. */
+typedef enum zi_modulation {
+    ZI_MODULATION_COPY,     /* x */
+    ZI_MODULATION_ONE_PLUS, /* 1 + x: a scale */
+    ZI_MODULATION_TANH,     /* tanh(x): a gate */
+} zi_modulation;
+
+#define ZI_MODULATION_PARTS_MAX 6
+
+/* In which order a patch [p, p, C] of latents becomes the features of a token. */
+typedef enum zi_patch_order {
+    ZI_PATCH_CHANNELS_LAST,  /* row, column, channel (fastest): Z-Image */
+    ZI_PATCH_CHANNELS_FIRST, /* channel, row, column (fastest): FLUX.2 */
+} zi_patch_order;
 
 /* GroupNorm folded into the reader of its input: y = x * scale[c] + shift[c], then SiLU. Made by group_norm_fold. */
 typedef struct zi_channel_affine {
@@ -34,192 +98,250 @@ typedef struct zi_channel_affine {
 } zi_channel_affine;
 
 typedef struct zi_conv {
-    const zi_weight *weight;         /* [out, in, k, k], k = 1 or 3; stride 1, zero padding k / 2 */
+    const zi_weight *weight;         /* [out, in, k, k], k = 1 or 3 */
     const zi_weight *bias;           /* [out] */
     const zi_channel_affine *affine; /* optional: the input is SiLU(x * scale + shift); padding is zero AFTER it */
-    int upsample;                    /* 1: the input is read as its nearest-neighbour doubling */
+    int upsample;                    /* 1: the input is read as its nearest-neighbour doubling; stride must be 1 */
     int accumulate;                  /* 1: y += result */
+    int stride;                      /* 1 or 2, each way */
+    int pad_top, pad_left;           /* zero rows above and columns to the left: 0 or 1, at most k / 2 */
+    int pad_bottom, pad_right;       /* 0 or 1 */
     /* Bands: x holds input rows [x_row, x_row + x.rows) of an image of image_rows rows (before doubling), y output
      * rows [y_row, y_row + y.rows). Every input row that y needs and that lies inside the image must be in x. */
     int64_t x_row, y_row, image_rows;
 } zi_conv;
 
+/* A zi_conv of stride 1 whose output has its input's size (after doubling); the rest is the caller's. */
+zi_conv zi_conv_same(const zi_weight *weight, const zi_weight *bias);
+/* Output rows (or columns) of `size` input ones, after doubling. */
+int64_t zi_conv_rows(const zi_conv *conv, int64_t size);
+int64_t zi_conv_columns(const zi_conv *conv, int64_t size);
+
 #define ZI_LINEARS_MAX 3
 
-typedef struct zi_ops_table {
-    const char *name; /* "reference", "cpu", ... */
+/* ---- operations: memory ------------------------------------------------------------------------------------------ */
 
-    /* Memory: a stack. Contents are undefined after alloc. An activation has the backend's own type; what alloc_f32 gives
-     * is float32 everywhere: positions, factors a feature or a channel, latents, what is downloaded at the end. */
-    zimage_status (*alloc)(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape);
-    zimage_status (*alloc_f32)(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape);
-    /* [rows, columns] that linear, linears and linear_glu read as x, with w or weights as precise as it is, and nothing else
-     * does. rms_norm (y), residual_gate_norm (h), attention (o) and linear_glu (y) write all of it. */
-    zimage_status (*alloc_operand)(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
-    zi_arena_mark (*mark)(zi_ops *ops);
-    void (*release)(zi_ops *ops, zi_arena_mark mark);
-    /* Between host float32 and the backend's tensor (same element count). */
-    zimage_status (*upload)(zi_ops *ops, zi_tensor *dst, const float *src);
-    zimage_status (*download)(zi_ops *ops, float *dst, const zi_tensor *src);
-    /* The same of pixels, from alloc_f32, as bytes: clamp(x / 2 + 0.5, 0, 1) * 255, rounded half to even; NaN is 0. */
-    zimage_status (*download_rgb8)(zi_ops *ops, uint8_t *dst, const zi_tensor *src);
-    zimage_status (*copy)(zi_ops *ops, zi_tensor *dst, const zi_tensor *src);
+/* Memory is a stack. Contents are undefined after alloc. An activation has the backend's own type; what alloc_f32 gives is
+ * float32 everywhere: positions, factors of features or channels, latents, what is downloaded at the end. */
+typedef zimage_status zi_op_alloc(zi_run *run, zi_tensor *tensor, int dims, const int64_t *shape);
+typedef zi_op_alloc zi_op_alloc_f32;
+/* A matrix operand [rows, columns]: only linear, linears and linear_glu read it, as x, with w or with weights of the same
+ * precision; norm (y), residual (h), attention (o) and linear_glu (y) write all of it. The backend may keep it in the form
+ * that its products read. No views. */
+typedef zimage_status zi_op_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
+typedef zi_arena_mark zi_op_mark(zi_run *run);
+typedef void zi_op_release(zi_run *run, zi_arena_mark mark);
+/* Between float32 in host memory and the backend's tensor of as many elements. */
+typedef zimage_status zi_op_upload(zi_run *run, zi_tensor *dst, const float *src);
+typedef zimage_status zi_op_download(zi_run *run, float *dst, const zi_tensor *src);
+/* Pixels from alloc_f32 as bytes: clamp(x / 2 + 0.5, 0, 1) * 255, rounded half to even; NaN is 0. */
+typedef zimage_status zi_op_download_rgb8(zi_run *run, uint8_t *dst, const zi_tensor *src);
+/* Column views: dst, src. */
+typedef zimage_status zi_op_copy(zi_run *run, zi_tensor *dst, const zi_tensor *src);
 
-    /* y[i] = table[ids[i]]; ids on the host, already checked against the table's rows. table [rows, features] */
-    zimage_status (*embed_rows)(zi_ops *ops, zi_tensor *y, const zi_weight *table, const int32_t *ids);
-    /* y[t, o] = sum_i x[t, i] W[o, i] + bias[o]; bias may be NULL; accumulate: y += ... */
-    zimage_status (*linear)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
-                            const zi_weight *bias, int accumulate);
-    /* y[i] = x W_i^T for i < count, at most ZI_LINEARS_MAX: products of the same activations */
-    zimage_status (*linears)(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights);
-    /* y = SiLU(x W1^T) * (x W3^T) */
-    zimage_status (*linear_glu)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
-                                const zi_weight *w3);
-    /* y = x * sigmoid(x); y may be x */
-    zimage_status (*silu)(zi_ops *ops, zi_tensor *y, const zi_tensor *x);
-    /* y = x / sqrt(mean(x^2) + eps) * w * scale over the last dimension; w and scale [features] each may be NULL; y may be x */
-    zimage_status (*rms_norm)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_tensor *scale,
-                              float eps);
-    /* y = (x - mean) / sqrt(var + eps) * scale; scale may be NULL */
-    zimage_status (*layer_norm)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps);
-    /* x += gate * rms_norm(y, w, eps); then, if h is not NULL, h = rms_norm(x, w_next, eps) * scale_next.
-     * gate, scale_next [features] may be NULL (= 1). h may be y. finite may be NULL; else as check_finite of x. */
-    zimage_status (*residual_gate_norm)(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
-                                        const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                        const zi_tensor *scale_next, float eps, int *finite);
-    /* cos and sin of the angles, which lie on the host: as many as cos and sin, both from alloc_f32, have numbers. */
-    zimage_status (*rope_table)(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles);
-    /* In place on x [tokens, heads * head_dim]: RMS norm of each head (w [head_dim]), then rotation by cos, sin
-     * [tokens, head_dim / 2]. */
-    zimage_status (*qk_norm_rope)(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
-                                  const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps);
-    /* o = softmax(q k^T / sqrt(head_dim)) v; never holds a tokens x tokens buffer. k, v [keys, kv_heads * head_dim];
-     * o, q [queries, heads * head_dim]; o may be q. causal needs queries == keys. */
-    zimage_status (*attention)(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
-                               const zi_attention_shape *shape);
-    /* Z-Image's adaLN: m [4 * features] = scale_msa, gate_msa, scale_mlp, gate_mlp -> 1 + scale, tanh(gate), in place. */
-    zimage_status (*modulation)(zi_ops *ops, zi_tensor *m);
-    /* y = 1 + x (the final layer's scale); y may be x */
-    zimage_status (*add_one)(zi_ops *ops, zi_tensor *y, const zi_tensor *x);
-    /* Latents [C, H, W] to tokens [(H/p)(W/p), p*p*C], channel fastest, then column, then row in the patch; and back. */
-    zimage_status (*patchify)(zi_ops *ops, zi_tensor *tokens, const zi_tensor *latents, int64_t patch);
-    zimage_status (*unpatchify)(zi_ops *ops, zi_tensor *latents, const zi_tensor *tokens, int64_t patch);
+/* ---- operations: sequences --------------------------------------------------------------------------------------- */
 
-    /* Channels-last images [rows, columns, channels]. */
-    zimage_status (*conv2d)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
-    /* Sum and sum of squares (about 0) of each group of channels, in float64: sums is alloc_f32's [groups, 4], a place for
-     * these two and nothing else. accumulate: added to those of other bands. */
-    zimage_status (*group_norm_sums)(zi_ops *ops, zi_tensor *sums, const zi_tensor *x, int accumulate);
-    /* From the sums over `count` elements a group: scale[c] = w[c] / sqrt(var + eps), shift[c] = b[c] - mean scale[c]. */
-    zimage_status (*group_norm_fold)(zi_ops *ops, zi_channel_affine *affine, const zi_tensor *sums, int64_t count,
-                                     const zi_weight *w, const zi_weight *b, float eps);
-    /* y = x * scale[c] + shift[c] (no SiLU: the VAE's attention); y may be x */
-    zimage_status (*channel_affine)(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine);
+/* y[i] = table[ids[i]]; ids in host memory, already checked against the table's rows. table [rows, features] */
+typedef zimage_status zi_op_embed_rows(zi_run *run, zi_tensor *y, const zi_weight *table, const int32_t *ids);
+/* y[t, o] = sum_i x[t, i] W[o, i] + bias[o]; bias may be NULL; accumulate: y += ... Column views: y, x. */
+typedef zimage_status zi_op_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                                   const zi_weight *bias, int accumulate);
+/* y[i] = x W_i^T for i < count, at most ZI_LINEARS_MAX: products of the same activations. Column views: y, x. */
+typedef zimage_status zi_op_linears(zi_run *run, int count, zi_tensor *y, const zi_tensor *x,
+                                    const zi_weight *const *weights);
+/* y = SiLU(x W1^T) * (x W3^T). Column views: y, x. */
+typedef zimage_status zi_op_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
+                                       const zi_weight *w3);
+/* y = x * sigmoid(x); y may be x */
+typedef zimage_status zi_op_silu(zi_run *run, zi_tensor *y, const zi_tensor *x);
+/* y = norm(x); y may be x */
+typedef zimage_status zi_op_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_norm *norm);
+/* x += gate * post(y), h = next(x); h may be y, and is NULL without next */
+typedef zimage_status zi_op_residual(zi_run *run, zi_tensor *x, const zi_tensor *y, zi_tensor *h,
+                                     const zi_residual *residual);
+/* cos and sin of the angles, which lie in host memory: as many as cos and sin, both from alloc_f32, have elements. */
+typedef zimage_status zi_op_rope_table(zi_run *run, zi_tensor *cos, zi_tensor *sin, const float *angles);
+/* In place on x [tokens, heads * head_dim]. Column views: x. */
+typedef zimage_status zi_op_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args);
+/* o = softmax(q k^T / sqrt(head_dim)) v; never holds a [queries, keys] buffer. k, v [keys, kv_heads * head_dim]; o, q
+ * [queries, heads * head_dim]; o may be q. Column views: o, q, k, v. */
+typedef zimage_status zi_op_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k,
+                                      const zi_tensor *v, const zi_attention *attention);
+/* In place on m [parts * features], from alloc_f32: part i becomes kinds[i] of itself; parts <= ZI_MODULATION_PARTS_MAX. */
+typedef zimage_status zi_op_modulation(zi_run *run, zi_tensor *m, int parts, const zi_modulation *kinds);
+/* Latents [C, H, W] to tokens [(H/p)(W/p), p*p*C] and back. */
+typedef zimage_status zi_op_patchify(zi_run *run, zi_tensor *tokens, const zi_tensor *latents, int64_t patch,
+                                     zi_patch_order order);
+typedef zimage_status zi_op_unpatchify(zi_run *run, zi_tensor *latents, const zi_tensor *tokens, int64_t patch,
+                                       zi_patch_order order);
 
-    /* *finite = 0 if any element is NaN or Inf. A backend that computes behind the caller's back may answer 1 and fail
-     * later, in download or finish, by the name that zi_ops.block_named was told next. */
-    zimage_status (*check_finite)(zi_ops *ops, const zi_tensor *x, int *finite);
-    void (*free)(zi_ops *ops);
-} zi_ops_table;
+/* ---- operations: channels-last images [rows, columns, channels] -------------------------------------------------- */
 
-/* Queues operations; the host neither reads nor writes a tensor. */
-typedef zimage_status zi_work_fn(const void *user);
-/* So many runs of a stage, one behind the other. */
-typedef struct zi_memory_turn {
+typedef zimage_status zi_op_conv2d(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
+/* Sum and sum of squares (about 0) of each group of channels, in float64. sums [groups, 4] comes from alloc_f32, and only this
+ * operation and group_norm_fold use it. accumulate: adds to the sums of other bands. */
+typedef zimage_status zi_op_group_norm_sums(zi_run *run, zi_tensor *sums, const zi_tensor *x, int accumulate);
+/* From the sums over `count` elements a group: scale[c] = w[c] / sqrt(var + eps), shift[c] = b[c] - mean scale[c]. */
+typedef zimage_status zi_op_group_norm_fold(zi_run *run, zi_channel_affine *affine, const zi_tensor *sums,
+                                            int64_t count, const zi_weight *w, const zi_weight *b, float eps);
+/* y = x * scale[c] + shift[c] (no SiLU: the VAE's attention); y may be x */
+typedef zimage_status zi_op_channel_affine(zi_run *run, zi_tensor *y, const zi_tensor *x,
+                                           const zi_channel_affine *affine);
+
+/* ---- operations: checks, waiting, recording ---------------------------------------------------------------------- */
+
+/* *finite = 0 if any element is NaN or Inf. A backend that computes asynchronously may answer 1 and fail later, in download or
+ * finish, with the name that name_check gives next. */
+typedef zimage_status zi_op_check_finite(zi_run *run, const zi_tensor *x, int *finite);
+/* Names what the last check_finite (or residual with finite) looked at. */
+typedef zimage_status zi_op_name_check(zi_run *run, const char *name);
+/* Waits until everything that was queued has been computed. */
+typedef zimage_status zi_op_finish(zi_run *run);
+/* Queues operations; the host neither reads nor writes a tensor meanwhile. */
+typedef zimage_status zi_work_fn(zi_run *run, const void *user);
+/* Calls work(run, user). Its tensors lie at the same places whenever the key has the same bytes and the stack has the same
+ * height: a backend may record what it queued, and queue the recording the next time instead of calling work. */
+typedef zimage_status zi_op_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user);
+
+/* ---- operations: planning memory --------------------------------------------------------------------------------- */
+
+/* `times` runs of a stage, one after the other. */
+typedef struct zi_stage_runs {
     int stage, times;
-} zi_memory_turn;
+} zi_stage_runs;
 
-#define ZI_MEMORY_STAGES 8
+#define ZI_STAGES_MAX 8
 
-/* How a device's memory is divided. */
+/* How a device's own memory is divided, in bytes. */
 typedef struct zi_memory_plan {
-    uint64_t limit;        /* that it must keep to */
-    uint64_t values;       /* of the networks, at most at once */
-    uint64_t resident;     /* weights that stay */
-    uint64_t ring;         /* where other weights pass through */
-    uint64_t workspace;    /* of libraries */
-    uint64_t total, least; /* least: the smallest limit that would do for these values */
-    uint64_t weights[ZI_MEMORY_STAGES],
-        streamed[ZI_MEMORY_STAGES]; /* sent at one run of a stage: with none resident; now */
+    uint64_t limit;       /* that must not be exceeded */
+    uint64_t activations; /* of the networks, at most at once */
+    uint64_t resident;    /* weights that stay */
+    uint64_t ring;        /* buffer that all other weights pass through */
+    uint64_t workspace;   /* of libraries */
+    uint64_t total;       /* the sum of the four */
+    uint64_t least;       /* the smallest limit with which a job with these activations can run */
+    /* Weights that one run of a stage copies to the device: if none were resident; as divided. */
+    uint64_t weights[ZI_STAGES_MAX], streamed[ZI_STAGES_MAX];
 } zi_memory_plan;
 
 /*
- * What a table with a memory of its own, which may be too small for all weights, can be told beforehand. The networks are
- * run once without computing anything, then the memory is divided; the operations that follow read their weights in the
- * order that was seen, so that weights are sent ahead of their use. Another order costs time and nothing else.
+ * A rehearsal runs a job's operations without computing. It teaches a backend how much memory each stage takes, and which
+ * weights each stage reads in which order; both come from the operations themselves, so that a plan can't differ from the job.
+ *
+ * Between rehearse_begin and rehearse_end the stack is an imaginary one, empty at first; operations only take place on it, and
+ * note weights. Data of tensors is never read or written. check_finite answers 1.
  */
-typedef struct zi_ops_memory {
-    /* From here on operations only note what memory they take and which weights they read. */
-    zimage_status (*rehearse)(zi_ops *ops);
-    /* Ends that; what was noted is one run of the stage from now on. *values: the most that lay on the stack. In every
-     * case operations compute again. */
-    zimage_status (*rehearsed)(zi_ops *ops, int stage, size_t *values);
-    /* Divides the memory for a job of these turns whose stack takes `values` bytes; commit 0: only tells how. The stack must
-     * be empty. ZIMAGE_ERROR_MEMORY with the numbers where the limit is too small. */
-    zimage_status (*arrange)(zi_ops *ops, const zi_memory_turn *turns, int count, size_t values, int commit,
-                             zi_memory_plan *plan);
-} zi_ops_memory;
+typedef zimage_status zi_op_rehearse_begin(zi_run *run);
+/* A stage ends: what was noted since the last stage's end is one run of `stage` from now on. *peak: the most bytes of the stack
+ * that were in use since then. */
+typedef zimage_status zi_op_rehearse_stage(zi_run *run, int stage, size_t *peak);
+/* Operations compute again. Also called after a rehearsal that failed. */
+typedef void zi_op_rehearse_end(zi_run *run);
+/*
+ * Divides a device's own memory for a job of these runs of stages, whose stack takes `activations` bytes; commit 0: only says
+ * how. The operations that follow a commit should read weights in the rehearsed order, so that weights can be sent ahead of
+ * their use; another order costs time and nothing else. The stack must be empty. ZIMAGE_ERROR_MEMORY with the numbers where the
+ * limit is too small. A backend that reads weights in host memory has nothing to divide: all bytes of the plan but
+ * `activations` are 0.
+ */
+typedef zimage_status zi_op_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, int commit,
+                                    zi_memory_plan *plan);
+/* Weights that were read may be freed after this call, and others may come to lie where they were. */
+typedef zimage_status zi_op_forget_weights(zi_run *run);
 
+/* ---- a backend --------------------------------------------------------------------------------------------------- */
+
+/* Where a backend keeps activations and reads weights. */
+typedef enum zi_memory_kind {
+    ZI_MEMORY_HOST,    /* host memory; weights are read where they are mapped */
+    ZI_MEMORY_UNIFIED, /* a GPU that shares the host's memory */
+    ZI_MEMORY_DEVICE,  /* memory of its own, which weights are copied to */
+} zi_memory_kind;
+
+typedef struct zi_ops_table {
+    const char *name; /* "reference", "cpu", "cuda", ... */
+    zi_memory_kind memory;
+
+    zi_op_alloc *alloc;
+    zi_op_alloc_f32 *alloc_f32;
+    zi_op_alloc_operand *alloc_operand;
+    zi_op_mark *mark;
+    zi_op_release *release;
+    zi_op_upload *upload;
+    zi_op_download *download;
+    zi_op_download_rgb8 *download_rgb8;
+    zi_op_copy *copy;
+
+    zi_op_embed_rows *embed_rows;
+    zi_op_linear *linear;
+    zi_op_linears *linears;
+    zi_op_linear_glu *linear_glu;
+    zi_op_silu *silu;
+    zi_op_norm *norm;
+    zi_op_residual *residual;
+    zi_op_rope_table *rope_table;
+    zi_op_qk_norm_rope *qk_norm_rope;
+    zi_op_attention *attention;
+    zi_op_modulation *modulation;
+    zi_op_patchify *patchify;
+    zi_op_unpatchify *unpatchify;
+
+    zi_op_conv2d *conv2d;
+    zi_op_group_norm_sums *group_norm_sums;
+    zi_op_group_norm_fold *group_norm_fold;
+    zi_op_channel_affine *channel_affine;
+
+    zi_op_check_finite *check_finite;
+    zi_op_name_check *name_check;
+    zi_op_finish *finish;
+    zi_op_repeat *repeat;
+
+    zi_op_rehearse_begin *rehearse_begin;
+    zi_op_rehearse_stage *rehearse_stage;
+    zi_op_rehearse_end *rehearse_end;
+    zi_op_arrange *arrange;
+    zi_op_forget_weights *forget_weights;
+
+    /* What computes, in a few words: "avx512, bf16 amx". */
+    void (*describe)(const zi_ops *ops, char *text, size_t size);
+    /* Floating-point operations a second that the linear layers could reach at most, measured now; 0: unknown. */
+    double (*peak_rate)(zi_run *run);
+    /* Most bytes of the stack that were in use at once since the backend was opened. */
+    size_t (*peak_bytes)(const zi_ops *ops);
+    /* Bytes of the device's own memory in use now, by whichever process; 0: it has none. */
+    size_t (*device_bytes)(zi_ops *ops);
+    /* An image of at most that many bytes (in float32) need not be worked on in bands of rows; 0: no opinion. */
+    size_t (*whole_image_bytes)(const zi_ops *ops);
+    void (*free)(zi_ops *ops);
+} zi_ops_table;
+
+/* A backend's instance: its state follows this head. One thread at a time uses it. */
 struct zi_ops {
     const zi_ops_table *table;
-    zimage_error *error; /* where a failing operation writes; set by whoever runs a job; may be NULL */
-    /* Called by model code after each block; non-zero stops with ZIMAGE_ERROR_CANCELLED. May be NULL. */
-    int (*block_done)(void *user);
-    void *block_user;
-    int64_t blocks; /* that have ended */
-    size_t (*peak_bytes)(const zi_ops *ops);
-    size_t
-        whole_bytes; /* an image of that size (in float32) need not be worked on in bands; 0: as the network chooses */
-    /* Each may be NULL. What computes, in a few words; operations a second that its linear layers could reach at most,
-     * measured now; waits for all operations so far; the name of what the last check_finite (or residual_gate_norm) saw. */
-    void (*describe)(const zi_ops *ops, char *text, size_t size);
-    double (*peak_rate)(zi_ops *ops);
-    zimage_status (*finish)(zi_ops *ops);
-    zimage_status (*block_named)(zi_ops *ops, const char *name);
-    /* work(user), whose tensors lie at the same places whenever the key is the same bytes and the stack stands where it stood:
-     * what it queued may be kept and queued again instead. */
-    zimage_status (*repeat)(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);
-    /* Bytes of the card's memory that are in use now, whoever uses them. NULL: the table computes in host memory. */
-    size_t (*device_bytes)(zi_ops *ops);
-    /* Weights that were used may be freed now, and others come to lie where they were. May be NULL. */
-    zimage_status (*forget_weights)(zi_ops *ops);
-    const zi_ops_memory *memory; /* NULL: weights are read where they lie */
 };
 
-/* The numbers that products are computed in; sums are float32 (int8: int32). */
-typedef enum zi_compute {
-    ZI_COMPUTE_F32,
-    ZI_COMPUTE_AUTO, /* bf16 where the processor multiplies it faster than float32, else float32 */
-    ZI_COMPUTE_BF16, /* both operands rounded to bf16: linear layers, attention, convolutions */
-    ZI_COMPUTE_FP8,  /* cards only: linear layers in e4m3, one scale a token and one an output; the rest as bf16 */
-    ZI_COMPUTE_INT8, /* linear layers in int8, one scale a token and one an output; the rest as bf16 where that is fast */
-} zi_compute;
+static inline const zi_ops_table *zi_table(const zi_run *run)
+{
+    return run->ops->table;
+}
 
-/* The oracle: plain C, float32 with float64 sums, one thread. */
+/* The reference backend: plain C, float32 with float64 sums, one thread. */
 zimage_status zi_ops_reference_new(zi_ops **ops, zimage_error *error);
-/* The fast CPU table (src/cpu): blocked, threaded, float32; kernels chosen at run time by what the processor has. The
- * pool stays the caller's and must outlive the table. */
-zimage_status zi_ops_cpu_new(zi_pool *pool, zi_ops **ops, zimage_error *error);
+
+/* ---- between blocks ---------------------------------------------------------------------------------------------- */
 
 /*
- * What model code calls after each block: checks x for NaN/Inf (ZIMAGE_ERROR_NOT_FINITE naming the block, printf-style)
- * and gives the caller a chance to cancel.
+ * What model code calls after each block: checks x for NaN or infinity (ZIMAGE_ERROR_NOT_FINITE with the block's name,
+ * printf-style), reports progress, and stops with ZIMAGE_ERROR_CANCELLED if the caller wants that.
  */
-zimage_status zi_ops_end_block(zi_ops *ops, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
-/* The same where the last operation told whether x is finite. */
-zimage_status zi_ops_end_block_known(zi_ops *ops, int finite, const char *format, ...) ZI_PRINTF(3, 4);
-/* Counts a block and tells block_done. */
-zimage_status zi_ops_block_done(zi_ops *ops);
-/* zi_ops.repeat, or work(user) where a table has none. */
-zimage_status zi_ops_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);
-/* Checks a part of a block: nobody is told that a block is done. */
-zimage_status zi_ops_check_block(zi_ops *ops, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
+zimage_status zi_end_block(zi_run *run, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
+/* The same where the last residual has said whether x is finite. */
+zimage_status zi_end_block_known(zi_run *run, int finite, const char *format, ...) ZI_PRINTF(3, 4);
+/* Checks a part of a block, without progress. */
+zimage_status zi_check_block(zi_run *run, const zi_tensor *x, const char *format, ...) ZI_PRINTF(3, 4);
+/* Counts a block and reports progress. */
+zimage_status zi_block_done(zi_run *run);
 zimage_status zi_fail_not_finite(zimage_error *error, const char *block);
-/* Waits until what was asked for has been computed. */
-zimage_status zi_ops_finish(zi_ops *ops);
-/* zi_ops.peak_rate; 0 where a table does not tell. */
-double zi_ops_peak_rate(zi_ops *ops);
-/* zi_ops.device_bytes; 0 where there is no card. */
-size_t zi_ops_device_bytes(zi_ops *ops);
 
 #endif

@@ -1,9 +1,21 @@
-/* The oracle: float32 values, float64 sums, one thread, the shortest code that is obviously right. */
+/* The reference backend: float32 activations, float64 sums, one thread, the shortest code that is obviously right. */
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
-#include "ops/ops_common.h"
+#include "ops/host.h"
+
+/* Rows of the last dimension that an operation works on: none in a rehearsal. */
+static int64_t rows_of(const zi_run *run, const zi_tensor *x)
+{
+    return zi_host_rehearses(run) ? 0 : zi_row_count(x);
+}
+
+static int64_t elements_of(const zi_run *run, const zi_tensor *x)
+{
+    return zi_host_rehearses(run) ? 0 : zi_tensor_count(x);
+}
 
 static double sigmoid(double x)
 {
@@ -20,67 +32,70 @@ static double dot(const float *a, const float *b, int64_t count)
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-static zimage_status linear_rows(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+static zimage_status linear_rows(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                                  const zi_weight *bias, int accumulate)
 {
     int64_t in = zi_features(x), out = zi_features(y), tokens = zi_row_count(x);
     assert(weight->shape[0] == out && weight->shape[1] == in && zi_row_count(y) == tokens);
     float *row;
-    ZI_TRY(zi_host_floats(ops, in, "a weight row", &row));
-    for (int64_t o = 0; o < out; o++) {
+    ZI_TRY(zi_host_floats(run, in, "a weight row", &row));
+    for (int64_t o = 0; o < (zi_host_rehearses(run) ? 0 : out); o++) {
         zi_weight_unpack(weight, o * in, in, row);
         float b = 0;
         if (bias != NULL)
             zi_weight_unpack(bias, o, 1, &b);
         for (int64_t t = 0; t < tokens; t++) {
-            float *target = zi_f32(y) + t * out + o;
-            *target = (float)(dot(zi_f32(x) + t * in, row, in) + b + (accumulate ? *target : 0));
+            float *target = zi_f32(y) + t * y->ld + o;
+            *target = (float)(dot(zi_f32(x) + t * x->ld, row, in) + b + (accumulate ? *target : 0));
         }
     }
     return ZIMAGE_OK;
 }
 
-static zimage_status ref_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+static zimage_status ref_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                                 const zi_weight *bias, int accumulate)
 {
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = linear_rows(ops, y, x, weight, bias, accumulate);
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = linear_rows(run, y, x, weight, bias, accumulate);
+    zi_host_release(run, mark);
     return status;
 }
 
-static zimage_status ref_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x,
+static zimage_status ref_linears(zi_run *run, int count, zi_tensor *y, const zi_tensor *x,
                                  const zi_weight *const *weights)
 {
     for (int i = 0; i < count; i++)
-        ZI_TRY(ref_linear(ops, &y[i], x, weights[i], NULL, 0));
+        ZI_TRY(ref_linear(run, &y[i], x, weights[i], NULL, 0));
     return ZIMAGE_OK;
 }
 
-static zimage_status glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
+static zimage_status glu(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
 {
     zi_tensor up;
-    ZI_TRY(zi_host_alloc(ops, &up, y->dims, y->shape));
-    ZI_TRY(linear_rows(ops, y, x, w1, NULL, 0));
-    ZI_TRY(linear_rows(ops, &up, x, w3, NULL, 0));
-    for (int64_t i = 0; i < zi_tensor_count(y); i++)
-        zi_f32(y)[i] = (float)(zi_f32(y)[i] * sigmoid(zi_f32(y)[i]) * zi_f32(&up)[i]);
+    ZI_TRY(zi_host_alloc(run, &up, y->dims, y->shape));
+    ZI_TRY(linear_rows(run, y, x, w1, NULL, 0));
+    ZI_TRY(linear_rows(run, &up, x, w3, NULL, 0));
+    for (int64_t row = 0; row < rows_of(run, y); row++)
+        for (int64_t i = 0; i < zi_features(y); i++) {
+            float *gate = zi_f32(y) + row * y->ld + i;
+            *gate = (float)(*gate * sigmoid(*gate) * zi_f32(&up)[row * up.ld + i]);
+        }
     return ZIMAGE_OK;
 }
 
-static zimage_status ref_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
+static zimage_status ref_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
                                     const zi_weight *w3)
 {
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = glu(ops, y, x, w1, w3);
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = glu(run, y, x, w1, w3);
+    zi_host_release(run, mark);
     return status;
 }
 
-static zimage_status ref_silu(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
+static zimage_status ref_silu(zi_run *run, zi_tensor *y, const zi_tensor *x)
 {
     assert(zi_tensor_count(y) == zi_tensor_count(x));
-    for (int64_t i = 0; i < zi_tensor_count(x); i++)
+    for (int64_t i = 0; i < elements_of(run, x); i++)
         zi_f32(y)[i] = (float)(zi_f32(x)[i] * sigmoid(zi_f32(x)[i]));
     return ZIMAGE_OK;
 }
@@ -107,63 +122,61 @@ static double tensor_at(const zi_tensor *x, int64_t i)
     return x != NULL ? zi_f32(x)[i] : 1;
 }
 
-static zimage_status ref_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
-                                  const zi_tensor *scale, float eps)
+static void norm_row(float *y, const float *x, int64_t n, const zi_norm *norm)
+{
+    double mean = 0, variance = 0, factor = 1;
+    if (norm->kind == ZI_NORM_RMS)
+        factor = rms_factor(x, n, norm->eps);
+    for (int64_t i = 0; i < n && norm->kind == ZI_NORM_LAYER; i++)
+        mean += x[i] / (double)n;
+    for (int64_t i = 0; i < n && norm->kind == ZI_NORM_LAYER; i++)
+        variance += (x[i] - mean) * (x[i] - mean) / (double)n;
+    for (int64_t i = 0; i < n; i++) {
+        double normed = norm->kind == ZI_NORM_RMS ? x[i] * factor : (x[i] - mean) / sqrt(variance + norm->eps);
+        normed = normed * weight_at(norm->weight, i) * tensor_at(norm->scale, i);
+        y[i] = (float)(norm->shift != NULL ? normed + zi_f32(norm->shift)[i] : normed);
+    }
+}
+
+static zimage_status ref_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_norm *norm)
 {
     int64_t n = zi_features(x);
-    assert(zi_tensor_count(y) == zi_tensor_count(x) && (w == NULL || zi_weight_count(w) == n));
-    assert(scale == NULL || zi_tensor_count(scale) == n);
-    for (int64_t row = 0; row < zi_row_count(x); row++) {
-        const float *in = zi_f32(x) + row * n;
-        double factor = rms_factor(in, n, eps);
-        for (int64_t i = 0; i < n; i++)
-            zi_f32(y)[row * n + i] = (float)(in[i] * factor * weight_at(w, i) * tensor_at(scale, i));
-    }
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && (norm->weight == NULL || zi_weight_count(norm->weight) == n));
+    assert(norm->scale == NULL || zi_tensor_count(norm->scale) == n);
+    assert(norm->shift == NULL || zi_tensor_count(norm->shift) == n);
+    for (int64_t row = 0; row < rows_of(run, x); row++)
+        norm_row(zi_f32(y) + row * n, zi_f32(x) + row * n, n, norm);
     return ZIMAGE_OK;
 }
 
-static zimage_status ref_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps)
-{
-    int64_t n = zi_features(x);
-    assert(zi_tensor_count(y) == zi_tensor_count(x) && (scale == NULL || zi_tensor_count(scale) == n));
-    for (int64_t row = 0; row < zi_row_count(x); row++) {
-        const float *in = zi_f32(x) + row * n;
-        double mean = 0, variance = 0;
-        for (int64_t i = 0; i < n; i++)
-            mean += in[i] / (double)n;
-        for (int64_t i = 0; i < n; i++)
-            variance += (in[i] - mean) * (in[i] - mean) / (double)n;
-        for (int64_t i = 0; i < n; i++)
-            zi_f32(y)[row * n + i] = (float)((in[i] - mean) / sqrt(variance + eps) * tensor_at(scale, i));
-    }
-    return ZIMAGE_OK;
-}
-
-static zimage_status ref_check_finite(zi_ops *ops, const zi_tensor *x, int *finite)
+static zimage_status ref_check_finite(zi_run *run, const zi_tensor *x, int *finite)
 {
     *finite = 1;
-    for (int64_t i = 0; i < zi_tensor_count(x); i++)
+    for (int64_t i = 0; i < elements_of(run, x); i++)
         if (!isfinite(zi_f32(x)[i]))
             *finite = 0;
     return ZIMAGE_OK;
 }
 
-static zimage_status ref_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
-                                            const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                            const zi_tensor *scale_next, float eps, int *finite)
+static zimage_status ref_residual(zi_run *run, zi_tensor *x, const zi_tensor *y, zi_tensor *h,
+                                  const zi_residual *residual)
 {
     int64_t n = zi_features(x);
-    assert(zi_tensor_count(y) == zi_tensor_count(x));
-    for (int64_t row = 0; row < zi_row_count(x); row++) {
+    const zi_norm *post = residual->post;
+    assert(zi_tensor_count(y) == zi_tensor_count(x) && (residual->next != NULL) == (h != NULL));
+    assert(post == NULL || (post->kind == ZI_NORM_RMS && post->shift == NULL));
+    for (int64_t row = 0; row < rows_of(run, x); row++) {
         float *target = zi_f32(x) + row * n;
         const float *in = zi_f32(y) + row * n;
-        double factor = rms_factor(in, n, eps);
-        for (int64_t i = 0; i < n; i++)
-            target[i] = (float)(target[i] + tensor_at(gate, i) * in[i] * factor * weight_at(w, i));
+        double factor = post != NULL ? rms_factor(in, n, post->eps) : 1;
+        for (int64_t i = 0; i < n; i++) {
+            double weight = post != NULL ? weight_at(post->weight, i) * tensor_at(post->scale, i) : 1;
+            target[i] = (float)(target[i] + tensor_at(residual->gate, i) * in[i] * factor * weight);
+        }
     }
-    if (finite != NULL)
-        ZI_TRY(ref_check_finite(ops, x, finite));
-    return h != NULL ? ref_rms_norm(ops, h, x, w_next, scale_next, eps) : ZIMAGE_OK;
+    if (residual->finite != NULL)
+        ZI_TRY(ref_check_finite(run, x, residual->finite));
+    return h != NULL ? ref_norm(run, h, x, residual->next) : ZIMAGE_OK;
 }
 
 static void rotate(float *a, float *b, float cos, float sin)
@@ -173,24 +186,29 @@ static void rotate(float *a, float *b, float cos, float sin)
     *b = (float)(x * sin + y * cos);
 }
 
-static zimage_status ref_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
-                                      const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps)
+static void norm_and_rotate_head(float *head, int64_t dim, const zi_qk_norm_rope *args, const float *cos,
+                                 const float *sin)
 {
-    int64_t dim = zi_features(x) / heads, half = dim / 2, tokens = zi_row_count(x);
-    assert(dim * heads == zi_features(x) && half * 2 == dim && zi_weight_count(w) == dim);
-    assert(zi_tensor_count(cos) == tokens * half && zi_tensor_count(sin) == tokens * half);
-    for (int64_t row = 0; row < tokens * heads; row++) {
-        float *head = zi_f32(x) + row * dim;
-        double factor = rms_factor(head, dim, eps);
-        for (int64_t i = 0; i < dim; i++)
-            head[i] = (float)(head[i] * factor * weight_at(w, i));
-        const float *c = zi_f32(cos) + row / heads * half, *s = zi_f32(sin) + row / heads * half;
-        for (int64_t j = 0; j < half; j++)
-            if (layout == ZI_ROPE_ADJACENT)
-                rotate(&head[2 * j], &head[2 * j + 1], c[j], s[j]);
-            else
-                rotate(&head[j], &head[half + j], c[j], s[j]);
-    }
+    int64_t half = dim / 2;
+    double factor = rms_factor(head, dim, args->eps);
+    for (int64_t i = 0; i < dim; i++)
+        head[i] = (float)(head[i] * factor * weight_at(args->weight, i));
+    for (int64_t j = 0; j < half; j++)
+        if (args->layout == ZI_ROPE_ADJACENT)
+            rotate(&head[2 * j], &head[2 * j + 1], cos[j], sin[j]);
+        else
+            rotate(&head[j], &head[half + j], cos[j], sin[j]);
+}
+
+static zimage_status ref_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args)
+{
+    int64_t dim = zi_features(x) / args->heads, half = dim / 2, tokens = zi_row_count(x);
+    assert(dim * args->heads == zi_features(x) && half * 2 == dim && zi_weight_count(args->weight) == dim);
+    assert(zi_tensor_count(args->cos) == tokens * half && zi_tensor_count(args->sin) == tokens * half);
+    for (int64_t row = 0; row < rows_of(run, x); row++)
+        for (int64_t head = 0; head < args->heads; head++)
+            norm_and_rotate_head(zi_f32(x) + row * x->ld + head * dim, dim, args, zi_f32(args->cos) + row * half,
+                                 zi_f32(args->sin) + row * half);
     return ZIMAGE_OK;
 }
 
@@ -218,33 +236,35 @@ static void attend(float *o, const float *query, const float *k, const float *v,
     }
 }
 
-static zimage_status ref_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k,
-                                   const zi_tensor *v, const zi_attention_shape *shape)
+static zimage_status ref_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k,
+                                   const zi_tensor *v, const zi_attention *attention)
 {
-    int64_t queries = zi_row_count(q), keys = zi_row_count(k), dim = shape->head_dim, heads = shape->heads;
-    assert(heads % shape->kv_heads == 0 && (!shape->causal || queries == keys));
-    assert(zi_features(q) == heads * dim && zi_features(k) == shape->kv_heads * dim);
+    int64_t keys = zi_row_count(k), dim = attention->head_dim, heads = attention->heads;
+    int64_t real = attention->key_length > 0 ? attention->key_length : keys;
+    assert(heads % attention->kv_heads == 0 && (!attention->causal || zi_row_count(q) == keys) && real <= keys);
+    assert(zi_features(q) == heads * dim && zi_features(k) == attention->kv_heads * dim && v->ld == k->ld);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));
-    zi_arena_mark mark = zi_host_mark(ops);
+    zi_arena_mark mark = zi_host_mark(run);
     float *scratch;
-    ZI_TRY(zi_host_floats(ops, keys + dim, "attention", &scratch));
-    for (int64_t i = 0; i < queries; i++)
+    ZI_TRY(zi_host_floats(run, keys + dim, "attention", &scratch));
+    for (int64_t i = 0; i < rows_of(run, q); i++)
         for (int64_t head = 0; head < heads; head++) {
-            int64_t place = i * heads * dim + head * dim, kv = head / (heads / shape->kv_heads) * dim;
-            attend(zi_f32(o) + place, zi_f32(q) + place, zi_f32(k) + kv, zi_f32(v) + kv, shape->causal ? i + 1 : keys,
-                   shape->kv_heads * dim, dim, scratch, scratch + keys);
+            int64_t kv = head / (heads / attention->kv_heads) * dim;
+            int64_t seen = attention->causal && i + 1 < real ? i + 1 : real;
+            attend(zi_f32(o) + i * o->ld + head * dim, zi_f32(q) + i * q->ld + head * dim, zi_f32(k) + kv,
+                   zi_f32(v) + kv, seen, k->ld, dim, scratch, scratch + keys);
         }
-    zi_host_release(ops, mark);
+    zi_host_release(run, mark);
     return ZIMAGE_OK;
 }
 
 /* ---- convolution and group norm ---------------------------------------------------------------------------------- */
 
-static zimage_status ref_channel_affine(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine)
+static zimage_status ref_channel_affine(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine)
 {
     int64_t channels = zi_features(x);
     assert(zi_tensor_count(y) == zi_tensor_count(x) && zi_tensor_count(&affine->scale) == channels);
-    for (int64_t i = 0; i < zi_tensor_count(x); i++)
+    for (int64_t i = 0; i < elements_of(run, x); i++)
         zi_f32(y)[i] =
             (float)((double)zi_f32(x)[i] * zi_f32(&affine->scale)[i % channels] + zi_f32(&affine->shift)[i % channels]);
     return ZIMAGE_OK;
@@ -258,7 +278,7 @@ static double convolve(const zi_tensor *x, const zi_conv *conv, const float *fil
     double sum = 0;
     for (int64_t ky = 0; ky < size; ky++)
         for (int64_t kx = 0; kx < size; kx++) {
-            int64_t i = row + ky - size / 2, j = column + kx - size / 2;
+            int64_t i = row * conv->stride + ky - conv->pad_top, j = column * conv->stride + kx - conv->pad_left;
             if (i < 0 || i >= rows || j < 0 || j >= columns)
                 continue;
             i = (i >> conv->upsample) - conv->x_row;
@@ -269,20 +289,20 @@ static double convolve(const zi_tensor *x, const zi_conv *conv, const float *fil
     return sum;
 }
 
-static zimage_status conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
+static zimage_status conv2d(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 {
     int64_t out = y->shape[2], taps = x->shape[2] * conv->weight->shape[2] * conv->weight->shape[3];
     zi_tensor input = *x;
     if (conv->affine != NULL) {
-        ZI_TRY(zi_host_alloc(ops, &input, x->dims, x->shape));
-        ZI_TRY(ref_channel_affine(ops, &input, x, conv->affine));
-        ZI_TRY(ref_silu(ops, &input, &input));
+        ZI_TRY(zi_host_alloc(run, &input, x->dims, x->shape));
+        ZI_TRY(ref_channel_affine(run, &input, x, conv->affine));
+        ZI_TRY(ref_silu(run, &input, &input));
     }
     float *filters, *bias = NULL;
-    ZI_TRY(zi_host_vector(ops, conv->weight, &filters));
+    ZI_TRY(zi_host_vector(run, conv->weight, &filters));
     if (conv->bias != NULL)
-        ZI_TRY(zi_host_vector(ops, conv->bias, &bias));
-    for (int64_t i = 0; i < y->shape[0]; i++)
+        ZI_TRY(zi_host_vector(run, conv->bias, &bias));
+    for (int64_t i = 0; i < (zi_host_rehearses(run) ? 0 : y->shape[0]); i++)
         for (int64_t j = 0; j < y->shape[1]; j++)
             for (int64_t o = 0; o < out; o++) {
                 float *target = zi_f32(y) + (i * y->shape[1] + j) * out + o;
@@ -292,21 +312,21 @@ static zimage_status conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const
     return ZIMAGE_OK;
 }
 
-static zimage_status ref_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
+static zimage_status ref_conv2d(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 {
     zi_check_conv(y, x, conv);
-    zi_arena_mark mark = zi_host_mark(ops);
-    zimage_status status = conv2d(ops, y, x, conv);
-    zi_host_release(ops, mark);
+    zi_arena_mark mark = zi_host_mark(run);
+    zimage_status status = conv2d(run, y, x, conv);
+    zi_host_release(run, mark);
     return status;
 }
 
-static zimage_status ref_group_norm_sums(zi_ops *ops, zi_tensor *tensor, const zi_tensor *x, int accumulate)
+static zimage_status ref_group_norm_sums(zi_run *run, zi_tensor *tensor, const zi_tensor *x, int accumulate)
 {
     int64_t channels = zi_features(x), size = channels / tensor->shape[0];
-    double *sums = zi_host_sums(tensor, accumulate);
+    double *sums = zi_host_sums(run, tensor, accumulate);
     assert(size * tensor->shape[0] == channels);
-    for (int64_t i = 0; i < zi_tensor_count(x); i++) {
+    for (int64_t i = 0; i < elements_of(run, x); i++) {
         double value = zi_f32(x)[i];
         sums[i % channels / size * 2] += value;
         sums[i % channels / size * 2 + 1] += value * value;
@@ -314,37 +334,29 @@ static zimage_status ref_group_norm_sums(zi_ops *ops, zi_tensor *tensor, const z
     return ZIMAGE_OK;
 }
 
+static void ref_describe(const zi_ops *ops, char *text, size_t size)
+{
+    snprintf(text, size, "reference");
+}
+
 static const zi_ops_table reference_table = {
+    ZI_HOST_OPERATIONS,
     .name = "reference",
-    .alloc = zi_host_alloc,
-    .alloc_f32 = zi_host_alloc,
     .alloc_operand = zi_host_alloc_operand,
-    .mark = zi_host_mark,
-    .release = zi_host_release,
-    .upload = zi_host_upload,
-    .download = zi_host_download,
-    .download_rgb8 = zi_host_download_rgb8,
-    .copy = zi_host_copy,
-    .embed_rows = zi_host_embed_rows,
     .linear = ref_linear,
     .linears = ref_linears,
     .linear_glu = ref_linear_glu,
     .silu = ref_silu,
-    .rms_norm = ref_rms_norm,
-    .layer_norm = ref_layer_norm,
-    .residual_gate_norm = ref_residual_gate_norm,
-    .rope_table = zi_host_rope_table,
+    .norm = ref_norm,
+    .residual = ref_residual,
     .qk_norm_rope = ref_qk_norm_rope,
     .attention = ref_attention,
-    .modulation = zi_host_modulation,
-    .add_one = zi_host_add_one,
-    .patchify = zi_host_patchify,
-    .unpatchify = zi_host_unpatchify,
     .conv2d = ref_conv2d,
     .group_norm_sums = ref_group_norm_sums,
-    .group_norm_fold = zi_host_group_norm_fold,
     .channel_affine = ref_channel_affine,
     .check_finite = ref_check_finite,
+    .describe = ref_describe,
+    .peak_rate = zi_host_peak_rate,
     .free = zi_host_ops_free,
 };
 

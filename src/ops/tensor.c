@@ -50,23 +50,48 @@ int64_t zi_tensor_count(const zi_tensor *tensor)
     return count_of(tensor->dims, tensor->shape);
 }
 
+int zi_tensor_is_dense(const zi_tensor *tensor)
+{
+    return tensor->dims == 0 || tensor->ld == tensor->shape[tensor->dims - 1];
+}
+
+zi_tensor zi_tensor_describe(zi_dtype dtype, int dims, const int64_t *shape)
+{
+    assert(dims >= 1 && dims <= 4);
+    zi_tensor tensor = {.dtype = dtype, .dims = dims, .ld = shape[dims - 1]};
+    memcpy(tensor.shape, shape, (size_t)dims * sizeof *shape);
+    return tensor;
+}
+
 zi_tensor zi_tensor_rows(const zi_tensor *tensor, int64_t first, int64_t count)
 {
     assert(tensor->dims > 0 && first >= 0 && count >= 0 && first + count <= tensor->shape[0]);
     assert(tensor->dtype != ZI_OPERAND);
     zi_tensor rows = *tensor;
-    int64_t row = count_of(tensor->dims - 1, tensor->shape + 1);
     rows.shape[0] = count;
-    rows.data = (uint8_t *)tensor->data + (size_t)(first * row) * zi_dtype_size(tensor->dtype);
+    if (tensor->dims == 1)
+        rows.ld = count, rows.offset += first;
+    else
+        rows.offset += first * count_of(tensor->dims - 2, tensor->shape + 1) * tensor->ld;
     return rows;
+}
+
+zi_tensor zi_tensor_columns(const zi_tensor *tensor, int64_t first, int64_t count)
+{
+    assert(tensor->dims == 2 && first >= 0 && count >= 0 && first + count <= tensor->shape[1]);
+    assert(tensor->dtype != ZI_OPERAND);
+    zi_tensor columns = *tensor;
+    columns.shape[1] = count;
+    columns.offset += first;
+    return columns;
 }
 
 zi_tensor zi_tensor_shaped(const zi_tensor *tensor, int dims, const int64_t *shape)
 {
-    assert(dims >= 0 && dims <= 4 && count_of(dims, shape) == zi_tensor_count(tensor));
-    zi_tensor shaped = {.dtype = tensor->dtype, .dims = dims, .data = tensor->data};
-    for (int i = 0; i < dims; i++)
-        shaped.shape[i] = shape[i];
+    assert(zi_tensor_is_dense(tensor) && count_of(dims, shape) == zi_tensor_count(tensor));
+    zi_tensor shaped = zi_tensor_describe(tensor->dtype, dims, shape);
+    shaped.data = tensor->data;
+    shaped.offset = tensor->offset;
     return shaped;
 }
 

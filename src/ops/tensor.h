@@ -16,22 +16,36 @@ typedef enum zi_dtype {
 size_t zi_dtype_size(zi_dtype dtype);      /* bytes an element; 0 for ZI_GROUPED, ZI_OPERAND and ZI_DTYPE_OTHER */
 const char *zi_dtype_name(zi_dtype dtype); /* "F32", ... */
 
-/* A dense row-major array in the memory of a backend. A struct is a view: it owns nothing. */
+/*
+ * A row-major array in a backend's memory. The struct is a view: it owns nothing. `data` is a handle that only the backend
+ * reads (host memory, device memory, an array object); a view never does arithmetic on it: `offset` says where it begins.
+ *
+ * Element [i0, i1, .., c] of `dims` dimensions lies at offset + row * ld + c, where row = (i0 * shape[1] + i1) ... counts the
+ * rows of the last dimension. A dense tensor has ld == shape[dims - 1]; a view of some columns has a larger ld.
+ */
 typedef struct zi_tensor {
-    zi_dtype dtype; /* ZI_F32 for every activation of the CPU tables but operands */
+    zi_dtype dtype; /* ZI_F32 for every activation of the backends in host memory, except packed ones */
     int dims;
     int64_t shape[4];
+    int64_t ld;     /* elements between rows of the last dimension */
+    int64_t offset; /* elements from the start of data to the view's first element */
     void *data;
 } zi_tensor;
 
+/* A dense tensor of that shape without memory (data NULL). */
+zi_tensor zi_tensor_describe(zi_dtype dtype, int dims, const int64_t *shape);
 int64_t zi_tensor_count(const zi_tensor *tensor);
+int zi_tensor_is_dense(const zi_tensor *tensor);
 /* The view of rows [first, first + count) of the outermost dimension. */
 zi_tensor zi_tensor_rows(const zi_tensor *tensor, int64_t first, int64_t count);
-/* The same elements under another shape of equal count (checked by assert). */
+/* The view of columns [first, first + count) of a matrix [rows, columns]. ops.h says which operations take such views. */
+zi_tensor zi_tensor_columns(const zi_tensor *tensor, int64_t first, int64_t count);
+/* The same elements in another shape of equal count; the tensor must be dense (both checked by assert). */
 zi_tensor zi_tensor_shaped(const zi_tensor *tensor, int dims, const int64_t *shape);
+/* The first element of a float32 tensor in host memory. */
 static inline float *zi_f32(const zi_tensor *tensor)
 {
-    return (float *)tensor->data;
+    return (float *)tensor->data + tensor->offset;
 }
 
 typedef enum zi_precise { ZI_PRECISE_INT8 = 1, ZI_PRECISE_FP8 = 2, ZI_PRECISE = 3 } zi_precise;
@@ -46,6 +60,8 @@ typedef enum zi_precise { ZI_PRECISE_INT8 = 1, ZI_PRECISE_FP8 = 2, ZI_PRECISE = 
  */
 typedef struct zi_weight {
     const char *name; /* owned by the store */
+    uint64_t id; /* of its store's, never used again in the process; 0: none. A backend that keeps copies knows it by
+                       * this, not by its address, which another file may be mapped to later. */
     zi_dtype dtype;
     int dims;
     int64_t shape[4];
