@@ -44,27 +44,28 @@
  *       return status == ZIMAGE_OK ? 0 : 1;
  *   }
  *
- * Models and sessions. A model is the files of one folder, opened: configurations, tokenizer, mapped weights. It never changes.
- * A session is what makes images from a model: threads or a GPU, working memory, one job at a time.
+ * Models and sessions. A model is the files of one folder, opened: configurations, tokenizer, mapped weights. It never
+ * changes. A session is what makes images from a model: threads or a GPU, working memory, one job at a time.
  *
- * Threads. Any number of threads may use one model at the same time, each through a session of its own; the weights are in host
- * memory once. A session belongs to one thread at a time. Functions on tokenizers, images, plans and lists may be called from any
- * thread as long as nobody changes or frees the object meanwhile. The library keeps no global state.
+ * Threads. Any number of threads may use one model at the same time, each through a session of its own; the weights are
+ * in host memory once. A session belongs to one thread at a time. Functions on tokenizers, images, plans and lists may
+ * be called from any thread as long as nobody changes or frees the object meanwhile. The library keeps no global state.
  *
- * Errors. Every function that can fail returns a zimage_status and, if `error` is not NULL, fills it with one sentence that names
- * the file, the field and what was expected. The library never exits, aborts or prints.
+ * Errors. Every function that can fail returns a zimage_status and, if `error` is not NULL, fills it with one sentence
+ * that names the file, the field and what was expected. The library never exits, aborts or prints.
  *
- * Ownership. What a function returns through a `**` argument belongs to the caller and is released with the function named
- * beside it. Pointers inside parameters stay the caller's; they need to live only until the call returns.
+ * Ownership. What a function returns through a `**` argument belongs to the caller and is released with the function
+ * named beside it. Pointers inside parameters stay the caller's; they need to live only until the call returns.
  *
  * Files. The library writes to no path but those that it is given.
  *
- * ABI. Each struct of this header that a caller allocates starts with `struct_size`, which the caller sets to sizeof the struct;
- * a field that is zero means its default. So `zimage_request request = {sizeof request};` is a complete initialisation. Later
- * versions 0.2.x only append fields and functions. The library reads and writes no byte beyond the caller's struct_size, and
- * refuses with a sentence a struct that is smaller than version 0.2.0's, or larger than its own with fields set that it does not
- * know. Versions that change anything else get another soname: libzimage.so.0.2 serves programs that were built against 0.2.x,
- * and the loader refuses others. The experimental part at the end of this header is outside of this promise.
+ * ABI. Each struct of this header that a caller allocates starts with `struct_size`, which the caller sets to sizeof
+ * the struct; a field that is zero means its default. So `zimage_request request = {sizeof request};` is a complete
+ * initialisation. Later versions 0.2.x only append fields and functions. The library reads and writes no byte beyond
+ * the caller's struct_size, and refuses with a sentence a struct that is smaller than version 0.2.0's, or larger than
+ * its own with fields set that it does not know. Versions that change anything else get another soname:
+ * libzimage.so.0.2 serves programs that were built against 0.2.x, and the loader refuses others. The experimental part
+ * at the end of this header is outside of this promise.
  */
 #ifndef ZIMAGE_H
 #define ZIMAGE_H
@@ -88,7 +89,7 @@ extern "C" {
 #define ZIMAGE_VERSION_MINOR 2
 #define ZIMAGE_VERSION_PATCH 0
 
-/* ---- errors, names, memory ------------------------------------------------------------------------------------------ */
+/* ---- errors, names, memory --------------------------------------------------------------------------------------- */
 
 typedef enum zimage_status {
     ZIMAGE_OK = 0,
@@ -125,7 +126,8 @@ ZIMAGE_API const char *zimage_status_name(zimage_status status);
 /* Static text "MAJOR.MINOR.PATCH". */
 ZIMAGE_API const char *zimage_version(void);
 
-/* Frees memory that a function of this library returned as plain data (tokens, tensors, encoded images). NULL is fine. */
+/* Frees memory that a function of this library returned as plain data (tokens, tensors, encoded images). NULL is fine.
+ * */
 ZIMAGE_API void zimage_free(void *data);
 
 typedef enum zimage_log_level { ZIMAGE_LOG_WARNING = 1, ZIMAGE_LOG_INFO = 2 } zimage_log_level;
@@ -134,13 +136,14 @@ typedef enum zimage_log_level { ZIMAGE_LOG_WARNING = 1, ZIMAGE_LOG_INFO = 2 } zi
 typedef void (*zimage_log_fn)(zimage_log_level level, const char *message, void *user);
 
 /*
- * Every enum whose values a user may type has names. zimage_X_name gives the name of a value ("unknown" if there is none);
- * zimage_X_parse finds the value of a name, or returns 0. The values count from 0 without gaps.
+ * Every enum whose values a user may type has names. zimage_X_name gives the name of a value ("unknown" if there is
+ * none); zimage_X_parse finds the value of a name, or returns 0. The values count from 0 without gaps.
  */
 
-/* ---- devices -------------------------------------------------------------------------------------------------------- */
+/* ---- devices ----------------------------------------------------------------------------------------------------- */
 
-/* The type that matrix products are computed in. Stored weights are not changed; sums are float32, or int32 for int8. */
+/* The type that matrix products are computed in. Stored weights are not changed; sums are float32, or int32 for int8.
+ * */
 typedef enum zimage_compute {
     ZIMAGE_COMPUTE_AUTO = 0, /* "auto": a GPU: bf16; the CPU: bf16 where it is clearly faster than f32, else f32 */
     ZIMAGE_COMPUTE_F32 = 1,  /* "f32" */
@@ -175,8 +178,8 @@ typedef struct zimage_kernel_info {
 
 typedef struct zimage_device_list zimage_device_list;
 
-/* Finds the devices of this machine: the CPU first. cpu_mask as in zimage_session_params. Takes some milliseconds. *list is
- * released with zimage_device_list_free. */
+/* Finds the devices of this machine: the CPU first. cpu_mask as in zimage_session_params. Takes some milliseconds.
+ * *list is released with zimage_device_list_free. */
 ZIMAGE_API zimage_status zimage_devices(const char *cpu_mask, zimage_device_list **list, zimage_error *error);
 ZIMAGE_API size_t zimage_device_count(const zimage_device_list *list);
 ZIMAGE_API zimage_status zimage_device_get(const zimage_device_list *list, size_t index, zimage_device_info *info,
@@ -186,7 +189,7 @@ ZIMAGE_API zimage_status zimage_kernel_get(const zimage_device_list *list, size_
                                            zimage_error *error);
 ZIMAGE_API void zimage_device_list_free(zimage_device_list *list);
 
-/* ---- models --------------------------------------------------------------------------------------------------------- */
+/* ---- models ------------------------------------------------------------------------------------------------------ */
 
 typedef struct zimage_model zimage_model;
 
@@ -214,10 +217,11 @@ typedef struct zimage_model_params {
 } zimage_model_params;
 
 /*
- * Opens a model folder in diffusers' layout (model_index.json, transformer/, vae/, scheduler/, and unless only prompt embeddings
- * will be used text_encoder/ and tokenizer/) or one converted for MLX: the same folders with MLX's names and packed weights, where
- * model_index.json and scheduler/ may be absent (Z-Image-Turbo's schedule is used then). Weights are memory-mapped and read in
- * place: the files must stay unchanged until the model is closed. params may be NULL. *model is released with zimage_model_close.
+ * Opens a model folder in diffusers' layout (model_index.json, transformer/, vae/, scheduler/, and unless only prompt
+ * embeddings will be used text_encoder/ and tokenizer/) or one converted for MLX: the same folders with MLX's names and
+ * packed weights, where model_index.json and scheduler/ may be absent (Z-Image-Turbo's schedule is used then). Weights
+ * are memory-mapped and read in place: the files must stay unchanged until the model is closed. params may be NULL.
+ * *model is released with zimage_model_close.
  */
 ZIMAGE_API zimage_status zimage_model_open(const char *path, const zimage_model_params *params, zimage_model **model,
                                            zimage_error *error);
@@ -244,31 +248,32 @@ typedef struct zimage_model_info {
 
 ZIMAGE_API zimage_status zimage_model_get_info(const zimage_model *model, zimage_model_info *info, zimage_error *error);
 
-/* ---- sessions ------------------------------------------------------------------------------------------------------- */
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
 
 typedef struct zimage_session zimage_session;
 
 typedef struct zimage_session_params {
     uint32_t struct_size;
     int32_t threads; /* 0: as many as the process may use */
-    /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for GPU K, or "auto": a GPU that zimage_devices calls usable,
-     * else the CPU. */
+    /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for GPU K, or "auto": a GPU that zimage_devices
+     * calls usable, else the CPU. */
     const char *device;
     zimage_compute compute;
-    /* CPU features that may be used, a list such as "avx2,avx512" (zimage_devices lists them); "generic": none, NULL: all. CPU
-     * only. Results are the same bytes for any number of threads, but not for other kernels. */
+    /* CPU features that may be used, a list such as "avx2,avx512" (zimage_devices lists them); "generic": none, NULL:
+     * all. CPU only. Results are the same bytes for any number of threads, but not for other kernels. */
     const char *cpu_mask;
-    /* Most bytes of a GPU's memory to take, 0: what is free when an image is begun. It counts activations, weights and the
-     * workspace of libraries; the driver's own memory (a few hundred MiB) comes on top. Weights that do not fit are copied to the
-     * GPU each time they are read, ahead of their use. The image is the same. A job that does not fit is refused before it
-     * starts, with the numbers. GPU only. */
+    /* Most bytes of a GPU's memory to take, 0: what is free when an image is begun. It counts activations, weights and
+     * the workspace of libraries; the driver's own memory (a few hundred MiB) comes on top. Weights that do not fit are
+     * copied to the GPU each time they are read, ahead of their use. The image is the same. A job that does not fit is
+     * refused before it starts, with the numbers. GPU only. */
     uint64_t device_memory;
-    /* 1: the plain C reference backend: float32 with float64 sums, one thread, very slow. For checking. compute AUTO or F32. */
+    /* 1: the plain C reference backend: float32 with float64 sums, one thread, very slow. For checking. compute AUTO or
+     * F32. */
     int32_t reference;
     zimage_log_fn log; /* NULL: silent */
     void *log_user;
-    /* A folder where measurements of this machine are kept between processes (speeds, the fastest algorithms); it is made if it
-     * does not exist. NULL: nothing is kept. */
+    /* A folder where measurements of this machine are kept between processes (speeds, the fastest algorithms); it is
+     * made if it does not exist. NULL: nothing is kept. */
     const char *cache_folder;
 } zimage_session_params;
 
@@ -277,7 +282,7 @@ ZIMAGE_API zimage_status zimage_session_open(zimage_model *model, const zimage_s
                                              zimage_session **session, zimage_error *error);
 ZIMAGE_API void zimage_session_close(zimage_session *session);
 
-/* ---- requests ------------------------------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 /* Whose random numbers a seed means. */
 typedef enum zimage_rng {
@@ -341,16 +346,17 @@ typedef struct zimage_request {
     uint64_t latents_count; /* elements of latents */
     zimage_progress_fn progress;
     void *progress_user;
-    /* Most bytes of host memory the process may take, 0: no limit. The VAE then works in bands of as few rows as it must, each
-     * network's weights are given back once it has done its work, and a job that still does not fit is refused before it starts,
-     * with the numbers. The image is the same. See zimage_plan for how memory is counted. CPU only; a GPU has device_memory. */
+    /* Most bytes of host memory the process may take, 0: no limit. The VAE then works in bands of as few rows as it
+     * must, each network's weights are given back once it has done its work, and a job that still does not fit is
+     * refused before it starts, with the numbers. The image is the same. See zimage_plan for how memory is counted. CPU
+     * only; a GPU has device_memory. */
     uint64_t memory_limit;
-    /* 1: each network's weights are given back to the system once it has done its work, also without a memory_limit: for the last
-     * image of a session. 0: they stay for the next request. */
+    /* 1: each network's weights are given back to the system once it has done its work, also without a memory_limit:
+     * for the last image of a session. 0: they stay for the next request. */
     int32_t release_weights;
 } zimage_request;
 
-/* ---- plans ---------------------------------------------------------------------------------------------------------- */
+/* ---- plans ------------------------------------------------------------------------------------------------------- */
 
 typedef struct zimage_plan zimage_plan;
 
@@ -387,14 +393,14 @@ typedef struct zimage_memory_info {
 } zimage_memory_info;
 
 /*
- * Counts a request's operations by running the networks' own code without data, finds its memory by a rehearsal on the session's
- * device, and predicts seconds from a quick measurement of this machine (kept in the session's cache_folder, if there is one).
- * Fails as zimage_generate would, also for a request that does not fit its memory_limit.
+ * Counts a request's operations by running the networks' own code without data, finds its memory by a rehearsal on the
+ * session's device, and predicts seconds from a quick measurement of this machine (kept in the session's cache_folder,
+ * if there is one). Fails as zimage_generate would, also for a request that does not fit its memory_limit.
  *
- * Host memory is resident memory as the system counts it. Weights are pages of mapped files: the system may evict them when memory
- * is short, but a stage reads all of its weights, most of them at every step, so they count in full. Without memory_limit and
- * release_weights the weights of earlier stages count, too.
- * *plan is released with zimage_plan_free.
+ * Host memory is resident memory as the system counts it. Weights are pages of mapped files: the system may evict them
+ * when memory is short, but a stage reads all of its weights, most of them at every step, so they count in full.
+ * Without memory_limit and release_weights the weights of earlier stages count, too. *plan is released with
+ * zimage_plan_free.
  */
 ZIMAGE_API zimage_status zimage_plan_make(zimage_session *session, const zimage_request *request, zimage_plan **plan,
                                           zimage_error *error);
@@ -404,7 +410,7 @@ ZIMAGE_API zimage_status zimage_plan_get_stage(const zimage_plan *plan, zimage_s
 ZIMAGE_API zimage_status zimage_plan_get_memory(const zimage_plan *plan, zimage_memory_info *info, zimage_error *error);
 ZIMAGE_API void zimage_plan_free(zimage_plan *plan);
 
-/* ---- images --------------------------------------------------------------------------------------------------------- */
+/* ---- images ------------------------------------------------------------------------------------------------------ */
 
 typedef struct zimage_image zimage_image;
 
@@ -429,11 +435,12 @@ ZIMAGE_API double zimage_image_seconds(const zimage_image *image, zimage_stage s
 /* How the GPU's memory was divided. */
 ZIMAGE_API zimage_status zimage_image_get_memory(const zimage_image *image, zimage_memory_info *info,
                                                  zimage_error *error);
-/* Final latents [channels, rows, columns], before the VAE's scaling; owned by image. NULL: zimage_generate did not make it. */
+/* Final latents [channels, rows, columns], before the VAE's scaling; owned by image. NULL: zimage_generate did not make
+ * it. */
 ZIMAGE_API const float *zimage_image_latents(const zimage_image *image, int64_t shape[3]);
 
-/* A copy of pixels [height][width][channels] with `stride` bytes between rows; channels: 3 (RGB) or 4 (RGBA: alpha is blended
- * over white). *image is released with zimage_image_free. */
+/* A copy of pixels [height][width][channels] with `stride` bytes between rows; channels: 3 (RGB) or 4 (RGBA: alpha is
+ * blended over white). *image is released with zimage_image_free. */
 ZIMAGE_API zimage_status zimage_image_from_pixels(const uint8_t *pixels, int32_t width, int32_t height, size_t stride,
                                                   int32_t channels, zimage_image **image, zimage_error *error);
 
@@ -452,16 +459,16 @@ typedef struct zimage_text {
 /* Encodes to memory. *data [*size] is released with zimage_free. */
 ZIMAGE_API zimage_status zimage_image_encode(const zimage_image *image, zimage_format format, const zimage_text *texts,
                                              size_t text_count, uint8_t **data, size_t *size, zimage_error *error);
-/* Decodes an image file's bytes; the format is recognised. Refuses, before it allocates, an image of more than max_pixels (0:
- * 2^26). *image is released with zimage_image_free. */
+/* Decodes an image file's bytes; the format is recognised. Refuses, before it allocates, an image of more than
+ * max_pixels (0: 2^26). *image is released with zimage_image_free. */
 ZIMAGE_API zimage_status zimage_image_decode(const uint8_t *data, size_t size, uint64_t max_pixels,
                                              zimage_image **image, zimage_error *error);
-/* Writes an image file; the format comes from the path's extension (none or another: PNG). It writes to a temporary name beside
- * `path` and renames that, so that a reader never sees half a file. */
+/* Writes an image file; the format comes from the path's extension (none or another: PNG). It writes to a temporary
+ * name beside `path` and renames that, so that a reader never sees half a file. */
 ZIMAGE_API zimage_status zimage_image_write(const zimage_image *image, const char *path, const zimage_text *texts,
                                             size_t text_count, zimage_error *error);
 
-/* ---- tokenizers ----------------------------------------------------------------------------------------------------- */
+/* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
 typedef struct zimage_tokenizer zimage_tokenizer;
 
@@ -474,7 +481,8 @@ typedef enum zimage_template {
 ZIMAGE_API const char *zimage_template_name(zimage_template kind);
 ZIMAGE_API int zimage_template_parse(const char *name, zimage_template *kind);
 
-/* path: a tokenizer.json, the folder that holds it, or a model folder with tokenizer/. Released with zimage_tokenizer_close. */
+/* path: a tokenizer.json, the folder that holds it, or a model folder with tokenizer/. Released with
+ * zimage_tokenizer_close. */
 ZIMAGE_API zimage_status zimage_tokenizer_open(const char *path, zimage_tokenizer **tokenizer, zimage_error *error);
 ZIMAGE_API void zimage_tokenizer_close(zimage_tokenizer *tokenizer);
 /* text: UTF-8 of `length` bytes (zero bytes allowed). Nothing is cut. *ids [*count] is released with zimage_free. */
@@ -482,7 +490,8 @@ ZIMAGE_API zimage_status zimage_tokenizer_encode(const zimage_tokenizer *tokeniz
                                                  const char *text, size_t length, int32_t **ids, size_t *count,
                                                  zimage_error *error);
 
-/* ---- tensors in safetensors files (prompt embeddings, latents) ------------------------------------------------------- */
+/* ---- tensors in safetensors files (prompt embeddings, latents)
+ * ------------------------------------------------------- */
 
 /* Reads tensor `name` (f32, f16 or bf16) as float32. shape holds up to 4 sizes. *data is released with zimage_free. */
 ZIMAGE_API zimage_status zimage_tensor_read(const char *path, const char *name, float **data, int64_t shape[4],
@@ -491,11 +500,12 @@ ZIMAGE_API zimage_status zimage_tensor_read(const char *path, const char *name, 
 ZIMAGE_API zimage_status zimage_tensor_write(const char *path, const char *name, const float *data,
                                              const int64_t *shape, int32_t dimensions, zimage_error *error);
 
-/* ==== experimental: may change in any version ========================================================================= */
+/* ==== experimental: may change in any version
+ * ========================================================================= */
 
 #ifdef ZIMAGE_EXPERIMENTAL
 
-/* ---- looking into models -------------------------------------------------------------------------------------------- */
+/* ---- looking into models ----------------------------------------------------------------------------------------- */
 
 typedef struct zimage_inspection zimage_inspection;
 
@@ -520,8 +530,8 @@ typedef struct zimage_tensor_info {
     const char *file;
 } zimage_tensor_info;
 
-/* Reads the headers of a model folder or of a single safetensors file. *inspection is released with zimage_inspection_free; the
- * pointers in its infos live as long. */
+/* Reads the headers of a model folder or of a single safetensors file. *inspection is released with
+ * zimage_inspection_free; the pointers in its infos live as long. */
 ZIMAGE_API zimage_status zimage_inspect(const char *path, zimage_inspection **inspection, zimage_error *error);
 ZIMAGE_API const char *zimage_inspection_class(const zimage_inspection *inspection); /* of model_index.json, or "" */
 ZIMAGE_API size_t zimage_inspection_components(const zimage_inspection *inspection);
@@ -531,7 +541,7 @@ ZIMAGE_API zimage_status zimage_inspection_get_tensor(const zimage_inspection *i
                                                       size_t tensor, zimage_tensor_info *info, zimage_error *error);
 ZIMAGE_API void zimage_inspection_free(zimage_inspection *inspection);
 
-/* ---- self-test ------------------------------------------------------------------------------------------------------ */
+/* ---- self-test --------------------------------------------------------------------------------------------------- */
 
 /* One finding of zimage_selftest. The strings live during the callback. */
 typedef struct zimage_check {
@@ -556,13 +566,13 @@ typedef struct zimage_selftest_params {
 } zimage_selftest_params;
 
 /*
- * Checks that a device computes correctly: every operation of every set of kernels against plain C, and a tiny image by each,
- * without any model; takes some seconds. "begin" is reported before each set, so that a set that ends the process is known. Wrong
- * results are no error: ZIMAGE_OK, with *passed 0.
+ * Checks that a device computes correctly: every operation of every set of kernels against plain C, and a tiny image by
+ * each, without any model; takes some seconds. "begin" is reported before each set, so that a set that ends the process
+ * is known. Wrong results are no error: ZIMAGE_OK, with *passed 0.
  */
 ZIMAGE_API zimage_status zimage_selftest(const zimage_selftest_params *params, int32_t *passed, zimage_error *error);
 
-/* ---- measuring ------------------------------------------------------------------------------------------------------ */
+/* ---- measuring --------------------------------------------------------------------------------------------------- */
 
 typedef enum zimage_bench_stage {
     ZIMAGE_BENCH_TEXT_ENCODER = 0,     /* "text_encoder" */
@@ -575,15 +585,15 @@ ZIMAGE_API const char *zimage_bench_stage_name(zimage_bench_stage stage);
 
 typedef struct zimage_bench_params {
     uint32_t struct_size;
-    /* Instead of a model folder: "z-image-turbo", its published sizes with random weights made in memory, one network at a time;
-     * or "small", a toy of the same kind. */
+    /* Instead of a model folder: "z-image-turbo", its published sizes with random weights made in memory, one network
+     * at a time; or "small", a toy of the same kind. */
     const char *synthetic;
     const char *format;    /* of synthetic weights: "bf16" (default), "f16", "f32", "q4", "q8" (groups of 32) */
     int32_t width, height; /* pixels; 0: the model's own, or 512 for a synthetic one */
     int32_t tokens;        /* of the prompt; 0: 64 */
     int32_t layers;        /* at most so many layers of text encoder and transformer; 0: all */
     int32_t repeats;       /* of each stage; 0: 3 */
-    zimage_session_params session;
+    const zimage_session_params *session; /* NULL: defaults */
 } zimage_bench_params;
 
 typedef struct zimage_bench zimage_bench;
@@ -593,11 +603,12 @@ typedef struct zimage_bench_figures {
     uint32_t struct_size;
     double seconds; /* median of the repeats */
     double tflops;  /* 10^12 floating-point operations a second, counted by running the same model code without data */
-    /* Of the peak rate of the linear layers' instruction in registers, measured before and after each repeat and up to ten times a
-     * second between its blocks (their harmonic mean; the median of the repeats); on a GPU of its largest matrix product. */
+    /* Of the peak rate of the linear layers' instruction in registers, measured before and after each repeat and up to
+     * ten times a second between its blocks (their harmonic mean; the median of the repeats); on a GPU of its largest
+     * matrix product. */
     double percent_of_peak;
-    /* Of oneDNN's matrix product on the stage's main sizes, weighted, in the same run; both as shares of the peak beside them, so
-     * that other work on the machine does not favour either. */
+    /* Of oneDNN's matrix product on the stage's main sizes, weighted, in the same run; both as shares of the peak
+     * beside them, so that other work on the machine does not favour either. */
     double percent_of_onednn;
     uint64_t planned_bytes; /* activations and weights of the stage, by the plan */
 } zimage_bench_figures;
@@ -614,8 +625,8 @@ typedef struct zimage_bench_info {
     char onednn[16];  /* its version; empty: not installed */
 } zimage_bench_info;
 
-/* Times the stages of the model folder model_path, or with params->synthetic (then model_path is NULL) of random weights. *bench is
- * released with zimage_bench_free. */
+/* Times the stages of the model folder model_path, or with params->synthetic (then model_path is NULL) of random
+ * weights. *bench is released with zimage_bench_free. */
 ZIMAGE_API zimage_status zimage_bench_run(const char *model_path, const zimage_bench_params *params,
                                           zimage_bench **bench, zimage_error *error);
 ZIMAGE_API zimage_status zimage_bench_get_info(const zimage_bench *bench, zimage_bench_info *info, zimage_error *error);

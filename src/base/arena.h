@@ -18,8 +18,8 @@ typedef struct zi_arena_mark {
 } zi_arena_mark;
 
 zi_arena *zi_arena_new(void); /* NULL: out of memory */
-/* An arena that only counts, to find out how much memory a job takes: blocks of more than ZI_ARENA_REAL_BYTES have an address
- * that must never be read or written. */
+/* An arena that only counts, to find out how much memory a job takes: blocks of more than ZI_ARENA_REAL_BYTES have an
+ * address that must never be read or written. */
 #define ZI_ARENA_REAL_BYTES ((size_t)64 << 10)
 zi_arena *zi_arena_new_imaginary(void);
 void zi_arena_free(zi_arena *arena);

@@ -16,9 +16,9 @@ zimage_status zi_alloc2_f32(zi_run *run, zi_tensor *tensor, int64_t rows, int64_
 zimage_status zi_alloc3_f32(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels);
 
 /*
- * The linear layers of every network: y = x W^T + bias (NULL: none), y += x W^T, several products of one x, and the gated
- * product y = SiLU(x W1^T) * (x W3^T). Model code calls these instead of the table, so that whatever changes a layer (an
- * adapter) has one place. Arguments as in ops.h.
+ * The linear layers of every network: y = x W^T + bias (NULL: none), y += x W^T, several products of one x, and the
+ * gated product y = SiLU(x W1^T) * (x W3^T). Model code calls these instead of the table, so that whatever changes a
+ * layer (an adapter) has one place. Arguments as in ops.h.
  */
 zimage_status zi_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight, const zi_weight *bias);
 zimage_status zi_linear_add(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,

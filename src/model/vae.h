@@ -41,10 +41,9 @@ zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, zi_store *
                           zimage_error *error);
 void zi_vae_free(zi_vae *model);
 /*
- * latents [C, h, w] on the host as the transformer left them (scaling and shift are applied here) -> rgb
- * [h * scale, w * scale, 3] in [-1, 1] and beyond, host float32, and rgb8, the same as bytes (table.download_rgb8); either
- * may be NULL.
- * The widest level is streamed in bands of rows, bit-equal to the whole: band_rows = 0 chooses the band by size.
+ * latents [C, h, w] on the host as the transformer left them (scaling and shift are applied here) -> rgb [h * scale, w
+ * * scale, 3] in [-1, 1] and beyond, host float32, and rgb8, the same as bytes (table.download_rgb8); either may be
+ * NULL. The widest level is streamed in bands of rows, bit-equal to the whole: band_rows = 0 chooses the band by size.
  */
 zimage_status zi_vae_decode(const zi_vae *model, zi_run *run, const float *latents, int64_t rows, int64_t columns,
                             int64_t band_rows, float *rgb, uint8_t *rgb8);

@@ -191,8 +191,8 @@ static void bind_embedders(zi_binder *binder, zi_dit *model)
     zi_bind_vector(binder, &model->final_adaln_bias, dim, prefix, "adaLN_modulation.1.bias");
 }
 
-/* What computation in 8 bits would spoil most (docs/errors.md): the first and last layers, which cost next to nothing; in
- * int8 also w2, whose inputs are gated products with rare large values. */
+/* What computation in 8 bits would spoil most (docs/errors.md): the first and last layers, which cost next to nothing;
+ * in int8 also w2, whose inputs are gated products with rare large values. */
 static void bind_precise(zi_binder *binder, const zi_dit *model)
 {
     zi_bind_precise(binder, model->x_embedder, ZI_PRECISE);

@@ -112,8 +112,8 @@ zimage_status zi_host_download(zi_run *run, float *dst, const zi_tensor *src)
 }
 
 /*
- * docs/spec/vae.md 6: VaeImageProcessor.denormalize, then numpy's round() of 255 v, half to even. Adding 1.5 * 2^23 rounds so,
- * because neighbouring float32 numbers differ by 1 there. NaN becomes 0.
+ * docs/spec/vae.md 6: VaeImageProcessor.denormalize, then numpy's round() of 255 v, half to even. Adding 1.5 * 2^23
+ * rounds so, because neighbouring float32 numbers differ by 1 there. NaN becomes 0.
  */
 void zi_to_rgb8(const float *x, size_t count, uint8_t *rgb8)
 {
@@ -206,7 +206,8 @@ zimage_status zi_host_unpatchify(zi_run *run, zi_tensor *latents, const zi_tenso
     return ZIMAGE_OK;
 }
 
-/* ---- small operations ------------------------------------------------------------------------------------------------- */
+/* ---- small operations
+ * ------------------------------------------------------------------------------------------------- */
 
 zimage_status zi_host_rope_table(zi_run *run, zi_tensor *cos, zi_tensor *sin, const float *angles)
 {

@@ -1,14 +1,15 @@
 /*
- * The contract of a backend: a table of operations, each with one signature that is declared here and nowhere else. Model code
- * (src/model) is written once against the table and never names a backend, an instruction set or a weight format.
+ * The contract of a backend: a table of operations, each with one signature that is declared here and nowhere else.
+ * Model code (src/model) is written once against the table and never names a backend, an instruction set or a weight
+ * format.
  *
  * Activations are row-major: a sequence is [tokens, features]; an image inside the VAE is channels-last [rows, columns,
- * channels]. Unless said otherwise outputs must not overlap inputs, the caller allocates outputs with the right shape, tensors
- * are dense, and a shape that does not fit is a programming error (assert). Operations return ZIMAGE_OK or fill run->error.
- * Every entry of a table is set: an operation that a backend need not do has a function that does nothing.
+ * channels]. Unless said otherwise outputs must not overlap inputs, the caller allocates outputs with the right shape,
+ * tensors are dense, and a shape that does not fit is a programming error (assert). Operations return ZIMAGE_OK or fill
+ * run->error. Every entry of a table is set: an operation that a backend need not do has a function that does nothing.
  *
- * "Column views" below: the operation also takes zi_tensor_columns views (ld larger than the last dimension) as the arguments
- * that are named.
+ * "Column views" below: the operation also takes zi_tensor_columns views (ld larger than the last dimension) as the
+ * arguments that are named.
  */
 #ifndef ZI_OPS_OPS_H
 #define ZI_OPS_OPS_H
@@ -121,13 +122,13 @@ int64_t zi_conv_columns(const zi_conv *conv, int64_t size);
 
 /* ---- operations: memory ------------------------------------------------------------------------------------------ */
 
-/* Memory is a stack. Contents are undefined after alloc. An activation has the backend's own type; what alloc_f32 gives is
- * float32 everywhere: positions, factors of features or channels, latents, what is downloaded at the end. */
+/* Memory is a stack. Contents are undefined after alloc. An activation has the backend's own type; what alloc_f32 gives
+ * is float32 everywhere: positions, factors of features or channels, latents, what is downloaded at the end. */
 typedef zimage_status zi_op_alloc(zi_run *run, zi_tensor *tensor, int dims, const int64_t *shape);
 typedef zi_op_alloc zi_op_alloc_f32;
-/* A matrix operand [rows, columns]: only linear, linears and linear_glu read it, as x, with w or with weights of the same
- * precision; norm (y), residual (h), attention (o) and linear_glu (y) write all of it. The backend may keep it in the form
- * that its products read. No views. */
+/* A matrix operand [rows, columns]: only linear, linears and linear_glu read it, as x, with w or with weights of the
+ * same precision; norm (y), residual (h), attention (o) and linear_glu (y) write all of it. The backend may keep it in
+ * the form that its products read. No views. */
 typedef zimage_status zi_op_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
 typedef zi_arena_mark zi_op_mark(zi_run *run);
 typedef void zi_op_release(zi_run *run, zi_arena_mark mark);
@@ -167,7 +168,8 @@ typedef zimage_status zi_op_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_
  * [queries, heads * head_dim]; o may be q. Column views: o, q, k, v. */
 typedef zimage_status zi_op_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k,
                                       const zi_tensor *v, const zi_attention *attention);
-/* In place on m [parts * features], from alloc_f32: part i becomes kinds[i] of itself; parts <= ZI_MODULATION_PARTS_MAX. */
+/* In place on m [parts * features], from alloc_f32: part i becomes kinds[i] of itself; parts <=
+ * ZI_MODULATION_PARTS_MAX. */
 typedef zimage_status zi_op_modulation(zi_run *run, zi_tensor *m, int parts, const zi_modulation *kinds);
 /* Latents [C, H, W] to tokens [(H/p)(W/p), p*p*C] and back. */
 typedef zimage_status zi_op_patchify(zi_run *run, zi_tensor *tokens, const zi_tensor *latents, int64_t patch,
@@ -178,8 +180,8 @@ typedef zimage_status zi_op_unpatchify(zi_run *run, zi_tensor *latents, const zi
 /* ---- operations: channels-last images [rows, columns, channels] -------------------------------------------------- */
 
 typedef zimage_status zi_op_conv2d(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
-/* Sum and sum of squares (about 0) of each group of channels, in float64. sums [groups, 4] comes from alloc_f32, and only this
- * operation and group_norm_fold use it. accumulate: adds to the sums of other bands. */
+/* Sum and sum of squares (about 0) of each group of channels, in float64. sums [groups, 4] comes from alloc_f32, and
+ * only this operation and group_norm_fold use it. accumulate: adds to the sums of other bands. */
 typedef zimage_status zi_op_group_norm_sums(zi_run *run, zi_tensor *sums, const zi_tensor *x, int accumulate);
 /* From the sums over `count` elements a group: scale[c] = w[c] / sqrt(var + eps), shift[c] = b[c] - mean scale[c]. */
 typedef zimage_status zi_op_group_norm_fold(zi_run *run, zi_channel_affine *affine, const zi_tensor *sums,
@@ -190,8 +192,8 @@ typedef zimage_status zi_op_channel_affine(zi_run *run, zi_tensor *y, const zi_t
 
 /* ---- operations: checks, waiting, recording ---------------------------------------------------------------------- */
 
-/* *finite = 0 if any element is NaN or Inf. A backend that computes asynchronously may answer 1 and fail later, in download or
- * finish, with the name that name_check gives next. */
+/* *finite = 0 if any element is NaN or Inf. A backend that computes asynchronously may answer 1 and fail later, in
+ * download or finish, with the name that name_check gives next. */
 typedef zimage_status zi_op_check_finite(zi_run *run, const zi_tensor *x, int *finite);
 /* Names what the last check_finite (or residual with finite) looked at. */
 typedef zimage_status zi_op_name_check(zi_run *run, const char *name);
@@ -199,8 +201,8 @@ typedef zimage_status zi_op_name_check(zi_run *run, const char *name);
 typedef zimage_status zi_op_finish(zi_run *run);
 /* Queues operations; the host neither reads nor writes a tensor meanwhile. */
 typedef zimage_status zi_work_fn(zi_run *run, const void *user);
-/* Calls work(run, user). Its tensors lie at the same places whenever the key has the same bytes and the stack has the same
- * height: a backend may record what it queued, and queue the recording the next time instead of calling work. */
+/* Calls work(run, user). Its tensors lie at the same places whenever the key has the same bytes and the stack has the
+ * same height: a backend may record what it queued, and queue the recording the next time instead of calling work. */
 typedef zimage_status zi_op_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user);
 
 /* ---- operations: planning memory --------------------------------------------------------------------------------- */
@@ -226,24 +228,25 @@ typedef struct zi_memory_plan {
 } zi_memory_plan;
 
 /*
- * A rehearsal runs a job's operations without computing. It teaches a backend how much memory each stage takes, and which
- * weights each stage reads in which order; both come from the operations themselves, so that a plan can't differ from the job.
+ * A rehearsal runs a job's operations without computing. It teaches a backend how much memory each stage takes, and
+ * which weights each stage reads in which order; both come from the operations themselves, so that a plan can't differ
+ * from the job.
  *
- * Between rehearse_begin and rehearse_end the stack is an imaginary one, empty at first; operations only take place on it, and
- * note weights. Data of tensors is never read or written. check_finite answers 1.
+ * Between rehearse_begin and rehearse_end the stack is an imaginary one, empty at first; operations only take place on
+ * it, and note weights. Data of tensors is never read or written. check_finite answers 1.
  */
 typedef zimage_status zi_op_rehearse_begin(zi_run *run);
-/* A stage ends: what was noted since the last stage's end is one run of `stage` from now on. *peak: the most bytes of the stack
- * that were in use since then. */
+/* A stage ends: what was noted since the last stage's end is one run of `stage` from now on. *peak: the most bytes of
+ * the stack that were in use since then. */
 typedef zimage_status zi_op_rehearse_stage(zi_run *run, int stage, size_t *peak);
 /* Operations compute again. Also called after a rehearsal that failed. */
 typedef void zi_op_rehearse_end(zi_run *run);
 /*
- * Divides a device's own memory for a job of these runs of stages, whose stack takes `activations` bytes; commit 0: only says
- * how. The operations that follow a commit should read weights in the rehearsed order, so that weights can be sent ahead of
- * their use; another order costs time and nothing else. The stack must be empty. ZIMAGE_ERROR_MEMORY with the numbers where the
- * limit is too small. A backend that reads weights in host memory has nothing to divide: all bytes of the plan but
- * `activations` are 0.
+ * Divides a device's own memory for a job of these runs of stages, whose stack takes `activations` bytes; commit 0:
+ * only says how. The operations that follow a commit should read weights in the rehearsed order, so that weights can be
+ * sent ahead of their use; another order costs time and nothing else. The stack must be empty. ZIMAGE_ERROR_MEMORY with
+ * the numbers where the limit is too small. A backend that reads weights in host memory has nothing to divide: all
+ * bytes of the plan but `activations` are 0.
  */
 typedef zimage_status zi_op_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, int commit,
                                     zi_memory_plan *plan);

@@ -1,7 +1,7 @@
 /*
- * The backend that touches no data: model code runs on it, and it counts floating-point operations (a multiply and an add are
- * two) and the weights that are read. Progress, predicted seconds and "percent of peak" come from these counts. Memory is not
- * counted here: each backend rehearses a job itself (ops.h).
+ * The backend that touches no data: model code runs on it, and it counts floating-point operations (a multiply and an
+ * add are two) and the weights that are read. Progress, predicted seconds and "percent of peak" come from these counts.
+ * Memory is not counted here: each backend rehearses a job itself (ops.h).
  */
 #ifndef ZI_OPS_OPS_COUNT_H
 #define ZI_OPS_OPS_COUNT_H

@@ -115,10 +115,10 @@ static inline uint32_t bits_of(float value)
 }
 
 /*
- * Three cases computed side by side, so that a loop of it vectorises: a normal number has its exponent moved from bias 15
- * to 127; Inf and NaN by twice that; a subnormal is put behind a leading one, 2^-14 (1 + m), which is taken off again.
- * No step has a subnormal float32 operand: correct also where the embedder flushes those to zero. The blend is by masks
- * because gcc would put the subtraction under a branch, and then not vectorise.
+ * Three cases computed side by side, so that a loop of it vectorises: a normal number has its exponent moved from bias
+ * 15 to 127; Inf and NaN by twice that; a subnormal is put behind a leading one, 2^-14 (1 + m), which is taken off
+ * again. No step has a subnormal float32 operand: correct also where the embedder flushes those to zero. The blend is
+ * by masks because gcc would put the subtraction under a branch, and then not vectorise.
  */
 static inline float f16_to_f32(uint16_t half)
 {

@@ -17,11 +17,13 @@ size_t zi_dtype_size(zi_dtype dtype);      /* bytes an element; 0 for ZI_GROUPED
 const char *zi_dtype_name(zi_dtype dtype); /* "F32", ... */
 
 /*
- * A row-major array in a backend's memory. The struct is a view: it owns nothing. `data` is a handle that only the backend
- * reads (host memory, device memory, an array object); a view never does arithmetic on it: `offset` says where it begins.
+ * A row-major array in a backend's memory. The struct is a view: it owns nothing. `data` is a handle that only the
+ * backend reads (host memory, device memory, an array object); a view never does arithmetic on it: `offset` says where
+ * it begins.
  *
- * Element [i0, i1, .., c] of `dims` dimensions lies at offset + row * ld + c, where row = (i0 * shape[1] + i1) ... counts the
- * rows of the last dimension. A dense tensor has ld == shape[dims - 1]; a view of some columns has a larger ld.
+ * Element [i0, i1, .., c] of `dims` dimensions lies at offset + row * ld + c, where row = (i0 * shape[1] + i1) ...
+ * counts the rows of the last dimension. A dense tensor has ld == shape[dims - 1]; a view of some columns has a larger
+ * ld.
  */
 typedef struct zi_tensor {
     zi_dtype dtype; /* ZI_F32 for every activation of the backends in host memory, except packed ones */
@@ -38,7 +40,8 @@ int64_t zi_tensor_count(const zi_tensor *tensor);
 int zi_tensor_is_dense(const zi_tensor *tensor);
 /* The view of rows [first, first + count) of the outermost dimension. */
 zi_tensor zi_tensor_rows(const zi_tensor *tensor, int64_t first, int64_t count);
-/* The view of columns [first, first + count) of a matrix [rows, columns]. ops.h says which operations take such views. */
+/* The view of columns [first, first + count) of a matrix [rows, columns]. ops.h says which operations take such views.
+ * */
 zi_tensor zi_tensor_columns(const zi_tensor *tensor, int64_t first, int64_t count);
 /* The same elements in another shape of equal count; the tensor must be dense (both checked by assert). */
 zi_tensor zi_tensor_shaped(const zi_tensor *tensor, int dims, const int64_t *shape);
