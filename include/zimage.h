@@ -490,8 +490,7 @@ ZIMAGE_API zimage_status zimage_tokenizer_encode(const zimage_tokenizer *tokeniz
                                                  const char *text, size_t length, int32_t **ids, size_t *count,
                                                  zimage_error *error);
 
-/* ---- tensors in safetensors files (prompt embeddings, latents)
- * ------------------------------------------------------- */
+/* ---- tensors in safetensors files (prompt embeddings, latents) --------------------------------------------------- */
 
 /* Reads tensor `name` (f32, f16 or bf16) as float32. shape holds up to 4 sizes. *data is released with zimage_free. */
 ZIMAGE_API zimage_status zimage_tensor_read(const char *path, const char *name, float **data, int64_t shape[4],
@@ -500,8 +499,7 @@ ZIMAGE_API zimage_status zimage_tensor_read(const char *path, const char *name, 
 ZIMAGE_API zimage_status zimage_tensor_write(const char *path, const char *name, const float *data,
                                              const int64_t *shape, int32_t dimensions, zimage_error *error);
 
-/* ==== experimental: may change in any version
- * ========================================================================= */
+/* ==== experimental: may change in any version ===================================================================== */
 
 #ifdef ZIMAGE_EXPERIMENTAL
 

@@ -313,7 +313,7 @@ static void evaluate(zimage_context *context, float *out)
     ok(ops->table->alloc_f32(ops, &result, 3, image));
     ok(ops->table->upload(ops, &latents, values));
     ok(ops->table->upload(ops, &caption, values));
-    ok(zi_dit_forward(&context->transformer, ops, &latents, 0.5f, &caption, &result));
+    ok(zi_zimage_dit_forward(&context->transformer, ops, &latents, 0.5f, &caption, &result));
     ok(ops->table->download(ops, out, &result));
     ops->table->release(ops, mark);
     ok(ops->table->alloc(ops, &text, 2, features));

@@ -194,7 +194,7 @@ static void test_generator(void **state)
 
 /* ---- transformer (golden.md 1) ----------------------------------------------------------------------------------- */
 
-static void add_block(weights_file *file, const zi_dit_config *config, const char *stack, int index, int modulated)
+static void add_block(weights_file *file, const zi_zimage_dit_config *config, const char *stack, int index, int modulated)
 {
     char prefix[64];
     int64_t dim = config->dim, ffn = config->ffn_dim;
@@ -216,7 +216,7 @@ static void add_block(weights_file *file, const zi_dit_config *config, const cha
         add_pair(file, prefix, "adaLN_modulation.0", 4 * dim, config->adaln_dim, 0);
 }
 
-static zi_store *open_transformer(const zi_dit_config *config)
+static zi_store *open_transformer(const zi_zimage_dit_config *config)
 {
     weights_file *file = weights_new();
     add2(file, "", "x_pad_token", 1, config->dim);
@@ -235,7 +235,7 @@ static zi_store *open_transformer(const zi_dit_config *config)
     return weights_open(file);
 }
 
-static void run_transformer(const zi_dit *model, zi_ops *ops)
+static void run_transformer(const zi_zimage_dit *model, zi_ops *ops)
 {
     static const float t_first[] = {-0.119548f, -0.320818f, -0.436345f, -0.429780f};
     static const float layer_first[] = {0.396527f, -0.349188f, -0.912770f, -0.358671f};
@@ -249,10 +249,10 @@ static void run_transformer(const zi_dit *model, zi_ops *ops)
     const char *table = ops->table->name;
 
     record_start(ops);
-    table_ok(zi_dit_caption(model, ops, &f, &caption));
+    table_ok(zi_zimage_dit_caption(model, ops, &f, &caption));
     compare(table, "z_image.context_refiner.0", recorded("block", 1)->data, 32 * 64);
     record_clear();
-    table_ok(zi_dit_forward(model, ops, &x, 0.3f, &caption, &out));
+    table_ok(zi_zimage_dit_forward(model, ops, &x, 0.3f, &caption, &out));
     compare(table, "z_image.t_embedder", recorded("block", 0)->data, 64);
     compare_printed(recorded("block", 0)->data, 64, t_first, -0.91650, 16.53087);
     compare(table, "z_image.noise_refiner.0", recorded("block", 2)->data, 32 * 64);
@@ -264,7 +264,7 @@ static void run_transformer(const zi_dit *model, zi_ops *ops)
 
 static void test_transformer(void **state)
 {
-    zi_dit_config config = {
+    zi_zimage_dit_config config = {
         .patch = 2,
         .f_patch = 1,
         .in_channels = 4,
@@ -279,19 +279,19 @@ static void test_transformer(void **state)
         .axes_dims = {8, 12, 12},
         .axes_lens = {256, 64, 64},
     };
-    zi_dit model;
+    zi_zimage_dit model;
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zi_dit_config_derive(&config);
+    zi_zimage_dit_config_derive(&config);
     assert_int_equal(config.ffn_dim, 170);
     zi_store *store = open_transformer(&config);
-    if (zi_dit_bind(&model, &config, store, NULL, &error) != ZIMAGE_OK)
+    if (zi_zimage_dit_bind(&model, &config, store, NULL, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     for (int t = 0; t < TABLES; t++) {
         zi_ops *ops = table_open(t);
         run_transformer(&model, ops);
         table_close(ops);
     }
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
 }
 
@@ -300,8 +300,8 @@ static void test_ffn_dim(void **state)
 {
     static const int64_t pairs[][2] = {{3840, 10240}, {64, 170}, {32, 85}, {16, 42}, {384, 1024}, {3, 8}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
-        zi_dit_config config = {.dim = pairs[i][0], .n_heads = 1};
-        zi_dit_config_derive(&config);
+        zi_zimage_dit_config config = {.dim = pairs[i][0], .n_heads = 1};
+        zi_zimage_dit_config_derive(&config);
         assert_int_equal(config.ffn_dim, pairs[i][1]);
     }
 }

@@ -173,16 +173,16 @@ static void test_text_encoder_refuses_ids(void **state)
 
 /* ---- transformer ------------------------------------------------------------------------------------------------- */
 
-static void open_transformer(const char *folder, zi_store **store, zi_dit *model)
+static void open_transformer(const char *folder, zi_store **store, zi_zimage_dit *model)
 {
     char path[4096];
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zi_dit_config config;
+    zi_zimage_dit_config config;
     golden_path(path, sizeof path, "tiny/transformer/config.json");
-    if (zi_dit_config_load(path, &config, &error) != ZIMAGE_OK)
+    if (zi_zimage_dit_config_load(path, &config, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     *store = open_component(folder, "diffusion_pytorch_model");
-    if (zi_dit_bind(model, &config, *store, NULL, &error) != ZIMAGE_OK)
+    if (zi_zimage_dit_bind(model, &config, *store, NULL, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
 }
 
@@ -203,7 +203,7 @@ static zi_tensor golden_tensor(zi_run *run, const zi_store *golden, const char *
     return tensor;
 }
 
-static void load_case(dit_case *c, const zi_dit *model, zi_run *run, const zi_store *golden, const char *which)
+static void load_case(dit_case *c, const zi_zimage_dit *model, zi_run *run, const zi_store *golden, const char *which)
 {
     char name[64];
     snprintf(name, sizeof name, "%s.t", which);
@@ -212,13 +212,13 @@ static void load_case(dit_case *c, const zi_dit *model, zi_run *run, const zi_st
     free(t);
     c->latents = golden_tensor(run, golden, which, "latent");
     c->features = golden_tensor(run, golden, which, "caption");
-    const int64_t caption_shape[] = {zi_dit_padded(c->features.shape[0]), model->config.dim};
+    const int64_t caption_shape[] = {zi_zimage_dit_padded(c->features.shape[0]), model->config.dim};
     c->caption = table_tensor(run, 2, caption_shape, NULL);
     c->out = table_tensor(run, 3, c->latents.shape, NULL);
     c->count = (size_t)zi_tensor_count(&c->out);
 }
 
-static void transformer_case(const zi_dit *model, zi_run *run, const zi_store *golden, const char *which,
+static void transformer_case(const zi_zimage_dit *model, zi_run *run, const zi_store *golden, const char *which,
                              const char *output)
 {
     dit_case c;
@@ -229,10 +229,10 @@ static void transformer_case(const zi_dit *model, zi_run *run, const zi_store *g
     assert_non_null(out);
     run->block_done = count_block;
     run->block_user = &blocks;
-    table_ok(zi_dit_caption(model, run, &c.features, &c.caption));
-    assert_int_equal(blocks, zi_dit_caption_blocks(model));
-    table_ok(zi_dit_forward(model, run, &c.latents, c.t, &c.caption, &c.out));
-    assert_int_equal(blocks, zi_dit_caption_blocks(model) + zi_dit_forward_blocks(model));
+    table_ok(zi_zimage_dit_caption(model, run, &c.features, &c.caption));
+    assert_int_equal(blocks, zi_zimage_dit_caption_blocks(model));
+    table_ok(zi_zimage_dit_forward(model, run, &c.latents, c.t, &c.caption, &c.out));
+    assert_int_equal(blocks, zi_zimage_dit_caption_blocks(model) + zi_zimage_dit_forward_blocks(model));
     run->block_done = NULL;
     table_ok(run->ops->table->download(run, out, &c.out));
     compare(run, golden, "transformer", out, c.count, output);
@@ -244,7 +244,7 @@ static void test_transformer(void **state)
 {
     static const char *const cases[] = {"a", "b", "c", "d", "e"};
     zi_store *store, *golden = fixture_open("transformer.safetensors");
-    zi_dit model;
+    zi_zimage_dit model;
     open_transformer("tiny/transformer", &store, &model);
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
@@ -255,7 +255,7 @@ static void test_transformer(void **state)
         }
         table_close(run);
     }
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
     zi_store_free(golden);
 }
@@ -263,7 +263,7 @@ static void test_transformer(void **state)
 static void test_transformer_bf16_shards(void **state)
 {
     zi_store *store, *golden = fixture_open("transformer.safetensors");
-    zi_dit model;
+    zi_zimage_dit model;
     open_transformer("tiny-bf16-sharded/transformer", &store, &model);
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
@@ -271,7 +271,7 @@ static void test_transformer_bf16_shards(void **state)
         transformer_case(&model, run, golden, "b", "bf16.b.output");
         table_close(run);
     }
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
     zi_store_free(golden);
 }
@@ -330,22 +330,22 @@ static void compare_forward_stages(zi_run *run, const zi_store *golden)
 static void test_transformer_stages(void **state)
 {
     zi_store *store, *golden = fixture_open("transformer.safetensors");
-    zi_dit model;
+    zi_zimage_dit model;
     open_transformer("tiny/transformer", &store, &model);
     for (int t = 0; t < TABLES; t++) {
         dit_case c;
         zi_run *run = table_open(t);
         load_case(&c, &model, run, golden, "a");
         record_start(run);
-        table_ok(zi_dit_caption(&model, run, &c.features, &c.caption));
+        table_ok(zi_zimage_dit_caption(&model, run, &c.features, &c.caption));
         compare_caption_stages(run, golden);
         record_clear();
-        table_ok(zi_dit_forward(&model, run, &c.latents, c.t, &c.caption, &c.out));
+        table_ok(zi_zimage_dit_forward(&model, run, &c.latents, c.t, &c.caption, &c.out));
         compare_forward_stages(run, golden);
         record_stop(run);
         table_close(run);
     }
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
     zi_store_free(golden);
 }
@@ -353,17 +353,17 @@ static void test_transformer_stages(void **state)
 static void test_transformer_positions(void **state)
 {
     zi_store *store;
-    zi_dit model;
+    zi_zimage_dit model;
     zimage_error error = ZIMAGE_ERROR_INIT;
     open_transformer("tiny/transformer", &store, &model); /* axes_lens 640, 64, 64 */
-    assert_int_equal(zi_dit_check_positions(&model, 608, 64, 64, &error), ZIMAGE_OK);
-    assert_error(&error, zi_dit_check_positions(&model, 609, 64, 64, &error), ZIMAGE_ERROR_ARGUMENT, "609", "608",
+    assert_int_equal(zi_zimage_dit_check_positions(&model, 608, 64, 64, &error), ZIMAGE_OK);
+    assert_error(&error, zi_zimage_dit_check_positions(&model, 609, 64, 64, &error), ZIMAGE_ERROR_ARGUMENT, "609", "608",
                  "axes_lens");
-    assert_error(&error, zi_dit_check_positions(&model, 1, 65, 64, &error), ZIMAGE_ERROR_ARGUMENT, "64 x 65",
+    assert_error(&error, zi_zimage_dit_check_positions(&model, 1, 65, 64, &error), ZIMAGE_ERROR_ARGUMENT, "64 x 65",
                  "axes_lens", NULL);
-    assert_error(&error, zi_dit_check_positions(&model, 1, 64, 100000, &error), ZIMAGE_ERROR_ARGUMENT, "100000",
+    assert_error(&error, zi_zimage_dit_check_positions(&model, 1, 64, 100000, &error), ZIMAGE_ERROR_ARGUMENT, "100000",
                  "axes_lens", NULL);
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
 }
 
@@ -381,7 +381,7 @@ static zi_weight with_nan(const zi_weight *weight)
     return copy;
 }
 
-static void expect_transformer_nan(zi_dit *model, zi_run *run, const zi_store *golden, const zi_weight **weight,
+static void expect_transformer_nan(zi_zimage_dit *model, zi_run *run, const zi_store *golden, const zi_weight **weight,
                                    const char *block)
 {
     dit_case c;
@@ -389,9 +389,9 @@ static void expect_transformer_nan(zi_dit *model, zi_run *run, const zi_store *g
     zi_arena_mark mark = run->ops->table->mark(run);
     *weight = &bad;
     load_case(&c, model, run, golden, "a");
-    zimage_status status = zi_dit_caption(model, run, &c.features, &c.caption);
+    zimage_status status = zi_zimage_dit_caption(model, run, &c.features, &c.caption);
     if (status == ZIMAGE_OK)
-        status = zi_dit_forward(model, run, &c.latents, c.t, &c.caption, &c.out);
+        status = zi_zimage_dit_forward(model, run, &c.latents, c.t, &c.caption, &c.out);
     assert_error(&table_error, status, ZIMAGE_ERROR_NOT_FINITE, block, NULL, NULL);
     *weight = good;
     free((void *)bad.data);
@@ -401,7 +401,7 @@ static void expect_transformer_nan(zi_dit *model, zi_run *run, const zi_store *g
 static void test_transformer_names_bad_block(void **state)
 {
     zi_store *store, *golden = fixture_open("transformer.safetensors");
-    zi_dit model;
+    zi_zimage_dit model;
     open_transformer("tiny/transformer", &store, &model);
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
@@ -414,7 +414,7 @@ static void test_transformer_names_bad_block(void **state)
         expect_transformer_nan(&model, run, golden, &model.final_linear, "transformer final_layer");
         table_close(run);
     }
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
     zi_store_free(golden);
 }
@@ -422,24 +422,24 @@ static void test_transformer_names_bad_block(void **state)
 static void test_transformer_cancel(void **state)
 {
     zi_store *store, *golden = fixture_open("transformer.safetensors");
-    zi_dit model;
+    zi_zimage_dit model;
     dit_case c;
     open_transformer("tiny/transformer", &store, &model);
     zi_run *run = table_open(0);
     load_case(&c, &model, run, golden, "a");
-    table_ok(zi_dit_caption(&model, run, &c.features, &c.caption));
+    table_ok(zi_zimage_dit_caption(&model, run, &c.features, &c.caption));
     run->block_done = stop_at_block;
-    for (int64_t block = 1; block <= zi_dit_forward_blocks(&model); block++) {
+    for (int64_t block = 1; block <= zi_zimage_dit_forward_blocks(&model); block++) {
         int64_t left = block;
         run->block_user = &left;
         zi_arena_mark before = run->ops->table->mark(run);
-        assert_int_equal(zi_dit_forward(&model, run, &c.latents, c.t, &c.caption, &c.out), ZIMAGE_ERROR_CANCELLED);
+        assert_int_equal(zi_zimage_dit_forward(&model, run, &c.latents, c.t, &c.caption, &c.out), ZIMAGE_ERROR_CANCELLED);
         zi_arena_mark after = run->ops->table->mark(run);
         assert_int_equal(left, 0);
         assert_true(before.chunk == after.chunk && before.used == after.used);
     }
     table_close(run);
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
     zi_store_free(golden);
 }
@@ -707,8 +707,8 @@ static zimage_status load_text_encoder(const char *path, zimage_error *error)
 
 static zimage_status load_transformer(const char *path, zimage_error *error)
 {
-    zi_dit_config config;
-    return zi_dit_config_load(path, &config, error);
+    zi_zimage_dit_config config;
+    return zi_zimage_dit_config_load(path, &config, error);
 }
 
 static zimage_status load_vae(const char *path, zimage_error *error)
@@ -837,18 +837,18 @@ static void test_vae_config(void **state)
 static void test_binding(void **state)
 {
     zi_store *store;
-    zi_dit model, other;
+    zi_zimage_dit model, other;
     zimage_error error = ZIMAGE_ERROR_INIT;
     open_transformer("tiny/transformer", &store, &model);
-    zi_dit_config config = model.config;
+    zi_zimage_dit_config config = model.config;
     config.n_layers = 3;
-    assert_error(&error, zi_dit_bind(&other, &config, store, NULL, &error), ZIMAGE_ERROR_MODEL,
+    assert_error(&error, zi_zimage_dit_bind(&other, &config, store, NULL, &error), ZIMAGE_ERROR_MODEL,
                  "layers.2.attention.to_q.weight", NULL, NULL);
     config.n_layers = 2;
     config.cap_feat_dim = 24;
-    assert_error(&error, zi_dit_bind(&other, &config, store, NULL, &error), ZIMAGE_ERROR_MODEL, "cap_embedder.1.weight",
+    assert_error(&error, zi_zimage_dit_bind(&other, &config, store, NULL, &error), ZIMAGE_ERROR_MODEL, "cap_embedder.1.weight",
                  NULL, NULL);
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
 }
 
@@ -858,7 +858,7 @@ static void test_precise(void **state)
     static const char *const precise[] = {"all_x_embedder.2-1.weight", "cap_embedder.1.weight",
                                           "all_final_layer.2-1.linear.weight"};
     zi_store *store;
-    zi_dit model;
+    zi_zimage_dit model;
     zimage_error error = ZIMAGE_ERROR_INIT;
     open_transformer("tiny/transformer", &store, &model);
     for (size_t i = 0; i < zi_store_count(store); i++) {
@@ -868,18 +868,18 @@ static void test_precise(void **state)
             expected |= strcmp(weight->name, precise[j]) == 0 ? ZI_PRECISE : 0;
         assert_int_equal(weight->precise, expected);
     }
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
 
-    zi_dit_config config;
+    zi_zimage_dit_config config;
     char path[4096];
     golden_path(path, sizeof path, "mlx/uqer1244/transformer/config.json");
-    assert_int_equal(zi_dit_config_load(path, &config, &error), ZIMAGE_OK);
+    assert_int_equal(zi_zimage_dit_config_load(path, &config, &error), ZIMAGE_OK);
     store = open_component("mlx/uqer1244/transformer", "diffusion_pytorch_model");
-    assert_int_equal(zi_dit_bind(&model, &config, store, NULL, &error), ZIMAGE_OK);
+    assert_int_equal(zi_zimage_dit_bind(&model, &config, store, NULL, &error), ZIMAGE_OK);
     assert_int_equal(model.cap_embedder->bits, 4);
     assert_false(model.cap_embedder->precise);
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
 }
 

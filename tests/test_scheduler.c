@@ -138,19 +138,19 @@ static void test_euler_and_guidance(void **state)
 
 /* ---- eight steps of the tiny transformer, as ZImagePipeline takes them ---- */
 
-static zi_store *open_transformer(zi_dit *model)
+static zi_store *open_transformer(zi_zimage_dit *model)
 {
     char path[4096];
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zi_dit_config config;
+    zi_zimage_dit_config config;
     zi_store *store = NULL;
     snprintf(path, sizeof path, "%s/tiny/transformer/config.json", ZIMAGE_TEST_DATA);
-    zimage_status status = zi_dit_config_load(path, &config, &error);
+    zimage_status status = zi_zimage_dit_config_load(path, &config, &error);
     snprintf(path, sizeof path, "%s/tiny/transformer", ZIMAGE_TEST_DATA);
     if (status == ZIMAGE_OK)
         status = zi_store_open(path, "diffusion_pytorch_model", &store, NULL, &error);
     if (status == ZIMAGE_OK)
-        status = zi_dit_bind(model, &config, store, NULL, &error);
+        status = zi_zimage_dit_bind(model, &config, store, NULL, &error);
     if (status != ZIMAGE_OK)
         fail_msg("%s", error.message);
     return store;
@@ -164,29 +164,29 @@ typedef struct loop_case {
     float guidance_scale, truncation, normalization;
 } loop_case;
 
-static zi_tensor refine_caption(const zi_dit *model, zi_ops *ops, const char *embeds)
+static zi_tensor refine_caption(const zi_zimage_dit *model, zi_ops *ops, const char *embeds)
 {
     const zi_weight *weight = fixture_find(golden, embeds);
     float *values = fixture_floats(golden, embeds, NULL);
-    const int64_t shape[] = {zi_dit_padded(weight->shape[0]), model->config.dim};
+    const int64_t shape[] = {zi_zimage_dit_padded(weight->shape[0]), model->config.dim};
     zi_tensor features = table_tensor(ops, 2, weight->shape, values), caption = table_tensor(ops, 2, shape, NULL);
-    table_ok(zi_dit_caption(model, ops, &features, &caption));
+    table_ok(zi_zimage_dit_caption(model, ops, &features, &caption));
     free(values);
     return caption;
 }
 
-static void evaluate(const zi_dit *model, zi_ops *ops, const float *latents, float t, const zi_tensor *caption,
+static void evaluate(const zi_zimage_dit *model, zi_ops *ops, const float *latents, float t, const zi_tensor *caption,
                      float *prediction)
 {
     const int64_t shape[] = {4, 6, 8};
     zi_arena_mark mark = ops->table->mark(ops);
     zi_tensor x = table_tensor(ops, 3, shape, latents), out = table_tensor(ops, 3, shape, NULL);
-    table_ok(zi_dit_forward(model, ops, &x, t, caption, &out));
+    table_ok(zi_zimage_dit_forward(model, ops, &x, t, caption, &out));
     table_ok(ops->table->download(ops, prediction, &out));
     ops->table->release(ops, mark);
 }
 
-static void run_loop(const zi_dit *model, zi_ops *ops, const loop_case *c)
+static void run_loop(const zi_zimage_dit *model, zi_ops *ops, const loop_case *c)
 {
     float sigmas[LOOP_STEPS + 1], after[LOOP_STEPS][LOOP_COUNT], prediction[LOOP_COUNT], negative[LOOP_COUNT];
     char line[128], name[64];
@@ -232,7 +232,7 @@ static void test_loops(void **state)
         {"cfg_normalization_0.8", "tiny", "loop.negative_embeds", 4, 1, 0.8f},
         {"cfg_both", "tiny", "loop.negative_embeds", 4, 0.6f, 1.2f},
     };
-    zi_dit model;
+    zi_zimage_dit model;
     zi_store *store = open_transformer(&model);
     for (int t = 0; t < TABLES; t++) {
         zi_ops *ops = table_open(t);
@@ -240,7 +240,7 @@ static void test_loops(void **state)
             run_loop(&model, ops, &cases[i]);
         table_close(ops);
     }
-    zi_dit_free(&model);
+    zi_zimage_dit_free(&model);
     zi_store_free(store);
 }
 

@@ -12,7 +12,7 @@
 
 typedef struct zi_cuda_options {
     int device;
-    zi_compute compute;  /* ZI_COMPUTE_AUTO is bf16 */
+    zimage_compute compute; /* ZIMAGE_COMPUTE_AUTO is bf16 */
     int own_kernels;     /* 1: attention and convolutions without cuDNN, to check the kernels that stand in for it */
     uint64_t memory;     /* most bytes of the card to take; 0: what is free */
     int upload_threads;  /* that send weights; 0: one */

@@ -1,70 +1,104 @@
-/* What this machine can compute with. */
-#include <jansson.h>
-#include <stdio.h>
+/* The public list of devices and CPU kernels. */
 #include <stdlib.h>
+#include <string.h>
 
-#include "base/cpu_count.h"
 #include "cpu/cpu.h"
 #include "cpu/features.h"
-#include "engine/device.h"
-#include "engine/machine.h"
+#include "engine/backends.h"
+#include "engine/sized.h"
 
-#define MOST_CARDS 64
+#define KERNELS_MAX 32
 
-static json_t *features_json(uint32_t features)
+struct zimage_device_list {
+    zimage_device_info *devices;
+    size_t count;
+    zimage_kernel_info kernels[KERNELS_MAX];
+    size_t kernel_count;
+};
+
+static zimage_status add_backend(zimage_device_list *list, const zi_backend *backend, const char *cpu_mask,
+                                 zimage_error *error)
 {
-    json_t *list = json_array();
-    for (int i = 0; i < ZI_CPU_FEATURES; i++)
-        if (features >> i & 1)
-            json_array_append_new(list, json_string(zi_cpu_feature_name((zi_cpu_feature)i)));
-    return list;
+    size_t found = 0, bytes = (list->count + ZI_DEVICES_MAX) * sizeof *list->devices;
+    zimage_device_info *devices = realloc(list->devices, bytes);
+    if (!devices)
+        return zi_fail_memory(error, "the list of devices", bytes);
+    list->devices = devices;
+    ZI_TRY(backend->find(cpu_mask, devices + list->count, ZI_DEVICES_MAX, &found, error));
+    list->count += found;
+    return ZIMAGE_OK;
 }
 
-static json_t *kernels_json(uint32_t features)
+static zimage_status add_kernels(zimage_device_list *list, const char *cpu_mask, zimage_error *error)
 {
-    json_t *list = json_array();
-    zi_cpu_set set;
-    for (int i = 0; zi_cpu_set_at(i, features, &set); i++)
-        json_array_append_new(list, json_pack("{s:s, s:b, s:o}", "name", set.name, "usable", set.usable, "gops",
-                                              set.usable ? json_real(zi_cpu_set_rate(&set) * 1e-9) : json_null()));
-    return list;
-}
-
-static json_t *card_json(const zi_cuda_device *card)
-{
-    char name[24], capability[24];
-    snprintf(name, sizeof name, "cuda:%d", card->index);
-    snprintf(capability, sizeof capability, "%d.%d", card->major, card->minor);
-    return json_pack("{s:s, s:s, s:s, s:I, s:b, s:s?}", "device", name, "name", card->name, "capability", capability,
-                     "bytes", (json_int_t)card->memory, "usable", !*card->fault, "fault",
-                     *card->fault ? card->fault : NULL);
-}
-
-static json_t *cards_json(void)
-{
-    zi_cuda_device cards[MOST_CARDS];
-    zimage_error why = ZIMAGE_ERROR_INIT;
-    int count = 0;
-    json_t *list = json_array();
-    zimage_status status = zi_device_cards(cards, MOST_CARDS, &count, &why);
-    for (int i = 0; i < count; i++)
-        json_array_append_new(list, card_json(&cards[i]));
-    return json_pack("{s:o, s:s?}", "devices", list, "fault", status == ZIMAGE_OK ? NULL : why.message);
-}
-
-zimage_status zimage_devices(const char *cpu_mask, char **json, zimage_error *error)
-{
-    if (!json)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "json: NULL, expected where to put the text");
-    *json = NULL;
     uint32_t mask;
-    char model[200];
+    zi_cpu_set set;
     ZI_TRY(zi_cpu_mask_parse(cpu_mask, &mask, error));
-    mask &= zi_cpu_features();
-    zi_processor_model(model, sizeof model);
-    json_t *all = json_pack("{s:{s:s, s:i, s:o, s:o}, s:o}", "cpu", "model", model, "threads", zi_cpu_count(),
-                            "features", features_json(mask), "kernels", kernels_json(mask), "cuda", cards_json());
-    *json = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
-    json_decref(all);
-    return *json ? ZIMAGE_OK : zi_fail_memory(error, "the list of devices", 0);
+    for (int i = 0; i < KERNELS_MAX && zi_cpu_set_at(i, mask & zi_cpu_features(), &set); i++) {
+        zimage_kernel_info *info = &list->kernels[list->kernel_count++];
+        *info = (zimage_kernel_info){.usable = set.usable, .gops = set.usable ? zi_cpu_set_rate(&set) * 1e-9 : 0};
+        strncpy(info->name, set.name, sizeof info->name - 1);
+    }
+    return ZIMAGE_OK;
+}
+
+static zimage_status fill(zimage_device_list *list, const char *cpu_mask, zimage_error *error)
+{
+    for (const zi_backend *const *backend = zi_backends; *backend; backend++)
+        ZI_TRY(add_backend(list, *backend, cpu_mask, error));
+    return add_kernels(list, cpu_mask, error);
+}
+
+zimage_status zimage_devices(const char *cpu_mask, zimage_device_list **list, zimage_error *error)
+{
+    if (!list)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "list: NULL, expected where to put the list");
+    *list = NULL;
+    zimage_device_list *made = calloc(1, sizeof *made);
+    if (!made)
+        return zi_fail_memory(error, "the list of devices", sizeof *made);
+    zimage_status status = fill(made, cpu_mask, error);
+    if (status == ZIMAGE_OK)
+        *list = made;
+    else
+        zimage_device_list_free(made);
+    return status;
+}
+
+size_t zimage_device_count(const zimage_device_list *list)
+{
+    return list ? list->count : 0;
+}
+
+size_t zimage_kernel_count(const zimage_device_list *list)
+{
+    return list ? list->kernel_count : 0;
+}
+
+static zimage_status no_such(size_t index, size_t count, zimage_error *error)
+{
+    return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "index: %zu, expected less than %zu", index, count);
+}
+
+zimage_status zimage_device_get(const zimage_device_list *list, size_t index, zimage_device_info *info,
+                                zimage_error *error)
+{
+    if (index >= zimage_device_count(list))
+        return no_such(index, zimage_device_count(list), error);
+    return ZI_GIVE(info, &list->devices[index], zimage_device_info, cpu_features, error);
+}
+
+zimage_status zimage_kernel_get(const zimage_device_list *list, size_t index, zimage_kernel_info *info,
+                                zimage_error *error)
+{
+    if (index >= zimage_kernel_count(list))
+        return no_such(index, zimage_kernel_count(list), error);
+    return ZI_GIVE(info, &list->kernels[index], zimage_kernel_info, gops, error);
+}
+
+void zimage_device_list_free(zimage_device_list *list)
+{
+    if (list)
+        free(list->devices);
+    free(list);
 }

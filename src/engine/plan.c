@@ -1,249 +1,181 @@
 #include "engine/plan.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-#define MIB       ((size_t)1 << 20)
-#define HUGE_PAGE (2 * MIB) /* the arena asks for pages of this size */
-/* Code and libraries that are first used after opening (kernels, PNG), thread stacks, small tables. */
+#define MIB ((size_t)1 << 20)
+/* Pages of the program and its libraries that are first used after a session was opened, and the stacks of threads. */
 #define PROGRAM_BYTES (3 * MIB / 2)
-/* On top of a need that is told: the next process that opens the model may begin a little larger. */
+/* Added to the need that is reported: another process may begin a little larger than this one. */
 #define MARGIN (2 * MIB)
-
-/* ---- one stage --------------------------------------------------------------------------------------------------- */
-
-/* The captions of all prompts, which stay on the stack. */
-static zimage_status alloc_captions(const zimage_context *context, const zi_job_size *size, zi_ops *plan,
-                                    zi_tensor captions[ZI_MAX_PROMPTS])
-{
-    for (int i = 0; i < size->prompts; i++) {
-        const int64_t shape[2] = {zi_dit_padded(size->tokens[i]), context->transformer.config.dim};
-        ZI_TRY(plan->table->alloc(plan, &captions[i], 2, shape));
-    }
-    return ZIMAGE_OK;
-}
-
-static zimage_status run_text(const zimage_context *context, const zi_job_size *size, zi_ops *plan, int caption)
-{
-    int last = size->prompts - 1;
-    int64_t tokens = size->tokens[last];
-    const int64_t width = caption ? context->transformer.config.cap_feat_dim : context->text_encoder.config.hidden_size;
-    const int64_t shape[2] = {tokens, width};
-    zi_tensor features, captions[ZI_MAX_PROMPTS];
-    ZI_TRY(alloc_captions(context, size, plan, captions));
-    ZI_TRY(plan->table->alloc(plan, &features, 2, shape));
-    if (caption && !size->encoded[last])
-        ZI_TRY(plan->table->upload(plan, &features, NULL)); /* nobody reads data here */
-    if (caption)
-        return zi_dit_caption(&context->transformer, plan, &features, &captions[last]);
-    int32_t ids[ZI_MAX_PROMPT_TOKENS] = {0};
-    return zi_qwen3_encode(&context->text_encoder, plan, ids, tokens, &features);
-}
-
-/* What the steps share, on the stack as long as they last. */
-static zimage_status prepare_scenes(const zimage_context *context, const zi_job_size *size, zi_ops *plan,
-                                    const zi_tensor captions[ZI_MAX_PROMPTS], zi_dit_scene scenes[ZI_MAX_PROMPTS])
-{
-    for (int i = 0; i < size->prompts; i++)
-        ZI_TRY(zi_dit_prepare(&context->transformer, plan, &captions[i], size->rows, size->columns, &scenes[i]));
-    return ZIMAGE_OK;
-}
-
-static zimage_status run_denoise(const zimage_context *context, const zi_job_size *size, zi_ops *plan)
-{
-    const int64_t shape[3] = {context->transformer.config.in_channels, size->rows, size->columns};
-    zi_tensor latents, out, captions[ZI_MAX_PROMPTS];
-    zi_dit_scene scenes[ZI_MAX_PROMPTS];
-    ZI_TRY(alloc_captions(context, size, plan, captions));
-    ZI_TRY(prepare_scenes(context, size, plan, captions, scenes));
-    ZI_TRY(plan->table->alloc_f32(plan, &latents, 3, shape));
-    ZI_TRY(plan->table->alloc_f32(plan, &out, 3, shape));
-    for (int i = 0; i < size->prompts; i++)
-        ZI_TRY(zi_dit_evaluate(&scenes[i], plan, &latents, 0.5f, &out));
-    return ZIMAGE_OK;
-}
-
-static zimage_status run_decode(const zimage_context *context, const zi_job_size *size, zi_ops *plan)
-{
-    size_t count = (size_t)(context->vae.config.latent_channels * size->rows * size->columns);
-    float *latents = calloc(count, sizeof *latents);
-    if (!latents)
-        return zi_fail_memory(plan->error, "the plan", count * sizeof *latents);
-    zimage_status status =
-        zi_vae_decode(&context->vae, plan, latents, size->rows, size->columns, size->band_rows, NULL, NULL);
-    free(latents);
-    return status;
-}
-
-static zimage_status run_preview(const zimage_context *context, const zi_job_size *size, zi_ops *plan)
-{
-    zi_tensor captions[ZI_MAX_PROMPTS];
-    zi_dit_scene scenes[ZI_MAX_PROMPTS];
-    zi_job_size small = *size;
-    small.rows = size->preview_rows;
-    small.columns = size->preview_columns;
-    ZI_TRY(alloc_captions(context, size, plan, captions));
-    ZI_TRY(prepare_scenes(context, size, plan, captions, scenes));
-    return run_decode(context, &small, plan);
-}
-
-zimage_status zi_plan_run(const zimage_context *context, const zi_job_size *size, int stage, zi_ops *plan)
-{
-    switch (stage) {
-    case ZI_PLAN_PREVIEW:
-        return context->vae_store ? run_preview(context, size, plan) : ZIMAGE_OK;
-    case ZIMAGE_STAGE_TEXT:
-        return size->encoded[size->prompts - 1] && context->text_store ? run_text(context, size, plan, 0) : ZIMAGE_OK;
-    case ZIMAGE_STAGE_CAPTION:
-        return context->transformer_store ? run_text(context, size, plan, 1) : ZIMAGE_OK;
-    case ZIMAGE_STAGE_DENOISE:
-        return context->transformer_store ? run_denoise(context, size, plan) : ZIMAGE_OK;
-    default:
-        return context->vae_store ? run_decode(context, size, plan) : ZIMAGE_OK;
-    }
-}
-
-zimage_status zi_plan_stage(const zimage_context *context, const zi_job_size *size, zimage_stage stage,
-                            zi_plan_counts *counts, zimage_error *error)
-{
-    zi_ops *plan = NULL;
-    ZI_TRY(zi_ops_plan_new(&plan, error));
-    plan->error = error;
-    zimage_status status = zi_plan_run(context, size, (int)stage, plan);
-    *counts = *zi_ops_plan_counts(plan);
-    plan->table->free(plan);
-    return status;
-}
-
-/* ---- memory ------------------------------------------------------------------------------------------------------ */
-
-size_t zi_resident_bytes(void)
-{
-    unsigned long total, resident;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (!file)
-        return 0;
-    int fields = fscanf(file, "%lu %lu", &total, &resident);
-    fclose(file);
-    return fields == 2 ? (size_t)resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
-}
 
 static size_t max_size(size_t a, size_t b)
 {
     return a > b ? a : b;
 }
 
-/* Buffers on the host: latents, predictions; the decoded picture. */
-static size_t host_bytes(const zimage_context *context, const zi_job_size *size, zimage_stage stage)
+/* A preview is a part of denoising. */
+static zimage_stage public_stage(int stage)
 {
-    size_t latents = (size_t)(size->rows * size->columns), scale = (size_t)context->vae.config.scale_factor;
-    size_t kept = 3 * latents * (size_t)context->transformer.config.in_channels * sizeof(float);
-    return kept + (stage == ZIMAGE_STAGE_DECODE ? latents * scale * scale * 3 : 0);
+    return stage == ZI_STAGE_PREVIEW ? ZIMAGE_STAGE_DENOISE : (zimage_stage)stage;
 }
 
-/* Counts of a stage for all prompts: operations added, memory of the one that takes most. */
-static zimage_status count_prompts(const zimage_context *context, const zi_job_size *size, zimage_stage stage,
-                                   zi_job_plan *plan, zimage_error *error)
+/* ---- counting ---------------------------------------------------------------------------------------------------- */
+
+static zimage_status take_counts(void *user, zi_run *run, const zi_job_run *of)
 {
-    for (int prompts = 1; prompts <= size->prompts; prompts++) {
-        zi_job_size part = *size;
-        zi_plan_counts counts, *all = &plan->counts[stage];
-        part.prompts = prompts;
-        ZI_TRY(zi_plan_stage(context, &part, stage, &counts, error));
-        plan->flops[stage] += zi_plan_flops(&counts);
-        all->linear_flops += counts.linear_flops;
-        all->attention_flops += counts.attention_flops;
-        all->unpacked += counts.unpacked;
-        all->peak_bytes = max_size(all->peak_bytes, counts.peak_bytes);
-        all->weight_bytes = max_size(all->weight_bytes, counts.weight_bytes);
+    zi_counts *all = &((zi_counts *)user)[of->stage], one = zi_ops_count_take(run->ops);
+    size_t weight_bytes = max_size(all->weight_bytes, one.weight_bytes);
+    double linear = all->linear_flops, attention = all->attention_flops, conv = all->conv_flops;
+    double unpacked = all->unpacked;
+    *all = one; /* its products */
+    all->weight_bytes = weight_bytes;
+    all->linear_flops += linear;
+    all->attention_flops += attention;
+    all->conv_flops += conv;
+    all->unpacked += unpacked;
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_count_job(const zi_job *job, zi_counts counts[ZI_STAGE_COUNT], zimage_error *error)
+{
+    zi_job copy = *job;
+    zi_run run = {.error = error};
+    for (int i = 0; i < ZI_STAGE_COUNT; i++)
+        counts[i] = (zi_counts){0};
+    ZI_TRY(zi_ops_count_new(&run.ops, error));
+    zimage_status status = zi_job_each(&run, &copy, take_counts, counts);
+    zi_table(&run)->free(run.ops);
+    return status;
+}
+
+/* ---- rehearsing -------------------------------------------------------------------------------------------------- */
+
+/* What a rehearsal with bands of some width found out. */
+typedef struct rehearsal {
+    int64_t band_rows;
+    size_t stack[ZI_STAGE_COUNT]; /* most bytes in use during each stage */
+    zi_memory_plan memory;
+    zimage_status fits; /* of a device's memory */
+} rehearsal;
+
+static zimage_status note_stack(void *user, zi_run *run, const zi_job_run *of)
+{
+    size_t *stack = (size_t *)user + of->stage, peak = 0;
+    ZI_TRY(zi_table(run)->rehearse_stage(run, of->stage, &peak));
+    *stack = max_size(*stack, peak);
+    return ZIMAGE_OK;
+}
+
+/* The runs of a job as a device expects them: with previews, each step is followed by one. NULL: out of memory. */
+static zi_stage_runs *expected_runs(const zi_job *job, int *count)
+{
+    zi_job_run list[ZI_JOB_RUNS_MAX];
+    int entries = zi_job_list(job, list), n = 0;
+    zi_stage_runs *runs = malloc(((size_t)entries + 2 * (size_t)job->steps) * sizeof *runs);
+    for (int i = 0; runs && i < entries; i++) {
+        int previews = list[i].stage == ZIMAGE_STAGE_DENOISE && i + 1 < entries && list[i + 1].stage == ZI_STAGE_PREVIEW;
+        for (int step = 0; previews && step < list[i].times; step++) {
+            runs[n++] = (zi_stage_runs){list[i].stage, 1};
+            runs[n++] = (zi_stage_runs){ZI_STAGE_PREVIEW, 1};
+        }
+        if (!previews && list[i].stage != ZI_STAGE_PREVIEW)
+            runs[n++] = (zi_stage_runs){list[i].stage, list[i].times};
     }
+    *count = n;
+    return runs;
+}
+
+static zimage_status arrange(zi_run *run, const zi_job *job, const size_t stack[ZI_STAGE_COUNT], int commit,
+                             zi_memory_plan *memory)
+{
+    size_t most = 0;
+    int count;
+    for (int i = 0; i < ZI_STAGE_COUNT; i++)
+        most = max_size(most, stack[i]);
+    zi_stage_runs *runs = expected_runs(job, &count);
+    if (!runs)
+        return zi_fail_memory(run->error, "a plan", (size_t)job->steps * sizeof *runs);
+    zimage_status status = zi_table(run)->arrange(run, runs, count, most, commit, memory);
+    free(runs);
+    return status;
+}
+
+/* Rehearses the job with bands of that many rows; a device's refusal is noted, it is no error yet. */
+static zimage_status rehearse(zi_run *run, const zi_job *job, int64_t band_rows, rehearsal *r)
+{
+    zi_job copy = *job;
+    copy.band_rows = band_rows;
+    *r = (rehearsal){.band_rows = band_rows};
+    zimage_status status = zi_table(run)->rehearse_begin(run);
+    if (status == ZIMAGE_OK)
+        status = zi_job_each(run, &copy, note_stack, r->stack);
+    zi_table(run)->rehearse_end(run);
+    ZI_TRY(status);
+    zi_run silent = {.ops = run->ops};
+    r->fits = arrange(&silent, job, r->stack, 0, &r->memory);
     return ZIMAGE_OK;
 }
 
-static zimage_status count_denoise(const zimage_context *context, const zi_job_size *size, zi_job_plan *plan,
-                                   zimage_error *error)
+/* ---- host memory ------------------------------------------------------------------------------------------------- */
+
+/* Buffers of zimage_generate: latents and velocities, then the decoded image. */
+static size_t buffer_bytes(const zi_job *job, int stage)
 {
-    zi_plan_counts *counts = &plan->counts[ZIMAGE_STAGE_DENOISE];
-    ZI_TRY(zi_plan_stage(context, size, ZIMAGE_STAGE_DENOISE, counts, error));
-    counts->linear_flops *= size->steps;
-    counts->attention_flops *= size->steps;
-    counts->unpacked *= size->steps;
-    plan->flops[ZIMAGE_STAGE_DENOISE] = zi_plan_flops(counts);
-    if (!size->preview_rows)
-        return ZIMAGE_OK;
-    zi_job_size small = *size;
-    zi_plan_counts preview;
-    small.rows = size->preview_rows;
-    small.columns = size->preview_columns;
-    ZI_TRY(zi_plan_stage(context, &small, ZIMAGE_STAGE_DECODE, &preview, error));
-    counts->peak_bytes = max_size(counts->peak_bytes, preview.peak_bytes);
-    return ZIMAGE_OK;
+    const zi_facts *facts = &job->model->facts;
+    size_t places = (size_t)(job->rows * job->columns), scale = (size_t)facts->scale_factor;
+    size_t kept = (size_t)(1 + ZI_PROMPTS_MAX) * places * (size_t)facts->latent_channels * sizeof(float);
+    return kept + (stage == ZIMAGE_STAGE_DECODE ? places * scale * scale * 3 : 0);
 }
 
-static zimage_status count_decode(const zimage_context *context, const zi_job_size *size, zi_job_plan *plan,
-                                  zimage_error *error)
+/* A job's place in its list: previews stand beside the steps. */
+static int place_of(const zi_job_run *runs, int i)
 {
-    zi_plan_counts *counts = &plan->counts[ZIMAGE_STAGE_DECODE];
-    ZI_TRY(zi_plan_stage(context, size, ZIMAGE_STAGE_DECODE, counts, error));
-    plan->flops[ZIMAGE_STAGE_DECODE] = zi_plan_flops(counts);
-    plan->band_rows = size->band_rows;
-    return ZIMAGE_OK;
+    return runs[i].stage == ZI_STAGE_PREVIEW ? i - 1 : i;
 }
 
-/* Weights of a stage that its work brings into memory: all but the copies that were made on opening. */
-static size_t read_bytes(const zi_job_plan *plan, zimage_stage stage, const zi_store *store)
+/* Bytes of weights that are in memory at place i of the list. */
+static size_t weights_held(const zimage_session *session, const zi_job_run *runs, int entries, int i, int releases,
+                           const zi_counts counts[ZI_STAGE_COUNT])
 {
-    size_t bytes = plan->counts[stage].weight_bytes, owned = store ? zi_store_owned_bytes(store) : 0;
-    return bytes > owned ? bytes - owned : 0;
+    size_t held = 0;
+    for (int c = 0; c < ZI_COMPONENTS; c++) {
+        const zi_store *store = session->inner->stores[c];
+        size_t copied = store ? zi_store_owned_bytes(store) : 0, read = 0;
+        int used_later = 0, decoded = 0;
+        for (int k = 0; k < entries; k++) {
+            if ((int)zi_stage_component(runs[k].stage) != c)
+                continue;
+            used_later |= k >= i || place_of(runs, k) >= place_of(runs, i);
+            if (runs[k].index == 0 && place_of(runs, k) <= place_of(runs, i) && !(c == ZI_VAE && decoded++))
+                read += counts[runs[k].stage].weight_bytes; /* previews and decoding read the same weights */
+        }
+        if (used_later || !releases)
+            held += read > copied ? read - copied : 0;
+    }
+    return held;
 }
 
 /*
- * Weights that are in memory during a stage, besides what was there when the model was open. Mapped pages could be evicted, but a stage reads all of its weights, most of
- * them at every step: without them in memory it would read from disk all the time. So they count in full, and where
- * nothing is released those of the stages before count, too.
+ * Fills peak: what the process holds during each stage. Weights are pages of mapped files, which the system could evict; but a stage
+ * reads all of its own, most of them at every step, so that evicted ones would be read from disk all the time. Those of earlier stages
+ * count until they are released. Copies that opening the model made are in base_bytes already.
  */
-static size_t weights_held(const zimage_context *context, const zi_job_plan *plan, const zi_job_size *size,
-                           zimage_stage stage, int released)
+static void add_up(const zimage_session *session, const zi_job *job, const zi_counts counts[ZI_STAGE_COUNT],
+                   const rehearsal *r, int releases, zi_job_plan *plan)
 {
-    size_t text = read_bytes(plan, ZIMAGE_STAGE_TEXT, context->text_store);
-    size_t caption = plan->counts[ZIMAGE_STAGE_CAPTION].weight_bytes;
-    size_t steps = read_bytes(plan, ZIMAGE_STAGE_DENOISE, context->transformer_store);
-    size_t vae = read_bytes(plan, ZIMAGE_STAGE_DECODE, context->vae_store);
-    size_t preview = size->preview_rows ? vae : 0;
-    switch (stage) {
-    case ZIMAGE_STAGE_TEXT:
-        return text + (size->prompts > 1 ? caption : 0);
-    case ZIMAGE_STAGE_CAPTION:
-        return caption + (released ? 0 : text);
-    case ZIMAGE_STAGE_DENOISE:
-        return caption + steps + preview + (released ? 0 : text);
-    default:
-        return vae + (released ? 0 : text + caption + steps);
-    }
-}
-
-static void add_up(const zimage_context *context, const zi_job_size *size, int released, zi_job_plan *plan)
-{
+    zi_job_run runs[ZI_JOB_RUNS_MAX];
+    int entries = zi_job_list(job, runs);
     plan->most = 0;
-    for (int i = 0; i < ZIMAGE_STAGES; i++) {
-        zimage_stage stage = (zimage_stage)i;
-        size_t stack = plan->counts[i].peak_bytes;
-        plan->activations[i] = host_bytes(context, size, stage) + (stack + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-        plan->peak[i] = context->base_bytes + PROGRAM_BYTES + plan->activations[i] +
-                        weights_held(context, plan, size, stage, released);
-        plan->most = max_size(plan->most, plan->peak[i]);
+    for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
+        plan->activations[i] = plan->peak[i] = 0;
+    for (int i = 0; i < entries; i++) {
+        zimage_stage stage = public_stage(runs[i].stage);
+        size_t activations = buffer_bytes(job, runs[i].stage) + r->stack[runs[i].stage];
+        size_t held = weights_held(session, runs, entries, i, releases, counts);
+        plan->activations[stage] = max_size(plan->activations[stage], activations);
+        plan->peak[stage] = max_size(plan->peak[stage], session->base_bytes + PROGRAM_BYTES + held + activations);
+        plan->most = max_size(plan->most, plan->peak[stage]);
     }
-}
-
-int64_t zi_plan_narrower(int64_t band_rows, int64_t image_rows)
-{
-    if (band_rows > 0)
-        return band_rows / 2;
-    int64_t rows = ZI_NARROWEST_BAND;
-    while (rows * 2 < image_rows && rows < 256)
-        rows *= 2;
-    return rows;
 }
 
 static unsigned long long mib(size_t bytes)
@@ -254,36 +186,126 @@ static unsigned long long mib(size_t bytes)
 static zimage_status refuse(const zi_job_plan *plan, uint64_t limit, zimage_error *error)
 {
     return zi_fail(error, ZIMAGE_ERROR_MEMORY,
-                   "memory_limit: %llu MiB, but this request needs %llu MiB: text_encoder %llu, caption %llu, denoise "
-                   "%llu, vae_decode %llu, each with the weights that it reads",
-                   (unsigned long long)(limit / MIB), mib(plan->most + MARGIN), mib(plan->peak[0]), mib(plan->peak[1]),
-                   mib(plan->peak[2]), mib(plan->peak[3]));
+                   "memory_limit: %llu MiB, but this request needs %llu MiB: %s %llu, %s %llu, %s %llu, %s %llu, each "
+                   "with the weights that it reads",
+                   (unsigned long long)(limit / MIB), mib(plan->most + MARGIN), zimage_stage_name(ZIMAGE_STAGE_TEXT),
+                   mib(plan->peak[ZIMAGE_STAGE_TEXT]), zimage_stage_name(ZIMAGE_STAGE_CONTEXT),
+                   mib(plan->peak[ZIMAGE_STAGE_CONTEXT]), zimage_stage_name(ZIMAGE_STAGE_DENOISE),
+                   mib(plan->peak[ZIMAGE_STAGE_DENOISE]), zimage_stage_name(ZIMAGE_STAGE_DECODE),
+                   mib(plan->peak[ZIMAGE_STAGE_DECODE]));
 }
 
-zimage_status zi_plan_job(const zimage_context *context, const zi_job_size *size, uint64_t limit, int releases,
+/* ---- bands ------------------------------------------------------------------------------------------------------- */
+
+/* The next narrower band; 0 is what the decoder would choose itself. */
+static int64_t narrower(int64_t band_rows, int64_t image_rows)
+{
+    if (band_rows > 0)
+        return band_rows / 2;
+    int64_t rows = ZI_NARROWEST_BAND;
+    while (rows * 2 < image_rows && rows < 256)
+        rows *= 2;
+    return rows;
+}
+
+static int streams(const zi_memory_plan *plan)
+{
+    for (int i = 0; i < ZI_STAGES_MAX; i++)
+        if (plan->streamed[i] > 0)
+            return 1;
+    return 0;
+}
+
+/* Whether decoding takes more of a device than everything else, while weights do not fit. */
+static int device_wants_narrower(const rehearsal *r)
+{
+    size_t others = 0;
+    for (int i = 0; i < ZI_STAGE_COUNT; i++)
+        if (zi_stage_component(i) != ZI_VAE)
+            others = max_size(others, r->stack[i]);
+    return max_size(r->stack[ZIMAGE_STAGE_DECODE], r->stack[ZI_STAGE_PREVIEW]) > others &&
+           (r->fits != ZIMAGE_OK || streams(&r->memory));
+}
+
+static int host_wants_narrower(const zi_job_plan *plan, uint64_t limit)
+{
+    return limit > 0 && plan->most > limit &&
+           (plan->peak[ZIMAGE_STAGE_DECODE] > limit || plan->peak[ZIMAGE_STAGE_DENOISE] > limit);
+}
+
+/* ---- the plan ---------------------------------------------------------------------------------------------------- */
+
+static void sum_counts(const zi_job *job, const zi_counts counts[ZI_STAGE_COUNT], zi_job_plan *plan)
+{
+    for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++) {
+        double times = i == ZIMAGE_STAGE_DENOISE ? job->steps : 1;
+        zi_counts *c = &plan->counts[i];
+        *c = counts[i];
+        c->linear_flops *= times;
+        c->attention_flops *= times;
+        c->conv_flops *= times;
+        c->unpacked *= times;
+        plan->flops[i] = zi_count_flops(c);
+    }
+}
+
+zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
                           zi_job_plan *plan, zimage_error *error)
 {
-    zi_job_size tried = *size;
-    int64_t image_rows = size->rows * context->vae.config.scale_factor;
-    *plan = (zi_job_plan){.band_rows = size->band_rows};
-    ZI_TRY(count_prompts(context, size, ZIMAGE_STAGE_TEXT, plan, error));
-    ZI_TRY(count_prompts(context, size, ZIMAGE_STAGE_CAPTION, plan, error));
-    ZI_TRY(count_denoise(context, size, plan, error));
-    ZI_TRY(count_decode(context, size, plan, error));
+    int64_t image_rows = job->rows * job->model->facts.scale_factor;
+    zi_run run = {.ops = session->ops, .error = error};
+    zi_counts counts[ZI_STAGE_COUNT];
+    zi_job_plan narrow;
+    rehearsal r;
+    *plan = (zi_job_plan){0};
+    ZI_TRY(zi_count_job(job, counts, error));
+    sum_counts(job, counts, plan);
 
-    zi_job_plan narrow = *plan;
-    tried.band_rows = ZI_NARROWEST_BAND;
-    ZI_TRY(count_decode(context, &tried, &narrow, error));
-    add_up(context, &tried, 1, &narrow);
+    ZI_TRY(rehearse(&run, job, ZI_NARROWEST_BAND, &r));
+    uint64_t least_memory = r.memory.least;
+    add_up(session, job, counts, &r, 1, &narrow);
 
-    add_up(context, size, releases, plan);
-    tried.band_rows = size->band_rows;
-    while (limit > 0 && plan->most > limit && plan->peak[ZIMAGE_STAGE_DECODE] > limit &&
-           tried.band_rows != ZI_NARROWEST_BAND) {
-        tried.band_rows = zi_plan_narrower(tried.band_rows, image_rows);
-        ZI_TRY(count_decode(context, &tried, plan, error));
-        add_up(context, &tried, 1, plan);
+    ZI_TRY(rehearse(&run, job, job->band_rows, &r));
+    add_up(session, job, counts, &r, limits->releases, plan);
+    while (r.band_rows != ZI_NARROWEST_BAND && (host_wants_narrower(plan, limits->memory) || device_wants_narrower(&r))) {
+        ZI_TRY(rehearse(&run, job, narrower(r.band_rows, image_rows), &r));
+        add_up(session, job, counts, &r, limits->releases, plan);
     }
+    plan->band_rows = r.band_rows;
     plan->least = (narrow.most < plan->most ? narrow.most : plan->most) + MARGIN;
-    return limit > 0 && plan->most > limit ? refuse(plan, limit, error) : ZIMAGE_OK;
+    if (limits->memory > 0 && plan->most > limits->memory)
+        return refuse(plan, limits->memory, error);
+    zimage_status status = arrange(&run, job, r.stack, limits->commit, &plan->memory);
+    plan->memory.least = least_memory;
+    return status;
+}
+
+/* ---- one stage by itself ----------------------------------------------------------------------------------------- */
+
+zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *stack, zi_memory_plan *memory,
+                            zimage_error *error)
+{
+    int64_t image_rows = job->rows * job->model->facts.scale_factor;
+    zi_run run = {.ops = session->ops, .error = error};
+    rehearsal r;
+    ZI_TRY(rehearse(&run, job, job->band_rows, &r));
+    while (r.band_rows != ZI_NARROWEST_BAND && device_wants_narrower(&r))
+        ZI_TRY(rehearse(&run, job, narrower(r.band_rows, image_rows), &r));
+    job->band_rows = r.band_rows;
+    *stack = 0;
+    for (int i = 0; i < ZI_STAGE_COUNT; i++)
+        *stack = max_size(*stack, r.stack[i]);
+    return arrange(&run, job, r.stack, 1, memory);
+}
+
+void zi_memory_info(const zi_memory_plan *plan, int step, zimage_memory_info *info)
+{
+    *info = (zimage_memory_info){.limit_bytes = plan->limit,
+                                 .total_bytes = plan->total,
+                                 .activation_bytes = plan->limit ? plan->activations : 0,
+                                 .workspace_bytes = plan->workspace,
+                                 .resident_bytes = plan->resident,
+                                 .ring_bytes = plan->ring,
+                                 .step_bytes = plan->streamed[step],
+                                 .least_bytes = plan->least};
 }

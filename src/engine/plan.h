@@ -1,54 +1,49 @@
-/* What a job will compute and hold, counted by running its own model code on the plan table. */
+/* What a job will compute and hold: counted and rehearsed by running the job itself (pipeline/job.h). */
 #ifndef ZI_ENGINE_PLAN_H
 #define ZI_ENGINE_PLAN_H
 
-#include "engine/context.h"
-#include "ops/ops_plan.h"
-
-#define ZI_MAX_PROMPTS 2
-
-typedef struct zi_job_size {
-    int64_t rows, columns; /* of the latents */
-    int prompts;
-    int64_t tokens[ZI_MAX_PROMPTS]; /* of each prompt */
-    int encoded[ZI_MAX_PROMPTS];    /* 0: its features are the caller's */
-    int steps;
-    int64_t preview_rows, preview_columns; /* latents of the preview after each step; 0: none */
-    int64_t band_rows;                     /* of the VAE, as zi_vae_decode takes it */
-} zi_job_size;
+#include "engine/session.h"
+#include "ops/ops_count.h"
+#include "pipeline/job.h"
 
 #define ZI_NARROWEST_BAND 8 /* rows of the VAE; below it the halo rows, computed twice, cost more than a quarter */
-#define ZI_PLAN_PREVIEW   ZIMAGE_STAGES /* a stage like the others: decoding what is shown between steps */
 
-/* Runs a stage's networks on a table that touches no data: see zi_plan_stage. */
-zimage_status zi_plan_run(const zimage_context *context, const zi_job_size *size, int stage, zi_ops *plan);
-/* The next narrower band; 0 is what the decoder would choose itself. */
-int64_t zi_plan_narrower(int64_t band_rows, int64_t image_rows);
-
-/* One stage once: a prompt's encoding or caption (the last prompt's, with the captions before it on the stack), one step
- * (an evaluation for each prompt), the decoding. A component that the context lacks counts as nothing. */
-zimage_status zi_plan_stage(const zimage_context *context, const zi_job_size *size, zimage_stage stage,
-                            zi_plan_counts *counts, zimage_error *error);
-
-/* A job's memory. */
 typedef struct zi_job_plan {
-    double flops[ZIMAGE_STAGES]; /* all prompts, all steps */
-    zi_plan_counts counts[ZIMAGE_STAGES];
-    size_t activations[ZIMAGE_STAGES], peak[ZIMAGE_STAGES];
-    int64_t band_rows; /* for zi_vae_decode */
-    size_t most;       /* the largest of peak */
-    size_t least;      /* what most would be with release and the narrowest bands */
+    zi_counts counts[ZIMAGE_STAGE_COUNT]; /* all prompts and steps; weight_bytes: distinct ones, once */
+    double flops[ZIMAGE_STAGE_COUNT];
+    size_t activations[ZIMAGE_STAGE_COUNT]; /* bytes: of the stack, and of buffers in host memory */
+    size_t peak[ZIMAGE_STAGE_COUNT];        /* of the process in host memory */
+    size_t most;                            /* the largest of peak */
+    size_t least;                           /* what most would be with the narrowest bands and released weights */
+    int64_t band_rows;                      /* for family.decode */
+    zi_memory_plan memory;                  /* of a device with its own memory; else only activations */
 } zi_job_plan;
 
+/* What limits a plan. */
+typedef struct zi_plan_limits {
+    uint64_t memory; /* most bytes of host memory; 0: no limit */
+    int releases;    /* the job gives weights back behind their last stage; it must with a limit */
+    int commit;      /* 1: divides a device's memory for the job, which must come next, and begins to copy weights */
+} zi_plan_limits;
+
 /*
- * limit: bytes, 0 = none. releases: the job releases weights behind their stage (it must with a limit), and they are counted
- * only while it runs. With a limit the VAE's bands become as narrow as needed; a job that still does not fit is
- * ZIMAGE_ERROR_MEMORY with the numbers of each stage.
+ * Plans a job (its size; no data). The VAE's bands become narrower where host memory is limited and would not suffice, or where
+ * that lets weights stay on a device. ZIMAGE_ERROR_MEMORY with the numbers where the job does not fit. The stack must be empty.
  */
-zimage_status zi_plan_job(const zimage_context *context, const zi_job_size *size, uint64_t limit, int releases,
+zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
                           zi_job_plan *plan, zimage_error *error);
 
-/* Bytes of this process in memory now; 0 where the system does not tell. */
-size_t zi_resident_bytes(void);
+/* Counts of a job's stages alone, for one step. */
+zimage_status zi_count_job(const zi_job *job, zi_counts counts[ZI_STAGE_COUNT], zimage_error *error);
+
+/*
+ * For a job of a single stage (zi_job.single) that runs job->steps times: rehearses it, divides a device's own memory for those runs,
+ * which must come next, and sets job->band_rows so that weights can stay. *stack: most bytes of activations.
+ */
+zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *stack, zi_memory_plan *memory,
+                            zimage_error *error);
+
+/* The public form of a device's plan; step: the stage whose copied weights are step_bytes. */
+void zi_memory_info(const zi_memory_plan *plan, int step, zimage_memory_info *info);
 
 #endif

@@ -557,21 +557,23 @@ static zimage_status run_streamed_resnet(decoder *d, int64_t level)
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
-/* x <- latents / scaling_factor + shift_factor in float32, channels last; spec 5 */
+/* x <- latents / scaling_factor + shift_factor in float32, channels last; docs/spec/vae.md 5. NULL: a rehearsal. */
 static zimage_status load_latents(decoder *d, const float *latents, int64_t rows, int64_t columns)
 {
     const zi_vae_config *config = &d->model->config;
     int64_t pixels = rows * columns, channels = config->latent_channels;
     size_t bytes = (size_t)(pixels * channels) * sizeof(float);
     float scaling = (float)config->scaling_factor, shift = (float)config->shift_factor;
+    d->end = LOW_END;
+    d->x = image_at(d, LOW_END, 0, rows, columns, channels);
+    if (!latents)
+        return zi_table(d->run)->upload(d->run, &d->x, NULL);
     float *z = malloc(bytes);
     if (!z)
         return zi_fail_memory(d->run->error, "latents", bytes);
     for (int64_t c = 0; c < channels; c++)
         for (int64_t i = 0; i < pixels; i++)
             z[i * channels + c] = latents[c * pixels + i] / scaling + shift;
-    d->end = LOW_END;
-    d->x = image_at(d, LOW_END, 0, rows, columns, channels);
     zimage_status status = zi_table(d->run)->upload(d->run, &d->x, z);
     free(z);
     return status;

@@ -46,7 +46,7 @@ static zimage_status refuse_variants(const json_t *json, const char *path, zimag
 }
 
 /* The pair (2, 1) of all_patch_size and all_f_patch_size, which the pipeline uses; without it the first pair. */
-static zimage_status load_patch(const json_t *json, const char *path, zi_dit_config *config, zimage_error *error)
+static zimage_status load_patch(const json_t *json, const char *path, zi_zimage_dit_config *config, zimage_error *error)
 {
     int64_t patches[8], f_patches[8];
     size_t patch_count, f_patch_count;
@@ -67,7 +67,7 @@ static zimage_status load_patch(const json_t *json, const char *path, zi_dit_con
     return ZIMAGE_OK;
 }
 
-static zimage_status load_axes(const json_t *json, const char *path, zi_dit_config *config, zimage_error *error)
+static zimage_status load_axes(const json_t *json, const char *path, zi_zimage_dit_config *config, zimage_error *error)
 {
     size_t dims, lens;
     int64_t sum = 0;
@@ -89,7 +89,8 @@ static zimage_status load_axes(const json_t *json, const char *path, zi_dit_conf
     return ZIMAGE_OK;
 }
 
-static zimage_status read_config(const json_t *json, const char *path, zi_dit_config *config, zimage_error *error)
+static zimage_status read_config(const json_t *json, const char *path, zi_zimage_dit_config *config,
+                                 zimage_error *error)
 {
     ZI_TRY(refuse_variants(json, path, error));
     ZI_TRY(load_patch(json, path, config, error));
@@ -108,11 +109,11 @@ static zimage_status read_config(const json_t *json, const char *path, zi_dit_co
     ZI_TRY(zi_json_number(json, path, "norm_eps", 0.0, 1.0, NULL, &config->norm_eps, error));
     ZI_TRY(zi_json_number(json, path, "rope_theta", 1.0, 1e12, NULL, &config->rope_theta, error));
     ZI_TRY(zi_json_number(json, path, "t_scale", 1e-6, 1e6, NULL, &config->t_scale, error));
-    zi_dit_config_derive(config);
+    zi_zimage_dit_config_derive(config);
     return load_axes(json, path, config, error);
 }
 
-void zi_dit_config_derive(zi_dit_config *config)
+void zi_zimage_dit_config_derive(zi_zimage_dit_config *config)
 {
     config->head_dim = config->dim / config->n_heads;
     config->ffn_dim = (int64_t)((double)config->dim / 3 * 8); /* int(dim / 3 * 8) in Python's doubles */
@@ -120,7 +121,7 @@ void zi_dit_config_derive(zi_dit_config *config)
     config->t_hidden = T_HIDDEN;
 }
 
-zimage_status zi_dit_config_load(const char *path, zi_dit_config *config, zimage_error *error)
+zimage_status zi_zimage_dit_config_load(const char *path, zi_zimage_dit_config *config, zimage_error *error)
 {
     json_t *json;
     memset(config, 0, sizeof *config);
@@ -130,7 +131,8 @@ zimage_status zi_dit_config_load(const char *path, zi_dit_config *config, zimage
     return status;
 }
 
-zimage_status zi_dit_config_parse(const char *path, const char *text, zi_dit_config *config, zimage_error *error)
+zimage_status zi_zimage_dit_config_parse(const char *path, const char *text, zi_zimage_dit_config *config,
+                                         zimage_error *error)
 {
     json_t *json;
     memset(config, 0, sizeof *config);
@@ -142,7 +144,7 @@ zimage_status zi_dit_config_parse(const char *path, const char *text, zi_dit_con
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
-static void bind_block(zi_binder *binder, zi_dit_block *block, const zi_dit_config *config, int modulated,
+static void bind_block(zi_binder *binder, zi_zimage_dit_block *block, const zi_zimage_dit_config *config, int modulated,
                        const char *stack, int64_t index)
 {
     char prefix[ZI_NAME_MAX];
@@ -167,9 +169,9 @@ static void bind_block(zi_binder *binder, zi_dit_block *block, const zi_dit_conf
     }
 }
 
-static void bind_embedders(zi_binder *binder, zi_dit *model)
+static void bind_embedders(zi_binder *binder, zi_zimage_dit *model)
 {
-    const zi_dit_config *config = &model->config;
+    const zi_zimage_dit_config *config = &model->config;
     int64_t dim = config->dim, patch_dim = config->f_patch * config->patch * config->patch * config->in_channels;
     char prefix[ZI_NAME_MAX];
     zi_bind_matrix(binder, &model->x_pad_token, 1, dim, "", "x_pad_token");
@@ -193,7 +195,7 @@ static void bind_embedders(zi_binder *binder, zi_dit *model)
 
 /* What computation in 8 bits would spoil most (docs/errors.md): the first and last layers, which cost next to nothing;
  * in int8 also w2, whose inputs are gated products with rare large values. */
-static void bind_precise(zi_binder *binder, const zi_dit *model)
+static void bind_precise(zi_binder *binder, const zi_zimage_dit *model)
 {
     zi_bind_precise(binder, model->x_embedder, ZI_PRECISE);
     zi_bind_precise(binder, model->cap_embedder, ZI_PRECISE);
@@ -202,9 +204,9 @@ static void bind_precise(zi_binder *binder, const zi_dit *model)
         zi_bind_precise(binder, model->noise_refiner[i].w2, ZI_PRECISE_INT8); /* all blocks are one array */
 }
 
-static void bind_all(zi_binder *binder, zi_dit *model)
+static void bind_all(zi_binder *binder, zi_zimage_dit *model)
 {
-    const zi_dit_config *config = &model->config;
+    const zi_zimage_dit_config *config = &model->config;
     bind_embedders(binder, model);
     for (int64_t i = 0; i < config->n_refiner_layers; i++) {
         bind_block(binder, &model->noise_refiner[i], config, 1, "noise_refiner", i);
@@ -216,8 +218,8 @@ static void bind_all(zi_binder *binder, zi_dit *model)
     zi_bind_ignore(binder, "norm_final."); /* a stray tensor of the ComfyUI file, spec 2 */
 }
 
-zimage_status zi_dit_bind(zi_dit *model, const zi_dit_config *config, zi_store *store, const zi_log *log,
-                          zimage_error *error)
+zimage_status zi_zimage_dit_bind(zi_zimage_dit *model, const zi_zimage_dit_config *config, zi_store *store,
+                                 const zi_log *log, zimage_error *error)
 {
     zi_binder *binder;
     memset(model, 0, sizeof *model);
@@ -225,7 +227,7 @@ zimage_status zi_dit_bind(zi_dit *model, const zi_dit_config *config, zi_store *
     model->config = *config;
     /* one array: noise refiner, context refiner, joint layers */
     size_t count = (size_t)(2 * config->n_refiner_layers + config->n_layers);
-    zi_dit_block *blocks = calloc(count, sizeof *blocks);
+    zi_zimage_dit_block *blocks = calloc(count, sizeof *blocks);
     if (!blocks) {
         zi_binder_finish(binder, NULL, NULL);
         return zi_fail_memory(error, "the transformer's block table", count * sizeof *blocks);
@@ -236,11 +238,11 @@ zimage_status zi_dit_bind(zi_dit *model, const zi_dit_config *config, zi_store *
     bind_all(binder, model);
     zimage_status status = zi_binder_finish(binder, log, error);
     if (status != ZIMAGE_OK)
-        zi_dit_free(model);
+        zi_zimage_dit_free(model);
     return status;
 }
 
-void zi_dit_free(zi_dit *model)
+void zi_zimage_dit_free(zi_zimage_dit *model)
 {
     free(model->noise_refiner); /* the start of all blocks */
     memset(model, 0, sizeof *model);
@@ -248,23 +250,25 @@ void zi_dit_free(zi_dit *model)
 
 /* ---- positions --------------------------------------------------------------------------------------------------- */
 
-int64_t zi_dit_padded(int64_t tokens)
+int64_t zi_zimage_dit_padded(int64_t tokens)
 {
-    return (tokens + ZI_DIT_SEQUENCE_MULTIPLE - 1) / ZI_DIT_SEQUENCE_MULTIPLE * ZI_DIT_SEQUENCE_MULTIPLE;
+    return (tokens + ZI_ZIMAGE_DIT_SEQUENCE_MULTIPLE - 1) / ZI_ZIMAGE_DIT_SEQUENCE_MULTIPLE *
+           ZI_ZIMAGE_DIT_SEQUENCE_MULTIPLE;
 }
 
-zimage_status zi_dit_check_positions(const zi_dit *model, int64_t caption_tokens, int64_t grid_rows,
-                                     int64_t grid_columns, zimage_error *error)
+zimage_status zi_zimage_dit_check_positions(const zi_zimage_dit *model, int64_t caption_tokens, int64_t grid_rows,
+                                            int64_t grid_columns, zimage_error *error)
 {
     const int64_t *lens = model->config.axes_lens;
-    int64_t frame = zi_dit_padded(caption_tokens) + 1; /* position of the image, the largest on axis 0 */
+    int64_t frame = zi_zimage_dit_padded(caption_tokens) + 1; /* position of the image, the largest on axis 0 */
     if (grid_rows > lens[1] || grid_columns > lens[2])
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
                        "the image has %lld x %lld tokens (columns x rows) but the transformer's axes_lens allow at "
                        "most %lld x %lld",
                        (long long)grid_columns, (long long)grid_rows, (long long)lens[2], (long long)lens[1]);
     if (frame >= lens[0]) {
-        int64_t most = (lens[0] >= 2 ? lens[0] - 2 : 0) / ZI_DIT_SEQUENCE_MULTIPLE * ZI_DIT_SEQUENCE_MULTIPLE;
+        int64_t most =
+            (lens[0] >= 2 ? lens[0] - 2 : 0) / ZI_ZIMAGE_DIT_SEQUENCE_MULTIPLE * ZI_ZIMAGE_DIT_SEQUENCE_MULTIPLE;
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
                        "the prompt has %lld tokens but the transformer's axes_lens allow at most %lld",
                        (long long)caption_tokens, (long long)most);
@@ -276,7 +280,7 @@ zimage_status zi_dit_check_positions(const zi_dit *model, int64_t caption_tokens
  * Angles of one token, spec 3.5: for axis a, pair j: float32(position_a * theta^(-2j / axes_dims[a])), computed in
  * float64; the axes side by side.
  */
-static void token_angles(const zi_dit_config *config, const double *frequencies, int64_t frame, int64_t row,
+static void token_angles(const zi_zimage_dit_config *config, const double *frequencies, int64_t frame, int64_t row,
                          int64_t column, float *angles)
 {
     const int64_t position[3] = {frame, row, column};
@@ -286,7 +290,7 @@ static void token_angles(const zi_dit_config *config, const double *frequencies,
             angles[i] = (float)((double)position[axis] * frequencies[i]);
 }
 
-static void axis_frequencies(const zi_dit_config *config, double *frequencies)
+static void axis_frequencies(const zi_zimage_dit_config *config, double *frequencies)
 {
     for (int axis = 0; axis < 3; axis++)
         for (int64_t j = 0; j < config->axes_dims[axis] / 2; j++)
@@ -297,11 +301,11 @@ static void axis_frequencies(const zi_dit_config *config, double *frequencies)
  * The tables of a sequence of image tokens (none if rows is 0), then caption tokens, spec 3.4: the image stands at
  * frame mp + 1, its pads at the origin, the caption (pads too) at frames 1 .. mp.
  */
-static zimage_status rope_tables(const zi_dit *model, zi_run *run, int64_t rows, int64_t columns,
+static zimage_status rope_tables(const zi_zimage_dit *model, zi_run *run, int64_t rows, int64_t columns,
                                  int64_t caption_padded, zi_rope *rope)
 {
-    const zi_dit_config *config = &model->config;
-    int64_t half = config->head_dim / 2, image_padded = zi_dit_padded(rows * columns);
+    const zi_zimage_dit_config *config = &model->config;
+    int64_t half = config->head_dim / 2, image_padded = zi_zimage_dit_padded(rows * columns);
     int64_t tokens = image_padded + caption_padded;
     size_t bytes = (size_t)(tokens * half) * sizeof(float);
     double *frequencies = malloc((size_t)half * sizeof *frequencies); /* [d/2] */
@@ -342,7 +346,7 @@ static void timestep_frequencies(float t, double t_scale, float embedding[T_FREQ
 }
 
 /* a [1, A] = mlp.2(SiLU(mlp.0(sinusoid))) */
-static zimage_status embed_timestep(const zi_dit *model, zi_run *run, const zi_tensor *sinusoid, zi_tensor *a)
+static zimage_status embed_timestep(const zi_zimage_dit *model, zi_run *run, const zi_tensor *sinusoid, zi_tensor *a)
 {
     const zi_ops_table *table = zi_table(run);
     zi_arena_mark mark = table->mark(run);
@@ -358,7 +362,7 @@ static zimage_status embed_timestep(const zi_dit *model, zi_run *run, const zi_t
 /* The rows behind the first `used` become the pad token [1, D]. */
 static zimage_status fill_pads(zi_run *run, zi_tensor *x, int64_t used, const zi_weight *pad_token)
 {
-    static const int32_t zeros[ZI_DIT_SEQUENCE_MULTIPLE] = {0};
+    static const int32_t zeros[ZI_ZIMAGE_DIT_SEQUENCE_MULTIPLE] = {0};
     if (used == x->shape[0])
         return ZIMAGE_OK;
     zi_tensor pads = zi_tensor_rows(x, used, x->shape[0] - used);
@@ -366,11 +370,11 @@ static zimage_status fill_pads(zi_run *run, zi_tensor *x, int64_t used, const zi
 }
 
 /* y = to_out(softmax(q k^T / sqrt(d)) v) of h, every token with every token; h is an operand that is written over */
-static zimage_status attention(const zi_dit *model, const zi_dit_block *block, zi_run *run, const zi_rope *rope,
-                               zi_tensor *h, zi_tensor *y)
+static zimage_status attention(const zi_zimage_dit *model, const zi_zimage_dit_block *block, zi_run *run,
+                               const zi_rope *rope, zi_tensor *h, zi_tensor *y)
 {
     const zi_ops_table *table = zi_table(run);
-    const zi_dit_config *config = &model->config;
+    const zi_zimage_dit_config *config = &model->config;
     const zi_attention shape = {.heads = config->n_heads, .kv_heads = config->n_heads, .head_dim = config->head_dim};
     const zi_weight *const weights[] = {block->to_q, block->to_k, block->to_v};
     zi_tensor qkv[3], *q = &qkv[0], *k = &qkv[1], *v = &qkv[2]; /* [T, D] each */
@@ -385,8 +389,8 @@ static zimage_status attention(const zi_dit *model, const zi_dit_block *block, z
 }
 
 /* y = w2(SiLU(w1 h) * (w3 h)) */
-static zimage_status feed_forward(const zi_dit *model, const zi_dit_block *block, zi_run *run, const zi_tensor *h,
-                                  zi_tensor *y)
+static zimage_status feed_forward(const zi_zimage_dit *model, const zi_zimage_dit_block *block, zi_run *run,
+                                  const zi_tensor *h, zi_tensor *y)
 {
     zi_tensor u; /* [T, F] */
     ZI_TRY(zi_table(run)->alloc_operand(run, &u, h->shape[0], model->config.ffn_dim, block->w2));
@@ -405,8 +409,8 @@ static const zi_modulation adaln_parts[4] = {ZI_MODULATION_ONE_PLUS, ZI_MODULATI
                                              ZI_MODULATION_TANH};
 
 /* s1, g1, s2, g2 = 1 + scale_msa, tanh(gate_msa), 1 + scale_mlp, tanh(gate_mlp) of adaLN_modulation.0(a) */
-static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi_run *run, const zi_tensor *a,
-                              modulation *mod)
+static zimage_status modulate(const zi_zimage_dit *model, const zi_zimage_dit_block *block, zi_run *run,
+                              const zi_tensor *a, modulation *mod)
 {
     mod->scale_msa = mod->gate_msa = mod->scale_mlp = mod->gate_mlp = NULL;
     if (!block->adaln)
@@ -428,7 +432,7 @@ static zimage_status modulate(const zi_dit *model, const zi_dit_block *block, zi
 
 /* A stack of blocks on x [T, D] in place. */
 typedef struct stack {
-    const zi_dit *model;
+    const zi_zimage_dit *model;
     zi_run *run;
     const zi_rope *rope;
     const zi_tensor *a;
@@ -442,8 +446,8 @@ typedef struct stack {
  *   x += g2 * RMS(ffn_norm2, FFN(RMS(ffn_norm1, x) * s2))
  * and the next block's h, while x is at hand.
  */
-static zimage_status run_block(stack *s, const zi_dit_block *block, const modulation *mod, const zi_dit_block *next,
-                               modulation *next_mod, int *finite)
+static zimage_status run_block(stack *s, const zi_zimage_dit_block *block, const modulation *mod,
+                               const zi_zimage_dit_block *next, modulation *next_mod, int *finite)
 {
     zi_run *run = s->run;
     const zi_ops_table *table = zi_table(run);
@@ -475,7 +479,7 @@ static zimage_status run_block(stack *s, const zi_dit_block *block, const modula
         &(zi_residual){.post = &ffn_norm2, .gate = mod->gate_mlp, .next = next ? &next_norm : NULL, .finite = finite});
 }
 
-static zimage_status start_stack(stack *s, const zi_dit_block *first)
+static zimage_status start_stack(stack *s, const zi_zimage_dit_block *first)
 {
     int64_t tokens = s->x->shape[0], dim = s->model->config.dim;
     ZI_TRY(zi_alloc2_f32(s->run, &s->mods[0].m, 1, 4 * dim));
@@ -487,8 +491,8 @@ static zimage_status start_stack(stack *s, const zi_dit_block *first)
                        (float)s->model->config.norm_eps);
 }
 
-static zimage_status run_blocks(const zi_dit *model, const zi_dit_block *blocks, int64_t count, const char *name,
-                                zi_run *run, const zi_rope *rope, const zi_tensor *a, zi_tensor *x)
+static zimage_status run_blocks(const zi_zimage_dit *model, const zi_zimage_dit_block *blocks, int64_t count,
+                                const char *name, zi_run *run, const zi_rope *rope, const zi_tensor *a, zi_tensor *x)
 {
     stack s = {.model = model, .run = run, .rope = rope, .a = a, .x = x};
     zi_arena_mark mark = zi_table(run)->mark(run);
@@ -505,7 +509,7 @@ static zimage_status run_blocks(const zi_dit *model, const zi_dit_block *blocks,
 }
 
 /* out [mp, D] = context_refiner(pad(cap_embedder(features))), spec 3.3 and 3.7 */
-static zimage_status caption(const zi_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
+static zimage_status caption(const zi_zimage_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
 {
     const zi_ops_table *table = zi_table(run);
     int64_t tokens = features->shape[0];
@@ -525,9 +529,9 @@ static zimage_status caption(const zi_dit *model, zi_run *run, const zi_tensor *
                       NULL, out);
 }
 
-zimage_status zi_dit_caption(const zi_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
+zimage_status zi_zimage_dit_caption(const zi_zimage_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
 {
-    ZI_TRY(zi_dit_check_positions(model, features->shape[0], 1, 1, run->error));
+    ZI_TRY(zi_zimage_dit_check_positions(model, features->shape[0], 1, 1, run->error));
     zi_arena_mark mark = zi_table(run)->mark(run);
     zimage_status status = caption(model, run, features, out);
     zi_table(run)->release(run, mark);
@@ -535,30 +539,31 @@ zimage_status zi_dit_caption(const zi_dit *model, zi_run *run, const zi_tensor *
 }
 
 /* x [Np, D] = pad(x_embedder(patches of the latents)), spec 3.2 */
-static zimage_status embed_image(const zi_dit_scene *scene, zi_run *run, const zi_tensor *latents, zi_tensor *x)
+static zimage_status embed_image(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
+                                 zi_tensor *x)
 {
-    const zi_dit *model = scene->model;
-    const zi_dit_config *config = &model->config;
-    int64_t tokens = scene->grid_rows * scene->grid_columns;
+    const zi_zimage_dit *model = inputs->model;
+    const zi_zimage_dit_config *config = &model->config;
+    int64_t tokens = inputs->grid_rows * inputs->grid_columns;
     zi_tensor patches, embedded = zi_tensor_rows(x, 0, tokens); /* [N, p p C], [N, D] */
     zi_arena_mark mark = zi_table(run)->mark(run);
     ZI_TRY(zi_alloc2(run, &patches, tokens, config->patch * config->patch * config->in_channels));
     ZI_TRY(zi_table(run)->patchify(run, &patches, latents, config->patch, ZI_PATCH_CHANNELS_LAST));
     ZI_TRY(zi_linear(run, &embedded, &patches, model->x_embedder, model->x_embedder_bias));
     zi_table(run)->release(run, mark);
-    if (scene->pads.data != NULL) {
+    if (inputs->pads.data != NULL) {
         zi_tensor pads = zi_tensor_rows(x, tokens, x->shape[0] - tokens);
-        ZI_TRY(zi_table(run)->copy(run, &pads, &scene->pads));
+        ZI_TRY(zi_table(run)->copy(run, &pads, &inputs->pads));
     }
     return zi_end_block(run, x, "transformer x_embedder");
 }
 
 /* out [C, H, W] = unpatchify(linear(LayerNorm(x) * (1 + adaLN_modulation.1(SiLU(a))))), spec 3.7; x [N, D] */
-static zimage_status final_layer(const zi_dit *model, zi_run *run, const zi_tensor *a, const zi_tensor *x,
+static zimage_status final_layer(const zi_zimage_dit *model, zi_run *run, const zi_tensor *a, const zi_tensor *x,
                                  zi_tensor *out)
 {
     const zi_ops_table *table = zi_table(run);
-    const zi_dit_config *config = &model->config;
+    const zi_zimage_dit_config *config = &model->config;
     int64_t tokens = x->shape[0];
     zi_tensor activated, scale, h, patches; /* [1, A], [1, D], [N, D], [N, p p C] */
 
@@ -578,33 +583,33 @@ static zimage_status final_layer(const zi_dit *model, zi_run *run, const zi_tens
 
 /* What follows the sinusoid [1, 256] of t: nothing of it is read or written by the host. Its bytes are a key. */
 typedef struct evaluation {
-    zi_dit_scene scene;
+    zi_zimage_dit_inputs inputs;
     zi_tensor latents, sinusoid, out;
 } evaluation;
 
 static zimage_status evaluate(zi_run *run, const void *user)
 {
     const evaluation *e = user;
-    const zi_dit_scene *scene = &e->scene;
-    const zi_dit *model = scene->model;
-    const zi_dit_config *config = &model->config;
-    int64_t tokens = scene->grid_rows * scene->grid_columns, image_padded = zi_dit_padded(tokens);
+    const zi_zimage_dit_inputs *inputs = &e->inputs;
+    const zi_zimage_dit *model = inputs->model;
+    const zi_zimage_dit_config *config = &model->config;
+    int64_t tokens = inputs->grid_rows * inputs->grid_columns, image_padded = zi_zimage_dit_padded(tokens);
     zi_tensor a, x, out = e->out; /* [1, A], [T, D]: image first, then caption */
 
     ZI_TRY(zi_alloc2_f32(run, &a, 1, config->adaln_dim));
     ZI_TRY(embed_timestep(model, run, &e->sinusoid, &a));
-    ZI_TRY(zi_alloc2(run, &x, image_padded + scene->caption.shape[0], config->dim));
+    ZI_TRY(zi_alloc2(run, &x, image_padded + inputs->caption.shape[0], config->dim));
 
     zi_tensor image = zi_tensor_rows(&x, 0, image_padded);
-    const zi_rope image_rope = {zi_tensor_rows(&scene->rope.cos, 0, image_padded),
-                                zi_tensor_rows(&scene->rope.sin, 0, image_padded)};
-    ZI_TRY(embed_image(scene, run, &e->latents, &image));
+    const zi_rope image_rope = {zi_tensor_rows(&inputs->rope.cos, 0, image_padded),
+                                zi_tensor_rows(&inputs->rope.sin, 0, image_padded)};
+    ZI_TRY(embed_image(inputs, run, &e->latents, &image));
     ZI_TRY(run_blocks(model, model->noise_refiner, config->n_refiner_layers, "noise_refiner", run, &image_rope, &a,
                       &image));
 
-    zi_tensor text = zi_tensor_rows(&x, image_padded, scene->caption.shape[0]);
-    ZI_TRY(zi_table(run)->copy(run, &text, &scene->caption));
-    ZI_TRY(run_blocks(model, model->layers, config->n_layers, "layers", run, &scene->rope, &a, &x));
+    zi_tensor text = zi_tensor_rows(&x, image_padded, inputs->caption.shape[0]);
+    ZI_TRY(zi_table(run)->copy(run, &text, &inputs->caption));
+    ZI_TRY(run_blocks(model, model->layers, config->n_layers, "layers", run, &inputs->rope, &a, &x));
 
     zi_tensor result = zi_tensor_rows(&x, 0, tokens);
     return final_layer(model, run, &a, &result, &out);
@@ -613,15 +618,16 @@ static zimage_status evaluate(zi_run *run, const void *user)
 static zimage_status start_evaluation(zi_run *run, evaluation *e, float t)
 {
     float frequencies[T_FREQUENCIES];
-    timestep_frequencies(t, e->scene.model->config.t_scale, frequencies);
+    timestep_frequencies(t, e->inputs.model->config.t_scale, frequencies);
     ZI_TRY(zi_alloc2_f32(run, &e->sinusoid, 1, T_FREQUENCIES));
     ZI_TRY(zi_table(run)->upload(run, &e->sinusoid, frequencies));
     return zi_table(run)->repeat(run, e, sizeof *e, evaluate, e);
 }
 
-zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_run *run, const zi_tensor *latents, float t, zi_tensor *out)
+zimage_status zi_zimage_dit_evaluate(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents, float t,
+                                     zi_tensor *out)
 {
-    evaluation e = {.scene = *scene, .latents = *latents, .out = *out};
+    evaluation e = {.inputs = *inputs, .latents = *latents, .out = *out};
     zi_arena_mark mark = zi_table(run)->mark(run);
     zimage_status status = start_evaluation(run, &e, t);
     zi_table(run)->release(run, mark);
@@ -630,26 +636,26 @@ zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_run *run, const zi_t
 
 /* ---- once for a size and a caption ------------------------------------------------------------------------------- */
 
-zimage_status zi_dit_prepare(const zi_dit *model, zi_run *run, const zi_tensor *caption, int64_t rows, int64_t columns,
-                             zi_dit_scene *scene)
+zimage_status zi_zimage_dit_prepare(const zi_zimage_dit *model, zi_run *run, const zi_tensor *caption, int64_t rows,
+                                    int64_t columns, zi_zimage_dit_inputs *inputs)
 {
     int64_t patch = model->config.patch;
-    *scene = (zi_dit_scene){model, rows / patch, columns / patch, .caption = *caption};
-    ZI_TRY(zi_dit_check_positions(model, caption->shape[0], rows / patch, columns / patch, run->error));
-    ZI_TRY(rope_tables(model, run, rows / patch, columns / patch, caption->shape[0], &scene->rope));
-    int64_t tokens = scene->grid_rows * scene->grid_columns, pads = zi_dit_padded(tokens) - tokens;
+    *inputs = (zi_zimage_dit_inputs){model, rows / patch, columns / patch, .caption = *caption};
+    ZI_TRY(zi_zimage_dit_check_positions(model, caption->shape[0], rows / patch, columns / patch, run->error));
+    ZI_TRY(rope_tables(model, run, rows / patch, columns / patch, caption->shape[0], &inputs->rope));
+    int64_t tokens = inputs->grid_rows * inputs->grid_columns, pads = zi_zimage_dit_padded(tokens) - tokens;
     if (pads == 0)
         return ZIMAGE_OK;
-    ZI_TRY(zi_alloc2(run, &scene->pads, pads, model->config.dim));
-    return fill_pads(run, &scene->pads, 0, model->x_pad_token);
+    ZI_TRY(zi_alloc2(run, &inputs->pads, pads, model->config.dim));
+    return fill_pads(run, &inputs->pads, 0, model->x_pad_token);
 }
 
-zimage_status zi_dit_forward(const zi_dit *model, zi_run *run, const zi_tensor *latents, float t,
-                             const zi_tensor *caption, zi_tensor *out)
+zimage_status zi_zimage_dit_forward(const zi_zimage_dit *model, zi_run *run, const zi_tensor *latents, float t,
+                                    const zi_tensor *caption, zi_tensor *out)
 {
-    const zi_dit_config *config = &model->config;
+    const zi_zimage_dit_config *config = &model->config;
     int64_t rows = latents->shape[1], columns = latents->shape[2];
-    zi_dit_scene scene;
+    zi_zimage_dit_inputs inputs;
     if (latents->shape[0] != config->in_channels || rows % config->patch != 0 || columns % config->patch != 0)
         return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT,
                        "latents of shape [%lld, %lld, %lld] do not fit a transformer of %lld channels and patch size "
@@ -657,19 +663,19 @@ zimage_status zi_dit_forward(const zi_dit *model, zi_run *run, const zi_tensor *
                        (long long)latents->shape[0], (long long)rows, (long long)columns,
                        (long long)config->in_channels, (long long)config->patch);
     zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = zi_dit_prepare(model, run, caption, rows, columns, &scene);
+    zimage_status status = zi_zimage_dit_prepare(model, run, caption, rows, columns, &inputs);
     if (status == ZIMAGE_OK)
-        status = zi_dit_evaluate(&scene, run, latents, t, out);
+        status = zi_zimage_dit_evaluate(&inputs, run, latents, t, out);
     zi_table(run)->release(run, mark);
     return status;
 }
 
-int64_t zi_dit_caption_blocks(const zi_dit *model)
+int64_t zi_zimage_dit_caption_blocks(const zi_zimage_dit *model)
 {
     return 1 + model->config.n_refiner_layers;
 }
 
-int64_t zi_dit_forward_blocks(const zi_dit *model)
+int64_t zi_zimage_dit_forward_blocks(const zi_zimage_dit *model)
 {
     return 3 + model->config.n_refiner_layers + model->config.n_layers; /* t_embedder, x_embedder, ..., final_layer */
 }

@@ -4,69 +4,71 @@
 
 #include "model/common.h"
 
-#define ZI_DIT_SEQUENCE_MULTIPLE 32 /* captions and images are padded to this many tokens */
+#define ZI_ZIMAGE_DIT_SEQUENCE_MULTIPLE 32 /* captions and images are padded to this many tokens */
 
-typedef struct zi_dit_config {
+typedef struct zi_zimage_dit_config {
     int64_t patch, f_patch, in_channels, dim, n_layers, n_refiner_layers, n_heads, cap_feat_dim;
     double norm_eps, rope_theta, t_scale;
     int64_t axes_dims[3], axes_lens[3];
     /* derived */
     int64_t head_dim, ffn_dim, adaln_dim, t_hidden;
-} zi_dit_config;
+} zi_zimage_dit_config;
 
-typedef struct zi_dit_block {
+typedef struct zi_zimage_dit_block {
     const zi_weight *to_q, *to_k, *to_v, *to_out, *norm_q, *norm_k, *w1, *w2, *w3;
     const zi_weight *attention_norm1, *attention_norm2, *ffn_norm1, *ffn_norm2;
     const zi_weight *adaln, *adaln_bias; /* NULL in the context refiner */
-} zi_dit_block;
+} zi_zimage_dit_block;
 
-typedef struct zi_dit {
-    zi_dit_config config;
+typedef struct zi_zimage_dit {
+    zi_zimage_dit_config config;
     const zi_weight *x_pad_token, *cap_pad_token, *x_embedder, *x_embedder_bias, *cap_norm, *cap_embedder,
         *cap_embedder_bias, *t_mlp0, *t_mlp0_bias, *t_mlp2, *t_mlp2_bias, *final_linear, *final_linear_bias,
         *final_adaln, *final_adaln_bias;
-    zi_dit_block *noise_refiner, *context_refiner, *layers; /* one allocation that starts at noise_refiner, owned */
-} zi_dit;
+    zi_zimage_dit_block *noise_refiner, *context_refiner,
+        *layers; /* one allocation that starts at noise_refiner, owned */
+} zi_zimage_dit;
 
-zimage_status zi_dit_config_load(const char *path, zi_dit_config *config, zimage_error *error);
+zimage_status zi_zimage_dit_config_load(const char *path, zi_zimage_dit_config *config, zimage_error *error);
 /* The same from JSON text; `path` is for messages. */
-zimage_status zi_dit_config_parse(const char *path, const char *text, zi_dit_config *config, zimage_error *error);
-/* Fills the derived fields from the others; done by zi_dit_config_load. */
-void zi_dit_config_derive(zi_dit_config *config);
-zimage_status zi_dit_bind(zi_dit *model, const zi_dit_config *config, zi_store *store, const zi_log *log,
-                          zimage_error *error);
-void zi_dit_free(zi_dit *model);
+zimage_status zi_zimage_dit_config_parse(const char *path, const char *text, zi_zimage_dit_config *config,
+                                         zimage_error *error);
+/* Fills the derived fields from the others; done by zi_zimage_dit_config_load. */
+void zi_zimage_dit_config_derive(zi_zimage_dit_config *config);
+zimage_status zi_zimage_dit_bind(zi_zimage_dit *model, const zi_zimage_dit_config *config, zi_store *store,
+                                 const zi_log *log, zimage_error *error);
+void zi_zimage_dit_free(zi_zimage_dit *model);
 
 /* Tokens after padding to a multiple of 32. */
-int64_t zi_dit_padded(int64_t tokens);
+int64_t zi_zimage_dit_padded(int64_t tokens);
 /* Whether RoPE positions of this caption and grid (latent sizes / patch) fit axes_lens; else an error that says what
  * would. */
-zimage_status zi_dit_check_positions(const zi_dit *model, int64_t caption_tokens, int64_t grid_rows,
-                                     int64_t grid_columns, zimage_error *error);
+zimage_status zi_zimage_dit_check_positions(const zi_zimage_dit *model, int64_t caption_tokens, int64_t grid_rows,
+                                            int64_t grid_columns, zimage_error *error);
 /* Caption embedder and context refiner, once per prompt: features [m, cap_feat_dim] -> out [padded(m), dim]. */
-zimage_status zi_dit_caption(const zi_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out);
+zimage_status zi_zimage_dit_caption(const zi_zimage_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out);
 
 /* What the evaluations of one size with one caption share; on the stack of the table. */
-typedef struct zi_dit_scene {
-    const zi_dit *model;
+typedef struct zi_zimage_dit_inputs {
+    const zi_zimage_dit *model;
     int64_t grid_rows, grid_columns; /* of image tokens */
     zi_tensor caption;               /* [padded m, dim], the caller's */
     zi_rope rope;                    /* of the image's tokens, then the caption's */
     zi_tensor pads;                  /* [image pads, dim]; no rows: data is NULL */
-} zi_dit_scene;
+} zi_zimage_dit_inputs;
 
-/* caption [padded m, dim] from zi_dit_caption; latents of [rows, columns]. What it allocates stays. */
-zimage_status zi_dit_prepare(const zi_dit *model, zi_run *run, const zi_tensor *caption, int64_t rows, int64_t columns,
-                             zi_dit_scene *scene);
+/* caption [padded m, dim] from zi_zimage_dit_caption; latents of [rows, columns]. What it allocates stays. */
+zimage_status zi_zimage_dit_prepare(const zi_zimage_dit *model, zi_run *run, const zi_tensor *caption, int64_t rows,
+                                    int64_t columns, zi_zimage_dit_inputs *inputs);
 /* One evaluation. latents, out [C, H, W]; t = 1 - sigma. The output is the network's own, (clean - noise): the pipeline
  * negates it. */
-zimage_status zi_dit_evaluate(const zi_dit_scene *scene, zi_run *run, const zi_tensor *latents, float t,
-                              zi_tensor *out);
+zimage_status zi_zimage_dit_evaluate(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents, float t,
+                                     zi_tensor *out);
 /* Both, for a single evaluation. */
-zimage_status zi_dit_forward(const zi_dit *model, zi_run *run, const zi_tensor *latents, float t,
-                             const zi_tensor *caption, zi_tensor *out);
+zimage_status zi_zimage_dit_forward(const zi_zimage_dit *model, zi_run *run, const zi_tensor *latents, float t,
+                                    const zi_tensor *caption, zi_tensor *out);
 /* Blocks that the calls above report through zi_end_block, for progress. */
-int64_t zi_dit_caption_blocks(const zi_dit *model);
-int64_t zi_dit_forward_blocks(const zi_dit *model);
+int64_t zi_zimage_dit_caption_blocks(const zi_zimage_dit *model);
+int64_t zi_zimage_dit_forward_blocks(const zi_zimage_dit *model);
 
 #endif

@@ -14,11 +14,51 @@ const char *zimage_status_name(zimage_status status)
     return (unsigned)status < sizeof names / sizeof *names ? names[status] : "unknown status";
 }
 
-const char *zimage_stage_name(zimage_stage stage)
+/* ---- enums, both ways -------------------------------------------------------------------------------------------- */
+
+static const char *const compute_names[] = {"auto", "f32", "bf16", "int8", "fp8", NULL};
+static const char *const dequantize_names[] = {"none", "bf16", "f32", NULL};
+static const char *const rng_names[] = {"torch-cpu", "torch-cuda", "mlx", "numpy", NULL};
+static const char *const stage_names[] = {"text_encoder", "context", "denoise", "vae_decode", NULL};
+static const char *const format_names[] = {"png", NULL};
+static const char *const template_names[] = {"none", "z-image", "klein", NULL};
+
+static const char *name_of(const char *const *names, unsigned value)
 {
-    static const char *const names[] = {"text_encoder", "caption", "denoise", "vae_decode"};
-    return (unsigned)stage < sizeof names / sizeof *names ? names[stage] : "unknown stage";
+    for (unsigned i = 0; names[i]; i++)
+        if (i == value)
+            return names[i];
+    return "unknown";
 }
+
+/* The place of a name in the list; -1: it is not there. */
+static int find_name(const char *const *names, const char *name)
+{
+    for (int i = 0; name && names[i]; i++)
+        if (!strcmp(names[i], name))
+            return i;
+    return -1;
+}
+
+#define ENUM_NAMES(kind)                                                                                               \
+    const char *zimage_##kind##_name(zimage_##kind value)                                                              \
+    {                                                                                                                  \
+        return name_of(kind##_names, (unsigned)value);                                                                 \
+    }                                                                                                                  \
+    int zimage_##kind##_parse(const char *name, zimage_##kind *value)                                                  \
+    {                                                                                                                  \
+        int found = find_name(kind##_names, name);                                                                     \
+        if (found >= 0 && value)                                                                                       \
+            *value = (zimage_##kind)found;                                                                             \
+        return found >= 0;                                                                                             \
+    }
+
+ENUM_NAMES(compute)
+ENUM_NAMES(dequantize)
+ENUM_NAMES(rng)
+ENUM_NAMES(stage)
+ENUM_NAMES(format)
+ENUM_NAMES(template)
 
 #define STRING(x)             #x
 #define VERSION_TEXT(a, b, c) STRING(a) "." STRING(b) "." STRING(c)

@@ -1,0 +1,215 @@
+/* Images: accessors, encoding and decoding. */
+#include "engine/image.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/sized.h"
+#include "image/png.h"
+
+#define MAX_PIXELS ((uint64_t)1 << 26) /* of zimage_image_decode, by default */
+
+struct zimage_image {
+    int32_t width, height;
+    uint8_t *pixels; /* [height][width][3] */
+    float *latents;  /* [channels, rows, columns]; NULL: it was not generated */
+    int64_t latents_shape[3];
+    double stage_seconds[ZIMAGE_STAGE_COUNT], seconds;
+    int32_t prompt_tokens;
+    zimage_memory_info memory;
+};
+
+zimage_status zi_image_new(int32_t width, int32_t height, zimage_image **image, zimage_error *error)
+{
+    size_t bytes = (size_t)width * (size_t)height * 3;
+    *image = calloc(1, sizeof **image);
+    uint8_t *pixels = malloc(bytes);
+    if (!*image || !pixels) {
+        free(pixels);
+        free(*image);
+        *image = NULL;
+        return zi_fail_memory(error, "an image", bytes);
+    }
+    (*image)->width = width;
+    (*image)->height = height;
+    (*image)->pixels = pixels;
+    return ZIMAGE_OK;
+}
+
+uint8_t *zi_image_pixels(zimage_image *image)
+{
+    return image->pixels;
+}
+
+zimage_status zi_image_add_latents(zimage_image *image, int64_t channels, int64_t rows, int64_t columns,
+                                   zimage_error *error)
+{
+    const int64_t shape[3] = {channels, rows, columns};
+    size_t bytes = (size_t)(channels * rows * columns) * sizeof(float);
+    image->latents = malloc(bytes);
+    if (!image->latents)
+        return zi_fail_memory(error, "latents", bytes);
+    memcpy(image->latents_shape, shape, sizeof shape);
+    return ZIMAGE_OK;
+}
+
+float *zi_image_latents(zimage_image *image)
+{
+    return image->latents;
+}
+
+void zi_image_add_seconds(zimage_image *image, zimage_stage stage, double seconds)
+{
+    image->stage_seconds[stage] += seconds;
+}
+
+void zi_image_set_info(zimage_image *image, int32_t prompt_tokens, double seconds)
+{
+    image->prompt_tokens = prompt_tokens;
+    image->seconds = seconds;
+}
+
+zimage_memory_info *zi_image_memory(zimage_image *image)
+{
+    return &image->memory;
+}
+
+/* ---- accessors --------------------------------------------------------------------------------------------------- */
+
+int32_t zimage_image_width(const zimage_image *image)
+{
+    return image->width;
+}
+
+int32_t zimage_image_height(const zimage_image *image)
+{
+    return image->height;
+}
+
+const uint8_t *zimage_image_pixels(const zimage_image *image)
+{
+    return image->pixels;
+}
+
+void zimage_image_free(zimage_image *image)
+{
+    if (!image)
+        return;
+    free(image->pixels);
+    free(image->latents);
+    free(image);
+}
+
+zimage_status zimage_image_get_info(const zimage_image *image, zimage_image_info *info, zimage_error *error)
+{
+    if (!image)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image: NULL, expected an image");
+    zimage_image_info own = {.prompt_tokens = image->prompt_tokens, .seconds = image->seconds};
+    return ZI_GIVE(info, &own, zimage_image_info, seconds, error);
+}
+
+double zimage_image_seconds(const zimage_image *image, zimage_stage stage)
+{
+    return image && (unsigned)stage < ZIMAGE_STAGE_COUNT ? image->stage_seconds[stage] : 0;
+}
+
+zimage_status zimage_image_get_memory(const zimage_image *image, zimage_memory_info *info, zimage_error *error)
+{
+    if (!image)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image: NULL, expected an image");
+    return ZI_GIVE(info, &image->memory, zimage_memory_info, least_bytes, error);
+}
+
+const float *zimage_image_latents(const zimage_image *image, int64_t shape[3])
+{
+    memcpy(shape, image->latents_shape, sizeof image->latents_shape);
+    return image->latents;
+}
+
+/* ---- from memory, to memory, to files ---------------------------------------------------------------------------- */
+
+static void copy_row(uint8_t *rgb, const uint8_t *pixels, int32_t width, int32_t channels)
+{
+    for (int32_t x = 0; x < width; x++, rgb += 3, pixels += channels) {
+        unsigned alpha = channels == 4 ? pixels[3] : 255;
+        for (int c = 0; c < 3; c++) /* over white; rounded to nearest */
+            rgb[c] = (uint8_t)((pixels[c] * alpha + 255 * (255 - alpha) + 127) / 255);
+    }
+}
+
+zimage_status zimage_image_from_pixels(const uint8_t *pixels, int32_t width, int32_t height, size_t stride,
+                                       int32_t channels, zimage_image **image, zimage_error *error)
+{
+    if (!image)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image: NULL, expected where to put the image");
+    *image = NULL;
+    if (!pixels)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "pixels: NULL, expected the pixels of an image");
+    if (width < 1 || height < 1 || (uint64_t)width * (uint64_t)height > MAX_PIXELS)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "width and height: %dx%d, expected at least 1 and at most %llu pixels",
+                       width, height, (unsigned long long)MAX_PIXELS);
+    if (channels != 3 && channels != 4)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "channels: %d, expected 3 (RGB) or 4 (RGBA)", channels);
+    if (stride < (size_t)width * (size_t)channels)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "stride: %zu bytes, expected at least a row's, %zu", stride,
+                       (size_t)width * (size_t)channels);
+    ZI_TRY(zi_image_new(width, height, image, error));
+    for (int32_t y = 0; y < height; y++)
+        copy_row((*image)->pixels + (size_t)y * (size_t)width * 3, pixels + (size_t)y * stride, width, channels);
+    return ZIMAGE_OK;
+}
+
+static zimage_status check_texts(const zimage_text *texts, size_t count, zimage_error *error)
+{
+    if (count > 0 && !texts)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "texts: NULL, expected %zu of them", count);
+    for (size_t i = 0; i < count; i++)
+        if (!texts[i].key || !texts[i].value || !*texts[i].key || strlen(texts[i].key) > 79)
+            return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "texts[%zu]: expected a key of 1 to 79 characters and a value",
+                           i);
+    return ZIMAGE_OK;
+}
+
+zimage_status zimage_image_encode(const zimage_image *image, zimage_format format, const zimage_text *texts,
+                                  size_t text_count, uint8_t **data, size_t *size, zimage_error *error)
+{
+    if (!image || !data || !size)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image, data and size: NULL, expected all three");
+    *data = NULL;
+    *size = 0;
+    if (format != ZIMAGE_FORMAT_PNG)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "format: %d, expected 0 (png)", (int)format);
+    ZI_TRY(check_texts(texts, text_count, error));
+    const zi_png_image png = {image->width, image->height, image->pixels, texts, text_count};
+    return zi_png_encode(&png, data, size, error);
+}
+
+zimage_status zimage_image_decode(const uint8_t *data, size_t size, uint64_t max_pixels, zimage_image **image,
+                                  zimage_error *error)
+{
+    int32_t width, height;
+    uint8_t *rgb = NULL;
+    if (!image)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image: NULL, expected where to put the image");
+    *image = NULL;
+    if (!data)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "data: NULL, expected the bytes of an image file");
+    ZI_TRY(zi_png_decode(data, size, max_pixels ? max_pixels : MAX_PIXELS, &rgb, &width, &height, error));
+    *image = calloc(1, sizeof **image);
+    if (!*image) {
+        free(rgb);
+        return zi_fail_memory(error, "an image", sizeof **image);
+    }
+    **image = (zimage_image){.width = width, .height = height, .pixels = rgb};
+    return ZIMAGE_OK;
+}
+
+zimage_status zimage_image_write(const zimage_image *image, const char *path, const zimage_text *texts,
+                                 size_t text_count, zimage_error *error)
+{
+    if (!image || !path)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image and path: NULL, expected both");
+    ZI_TRY(check_texts(texts, text_count, error));
+    const zi_png_image png = {image->width, image->height, image->pixels, texts, text_count};
+    return zi_png_write(path, &png, error);
+}

@@ -1,0 +1,18 @@
+/* What is behind a zimage_image. */
+#ifndef ZI_ENGINE_IMAGE_H
+#define ZI_ENGINE_IMAGE_H
+
+#include "base/error.h"
+
+/* An image without content; release with zimage_image_free. */
+zimage_status zi_image_new(int32_t width, int32_t height, zimage_image **image, zimage_error *error);
+uint8_t *zi_image_pixels(zimage_image *image);
+/* Room for the latents [channels, rows, columns] it is made of. */
+zimage_status zi_image_add_latents(zimage_image *image, int64_t channels, int64_t rows, int64_t columns,
+                                   zimage_error *error);
+float *zi_image_latents(zimage_image *image);
+void zi_image_add_seconds(zimage_image *image, zimage_stage stage, double seconds);
+void zi_image_set_info(zimage_image *image, int32_t prompt_tokens, double seconds);
+zimage_memory_info *zi_image_memory(zimage_image *image);
+
+#endif

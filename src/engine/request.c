@@ -1,0 +1,150 @@
+#include "engine/request.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/backends.h"
+#include "engine/sized.h"
+
+/* ---- checking ---------------------------------------------------------------------------------------------------- */
+
+static zimage_status check_side(const char *field, int32_t value, int64_t multiple, int64_t limit, zimage_error *error)
+{
+    if (value >= multiple && value <= limit && value % multiple == 0)
+        return ZIMAGE_OK;
+    return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "%s: %d, expected a multiple of %lld from %lld to %lld", field, value,
+                   (long long)multiple, (long long)multiple, (long long)limit);
+}
+
+static zimage_status check_embeds(const zi_facts *facts, const char *field, const float *embeds, int32_t tokens,
+                                  int32_t width, zimage_error *error)
+{
+    if (embeds && (tokens < 1 || tokens > facts->max_prompt_tokens))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "%s: %d tokens, expected 1 to %lld", field, tokens,
+                       (long long)facts->max_prompt_tokens);
+    if (embeds && width != facts->features)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "prompt_embeds_dim: %d, expected the model's, %lld", width,
+                       (long long)facts->features);
+    return ZIMAGE_OK;
+}
+
+static zimage_status check_text_source(const zimage_session *session, const zimage_request *r, zimage_error *error)
+{
+    const zi_facts *facts = &session->inner->facts;
+    ZI_TRY(check_embeds(facts, "prompt_embeds", r->prompt_embeds, r->prompt_tokens, r->prompt_embeds_dim, error));
+    ZI_TRY(check_embeds(facts, "negative_prompt_embeds", r->negative_prompt_embeds, r->negative_prompt_tokens,
+                        r->prompt_embeds_dim, error));
+    if (!r->prompt_embeds && !r->prompt)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "prompt: NULL, expected a prompt or prompt_embeds");
+    int needs_encoder = !r->prompt_embeds || (r->guidance_scale > 0 && !r->negative_prompt_embeds);
+    if (needs_encoder && !zi_model_has(session->inner, ZI_TEXT_ENCODER))
+        return zi_fail(error, ZIMAGE_ERROR_MODEL,
+                       "%s: the model folder has no text_encoder, expected %sprompt_embeds with this model",
+                       r->prompt_embeds ? "negative_prompt" : "prompt", r->prompt_embeds ? "negative_" : "");
+    return ZIMAGE_OK;
+}
+
+static zimage_status check_guidance(const zimage_request *r, zimage_error *error)
+{
+    if (!(r->guidance_scale >= 0 && r->guidance_scale <= 1000))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "guidance_scale: %g, expected 0 to 1000",
+                       (double)r->guidance_scale);
+    if (!(r->cfg_truncation >= 0 && r->cfg_truncation <= 1000))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_truncation: %g, expected 0 or more", r->cfg_truncation);
+    if (!(r->cfg_normalization >= 0 && r->cfg_normalization <= 1000))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_normalization: %g, expected 0 (none) or more",
+                       (double)r->cfg_normalization);
+    return ZIMAGE_OK;
+}
+
+static zimage_status check_latents(const zi_facts *facts, const zimage_request *r, zimage_error *error)
+{
+    int64_t rows = r->height / facts->scale_factor, columns = r->width / facts->scale_factor;
+    uint64_t expected = (uint64_t)(facts->latent_channels * rows * columns);
+    if (!r->latents || r->latents_count == expected)
+        return ZIMAGE_OK;
+    return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                   "latents_count: %llu, expected %llu, the elements of [1, %lld, %lld, %lld]",
+                   (unsigned long long)r->latents_count, (unsigned long long)expected,
+                   (long long)facts->latent_channels, (long long)rows, (long long)columns);
+}
+
+static zimage_status check(const zimage_session *session, const zimage_request *r, zimage_error *error)
+{
+    const zi_facts *facts = &session->inner->facts;
+    ZI_TRY(check_side("width", r->width, facts->size_multiple, facts->max_width, error));
+    ZI_TRY(check_side("height", r->height, facts->size_multiple, facts->max_height, error));
+    if (r->memory_limit > 0 && zi_has_own_memory(session->ops))
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "memory_limit: %llu bytes, expected 0 with a GPU: it limits host memory, for device \"cpu\"; "
+                       "device_memory limits that of a GPU",
+                       (unsigned long long)r->memory_limit);
+    if (r->steps < 1 || r->steps > 1000)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "steps: %d, expected 1 to 1000", r->steps);
+    if ((unsigned)r->rng > ZIMAGE_RNG_NUMPY)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "rng: %d, expected one of zimage_rng", (int)r->rng);
+    ZI_TRY(check_guidance(r, error));
+    ZI_TRY(check_latents(facts, r, error));
+    return check_text_source(session, r, error);
+}
+
+zimage_status zi_request_take(const zimage_session *session, const zimage_request *request, zimage_request *own,
+                              zimage_error *error)
+{
+    const zi_facts *facts = &session->inner->facts;
+    int64_t side = facts->default_side;
+    ZI_TRY(ZI_TAKE(own, request, zimage_request, release_weights, error));
+    if (!own->width)
+        own->width = (int32_t)(side < facts->max_width ? side : facts->max_width);
+    if (!own->height)
+        own->height = (int32_t)(side < facts->max_height ? side : facts->max_height);
+    if (!own->steps)
+        own->steps = facts->default_steps;
+    if (own->cfg_truncation == 0)
+        own->cfg_truncation = 1;
+    return check(session, own, error);
+}
+
+/* ---- prompts ----------------------------------------------------------------------------------------------------- */
+
+static zimage_status tokenize(const zimage_session *session, const char *field, const char *prompt, int32_t **ids,
+                              int64_t *count, zimage_error *error)
+{
+    const zi_model *model = session->inner;
+    zimage_error inner = ZIMAGE_ERROR_INIT;
+    size_t found = 0;
+    zimage_status status = zi_tokenizer_encode_prompt(model->tokenizer, model->family->chat_template, prompt,
+                                                      strlen(prompt), ids, &found, &inner);
+    if (status != ZIMAGE_OK)
+        return zi_fail(error, status, "%s: %s", field, inner.message);
+    *count = (int64_t)found;
+    if (*count > model->facts.max_prompt_tokens) {
+        zi_warn(&session->log, "%s: %zu tokens with its template, cut to the first %lld as the reference does", field,
+                found, (long long)model->facts.max_prompt_tokens);
+        *count = model->facts.max_prompt_tokens;
+    }
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_request_tokens(const zimage_session *session, const zimage_request *r, zi_tokens *tokens,
+                                zimage_error *error)
+{
+    const zi_model *model = session->inner;
+    int64_t rows = r->height / model->facts.scale_factor, columns = r->width / model->facts.scale_factor;
+    int prompts = r->guidance_scale > 0 ? 2 : 1;
+    *tokens = (zi_tokens){.counts = {r->prompt_tokens, r->negative_prompt_tokens}};
+    if (!r->prompt_embeds)
+        ZI_TRY(tokenize(session, "prompt", r->prompt, &tokens->ids[0], &tokens->counts[0], error));
+    if (prompts > 1 && !r->negative_prompt_embeds)
+        ZI_TRY(tokenize(session, "negative_prompt", r->negative_prompt ? r->negative_prompt : "", &tokens->ids[1],
+                        &tokens->counts[1], error));
+    for (int i = 0; i < prompts; i++)
+        ZI_TRY(model->family->check_positions(model->networks, tokens->counts[i], rows, columns, error));
+    return ZIMAGE_OK;
+}
+
+void zi_tokens_free(zi_tokens *tokens)
+{
+    for (int i = 0; i < ZI_PROMPTS_MAX; i++)
+        free(tokens->ids[i]);
+}

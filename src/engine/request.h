@@ -1,0 +1,31 @@
+/* Requests: the library's own checked copy, their prompts as tokens, and their job. */
+#ifndef ZI_ENGINE_REQUEST_H
+#define ZI_ENGINE_REQUEST_H
+
+#include "engine/session.h"
+#include "pipeline/job.h"
+
+/* *own <- the caller's request with defaults filled in; ZIMAGE_ERROR_ARGUMENT names the field that is out of range. */
+zimage_status zi_request_take(const zimage_session *session, const zimage_request *request, zimage_request *own,
+                              zimage_error *error);
+/* Whether weights are given back behind their last stage. */
+static inline int zi_request_releases(const zimage_request *request)
+{
+    return request->memory_limit > 0 || request->release_weights;
+}
+
+/* The prompts' token ids; NULL where features were given. Release with zi_tokens_free, also after a failure. */
+typedef struct zi_tokens {
+    int32_t *ids[ZI_PROMPTS_MAX];
+    int64_t counts[ZI_PROMPTS_MAX];
+} zi_tokens;
+
+/* Also checks that the transformer has positions for them. */
+zimage_status zi_request_tokens(const zimage_session *session, const zimage_request *request, zi_tokens *tokens,
+                                zimage_error *error);
+void zi_tokens_free(zi_tokens *tokens);
+
+/* The job's sizes and inputs; no outputs. */
+void zi_request_job(const zimage_session *session, const zimage_request *request, const zi_tokens *tokens, zi_job *job);
+
+#endif

@@ -1,0 +1,34 @@
+/* What is behind the public handles: a model that sessions share, and a session, which owns a backend. */
+#ifndef ZI_ENGINE_SESSION_H
+#define ZI_ENGINE_SESSION_H
+
+#include <stdatomic.h>
+
+#include "base/pool.h"
+#include "pipeline/model.h"
+
+struct zimage_model {
+    zi_model *inner;
+    atomic_int references; /* the caller's handle and each session */
+    atomic_int sessions;
+};
+
+struct zimage_session {
+    zimage_model *model;
+    const zi_model *inner; /* model->inner */
+    zi_log log;
+    zi_pool *pool;
+    zi_ops *ops;
+    uint64_t device_memory; /* most bytes of a device's own memory to take; 0: what is free */
+    char *cache_folder;     /* NULL: nothing is kept */
+    size_t base_bytes;      /* of the process in memory when the session was open, before any weight was read */
+};
+
+/* A handle for a model, which it owns from then on (also after a failure). */
+zimage_status zi_model_handle(zi_model *inner, zimage_model **model, zimage_error *error);
+void zi_model_reference(zimage_model *model);
+/* params: the library's own copy (sized.h). */
+zimage_status zi_session_new(zimage_model *model, const zimage_session_params *params, zimage_session **session,
+                             zimage_error *error);
+
+#endif

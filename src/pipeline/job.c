@@ -1,0 +1,202 @@
+#include "pipeline/job.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the list of stages ------------------------------------------------------------------------------------------ */
+
+static zimage_status run_text(zi_run *run, zi_job *job, int prompt);
+static zimage_status run_context(zi_run *run, zi_job *job, int prompt);
+static zimage_status run_denoise(zi_run *run, zi_job *job, int index);
+static zimage_status run_decode(zi_run *run, zi_job *job, int index);
+static zimage_status run_preview(zi_run *run, zi_job *job, int index);
+
+static const struct {
+    zi_component_kind component;
+    int each_prompt; /* one run a prompt */
+    zimage_status (*run)(zi_run *run, zi_job *job, int index);
+} stages[ZI_STAGE_COUNT] = {
+    [ZIMAGE_STAGE_TEXT] = {ZI_TEXT_ENCODER, 1, run_text},
+    [ZIMAGE_STAGE_CONTEXT] = {ZI_TRANSFORMER, 1, run_context},
+    [ZIMAGE_STAGE_DENOISE] = {ZI_TRANSFORMER, 0, run_denoise},
+    [ZI_STAGE_PREVIEW] = {ZI_VAE, 0, run_preview},
+    [ZIMAGE_STAGE_DECODE] = {ZI_VAE, 0, run_decode},
+};
+
+static const int order[ZI_STAGE_COUNT] = {ZIMAGE_STAGE_TEXT, ZIMAGE_STAGE_CONTEXT, ZIMAGE_STAGE_DENOISE,
+                                          ZI_STAGE_PREVIEW, ZIMAGE_STAGE_DECODE};
+
+zi_component_kind zi_stage_component(int stage)
+{
+    return stages[stage].component;
+}
+
+/* Whether `single` can't run without `stage`: a step reads the context. */
+static int is_needed(int single, int stage)
+{
+    int before_step = stage == ZIMAGE_STAGE_TEXT || stage == ZIMAGE_STAGE_CONTEXT;
+    return stage == single || (single == ZIMAGE_STAGE_DENOISE && before_step) ||
+           (single == ZIMAGE_STAGE_CONTEXT && stage == ZIMAGE_STAGE_TEXT);
+}
+
+/* How often a stage runs (for each prompt). Text features that the caller brings need no text encoder. */
+static int times_of(const zi_job *job, int stage)
+{
+    if (job->single && !is_needed(job->single_stage, stage))
+        return 0;
+    int features_only = stage == ZIMAGE_STAGE_TEXT && zi_model_has(job->model, ZI_TRANSFORMER);
+    if (!features_only && !zi_model_has(job->model, stages[stage].component))
+        return 0;
+    if (stage == ZI_STAGE_PREVIEW)
+        return job->preview_rows > 0 ? job->steps : 0;
+    return stage == ZIMAGE_STAGE_DENOISE || (job->single && stage == job->single_stage) ? job->steps : 1;
+}
+
+int zi_job_list(const zi_job *job, zi_job_run runs[ZI_JOB_RUNS_MAX])
+{
+    int count = 0;
+    for (int i = 0; i < ZI_STAGE_COUNT; i++) {
+        int stage = order[i], times = times_of(job, stage);
+        for (int index = 0; times > 0 && index < (stages[stage].each_prompt ? job->prompts : 1); index++)
+            runs[count++] = (zi_job_run){stage, index, times};
+    }
+    return count;
+}
+
+int64_t zi_stage_blocks(const zi_job *job, int stage, int passes)
+{
+    const zi_family *family = job->model->family;
+    const zi_networks *networks = job->model->networks;
+    switch (stage) {
+    case ZIMAGE_STAGE_TEXT:
+        return family->encode_blocks(networks);
+    case ZIMAGE_STAGE_CONTEXT:
+        return family->context_blocks(networks);
+    case ZIMAGE_STAGE_DENOISE:
+        return passes * family->forward_blocks(networks);
+    default:
+        return family->decode_blocks(networks);
+    }
+}
+
+/* ---- opening and closing ----------------------------------------------------------------------------------------- */
+
+zimage_status zi_job_open(zi_run *run, zi_job *job)
+{
+    const zi_family *family = job->model->family;
+    job->bottom = zi_table(run)->mark(run);
+    job->prepared = 0;
+    for (int i = 0; i < job->prompts; i++) {
+        int64_t shape[2];
+        job->inputs[i] = calloc(1, family->inputs_size);
+        if (!job->inputs[i])
+            return zi_fail_memory(run->error, "a job", family->inputs_size);
+        family->context_shape(job->model->networks, job->prompt[i].tokens, shape);
+        ZI_TRY(zi_table(run)->alloc(run, &job->context[i], 2, shape));
+    }
+    job->above_contexts = zi_table(run)->mark(run);
+    for (int i = 0; i < job->prompts; i++) {
+        const int64_t shape[2] = {job->prompt[i].tokens, job->model->facts.features};
+        ZI_TRY(zi_table(run)->alloc(run, &job->features[i], 2, shape));
+    }
+    return ZIMAGE_OK;
+}
+
+void zi_job_close(zi_run *run, zi_job *job)
+{
+    zi_table(run)->release(run, job->bottom);
+    for (int i = 0; i < job->prompts; i++) {
+        free(job->inputs[i]);
+        job->inputs[i] = NULL;
+    }
+}
+
+/* ---- the stages -------------------------------------------------------------------------------------------------- */
+
+static zimage_status run_text(zi_run *run, zi_job *job, int index)
+{
+    const zi_prompt *prompt = &job->prompt[index];
+    if (!prompt->encoded)
+        return zi_table(run)->upload(run, &job->features[index], prompt->features);
+    return job->model->family->encode(run, job->model->networks, prompt->ids, prompt->tokens, &job->features[index]);
+}
+
+static zimage_status run_context(zi_run *run, zi_job *job, int index)
+{
+    return job->model->family->make_context(run, job->model->networks, &job->features[index], &job->context[index]);
+}
+
+/* Once before the first step: the features make room for what all steps share. */
+static zimage_status prepare(zi_run *run, zi_job *job)
+{
+    zi_table(run)->release(run, job->above_contexts);
+    for (int i = 0; i < job->prompts; i++)
+        ZI_TRY(job->model->family->prepare(run, job->model->networks, &job->context[i], job->rows, job->columns,
+                                           job->inputs[i]));
+    job->prepared = 1;
+    return ZIMAGE_OK;
+}
+
+/* velocity <- the network's output for one prompt */
+static zimage_status forward_pass(zi_run *run, zi_job *job, int index)
+{
+    const zi_model *model = job->model;
+    const int64_t shape[3] = {model->facts.latent_channels, job->rows, job->columns};
+    zi_tensor latents, out;
+    ZI_TRY(zi_table(run)->alloc_f32(run, &latents, 3, shape));
+    ZI_TRY(zi_table(run)->alloc_f32(run, &out, 3, shape));
+    ZI_TRY(zi_table(run)->upload(run, &latents, job->latents));
+    ZI_TRY(model->family->forward(run, job->inputs[index], &latents, job->sigma, &out));
+    float *velocity = job->velocity[index];
+    if (!velocity)
+        return ZIMAGE_OK; /* a rehearsal */
+    ZI_TRY(zi_table(run)->download(run, velocity, &out));
+    for (int64_t i = 0; i < shape[0] * shape[1] * shape[2]; i++)
+        velocity[i] *= model->family->velocity_sign;
+    return ZIMAGE_OK;
+}
+
+static zimage_status run_denoise(zi_run *run, zi_job *job, int index)
+{
+    if (!job->prepared)
+        ZI_TRY(prepare(run, job));
+    for (int i = 0; i < (job->passes ? job->passes : job->prompts); i++) {
+        zi_arena_mark mark = zi_table(run)->mark(run);
+        zimage_status status = forward_pass(run, job, i);
+        zi_table(run)->release(run, mark);
+        ZI_TRY(status);
+    }
+    return ZIMAGE_OK;
+}
+
+static zimage_status run_preview(zi_run *run, zi_job *job, int index)
+{
+    return job->model->family->decode(run, job->model->networks, job->preview_latents, job->preview_rows,
+                                      job->preview_columns, job->band_rows, job->preview_rgb8);
+}
+
+static zimage_status run_decode(zi_run *run, zi_job *job, int index)
+{
+    zi_table(run)->release(run, job->bottom); /* the contexts, and what the steps shared */
+    return job->model->family->decode(run, job->model->networks, job->latents, job->rows, job->columns, job->band_rows,
+                                      job->rgb8);
+}
+
+zimage_status zi_job_stage(zi_run *run, zi_job *job, int stage, int index)
+{
+    return stages[stage].run(run, job, index);
+}
+
+zimage_status zi_job_each(zi_run *run, zi_job *job, zi_job_after *after, void *user)
+{
+    zi_job_run runs[ZI_JOB_RUNS_MAX];
+    int count = zi_job_list(job, runs);
+    zimage_status status = zi_job_open(run, job);
+    for (int i = 0; i < count && status == ZIMAGE_OK; i++) {
+        status = zi_job_stage(run, job, runs[i].stage, runs[i].index);
+        if (status == ZIMAGE_OK)
+            status = after(user, run, &runs[i]);
+    }
+    zi_job_close(run, job);
+    return status;
+}

@@ -1,0 +1,79 @@
+/*
+ * A job is what one image takes, described once: a list of runs of stages, executed on any backend. zimage_generate
+ * executes it; planning counts it on the counting backend and rehearses it on the session's; bench and self-test time and
+ * compare its stages.
+ *
+ * The stack of a job, from the bottom: the contexts of all prompts | the text features of all prompts, until the last context
+ * is made | then what prepare keeps for each prompt, until decoding. All prompts are encoded before the first context is
+ * made, so that each network's weights are read in one go.
+ */
+#ifndef ZI_PIPELINE_JOB_H
+#define ZI_PIPELINE_JOB_H
+
+#include "pipeline/model.h"
+
+#define ZI_PROMPTS_MAX 2
+
+/* The stages of a job: zimage_stage, and previews. */
+#define ZI_STAGE_PREVIEW ZIMAGE_STAGE_COUNT
+#define ZI_STAGE_COUNT   (ZIMAGE_STAGE_COUNT + 1)
+
+typedef struct zi_prompt {
+    int64_t tokens;
+    int encoded;           /* 1: by the text encoder, from ids; 0: from features */
+    const int32_t *ids;    /* [tokens] */
+    const float *features; /* [tokens, facts.features]; may be NULL in a rehearsal */
+} zi_prompt;
+
+typedef struct zi_job {
+    const zi_model *model;
+    int64_t rows, columns;                 /* of the latents */
+    int64_t preview_rows, preview_columns; /* of the latents of a preview; 0: no previews */
+    int64_t band_rows;                     /* of the VAE, as family.decode takes it */
+    int prompts;                           /* 2 with guidance, else 1 */
+    zi_prompt prompt[ZI_PROMPTS_MAX];
+    int steps;
+    int single, single_stage; /* single: the list holds only this stage, and before it what a step needs */
+
+    /* Inputs and outputs in host memory; all NULL in a rehearsal. */
+    const float *latents;            /* [C, rows, columns], read by each denoise and by decode */
+    float *velocity[ZI_PROMPTS_MAX]; /* [C, rows, columns]: what denoise writes, noise - clean */
+    const float *preview_latents;    /* [C, preview_rows, preview_columns] */
+    uint8_t *rgb8, *preview_rgb8;    /* what decode and preview write */
+    float sigma;                     /* of the denoise under way */
+    int passes;                      /* forward passes of the denoise under way; 0: one for each prompt */
+
+    /* The job's own. */
+    zi_tensor context[ZI_PROMPTS_MAX], features[ZI_PROMPTS_MAX];
+    void *inputs[ZI_PROMPTS_MAX]; /* family.inputs_size bytes each */
+    zi_arena_mark bottom, above_contexts;
+    int prepared;
+} zi_job;
+
+/* `times` runs of stage number `stage`, for prompt `index` where the stage has one a prompt. */
+typedef struct zi_job_run {
+    int stage, index, times;
+} zi_job_run;
+
+#define ZI_JOB_RUNS_MAX (2 * ZI_PROMPTS_MAX + 3)
+
+/* The runs of the job in order, of the components that the model has. Between denoise and decode: where there are
+ * previews, each of the steps is followed by one. Returns how many. */
+int zi_job_list(const zi_job *job, zi_job_run runs[ZI_JOB_RUNS_MAX]);
+/* The component whose weights a stage reads. */
+zi_component_kind zi_stage_component(int stage);
+/* Blocks of one run of a stage, for progress; passes: forward passes of a denoise. */
+int64_t zi_stage_blocks(const zi_job *job, int stage, int passes);
+
+/* Takes the places of the contexts and features on the stack. What it allocates goes with zi_job_close, also after a
+ * failure. */
+zimage_status zi_job_open(zi_run *run, zi_job *job);
+/* One run of a stage. Stages run in the order of the list; one may run several times in succession. */
+zimage_status zi_job_stage(zi_run *run, zi_job *job, int stage, int index);
+void zi_job_close(zi_run *run, zi_job *job);
+
+/* Opens the job, executes each different run of its list once, calling `after` behind each, and closes it. */
+typedef zimage_status zi_job_after(void *user, zi_run *run, const zi_job_run *of);
+zimage_status zi_job_each(zi_run *run, zi_job *job, zi_job_after *after, void *user);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * An open model: the networks of one folder bound to mapped weights, its tokenizer and schedule. It never changes once it is
+ * open, so any number of threads may run it, each on a backend of its own.
+ */
+#ifndef ZI_PIPELINE_MODEL_H
+#define ZI_PIPELINE_MODEL_H
+
+#include "pipeline/family.h"
+#include "text/tokenizer.h"
+
+typedef struct zi_model {
+    const zi_family *family;
+    zi_networks *networks;
+    zi_store *stores[ZI_COMPONENTS]; /* NULL: the model lacks the component */
+    zi_tokenizer *tokenizer;         /* NULL without a text encoder */
+    zi_scheduler_config scheduler;
+    zi_facts facts;
+} zi_model;
+
+/* What the caller chooses beside the folder. */
+typedef struct zi_model_choice {
+    zi_dtype dequantize; /* what packed weights become; ZI_GROUPED: they stay packed */
+    /* Folders instead of the model's own; NULL: the model's own. */
+    const char *components[ZI_COMPONENTS], *tokenizer, *scheduler;
+} zi_model_choice;
+
+/* Opens a model folder (zimage_model_open says which). *model is released with zi_model_close. */
+zimage_status zi_model_open(const char *path, const zi_model_choice *choice, const zi_log *log, zi_model **model,
+                            zimage_error *error);
+/* A model without components; the caller adds them with zi_model_add and ends with zi_model_finish. */
+zimage_status zi_model_new(const zi_family *family, zi_model **model, zimage_error *error);
+/* Binds a configured component to a store, which the model owns from then on. */
+zimage_status zi_model_add(zi_model *model, zi_component_kind kind, zi_store *store, const zi_log *log,
+                           zimage_error *error);
+/* Fills facts. */
+void zi_model_finish(zi_model *model);
+void zi_model_close(zi_model *model);
+
+static inline int zi_model_has(const zi_model *model, zi_component_kind kind)
+{
+    return model->stores[kind] != NULL;
+}
+
+/* Whether the folder was converted for MLX: without model_index.json, but with transformer/. */
+int zi_is_conversion(const char *folder);
+
+#endif

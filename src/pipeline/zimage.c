@@ -1,0 +1,319 @@
+/*
+ * Z-Image and Z-Image-Turbo, as diffusers' pipelines/z_image/pipeline_z_image.py runs them: Qwen3 text features, a context
+ * refiner once a prompt, flow matching with the network's output clean - noise at time 1 - sigma, the FLUX.1 VAE.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "model/qwen3.h"
+#include "model/vae.h"
+#include "model/zimage_dit.h"
+#include "pipeline/family.h"
+
+#define MAX_PROMPT_TOKENS  512  /* the pipeline's max_sequence_length, template included */
+#define TRAIN_TIMESTEPS    1000 /* constant in the pipeline */
+#define TURBO_SHIFT        3.0  /* the static shift of Z-Image-Turbo; the base model has another */
+#define TURBO_STEPS        8
+#define BASE_STEPS         50 /* the pipeline's default num_inference_steps */
+#define DEFAULT_SIDE       1024
+
+struct zi_networks {
+    zi_qwen3_config text_config;
+    zi_zimage_dit_config transformer_config;
+    zi_vae_config vae_config;
+    int64_t sample_size; /* pixels of the default image, each way */
+    zi_qwen3 text_encoder;
+    zi_zimage_dit transformer;
+    zi_vae vae;
+};
+
+static int64_t at_most(int64_t value, int64_t limit)
+{
+    return value < limit ? value : limit;
+}
+
+/* ---- components -------------------------------------------------------------------------------------------------- */
+
+static zimage_status configure_text(zi_networks *n, const char *path, const char *text, zimage_error *error)
+{
+    return text ? zi_qwen3_config_parse(path, text, &n->text_config, error)
+                : zi_qwen3_config_load(path, &n->text_config, error);
+}
+
+/* The last layer is never run: see qwen3.h. */
+static void limit_text_layers(zi_networks *n, int64_t layers)
+{
+    n->text_config.num_hidden_layers = at_most(n->text_config.num_hidden_layers - 1, layers) + 1;
+    n->text_encoder.layers_needed = at_most(n->text_encoder.layers_needed, layers);
+}
+
+static int64_t text_layers(const zi_networks *n)
+{
+    return n->text_encoder.layers_needed;
+}
+
+static zimage_status bind_text(zi_networks *n, zi_store *store, const zi_log *log, zimage_error *error)
+{
+    return zi_qwen3_bind(&n->text_encoder, &n->text_config, store, log, error);
+}
+
+static void unbind_text(zi_networks *n)
+{
+    zi_qwen3_free(&n->text_encoder);
+}
+
+static zimage_status configure_transformer(zi_networks *n, const char *path, const char *text, zimage_error *error)
+{
+    return text ? zi_zimage_dit_config_parse(path, text, &n->transformer_config, error)
+                : zi_zimage_dit_config_load(path, &n->transformer_config, error);
+}
+
+static void limit_transformer_layers(zi_networks *n, int64_t layers)
+{
+    n->transformer_config.n_layers = at_most(n->transformer_config.n_layers, layers);
+    n->transformer.config.n_layers = at_most(n->transformer.config.n_layers, layers);
+}
+
+static int64_t transformer_layers(const zi_networks *n)
+{
+    return n->transformer.config.n_layers;
+}
+
+static zimage_status bind_transformer(zi_networks *n, zi_store *store, const zi_log *log, zimage_error *error)
+{
+    return zi_zimage_dit_bind(&n->transformer, &n->transformer_config, store, log, error);
+}
+
+static void unbind_transformer(zi_networks *n)
+{
+    zi_zimage_dit_free(&n->transformer);
+}
+
+static zimage_status read_sample_size(const char *path, const char *text, int64_t *size, zimage_error *error)
+{
+    const int64_t fallback = DEFAULT_SIDE;
+    json_t *object = NULL;
+    ZI_TRY(text ? zi_json_parse(path, "the configuration", text, strlen(text), &object, error)
+                : zi_json_load(path, &object, error));
+    zimage_status status = zi_json_int(object, path, "sample_size", 1, 1 << 20, &fallback, size, error);
+    json_decref(object);
+    return status;
+}
+
+static zimage_status configure_vae(zi_networks *n, const char *path, const char *text, zimage_error *error)
+{
+    ZI_TRY(text ? zi_vae_config_parse(path, text, &n->vae_config, error)
+                : zi_vae_config_load(path, &n->vae_config, error));
+    return read_sample_size(path, text, &n->sample_size, error);
+}
+
+static void limit_vae_layers(zi_networks *n, int64_t layers)
+{
+}
+
+static int64_t vae_layers(const zi_networks *n)
+{
+    return n->vae.config.levels * (n->vae.config.layers_per_block + 1);
+}
+
+static zimage_status bind_vae(zi_networks *n, zi_store *store, const zi_log *log, zimage_error *error)
+{
+    return zi_vae_bind(&n->vae, &n->vae_config, store, log, error);
+}
+
+static void unbind_vae(zi_networks *n)
+{
+    zi_vae_free(&n->vae);
+}
+
+/* ---- the model --------------------------------------------------------------------------------------------------- */
+
+static zimage_status check(const zi_networks *n, const int present[ZI_COMPONENTS], int64_t vocabulary, const char *path,
+                           zimage_error *error)
+{
+    int64_t channels = n->transformer_config.in_channels, features = n->transformer_config.cap_feat_dim;
+    if (present[ZI_VAE] && present[ZI_TRANSFORMER] && n->vae_config.latent_channels != channels)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL,
+                       "%s/vae/config.json: latent_channels is %lld, expected the transformer's in_channels, %lld", path,
+                       (long long)n->vae_config.latent_channels, (long long)channels);
+    if (present[ZI_TEXT_ENCODER] && present[ZI_TRANSFORMER] && n->text_config.hidden_size != features)
+        return zi_fail(
+            error, ZIMAGE_ERROR_MODEL,
+            "%s/text_encoder/config.json: hidden_size is %lld, expected the transformer's cap_feat_dim, %lld", path,
+            (long long)n->text_config.hidden_size, (long long)features);
+    if (present[ZI_TEXT_ENCODER] && vocabulary > n->text_config.vocab_size)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL,
+                       "%s/tokenizer/tokenizer.json: the largest token id is %lld, expected less than the text "
+                       "encoder's vocab_size, %lld",
+                       path, (long long)vocabulary - 1, (long long)n->text_config.vocab_size);
+    return ZIMAGE_OK;
+}
+
+static void describe(const zi_networks *n, const zi_scheduler_config *scheduler, zi_facts *facts)
+{
+    const zi_zimage_dit_config *dit = &n->transformer_config;
+    int64_t multiple = n->vae_config.scale_factor * dit->patch;
+    int turbo = !scheduler->use_dynamic_shifting && scheduler->shift == TURBO_SHIFT;
+    *facts = (zi_facts){
+        .latent_channels = dit->in_channels,
+        .scale_factor = n->vae_config.scale_factor,
+        .size_multiple = multiple,
+        .max_height = at_most(dit->axes_lens[1] * multiple, INT32_MAX),
+        .max_width = at_most(dit->axes_lens[2] * multiple, INT32_MAX),
+        .default_side = n->sample_size / multiple * multiple,
+        .features = dit->cap_feat_dim,
+        .max_prompt_tokens = MAX_PROMPT_TOKENS,
+        .default_steps = turbo ? TURBO_STEPS : BASE_STEPS,
+        .distilled = turbo,
+    };
+    if (facts->default_side < multiple)
+        facts->default_side = multiple;
+}
+
+/* ---- in host memory ---------------------------------------------------------------------------------------------- */
+
+static zimage_status check_positions(const zi_networks *n, int64_t tokens, int64_t rows, int64_t columns,
+                                     zimage_error *error)
+{
+    int64_t patch = n->transformer_config.patch;
+    return zi_zimage_dit_check_positions(&n->transformer, tokens, rows / patch, columns / patch, error);
+}
+
+static void sigmas(const zi_networks *n, const zi_scheduler_config *scheduler, int steps, int64_t rows, int64_t columns,
+                   float *out)
+{
+    int64_t patch = n->transformer_config.patch;
+    zi_scheduler_sigmas(scheduler, steps, (rows / patch) * (columns / patch), out);
+}
+
+/* The network's time: (1000 - timestep) / 1000, about 1 - sigma, with the pipeline's float32 rounding. */
+static float model_time(float sigma)
+{
+    return ((float)TRAIN_TIMESTEPS - zi_scheduler_timestep(sigma)) / (float)TRAIN_TIMESTEPS;
+}
+
+static float guidance_at(float scale, double truncation, float sigma)
+{
+    return truncation <= 1 && model_time(sigma) > truncation ? 0 : scale;
+}
+
+static float norm_of(const float *x, int64_t count)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += (double)x[i] * x[i];
+    return (float)sqrt(sum);
+}
+
+/* positive + scale (positive - negative); a scale of 0 is no guidance. Then no longer than normalization |positive|. */
+static void guide(float *positive, const float *negative, int64_t count, float scale, float normalization)
+{
+    float limit = normalization > 0 ? norm_of(positive, count) * normalization : 0;
+    for (int64_t i = 0; i < count; i++)
+        positive[i] += scale * (positive[i] - negative[i]);
+    if (!(normalization > 0))
+        return;
+    float norm = norm_of(positive, count);
+    if (norm <= limit)
+        return;
+    float shrink = limit / norm;
+    for (int64_t i = 0; i < count; i++)
+        positive[i] *= shrink;
+}
+
+/* ---- on a backend ------------------------------------------------------------------------------------------------ */
+
+static zimage_status encode(zi_run *run, const zi_networks *n, const int32_t *ids, int64_t tokens, zi_tensor *features)
+{
+    return zi_qwen3_encode(&n->text_encoder, run, ids, tokens, features);
+}
+
+static void context_shape(const zi_networks *n, int64_t tokens, int64_t shape[2])
+{
+    shape[0] = zi_zimage_dit_padded(tokens);
+    shape[1] = n->transformer_config.dim;
+}
+
+static zimage_status make_context(zi_run *run, const zi_networks *n, const zi_tensor *features, zi_tensor *context)
+{
+    return zi_zimage_dit_caption(&n->transformer, run, features, context);
+}
+
+static zimage_status prepare(zi_run *run, const zi_networks *n, const zi_tensor *context, int64_t rows, int64_t columns,
+                             void *inputs)
+{
+    return zi_zimage_dit_prepare(&n->transformer, run, context, rows, columns, inputs);
+}
+
+static zimage_status forward(zi_run *run, const void *inputs, const zi_tensor *latents, float sigma, zi_tensor *out)
+{
+    return zi_zimage_dit_evaluate(inputs, run, latents, model_time(sigma), out);
+}
+
+static zimage_status decode(zi_run *run, const zi_networks *n, const float *latents, int64_t rows, int64_t columns,
+                            int64_t band_rows, uint8_t *rgb8)
+{
+    return zi_vae_decode(&n->vae, run, latents, rows, columns, band_rows, NULL, rgb8);
+}
+
+static int64_t encode_blocks(const zi_networks *n)
+{
+    return zi_qwen3_encode_blocks(&n->text_encoder);
+}
+
+static int64_t context_blocks(const zi_networks *n)
+{
+    return zi_zimage_dit_caption_blocks(&n->transformer);
+}
+
+static int64_t forward_blocks(const zi_networks *n)
+{
+    return zi_zimage_dit_forward_blocks(&n->transformer);
+}
+
+static int64_t decode_blocks(const zi_networks *n)
+{
+    return zi_vae_decode_blocks(&n->vae);
+}
+
+/* The class of the text-to-image pipeline; folders of image-to-image and inpainting pipelines hold the same model. */
+static const char *const pipeline_classes[] = {"ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline",
+                                               NULL};
+static const char *const transformer_classes[] = {"ZImageTransformer2DModel", NULL};
+
+const zi_family zi_family_zimage = {
+    .name = "z-image",
+    .pipeline_classes = pipeline_classes,
+    .transformer_classes = transformer_classes,
+    .components =
+        {
+            [ZI_TEXT_ENCODER] = {"text_encoder", "model", 1, configure_text, limit_text_layers, text_layers, bind_text,
+                                 unbind_text},
+            [ZI_TRANSFORMER] = {"transformer", "diffusion_pytorch_model", 0, configure_transformer,
+                                limit_transformer_layers, transformer_layers, bind_transformer, unbind_transformer},
+            [ZI_VAE] = {"vae", "diffusion_pytorch_model", 0, configure_vae, limit_vae_layers, vae_layers, bind_vae,
+                        unbind_vae},
+        },
+    .networks_size = sizeof(zi_networks),
+    .inputs_size = sizeof(zi_zimage_dit_inputs),
+    .chat_template = ZIMAGE_TEMPLATE_Z_IMAGE,
+    .check = check,
+    .describe = describe,
+    .default_scheduler = zi_scheduler_turbo,
+    .check_positions = check_positions,
+    .sigmas = sigmas,
+    .guidance_at = guidance_at,
+    .guide = guide,
+    .velocity_sign = -1,
+    .encode = encode,
+    .context_shape = context_shape,
+    .make_context = make_context,
+    .prepare = prepare,
+    .forward = forward,
+    .decode = decode,
+    .encode_blocks = encode_blocks,
+    .context_blocks = context_blocks,
+    .forward_blocks = forward_blocks,
+    .decode_blocks = decode_blocks,
+};
