@@ -58,7 +58,7 @@ static zimage_status combined_gain(zi_ops *ops, int64_t n, const zi_weight *weig
     float *data;
     ZI_TRY(zi_host_floats(ops, n, "a norm", &data));
     if (weight != NULL)
-        zi_cpu_of(ops)->kernels->unpack(weight->dtype, weight->data, n, data);
+        zi_cpu_unpack(zi_cpu_of(ops)->kernels, weight, 0, n, data);
     for (int64_t i = 0; i < n; i++)
         data[i] = (weight != NULL ? data[i] : 1) * (factor != NULL ? zi_f32(factor)[i] : 1);
     *gain = data;
