@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/pool.h"
+#include "base/system.h"
 #include "files.h"
 #include "ops/tensor.h"
 
@@ -233,6 +234,58 @@ static void cpu_quotas_are_read(void **state)
     }
     assert_int_equal(zi_cgroup_cpus(temporary("absent"), root), 0);
     assert_true(zi_cpu_count() >= 1);
+}
+
+static void resident_bytes_follow_the_memory_in_use(void **state)
+{
+    const size_t size = (size_t)64 << 20, tolerance = (size_t)8 << 20;
+    size_t before = zi_resident_bytes();
+    char *block = malloc(size);
+    assert_non_null(block);
+    memset(block, 1, size);
+    size_t during = zi_resident_bytes();
+    assert_true(before > 0);
+    assert_true(during + tolerance >= before + size);
+    assert_int_equal(((volatile char *)block)[size - 1], 1); /* the compiler must keep the block */
+    free(block);
+    assert_true(zi_peak_resident_bytes() + tolerance >= during);
+}
+
+static void cpu_has_a_model(void **state)
+{
+    char model[200] = "", cut[4] = "";
+    zi_cpu_model(model, sizeof model);
+    assert_true(strlen(model) > 0);
+    assert_null(strchr(model, '\n'));
+    zi_cpu_model(cut, sizeof cut);
+    assert_memory_equal(cut, model, strlen(cut));
+}
+
+/* The cache folder with these variables (NULL: unset). The caller frees it. */
+static char *cache_folder_of(const char *cache, const char *home, int create)
+{
+    cache ? setenv("XDG_CACHE_HOME", cache, 1) : unsetenv("XDG_CACHE_HOME");
+    home ? setenv("HOME", home, 1) : unsetenv("HOME");
+    return zi_cache_folder(create);
+}
+
+static void cache_folder_is_the_users(void **state)
+{
+    char chosen[2 * PATH_MAX], home[2 * PATH_MAX];
+    snprintf(chosen, sizeof chosen, "%s", temporary("chosen"));
+    snprintf(home, sizeof home, "%s", temporary("home"));
+    char *folder = cache_folder_of(chosen, home, 0);
+    assert_string_equal(folder, temporary("chosen/zimage"));
+    assert_false(zi_folder_exists(folder));
+    free(folder);
+    folder = cache_folder_of(chosen, home, 1);
+    assert_true(zi_folder_exists(folder));
+    free(folder);
+    folder = cache_folder_of("not/absolute", home, 0);
+    assert_memory_equal(folder, home, strlen(home));
+    free(folder);
+    assert_null(cache_folder_of(NULL, "", 1));
+    assert_null(cache_folder_of(NULL, NULL, 1));
 }
 
 static void files_are_mapped(void **state)
@@ -679,6 +732,9 @@ int main(void)
         cmocka_unit_test(pools_work_side_by_side),
         cmocka_unit_test(pool_checks_its_threads),
         cmocka_unit_test(cpu_quotas_are_read),
+        cmocka_unit_test(resident_bytes_follow_the_memory_in_use),
+        cmocka_unit_test(cpu_has_a_model),
+        cmocka_unit_test(cache_folder_is_the_users),
         cmocka_unit_test(files_are_mapped),
         cmocka_unit_test(files_are_read),
         cmocka_unit_test(paths_are_joined),

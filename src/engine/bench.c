@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "base/clock.h"
+#include "base/system.h"
 #include "cpu/cpu.h"
 #include "engine/card.h"
 #include "engine/device.h"
@@ -515,9 +515,7 @@ static zimage_status run(bench *b)
     if (!b->seconds || !b->peaks || !b->shares)
         return zi_fail_memory(b->error, "the measurements", 3 * count * sizeof *b->seconds);
     ZI_TRY(b->model_path ? bench_model(b) : bench_synthetic(b));
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    b->result->peak_rss_bytes = (uint64_t)usage.ru_maxrss * 1024;
+    b->result->peak_rss_bytes = zi_peak_resident_bytes();
     b->result->peak_tflops = b->peak_count > 0 ? b->peak_sum / b->peak_count * 1e-12 : 0;
     return b->on_card ? ZIMAGE_OK : compare_with_onednn(b); /* last: its own memory is not the model's */
 }

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/system.h"
 #include "engine/device.h"
 #include "engine/plan.h"
 

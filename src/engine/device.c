@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/system.h"
 #include "cpu/cpu.h"
-#include "engine/cache.h"
 
 #define LIBRARY   "libzimage-cuda.so"
 #define MOST_CARD 64 /* that are looked at */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/cpu_count.h"
+#include "base/system.h"
 #include "cpu/cpu.h"
 #include "cpu/features.h"
 #include "engine/device.h"
@@ -61,7 +62,7 @@ zimage_status zimage_devices(const char *cpu_mask, char **json, zimage_error *er
     char model[200];
     ZI_TRY(zi_cpu_mask_parse(cpu_mask, &mask, error));
     mask &= zi_cpu_features();
-    zi_processor_model(model, sizeof model);
+    zi_cpu_model(model, sizeof model);
     json_t *all = json_pack("{s:{s:s, s:i, s:o, s:o}, s:o}", "cpu", "model", model, "threads", zi_cpu_count(),
                             "features", features_json(mask), "kernels", kernels_json(mask), "cuda", cards_json());
     *json = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;

@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "engine/cache.h"
+#include "base/system.h"
 
 #define REPEATS 3
 
@@ -144,28 +144,10 @@ static zimage_status measure(zi_ops *ops, zi_machine *machine, zimage_error *err
 
 /* ---- keeping ----------------------------------------------------------------------------------------------------- */
 
-void zi_processor_model(char *model, size_t size)
-{
-    char line[256];
-    snprintf(model, size, "processor");
-    FILE *file = fopen("/proc/cpuinfo", "r");
-    if (!file)
-        return;
-    while (fgets(line, sizeof line, file)) {
-        char *colon = strchr(line, ':');
-        if (!colon || (strncmp(line, "model name", 10) != 0 && strncmp(line, "CPU part", 8) != 0))
-            continue;
-        colon[strcspn(colon, "\n")] = 0;
-        snprintf(model, size, "%s", colon + 1 + strspn(colon + 1, " \t"));
-        break;
-    }
-    fclose(file);
-}
-
 static void machine_key(const zi_ops *ops, const zi_pool *pool, char *key, size_t size)
 {
     char model[200], kernels[80] = "reference";
-    zi_processor_model(model, sizeof model);
+    zi_cpu_model(model, sizeof model);
     if (ops->describe)
         ops->describe(ops, kernels, sizeof kernels);
     snprintf(key, size, "%s, %s, %d threads, zimage %s", model, kernels, zi_pool_threads(pool), zimage_version());

@@ -16,9 +16,6 @@ typedef struct zi_machine {
  */
 zimage_status zi_machine_get(zi_ops *ops, zi_pool *pool, zi_machine *machine, zimage_error *error);
 
-/* "AMD EPYC ...", at least "processor" */
-void zi_processor_model(char *model, size_t size);
-
 double zi_machine_seconds(const zi_machine *machine, const zi_plan_counts *counts);
 
 #endif

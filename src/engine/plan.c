@@ -1,8 +1,6 @@
 #include "engine/plan.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define MIB       ((size_t)1 << 20)
 #define HUGE_PAGE (2 * MIB) /* the arena asks for pages of this size */
@@ -117,17 +115,6 @@ zimage_status zi_plan_stage(const zimage_context *context, const zi_job_size *si
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
-
-size_t zi_resident_bytes(void)
-{
-    unsigned long total, resident;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (!file)
-        return 0;
-    int fields = fscanf(file, "%lu %lu", &total, &resident);
-    fclose(file);
-    return fields == 2 ? (size_t)resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
-}
 
 static size_t max_size(size_t a, size_t b)
 {

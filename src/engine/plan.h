@@ -48,7 +48,4 @@ typedef struct zi_job_plan {
 zimage_status zi_plan_job(const zimage_context *context, const zi_job_size *size, uint64_t limit, int releases,
                           zi_job_plan *plan, zimage_error *error);
 
-/* Bytes of this process in memory now; 0 where the system does not tell. */
-size_t zi_resident_bytes(void);
-
 #endif
