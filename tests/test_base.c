@@ -24,6 +24,8 @@ static void error_is_optional_and_keeps_its_text(void **state)
     assert_string_equal(error.message, "before x: 3");
     assert_int_equal(zi_fail_memory(&error, "a thing", 12), ZIMAGE_ERROR_MEMORY);
     assert_string_equal(error.message, "out of memory: a thing needs 12 bytes");
+    assert_int_equal(zi_fail_memory(&error, "a thing", 0), ZIMAGE_ERROR_MEMORY);
+    assert_string_equal(error.message, "out of memory: no room for a thing");
     assert_int_equal(zi_fail_errno(&error, ZIMAGE_ERROR_FILE, ENOENT, "%s", "a"), ZIMAGE_ERROR_FILE);
     assert_string_equal(error.message, "a: No such file or directory");
 }
@@ -193,9 +195,9 @@ static void pool_checks_its_threads(void **state)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     zi_pool *pool;
-    assert_error(&error, zi_pool_new(-1, &pool, &error), ZIMAGE_ERROR_ARGUMENT, "threads is -1", NULL, NULL);
+    assert_error(&error, zi_pool_new(-1, &pool, &error), ZIMAGE_ERROR_ARGUMENT, "threads: -1, expected 0", NULL, NULL);
     assert_null(pool);
-    assert_error(&error, zi_pool_new(100000, &pool, &error), ZIMAGE_ERROR_ARGUMENT, "threads is 100000", NULL, NULL);
+    assert_error(&error, zi_pool_new(100000, &pool, &error), ZIMAGE_ERROR_ARGUMENT, "threads: 100000", NULL, NULL);
     assert_int_equal(zi_pool_new(0, &pool, &error), ZIMAGE_OK);
     assert_int_equal(zi_pool_threads(pool), zi_cpu_count());
     zi_pool_free(pool);
@@ -542,15 +544,15 @@ static void json_fields_are_checked(void **state)
     const struct {
         const char *field, *says;
     } integers[] = {
-        {"i", "is -3, but must be an integer from 1 to 100"},
-        {"r", "is 3.00000,"},
-        {"huge", "is 9007199254740993,"},
-        {"s", "is \"text\","},
-        {"n", "is null,"},
-        {"o", "is an object,"},
-        {"a", "is an array,"},
-        {"f", "is false,"},
-        {"absent", "is missing,"},
+        {"i", ": -3, expected an integer from 1 to 100"},
+        {"r", ": 3.00000,"},
+        {"huge", ": 9007199254740993,"},
+        {"s", ": \"text\","},
+        {"n", ": null,"},
+        {"o", ": an object,"},
+        {"a", ": an array,"},
+        {"f", ": false,"},
+        {"absent", ": missing,"},
     };
     zimage_error error = ZIMAGE_ERROR_INIT;
     const int64_t fallback = 5;
@@ -578,11 +580,11 @@ static void json_fields_are_checked(void **state)
     assert_error(&error, zi_json_string(object, "f", "absent", NULL, &string, &error), ZIMAGE_ERROR_MODEL, "missing",
                  "a string", NULL);
     assert_error(&error, zi_json_int_array(object, "f", "a", 1, 9, values, 2, &count, &error), ZIMAGE_ERROR_MODEL,
-                 "\"a[1]\" is 2.50000", NULL, NULL);
+                 "\"a[1]\": 2.50000", NULL, NULL);
     assert_error(&error, zi_json_int_array(object, "f", "a", 1, 9, values, 1, &count, &error), ZIMAGE_ERROR_MODEL,
-                 "\"a\" has 2 elements", "1 to 1", NULL);
+                 "\"a\": 2 elements", "1 to 1", NULL);
     assert_error(&error, zi_json_int_array(object, "f", "e", 1, 9, values, 2, &count, &error), ZIMAGE_ERROR_MODEL,
-                 "\"e\" has 0 elements", NULL, NULL);
+                 "\"e\": 0 elements", NULL, NULL);
     assert_error(&error, zi_json_int_array(object, "f", "i", 1, 9, values, 2, &count, &error), ZIMAGE_ERROR_MODEL,
                  "an array of integers", NULL, NULL);
     json_decref(object);

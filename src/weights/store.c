@@ -151,8 +151,8 @@ static zimage_status add_mapped(zi_store *store, const char *folder, const char 
     size_t index = 0;
     if (!json_is_string(shard) || !is_plain_name(json_string_value(shard)))
         return zi_fail(error, ZIMAGE_ERROR_FORMAT,
-                       "%s: \"weight_map\": \"%.200s\" is %s, but must be the name of a file beside the index",
-                       store->path, tensor, zi_json_describe(shard, text, sizeof text));
+                       "%s: \"weight_map\": \"%.200s\": %s, expected the name of a file beside the index", store->path,
+                       tensor, zi_json_describe(shard, text, sizeof text));
     ZI_TRY(find_shard(store, folder, names, json_string_value(shard), &index, error));
     const zi_safetensors *file = &store->files[index];
     const zi_entry *entry = zi_entries_find(file->entries, file->count, tensor);
@@ -216,8 +216,8 @@ static zimage_status fill_from_index(zi_store *store, const char *folder, const 
     if (json_is_object(map))
         status = add_all_mapped(store, folder, map, log, error);
     else
-        status = zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: field \"weight_map\" is %s, but must be an object",
-                         store->path, zi_json_describe(map, text, sizeof text));
+        status = zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: \"weight_map\": %s, expected an object", store->path,
+                         zi_json_describe(map, text, sizeof text));
     json_decref(index);
     return status;
 }
