@@ -435,7 +435,7 @@ static const bad_file BAD_FILES[] = {
     {SPLIT ".behavior", "\"Removed\"", "pre_tokenizer.pretokenizers[0].behavior: \"Removed\"", UNABLE},
     {SPLIT ".invert", "true", "pre_tokenizer.pretokenizers[0].invert: true", UNABLE},
     {SPLIT ".pattern", "{\"String\": \" \"}",
-     "pre_tokenizer.pretokenizers[0].pattern.Regex: an object, expected a string", MODEL},
+     "pre_tokenizer.pretokenizers[0].pattern.Regex: missing, expected a string", MODEL},
     {REGEX, "\"(\"", "pattern.Regex is not a valid pattern", ZIMAGE_ERROR_FORMAT},
     {REGEX, "\"\\\\s*\"", "pattern.Regex can match the empty string", UNABLE},
     {REGEX, "\"^a\"", "one of ^ $ . at byte 0", UNABLE},
