@@ -8,6 +8,7 @@
 #include "base/cpu_count.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/numbers.h"
 #include "base/pool.h"
 #include "base/system.h"
 #include "files.h"
@@ -251,6 +252,7 @@ static void resident_bytes_follow_the_memory_in_use(void **state)
     assert_int_equal(((volatile char *)block)[size - 1], 1); /* the compiler must keep the block */
     free(block);
     assert_true(zi_peak_resident_bytes() + tolerance >= during);
+    assert_true(zi_physical_bytes() > during);
 }
 
 static void cpu_has_a_model(void **state)
@@ -633,6 +635,65 @@ static void json_files_are_checked(void **state)
                  NULL, NULL);
 }
 
+typedef struct counted {
+    int64_t count;
+    double unread;
+} counted;
+
+static zimage_status read_count(const json_t *object, const char *path, void *out, zimage_error *error)
+{
+    return zi_json_int(object, path, "count", 1, 9, NULL, &((counted *)out)->count, error);
+}
+
+static void configurations_are_read(void **state)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    counted config = {5, 5};
+    write_text(temporary("count.json"), "{\"count\": 3}");
+    assert_int_equal(zi_config_read(temporary("count.json"), NULL, read_count, &config, sizeof config, &error),
+                     ZIMAGE_OK);
+    assert_int_equal(config.count, 3);
+    assert_true(config.unread == 0);
+    assert_int_equal(zi_config_read("name", "{\"count\": 4}", read_count, &config, sizeof config, &error), ZIMAGE_OK);
+    assert_int_equal(config.count, 4);
+    assert_error(&error, zi_config_read("name", "{\"count\": 10}", read_count, &config, sizeof config, &error),
+                 ZIMAGE_ERROR_MODEL, "name: \"count\": 10, expected an integer from 1 to 9", NULL, NULL);
+    assert_error(&error, zi_config_read("name", "[3]", read_count, &config, sizeof config, &error), ZIMAGE_ERROR_FORMAT,
+                 "name: the configuration holds an array, expected a JSON object", NULL, NULL);
+    assert_error(&error, zi_config_read("name", "{", read_count, &config, sizeof config, &error), ZIMAGE_ERROR_FORMAT,
+                 "name: the configuration is not valid JSON", NULL, NULL);
+    assert_error(&error, zi_config_read(temporary("no.json"), NULL, read_count, &config, sizeof config, &error),
+                 ZIMAGE_ERROR_FILE, "no.json", NULL, NULL);
+}
+
+static void numbers_are_small_arithmetic(void **state)
+{
+    assert_int_equal(zi_min_size(3, 4), 3);
+    assert_int_equal(zi_max_size(3, SIZE_MAX), SIZE_MAX);
+    assert_int_equal(zi_min_int64(-3, 4), -3);
+    assert_int_equal(zi_max_int64(-3, 4), 4);
+    assert_int_equal(zi_mib(0), 0);
+    assert_int_equal(zi_mib(1), 1);
+    assert_int_equal(zi_mib(ZI_MIB), 1);
+    assert_int_equal(zi_mib(ZI_MIB + 1), 2);
+}
+
+/* The first number is the paper's; floats lie in [-1, 1) around 0. */
+static void random_numbers_follow_the_paper(void **state)
+{
+    uint64_t sequence = ZI_RANDOM_SEED;
+    double sum = 0;
+    assert_true(zi_random_next(&sequence) == UINT64_C(8748534153485358512));
+    assert_true(zi_random_next(&sequence) == UINT64_C(3040900993826735515));
+    for (int i = 0; i < 10000; i++) {
+        float value = zi_random_float(&sequence);
+        assert_true(value >= -1 && value < 1);
+        sum += value;
+    }
+    assert_true(fabs(sum) < 300); /* five standard deviations: sqrt(10000 / 3) = 58 */
+    assert_int_not_equal(zi_random_bits(&sequence), zi_random_bits(&sequence));
+}
+
 /* The value of a small float by its definition: exponent_bits and mantissa_bits below a sign. */
 static float value_of(uint32_t bits, int exponent_bits, int mantissa_bits)
 {
@@ -751,6 +812,9 @@ int main(void)
         cmocka_unit_test(json_fields_are_read),
         cmocka_unit_test(json_fields_are_checked),
         cmocka_unit_test(json_files_are_checked),
+        cmocka_unit_test(configurations_are_read),
+        cmocka_unit_test(numbers_are_small_arithmetic),
+        cmocka_unit_test(random_numbers_follow_the_paper),
         cmocka_unit_test(every_half_converts),
         cmocka_unit_test(float32_is_copied),
         cmocka_unit_test(tensors_are_views),

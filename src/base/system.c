@@ -64,6 +64,16 @@ size_t zi_peak_resident_bytes(void)
 #endif
 }
 
+size_t zi_physical_bytes(void)
+{
+#if defined(_SC_PHYS_PAGES)
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
+#else
+    return 0;
+#endif
+}
+
 /* ---- CPU ---- */
 
 #if defined(__APPLE__)

@@ -11,6 +11,8 @@
 size_t zi_resident_bytes(void);
 /* The largest value that zi_resident_bytes had since the process started; 0: unknown. */
 size_t zi_peak_resident_bytes(void);
+/* Bytes of memory that the machine has; 0: unknown. */
+size_t zi_physical_bytes(void);
 /* The maker's name of the CPU, cut to size: "Intel(R) Xeon(R) ..."; "unknown CPU" where the system has none. */
 void zi_cpu_model(char *model, size_t size);
 

@@ -66,8 +66,10 @@ static zimage_status load_dynamic(const json_t *json, const char *path, zi_sched
     return ZIMAGE_OK;
 }
 
-static zimage_status read_config(const json_t *json, const char *path, zi_scheduler_config *config, zimage_error *error)
+/* A zi_config_reader. */
+static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
 {
+    zi_scheduler_config *config = out;
     const int no = 0; /* the class's defaults */
     const double shift = 1.0;
     const int64_t fallback = TRAIN_TIMESTEPS;
@@ -84,12 +86,7 @@ static zimage_status read_config(const json_t *json, const char *path, zi_schedu
 
 zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, zimage_error *error)
 {
-    json_t *json;
-    memset(config, 0, sizeof *config);
-    ZI_TRY(zi_json_load(path, &json, error));
-    zimage_status status = read_config(json, path, config, error);
-    json_decref(json);
-    return status;
+    return zi_config_read(path, NULL, read_config, config, sizeof *config, error);
 }
 
 zi_scheduler_config zi_scheduler_turbo(void)
