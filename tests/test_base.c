@@ -8,7 +8,9 @@
 #include "base/cpu_count.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/numbers.h"
 #include "base/pool.h"
+#include "base/system.h"
 #include "files.h"
 #include "ops/tensor.h"
 
@@ -23,6 +25,8 @@ static void error_is_optional_and_keeps_its_text(void **state)
     assert_string_equal(error.message, "before x: 3");
     assert_int_equal(zi_fail_memory(&error, "a thing", 12), ZIMAGE_ERROR_MEMORY);
     assert_string_equal(error.message, "out of memory: a thing needs 12 bytes");
+    assert_int_equal(zi_fail_memory(&error, "a thing", 0), ZIMAGE_ERROR_MEMORY);
+    assert_string_equal(error.message, "out of memory: no room for a thing");
     assert_int_equal(zi_fail_errno(&error, ZIMAGE_ERROR_FILE, ENOENT, "%s", "a"), ZIMAGE_ERROR_FILE);
     assert_string_equal(error.message, "a: No such file or directory");
 }
@@ -192,9 +196,9 @@ static void pool_checks_its_threads(void **state)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     zi_pool *pool;
-    assert_error(&error, zi_pool_new(-1, &pool, &error), ZIMAGE_ERROR_ARGUMENT, "threads is -1", NULL, NULL);
+    assert_error(&error, zi_pool_new(-1, &pool, &error), ZIMAGE_ERROR_ARGUMENT, "threads: -1, expected 0", NULL, NULL);
     assert_null(pool);
-    assert_error(&error, zi_pool_new(100000, &pool, &error), ZIMAGE_ERROR_ARGUMENT, "threads is 100000", NULL, NULL);
+    assert_error(&error, zi_pool_new(100000, &pool, &error), ZIMAGE_ERROR_ARGUMENT, "threads: 100000", NULL, NULL);
     assert_int_equal(zi_pool_new(0, &pool, &error), ZIMAGE_OK);
     assert_int_equal(zi_pool_threads(pool), zi_cpu_count());
     zi_pool_free(pool);
@@ -233,6 +237,59 @@ static void cpu_quotas_are_read(void **state)
     }
     assert_int_equal(zi_cgroup_cpus(temporary("absent"), root), 0);
     assert_true(zi_cpu_count() >= 1);
+}
+
+static void resident_bytes_follow_the_memory_in_use(void **state)
+{
+    const size_t size = (size_t)64 << 20, tolerance = (size_t)8 << 20;
+    size_t before = zi_resident_bytes();
+    char *block = malloc(size);
+    assert_non_null(block);
+    memset(block, 1, size);
+    size_t during = zi_resident_bytes();
+    assert_true(before > 0);
+    assert_true(during + tolerance >= before + size);
+    assert_int_equal(((volatile char *)block)[size - 1], 1); /* the compiler must keep the block */
+    free(block);
+    assert_true(zi_peak_resident_bytes() + tolerance >= during);
+    assert_true(zi_physical_bytes() > during);
+}
+
+static void cpu_has_a_model(void **state)
+{
+    char model[200] = "", cut[4] = "";
+    zi_cpu_model(model, sizeof model);
+    assert_true(strlen(model) > 0);
+    assert_null(strchr(model, '\n'));
+    zi_cpu_model(cut, sizeof cut);
+    assert_memory_equal(cut, model, strlen(cut));
+}
+
+/* The cache folder with these variables (NULL: unset). The caller frees it. */
+static char *cache_folder_of(const char *cache, const char *home, int create)
+{
+    cache ? setenv("XDG_CACHE_HOME", cache, 1) : unsetenv("XDG_CACHE_HOME");
+    home ? setenv("HOME", home, 1) : unsetenv("HOME");
+    return zi_cache_folder(create);
+}
+
+static void cache_folder_is_the_users(void **state)
+{
+    char chosen[2 * PATH_MAX], home[2 * PATH_MAX];
+    snprintf(chosen, sizeof chosen, "%s", temporary("chosen"));
+    snprintf(home, sizeof home, "%s", temporary("home"));
+    char *folder = cache_folder_of(chosen, home, 0);
+    assert_string_equal(folder, temporary("chosen/zimage"));
+    assert_false(zi_folder_exists(folder));
+    free(folder);
+    folder = cache_folder_of(chosen, home, 1);
+    assert_true(zi_folder_exists(folder));
+    free(folder);
+    folder = cache_folder_of("not/absolute", home, 0);
+    assert_memory_equal(folder, home, strlen(home));
+    free(folder);
+    assert_null(cache_folder_of(NULL, "", 1));
+    assert_null(cache_folder_of(NULL, NULL, 1));
 }
 
 static void files_are_mapped(void **state)
@@ -489,15 +546,15 @@ static void json_fields_are_checked(void **state)
     const struct {
         const char *field, *says;
     } integers[] = {
-        {"i", "is -3, but must be an integer from 1 to 100"},
-        {"r", "is 3.00000,"},
-        {"huge", "is 9007199254740993,"},
-        {"s", "is \"text\","},
-        {"n", "is null,"},
-        {"o", "is an object,"},
-        {"a", "is an array,"},
-        {"f", "is false,"},
-        {"absent", "is missing,"},
+        {"i", ": -3, expected an integer from 1 to 100"},
+        {"r", ": 3.00000,"},
+        {"huge", ": 9007199254740993,"},
+        {"s", ": \"text\","},
+        {"n", ": null,"},
+        {"o", ": an object,"},
+        {"a", ": an array,"},
+        {"f", ": false,"},
+        {"absent", ": missing,"},
     };
     zimage_error error = ZIMAGE_ERROR_INIT;
     const int64_t fallback = 5;
@@ -525,11 +582,11 @@ static void json_fields_are_checked(void **state)
     assert_error(&error, zi_json_string(object, "f", "absent", NULL, &string, &error), ZIMAGE_ERROR_MODEL, "missing",
                  "a string", NULL);
     assert_error(&error, zi_json_int_array(object, "f", "a", 1, 9, values, 2, &count, &error), ZIMAGE_ERROR_MODEL,
-                 "\"a[1]\" is 2.50000", NULL, NULL);
+                 "\"a[1]\": 2.50000", NULL, NULL);
     assert_error(&error, zi_json_int_array(object, "f", "a", 1, 9, values, 1, &count, &error), ZIMAGE_ERROR_MODEL,
-                 "\"a\" has 2 elements", "1 to 1", NULL);
+                 "\"a\": 2 elements", "1 to 1", NULL);
     assert_error(&error, zi_json_int_array(object, "f", "e", 1, 9, values, 2, &count, &error), ZIMAGE_ERROR_MODEL,
-                 "\"e\" has 0 elements", NULL, NULL);
+                 "\"e\": 0 elements", NULL, NULL);
     assert_error(&error, zi_json_int_array(object, "f", "i", 1, 9, values, 2, &count, &error), ZIMAGE_ERROR_MODEL,
                  "an array of integers", NULL, NULL);
     json_decref(object);
@@ -576,6 +633,65 @@ static void json_files_are_checked(void **state)
                  "deep.json: ", "at most", NULL);
     assert_error(&error, zi_json_load(temporary("absent.json"), &object, &error), ZIMAGE_ERROR_FILE, "absent.json",
                  NULL, NULL);
+}
+
+typedef struct counted {
+    int64_t count;
+    double unread;
+} counted;
+
+static zimage_status read_count(const json_t *object, const char *path, void *out, zimage_error *error)
+{
+    return zi_json_int(object, path, "count", 1, 9, NULL, &((counted *)out)->count, error);
+}
+
+static void configurations_are_read(void **state)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    counted config = {5, 5};
+    write_text(temporary("count.json"), "{\"count\": 3}");
+    assert_int_equal(zi_config_read(temporary("count.json"), NULL, read_count, &config, sizeof config, &error),
+                     ZIMAGE_OK);
+    assert_int_equal(config.count, 3);
+    assert_true(config.unread == 0);
+    assert_int_equal(zi_config_read("name", "{\"count\": 4}", read_count, &config, sizeof config, &error), ZIMAGE_OK);
+    assert_int_equal(config.count, 4);
+    assert_error(&error, zi_config_read("name", "{\"count\": 10}", read_count, &config, sizeof config, &error),
+                 ZIMAGE_ERROR_MODEL, "name: \"count\": 10, expected an integer from 1 to 9", NULL, NULL);
+    assert_error(&error, zi_config_read("name", "[3]", read_count, &config, sizeof config, &error), ZIMAGE_ERROR_FORMAT,
+                 "name: the configuration holds an array, expected a JSON object", NULL, NULL);
+    assert_error(&error, zi_config_read("name", "{", read_count, &config, sizeof config, &error), ZIMAGE_ERROR_FORMAT,
+                 "name: the configuration is not valid JSON", NULL, NULL);
+    assert_error(&error, zi_config_read(temporary("no.json"), NULL, read_count, &config, sizeof config, &error),
+                 ZIMAGE_ERROR_FILE, "no.json", NULL, NULL);
+}
+
+static void numbers_are_small_arithmetic(void **state)
+{
+    assert_int_equal(zi_min_size(3, 4), 3);
+    assert_int_equal(zi_max_size(3, SIZE_MAX), SIZE_MAX);
+    assert_int_equal(zi_min_int64(-3, 4), -3);
+    assert_int_equal(zi_max_int64(-3, 4), 4);
+    assert_int_equal(zi_mib(0), 0);
+    assert_int_equal(zi_mib(1), 1);
+    assert_int_equal(zi_mib(ZI_MIB), 1);
+    assert_int_equal(zi_mib(ZI_MIB + 1), 2);
+}
+
+/* The first number is the paper's; floats lie in [-1, 1) around 0. */
+static void random_numbers_follow_the_paper(void **state)
+{
+    uint64_t sequence = ZI_RANDOM_SEED;
+    double sum = 0;
+    assert_true(zi_random_next(&sequence) == UINT64_C(8748534153485358512));
+    assert_true(zi_random_next(&sequence) == UINT64_C(3040900993826735515));
+    for (int i = 0; i < 10000; i++) {
+        float value = zi_random_float(&sequence);
+        assert_true(value >= -1 && value < 1);
+        sum += value;
+    }
+    assert_true(fabs(sum) < 300); /* five standard deviations: sqrt(10000 / 3) = 58 */
+    assert_int_not_equal(zi_random_bits(&sequence), zi_random_bits(&sequence));
 }
 
 /* The value of a small float by its definition: exponent_bits and mantissa_bits below a sign. */
@@ -679,6 +795,9 @@ int main(void)
         cmocka_unit_test(pools_work_side_by_side),
         cmocka_unit_test(pool_checks_its_threads),
         cmocka_unit_test(cpu_quotas_are_read),
+        cmocka_unit_test(resident_bytes_follow_the_memory_in_use),
+        cmocka_unit_test(cpu_has_a_model),
+        cmocka_unit_test(cache_folder_is_the_users),
         cmocka_unit_test(files_are_mapped),
         cmocka_unit_test(files_are_read),
         cmocka_unit_test(paths_are_joined),
@@ -693,6 +812,9 @@ int main(void)
         cmocka_unit_test(json_fields_are_read),
         cmocka_unit_test(json_fields_are_checked),
         cmocka_unit_test(json_files_are_checked),
+        cmocka_unit_test(configurations_are_read),
+        cmocka_unit_test(numbers_are_small_arithmetic),
+        cmocka_unit_test(random_numbers_follow_the_paper),
         cmocka_unit_test(every_half_converts),
         cmocka_unit_test(float32_is_copied),
         cmocka_unit_test(tensors_are_views),

@@ -92,6 +92,8 @@ zimage_status zi_fail(zimage_error *error, zimage_status status, const char *for
 
 zimage_status zi_fail_memory(zimage_error *error, const char *what, size_t bytes)
 {
+    if (bytes == 0)
+        return zi_fail(error, ZIMAGE_ERROR_MEMORY, "out of memory: no room for %s", what);
     return zi_fail(error, ZIMAGE_ERROR_MEMORY, "out of memory: %s needs %zu bytes", what, bytes);
 }
 

@@ -18,7 +18,7 @@
  */
 zimage_status zi_fail(zimage_error *error, zimage_status status, const char *format, ...) ZI_PRINTF(3, 4);
 
-/* "out of memory: WHAT needs N bytes" */
+/* "out of memory: WHAT needs N bytes"; bytes 0 (the size is not known here): "out of memory: no room for WHAT" */
 zimage_status zi_fail_memory(zimage_error *error, const char *what, size_t bytes);
 
 /* The formatted text, then ": " and what the errno value `code` means. */

@@ -27,7 +27,7 @@ static zimage_status open_regular(const char *path, int *descriptor, struct stat
     }
     if (!S_ISREG(status->st_mode)) {
         close(fd);
-        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: this is %s, but a regular file is expected", path,
+        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: this is %s, expected a regular file", path,
                        S_ISDIR(status->st_mode) ? "a folder" : "a device, pipe or socket");
     }
     *descriptor = fd;
@@ -91,7 +91,7 @@ zimage_status zi_read_file(const char *path, size_t limit, char **text, size_t *
     ZI_TRY(open_regular(path, &fd, &status, error));
     if ((uint64_t)status.st_size > limit) {
         close(fd);
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the file has %lld bytes, but at most %zu are expected", path,
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the file has %lld bytes, expected at most %zu", path,
                        (long long)status.st_size, limit);
     }
     size_t size = (size_t)status.st_size;
@@ -132,6 +132,19 @@ int zi_folder_exists(const char *path)
 {
     struct stat status;
     return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+int zi_folder_create(const char *path)
+{
+    char *part = strdup(path);
+    for (char *slash = part; slash && (slash = strchr(slash + 1, '/'));) {
+        *slash = 0;
+        mkdir(part, 0755);
+        *slash = '/';
+    }
+    free(part);
+    mkdir(path, 0755);
+    return zi_folder_exists(path);
 }
 
 /*

@@ -22,6 +22,8 @@ zimage_status zi_read_file(const char *path, size_t limit, char **text, size_t *
 char *zi_path_join(const char *folder, const char *name);
 int zi_file_exists(const char *path); /* a regular file */
 int zi_folder_exists(const char *path);
+/* Makes a folder, and the folders above it that are missing. 0: it is not there afterwards. */
+int zi_folder_create(const char *path);
 
 /*
  * Atomic output: open writes to "path.<pid>-<n>.tmp" in the same folder, commit flushes, fsyncs and renames; abandon

@@ -100,6 +100,21 @@ zimage_status zi_json_parse(const char *path, const char *name_of_text, const ch
                    problem.line, problem.column, problem.text, hint(&problem));
 }
 
+/* zi_json_parse of a text that must be an object. */
+static zimage_status parse_object(const char *path, const char *name_of_text, const char *text, size_t length,
+                                  json_t **object, zimage_error *error)
+{
+    char buffer[64];
+    ZI_TRY(zi_json_parse(path, name_of_text, text, length, object, error));
+    if (json_is_object(*object))
+        return ZIMAGE_OK;
+    zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: %s holds %s, expected a JSON object", path, name_of_text,
+            zi_json_describe(*object, buffer, sizeof buffer));
+    json_decref(*object);
+    *object = NULL;
+    return ZIMAGE_ERROR_FORMAT;
+}
+
 zimage_status zi_json_load(const char *path, json_t **object, zimage_error *error)
 {
     char *text = NULL;
@@ -108,18 +123,24 @@ zimage_status zi_json_load(const char *path, json_t **object, zimage_error *erro
     ZI_TRY(zi_read_file(path, FILE_LIMIT, &text, &length, error));
     if (length == 0) {
         free(text);
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the file is empty, but a JSON object is expected", path);
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the file is empty, expected a JSON object", path);
     }
-    zimage_status status = zi_json_parse(path, "the file", text, length, object, error);
+    zimage_status status = parse_object(path, "the file", text, length, object, error);
     free(text);
-    if (status == ZIMAGE_OK && !json_is_object(*object)) {
-        char buffer[64];
-        zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the file holds %s, but a JSON object is expected", path,
-                zi_json_describe(*object, buffer, sizeof buffer));
-        json_decref(*object);
-        *object = NULL;
-        return ZIMAGE_ERROR_FORMAT;
-    }
+    return status;
+}
+
+zimage_status zi_config_read(const char *path, const char *text, zi_config_reader *reader, void *config, size_t size,
+                             zimage_error *error)
+{
+    json_t *object = NULL;
+    memset(config, 0, size);
+    if (text)
+        ZI_TRY(parse_object(path, "the configuration", text, strlen(text), &object, error));
+    else
+        ZI_TRY(zi_json_load(path, &object, error));
+    zimage_status status = reader(object, path, config, error);
+    json_decref(object);
     return status;
 }
 
@@ -151,12 +172,12 @@ const char *zi_json_describe(const json_t *value, char *buffer, size_t size)
     return "null";
 }
 
-/* "config.json: field "x" is "abc", but must be WHAT" */
+/* config.json: "x": "abc", expected WHAT */
 static zimage_status fail_field(const char *path, const char *field, const json_t *value, zimage_error *error,
                                 const char *what)
 {
     char buffer[64];
-    return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: field \"%s\" is %s, but must be %s", path, field,
+    return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: \"%s\": %s, expected %s", path, field,
                    zi_json_describe(value, buffer, sizeof buffer), what);
 }
 
@@ -247,8 +268,8 @@ zimage_status zi_json_int_array(const json_t *object, const char *path, const ch
         return fail_field(path, field, found, error, "an array of integers");
     size_t length = json_array_size(found);
     if (length == 0 || length > capacity)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: field \"%s\" has %zu elements, but must have 1 to %zu", path,
-                       field, length, capacity);
+        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: \"%s\": %zu elements, expected 1 to %zu", path, field, length,
+                       capacity);
     for (size_t i = 0; i < length; i++) {
         const json_t *element = json_array_get(found, i);
         if (!is_integer_within(element, low, high)) {

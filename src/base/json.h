@@ -13,6 +13,14 @@ zimage_status zi_json_load(const char *path, json_t **object, zimage_error *erro
 zimage_status zi_json_parse(const char *path, const char *name_of_text, const char *text, size_t length, json_t **value,
                             zimage_error *error);
 
+/*
+ * A configuration from a JSON object: clears the `size` bytes of config, then `reader` fills them. text NULL: the object
+ * is the file `path`; otherwise it is this text, and path is only its name for messages.
+ */
+typedef zimage_status zi_config_reader(const json_t *object, const char *path, void *config, zimage_error *error);
+zimage_status zi_config_read(const char *path, const char *text, zi_config_reader *reader, void *config, size_t size,
+                             zimage_error *error);
+
 /* "-3", "a string", "null", ...: what a message says a value is. Returns buffer or static text. */
 const char *zi_json_describe(const json_t *value, char *buffer, size_t size);
 

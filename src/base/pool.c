@@ -230,7 +230,7 @@ zimage_status zi_pool_new(int threads, zi_pool **pool, zimage_error *error)
     int processors = zi_cpu_count(), code = 0;
     *pool = NULL;
     if (threads < 0 || threads > MAX_THREADS)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "threads is %d, but must be from 0 (all processors) to %d",
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "threads: %d, expected 0 (as many as there are CPUs) to %d",
                        threads, MAX_THREADS);
     if (threads == 0)
         threads = processors < MAX_THREADS ? processors : MAX_THREADS;

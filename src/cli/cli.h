@@ -21,6 +21,11 @@ int cmd_tokenize(int argc, char **argv);
 /* The bundled model's folder: $ZIMAGE_MODEL, beside the installed program, or in the source tree it was built from. */
 const char *cli_default_model(void);
 
+/* The path of the program's own file; 0: the system does not say, or it is longer than size. */
+int cli_program_path(char *path, size_t size);
+/* The most physical memory that this process has occupied at once, in bytes; 0: unknown. */
+uint64_t cli_peak_resident_bytes(void);
+
 /* Prints "zimage COMMAND: sentence" and returns CLI_USAGE or CLI_FAILURE. */
 int cli_usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int cli_failure(const char *command, const zimage_error *error);

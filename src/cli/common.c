@@ -35,10 +35,8 @@ static int folder_with_index(const char *folder)
 static int beside_program(char *folder, size_t size)
 {
     char program[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length <= 0)
+    if (!cli_program_path(program, sizeof program))
         return 0;
-    program[length] = 0;
     for (int level = 0; level < 2; level++) {
         char *slash = strrchr(program, '/');
         if (!slash)

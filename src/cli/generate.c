@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -713,14 +712,12 @@ static int run_batch(session *s)
 
 static int print_json(const session *s)
 {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
     json_t *seconds = json_object();
     json_object_set_new(seconds, "load", json_real(s->load_seconds));
     for (int i = 0; i < ZIMAGE_STAGES; i++)
         json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(s->seconds[i]));
     json_t *all = json_pack("{s:O, s:o, s:I, s:o*}", "images", s->images, "seconds", seconds, "peak_rss_bytes",
-                            (json_int_t)usage.ru_maxrss * 1024, "device", cli_device_json(&s->device));
+                            (json_int_t)cli_peak_resident_bytes(), "device", cli_device_json(&s->device));
     int failed = !all || json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
     json_decref(all);
     return failed ? CLI_FAILURE : 0;

@@ -99,8 +99,11 @@ static zimage_status unpack_named(const zi_store *store, const char *path, const
 zimage_status zimage_tensor_read(const char *path, const char *name, float **data, int64_t shape[4],
                                  int32_t *dimensions, zimage_error *error)
 {
-    *data = NULL;
     zi_store *store = NULL;
+    if (data)
+        *data = NULL;
+    if (!path || !name || !data || !shape || !dimensions)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path, name, data, shape and dimensions: NULL, expected all five");
     ZI_TRY(zi_store_open_file(path, &store, error));
     zimage_status status = unpack_named(store, path, name, data, shape, dimensions, error);
     zi_store_free(store);
@@ -110,5 +113,7 @@ zimage_status zimage_tensor_read(const char *path, const char *name, float **dat
 zimage_status zimage_tensor_write(const char *path, const char *name, const float *data, const int64_t *shape,
                                   int32_t dimensions, zimage_error *error)
 {
+    if (!path || !name || !data || !shape)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path, name, data and shape: NULL, expected all four");
     return zi_safetensors_write(path, name, data, shape, dimensions, error);
 }

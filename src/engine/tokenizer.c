@@ -41,10 +41,11 @@ static zimage_status find_file(const char *path, char **file, zimage_error *erro
 zimage_status zimage_tokenizer_open(const char *path, zimage_tokenizer **tokenizer, zimage_error *error)
 {
     if (!tokenizer)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "zimage_tokenizer_open: tokenizer is NULL");
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "tokenizer: NULL, expected where to put it");
     *tokenizer = NULL;
     if (!path || !*path)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "zimage_tokenizer_open: path is %s", path ? "empty" : "NULL");
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path: %s, expected a tokenizer.json or a model folder",
+                       path ? "empty" : "NULL");
     zimage_tokenizer *made = calloc(1, sizeof *made);
     if (!made)
         return zi_fail_memory(error, "a tokenizer", sizeof *made);
@@ -77,10 +78,6 @@ zimage_status zimage_tokenizer_encode(const zimage_tokenizer *tokenizer, zimage_
     if (count)
         *count = 0;
     if (!tokenizer || !ids || !count || (!text && length))
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "zimage_tokenizer_encode: %s is NULL",
-                       !tokenizer ? "tokenizer"
-                       : !ids     ? "ids"
-                       : !count   ? "count"
-                                  : "text");
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "tokenizer, text, ids and count: NULL, expected all four");
     return zi_tokenizer_encode_prompt(tokenizer->inner, template_kind, text ? text : "", length, ids, count, error);
 }

@@ -6,23 +6,66 @@
 
 #include "base/file.h"
 
-typedef struct png_sink {
-    FILE *file;
-    char reason[128]; /* libpng's own words */
-} png_sink;
+/* ---- libpng's callbacks ------------------------------------------------------------------------------------------ */
 
-static void on_png_error(png_structp png, png_const_charp message)
+/* What libpng's error handler and data callbacks share. */
+typedef struct png_stream {
+    char reason[128]; /* libpng's own words */
+    FILE *file;       /* written to; NULL: to memory */
+    uint8_t *data;    /* written (owned), or read */
+    size_t size, capacity, place;
+} png_stream;
+
+static void on_error(png_structp png, png_const_charp message)
 {
-    png_sink *sink = png_get_error_ptr(png);
-    snprintf(sink->reason, sizeof sink->reason, "%s", message);
+    png_stream *stream = png_get_error_ptr(png);
+    snprintf(stream->reason, sizeof stream->reason, "%s", message);
     png_longjmp(png, 1);
 }
 
-static void on_png_warning(png_structp png, png_const_charp message)
+static void on_warning(png_structp png, png_const_charp message)
 {
     (void)png;
     (void)message;
 }
+
+static void write_bytes(png_structp png, png_bytep bytes, size_t count)
+{
+    png_stream *stream = png_get_io_ptr(png);
+    if (stream->file) {
+        if (fwrite(bytes, 1, count, stream->file) != count)
+            png_error(png, "write error");
+        return;
+    }
+    if (stream->size + count > stream->capacity) {
+        size_t capacity = 2 * stream->capacity + count;
+        uint8_t *data = realloc(stream->data, capacity);
+        if (!data)
+            png_error(png, "out of memory");
+        stream->data = data;
+        stream->capacity = capacity;
+    }
+    memcpy(stream->data + stream->size, bytes, count);
+    stream->size += count;
+}
+
+static void flush_bytes(png_structp png)
+{
+    png_stream *stream = png_get_io_ptr(png);
+    if (stream->file)
+        fflush(stream->file);
+}
+
+static void read_bytes(png_structp png, png_bytep bytes, size_t count)
+{
+    png_stream *stream = png_get_io_ptr(png);
+    if (count > stream->size - stream->place)
+        png_error(png, "the data ends early");
+    memcpy(bytes, stream->data + stream->place, count);
+    stream->place += count;
+}
+
+/* ---- encoding ---------------------------------------------------------------------------------------------------- */
 
 static int is_ascii(const char *text)
 {
@@ -48,54 +91,152 @@ static void fill_texts(png_text *out, const zimage_text *texts, size_t count)
     }
 }
 
-/* Everything between setjmp and a possible longjmp lives in this frame's callees or is volatile-free by construction. */
-static int encode(png_structp png, png_infop info, FILE *file, int32_t width, int32_t height, const uint8_t *rgb,
-                  png_text *texts, size_t text_count)
+/* 0: libpng failed and has jumped back here. No local variable of this function changes after setjmp. */
+static int write_png(png_structp png, png_infop info, png_stream *stream, const zi_png_image *image, png_text *texts)
 {
     if (setjmp(png_jmpbuf(png)))
         return 0;
-    png_init_io(png, file);
-    png_set_IHDR(png, info, (png_uint_32)width, (png_uint_32)height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
-                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_write_fn(png, stream, write_bytes, flush_bytes);
+    png_set_IHDR(png, info, (png_uint_32)image->width, (png_uint_32)image->height, 8, PNG_COLOR_TYPE_RGB,
+                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_set_sRGB(png, info, PNG_sRGB_INTENT_PERCEPTUAL);
-    if (text_count)
-        png_set_text(png, info, texts, (int)text_count);
+    if (image->text_count)
+        png_set_text(png, info, texts, (int)image->text_count);
     png_write_info(png, info);
-    for (int32_t y = 0; y < height; y++)
-        png_write_row(png, rgb + (size_t)y * (size_t)width * 3);
+    for (int32_t y = 0; y < image->height; y++)
+        png_write_row(png, image->rgb + (size_t)y * (size_t)image->width * 3);
     png_write_end(png, info);
     return 1;
 }
 
-static zimage_status write_to(zi_output *output, int32_t width, int32_t height, const uint8_t *rgb,
-                              const zimage_text *texts, size_t text_count, zimage_error *error)
+/* where: in messages */
+static zimage_status encode(const zi_png_image *image, png_stream *stream, const char *where, zimage_error *error)
 {
-    png_sink sink = {output->file, ""};
-    png_text *chunks = calloc(text_count ? text_count : 1, sizeof *chunks);
-    if (!chunks)
-        return zi_fail_memory(error, "PNG text", text_count * sizeof *chunks);
-    fill_texts(chunks, texts, text_count);
-    png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &sink, on_png_error, on_png_warning);
+    size_t bytes = (image->text_count ? image->text_count : 1) * sizeof(png_text);
+    png_text *texts = malloc(bytes);
+    if (!texts)
+        return zi_fail_memory(error, "PNG text", bytes);
+    fill_texts(texts, image->texts, image->text_count);
+    png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, stream, on_error, on_warning);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     zimage_status status = ZIMAGE_OK;
     if (!info)
         status = zi_fail_memory(error, "the PNG writer", 0);
-    else if (!encode(png, info, output->file, width, height, rgb, chunks, text_count))
-        status = zi_fail(error, ZIMAGE_ERROR_FILE, "%s: can't write the PNG: %s", output->path, sink.reason);
+    else if (!write_png(png, info, stream, image, texts))
+        status = zi_fail(error, ZIMAGE_ERROR_FILE, "%s: can't write the PNG: %s", where, stream->reason);
     png_destroy_write_struct(&png, &info);
-    free(chunks);
+    free(texts);
     return status;
 }
 
-zimage_status zi_png_write(const char *path, int32_t width, int32_t height, const uint8_t *rgb,
-                           const zimage_text *texts, size_t text_count, zimage_error *error)
+zimage_status zi_png_write(const char *path, const zi_png_image *image, zimage_error *error)
 {
     zi_output output;
     ZI_TRY(zi_output_open(&output, path, error));
-    zimage_status status = write_to(&output, width, height, rgb, texts, text_count, error);
+    png_stream stream = {.file = output.file};
+    zimage_status status = encode(image, &stream, output.path, error);
     if (status != ZIMAGE_OK) {
         zi_output_abandon(&output);
         return status;
     }
     return zi_output_commit(&output, error);
+}
+
+zimage_status zi_png_encode(const zi_png_image *image, uint8_t **data, size_t *size, zimage_error *error)
+{
+    png_stream stream = {.file = NULL};
+    zimage_status status = encode(image, &stream, "memory", error);
+    if (status != ZIMAGE_OK) {
+        free(stream.data);
+        return status;
+    }
+    *data = stream.data;
+    *size = stream.size;
+    return ZIMAGE_OK;
+}
+
+/* ---- decoding ---------------------------------------------------------------------------------------------------- */
+
+/* What reading fills: outside of the function that libpng jumps out of. */
+typedef struct png_result {
+    png_uint_32 width, height;
+    uint64_t max_pixels;
+    int too_large;
+    uint8_t *rgb;
+    png_bytep *rows;
+} png_result;
+
+/* Every PNG becomes 8-bit RGB; libpng blends alpha over white. */
+static void ask_for_rgb8(png_structp png, png_infop info)
+{
+    png_color_16 white = {.red = 255, .green = 255, .blue = 255, .gray = 255};
+    int has_alpha = (png_get_color_type(png, info) & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png, info, PNG_INFO_tRNS);
+    png_set_expand(png);
+    png_set_scale_16(png);
+    png_set_gray_to_rgb(png);
+    if (has_alpha)
+        png_set_background(png, &white, PNG_BACKGROUND_GAMMA_SCREEN, 0, 1.0);
+    png_set_interlace_handling(png);
+    png_read_update_info(png, info);
+}
+
+/* 0: libpng failed and has jumped back here, or the image is too large. */
+static int read_png(png_structp png, png_infop info, png_stream *stream, png_result *result)
+{
+    if (setjmp(png_jmpbuf(png)))
+        return 0;
+    png_set_read_fn(png, stream, read_bytes);
+    png_read_info(png, info);
+    result->width = png_get_image_width(png, info);
+    result->height = png_get_image_height(png, info);
+    result->too_large = (uint64_t)result->width * result->height > result->max_pixels;
+    if (result->too_large)
+        return 0;
+    ask_for_rgb8(png, info);
+    size_t row = (size_t)result->width * 3;
+    if (png_get_rowbytes(png, info) != row)
+        png_error(png, "a colour type that is not known");
+    result->rgb = malloc(row * result->height);
+    result->rows = malloc(result->height * sizeof *result->rows);
+    if (!result->rgb || !result->rows)
+        png_error(png, "out of memory");
+    for (png_uint_32 y = 0; y < result->height; y++)
+        result->rows[y] = result->rgb + y * row;
+    png_read_image(png, result->rows);
+    png_read_end(png, NULL);
+    return 1;
+}
+
+static zimage_status explain(const png_stream *stream, const png_result *result, zimage_error *error)
+{
+    if (result->too_large)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the image has %ux%u pixels, expected at most %llu pixels",
+                       (unsigned)result->width, (unsigned)result->height, (unsigned long long)result->max_pixels);
+    return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the PNG can't be read: %s", stream->reason);
+}
+
+zimage_status zi_png_decode(const uint8_t *data, size_t size, uint64_t max_pixels, uint8_t **rgb, int32_t *width,
+                            int32_t *height, zimage_error *error)
+{
+    png_stream stream = {.data = (uint8_t *)data, .size = size}; /* only read */
+    png_result result = {.max_pixels = max_pixels};
+    if (size < 8 || png_sig_cmp(data, 0, 8) != 0)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the data is no PNG image, the only kind that is supported");
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &stream, on_error, on_warning);
+    png_infop info = png ? png_create_info_struct(png) : NULL;
+    zimage_status status = ZIMAGE_OK;
+    if (!info)
+        status = zi_fail_memory(error, "the PNG reader", 0);
+    else if (!read_png(png, info, &stream, &result))
+        status = explain(&stream, &result, error);
+    png_destroy_read_struct(&png, &info, NULL);
+    free(result.rows);
+    if (status != ZIMAGE_OK) {
+        free(result.rgb);
+        return status;
+    }
+    *rgb = result.rgb;
+    *width = (int32_t)result.width;
+    *height = (int32_t)result.height;
+    return ZIMAGE_OK;
 }

@@ -1,4 +1,4 @@
-#include "engine/onednn.h"
+#include "measure/onednn.h"
 
 #include <dlfcn.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* oneDNN's matrix product as a yardstick, where its library is installed: opened at run time, never needed. */
-#ifndef ZI_ENGINE_ONEDNN_H
-#define ZI_ENGINE_ONEDNN_H
+#ifndef ZI_MEASURE_ONEDNN_H
+#define ZI_MEASURE_ONEDNN_H
 
 #include <stdint.h>
 

@@ -1,26 +1,29 @@
-/* Whether this machine computes rightly: every kernel against the C table, and a tiny picture by each set of kernels. */
-#include <jansson.h>
+/* Whether this machine computes correctly: every operation against plain C, and a tiny image by each set of kernels. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
+#define ZIMAGE_EXPERIMENTAL
 #include "cpu/features.h"
 #include "cpu/selftest.h"
-#include "engine/synthetic.h"
+#include "engine/backends.h"
+#include "engine/sized.h"
+#include "measure/synthetic.h"
+#include "pipeline/job.h"
 #include "sampler/noise.h"
 
-/* The toy "small" with one layer of each stack; its picture is the network's answer to noise. */
+/* The toy "small" with one layer of each stack; its image is the network's output for noise. */
 #define TOKENS   6
 #define CHANNELS 16
 #define ROWS     4 /* of the latents */
 #define COLUMNS  6
 #define SCALE    8
+#define SIGMA    0.7f /* the network's time is 0.3 */
 #define LATENTS  (CHANNELS * ROWS * COLUMNS)
 #define BYTES    (ROWS * SCALE * COLUMNS * SCALE * 3)
 
-/* The reference table's picture: red, green and blue averaged over the pixels of each latent. */
+/* The reference backend's image: red, green and blue averaged over the pixels of each latent. */
 static const uint8_t golden[ROWS * COLUMNS * 3] = {
     85, 235, 38, 84, 232, 35, 86, 232, 34, 85, 232, 34, 86, 232, 33, 81, 238, 44, /* a row */
     78, 238, 33, 77, 235, 28, 79, 233, 27, 78, 234, 27, 78, 234, 27, 78, 243, 38, /* */
@@ -37,59 +40,65 @@ typedef struct bound {
 static const bound libm_bound = {0.1, 1}; /* of the reference from what is stored here */
 static const bound float32_bound = {0.01, 1}, bf16_bound = {0.5, 4}, int8_bound = {0.05, 2}; /* from the reference */
 
-typedef struct job {
-    zimage_context *context; /* the toy; its pool serves every table */
-    uint32_t features;
-    uint8_t reference[BYTES];
-    json_t *kernels;
+/* The self-test under way. */
+typedef struct selftest {
+    zimage_selftest_params params;
+    zi_model *model; /* the toy */
+    zi_pool *pool;
+    uint8_t reference[BYTES]; /* the reference backend's image */
     int passed;
-    zi_log log;
     zimage_error *error;
-} job;
+} selftest;
 
-/* What is told of one set of kernels. */
-typedef struct report {
-    const char *name, *with; /* with: the tier under a family's products, or NULL */
-    json_t *checks, *faults, *picture;
-    double max_error;
-} report;
+/* The checks of one set of kernels. */
+typedef struct kernel_checks {
+    selftest *test;
+    const char *name, *with; /* with: the tier beside a packed product, or NULL */
+} kernel_checks;
 
-static json_t *real_or_null(double value)
+static void report(selftest *t, zimage_check check)
 {
-    return isfinite(value) ? json_real(value) : json_null();
+    check.struct_size = sizeof check;
+    check.passed = !check.fault;
+    t->passed &= check.passed;
+    if (t->params.check)
+        t->params.check(&check, t->params.check_user);
 }
 
-/* ---- the picture ------------------------------------------------------------------------------------------------- */
+/* ---- the image --------------------------------------------------------------------------------------------------- */
 
-static zimage_status evaluate(const zimage_context *c, zi_ops *ops, const zi_tensor *caption, float *latents)
+/* Latents of the toy's image: twice the network's output for noise, of the sign that it has. */
+static void end_step(zi_job *job, float *latents, const float *velocity)
 {
-    static const int64_t shape[] = {CHANNELS, ROWS, COLUMNS};
-    zi_tensor x, y;
-    ZI_TRY(ops->table->alloc_f32(ops, &x, 3, shape));
-    ZI_TRY(ops->table->alloc_f32(ops, &y, 3, shape));
-    ZI_TRY(ops->table->upload(ops, &x, latents));
-    ZI_TRY(zi_dit_forward(&c->transformer, ops, &x, 0.3f, caption, &y));
-    ZI_TRY(ops->table->download(ops, latents, &y));
     for (int i = 0; i < LATENTS; i++)
-        latents[i] *= 2;
-    return ZIMAGE_OK;
+        latents[i] = 2 * job->model->family->velocity_sign * velocity[i];
 }
 
-static zimage_status paint(const zimage_context *c, zi_ops *ops, uint8_t *pixels)
+static zimage_status paint(const zi_model *model, zi_run *run, uint8_t *pixels)
 {
-    const int64_t text[] = {TOKENS, c->text_encoder.config.hidden_size};
-    const int64_t refined[] = {zi_dit_padded(TOKENS), c->transformer.config.dim};
     static const int32_t ids[TOKENS] = {1, 7919, 404, 7, 7, 8191};
-    float latents[LATENTS];
-    zi_tensor features, caption;
+    float latents[LATENTS], velocity[LATENTS];
+    zi_job_run runs[ZI_JOB_RUNS_MAX];
+    zi_job job = {.model = model,
+                  .rows = ROWS,
+                  .columns = COLUMNS,
+                  .prompts = 1,
+                  .prompt = {{.tokens = TOKENS, .encoded = 1, .ids = ids}},
+                  .steps = 1,
+                  .latents = latents,
+                  .velocity = {velocity},
+                  .rgb8 = pixels,
+                  .sigma = SIGMA};
+    int entries = zi_job_list(&job, runs);
     zi_noise(ZIMAGE_RNG_TORCH_CPU, 42, latents, LATENTS);
-    ZI_TRY(ops->table->alloc(ops, &features, 2, text));
-    ZI_TRY(ops->table->alloc(ops, &caption, 2, refined));
-    ZI_TRY(zi_qwen3_encode(&c->text_encoder, ops, ids, TOKENS, &features));
-    ZI_TRY(zi_dit_caption(&c->transformer, ops, &features, &caption));
-    ZI_TRY(evaluate(c, ops, &caption, latents));
-    ZI_TRY(zi_vae_decode(&c->vae, ops, latents, ROWS, COLUMNS, 0, NULL, pixels));
-    return ZIMAGE_OK;
+    zimage_status status = zi_job_open(run, &job);
+    for (int i = 0; i < entries && status == ZIMAGE_OK; i++) {
+        status = zi_job_stage(run, &job, runs[i].stage, runs[i].index);
+        if (runs[i].stage == ZIMAGE_STAGE_DENOISE)
+            end_step(&job, latents, velocity);
+    }
+    zi_job_close(run, &job);
+    return status;
 }
 
 static void average(const uint8_t *pixels, uint8_t *means)
@@ -102,9 +111,11 @@ static void average(const uint8_t *pixels, uint8_t *means)
     }
 }
 
-static void compare(report *r, const uint8_t *found, const uint8_t *expected, int count, const bound *allowed)
+static void compare(const kernel_checks *k, const uint8_t *found, const uint8_t *expected, int count,
+                    const bound *allowed)
 {
     int sum = 0, largest = 0;
+    char fault[120];
     for (int i = 0; i < count; i++) {
         int difference = abs(found[i] - expected[i]);
         sum += difference;
@@ -112,159 +123,137 @@ static void compare(report *r, const uint8_t *found, const uint8_t *expected, in
     }
     double mean = (double)sum / count;
     int passed = mean <= allowed->mean && largest <= allowed->largest;
-    r->picture = json_pack("{s:b, s:f, s:i}", "passed", passed, "mean_difference", mean, "largest_difference", largest);
-    if (!passed)
-        json_array_append_new(r->faults,
-                              json_sprintf("picture: mean difference %.3g, largest %d of 255; allowed %g and %d", mean,
-                                           largest, allowed->mean, allowed->largest));
+    snprintf(fault, sizeof fault, "image: mean difference %.3g, largest %d of 255; allowed %g and %d", mean, largest,
+             allowed->mean, allowed->largest);
+    report(k->test, (zimage_check){.usable = 1,
+                                   .kernels = k->name,
+                                   .name = "image",
+                                   .error = mean,
+                                   .largest = largest,
+                                   .fault = passed ? NULL : fault});
 }
 
 /* A NaN is a finding; anything else that fails is an error. */
-static zimage_status try_to_paint(job *j, report *r, zi_ops *ops, uint8_t *pixels, int *painted)
+static zimage_status try_to_paint(const kernel_checks *k, zi_ops *ops, uint8_t *pixels, int *painted)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zi_arena_mark mark = ops->table->mark(ops);
-    ops->error = &error;
-    zimage_status status = paint(j->context, ops, pixels);
-    ops->table->release(ops, mark);
-    ops->error = NULL;
+    zi_run run = {.ops = ops, .error = &error};
+    char fault[sizeof error.message + 16];
+    zimage_status status = paint(k->test->model, &run, pixels);
     *painted = status == ZIMAGE_OK;
     if (status == ZIMAGE_OK)
         return ZIMAGE_OK;
     if (status != ZIMAGE_ERROR_NOT_FINITE)
-        return zi_fail(j->error, status, "%s", error.message);
-    r->picture = json_pack("{s:b, s:n, s:n}", "passed", 0, "mean_difference", "largest_difference");
-    json_array_append_new(r->faults, json_sprintf("picture: %s", error.message));
+        return zi_fail(k->test->error, status, "%s", error.message);
+    snprintf(fault, sizeof fault, "image: %s", error.message);
+    report(k->test,
+           (zimage_check){.usable = 1, .kernels = k->name, .name = "image", .error = INFINITY, .fault = fault});
     return ZIMAGE_OK;
 }
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
-/* The entry of that name, made when there is none. */
-static json_t *check_of(const report *r, const char *kernel)
-{
-    for (size_t i = 0; i < json_array_size(r->checks); i++) {
-        json_t *check = json_array_get(r->checks, i);
-        if (!strcmp(json_string_value(json_object_get(check, "name")), kernel))
-            return check;
-    }
-    json_array_append_new(r->checks, json_pack("{s:s, s:b, s:f}", "name", kernel, "passed", 1, "max_error", 0.0));
-    return json_array_get(r->checks, json_array_size(r->checks) - 1);
-}
-
 static void on_finding(void *user, const zi_cpu_finding *finding)
 {
-    report *r = user;
-    json_t *check = check_of(r, finding->kernel), *max_error = json_object_get(check, "max_error");
-    if (!json_is_null(max_error) && !(finding->error <= json_real_value(max_error)))
-        json_object_set_new(check, "max_error", real_or_null(finding->error));
-    r->max_error = fmax(r->max_error, finding->error);
-    if (!finding->fault)
-        return;
-    json_object_set_new(check, "passed", json_false());
-    json_array_append_new(r->faults,
-                          json_sprintf("%s %s%s%s%s", finding->kernel, finding->fault, r->with ? " (with " : "",
-                                       r->with ? r->with : "", r->with ? "'s packing)" : ""));
+    const kernel_checks *k = user;
+    char fault[300];
+    snprintf(fault, sizeof fault, "%s %s%s%s%s", finding->kernel, finding->fault ? finding->fault : "",
+             k->with ? " (with " : "", k->with ? k->with : "", k->with ? "'s packing)" : "");
+    report(k->test, (zimage_check){.usable = 1,
+                                   .kernels = k->name,
+                                   .name = finding->kernel,
+                                   .error = finding->error,
+                                   .fault = finding->fault ? fault : NULL});
 }
 
-/* A family's products are tried with the other kernels of every usable tier. */
-static zimage_status check_kernels(job *j, const zi_cpu_set *set, report *r)
+/* A packed product is checked with the other kernels of every usable tier. */
+static zimage_status check_kernels(kernel_checks *k, const zi_cpu_set *set, uint32_t features)
 {
+    selftest *t = k->test;
     zi_cpu_set tier;
     if (!set->family)
-        return zi_cpu_selftest(j->context->pool, set, on_finding, r, j->error);
-    for (int i = 0; zi_cpu_set_at(i, j->features, &tier) && !tier.family; i++)
+        return zi_cpu_selftest(t->pool, set, on_finding, k, t->error);
+    for (int i = 0; zi_cpu_set_at(i, features, &tier) && !tier.family; i++)
         if (tier.usable) {
-            r->with = tier.name;
+            k->with = tier.name;
             tier.family = set->family;
-            ZI_TRY(zi_cpu_selftest(j->context->pool, &tier, on_finding, r, j->error));
+            ZI_TRY(zi_cpu_selftest(t->pool, &tier, on_finding, k, t->error));
         }
     return ZIMAGE_OK;
 }
 
-static zimage_status check_picture(job *j, const zi_cpu_set *set, report *r)
+static zimage_status check_image(const kernel_checks *k, const zi_cpu_set *set)
 {
+    selftest *t = k->test;
     zi_ops *ops;
     uint8_t pixels[BYTES];
     int painted;
-    ZI_TRY(zi_cpu_new_with_set(j->context->pool, set, &ops, j->error));
-    zimage_status status = try_to_paint(j, r, ops, pixels, &painted);
+    ZI_TRY(zi_cpu_new_with_set(t->pool, set, &ops, t->error));
+    zimage_status status = try_to_paint(k, ops, pixels, &painted);
     ops->table->free(ops);
     const bound *allowed = !set->family ? &float32_bound : set->family->b == ZI_NUMBER_BF16 ? &bf16_bound : &int8_bound;
     if (painted)
-        compare(r, pixels, j->reference, BYTES, allowed);
+        compare(k, pixels, t->reference, BYTES, allowed);
     return status;
 }
 
-static zimage_status check_reference(job *j, report *r)
+static zimage_status check_reference(selftest *t)
 {
+    const kernel_checks k = {t, "reference", NULL};
     zi_ops *ops;
     uint8_t means[sizeof golden];
     int painted;
-    ZI_TRY(zi_ops_reference_new(&ops, j->error));
-    zimage_status status = try_to_paint(j, r, ops, j->reference, &painted);
+    report(t, (zimage_check){.usable = 1, .kernels = k.name, .name = "begin"});
+    ZI_TRY(zi_ops_reference_new(&ops, t->error));
+    zimage_status status = try_to_paint(&k, ops, t->reference, &painted);
     ops->table->free(ops);
-    average(j->reference, means);
+    average(t->reference, means);
     if (painted)
-        compare(r, means, golden, sizeof golden, &libm_bound);
+        compare(&k, means, golden, sizeof golden, &libm_bound);
     return status;
+}
+
+static zimage_status check_set(selftest *t, const zi_cpu_set *set, uint32_t features)
+{
+    kernel_checks k = {t, set->name, NULL};
+    report(t, (zimage_check){.usable = set->usable, .kernels = k.name, .name = "begin"});
+    if (!set->usable)
+        return ZIMAGE_OK;
+    ZI_TRY(check_kernels(&k, set, features));
+    return check_image(&k, set);
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
-/* set NULL: the reference table. */
-static zimage_status check_set(job *j, const zi_cpu_set *set)
+static zimage_status check_cpu(selftest *t)
 {
-    report r = {.name = set ? set->name : "reference", .checks = json_array(), .faults = json_array()};
-    zimage_status status = ZIMAGE_OK;
-    int usable = !set || set->usable, passed;
-    if (usable)
-        zi_inform(&j->log, "checking %s", r.name);
-    if (!set)
-        status = check_reference(j, &r);
-    else if (usable)
-        status = check_kernels(j, set, &r);
-    if (set && usable && status == ZIMAGE_OK)
-        status = check_picture(j, set, &r);
-    passed = json_array_size(r.faults) == 0;
-    j->passed &= passed;
-    json_array_append_new(j->kernels, json_pack("{s:s, s:b, s:o, s:o, s:o, s:o?, s:o}", "name", r.name, "usable",
-                                                usable, "passed", usable ? json_boolean(passed) : json_null(),
-                                                "max_error", usable && set ? real_or_null(r.max_error) : json_null(),
-                                                "checks", r.checks, "picture", r.picture, "faults", r.faults));
-    return status;
-}
-
-static zimage_status check_all(job *j)
-{
+    uint32_t features;
     zi_cpu_set set;
-    ZI_TRY(check_set(j, NULL));
-    for (int i = 0; zi_cpu_set_at(i, j->features, &set); i++)
-        ZI_TRY(check_set(j, &set));
+    ZI_TRY(zi_cpu_mask_parse(t->params.cpu_mask, &features, t->error));
+    features &= zi_cpu_features();
+    ZI_TRY(check_reference(t));
+    for (int i = 0; zi_cpu_set_at(i, features, &set); i++)
+        ZI_TRY(check_set(t, &set, features));
     return ZIMAGE_OK;
 }
 
-zimage_status zimage_selftest(const char *cpu_mask,
-                              void (*log)(zimage_log_level level, const char *message, void *user), void *log_user,
-                              char **json, zimage_error *error)
+static zimage_status check_all(selftest *t)
 {
-    if (!json)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "json: NULL, expected where to put the text");
-    *json = NULL;
-    double start = zi_now();
-    job j = {.passed = 1, .log = {log, log_user}, .error = error};
-    const zi_synthetic toy = {.model = "small", .format = "bf16", .layers = 1, .cpu_mask = cpu_mask};
-    ZI_TRY(zi_cpu_mask_parse(cpu_mask, &j.features, error));
-    j.features &= zi_cpu_features();
-    ZI_TRY(zi_context_new_synthetic(&toy, ZI_PARTS, &j.context, error));
-    j.kernels = json_array();
-    zimage_status status = check_all(&j);
-    zimage_close(j.context);
-    json_t *all = json_pack("{s:b, s:o, s:f}", "passed", j.passed, "kernels", j.kernels, "seconds", zi_now() - start);
-    if (status == ZIMAGE_OK)
-        *json = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
-    json_decref(all);
-    if (status == ZIMAGE_OK && !*json)
-        return zi_fail_memory(error, "the report", 0);
+    const zi_synthetic toy = {.model = "small", .format = "bf16", .layers = 1};
+    ZI_TRY(zi_pool_new(0, &t->pool, t->error));
+    ZI_TRY(zi_synthetic_new(&toy, (1u << ZI_COMPONENTS) - 1, t->pool, &t->model, t->error));
+    return check_cpu(t);
+}
+
+zimage_status zimage_selftest(const zimage_selftest_params *params, int32_t *passed, zimage_error *error)
+{
+    selftest t = {.passed = 1, .error = error};
+    if (!passed)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "passed: NULL, expected where to put the result");
+    ZI_TRY(ZI_TAKE(&t.params, params, zimage_selftest_params, check_user, error));
+    zimage_status status = check_all(&t);
+    zi_model_close(t.model);
+    zi_pool_free(t.pool);
+    *passed = status == ZIMAGE_OK && t.passed;
     return status;
 }

@@ -1,19 +1,20 @@
-#include "engine/synthetic.h"
+#include "measure/synthetic.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "engine/device.h"
-#include "engine/plan.h"
-
-/* The published configurations, cut to what sizes and mathematics need (spec zimage.md 1, text-encoder.md 1, vae.md 1). */
+/* The published configurations, cut to what sizes and mathematics need (docs/spec: zimage.md 1, text-encoder.md 1, vae.md 1). */
 typedef struct published {
-    const char *name, *transformer, *text_encoder, *vae;
+    const char *name;
+    const zi_family *family;
+    double shift; /* of the schedule */
+    const char *transformer, *text_encoder, *vae;
 } published;
 
 static const published models[] = {
     {
         "z-image-turbo",
+        &zi_family_zimage,
+        3.0,
         "{\"_class_name\": \"ZImageTransformer2DModel\", \"all_patch_size\": [2], \"all_f_patch_size\": [1],"
         " \"in_channels\": 16, \"dim\": 3840, \"n_layers\": 30, \"n_refiner_layers\": 2, \"n_heads\": 30,"
         " \"n_kv_heads\": 30, \"norm_eps\": 1e-5, \"qk_norm\": true, \"cap_feat_dim\": 2560, \"rope_theta\": 256.0,"
@@ -27,6 +28,8 @@ static const published models[] = {
     },
     {
         "small",
+        &zi_family_zimage,
+        3.0,
         "{\"_class_name\": \"ZImageTransformer2DModel\", \"all_patch_size\": [2], \"all_f_patch_size\": [1],"
         " \"in_channels\": 16, \"dim\": 512, \"n_layers\": 4, \"n_refiner_layers\": 1, \"n_heads\": 8,"
         " \"norm_eps\": 1e-5, \"qk_norm\": true, \"cap_feat_dim\": 320, \"rope_theta\": 256.0,"
@@ -40,7 +43,7 @@ static const published models[] = {
     },
 };
 
-/* q4, q8: MLX's groups of 32 with BF16 scales in text encoder and transformer, the rest BF16 (spec formats.md 2). */
+/* q4, q8: MLX's groups of 32 with BF16 scales in text encoder and transformer, the rest BF16 (docs/spec/formats.md 2). */
 static const struct {
     const char *name;
     zi_memory_format networks;
@@ -77,79 +80,61 @@ zimage_status zi_synthetic_check(const zi_synthetic *synthetic, zimage_error *er
     return ZIMAGE_OK;
 }
 
-static int64_t at_most(int64_t count, int limit)
+static const char *config_of(const published *model, zi_component_kind kind)
 {
-    return limit > 0 && limit < count ? limit : count;
+    return kind == ZI_TRANSFORMER ? model->transformer : kind == ZI_VAE ? model->vae : model->text_encoder;
 }
 
-static zimage_status make_text(zimage_context *c, const published *model, const zi_synthetic *s, zimage_error *error)
+/* Binding to an empty store collects the tensors that a network needs; they are made, and bound for good. */
+static zimage_status make_component(zi_model *model, const zi_synthetic *s, zi_component_kind kind, zi_pool *pool,
+                                    zimage_error *error)
 {
-    zi_qwen3_config config;
-    ZI_TRY(zi_qwen3_config_parse("synthetic text_encoder", model->text_encoder, &config, error));
-    config.num_hidden_layers = at_most(config.num_hidden_layers - 1, s->layers) + 1; /* the last is never run */
-    ZI_TRY(zi_store_new_memory("synthetic text_encoder", &c->text_store, error));
-    ZI_TRY(zi_qwen3_bind(&c->text_encoder, &config, c->text_store, NULL, error));
-    zi_qwen3_free(&c->text_encoder);
-    ZI_TRY(zi_store_fill(c->text_store, &formats[find_format(s->format)].networks, c->pool, error));
-    return zi_qwen3_bind(&c->text_encoder, &config, c->text_store, NULL, error);
+    const zi_component *component = &model->family->components[kind];
+    zi_memory_format format = formats[find_format(s->format)].networks;
+    zi_store *store = NULL;
+    if (kind == ZI_VAE)
+        format = (zi_memory_format){formats[find_format(s->format)].vae, 0, 0};
+    ZI_TRY(zi_store_new_memory(component->folder, &store, error));
+    zimage_status status = component->bind(model->networks, store, NULL, error);
+    component->unbind(model->networks);
+    if (status == ZIMAGE_OK)
+        status = zi_store_fill(store, &format, pool, error);
+    if (status != ZIMAGE_OK) {
+        zi_store_free(store);
+        return status;
+    }
+    return zi_model_add(model, kind, store, NULL, error);
 }
 
-static zimage_status make_transformer(zimage_context *c, const published *model, const zi_synthetic *s,
-                                      zimage_error *error)
+static zimage_status make(zi_model *model, const published *from, const zi_synthetic *s, unsigned components,
+                          zi_pool *pool, zimage_error *error)
 {
-    zi_dit_config config;
-    ZI_TRY(zi_dit_config_parse("synthetic transformer", model->transformer, &config, error));
-    config.n_layers = at_most(config.n_layers, s->layers);
-    ZI_TRY(zi_store_new_memory("synthetic transformer", &c->transformer_store, error));
-    ZI_TRY(zi_dit_bind(&c->transformer, &config, c->transformer_store, NULL, error));
-    zi_dit_free(&c->transformer);
-    ZI_TRY(zi_store_fill(c->transformer_store, &formats[find_format(s->format)].networks, c->pool, error));
-    return zi_dit_bind(&c->transformer, &config, c->transformer_store, NULL, error);
-}
-
-static zimage_status make_vae(zimage_context *c, const published *model, const zi_synthetic *s, zimage_error *error)
-{
-    zi_vae_config config;
-    ZI_TRY(zi_vae_config_parse("synthetic vae", model->vae, &config, error));
-    ZI_TRY(zi_store_new_memory("synthetic vae", &c->vae_store, error));
-    ZI_TRY(zi_vae_bind(&c->vae, &config, c->vae_store, NULL, error));
-    zi_vae_free(&c->vae);
-    const zi_memory_format format = {formats[find_format(s->format)].vae, 0, 0};
-    ZI_TRY(zi_store_fill(c->vae_store, &format, c->pool, error));
-    return zi_vae_bind(&c->vae, &config, c->vae_store, NULL, error);
-}
-
-static zimage_status make_parts(zimage_context *c, const zi_synthetic *s, int parts, zimage_error *error)
-{
-    const published *model = find_model(s->model);
-    ZI_TRY(zi_pool_new(s->threads, &c->pool, error));
-    ZI_TRY(zi_device_ops(&(zi_device_choice){s->device, s->compute, s->cpu_mask, s->device_memory}, c->pool, &c->ops,
-                         error));
-    c->device_memory = s->device_memory;
-    c->base_bytes = zi_resident_bytes();
-    if (parts & ZI_PART_TEXT)
-        ZI_TRY(make_text(c, model, s, error));
-    if (parts & ZI_PART_TRANSFORMER)
-        ZI_TRY(make_transformer(c, model, s, error));
-    if (parts & ZI_PART_VAE)
-        ZI_TRY(make_vae(c, model, s, error));
+    for (int i = 0; i < ZI_COMPONENTS; i++) {
+        const zi_component *component = &model->family->components[i];
+        ZI_TRY(component->configure(model->networks, "synthetic model", config_of(from, (zi_component_kind)i), error));
+        if (s->layers > 0)
+            component->limit_layers(model->networks, s->layers);
+    }
+    for (int i = 0; i < ZI_COMPONENTS; i++)
+        if (components >> i & 1)
+            ZI_TRY(make_component(model, s, (zi_component_kind)i, pool, error));
+    model->scheduler = (zi_scheduler_config){.shift = from->shift};
+    zi_model_finish(model);
     return ZIMAGE_OK;
 }
 
-zimage_status zi_context_new_synthetic(const zi_synthetic *synthetic, int parts, zimage_context **context,
-                                       zimage_error *error)
+zimage_status zi_synthetic_new(const zi_synthetic *synthetic, unsigned components, zi_pool *pool, zi_model **model,
+                               zimage_error *error)
 {
-    *context = NULL;
+    *model = NULL;
     ZI_TRY(zi_synthetic_check(synthetic, error));
-    zimage_context *c = calloc(1, sizeof *c);
-    if (!c)
-        return zi_fail_memory(error, "a context", sizeof *c);
-    c->scheduler = (zi_scheduler_config){.shift = 3.0};
-    c->sample_size = 1024;
-    zimage_status status = make_parts(c, synthetic, parts, error);
+    const published *from = find_model(synthetic->model);
+    zi_model *made = NULL;
+    ZI_TRY(zi_model_new(from->family, &made, error));
+    zimage_status status = make(made, from, synthetic, components, pool, error);
     if (status == ZIMAGE_OK)
-        *context = c;
+        *model = made;
     else
-        zimage_close(c);
+        zi_model_close(made);
     return status;
 }

@@ -35,7 +35,8 @@ typedef struct zi_facts {
     int64_t latent_channels, scale_factor; /* pixels for each latent, each way */
     int64_t size_multiple;                 /* pixels: width and height are multiples of it */
     int64_t max_width, max_height, default_side;
-    int64_t features; /* width of the text features */
+    int64_t features;   /* width of the text features */
+    int64_t vocabulary; /* token ids are below it */
     int64_t max_prompt_tokens;
     int default_steps, distilled;
 } zi_facts;

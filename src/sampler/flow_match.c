@@ -19,7 +19,7 @@ static zimage_status refuse_flag(const json_t *json, const char *path, const cha
     int value;
     ZI_TRY(zi_json_bool(json, path, field, &no, &value, error));
     if (value)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is true, only false is supported", path, field);
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"%s\": true, only false is supported", path, field);
     return ZIMAGE_OK;
 }
 
@@ -33,13 +33,14 @@ static zimage_status refuse_variants(const json_t *json, const char *path, zimag
     ZI_TRY(zi_json_string(json, path, "_class_name", "FlowMatchEulerDiscreteScheduler", &class_name, error));
     if (strcmp(class_name, "FlowMatchEulerDiscreteScheduler") != 0)
         return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: _class_name is \"%s\", only \"FlowMatchEulerDiscreteScheduler\" is supported", path,
+                       "%s: \"_class_name\": \"%s\", only \"FlowMatchEulerDiscreteScheduler\" is supported", path,
                        class_name);
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         ZI_TRY(refuse_flag(json, path, flags[i], error));
     ZI_TRY(zi_json_number(json, path, "shift_terminal", 0, 1, &none, &terminal, error));
     if (terminal != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: shift_terminal is set, only null is supported", path);
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"shift_terminal\": %g, only null is supported", path,
+                       terminal);
     return ZIMAGE_OK;
 }
 
@@ -54,17 +55,21 @@ static zimage_status load_dynamic(const json_t *json, const char *path, zi_sched
     ZI_TRY(zi_json_int(json, path, "base_image_seq_len", 1, 1 << 30, &base_length, &config->base_image_seq_len, error));
     ZI_TRY(zi_json_int(json, path, "max_image_seq_len", 1, 1 << 30, &max_length, &config->max_image_seq_len, error));
     if (config->base_image_seq_len == config->max_image_seq_len)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: base_image_seq_len and max_image_seq_len must differ", path);
+        return zi_fail(error, ZIMAGE_ERROR_MODEL,
+                       "%s: \"max_image_seq_len\": %lld, expected another number than base_image_seq_len", path,
+                       (long long)config->max_image_seq_len);
     ZI_TRY(zi_json_string(json, path, "time_shift_type", "exponential", &type, error));
     config->linear_time_shift = strcmp(type, "linear") == 0;
     if (!config->linear_time_shift && strcmp(type, "exponential") != 0)
         return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                       "%s: time_shift_type is \"%s\", expected \"exponential\" or \"linear\"", path, type);
+                       "%s: \"time_shift_type\": \"%s\", expected \"exponential\" or \"linear\"", path, type);
     return ZIMAGE_OK;
 }
 
-static zimage_status read_config(const json_t *json, const char *path, zi_scheduler_config *config, zimage_error *error)
+/* A zi_config_reader. */
+static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
 {
+    zi_scheduler_config *config = out;
     const int no = 0; /* the class's defaults */
     const double shift = 1.0;
     const int64_t fallback = TRAIN_TIMESTEPS;
@@ -74,19 +79,14 @@ static zimage_status read_config(const json_t *json, const char *path, zi_schedu
     ZI_TRY(zi_json_number(json, path, "shift", 1e-3, 1e3, &shift, &config->shift, error));
     ZI_TRY(zi_json_int(json, path, "num_train_timesteps", 1, 1000000, &fallback, &timesteps, error));
     if (timesteps != TRAIN_TIMESTEPS)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: num_train_timesteps is %lld, only %d is supported", path,
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"num_train_timesteps\": %lld, only %d is supported", path,
                        (long long)timesteps, TRAIN_TIMESTEPS);
     return load_dynamic(json, path, config, error);
 }
 
 zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, zimage_error *error)
 {
-    json_t *json;
-    memset(config, 0, sizeof *config);
-    ZI_TRY(zi_json_load(path, &json, error));
-    zimage_status status = read_config(json, path, config, error);
-    json_decref(json);
-    return status;
+    return zi_config_read(path, NULL, read_config, config, sizeof *config, error);
 }
 
 zi_scheduler_config zi_scheduler_turbo(void)

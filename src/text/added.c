@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/numbers.h"
 #include "text/grow.h"
 
 zimage_status zi_added_push(zi_added *added, const char *content, size_t length, int32_t id, zimage_error *error)
@@ -25,8 +26,7 @@ zimage_status zi_added_push(zi_added *added, const char *content, size_t length,
 static int compare(const void *a, const void *b)
 {
     const zi_added_token *x = a, *y = b;
-    size_t shorter = x->length < y->length ? x->length : y->length;
-    int order = memcmp(x->content, y->content, shorter);
+    int order = memcmp(x->content, y->content, zi_min_size(x->length, y->length));
     if (order)
         return order;
     return (x->length > y->length) - (x->length < y->length);

@@ -47,18 +47,18 @@ static zimage_status no_memory(const reader *r, const char *what, size_t bytes)
     return ZIMAGE_ERROR_MEMORY;
 }
 
-/* "PATH: FIELD must be WHAT but is VALUE" */
+/* "PATH: FIELD: VALUE, expected WHAT" */
 static zimage_status wrong(const reader *r, const char *field, const char *what, const json_t *value)
 {
     char buffer[96];
-    fail(r, ZIMAGE_ERROR_MODEL, "%s must be %s but is %s", field, what, zi_json_describe(value, buffer, sizeof buffer));
+    fail(r, ZIMAGE_ERROR_MODEL, "%s: %s, expected %s", field, zi_json_describe(value, buffer, sizeof buffer), what);
     return ZIMAGE_ERROR_MODEL;
 }
 
 static zimage_status unsupported(const reader *r, const char *field, const char *what, const json_t *value)
 {
     char buffer[96];
-    fail(r, ZIMAGE_ERROR_UNSUPPORTED, "%s is %s; only %s is supported", field,
+    fail(r, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s, only %s is supported", field,
          zi_json_describe(value, buffer, sizeof buffer), what);
     return ZIMAGE_ERROR_UNSUPPORTED;
 }
@@ -144,7 +144,7 @@ static zimage_status read_pre_tokenizer(const reader *r, const json_t *root)
         return wrong(r, "pre_tokenizer.pretokenizers", "an array", sequence);
     if (json_array_size(sequence) != 2)
         return fail(r, ZIMAGE_ERROR_UNSUPPORTED,
-                    "pre_tokenizer.pretokenizers has %zu entries; only a Split followed by a ByteLevel is supported",
+                    "pre_tokenizer.pretokenizers: %zu entries, only a Split followed by a ByteLevel is supported",
                     json_array_size(sequence));
     ZI_TRY(read_split(r, json_array_get(sequence, 0)));
     const json_t *bytes = json_array_get(sequence, 1);
@@ -188,8 +188,8 @@ static zimage_status read_id(const reader *r, const char *field, const char *nam
         *id = (int32_t)json_integer_value(value);
         return ZIMAGE_OK;
     }
-    return fail(r, ZIMAGE_ERROR_MODEL, "%s: the id of \"%.80s\" must be an integer from 0 to %d but is %s", field, name,
-                ID_LIMIT, zi_json_describe(value, buffer, sizeof buffer));
+    return fail(r, ZIMAGE_ERROR_MODEL, "%s: the id of \"%.80s\": %s, expected an integer from 0 to %d", field, name,
+                zi_json_describe(value, buffer, sizeof buffer), ID_LIMIT);
 }
 
 /* -1: not in the vocabulary (whose ids have been checked). */
@@ -318,7 +318,7 @@ static zimage_status read_merges(const reader *r, const json_t *model)
         return wrong(r, "model.merges", "an array", merges);
     size_t count = json_array_size(merges);
     if (count > INT32_MAX)
-        return fail(r, ZIMAGE_ERROR_MODEL, "model.merges has %zu entries", count);
+        return fail(r, ZIMAGE_ERROR_MODEL, "model.merges: %zu entries, expected at most %d", count, INT32_MAX);
     ZI_TRY(zi_bpe_init(&r->tokenizer->bpe, count, r->error));
     merge_names names = {0};
     zimage_status status = ZIMAGE_OK;
@@ -346,7 +346,7 @@ static zimage_status refuse_flag(const reader *r, const json_t *token, size_t in
     ZI_TRY(read_flag(r, token, index, name, &flag));
     if (!flag)
         return ZIMAGE_OK;
-    return fail(r, ZIMAGE_ERROR_UNSUPPORTED, "added_tokens[%zu].%s is true; only false is supported", index, name);
+    return fail(r, ZIMAGE_ERROR_UNSUPPORTED, "added_tokens[%zu].%s: true, only false is supported", index, name);
 }
 
 /* A token that is looked for in normalised text is itself normalised. */
@@ -372,8 +372,8 @@ static zimage_status read_added_token(reader *r, const json_t *token, size_t ind
     size_t length = json_string_length(content); /* 0 for what is no string */
     if (length == 0 || length > ADDED_TOKEN_LIMIT) {
         char buffer[96];
-        return fail(r, ZIMAGE_ERROR_MODEL, "%s.content must be a string of 1 to %d bytes but is %s", field,
-                    ADDED_TOKEN_LIMIT, zi_json_describe(content, buffer, sizeof buffer));
+        return fail(r, ZIMAGE_ERROR_MODEL, "%s.content: %s, expected a string of 1 to %d bytes", field,
+                    zi_json_describe(content, buffer, sizeof buffer), ADDED_TOKEN_LIMIT);
     }
     const char *name = json_string_value(content);
     int32_t id = 0, known = vocab_id(r, name);

@@ -11,9 +11,21 @@ enum { UNEXPECTED, KNOWN, CHANNELS_LAST };
 
 struct zi_binder {
     zi_store *store;
+    /* What becomes of a tensor that the store does not have: reported when binding ends, or collected to be made. */
+    void (*absent)(zi_binder *binder, const char *name, int dims, const int64_t *shape);
     zi_names missing, misshapen, not_float, not_grouped;
     uint8_t known[]; /* for each tensor of the store: KNOWN when asked for or ignored; CHANNELS_LAST when bound so */
 };
+
+static void report_absent(zi_binder *binder, const char *name, int dims, const int64_t *shape)
+{
+    zi_names_add(&binder->missing, "%s", name);
+}
+
+static void collect_absent(zi_binder *binder, const char *name, int dims, const int64_t *shape)
+{
+    zi_specs_add(zi_store_specs(binder->store), name, dims, shape);
+}
 
 zimage_status zi_binder_new(zi_store *store, zi_binder **binder, zimage_error *error)
 {
@@ -22,6 +34,7 @@ zimage_status zi_binder_new(zi_store *store, zi_binder **binder, zimage_error *e
     if (!*binder)
         return zi_fail_memory(error, zi_store_path(store), bytes);
     (*binder)->store = store;
+    (*binder)->absent = zi_store_specs(store) ? collect_absent : report_absent;
     return ZIMAGE_OK;
 }
 
@@ -99,16 +112,11 @@ void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_
     va_end(arguments);
 
     *weight = NULL;
-    zi_wishes *wishes = zi_store_wishes(binder->store);
-    if (wishes) {
-        zi_wishes_add(wishes, reference, dims, shape);
-        return;
-    }
     const zi_layout *layout = zi_store_layout(binder->store);
     zi_layout_name(layout, reference, name, sizeof name);
     zi_entry *found = find_known(binder, name);
     if (!found) {
-        zi_names_add(&binder->missing, "%s", name);
+        binder->absent(binder, name, dims, shape);
         return;
     }
     int64_t channels_last[4];

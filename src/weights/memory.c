@@ -3,49 +3,51 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
+
+#include "base/numbers.h"
+#include "base/system.h"
 
 #define ALIGNMENT 64
-#define PIECE     ((size_t)1 << 20) /* bytes of a task */
-#define BLOCK     ((size_t)8 << 20) /* bytes of random numbers; a piece more lies behind */
+#define PIECE     ZI_MIB       /* bytes that one task copies */
+#define BLOCK     (8 * ZI_MIB) /* bytes of random numbers; they are followed by one more piece */
 #define STRIDE    ((size_t)977 * ALIGNMENT)
 
-/* ---- notes ------------------------------------------------------------------------------------------------------- */
+/* ---- specs ------------------------------------------------------------------------------------------------------- */
 
-static int make_room(zi_wishes *wishes)
+static int make_room(zi_tensor_specs *specs)
 {
-    if (wishes->count < wishes->capacity)
+    if (specs->count < specs->capacity)
         return 1;
-    size_t capacity = wishes->capacity ? 2 * wishes->capacity : 256;
-    zi_wish *list = realloc(wishes->list, capacity * sizeof *list);
+    size_t capacity = specs->capacity ? 2 * specs->capacity : 256;
+    zi_tensor_spec *list = realloc(specs->list, capacity * sizeof *list);
     if (!list)
         return 0;
-    wishes->list = list;
-    wishes->capacity = capacity;
+    specs->list = list;
+    specs->capacity = capacity;
     return 1;
 }
 
-void zi_wishes_add(zi_wishes *wishes, const char *name, int dims, const int64_t *shape)
+void zi_specs_add(zi_tensor_specs *specs, const char *name, int dims, const int64_t *shape)
 {
     char *copy = strdup(name);
-    if (!copy || !make_room(wishes)) {
+    if (!copy || !make_room(specs)) {
         free(copy);
-        wishes->failed = 1;
+        specs->failed = 1;
         return;
     }
-    zi_wish *wish = &wishes->list[wishes->count++];
-    *wish = (zi_wish){.name = copy, .dims = dims};
-    memcpy(wish->shape, shape, (size_t)dims * sizeof *shape);
+    zi_tensor_spec *spec = &specs->list[specs->count++];
+    *spec = (zi_tensor_spec){.name = copy, .dims = dims};
+    memcpy(spec->shape, shape, (size_t)dims * sizeof *shape);
 }
 
-void zi_wishes_free(zi_wishes *wishes)
+void zi_specs_free(zi_tensor_specs *specs)
 {
-    if (!wishes)
+    if (!specs)
         return;
-    for (size_t i = 0; i < wishes->count; i++)
-        free(wishes->list[i].name);
-    free(wishes->list);
-    free(wishes);
+    for (size_t i = 0; i < specs->count; i++)
+        free(specs->list[i].name);
+    free(specs->list);
+    free(specs);
 }
 
 /* ---- random numbers ---------------------------------------------------------------------------------------------- */
@@ -72,10 +74,7 @@ static void make_block(uint8_t *block, zi_dtype dtype, int down)
     size_t size = dtype == ZI_GROUPED ? sizeof(uint32_t) : zi_dtype_size(dtype);
     uint64_t state = 0x9E3779B97F4A7C15u;
     for (size_t i = 0; i < BLOCK + PIECE; i += size) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        uint32_t bits = random_number(dtype, down, state * 0x2545F4914F6CDD1Du);
+        uint32_t bits = random_number(dtype, down, zi_random_next(&state) * 0x2545F4914F6CDD1Du); /* xorshift64* */
         uint16_t half = (uint16_t)bits;
         memcpy(block + i, size == 4 ? (const void *)&bits : (const void *)&half, size);
     }
@@ -90,7 +89,7 @@ typedef struct copying {
 static void copy_task(void *arg, int64_t task, int worker)
 {
     const copying *c = arg;
-    size_t first = (size_t)task * PIECE, bytes = c->bytes - first < PIECE ? c->bytes - first : PIECE;
+    size_t first = (size_t)task * PIECE, bytes = zi_min_size(c->bytes - first, PIECE);
     memcpy(c->target + first, c->block + (c->salt + (size_t)task) * STRIDE % BLOCK, bytes);
 }
 
@@ -101,7 +100,7 @@ static void copy_block(zi_pool *pool, const uint8_t *block, uint8_t *target, siz
     zi_pool_run(pool, copy_task, &c, (int64_t)((bytes + PIECE - 1) / PIECE));
 }
 
-/* ---- granting ---------------------------------------------------------------------------------------------------- */
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
 static size_t aligned(size_t bytes)
 {
@@ -109,18 +108,18 @@ static size_t aligned(size_t bytes)
 }
 
 /* Matrices of one row are pad tokens. */
-static int is_grouped(const zi_wish *wish, const zi_memory_format *format)
+static int is_grouped(const zi_tensor_spec *spec, const zi_memory_format *format)
 {
-    return format->bits && wish->dims == 2 && wish->shape[0] > 1 && wish->shape[1] % format->group == 0;
+    return format->bits && spec->dims == 2 && spec->shape[0] > 1 && spec->shape[1] % format->group == 0;
 }
 
-static zi_weight describe(const zi_wish *wish, const zi_memory_format *format, const char *name)
+static zi_weight describe(const zi_tensor_spec *spec, const zi_memory_format *format, const char *name)
 {
-    zi_weight weight = {.name = name, .dtype = format->dtype, .dims = wish->dims};
-    memcpy(weight.shape, wish->shape, sizeof wish->shape);
+    zi_weight weight = {.name = name, .dtype = format->dtype, .dims = spec->dims};
+    memcpy(weight.shape, spec->shape, sizeof spec->shape);
     size_t count = (size_t)zi_weight_count(&weight);
     weight.bytes = count * zi_dtype_size(format->dtype);
-    if (is_grouped(wish, format)) {
+    if (is_grouped(spec, format)) {
         weight.dtype = ZI_GROUPED;
         weight.bits = format->bits;
         weight.group = format->group;
@@ -138,30 +137,30 @@ static size_t scale_bytes(const zi_weight *weight)
 }
 
 /* Describes every tensor; returns the bytes of all. */
-static size_t describe_all(const zi_wishes *wishes, const char *label, const zi_memory_format *format,
+static size_t describe_all(const zi_tensor_specs *specs, const char *label, const zi_memory_format *format,
                            zi_safetensors *file)
 {
     size_t total = 0;
     char *string = file->strings;
-    for (size_t i = 0; i < wishes->count; i++) {
-        zi_weight weight = describe(&wishes->list[i], format, string);
+    for (size_t i = 0; i < specs->count; i++) {
+        zi_weight weight = describe(&specs->list[i], format, string);
         file->entries[i] = (zi_entry){.weight = weight, .dtype = zi_dtype_name(weight.dtype), .path = label};
         total += aligned(weight.bytes) + 2 * aligned(scale_bytes(&weight));
-        string = stpcpy(string, wishes->list[i].name) + 1;
+        string = stpcpy(string, specs->list[i].name) + 1;
     }
-    file->count = wishes->count;
+    file->count = specs->count;
     zi_entries_sort(file->entries, file->count);
     return total;
 }
 
-/* The system would grant more than there is and end the process when it is used. */
+/* Linux maps more memory than there is, and ends the process when the memory is used. */
 static zimage_status check_size(const char *label, size_t bytes, zimage_error *error)
 {
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    if (pages <= 0 || page <= 0 || bytes / (size_t)page < (size_t)pages)
+    size_t all = zi_physical_bytes();
+    if (all == 0 || bytes < all)
         return ZIMAGE_OK;
-    return zi_fail(error, ZIMAGE_ERROR_MEMORY, "%s: the weights need %zu MiB, but this machine has %zu MiB of memory",
-                   label, bytes >> 20, (size_t)pages / 1024 * (size_t)page / 1024);
+    return zi_fail(error, ZIMAGE_ERROR_MEMORY, "%s: the weights need %llu MiB, but this machine has %zu MiB of memory",
+                   label, zi_mib(bytes), all / ZI_MIB);
 }
 
 static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *mapping, zimage_error *error)
@@ -199,7 +198,7 @@ static void fill_weight(zi_weight *weight, uint8_t **next, uint8_t *const *block
     *next = after + 2 * aligned(scales);
 }
 
-static zimage_status fill(zi_safetensors *file, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
+static zimage_status fill_all(zi_safetensors *file, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
 {
     zi_mapping memory = {NULL, 0}; /* not by malloc: it really goes back */
     ZI_TRY(map_memory(file->path, BLOCKS * (BLOCK + PIECE), &memory, error));
@@ -219,32 +218,32 @@ static zimage_status fill(zi_safetensors *file, const zi_memory_format *format, 
     return ZIMAGE_OK;
 }
 
-static size_t names_size(const zi_wishes *wishes)
+static size_t names_size(const zi_tensor_specs *specs)
 {
     size_t size = 1;
-    for (size_t i = 0; i < wishes->count; i++)
-        size += strlen(wishes->list[i].name) + 1;
+    for (size_t i = 0; i < specs->count; i++)
+        size += strlen(specs->list[i].name) + 1;
     return size;
 }
 
-static zimage_status grant(const zi_wishes *wishes, const char *label, const zi_memory_format *format, zi_pool *pool,
-                           zi_safetensors *file, zimage_error *error)
+static zimage_status make_file(const zi_tensor_specs *specs, const char *label, const zi_memory_format *format,
+                               zi_pool *pool, zi_safetensors *file, zimage_error *error)
 {
-    size_t bytes = (wishes->count + 1) * sizeof *file->entries;
+    size_t bytes = (specs->count + 1) * sizeof *file->entries;
     file->path = strdup(label);
-    file->strings = malloc(names_size(wishes));
-    file->entries = calloc(wishes->count + 1, sizeof *file->entries);
-    if (wishes->failed || !file->path || !file->strings || !file->entries)
+    file->strings = malloc(names_size(specs));
+    file->entries = calloc(specs->count + 1, sizeof *file->entries);
+    if (specs->failed || !file->path || !file->strings || !file->entries)
         return zi_fail_memory(error, label, bytes);
-    ZI_TRY(map_memory(label, describe_all(wishes, file->path, format, file), &file->mapping, error));
-    return fill(file, format, pool, error);
+    ZI_TRY(map_memory(label, describe_all(specs, file->path, format, file), &file->mapping, error));
+    return fill_all(file, format, pool, error);
 }
 
-zimage_status zi_wishes_grant(const zi_wishes *wishes, const char *label, const zi_memory_format *format, zi_pool *pool,
-                              zi_safetensors *file, zimage_error *error)
+zimage_status zi_specs_fill(const zi_tensor_specs *specs, const char *label, const zi_memory_format *format,
+                            zi_pool *pool, zi_safetensors *file, zimage_error *error)
 {
     *file = (zi_safetensors){.in_memory = 1};
-    zimage_status status = grant(wishes, label, format, pool, file, error);
+    zimage_status status = make_file(specs, label, format, pool, file, error);
     if (status != ZIMAGE_OK)
         zi_safetensors_close(file);
     return status;

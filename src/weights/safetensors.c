@@ -58,8 +58,8 @@ static zimage_status fail_value(const zi_entry *entry, const char *field, const 
                                 zimage_error *error)
 {
     char text[64];
-    return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "\"%s\" is %s, but must be %s", entry->path, entry->weight.name,
-                   field, zi_json_describe(value, text, sizeof text), expected);
+    return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "\"%s\": %s, expected %s", entry->path, entry->weight.name, field,
+                   zi_json_describe(value, text, sizeof text), expected);
 }
 
 static zimage_status read_number(const zi_entry *entry, const char *field, const json_t *value, int64_t *number,
@@ -67,7 +67,7 @@ static zimage_status read_number(const zi_entry *entry, const char *field, const
 {
     char text[64];
     if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > LARGEST_NUMBER)
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "\"%s\" holds %s, but must hold integers from 0 to %lld",
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "\"%s\" holds %s, expected integers from 0 to %lld",
                        entry->path, entry->weight.name, field, zi_json_describe(value, text, sizeof text),
                        (long long)LARGEST_NUMBER);
     *number = json_integer_value(value);
@@ -152,13 +152,13 @@ static zimage_status check_metadata(const char *path, json_t *metadata, zimage_e
     json_t *value;
     char text[64];
     if (metadata && !json_is_null(metadata) && !json_is_object(metadata))
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: \"%s\" is %s, but must be an object of strings", path, METADATA,
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: \"%s\": %s, expected an object of strings", path, METADATA,
                        zi_json_describe(metadata, text, sizeof text));
     json_object_foreach(metadata, key, value)
     {
         if (!json_is_string(value))
-            return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: \"%s\": \"%.200s\" is %s, but must be a string", path,
-                           METADATA, key, zi_json_describe(value, text, sizeof text));
+            return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: \"%s\": \"%.200s\": %s, expected a string", path, METADATA,
+                           key, zi_json_describe(value, text, sizeof text));
     }
     return ZIMAGE_OK;
 }
@@ -171,6 +171,7 @@ static zimage_status read_strings(zi_safetensors *file, json_t *header, zimage_e
 {
     const char *name;
     json_t *object;
+    char text[64];
     size_t size = 1;
     json_object_foreach(header, name, object)
     {
@@ -179,7 +180,8 @@ static zimage_status read_strings(zi_safetensors *file, json_t *header, zimage_e
         if (strcmp(name, METADATA) == 0)
             continue;
         if (!json_is_object(object))
-            return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "its entry must be an object", file->path, name);
+            return zi_fail(error, ZIMAGE_ERROR_FORMAT, TENSOR "%s, expected an object", file->path, name,
+                           zi_json_describe(object, text, sizeof text));
         if (!json_is_string(dtype))
             return fail_value(&entry, "dtype", dtype, "a string", error);
         size += strlen(name) + 1 + strlen(json_string_value(dtype)) + 1;
@@ -276,7 +278,7 @@ static zimage_status split_file(const zi_safetensors *file, buffer *header, buff
                        "safetensors file",
                        file->path, (unsigned long long)length, mapping->size - 8);
     if (length > HEADER_LIMIT)
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the header length is %llu, but may be at most %d", file->path,
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the header length is %llu, expected at most %d", file->path,
                        (unsigned long long)length, HEADER_LIMIT);
     if (mapping->data[8] != '{')
         return zi_fail(error, ZIMAGE_ERROR_FORMAT,

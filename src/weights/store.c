@@ -22,7 +22,7 @@ struct zi_store {
     const zi_layout *layout;
     zi_dtype packed_as; /* what packed weights become; ZI_GROUPED: they stay */
     int describe_only;
-    zi_wishes *wishes; /* what networks asked of a store in memory that is not filled yet; else NULL */
+    zi_tensor_specs *specs; /* of a store in memory that is not filled yet: what networks need; else NULL */
 };
 
 /* NULL: out of memory. */
@@ -47,7 +47,7 @@ void zi_store_free(zi_store *store)
         zi_safetensors_close(&store->files[i]);
     for (size_t i = 0; i < store->count; i++)
         free(store->entries[i].owned);
-    zi_wishes_free(store->wishes);
+    zi_specs_free(store->specs);
     free(store->files);
     free(store->entries);
     free(store->path);
@@ -151,8 +151,8 @@ static zimage_status add_mapped(zi_store *store, const char *folder, const char 
     size_t index = 0;
     if (!json_is_string(shard) || !is_plain_name(json_string_value(shard)))
         return zi_fail(error, ZIMAGE_ERROR_FORMAT,
-                       "%s: \"weight_map\": \"%.200s\" is %s, but must be the name of a file beside the index",
-                       store->path, tensor, zi_json_describe(shard, text, sizeof text));
+                       "%s: \"weight_map\": \"%.200s\": %s, expected the name of a file beside the index", store->path,
+                       tensor, zi_json_describe(shard, text, sizeof text));
     ZI_TRY(find_shard(store, folder, names, json_string_value(shard), &index, error));
     const zi_safetensors *file = &store->files[index];
     const zi_entry *entry = zi_entries_find(file->entries, file->count, tensor);
@@ -216,8 +216,8 @@ static zimage_status fill_from_index(zi_store *store, const char *folder, const 
     if (json_is_object(map))
         status = add_all_mapped(store, folder, map, log, error);
     else
-        status = zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: field \"weight_map\" is %s, but must be an object",
-                         store->path, zi_json_describe(map, text, sizeof text));
+        status = zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: \"weight_map\": %s, expected an object", store->path,
+                         zi_json_describe(map, text, sizeof text));
     json_decref(index);
     return status;
 }
@@ -317,18 +317,19 @@ zimage_status zi_store_new_memory(const char *label, zi_store **store, zimage_er
     zi_store *made = store_new(label);
     if (!made)
         return zi_fail_memory(error, label, sizeof *made);
-    made->wishes = calloc(1, sizeof *made->wishes);
-    if (!made->wishes) {
+    made->specs = calloc(1, sizeof *made->specs);
+    if (!made->specs) {
         zi_store_free(made);
-        return zi_fail_memory(error, label, sizeof *made->wishes);
+        return zi_fail_memory(error, label, sizeof *made->specs);
     }
+    made->layout = zi_layout_detect(NULL, 0);
     *store = made;
     return ZIMAGE_OK;
 }
 
-zi_wishes *zi_store_wishes(const zi_store *store)
+zi_tensor_specs *zi_store_specs(const zi_store *store)
 {
-    return store->wishes;
+    return store->specs;
 }
 
 zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
@@ -336,15 +337,15 @@ zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_
     store->files = calloc(1, sizeof *store->files);
     if (!store->files)
         return zi_fail_memory(error, store->path, sizeof *store->files);
-    ZI_TRY(zi_wishes_grant(store->wishes, store->path, format, pool, &store->files[0], error));
+    ZI_TRY(zi_specs_fill(store->specs, store->path, format, pool, &store->files[0], error));
     store->file_count = 1;
     const zi_safetensors *file = &store->files[0];
     ZI_TRY(allocate_entries(store, file->count, error));
     for (size_t i = 0; i < file->count; i++)
         add_entry(store, &file->entries[i]);
     store->layout = zi_layout_detect(store->entries, store->count);
-    zi_wishes_free(store->wishes);
-    store->wishes = NULL;
+    zi_specs_free(store->specs);
+    store->specs = NULL;
     return ZIMAGE_OK;
 }
 

@@ -35,7 +35,7 @@ static zimage_status make_header(const char *path, const char *name, const int64
     if (sizes)
         return ZIMAGE_OK;
     json_decref(*header);
-    return zi_fail_memory(error, "the header", 256);
+    return zi_fail_memory(error, "a safetensors header", 0);
 }
 
 /* The header's text after its length, padded with spaces so that the data is aligned; NULL: no memory. */
@@ -82,7 +82,7 @@ zimage_status zi_safetensors_write(const char *path, const char *name, const flo
     uint8_t *text = header_bytes(header, &size);
     json_decref(header);
     if (!text)
-        return zi_fail_memory(error, "the header", 256);
+        return zi_fail_memory(error, "a safetensors header", 0);
     zimage_status status = write_file(path, text, size, data, (size_t)bytes, error);
     free(text);
     return status;
