@@ -1,6 +1,6 @@
 /*
- * Times the CPU table's products, attention and convolutions beside the multiply-add peak of the same threads, measured
- * in the same run:
+ * Times the CPU backend's products, attention and convolutions beside the multiply-add peak of the same threads,
+ * measured in the same run:
  *   cmake --build build/release --target bench_ops && build/release/bench_ops [threads [mask or - [part of a name
  *   [f32, auto, bf16 or int8]]]]
  */
@@ -15,12 +15,12 @@
 #define REPEATS 7
 
 static zi_pool *pool;
-static zi_ops *ops;
 static zimage_error error = ZIMAGE_ERROR_INIT;
+static zi_run run = {.error = &error};
 static double peak;
 static const char *filter = "";
 
-/* With one thread the processor time, which other programs disturb less. */
+/* With one thread the CPU time, which other programs disturb less. */
 static double now(void)
 {
     struct timespec time;
@@ -39,7 +39,7 @@ static void check(zimage_status status)
 /* The tier's own gemm on a block that stays in L1. */
 static void gemm_task(void *arg, int64_t task, int worker)
 {
-    const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
+    const zi_cpu_kernels *kernels = zi_cpu_of(&run)->kernels;
     float c[ZI_MR_MAX * ZI_NR_MAX], a[ZI_MR_MAX * 64] = {0}, b[ZI_NR_MAX * 64] = {0};
     const float *rows[ZI_MR_MAX * 64];
     for (int i = 0; i < ZI_MR_MAX * 64; i++)
@@ -62,10 +62,10 @@ static double best_rate(void (*task)(void *arg, int64_t index, int worker), doub
 
 static void measure_peak(void)
 {
-    const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
+    const zi_cpu_kernels *kernels = zi_cpu_of(&run)->kernels;
     double loop = best_rate(gemm_task, 20000.0 * 64 * 2 * kernels->mr * kernels->nr);
     for (int i = 0; i < REPEATS; i++) {
-        double rate = zi_ops_cpu_peak(ops);
+        double rate = zi_ops_cpu_peak(&run);
         peak = rate > peak ? rate : peak;
     }
     printf("tier %s, %d threads: peak %.1f GFLOP/s (gemm in L1: %.1f)\n", kernels->name, zi_pool_threads(pool),
@@ -123,7 +123,7 @@ static void bench_levels(const zi_cpu_packed *f)
 static zi_tensor tensor(int dims, const int64_t *shape)
 {
     zi_tensor t;
-    check(ops->table->alloc(ops, &t, dims, shape));
+    check(zi_table(&run)->alloc(&run, &t, dims, shape));
     for (int64_t i = 0; i < zi_tensor_count(&t); i++)
         zi_f32(&t)[i] = (float)(i * 7919 % 1009) / 1009 - 0.5f;
     return t;
@@ -154,15 +154,15 @@ static zi_weight weight(zi_dtype dtype, int dims, const int64_t *shape)
     return w;
 }
 
-typedef struct run {
+typedef struct timed {
     zi_tensor y, x, k, v;
     zi_weight w, w3;
-    zi_attention_shape shape;
+    zi_attention shape;
     zi_conv conv;
-    zimage_status (*call)(struct run *run);
-} run;
+    zimage_status (*call)(const struct timed *timed);
+} timed;
 
-static void report(const char *what, run *r, double operations)
+static void report(const char *what, const timed *r, double operations)
 {
     double best = 1e9;
     if (strstr(what, filter) == NULL)
@@ -178,31 +178,35 @@ static void report(const char *what, run *r, double operations)
     fflush(stdout);
 }
 
-static zimage_status call_linear(run *r)
+static zimage_status call_linear(const timed *r)
 {
-    return ops->table->linear(ops, &r->y, &r->x, &r->w, NULL, 0);
+    zi_tensor y = r->y;
+    return zi_table(&run)->linear(&run, &y, &r->x, &r->w, NULL, 0);
 }
 
-static zimage_status call_glu(run *r)
+static zimage_status call_glu(const timed *r)
 {
-    return ops->table->linear_glu(ops, &r->y, &r->x, &r->w, &r->w3);
+    zi_tensor y = r->y;
+    return zi_table(&run)->linear_glu(&run, &y, &r->x, &r->w, &r->w3);
 }
 
-static zimage_status call_attention(run *r)
+static zimage_status call_attention(const timed *r)
 {
-    return ops->table->attention(ops, &r->y, &r->x, &r->k, &r->v, &r->shape);
+    zi_tensor y = r->y;
+    return zi_table(&run)->attention(&run, &y, &r->x, &r->k, &r->v, &r->shape);
 }
 
-static zimage_status call_conv(run *r)
+static zimage_status call_conv(const timed *r)
 {
-    return ops->table->conv2d(ops, &r->y, &r->x, &r->conv);
+    zi_tensor y = r->y;
+    return zi_table(&run)->conv2d(&run, &y, &r->x, &r->conv);
 }
 
 static void bench_linear(int64_t tokens, int64_t out, int64_t in, zi_dtype dtype, int glu)
 {
     char what[80];
-    zi_arena_mark mark = ops->table->mark(ops);
-    run r = {.call = glu ? call_glu : call_linear};
+    zi_arena_mark mark = zi_table(&run)->mark(&run);
+    timed r = {.call = glu ? call_glu : call_linear};
     r.x = tensor(2, (int64_t[]){tokens, in});
     r.y = tensor(2, (int64_t[]){tokens, out});
     r.w = weight(dtype, 2, (int64_t[]){out, in});
@@ -211,48 +215,53 @@ static void bench_linear(int64_t tokens, int64_t out, int64_t in, zi_dtype dtype
              zi_dtype_name(dtype));
     report(what, &r, (glu ? 4.0 : 2.0) * (double)tokens * (double)out * (double)in);
     free((void *)r.w.data);
-    ops->table->release(ops, mark);
+    zi_table(&run)->release(&run, mark);
 }
 
 static void bench_attention(int64_t tokens, int64_t heads, int64_t dim)
 {
     char what[80];
-    zi_arena_mark mark = ops->table->mark(ops);
+    zi_arena_mark mark = zi_table(&run)->mark(&run);
     int64_t shape[] = {tokens, heads * dim};
-    run r = {.call = call_attention, .shape = {heads, heads, dim, 0}};
+    timed r = {.call = call_attention, .shape = {.heads = heads, .kv_heads = heads, .head_dim = dim}};
     r.x = tensor(2, shape);
     r.k = tensor(2, shape);
     r.v = tensor(2, shape);
     r.y = tensor(2, shape);
     snprintf(what, sizeof(what), "attention %d tokens, %d heads of %d", (int)tokens, (int)heads, (int)dim);
     report(what, &r, 4.0 * (double)(tokens * tokens * heads * dim));
-    ops->table->release(ops, mark);
+    zi_table(&run)->release(&run, mark);
 }
 
 static void bench_conv(int64_t side, int64_t in, int64_t out, int64_t size, int affine, int upsample)
 {
     char what[80];
-    zi_arena_mark mark = ops->table->mark(ops);
+    zi_arena_mark mark = zi_table(&run)->mark(&run);
     zi_channel_affine fold = {tensor(1, &in), tensor(1, &in)};
-    run r = {.call = call_conv};
+    timed r = {.call = call_conv};
     r.w = weight(ZI_F32, 4, (int64_t[]){out, in, size, size});
     r.x = tensor(3, (int64_t[]){side, side, in});
     r.y = tensor(3, (int64_t[]){side << upsample, side << upsample, out});
-    r.conv = (zi_conv){.weight = &r.w, .affine = affine ? &fold : NULL, .upsample = upsample, .image_rows = side};
+    r.conv = zi_conv_same(&r.w, NULL);
+    r.conv.affine = affine ? &fold : NULL;
+    r.conv.upsample = upsample;
+    r.conv.image_rows = side;
     snprintf(what, sizeof(what), "conv %dx%d %dx%d, %d -> %d%s%s", (int)size, (int)size, (int)side, (int)side, (int)in,
              (int)out, affine ? ", SiLU" : "", upsample ? ", doubled" : "");
     report(what, &r, 2.0 * (double)(zi_row_count(&r.y) * size * size * in * out));
     free((void *)r.w.data);
-    ops->table->release(ops, mark);
+    zi_table(&run)->release(&run, mark);
 }
 
-static zi_compute compute_named(const char *name)
+static zimage_compute compute_named(const char *name)
 {
-    static const char *const names[] = {
-        [ZI_COMPUTE_F32] = "f32", [ZI_COMPUTE_AUTO] = "auto", [ZI_COMPUTE_BF16] = "bf16", [ZI_COMPUTE_INT8] = "int8"};
+    static const char *const names[] = {[ZIMAGE_COMPUTE_F32] = "f32",
+                                        [ZIMAGE_COMPUTE_AUTO] = "auto",
+                                        [ZIMAGE_COMPUTE_BF16] = "bf16",
+                                        [ZIMAGE_COMPUTE_INT8] = "int8"};
     for (int i = 0; i < (int)(sizeof(names) / sizeof(names[0])); i++)
         if (names[i] != NULL && strcmp(names[i], name) == 0)
-            return (zi_compute)i;
+            return (zimage_compute)i;
     fprintf(stderr, "computation: \"%s\", expected f32, auto, bf16 or int8\n", name);
     exit(2);
 }
@@ -262,14 +271,13 @@ int main(int argc, char **argv)
     check(zi_pool_new(argc > 1 ? atoi(argv[1]) : 0, &pool, &error));
     zi_cpu_options options = {
         .mask = argc > 2 && strcmp(argv[2], "-") != 0 ? argv[2] : NULL,
-        .compute = argc > 4 ? compute_named(argv[4]) : ZI_COMPUTE_F32,
+        .compute = argc > 4 ? compute_named(argv[4]) : ZIMAGE_COMPUTE_F32,
     };
-    check(zi_ops_cpu_new_with(pool, &options, &ops, &error));
-    ops->error = &error;
+    check(zi_ops_cpu_new(pool, &options, &run.ops, &error));
     filter = argc > 3 ? argv[3] : "";
     tensor(1, (int64_t[]){16}); /* as in a job: the arena is never empty */
     measure_peak();
-    const zi_cpu_packed *family = zi_cpu_of(ops)->linear;
+    const zi_cpu_packed *family = zi_cpu_of(&run)->linear;
     if (family != NULL && strstr("levels", filter) != NULL)
         bench_levels(family);
     bench_linear(288, 384, 384, ZI_F32, 0);
@@ -307,8 +315,8 @@ int main(int argc, char **argv)
     bench_conv(128, 64, 64, 3, 1, 0);
     bench_conv(256, 128, 128, 3, 1, 0);
     bench_conv(256, 128, 3, 3, 1, 0);
-    printf("peak memory %.1f MiB\n", (double)ops->peak_bytes(ops) / 1048576);
-    ops->table->free(ops);
+    printf("peak memory %.1f MiB\n", (double)zi_table(&run)->peak_bytes(run.ops) / 1048576);
+    zi_table(&run)->free(run.ops);
     zi_pool_free(pool);
     return 0;
 }

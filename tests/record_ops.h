@@ -1,6 +1,6 @@
 /*
- * A table of operations that passes every call to another and keeps copies of what flows through, so that a test can
- * look at any stage of a network from outside. One recorder at a time.
+ * A table of operations that passes every call on to another table and keeps copies of what flows through, so that a
+ * test can look at any stage of a network from outside. One recorder at a time.
  */
 #ifndef ZI_TESTS_RECORD_OPS_H
 #define ZI_TESTS_RECORD_OPS_H
@@ -31,10 +31,17 @@ static inline void record_tensor(zi_run *run, const char *name, const zi_tensor 
     r->count = zi_tensor_count(tensor);
     r->data = malloc((size_t)r->count * sizeof(float));
     assert_non_null(r->data);
-    assert_int_equal(recorder.inner->download(run, r->data, tensor), ZIMAGE_OK);
+    zi_arena_mark mark = recorder.inner->mark(run);
+    zi_tensor dense = *tensor;
+    if (!zi_tensor_is_dense(tensor)) {
+        assert_int_equal(recorder.inner->alloc(run, &dense, tensor->dims, tensor->shape), ZIMAGE_OK);
+        assert_int_equal(recorder.inner->copy(run, &dense, tensor), ZIMAGE_OK);
+    }
+    assert_int_equal(recorder.inner->download(run, r->data, &dense), ZIMAGE_OK);
+    recorder.inner->release(run, mark);
 }
 
-/* The index-th record of that name; negative counts from the end. */
+/* The index-th record of that name; a negative index counts from the end. */
 static inline const record *recorded(const char *name, int index)
 {
     int seen = 0, all = 0;
@@ -49,103 +56,106 @@ static inline const record *recorded(const char *name, int index)
     return NULL;
 }
 
+/* ---- recorded operations ----------------------------------------------------------------------------------------- */
+
 static inline zimage_status record_upload(zi_run *run, zi_tensor *dst, const float *src)
 {
-    zimage_status status = recorder.inner->upload(run, dst, src);
+    ZI_TRY(recorder.inner->upload(run, dst, src));
     record_tensor(run, "upload", dst);
-    return status;
+    return ZIMAGE_OK;
 }
 
 static inline zimage_status record_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
                                           const zi_weight *bias, int accumulate)
 {
-    zimage_status status = recorder.inner->linear(run, y, x, weight, bias, accumulate);
+    ZI_TRY(recorder.inner->linear(run, y, x, weight, bias, accumulate));
     record_tensor(run, "linear", y);
-    return status;
+    return ZIMAGE_OK;
 }
 
 static inline zimage_status record_linears(zi_run *run, int count, zi_tensor *y, const zi_tensor *x,
                                            const zi_weight *const *weights)
 {
-    zimage_status status = recorder.inner->linears(run, count, y, x, weights);
+    ZI_TRY(recorder.inner->linears(run, count, y, x, weights));
     for (int i = 0; i < count; i++)
         record_tensor(run, "linear", &y[i]);
-    return status;
+    return ZIMAGE_OK;
 }
 
-static inline zimage_status record_rms_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
-                                            const zi_tensor *scale, float eps)
+static inline zimage_status record_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_norm *norm)
 {
-    zimage_status status = recorder.inner->rms_norm(run, y, x, w, scale, eps);
-    record_tensor(run, "rms_norm", y);
-    return status;
+    ZI_TRY(recorder.inner->norm(run, y, x, norm));
+    record_tensor(run, norm->kind == ZI_NORM_RMS ? "rms_norm" : "layer_norm", y);
+    return ZIMAGE_OK;
 }
 
-static inline zimage_status record_residual(zi_run *run, zi_tensor *x, const zi_tensor *y, const zi_weight *w,
-                                            const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
-                                            const zi_tensor *scale_next, float eps, int *finite)
+static inline zimage_status record_residual(zi_run *run, zi_tensor *x, const zi_tensor *y, zi_tensor *h,
+                                            const zi_residual *residual)
 {
     record_tensor(run, "branch", y);
-    zimage_status status = recorder.inner->residual_gate_norm(run, x, y, w, gate, h, w_next, scale_next, eps, finite);
+    ZI_TRY(recorder.inner->residual(run, x, y, h, residual));
     if (h)
         record_tensor(run, "next", h);
-    if (finite)
+    if (residual->finite)
         record_tensor(run, "block", x);
-    return status;
+    return ZIMAGE_OK;
 }
 
-static inline zimage_status record_qk(zi_run *run, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
-                                      const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps)
+static inline zimage_status record_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args)
 {
-    record_tensor(run, "cos", cos);
-    record_tensor(run, "sin", sin);
-    return recorder.inner->qk_norm_rope(run, x, w, cos, sin, heads, layout, eps);
+    record_tensor(run, "cos", args->cos);
+    record_tensor(run, "sin", args->sin);
+    return recorder.inner->qk_norm_rope(run, x, args);
 }
 
 static inline zimage_status record_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k,
-                                             const zi_tensor *v, const zi_attention *shape)
+                                             const zi_tensor *v, const zi_attention *attention)
 {
     record_tensor(run, "q", q);
     record_tensor(run, "k", k);
     record_tensor(run, "v", v);
-    zimage_status status = recorder.inner->attention(run, o, q, k, v, shape);
+    ZI_TRY(recorder.inner->attention(run, o, q, k, v, attention));
     record_tensor(run, "heads", o);
-    return status;
+    return ZIMAGE_OK;
 }
 
-static inline zimage_status record_modulation(zi_run *run, zi_tensor *m)
+static inline zimage_status record_modulation(zi_run *run, zi_tensor *m, int parts, const zi_modulation *kinds)
 {
-    record_tensor(run, "adaln", m);
-    return recorder.inner->modulation(run, m);
+    if (parts > 1) /* a single part is a vector that is made into a scale, not a block's modulation */
+        record_tensor(run, "adaln", m);
+    return recorder.inner->modulation(run, m, parts, kinds);
 }
 
-static inline zimage_status record_patchify(zi_run *run, zi_tensor *tokens, const zi_tensor *latents, int64_t patch)
+static inline zimage_status record_patchify(zi_run *run, zi_tensor *tokens, const zi_tensor *latents, int64_t patch,
+                                            zi_patch_order order)
 {
-    zimage_status status = recorder.inner->patchify(run, tokens, latents, patch);
+    ZI_TRY(recorder.inner->patchify(run, tokens, latents, patch, order));
     record_tensor(run, "patches", tokens);
-    return status;
+    return ZIMAGE_OK;
 }
 
-static inline zimage_status record_check(zi_run *run, const zi_tensor *x, int *finite)
+static inline zimage_status record_check_finite(zi_run *run, const zi_tensor *x, int *finite)
 {
     record_tensor(run, "block", x);
     return recorder.inner->check_finite(run, x, finite);
 }
 
+/* ---- starting and stopping --------------------------------------------------------------------------------------- */
+
 static inline void record_start(zi_run *run)
 {
-    recorder.inner = run->ops->table;
-    recorder.table = *ops->table;
+    recorder.inner = zi_table(run);
+    recorder.table = *recorder.inner;
     recorder.table.upload = record_upload;
     recorder.table.linear = record_linear;
     recorder.table.linears = record_linears;
-    recorder.table.rms_norm = record_rms_norm;
-    recorder.table.residual_gate_norm = record_residual;
-    recorder.table.qk_norm_rope = record_qk;
+    recorder.table.norm = record_norm;
+    recorder.table.residual = record_residual;
+    recorder.table.qk_norm_rope = record_qk_norm_rope;
     recorder.table.attention = record_attention;
     recorder.table.modulation = record_modulation;
     recorder.table.patchify = record_patchify;
-    recorder.table.check_finite = record_check;
+    recorder.table.check_finite = record_check_finite;
     recorder.count = 0;
     run->ops->table = &recorder.table;
 }

@@ -194,7 +194,8 @@ static void test_generator(void **state)
 
 /* ---- transformer (golden.md 1) ----------------------------------------------------------------------------------- */
 
-static void add_block(weights_file *file, const zi_zimage_dit_config *config, const char *stack, int index, int modulated)
+static void add_block(weights_file *file, const zi_zimage_dit_config *config, const char *stack, int index,
+                      int modulated)
 {
     char prefix[64];
     int64_t dim = config->dim, ffn = config->ffn_dim;
@@ -235,7 +236,7 @@ static zi_store *open_transformer(const zi_zimage_dit_config *config)
     return weights_open(file);
 }
 
-static void run_transformer(const zi_zimage_dit *model, zi_ops *ops)
+static void run_transformer(const zi_zimage_dit *model, zi_run *run)
 {
     static const float t_first[] = {-0.119548f, -0.320818f, -0.436345f, -0.429780f};
     static const float layer_first[] = {0.396527f, -0.349188f, -0.912770f, -0.358671f};
@@ -244,22 +245,22 @@ static void run_transformer(const zi_zimage_dit *model, zi_ops *ops)
     float latents[240], features[7 * 24];
     generate("latent", latents, 240, 1, 0);
     generate("caption", features, 7 * 24, 1, 0);
-    zi_tensor x = table_tensor(ops, 3, latent_shape, latents), out = table_tensor(ops, 3, latent_shape, NULL);
-    zi_tensor f = table_tensor(ops, 2, feature_shape, features), caption = table_tensor(ops, 2, caption_shape, NULL);
-    const char *table = ops->table->name;
+    zi_tensor x = table_tensor(run, 3, latent_shape, latents), out = table_tensor(run, 3, latent_shape, NULL);
+    zi_tensor f = table_tensor(run, 2, feature_shape, features), caption = table_tensor(run, 2, caption_shape, NULL);
+    const char *table = zi_table(run)->name;
 
-    record_start(ops);
-    table_ok(zi_zimage_dit_caption(model, ops, &f, &caption));
+    record_start(run);
+    table_ok(zi_zimage_dit_caption(model, run, &f, &caption));
     compare(table, "z_image.context_refiner.0", recorded("block", 1)->data, 32 * 64);
     record_clear();
-    table_ok(zi_zimage_dit_forward(model, ops, &x, 0.3f, &caption, &out));
+    table_ok(zi_zimage_dit_forward(model, run, &x, 0.3f, &caption, &out));
     compare(table, "z_image.t_embedder", recorded("block", 0)->data, 64);
     compare_printed(recorded("block", 0)->data, 64, t_first, -0.91650, 16.53087);
     compare(table, "z_image.noise_refiner.0", recorded("block", 2)->data, 32 * 64);
     compare_printed(recorded("block", 4)->data, 64 * 64, layer_first, 579.09505, 3649.14585);
     compare(table, "z_image.output", recorded("block", 5)->data, 240);
     compare_printed(recorded("block", 5)->data, 240, out_first, -7.62453, 111.20229);
-    record_stop(ops);
+    record_stop(run);
 }
 
 static void test_transformer(void **state)
@@ -287,9 +288,9 @@ static void test_transformer(void **state)
     if (zi_zimage_dit_bind(&model, &config, store, NULL, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        run_transformer(&model, ops);
-        table_close(ops);
+        zi_run *run = table_open(t);
+        run_transformer(&model, run);
+        table_close(run);
     }
     zi_zimage_dit_free(&model);
     zi_store_free(store);
@@ -355,18 +356,18 @@ static void test_text_encoder(void **state)
     if (zi_qwen3_bind(&model, &config, store, NULL, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        const char *table = ops->table->name;
-        zi_tensor out = table_tensor(ops, 2, shape, NULL);
-        record_start(ops);
-        table_ok(zi_qwen3_encode(&model, ops, ids, 6, &out));
+        zi_run *run = table_open(t);
+        const char *table = zi_table(run)->name;
+        zi_tensor out = table_tensor(run, 2, shape, NULL);
+        record_start(run);
+        table_ok(zi_qwen3_encode(&model, run, ids, 6, &out));
         compare(table, "qwen3.hidden_states.0", recorded("block", 0)->data, 6 * 32);
         compare(table, "qwen3.hidden_states.1", recorded("block", 1)->data, 6 * 32);
         compare(table, "qwen3.hidden_states.2", recorded("block", 2)->data, 6 * 32);
         compare(table, "qwen3.hidden_states.3", recorded("block", 3)->data, 6 * 32);
         compare_printed(recorded("block", 3)->data, 6 * 32, first, -1.18177, 101.71833);
-        record_stop(ops);
-        table_close(ops);
+        record_stop(run);
+        table_close(run);
     }
     zi_qwen3_free(&model);
     zi_store_free(store);
@@ -431,12 +432,12 @@ static void vae_case(int use_post_quant_conv, const char *name, const float firs
         fail_msg("%s", error.message);
     generate("z", z, 4 * 3 * 5, 1, 0);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        table_ok(zi_vae_decode(&model, ops, z, 3, 5, 0, rgb, NULL));
+        zi_run *run = table_open(t);
+        table_ok(zi_vae_decode(&model, run, z, 3, 5, 0, rgb, NULL));
         fixture_channels_first(rgb, 3 * 6 * 10);
-        compare(ops->table->name, name, rgb, 3 * 6 * 10);
+        compare(zi_table(run)->name, name, rgb, 3 * 6 * 10);
         compare_printed(rgb, 3 * 6 * 10, first, sum, sum_abs);
-        table_close(ops);
+        table_close(run);
     }
     zi_vae_free(&model);
     zi_store_free(store);

@@ -106,7 +106,7 @@ static void expanding_to_bf16_rounds(void **state)
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
 typedef struct product_check {
-    zi_ops *ops;
+    zi_run *run;
     double worst;
 } product_check;
 
@@ -115,16 +115,16 @@ static void check_product_of(product_check *check, zi_store *store, const char *
                              int64_t tokens)
 {
     const int64_t x_shape[] = {tokens, COLUMNS}, y_shape[] = {tokens, ROWS};
-    zi_ops *ops = check->ops;
-    zi_arena_mark mark = ops->table->mark(ops);
+    zi_run *run = check->run;
+    zi_arena_mark mark = zi_table(run)->mark(run);
     float *rows = fixture_floats(store, "x", NULL), *want = golden(store, name, "product");
-    zi_tensor x = table_tensor(ops, 2, x_shape, NULL), y = table_tensor(ops, 2, y_shape, NULL);
+    zi_tensor x = table_tensor(run, 2, x_shape, NULL), y = table_tensor(run, 2, y_shape, NULL);
     for (int64_t t = 0; t < tokens; t++)
         memcpy(zi_f32(&x) + t * COLUMNS, rows + t % 2 * COLUMNS, COLUMNS * sizeof *rows);
-    table_ok(ops->table->linear(ops, &y, &x, weight, NULL, 0));
+    table_ok(zi_table(run)->linear(run, &y, &x, weight, NULL, 0));
     for (int64_t t = 0; t < tokens; t += 2)
         check->worst = fmax(check->worst, relative_error(zi_f32(&y) + t * ROWS, want, (size_t)(2 * ROWS)));
-    ops->table->release(ops, mark);
+    zi_table(run)->release(run, mark);
     free(rows);
     free(want);
 }
@@ -140,10 +140,10 @@ static void products_are_mlx_own(void **state)
     for (int t = 0; t < TABLES; t++) {
         product_check check = {table_open(t), 0};
         each_case(ZI_GROUPED, check_product, &check);
-        printf("parity | %-9s: packed weights, worst of 126 products  | %9.2e | %9.2e | %s\n", check.ops->table->name,
-               check.worst, 2e-6, check.worst <= 2e-6 ? "ok" : "FAIL");
+        printf("parity | %-9s: packed weights, worst of 126 products  | %9.2e | %9.2e | %s\n",
+               zi_table(check.run)->name, check.worst, 2e-6, check.worst <= 2e-6 ? "ok" : "FAIL");
         assert_true(check.worst <= 2e-6);
-        table_close(check.ops);
+        table_close(check.run);
     }
 }
 
@@ -151,23 +151,23 @@ static void check_embedding(zi_store *store, const char *name, const zi_weight *
 {
     const int64_t shape[] = {3, COLUMNS};
     const int32_t ids[] = {1, 0, 1};
-    zi_ops *ops = user;
-    zi_arena_mark mark = ops->table->mark(ops);
+    zi_run *run = user;
+    zi_arena_mark mark = zi_table(run)->mark(run);
     float *want = golden(store, name, "values");
-    zi_tensor y = table_tensor(ops, 2, shape, NULL);
-    table_ok(ops->table->embed_rows(ops, &y, weight, ids));
+    zi_tensor y = table_tensor(run, 2, shape, NULL);
+    table_ok(zi_table(run)->embed_rows(run, &y, weight, ids));
     for (int i = 0; i < 3; i++)
         assert_memory_equal(zi_f32(&y) + i * COLUMNS, want + ids[i] * COLUMNS, COLUMNS * sizeof *want);
-    ops->table->release(ops, mark);
+    zi_table(run)->release(run, mark);
     free(want);
 }
 
 static void embedding_rows_are_unpacked(void **state)
 {
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
-        each_case(ZI_GROUPED, check_embedding, ops);
-        table_close(ops);
+        zi_run *run = table_open(t);
+        each_case(ZI_GROUPED, check_embedding, run);
+        table_close(run);
     }
 }
 

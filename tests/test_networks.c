@@ -9,7 +9,7 @@
 #include "model/qwen3.h"
 #include "model/vae.h"
 #include "model/zimage_dit.h"
-#include "ops/ops_common.h"
+#include "ops/host.h"
 #include "record_ops.h"
 #include "tables.h"
 
@@ -39,7 +39,7 @@ static void compare(zi_run *run, const zi_store *golden, const char *stage, cons
     size_t total;
     float *want = fixture_floats(golden, name, &total);
     assert_true(count <= total); /* the first rows may be enough: fillers are not computed */
-    snprintf(line, sizeof line, "%s: %s %s", recorder.inner ? recorder.inner->name : run->ops->table->name, stage, name);
+    snprintf(line, sizeof line, "%s: %s %s", recorder.inner ? recorder.inner->name : zi_table(run)->name, stage, name);
     parity(line, ours, want, count, TOLERANCE);
     free(want);
 }
@@ -94,14 +94,14 @@ static void encode_case(const zi_qwen3 *model, zi_run *run, const zi_store *gold
     assert_non_null(out);
     snprintf(name, sizeof name, "n%d.ids", tokens);
     load_ids(golden, name, ids, (size_t)tokens);
-    zi_arena_mark mark = run->ops->table->mark(run);
+    zi_arena_mark mark = zi_table(run)->mark(run);
     zi_tensor x = table_tensor(run, 2, shape, NULL);
     record_start(run);
     run->block_done = count_block;
-    run->block_user = &blocks;
+    run->user = &blocks;
     table_ok(zi_qwen3_encode(model, run, ids, tokens, &x));
     run->block_done = NULL;
-    table_ok(run->ops->table->download(run, out, &x));
+    table_ok(zi_table(run)->download(run, out, &x));
     assert_int_equal(blocks, zi_qwen3_encode_blocks(model));
     for (int k = 0; tokens < 512 && k < 4; k++) {
         snprintf(name, sizeof name, "n%d.hidden_states.%d", tokens, k);
@@ -110,7 +110,7 @@ static void encode_case(const zi_qwen3 *model, zi_run *run, const zi_store *gold
     if (tokens == 512)
         compare(run, golden, "text_encoder", out, (size_t)(shape[0] * shape[1]), "n512.prompt_embeds");
     record_stop(run);
-    run->ops->table->release(run, mark);
+    zi_table(run)->release(run, mark);
     free(out);
 }
 
@@ -145,7 +145,7 @@ static void test_text_encoder_f16(void **state)
         zi_run *run = table_open(t);
         zi_tensor x = table_tensor(run, 2, shape, NULL);
         table_ok(zi_qwen3_encode(&model, run, ids, 8, &x));
-        table_ok(run->ops->table->download(run, out, &x));
+        table_ok(zi_table(run)->download(run, out, &x));
         compare(run, golden, "text_encoder", out, 8 * 32, "f16.n8.prompt_embeds");
         table_close(run);
     }
@@ -223,21 +223,21 @@ static void transformer_case(const zi_zimage_dit *model, zi_run *run, const zi_s
 {
     dit_case c;
     int64_t blocks = 0;
-    zi_arena_mark mark = run->ops->table->mark(run);
+    zi_arena_mark mark = zi_table(run)->mark(run);
     load_case(&c, model, run, golden, which);
     float *out = malloc(c.count * sizeof *out);
     assert_non_null(out);
     run->block_done = count_block;
-    run->block_user = &blocks;
+    run->user = &blocks;
     table_ok(zi_zimage_dit_caption(model, run, &c.features, &c.caption));
     assert_int_equal(blocks, zi_zimage_dit_caption_blocks(model));
     table_ok(zi_zimage_dit_forward(model, run, &c.latents, c.t, &c.caption, &c.out));
     assert_int_equal(blocks, zi_zimage_dit_caption_blocks(model) + zi_zimage_dit_forward_blocks(model));
     run->block_done = NULL;
-    table_ok(run->ops->table->download(run, out, &c.out));
+    table_ok(zi_table(run)->download(run, out, &c.out));
     compare(run, golden, "transformer", out, c.count, output);
     free(out);
-    run->ops->table->release(run, mark);
+    zi_table(run)->release(run, mark);
 }
 
 static void test_transformer(void **state)
@@ -357,8 +357,8 @@ static void test_transformer_positions(void **state)
     zimage_error error = ZIMAGE_ERROR_INIT;
     open_transformer("tiny/transformer", &store, &model); /* axes_lens 640, 64, 64 */
     assert_int_equal(zi_zimage_dit_check_positions(&model, 608, 64, 64, &error), ZIMAGE_OK);
-    assert_error(&error, zi_zimage_dit_check_positions(&model, 609, 64, 64, &error), ZIMAGE_ERROR_ARGUMENT, "609", "608",
-                 "axes_lens");
+    assert_error(&error, zi_zimage_dit_check_positions(&model, 609, 64, 64, &error), ZIMAGE_ERROR_ARGUMENT, "609",
+                 "608", "axes_lens");
     assert_error(&error, zi_zimage_dit_check_positions(&model, 1, 65, 64, &error), ZIMAGE_ERROR_ARGUMENT, "64 x 65",
                  "axes_lens", NULL);
     assert_error(&error, zi_zimage_dit_check_positions(&model, 1, 64, 100000, &error), ZIMAGE_ERROR_ARGUMENT, "100000",
@@ -386,7 +386,7 @@ static void expect_transformer_nan(zi_zimage_dit *model, zi_run *run, const zi_s
 {
     dit_case c;
     const zi_weight *good = *weight, bad = with_nan(good);
-    zi_arena_mark mark = run->ops->table->mark(run);
+    zi_arena_mark mark = zi_table(run)->mark(run);
     *weight = &bad;
     load_case(&c, model, run, golden, "a");
     zimage_status status = zi_zimage_dit_caption(model, run, &c.features, &c.caption);
@@ -395,7 +395,7 @@ static void expect_transformer_nan(zi_zimage_dit *model, zi_run *run, const zi_s
     assert_error(&table_error, status, ZIMAGE_ERROR_NOT_FINITE, block, NULL, NULL);
     *weight = good;
     free((void *)bad.data);
-    run->ops->table->release(run, mark);
+    zi_table(run)->release(run, mark);
 }
 
 static void test_transformer_names_bad_block(void **state)
@@ -431,10 +431,11 @@ static void test_transformer_cancel(void **state)
     run->block_done = stop_at_block;
     for (int64_t block = 1; block <= zi_zimage_dit_forward_blocks(&model); block++) {
         int64_t left = block;
-        run->block_user = &left;
-        zi_arena_mark before = run->ops->table->mark(run);
-        assert_int_equal(zi_zimage_dit_forward(&model, run, &c.latents, c.t, &c.caption, &c.out), ZIMAGE_ERROR_CANCELLED);
-        zi_arena_mark after = run->ops->table->mark(run);
+        run->user = &left;
+        zi_arena_mark before = zi_table(run)->mark(run);
+        assert_int_equal(zi_zimage_dit_forward(&model, run, &c.latents, c.t, &c.caption, &c.out),
+                         ZIMAGE_ERROR_CANCELLED);
+        zi_arena_mark after = zi_table(run)->mark(run);
         assert_int_equal(left, 0);
         assert_true(before.chunk == after.chunk && before.used == after.used);
     }
@@ -478,7 +479,7 @@ static void decode_case(const zi_vae *model, zi_run *run, const zi_store *golden
     float *latents = fixture_floats(golden, z, NULL), *rgb = malloc(count * sizeof *rgb);
     assert_non_null(rgb);
     run->block_done = count_block;
-    run->block_user = &blocks;
+    run->user = &blocks;
     table_ok(zi_vae_decode(model, run, latents, rows, columns, 0, rgb, NULL));
     run->block_done = NULL;
     assert_int_equal(blocks, zi_vae_decode_blocks(model));
@@ -590,7 +591,7 @@ static void test_vae_bands(void **state)
             memset(streamed, 0, count * sizeof *streamed);
             table_ok(zi_vae_decode(&model, run, z, 8, 6, bands[i], streamed, NULL));
             if (memcmp(whole, streamed, count * sizeof *whole) != 0)
-                fail_msg("%s: bands of %d rows differ from the whole", run->ops->table->name, (int)bands[i]);
+                fail_msg("%s: bands of %d rows differ from the whole", zi_table(run)->name, (int)bands[i]);
         }
         table_close(run);
     }
@@ -618,7 +619,7 @@ static void rgb_case(const zi_vae *model, zi_run *run, const zi_store *golden, i
     for (size_t i = 0; i < count; i++) {
         double level = (rgb[i] * 0.5 + 0.5) * 255;
         if (bytes[i] != want[i] && (abs(bytes[i] - want[i]) > 1 || fabs(level - floor(level) - 0.5) > 1e-4))
-            fail_msg("%s %s: value %zu is %d, expected %d", run->ops->table->name, name, i, bytes[i], want[i]);
+            fail_msg("%s %s: value %zu is %d, expected %d", zi_table(run)->name, name, i, bytes[i], want[i]);
     }
     free(latents);
     free(rgb);
@@ -846,8 +847,8 @@ static void test_binding(void **state)
                  "layers.2.attention.to_q.weight", NULL, NULL);
     config.n_layers = 2;
     config.cap_feat_dim = 24;
-    assert_error(&error, zi_zimage_dit_bind(&other, &config, store, NULL, &error), ZIMAGE_ERROR_MODEL, "cap_embedder.1.weight",
-                 NULL, NULL);
+    assert_error(&error, zi_zimage_dit_bind(&other, &config, store, NULL, &error), ZIMAGE_ERROR_MODEL,
+                 "cap_embedder.1.weight", NULL, NULL);
     zi_zimage_dit_free(&model);
     zi_store_free(store);
 }

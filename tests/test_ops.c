@@ -16,9 +16,9 @@
 #define TIERS_MAX 8
 #define THREADS   3 /* tables with 1, 2, 3 threads */
 
-static zi_ops *reference;
+static zi_run reference_run, *reference = &reference_run;
 static zi_pool *pools[THREADS];
-static zi_ops *tables[TIERS_MAX][THREADS];
+static zi_run table_runs[TIERS_MAX][THREADS], *tables[TIERS_MAX][THREADS];
 static int tier_count;
 static zimage_error last_error = ZIMAGE_ERROR_INIT;
 
@@ -32,12 +32,12 @@ static void expect_ok(zimage_status status)
 static void keep_arena(zi_run *run)
 {
     zi_tensor tensor;
-    expect_ok(run->ops->table->alloc(run, &tensor, 1, (int64_t[]){16}));
+    expect_ok(zi_table(run)->alloc(run, &tensor, 1, (int64_t[]){16}));
 }
 
 static int set_up(void **state)
 {
-    expect_ok(zi_ops_reference_new(&reference, &last_error));
+    expect_ok(zi_ops_reference_new(&reference->ops, &last_error));
     reference->error = &last_error;
     keep_arena(reference);
     for (int i = 0; i < THREADS; i++)
@@ -49,12 +49,12 @@ static int set_up(void **state)
         if (!zi_cpu_tier_available(i))
             continue;
         for (int threads = 0; threads < THREADS; threads++) {
-            zi_ops **ops = &tables[tier_count][threads];
-            expect_ok(
-                zi_ops_cpu_new_with(pools[threads], &(zi_cpu_options){.mask = zi_cpu_tier_name(i)}, ops, &last_error));
-            assert_string_equal(zi_ops_cpu_tier(*ops), zi_cpu_tier_name(i));
-            (*ops)->error = &last_error;
-            keep_arena(*ops);
+            const zi_cpu_options options = {.mask = zi_cpu_tier_name(i), .compute = ZIMAGE_COMPUTE_F32};
+            zi_run *run = tables[tier_count][threads] = &table_runs[tier_count][threads];
+            run->error = &last_error;
+            expect_ok(zi_ops_cpu_new(pools[threads], &options, &run->ops, &last_error));
+            assert_string_equal(zi_ops_cpu_tier(run->ops), zi_cpu_tier_name(i));
+            keep_arena(run);
         }
         tier_count++;
     }
@@ -66,10 +66,10 @@ static int tear_down(void **state)
 {
     for (int i = 0; i < tier_count; i++)
         for (int threads = 0; threads < THREADS; threads++)
-            tables[i][threads]->table->free(tables[i][threads]);
+            zi_table(tables[i][threads])->free(tables[i][threads]->ops);
     for (int i = 0; i < THREADS; i++)
         zi_pool_free(pools[i]);
-    reference->table->free(reference);
+    zi_table(reference)->free(reference->ops);
     return 0;
 }
 
@@ -99,8 +99,8 @@ static void *allocate(size_t bytes)
 
 static zi_tensor view(float *data, const int64_t *shape, int dims)
 {
-    zi_tensor tensor = {.dtype = ZI_F32, .dims = dims, .data = data};
-    memcpy(tensor.shape, shape, (size_t)dims * sizeof(*shape));
+    zi_tensor tensor = zi_tensor_describe(ZI_F32, dims, shape);
+    tensor.data = data;
     return tensor;
 }
 
@@ -184,12 +184,14 @@ static void check_op(const char *what, double tolerance, op_fn *op, void *arg, c
         run_op(tables[tier][0], op, arg, first, initial, shape, dims);
         double error = relative_error(first, expected, (size_t)count);
         if (!(error <= tolerance))
-            fail_msg("%s, %s: relative error %g exceeds %g", what, zi_ops_cpu_tier(tables[tier][0]), error, tolerance);
+            fail_msg("%s, %s: relative error %g exceeds %g", what, zi_ops_cpu_tier(tables[tier][0]->ops), error,
+                     tolerance);
         for (int threads = 1; threads < THREADS; threads++) {
             float *again = guarded(count);
             run_op(tables[tier][threads], op, arg, again, initial, shape, dims);
             if (memcmp(first, again, (size_t)count * sizeof(float)) != 0)
-                fail_msg("%s, %s: other bits with %d threads", what, zi_ops_cpu_tier(tables[tier][0]), threads + 1);
+                fail_msg("%s, %s: other bits with %d threads", what, zi_ops_cpu_tier(tables[tier][0]->ops),
+                         threads + 1);
             free_guarded(again, count, what);
         }
         free_guarded(first, count, what);
@@ -208,13 +210,13 @@ typedef struct linear_case {
 static zimage_status op_linear(zi_run *run, zi_tensor *y, void *arg)
 {
     const linear_case *c = arg;
-    return run->ops->table->linear(run, y, &c->x, c->w1, c->bias, c->accumulate);
+    return zi_table(run)->linear(run, y, &c->x, c->w1, c->bias, c->accumulate);
 }
 
 static zimage_status op_glu(zi_run *run, zi_tensor *y, void *arg)
 {
     const linear_case *c = arg;
-    return run->ops->table->linear_glu(run, y, &c->x, c->w1, c->w3);
+    return zi_table(run)->linear_glu(run, y, &c->x, c->w1, c->w3);
 }
 
 static void check_linear(int64_t tokens, int64_t in, int64_t out, zi_dtype dtype)
@@ -250,7 +252,7 @@ static zimage_status op_linears(zi_run *run, zi_tensor *y, void *arg)
     float *data = allocate((size_t)(tokens * OUTS) * sizeof(float));
     for (int i = 0; i < 3; begin += weights[i++]->shape[0])
         parts[i] = view(data + tokens * begin, SHAPE(tokens, weights[i]->shape[0]));
-    zimage_status status = run->ops->table->linears(run, 3, parts, &c->x, weights);
+    zimage_status status = zi_table(run)->linears(run, 3, parts, &c->x, weights);
     memcpy(y->data, data, (size_t)(tokens * OUTS) * sizeof(float));
     free(data);
     return status;
@@ -336,13 +338,14 @@ typedef struct norm_case {
 static zimage_status op_rms(zi_run *run, zi_tensor *y, void *arg)
 {
     const norm_case *c = arg;
-    return run->ops->table->rms_norm(run, y, y, c->w, c->scale, 1e-5f);
+    return zi_table(run)->norm(run, y, y,
+                               &(zi_norm){.kind = ZI_NORM_RMS, .eps = 1e-5f, .weight = c->w, .scale = c->scale});
 }
 
 static zimage_status op_layer(zi_run *run, zi_tensor *y, void *arg)
 {
     const norm_case *c = arg;
-    return run->ops->table->layer_norm(run, y, &c->x, c->scale, 1e-6f);
+    return zi_table(run)->norm(run, y, &c->x, &(zi_norm){.kind = ZI_NORM_LAYER, .eps = 1e-6f, .scale = c->scale});
 }
 
 /* out [2, tokens, features]: the residual stream, and y or h. */
@@ -350,13 +353,15 @@ static zimage_status op_residual(zi_run *run, zi_tensor *out, void *arg)
 {
     const norm_case *c = arg;
     zi_tensor x = zi_tensor_rows(out, 0, 1), h = zi_tensor_rows(out, 1, 1);
-    return run->ops->table->residual_gate_norm(run, &x, c->h_is_y ? &h : &c->x, c->w, c->gate, c->with_h ? &h : NULL,
-                                          c->w_next, c->scale, 1e-5f, NULL);
+    const zi_norm post = {.kind = ZI_NORM_RMS, .eps = 1e-5f, .weight = c->w};
+    const zi_norm next = {.kind = ZI_NORM_RMS, .eps = 1e-5f, .weight = c->w_next, .scale = c->scale};
+    const zi_residual args = {.post = &post, .gate = c->gate, .next = c->with_h ? &next : NULL};
+    return zi_table(run)->residual(run, &x, c->h_is_y ? &h : &c->x, c->with_h ? &h : NULL, &args);
 }
 
 static zimage_status op_silu(zi_run *run, zi_tensor *y, void *arg)
 {
-    return run->ops->table->silu(run, y, y);
+    return zi_table(run)->silu(run, y, y);
 }
 
 static void test_norms(void **state)
@@ -400,7 +405,10 @@ static void test_layer_norm_offset(void **state)
 static zimage_status op_rope(zi_run *run, zi_tensor *y, void *arg)
 {
     const norm_case *c = arg;
-    return run->ops->table->qk_norm_rope(run, y, c->w, &c->cos, &c->sin, c->heads, c->layout, 1e-6f);
+    return zi_table(run)->qk_norm_rope(
+        run, y,
+        &(zi_qk_norm_rope){
+            .weight = c->w, .cos = &c->cos, .sin = &c->sin, .heads = c->heads, .layout = c->layout, .eps = 1e-6f});
 }
 
 static void test_rope(void **state)
@@ -454,7 +462,7 @@ typedef struct attention_case {
 static zimage_status op_attention(zi_run *run, zi_tensor *y, void *arg)
 {
     const attention_case *c = arg;
-    return run->ops->table->attention(run, y, y, &c->k, &c->v, &c->shape);
+    return zi_table(run)->attention(run, y, y, &c->k, &c->v, &c->shape);
 }
 
 static void check_attention(int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads, int64_t dim, int causal,
@@ -466,7 +474,7 @@ static void check_attention(int64_t queries, int64_t keys, int64_t heads, int64_
     zi_tensor q = random_tensor(magnitude, SHAPE(queries, heads * dim));
     attention_case c = {random_tensor(magnitude, SHAPE(keys, kv_heads * dim)),
                         random_tensor(1, SHAPE(keys, kv_heads * dim)),
-                        {heads, kv_heads, dim, causal}};
+                        {.heads = heads, .kv_heads = kv_heads, .head_dim = dim, .causal = causal}};
     check_op(what, tolerance, op_attention, &c, q.data, SHAPE(queries, heads * dim));
     free(q.data);
     free(c.k.data);
@@ -502,8 +510,9 @@ static void test_attention_groups(void **state)
     for (int tier = 0; tier < tier_count; tier++) {
         zi_run *run = tables[tier][0];
         int finite = 1;
-        expect_ok(run->ops->table->attention(run, &o, &q, &k, &k, &(zi_attention){1, 1, 8, 0}));
-        expect_ok(run->ops->table->check_finite(run, &o, &finite));
+        expect_ok(
+            zi_table(run)->attention(run, &o, &q, &k, &k, &(zi_attention){.heads = 1, .kv_heads = 1, .head_dim = 8}));
+        expect_ok(zi_table(run)->check_finite(run, &o, &finite));
         assert_int_equal(finite, 0);
     }
     free(q.data);
@@ -530,7 +539,7 @@ static zimage_status op_conv(zi_run *run, zi_tensor *y, void *arg)
         zi_tensor out = zi_tensor_rows(y, row, rows), in = zi_tensor_rows(&c->x, low, high - low);
         conv.x_row = low;
         conv.y_row = row;
-        ZI_TRY(run->ops->table->conv2d(run, &out, &in, &conv));
+        ZI_TRY(zi_table(run)->conv2d(run, &out, &in, &conv));
     }
     return ZIMAGE_OK;
 }
@@ -567,7 +576,9 @@ static void check_conv(int64_t rows, int64_t columns, int64_t in, int64_t out, i
     int64_t shape[] = {rows << upsample, columns << upsample, out};
     zi_tensor before = random_tensor(1, shape, 3);
     conv_case c = {.x = random_tensor(1, SHAPE(rows, columns, in))};
-    c.conv = (zi_conv){.weight = &weight, .upsample = upsample, .image_rows = rows};
+    c.conv = zi_conv_same(&weight, NULL);
+    c.conv.upsample = upsample;
+    c.conv.image_rows = rows;
     check_op(what, TOLERANCE, op_conv, &c, NULL, shape, 3);
     c.conv.bias = &bias;
     c.conv.affine = &affine;
@@ -614,10 +625,11 @@ static zimage_status op_group_norm(zi_run *run, zi_tensor *y, void *arg)
     zi_channel_affine affine = {random_tensor(0, SHAPE(channels)), random_tensor(0, SHAPE(channels))};
     zi_tensor low = zi_tensor_rows(&c->x, 0, first), high = zi_tensor_rows(&c->x, first, c->x.shape[0] - first);
     if (first > 0)
-        expect_ok(run->ops->table->group_norm_sums(run, &sums, &low, 0));
-    expect_ok(run->ops->table->group_norm_sums(run, &sums, &high, first > 0));
-    expect_ok(run->ops->table->group_norm_fold(run, &affine, &sums, zi_tensor_count(&c->x) / c->groups, c->w, c->b, 1e-6f));
-    expect_ok(run->ops->table->channel_affine(run, y, &c->x, &affine));
+        expect_ok(zi_table(run)->group_norm_sums(run, &sums, &low, 0));
+    expect_ok(zi_table(run)->group_norm_sums(run, &sums, &high, first > 0));
+    expect_ok(
+        zi_table(run)->group_norm_fold(run, &affine, &sums, zi_tensor_count(&c->x) / c->groups, c->w, c->b, 1e-6f));
+    expect_ok(zi_table(run)->channel_affine(run, y, &c->x, &affine));
     free(sums.data);
     free(affine.scale.data);
     free(affine.shift.data);
@@ -648,12 +660,12 @@ static void test_check_finite(void **state)
     for (int table = -1; table < tier_count; table++) {
         zi_run *run = table < 0 ? reference : tables[table][2];
         int finite = 0;
-        expect_ok(run->ops->table->check_finite(run, &x, &finite));
+        expect_ok(zi_table(run)->check_finite(run, &x, &finite));
         assert_int_equal(finite, 1);
         for (int i = 0; i < 60; i++) {
             float *place = zi_f32(&x) + (i < 30 ? i : 70 * 1001 - 60 + i), kept = *place;
             *place = bad[i % 3];
-            expect_ok(run->ops->table->check_finite(run, &x, &finite));
+            expect_ok(zi_table(run)->check_finite(run, &x, &finite));
             assert_int_equal(finite, 0);
             zimage_status status = zi_end_block(run, &x, "layer %d", 7);
             assert_int_equal(status, ZIMAGE_ERROR_NOT_FINITE);
@@ -674,11 +686,13 @@ static void test_residual_finite(void **state)
         for (int64_t place = 7; place < 9 * 301; place += 631) {
             float kept = zi_f32(&x)[place];
             int finite = 0;
+            const zi_norm post = {.kind = ZI_NORM_RMS, .eps = 1e-5f};
+            const zi_residual args = {.post = &post, .finite = &finite};
             zi_f32(&x)[place] = 1e30f;
-            expect_ok(run->ops->table->residual_gate_norm(run, &x, &y, NULL, NULL, NULL, NULL, NULL, 1e-5f, &finite));
+            expect_ok(zi_table(run)->residual(run, &x, &y, NULL, &args));
             assert_int_equal(finite, 1);
             zi_f32(&x)[place] = place % 2 ? NAN : -INFINITY;
-            expect_ok(run->ops->table->residual_gate_norm(run, &x, &y, NULL, NULL, NULL, NULL, NULL, 1e-5f, &finite));
+            expect_ok(zi_table(run)->residual(run, &x, &y, NULL, &args));
             assert_int_equal(finite, 0);
             assert_int_equal(zi_end_block_known(run, finite, "layer %d", 8), ZIMAGE_ERROR_NOT_FINITE);
             assert_non_null(strstr(last_error.message, "layer 8"));
@@ -699,7 +713,7 @@ static void test_cancel(void **state)
     zi_tensor x = random_tensor(1, SHAPE(2, 2));
     int answer = 0;
     reference->block_done = stop;
-    reference->block_user = &answer;
+    reference->user = &answer;
     assert_int_equal(zi_end_block(reference, &x, "a block"), ZIMAGE_OK);
     answer = 1;
     assert_int_equal(zi_end_block(reference, &x, "a block"), ZIMAGE_ERROR_CANCELLED);
@@ -729,7 +743,7 @@ static void expect(const float *values, const float *expected, int count)
 
 static void test_reference_products(void **state)
 {
-    const zi_ops_table *t = reference->table;
+    const zi_ops_table *t = zi_table(reference);
     float x[] = {1, 2, 3, -1}, y[4] = {10, 20, 30, 40};
     zi_tensor tx = view(x, SHAPE(2, 2)), ty = view(y, SHAPE(2, 2));
     zi_weight w = floats_weight((const float[]){1, 10, -1, 0.5f}, SHAPE(2, 2));
@@ -748,75 +762,87 @@ static void test_reference_products(void **state)
 
 static void test_reference_norms(void **state)
 {
-    const zi_ops_table *t = reference->table;
+    const zi_ops_table *t = zi_table(reference);
     float x[] = {3, 4}, y[2], h[2], gate[] = {2, 10};
     zi_tensor tx = view(x, SHAPE(1, 2)), ty = view(y, SHAPE(1, 2)), th = view(h, SHAPE(1, 2)),
               tg = view(gate, SHAPE(2));
     zi_weight w = floats_weight((const float[]){1, 2}, SHAPE(2));
-    expect_ok(t->rms_norm(reference, &ty, &tx, &w, NULL, 0)); /* sqrt(12.5) = 3.53553391 */
+    expect_ok(
+        t->norm(reference, &ty, &tx, &(zi_norm){.kind = ZI_NORM_RMS, .weight = &w})); /* sqrt(12.5) = 3.53553391 */
     EXPECT(y, 0.84852814f, 2.2627417f);
-    expect_ok(t->layer_norm(reference, &ty, &tx, &tg, 0));
+    expect_ok(t->norm(reference, &ty, &tx, &(zi_norm){.kind = ZI_NORM_LAYER, .scale = &tg}));
     EXPECT(y, -2, 10);
     y[0] = 1, y[1] = 1;
-    expect_ok(
-        t->residual_gate_norm(reference, &tx, &ty, &w, &tg, &th, NULL, NULL, 0, NULL)); /* x += {2, 20}: {5, 24} */
+    const zi_norm post = {.kind = ZI_NORM_RMS, .weight = &w}, next = {.kind = ZI_NORM_RMS};
+    const zi_residual residual = {.post = &post, .gate = &tg, .next = &next};
+    expect_ok(t->residual(reference, &tx, &ty, &th, &residual)); /* x += {2, 20}: {5, 24} */
     EXPECT(x, 5, 24);
     EXPECT(h, 0.28843553f, 1.3844874f); /* / sqrt(300.5) */
 
     float head[] = {1, 1, 1, 1}, c[] = {0, 1}, s[] = {1, 0};
     zi_tensor heads = view(head, SHAPE(1, 4)), tc = view(c, SHAPE(1, 2)), ts = view(s, SHAPE(1, 2));
     zi_weight w4 = floats_weight((const float[]){1, 2, 3, 4}, SHAPE(4));
-    expect_ok(t->qk_norm_rope(reference, &heads, &w4, &tc, &ts, 1, ZI_ROPE_ADJACENT, 0));
+    expect_ok(t->qk_norm_rope(
+        reference, &heads,
+        &(zi_qk_norm_rope){.weight = &w4, .cos = &tc, .sin = &ts, .heads = 1, .layout = ZI_ROPE_ADJACENT}));
     EXPECT(head, -2, 1, 3, 4);
     head[0] = head[1] = head[2] = head[3] = 1;
-    expect_ok(t->qk_norm_rope(reference, &heads, &w4, &tc, &ts, 1, ZI_ROPE_HALF_SPLIT, 0));
+    expect_ok(t->qk_norm_rope(
+        reference, &heads,
+        &(zi_qk_norm_rope){.weight = &w4, .cos = &tc, .sin = &ts, .heads = 1, .layout = ZI_ROPE_HALF_SPLIT}));
     EXPECT(head, -3, 2, 1, 4);
 
     float m[] = {0.5f, 0, -1, 1};
     zi_tensor tm = view(m, SHAPE(4));
-    expect_ok(t->modulation(reference, &tm));
-    EXPECT(m, 1.5f, 0, 0, 0.76159416f);
-    expect_ok(t->add_one(reference, &tm, &tm));
-    EXPECT(m, 2.5f, 1, 1, 1.76159416f);
+    static const zi_modulation kinds[] = {ZI_MODULATION_ONE_PLUS, ZI_MODULATION_TANH, ZI_MODULATION_COPY,
+                                          ZI_MODULATION_TANH};
+    expect_ok(t->modulation(reference, &tm, 4, kinds));
+    EXPECT(m, 1.5f, 0, -1, 0.76159416f);
+    expect_ok(t->modulation(reference, &tm, 1, kinds));
+    EXPECT(m, 2.5f, 1, 0, 1.76159416f);
 }
 
 static void test_reference_attention(void **state)
 {
-    /* Two query heads on one key head of dim 1; scores q k = {0, ln 3} and {0, 0}: weights {1/4, 3/4} and {1/2, 1/2}. */
+    /* Two query heads, one key head of dim 1. Scores q k are {0, ln 3} and {0, 0}: weights {1/4, 3/4}, {1/2, 1/2}. */
     float q[] = {1, 0, 1, 0}, k[] = {0, 1.0986123f}, v[] = {4, 8}, o[4];
     zi_tensor tq = view(q, SHAPE(2, 2)), tk = view(k, SHAPE(2, 1)), tv = view(v, SHAPE(2, 1)),
               to = view(o, SHAPE(2, 2));
-    zi_attention shape = {2, 1, 1, 0};
-    expect_ok(reference->table->attention(reference, &to, &tq, &tk, &tv, &shape));
+    zi_attention shape = {.heads = 2, .kv_heads = 1, .head_dim = 1};
+    expect_ok(zi_table(reference)->attention(reference, &to, &tq, &tk, &tv, &shape));
     EXPECT(o, 7, 6, 7, 6);
     shape.causal = 1;
-    expect_ok(reference->table->attention(reference, &to, &tq, &tk, &tv, &shape));
+    expect_ok(zi_table(reference)->attention(reference, &to, &tq, &tk, &tv, &shape));
     EXPECT(o, 4, 4, 7, 6);
 }
 
 static void test_reference_images(void **state)
 {
-    const zi_ops_table *t = reference->table;
+    const zi_ops_table *t = zi_table(reference);
     float image[8] = {0, 1, 2, 3, 10, 11, 12, 13}, tokens[8], back[8]; /* [C = 2, H = 2, W = 2] */
     zi_tensor tl = view(image, SHAPE(2, 2, 2)), tt = view(tokens, SHAPE(1, 8)), tb = view(back, SHAPE(2, 2, 2));
-    expect_ok(t->patchify(reference, &tt, &tl, 2));
+    expect_ok(t->patchify(reference, &tt, &tl, 2, ZI_PATCH_CHANNELS_LAST));
     EXPECT(tokens, 0, 10, 1, 11, 2, 12, 3, 13);
-    expect_ok(t->unpatchify(reference, &tb, &tt, 2));
+    expect_ok(t->unpatchify(reference, &tb, &tt, 2, ZI_PATCH_CHANNELS_LAST));
     EXPECT(back, 0, 1, 2, 3, 10, 11, 12, 13);
 
     float x[] = {1, 2, 3, 4}, y[16];
     zi_tensor tx = view(x, SHAPE(2, 2, 1)), ty = view(y, SHAPE(2, 2, 1)), big = view(y, SHAPE(4, 4, 1));
     zi_weight w = floats_weight((const float[]){1, 2, 3, 4, 5, 6, 7, 8, 9}, SHAPE(1, 1, 3, 3));
     zi_weight bias = floats_weight((const float[]){100}, SHAPE(1));
-    zi_conv conv = {.weight = &w, .bias = &bias, .image_rows = 2};
+    zi_conv conv = zi_conv_same(&w, &bias);
+    conv.image_rows = 2;
     expect_ok(t->conv2d(reference, &ty, &tx, &conv));
     EXPECT(y, 100 + 5 + 12 + 24 + 36, 100 + 4 + 10 + 21 + 32, 100 + 2 + 6 + 15 + 24, 100 + 1 + 4 + 12 + 20);
     zi_weight left = floats_weight((const float[]){0, 0, 0, 1, 0, 0, 0, 0, 0}, SHAPE(1, 1, 3, 3)); /* y[j] = x[j - 1] */
-    conv = (zi_conv){.weight = &left, .upsample = 1, .image_rows = 2};
+    conv = zi_conv_same(&left, NULL);
+    conv.upsample = 1;
+    conv.image_rows = 2;
     expect_ok(t->conv2d(reference, &big, &tx, &conv));
     EXPECT(y, 0, 1, 1, 2, 0, 1, 1, 2, 0, 3, 3, 4, 0, 3, 3, 4);
     zi_channel_affine affine = {view((float[]){0}, SHAPE(1)), view((float[]){1}, SHAPE(1))}; /* SiLU(1) inside only */
-    conv = (zi_conv){.weight = &left, .affine = &affine, .image_rows = 2};
+    conv.upsample = 0;
+    conv.affine = &affine;
     expect_ok(t->conv2d(reference, &ty, &tx, &conv));
     EXPECT(y, 0, 0.73105858f, 0, 0.73105858f);
 
@@ -832,11 +858,11 @@ static void test_reference_images(void **state)
 
 static void test_unknown_tier(void **state)
 {
-    zi_run *run = NULL;
+    zi_ops *ops = NULL;
     zimage_error error = ZIMAGE_ERROR_INIT;
-    assert_int_equal(zi_ops_cpu_new_with(pools[0], &(zi_cpu_options){.mask = "avx2,abacus"}, &run, &error),
+    assert_int_equal(zi_ops_cpu_new(pools[0], &(zi_cpu_options){.mask = "avx2,abacus"}, &ops, &error),
                      ZIMAGE_ERROR_ARGUMENT);
-    assert_null(run);
+    assert_null(ops);
     assert_non_null(strstr(error.message, "abacus"));
 }
 
@@ -846,12 +872,12 @@ static void test_memory(void **state)
     for (int table = -1; table < tier_count; table++) {
         zi_run *run = table < 0 ? reference : tables[table][0];
         zi_tensor tensor;
-        zi_arena_mark mark = run->ops->table->mark(run);
-        assert_int_equal(run->ops->table->alloc(run, &tensor, 2, (int64_t[]){INT64_MAX / 8, 100}), ZIMAGE_ERROR_MEMORY);
-        expect_ok(run->ops->table->alloc(run, &tensor, 3, (int64_t[]){3, 5, 7}));
+        zi_arena_mark mark = zi_table(run)->mark(run);
+        assert_int_equal(zi_table(run)->alloc(run, &tensor, 2, (int64_t[]){INT64_MAX / 8, 100}), ZIMAGE_ERROR_MEMORY);
+        expect_ok(zi_table(run)->alloc(run, &tensor, 3, (int64_t[]){3, 5, 7}));
         assert_int_equal((uintptr_t)tensor.data % 64, 0);
-        run->ops->table->release(run, mark);
-        assert_true(run->peak_bytes(run) >= 3 * 5 * 7 * 4);
+        zi_table(run)->release(run, mark);
+        assert_true(zi_table(run)->peak_bytes(run->ops) >= 3 * 5 * 7 * 4);
     }
 }
 

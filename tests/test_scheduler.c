@@ -164,45 +164,45 @@ typedef struct loop_case {
     float guidance_scale, truncation, normalization;
 } loop_case;
 
-static zi_tensor refine_caption(const zi_zimage_dit *model, zi_ops *ops, const char *embeds)
+static zi_tensor refine_caption(const zi_zimage_dit *model, zi_run *run, const char *embeds)
 {
     const zi_weight *weight = fixture_find(golden, embeds);
     float *values = fixture_floats(golden, embeds, NULL);
     const int64_t shape[] = {zi_zimage_dit_padded(weight->shape[0]), model->config.dim};
-    zi_tensor features = table_tensor(ops, 2, weight->shape, values), caption = table_tensor(ops, 2, shape, NULL);
-    table_ok(zi_zimage_dit_caption(model, ops, &features, &caption));
+    zi_tensor features = table_tensor(run, 2, weight->shape, values), caption = table_tensor(run, 2, shape, NULL);
+    table_ok(zi_zimage_dit_caption(model, run, &features, &caption));
     free(values);
     return caption;
 }
 
-static void evaluate(const zi_zimage_dit *model, zi_ops *ops, const float *latents, float t, const zi_tensor *caption,
+static void evaluate(const zi_zimage_dit *model, zi_run *run, const float *latents, float t, const zi_tensor *caption,
                      float *prediction)
 {
     const int64_t shape[] = {4, 6, 8};
-    zi_arena_mark mark = ops->table->mark(ops);
-    zi_tensor x = table_tensor(ops, 3, shape, latents), out = table_tensor(ops, 3, shape, NULL);
-    table_ok(zi_zimage_dit_forward(model, ops, &x, t, caption, &out));
-    table_ok(ops->table->download(ops, prediction, &out));
-    ops->table->release(ops, mark);
+    zi_arena_mark mark = zi_table(run)->mark(run);
+    zi_tensor x = table_tensor(run, 3, shape, latents), out = table_tensor(run, 3, shape, NULL);
+    table_ok(zi_zimage_dit_forward(model, run, &x, t, caption, &out));
+    table_ok(zi_table(run)->download(run, prediction, &out));
+    zi_table(run)->release(run, mark);
 }
 
-static void run_loop(const zi_zimage_dit *model, zi_ops *ops, const loop_case *c)
+static void run_loop(const zi_zimage_dit *model, zi_run *run, const loop_case *c)
 {
     float sigmas[LOOP_STEPS + 1], after[LOOP_STEPS][LOOP_COUNT], prediction[LOOP_COUNT], negative[LOOP_COUNT];
     char line[128], name[64];
     zi_scheduler_config config;
-    zi_arena_mark mark = ops->table->mark(ops);
-    zi_tensor caption = refine_caption(model, ops, "loop.prompt_embeds"), negative_caption = caption;
+    zi_arena_mark mark = zi_table(run)->mark(run);
+    zi_tensor caption = refine_caption(model, run, "loop.prompt_embeds"), negative_caption = caption;
     float *latents = fixture_floats(golden, "loop.noise", NULL);
     if (c->negative)
-        negative_caption = refine_caption(model, ops, c->negative);
+        negative_caption = refine_caption(model, run, c->negative);
     load(c->scheduler, &config);
     zi_scheduler_sigmas(&config, LOOP_STEPS, 3 * 4, sigmas);
     for (int i = 0; i < LOOP_STEPS; i++) {
         float t = zi_scheduler_model_time(sigmas[i]), scale = zi_guidance_at(c->guidance_scale, c->truncation, t);
-        evaluate(model, ops, latents, t, &caption, prediction);
+        evaluate(model, run, latents, t, &caption, prediction);
         if (scale > 0) {
-            evaluate(model, ops, latents, t, &negative_caption, negative);
+            evaluate(model, run, latents, t, &negative_caption, negative);
             zi_guide(prediction, negative, LOOP_COUNT, scale, c->normalization);
         }
         for (int k = 0; k < LOOP_COUNT; k++)
@@ -211,12 +211,12 @@ static void run_loop(const zi_zimage_dit *model, zi_ops *ops, const loop_case *c
         memcpy(after[i], latents, sizeof after[i]);
     }
     snprintf(name, sizeof name, "loop.%s.after", c->name);
-    snprintf(line, sizeof line, "%s: %s", ops->table->name, name);
+    snprintf(line, sizeof line, "%s: %s", zi_table(run)->name, name);
     float *want = fixture_floats(golden, name, NULL);
     parity(line, after[0], want, sizeof after / sizeof(float), 2e-5);
     free(want);
     free(latents);
-    ops->table->release(ops, mark);
+    zi_table(run)->release(run, mark);
 }
 
 static void test_loops(void **state)
@@ -235,10 +235,10 @@ static void test_loops(void **state)
     zi_zimage_dit model;
     zi_store *store = open_transformer(&model);
     for (int t = 0; t < TABLES; t++) {
-        zi_ops *ops = table_open(t);
+        zi_run *run = table_open(t);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-            run_loop(&model, ops, &cases[i]);
-        table_close(ops);
+            run_loop(&model, run, &cases[i]);
+        table_close(run);
     }
     zi_zimage_dit_free(&model);
     zi_store_free(store);
