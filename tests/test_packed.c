@@ -877,14 +877,104 @@ static void test_not_finite(void **state)
     free((void *)w.data);
 }
 
+/* No kernel takes a stored format that it does not know for float16: kernels and products give NaN. */
+static void test_unknown_dtype(void **state)
+{
+    enum { IN = 128, OUT = 48 };
+    static const zi_dtype unknown[] = {ZI_GROUPED, ZI_OPERAND, ZI_DTYPE_OTHER, (zi_dtype)99};
+    static const int64_t tokens[] = {1, 20, 130}; /* dot products, skinny products, blocks of tokens */
+    static const zi_cpu_number numbers[] = {ZI_NUMBER_BF16, ZI_NUMBER_I16, ZI_NUMBER_I8, ZI_NUMBER_U8};
+    static uint16_t ones[OUT * IN]; /* float16 */
+    static float x[130 * IN], y[130 * OUT];
+    for (int i = 0; i < OUT * IN; i++)
+        ones[i] = 0x3c00;
+    for (int i = 0; i < 130 * IN; i++)
+        x[i] = random_float();
+    for (size_t u = 0; u < sizeof(unknown) / sizeof(unknown[0]); u++) {
+        for (int i = 0; zi_cpu_tier_name(i) != NULL; i++) {
+            if (!zi_cpu_tier_available(i))
+                continue;
+            zi_ops *table;
+            float wide[100];
+            uint16_t packed[128];
+            expect_ok(
+                zi_ops_cpu_new_with(pools[0], &(zi_cpu_options){.mask = zi_cpu_tier_name(i)}, &table, &last_error));
+            const zi_cpu_kernels *kernels = zi_cpu_of(table)->kernels;
+            kernels->unpack(unknown[u], (const uint8_t *)ones, 100, wide);
+            for (int j = 0; j < 100; j++)
+                assert_true(isnan(wide[j]));
+            assert_true(isnan(kernels->largest(unknown[u], ones, 100)));
+            for (int j = 0; j < 4; j++)
+                kernels->pack(numbers[j], unknown[u], ones, 100, 1, (uint8_t *)packed, ZI_CHUNK);
+            kernels->pack(ZI_NUMBER_BF16, unknown[u], ones, 100, 1, (uint8_t *)packed, ZI_CHUNK);
+            for (int j = 0; j < 100; j++)
+                assert_true(isnan(zi_bf16_to_f32(packed[j])));
+            table->table->free(table);
+        }
+        zi_weight w = {.name = "w", .dtype = unknown[u], .dims = 2, .shape = {OUT, IN}, .data = (uint8_t *)ones};
+        w.bits = 4; /* groups whose scales are stored in no known format */
+        w.group = 32;
+        w.scale_dtype = unknown[u];
+        w.scales = w.biases = w.data;
+        for (int i = -1; i < family_count; i++) /* -1: float32 */
+            for (int t = 0; t < 6; t++) {
+                product_case c = {.tokens = tokens[t % 3], .in = IN, .out = OUT, .gated = t > 2};
+                zi_cpu_of(ops[0])->linear = i < 0 ? NULL : families[i];
+                run_product(ops[0], &c, y, x, &w, &w, NULL);
+                for (int64_t j = 0; j < c.tokens * OUT; j++)
+                    assert_true(isnan(y[j]));
+            }
+        zi_cpu_of(ops[0])->linear = NULL;
+    }
+}
+
+/* Formats that only zi_weight_unpack knows: a norm's weight in groups of 8 bits is what the reference table reads. */
+static void test_norm_in_groups(void **state)
+{
+    enum { N = 96, ROWS = 3 };
+    uint8_t numbers[N];
+    uint16_t halves[2 * N / 32];
+    float found[ROWS * N], expected[ROWS * N], *x = random_rows(ROWS * N, 1);
+    for (int i = 0; i < N; i++)
+        numbers[i] = (uint8_t)random_bits();
+    for (int i = 0; i < 2 * N / 32; i++)
+        halves[i] = (uint16_t)(0x3c00 + random_bits() % 64); /* bf16 */
+    zi_weight w = {.name = "w",
+                   .dtype = ZI_GROUPED,
+                   .dims = 1,
+                   .shape = {N},
+                   .data = numbers,
+                   .bits = 8,
+                   .group = 32,
+                   .scale_dtype = ZI_BF16,
+                   .scales = (uint8_t *)halves,
+                   .biases = (uint8_t *)(halves + N / 32)};
+    zi_tensor tx = tensor_of(x, ROWS, N), ty = tensor_of(found, ROWS, N);
+    expect_ok(ops[0]->table->rms_norm(ops[0], &ty, &tx, &w, NULL, 1e-6f));
+    ty.data = expected;
+    expect_ok(reference->table->rms_norm(reference, &ty, &tx, &w, NULL, 1e-6f));
+    for (int i = 0; i < ROWS * N; i++)
+        assert_true(fabs((double)found[i] - (double)expected[i]) <= 2e-6 * fabs((double)expected[i]));
+    free(x);
+}
+
 /* Argument: the tests to run, as a pattern of names. */
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),     cmocka_unit_test(test_pack_stored), cmocka_unit_test(test_grouped_products),
-        cmocka_unit_test(test_pack),      cmocka_unit_test(test_products),    cmocka_unit_test(test_shared),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_conv),        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_precise),   cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_pack_stored),
+        cmocka_unit_test(test_grouped_products),
+        cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_shared),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_conv),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_precise),
+        cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_unknown_dtype),
+        cmocka_unit_test(test_norm_in_groups),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

@@ -58,7 +58,7 @@ zimage_status zi_cpu_worker_buffers(zi_run *run, int64_t count, const char *what
 /* Numbers [first, first + count) of a packed matrix. Whole groups of 4 or 8 bits take the kernel. */
 static void unpack_grouped(const zi_cpu_kernels *kernels, const zi_weight *w, int64_t first, int64_t count, float *out)
 {
-    if ((w->bits == 4 || w->bits == 8) && w->scale_dtype != ZI_F32) {
+    if ((w->bits == 4 || w->bits == 8) && (w->scale_dtype == ZI_F16 || w->scale_dtype == ZI_BF16)) {
         int64_t before = zi_min(count, zi_round_up(first, w->group) - first);
         zi_weight_unpack(w, first, before, out);
         first += before;
@@ -79,21 +79,26 @@ static void unpack_grouped(const zi_cpu_kernels *kernels, const zi_weight *w, in
     zi_weight_unpack(w, first, count, out);
 }
 
+void zi_cpu_unpack(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t first, int64_t count, float *out)
+{
+    if (zi_is_plain(weight->dtype))
+        kernels->unpack(weight->dtype, weight->data + (size_t)first * zi_dtype_size(weight->dtype), count, out);
+    else if (weight->dtype == ZI_GROUPED)
+        unpack_grouped(kernels, weight, first, count, out);
+    else
+        zi_weight_unpack(weight, first, count, out);
+}
+
 const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t length, int64_t row,
                                 int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld)
 {
-    size_t size = zi_dtype_size(weight->dtype);
-    const uint8_t *data = weight->data + (size_t)(row * length + first) * size;
+    const uint8_t *data = weight->data + (size_t)(row * length + first) * zi_dtype_size(weight->dtype);
     if (weight->dtype == ZI_F32 && (uintptr_t)data % sizeof(float) == 0) {
         *ld = length;
         return (const float *)(const void *)data;
     }
-    for (int64_t r = 0; r < rows; r++) {
-        if (weight->dtype == ZI_GROUPED)
-            unpack_grouped(kernels, weight, (row + r) * length + first, count, buffer + r * count);
-        else
-            kernels->unpack(weight->dtype, data + (size_t)(r * length) * size, count, buffer + r * count);
-    }
+    for (int64_t r = 0; r < rows; r++)
+        zi_cpu_unpack(kernels, weight, (row + r) * length + first, count, buffer + r * count);
     *ld = count;
     return buffer;
 }

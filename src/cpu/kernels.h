@@ -105,7 +105,8 @@ typedef struct zi_cpu_kernels {
                  float *c, int64_t ldc, int accumulate);
     /* out[t] = sum x[t * ldx + i] w[i] for 1 .. ZI_DOT_TOKENS tokens */
     void (*dot)(int tokens, int64_t k, const float *x, int64_t ldx, const float *w, float *out);
-    /* Stored numbers (at any address) to float32. */
+    /* Stored numbers (at any address) to float32. dtype: ZI_F32, ZI_F16 or ZI_BF16, here and below; any other gives NaN.
+     * Weights of other formats go through zi_cpu_unpack. */
     void (*unpack)(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst);
     /* Whole groups of 4- or 8-bit numbers to float32: number * scales[g] + biases[g], the product exact or rounded. */
     void (*unpack_groups)(int bits, int64_t group, const uint8_t *src, const float *scales, const float *biases,

@@ -223,14 +223,22 @@ static inline __attribute__((always_inline)) void unpack_halves(vf (*convert)(vh
     }
 }
 
+static __attribute__((noinline, cold)) void fill_nan(float *dst, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        dst[i] = NAN;
+}
+
 static void unpack(zi_dtype dtype, const uint8_t *src, int64_t count, float *dst)
 {
     if (dtype == ZI_F32)
         memcpy(dst, src, (size_t)count * sizeof(float));
     else if (dtype == ZI_BF16)
         unpack_halves(from_bf16, src, count, dst);
-    else
+    else if (dtype == ZI_F16)
         unpack_halves(from_f16, src, count, dst);
+    else
+        fill_nan(dst, count);
 }
 
 /* LANES numbers of 4 or 8 bits. Without an instruction for it each lane gets the word that holds its number and shifts it

@@ -76,7 +76,16 @@ static inline vf take_stored(zi_dtype dtype, const uint8_t *src, int64_t i, int6
         memcpy(target, src + size * i, (size_t)(size * LANES));
     else
         memcpy(target, src + size * i, (size_t)(size * (n - i)));
-    return dtype == ZI_F32 ? v : dtype == ZI_BF16 ? from_bf16(bits) : from_f16(bits);
+    switch (dtype) {
+    case ZI_F32:
+        return v;
+    case ZI_BF16:
+        return from_bf16(bits);
+    case ZI_F16:
+        return from_f16(bits);
+    default:
+        return splat(NAN);
+    }
 }
 
 /* Up to a chunk of numbers, zeros behind the last. */
@@ -142,12 +151,20 @@ static inline __attribute__((always_inline)) void pack_from(const zi_dtype dtype
 static void pack(zi_cpu_number number, zi_dtype dtype, const void *src, int64_t n, float factor, uint8_t *out,
                  int64_t stride)
 {
-    if (dtype == ZI_F32)
+    switch (dtype) {
+    case ZI_F32:
         pack_from(ZI_F32, number, src, n, factor, out, stride);
-    else if (dtype == ZI_BF16)
+        break;
+    case ZI_BF16:
         pack_from(ZI_BF16, number, src, n, factor, out, stride);
-    else
+        break;
+    case ZI_F16:
         pack_from(ZI_F16, number, src, n, factor, out, stride);
+        break;
+    default: /* in bf16 all bits set are a NaN; integers get theirs from `largest`, which is their scale */
+        for (int64_t i = 0; i < n; i += zi_cpu_numbers_a_chunk(number), out += stride)
+            memset(out, 0xff, ZI_CHUNK);
+    }
 }
 
 #if defined(__AVX512BW__)
@@ -246,7 +263,7 @@ static inline __attribute__((always_inline)) vf take_scales(zi_dtype dtype, cons
 {
     __mmask16 mask = count < 16 ? (__mmask16)((1u << count) - 1) : (__mmask16)0xffff;
     vh bits = (vh)_mm256_maskz_loadu_epi16(mask, scales);
-    return dtype == ZI_BF16 ? from_bf16(bits) : from_f16(bits);
+    return dtype == ZI_BF16 ? from_bf16(bits) : dtype == ZI_F16 ? from_f16(bits) : splat(NAN);
 }
 
 static void pack_nibble_panel(const zi_nibble_rows *rows, uint8_t *panel, int64_t width)
@@ -576,9 +593,16 @@ static float largest_bf16(const uint8_t *src, int64_t n)
 
 static float largest(zi_dtype dtype, const void *src, int64_t n)
 {
-    return dtype == ZI_F32    ? largest_of(ZI_F32, src, n)
-           : dtype == ZI_BF16 ? largest_bf16(src, n)
-                              : largest_of(ZI_F16, src, n);
+    switch (dtype) {
+    case ZI_F32:
+        return largest_of(ZI_F32, src, n);
+    case ZI_BF16:
+        return largest_bf16(src, n);
+    case ZI_F16:
+        return largest_of(ZI_F16, src, n);
+    default:
+        return NAN;
+    }
 }
 
 static void scale_sums(void *c, int64_t rows, int64_t columns, const float *row_scales, const float *scales,

@@ -61,7 +61,7 @@ static zimage_status combined_gain(zi_run *run, int64_t n, const zi_weight *weig
     if (zi_host_rehearses(run))
         return ZIMAGE_OK;
     if (weight != NULL)
-        zi_cpu_of(run)->kernels->unpack(weight->dtype, weight->data, n, data);
+        zi_cpu_unpack(zi_cpu_of(run)->kernels, weight, 0, n, data);
     for (int64_t i = 0; i < n; i++)
         data[i] = (weight != NULL ? data[i] : 1) * (factor != NULL ? zi_f32(factor)[i] : 1);
     return ZIMAGE_OK;

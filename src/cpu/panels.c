@@ -18,7 +18,8 @@ static int is_integer(const zi_panels *panels)
 
 int zi_has_nibbles(const zi_weight *weight)
 {
-    return weight->dtype == ZI_GROUPED && weight->bits == 4 && weight->scale_dtype != ZI_F32;
+    return weight->dtype == ZI_GROUPED && weight->bits == 4 &&
+           (weight->scale_dtype == ZI_F16 || weight->scale_dtype == ZI_BF16);
 }
 
 static size_t scale_place(const zi_weight *weight, int64_t in, int64_t row, int64_t input)
@@ -62,13 +63,13 @@ static float largest_of_groups(const zi_panels *panels, const zi_weight *weight,
     return panels->kernels->largest(ZI_F32, scratch, 2 * groups);
 }
 
-/* Inputs [first, first + count) of a row: as stored, or in scratch where they are in groups. */
+/* Inputs [first, first + count) of a row: as stored where the kernels read that, else as float32 in scratch. */
 static const void *numbers_of(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t first,
                               int64_t count, float *scratch, zi_dtype *dtype)
 {
     int64_t ld;
     *dtype = weight->dtype;
-    if (weight->dtype != ZI_GROUPED)
+    if (zi_is_plain(weight->dtype))
         return weight->data + (size_t)(row * panels->in + first) * zi_dtype_size(weight->dtype);
     *dtype = ZI_F32;
     return zi_cpu_weight_rows(panels->kernels, weight, panels->in, row, 1, first, count, scratch, &ld);

@@ -81,6 +81,16 @@ static inline float *zi_worker_buffer(const zi_worker_buffers *buffers, int work
     return buffers->data + worker * buffers->each;
 }
 
+/* Whether the kernels read numbers that are stored so; all others become float32 first. */
+static inline int zi_is_plain(zi_dtype dtype)
+{
+    return dtype == ZI_F32 || dtype == ZI_F16 || dtype == ZI_BF16;
+}
+
+/* Numbers [first, first + count) of a weight of any format as float32: by a kernel where there is one for the format, else
+ * by zi_weight_unpack. */
+void zi_cpu_unpack(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t first, int64_t count, float *out);
+
 /*
  * Numbers [first, first + count) of weight rows [row, row + rows), each of `length` numbers, as float32 with *ld floats
  * between rows: in place where the file already has them so, else in buffer [rows][count].

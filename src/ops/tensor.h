@@ -79,7 +79,8 @@ typedef struct zi_weight {
 } zi_weight;
 
 int64_t zi_weight_count(const zi_weight *weight);
-/* Converts elements [first, first + count) to float32. */
+/* Converts elements [first, first + count) to float32. A dtype that cannot be computed with gives NaN, so that the next
+ * check for finite activations fails. */
 void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, float *out);
 
 float zi_f16_to_f32(uint16_t bits);
