@@ -1,6 +1,6 @@
 /*
- * The innermost loops of the CPU table, one struct of pointers a tier. kernels_body.h defines them all once, with vectors
- * of a length that the tier's file (kernels_TIER.c) chooses; partitioning, packing and threads are in the portable files.
+ * The innermost loops of the CPU table: one struct of function pointers a tier. kernels_tier.h defines them for vectors of the
+ * length that the tier's file (kernels_TIER.c) chooses. Partitioning, packing and threads are in the portable files.
  */
 #ifndef ZI_CPU_KERNELS_H
 #define ZI_CPU_KERNELS_H
@@ -8,12 +8,17 @@
 #include "cpu/features.h"
 #include "ops/ops.h"
 
-/* Before a loop of a kernel whose length is known: all of it, so that what it indexes stays in registers. */
+/* Functions with constant arguments: each call is compiled for its own. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* Loops of constant length that are unrolled entirely, so that the arrays which they index stay in registers. */
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
+#define FOR_UNROLLED(i, count)          UNROLL for (int i = 0; i < (count); i++)
+#define FOR_UNROLLED_BY(i, count, step) UNROLL for (int i = 0; i < (count); i += (step))
 
 /*
  * Block sizes and what they assume.

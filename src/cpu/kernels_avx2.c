@@ -3,10 +3,11 @@
 #define LANES   8
 #define MR      6
 #define NV      2
+#define NIBBLES "cpu/nibbles_avx2.h"
 #define KERNELS zi_cpu_kernels_avx2
 #define NAME    "avx2"
 #define FEATURE ZI_CPU_AVX2
-#include "cpu/kernels_body.h"
+#include "cpu/kernels_tier.h"
 #else
 typedef int zi_no_avx2; /* ISO C wants something in every file */
 #endif

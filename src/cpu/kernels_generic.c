@@ -6,7 +6,8 @@
 #else
 #define NV 2 /* 16 registers */
 #endif
+#define NIBBLES "cpu/nibbles_generic.h"
 #define KERNELS zi_cpu_kernels_generic
 #define NAME    "generic"
 #define FEATURE ZI_CPU_ALWAYS
-#include "cpu/kernels_body.h"
+#include "cpu/kernels_tier.h"

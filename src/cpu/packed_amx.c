@@ -45,7 +45,7 @@ static void configure(void)
     _tile_loadconfig(&config);
 }
 
-/* Tile (i, j) of the sums: tokens 16 i and on, panel j. */
+/* Calls MOVE for the tile of each `tiles` x 16 tokens and each panel: tile 2 i + j has tokens 16 i and on of panel j. */
 #define FOR_SUMS(MOVE)                                                                                                 \
     MOVE(0, c, t->c_row);                                                                                              \
     if (panels > 1)                                                                                                    \
@@ -62,80 +62,78 @@ static void configure(void)
     }
 #define ZERO(tile, place, stride) _tile_zero(tile)
 
-/* The sums of one block; tiles: of tokens. */
-#define TILES(DOT)                                                                                                     \
+/* Adds the products of tiles a and b to tile `sum`. The instructions hold the tiles' numbers, which must be literal. */
+#define DOT(number, sum, a, b)                                                                                         \
     do {                                                                                                               \
-        if (t->accumulate) {                                                                                           \
-            FOR_SUMS(_tile_loadd)                                                                                      \
-        } else {                                                                                                       \
-            FOR_SUMS(ZERO)                                                                                             \
-        }                                                                                                              \
-        for (int64_t chunk = 0; chunk < t->chunks; chunk++, b += NR * ZI_CHUNK, fetch += step) {                       \
-            const uint8_t *rows = a + t->a_chunks[chunk];                                                              \
-            FETCH_L2(fetch);                                                                                           \
-            FETCH_L2(fetch + step / 2);                                                                                \
-            _tile_loadd(7, b, ZI_CHUNK);                                                                               \
-            _tile_loadd(6, rows, t->a_row);                                                                            \
-            DOT(0, 6, 7);                                                                                              \
-            if (tiles > 1) {                                                                                           \
-                _tile_loadd(6, rows + 16 * t->a_row, t->a_row);                                                        \
-                DOT(2, 6, 7);                                                                                          \
-            }                                                                                                          \
-            if (tiles > 2) {                                                                                           \
-                _tile_loadd(6, rows + 32 * t->a_row, t->a_row);                                                        \
-                DOT(4, 6, 7);                                                                                          \
-            }                                                                                                          \
-            if (panels == 1)                                                                                           \
-                continue;                                                                                              \
-            _tile_loadd(7, b + t->b_panel, ZI_CHUNK);                                                                  \
-            if (tiles > 2) {                                                                                           \
-                DOT(5, 6, 7);                                                                                          \
-                _tile_loadd(6, rows + 16 * t->a_row, t->a_row);                                                        \
-            }                                                                                                          \
-            if (tiles > 1) {                                                                                           \
-                DOT(3, 6, 7);                                                                                          \
-                _tile_loadd(6, rows, t->a_row);                                                                        \
-            }                                                                                                          \
-            DOT(1, 6, 7);                                                                                              \
-        }                                                                                                              \
-        FOR_SUMS(_tile_stored)                                                                                         \
+        if ((number) == ZI_NUMBER_BF16)                                                                                \
+            _tile_dpbf16ps(sum, a, b);                                                                                 \
+        else                                                                                                           \
+            _tile_dpbssd(sum, a, b);                                                                                   \
     } while (0)
 
-typedef void sums_fn(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const uint8_t *fetch,
-                     int64_t step, const int tiles, const int panels);
-
-static inline __attribute__((always_inline)) void sums_bf16(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b,
-                                                            uint8_t *c, const uint8_t *fetch, int64_t step,
-                                                            const int tiles, const int panels)
+/* One chunk of `tiles` x 16 tokens at `rows` and of one or two panels at b. */
+ALWAYS_INLINE void multiply_chunk(const zi_cpu_tiles *t, const zi_cpu_number number, const uint8_t *rows,
+                                  const uint8_t *b, const int tiles, const int panels)
 {
-    TILES(_tile_dpbf16ps);
+    _tile_loadd(7, b, ZI_CHUNK);
+    _tile_loadd(6, rows, t->a_row);
+    DOT(number, 0, 6, 7);
+    if (tiles > 1) {
+        _tile_loadd(6, rows + 16 * t->a_row, t->a_row);
+        DOT(number, 2, 6, 7);
+    }
+    if (tiles > 2) {
+        _tile_loadd(6, rows + 32 * t->a_row, t->a_row);
+        DOT(number, 4, 6, 7);
+    }
+    if (panels == 1)
+        return;
+    _tile_loadd(7, b + t->b_panel, ZI_CHUNK); /* tokens in reverse: tile 6 still holds the last ones */
+    if (tiles > 2) {
+        DOT(number, 5, 6, 7);
+        _tile_loadd(6, rows + 16 * t->a_row, t->a_row);
+    }
+    if (tiles > 1) {
+        DOT(number, 3, 6, 7);
+        _tile_loadd(6, rows, t->a_row);
+    }
+    DOT(number, 1, 6, 7);
 }
 
-static inline __attribute__((always_inline)) void sums_int8(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b,
-                                                            uint8_t *c, const uint8_t *fetch, int64_t step,
-                                                            const int tiles, const int panels)
+/* The sums of one block: `tiles` x 16 tokens by one or two panels. Meanwhile `step` bytes from `fetch` on are fetched for
+ * each chunk: two lines of them; the CPU fetches their neighbours by itself. */
+ALWAYS_INLINE void multiply_block(const zi_cpu_tiles *t, const zi_cpu_number number, const uint8_t *a, const uint8_t *b,
+                                  uint8_t *c, const uint8_t *fetch, int64_t step, const int tiles, const int panels)
 {
-    TILES(_tile_dpbssd);
+    if (t->accumulate) {
+        FOR_SUMS(_tile_loadd)
+    } else {
+        FOR_SUMS(ZERO)
+    }
+    for (int64_t chunk = 0; chunk < t->chunks; chunk++, b += NR * ZI_CHUNK, fetch += step) {
+        FETCH_L2(fetch);
+        FETCH_L2(fetch + step / 2);
+        multiply_chunk(t, number, a + t->a_chunks[chunk], b, tiles, panels);
+    }
+    FOR_SUMS(_tile_stored)
 }
 
-/* A block of up to 48 tokens. Meanwhile `step` bytes from `fetch` on are fetched for each chunk: two lines of them, whose
- * neighbours the processor fetches by itself. */
-static inline __attribute__((always_inline)) void block(const zi_cpu_tiles *t, sums_fn *sums, int64_t row,
-                                                        int64_t panel, const uint8_t *fetch, int64_t step,
-                                                        const int panels)
+/* A block of up to 48 tokens from `row` on. */
+ALWAYS_INLINE void block(const zi_cpu_tiles *t, const zi_cpu_number number, int64_t row, int64_t panel,
+                         const uint8_t *fetch, int64_t step, const int panels)
 {
     const uint8_t *a = t->a + row / MR * t->a_block, *b = t->b + panel * t->b_panel;
     uint8_t *c = t->c + panel * t->c_panel + row * t->c_row;
     int64_t left = t->rows - row;
     if (left > 32)
-        sums(t, a, b, c, fetch, step, 3, panels);
+        multiply_block(t, number, a, b, c, fetch, step, 3, panels);
     else if (left > 16)
-        sums(t, a, b, c, fetch, step, 2, panels);
+        multiply_block(t, number, a, b, c, fetch, step, 2, panels);
     else
-        sums(t, a, b, c, fetch, step, 1, panels);
+        multiply_block(t, number, a, b, c, fetch, step, 1, panels);
 }
 
-static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t, sums_fn *sums)
+ALWAYS_INLINE void product(const zi_cpu_tiles *t, const zi_cpu_number number)
 {
     int64_t chunks = zi_ceil_div(t->rows, MR) * zi_ceil_div(t->panels, 2) * t->chunks; /* of all blocks and pairs */
     const uint8_t *fetch = t->fetch_bytes > 0 ? t->fetch : t->b; /* nothing: one line, which is there, all the time */
@@ -144,9 +142,9 @@ static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t,
     for (int64_t row = 0; row < t->rows; row += MR)
         for (int64_t panel = 0; panel < t->panels; panel += 2, fetch += step * t->chunks) {
             if (panel + 2 <= t->panels)
-                block(t, sums, row, panel, fetch, step, 2);
+                block(t, number, row, panel, fetch, step, 2);
             else
-                block(t, sums, row, panel, fetch, step, 1);
+                block(t, number, row, panel, fetch, step, 1);
         }
     _tile_release();
     MEMORY();
@@ -154,12 +152,12 @@ static inline __attribute__((always_inline)) void product(const zi_cpu_tiles *t,
 
 static void product_bf16(const zi_cpu_tiles *t)
 {
-    product(t, sums_bf16);
+    product(t, ZI_NUMBER_BF16);
 }
 
 static void product_int8(const zi_cpu_tiles *t)
 {
-    product(t, sums_int8);
+    product(t, ZI_NUMBER_I8);
 }
 
 /* ---- few tokens, rows of 4-bit groups ---------------------------------------------------------------------------- */
@@ -186,7 +184,7 @@ static inline unit_place place_after(unit_place place, int64_t steps, int64_t un
 
 #if !defined(ZI_AMX_EMULATED)
 /* The bf16 numbers of a pair as float32. */
-static inline __attribute__((always_inline)) void widen_pair(const uint8_t *pair, __m512 *first, __m512 *second)
+ALWAYS_INLINE void widen_pair(const uint8_t *pair, __m512 *first, __m512 *second)
 {
     __m512i both = _mm512_broadcastd_epi32(_mm_loadu_si32(pair));
     *first = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
@@ -194,7 +192,7 @@ static inline __attribute__((always_inline)) void widen_pair(const uint8_t *pair
 }
 
 /* The 16 numbers of either of two groups in bf16, subnormal ones as zero. */
-static inline __attribute__((always_inline)) __m512i two_tables(const uint8_t *scales, const uint8_t *biases)
+ALWAYS_INLINE __m512i two_tables(const uint8_t *scales, const uint8_t *biases)
 {
     const __m512 q = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m512 scale[2], bias[2];
@@ -207,21 +205,19 @@ static inline __attribute__((always_inline)) __m512i two_tables(const uint8_t *s
  * A unit of a row to its place in four tiles: nibbles are looked up in the tables of their groups. 32 bytes are taken twice,
  * shifted so that number 16 w + i of chunk 2 h + v becomes input 64 h + 4 i + 2 v + w.
  */
-static inline __attribute__((always_inline)) void
-unpack_unit(const int group, const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases, uint8_t *target)
+ALWAYS_INLINE void unpack_unit(const int group, const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases,
+                               uint8_t *target)
 {
     const __m512i low = _mm512_set1_epi16(15), shifts = _mm512_maskz_set1_epi16(0xffff0000, 4);
     __m512i table = two_tables(scales, biases);
-    UNROLL
-    for (int h = 0; h < 2; h++) {
+    FOR_UNROLLED(h, 2) {
         __m512i words = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)nibbles + h));
         __m512i second = _mm512_set1_epi16(16 * h); /* which words are of a table's second group */
         if (group == 32)
             second = _mm512_maskz_set1_epi16(0xff00ff00, 16);
         if (group == 32 && h == 1)
             table = two_tables(scales + 4, biases + 4);
-        UNROLL
-        for (int v = 0; v < 2; v++) {
+        FOR_UNROLLED(v, 2) {
             __m512i shifted = _mm512_srlv_epi16(words, v ? _mm512_add_epi16(shifts, _mm512_set1_epi16(8)) : shifts);
             __m512i index = _mm512_ternarylogic_epi32(shifted, low, second, AND_OR);
             _mm512_store_si512(target + (2 * h + v) * TILE_ROWS * ZI_CHUNK, _mm512_permutexvar_epi16(index, table));
@@ -249,11 +245,9 @@ static inline unit_row first_row(const zi_nibble_rows *rows, unit_place place, i
     };
 }
 
-static inline __attribute__((always_inline)) void unpack_rows(const zi_nibble_rows *rows, const int group,
-                                                              unit_row *row, int count)
+ALWAYS_INLINE void unpack_rows(const zi_nibble_rows *rows, const int group, unit_row *row, int count)
 {
-    UNROLL
-    for (int i = 0; i < count; i++) {
+    FOR_UNROLLED(i, count) {
         unpack_unit(group, row->nibbles, row->scales, row->biases, row->target);
         FETCH(row->later);
         FETCH(row->scales + TILE_ROWS * rows->scale_ld);
@@ -283,8 +277,7 @@ static inline __attribute__((always_inline)) void unpack_rows(const zi_nibble_ro
  * Sums of up to six panels of tokens stay in tiles for all inputs of 16 rows. The next unit is unpacked between the tile
  * instructions of this one, which leave the vector units idle.
  */
-static inline __attribute__((always_inline)) void few_rows(const zi_nibble_rows *rows, const zi_cpu_tiles *t,
-                                                           const int group, const int panels)
+ALWAYS_INLINE void few_rows(const zi_nibble_rows *rows, const zi_cpu_tiles *t, const int group, const int panels)
 {
     unit_tiles tiles[2] __attribute__((aligned(64)));
     int64_t units = t->chunks / UNIT_CHUNKS, steps = t->rows / TILE_ROWS * units;
@@ -322,8 +315,7 @@ static inline __attribute__((always_inline)) void few_rows(const zi_nibble_rows 
     MEMORY();
 }
 
-static inline __attribute__((always_inline)) void nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *t,
-                                                          const int group)
+ALWAYS_INLINE void nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *t, const int group)
 {
     switch (t->panels) {
     case 1:
@@ -368,35 +360,36 @@ static void random_tiles(uint8_t tiles[4][16][ZI_CHUNK], zi_cpu_number number)
     }
 }
 
-/* Four independent sums, as in the product: an instruction takes 16 cycles and its result 52. */
-#define PEAK(DOT, NUMBER)                                                                                              \
-    uint8_t tiles[4][16][ZI_CHUNK] __attribute__((aligned(64)));                                                       \
-    random_tiles(tiles, NUMBER);                                                                                       \
-    MEMORY();                                                                                                          \
-    configure();                                                                                                       \
-    _tile_loadd(4, tiles[0], ZI_CHUNK);                                                                                \
-    _tile_loadd(5, tiles[1], ZI_CHUNK);                                                                                \
-    _tile_loadd(6, tiles[2], ZI_CHUNK);                                                                                \
-    _tile_loadd(7, tiles[3], ZI_CHUNK);                                                                                \
-    for (int64_t i = 0; i < rounds; i++) {                                                                             \
-        DOT(0, 4, 6);                                                                                                  \
-        DOT(1, 4, 7);                                                                                                  \
-        DOT(2, 5, 6);                                                                                                  \
-        DOT(3, 5, 7);                                                                                                  \
-    }                                                                                                                  \
-    _tile_release();                                                                                                   \
-    MEMORY()
+/* Four independent sums, as in the product: an instruction takes 16 cycles and its result 52. Returns the operations. */
+ALWAYS_INLINE double peak(int64_t rounds, const zi_cpu_number number)
+{
+    uint8_t tiles[4][16][ZI_CHUNK] __attribute__((aligned(64)));
+    random_tiles(tiles, number);
+    MEMORY();
+    configure();
+    _tile_loadd(4, tiles[0], ZI_CHUNK);
+    _tile_loadd(5, tiles[1], ZI_CHUNK);
+    _tile_loadd(6, tiles[2], ZI_CHUNK);
+    _tile_loadd(7, tiles[3], ZI_CHUNK);
+    for (int64_t i = 0; i < rounds; i++) {
+        DOT(number, 0, 4, 6);
+        DOT(number, 1, 4, 7);
+        DOT(number, 2, 5, 6);
+        DOT(number, 3, 5, 7);
+    }
+    _tile_release();
+    MEMORY();
+    return 2.0 * 4 * 16 * 16 * zi_cpu_numbers_a_chunk(number) * (double)rounds;
+}
 
 static double peak_bf16(int64_t rounds, float *sink)
 {
-    PEAK(_tile_dpbf16ps, ZI_NUMBER_BF16);
-    return 2.0 * 4 * 16 * 16 * 32 * (double)rounds;
+    return peak(rounds, ZI_NUMBER_BF16);
 }
 
 static double peak_int8(int64_t rounds, float *sink)
 {
-    PEAK(_tile_dpbssd, ZI_NUMBER_I8);
-    return 2.0 * 4 * 16 * 16 * 64 * (double)rounds;
+    return peak(rounds, ZI_NUMBER_I8);
 }
 
 const zi_cpu_packed zi_cpu_packed_bf16_amx = {

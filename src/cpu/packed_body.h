@@ -32,44 +32,35 @@ typedef int32_t FN(lanes_memory) __attribute__((vector_size(4 * LANES), aligned(
 static inline void FN(tile)(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const uint8_t *next)
 {
     SUMS sums[MR][NV];
-    UNROLL
-    for (int r = 0; r < MR; r++)
-        UNROLL
-    for (int j = 0; j < NV; j++)
-        sums[r][j] = (SUMS){0};
+    FOR_UNROLLED(r, MR)
+        FOR_UNROLLED(j, NV)
+            sums[r][j] = (SUMS){0};
     for (int64_t chunk = 0; chunk < t->chunks; chunk++) {
         const uint8_t *rows[MR];
-        UNROLL
-        for (int r = 0; r < MR; r++)
+        FOR_UNROLLED(r, MR)
             rows[r] = a + t->a_chunks[chunk] + r * t->a_row;
         if (next != NULL) {
-            UNROLL
-            for (int r = 0; r < MR; r++)
+            FOR_UNROLLED(r, MR)
                 __builtin_prefetch(next + t->a_chunks[chunk] + r * t->a_row);
         }
         for (int i = 0; i < ZI_CHUNK; i += 4, b += 4 * NR) {
             FN(lanes) weights[NV];
-            UNROLL
-            for (int j = 0; j < NV; j++)
+            FOR_UNROLLED(j, NV)
                 weights[j] = *(const FN(lanes_memory) *)(b + 4 * j * LANES);
-            UNROLL
-            for (int r = 0; r < MR; r++) {
+            FOR_UNROLLED(r, MR) {
                 int32_t lane;
                 memcpy(&lane, rows[r] + i, sizeof(lane));
                 FN(lanes) x = lane - (FN(lanes)){0};
-                UNROLL
-                for (int j = 0; j < NV; j++)
+                FOR_UNROLLED(j, NV)
                     sums[r][j] = MULTIPLY(sums[r][j], x, weights[j]);
             }
         }
     }
-    UNROLL
-    for (int r = 0; r < MR; r++)
-        UNROLL
-    for (int j = 0; j < NV; j++) {
-        FN(lanes_memory) *p = (FN(lanes_memory) *)(c + r * t->c_row + 4 * j * LANES);
-        *p = (FN(lanes))(t->accumulate ? (SUMS)*p + sums[r][j] : sums[r][j]);
-    }
+    FOR_UNROLLED(r, MR)
+        FOR_UNROLLED(j, NV) {
+            FN(lanes_memory) *p = (FN(lanes_memory) *)(c + r * t->c_row + 4 * j * LANES);
+            *p = (FN(lanes))(t->accumulate ? (SUMS)*p + sums[r][j] : sums[r][j]);
+        }
 }
 
 /* A block of a panel stays in L1 while the tokens pass. The first panel's pass brings them into L2. */
@@ -90,13 +81,11 @@ static double FN(peak)(int64_t rounds, float *sink)
     for (int j = 0; j < NV; j++)
         w[j] = x + j;
     for (int64_t i = 0; i < rounds; i++)
-        UNROLL
-    for (int r = 0; r < MR; r++) {
-        OPAQUE(x); /* else equal products would be computed once */
-        UNROLL
-        for (int j = 0; j < NV; j++)
-            sums[r][j] = MULTIPLY(sums[r][j], x, w[j]);
-    }
+        FOR_UNROLLED(r, MR) {
+            OPAQUE(x); /* else equal products would be computed once */
+            FOR_UNROLLED(j, NV)
+                sums[r][j] = MULTIPLY(sums[r][j], x, w[j]);
+        }
     for (int r = 0; r < MR; r++)
         for (int j = 0; j < NV; j++)
             *sink += (float)sums[r][j][0];

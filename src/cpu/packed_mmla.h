@@ -46,37 +46,30 @@ static inline void tile(const zi_cpu_tiles *t, const int64_t *places, int64_t ch
                         const uint8_t *b, uint8_t *c, int accumulate)
 {
     SUMS sums[MR / 2][NR / 2];
-    UNROLL
-    for (int r = 0; r < MR / 2; r++)
-        UNROLL
-    for (int j = 0; j < NR / 2; j++)
-        sums[r][j] = (SUMS){0};
+    FOR_UNROLLED(r, MR / 2)
+        FOR_UNROLLED(j, NR / 2)
+            sums[r][j] = (SUMS){0};
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
         const uint8_t *rows = a + places[chunk];
         for (int i = 0; i < ZI_CHUNK; i += 8, b += 8 * NR) {
             uint64x2_t x[MR / 2];
-            UNROLL
-            for (int r = 0; r < MR / 2; r++)
+            FOR_UNROLLED(r, MR / 2)
                 x[r] = vcombine_u64(vreinterpret_u64_u8(vld1_u8(rows + 2 * r * t->a_row + i)),
                                     vreinterpret_u64_u8(vld1_u8(rows + (2 * r + 1) * t->a_row + i)));
-            UNROLL
-            for (int j = 0; j < NR / 2; j++) {
+            FOR_UNROLLED(j, NR / 2) {
                 IN_ORDER();
                 uint64x2_t weights = load(b + 16 * j);
-                UNROLL
-                for (int r = 0; r < MR / 2; r++)
+                FOR_UNROLLED(r, MR / 2)
                     sums[r][j] = MULTIPLY(sums[r][j], x[r], weights);
             }
         }
     }
-    UNROLL
-    for (int r = 0; r < MR / 2; r++)
-        UNROLL
-    for (int j = 0; j < NR / 2; j += 2) {
-        uint64x2_t left = (uint64x2_t)sums[r][j], right = (uint64x2_t)sums[r][j + 1];
-        put(c + 2 * r * t->c_row + 8 * j, vzip1q_u64(left, right), accumulate);
-        put(c + (2 * r + 1) * t->c_row + 8 * j, vzip2q_u64(left, right), accumulate);
-    }
+    FOR_UNROLLED(r, MR / 2)
+        FOR_UNROLLED_BY(j, NR / 2, 2) {
+            uint64x2_t left = (uint64x2_t)sums[r][j], right = (uint64x2_t)sums[r][j + 1];
+            put(c + 2 * r * t->c_row + 8 * j, vzip1q_u64(left, right), accumulate);
+            put(c + (2 * r + 1) * t->c_row + 8 * j, vzip2q_u64(left, right), accumulate);
+        }
 }
 
 static void product(const zi_cpu_tiles *t)

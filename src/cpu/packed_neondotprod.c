@@ -15,12 +15,10 @@ static inline int8x16_t load(const uint8_t *p)
 }
 
 #define MULTIPLY(lane)                                                                                                 \
-    UNROLL                                                                                                             \
-    for (int j = 0; j < NV; j++) {                                                                                     \
+    FOR_UNROLLED(j, NV) {                                                                                              \
         IN_ORDER();                                                                                                    \
         int8x16_t weights = load(b + 16 * (j + NV * (lane)));                                                          \
-        UNROLL                                                                                                         \
-        for (int r = 0; r < MR; r++)                                                                                   \
+        FOR_UNROLLED(r, MR)                                                                                            \
             sums[r][j] = vdotq_laneq_s32(sums[r][j], weights, x[r], lane);                                             \
     }
 
@@ -28,17 +26,14 @@ static inline int8x16_t load(const uint8_t *p)
 static inline void tile(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c)
 {
     int32x4_t sums[MR][NV];
-    UNROLL
-    for (int r = 0; r < MR; r++)
-        UNROLL
-    for (int j = 0; j < NV; j++)
-        sums[r][j] = vdupq_n_s32(0);
+    FOR_UNROLLED(r, MR)
+        FOR_UNROLLED(j, NV)
+            sums[r][j] = vdupq_n_s32(0);
     for (int64_t chunk = 0; chunk < t->chunks; chunk++) {
         const uint8_t *rows = a + t->a_chunks[chunk];
         for (int i = 0; i < ZI_CHUNK; i += 16, b += 16 * NR) {
             int8x16_t x[MR];
-            UNROLL
-            for (int r = 0; r < MR; r++)
+            FOR_UNROLLED(r, MR)
                 x[r] = load(rows + r * t->a_row + i);
             MULTIPLY(0)
             MULTIPLY(1)
@@ -46,16 +41,14 @@ static inline void tile(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *
             MULTIPLY(3)
         }
     }
-    UNROLL
-    for (int r = 0; r < MR; r++)
-        UNROLL
-    for (int j = 0; j < NV; j++) {
-        uint8_t *p = c + r * t->c_row + 16 * j;
-        int32x4_t sum = sums[r][j];
-        if (t->accumulate)
-            sum = vaddq_s32(sum, vreinterpretq_s32_u8(vld1q_u8(p)));
-        vst1q_u8(p, vreinterpretq_u8_s32(sum));
-    }
+    FOR_UNROLLED(r, MR)
+        FOR_UNROLLED(j, NV) {
+            uint8_t *p = c + r * t->c_row + 16 * j;
+            int32x4_t sum = sums[r][j];
+            if (t->accumulate)
+                sum = vaddq_s32(sum, vreinterpretq_s32_u8(vld1q_u8(p)));
+            vst1q_u8(p, vreinterpretq_u8_s32(sum));
+        }
 }
 
 static void product(const zi_cpu_tiles *t)
