@@ -891,12 +891,12 @@ static void test_unknown_dtype(void **state)
         for (int i = 0; zi_cpu_tier_name(i) != NULL; i++) {
             if (!zi_cpu_tier_available(i))
                 continue;
-            zi_ops *table;
+            const zi_cpu_options options = {.mask = zi_cpu_tier_name(i), .compute = ZIMAGE_COMPUTE_F32};
+            zi_run table = {0};
             float wide[100];
             uint16_t packed[128];
-            expect_ok(
-                zi_ops_cpu_new_with(pools[0], &(zi_cpu_options){.mask = zi_cpu_tier_name(i)}, &table, &last_error));
-            const zi_cpu_kernels *kernels = zi_cpu_of(table)->kernels;
+            expect_ok(zi_ops_cpu_new(pools[0], &options, &table.ops, &last_error));
+            const zi_cpu_kernels *kernels = zi_cpu_of(&table)->kernels;
             kernels->unpack(unknown[u], (const uint8_t *)ones, 100, wide);
             for (int j = 0; j < 100; j++)
                 assert_true(isnan(wide[j]));
@@ -906,7 +906,7 @@ static void test_unknown_dtype(void **state)
             kernels->pack(ZI_NUMBER_BF16, unknown[u], ones, 100, 1, (uint8_t *)packed, ZI_CHUNK);
             for (int j = 0; j < 100; j++)
                 assert_true(isnan(zi_bf16_to_f32(packed[j])));
-            table->table->free(table);
+            zi_table(&table)->free(table.ops);
         }
         zi_weight w = {.name = "w", .dtype = unknown[u], .dims = 2, .shape = {OUT, IN}, .data = (uint8_t *)ones};
         w.bits = 4; /* groups whose scales are stored in no known format */
@@ -916,12 +916,12 @@ static void test_unknown_dtype(void **state)
         for (int i = -1; i < gemm_count; i++) /* -1: float32 */
             for (int t = 0; t < 6; t++) {
                 product_case c = {.tokens = tokens[t % 3], .in = IN, .out = OUT, .gated = t > 2};
-                zi_cpu_of(ops[0])->linear = i < 0 ? NULL : gemms[i];
-                run_product(ops[0], &c, y, x, &w, &w, NULL);
+                zi_cpu_of(&runs[0])->linear = i < 0 ? NULL : gemms[i];
+                run_product(&runs[0], &c, y, x, &w, &w, NULL);
                 for (int64_t j = 0; j < c.tokens * OUT; j++)
                     assert_true(isnan(y[j]));
             }
-        zi_cpu_of(ops[0])->linear = NULL;
+        zi_cpu_of(&runs[0])->linear = NULL;
     }
 }
 
@@ -947,9 +947,10 @@ static void test_norm_in_groups(void **state)
                    .scales = (uint8_t *)halves,
                    .biases = (uint8_t *)(halves + N / 32)};
     zi_tensor tx = tensor_of(x, ROWS, N), ty = tensor_of(found, ROWS, N);
-    expect_ok(ops[0]->table->rms_norm(ops[0], &ty, &tx, &w, NULL, 1e-6f));
+    const zi_norm norm = {.kind = ZI_NORM_RMS, .eps = 1e-6f, .weight = &w};
+    expect_ok(zi_table(&runs[0])->norm(&runs[0], &ty, &tx, &norm));
     ty.data = expected;
-    expect_ok(reference->table->rms_norm(reference, &ty, &tx, &w, NULL, 1e-6f));
+    expect_ok(zi_table(&reference)->norm(&reference, &ty, &tx, &norm));
     for (int i = 0; i < ROWS * N; i++)
         assert_true(fabs((double)found[i] - (double)expected[i]) <= 2e-6 * fabs((double)expected[i]));
     free(x);
