@@ -6,7 +6,7 @@
 #include "ops/ops.h"
 
 typedef struct zi_cpu_options {
-    const char *mask;   /* features that may be used, as zi_cpu_mask_parse reads them; NULL: all there are */
+    const char *mask;       /* features that may be used, as zi_cpu_mask_parse reads them; NULL: all there are */
     zimage_compute compute; /* what products are computed in, by the best kernels for it */
 } zi_cpu_options;
 
@@ -23,7 +23,7 @@ typedef struct zi_cpu_set {
     const char *name; /* "avx2", "bf16 amx", ... */
     int usable;       /* with the features asked about */
     const struct zi_cpu_kernels *kernels;
-    const struct zi_cpu_packed *family; /* NULL: float32 */
+    const struct zi_packed_gemm *gemm; /* NULL: float32 */
 } zi_cpu_set;
 
 /* Set `index` from 0 of all that this build knows, tiers first, families with the best tier; 0 behind the last. */

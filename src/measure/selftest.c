@@ -171,6 +171,7 @@ static zimage_status check_kernels(kernel_checks *k, const zi_cpu_set *set, uint
 {
     selftest *t = k->test;
     zi_cpu_set tier;
+<<<<<<< HEAD
     if (!set->family)
         return zi_cpu_selftest(t->pool, set, on_finding, k, t->error);
     for (int i = 0; zi_cpu_set_at(i, features, &tier) && !tier.family; i++)
@@ -178,6 +179,15 @@ static zimage_status check_kernels(kernel_checks *k, const zi_cpu_set *set, uint
             k->with = tier.name;
             tier.family = set->family;
             ZI_TRY(zi_cpu_selftest(t->pool, &tier, on_finding, k, t->error));
+=======
+    if (!set->gemm)
+        return zi_cpu_selftest(j->context->pool, set, on_finding, r, j->error);
+    for (int i = 0; zi_cpu_set_at(i, j->features, &tier) && !tier.gemm; i++)
+        if (tier.usable) {
+            r->with = tier.name;
+            tier.gemm = set->gemm;
+            ZI_TRY(zi_cpu_selftest(j->context->pool, &tier, on_finding, r, j->error));
+>>>>>>> cpu2
         }
     return ZIMAGE_OK;
 }
@@ -191,7 +201,7 @@ static zimage_status check_image(const kernel_checks *k, const zi_cpu_set *set)
     ZI_TRY(zi_cpu_new_with_set(t->pool, set, &ops, t->error));
     zimage_status status = try_to_paint(k, ops, pixels, &painted);
     ops->table->free(ops);
-    const bound *allowed = !set->family ? &float32_bound : set->family->b == ZI_NUMBER_BF16 ? &bf16_bound : &int8_bound;
+    const bound *allowed = !set->gemm ? &float32_bound : set->gemm->b == ZI_NUMBER_BF16 ? &bf16_bound : &int8_bound;
     if (painted)
         compare(k, pixels, t->reference, BYTES, allowed);
     return status;
