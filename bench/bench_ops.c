@@ -73,7 +73,7 @@ static void measure_peak(void)
 }
 
 /* The packed product alone, of operands that stay in L1, of weights and then of both from L2: what bounds it. */
-static void bench_levels(const zi_cpu_packed *f)
+static void bench_levels(const zi_packed_gemm *f)
 {
     static const struct {
         const char *what;
@@ -269,9 +269,9 @@ int main(int argc, char **argv)
     filter = argc > 3 ? argv[3] : "";
     tensor(1, (int64_t[]){16}); /* as in a job: the arena is never empty */
     measure_peak();
-    const zi_cpu_packed *family = zi_cpu_of(ops)->linear;
-    if (family != NULL && strstr("levels", filter) != NULL)
-        bench_levels(family);
+    const zi_packed_gemm *gemm = zi_cpu_of(ops)->linear;
+    if (gemm != NULL && strstr("levels", filter) != NULL)
+        bench_levels(gemm);
     bench_linear(288, 384, 384, ZI_F32, 0);
     bench_linear(288, 1024, 384, ZI_F32, 0);
     bench_linear(288, 384, 1024, ZI_F32, 0);

@@ -18,13 +18,13 @@
 
 #if defined(__x86_64__)
 /* src/cpu/packed_amx.c once more, in C (amx_emulated.c) */
-extern const zi_cpu_packed emulated_bf16_amx, emulated_int8_amx;
+extern const zi_packed_gemm emulated_bf16_amx, emulated_int8_amx;
 #endif
 
 static zi_pool *pools[2];
 static zi_ops *ops[2], *reference;
-static const zi_cpu_packed *families[20];
-static int family_count;
+static const zi_packed_gemm *gemms[20];
+static int gemm_count;
 static zimage_error last_error = ZIMAGE_ERROR_INIT;
 
 static void expect_ok(zimage_status status)
@@ -33,23 +33,23 @@ static void expect_ok(zimage_status status)
         fail_msg("%s", last_error.message);
 }
 
-static void add(const zi_cpu_packed *const *list)
+static void add(const zi_packed_gemm *const *list)
 {
     for (; *list != NULL; list++) {
         int runs = (*list)->feature == ZI_CPU_ALWAYS || zi_cpu_features() >> (*list)->feature & 1;
         printf("%s%s\n", (*list)->name, runs ? "" : ": not on this machine");
         if (runs)
-            families[family_count++] = *list;
+            gemms[gemm_count++] = *list;
     }
 }
 
 static int set_up(void **state)
 {
-    add(zi_cpu_packed_bf16);
-    add(zi_cpu_packed_int8);
+    add(zi_packed_gemms_bf16);
+    add(zi_packed_gemms_int8);
 #if defined(__x86_64__)
-    families[family_count++] = &emulated_bf16_amx;
-    families[family_count++] = &emulated_int8_amx;
+    gemms[gemm_count++] = &emulated_bf16_amx;
+    gemms[gemm_count++] = &emulated_int8_amx;
 #endif
     expect_ok(zi_ops_reference_new(&reference, &last_error));
     for (int i = 0; i < 2; i++) {
@@ -135,9 +135,9 @@ static void free_guarded(uint8_t *data, int64_t bytes, const char *what)
 }
 
 /* One call of a family on `rows` tokens, `panels` panels and `chunks` chunks; activations lie `gap` bytes apart. */
-static void check_tiles(const zi_cpu_packed *f, int64_t rows, int64_t panels, int64_t chunks, int64_t gap)
+static void check_tiles(const zi_packed_gemm *f, int64_t rows, int64_t panels, int64_t chunks, int64_t gap)
 {
-    int per = zi_cpu_numbers_a_chunk(f->b), size = ZI_CHUNK / per, lane = 4 / size;
+    int per = zi_numbers_per_chunk(f->b), size = ZI_CHUNK / per, lane = 4 / size;
     int64_t blocks = zi_ceil_div(rows, f->mr), padded = blocks * f->mr, k = chunks * per;
     int64_t a_row = ZI_CHUNK + gap, a_bytes = padded * a_row * chunks;
     int64_t b_bytes = panels * chunks * f->nr * ZI_CHUNK, c_bytes = panels * padded * f->nr * 4;
@@ -199,8 +199,8 @@ static void check_tiles(const zi_cpu_packed *f, int64_t rows, int64_t panels, in
 
 static void test_tiles(void **state)
 {
-    for (int i = 0; i < family_count; i++) {
-        const zi_cpu_packed *f = families[i];
+    for (int i = 0; i < gemm_count; i++) {
+        const zi_packed_gemm *f = gemms[i];
         assert_true(f->mr <= ZI_PACKED_MR_MAX && f->nr <= ZI_PACKED_NR_MAX && f->block > 0 && f->group > 0);
         assert_true(f->rows >= f->mr && f->rows % f->mr == 0);
         check_tiles(f, 1, 1, 1, 0);
@@ -307,25 +307,24 @@ static void run_product(zi_ops *table, const product_case *c, float *y, float *x
 }
 
 /* The operation in a family's numbers is the reference table's on rounded operands; the same bytes with any threads. */
-static void check_product(const zi_cpu_packed *family, const product_case *c)
+static void check_product(const zi_packed_gemm *gemm, const product_case *c)
 {
     int64_t outputs = c->tokens * c->out, weights = c->out * c->in;
-    zi_weight w[2] = {random_weight(family->b, c->dtype, c->out, c->in),
-                      random_weight(family->b, c->dtype, c->out, c->in)},
+    zi_weight w[2] = {random_weight(gemm->b, c->dtype, c->out, c->in), random_weight(gemm->b, c->dtype, c->out, c->in)},
               rounded[2];
     zi_weight bias = random_weight(ZI_NUMBER_BF16, ZI_F32, 1, c->out);
     bias.dims = 1;
     bias.shape[0] = c->out;
     float *x = allocate(c->tokens * c->in * 4), *start = allocate(outputs * 4), *expected = allocate(outputs * 4);
     for (int64_t i = 0; i < c->tokens * c->in; i++)
-        x[i] = 3 * random_element(family->b, i % c->in);
+        x[i] = 3 * random_element(gemm->b, i % c->in);
     for (int64_t i = 0; i < outputs; i++)
         expected[i] = start[i] = random_float();
     uint8_t *y[2];
     for (int threads = 0; threads < 2; threads++) {
         y[threads] = guarded(outputs * 4);
         memcpy(y[threads], start, (size_t)outputs * 4);
-        zi_cpu_of(ops[threads])->linear = family;
+        zi_cpu_of(ops[threads])->linear = gemm;
         run_product(ops[threads], c, (float *)(void *)y[threads], x, &w[0], &w[1], &bias);
         zi_cpu_of(ops[threads])->linear = NULL;
     }
@@ -334,12 +333,12 @@ static void check_product(const zi_cpu_packed *family, const product_case *c)
     for (int i = 0; i < 2; i++) {
         plain[i] = allocate(weights * 4);
         zi_weight_unpack(&w[i], 0, weights, plain[i]);
-        zi_cpu_round_rows(family->b, plain[i], c->out, c->in);
+        zi_cpu_round_rows(gemm->b, plain[i], c->out, c->in);
         rounded[i] = w[i];
         rounded[i].dtype = ZI_F32;
         rounded[i].data = (const uint8_t *)plain[i];
     }
-    zi_cpu_round_rows(family->b, x, c->tokens, c->in);
+    zi_cpu_round_rows(gemm->b, x, c->tokens, c->in);
     run_product(reference, c, expected, x, &rounded[0], &rounded[1], &bias);
     double worst = 0, scale = 0;
     for (int64_t i = 0; i < outputs; i++) {
@@ -348,10 +347,10 @@ static void check_product(const zi_cpu_packed *family, const product_case *c)
     }
     double allowed = c->gated ? 4e-6 : 2e-6; /* of one sum; a gated product is of two */
     if (!(worst <= allowed * scale))
-        fail_msg("%s, %d x %d -> %d, %s%s: error %g", family->name, (int)c->tokens, (int)c->in, (int)c->out,
+        fail_msg("%s, %d x %d -> %d, %s%s: error %g", gemm->name, (int)c->tokens, (int)c->in, (int)c->out,
                  zi_dtype_name(c->dtype), c->gated ? ", gated" : "", worst / scale);
     for (int i = 0; i < 2; i++) {
-        free_guarded(y[i], outputs * 4, family->name);
+        free_guarded(y[i], outputs * 4, gemm->name);
         free((void *)w[i].data);
         free(plain[i]);
     }
@@ -362,7 +361,7 @@ static void check_product(const zi_cpu_packed *family, const product_case *c)
 }
 
 /* Products of the same activations at once: the same bytes as one by one. */
-static void check_shared(const zi_cpu_packed *family, int64_t tokens)
+static void check_shared(const zi_packed_gemm *gemm, int64_t tokens)
 {
     enum { IN = 200, COUNT = 3 };
     static const int64_t outs[COUNT] = {70, 33, 129};
@@ -373,9 +372,9 @@ static void check_shared(const zi_cpu_packed *family, int64_t tokens)
     for (int64_t i = 0; i < tokens * IN; i++)
         x[i] = random_float();
     zi_tensor tx = tensor_of(x, tokens, IN);
-    zi_cpu_of(ops[1])->linear = family;
+    zi_cpu_of(ops[1])->linear = gemm;
     for (int i = 0; i < COUNT; i++) {
-        w[i] = random_weight(family->b, i == 1 ? ZI_F32 : ZI_BF16, outs[i], IN);
+        w[i] = random_weight(gemm->b, i == 1 ? ZI_F32 : ZI_BF16, outs[i], IN);
         weights[i] = &w[i];
         alone[i] = tensor_of(allocate(tokens * outs[i] * 4), tokens, outs[i]);
         together[i] = tensor_of(allocate(tokens * outs[i] * 4), tokens, outs[i]);
@@ -394,9 +393,9 @@ static void check_shared(const zi_cpu_packed *family, int64_t tokens)
 
 static void test_shared(void **state)
 {
-    for (int i = 0; i < family_count; i++)
+    for (int i = 0; i < gemm_count; i++)
         for (int64_t tokens = 3; tokens < 200; tokens += 61)
-            check_shared(families[i], tokens);
+            check_shared(gemms[i], tokens);
 }
 
 static void test_products(void **state)
@@ -408,13 +407,13 @@ static void test_products(void **state)
         {97, 200, 33, ZI_BF16, 0, 1, 0},    {145, 130, 95, ZI_F32, 1, 1, 0},   {140, 64, 300, ZI_BF16, 0, 0, 1},
         {117, 4500, 48, ZI_BF16, 0, 0, 1},  {96, 4500, 100, ZI_BF16, 1, 1, 0},
     };
-    for (int i = 0; i < family_count; i++)
+    for (int i = 0; i < gemm_count; i++)
         for (size_t j = 0; j < sizeof(cases) / sizeof(cases[0]); j++)
-            check_product(families[i], &cases[j]);
+            check_product(gemms[i], &cases[j]);
 }
 
 /* y of a product with linear layers in `linear` and all else in `bf16`; free() it. */
-static float *product_in(const zi_cpu_packed *linear, const zi_cpu_packed *bf16, const product_case *c, float *x,
+static float *product_in(const zi_packed_gemm *linear, const zi_packed_gemm *bf16, const product_case *c, float *x,
                          const zi_weight w[2])
 {
     float *y = allocate(c->tokens * c->out * 4);
@@ -428,10 +427,10 @@ static float *product_in(const zi_cpu_packed *linear, const zi_cpu_packed *bf16,
 /* int8 computation leaves precise weights, one of a gated pair too, to the bf16 family, or float32 where that is none. */
 static void test_precise(void **state)
 {
-    const zi_cpu_packed *int8 = zi_cpu_packed_int8[0], *others[] = {NULL, zi_cpu_packed_bf16[0]};
+    const zi_packed_gemm *int8 = zi_packed_gemms_int8[0], *others[] = {NULL, zi_packed_gemms_bf16[0]};
     for (int i = 0; i < 12; i++) {
         product_case c = {21, 96, 40, ZI_F32, 0, 0, i % 2};
-        const zi_cpu_packed *other = others[i / 2 % 2];
+        const zi_packed_gemm *other = others[i / 2 % 2];
         zi_weight w[2] = {random_weight(ZI_NUMBER_BF16, ZI_F32, c.out, c.in),
                           random_weight(ZI_NUMBER_BF16, ZI_F32, c.out, c.in)};
         float *x = allocate(c.tokens * c.in * 4);
@@ -487,7 +486,7 @@ static void run_step(zi_ops *table, const operand_case *c, const operand_weights
 }
 
 /* Operands are what products would have packed: the same bytes as through float32. */
-static void check_operands(const zi_cpu_packed *linear, const zi_cpu_packed *bf16, const operand_case *c)
+static void check_operands(const zi_packed_gemm *linear, const zi_packed_gemm *bf16, const operand_case *c)
 {
     int64_t inner = c->heads * c->dim, count = c->tokens * c->in;
     operand_weights w = {
@@ -508,7 +507,7 @@ static void check_operands(const zi_cpu_packed *linear, const zi_cpu_packed *bf1
     }
     zi_arena_mark mark = zi_host_mark(ops[1]);
     expect_ok(zi_cpu_alloc_operand(ops[1], &probe, c->tokens, c->hidden, &w.w2));
-    assert_int_equal(probe.dtype, c->tokens > ZI_FEW_TOKENS ? ZI_OPERAND : ZI_F32);
+    assert_int_equal(probe.dtype, c->tokens > ZI_SKINNY_TOKENS ? ZI_OPERAND : ZI_F32);
     zi_host_release(ops[1], mark);
     run_step(ops[0], c, &w, &start, plain, zi_host_alloc_operand);
     run_step(ops[1], c, &w, &start, packed, zi_cpu_alloc_operand);
@@ -527,11 +526,11 @@ static void test_operands(void **state)
 {
     static const operand_case cases[] = {
         {101, 70, 3, 40, 90}, {145, 64, 2, 64, 100}, {97, 33, 1, 32, 17}, {192, 96, 2, 96, 160}, {96, 64, 2, 32, 64}};
-    const zi_cpu_packed *int8 = zi_cpu_packed_int8[0];
-    for (int i = 0; i < family_count; i++)
-        for (size_t j = 0; j < sizeof(cases) / sizeof(cases[0]) && families[i]->b == ZI_NUMBER_BF16; j++) {
-            check_operands(families[i], families[i], &cases[j]);
-            check_operands(int8, families[i], &cases[j]);
+    const zi_packed_gemm *int8 = zi_packed_gemms_int8[0];
+    for (int i = 0; i < gemm_count; i++)
+        for (size_t j = 0; j < sizeof(cases) / sizeof(cases[0]) && gemms[i]->b == ZI_NUMBER_BF16; j++) {
+            check_operands(gemms[i], gemms[i], &cases[j]);
+            check_operands(int8, gemms[i], &cases[j]);
         }
 }
 
@@ -567,7 +566,7 @@ static void test_pack_stored(void **state)
                         biases[g] = (float)(random_bits() % 255) / 16 - 8;
                     }
                     int64_t count = group * groups,
-                            bytes = zi_ceil_div(count, zi_cpu_numbers_a_chunk(numbers[kind])) * 96;
+                            bytes = zi_ceil_div(count, zi_numbers_per_chunk(numbers[kind])) * 96;
                     uint8_t *found = guarded(bytes), *expected = guarded(bytes);
                     kernels->unpack_groups(4, group, source + 1, scales, biases, groups, numbers_out);
                     largest = kernels->largest(ZI_F32, numbers_out, count);
@@ -602,7 +601,7 @@ static void test_pack_stored(void **state)
 static void check_grouped(int64_t tokens, int64_t in, int64_t out, int group, zi_dtype scale_dtype, int gated)
 {
     const int64_t groups = out * in / group;
-    for (int i = 0; i < family_count; i++)
+    for (int i = 0; i < gemm_count; i++)
         for (int bits = 4; bits <= 8; bits += 4) {
             uint8_t *words = allocate(out * in), *halves = allocate(2 * groups * 2);
             for (int64_t j = 0; j < out * in; j++)
@@ -628,7 +627,7 @@ static void check_grouped(int64_t tokens, int64_t in, int64_t out, int group, zi
             zi_weight_unpack(&grouped, 0, out * in, numbers);
             plain.data = (const uint8_t *)numbers;
             product_case c = {tokens, in, out, ZI_F32, 0, 0, gated};
-            zi_cpu_of(ops[0])->linear = families[i];
+            zi_cpu_of(ops[0])->linear = gemms[i];
             run_product(ops[0], &c, y, x, &grouped, &grouped, NULL);
             run_product(ops[0], &c, y + tokens * out, x, &plain, &plain, NULL);
             zi_cpu_of(ops[0])->linear = NULL;
@@ -638,12 +637,10 @@ static void check_grouped(int64_t tokens, int64_t in, int64_t out, int group, zi
                 scale = fmax(scale, fabs((double)y[j]));
             }
             /* 4-bit rows may get another scale: half a unit of 127 of each weight, of either sign, over all inputs */
-            int other_order = families[i]->nibbles != NULL && bits == 4 && tokens <= ZI_FEW_TOKENS;
-            double allowed = other_order                                     ? 2e-6 * scale
-                             : families[i]->b == ZI_NUMBER_BF16 || bits == 8 ? 0
-                                                                             : 0.01 * scale;
+            int other_order = gemms[i]->nibbles != NULL && bits == 4 && tokens <= ZI_SKINNY_TOKENS;
+            double allowed = other_order ? 2e-6 * scale : gemms[i]->b == ZI_NUMBER_BF16 || bits == 8 ? 0 : 0.01 * scale;
             if (!(worst <= allowed))
-                fail_msg("%s, %d bits: %g apart of %g", families[i]->name, bits, worst, scale);
+                fail_msg("%s, %d bits: %g apart of %g", gemms[i]->name, bits, worst, scale);
             free(words);
             free(halves);
             free(numbers);
@@ -669,7 +666,7 @@ static void test_grouped_products(void **state)
 /* ---- attention and convolutions ---------------------------------------------------------------------------------- */
 
 /* Operands that are bf16 already: what is left is the rounding of the weights of softmax, half a unit of 2^-8 each. */
-static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_t keys, const zi_attention_shape *shape)
+static void check_attention(const zi_packed_gemm *gemm, int64_t queries, int64_t keys, const zi_attention_shape *shape)
 {
     int64_t width = shape->heads * shape->head_dim, kv_width = shape->kv_heads * shape->head_dim;
     float *q = random_rows(queries * width, 2), *k = random_rows(keys * kv_width, 2),
@@ -682,7 +679,7 @@ static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_
     for (int threads = 0; threads < 2; threads++) {
         found[threads] = guarded(queries * width * 4);
         out.data = found[threads];
-        zi_cpu_of(ops[threads])->bf16 = family;
+        zi_cpu_of(ops[threads])->bf16 = gemm;
         expect_ok(ops[threads]->table->attention(ops[threads], &out, &tq, &tk, &tv, shape));
         zi_cpu_of(ops[threads])->bf16 = NULL;
     }
@@ -691,9 +688,9 @@ static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_
     for (int64_t i = 0; i < queries * width; i++)
         worst = fmax(worst, fabs((double)((float *)(void *)found[0])[i] - (double)expected[i]));
     if (!(worst <= 0x1p-9))
-        fail_msg("%s: attention of %d queries, %d keys: error %g", family->name, (int)queries, (int)keys, worst);
+        fail_msg("%s: attention of %d queries, %d keys: error %g", gemm->name, (int)queries, (int)keys, worst);
     for (int threads = 0; threads < 2; threads++)
-        free_guarded(found[threads], queries * width * 4, family->name);
+        free_guarded(found[threads], queries * width * 4, gemm->name);
     free(q);
     free(k);
     free(v);
@@ -701,14 +698,14 @@ static void check_attention(const zi_cpu_packed *family, int64_t queries, int64_
 }
 
 /* A query that is not finite has no output, the others the one that they have without it; nothing has beside such a key. */
-static void check_not_finite(const zi_cpu_packed *family, float bad)
+static void check_not_finite(const zi_packed_gemm *gemm, float bad)
 {
     const zi_attention_shape shape = {2, 1, 40, 0};
     float *q = random_rows(70 * 80, 2), *k = random_rows(333 * 40, 2), *v = random_rows(333 * 40, 1);
     float *y[3] = {allocate(70 * 80 * 4), allocate(70 * 80 * 4), allocate(70 * 80 * 4)};
     float *place[2] = {&q[69 * 80 + 45], &k[200 * 40 + 5]}; /* of the last query's second head */
     zi_tensor tq = tensor_of(q, 70, 80), tk = tensor_of(k, 333, 40), tv = tensor_of(v, 333, 40);
-    zi_cpu_of(ops[0])->bf16 = family;
+    zi_cpu_of(ops[0])->bf16 = gemm;
     for (int i = 0; i < 3; i++) {
         zi_tensor out = tensor_of(y[i], 70, 80);
         float kept = i > 0 ? *place[i - 1] : 0;
@@ -721,7 +718,7 @@ static void check_not_finite(const zi_cpu_packed *family, float bad)
     zi_cpu_of(ops[0])->bf16 = NULL;
     for (int64_t i = 0; i < 70 * 80; i++)
         if ((i >= 69 * 80 + 40 ? !isnan(y[1][i]) : y[0][i] != y[1][i]) || !isnan(y[2][i]))
-            fail_msg("%s: number %d is %g and %g", family->name, (int)i, (double)y[1][i], (double)y[2][i]);
+            fail_msg("%s: number %d is %g and %g", gemm->name, (int)i, (double)y[1][i], (double)y[2][i]);
     free(q);
     free(k);
     free(v);
@@ -731,20 +728,19 @@ static void check_not_finite(const zi_cpu_packed *family, float bad)
 
 static void test_attention(void **state)
 {
-    for (int i = 0; i < family_count; i++) {
-        if (families[i]->b != ZI_NUMBER_BF16)
+    for (int i = 0; i < gemm_count; i++) {
+        if (gemms[i]->b != ZI_NUMBER_BF16)
             continue;
-        check_not_finite(families[i], NAN);
-        check_not_finite(families[i], -NAN);
-        check_not_finite(families[i], INFINITY);
-        check_attention(families[i], 1, 1, &(zi_attention_shape){1, 1, 8, 0});
-        check_attention(families[i], 70, 333, &(zi_attention_shape){2, 1, 40, 0});
-        check_attention(families[i], 65, 65, &(zi_attention_shape){4, 2, 64, 1});
-        check_attention(families[i], 200, 200, &(zi_attention_shape){2, 2, 128, 1});
-        check_attention(families[i], 33, 129, &(zi_attention_shape){1, 1, 600, 0});
-        check_attention(families[i], 450, 270,
-                        &(zi_attention_shape){4, 2, 32, 0}); /* several blocks of queries a task */
-        check_attention(families[i], 450, 450, &(zi_attention_shape){4, 2, 32, 1});
+        check_not_finite(gemms[i], NAN);
+        check_not_finite(gemms[i], -NAN);
+        check_not_finite(gemms[i], INFINITY);
+        check_attention(gemms[i], 1, 1, &(zi_attention_shape){1, 1, 8, 0});
+        check_attention(gemms[i], 70, 333, &(zi_attention_shape){2, 1, 40, 0});
+        check_attention(gemms[i], 65, 65, &(zi_attention_shape){4, 2, 64, 1});
+        check_attention(gemms[i], 200, 200, &(zi_attention_shape){2, 2, 128, 1});
+        check_attention(gemms[i], 33, 129, &(zi_attention_shape){1, 1, 600, 0});
+        check_attention(gemms[i], 450, 270, &(zi_attention_shape){4, 2, 32, 0}); /* several blocks of queries a task */
+        check_attention(gemms[i], 450, 450, &(zi_attention_shape){4, 2, 32, 1});
     }
 }
 
@@ -774,7 +770,7 @@ static void run_conv(zi_ops *table, const conv_case *c, zi_conv conv, float *y, 
 }
 
 /* The reference on rounded operands; the same bits for any number of threads and any bands. */
-static void check_conv(const zi_cpu_packed *family, const conv_case *c)
+static void check_conv(const zi_packed_gemm *gemm, const conv_case *c)
 {
     int64_t taps = c->size * c->size, out_rows = c->rows << c->upsample;
     int64_t outputs = out_rows * (c->columns << c->upsample) * c->out, inputs = c->rows * c->columns * c->in;
@@ -798,7 +794,7 @@ static void check_conv(const zi_cpu_packed *family, const conv_case *c)
     for (int run = 0; run < 4; run++) {
         uint8_t *y = guarded(outputs * 4);
         memcpy(y, start, (size_t)outputs * 4);
-        zi_cpu_of(ops[run % 2])->bf16 = family;
+        zi_cpu_of(ops[run % 2])->bf16 = gemm;
         run_conv(ops[run % 2], c, conv, (float *)(void *)y, x, run < 2 ? out_rows : 2 * run - 3);
         zi_cpu_of(ops[run % 2])->bf16 = NULL;
         if (first == NULL) {
@@ -806,7 +802,7 @@ static void check_conv(const zi_cpu_packed *family, const conv_case *c)
             continue;
         }
         assert_memory_equal(y, first, (size_t)outputs * 4);
-        free_guarded(y, outputs * 4, family->name);
+        free_guarded(y, outputs * 4, gemm->name);
     }
     double worst = 0, largest = 0;
     for (int64_t i = 0; i < outputs; i++) {
@@ -814,9 +810,9 @@ static void check_conv(const zi_cpu_packed *family, const conv_case *c)
         largest = fmax(largest, fabs((double)expected[i]));
     }
     if (!(worst <= 2e-6 * largest))
-        fail_msg("%s: convolution of %d x %d, %d -> %d: error %g", family->name, (int)c->rows, (int)c->columns,
+        fail_msg("%s: convolution of %d x %d, %d -> %d: error %g", gemm->name, (int)c->rows, (int)c->columns,
                  (int)c->in, (int)c->out, worst / largest);
-    free_guarded(first, outputs * 4, family->name);
+    free_guarded(first, outputs * 4, gemm->name);
     float *all[] = {w, bias, x, scale, shift, rounded, expected, start};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         free(all[i]);
@@ -828,9 +824,9 @@ static void test_conv(void **state)
         {1, 1, 1, 1, 3, 0, 0},     {3, 5, 40, 17, 3, 1, 0},   {7, 33, 16, 70, 3, 0, 1},  {9, 34, 64, 3, 1, 0, 0},
         {6, 11, 100, 33, 3, 1, 1}, {5, 3, 300, 140, 3, 0, 0}, {12, 130, 8, 40, 3, 0, 1},
     };
-    for (int i = 0; i < family_count; i++)
-        for (size_t j = 0; j < sizeof(cases) / sizeof(cases[0]) && families[i]->b == ZI_NUMBER_BF16; j++)
-            check_conv(families[i], &cases[j]);
+    for (int i = 0; i < gemm_count; i++)
+        for (size_t j = 0; j < sizeof(cases) / sizeof(cases[0]) && gemms[i]->b == ZI_NUMBER_BF16; j++)
+            check_conv(gemms[i], &cases[j]);
 }
 
 /* A token that is not finite leaves no finite row: the block that it spoils is named, as in float32. */
@@ -838,13 +834,13 @@ static void test_not_finite(void **state)
 {
     product_case c = {6, 64, 16, ZI_F32, 0, 0, 0};
     zi_weight w = random_weight(ZI_NUMBER_BF16, ZI_F32, c.out, c.in);
-    for (int i = 0; i < family_count; i++)
+    for (int i = 0; i < gemm_count; i++)
         for (int which = 0; which < 2; which++) {
             float x[6 * 64], y[6 * 16];
             for (int j = 0; j < 6 * 64; j++)
                 x[j] = random_float();
             x[3 * 64 + 7] = which ? NAN : INFINITY;
-            zi_cpu_of(ops[0])->linear = families[i];
+            zi_cpu_of(ops[0])->linear = gemms[i];
             run_product(ops[0], &c, y, x, &w, NULL, NULL);
             zi_cpu_of(ops[0])->linear = NULL;
             for (int j = 0; j < 6 * 16; j++)
@@ -892,10 +888,10 @@ static void test_unknown_dtype(void **state)
         w.group = 32;
         w.scale_dtype = unknown[u];
         w.scales = w.biases = w.data;
-        for (int i = -1; i < family_count; i++) /* -1: float32 */
+        for (int i = -1; i < gemm_count; i++) /* -1: float32 */
             for (int t = 0; t < 6; t++) {
                 product_case c = {.tokens = tokens[t % 3], .in = IN, .out = OUT, .gated = t > 2};
-                zi_cpu_of(ops[0])->linear = i < 0 ? NULL : families[i];
+                zi_cpu_of(ops[0])->linear = i < 0 ? NULL : gemms[i];
                 run_product(ops[0], &c, y, x, &w, &w, NULL);
                 for (int64_t j = 0; j < c.tokens * OUT; j++)
                     assert_true(isnan(y[j]));

@@ -35,9 +35,9 @@ static void on_finding(void *user, const zi_cpu_finding *finding)
              finding->fault);
 }
 
-static void check(result *r, const zi_cpu_kernels *kernels, const zi_cpu_packed *family)
+static void check(result *r, const zi_cpu_kernels *kernels, const zi_packed_gemm *gemm)
 {
-    zi_cpu_set set = {"a set", 1, kernels, family};
+    zi_cpu_set set = {"a set", 1, kernels, gemm};
     if (zi_cpu_selftest(pool, &set, on_finding, r, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
 }
@@ -49,8 +49,8 @@ static void every_set_is_right(void **state)
         result r = {0};
         if (!set.usable)
             continue;
-        check(&r, set.kernels, set.family);
-        assert_true(r.cases > (set.family ? 8 : 30));
+        check(&r, set.kernels, set.gemm);
+        assert_true(r.cases > (set.gemm ? 8 : 30));
         if (r.faults[0])
             fail_msg("%s: %s", set.name, r.faults);
     }
@@ -219,8 +219,8 @@ static void every_function_is_tried(void **state)
         result r = {0};
         memcpy((char *)&broken + breaks[i].place, &breaks[i].broken, sizeof breaks[i].broken);
         check(&r, &broken, NULL);
-        check(&r, &broken, zi_cpu_packed_bf16[0]);
-        check(&r, &broken, zi_cpu_packed_int8[0]);
+        check(&r, &broken, zi_packed_gemms_bf16[0]);
+        check(&r, &broken, zi_packed_gemms_int8[0]);
         if (!strstr(r.kernels, breaks[i].kernel))
             fail_msg("a broken %s: expected a fault of %s, found: %s", breaks[i].function, breaks[i].kernel, r.faults);
     }
@@ -251,18 +251,18 @@ static void writing_outside_is_told(void **state)
 
 static void broken_bf16_product(const zi_cpu_tiles *tiles)
 {
-    zi_cpu_packed_bf16[0]->product(tiles);
+    zi_packed_gemms_bf16[0]->product(tiles);
     *(float *)(void *)tiles->c += 0.01f;
 }
 
 static void broken_int8_product(const zi_cpu_tiles *tiles)
 {
-    zi_cpu_packed_int8[0]->product(tiles);
+    zi_packed_gemms_int8[0]->product(tiles);
     *(int32_t *)(void *)tiles->c += 1;
 }
 
 #if defined(__x86_64__)
-extern const zi_cpu_packed emulated_bf16_amx; /* amx_emulated.c */
+extern const zi_packed_gemm emulated_bf16_amx; /* amx_emulated.c */
 
 static void broken_nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *tiles)
 {
@@ -272,7 +272,7 @@ static void broken_nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *tiles
 
 static void nibbles_are_tried(void **state)
 {
-    zi_cpu_packed amx = emulated_bf16_amx;
+    zi_packed_gemm amx = emulated_bf16_amx;
     result right = {0}, r = {0};
     check(&right, good, &amx);
     assert_string_equal(right.faults, "");
@@ -286,7 +286,7 @@ static void nibbles_are_tried(void **state)
 
 static void families_are_tried(void **state)
 {
-    zi_cpu_packed bf16 = *zi_cpu_packed_bf16[0], int8 = *zi_cpu_packed_int8[0];
+    zi_packed_gemm bf16 = *zi_packed_gemms_bf16[0], int8 = *zi_packed_gemms_int8[0];
     result r = {0}, r8 = {0};
     bf16.product = broken_bf16_product;
     check(&r, good, &bf16);

@@ -39,8 +39,8 @@ _Static_assert(KEYS % ZI_NR_MAX == 0 && KEYS % ZI_PACKED_NR_MAX == 0 && KEYS % 3
 
 typedef struct attention {
     const zi_cpu_kernels *kernels;
-    const zi_cpu_packed *bf16; /* NULL: float32 */
-    int64_t mr, nr;            /* of either */
+    const zi_packed_gemm *bf16; /* NULL: float32 */
+    int64_t mr, nr;             /* of either */
     const float *q, *k, *v;
     const zi_cpu *cpu;
     zi_tensor o;
@@ -248,8 +248,8 @@ static void multiply(const attention *at, const uint8_t *a, const uint8_t *b, in
 }
 
 /* The weights of keys [key, key + keys) in place of their scores, or packed; factors: of the sums so far. */
-static void soften(const attention *at, int64_t query, int64_t queries, int64_t key, int64_t keys,
-                   const workspace *space)
+static void softmax_block(const attention *at, int64_t query, int64_t queries, int64_t key, int64_t keys,
+                          const workspace *space)
 {
     zi_cpu_softmax block = {
         .s = space->s,
@@ -287,7 +287,7 @@ static void attend_block(const attention *at, int64_t slot, int64_t head, int64_
                  space->s, S_STRIDE, 0);
     else
         scores(at, q, queries, keys, (const float *)(const void *)packed_k, space);
-    soften(at, query, queries, key, keys, space);
+    softmax_block(at, query, queries, key, keys, space);
     for (int64_t i = 0; i < queries; i++) {
         float *o = space->o + i * at->padded_dim;
         if (space->factors[i] != 1)
@@ -301,7 +301,7 @@ static void attend_block(const attention *at, int64_t slot, int64_t head, int64_
 }
 
 /* o: a query's values, `factor` times too small. An operand's heads are whole chunks. */
-static void deliver(const attention *at, int64_t head, int64_t query, float *o, float factor)
+static void write_output(const attention *at, int64_t head, int64_t query, float *o, float factor)
 {
     if (at->o.dtype != ZI_OPERAND) {
         at->kernels->multiply(zi_f32(&at->o) + (query * at->heads + head) * at->dim, o, factor, at->dim);
@@ -337,7 +337,7 @@ static void attend_task(void *arg, int64_t task, int worker)
                 attend_block(at, slot, head, query + row, rows, key, zi_min(KEYS, keys), &part);
         }
     for (int64_t i = 0; i < queries; i++)
-        deliver(at, head, query + i, space.o + i * at->padded_dim, 1 / space.sums[i]);
+        write_output(at, head, query + i, space.o + i * at->padded_dim, 1 / space.sums[i]);
 }
 
 /* Whatever the tasks are, each query's numbers are the same. */

@@ -41,12 +41,12 @@ static const zi_cpu_kernels *best_tier(uint32_t features)
     return best;
 }
 
-static const zi_cpu_packed *best_packed(const zi_cpu_packed *const *families, uint32_t features)
+static const zi_packed_gemm *best_packed(const zi_packed_gemm *const *gemms, uint32_t features)
 {
-    const zi_cpu_packed *best = NULL;
-    for (; *families != NULL; families++)
-        if (usable(features, (*families)->feature))
-            best = *families;
+    const zi_packed_gemm *best = NULL;
+    for (; *gemms != NULL; gemms++)
+        if (usable(features, (*gemms)->feature))
+            best = *gemms;
     return best;
 }
 
@@ -60,14 +60,14 @@ static const zi_cpu_packed *best_packed(const zi_cpu_packed *const *families, ui
 
 typedef struct rate_job {
     const zi_cpu_kernels *kernels;
-    const zi_cpu_packed *family; /* or NULL: float32 */
+    const zi_packed_gemm *gemm; /* or NULL: float32 */
     uint8_t *a, *b, *c;
 } rate_job;
 
 /* One product of operands that stay in L1; returns its multiplications. */
 static double rate_product(const rate_job *job)
 {
-    if (job->family == NULL) {
+    if (job->gemm == NULL) {
         const zi_cpu_kernels *kernels = job->kernels;
         const float *rows[ZI_MR_MAX];
         for (int r = 0; r < kernels->mr; r++)
@@ -76,7 +76,7 @@ static double rate_product(const rate_job *job)
                       0);
         return (double)kernels->mr * kernels->nr * ZI_KC;
     }
-    const zi_cpu_packed *f = job->family;
+    const zi_packed_gemm *f = job->gemm;
     int64_t chunks[] = {0, 1 * f->mr * ZI_CHUNK, 2 * f->mr * ZI_CHUNK, 3 * f->mr * ZI_CHUNK};
     zi_cpu_tiles tiles = {
         .a = job->a,
@@ -91,7 +91,7 @@ static double rate_product(const rate_job *job)
         .chunks = 4,
     };
     f->product(&tiles);
-    return 4.0 * zi_cpu_numbers_a_chunk(f->b) * RATE_BLOCKS * f->mr * f->nr;
+    return 4.0 * zi_numbers_per_chunk(f->b) * RATE_BLOCKS * f->mr * f->nr;
 }
 
 /* Seconds: of this thread's processor time, or of a clock. */
@@ -103,11 +103,11 @@ static double now(clockid_t clock)
 }
 
 /* Multiplications a second of one thread, the best of several tries; about a millisecond. */
-static double measure_rate(const zi_cpu_kernels *kernels, const zi_cpu_packed *family)
+static double measure_rate(const zi_cpu_kernels *kernels, const zi_packed_gemm *gemm)
 {
     _Alignas(64) static const uint8_t operands[RATE_BLOCKS * 4 * ZI_PACKED_MR_MAX * ZI_CHUNK]; /* zeros */
     _Alignas(64) uint8_t sums[RATE_BLOCKS * ZI_PACKED_MR_MAX * ZI_PACKED_NR_MAX * 4];
-    rate_job job = {kernels, family, (uint8_t *)operands, (uint8_t *)operands, sums};
+    rate_job job = {kernels, gemm, (uint8_t *)operands, (uint8_t *)operands, sums};
     double best = 0;
     for (int i = 0; i < RATE_REPEATS; i++) {
         double start = now(CLOCK_THREAD_CPUTIME_ID), seconds, products = 0;
@@ -138,14 +138,14 @@ static double peak_rate(double (*peak)(int64_t rounds, float *sink))
  * Whether bf16 is what `auto` means. Matrix instructions are many times as fast as float32 wherever they are; AVX-512 BF16 has
  * twice or half the rate, by the chip, so that noise does not decide and a seed means the same bytes every time.
  */
-static int bf16_is_fast(const zi_cpu_kernels *kernels, const zi_cpu_packed *family)
+static int bf16_is_fast(const zi_cpu_kernels *kernels, const zi_packed_gemm *gemm)
 {
 #if defined(__aarch64__)
-    return family->feature == ZI_CPU_NEON_BF16;
+    return gemm->feature == ZI_CPU_NEON_BF16;
 #else
-    if (family->feature == ZI_CPU_AVX512_BF16)
-        return peak_rate(family->peak) > CLEARLY_FASTER * peak_rate(kernels->peak);
-    return family->feature == ZI_CPU_AMX_BF16;
+    if (gemm->feature == ZI_CPU_AVX512_BF16)
+        return peak_rate(gemm->peak) > CLEARLY_FASTER * peak_rate(kernels->peak);
+    return gemm->feature == ZI_CPU_AMX_BF16;
 #endif
 }
 
@@ -155,9 +155,9 @@ void zi_cpu_choose(zi_cpu *cpu, zi_compute compute, uint32_t features)
     cpu->linear = cpu->bf16 = NULL;
     if (compute == ZI_COMPUTE_F32)
         return;
-    const zi_cpu_packed *bf16 = best_packed(zi_cpu_packed_bf16, features);
+    const zi_packed_gemm *bf16 = best_packed(zi_packed_gemms_bf16, features);
     cpu->bf16 = compute == ZI_COMPUTE_BF16 || bf16_is_fast(cpu->kernels, bf16) ? bf16 : NULL;
-    cpu->linear = compute == ZI_COMPUTE_INT8 ? best_packed(zi_cpu_packed_int8, features) : cpu->bf16;
+    cpu->linear = compute == ZI_COMPUTE_INT8 ? best_packed(zi_packed_gemms_int8, features) : cpu->bf16;
 }
 
 /* ---- naming ------------------------------------------------------------------------------------------------------ */
@@ -177,14 +177,14 @@ void zi_ops_cpu_describe(const zi_ops *ops, char *text, size_t size)
 
 int zi_cpu_set_at(int index, uint32_t features, zi_cpu_set *set)
 {
-    const zi_cpu_packed *const *lists[] = {zi_cpu_packed_bf16, zi_cpu_packed_int8};
+    const zi_packed_gemm *const *lists[] = {zi_packed_gemms_bf16, zi_packed_gemms_int8};
     if (index < TIERS) {
         *set = (zi_cpu_set){tiers[index]->name, usable(features, tiers[index]->feature), tiers[index], NULL};
         return 1;
     }
     index -= TIERS;
     for (int i = 0; i < 2; i++)
-        for (const zi_cpu_packed *const *f = lists[i]; *f != NULL; f++)
+        for (const zi_packed_gemm *const *f = lists[i]; *f != NULL; f++)
             if (index-- == 0) {
                 *set = (zi_cpu_set){(*f)->name, usable(features, (*f)->feature), best_tier(features), *f};
                 return 1;
@@ -194,7 +194,7 @@ int zi_cpu_set_at(int index, uint32_t features, zi_cpu_set *set)
 
 double zi_cpu_set_rate(const zi_cpu_set *set)
 {
-    return 2 * measure_rate(set->kernels, set->family);
+    return 2 * measure_rate(set->kernels, set->gemm);
 }
 
 /* ---- the registers' peak ----------------------------------------------------------------------------------------- */

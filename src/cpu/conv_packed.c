@@ -24,7 +24,7 @@
 
 typedef struct convolution {
     const zi_cpu_kernels *kernels;
-    const zi_cpu_packed *family;
+    const zi_packed_gemm *gemm;
     const zi_conv *conv;
     const float *x, *bias;
     float *y;
@@ -40,7 +40,7 @@ typedef struct convolution {
 
 static int64_t panel_bytes(const convolution *p)
 {
-    return p->chunks * p->family->nr * ZI_CHUNK;
+    return p->chunks * p->gemm->nr * ZI_CHUNK;
 }
 
 /* Packed rows of a band: one more is zeros, for what lies outside the image. */
@@ -55,7 +55,7 @@ static int64_t input_rows_most(const convolution *p)
 static void pack_task(void *arg, int64_t panel, int worker)
 {
     const convolution *p = arg;
-    int64_t nr = p->family->nr, taps = p->size * p->size, bytes = p->chunks * ZI_CHUNK, ld;
+    int64_t nr = p->gemm->nr, taps = p->size * p->size, bytes = p->chunks * ZI_CHUNK, ld;
     int64_t count = zi_min(nr, p->out - panel * nr);
     float *row = zi_worker_buffer(&p->buffers, worker), *tap_row = row + zi_round_up(p->in * taps, 16);
     uint8_t *rows = (uint8_t *)(tap_row + zi_round_up(p->in, 16));
@@ -84,7 +84,7 @@ typedef struct workspace {
 
 static int64_t padded_columns(const convolution *p)
 {
-    return zi_round_up(p->y_columns, p->family->mr);
+    return zi_round_up(p->y_columns, p->gemm->mr);
 }
 
 static int64_t pass_rows(const convolution *p)
@@ -94,13 +94,13 @@ static int64_t pass_rows(const convolution *p)
 
 static int64_t sums_floats(const convolution *p)
 {
-    return p->group * pass_rows(p) * padded_columns(p) * p->family->nr;
+    return p->group * pass_rows(p) * padded_columns(p) * p->gemm->nr;
 }
 
 static int64_t buffer_floats(const convolution *p)
 {
     int64_t taps = p->size * p->size;
-    int64_t packing = zi_round_up(p->in * taps, 16) + zi_round_up(p->in, 16) + p->family->nr * p->chunks * ZI_CHUNK / 4;
+    int64_t packing = zi_round_up(p->in * taps, 16) + zi_round_up(p->in, 16) + p->gemm->nr * p->chunks * ZI_CHUNK / 4;
     int64_t product = zi_round_up(2 * p->chunks, 16) + zi_round_up(p->x_columns * p->in, 16) +
                       (input_rows_most(p) + 1) * p->pitch / 4 + sums_floats(p);
     return zi_max(packing, product);
@@ -169,13 +169,13 @@ static void row_places(const convolution *p, int64_t row, int64_t low, int64_t *
 static void multiply(const convolution *p, int64_t row, int64_t rows, int64_t low, int64_t panel, int64_t panels,
                      const workspace *space)
 {
-    int64_t nr = p->family->nr, row_bytes = padded_columns(p) * nr * 4, pixel = p->channel_chunks * ZI_CHUNK;
+    int64_t nr = p->gemm->nr, row_bytes = padded_columns(p) * nr * 4, pixel = p->channel_chunks * ZI_CHUNK;
     for (int64_t chunk = 0; chunk < p->chunks; chunk += p->depth)
         for (int64_t i = 0; i < rows; i++) {
             row_places(p, row + i, low, space->places);
             zi_cpu_tiles tiles = {
                 .a = space->pixels,
-                .a_block = p->family->mr * pixel,
+                .a_block = p->gemm->mr * pixel,
                 .a_row = pixel,
                 .a_chunks = space->places + chunk,
                 .b = p->packed + panel * panel_bytes(p) + chunk * nr * ZI_CHUNK,
@@ -188,14 +188,14 @@ static void multiply(const convolution *p, int64_t row, int64_t rows, int64_t lo
                 .chunks = zi_min(p->depth, p->chunks - chunk),
                 .accumulate = chunk > 0,
             };
-            p->family->product(&tiles);
+            p->gemm->product(&tiles);
         }
 }
 
 static void store(const convolution *p, int64_t row, int64_t rows, int64_t panel, int64_t panels,
                   const workspace *space)
 {
-    int64_t nr = p->family->nr, row_floats = padded_columns(p) * nr;
+    int64_t nr = p->gemm->nr, row_floats = padded_columns(p) * nr;
     const float *c = (const float *)(const void *)space->c;
     for (int64_t n = 0; n < panels; n++)
         for (int64_t i = 0; i < rows; i++, c += row_floats) {
@@ -229,15 +229,15 @@ static zimage_status run(zi_ops *ops, convolution *p)
     zi_pool *pool = zi_cpu_of(ops)->pool;
     float *data;
     int64_t taps = p->size * p->size;
-    p->channel_chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(p->family->b));
+    p->channel_chunks = zi_ceil_div(p->in, zi_numbers_per_chunk(p->gemm->b));
     p->chunks = taps * p->channel_chunks;
     /* The last block of a row may read mr pixels, and what they hold is never stored. */
     p->pitch = (padded_columns(p) + p->size - 1) * p->channel_chunks * ZI_CHUNK;
-    p->panels = zi_ceil_div(p->out, p->family->nr);
+    p->panels = zi_ceil_div(p->out, p->gemm->nr);
     p->band = zi_min(p->y_rows, zi_max(BAND_ROWS, zi_ceil_div(BAND_PIXELS, p->y_columns)));
     p->bands = zi_ceil_div(p->y_rows, p->band);
-    p->group = GROUP_OUTPUTS / p->family->nr;
-    p->depth = zi_even_block(p->chunks, p->family->block);
+    p->group = GROUP_OUTPUTS / p->gemm->nr;
+    p->depth = zi_even_block(p->chunks, p->gemm->block);
     p->groups = zi_max(1, zi_min(p->panels / p->group, zi_ceil_div(ENOUGH_TASKS, p->bands)));
     if (p->conv->bias != NULL) {
         ZI_TRY(zi_host_vector(ops, p->conv->bias, &data));
@@ -255,7 +255,7 @@ zimage_status zi_cpu_packed_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x
 {
     convolution p = {
         .kernels = zi_cpu_of(ops)->kernels,
-        .family = zi_cpu_of(ops)->bf16,
+        .gemm = zi_cpu_of(ops)->bf16,
         .conv = conv,
         .x = zi_f32(x),
         .y = zi_f32(y),

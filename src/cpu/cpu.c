@@ -57,8 +57,8 @@ zimage_status zi_cpu_new_with_set(zi_pool *pool, const zi_cpu_set *set, zi_ops *
     zi_cpu *cpu = zi_cpu_of(*ops);
     cpu->pool = pool;
     cpu->kernels = set->kernels;
-    cpu->linear = set->family;
-    cpu->bf16 = set->family != NULL && set->family->b == ZI_NUMBER_BF16 ? set->family : NULL;
+    cpu->linear = set->gemm;
+    cpu->bf16 = set->gemm != NULL && set->gemm->b == ZI_NUMBER_BF16 ? set->gemm : NULL;
     return ZIMAGE_OK;
 }
 

@@ -22,7 +22,7 @@ typedef struct zi_cpu_set {
     const char *name; /* "avx2", "bf16 amx", ... */
     int usable;       /* with the features asked about */
     const struct zi_cpu_kernels *kernels;
-    const struct zi_cpu_packed *family; /* NULL: float32 */
+    const struct zi_packed_gemm *gemm; /* NULL: float32 */
 } zi_cpu_set;
 
 /* Set `index` from 0 of all that this build knows, tiers first, families with the best tier; 0 behind the last. */

@@ -47,14 +47,14 @@ typedef enum zi_cpu_number {
     ZI_NUMBER_U8,   /* 4, 128 more than the number */
 } zi_cpu_number;
 
-static inline int zi_cpu_numbers_a_chunk(zi_cpu_number number)
+static inline int zi_numbers_per_chunk(zi_cpu_number number)
 {
     return number == ZI_NUMBER_BF16 || number == ZI_NUMBER_I16 ? 32 : 64;
 }
 
 /* How an epilogue stores. Past the caches: for outputs much larger than them, which would evict what is being used and be
  * gone themselves when they are read. */
-typedef enum zi_cpu_store { ZI_STORE_SET, ZI_STORE_ADD, ZI_STORE_PAST_CACHES } zi_cpu_store;
+typedef enum zi_cpu_store { ZI_STORE_SET, ZI_STORE_ADD, ZI_STORE_NON_TEMPORAL } zi_cpu_store;
 
 /* Rows of whole groups of 4-bit numbers; scales and biases as stored, in bfloat16 or float16. */
 typedef struct zi_nibble_rows {
@@ -99,7 +99,7 @@ typedef struct zi_cpu_kernels {
     const char *name;
     int feature; /* zi_cpu_feature that it needs, or ZI_CPU_ALWAYS */
     int mr, nr;  /* the tile of gemm */
-    /* After the last ZI_STORE_PAST_CACHES of a task: before another thread may read what was stored. */
+    /* After the last ZI_STORE_NON_TEMPORAL of a task: before another thread may read what was stored. */
     void (*stores_done)(void);
 
     /*
@@ -211,7 +211,7 @@ typedef struct zi_cpu_tiles {
     int64_t fetch_bytes;  /* 0: nothing */
 } zi_cpu_tiles;
 
-typedef struct zi_cpu_packed {
+typedef struct zi_packed_gemm {
     const char *name;   /* "bf16 amx", ... */
     int feature;        /* zi_cpu_feature that it needs, or ZI_CPU_ALWAYS */
     zi_cpu_number a, b; /* what is packed; sums are float32 for ZI_NUMBER_BF16, else int32 */
@@ -228,7 +228,7 @@ typedef struct zi_cpu_packed {
      */
     void (*nibbles)(const zi_nibble_rows *rows, const zi_cpu_tiles *tiles);
     double (*peak)(int64_t rounds, float *sink); /* as zi_cpu_kernels.peak */
-} zi_cpu_packed;
+} zi_packed_gemm;
 
 #define ZI_NIBBLE_PANELS 6
 #define ZI_NIBBLE_ROWS   16
@@ -237,8 +237,8 @@ typedef struct zi_cpu_packed {
 #define ZI_PACKED_NR_MAX 32
 
 /* All that this build knows, by computation, best last; NULL behind the last. */
-extern const zi_cpu_packed *const zi_cpu_packed_bf16[];
-extern const zi_cpu_packed *const zi_cpu_packed_int8[];
+extern const zi_packed_gemm *const zi_packed_gemms_bf16[];
+extern const zi_packed_gemm *const zi_packed_gemms_int8[];
 
 extern const zi_cpu_kernels zi_cpu_kernels_generic;
 #if defined(__x86_64__)

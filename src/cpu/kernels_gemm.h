@@ -45,7 +45,7 @@ ALWAYS_INLINE void dot_tokens(const int tokens, int64_t k, const float *x, int64
                 sums[t][j] += load(x + t * ldx + i + j * LANES) * load(w + i + j * LANES);
     for (; i < k; i += LANES)
         for (int t = 0; t < tokens; t++)
-            sums[t][0] += take(x + t * ldx + i, k - i) * take(w + i, k - i);
+            sums[t][0] += load_part(x + t * ldx + i, k - i) * load_part(w + i, k - i);
     for (int t = 0; t < tokens; t++)
         out[t] = sum_lanes((sums[t][0] + sums[t][1]) + (sums[t][2] + sums[t][3]));
 }
@@ -116,10 +116,10 @@ static void store_tile(float *y, int64_t ldy, const float *c, int64_t ldc, int64
         for (int64_t i = 0; i < columns; i += LANES) {
             vf v = load(c + i);
             if (bias != NULL)
-                v += take(bias + i, columns - i);
+                v += load_part(bias + i, columns - i);
             if (mode == ZI_STORE_ADD)
-                v += take(y + i, columns - i);
-            put_as(mode, y + i, v, columns - i);
+                v += load_part(y + i, columns - i);
+            store_part_as(mode, y + i, v, columns - i);
         }
 }
 
@@ -128,7 +128,7 @@ static void store_glu(float *y, int64_t ldy, const float *gate, const float *up,
 {
     for (int64_t r = 0; r < rows; r++, y += ldy, gate += ldc, up += ldc)
         for (int64_t i = 0; i < columns; i += LANES)
-            put_as(mode, y + i, silu_vector(load(gate + i)) * load(up + i), columns - i);
+            store_part_as(mode, y + i, silu_vector(load(gate + i)) * load(up + i), columns - i);
 }
 
 /* ---- the registers' peak ----------------------------------------------------------------------------------------- */

@@ -15,7 +15,7 @@ ALWAYS_INLINE void unpack_halves(vf (*convert)(vh bits), const uint8_t *src, int
     }
     if (i < count) {
         memcpy(&bits, src + 2 * i, (size_t)(count - i) * 2);
-        put(dst + i, convert(bits), count - i);
+        store_part(dst + i, convert(bits), count - i);
     }
 }
 
@@ -54,7 +54,7 @@ static void unpack_groups(int bits, int64_t group, const uint8_t *src, const flo
 /* ---- packing ----------------------------------------------------------------------------------------------------- */
 
 /* The next up to LANES of n stored numbers, at any address; zeros behind them. */
-static inline vf take_stored(zi_dtype dtype, const uint8_t *src, int64_t i, int64_t n)
+static inline vf load_stored(zi_dtype dtype, const uint8_t *src, int64_t i, int64_t n)
 {
     vf v = {0};
     vh bits = {0};
@@ -82,7 +82,7 @@ ALWAYS_INLINE void pack_chunk(zi_cpu_number number, zi_dtype dtype, const uint8_
 {
     const int64_t numbers = number == ZI_NUMBER_BF16 || number == ZI_NUMBER_I16 ? 32 : 64;
     for (int64_t i = 0; i < numbers; i += LANES) {
-        vf v = i < n ? take_stored(dtype, src, i, n) * factor : (vf){0};
+        vf v = i < n ? load_stored(dtype, src, i, n) * factor : (vf){0};
         put_packed(number, v, out + (numbers == 32 ? 2 * i : i));
     }
 }
@@ -124,7 +124,7 @@ static void pack(zi_cpu_number number, zi_dtype dtype, const void *src, int64_t 
         pack_from(ZI_F16, number, src, n, factor, out, stride);
         break;
     default: /* in bf16 all bits set are a NaN; integers get theirs from `largest`, which is their scale */
-        for (int64_t i = 0; i < n; i += zi_cpu_numbers_a_chunk(number), out += stride)
+        for (int64_t i = 0; i < n; i += zi_numbers_per_chunk(number), out += stride)
             memset(out, 0xff, ZI_CHUNK);
     }
 }
@@ -145,9 +145,9 @@ static void store_glu_bf16(uint8_t *y, int64_t stride, const float *gate, const 
 static void pack_pairs(const float *a, const float *b, int64_t n, uint32_t *out)
 {
     for (int64_t i = 0; i < n; i += LANES) {
-        vu low = __builtin_convertvector(to_bf16(take(a + i, n - i)), vu);
-        vu high = __builtin_convertvector(to_bf16(take(b + i, n - i)), vu);
-        put((float *)(void *)(out + i), (vf)(low | high << 16), n - i);
+        vu low = __builtin_convertvector(to_bf16(load_part(a + i, n - i)), vu);
+        vu high = __builtin_convertvector(to_bf16(load_part(b + i, n - i)), vu);
+        store_part((float *)(void *)(out + i), (vf)(low | high << 16), n - i);
     }
 }
 
@@ -214,7 +214,7 @@ static inline vi weight_bits(vf s, vf scale, vf top)
 }
 
 /* 32 weights; their sum is added to total. */
-static inline void put_weights(const float *s, vf scale, vf top, vf total[2], uint8_t *out)
+static inline void store_weights(const float *s, vf scale, vf top, vf total[2], uint8_t *out)
 {
     FOR_UNROLLED_BY(j, 16, LANES) {
         vu pairs = interleave_fours(weight_bits(load(s + j), scale, top), weight_bits(load(s + j + 16), scale, top));
@@ -251,12 +251,12 @@ static inline float row_weights(const float *s, int64_t n, int64_t padded, float
     vf total[2] = {{0}, {0}};
     int64_t i = 0;
     for (; i + 32 <= n; i += 32, out += stride)
-        put_weights(s + i, splat(scale), splat(top), total, out);
+        store_weights(s + i, splat(scale), splat(top), total, out);
     if (i < n) {
         float rest[32];
         for (int64_t k = 0; k < 32; k++)
             rest[k] = k < n - i ? s[i + k] : -INFINITY;
-        put_weights(rest, splat(scale), splat(top), total, out);
+        store_weights(rest, splat(scale), splat(top), total, out);
         i += 32;
         out += stride;
     }
@@ -298,7 +298,7 @@ ALWAYS_INLINE float largest_of(const zi_dtype dtype, const uint8_t *src, int64_t
 {
     vi tops = {0};
     for (int64_t i = 0; i < n; i += LANES)
-        tops = larger_integer((vi)take_stored(dtype, src, i, n) & 0x7fffffff, tops);
+        tops = larger_integer((vi)load_stored(dtype, src, i, n) & 0x7fffffff, tops);
     int32_t top = 0;
     for (int lane = 0; lane < LANES; lane++)
         top = tops[lane] > top ? tops[lane] : top;

@@ -5,7 +5,7 @@
 static void silu(float *y, const float *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i += LANES)
-        put(y + i, silu_vector(take(x + i, n - i)), n - i);
+        store_part(y + i, silu_vector(load_part(x + i, n - i)), n - i);
 }
 
 static void affine(float *y, const float *x, const float *scale, const float *shift, int64_t pixels, int64_t channels,
@@ -14,15 +14,15 @@ static void affine(float *y, const float *x, const float *scale, const float *sh
     for (int64_t p = 0; p < pixels; p++, x += channels, y += channels)
         for (int64_t i = 0; i < channels; i += LANES) {
             int64_t n = channels - i;
-            vf v = take(x + i, n) * take(scale + i, n) + take(shift + i, n);
-            put(y + i, with_silu ? silu_vector(v) : v, n);
+            vf v = load_part(x + i, n) * load_part(scale + i, n) + load_part(shift + i, n);
+            store_part(y + i, with_silu ? silu_vector(v) : v, n);
         }
 }
 
 static void multiply(float *y, const float *x, float factor, int64_t n)
 {
     for (int64_t i = 0; i < n; i += LANES)
-        put(y + i, take(x + i, n - i) * splat(factor), n - i);
+        store_part(y + i, load_part(x + i, n - i) * splat(factor), n - i);
 }
 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
@@ -60,10 +60,10 @@ static float softmax(float *s, int64_t n, int64_t padded, float scale, float *ma
     float top = row_max(s, n, scale, *max);
     vf total = {0};
     for (int64_t i = 0; i < n; i += LANES) {
-        vf e = exp2_vector(take(s + i, n - i) * splat(scale) - splat(top));
-        put(s + i, e, n - i);
+        vf e = exp2_vector(load_part(s + i, n - i) * splat(scale) - splat(top));
+        store_part(s + i, e, n - i);
         if (n - i < LANES) /* lanes behind the row don't count */
-            e = take(s + i, n - i);
+            e = load_part(s + i, n - i);
         total += e;
     }
     return softmax_factor(top, max, sum, total);
@@ -85,7 +85,7 @@ static inline float row_rms_factor(const float *x, int64_t n, float eps)
         b += load(x + i + LANES) * load(x + i + LANES);
     }
     for (; i < n; i += LANES) {
-        vf v = take(x + i, n - i);
+        vf v = load_part(x + i, n - i);
         a += v * v;
     }
     return rms_factor(a, b, n, eps);
@@ -95,7 +95,7 @@ static void rms_norm(float *y, const float *x, const float *gain, int64_t n, flo
 {
     vf factor = splat(row_rms_factor(x, n, eps));
     for (int64_t i = 0; i < n; i += LANES)
-        put(y + i, take(x + i, n - i) * factor * take(gain + i, n - i), n - i);
+        store_part(y + i, load_part(x + i, n - i) * factor * load_part(gain + i, n - i), n - i);
 }
 
 /* Deviations d from a rounded mean; the second pass also finds their own mean, which the rounding left. */
@@ -103,19 +103,19 @@ static void layer_norm(float *y, const float *x, const float *gain, int64_t n, f
 {
     vf total = {0}, deviations = {0}, squares = {0};
     for (int64_t i = 0; i < n; i += LANES)
-        total += take(x + i, n - i);
+        total += load_part(x + i, n - i);
     vf mean = splat(sum_lanes(total) / (float)n);
     for (int64_t i = 0; i < n; i += LANES) {
-        vf d = take(x + i, n - i) - mean;
+        vf d = load_part(x + i, n - i) - mean;
         if (n - i < LANES)
-            d = take((const float *)&d, n - i); /* lanes behind the row don't count */
+            d = load_part((const float *)&d, n - i); /* lanes behind the row don't count */
         deviations += d;
         squares += d * d;
     }
     float rest = sum_lanes(deviations) / (float)n;
     vf factor = splat(1.0f / sqrtf(sum_lanes(squares) / (float)n - rest * rest + eps));
     for (int64_t i = 0; i < n; i += LANES)
-        put(y + i, (take(x + i, n - i) - mean - splat(rest)) * factor * take(gain + i, n - i), n - i);
+        store_part(y + i, (load_part(x + i, n - i) - mean - splat(rest)) * factor * load_part(gain + i, n - i), n - i);
 }
 
 static int all_finite(const float *x, int64_t n)
@@ -125,7 +125,7 @@ static int all_finite(const float *x, int64_t n)
     for (; i + 2 * LANES <= n; i += 2 * LANES)
         bad |= not_finite(load(x + i)) | not_finite(load(x + i + LANES));
     for (; i < n; i += LANES)
-        bad |= not_finite(take(x + i, n - i));
+        bad |= not_finite(load_part(x + i, n - i));
     return !any_lane(bad);
 }
 
@@ -133,8 +133,8 @@ static int residual(float *x, const float *y, const float *gain, float *h, const
 {
     vf factor = splat(row_rms_factor(y, n, eps)), squares = {0};
     for (int64_t i = 0; i < n; i += LANES) {
-        vf v = take(x + i, n - i) + take(y + i, n - i) * factor * take(gain + i, n - i);
-        put(x + i, v, n - i);
+        vf v = load_part(x + i, n - i) + load_part(y + i, n - i) * factor * load_part(gain + i, n - i);
+        store_part(x + i, v, n - i);
         squares += v * v;
     }
     int finite = isfinite(sum_lanes(squares)) || all_finite(x, n); /* squares of finite numbers may overflow */
@@ -142,7 +142,7 @@ static int residual(float *x, const float *y, const float *gain, float *h, const
         return finite;
     factor = splat(rms_factor(squares, (vf){0}, n, eps));
     for (int64_t i = 0; i < n; i += LANES)
-        put(h + i, take(x + i, n - i) * factor * take(gain_next + i, n - i), n - i);
+        store_part(h + i, load_part(x + i, n - i) * factor * load_part(gain_next + i, n - i), n - i);
     return finite;
 }
 
@@ -162,7 +162,7 @@ static void qk_norm_rope(float *x, float *t, const float *w, const float *cos, c
     }
     for (int64_t i = 0; i < dim; i += LANES) {
         int64_t n = dim - i;
-        put(x + i, take(x + i, n) * take(cos + i, n) + take(t + i, n) * take(sin + i, n), n);
+        store_part(x + i, load_part(x + i, n) * load_part(cos + i, n) + load_part(t + i, n) * load_part(sin + i, n), n);
     }
 }
 
@@ -173,7 +173,7 @@ static void channel_sums(double *sums, const float *x, int64_t pixels, int64_t c
     for (int64_t c = 0; c < channels; c += LANES) {
         vd sum = {0}, squares = {0};
         for (int64_t p = 0; p < pixels; p++) {
-            vd v = __builtin_convertvector(take(x + p * channels + c, channels - c), vd);
+            vd v = __builtin_convertvector(load_part(x + p * channels + c, channels - c), vd);
             sum += v;
             squares += v * v;
         }

@@ -172,11 +172,11 @@ static product describe(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_
 static zimage_status run_products(zi_ops *ops, product *p)
 {
     const zi_cpu *cpu = zi_cpu_of(ops);
-    const zi_cpu_packed *family = zi_cpu_family(cpu, p->weights[0]);
-    if (p->weights[1] != NULL && family == cpu->linear)
-        family = zi_cpu_family(cpu, p->weights[1]);
-    assert(family != NULL || (p->source->dtype == ZI_F32 && p->target->dtype == ZI_F32));
-    if (family == NULL)
+    const zi_packed_gemm *gemm = zi_packed_gemm_for(cpu, p->weights[0]);
+    if (p->weights[1] != NULL && gemm == cpu->linear)
+        gemm = zi_packed_gemm_for(cpu, p->weights[1]);
+    assert(gemm != NULL || (p->source->dtype == ZI_F32 && p->target->dtype == ZI_F32));
+    if (gemm == NULL)
         return run_panels(ops, p);
     zi_packed_product packed = {
         .count = p->weights[1] != NULL ? 2 : 1,
@@ -189,7 +189,7 @@ static zimage_status run_products(zi_ops *ops, product *p)
         .in = p->in,
         .accumulate = p->accumulate,
     };
-    return zi_cpu_packed_product(ops, family, &packed);
+    return zi_cpu_packed_product(ops, gemm, &packed);
 }
 
 static zimage_status linear(zi_ops *ops, product *p, const zi_weight *bias)
@@ -227,12 +227,12 @@ zimage_status zi_cpu_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tens
         product p = describe(ops, &y[i], x, weights[i], NULL); /* its checks */
         all.weights[i] = p.weights[0];
         all.y[i] = p.target;
-        alike &= zi_cpu_family(cpu, weights[i]) == zi_cpu_family(cpu, weights[0]);
+        alike &= zi_packed_gemm_for(cpu, weights[i]) == zi_packed_gemm_for(cpu, weights[0]);
     }
-    const zi_cpu_packed *family = zi_cpu_family(cpu, weights[0]);
-    if (alike && family != NULL) {
+    const zi_packed_gemm *gemm = zi_packed_gemm_for(cpu, weights[0]);
+    if (alike && gemm != NULL) {
         zi_arena_mark mark = zi_host_mark(ops);
-        zimage_status status = zi_cpu_packed_product(ops, family, &all);
+        zimage_status status = zi_cpu_packed_product(ops, gemm, &all);
         zi_host_release(ops, mark);
         return status;
     }

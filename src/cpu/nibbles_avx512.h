@@ -104,7 +104,7 @@ ALWAYS_INLINE void nibble_groups(const zi_nibble_rows *rows, int64_t first, int6
 }
 
 /* The next 16 of `count` scales; zeros behind them. */
-ALWAYS_INLINE vf take_scales(zi_dtype dtype, const uint8_t *scales, int64_t count)
+ALWAYS_INLINE vf load_scales(zi_dtype dtype, const uint8_t *scales, int64_t count)
 {
     __mmask16 mask = count < 16 ? (__mmask16)((1u << count) - 1) : (__mmask16)0xffff;
     vh bits = (vh)_mm256_maskz_loadu_epi16(mask, scales);
@@ -119,8 +119,8 @@ static void pack_nibble_panel(const zi_nibble_rows *rows, uint8_t *panel, int64_
         int64_t count = rows->groups - g < NIBBLE_GROUPS ? rows->groups - g : NIBBLE_GROUPS;
         vf scales[16], biases[16], checked = {0};
         for (int r = 0; r < 16; r++) {
-            scales[r] = take_scales(rows->scale_dtype, rows->scales + r * rows->scale_ld + 2 * g, count);
-            biases[r] = take_scales(rows->scale_dtype, rows->biases + r * rows->scale_ld + 2 * g, count);
+            scales[r] = load_scales(rows->scale_dtype, rows->scales + r * rows->scale_ld + 2 * g, count);
+            biases[r] = load_scales(rows->scale_dtype, rows->biases + r * rows->scale_ld + 2 * g, count);
             checked += scales[r] * 0 + biases[r] * 0;
         }
         if (_mm512_cmp_ps_mask((__m512)checked, (__m512)checked, _CMP_UNORD_Q))

@@ -13,7 +13,7 @@ static inline nibble_table make_table(zi_cpu_number number, float scale, float b
 /* 32 packed numbers from 16 bytes of nibbles. */
 ALWAYS_INLINE void look_up(zi_cpu_number number, const nibble_table *table, const uint8_t *src, uint8_t *out)
 {
-    const int64_t size = ZI_CHUNK / zi_cpu_numbers_a_chunk(number);
+    const int64_t size = ZI_CHUNK / zi_numbers_per_chunk(number);
     float numbers[32]; /* two loops: the constants of both do not fit the registers */
     for (int i = 0; i < 32; i += LANES)
         store(numbers + i, from_4_bits(src + i / 2) * splat(table->scale) + splat(table->bias));

@@ -75,7 +75,7 @@ static float *normed_row(const rows_job *job, int64_t row, int worker)
     return job->h->dtype == ZI_OPERAND ? zi_worker_buffer(&job->buffers, worker) : zi_f32(job->h) + row * job->features;
 }
 
-static void deliver_row(const rows_job *job, int64_t row, const float *normed)
+static void write_normed(const rows_job *job, int64_t row, const float *normed)
 {
     if (job->h != NULL && job->h->dtype == ZI_OPERAND)
         zi_cpu_pack_numbers(job->cpu, job->h, row, 0, normed, job->features);
@@ -93,7 +93,7 @@ static void rms_row(const rows_job *job, int64_t row, int worker)
     int64_t n = job->features;
     float *normed = normed_row(job, row, worker);
     job->kernels->rms_norm(normed, job->x + row * n, job->gain, n, job->eps);
-    deliver_row(job, row, normed);
+    write_normed(job, row, normed);
 }
 
 static void layer_row(const rows_job *job, int64_t row, int worker)
@@ -101,7 +101,7 @@ static void layer_row(const rows_job *job, int64_t row, int worker)
     int64_t n = job->features;
     float *normed = normed_row(job, row, worker);
     job->kernels->layer_norm(normed, job->x + row * n, job->gain, n, job->eps);
-    deliver_row(job, row, normed);
+    write_normed(job, row, normed);
 }
 
 static zimage_status norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_tensor *scale,
@@ -138,7 +138,7 @@ static void residual_row(const rows_job *job, int64_t row, int worker)
     float *normed = normed_row(job, row, worker);
     job->finite[row] =
         job->kernels->residual(job->y + row * n, job->x + row * n, job->gain, normed, job->gain_next, n, job->eps);
-    deliver_row(job, row, normed);
+    write_normed(job, row, normed);
 }
 
 static zimage_status residual(zi_ops *ops, rows_job *job, const zi_weight *w, const zi_tensor *gate,
@@ -179,7 +179,7 @@ zimage_status zi_cpu_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi_tens
 /* ---- query and key: norm of each head, rotation ------------------------------------------------------------------ */
 
 /* cos and sin of one token spread over a head, signs included: out = x * cos + partner * sin. */
-static void spread(const rows_job *job, int64_t row, int64_t half, float *cos, float *sin)
+static void spread_rotation(const rows_job *job, int64_t row, int64_t half, float *cos, float *sin)
 {
     const float *c = job->cos + row * half, *s = job->sin + row * half;
     int64_t step = job->layout == ZI_ROPE_ADJACENT ? 2 : 1, partner = job->layout == ZI_ROPE_ADJACENT ? 1 : half;
@@ -194,7 +194,7 @@ static void rope_row(const rows_job *job, int64_t row, int worker)
 {
     int64_t dim = job->features / job->heads;
     float *scratch = zi_worker_buffer(&job->buffers, worker), *cos = scratch + dim, *sin = cos + dim;
-    spread(job, row, dim / 2, cos, sin);
+    spread_rotation(job, row, dim / 2, cos, sin);
     for (int64_t head = 0; head < job->heads; head++)
         job->kernels->qk_norm_rope(job->y + row * job->features + head * dim, scratch, job->gain, cos, sin, dim,
                                    job->layout, job->eps);

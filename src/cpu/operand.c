@@ -5,16 +5,16 @@
 #include "cpu/packed.h"
 #include "cpu/panels.h"
 
-static int64_t chunks_of(const zi_cpu_packed *family, int64_t columns)
+static int64_t chunks_of(const zi_packed_gemm *gemm, int64_t columns)
 {
-    return zi_ceil_div(columns, zi_cpu_numbers_a_chunk(family->b));
+    return zi_ceil_div(columns, zi_numbers_per_chunk(gemm->b));
 }
 
 /* Zeros where no row and no column will be written. */
 static void clear_edges(const zi_cpu_operand *o, int64_t rows, int64_t columns)
 {
-    int64_t mr = o->family->mr, blocks = zi_ceil_div(rows, mr), block = o->chunks * mr * ZI_CHUNK;
-    if (columns % zi_cpu_numbers_a_chunk(o->family->b) != 0)
+    int64_t mr = o->gemm->mr, blocks = zi_ceil_div(rows, mr), block = o->chunks * mr * ZI_CHUNK;
+    if (columns % zi_numbers_per_chunk(o->gemm->b) != 0)
         for (int64_t i = 0; i < blocks; i++)
             memset(o->rows + (i + 1) * block - mr * ZI_CHUNK, 0, (size_t)(mr * ZI_CHUNK));
     if (rows % mr != 0) {
@@ -26,15 +26,15 @@ static void clear_edges(const zi_cpu_operand *o, int64_t rows, int64_t columns)
 
 zimage_status zi_cpu_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
 {
-    const zi_cpu_packed *family = zi_cpu_family(zi_cpu_of(ops), w);
-    if (family == NULL || rows <= ZI_FEW_TOKENS)
+    const zi_packed_gemm *gemm = zi_packed_gemm_for(zi_cpu_of(ops), w);
+    if (gemm == NULL || rows <= ZI_SKINNY_TOKENS)
         return zi_host_alloc_operand(ops, x, rows, columns, w);
-    zi_cpu_operand operand = {.family = family, .chunks = chunks_of(family, columns)};
+    zi_cpu_operand operand = {.gemm = gemm, .chunks = chunks_of(gemm, columns)};
     float *place, *numbers;
-    int64_t padded = zi_round_up(rows, family->mr);
+    int64_t padded = zi_round_up(rows, gemm->mr);
     ZI_TRY(zi_host_floats(ops, (int64_t)(sizeof(operand) / sizeof(float)), "activations", &place));
     ZI_TRY(zi_host_floats(ops, padded * operand.chunks * ZI_CHUNK / 4, "activations", &numbers));
-    if (family->b != ZI_NUMBER_BF16)
+    if (gemm->b != ZI_NUMBER_BF16)
         ZI_TRY(zi_host_floats(ops, padded, "activations", &operand.scales));
     operand.rows = (uint8_t *)numbers;
     clear_edges(&operand, rows, columns);
@@ -52,7 +52,7 @@ void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int
                          int64_t count)
 {
     const zi_cpu_operand *o = zi_cpu_operand_of(x);
-    int64_t mr = o->family->mr, chunk = first / zi_cpu_numbers_a_chunk(o->family->b);
+    int64_t mr = o->gemm->mr, chunk = first / zi_numbers_per_chunk(o->gemm->b);
     float factor = 1;
     if (o->scales != NULL) {
         float largest = cpu->kernels->largest(ZI_F32, numbers, count);
@@ -61,14 +61,14 @@ void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int
         factor = zi_int8_factor(largest);
     }
     uint8_t *place = o->rows + zi_packed_row(row, mr, o->chunks) + chunk * mr * ZI_CHUNK;
-    cpu->kernels->pack(o->family->a, ZI_F32, numbers, count, factor, place, mr * ZI_CHUNK);
+    cpu->kernels->pack(o->gemm->a, ZI_F32, numbers, count, factor, place, mr * ZI_CHUNK);
 }
 
 void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t rows, int64_t first, int64_t columns,
                      const float *gate, const float *up, int64_t ldc)
 {
     const zi_cpu_operand *o = zi_cpu_operand_of(x);
-    int64_t mr = o->family->mr, size = zi_cpu_numbers_a_chunk(ZI_NUMBER_BF16);
+    int64_t mr = o->gemm->mr, size = zi_numbers_per_chunk(ZI_NUMBER_BF16);
     assert(o->scales == NULL);
     for (int64_t last = row + rows; row < last;) {
         int64_t count = zi_min(mr - row % mr, last - row);

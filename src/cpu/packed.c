@@ -27,7 +27,7 @@ typedef struct packed {
     const zi_cpu *cpu;
     zi_panels weights;
     const zi_cpu_kernels *kernels;
-    const zi_cpu_packed *family;
+    const zi_packed_gemm *gemm;
     int64_t chunks, depth; /* of the inputs; of a pass */
     int64_t panels;        /* of the outputs */
     int64_t groups, whole; /* what they are cut into */
@@ -44,7 +44,7 @@ typedef struct packed {
 static void pack_tokens(void *arg, int64_t block, int worker)
 {
     const packed *w = arg;
-    int64_t mr = w->family->mr, first = block * mr;
+    int64_t mr = w->gemm->mr, first = block * mr;
     uint8_t *target = w->a + block * w->a_block;
     for (int64_t r = 0; r < mr; r++) {
         int64_t token =
@@ -56,7 +56,7 @@ static void pack_tokens(void *arg, int64_t block, int worker)
             w->row_scales[first + r] = largest / 127;
             factor = zi_int8_factor(largest);
         }
-        w->kernels->pack(w->family->a, ZI_F32, x, w->p->in, factor, target + r * ZI_CHUNK, mr * ZI_CHUNK);
+        w->kernels->pack(w->gemm->a, ZI_F32, x, w->p->in, factor, target + r * ZI_CHUNK, mr * ZI_CHUNK);
     }
 }
 
@@ -86,7 +86,7 @@ typedef struct panel_place {
 /* k: which weight of a gated product */
 static panel_place place_of(const packed *w, int64_t panel, int64_t k)
 {
-    int64_t nr = w->family->nr, i = 0;
+    int64_t nr = w->gemm->nr, i = 0;
     if (!w->p->gated)
         for (int64_t panels; panel >= (panels = zi_ceil_div(w->p->weights[i]->shape[0], nr)); i++)
             panel -= panels;
@@ -97,12 +97,12 @@ static panel_place place_of(const packed *w, int64_t panel, int64_t k)
 
 static int64_t panel_bytes(const packed *w)
 {
-    return w->depth * ZI_CHUNK * w->family->nr;
+    return w->depth * ZI_CHUNK * w->gemm->nr;
 }
 
 static int64_t sums_bytes(const packed *w) /* of a panel and a part of the tokens */
 {
-    return w->family->rows * w->family->nr * 4;
+    return w->gemm->rows * w->gemm->nr * 4;
 }
 
 static int64_t part_bytes(const packed *w)
@@ -112,12 +112,12 @@ static int64_t part_bytes(const packed *w)
 
 static int64_t outputs_of(const packed *w)
 {
-    return weight_count(w) * w->group * w->family->nr;
+    return weight_count(w) * w->group * w->gemm->nr;
 }
 
 static int64_t buffer_floats(const packed *w)
 {
-    int64_t sums = w->depth < w->chunks ? w->split / w->family->rows * part_bytes(w) : 2 * sums_bytes(w);
+    int64_t sums = w->depth < w->chunks ? w->split / w->gemm->rows * part_bytes(w) : 2 * sums_bytes(w);
     return zi_panel_scratch(&w->weights, w->depth) + 2 * outputs_of(w) +
            (weight_count(w) * w->group * panel_bytes(w) + sums) / 4;
 }
@@ -149,9 +149,9 @@ static task_range range_of(const packed *w, int64_t task)
 static void fetch_next(const packed *w, const task_range *range, int64_t t, int64_t first, int64_t count,
                        zi_cpu_tiles *tiles)
 {
-    if (t + w->family->rows >= range->tokens || w->family->rows != w->family->mr) /* none; not one piece */
+    if (t + w->gemm->rows >= range->tokens || w->gemm->rows != w->gemm->mr) /* none; not one piece */
         return;
-    int64_t share = tiles->chunks * w->family->mr * ZI_CHUNK / (weight_count(w) * range->panels);
+    int64_t share = tiles->chunks * w->gemm->mr * ZI_CHUNK / (weight_count(w) * range->panels);
     tiles->fetch = tiles->a + tiles->a_block + tiles->a_chunks[0] + first * share;
     tiles->fetch_bytes = count * share;
 }
@@ -161,7 +161,7 @@ static void fetch_next(const packed *w, const task_range *range, int64_t t, int6
 static void multiply(const packed *w, const task_range *range, int64_t chunk, int64_t t, int64_t first, int64_t count,
                      const workspace *space, uint8_t *c)
 {
-    int64_t mr = w->family->mr, nr = w->family->nr;
+    int64_t mr = w->gemm->mr, nr = w->gemm->nr;
     zi_cpu_tiles tiles = {
         .a = w->a + (range->token + t) / mr * w->a_block,
         .a_block = w->a_block,
@@ -172,13 +172,13 @@ static void multiply(const packed *w, const task_range *range, int64_t chunk, in
         .c = c,
         .c_panel = sums_bytes(w),
         .c_row = nr * 4,
-        .rows = zi_min(w->family->rows, range->tokens - t),
+        .rows = zi_min(w->gemm->rows, range->tokens - t),
         .panels = count,
         .chunks = zi_min(w->depth, w->chunks - chunk),
         .accumulate = chunk > 0,
     };
     fetch_next(w, range, t, first, count, &tiles);
-    w->family->product(&tiles);
+    w->gemm->product(&tiles);
 }
 
 /* Finished sums c of panel i of the task, for the part of its tokens that begins with t, to y. */
@@ -186,7 +186,7 @@ static void store_panel(const packed *w, const task_range *range, int64_t i, int
                         uint8_t *c)
 {
     const zi_packed_product *p = w->p;
-    int64_t weights = weight_count(w), nr = w->family->nr, rows = zi_min(w->family->rows, range->tokens - t);
+    int64_t weights = weight_count(w), nr = w->gemm->nr, rows = zi_min(w->gemm->rows, range->tokens - t);
     panel_place place = place_of(w, range->panel + i, 0);
     float *y = place.y + (range->token + t) * place.out + place.row, *sums = (float *)(void *)c;
     for (int64_t k = 0; k < weights && w->row_scales != NULL; k++)
@@ -209,7 +209,7 @@ static void run_pass(const packed *w, const task_range *range, int64_t chunk, in
 {
     int64_t weights = weight_count(w), step = 2 / weights;
     int several = w->depth < w->chunks;
-    uint8_t *c = space->c + (several ? t / w->family->rows * part_bytes(w) : 0);
+    uint8_t *c = space->c + (several ? t / w->gemm->rows * part_bytes(w) : 0);
     if (chunk + w->depth < w->chunks) {
         multiply(w, range, chunk, t, 0, weights * range->panels, space, c);
         return;
@@ -226,7 +226,7 @@ static void run_pass(const packed *w, const task_range *range, int64_t chunk, in
 /* Integers only, before the first pass: the scales of packed panel i's rows, which the packing then finds in L2. */
 static void find_scales(const packed *w, const panel_place *place, int64_t i, const workspace *space)
 {
-    int64_t nr = w->family->nr;
+    int64_t nr = w->gemm->nr;
     for (int64_t k = 0; k < nr; k++) {
         space->largest[i * nr + k] = 0;
         space->offsets[i * nr + k] = 0;
@@ -236,14 +236,14 @@ static void find_scales(const packed *w, const panel_place *place, int64_t i, co
 
 static void pack_pass(const packed *w, const task_range *range, int64_t chunk, const workspace *space)
 {
-    int64_t nr = w->family->nr, weights = weight_count(w), chunks = zi_min(w->depth, w->chunks - chunk);
+    int64_t nr = w->gemm->nr, weights = weight_count(w), chunks = zi_min(w->depth, w->chunks - chunk);
     for (int64_t i = 0; i < weights * range->panels; i++) {
         panel_place place = place_of(w, range->panel + i / weights, i % weights);
         if (w->row_scales != NULL && chunk == 0)
             find_scales(w, &place, i, space);
         zi_pack_panel(&w->weights, place.weight, place.row, place.count, chunk, chunks, space->scratch,
                       space->largest + i * nr, space->b + i * panel_bytes(w),
-                      w->family->a == ZI_NUMBER_U8 ? space->offsets + i * nr : NULL);
+                      w->gemm->a == ZI_NUMBER_U8 ? space->offsets + i * nr : NULL);
     }
 }
 
@@ -255,9 +255,9 @@ static void product_task(void *arg, int64_t task, int worker)
     for (int64_t chunk = 0; chunk < w->chunks; chunk += w->depth) {
         pack_pass(w, &range, chunk, &space);
         if (w->row_scales != NULL && chunk + w->depth >= w->chunks)
-            for (int64_t i = 0; i < weight_count(w) * range.panels * w->family->nr; i++)
+            for (int64_t i = 0; i < weight_count(w) * range.panels * w->gemm->nr; i++)
                 space.largest[i] /= 127;
-        for (int64_t t = 0; t < range.tokens; t += w->family->rows)
+        for (int64_t t = 0; t < range.tokens; t += w->gemm->rows)
             run_pass(w, &range, chunk, t, &space);
     }
     w->kernels->stores_done();
@@ -266,15 +266,15 @@ static void product_task(void *arg, int64_t task, int worker)
 static void choose_blocks(packed *w, int threads)
 {
     const zi_packed_product *p = w->p;
-    w->chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(w->family->b));
-    w->depth = zi_even_block(w->chunks, w->family->block);
-    w->a_block = w->chunks * w->family->mr * ZI_CHUNK;
+    w->chunks = zi_ceil_div(p->in, zi_numbers_per_chunk(w->gemm->b));
+    w->depth = zi_even_block(w->chunks, w->gemm->block);
+    w->a_block = w->chunks * w->gemm->mr * ZI_CHUNK;
     w->panels = 0;
     for (int i = 0; i < (p->gated ? 1 : p->count); i++)
-        w->panels += zi_ceil_div(p->weights[i]->shape[0], w->family->nr);
-    int64_t most = w->depth < w->chunks ? TASK_SUMS / (w->family->nr * w->family->group) : p->tokens;
-    w->split = zi_round_up(zi_ceil_div(p->tokens, zi_ceil_div(p->tokens, most)), w->family->rows);
-    w->group = zi_max(1, zi_min(w->family->group / weight_count(w), w->panels / ENOUGH_TASKS));
+        w->panels += zi_ceil_div(p->weights[i]->shape[0], w->gemm->nr);
+    int64_t most = w->depth < w->chunks ? TASK_SUMS / (w->gemm->nr * w->gemm->group) : p->tokens;
+    w->split = zi_round_up(zi_ceil_div(p->tokens, zi_ceil_div(p->tokens, most)), w->gemm->rows);
+    w->group = zi_max(1, zi_min(w->gemm->group / weight_count(w), w->panels / ENOUGH_TASKS));
     int64_t half = zi_ceil_div(w->group, 2);
     w->whole = zi_max(0, (w->panels - TAIL_TASKS * threads * half) / w->group);
     w->groups = w->whole + zi_ceil_div(w->panels - w->whole * w->group, half);
@@ -292,8 +292,8 @@ static zimage_status find_activations(zi_ops *ops, packed *w, int64_t blocks)
     }
     ZI_TRY(zi_host_floats(ops, blocks * w->a_block / 4, "packed activations", &a));
     w->a = (uint8_t *)a;
-    if (w->family->b != ZI_NUMBER_BF16)
-        ZI_TRY(zi_host_floats(ops, blocks * w->family->mr, "packed activations", &w->row_scales));
+    if (w->gemm->b != ZI_NUMBER_BF16)
+        ZI_TRY(zi_host_floats(ops, blocks * w->gemm->mr, "packed activations", &w->row_scales));
     return ZIMAGE_OK;
 }
 
@@ -302,13 +302,13 @@ static zimage_status run(zi_ops *ops, packed *w)
     const zi_packed_product *p = w->p;
     zi_pool *pool = zi_cpu_of(ops)->pool;
     choose_blocks(w, zi_pool_threads(pool));
-    int64_t blocks = zi_ceil_div(p->tokens, w->family->mr);
+    int64_t blocks = zi_ceil_div(p->tokens, w->gemm->mr);
     float *chunks;
     ZI_TRY(find_activations(ops, w, blocks));
     ZI_TRY(zi_host_floats(ops, 2 * w->chunks, "packed activations", &chunks));
     w->a_chunks = (int64_t *)(void *)chunks;
     for (int64_t i = 0; i < w->chunks; i++)
-        w->a_chunks[i] = i * w->family->mr * ZI_CHUNK;
+        w->a_chunks[i] = i * w->gemm->mr * ZI_CHUNK;
     ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
     if (p->x->dtype != ZI_OPERAND)
         zi_pool_run(pool, pack_tokens, w, blocks);
@@ -316,17 +316,14 @@ static zimage_status run(zi_ops *ops, packed *w)
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_packed_product(zi_ops *ops, const zi_cpu_packed *family, const zi_packed_product *product)
+zimage_status zi_cpu_packed_product(zi_ops *ops, const zi_packed_gemm *gemm, const zi_packed_product *product)
 {
-    if (product->tokens <= ZI_FEW_TOKENS)
-        return zi_cpu_packed_few(ops, family, product);
+    if (product->tokens <= ZI_SKINNY_TOKENS)
+        return zi_cpu_packed_skinny(ops, gemm, product);
     const zi_cpu *cpu = zi_cpu_of(ops);
-    assert(product->x->dtype == ZI_F32 || family == zi_cpu_operand_of(product->x)->family);
-    packed w = {.cpu = cpu,
-                .kernels = cpu->kernels,
-                .family = family,
-                .p = product,
-                .weights = {cpu->kernels, family, product->in}};
+    assert(product->x->dtype == ZI_F32 || gemm == zi_cpu_operand_of(product->x)->gemm);
+    packed w = {
+        .cpu = cpu, .kernels = cpu->kernels, .gemm = gemm, .p = product, .weights = {cpu->kernels, gemm, product->in}};
     zi_arena_mark mark = zi_host_mark(ops);
     zimage_status status = run(ops, &w);
     zi_host_release(ops, mark);

@@ -16,11 +16,11 @@ typedef struct zi_packed_product {
 } zi_packed_product;
 
 /* Up to so many tokens preparing the weights takes most of the time. */
-#define ZI_FEW_TOKENS 96
+#define ZI_SKINNY_TOKENS 96
 
-zimage_status zi_cpu_packed_product(zi_ops *ops, const zi_cpu_packed *family, const zi_packed_product *product);
-/* The same for at most ZI_FEW_TOKENS. */
-zimage_status zi_cpu_packed_few(zi_ops *ops, const zi_cpu_packed *family, const zi_packed_product *product);
+zimage_status zi_cpu_packed_product(zi_ops *ops, const zi_packed_gemm *gemm, const zi_packed_product *product);
+/* The same for at most ZI_SKINNY_TOKENS. */
+zimage_status zi_cpu_packed_skinny(zi_ops *ops, const zi_packed_gemm *gemm, const zi_packed_product *product);
 /* The operation conv2d of ops.h with the table's bf16 family. */
 zimage_status zi_cpu_packed_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
 

@@ -277,7 +277,7 @@ ALWAYS_INLINE void unpack_rows(const zi_nibble_rows *rows, const int group, unit
  * Sums of up to six panels of tokens stay in tiles for all inputs of 16 rows. The next unit is unpacked between the tile
  * instructions of this one, which leave the vector units idle.
  */
-ALWAYS_INLINE void few_rows(const zi_nibble_rows *rows, const zi_cpu_tiles *t, const int group, const int panels)
+ALWAYS_INLINE void skinny_rows(const zi_nibble_rows *rows, const zi_cpu_tiles *t, const int group, const int panels)
 {
     unit_tiles tiles[2] __attribute__((aligned(64)));
     int64_t units = t->chunks / UNIT_CHUNKS, steps = t->rows / TILE_ROWS * units;
@@ -319,22 +319,22 @@ ALWAYS_INLINE void nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *t, co
 {
     switch (t->panels) {
     case 1:
-        few_rows(rows, t, group, 1);
+        skinny_rows(rows, t, group, 1);
         return;
     case 2:
-        few_rows(rows, t, group, 2);
+        skinny_rows(rows, t, group, 2);
         return;
     case 3:
-        few_rows(rows, t, group, 3);
+        skinny_rows(rows, t, group, 3);
         return;
     case 4:
-        few_rows(rows, t, group, 4);
+        skinny_rows(rows, t, group, 4);
         return;
     case 5:
-        few_rows(rows, t, group, 5);
+        skinny_rows(rows, t, group, 5);
         return;
     default:
-        few_rows(rows, t, group, 6);
+        skinny_rows(rows, t, group, 6);
     }
 }
 
@@ -379,7 +379,7 @@ ALWAYS_INLINE double peak(int64_t rounds, const zi_cpu_number number)
     }
     _tile_release();
     MEMORY();
-    return 2.0 * 4 * 16 * 16 * zi_cpu_numbers_a_chunk(number) * (double)rounds;
+    return 2.0 * 4 * 16 * 16 * zi_numbers_per_chunk(number) * (double)rounds;
 }
 
 static double peak_bf16(int64_t rounds, float *sink)
@@ -392,7 +392,7 @@ static double peak_int8(int64_t rounds, float *sink)
     return peak(rounds, ZI_NUMBER_I8);
 }
 
-const zi_cpu_packed zi_cpu_packed_bf16_amx = {
+const zi_packed_gemm zi_packed_gemm_bf16_amx = {
     .name = "bf16 amx",
     .feature = ZI_CPU_AMX_BF16,
     .a = ZI_NUMBER_BF16,
@@ -407,7 +407,7 @@ const zi_cpu_packed zi_cpu_packed_bf16_amx = {
     .peak = peak_bf16,
 };
 
-const zi_cpu_packed zi_cpu_packed_int8_amx = {
+const zi_packed_gemm zi_packed_gemm_int8_amx = {
     .name = "int8 amx",
     .feature = ZI_CPU_AMX_INT8,
     .a = ZI_NUMBER_I8,

@@ -92,7 +92,7 @@ static double FN(peak)(int64_t rounds, float *sink)
     return 2.0 * LANES * (NUMBER_B == ZI_NUMBER_I8 ? 4 : 2) * MR * NV * (double)rounds;
 }
 
-const zi_cpu_packed FN(zi_cpu_packed) = {
+const zi_packed_gemm FN(zi_packed_gemm) = {
     .name = TITLE,
     .feature = NEEDS,
     .a = NUMBER_A,

@@ -35,39 +35,39 @@ typedef int32_t i4 __attribute__((vector_size(16)));
 #include "cpu/packed_body.h"
 
 #if defined(__x86_64__)
-extern const zi_cpu_packed zi_cpu_packed_bf16_avx2, zi_cpu_packed_bf16_avx512, zi_cpu_packed_bf16_avx512bf16,
-    zi_cpu_packed_bf16_amx;
-extern const zi_cpu_packed zi_cpu_packed_int8_avx2, zi_cpu_packed_int8_avxvnni, zi_cpu_packed_int8_avx512,
-    zi_cpu_packed_int8_avx512vnni, zi_cpu_packed_int8_amx;
+extern const zi_packed_gemm zi_packed_gemm_bf16_avx2, zi_packed_gemm_bf16_avx512, zi_packed_gemm_bf16_avx512bf16,
+    zi_packed_gemm_bf16_amx;
+extern const zi_packed_gemm zi_packed_gemm_int8_avx2, zi_packed_gemm_int8_avxvnni, zi_packed_gemm_int8_avx512,
+    zi_packed_gemm_int8_avx512vnni, zi_packed_gemm_int8_amx;
 #elif defined(__aarch64__)
-extern const zi_cpu_packed zi_cpu_packed_bf16_neonbf16;
-extern const zi_cpu_packed zi_cpu_packed_int8_neondotprod, zi_cpu_packed_int8_neoni8mm;
+extern const zi_packed_gemm zi_packed_gemm_bf16_neonbf16;
+extern const zi_packed_gemm zi_packed_gemm_int8_neondotprod, zi_packed_gemm_int8_neoni8mm;
 #endif
 
-const zi_cpu_packed *const zi_cpu_packed_bf16[] = {
-    &zi_cpu_packed_bf16_generic,
+const zi_packed_gemm *const zi_packed_gemms_bf16[] = {
+    &zi_packed_gemm_bf16_generic,
 #if defined(__x86_64__)
-    &zi_cpu_packed_bf16_avx2,
-    &zi_cpu_packed_bf16_avx512,
-    &zi_cpu_packed_bf16_avx512bf16,
-    &zi_cpu_packed_bf16_amx,
+    &zi_packed_gemm_bf16_avx2,
+    &zi_packed_gemm_bf16_avx512,
+    &zi_packed_gemm_bf16_avx512bf16,
+    &zi_packed_gemm_bf16_amx,
 #elif defined(__aarch64__)
-    &zi_cpu_packed_bf16_neonbf16,
+    &zi_packed_gemm_bf16_neonbf16,
 #endif
     NULL,
 };
 
-const zi_cpu_packed *const zi_cpu_packed_int8[] = {
-    &zi_cpu_packed_int8_generic,
+const zi_packed_gemm *const zi_packed_gemms_int8[] = {
+    &zi_packed_gemm_int8_generic,
 #if defined(__x86_64__)
-    &zi_cpu_packed_int8_avx2,
-    &zi_cpu_packed_int8_avxvnni,
-    &zi_cpu_packed_int8_avx512,
-    &zi_cpu_packed_int8_avx512vnni,
-    &zi_cpu_packed_int8_amx,
+    &zi_packed_gemm_int8_avx2,
+    &zi_packed_gemm_int8_avxvnni,
+    &zi_packed_gemm_int8_avx512,
+    &zi_packed_gemm_int8_avx512vnni,
+    &zi_packed_gemm_int8_amx,
 #elif defined(__aarch64__)
-    &zi_cpu_packed_int8_neondotprod,
-    &zi_cpu_packed_int8_neoni8mm,
+    &zi_packed_gemm_int8_neondotprod,
+    &zi_packed_gemm_int8_neoni8mm,
 #endif
     NULL,
 };

@@ -21,7 +21,7 @@ static inline uint64x2_t load(const uint8_t *p)
     return vreinterpretq_u64_u8(vld1q_u8(p));
 }
 
-static inline void put(uint8_t *p, uint64x2_t sums, int accumulate)
+static inline void store_sums(uint8_t *p, uint64x2_t sums, int accumulate)
 {
     SUMS x = (SUMS)sums;
     if (accumulate)
@@ -67,8 +67,8 @@ static inline void tile(const zi_cpu_tiles *t, const int64_t *places, int64_t ch
     FOR_UNROLLED(r, MR / 2)
         FOR_UNROLLED_BY(j, NR / 2, 2) {
             uint64x2_t left = (uint64x2_t)sums[r][j], right = (uint64x2_t)sums[r][j + 1];
-            put(c + 2 * r * t->c_row + 8 * j, vzip1q_u64(left, right), accumulate);
-            put(c + (2 * r + 1) * t->c_row + 8 * j, vzip2q_u64(left, right), accumulate);
+            store_sums(c + 2 * r * t->c_row + 8 * j, vzip1q_u64(left, right), accumulate);
+            store_sums(c + (2 * r + 1) * t->c_row + 8 * j, vzip2q_u64(left, right), accumulate);
         }
 }
 
@@ -85,7 +85,7 @@ static void product(const zi_cpu_tiles *t)
         }
 }
 
-const zi_cpu_packed FAMILY = {
+const zi_packed_gemm GEMM = {
     .name = TITLE,
     .feature = NEEDS,
     .a = NUMBER,

@@ -8,7 +8,7 @@
 #define TITLE                "bf16 neon-bf16"
 #define NEEDS                ZI_CPU_NEON_BF16
 #define NUMBER               ZI_NUMBER_BF16
-#define FAMILY               zi_cpu_packed_bf16_neonbf16
+#define GEMM                 zi_packed_gemm_bf16_neonbf16
 #define SUMS                 float32x4_t
 #define MULTIPLY(sums, x, y) vbfmmlaq_f32(sums, vreinterpretq_bf16_u64(x), vreinterpretq_bf16_u64(y))
 #include "cpu/packed_mmla.h"

@@ -59,7 +59,7 @@ static void product(const zi_cpu_tiles *t)
                  t->c + panel * t->c_panel + row * t->c_row);
 }
 
-const zi_cpu_packed zi_cpu_packed_int8_neondotprod = {
+const zi_packed_gemm zi_packed_gemm_int8_neondotprod = {
     .name = "int8 neon-dotprod",
     .feature = ZI_CPU_NEON_DOTPROD,
     .a = ZI_NUMBER_I8,

@@ -3,7 +3,7 @@
 #define TITLE                "int8 neon-i8mm"
 #define NEEDS                ZI_CPU_NEON_I8MM
 #define NUMBER               ZI_NUMBER_I8
-#define FAMILY               zi_cpu_packed_int8_neoni8mm
+#define GEMM                 zi_packed_gemm_int8_neoni8mm
 #define SUMS                 int32x4_t
 #define MULTIPLY(sums, x, y) vmmlaq_s32(sums, vreinterpretq_s8_u64(x), vreinterpretq_s8_u64(y))
 #include "cpu/packed_mmla.h"

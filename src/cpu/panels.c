@@ -8,12 +8,12 @@ static int64_t row_floats(const zi_panels *panels)
 
 int64_t zi_panel_scratch(const zi_panels *panels, int64_t depth)
 {
-    return row_floats(panels) + depth * ZI_CHUNK / 4 * panels->family->nr;
+    return row_floats(panels) + depth * ZI_CHUNK / 4 * panels->gemm->nr;
 }
 
 static int is_integer(const zi_panels *panels)
 {
-    return panels->family->b != ZI_NUMBER_BF16;
+    return panels->gemm->b != ZI_NUMBER_BF16;
 }
 
 int zi_has_nibbles(const zi_weight *weight)
@@ -95,12 +95,12 @@ static void pack_row(const zi_panels *panels, const zi_weight *weight, int64_t r
     zi_dtype dtype;
     if (zi_has_nibbles(weight)) {
         int64_t groups = unpack_scales(panels, weight, row, first, count, scratch);
-        panels->kernels->pack_nibbles(panels->family->b, weight->group, weight->data + (row * panels->in + first) / 2,
+        panels->kernels->pack_nibbles(panels->gemm->b, weight->group, weight->data + (row * panels->in + first) / 2,
                                       scratch, scratch + groups, groups, factor, target, ZI_CHUNK);
         return;
     }
     const void *x = numbers_of(panels, weight, row, first, count, scratch, &dtype);
-    panels->kernels->pack(panels->family->b, dtype, x, count, factor, target, ZI_CHUNK);
+    panels->kernels->pack(panels->gemm->b, dtype, x, count, factor, target, ZI_CHUNK);
 }
 
 /* From nibbles to a panel of bf16 in registers; returns 0 where there is no kernel for it. */
@@ -108,7 +108,7 @@ static int pack_nibble_rows(const zi_panels *panels, const zi_weight *weight, in
                             int64_t count, uint8_t *panel)
 {
     const zi_cpu_kernels *kernels = panels->kernels;
-    int64_t nr = panels->family->nr;
+    int64_t nr = panels->gemm->nr;
     if (kernels->pack_nibble_panel == NULL || is_integer(panels) || rows < nr || nr % 16 != 0 ||
         !zi_has_nibbles(weight))
         return 0;
@@ -130,7 +130,7 @@ int32_t zi_packed_offset(const uint8_t *row, int64_t bytes)
 void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t count, int64_t chunk,
                    int64_t chunks, float *scratch, const float *largest, uint8_t *panel, int32_t *offsets)
 {
-    int64_t numbers = zi_cpu_numbers_a_chunk(panels->family->b), bytes = chunks * ZI_CHUNK, ld = bytes;
+    int64_t numbers = zi_numbers_per_chunk(panels->gemm->b), bytes = chunks * ZI_CHUNK, ld = bytes;
     int64_t first = chunk * numbers, inputs = zi_min(chunks * numbers, panels->in - first);
     uint8_t *rows = (uint8_t *)(scratch + row_floats(panels));
     const uint8_t *source = rows;
@@ -145,7 +145,7 @@ void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row
             pack_row(panels, weight, row + r, first, inputs, is_integer(panels) ? zi_int8_factor(largest[r]) : 1,
                      scratch, rows + r * bytes);
     }
-    panels->kernels->transpose(source, ld / 4, count, bytes / 4, panel, panels->family->nr);
+    panels->kernels->transpose(source, ld / 4, count, bytes / 4, panel, panels->gemm->nr);
     for (int64_t r = 0; r < count && offsets != NULL; r++)
         offsets[r] += zi_packed_offset(rows + r * bytes, bytes);
 }
@@ -187,8 +187,8 @@ void zi_weight_rows_pack(const zi_weight_rows *rows, int64_t chunk, int64_t chun
     const zi_panels *panels = rows->panels;
     const zi_weight *weight = rows->weight;
     const zi_cpu_kernels *kernels = panels->kernels;
-    zi_cpu_number number = panels->family->a;
-    int64_t mr = panels->family->mr, numbers = zi_cpu_numbers_a_chunk(number), first = chunk * numbers;
+    zi_cpu_number number = panels->gemm->a;
+    int64_t mr = panels->gemm->mr, numbers = zi_numbers_per_chunk(number), first = chunk * numbers;
     int64_t count = zi_min(chunks * numbers, panels->in - first);
     for (int64_t r = 0; r < rows->count; r++) {
         uint8_t *place = target + (r / mr * chunks * mr + r % mr) * ZI_CHUNK;

@@ -6,7 +6,7 @@
 
 typedef struct zi_panels {
     const zi_cpu_kernels *kernels;
-    const zi_cpu_packed *family;
+    const zi_packed_gemm *gemm;
     int64_t in; /* inputs of the weights */
 } zi_panels;
 

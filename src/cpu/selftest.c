@@ -54,7 +54,7 @@ struct trial {
 
 static int numbers_of(const zi_cpu_set *set)
 {
-    return set->family == NULL ? FLOAT32 : set->family->b == ZI_NUMBER_BF16 ? BFLOAT16 : INT8;
+    return set->gemm == NULL ? FLOAT32 : set->gemm->b == ZI_NUMBER_BF16 ? BFLOAT16 : INT8;
 }
 
 /* ---- operands ---------------------------------------------------------------------------------------------------- */
@@ -155,17 +155,17 @@ void zi_cpu_round_rows(zi_cpu_number number, float *x, int64_t rows, int64_t n)
 /* What the set would round is rounded for the oracle. */
 static void round_tensor(const trial *t, const zi_tensor *x)
 {
-    if (t->oracle && t->set->family != NULL)
-        zi_cpu_round_rows(t->set->family->b, zi_f32(x), zi_row_count(x), zi_features(x));
+    if (t->oracle && t->set->gemm != NULL)
+        zi_cpu_round_rows(t->set->gemm->b, zi_f32(x), zi_row_count(x), zi_features(x));
 }
 
 static zimage_status round_weight(trial *t, zi_weight *w)
 {
-    if (!t->oracle || t->set->family == NULL)
+    if (!t->oracle || t->set->gemm == NULL)
         return ZIMAGE_OK;
     float *data;
     ZI_TRY(zi_host_vector(t->ops, w, &data));
-    zi_cpu_round_rows(t->set->family->b, data, w->shape[0], zi_weight_count(w) / w->shape[0]);
+    zi_cpu_round_rows(t->set->gemm->b, data, w->shape[0], zi_weight_count(w) / w->shape[0]);
     w->dtype = ZI_F32;
     w->data = (const uint8_t *)data;
     return ZIMAGE_OK;
@@ -256,7 +256,7 @@ static zimage_status conv(trial *t, const test_case *c)
     ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(rows << doubled, columns << doubled, out)));
     conv.bias = c->flags & ADD ? &bias : NULL;
     conv.affine = c->flags & SCALED ? &affine : NULL;
-    if (t->oracle && t->set->family != NULL && conv.affine != NULL) { /* else another last bit could round elsewhere */
+    if (t->oracle && t->set->gemm != NULL && conv.affine != NULL) { /* else another last bit could round elsewhere */
         t->set->kernels->affine(x.data, x.data, affine.scale.data, affine.shift.data, rows * columns, in, 1);
         conv.affine = NULL;
     }
@@ -381,7 +381,7 @@ static zimage_status peak(trial *t, const test_case *c)
 {
     float sink = 0;
     ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(1)));
-    double (*measured)(int64_t, float *) = t->set->family != NULL ? t->set->family->peak : t->set->kernels->peak;
+    double (*measured)(int64_t, float *) = t->set->gemm != NULL ? t->set->gemm->peak : t->set->kernels->peak;
     zi_f32(&t->y)[0] = t->oracle || measured(c->size[0], &sink) > 0 ? 1.0f : 0.0f;
     return ZIMAGE_OK;
 }

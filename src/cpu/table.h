@@ -9,8 +9,8 @@ typedef struct zi_cpu {
     zi_host_ops host;
     zi_pool *pool;
     const zi_cpu_kernels *kernels;
-    const zi_cpu_packed *linear; /* how linear layers are computed; NULL: float32 */
-    const zi_cpu_packed *bf16;   /* how attention and convolutions are; NULL: float32 */
+    const zi_packed_gemm *linear; /* how linear layers are computed; NULL: float32 */
+    const zi_packed_gemm *bf16;   /* how attention and convolutions are; NULL: float32 */
 } zi_cpu;
 
 static inline zi_cpu *zi_cpu_of(zi_ops *ops)
@@ -19,7 +19,7 @@ static inline zi_cpu *zi_cpu_of(zi_ops *ops)
 }
 
 /* What computes products with a weight; NULL: float32. */
-static inline const zi_cpu_packed *zi_cpu_family(const zi_cpu *cpu, const zi_weight *w)
+static inline const zi_packed_gemm *zi_packed_gemm_for(const zi_cpu *cpu, const zi_weight *w)
 {
     return w->precise & ZI_PRECISE_INT8 ? cpu->bf16 : cpu->linear; /* they differ in int8 computation only */
 }
@@ -53,7 +53,7 @@ static inline int64_t zi_even_block(int64_t count, int64_t limit)
 /* How to store an output of `count` floats. */
 static inline zi_cpu_store zi_cpu_store_mode(int accumulate, int64_t count)
 {
-    return accumulate ? ZI_STORE_ADD : count > ZI_CACHED_OUTPUT ? ZI_STORE_PAST_CACHES : ZI_STORE_SET;
+    return accumulate ? ZI_STORE_ADD : count > ZI_CACHED_OUTPUT ? ZI_STORE_NON_TEMPORAL : ZI_STORE_SET;
 }
 
 /* Sets the table's kernels and families: the best that these features can run. */
@@ -94,7 +94,7 @@ const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *
  * them, zeros behind the last row and the last column. All others are float32.
  */
 typedef struct zi_cpu_operand {
-    const zi_cpu_packed *family;
+    const zi_packed_gemm *gemm;
     int64_t chunks; /* of a row */
     uint8_t *rows;  /* zi_packed_row */
     float *scales;  /* of the rows; NULL: bf16 */

@@ -52,7 +52,7 @@ static inline vf splat(float x)
 }
 
 /* The next LANES of n floats, or all n of them with zeros behind. */
-static inline vf take(const float *p, int64_t n)
+static inline vf load_part(const float *p, int64_t n)
 {
     if (n >= LANES)
         return load(p);
@@ -62,7 +62,7 @@ static inline vf take(const float *p, int64_t n)
 }
 
 /* The first n lanes, at most LANES. */
-static inline void put(float *p, vf v, int64_t n)
+static inline void store_part(float *p, vf v, int64_t n)
 {
     if (n >= LANES)
         store(p, v);
@@ -71,15 +71,15 @@ static inline void put(float *p, vf v, int64_t n)
 }
 
 /* As put, in the way that `mode` says. Non-temporal only where a vector is a whole cache line. */
-static inline void put_as(zi_cpu_store mode, float *p, vf v, int64_t n)
+static inline void store_part_as(zi_cpu_store mode, float *p, vf v, int64_t n)
 {
 #if LANES == 16
-    if (mode == ZI_STORE_PAST_CACHES && n >= LANES && (uintptr_t)p % 64 == 0) {
+    if (mode == ZI_STORE_NON_TEMPORAL && n >= LANES && (uintptr_t)p % 64 == 0) {
         _mm512_stream_ps(p, (__m512)v);
         return;
     }
 #endif
-    put(p, v, n);
+    store_part(p, v, n);
 }
 
 /* Other threads may read what non-temporal stores have written. */

@@ -171,12 +171,12 @@ static void on_finding(void *user, const zi_cpu_finding *finding)
 static zimage_status check_kernels(job *j, const zi_cpu_set *set, report *r)
 {
     zi_cpu_set tier;
-    if (!set->family)
+    if (!set->gemm)
         return zi_cpu_selftest(j->context->pool, set, on_finding, r, j->error);
-    for (int i = 0; zi_cpu_set_at(i, j->features, &tier) && !tier.family; i++)
+    for (int i = 0; zi_cpu_set_at(i, j->features, &tier) && !tier.gemm; i++)
         if (tier.usable) {
             r->with = tier.name;
-            tier.family = set->family;
+            tier.gemm = set->gemm;
             ZI_TRY(zi_cpu_selftest(j->context->pool, &tier, on_finding, r, j->error));
         }
     return ZIMAGE_OK;
@@ -190,7 +190,7 @@ static zimage_status check_picture(job *j, const zi_cpu_set *set, report *r)
     ZI_TRY(zi_cpu_new_with_set(j->context->pool, set, &ops, j->error));
     zimage_status status = try_to_paint(j, r, ops, pixels, &painted);
     ops->table->free(ops);
-    const bound *allowed = !set->family ? &float32_bound : set->family->b == ZI_NUMBER_BF16 ? &bf16_bound : &int8_bound;
+    const bound *allowed = !set->gemm ? &float32_bound : set->gemm->b == ZI_NUMBER_BF16 ? &bf16_bound : &int8_bound;
     if (painted)
         compare(r, pixels, j->reference, BYTES, allowed);
     return status;

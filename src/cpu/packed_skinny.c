@@ -19,11 +19,11 @@
 #define BLOCK_ROWS  48 /* a multiple of every family's mr and of 16 */
 #define PASS_CHUNKS 40 /* a multiple of the chunks of a group */
 
-typedef struct few {
+typedef struct skinny {
     const zi_packed_product *p;
     zi_panels weights;
     const zi_cpu_kernels *kernels;
-    const zi_cpu_packed *family;
+    const zi_packed_gemm *gemm;
     int64_t chunks, panels; /* of the inputs; of the tokens */
     int nibbles;            /* the family unpacks the weights, and wants the inputs spread */
     uint8_t *b;             /* packed activations */
@@ -32,15 +32,15 @@ typedef struct few {
     int64_t *direct;        /* places of the chunks of a row that is used as it is stored, */
     int64_t *packed;        /* and of one that was packed */
     zi_worker_buffers buffers;
-} few;
+} skinny;
 
-static int64_t panel_bytes(const few *w)
+static int64_t panel_bytes(const skinny *w)
 {
-    return w->chunks * ZI_CHUNK * w->family->nr;
+    return w->chunks * ZI_CHUNK * w->gemm->nr;
 }
 
 /* Whether the family has a kernel that unpacks all of the weights. */
-static int all_nibbles(const few *w)
+static int all_nibbles(const skinny *w)
 {
     for (int i = 0; i < w->p->count; i++) {
         const zi_weight *weight = w->p->weights[i];
@@ -48,12 +48,12 @@ static int all_nibbles(const few *w)
             weight->shape[0] % ZI_NIBBLE_ROWS != 0)
             return 0;
     }
-    return w->family->nibbles != NULL && w->p->in % ZI_NIBBLE_UNIT == 0 && w->panels <= ZI_NIBBLE_PANELS;
+    return w->gemm->nibbles != NULL && w->p->in % ZI_NIBBLE_UNIT == 0 && w->panels <= ZI_NIBBLE_PANELS;
 }
 
 /* ---- activations ------------------------------------------------------------------------------------------------- */
 
-/* bf16 numbers in the order that zi_cpu_packed.nibbles wants. */
+/* bf16 numbers in the order that zi_packed_gemm.nibbles wants. */
 static void spread(uint8_t *row, int64_t bytes)
 {
     uint16_t from[2][16][2][2], to[2][2][2][16];
@@ -71,8 +71,8 @@ static void spread(uint8_t *row, int64_t bytes)
 
 static void pack_tokens(void *arg, int64_t panel, int worker)
 {
-    const few *w = arg;
-    int64_t nr = w->family->nr, bytes = w->chunks * ZI_CHUNK, in = w->p->in, first = panel * nr;
+    const skinny *w = arg;
+    int64_t nr = w->gemm->nr, bytes = w->chunks * ZI_CHUNK, in = w->p->in, first = panel * nr;
     int64_t count = zi_min(nr, w->p->tokens - first);
     uint8_t *rows = (uint8_t *)zi_worker_buffer(&w->buffers, worker);
     for (int64_t r = 0; r < count; r++) {
@@ -83,11 +83,11 @@ static void pack_tokens(void *arg, int64_t panel, int worker)
             w->token_scales[first + r] = largest / 127;
             factor = zi_int8_factor(largest);
         }
-        w->kernels->pack(w->family->b, ZI_F32, x, in, factor, rows + r * bytes, ZI_CHUNK);
+        w->kernels->pack(w->gemm->b, ZI_F32, x, in, factor, rows + r * bytes, ZI_CHUNK);
         if (w->nibbles)
             spread(rows + r * bytes, bytes);
         if (w->token_scales != NULL)
-            w->offsets[first + r] = w->family->a == ZI_NUMBER_U8 ? zi_packed_offset(rows + r * bytes, bytes) : 0;
+            w->offsets[first + r] = w->gemm->a == ZI_NUMBER_U8 ? zi_packed_offset(rows + r * bytes, bytes) : 0;
     }
     for (int64_t r = count; r < nr && w->token_scales != NULL; r++) {
         w->token_scales[first + r] = 0;
@@ -108,19 +108,19 @@ typedef struct workspace {
     float *turned[2]; /* [panel][nr][BLOCK_ROWS] of either weight */
 } workspace;
 
-static int64_t sums_floats(const few *w)
+static int64_t sums_floats(const skinny *w)
 {
-    return w->panels * BLOCK_ROWS * w->family->nr;
+    return w->panels * BLOCK_ROWS * w->gemm->nr;
 }
 
-static int64_t buffer_floats(const few *w)
+static int64_t buffer_floats(const skinny *w)
 {
     int64_t task = zi_weight_rows_scratch(w->p->in, BLOCK_ROWS) + 2 * BLOCK_ROWS +
                    BLOCK_ROWS * PASS_CHUNKS * ZI_CHUNK / 4 + 3 * sums_floats(w);
     return zi_max(task, panel_bytes(w) / 4);
 }
 
-static workspace workspace_of(const few *w, int worker)
+static workspace workspace_of(const skinny *w, int worker)
 {
     workspace space = {.scratch = zi_worker_buffer(&w->buffers, worker)};
     space.largest = space.scratch + zi_weight_rows_scratch(w->p->in, BLOCK_ROWS);
@@ -133,9 +133,9 @@ static workspace workspace_of(const few *w, int worker)
 }
 
 /* Chunks [chunk, chunk + chunks) of the rows at `a`. */
-static void multiply(const few *w, zi_cpu_tiles rows, int64_t chunk, int64_t chunks, const workspace *space)
+static void multiply(const skinny *w, zi_cpu_tiles rows, int64_t chunk, int64_t chunks, const workspace *space)
 {
-    int64_t nr = w->family->nr;
+    int64_t nr = w->gemm->nr;
     rows.b = w->b + chunk * nr * ZI_CHUNK;
     rows.b_panel = panel_bytes(w);
     rows.c = (uint8_t *)space->sums;
@@ -144,28 +144,29 @@ static void multiply(const few *w, zi_cpu_tiles rows, int64_t chunk, int64_t chu
     rows.panels = w->panels;
     rows.chunks = chunks;
     rows.accumulate = chunk > 0;
-    w->family->product(&rows);
+    w->gemm->product(&rows);
 }
 
 /* All bf16 rows of a block are there, as the product wants them. */
-static void multiply_stored(const few *w, const zi_weight_rows *rows, const workspace *space)
+static void multiply_stored(const skinny *w, const zi_weight_rows *rows, const workspace *space)
 {
     int64_t row = w->p->in * 2;
-    for (int64_t chunk = 0; chunk < w->chunks; chunk += w->family->block) {
+    for (int64_t chunk = 0; chunk < w->chunks; chunk += w->gemm->block) {
         zi_cpu_tiles tiles = {
             .a = rows->weight->data + rows->row * row,
-            .a_block = w->family->mr * row,
+            .a_block = w->gemm->mr * row,
             .a_row = row,
             .a_chunks = w->direct + chunk,
             .rows = rows->count,
         };
-        multiply(w, tiles, chunk, zi_min(w->family->block, w->chunks - chunk), space);
+        multiply(w, tiles, chunk, zi_min(w->gemm->block, w->chunks - chunk), space);
     }
 }
 
-static void multiply_nibbles(const few *w, const zi_weight *weight, int64_t row, int64_t count, const workspace *space)
+static void multiply_nibbles(const skinny *w, const zi_weight *weight, int64_t row, int64_t count,
+                             const workspace *space)
 {
-    int64_t nr = w->family->nr;
+    int64_t nr = w->gemm->nr;
     zi_nibble_rows rows = zi_nibble_rows_of(weight, w->p->in, row, 0, w->p->in);
     zi_cpu_tiles tiles = {
         .b = w->b,
@@ -177,10 +178,10 @@ static void multiply_nibbles(const few *w, const zi_weight *weight, int64_t row,
         .panels = w->panels,
         .chunks = w->chunks,
     };
-    w->family->nibbles(&rows, &tiles);
+    w->gemm->nibbles(&rows, &tiles);
 }
 
-static void multiply_packed(const few *w, const zi_weight_rows *rows, const workspace *space)
+static void multiply_packed(const skinny *w, const zi_weight_rows *rows, const workspace *space)
 {
     float *largest = w->token_scales != NULL ? space->largest : NULL;
     zi_weight_rows_begin(rows, largest);
@@ -191,7 +192,7 @@ static void multiply_packed(const few *w, const zi_weight_rows *rows, const work
         zi_weight_rows_pack(rows, chunk, chunks, largest, space->rows);
         zi_cpu_tiles tiles = {
             .a = space->rows,
-            .a_block = chunks * w->family->mr * ZI_CHUNK,
+            .a_block = chunks * w->gemm->mr * ZI_CHUNK,
             .a_row = ZI_CHUNK,
             .a_chunks = w->packed,
             .rows = rows->count,
@@ -203,14 +204,14 @@ static void multiply_packed(const few *w, const zi_weight_rows *rows, const work
 }
 
 /* turned [panel][nr tokens][BLOCK_ROWS] = x times weight rows [row, row + count) */
-static void block_product(const few *w, const zi_weight *weight, int64_t row, int64_t count, const workspace *space,
+static void block_product(const skinny *w, const zi_weight *weight, int64_t row, int64_t count, const workspace *space,
                           float *turned)
 {
-    int64_t nr = w->family->nr;
+    int64_t nr = w->gemm->nr;
     zi_weight_rows rows = {&w->weights, weight, row, count, space->scratch};
     if (w->nibbles)
         multiply_nibbles(w, weight, row, count, space);
-    else if (weight->dtype == ZI_BF16 && w->family->a == ZI_NUMBER_BF16 && w->p->in % 32 == 0 && count == BLOCK_ROWS)
+    else if (weight->dtype == ZI_BF16 && w->gemm->a == ZI_NUMBER_BF16 && w->p->in % 32 == 0 && count == BLOCK_ROWS)
         multiply_stored(w, &rows, space);
     else
         multiply_packed(w, &rows, space);
@@ -225,7 +226,7 @@ static void block_product(const few *w, const zi_weight *weight, int64_t row, in
 
 static void product_task(void *arg, int64_t task, int worker)
 {
-    const few *w = arg;
+    const skinny *w = arg;
     const zi_packed_product *p = w->p;
     workspace space = workspace_of(w, worker);
     int i = 0;
@@ -243,24 +244,24 @@ static void product_task(void *arg, int64_t task, int worker)
     }
 }
 
-static zimage_status integers(zi_ops *ops, few *w)
+static zimage_status integers(zi_ops *ops, skinny *w)
 {
     float *offsets;
-    ZI_TRY(zi_host_floats(ops, w->panels * w->family->nr, "packed activations", &w->token_scales));
-    ZI_TRY(zi_host_floats(ops, w->panels * w->family->nr, "packed activations", &offsets));
+    ZI_TRY(zi_host_floats(ops, w->panels * w->gemm->nr, "packed activations", &w->token_scales));
+    ZI_TRY(zi_host_floats(ops, w->panels * w->gemm->nr, "packed activations", &offsets));
     w->offsets = (int32_t *)(void *)offsets;
     return ZIMAGE_OK;
 }
 
-static zimage_status run(zi_ops *ops, few *w)
+static zimage_status run(zi_ops *ops, skinny *w)
 {
     const zi_packed_product *p = w->p;
     zi_pool *pool = zi_cpu_of(ops)->pool;
     int64_t tasks = 0;
     float *b, *places;
-    assert(BLOCK_ROWS % w->family->mr == 0);
-    w->chunks = zi_ceil_div(p->in, zi_cpu_numbers_a_chunk(w->family->b));
-    w->panels = zi_ceil_div(p->tokens, w->family->nr);
+    assert(BLOCK_ROWS % w->gemm->mr == 0);
+    w->chunks = zi_ceil_div(p->in, zi_numbers_per_chunk(w->gemm->b));
+    w->panels = zi_ceil_div(p->tokens, w->gemm->nr);
     w->nibbles = all_nibbles(w);
     ZI_TRY(zi_host_floats(ops, w->panels * panel_bytes(w) / 4, "packed activations", &b));
     ZI_TRY(zi_host_floats(ops, 2 * (w->chunks + PASS_CHUNKS), "packed activations", &places));
@@ -270,8 +271,8 @@ static zimage_status run(zi_ops *ops, few *w)
     for (int64_t i = 0; i < w->chunks; i++)
         w->direct[i] = i * ZI_CHUNK;
     for (int64_t i = 0; i < PASS_CHUNKS; i++)
-        w->packed[i] = i * w->family->mr * ZI_CHUNK;
-    if (w->family->b != ZI_NUMBER_BF16)
+        w->packed[i] = i * w->gemm->mr * ZI_CHUNK;
+    if (w->gemm->b != ZI_NUMBER_BF16)
         ZI_TRY(integers(ops, w));
     ZI_TRY(zi_cpu_worker_buffers(ops, buffer_floats(w), "a product", &w->buffers));
     for (int i = 0; i < (p->gated ? 1 : p->count); i++)
@@ -281,10 +282,10 @@ static zimage_status run(zi_ops *ops, few *w)
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_packed_few(zi_ops *ops, const zi_cpu_packed *family, const zi_packed_product *product)
+zimage_status zi_cpu_packed_skinny(zi_ops *ops, const zi_packed_gemm *gemm, const zi_packed_product *product)
 {
     const zi_cpu_kernels *kernels = zi_cpu_of(ops)->kernels;
-    few w = {.p = product, .kernels = kernels, .family = family, .weights = {kernels, family, product->in}};
+    skinny w = {.p = product, .kernels = kernels, .gemm = gemm, .weights = {kernels, gemm, product->in}};
     zi_arena_mark mark = zi_host_mark(ops);
     zimage_status status = run(ops, &w);
     zi_host_release(ops, mark);
