@@ -3,7 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda/choices.h"
 #include "cuda/internal.h"
+#include "cuda/products.h"
+#include "cuda/residency.h"
+#include "ops/ops_common.h"
 
 #define CANDIDATES  8
 #define TIMED_FLOPS 2e8
@@ -369,7 +373,7 @@ static zimage_status time_large(zi_cuda *cuda, float *milliseconds)
 
 double zi_cuda_peak(zi_ops *ops)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     float milliseconds = 0;
     zi_arena_mark mark = zi_cuda_mark(ops);
     zimage_status status = time_large(cuda, &milliseconds);
