@@ -281,6 +281,42 @@ static void one_address(void)
     }
 }
 
+/* Numbers that no kernel reads are refused by the weight's name and never taken for others. */
+static void refuses(zimage_status status, const zi_weight *w)
+{
+    assert_int_equal(status, ZIMAGE_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, w->name));
+    assert_non_null(strstr(error.message, zi_dtype_name(w->dtype)));
+}
+
+static void unknown_storage(void)
+{
+    begin("a dtype that no kernel reads");
+    const zi_ops_table *t = run.card->table;
+    static const int32_t ids[5] = {0, 1, 2, 3, 4};
+    pair x = activation(1, SHAPE(5, 64)), y = activation(1, SHAPE(5, 64)), image = activation(1, SHAPE(3, 3, 8));
+    zi_weight good = weight(ZI_BF16, SHAPE(64, 64)), other = good, scales = weight(Q4, SHAPE(64, 64)), vector = other,
+              filter = weight(ZI_F32, SHAPE(8, 8, 3, 3));
+    other.name = "odd";
+    other.dtype = vector.dtype = filter.dtype = ZI_DTYPE_OTHER;
+    scales.scale_dtype = ZI_DTYPE_OTHER;
+    vector.dims = 1;
+    zi_weight grouped = scales; /* a vector of groups */
+    grouped.scale_dtype = ZI_BF16;
+    grouped.shape[0] = 1;
+    const zi_conv conv = {.weight = &filter, .image_rows = 3};
+    refuses(t->linear(run.card, &y.card, &x.card, &other, NULL, 0), &other);
+    refuses(t->linear(run.card, &y.card, &x.card, &scales, NULL, 0), &scales);
+    refuses(t->linear(run.card, &y.card, &x.card, &good, &vector, 0), &vector);
+    refuses(t->linears(run.card, 2, (zi_tensor[]){y.card, y.card}, &x.card, (const zi_weight *[]){&good, &other}),
+            &other);
+    refuses(t->linear_glu(run.card, &y.card, &x.card, &good, &other), &other);
+    refuses(t->rms_norm(run.card, &y.card, &x.card, &vector, NULL, EPS), &vector);
+    refuses(t->rms_norm(run.card, &y.card, &x.card, &grouped, NULL, EPS), &grouped);
+    refuses(t->embed_rows(run.card, &y.card, &other, ids), &other);
+    refuses(t->conv2d(run.card, &image.card, &image.card, &conv), &filter);
+}
+
 /* Results that lie in a row, as stored groups do once they are unpacked. */
 static void alike_linears(int stored_as)
 {
@@ -737,6 +773,7 @@ static void all_linears(void)
     rounded_once();
     wide_output();
     one_address();
+    unknown_storage();
     three_linears();
     alike_linears(Q8);
     alike_linears(ZI_BF16);
@@ -761,6 +798,7 @@ static void all_fp8(void)
     linear(300, 1024, 768, ZI_BF16, SUMMED);
     linear(7, 160, 95, ZI_BF16, BIASED); /* sizes that fp8 products do not have */
     one_address();
+    unknown_storage();
     three_linears();
     alike_linears(Q8);
     alike_linears(ZI_BF16);

@@ -3,6 +3,30 @@
 
 #include "cuda/internal.h"
 
+/* A dtype that is added to zi_dtype gets no case here by itself, so nothing is ever read as something else. */
+zimage_status zi_cuda_check_form(zi_cuda *cuda, const zi_weight *w, zi_cuda_form form)
+{
+    switch (w->dtype) {
+    case ZI_F32:
+    case ZI_F16:
+    case ZI_BF16:
+        if (form != ZI_FORM_PACKED)
+            return ZIMAGE_OK;
+        break;
+    case ZI_GROUPED:
+        if (form == ZI_FORM_PACKED &&
+            (w->scale_dtype == ZI_F32 || w->scale_dtype == ZI_F16 || w->scale_dtype == ZI_BF16))
+            return ZIMAGE_OK;
+        break;
+    case ZI_OPERAND:
+    case ZI_DTYPE_OTHER:
+        break;
+    }
+    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
+                   "cuda:%d: %s: stored as %s, expected F32, F16, BF16 or, for a matrix, grouped", cuda->device,
+                   w->name, zi_dtype_name(w->dtype));
+}
+
 /* ---- sizes --------------------------------------------------------------------------------------------------------- */
 
 static int64_t padded_out(const zi_weight *w)

@@ -48,6 +48,8 @@ typedef struct zi_cuda_groups {
     size_t second, third;   /* where scales and biases begin */
 } zi_cuda_groups;
 
+/* ZIMAGE_OK, or an error that names the weight: its dtype can't be sent, or has no such form. */
+zimage_status zi_cuda_check_form(zi_cuda *cuda, const zi_weight *weight, zi_cuda_form form);
 /* Fills bytes, stored and direct from key.form, a and b. */
 void zi_cuda_weight_measure(const zi_cuda *cuda, zi_cuda_weight *weight);
 zi_cuda_groups zi_cuda_groups_of(const zi_weight *weight);

@@ -54,6 +54,11 @@ void zi_cuda_plans_free(zi_cuda *cuda)
     free(cuda->plans);
 }
 
+static int is_product_type(zi_dtype type)
+{
+    return type == ZI_F32 || type == ZI_BF16;
+}
+
 static cudaDataType_t type_of(zi_dtype type)
 {
     return type == ZI_BF16 ? CUDA_R_16BF : CUDA_R_32F;
@@ -292,6 +297,9 @@ static zimage_status rehearse(zi_cuda *cuda, const plan_key *key)
 zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w)
 {
     plan_key key;
+    if (!is_product_type(p->type) || !is_product_type(p->y_type))
+        return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: a matrix product of %s into %s", cuda->device,
+                       zi_dtype_name(p->type), zi_dtype_name(p->y_type));
     memset(&key, 0, sizeof(key)); /* compared as bytes, gaps included */
     key.product.rows = p->rows;
     key.product.out = p->out;

@@ -146,6 +146,7 @@ static zimage_status cuda_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight 
 {
     int64_t features = table->shape[1], rows = zi_row_count(y);
     assert(table->dims == 2 && zi_features(y) == features);
+    ZI_TRY(zi_cuda_check_form(zi_cuda_state(ops), table, table->dtype == ZI_GROUPED ? ZI_FORM_PACKED : ZI_FORM_MATRIX));
     float *values = malloc((size_t)(rows * features) * sizeof(*values));
     if (values == NULL)
         return zi_fail_memory(ops->error, "embedded rows", (size_t)(rows * features) * sizeof(*values));

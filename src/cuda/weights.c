@@ -64,6 +64,8 @@ void zi_cuda_weights_free(zi_cuda *cuda)
 static zimage_status place(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form,
                            zi_cuda_weight **weight)
 {
+    ZI_TRY(zi_cuda_check_form(cuda, a, form));
+    ZI_TRY(b != NULL ? zi_cuda_check_form(cuda, b, form) : ZIMAGE_OK);
     const uint8_t *second = b != NULL ? b->data : NULL;
     const zi_cuda_weight_key key = {a->data, second, a->shape[0], zi_weight_count(a), a->dtype, form};
     ZI_TRY(make_room(cuda));
@@ -180,7 +182,6 @@ zimage_status zi_cuda_vector(zi_cuda *cuda, const zi_weight *w, const float **da
     *data = NULL;
     if (w == NULL)
         return ZIMAGE_OK;
-    assert(w->dtype != ZI_GROUPED);
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_VECTOR, &weight));
     *data = weight.data;
     return ZIMAGE_OK;
@@ -189,7 +190,7 @@ zimage_status zi_cuda_vector(zi_cuda *cuda, const zi_weight *w, const float **da
 zimage_status zi_cuda_filter(zi_cuda *cuda, const zi_weight *w, void **data)
 {
     ready_weight weight;
-    assert(w->dtype != ZI_GROUPED && w->dims == 4);
+    assert(w->dims == 4);
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_FILTER, &weight));
     *data = weight.data;
     return ZIMAGE_OK;
