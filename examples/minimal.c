@@ -16,27 +16,25 @@ int main(int argc, char **argv)
         return 2;
     }
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_open_params params;
-    zimage_open_params_init(&params);
-
-    zimage_context *context = NULL;
-    if (zimage_open(argv[1], &params, &context, &error) != ZIMAGE_OK) {
-        fprintf(stderr, "%s\n", error.message);
-        return 1;
-    }
-    zimage_request request;
-    zimage_request_init(context, &request);
+    zimage_model *model = NULL;
+    zimage_session *session = NULL;
+    zimage_image *image = NULL;
+    zimage_request request = {.struct_size = sizeof request};
     request.prompt = argv[2];
     request.seed = 42;
     request.progress = on_progress;
 
-    zimage_image *image = NULL;
-    zimage_status status = zimage_generate(context, &request, &image, &error);
+    zimage_status status = zimage_model_open(argv[1], NULL, &model, &error);
     if (status == ZIMAGE_OK)
-        status = zimage_image_write_png(image, argv[3], NULL, 0, &error);
+        status = zimage_session_open(model, NULL, &session, &error);
+    if (status == ZIMAGE_OK)
+        status = zimage_generate(session, &request, &image, &error);
+    if (status == ZIMAGE_OK)
+        status = zimage_image_write(image, argv[3], NULL, 0, &error);
     if (status != ZIMAGE_OK)
         fprintf(stderr, "%s\n", error.message);
     zimage_image_free(image);
-    zimage_close(context);
+    zimage_session_close(session);
+    zimage_model_close(model);
     return status == ZIMAGE_OK ? 0 : 1;
 }

@@ -24,7 +24,7 @@
  *       zimage_model *model = NULL;
  *       zimage_session *session = NULL;
  *       zimage_image *image = NULL;
- *       zimage_request request = {sizeof request};
+ *       zimage_request request = {.struct_size = sizeof request};
  *       request.prompt = argv[2];
  *       request.seed = 42;
  *       request.progress = on_progress;
@@ -60,7 +60,7 @@
  * Files. The library writes to no path but those that it is given.
  *
  * ABI. Each struct of this header that a caller allocates starts with `struct_size`, which the caller sets to sizeof
- * the struct; a field that is zero means its default. So `zimage_request request = {sizeof request};` is a complete
+ * the struct; a field that is zero means its default. So `zimage_request request = {.struct_size = sizeof request};` is a complete
  * initialisation. Later versions 0.2.x only append fields and functions. The library reads and writes no byte beyond
  * the caller's struct_size, and refuses with a sentence a struct that is smaller than version 0.2.0's, or larger than
  * its own with fields set that it does not know. Versions that change anything else get another soname:

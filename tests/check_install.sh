@@ -14,6 +14,10 @@ library=$(find "$root" -name 'libzimage.so')
 [ -n "$library" ] || fail "no libzimage.so installed"
 [ -n "$(find "$root" -name 'libzimage.a')" ] || fail "no libzimage.a installed"
 [ -f "$root/include/zimage.h" ] || fail "no header installed"
+for file in man/man1/zimage.1 bash-completion/completions/zimage zsh/site-functions/_zimage \
+    fish/vendor_completions.d/zimage.fish; do
+    [ -s "$root/share/$file" ] || fail "no share/$file installed"
+done
 
 # Exported: exactly what the header declares with ZIMAGE_API.
 nm -D --defined-only "$library" | awk '{print $3}' | sort >"$prefix/exported"
@@ -30,7 +34,7 @@ fi
 echo "no exit, abort or printing in the library"
 
 # The header's example is examples/minimal.c, and builds from what was installed.
-awk '/^ \*   #include <stdio.h>/{p=1} p&&/^ \*$/{print "";next} p&&/^ \*   /{sub(/^ \*   /,"");print} /^ \* Threads:/{exit}' \
+awk '/^ \*   #include <stdio.h>/{p=1} p&&/^ \*$/{print "";next} p&&/^ \*   /{sub(/^ \*   /,"");print} /^ \* Models and sessions/{exit}' \
     "$source/include/zimage.h" | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}' | diff - "$source/examples/minimal.c" ||
     fail "the header's example and examples/minimal.c differ"
 pc=$(dirname "$(find "$root" -name zimage.pc)")

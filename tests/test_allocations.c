@@ -161,7 +161,7 @@ static zimage_status expand_text_encoder(zimage_error *error)
     zi_store *store = NULL;
     zi_qwen3_config config;
     zi_qwen3 model = {0};
-    zimage_status status = zi_qwen3_config_load(MFLUX "/text_encoder/config.json", &config, error);
+    zimage_status status = zi_qwen3_config_read(MFLUX "/text_encoder/config.json", NULL, &config, error);
     if (status == ZIMAGE_OK)
         status = zi_store_open(MFLUX "/text_encoder", "model", &store, NULL, error);
     if (status == ZIMAGE_OK) {
@@ -181,7 +181,7 @@ static zimage_status packed_job(const char *path, zimage_error *error)
     zi_vae model = {0};
     zimage_status status = expand_text_encoder(error);
     if (status == ZIMAGE_OK)
-        status = zi_vae_config_load(MFLUX "/vae/config.json", &config, error);
+        status = zi_vae_config_read(MFLUX "/vae/config.json", NULL, &config, error);
     if (status == ZIMAGE_OK)
         status = zi_store_open(MFLUX "/vae", "diffusion_pytorch_model", &store, NULL, error);
     if (status == ZIMAGE_OK)

@@ -52,7 +52,7 @@ static void times_a_model(void **state)
     if (o.code)
         fail_msg("%s", o.err);
     assert_non_null(strstr(o.out, "only 1 layers of the transformer and 1 of the text encoder"));
-    assert_non_null(strstr(o.out, "64x64, 20 caption tokens"));
+    assert_non_null(strstr(o.out, "64x64, 20 prompt tokens"));
     assert_non_null(strstr(o.out, "1 threads"));
     assert_non_null(strstr(o.err, "transformer_step: "));
     assert_int_equal(count_files(test_folder), 0);

@@ -95,6 +95,21 @@ static void json_names_and_counts(void **state)
     run_shell("rm -f '%s'/*.png", test_folder);
 }
 
+/* Where an image of several fails, --json still reports those that were made. */
+static void json_after_a_failure(void **state)
+{
+    run_shell("ln -s /dev/full '%s'", in_folder("x-6.png"));
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-W", "16", "-H", "16", "--steps", "1", "-q", "-n", "3",
+                          "--seed", "5", "--json"),
+                &o);
+    assert_int_equal(o.code, 1);
+    json_t *result = json_loads(o.out, 0, NULL), *images = json_object_get(result, "images");
+    assert_int_equal(json_array_size(images), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(images, 0), "path")), "x-5.png");
+    json_decref(result);
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
 static void latents_out_and_in(void **state)
 {
     run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "-W", "32", "-H", "48", "--steps", "1", "--seed",
@@ -128,7 +143,7 @@ static void packed_weights(void **state)
     run_program(ARGUMENTS("inspect", "packed"), &o);
     assert_non_null(strstr(o.out, "U4 group 32"));
     expect_refused(ARGUMENTS("generate", "x", "-m", "packed", "-o", "d.png", "--dequantize", "int8"), "--dequantize",
-                   "\"int8\", expected bf16 or f32");
+                   "\"int8\", expected none, bf16 or f32");
     run_program(ARGUMENTS("generate", "--help"), &o);
     assert_non_null(strstr(o.out, "--dequantize KIND"));
     run_shell("rm -rf '%s'/*", test_folder);
@@ -188,6 +203,52 @@ static void interrupt_leaves_nothing(void **state)
     assert_int_equal(count_files(test_folder), 0);
 }
 
+/* The child's standard error is a pipe that nobody reads: once it is full, the child can't go on printing progress. */
+static void a_second_interrupt_ends_at_once(void **state)
+{
+    int ends[2], status;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        const char *const arguments[] = {ZIMAGE_PROGRAM, "generate", "x",  "-m", TINY,      "-o",   "a.png",
+                                         "-W",           "16",       "-H", "16", "--steps", "1000", NULL};
+        const int flags = fcntl(ends[1], F_GETFL);
+        char filling[4096] = {0};
+        if (chdir(test_folder) != 0 || fcntl(ends[1], F_SETFL, flags | O_NONBLOCK) != 0)
+            _exit(126);
+        while (write(ends[1], filling, sizeof filling) > 0) {
+        }
+        if (fcntl(ends[1], F_SETFL, flags) != 0 || dup2(ends[1], STDERR_FILENO) < 0)
+            _exit(126);
+        execv(arguments[0], (char *const *)arguments);
+        _exit(127);
+    }
+    usleep(500000); /* until it is stuck */
+    kill(child, SIGINT);
+    usleep(100000);
+    assert_int_equal(waitpid(child, &status, WNOHANG), 0);
+    kill(child, SIGINT);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
+    close(ends[0]);
+    close(ends[1]);
+    assert_int_equal(count_files(test_folder), 0);
+}
+
+/* A program started with SIGINT ignored (nohup, a shell's background) is not ended by one. */
+static void an_ignored_interrupt_stays_ignored(void **state)
+{
+    signal(SIGINT, SIG_IGN);
+    pid_t child = start_program(
+        ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "-W", "64", "-H", "64", "--steps", "50", "-q"));
+    signal(SIGINT, SIG_DFL);
+    usleep(20000);
+    kill(child, SIGINT);
+    finish_program(child, &o);
+    assert_int_equal(o.code, 0);
+    run_shell("rm '%s'", in_folder("a.png"));
+}
+
 static void wrong_command_lines(void **state)
 {
     run_program(ARGUMENTS("generate", "--help"), &o);
@@ -229,7 +290,7 @@ static void wrong_command_lines(void **state)
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "4G", "--reference"), "--vram",
                    "--reference");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "4G", "--cpu-mask", "avx2"),
-                   "device_memory", "processor");
+                   "--vram", "--cpu-mask");
     expect_refused(ARGUMENTS("bench", "--synthetic", "small", "--vram", "4X"), "--vram", "\"4X\"");
     expect_refused(ARGUMENTS("bench", "--synthetic", "small", "--vram", "4G", "--device", "cpu"), "--vram",
                    "--device cpu");
@@ -247,6 +308,12 @@ static void unwritable_places(void **state)
     /* A full disk: the device accepts the open and refuses the bytes. */
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "/dev/full", "-W", "16", "-H", "16", "--steps", "1"),
                    "/dev/full", "o space");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--save-latents", "no/such/l.safetensors"),
+                   "--save-latents", "no/such");
+    run_shell(
+        "cd '%s' && for words in --version --help devices 'help --man' 'inspect %s' 'generate a -m %s --plan'; do "
+        "'%s' $words >/dev/full 2>/dev/null; [ $? = 1 ] || exit 1; done",
+        test_folder, TINY, TINY, ZIMAGE_PROGRAM);
     if (geteuid() == 0)
         return; /* root writes everywhere */
     run_shell("mkdir '%s/locked' && chmod 555 '%s/locked'", test_folder, test_folder);
@@ -261,7 +328,7 @@ static void bad_prompts(void **state)
                              "b",
                              "-m", TINY, "-o", "a.png"),
                    "prompt", "UTF-8");
-    /* A prompt longer than a command line may hold goes through a batch file: 1 MB, cut as the reference does, and told. */
+    /* A prompt longer than a command line may hold, 1 MB in a batch: cut as the reference cuts it, with a warning. */
     FILE *file = fopen(in_folder("b.jsonl"), "w");
     fputs("{\"prompt\": \"", file);
     for (int i = 0; i < 1000000 / 8; i++)
@@ -320,7 +387,7 @@ static void bad_configurations(void **state)
         const char *model = copy_model("spoiled");
         spoil_json(model, cases[i].file, cases[i].field, cases[i].value);
         if (!strcmp(cases[i].field, "n_layers") && cases[i].value && !strcmp(cases[i].value, "1")) {
-            /* A smaller network than the file holds: unexpected tensors are told, the picture is made. */
+            /* A smaller network than the file holds: a warning names unexpected tensors, and the image is made. */
             run_program(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "32", "-H", "32", "--steps", "1"),
                         &o);
             assert_int_equal(o.code, 0);
@@ -405,11 +472,14 @@ int main(void)
         cmocka_unit_test(makes_a_picture),
         cmocka_unit_test(same_seed_same_bytes),
         cmocka_unit_test(json_names_and_counts),
+        cmocka_unit_test(json_after_a_failure),
         cmocka_unit_test(latents_out_and_in),
         cmocka_unit_test(batches),
         cmocka_unit_test(packed_weights),
         cmocka_unit_test(no_text_encoder_is_fine_with_embeds),
         cmocka_unit_test(interrupt_leaves_nothing),
+        cmocka_unit_test(a_second_interrupt_ends_at_once),
+        cmocka_unit_test(an_ignored_interrupt_stays_ignored),
         cmocka_unit_test(wrong_command_lines),
         cmocka_unit_test(unwritable_places),
         cmocka_unit_test(bad_prompts),

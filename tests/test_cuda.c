@@ -26,6 +26,7 @@
     }
 
 static zi_ops_cuda_new_fn *cuda_new;
+static int64_t (*operations)(const zi_ops *ops); /* NULL: a real GPU */
 static zi_cuda_device first_card;
 static zimage_error error = ZIMAGE_ERROR_INIT;
 static void *kept[WEIGHTS]; /* weights: the card remembers them by address, so that none may be freed before the end */
@@ -278,6 +279,42 @@ static void one_address(void)
         ok(run.host->table->linear(run.host, &y.host, &x.host, w, NULL, 0));
         compare(&y, 3e-6, 0x1p-8);
     }
+}
+
+/* Numbers that no kernel reads are refused by the weight's name and never taken for others. */
+static void refuses(zimage_status status, const zi_weight *w)
+{
+    assert_int_equal(status, ZIMAGE_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, w->name));
+    assert_non_null(strstr(error.message, zi_dtype_name(w->dtype)));
+}
+
+static void unknown_storage(void)
+{
+    begin("a dtype that no kernel reads");
+    const zi_ops_table *t = run.card->table;
+    static const int32_t ids[5] = {0, 1, 2, 3, 4};
+    pair x = activation(1, SHAPE(5, 64)), y = activation(1, SHAPE(5, 64)), image = activation(1, SHAPE(3, 3, 8));
+    zi_weight good = weight(ZI_BF16, SHAPE(64, 64)), other = good, scales = weight(Q4, SHAPE(64, 64)), vector = other,
+              filter = weight(ZI_F32, SHAPE(8, 8, 3, 3));
+    other.name = "odd";
+    other.dtype = vector.dtype = filter.dtype = ZI_DTYPE_OTHER;
+    scales.scale_dtype = ZI_DTYPE_OTHER;
+    vector.dims = 1;
+    zi_weight grouped = scales; /* a vector of groups */
+    grouped.scale_dtype = ZI_BF16;
+    grouped.shape[0] = 1;
+    const zi_conv conv = {.weight = &filter, .image_rows = 3};
+    refuses(t->linear(run.card, &y.card, &x.card, &other, NULL, 0), &other);
+    refuses(t->linear(run.card, &y.card, &x.card, &scales, NULL, 0), &scales);
+    refuses(t->linear(run.card, &y.card, &x.card, &good, &vector, 0), &vector);
+    refuses(t->linears(run.card, 2, (zi_tensor[]){y.card, y.card}, &x.card, (const zi_weight *[]){&good, &other}),
+            &other);
+    refuses(t->linear_glu(run.card, &y.card, &x.card, &good, &other), &other);
+    refuses(t->rms_norm(run.card, &y.card, &x.card, &vector, NULL, EPS), &vector);
+    refuses(t->rms_norm(run.card, &y.card, &x.card, &grouped, NULL, EPS), &grouped);
+    refuses(t->embed_rows(run.card, &y.card, &other, ids), &other);
+    refuses(t->conv2d(run.card, &image.card, &image.card, &conv), &filter);
 }
 
 /* Results that lie in a row, as stored groups do once they are unpacked. */
@@ -653,6 +690,69 @@ static void repeated(void)
     free(start);
 }
 
+/* ---- the beginning of an operation --------------------------------------------------------------------------------- */
+
+/* The call makes so many operations begin: weights may give way only between two of them (cuda/residency.h). */
+#define BEGINS(count, call)                                                                                            \
+    do {                                                                                                               \
+        int64_t before = operations(run.card);                                                                         \
+        ok(call);                                                                                                      \
+        if (operations(run.card) != before + (count))                                                                  \
+            fail_msg("%s: %d operations begin, expected %d", #call, (int)(operations(run.card) - before), count);      \
+    } while (0)
+
+static void moving_begins(const zi_ops_table *t, zi_tensor *x)
+{
+    zi_tensor y, operand;
+    zi_weight w = weight(ZI_BF16, SHAPE(64, 32)), table = weight(Q4, SHAPE(11, 32));
+    float values[5 * 32] = {0};
+    static const int32_t ids[5] = {3, 0, 10, 3, 7};
+    pair cosines = exact(1, SHAPE(5, 16)), sines = exact(1, SHAPE(5, 16));
+    BEGINS(0, t->alloc(run.card, &y, SHAPE(5, 32)));
+    BEGINS(0, t->alloc_operand(run.card, &operand, 5, 32, &w));
+    BEGINS(1, t->upload(run.card, x, values));
+    BEGINS(1, t->download(run.card, values, x));
+    BEGINS(1, t->copy(run.card, &y, x));
+    BEGINS(1, t->embed_rows(run.card, &y, &table, ids));
+    BEGINS(1, t->rope_table(run.card, &cosines.card, &sines.card, values));
+    BEGINS(0, run.card->finish(run.card));
+}
+
+/* Whether it reads weights or not. What only asks, waits or allocates is none. */
+static void an_operation_begins_once(void)
+{
+    begin("the beginning of an operation");
+    if (!operations)
+        return;
+    const zi_ops_table *t = run.card->table;
+    char text[200];
+    int finite;
+    pair x = activation(1, SHAPE(5, 32)), y = activation(1, SHAPE(5, 64)), z[2];
+    zi_weight w[2] = {weight(ZI_F16, SHAPE(64, 32)), weight(Q4, SHAPE(64, 32))}, b = weight(ZI_BF16, SHAPE(64)),
+              v = weight(ZI_F16, SHAPE(32));
+    zi_tensor operand, both[2];
+    for (int i = 0; i < 2; i++) {
+        z[i] = activation(1, SHAPE(5, 64));
+        both[i] = z[i].card;
+    }
+    ok(t->alloc_operand(run.card, &operand, 5, 32, &w[0]));
+    moving_begins(t, &x.card);
+    BEGINS(1, t->rms_norm(run.card, &operand, &x.card, &v, NULL, EPS));
+    BEGINS(1, t->linear(run.card, &y.card, &operand, &w[1], &b, 0));
+    BEGINS(1, t->linears(run.card, 2, both, &operand, (const zi_weight *[]){&w[0], &w[1]}));
+    BEGINS(1, t->linear_glu(run.card, &y.card, &operand, &w[0], &w[1]));
+    for (int i = 0; i < 300; i++) /* more checks than are kept: it waits for some of them */
+        BEGINS(1, t->residual_gate_norm(run.card, &x.card, &x.card, &v, NULL, &operand, &v, NULL, EPS, &finite));
+    BEGINS(1, t->check_finite(run.card, &x.card, &finite));
+    ok(run.card->finish(run.card));
+    int64_t before = operations(run.card);
+    run.card->describe(run.card, text, sizeof text);
+    (void)run.card->peak_bytes(run.card);
+    (void)run.card->device_bytes(run.card);
+    t->release(run.card, t->mark(run.card));
+    assert_int_equal(operations(run.card), before);
+}
+
 /* ---- runs ---------------------------------------------------------------------------------------------------------- */
 
 static void all_linears(void)
@@ -673,6 +773,7 @@ static void all_linears(void)
     rounded_once();
     wide_output();
     one_address();
+    unknown_storage();
     three_linears();
     alike_linears(Q8);
     alike_linears(ZI_BF16);
@@ -697,6 +798,7 @@ static void all_fp8(void)
     linear(300, 1024, 768, ZI_BF16, SUMMED);
     linear(7, 160, 95, ZI_BF16, BIASED); /* sizes that fp8 products do not have */
     one_address();
+    unknown_storage();
     three_linears();
     alike_linears(Q8);
     alike_linears(ZI_BF16);
@@ -704,6 +806,7 @@ static void all_fp8(void)
     gated(65, 96, 64, ZI_F16, Q8);
     gated(130, 128, 256, ZI_BF16, ZI_BF16); /* the one kernel's */
     gated(130, 1024, 512, Q4, Q4);
+    an_operation_begins_once();
     operands(150, 128, 2, 64, 512, ZI_BF16);
     operands(40, 96, 2, 64, 112, ZI_BF16);
     operands(33, 64, 3, 40, 72, ZI_BF16);  /* sizes of which some are no fp8 product's */
@@ -789,6 +892,7 @@ static void all_rows(void)
     for (int i = 0; i < 3; i++)
         not_finite(75, 37 * i, ((const float[]){INFINITY, NAN, -INFINITY})[i]);
     residual_not_finite();
+    an_operation_begins_once();
 }
 
 static void run_all(zi_compute compute, int own_kernels)
@@ -953,6 +1057,7 @@ static const char *why_not(void)
     zi_cuda_abi_fn *abi = (zi_cuda_abi_fn *)dlsym(library, "zi_cuda_abi");
     zi_cuda_devices_fn *devices = (zi_cuda_devices_fn *)dlsym(library, "zi_cuda_devices");
     cuda_new = (zi_ops_cuda_new_fn *)dlsym(library, "zi_ops_cuda_new");
+    operations = (int64_t(*)(const zi_ops *))dlsym(library, "zi_emulated_operations");
     if (!abi || !devices || !cuda_new || abi(&layout) != ZI_CUDA_ABI || layout != ZI_CUDA_LAYOUT)
         return "the library is not this build's";
     if (devices(&first_card, 1, &count, &error) != ZIMAGE_OK)

@@ -411,6 +411,8 @@ static void wrong_files_are_told(void **state)
          "x.scales: I16 [4, 2]", "F32, F16 or BF16"},
         {WEIGHT(8, 128) PART("scales", "U8", "[4,2]", 128, 136) PART("biases", "U8", "[4,2]", 136, 144), 144,
          "x.scales: U8 [4, 2]", "F32, F16 or BF16"},
+        {WEIGHT(8, 128) PART("scales", "F8_E4M3", "[4,2]", 128, 136) PART("biases", "F8_E4M3", "[4,2]", 136, 144), 144,
+         "x.scales: F8_E4M3 [4, 2]", "F32, F16 or BF16"},
         {WEIGHT(8, 128) PART("scales", "F16", "[4,2]", 128, 144) PART("biases", "BF16", "[4,2]", 144, 160), 160,
          "x.biases: BF16 [4, 2]", "expected F16 [4, 2]"},
         {WEIGHT(8, 128) PART("scales", "F16", "[4,2]", 128, 144) PART("biases", "F16", "[4,1]", 144, 152), 152,

@@ -70,7 +70,7 @@ static void open_text_encoder(const char *folder, zi_store **store, zi_qwen3 *mo
     zimage_error error = ZIMAGE_ERROR_INIT;
     zi_qwen3_config config;
     golden_path(path, sizeof path, "tiny/text_encoder/config.json");
-    if (zi_qwen3_config_load(path, &config, &error) != ZIMAGE_OK)
+    if (zi_qwen3_config_read(path, NULL, &config, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     *store = open_component(folder, "model");
     if (zi_qwen3_bind(model, &config, *store, NULL, &error) != ZIMAGE_OK)
@@ -179,7 +179,7 @@ static void open_transformer(const char *folder, zi_store **store, zi_zimage_dit
     zimage_error error = ZIMAGE_ERROR_INIT;
     zi_zimage_dit_config config;
     golden_path(path, sizeof path, "tiny/transformer/config.json");
-    if (zi_zimage_dit_config_load(path, &config, &error) != ZIMAGE_OK)
+    if (zi_zimage_dit_config_read(path, NULL, &config, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     *store = open_component(folder, "diffusion_pytorch_model");
     if (zi_zimage_dit_bind(model, &config, *store, NULL, &error) != ZIMAGE_OK)
@@ -453,7 +453,7 @@ static void open_vae(const char *folder, zi_store **store, zi_vae *model)
     zimage_error error = ZIMAGE_ERROR_INIT;
     zi_vae_config config;
     golden_path(path, sizeof path, "tiny/vae/config.json");
-    if (zi_vae_config_load(path, &config, &error) != ZIMAGE_OK)
+    if (zi_vae_config_read(path, NULL, &config, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     *store = open_component(folder, "diffusion_pytorch_model");
     if (zi_vae_bind(model, &config, *store, NULL, &error) != ZIMAGE_OK)
@@ -703,19 +703,19 @@ typedef zimage_status (*config_loader)(const char *path, zimage_error *error);
 static zimage_status load_text_encoder(const char *path, zimage_error *error)
 {
     zi_qwen3_config config;
-    return zi_qwen3_config_load(path, &config, error);
+    return zi_qwen3_config_read(path, NULL, &config, error);
 }
 
 static zimage_status load_transformer(const char *path, zimage_error *error)
 {
     zi_zimage_dit_config config;
-    return zi_zimage_dit_config_load(path, &config, error);
+    return zi_zimage_dit_config_read(path, NULL, &config, error);
 }
 
 static zimage_status load_vae(const char *path, zimage_error *error)
 {
     zi_vae_config config;
-    return zi_vae_config_load(path, &config, error);
+    return zi_vae_config_read(path, NULL, &config, error);
 }
 
 /* The golden configuration with one field replaced by a JSON value, or removed (NULL). */
@@ -875,7 +875,7 @@ static void test_precise(void **state)
     zi_zimage_dit_config config;
     char path[4096];
     golden_path(path, sizeof path, "mlx/uqer1244/transformer/config.json");
-    assert_int_equal(zi_zimage_dit_config_load(path, &config, &error), ZIMAGE_OK);
+    assert_int_equal(zi_zimage_dit_config_read(path, NULL, &config, &error), ZIMAGE_OK);
     store = open_component("mlx/uqer1244/transformer", "diffusion_pytorch_model");
     assert_int_equal(zi_zimage_dit_bind(&model, &config, store, NULL, &error), ZIMAGE_OK);
     assert_int_equal(model.cap_embedder->bits, 4);

@@ -145,7 +145,7 @@ static zi_store *open_transformer(zi_zimage_dit *model)
     zi_zimage_dit_config config;
     zi_store *store = NULL;
     snprintf(path, sizeof path, "%s/tiny/transformer/config.json", ZIMAGE_TEST_DATA);
-    zimage_status status = zi_zimage_dit_config_load(path, &config, &error);
+    zimage_status status = zi_zimage_dit_config_read(path, NULL, &config, &error);
     snprintf(path, sizeof path, "%s/tiny/transformer", ZIMAGE_TEST_DATA);
     if (status == ZIMAGE_OK)
         status = zi_store_open(path, "diffusion_pytorch_model", &store, NULL, &error);

@@ -318,10 +318,10 @@ static void the_program_reports(void **state)
     if (o.code)
         fail_msg("%s%s", o.out, o.err);
     assert_string_equal(o.err, "");
-    assert_non_null(strstr(o.out, "reference: picture ok\n"));
+    assert_non_null(strstr(o.out, "reference: image ok\n"));
     assert_non_null(strstr(o.out, "generic: linear ok, gated ok, operands ok, attention ok, conv ok, norms ok, "));
-    assert_non_null(strstr(o.out, "int8 generic: linear ok, gated ok, peak ok, picture ok (max error "));
-    assert_non_null(strstr(o.out, "all is right in "));
+    assert_non_null(strstr(o.out, "int8 generic: linear ok, gated ok, peak ok, image ok (max error "));
+    assert_non_null(strstr(o.out, "everything is correct in "));
 }
 
 static void a_mask_and_json(void **state)

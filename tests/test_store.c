@@ -204,6 +204,54 @@ static void problems_are_told_together(void **state)
     zi_store_free(store);
 }
 
+/* A type that the format knows and nothing here computes with is never read as numbers of another type. */
+static void only_floats_are_bound(void **state)
+{
+    const struct {
+        const char *dtype, *shape, *message; /* a tensor of 16 bytes */
+        int dims;
+        int64_t expected[4];
+    } cases[] = {
+        {"F8_E4M3", "[4,4]", "(x.weight: F8_E4M3)", 2, {4, 4}},
+        {"F8_E5M2", "[4,4]", "(x.weight: F8_E5M2)", 2, {4, 4}},
+        {"F8_E8M0", "[4,4]", "(x.weight: F8_E8M0)", 2, {4, 4}}, /* unknown to the reader */
+        {"BOOL", "[16]", "(x.weight: BOOL)", 1, {16}},
+        {"U8", "[16]", "(x.weight: U8)", 1, {16}},
+        {"I8", "[16]", "(x.weight: I8)", 1, {16}},
+        {"U16", "[8]", "(x.weight: U16)", 1, {8}},
+        {"I16", "[8]", "(x.weight: I16)", 1, {8}},
+        {"I32", "[2,2]", "(x.weight: I32)", 2, {2, 2}},
+        {"U32", "[4]", "(x.weight: U32)", 1, {4}},
+        {"U64", "[2]", "(x.weight: U64)", 1, {2}},
+        {"I64", "[2]", "(x.weight: I64)", 1, {2}},
+        {"F64", "[2]", "(x.weight: F64)", 1, {2}},
+        {"F32", "[2,1,1,1,2]", "(x.weight: F32 of more than 4 dimensions)", 4, {2, 1, 1, 2}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char header[200];
+        snprintf(header, sizeof header, "{\"x.weight\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[0,16]}}",
+                 cases[i].dtype, cases[i].shape);
+        zi_store *store = open_text(header, 16);
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zi_binder *binder;
+        const zi_weight *weight = (const zi_weight *)&error;
+        assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
+        zi_bind(binder, &weight, cases[i].dims, cases[i].expected, "x.weight");
+        assert_null(weight);
+        assert_error(&error, zi_binder_finish(binder, NULL, &error), ZIMAGE_ERROR_MODEL,
+                     "/bind.safetensors: 1 tensor is not F32, F16 or BF16 ", cases[i].message, NULL);
+        zi_store_free(store);
+
+        float *values = NULL;
+        int64_t shape[4];
+        int32_t dims;
+        assert_error(&error,
+                     zimage_tensor_read(temporary("bind.safetensors"), "x.weight", &values, shape, &dims, &error),
+                     ZIMAGE_ERROR_FORMAT, "/bind.safetensors: ", "\"x.weight\"", "F32, F16 or BF16");
+        assert_null(values);
+    }
+}
+
 static void long_lists_are_cut(void **state)
 {
     zi_store *store = open_text("{}", 0);
@@ -235,7 +283,7 @@ int main(void)
         cmocka_unit_test(shards_make_one_store),    cmocka_unit_test(single_file_goes_first),
         cmocka_unit_test(absent_weights_are_named), cmocka_unit_test(index_is_checked),
         cmocka_unit_test(whole_network_binds),      cmocka_unit_test(problems_are_told_together),
-        cmocka_unit_test(long_lists_are_cut),
+        cmocka_unit_test(only_floats_are_bound),    cmocka_unit_test(long_lists_are_cut),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
 }

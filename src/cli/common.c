@@ -1,7 +1,4 @@
-#include <ctype.h>
-#include <errno.h>
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -46,10 +43,12 @@ static int beside_program(char *folder, size_t size)
     return snprintf(folder, size, "%s/share/zimage/models/emoji", program) < (int)size && folder_with_index(folder);
 }
 
-const char *cli_default_model(void)
+const char *cli_model(const cli_options *options)
 {
     static char moved[PATH_MAX];
     const char *chosen = getenv("ZIMAGE_MODEL");
+    if (options->model)
+        return options->model;
     if (chosen && *chosen)
         return chosen;
     if (beside_program(moved, sizeof moved))
@@ -59,74 +58,13 @@ const char *cli_default_model(void)
     return ZIMAGE_INSTALL_MODELS "/emoji";
 }
 
-int cli_parse_int(const char *command, const char *option, const char *text, int64_t low, int64_t high, int64_t *value)
+int cli_print_json(const char *command, json_t *value)
 {
-    char *end;
-    errno = 0;
-    long long parsed = strtoll(text, &end, 10);
-    if (end == text || *end || errno || parsed < low || parsed > high) {
-        cli_usage_error(command, "%s: \"%s\", expected a whole number from %lld to %lld", option, text, (long long)low,
-                        (long long)high);
-        return 0;
-    }
-    *value = parsed;
-    return 1;
-}
-
-int cli_parse_uint64(const char *command, const char *option, const char *text, uint64_t *value)
-{
-    char *end;
-    errno = 0;
-    unsigned long long parsed = strtoull(text, &end, 10);
-    if (end == text || *end || errno || strchr(text, '-')) {
-        cli_usage_error(command, "%s: \"%s\", expected a whole number from 0 to 18446744073709551615", option, text);
-        return 0;
-    }
-    *value = parsed;
-    return 1;
-}
-
-int cli_parse_float(const char *command, const char *option, const char *text, double low, double high, double *value)
-{
-    char *end;
-    errno = 0;
-    double parsed = strtod(text, &end);
-    if (end == text || *end || errno || !(parsed >= low && parsed <= high)) {
-        cli_usage_error(command, "%s: \"%s\", expected a number from %g to %g", option, text, low, high);
-        return 0;
-    }
-    *value = parsed;
-    return 1;
-}
-
-int cli_parse_size(const char *command, const char *option, const char *text, uint64_t *bytes)
-{
-    static const char units[] = "KMGT";
-    char *end;
-    errno = 0;
-    double size = strtod(text, &end);
-    int shift = 0;
-    const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
-    if (unit) {
-        shift = 10 * (int)(unit - units + 1);
-        end++;
-    }
-    size = ldexp(size, shift);
-    if (end == text || *end || errno || !isdigit((unsigned char)*text) || !(size >= 1 && size < 0x1p62)) {
-        cli_usage_error(command, "%s: \"%s\", expected a size such as 6G, 512M or a number of bytes", option, text);
-        return 0;
-    }
-    *bytes = (uint64_t)size;
-    return 1;
-}
-
-int cli_check_vram(const char *command, uint64_t bytes, const char *device, int reference)
-{
-    if (!bytes || !(reference || (device && !strcmp(device, "cpu"))))
-        return 1;
-    cli_usage_error(command, "--vram: limits the memory of a card; not together with %s",
-                    reference ? "--reference" : "--device cpu; --mem limits that of the processor");
-    return 0;
+    int failed = !value || json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
+    json_decref(value);
+    if (failed)
+        fprintf(stderr, "zimage %s: --json: the object can't be made or written\n", command);
+    return failed ? CLI_FAILURE : 0;
 }
 
 json_t *cli_device_json(const zimage_device_plan *plan)
@@ -147,22 +85,12 @@ unsigned long long cli_mib(uint64_t bytes)
 
 void cli_log(zimage_log_level level, const char *message, void *user)
 {
-    if (user && level != ZIMAGE_LOG_WARNING)
-        return;
+    (void)user;
     fprintf(stderr, "zimage: %s%s\n", level == ZIMAGE_LOG_WARNING ? "warning: " : "", message);
 }
 
-int cli_parse_compute(const char *command, const char *text, zimage_compute *compute)
+void cli_log_warnings(zimage_log_level level, const char *message, void *user)
 {
-    static const char *const names[] = {
-        [ZIMAGE_COMPUTE_AUTO] = "auto", [ZIMAGE_COMPUTE_F32] = "f32", [ZIMAGE_COMPUTE_BF16] = "bf16",
-        [ZIMAGE_COMPUTE_INT8] = "int8", [ZIMAGE_COMPUTE_FP8] = "fp8",
-    };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(text, names[i])) {
-            *compute = (zimage_compute)i;
-            return 1;
-        }
-    cli_usage_error(command, "--compute: \"%s\", expected auto, f32, bf16, int8 or fp8", text);
-    return 0;
+    if (level == ZIMAGE_LOG_WARNING)
+        cli_log(level, message, user);
 }

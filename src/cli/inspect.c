@@ -1,18 +1,11 @@
 /* zimage inspect: configuration, tensors, dtypes and sizes of a model. */
-#include <getopt.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
 
-static const char help[] = "usage: zimage inspect MODEL [--json]\n"
-                           "\n"
-                           "MODEL is a model folder or one safetensors file. Prints configuration,\n"
-                           "tensors, dtypes, shapes and sizes; reads headers only.\n"
-                           "\n"
-                           "      --json   print one JSON object\n"
-                           "  -h, --help\n";
+#define COMMAND "inspect"
 
 static void print_size(double bytes)
 {
@@ -75,27 +68,13 @@ static int print_readable(const char *json)
     return 0;
 }
 
-int cmd_inspect(int argc, char **argv)
+int cmd_inspect(const cli_options *o)
 {
-    static const struct option long_options[] = {
-        {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-    int option, as_json = 0;
-    while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-        if (option == 'h') {
-            fputs(help, stdout);
-            return 0;
-        }
-        if (option != 'j')
-            return CLI_USAGE;
-        as_json = 1;
-    }
-    if (optind + 1 != argc)
-        return cli_usage_error("inspect", "MODEL: expected one model folder or safetensors file");
     zimage_error error = ZIMAGE_ERROR_INIT;
     char *json = NULL;
-    if (zimage_inspect(argv[optind], &json, &error) != ZIMAGE_OK)
-        return cli_failure("inspect", &error);
-    int code = as_json ? (puts(json) < 0 ? CLI_FAILURE : 0) : print_readable(json);
+    if (zimage_inspect(o->model, &json, &error) != ZIMAGE_OK)
+        return cli_failure(COMMAND, &error);
+    int code = o->json ? (puts(json) < 0 ? CLI_FAILURE : 0) : print_readable(json);
     zimage_free(json);
     return code;
 }

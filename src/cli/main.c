@@ -1,45 +1,88 @@
+#include <errno.h>
 #include <string.h>
 
 #include "cli.h"
+#include "names.h"
 
-static const struct {
-    const char *name, *summary;
-    int (*run)(int argc, char **argv);
-} commands[] = {
-    {"generate", "make a picture from a prompt", cmd_generate},
-    {"inspect", "print a model's configuration and tensors", cmd_inspect},
-    {"bench", "time a model's stages on this machine", cmd_bench},
-    {"devices", "list what this machine can compute with", cmd_devices},
-    {"selftest", "check that this machine computes rightly", cmd_selftest},
-    {"tokenize", "print the token ids of a text", cmd_tokenize},
+static int (*const run[CLI_COMMANDS])(const cli_options *options) = {
+    [CLI_GENERATE] = cmd_generate,     [CLI_INSPECT] = cmd_inspect,   [CLI_BENCH] = cmd_bench,
+    [CLI_DEVICES] = cmd_devices,       [CLI_SELFTEST] = cmd_selftest, [CLI_TOKENIZE] = cmd_tokenize,
+    [CLI_COMPLETION] = cmd_completion, [CLI_HELP] = cmd_help,
 };
 
-static void print_help(FILE *file)
+/* CLI_COMMANDS: there is no such command. */
+static cli_command_id find_command(const char *name)
 {
-    fprintf(file, "usage: zimage COMMAND [OPTIONS]\n\nText-to-image with Z-Image models.\n\ncommands:\n");
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        fprintf(file, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(file, "\n  zimage COMMAND --help   options of a command\n  zimage --version        version\n\n"
-                  "first picture: zimage generate \"a red apple\"\n");
+    int i = 0;
+    while (i < CLI_COMMANDS && strcmp(name, cli_commands[i].name) != 0)
+        i++;
+    return (cli_command_id)i;
+}
+
+static int unknown_command(const char *name)
+{
+    fprintf(stderr, "zimage: there is no command \"%s\"; zimage --help lists them\n", name);
+    return CLI_USAGE;
+}
+
+int cmd_completion(const cli_options *options)
+{
+    cli_print_completion(cli_shell_name(options->shell));
+    return 0;
+}
+
+int cmd_help(const cli_options *options)
+{
+    if (options->man) {
+        cli_print_man();
+    } else if (options->command) {
+        cli_command_id command = find_command(options->command);
+        if (command == CLI_COMMANDS)
+            return unknown_command(options->command);
+        cli_print_help(command);
+    } else {
+        cli_print_overview(stdout);
+    }
+    return 0;
+}
+
+static int run_command(cli_command_id command, int argc, char **argv)
+{
+    cli_options options = {0};
+    int code = cli_parse(command, argc, argv, &options);
+    if (code)
+        return code;
+    if (options.help) {
+        cli_print_help(command);
+        return 0;
+    }
+    code = cli_check(command, &options);
+    return code ? code : run[command](&options);
+}
+
+/* What was printed has to have arrived, or the work has failed. */
+static int flush_output(int code)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    fprintf(stderr, "zimage: can't write to standard output: %s\n", strerror(errno));
+    return code ? code : CLI_FAILURE;
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        print_help(stderr);
+        cli_print_overview(stderr);
         return CLI_USAGE;
     }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-        print_help(stdout);
-        return 0;
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        cli_print_overview(stdout);
+        return flush_output(0);
     }
     if (!strcmp(argv[1], "--version")) {
         printf("zimage %s\n", zimage_version());
-        return 0;
+        return flush_output(0);
     }
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        if (!strcmp(argv[1], commands[i].name))
-            return commands[i].run(argc - 1, argv + 1);
-    fprintf(stderr, "zimage: there is no command \"%s\"; zimage --help lists them\n", argv[1]);
-    return CLI_USAGE;
+    cli_command_id command = find_command(argv[1]);
+    return command == CLI_COMMANDS ? unknown_command(argv[1]) : flush_output(run_command(command, argc - 2, argv + 2));
 }

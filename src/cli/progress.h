@@ -6,7 +6,7 @@
 
 typedef struct progress_bar {
     int quiet, terminal, shown;
-    zimage_stage stage; /* last told */
+    zimage_stage stage; /* last shown */
     int32_t step;
 } progress_bar;
 

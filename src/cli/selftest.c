@@ -1,22 +1,9 @@
 /* zimage selftest: whether this program computes rightly on this machine. */
-#include <getopt.h>
 #include <jansson.h>
-#include <string.h>
 
 #include "cli.h"
 
 #define COMMAND "selftest"
-
-static const char help[] =
-    "usage: zimage selftest [OPTIONS]\n"
-    "\n"
-    "Checks every kernel that this machine can run against plain C, then a tiny picture by each. Takes a few seconds,\n"
-    "needs no model. Exit code 0: all is right; 1: what is wrong is named.\n"
-    "\n"
-    "      --cpu-mask LIST  only kernels for these processor features, e.g. avx2,avx512 (generic: none)\n"
-    "      --json           print one JSON object\n"
-    "  -v, --verbose        name each set of kernels before it is checked: should one end the program\n"
-    "  -h, --help\n";
 
 static const char *verdict(const json_t *result)
 {
@@ -35,7 +22,7 @@ static void print_set(const json_t *set)
         const json_t *check = json_array_get(checks, i);
         printf(" %s %s,", json_string_value(json_object_get(check, "name")), verdict(check));
     }
-    printf(" picture %s", verdict(json_object_get(set, "picture")));
+    printf(" image %s", verdict(json_object_get(set, "picture")));
     if (json_is_number(max_error))
         printf(" (max error %.2g)", json_number_value(max_error));
     printf("\n");
@@ -52,7 +39,8 @@ static int print_readable(const json_t *all)
             printf("FAILED %s: %s\n", json_string_value(json_object_get(set, "name")),
                    json_string_value(json_array_get(faults, k)));
     }
-    return printf("%s in %.1f s\n", json_is_true(json_object_get(all, "passed")) ? "all is right" : "NOT RIGHT",
+    return printf("%s in %.1f s\n",
+                  json_is_true(json_object_get(all, "passed")) ? "everything is correct" : "NOT CORRECT",
                   json_number_value(json_object_get(all, "seconds")));
 }
 
@@ -60,41 +48,18 @@ static int report(const char *json, int as_json)
 {
     json_t *all = json_loads(json, 0, NULL);
     int printed = as_json ? puts(json) : all ? print_readable(all) : -1;
-    int right = json_is_true(json_object_get(all, "passed"));
+    int correct = json_is_true(json_object_get(all, "passed"));
     json_decref(all);
-    return printed >= 0 && right ? 0 : CLI_FAILURE;
+    return printed >= 0 && correct ? 0 : CLI_FAILURE;
 }
 
-int cmd_selftest(int argc, char **argv)
+int cmd_selftest(const cli_options *o)
 {
-    static const struct option long_options[] = {{"cpu-mask", required_argument, NULL, 'm'},
-                                                 {"json", no_argument, NULL, 'j'},
-                                                 {"verbose", no_argument, NULL, 'v'},
-                                                 {"help", no_argument, NULL, 'h'},
-                                                 {NULL, 0, NULL, 0}};
-    const char *mask = NULL;
-    int option, as_json = 0, verbose = 0;
-    while ((option = getopt_long(argc, argv, "vh", long_options, NULL)) != -1) {
-        if (option == 'h') {
-            fputs(help, stdout);
-            return 0;
-        }
-        if (option == 'm')
-            mask = optarg;
-        else if (option == 'j')
-            as_json = 1;
-        else if (option == 'v')
-            verbose = 1;
-        else
-            return CLI_USAGE;
-    }
-    if (optind < argc)
-        return cli_usage_error(COMMAND, "\"%s\": unexpected", argv[optind]);
     zimage_error error = ZIMAGE_ERROR_INIT;
     char *json = NULL;
-    if (zimage_selftest(mask, verbose ? cli_log : NULL, NULL, &json, &error) != ZIMAGE_OK)
+    if (zimage_selftest(o->cpu_mask, o->verbose ? cli_log : NULL, NULL, &json, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);
-    int code = report(json, as_json);
+    int code = report(json, o->json);
     zimage_free(json);
     return code;
 }

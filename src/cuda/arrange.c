@@ -8,69 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda/entries.h"
+#include "cuda/record.h"
 #include "cuda/residency.h"
 
 #define MIB        ((uint64_t)1 << 20)
 #define FORM_BYTES (64 * MIB) /* of a ring that only weights in another form pass through: as many as that may wait */
-
-/* ---- rehearsals ---------------------------------------------------------------------------------------------------- */
-
-static zimage_status note(zi_cuda *cuda, zi_cuda_weight *weight)
-{
-    zi_cuda_stage *stage = &cuda->residency->noted;
-    if (stage->count == stage->capacity) {
-        int capacity = stage->capacity ? 2 * stage->capacity : 512;
-        zi_cuda_use *uses = realloc(stage->uses, (size_t)capacity * sizeof(*uses));
-        if (uses == NULL)
-            return zi_fail_memory(cuda->ops.error, "the order of weights", (size_t)capacity * sizeof(*uses));
-        stage->uses = uses;
-        stage->capacity = capacity;
-    }
-    stage->uses[stage->count++] = (zi_cuda_use){weight, cuda->residency->operation};
-    return ZIMAGE_OK;
-}
-
-/* Vectors are small and always stay; of all others the most memory is noted, that of passing through. */
-zimage_status zi_cuda_note_use(zi_cuda *cuda, zi_cuda_weight *weight, void **data)
-{
-    const uint8_t *nowhere = cuda->stack.chunks[0].data;
-    ZI_TRY(note(cuda, weight));
-    *data = (void *)nowhere;
-    if (weight->direct || weight->key.form == ZI_FORM_VECTOR)
-        return ZIMAGE_OK;
-    ZI_TRY(zi_cuda_stack_alloc(cuda, weight->bytes, weight->a->name, data));
-    return zi_cuda_weight_form(cuda, weight, nowhere, *data);
-}
-
-static zimage_status rehearse(zi_ops *ops)
-{
-    zi_cuda *cuda = (zi_cuda *)ops;
-    zi_cuda_residency *r = cuda->residency;
-    zi_cuda_stack imaginary;
-    assert(!cuda->rehearsing);
-    ZI_TRY(zi_cuda_stack_imaginary(cuda, &imaginary));
-    r->set_aside = cuda->stack;
-    cuda->stack = imaginary;
-    r->noted.count = 0;
-    cuda->rehearsing = 1;
-    return ZIMAGE_OK;
-}
-
-static zimage_status rehearsed(zi_ops *ops, int stage, size_t *values)
-{
-    zi_cuda *cuda = (zi_cuda *)ops;
-    zi_cuda_residency *r = cuda->residency;
-    assert(cuda->rehearsing && stage >= 0 && stage < ZI_MEMORY_STAGES);
-    *values = cuda->stack.peak;
-    free(cuda->stack.chunks);
-    cuda->stack = r->set_aside;
-    cuda->rehearsing = 0;
-    cuda->checks = cuda->named = 0;
-    zi_cuda_stage before = r->stages[stage];
-    r->stages[stage] = r->noted;
-    r->noted = before;
-    return ZIMAGE_OK;
-}
 
 /* ---- what is needed ------------------------------------------------------------------------------------------------ */
 
@@ -308,6 +251,7 @@ static zimage_status take_memory(zi_cuda *cuda, const zi_memory_plan *plan)
 static zimage_status divide(zi_cuda *cuda, const needs *n, const zi_memory_plan *plan)
 {
     size_t at = 0;
+    zi_cuda_recordings_free(cuda);
     zi_cuda_arrangement_drop(cuda);
     zi_cuda_stack_free(cuda);
     zimage_status status = take_memory(cuda, plan);
@@ -354,10 +298,11 @@ static zimage_status commit_plan(zi_cuda *cuda, const needs *n, const zi_memory_
 static zimage_status arrange(zi_ops *ops, const zi_memory_turn *turns, int count, size_t values, int commit,
                              zi_memory_plan *plan)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_state(ops);
     needs n;
     int present = 0;
     assert(count > 0 && !cuda->rehearsing && cuda->stack.in_use == 0);
+    zi_cuda_make_current(cuda);
     *plan = (zi_memory_plan){.limit = zi_cuda_limit(cuda), .values = values, .workspace = cuda->fixed};
     zimage_status status = count_needs(cuda, turns, count, &n);
     if (status == ZIMAGE_OK)
@@ -370,4 +315,4 @@ static zimage_status arrange(zi_ops *ops, const zi_memory_turn *turns, int count
     return status;
 }
 
-const zi_ops_memory zi_cuda_ops_memory = {rehearse, rehearsed, arrange};
+const zi_ops_memory zi_cuda_ops_memory = {zi_cuda_rehearse, zi_cuda_rehearsed, arrange};

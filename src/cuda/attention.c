@@ -2,7 +2,12 @@
 #include <assert.h>
 #include <math.h>
 
+#include "cuda/entries.h"
 #include "cuda/graphs.h"
+#include "cuda/operand.h"
+#include "cuda/products.h"
+#include "cuda/residency.h"
+#include "ops/ops_common.h"
 
 #define LOGITS_BYTES ((int64_t)256 << 20) /* of the logits that are held at a time */
 
@@ -100,7 +105,7 @@ static zimage_status attend(zi_cuda *cuda, zi_tensor *o, const zi_tensor *q, con
 zimage_status zi_cuda_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
                                 const zi_attention_shape *shape)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     zi_tensor plain = *o;
     zi_arena_mark mark = zi_cuda_mark(ops);
     zimage_status status = o->dtype == ZI_OPERAND ? zi_cuda_stand_in(cuda, o, &plain) : ZIMAGE_OK;

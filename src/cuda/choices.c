@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "cuda/choices.h"
 #include "cuda/internal.h"
 
 #define MOST_BYTES ((size_t)4 << 20)

@@ -4,7 +4,11 @@
  */
 #include <assert.h>
 
+#include "cuda/entries.h"
 #include "cuda/graphs.h"
+#include "cuda/products.h"
+#include "cuda/residency.h"
+#include "ops/ops_common.h"
 
 #define FEW 8 /* outputs at most: cuDNN has nothing for them, or little */
 #ifndef TAPS_BYTES
@@ -99,7 +103,7 @@ static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, c
 
 zimage_status zi_cuda_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     zi_check_conv(y, x, conv);
     assert(x->dtype == cuda->type);
     zi_arena_mark mark = zi_cuda_mark(ops);

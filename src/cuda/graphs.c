@@ -4,6 +4,7 @@
  * which takes half a second. Whatever cuDNN refuses leaves a graph without a plan, and the own kernels do the work.
  */
 #include "cuda/graphs.h"
+#include "ops/ops_common.h"
 
 #include <assert.h>
 #include <math.h>

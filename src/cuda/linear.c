@@ -1,7 +1,13 @@
 /* Linear layers: from the stored weights and the activations of either form to products. */
 #include <assert.h>
 
+#include "cuda/choices.h"
+#include "cuda/entries.h"
 #include "cuda/internal.h"
+#include "cuda/operand.h"
+#include "cuda/products.h"
+#include "cuda/residency.h"
+#include "ops/ops_common.h"
 
 /* The activations of one or more products: plain or in fp8, and the other form once one of them wants that. */
 typedef struct input {
@@ -36,7 +42,7 @@ static zimage_status want_plain(zi_cuda *cuda, input *x)
 static zimage_status operands(zi_cuda *cuda, zi_cuda_product *p, input *x, const zi_weight *a, const zi_weight *b,
                               const void **x_data, const void **w_data)
 {
-    if (zi_cuda_wants_fp8(cuda, a) && (b == NULL || zi_cuda_wants_fp8(cuda, b))) {
+    if (zi_cuda_is_fp8(cuda, a) && (b == NULL || zi_cuda_is_fp8(cuda, b))) {
         zi_cuda_rows8 w;
         ZI_TRY(want_fp8(cuda, x));
         ZI_TRY(zi_cuda_fp8(cuda, a, b, &w));
@@ -105,7 +111,7 @@ static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weig
     ZI_TRY(zi_cuda_vector(cuda, bias, &b));
     if (x->x->dtype == ZI_F32 && cuda->type != ZI_F32)
         return multiply_exact(cuda, y, x->x, w, b, accumulate);
-    if (b == NULL || (!accumulate && !zi_cuda_wants_fp8(cuda, w))) {
+    if (b == NULL || (!accumulate && !zi_cuda_is_fp8(cuda, w))) {
         const void *of_type = b;
         ZI_TRY(bias_of(cuda, y, &of_type));
         return multiply(cuda, y->data, y->dtype, x, w, of_type, accumulate);
@@ -121,7 +127,7 @@ zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, cons
 {
     zi_arena_mark mark = zi_cuda_mark(ops);
     input in = input_of(x);
-    zimage_status status = linear(zi_cuda_of(ops), y, &in, weight, bias, accumulate);
+    zimage_status status = linear(zi_cuda_begin(ops), y, &in, weight, bias, accumulate);
     zi_cuda_release(ops, mark);
     return status;
 }
@@ -174,7 +180,7 @@ static int are_alike(const zi_cuda *cuda, int count, const zi_tensor *y, const z
     int alike = x->dtype == cuda->type;
     assert(count >= 1 && count <= ZI_LINEARS_MAX);
     for (int i = 0; i < count; i++)
-        alike &= !zi_cuda_wants_fp8(cuda, weights[i]) && weights[i]->shape[0] == weights[0]->shape[0] &&
+        alike &= !zi_cuda_is_fp8(cuda, weights[i]) && weights[i]->shape[0] == weights[0]->shape[0] &&
                  weights[i]->shape[1] == zi_features(x) && zi_features(&y[i]) == weights[0]->shape[0] &&
                  zi_row_count(&y[i]) == zi_row_count(x) && y[i].dtype == y[0].dtype;
     return alike;
@@ -187,7 +193,7 @@ static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_te
     if (are_alike(cuda, count, y, x, weights))
         return multiply_all(cuda, count, y, x, weights);
     for (int i = 0; i < count; i++) /* below what each product takes for itself */
-        ZI_TRY(zi_cuda_wants_fp8(cuda, weights[i]) ? want_fp8(cuda, &in) : want_plain(cuda, &in));
+        ZI_TRY(zi_cuda_is_fp8(cuda, weights[i]) ? want_fp8(cuda, &in) : want_plain(cuda, &in));
     for (int i = 0; i < count; i++) {
         zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
         ZI_TRY(linear(cuda, &y[i], &in, weights[i], NULL, 0));
@@ -199,7 +205,7 @@ static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_te
 zimage_status zi_cuda_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
 {
     zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = linears(zi_cuda_of(ops), count, y, x, weights);
+    zimage_status status = linears(zi_cuda_begin(ops), count, y, x, weights);
     zi_cuda_release(ops, mark);
     return status;
 }
@@ -289,7 +295,7 @@ static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const 
 zimage_status zi_cuda_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
                                  const zi_weight *w3)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     assert(w1->shape[0] == zi_features(y) && w1->shape[1] == zi_features(x));
     assert(w3->shape[0] == w1->shape[0] && w3->shape[1] == w1->shape[1]);
     zi_arena_mark mark = zi_cuda_mark(ops);

@@ -1,15 +1,23 @@
 /* Device memory, and the way into it. */
+#include "cuda/memory.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cuda/internal.h"
+#include "ops/ops_common.h"
 
 #define MIB           ((size_t)1 << 20)
 #define CHUNK_BYTES   (256 * MIB)
 #define STAGING_BYTES (4 * MIB)   /* of a half */
 #define MARGIN_BYTES  (768 * MIB) /* left to the driver and the libraries, which load code when it is first used ... */
 #define MARGIN_SHARE  16          /* ... but no more than this part of the card */
+
+void zi_cuda_make_current(const zi_cuda *cuda)
+{
+    (void)cudaSetDevice(cuda->device);
+}
 
 zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what)
 {
@@ -158,9 +166,16 @@ zimage_status zi_cuda_stack_alloc(zi_cuda *cuda, size_t bytes, const char *what,
     return ZIMAGE_OK;
 }
 
+zimage_status zi_cuda_tensor_alloc(zi_cuda *cuda, zi_tensor *tensor, zi_dtype type, int dims, const int64_t *shape)
+{
+    ZI_TRY(zi_describe_tensor(&cuda->ops, tensor, type, dims, shape));
+    size_t bytes = (size_t)zi_tensor_count(tensor) * zi_dtype_size(type);
+    return zi_cuda_stack_alloc(cuda, bytes, "a tensor", &tensor->data);
+}
+
 zi_arena_mark zi_cuda_mark(zi_ops *ops)
 {
-    zi_cuda *cuda = (zi_cuda *)ops;
+    zi_cuda *cuda = zi_cuda_state(ops);
     zi_cuda_stack *s = &cuda->stack;
     if (s->in_use == 0) /* a new job: what an abandoned one checked is nobody's */
         cuda->checks = cuda->named = 0;
@@ -172,7 +187,7 @@ zi_arena_mark zi_cuda_mark(zi_ops *ops)
 /* mark.chunk NULL: everything. */
 void zi_cuda_release(zi_ops *ops, zi_arena_mark mark)
 {
-    zi_cuda_stack *s = &((zi_cuda *)ops)->stack;
+    zi_cuda_stack *s = &zi_cuda_state(ops)->stack;
     if (s->count == 0)
         return;
     while (s->top > 0 && s->chunks[s->top].data != mark.chunk)

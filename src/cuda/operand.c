@@ -1,11 +1,14 @@
 /* What only linear layers read, in fp8 computation: e4m3 rows, written by the norms and gated products themselves. */
+#include "cuda/operand.h"
+
 #include <assert.h>
 
 #include "cuda/internal.h"
+#include "ops/ops_common.h"
 
 #define FP8_MULTIPLE 16 /* of a product's sizes */
 
-int zi_cuda_wants_fp8(const zi_cuda *cuda, const zi_weight *w)
+int zi_cuda_is_fp8(const zi_cuda *cuda, const zi_weight *w)
 {
     return cuda->fp8 && !(w->precise & ZI_PRECISE_FP8) && w->shape[0] % FP8_MULTIPLE == 0 &&
            w->shape[1] % FP8_MULTIPLE == 0 && w->shape[1] <= ZI_CUDA_MOST_FP8;
@@ -18,10 +21,11 @@ static size_t scales_place(const zi_tensor *operand)
 
 zimage_status zi_cuda_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_state(ops);
     assert(columns == w->shape[1]);
-    if (!zi_cuda_wants_fp8(cuda, w))
-        return ops->table->alloc(ops, x, 2, (const int64_t[]){rows, columns});
+    zi_cuda_make_current(cuda);
+    if (!zi_cuda_is_fp8(cuda, w))
+        return zi_cuda_tensor_alloc(cuda, x, cuda->type, 2, (const int64_t[]){rows, columns});
     *x = (zi_tensor){.dtype = ZI_OPERAND, .dims = 2, .shape = {rows, columns}};
     return zi_cuda_stack_alloc(cuda, scales_place(x) + (size_t)rows * sizeof(float), "activations", &x->data);
 }
@@ -34,7 +38,7 @@ zi_cuda_rows8 zi_cuda_rows8_of(const zi_tensor *operand)
 
 zimage_status zi_cuda_stand_in(zi_cuda *cuda, const zi_tensor *operand, zi_tensor *plain)
 {
-    return cuda->ops.table->alloc(&cuda->ops, plain, operand->dims, operand->shape);
+    return zi_cuda_tensor_alloc(cuda, plain, cuda->type, operand->dims, operand->shape);
 }
 
 zimage_status zi_cuda_quantise(zi_cuda *cuda, const zi_tensor *plain, zi_cuda_rows8 rows)

@@ -3,7 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda/choices.h"
 #include "cuda/internal.h"
+#include "cuda/products.h"
+#include "cuda/residency.h"
+#include "ops/ops_common.h"
 
 #define CANDIDATES  8
 #define TIMED_FLOPS 2e8
@@ -48,6 +52,11 @@ void zi_cuda_plans_free(zi_cuda *cuda)
     for (int i = 0; i < cuda->plan_count; i++)
         free_plan(&cuda->plans[i]);
     free(cuda->plans);
+}
+
+static int is_product_type(zi_dtype type)
+{
+    return type == ZI_F32 || type == ZI_BF16;
 }
 
 static cudaDataType_t type_of(zi_dtype type)
@@ -288,6 +297,9 @@ static zimage_status rehearse(zi_cuda *cuda, const plan_key *key)
 zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y, const void *x, const void *w)
 {
     plan_key key;
+    if (!is_product_type(p->type) || !is_product_type(p->y_type))
+        return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: a matrix product of %s into %s", cuda->device,
+                       zi_dtype_name(p->type), zi_dtype_name(p->y_type));
     memset(&key, 0, sizeof(key)); /* compared as bytes, gaps included */
     key.product.rows = p->rows;
     key.product.out = p->out;
@@ -369,7 +381,7 @@ static zimage_status time_large(zi_cuda *cuda, float *milliseconds)
 
 double zi_cuda_peak(zi_ops *ops)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     float milliseconds = 0;
     zi_arena_mark mark = zi_cuda_mark(ops);
     zimage_status status = time_large(cuda, &milliseconds);

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "cuda/internal.h"
+#include "cuda/record.h"
+#include "cuda/residency.h"
 
 #define MOST_RECORDINGS 4
 
@@ -93,7 +95,7 @@ static zimage_status run_first(zi_cuda *cuda, const void *key, size_t size, zi_w
     r->size = size;
     r->place = place;
     r->place.changes = cuda->stack.changes;
-    r->turn = ++cuda->turns;
+    r->turn = ++cuda->recordings_used;
     return ZIMAGE_OK;
 }
 
@@ -172,7 +174,7 @@ static zimage_status launch(zi_cuda *cuda, const zi_cuda_recording *r)
 
 zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     if (cuda->rehearsing)
         return work(user);
     if (cuda->checks > 0) /* flags that wait to be read are not part of the work */
@@ -184,7 +186,7 @@ zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_
     zi_cuda_recording *r = find(cuda, key, size, place_of(cuda));
     if (r == NULL)
         return run_first(cuda, key, size, work, user);
-    r->turn = ++cuda->turns;
+    r->turn = ++cuda->recordings_used;
     if (r->refused)
         return work(user);
     if (!r->settled)

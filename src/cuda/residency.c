@@ -36,7 +36,7 @@ int64_t zi_cuda_residency_sent(const zi_cuda *cuda)
 void zi_cuda_arrangement_drop(zi_cuda *cuda)
 {
     zi_cuda_residency *r = cuda->residency;
-    zi_cuda_recordings_free(cuda);
+    cuda->stack.changes++; /* recordings read weights that are gone */
     zi_cuda_loads_cancel(cuda);
     (void)cudaStreamSynchronize(cuda->uploader.stream);
     (void)cudaStreamSynchronize(cuda->stream);
@@ -79,7 +79,7 @@ void zi_cuda_residency_close(zi_cuda *cuda)
         (void)cudaEventDestroy(r->stack_free);
     for (int i = 0; i < ZI_MEMORY_STAGES; i++)
         free(r->stages[i].uses);
-    free(r->noted.uses);
+    free(r->rehearsed.uses);
     free(r->turns);
     free(r->loads);
     free(r);
@@ -282,6 +282,14 @@ void zi_cuda_residency_next(zi_cuda *cuda)
     }
 }
 
+zi_cuda *zi_cuda_begin(zi_ops *ops)
+{
+    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda_make_current(cuda);
+    zi_cuda_residency_next(cuda);
+    return cuda;
+}
+
 /* The stored bytes of the oldest load of the weight are there for what is queued next. */
 static zimage_status await(zi_cuda *cuda, zi_cuda_weight *weight, const uint8_t **stored)
 {
@@ -397,7 +405,7 @@ static zimage_status get_unknown(zi_cuda *cuda, zi_cuda_weight *weight, void **d
 zimage_status zi_cuda_residency_get(zi_cuda *cuda, zi_cuda_weight *weight, void **data)
 {
     if (cuda->rehearsing)
-        return zi_cuda_note_use(cuda, weight, data);
+        return zi_cuda_rehearse_use(cuda, weight, data);
     if (weight->arranged)
         return get_arranged(cuda, weight, data);
     return get_unknown(cuda, weight, data);

@@ -1,71 +1,107 @@
 /*
- * Which weights stay on the card, and how the others pass through it: what residency.c (sending, in the order of use) and
- * arrange.c (dividing the memory) share.
+ * Which weights stay in device memory, and how the others pass through it.
+ *
+ *   resident  A resident weight stays in device memory. All resident weights lie in one allocation, the slab.
+ *   ring      Every other weight passes through the ring, one allocation that is used in a circle. A weight gets a slot
+ *             there, is read (or given its form) by one operation, and leaves the slot to the weights behind it.
+ *   load      One weight on its way from the host: a copy that the uploader (upload.h) makes with its threads (lanes) and
+ *             pinned buffers. A load goes straight to the slab if the weight is resident and needs no other form.
+ *   staging   The pinned memory of small copies that are no weights (memory.h).
+ *   rehearsal The networks' code runs once without computing (rehearsal.c). That gives the peak of the stack and the
+ *             order in which a stage reads its weights.
+ *   arrangement  The division of the memory for a job (arrange.c), made from rehearsals.
+ *
+ * residency.c sends weights in the order of the job, as far ahead as slots are free. Where the job reads another weight
+ * than the expected one, the loads that wait are dropped: that costs time and nothing else.
  */
 #ifndef ZI_CUDA_RESIDENCY_H
 #define ZI_CUDA_RESIDENCY_H
 
 #include "cuda/internal.h"
 
-#define ZI_LOADS 1024 /* on their way at a time */
+#define ZI_LOADS 1024 /* under way at a time */
 
-/* A weight on its way: straight to where it stays, or to a slot of the ring, where it is read or formed. */
 struct zi_cuda_load {
     zi_upload upload;
     zi_cuda_weight *weight;
     uint8_t *stored; /* where it arrives */
     size_t slot;     /* bytes of the ring; 0: none */
     enum { ZI_LOAD_WAITS, ZI_LOAD_IN_USE, ZI_LOAD_DONE } state;
-    cudaEvent_t released; /* the card has read it; valid once it is done */
+    cudaEvent_t released; /* the GPU has read it; valid in ZI_LOAD_DONE */
 };
 
-/* Weights in the order in which a stage reads them, each with the number of its operation. */
+/* A weight that a stage reads, with the number of the operation. */
 typedef struct zi_cuda_use {
     zi_cuda_weight *weight;
     int64_t operation;
 } zi_cuda_use;
 
 typedef struct zi_cuda_stage {
-    zi_cuda_use *uses;
+    zi_cuda_use *uses; /* in the order of use */
     int count, capacity;
 } zi_cuda_stage;
 
-/* A place in a job: a use in one of the times of a turn. */
+/* A place in a job: use number `use` in run number `time` of turns[turn]. */
 typedef struct zi_cuda_cursor {
     int turn, time, use;
 } zi_cuda_cursor;
 
 struct zi_cuda_residency {
     /* Rehearsals. */
-    zi_cuda_stage stages[ZI_MEMORY_STAGES], noted;
-    int64_t operation;
-    zi_cuda_stack set_aside; /* the real stack, during a rehearsal */
+    zi_cuda_stage stages[ZI_MEMORY_STAGES], rehearsed; /* of each stage; of the rehearsal that runs */
+    int64_t operation;                                 /* how many have begun */
+    zi_cuda_stack set_aside;                           /* the real stack, during a rehearsal */
     /* The arrangement. */
     int arranged;
     zi_memory_turn *turns;
     int turn_count;
-    uint8_t *slab, *ring; /* weights that stay; the others */
+    uint8_t *slab, *ring;
     size_t slab_bytes, ring_bytes;
-    /* The job: what is read next, what is sent next. */
-    zi_cuda_cursor now, ahead;
-    zi_cuda_load *loads;  /* [ZI_LOADS], number i at i % ZI_LOADS */
-    int64_t first, last;  /* those that are on their way, or whose slots are not free yet */
-    int64_t first_unused; /* of them: those from here on wait */
-    size_t head;          /* of the ring, behind the newest slot */
-    int in_use;
-    int64_t sent;           /* ever */
-    cudaEvent_t stack_free; /* what lies on the stack may be written by a load */
+    /* The job. */
+    zi_cuda_cursor now, ahead; /* what is read next; what is sent next */
+    zi_cuda_load *loads;       /* [ZI_LOADS], number i at i % ZI_LOADS */
+    int64_t first, last;       /* loads [first, last) are under way, in use, or hold slots that are not free yet */
+    int64_t first_unused;      /* loads [first_unused, last) wait to be read */
+    size_t head;               /* end of the newest slot of the ring */
+    int in_use;                /* loads in ZI_LOAD_IN_USE */
+    int64_t sent;              /* loads that were ever read */
+    cudaEvent_t stack_free;    /* behind this a load may write to the stack */
 };
 
-/* The weight there, or NULL: the job has ended. Steps over turns without uses. */
+/*
+ * An operation begins: its GPU becomes the thread's current device, and weights that the operation before read may give
+ * way. Every entry of the table that queues work calls this once, before it reads a weight. Entries that only allocate,
+ * wait or answer use zi_cuda_state, with zi_cuda_make_current if they call CUDA.
+ */
+zi_cuda *zi_cuda_begin(zi_ops *ops);
+
+zimage_status zi_cuda_residency_open(zi_cuda *cuda);
+void zi_cuda_residency_close(zi_cuda *cuda);
+/* The second half of zi_cuda_begin. */
+void zi_cuda_residency_next(zi_cuda *cuda);
+/* Brings the weight into device memory. The kernels that are queued next may read *data until the next operation begins
+ * or, if the weight does not stay and needed a form, until the stack is released. */
+zimage_status zi_cuda_residency_get(zi_cuda *cuda, zi_cuda_weight *weight, void **data);
+/* How many weights had to be sent when they were read. */
+int64_t zi_cuda_residency_sent(const zi_cuda *cuda);
+/* Ends the arrangement, takes every weight out of device memory and forgets the rehearsals. Waits for the GPU. */
+void zi_cuda_residency_clear(zi_cuda *cuda);
+
+/* The weight that is read at the cursor, or NULL: the job has ended. Skips stages that read no weights. */
 zi_cuda_weight *zi_cuda_use_at(const zi_cuda_residency *r, zi_cuda_cursor *cursor);
-/* No weight is on the card any more. */
+/* Ends the arrangement and takes every weight out of device memory. Waits for the GPU. */
 void zi_cuda_arrangement_drop(zi_cuda *cuda);
-/* Forgets what waits to be read. */
+/* Drops the loads that wait to be read. */
 void zi_cuda_loads_cancel(zi_cuda *cuda);
-/* Sends what the job reads next as far as there is room. */
+/* Sends the weights that the job reads next as far as there is room. */
 zimage_status zi_cuda_read_ahead(zi_cuda *cuda);
-/* Notes a use in a rehearsal. */
-zimage_status zi_cuda_note_use(zi_cuda *cuda, zi_cuda_weight *weight, void **data);
+
+/* ---- rehearsal.c --------------------------------------------------------------------------------------------------- */
+
+/* Records the use of a weight in a rehearsal; *data may not be read. */
+zimage_status zi_cuda_rehearse_use(zi_cuda *cuda, zi_cuda_weight *weight, void **data);
+/* zi_ops_memory.rehearse and rehearsed. */
+zimage_status zi_cuda_rehearse(zi_ops *ops);
+zimage_status zi_cuda_rehearsed(zi_ops *ops, int stage, size_t *activations);
 
 #endif

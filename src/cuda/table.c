@@ -4,36 +4,31 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda/entries.h"
 #include "cuda/graphs.h"
+#include "cuda/operand.h"
+#include "cuda/products.h"
+#include "cuda/record.h"
+#include "cuda/residency.h"
+#include "ops/ops_common.h"
 
 #define MOST_UPLOADS 8  /* threads: more don't make a link faster */
 #define WHOLE_SHARE  16 /* of the memory that may be taken: the largest image that is not cut into bands */
 
-zi_cuda *zi_cuda_of(zi_ops *ops)
-{
-    zi_cuda *cuda = (zi_cuda *)ops;
-    (void)cudaSetDevice(cuda->device); /* a failure shows in the next call */
-    zi_cuda_residency_next(cuda);
-    return cuda;
-}
-
 /* ---- memory and moving --------------------------------------------------------------------------------------------- */
-
-static zimage_status alloc_typed(zi_ops *ops, zi_tensor *tensor, zi_dtype type, int dims, const int64_t *shape)
-{
-    ZI_TRY(zi_describe_tensor(ops, tensor, type, dims, shape));
-    size_t bytes = (size_t)zi_tensor_count(tensor) * zi_dtype_size(type);
-    return zi_cuda_stack_alloc(zi_cuda_of(ops), bytes, "a tensor", &tensor->data);
-}
 
 static zimage_status cuda_alloc(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape)
 {
-    return alloc_typed(ops, tensor, ((zi_cuda *)ops)->type, dims, shape);
+    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda_make_current(cuda);
+    return zi_cuda_tensor_alloc(cuda, tensor, cuda->type, dims, shape);
 }
 
 static zimage_status cuda_alloc_f32(zi_ops *ops, zi_tensor *tensor, int dims, const int64_t *shape)
 {
-    return alloc_typed(ops, tensor, ZI_F32, dims, shape);
+    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda_make_current(cuda);
+    return zi_cuda_tensor_alloc(cuda, tensor, ZI_F32, dims, shape);
 }
 
 static zimage_status upload(zi_cuda *cuda, zi_tensor *dst, const float *src)
@@ -49,18 +44,23 @@ static zimage_status upload(zi_cuda *cuda, zi_tensor *dst, const float *src)
                        "converting an upload");
 }
 
-static zimage_status cuda_upload(zi_ops *ops, zi_tensor *dst, const float *src)
+/* Takes stack memory for the moment. */
+static zimage_status upload_now(zi_cuda *cuda, zi_tensor *dst, const float *src)
 {
-    zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = upload(zi_cuda_of(ops), dst, src);
-    zi_cuda_release(ops, mark);
+    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+    zimage_status status = upload(cuda, dst, src);
+    zi_cuda_release(&cuda->ops, mark);
     return status;
 }
 
-/* Waits for everything so far, and fails if one of the blocks that were checked is not finite. */
-static zimage_status cuda_finish(zi_ops *ops)
+static zimage_status cuda_upload(zi_ops *ops, zi_tensor *dst, const float *src)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    return upload_now(zi_cuda_begin(ops), dst, src);
+}
+
+/* Waits for everything so far, and fails if one of the blocks that were checked is not finite. */
+static zimage_status finish(zi_cuda *cuda)
+{
     int checks = cuda->checks;
     if (cuda->rehearsing) {
         cuda->checks = 0;
@@ -75,8 +75,15 @@ static zimage_status cuda_finish(zi_ops *ops)
     cuda->checks = 0;
     for (int i = 0; i < checks; i++)
         if (cuda->host_flags[i])
-            return zi_fail_not_finite(ops->error, i < cuda->named ? cuda->names[i] : "an unnamed operation");
+            return zi_fail_not_finite(cuda->ops.error, i < cuda->named ? cuda->names[i] : "an unnamed operation");
     return ZIMAGE_OK;
+}
+
+static zimage_status cuda_finish(zi_ops *ops)
+{
+    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda_make_current(cuda);
+    return finish(cuda);
 }
 
 static zimage_status download(zi_cuda *cuda, float *dst, const zi_tensor *src)
@@ -89,13 +96,13 @@ static zimage_status download(zi_cuda *cuda, float *dst, const zi_tensor *src)
                     "converting a download");
     }
     ZI_CUDA_TRY(cuda, cudaMemcpyAsync(dst, wide, bytes, cudaMemcpyDeviceToHost, cuda->stream), "copying from the card");
-    return cuda_finish(&cuda->ops);
+    return finish(cuda);
 }
 
 static zimage_status cuda_download(zi_ops *ops, float *dst, const zi_tensor *src)
 {
     zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = download(zi_cuda_of(ops), dst, src);
+    zimage_status status = download(zi_cuda_begin(ops), dst, src);
     zi_cuda_release(ops, mark);
     return status;
 }
@@ -109,20 +116,20 @@ static zimage_status download_rgb8(zi_cuda *cuda, uint8_t *dst, const zi_tensor 
     ZI_CUDA_TRY(cuda, zi_cuda_rgb8(bytes, src->data, (int64_t)count, cuda->stream), "making a picture");
     ZI_CUDA_TRY(cuda, cudaMemcpyAsync(dst, bytes, count, cudaMemcpyDeviceToHost, cuda->stream),
                 "copying from the card");
-    return cuda_finish(&cuda->ops);
+    return finish(cuda);
 }
 
 static zimage_status cuda_download_rgb8(zi_ops *ops, uint8_t *dst, const zi_tensor *src)
 {
     zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = download_rgb8(zi_cuda_of(ops), dst, src);
+    zimage_status status = download_rgb8(zi_cuda_begin(ops), dst, src);
     zi_cuda_release(ops, mark);
     return status;
 }
 
 static zimage_status cuda_copy(zi_ops *ops, zi_tensor *dst, const zi_tensor *src)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int64_t count = zi_tensor_count(src);
     assert(zi_tensor_count(dst) == count);
     if (dst->dtype != src->dtype)
@@ -139,10 +146,11 @@ static zimage_status cuda_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight 
 {
     int64_t features = table->shape[1], rows = zi_row_count(y);
     assert(table->dims == 2 && zi_features(y) == features);
+    ZI_TRY(zi_cuda_check_form(zi_cuda_state(ops), table, table->dtype == ZI_GROUPED ? ZI_FORM_PACKED : ZI_FORM_MATRIX));
     float *values = malloc((size_t)(rows * features) * sizeof(*values));
     if (values == NULL)
         return zi_fail_memory(ops->error, "embedded rows", (size_t)(rows * features) * sizeof(*values));
-    for (int64_t i = 0; i < rows && !((zi_cuda *)ops)->rehearsing; i++) {
+    for (int64_t i = 0; i < rows && !zi_cuda_state(ops)->rehearsing; i++) {
         assert(ids[i] >= 0 && ids[i] < table->shape[0]);
         zi_weight_unpack(table, ids[i] * features, features, values + i * features);
     }
@@ -155,7 +163,7 @@ static zimage_status cuda_embed_rows(zi_ops *ops, zi_tensor *y, const zi_weight 
 
 static zimage_status cuda_silu(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
     return ZI_CUDA_RUN(cuda, zi_cuda_silu(x->dtype, y->data, x->data, zi_tensor_count(x), cuda->stream), "a SiLU");
 }
@@ -199,7 +207,7 @@ static zimage_status hit(zi_cuda *cuda, const zi_tensor *y, const norm_target *t
 static zimage_status cuda_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
                                    const zi_tensor *scale, float eps)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int64_t n = zi_features(x);
     const float *weights;
     norm_target target;
@@ -218,7 +226,7 @@ static zimage_status cuda_rms_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x
 
 static zimage_status cuda_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_tensor *scale, float eps)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int64_t n = zi_features(x);
     assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
     return ZI_CUDA_RUN(
@@ -230,7 +238,7 @@ static zimage_status cuda_layer_norm(zi_ops *ops, zi_tensor *y, const zi_tensor 
 static zimage_status next_check(zi_cuda *cuda, int **flag)
 {
     if (cuda->checks == ZI_CHECKS)
-        ZI_TRY(cuda_finish(&cuda->ops));
+        ZI_TRY(finish(cuda));
     if (cuda->checks == 0) {
         cuda->named = 0;
         ZI_CUDA_TRY(cuda, cudaMemsetAsync(cuda->flags, 0, ZI_CHECKS * sizeof(int), cuda->stream), "clearing flags");
@@ -241,7 +249,7 @@ static zimage_status next_check(zi_cuda *cuda, int **flag)
 
 static zimage_status cuda_block_named(zi_ops *ops, const char *name)
 {
-    zi_cuda *cuda = (zi_cuda *)ops;
+    zi_cuda *cuda = zi_cuda_state(ops);
     for (; cuda->named < cuda->checks; cuda->named++)
         snprintf(cuda->names[cuda->named], ZI_BLOCK_NAME, "%s", name);
     return ZIMAGE_OK;
@@ -249,7 +257,7 @@ static zimage_status cuda_block_named(zi_ops *ops, const char *name)
 
 static zimage_status cuda_check_finite(zi_ops *ops, const zi_tensor *x, int *finite)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int *flag;
     *finite = 1;
     ZI_TRY(next_check(cuda, &flag));
@@ -270,7 +278,7 @@ static zimage_status cuda_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi
                                              const zi_tensor *gate, zi_tensor *h, const zi_weight *w_next,
                                              const zi_tensor *scale_next, float eps, int *finite)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int64_t n = zi_features(x);
     zi_cuda_residual_args args = {.x = x->data, .y = y->data, .eps = eps};
     assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
@@ -291,7 +299,7 @@ static zimage_status cuda_residual_gate_norm(zi_ops *ops, zi_tensor *x, const zi
 static zimage_status cuda_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weight *w, const zi_tensor *cos,
                                        const zi_tensor *sin, int64_t heads, zi_rope_layout layout, float eps)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int64_t dim = zi_features(x) / heads, tokens = zi_row_count(x);
     const float *weights;
     assert(dim * heads == zi_features(x) && dim % 2 == 0 && zi_weight_count(w) == dim);
@@ -305,16 +313,16 @@ static zimage_status cuda_qk_norm_rope(zi_ops *ops, zi_tensor *x, const zi_weigh
 
 static zimage_status cuda_rope_table(zi_ops *ops, zi_tensor *cos, zi_tensor *sin, const float *angles)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int64_t count = zi_tensor_count(cos);
     assert(zi_tensor_count(sin) == count && cos->dtype == ZI_F32 && sin->dtype == ZI_F32);
-    ZI_TRY(cuda_upload(ops, cos, angles));
+    ZI_TRY(upload_now(cuda, cos, angles));
     return ZI_CUDA_RUN(cuda, zi_cuda_cos_sin(cos->data, sin->data, cos->data, count, cuda->stream), "angles");
 }
 
 static zimage_status cuda_modulation(zi_ops *ops, zi_tensor *m)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     assert(zi_tensor_count(m) % 4 == 0);
     return ZI_CUDA_RUN(cuda, zi_cuda_modulation(m->dtype, m->data, zi_tensor_count(m) / 4, cuda->stream),
                        "a modulation");
@@ -322,14 +330,14 @@ static zimage_status cuda_modulation(zi_ops *ops, zi_tensor *m)
 
 static zimage_status cuda_add_one(zi_ops *ops, zi_tensor *y, const zi_tensor *x)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
     return ZI_CUDA_RUN(cuda, zi_cuda_add_one(x->dtype, y->data, x->data, zi_tensor_count(x), cuda->stream), "a sum");
 }
 
 static zimage_status cuda_patchify(zi_ops *ops, zi_tensor *tokens, const zi_tensor *latents, int64_t patch)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     assert(latents->dims == 3 && zi_tensor_count(tokens) == zi_tensor_count(latents));
     return ZI_CUDA_RUN(cuda,
                        zi_cuda_patchify(tokens->dtype, tokens->data, latents->dtype, latents->data, latents->shape,
@@ -339,7 +347,7 @@ static zimage_status cuda_patchify(zi_ops *ops, zi_tensor *tokens, const zi_tens
 
 static zimage_status cuda_unpatchify(zi_ops *ops, zi_tensor *latents, const zi_tensor *tokens, int64_t patch)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     assert(latents->dims == 3 && zi_tensor_count(tokens) == zi_tensor_count(latents));
     return ZI_CUDA_RUN(cuda,
                        zi_cuda_unpatchify(latents->dtype, latents->data, tokens->dtype, tokens->data, latents->shape,
@@ -351,7 +359,7 @@ static zimage_status cuda_unpatchify(zi_ops *ops, zi_tensor *latents, const zi_t
 
 static zimage_status cuda_group_norm_sums(zi_ops *ops, zi_tensor *sums, const zi_tensor *x, int accumulate)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int64_t channels = zi_features(x), groups = sums->shape[0];
     assert(channels % groups == 0 && sums->shape[1] == 4);
     if (!accumulate)
@@ -365,7 +373,7 @@ static zimage_status cuda_group_norm_sums(zi_ops *ops, zi_tensor *sums, const zi
 static zimage_status cuda_group_norm_fold(zi_ops *ops, zi_channel_affine *affine, const zi_tensor *sums, int64_t count,
                                           const zi_weight *w, const zi_weight *b, float eps)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int64_t channels = zi_tensor_count(&affine->scale);
     const float *weight, *bias;
     ZI_TRY(zi_cuda_vector(cuda, w, &weight));
@@ -378,7 +386,7 @@ static zimage_status cuda_group_norm_fold(zi_ops *ops, zi_channel_affine *affine
 
 static zimage_status cuda_channel_affine(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_begin(ops);
     int64_t channels = zi_features(x);
     assert(zi_tensor_count(y) == zi_tensor_count(x) && y->dtype == x->dtype);
     return ZI_CUDA_RUN(cuda,
@@ -392,19 +400,19 @@ static zimage_status cuda_channel_affine(zi_ops *ops, zi_tensor *y, const zi_ten
 
 static size_t cuda_peak_bytes(const zi_ops *ops)
 {
-    return ((const zi_cuda *)ops)->stack.peak;
+    return zi_cuda_state(ops)->stack.peak;
 }
 
 static size_t cuda_device_bytes(zi_ops *ops)
 {
     size_t left = 0, all = 0;
-    (void)zi_cuda_of(ops);
+    zi_cuda_make_current(zi_cuda_state(ops));
     return cudaMemGetInfo(&left, &all) == cudaSuccess ? all - left : 0;
 }
 
 static void cuda_describe(const zi_ops *ops, char *text, size_t size)
 {
-    const zi_cuda *cuda = (const zi_cuda *)ops;
+    const zi_cuda *cuda = zi_cuda_state(ops);
     snprintf(text, size, "cuda:%d %s %s", cuda->device,
              cuda->fp8               ? "fp8"
              : cuda->type == ZI_BF16 ? "bf16"
@@ -414,8 +422,10 @@ static void cuda_describe(const zi_ops *ops, char *text, size_t size)
 
 static zimage_status cuda_forget_weights(zi_ops *ops)
 {
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda_make_current(cuda);
     ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the card");
+    zi_cuda_recordings_free(cuda);
     zi_cuda_residency_clear(cuda);
     zi_cuda_weights_free(cuda);
     return ZIMAGE_OK;
@@ -425,7 +435,8 @@ static void cuda_free(zi_ops *ops)
 {
     if (ops == NULL)
         return;
-    zi_cuda *cuda = zi_cuda_of(ops);
+    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda_make_current(cuda);
     if (cuda->stream != NULL)
         (void)cudaStreamSynchronize(cuda->stream);
     zi_cuda_recordings_free(cuda);

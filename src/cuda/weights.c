@@ -1,10 +1,11 @@
-/* Stored weights on the card: sent when they are first used, in the form that the kernels read. */
+/* Weights in device memory: the list of those that were used, and each in the form that an operation asks for. */
+#include "cuda/weights.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
 #include "cuda/internal.h"
-
-#define CHANNELS_MULTIPLE 8 /* of a filter's outputs: products of few of them read whole rows of 8 */
+#include "cuda/residency.h"
 
 static size_t place_of(const zi_cuda_weight_key *key)
 {
@@ -57,158 +58,14 @@ void zi_cuda_weights_free(zi_cuda *cuda)
     *w = (zi_cuda_weights){0};
 }
 
-/* ---- sizes --------------------------------------------------------------------------------------------------------- */
-
-static int64_t padded_out(const zi_weight *w)
-{
-    return (w->shape[0] + CHANNELS_MULTIPLE - 1) / CHANNELS_MULTIPLE * CHANNELS_MULTIPLE;
-}
-
-/* A packed weight: numbers, scales and biases, one behind the other. */
-typedef struct groups {
-    size_t numbers, scales; /* bytes */
-    size_t second, third;   /* where scales and biases begin */
-} groups;
-
-static groups groups_of(const zi_weight *w)
-{
-    groups g = {.numbers = (size_t)zi_weight_count(w) / 8 * (size_t)w->bits,
-                .scales = (size_t)(zi_weight_count(w) / w->group) * zi_dtype_size(w->scale_dtype)};
-    g.second = zi_cuda_round_up(g.numbers);
-    g.third = g.second + zi_cuda_round_up(g.scales);
-    return g;
-}
-
-static size_t stored_bytes(const zi_weight *w)
-{
-    return (size_t)zi_weight_count(w) * zi_dtype_size(w->dtype);
-}
-
-/* What a weight's numbers become in that form. */
-static zi_dtype type_of(const zi_cuda *cuda, const zi_cuda_weight *weight)
-{
-    return weight->key.form == ZI_FORM_VECTOR ? ZI_F32 : cuda->type;
-}
-
-/* Whether all that is stored is of that type. */
-static int all_of(const zi_cuda_weight *weight, zi_dtype type)
-{
-    return weight->a->dtype == type && (weight->b == NULL || weight->b->dtype == type);
-}
-
-/* Where b begins in what is sent: right behind a where both are read as one. */
-static size_t second_place(const zi_cuda_weight *weight)
-{
-    size_t a = stored_bytes(weight->a);
-    return weight->a->dtype == weight->b->dtype ? a : zi_cuda_round_up(a);
-}
-
-/* Where the scales of an fp8 matrix lie: behind its numbers. */
-static size_t scales_place(int64_t count)
-{
-    return zi_cuda_round_up((size_t)count);
-}
-
-static int64_t rows_of(const zi_cuda_weight *weight)
-{
-    return weight->a->shape[0] + (weight->b != NULL ? weight->b->shape[0] : 0);
-}
-
-static int64_t count_of(const zi_cuda_weight *weight)
-{
-    return zi_weight_count(weight->a) + (weight->b != NULL ? zi_weight_count(weight->b) : 0);
-}
-
-static void measure(const zi_cuda *cuda, zi_cuda_weight *w)
-{
-    int64_t count = count_of(w);
-    if (w->key.form == ZI_FORM_PACKED) {
-        groups g = groups_of(w->a);
-        w->bytes = w->stored = g.third + g.scales;
-        w->direct = 1;
-        return;
-    }
-    w->stored = w->b != NULL ? second_place(w) + stored_bytes(w->b) : stored_bytes(w->a);
-    if (w->key.form == ZI_FORM_FP8)
-        w->bytes = scales_place(count) + (size_t)rows_of(w) * sizeof(float);
-    else if (w->key.form == ZI_FORM_FILTER)
-        w->bytes = (size_t)(count / w->a->shape[0] * padded_out(w->a)) * zi_dtype_size(cuda->type);
-    else
-        w->bytes = (size_t)count * zi_dtype_size(type_of(cuda, w));
-    w->direct = (w->key.form == ZI_FORM_MATRIX || w->key.form == ZI_FORM_VECTOR) && all_of(w, type_of(cuda, w));
-}
-
-int zi_cuda_weight_parts(const zi_cuda_weight *weight, uint8_t *to, zi_upload_part parts[ZI_UPLOAD_PARTS])
-{
-    const zi_weight *a = weight->a, *b = weight->b;
-    if (weight->key.form == ZI_FORM_PACKED) {
-        groups g = groups_of(a);
-        parts[0] = (zi_upload_part){a->data, to, g.numbers};
-        parts[1] = (zi_upload_part){a->scales, to + g.second, g.scales};
-        parts[2] = (zi_upload_part){a->biases, to + g.third, g.scales};
-        return 3;
-    }
-    parts[0] = (zi_upload_part){a->data, to, stored_bytes(a)};
-    if (b == NULL)
-        return 1;
-    parts[1] = (zi_upload_part){b->data, to + second_place(weight), stored_bytes(b)};
-    return 2;
-}
-
-/* ---- forms --------------------------------------------------------------------------------------------------------- */
-
-/* a, then b, as numbers of one type. */
-static zimage_status convert(zi_cuda *cuda, const zi_cuda_weight *w, const uint8_t *stored, zi_dtype type, void *data)
-{
-    const zi_weight *a = w->a, *b = w->b;
-    ZI_CUDA_TRY(cuda, zi_cuda_convert(type, data, a->dtype, stored, zi_weight_count(a), cuda->stream),
-                "converting a weight");
-    if (b == NULL)
-        return ZIMAGE_OK;
-    return ZI_CUDA_RUN(cuda,
-                       zi_cuda_convert(type, zi_cuda_at(data, type, zi_weight_count(a)), b->dtype,
-                                       stored + second_place(w), zi_weight_count(b), cuda->stream),
-                       "converting a weight");
-}
-
-static zimage_status quantise(zi_cuda *cuda, const void *dense, int64_t rows, int64_t columns, const zi_cuda_rows8 *out)
-{
-    return ZI_CUDA_RUN(cuda, zi_cuda_quantise_rows(*out, cuda->type, dense, rows, columns, cuda->stream),
-                       "quantising a weight");
-}
-
-static zimage_status form_fp8(zi_cuda *cuda, const zi_cuda_weight *w, const uint8_t *stored, void *data)
-{
-    const zi_cuda_rows8 rows = {data, (float *)(void *)((uint8_t *)data + scales_place(count_of(w)))};
-    void *dense = (void *)stored;
-    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
-    if (!all_of(w, cuda->type)) {
-        ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count_of(w) * zi_dtype_size(cuda->type), w->a->name, &dense));
-        ZI_TRY(convert(cuda, w, stored, cuda->type, dense));
-    }
-    ZI_TRY(quantise(cuda, dense, rows_of(w), w->a->shape[1], &rows));
-    zi_cuda_release(&cuda->ops, mark);
-    return ZIMAGE_OK;
-}
-
-zimage_status zi_cuda_weight_form(zi_cuda *cuda, const zi_cuda_weight *w, const uint8_t *stored, void *data)
-{
-    if (w->key.form == ZI_FORM_FP8)
-        return form_fp8(cuda, w, stored, data);
-    if (w->key.form != ZI_FORM_FILTER)
-        return convert(cuda, w, stored, type_of(cuda, w), data);
-    return ZI_CUDA_RUN(cuda,
-                       zi_cuda_arrange_filter(cuda->type, data, w->a->dtype, stored, w->a->shape[0], padded_out(w->a),
-                                              w->a->shape[1], w->a->shape[2] * w->a->shape[3], cuda->stream),
-                       "arranging a filter");
-}
-
 /* ---- use ----------------------------------------------------------------------------------------------------------- */
 
 /* The weight's (or pair's) place, made if it is new. */
 static zimage_status place(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form,
                            zi_cuda_weight **weight)
 {
+    ZI_TRY(zi_cuda_check_form(cuda, a, form));
+    ZI_TRY(b != NULL ? zi_cuda_check_form(cuda, b, form) : ZIMAGE_OK);
     const uint8_t *second = b != NULL ? b->data : NULL;
     const zi_cuda_weight_key key = {a->data, second, a->shape[0], zi_weight_count(a), a->dtype, form};
     ZI_TRY(make_room(cuda));
@@ -223,31 +80,37 @@ static zimage_status place(zi_cuda *cuda, const zi_weight *a, const zi_weight *b
     *weight = *found;
     (*weight)->a = a;
     (*weight)->b = b;
-    measure(cuda, *weight);
+    zi_cuda_weight_measure(cuda, *weight);
     return ZIMAGE_OK;
 }
 
-static zimage_status get(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form, zi_cuda_ready *ready)
+/* A weight in the form that kernels read. */
+typedef struct ready_weight {
+    void *data;
+    void *scales, *biases; /* of ZI_FORM_PACKED; the scales of ZI_FORM_FP8, too */
+} ready_weight;
+
+static zimage_status get(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form, ready_weight *ready)
 {
     zi_cuda_weight *weight = NULL;
-    *ready = (zi_cuda_ready){NULL, NULL, NULL};
+    *ready = (ready_weight){NULL, NULL, NULL};
     zimage_status status = place(cuda, a, b, form, &weight);
     if (status != ZIMAGE_OK || weight == NULL)
         return status;
     ZI_TRY(zi_cuda_residency_get(cuda, weight, &ready->data));
     if (form == ZI_FORM_PACKED) {
-        groups g = groups_of(a);
+        zi_cuda_groups g = zi_cuda_groups_of(a);
         ready->scales = (uint8_t *)ready->data + g.second;
         ready->biases = (uint8_t *)ready->data + g.third;
     }
     if (form == ZI_FORM_FP8)
-        ready->scales = (uint8_t *)ready->data + scales_place(count_of(weight));
+        ready->scales = (uint8_t *)ready->data + zi_cuda_fp8_scales(weight);
     return ZIMAGE_OK;
 }
 
 static zimage_status unpack(zi_cuda *cuda, const zi_weight *w, void *dst)
 {
-    zi_cuda_ready packed;
+    ready_weight packed;
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_PACKED, &packed));
     return ZI_CUDA_RUN(cuda,
                        zi_cuda_unpack_groups(cuda->type, dst, packed.data, w->bits, w->group, w->scale_dtype,
@@ -257,7 +120,7 @@ static zimage_status unpack(zi_cuda *cuda, const zi_weight *w, void *dst)
 
 zimage_status zi_cuda_matrix(zi_cuda *cuda, const zi_weight *w, void **data)
 {
-    zi_cuda_ready weight;
+    ready_weight weight;
     if (w->dtype == ZI_GROUPED) {
         ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_weight_count(w) * zi_dtype_size(cuda->type), w->name, data));
         return unpack(cuda, w, *data);
@@ -269,7 +132,7 @@ zimage_status zi_cuda_matrix(zi_cuda *cuda, const zi_weight *w, void **data)
 
 zimage_status zi_cuda_pair(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, void **data)
 {
-    zi_cuda_ready weight;
+    ready_weight weight;
     if (a->dtype != ZI_GROUPED && b->dtype != ZI_GROUPED) {
         ZI_TRY(get(cuda, a, b, ZI_FORM_MATRIX, &weight));
         *data = weight.data;
@@ -299,12 +162,13 @@ static zimage_status quantise_packed(zi_cuda *cuda, const zi_weight *a, const zi
     ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(count * columns), a->name, &rows->data));
     ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count * sizeof(float), a->name, (void **)&rows->scales));
     ZI_TRY(b != NULL ? zi_cuda_pair(cuda, a, b, &dense) : zi_cuda_matrix(cuda, a, &dense));
-    return quantise(cuda, dense, count, columns, rows);
+    return ZI_CUDA_RUN(cuda, zi_cuda_quantise_rows(*rows, cuda->type, dense, count, columns, cuda->stream),
+                       "quantising a weight");
 }
 
 zimage_status zi_cuda_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_rows8 *rows)
 {
-    zi_cuda_ready weight;
+    ready_weight weight;
     if (a->dtype == ZI_GROUPED || (b != NULL && b->dtype == ZI_GROUPED))
         return quantise_packed(cuda, a, b, rows);
     ZI_TRY(get(cuda, a, b, ZI_FORM_FP8, &weight));
@@ -314,11 +178,10 @@ zimage_status zi_cuda_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight *b,
 
 zimage_status zi_cuda_vector(zi_cuda *cuda, const zi_weight *w, const float **data)
 {
-    zi_cuda_ready weight;
+    ready_weight weight;
     *data = NULL;
     if (w == NULL)
         return ZIMAGE_OK;
-    assert(w->dtype != ZI_GROUPED);
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_VECTOR, &weight));
     *data = weight.data;
     return ZIMAGE_OK;
@@ -326,8 +189,8 @@ zimage_status zi_cuda_vector(zi_cuda *cuda, const zi_weight *w, const float **da
 
 zimage_status zi_cuda_filter(zi_cuda *cuda, const zi_weight *w, void **data)
 {
-    zi_cuda_ready weight;
-    assert(w->dtype != ZI_GROUPED && w->dims == 4);
+    ready_weight weight;
+    assert(w->dims == 4);
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_FILTER, &weight));
     *data = weight.data;
     return ZIMAGE_OK;

@@ -119,7 +119,7 @@ static zimage_status find(const char *cpu_mask, zimage_device_info *infos, size_
     int found = 0;
     if (find_gpus(devices, &found, &why) != ZIMAGE_OK) {
         infos[0] = (zimage_device_info){.device = "cuda"};
-        snprintf(infos[0].fault, sizeof infos[0].fault, "%s", why.message);
+        snprintf(infos[0].fault, sizeof infos[0].fault, "%.511s", why.message);
         *count = 1;
         return ZIMAGE_OK;
     }
@@ -152,8 +152,8 @@ static zimage_status open_cuda(const zi_backend_choice *choice, int index, zi_po
 {
     cuda_library cuda;
     if (choice->compute == ZIMAGE_COMPUTE_INT8)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "compute: int8, expected auto, f32, bf16 or fp8 with device \"%s\"",
-                       choice->device);
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "compute: int8, expected auto, f32, bf16 or fp8 with device \"%s\"", choice->device);
     if (choice->cpu_mask)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cpu_mask: \"%s\", expected none with device \"%s\"",
                        choice->cpu_mask, choice->device);

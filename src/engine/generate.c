@@ -130,8 +130,7 @@ static void expect_latents(const generation *g, float sigma)
             for (int64_t x = 0; x < columns; x++) {
                 double sum = 0;
                 for (int64_t i = 0; i < factor * factor; i++) {
-                    int64_t at =
-                        (c * job->rows + y * factor + i / factor) * job->columns + x * factor + i % factor;
+                    int64_t at = (c * job->rows + y * factor + i / factor) * job->columns + x * factor + i % factor;
                     sum += latents[at] - sigma * g->positive[at];
                 }
                 g->preview_latents[(c * rows + y) * columns + x] = (float)(sum / (double)(factor * factor));
@@ -198,10 +197,8 @@ void zi_request_job(const zimage_session *session, const zimage_request *r, cons
         .steps = r->steps,
     };
     for (int i = 0; i < job->prompts; i++)
-        job->prompt[i] = (zi_prompt){.tokens = tokens->counts[i],
-                                     .encoded = !features[i],
-                                     .ids = tokens->ids[i],
-                                     .features = features[i]};
+        job->prompt[i] = (zi_prompt){
+            .tokens = tokens->counts[i], .encoded = !features[i], .ids = tokens->ids[i], .features = features[i]};
     if (r->preview && r->progress) {
         int64_t factor = preview_factor(job);
         job->preview_rows = job->rows / factor;
@@ -220,11 +217,12 @@ static void log_memory(const generation *g)
     const zi_memory_plan *m = &g->plan.memory;
     if (!zi_has_own_memory(g->session->ops) || (!g->session->device_memory && !m->streamed[ZIMAGE_STAGE_DENOISE]))
         return;
-    zi_inform(&g->session->log,
-              "device memory: %llu of %llu MiB: activations %llu, workspace %llu, resident weights %llu, buffer for the "
-              "others %llu; %llu MiB of weights are copied at each step",
-              mib(m->total), (unsigned long long)(m->limit >> 20), mib(m->activations), mib(m->workspace),
-              mib(m->resident), mib(m->ring), mib(m->streamed[ZIMAGE_STAGE_DENOISE]));
+    zi_inform(
+        &g->session->log,
+        "device memory: %llu of %llu MiB: activations %llu, workspace %llu, resident weights %llu, buffer for the "
+        "others %llu; %llu MiB of weights are copied at each step",
+        mib(m->total), (unsigned long long)(m->limit >> 20), mib(m->activations), mib(m->workspace), mib(m->resident),
+        mib(m->ring), mib(m->streamed[ZIMAGE_STAGE_DENOISE]));
 }
 
 static zimage_status allocate(generation *g)

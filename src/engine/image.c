@@ -146,8 +146,9 @@ zimage_status zimage_image_from_pixels(const uint8_t *pixels, int32_t width, int
     if (!pixels)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "pixels: NULL, expected the pixels of an image");
     if (width < 1 || height < 1 || (uint64_t)width * (uint64_t)height > MAX_PIXELS)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "width and height: %dx%d, expected at least 1 and at most %llu pixels",
-                       width, height, (unsigned long long)MAX_PIXELS);
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "width and height: %dx%d, expected at least 1 and at most %llu pixels", width, height,
+                       (unsigned long long)MAX_PIXELS);
     if (channels != 3 && channels != 4)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "channels: %d, expected 3 (RGB) or 4 (RGBA)", channels);
     if (stride < (size_t)width * (size_t)channels)

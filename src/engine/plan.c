@@ -73,7 +73,8 @@ static zi_stage_runs *expected_runs(const zi_job *job, int *count)
     int entries = zi_job_list(job, list), n = 0;
     zi_stage_runs *runs = malloc(((size_t)entries + 2 * (size_t)job->steps) * sizeof *runs);
     for (int i = 0; runs && i < entries; i++) {
-        int previews = list[i].stage == ZIMAGE_STAGE_DENOISE && i + 1 < entries && list[i + 1].stage == ZI_STAGE_PREVIEW;
+        int previews =
+            list[i].stage == ZIMAGE_STAGE_DENOISE && i + 1 < entries && list[i + 1].stage == ZI_STAGE_PREVIEW;
         for (int step = 0; previews && step < list[i].times; step++) {
             runs[n++] = (zi_stage_runs){list[i].stage, 1};
             runs[n++] = (zi_stage_runs){ZI_STAGE_PREVIEW, 1};
@@ -267,7 +268,8 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
 
     ZI_TRY(rehearse(&run, job, job->band_rows, &r));
     add_up(session, job, counts, &r, limits->releases, plan);
-    while (r.band_rows != ZI_NARROWEST_BAND && (host_wants_narrower(plan, limits->memory) || device_wants_narrower(&r))) {
+    while (r.band_rows != ZI_NARROWEST_BAND &&
+           (host_wants_narrower(plan, limits->memory) || device_wants_narrower(&r))) {
         ZI_TRY(rehearse(&run, job, narrower(r.band_rows, image_rows), &r));
         add_up(session, job, counts, &r, limits->releases, plan);
     }

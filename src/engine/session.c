@@ -36,9 +36,8 @@ static zimage_status make_choice(const zimage_model_params *params, zi_model_cho
                        (int)params->dequantize);
     *choice = (zi_model_choice){
         .dequantize = dtypes[params->dequantize],
-        .components = {[ZI_TEXT_ENCODER] = params->text_encoder,
-                       [ZI_TRANSFORMER] = params->transformer,
-                       [ZI_VAE] = params->vae},
+        .components =
+            {[ZI_TEXT_ENCODER] = params->text_encoder, [ZI_TRANSFORMER] = params->transformer, [ZI_VAE] = params->vae},
         .tokenizer = params->tokenizer,
         .scheduler = params->scheduler,
     };
@@ -105,7 +104,8 @@ static zimage_status check_params(const zimage_session_params *params, zimage_er
     if (params->threads < 0 || params->threads > 1024)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "threads: %d, expected 0 (all) to 1024", params->threads);
     if ((unsigned)params->compute > ZIMAGE_COMPUTE_FP8)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "compute: %d, expected one of zimage_compute", (int)params->compute);
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "compute: %d, expected one of zimage_compute",
+                       (int)params->compute);
     if (!params->reference)
         return ZIMAGE_OK;
     if (params->compute > ZIMAGE_COMPUTE_F32 || params->cpu_mask)

@@ -170,7 +170,8 @@ typedef struct png_result {
 static void ask_for_rgb8(png_structp png, png_infop info)
 {
     png_color_16 white = {.red = 255, .green = 255, .blue = 255, .gray = 255};
-    int has_alpha = (png_get_color_type(png, info) & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png, info, PNG_INFO_tRNS);
+    int has_alpha =
+        (png_get_color_type(png, info) & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png, info, PNG_INFO_tRNS);
     png_set_expand(png);
     png_set_scale_16(png);
     png_set_gray_to_rgb(png);

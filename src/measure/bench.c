@@ -125,10 +125,8 @@ static zimage_status make_job(bench_run *b, int stage)
         return zi_fail_memory(b->run.error, "a stage's inputs", places * (size_t)(scale * scale) * 3);
     for (int64_t i = 0; i < tokens; i++)
         b->ids[i] = (int32_t)(i * 7919 % (facts->vocabulary > 0 ? facts->vocabulary : 1));
-    b->job.prompt[0] = (zi_prompt){.tokens = tokens,
-                                   .encoded = timed[stage].stage == ZIMAGE_STAGE_TEXT,
-                                   .ids = b->ids,
-                                   .features = b->features};
+    b->job.prompt[0] = (zi_prompt){
+        .tokens = tokens, .encoded = timed[stage].stage == ZIMAGE_STAGE_TEXT, .ids = b->ids, .features = b->features};
     b->job.latents = b->latents;
     b->job.velocity[0] = b->velocity;
     b->job.rgb8 = b->rgb8;
@@ -256,8 +254,7 @@ static zimage_status check_size(const bench_run *b, int stage)
     if (b->params.width % multiple || b->params.height % multiple)
         return zi_fail(b->run.error, ZIMAGE_ERROR_ARGUMENT, "width and height: %dx%d, expected multiples of %lld",
                        b->params.width, b->params.height, (long long)multiple);
-    return model->family->check_positions(model->networks, b->params.tokens, b->job.rows, b->job.columns,
-                                          b->run.error);
+    return model->family->check_positions(model->networks, b->params.tokens, b->job.rows, b->job.columns, b->run.error);
 }
 
 static zimage_status time_job(bench_run *b, int stage)

@@ -171,23 +171,13 @@ static zimage_status check_kernels(kernel_checks *k, const zi_cpu_set *set, uint
 {
     selftest *t = k->test;
     zi_cpu_set tier;
-<<<<<<< HEAD
-    if (!set->family)
+    if (!set->gemm)
         return zi_cpu_selftest(t->pool, set, on_finding, k, t->error);
-    for (int i = 0; zi_cpu_set_at(i, features, &tier) && !tier.family; i++)
+    for (int i = 0; zi_cpu_set_at(i, features, &tier) && !tier.gemm; i++)
         if (tier.usable) {
             k->with = tier.name;
-            tier.family = set->family;
-            ZI_TRY(zi_cpu_selftest(t->pool, &tier, on_finding, k, t->error));
-=======
-    if (!set->gemm)
-        return zi_cpu_selftest(j->context->pool, set, on_finding, r, j->error);
-    for (int i = 0; zi_cpu_set_at(i, j->features, &tier) && !tier.gemm; i++)
-        if (tier.usable) {
-            r->with = tier.name;
             tier.gemm = set->gemm;
-            ZI_TRY(zi_cpu_selftest(j->context->pool, &tier, on_finding, r, j->error));
->>>>>>> cpu2
+            ZI_TRY(zi_cpu_selftest(t->pool, &tier, on_finding, k, t->error));
         }
     return ZIMAGE_OK;
 }

@@ -89,8 +89,9 @@ static zimage_status load_heads(const json_t *json, const char *path, zi_qwen3_c
     return ZIMAGE_OK;
 }
 
-static zimage_status read_config(const json_t *json, const char *path, zi_qwen3_config *config, zimage_error *error)
+static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
 {
+    zi_qwen3_config *config = out;
     ZI_TRY(refuse_variants(json, path, error));
     ZI_TRY(zi_json_int(json, path, "hidden_size", 1, 65536, NULL, &config->hidden_size, error));
     ZI_TRY(zi_json_int(json, path, "intermediate_size", 1, 262144, NULL, &config->intermediate_size, error));
@@ -101,24 +102,9 @@ static zimage_status read_config(const json_t *json, const char *path, zi_qwen3_
     return load_rope_theta(json, path, &config->rope_theta, error);
 }
 
-zimage_status zi_qwen3_config_load(const char *path, zi_qwen3_config *config, zimage_error *error)
+zimage_status zi_qwen3_config_read(const char *path, const char *text, zi_qwen3_config *config, zimage_error *error)
 {
-    json_t *json;
-    memset(config, 0, sizeof *config);
-    ZI_TRY(zi_json_load(path, &json, error));
-    zimage_status status = read_config(json, path, config, error);
-    json_decref(json);
-    return status;
-}
-
-zimage_status zi_qwen3_config_parse(const char *path, const char *text, zi_qwen3_config *config, zimage_error *error)
-{
-    json_t *json;
-    memset(config, 0, sizeof *config);
-    ZI_TRY(zi_json_parse(path, "the configuration", text, strlen(text), &json, error));
-    zimage_status status = read_config(json, path, config, error);
-    json_decref(json);
-    return status;
+    return zi_config_read(path, text, read_config, config, sizeof *config, error);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */

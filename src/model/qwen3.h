@@ -23,9 +23,8 @@ typedef struct zi_qwen3 {
     zi_qwen3_layer *layers; /* [layers_needed], owned */
 } zi_qwen3;
 
-zimage_status zi_qwen3_config_load(const char *path, zi_qwen3_config *config, zimage_error *error);
-/* The same from JSON text; `path` is for messages. */
-zimage_status zi_qwen3_config_parse(const char *path, const char *text, zi_qwen3_config *config, zimage_error *error);
+/* From the file `path`, or where text is not NULL from that JSON text, with `path` for messages. */
+zimage_status zi_qwen3_config_read(const char *path, const char *text, zi_qwen3_config *config, zimage_error *error);
 /* Binds names with or without the prefix "model.". The store must outlive the model. Free with zi_qwen3_free. */
 zimage_status zi_qwen3_bind(zi_qwen3 *model, const zi_qwen3_config *config, zi_store *store, const zi_log *log,
                             zimage_error *error);

@@ -94,8 +94,9 @@ static zimage_status load_levels(const json_t *json, const char *path, zi_vae_co
     return check_block_types(json, path, "up_block_types", "UpDecoderBlock2D", config->levels, error);
 }
 
-static zimage_status read_config(const json_t *json, const char *path, zi_vae_config *config, zimage_error *error)
+static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
 {
+    zi_vae_config *config = out;
     const int yes = 1; /* AutoencoderKL's defaults */
     ZI_TRY(refuse_variants(json, path, error));
     ZI_TRY(load_levels(json, path, config, error));
@@ -111,24 +112,9 @@ static zimage_status read_config(const json_t *json, const char *path, zi_vae_co
     return zi_json_bool(json, path, "use_post_quant_conv", &yes, &config->use_post_quant_conv, error);
 }
 
-zimage_status zi_vae_config_load(const char *path, zi_vae_config *config, zimage_error *error)
+zimage_status zi_vae_config_read(const char *path, const char *text, zi_vae_config *config, zimage_error *error)
 {
-    json_t *json;
-    memset(config, 0, sizeof *config);
-    ZI_TRY(zi_json_load(path, &json, error));
-    zimage_status status = read_config(json, path, config, error);
-    json_decref(json);
-    return status;
-}
-
-zimage_status zi_vae_config_parse(const char *path, const char *text, zi_vae_config *config, zimage_error *error)
-{
-    json_t *json;
-    memset(config, 0, sizeof *config);
-    ZI_TRY(zi_json_parse(path, "the configuration", text, strlen(text), &json, error));
-    zimage_status status = read_config(json, path, config, error);
-    json_decref(json);
-    return status;
+    return zi_config_read(path, text, read_config, config, sizeof *config, error);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */

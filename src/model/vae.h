@@ -33,9 +33,8 @@ typedef struct zi_vae {
     zi_vae_affine upsamplers[ZI_VAE_MAX_LEVELS];
 } zi_vae;
 
-zimage_status zi_vae_config_load(const char *path, zi_vae_config *config, zimage_error *error);
-/* The same from JSON text; `path` is for messages. */
-zimage_status zi_vae_config_parse(const char *path, const char *text, zi_vae_config *config, zimage_error *error);
+/* From the file `path`, or where text is not NULL from that JSON text, with `path` for messages. */
+zimage_status zi_vae_config_read(const char *path, const char *text, zi_vae_config *config, zimage_error *error);
 /* encoder.* and quant_conv.* are known and not needed. */
 zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, zi_store *store, const zi_log *log,
                           zimage_error *error);

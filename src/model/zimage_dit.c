@@ -89,9 +89,9 @@ static zimage_status load_axes(const json_t *json, const char *path, zi_zimage_d
     return ZIMAGE_OK;
 }
 
-static zimage_status read_config(const json_t *json, const char *path, zi_zimage_dit_config *config,
-                                 zimage_error *error)
+static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
 {
+    zi_zimage_dit_config *config = out;
     ZI_TRY(refuse_variants(json, path, error));
     ZI_TRY(load_patch(json, path, config, error));
     ZI_TRY(zi_json_int(json, path, "in_channels", 1, 4096, NULL, &config->in_channels, error));
@@ -121,25 +121,10 @@ void zi_zimage_dit_config_derive(zi_zimage_dit_config *config)
     config->t_hidden = T_HIDDEN;
 }
 
-zimage_status zi_zimage_dit_config_load(const char *path, zi_zimage_dit_config *config, zimage_error *error)
+zimage_status zi_zimage_dit_config_read(const char *path, const char *text, zi_zimage_dit_config *config,
+                                        zimage_error *error)
 {
-    json_t *json;
-    memset(config, 0, sizeof *config);
-    ZI_TRY(zi_json_load(path, &json, error));
-    zimage_status status = read_config(json, path, config, error);
-    json_decref(json);
-    return status;
-}
-
-zimage_status zi_zimage_dit_config_parse(const char *path, const char *text, zi_zimage_dit_config *config,
-                                         zimage_error *error)
-{
-    json_t *json;
-    memset(config, 0, sizeof *config);
-    ZI_TRY(zi_json_parse(path, "the configuration", text, strlen(text), &json, error));
-    zimage_status status = read_config(json, path, config, error);
-    json_decref(json);
-    return status;
+    return zi_config_read(path, text, read_config, config, sizeof *config, error);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */

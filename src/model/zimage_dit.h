@@ -29,11 +29,10 @@ typedef struct zi_zimage_dit {
         *layers; /* one allocation that starts at noise_refiner, owned */
 } zi_zimage_dit;
 
-zimage_status zi_zimage_dit_config_load(const char *path, zi_zimage_dit_config *config, zimage_error *error);
-/* The same from JSON text; `path` is for messages. */
-zimage_status zi_zimage_dit_config_parse(const char *path, const char *text, zi_zimage_dit_config *config,
-                                         zimage_error *error);
-/* Fills the derived fields from the others; done by zi_zimage_dit_config_load. */
+/* From the file `path`, or where text is not NULL from that JSON text, with `path` for messages. */
+zimage_status zi_zimage_dit_config_read(const char *path, const char *text, zi_zimage_dit_config *config,
+                                        zimage_error *error);
+/* Fills the derived fields from the others; done by zi_zimage_dit_config_read. */
 void zi_zimage_dit_config_derive(zi_zimage_dit_config *config);
 zimage_status zi_zimage_dit_bind(zi_zimage_dit *model, const zi_zimage_dit_config *config, zi_store *store,
                                  const zi_log *log, zimage_error *error);

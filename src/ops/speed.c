@@ -10,9 +10,9 @@
 #include "base/system.h"
 
 #define CACHE_FILE "machine.json"
-#define REPEATS 3
-#define LARGE   1024 /* side of the matrix that is measured with */
-#define SMALL   256  /* of a backend without a peak rate: the reference is some hundred times slower */
+#define REPEATS    3
+#define LARGE      1024 /* side of the matrix that is measured with */
+#define SMALL      256  /* of a backend without a peak rate: the reference is some hundred times slower */
 
 /* ---- measuring --------------------------------------------------------------------------------------------------- */
 

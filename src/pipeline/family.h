@@ -43,7 +43,7 @@ typedef struct zi_facts {
 
 typedef struct zi_family {
     const char *name;
-    const char *const *pipeline_classes;   /* _class_name in model_index.json, NULL-ended */
+    const char *const *pipeline_classes;    /* _class_name in model_index.json, NULL-ended */
     const char *const *transformer_classes; /* in transformer/config.json, for a folder without model_index.json */
     zi_component components[ZI_COMPONENTS];
     size_t networks_size; /* bytes of its struct of networks */

@@ -122,8 +122,7 @@ static zimage_status open_component(const opening *o, zi_component_kind kind)
     const char *chosen = o->choice->components[kind];
     char *folder = path_of(chosen, o->path, component->folder, NULL);
     char *config = path_of(chosen, o->path, component->folder, "config.json");
-    zimage_status status =
-        folder && config ? ZIMAGE_OK : zi_fail_memory(o->error, "a path", strlen(o->path));
+    zimage_status status = folder && config ? ZIMAGE_OK : zi_fail_memory(o->error, "a path", strlen(o->path));
     int absent = status == ZIMAGE_OK && component->optional && !chosen && !zi_folder_exists(folder);
     if (status == ZIMAGE_OK && !absent)
         status = configure(o, component, config);
@@ -211,7 +210,7 @@ void zi_model_finish(zi_model *model)
 zimage_status zi_model_open(const char *path, const zi_model_choice *choice, const zi_log *log, zi_model **model,
                             zimage_error *error)
 {
-    const zi_family *family;
+    const zi_family *family = NULL;
     opening o = {path, choice, log, NULL, error};
     *model = NULL;
     ZI_TRY(find_family(path, &family, error));

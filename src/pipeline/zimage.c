@@ -11,12 +11,12 @@
 #include "model/zimage_dit.h"
 #include "pipeline/family.h"
 
-#define MAX_PROMPT_TOKENS  512  /* the pipeline's max_sequence_length, template included */
-#define TRAIN_TIMESTEPS    1000 /* constant in the pipeline */
-#define TURBO_SHIFT        3.0  /* the static shift of Z-Image-Turbo; the base model has another */
-#define TURBO_STEPS        8
-#define BASE_STEPS         50 /* the pipeline's default num_inference_steps */
-#define DEFAULT_SIDE       1024
+#define MAX_PROMPT_TOKENS 512  /* the pipeline's max_sequence_length, template included */
+#define TRAIN_TIMESTEPS   1000 /* constant in the pipeline */
+#define TURBO_SHIFT       3.0  /* the static shift of Z-Image-Turbo; the base model has another */
+#define TURBO_STEPS       8
+#define BASE_STEPS        50 /* the pipeline's default num_inference_steps */
+#define DEFAULT_SIDE      1024
 
 struct zi_networks {
     zi_qwen3_config text_config;
@@ -37,8 +37,7 @@ static int64_t at_most(int64_t value, int64_t limit)
 
 static zimage_status configure_text(zi_networks *n, const char *path, const char *text, zimage_error *error)
 {
-    return text ? zi_qwen3_config_parse(path, text, &n->text_config, error)
-                : zi_qwen3_config_load(path, &n->text_config, error);
+    return zi_qwen3_config_read(path, text, &n->text_config, error);
 }
 
 /* The last layer is never run: see qwen3.h. */
@@ -65,8 +64,7 @@ static void unbind_text(zi_networks *n)
 
 static zimage_status configure_transformer(zi_networks *n, const char *path, const char *text, zimage_error *error)
 {
-    return text ? zi_zimage_dit_config_parse(path, text, &n->transformer_config, error)
-                : zi_zimage_dit_config_load(path, &n->transformer_config, error);
+    return zi_zimage_dit_config_read(path, text, &n->transformer_config, error);
 }
 
 static void limit_transformer_layers(zi_networks *n, int64_t layers)
@@ -90,22 +88,16 @@ static void unbind_transformer(zi_networks *n)
     zi_zimage_dit_free(&n->transformer);
 }
 
-static zimage_status read_sample_size(const char *path, const char *text, int64_t *size, zimage_error *error)
+static zimage_status read_sample_size(const json_t *object, const char *path, void *size, zimage_error *error)
 {
     const int64_t fallback = DEFAULT_SIDE;
-    json_t *object = NULL;
-    ZI_TRY(text ? zi_json_parse(path, "the configuration", text, strlen(text), &object, error)
-                : zi_json_load(path, &object, error));
-    zimage_status status = zi_json_int(object, path, "sample_size", 1, 1 << 20, &fallback, size, error);
-    json_decref(object);
-    return status;
+    return zi_json_int(object, path, "sample_size", 1, 1 << 20, &fallback, size, error);
 }
 
 static zimage_status configure_vae(zi_networks *n, const char *path, const char *text, zimage_error *error)
 {
-    ZI_TRY(text ? zi_vae_config_parse(path, text, &n->vae_config, error)
-                : zi_vae_config_load(path, &n->vae_config, error));
-    return read_sample_size(path, text, &n->sample_size, error);
+    ZI_TRY(zi_vae_config_read(path, text, &n->vae_config, error));
+    return zi_config_read(path, text, read_sample_size, &n->sample_size, sizeof n->sample_size, error);
 }
 
 static void limit_vae_layers(zi_networks *n, int64_t layers)
@@ -135,8 +127,8 @@ static zimage_status check(const zi_networks *n, const int present[ZI_COMPONENTS
     int64_t channels = n->transformer_config.in_channels, features = n->transformer_config.cap_feat_dim;
     if (present[ZI_VAE] && present[ZI_TRANSFORMER] && n->vae_config.latent_channels != channels)
         return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                       "%s/vae/config.json: latent_channels is %lld, expected the transformer's in_channels, %lld", path,
-                       (long long)n->vae_config.latent_channels, (long long)channels);
+                       "%s/vae/config.json: latent_channels is %lld, expected the transformer's in_channels, %lld",
+                       path, (long long)n->vae_config.latent_channels, (long long)channels);
     if (present[ZI_TEXT_ENCODER] && present[ZI_TRANSFORMER] && n->text_config.hidden_size != features)
         return zi_fail(
             error, ZIMAGE_ERROR_MODEL,

@@ -129,8 +129,9 @@ void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_
         return;
     if (!same_shape(&found->weight, dims, shape))
         add_misshapen(binder, &found->weight, dims, shape);
-    else if (found->weight.dtype == ZI_DTYPE_OTHER)
-        zi_names_add(&binder->not_float, "%s: %s", name, found->dtype);
+    else if (!zi_is_float(found->weight.dtype) && found->weight.dtype != ZI_GROUPED)
+        zi_names_add(&binder->not_float, "%s: %s%s", name, found->dtype,
+                     found->rank > 4 ? " of more than 4 dimensions" : "");
     else
         *weight = &found->weight;
 }

@@ -49,7 +49,7 @@ static void add_problem(zi_names *problems, const zi_entry *weight, const char *
         zi_names_add(problems, "%.*s%s: missing, expected %s", stem, weight->weight.name, part, expected);
 }
 
-static int is_float(zi_dtype dtype)
+int zi_is_float(zi_dtype dtype)
 {
     return dtype == ZI_F32 || dtype == ZI_F16 || dtype == ZI_BF16;
 }
@@ -78,7 +78,7 @@ int zi_entry_group(zi_entry *entry, const zi_entry *scales, const zi_entry *bias
         return 0;
     }
     int group = scales && has_rows(scales, out) ? group_of_row(scales->weight.shape[1], in) : 0;
-    if (!group || !is_float(scales->weight.dtype)) {
+    if (!group || !zi_is_float(scales->weight.dtype)) {
         snprintf(expected, sizeof expected, "F32, F16 or BF16 [%lld, %lld / group] with groups of 32, 64 or 128",
                  (long long)out, (long long)in);
         add_problem(problems, entry, "scales", scales, expected);

@@ -5,6 +5,9 @@
 #include "weights/names.h"
 #include "weights/safetensors.h"
 
+/* Whether numbers of this type can be widened to float32 one by one. No other type may be read as numbers. */
+int zi_is_float(zi_dtype dtype);
+
 /*
  * entry, a two-dimensional U32 tensor "X.weight", with X.scales and X.biases (NULL: not there) as MLX quantises a matrix
  * shape = [out, in]: bits and group are derived from the shapes and checked. 1: entry's weight is that matrix now

@@ -6,6 +6,7 @@
 
 #include "base/numbers.h"
 #include "base/system.h"
+#include "weights/convert.h"
 
 #define ALIGNMENT 64
 #define PIECE     ZI_MIB       /* bytes that one task copies */
@@ -64,8 +65,8 @@ static uint32_t random_number(zi_dtype dtype, int down, uint64_t random)
         return sign << 15 | (127 - 9 + exponent) << 7 | (fraction & 0x7f);
     case ZI_F16:
         return sign << 15 | (15 - 9 + exponent) << 10 | (fraction & 0x3ff);
-    default:
-        return fraction; /* words of whole numbers */
+    default: /* ZI_GROUPED: words of whole numbers */
+        return fraction;
     }
 }
 
@@ -144,7 +145,8 @@ static size_t describe_all(const zi_tensor_specs *specs, const char *label, cons
     char *string = file->strings;
     for (size_t i = 0; i < specs->count; i++) {
         zi_weight weight = describe(&specs->list[i], format, string);
-        file->entries[i] = (zi_entry){.weight = weight, .dtype = zi_dtype_name(weight.dtype), .path = label};
+        file->entries[i] = (zi_entry){
+            .weight = weight, .dtype = zi_dtype_name(weight.dtype), .rank = (size_t)weight.dims, .path = label};
         total += aligned(weight.bytes) + 2 * aligned(scale_bytes(&weight));
         string = stpcpy(string, specs->list[i].name) + 1;
     }
@@ -243,6 +245,9 @@ zimage_status zi_specs_fill(const zi_tensor_specs *specs, const char *label, con
                             zi_pool *pool, zi_safetensors *file, zimage_error *error)
 {
     *file = (zi_safetensors){.in_memory = 1};
+    if (!zi_is_float(format->dtype))
+        return zi_fail(error, ZIMAGE_ERROR_INTERNAL, "%s: the dtype of the weights: %s, expected F32, F16 or BF16",
+                       label, zi_dtype_name(format->dtype));
     zimage_status status = make_file(specs, label, format, pool, file, error);
     if (status != ZIMAGE_OK)
         zi_safetensors_close(file);

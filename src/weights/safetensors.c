@@ -78,7 +78,7 @@ static zimage_status read_number(const zi_entry *entry, const char *field, const
  * Fills dims and shape. The product of the sizes that are not 0 must fit, so that no one who multiplies them, in
  * whatever order, overflows. More than four dimensions (no network here has them) are folded into the fourth size.
  */
-static zimage_status read_shape(zi_entry *entry, const json_t *field, int *folded, zimage_error *error)
+static zimage_status read_shape(zi_entry *entry, const json_t *field, zimage_error *error)
 {
     zi_weight *weight = &entry->weight;
     int64_t product = 1;
@@ -97,7 +97,7 @@ static zimage_status read_shape(zi_entry *entry, const json_t *field, int *folde
             weight->shape[3] *= size;
     }
     weight->dims = dims < 4 ? (int)dims : 4;
-    *folded = dims > 4;
+    entry->rank = dims;
     return ZIMAGE_OK;
 }
 
@@ -135,13 +135,12 @@ static zimage_status read_entry(zi_entry *entry, const json_t *object, buffer da
 {
     zi_weight *weight = &entry->weight;
     int64_t begin = 0, end = 0;
-    int folded = 0;
-    ZI_TRY(read_shape(entry, json_object_get(object, "shape"), &folded, error));
+    ZI_TRY(read_shape(entry, json_object_get(object, "shape"), error));
     ZI_TRY(read_offsets(entry, json_object_get(object, "data_offsets"), data, &begin, &end, error));
     weight->data = data.data + begin;
     weight->bytes = (size_t)(end - begin);
     const dtype_info *info = find_dtype(entry->dtype);
-    weight->dtype = info && !folded ? info->dtype : ZI_DTYPE_OTHER;
+    weight->dtype = info && entry->rank <= 4 ? info->dtype : ZI_DTYPE_OTHER;
     return info ? check_bytes(entry, info->size, error) : ZIMAGE_OK;
 }
 

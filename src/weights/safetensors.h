@@ -7,8 +7,9 @@
 #include "ops/tensor.h"
 
 typedef struct zi_entry {
-    zi_weight weight; /* its name lies in the file's strings, its data in the file's mapping */
-    const char *dtype;
+    zi_weight weight;  /* its name lies in the file's strings, its data in the file's mapping */
+    const char *dtype; /* the file's own word: "BF16", "F8_E4M3", ... */
+    size_t rank;       /* dimensions in the file; a weight has at most 4, and ZI_DTYPE_OTHER where the file has more */
     const char *path;
     void *owned; /* NULL, or the weight's data where a store had to make its own (convert.h) */
 } zi_entry;

@@ -20,6 +20,7 @@ import make_tiny
 import make_tokenizer
 import make_transformer
 import make_vae
+import make_vocabulary
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", default="tests/golden")
@@ -40,7 +41,9 @@ def tokenizers():
     elif a.qwen3_tokenizer:
         make_tokenizer.make(a.qwen3_tokenizer, qwen3, a.count, strings_from=qwen3)
     else:
-        print("no --qwen3-tokenizer: tokenizer-qwen3.safetensors stays as it is")
+        print("no --qwen3-tokenizer: tokenizer-qwen3*.safetensors stay as they are")
+    if a.qwen3_tokenizer:
+        make_vocabulary.make(a.qwen3_tokenizer, f"{out}/tokenizer-qwen3-vocabulary.safetensors")
     make_tokenizer.make(f"{out}/tiny/tokenizer", tiny, 3000, strings_from=qwen3, tables=False)
 
 

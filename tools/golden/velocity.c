@@ -88,7 +88,7 @@ int main(int argc, char **argv)
     check(zi_pool_new(atoi(argv[5]), &pool, &error));
     check(zi_device_ops(&choice, pool, &ops, &error));
     ops->error = &error;
-    check(zi_zimage_dit_config_load(path, &config, &error));
+    check(zi_zimage_dit_config_read(path, NULL, &config, &error));
     check(zi_store_open(argv[1], "diffusion_pytorch_model", &store, NULL, &error));
     check(zi_zimage_dit_bind(&model, &config, store, NULL, &error));
     check(zi_store_open_file(argv[2], &inputs, &error));

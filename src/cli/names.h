@@ -1,0 +1,11 @@
+/* Words of enums: of 0, 1, ...; NULL behind the last. */
+#ifndef ZI_CLI_NAMES_H
+#define ZI_CLI_NAMES_H
+
+const char *cli_rng_name(int value);
+const char *cli_compute_name(int value);
+const char *cli_dequantize_name(int value);
+const char *cli_template_name(int value);
+const char *cli_shell_name(int value);
+
+#endif

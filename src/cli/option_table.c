@@ -1,0 +1,645 @@
+/* The table of the commands and the table of their options: the only place where either is described. */
+#include <limits.h>
+
+#include "names.h"
+#include "options.h"
+
+#define STEPS_MAX   1000
+#define COUNT_MAX   100000
+#define THREADS_MAX 1024
+#define LAYERS_MAX  1024
+#define TOKENS_MAX  512
+#define SIDE_MAX    (1 << 14) /* of a benchmark's image, in pixels */
+#define SCALE_MAX   1000      /* of guidance and its limits */
+
+#define ON(command) (1u << CLI_##command)
+#define EVERYWHERE  ((1u << CLI_COMMANDS) - 1)
+
+/* The place of a field, which must have the type that the kind stores. */
+#define IS_TYPE(member, type)   _Generic(((cli_options *)0)->member, type : 1)
+#define FIELD(member, type)     .offset = offsetof(cli_options, member) + 0 * IS_TYPE(member, type)
+#define FLAG(member)            .kind = CLI_FLAG, FIELD(member, int)
+#define INT(member, from, to)   .kind = CLI_INT, .low = from, .high = to, FIELD(member, int64_t)
+#define UINT64(member)          .kind = CLI_UINT64, FIELD(member, uint64_t)
+#define FLOAT(member, from, to) .kind = CLI_FLOAT, .low = from, .high = to, FIELD(member, double)
+#define SIZE(member)            .kind = CLI_SIZE, FIELD(member, uint64_t)
+#define ENUM(member, names)     .kind = CLI_ENUM, .value_name = names, FIELD(member, int)
+#define TEXT(member)            .kind = CLI_TEXT, FIELD(member, const char *)
+#define FILE_NAME(member)       .kind = CLI_FILE, FIELD(member, const char *)
+#define FOLDER(member)          .kind = CLI_FOLDER, FIELD(member, const char *)
+
+#define NEEDS(name, reason)                                                                                            \
+    {                                                                                                                  \
+        .kind = CLI_NEEDS, .other = name, .why = reason                                                                \
+    }
+#define NEEDS_ABOVE(name, number, reason)                                                                              \
+    {                                                                                                                  \
+        CLI_NEEDS, name, CLI_ABOVE, number, NULL, reason                                                               \
+    }
+#define EXCLUDES(name, reason)                                                                                         \
+    {                                                                                                                  \
+        .kind = CLI_EXCLUDES, .other = name, .why = reason                                                             \
+    }
+#define EXCLUDES_ABOVE(name, number, reason)                                                                           \
+    {                                                                                                                  \
+        CLI_EXCLUDES, name, CLI_ABOVE, number, NULL, reason                                                            \
+    }
+#define EXCLUDES_VALUE(name, word, reason)                                                                             \
+    {                                                                                                                  \
+        CLI_EXCLUDES, name, CLI_IS, 0, word, reason                                                                    \
+    }
+
+const cli_command cli_commands[CLI_COMMANDS] = {
+    [CLI_GENERATE] =
+        {
+            .name = "generate",
+            .summary = "make images from prompts",
+            .usage = {"PROMPT [OPTIONS]", "--batch FILE.jsonl --out-dir DIR [OPTIONS]"},
+            .about =
+                "Makes an image from a prompt, or one for each line of a batch file, and writes PNG files. With --json "
+                "it "
+                "prints one object: images (path, seed, seconds), seconds of each stage, peak_rss_bytes and, on a GPU, "
+                "device.",
+            .one_of = {"prompt", "prompt-embeds", "batch"},
+            .missing = "PROMPT: missing, expected a text such as \"a red apple\", --prompt-embeds or --batch",
+            .examples = {"zimage generate \"a red apple\"",
+                         "zimage generate \"a cat in the rain\" -m DIR -o cat.png -W 1024 -H 768 --seed 7",
+                         "zimage generate \"a castle\" -m DIR --guidance 4 --negative \"blurry\" --steps 28",
+                         "zimage generate --batch prompts.jsonl --out-dir images",
+                         "zimage generate \"a castle\" -m DIR -W 1024 -H 1024 --plan"},
+        },
+    [CLI_INSPECT] =
+        {
+            .name = "inspect",
+            .summary = "print a model's configuration and tensors",
+            .usage = {"MODEL [OPTIONS]"},
+            .about =
+                "Prints the configuration of a model and the names, types, shapes and sizes of its tensors. Only the "
+                "headers of the files are read.",
+            .one_of = {"model"},
+            .missing = "MODEL: missing, expected one model folder or safetensors file",
+            .examples = {"zimage inspect DIR"},
+        },
+    [CLI_BENCH] =
+        {
+            .name = "bench",
+            .summary = "time a model's stages on this machine",
+            .usage = {"--synthetic z-image-turbo [OPTIONS]", "-m DIR [OPTIONS]"},
+            .about =
+                "Times the text encoder, one step of the transformer and the VAE decoder. Prints TFLOP/s and "
+                "percentages "
+                "of two speeds measured in the same run: the CPU's peak of multiply-adds, and oneDNN's matrix product "
+                "if libdnnl is installed. On a GPU the percentages are those of its largest matrix product on random "
+                "numbers. With --json it prints one object: stages, peak_rss_bytes, tiers and, on a GPU, "
+                "peak_device_bytes.",
+            .one_of = {"synthetic", "model"},
+            .missing = "--synthetic MODEL or -m DIR: expected one of them",
+            .operand_hint = "a model is named with -m DIR",
+            .examples = {"zimage bench --synthetic z-image-turbo -W 512 -H 512", "zimage bench -m DIR --json"},
+        },
+    [CLI_DEVICES] =
+        {
+            .name = "devices",
+            .summary = "list the devices of this machine",
+            .usage = {"[OPTIONS]"},
+            .about =
+                "Lists the CPU's features that matter here and the kernels of this build, each with the speed of one "
+                "thread on data in its first cache, measured now. Then lists the CUDA GPUs, or why none can be used.",
+            .examples = {"zimage devices"},
+        },
+    [CLI_SELFTEST] =
+        {
+            .name = "selftest",
+            .summary = "check that this machine computes correctly",
+            .usage = {"[OPTIONS]"},
+            .about =
+                "Checks every kernel that this machine can run against plain C, then a tiny image made by each. It "
+                "takes "
+                "a few seconds and needs no model. The exit status is 0 if everything is correct, and 1 otherwise.",
+            .examples = {"zimage selftest"},
+        },
+    [CLI_TOKENIZE] =
+        {
+            .name = "tokenize",
+            .summary = "print the token ids of a text",
+            .usage = {"TEXT [OPTIONS]"},
+            .about =
+                "Prints the token ids of TEXT on one line, all of them. TEXT \"-\" is read from standard input, byte "
+                "for "
+                "byte: a newline at its end counts. Write \"--\" before a TEXT that begins with a dash. With --json it "
+                "prints one object: template, count, ids.",
+            .one_of = {"text"},
+            .missing = "TEXT: missing, expected one text, in quotes if it has several words",
+            .examples = {"zimage tokenize -m DIR --template z-image \"a cat\""},
+        },
+    [CLI_COMPLETION] =
+        {
+            .name = "completion",
+            .summary = "print a script that completes command lines",
+            .usage = {"SHELL"},
+            .about = "Prints a script with which the shell completes commands, options and values of zimage.",
+            .one_of = {"shell"},
+            .missing = "SHELL: missing, expected bash, zsh or fish",
+            .examples = {"source <(zimage completion bash)", "zimage completion zsh >~/.zfunc/_zimage",
+                         "zimage completion fish >~/.config/fish/completions/zimage.fish"},
+        },
+    [CLI_HELP] =
+        {
+            .name = "help",
+            .summary = "describe the program or one command",
+            .usage = {"[COMMAND]", "--man"},
+            .about = "Describes the program, or all options of a command, or prints the whole manual page.",
+            .examples = {"zimage help generate", "zimage help --man | man -l -"},
+        },
+};
+
+const char *const cli_group_names[CLI_GROUPS] = {
+    [CLI_GROUP_IMAGE] = "Image",
+    [CLI_GROUP_FILES] = "Files",
+    [CLI_GROUP_MACHINE] = "Device, memory and speed",
+    [CLI_GROUP_PRINTING] = "Printing",
+};
+
+static const char no_image[] = "a plan makes no image";
+static const char no_guidance[] = "it changes nothing without guidance";
+
+const cli_option cli_table[] = {
+    /* ---- image ---- */
+    {
+        .name = "prompt",
+        .letter = 'p',
+        .argument = "TEXT",
+        .help = "What the image shows.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        TEXT(prompt),
+        .operand = 1,
+        .key = "prompt",
+        .key_needed = 1,
+    },
+    {
+        .name = "negative",
+        .argument = "TEXT",
+        .help = "Negative prompt: what guidance leads away from.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        TEXT(negative),
+        .key = "negative",
+        .rules = {NEEDS_ABOVE("guidance", 0, no_guidance)},
+    },
+    {
+        .name = "width",
+        .letter = 'W',
+        .argument = "N",
+        .help = "Width of the image in pixels (default: the model's own).",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        INT(width, 1, INT_MAX),
+        .key = "width",
+    },
+    {
+        .name = "height",
+        .letter = 'H',
+        .argument = "N",
+        .help = "Height of the image in pixels (default: the model's own).",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        INT(height, 1, INT_MAX),
+        .key = "height",
+    },
+    {
+        .name = "width",
+        .letter = 'W',
+        .argument = "N",
+        .help = "Width of the image in pixels (default: the model's own; 512 with --synthetic).",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_IMAGE,
+        INT(width, 1, SIDE_MAX),
+    },
+    {
+        .name = "height",
+        .letter = 'H',
+        .argument = "N",
+        .help = "Height of the image in pixels (default: the model's own; 512 with --synthetic).",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_IMAGE,
+        INT(height, 1, SIDE_MAX),
+    },
+    {
+        .name = "steps",
+        .argument = "N",
+        .help = "Denoising steps (default: the model's own). Each is one forward pass of the transformer, or two with "
+                "guidance.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        INT(steps, 1, STEPS_MAX),
+        .key = "steps",
+    },
+    {
+        .name = "seed",
+        .argument = "N",
+        .help = "Seed of the initial noise, 0 to 2^64 - 1 (default: a random one, which is printed).",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        UINT64(seed),
+        .key = "seed",
+    },
+    {
+        .name = "rng",
+        .argument = "KIND",
+        .help = "The library whose noise a seed means.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        ENUM(rng, cli_rng_name),
+        .fallback = "torch-cpu",
+        .key = "rng",
+    },
+    {
+        .name = "count",
+        .letter = 'n',
+        .argument = "N",
+        .help =
+            "Make N images. Their seeds are SEED, SEED + 1 and so on; with --output their names get -1, -2 and so on.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        INT(count, 1, COUNT_MAX),
+        .fallback = "1",
+    },
+    {
+        .name = "guidance",
+        .argument = "G",
+        .help = "Scale of classifier-free guidance, in diffusers' convention: prediction = positive + G (positive - "
+                "negative). "
+                "0 is none; distilled models need none.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        FLOAT(guidance, 0, SCALE_MAX),
+        .fallback = "0",
+        .key = "guidance",
+    },
+    {
+        .name = "cfg-truncation",
+        .argument = "T",
+        .help = "No guidance once 1 - sigma exceeds T; 1 is guidance at all steps.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        FLOAT(cfg_truncation, 0, SCALE_MAX),
+        .fallback = "1",
+        .key = "cfg_truncation",
+        .rules = {NEEDS_ABOVE("guidance", 0, no_guidance)},
+    },
+    {
+        .name = "cfg-normalization",
+        .argument = "N",
+        .help = "Limit the norm of the guided prediction to N times the norm of the positive one; 0 is no limit.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        FLOAT(cfg_normalization, 0, SCALE_MAX),
+        .fallback = "0",
+        .key = "cfg_normalization",
+        .rules = {NEEDS_ABOVE("guidance", 0, no_guidance)},
+    },
+    {
+        .name = "tokens",
+        .argument = "N",
+        .help = "Length of the prompt in tokens.",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_IMAGE,
+        INT(tokens, 1, TOKENS_MAX),
+        .fallback = "64",
+    },
+    {
+        .name = "steps",
+        .argument = "N",
+        .help = "Runs of each stage, of which the median counts. When the first is short, one more is made and not "
+                "counted.",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_IMAGE,
+        INT(steps, 1, STEPS_MAX),
+        .fallback = "3",
+    },
+    {
+        .name = "layers",
+        .argument = "N",
+        .help = "Time only the first N layers of the text encoder and of the transformer (default: all).",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_IMAGE,
+        INT(layers, 1, LAYERS_MAX),
+    },
+    /* ---- files ---- */
+    {
+        .name = "model",
+        .letter = 'm',
+        .argument = "DIR",
+        .help = "Model folder in diffusers' layout, or converted for MLX (default: the bundled emoji model).",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FOLDER(model),
+    },
+    {
+        .name = "model",
+        .letter = 'm',
+        .argument = "MODEL",
+        .help = "A model folder or one safetensors file.",
+        .commands = ON(INSPECT),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(model),
+        .operand = 1,
+    },
+    {
+        .name = "model",
+        .letter = 'm',
+        .argument = "DIR",
+        .help = "Time the weights of this model folder.",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_FILES,
+        FOLDER(model),
+    },
+    {
+        .name = "model",
+        .letter = 'm',
+        .argument = "DIR",
+        .help = "A model folder, a tokenizer folder or a tokenizer.json (default: the bundled emoji model).",
+        .commands = ON(TOKENIZE),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(model),
+    },
+    {
+        .name = "synthetic",
+        .argument = "MODEL",
+        .help = "Time random weights in the sizes of z-image-turbo, or of small, a toy. They are made in memory, one "
+                "network "
+                "at a time: one random block, repeated at changing offsets. No file is written.",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_FILES,
+        TEXT(synthetic),
+        .words = "z-image-turbo small",
+    },
+    {
+        .name = "format",
+        .argument = "F",
+        .help = "Format of the random weights: bf16, f16, f32, q4 or q8 (4 or 8 bits in groups of 32).",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_FILES,
+        TEXT(format),
+        .words = "bf16 f16 f32 q4 q8",
+        .fallback = "bf16",
+        .rules = {NEEDS("synthetic", "a model's weights are in the format of its files")},
+    },
+    {
+        .name = "output",
+        .letter = 'o',
+        .argument = "FILE.png",
+        .help = "Where the image is written (default: a name made of the prompt and the seed).",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(output),
+        .key = "output",
+        .key_needed = 1,
+    },
+    {
+        .name = "batch",
+        .argument = "FILE.jsonl",
+        .help = "Make one image for each line, a JSON object. The model is opened once, and all lines are checked "
+                "before the "
+                "first image is made. Options on the command line hold for lines that don't say otherwise.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(batch),
+        .rules =
+            {
+                NEEDS("out-dir", "the folder for its images"),
+                EXCLUDES("output", "each line names its own file"),
+                EXCLUDES("seed", "each line may have its own"),
+                EXCLUDES_ABOVE("count", 1, "each line makes one image"),
+                EXCLUDES("latents", "it is for one image"),
+                EXCLUDES("save-latents", "it is for one image"),
+            },
+    },
+    {
+        .name = "out-dir",
+        .argument = "DIR",
+        .help = "Folder for the images of a batch.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FOLDER(out_dir),
+        .rules = {NEEDS("batch", "-o names the file of one image")},
+    },
+    {
+        .name = "prompt-embeds",
+        .argument = "FILE.safetensors",
+        .help = "Text features instead of a prompt: the tensor prompt_embeds [tokens, dim].",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(prompt_embeds),
+    },
+    {
+        .name = "latents",
+        .argument = "FILE.safetensors",
+        .help = "Initial noise instead of a seed: the tensor latents [1, C, H, W].",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(latents),
+        .rules =
+            {
+                EXCLUDES("seed", "the file replaces the noise of a seed"),
+                EXCLUDES("rng", "the file replaces the noise of a seed"),
+                EXCLUDES_ABOVE("count", 1, "all images would be the same"),
+            },
+    },
+    {
+        .name = "save-latents",
+        .argument = "FILE.safetensors",
+        .help = "Also write the final latents [1, C, H, W].",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(save_latents),
+        .rules = {EXCLUDES_ABOVE("count", 1, "each image would replace the file of the one before")},
+    },
+    {
+        .name = "text",
+        .argument = "TEXT",
+        .help = "The text to split into tokens.",
+        .commands = ON(TOKENIZE),
+        .group = CLI_GROUP_FILES,
+        TEXT(text),
+        .operand = 1,
+    },
+    {
+        .name = "template",
+        .argument = "NAME",
+        .help = "Wrap TEXT as the prompts of this model are.",
+        .commands = ON(TOKENIZE),
+        .group = CLI_GROUP_FILES,
+        ENUM(template_kind, cli_template_name),
+        .fallback = "none",
+    },
+    {
+        .name = "shell",
+        .argument = "SHELL",
+        .help = "The shell that the script is for.",
+        .commands = ON(COMPLETION),
+        .group = CLI_GROUP_FILES,
+        ENUM(shell, cli_shell_name),
+        .operand = 1,
+    },
+    {
+        .name = "command",
+        .argument = "COMMAND",
+        .help = "The command to describe.",
+        .commands = ON(HELP),
+        .group = CLI_GROUP_FILES,
+        TEXT(command),
+        .words = "generate inspect bench devices selftest tokenize completion help",
+        .operand = 1,
+    },
+    /* ---- device, memory and speed ---- */
+    {
+        .name = "device",
+        .argument = "KIND",
+        .help = "Where to compute: cpu, cuda, cuda:K (GPU number K) or auto: a GPU if zimage devices lists a usable "
+                "one and no "
+                "other option asks for the CPU.",
+        .commands = ON(GENERATE) | ON(BENCH),
+        .group = CLI_GROUP_MACHINE,
+        TEXT(device),
+        .words = "auto cpu cuda",
+        .fallback = "auto",
+    },
+    {
+        .name = "compute",
+        .argument = "KIND",
+        .help = "Compute type of matrix products. On a CPU auto is bf16 where that is clearly faster than f32, else "
+                "f32, and fp8 "
+                "is not available. On a GPU auto is bf16, and int8 is not available.",
+        .commands = ON(GENERATE) | ON(BENCH),
+        .group = CLI_GROUP_MACHINE,
+        ENUM(compute, cli_compute_name),
+        .fallback = "auto",
+    },
+    {
+        .name = "mem",
+        .argument = "SIZE",
+        .help = "Most memory to use: 6G, 512M, ... An image that needs more is refused before work begins.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_MACHINE,
+        SIZE(mem),
+    },
+    {
+        .name = "vram",
+        .argument = "SIZE",
+        .help = "Most memory of a GPU to use: 8G, 4096M, ... (default: what is free). Weights that do not fit are "
+                "copied to the "
+                "GPU at each step. A stage that needs more is refused before work begins.",
+        .commands = ON(GENERATE) | ON(BENCH),
+        .group = CLI_GROUP_MACHINE,
+        SIZE(vram),
+        .rules =
+            {
+                EXCLUDES("reference", "it limits the memory of a GPU, and the reference computes on the CPU"),
+                EXCLUDES("cpu-mask", "it limits the memory of a GPU, and a mask asks for the CPU"),
+                EXCLUDES_VALUE("device", "cpu", "it limits the memory of a GPU; --mem limits that of the CPU"),
+            },
+    },
+    {
+        .name = "threads",
+        .argument = "N",
+        .help = "Number of CPU threads (default: one for each core).",
+        .commands = ON(GENERATE) | ON(BENCH),
+        .group = CLI_GROUP_MACHINE,
+        INT(threads, 1, THREADS_MAX),
+    },
+    {
+        .name = "cpu-mask",
+        .argument = "LIST",
+        .help = "Use only these CPU features of those that zimage devices lists: avx2,avx512 for example, or generic "
+                "for none.",
+        .commands = ON(GENERATE) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST),
+        .group = CLI_GROUP_MACHINE,
+        TEXT(cpu_mask),
+    },
+    {
+        .name = "dequantize",
+        .argument = "KIND",
+        .help = "Expand packed weights once into memory, in this type. With none they stay packed and are expanded "
+                "where they are "
+                "used.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_MACHINE,
+        ENUM(dequantize, cli_dequantize_name),
+        .fallback = "none",
+    },
+    {
+        .name = "reference",
+        .help = "Compute with the slow reference backend, plain C on one thread.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_MACHINE,
+        FLAG(reference),
+        .rules =
+            {
+                EXCLUDES("threads", "the reference backend has one thread"),
+                EXCLUDES("cpu-mask", "the reference backend uses no such features"),
+            },
+    },
+    {
+        .name = "plan",
+        .help = "Make no image: print the operations, the predicted seconds and the memory of each stage.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_MACHINE,
+        FLAG(plan),
+        .rules =
+            {
+                EXCLUDES("batch", no_image),
+                EXCLUDES("output", no_image),
+                EXCLUDES("save-latents", no_image),
+                EXCLUDES("seed", no_image),
+                EXCLUDES("rng", no_image),
+                EXCLUDES_ABOVE("count", 1, no_image),
+            },
+    },
+    /* ---- printing ---- */
+    {
+        .name = "json",
+        .help = "Print one JSON object.",
+        .commands = ON(GENERATE) | ON(INSPECT) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(TOKENIZE),
+        .group = CLI_GROUP_PRINTING,
+        FLAG(json),
+    },
+    {
+        .name = "quiet",
+        .letter = 'q',
+        .help = "Print no progress, only warnings.",
+        .commands = ON(GENERATE) | ON(BENCH),
+        .group = CLI_GROUP_PRINTING,
+        FLAG(quiet),
+    },
+    {
+        .name = "verbose",
+        .letter = 'v',
+        .help =
+            "Name each set of kernels before it is checked. If one ends the program, its name is the last one printed.",
+        .commands = ON(SELFTEST),
+        .group = CLI_GROUP_PRINTING,
+        FLAG(verbose),
+    },
+    {
+        .name = "man",
+        .help = "Print the manual page, for man(1).",
+        .commands = ON(HELP),
+        .group = CLI_GROUP_PRINTING,
+        FLAG(man),
+        .rules = {EXCLUDES("command", "the page describes all of them")},
+    },
+    {
+        .name = "help",
+        .letter = 'h',
+        .help = "Describe the command and its options.",
+        .commands = EVERYWHERE,
+        .group = CLI_GROUP_PRINTING,
+        FLAG(help),
+    },
+};
+
+const size_t cli_table_size = sizeof cli_table / sizeof *cli_table;
+
+_Static_assert(sizeof cli_table / sizeof *cli_table <= CLI_OPTIONS_MAX, "cli_options.given has a bit for each option");

@@ -1,0 +1,174 @@
+/*
+ * The options of the program. One table (option_table.c) describes them all; parsing (parse.c), checks of combinations
+ * (rules.c), lines of a batch (batch.c), help (help.c), the manual page (man.c) and completion (completion.c) read it.
+ *
+ * A new option is one row of the table and one field of cli_options.
+ */
+#ifndef ZI_CLI_OPTIONS_H
+#define ZI_CLI_OPTIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+typedef enum cli_command_id {
+    CLI_GENERATE,
+    CLI_INSPECT,
+    CLI_BENCH,
+    CLI_DEVICES,
+    CLI_SELFTEST,
+    CLI_TOKENIZE,
+    CLI_COMPLETION,
+    CLI_HELP,
+    CLI_COMMANDS,
+} cli_command_id;
+
+#define CLI_USAGES   2
+#define CLI_CHOICES  3
+#define CLI_EXAMPLES 5
+
+typedef struct cli_command {
+    const char *name, *summary;
+    const char *usage[CLI_USAGES];   /* what follows "zimage NAME" */
+    const char *about;               /* one paragraph */
+    const char *one_of[CLI_CHOICES]; /* options of which exactly one has to be given; NULL: none */
+    const char *missing;             /* the message when none of one_of is given */
+    const char *operand_hint;        /* says where an unexpected operand belongs; may be NULL */
+    const char *examples[CLI_EXAMPLES];
+} cli_command;
+
+extern const cli_command cli_commands[CLI_COMMANDS];
+
+/* The values of all options of all commands. What is not given has the table's default, or 0. */
+typedef struct cli_options {
+    uint64_t given; /* bit i: row i of the table was given by the user */
+    const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
+    const char *model, *synthetic, *format, *text, *cpu_mask, *device, *command;
+    int64_t width, height, steps, count, tokens, layers, threads;
+    uint64_t seed, mem, vram;
+    double guidance, cfg_truncation, cfg_normalization;
+    int rng, dequantize, compute, template_kind, shell;
+    int plan, reference, json, quiet, verbose, man, help;
+} cli_options;
+
+/* How an option's text is read, and the type of its field. */
+typedef enum cli_kind {
+    CLI_FLAG,   /* int: takes no text */
+    CLI_INT,    /* int64_t in [low, high] */
+    CLI_UINT64, /* uint64_t */
+    CLI_FLOAT,  /* double in [low, high] */
+    CLI_SIZE,   /* uint64_t: bytes such as 512M */
+    CLI_ENUM,   /* int: index of a word that value_name returns */
+    CLI_TEXT,   /* const char *, as are the next two */
+    CLI_FILE,
+    CLI_FOLDER,
+} cli_kind;
+
+/* When the other option of a rule counts. */
+typedef enum cli_condition {
+    CLI_GIVEN, /* it is given */
+    CLI_ABOVE, /* its number is larger than `above` */
+    CLI_IS,    /* its text is `text` */
+} cli_condition;
+
+typedef enum cli_rule_kind { CLI_NO_RULE, CLI_NEEDS, CLI_EXCLUDES } cli_rule_kind;
+
+/* Without the other option (CLI_NEEDS), or beside it (CLI_EXCLUDES), this one would have no effect: it is refused. */
+typedef struct cli_rule {
+    cli_rule_kind kind;
+    const char *other; /* name of an option; the rule holds for commands that have it */
+    cli_condition condition;
+    double above;
+    const char *text;
+    const char *why; /* end of the message */
+} cli_rule;
+
+#define CLI_RULES 8
+
+/* Headings of the help, in this order. */
+typedef enum cli_group {
+    CLI_GROUP_IMAGE,
+    CLI_GROUP_FILES,
+    CLI_GROUP_MACHINE,
+    CLI_GROUP_PRINTING,
+    CLI_GROUPS
+} cli_group;
+
+extern const char *const cli_group_names[CLI_GROUPS];
+
+typedef struct cli_option {
+    const char *name;     /* "guidance": --guidance on the command line */
+    const char *argument; /* word for the value in help: "N"; NULL for a flag */
+    const char *help;     /* sentences; the first part of the first is the description in completions */
+    unsigned commands;    /* bit i: command i takes it */
+    cli_group group;
+    cli_kind kind;
+    int operand;                          /* 1: the value may stand alone, without --name */
+    size_t offset;                        /* of its field in cli_options */
+    double low, high;                     /* bounds of CLI_INT and CLI_FLOAT */
+    const char *(*value_name)(int value); /* of CLI_ENUM: words of 0, 1, ...; NULL behind the last */
+    const char *words;                    /* of CLI_TEXT: usual values for completion, separated by spaces */
+    const char *fallback;                 /* text of the default; NULL: none */
+    const char *key;                      /* in a line of a batch; NULL: a line can't hold it */
+    cli_rule rules[CLI_RULES];
+    int key_needed; /* 1: every line of a batch has to hold it */
+    char letter;    /* 'W': -W; 0: none */
+} cli_option;
+
+#define CLI_OPTIONS_MAX 64 /* bits of cli_options.given */
+
+extern const cli_option cli_table[];
+extern const size_t cli_table_size;
+
+/* ---- the table (parse.c) ---- */
+
+/* The next option of a command behind `option`; NULL begins, and is returned behind the last. */
+const cli_option *cli_next(cli_command_id command, const cli_option *option);
+/* NULL: the command has no such option. */
+const cli_option *cli_find(cli_command_id command, const char *name);
+uint64_t cli_bit(const cli_option *option);
+/* Whether the user gave a value for a field: CLI_IS_GIVEN(options, seed). */
+int cli_given(const cli_options *options, size_t offset);
+#define CLI_IS_GIVEN(options, field) cli_given(options, offsetof(cli_options, field))
+
+/* ---- values (values.c) ---- */
+
+#define CLI_TEXT_MAX 512 /* size of buffers for the sentences below */
+
+/* Reads an option's text into its field and marks it as given; 0: the text is no such value. */
+int cli_set(cli_options *options, const cli_option *option, const char *text);
+/* "a whole number from 1 to 1000": what cli_set takes. */
+void cli_expected(const cli_option *option, char text[CLI_TEXT_MAX]);
+/* "auto, f32, bf16 or int8": the words of an enum. */
+void cli_value_names(const cli_option *option, const char *last, char text[CLI_TEXT_MAX]);
+/* The number in the field of a numeric option. */
+double cli_number(const cli_options *options, const cli_option *option);
+/* The text in the field of an option of kind CLI_TEXT, CLI_FILE or CLI_FOLDER. */
+const char *cli_text(const cli_options *options, const cli_option *option);
+
+/* ---- the command line (parse.c) ---- */
+
+/* Fills options; 0, or CLI_USAGE with a printed sentence. With --help nothing behind it is read or checked. */
+int cli_parse(cli_command_id command, int argc, char **argv, cli_options *options);
+/* The name that is most like a mistyped one, or NULL. With keys: of the keys of a batch's line. */
+const char *cli_similar(cli_command_id command, const char *name, int keys);
+
+/* ---- combinations (rules.c) ---- */
+
+/* The first rule of an option that the options break; NULL: none. */
+const cli_rule *cli_broken_rule(cli_command_id command, const cli_option *option, const cli_options *options);
+/* "only with --guidance above 0: it changes nothing otherwise". keys: names as in a line of a batch. */
+void cli_rule_sentence(const cli_rule *rule, int keys, char text[CLI_TEXT_MAX]);
+/* 0, or CLI_USAGE with a printed sentence: a combination in which an option would have no effect. */
+int cli_check(cli_command_id command, const cli_options *options);
+
+/* ---- help.c, man.c, completion.c ---- */
+
+void cli_print_help(cli_command_id command);
+void cli_print_overview(FILE *file);
+void cli_print_man(void);
+void cli_print_completion(const char *shell);
+/* The whole description of an option: help, values, default, what it needs. */
+void cli_describe(cli_command_id command, const cli_option *option, char *text, size_t size);
+
+#endif

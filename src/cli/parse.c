@@ -1,0 +1,211 @@
+/* The command line. Names of options are not abbreviated: --prompt never means --prompt-embeds. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+/* ---- the table ---- */
+
+const cli_option *cli_next(cli_command_id command, const cli_option *option)
+{
+    for (option = option ? option + 1 : cli_table; option < cli_table + cli_table_size; option++)
+        if (option->commands & 1u << command)
+            return option;
+    return NULL;
+}
+
+const cli_option *cli_find(cli_command_id command, const char *name)
+{
+    const cli_option *option = NULL;
+    while ((option = cli_next(command, option)) && strcmp(option->name, name) != 0) {
+    }
+    return option;
+}
+
+uint64_t cli_bit(const cli_option *option)
+{
+    return (uint64_t)1 << (option - cli_table);
+}
+
+int cli_given(const cli_options *options, size_t offset)
+{
+    for (size_t i = 0; i < cli_table_size; i++)
+        if (cli_table[i].offset == offset && (options->given & cli_bit(&cli_table[i])))
+            return 1;
+    return 0;
+}
+
+/* ---- mistyped names ---- */
+
+#define NAME_MAX_LENGTH 32
+#define TYPING_MISTAKES 2 /* letters added, left out or changed */
+
+/* The fewest letters to add, leave out or change until a is b; a large number for long names. */
+static int distance(const char *a, const char *b)
+{
+    size_t n = strlen(b);
+    int row[NAME_MAX_LENGTH + 1];
+    if (strlen(a) > NAME_MAX_LENGTH || n > NAME_MAX_LENGTH)
+        return NAME_MAX_LENGTH;
+    for (size_t k = 0; k <= n; k++)
+        row[k] = (int)k;
+    for (size_t i = 0; a[i]; i++) {
+        int diagonal = row[0];
+        row[0] = (int)i + 1;
+        for (size_t k = 0; k < n; k++) {
+            int change = diagonal + (a[i] != b[k]);
+            int other = (row[k] < row[k + 1] ? row[k] : row[k + 1]) + 1;
+            diagonal = row[k + 1];
+            row[k + 1] = change < other ? change : other;
+        }
+    }
+    return row[n];
+}
+
+const char *cli_similar(cli_command_id command, const char *name, int keys)
+{
+    const char *best = NULL;
+    int least = TYPING_MISTAKES + 1;
+    for (const cli_option *option = NULL; (option = cli_next(command, option));) {
+        const char *candidate = keys ? option->key : option->name;
+        if (!candidate)
+            continue;
+        int mistakes = *name && !strncmp(candidate, name, strlen(name)) ? 1 : distance(name, candidate);
+        if (mistakes < least) {
+            least = mistakes;
+            best = candidate;
+        }
+    }
+    return best;
+}
+
+/* ---- parsing ---- */
+
+typedef struct parser {
+    cli_command_id command;
+    int argc, at; /* at: the argument that is read next */
+    char **argv;
+    cli_options *options;
+} parser;
+
+static const char *command_name(const parser *p)
+{
+    return cli_commands[p->command].name;
+}
+
+/* typed: the option as it stands on the command line, for messages. */
+static int take(parser *p, const cli_option *option, const char *typed, const char *text)
+{
+    if (option->kind != CLI_FLAG && (p->options->given & cli_bit(option)))
+        return cli_usage_error(command_name(p), "%s: \"%s\", but it is given already", typed, text);
+    if (cli_set(p->options, option, text))
+        return 0;
+    char expected[CLI_TEXT_MAX];
+    cli_expected(option, expected);
+    return cli_usage_error(command_name(p), "%s: \"%s\", expected %s", typed, text, expected);
+}
+
+/* attached: the value that stands in the same argument; NULL: none. */
+static int take_named(parser *p, const cli_option *option, const char *attached)
+{
+    char typed[64];
+    snprintf(typed, sizeof typed, "--%s", option->name);
+    if (option->kind == CLI_FLAG)
+        return attached ? cli_usage_error(command_name(p), "%s: \"%s\", but it takes no value", typed, attached)
+                        : take(p, option, typed, "");
+    if (!attached && p->at < p->argc)
+        attached = p->argv[p->at++];
+    if (attached)
+        return take(p, option, typed, attached);
+    char expected[CLI_TEXT_MAX];
+    cli_expected(option, expected);
+    return cli_usage_error(command_name(p), "%s: the value is missing, expected %s", typed, expected);
+}
+
+static int unknown_option(const parser *p, const char *typed, const char *similar)
+{
+    const char *command = command_name(p);
+    const cli_option *option = NULL;
+    while ((option = cli_next(p->command, option)) && !(option->operand && option->kind == CLI_TEXT)) {
+    }
+    if (similar)
+        return cli_usage_error(command, "%s: unknown option, did you mean --%s? zimage %s --help lists all", typed,
+                               similar, command);
+    if (option)
+        return cli_usage_error(command,
+                               "%s: unknown option; zimage %s --help lists all. If it is the %s, write -- before it",
+                               typed, command, option->argument);
+    return cli_usage_error(command, "%s: unknown option; zimage %s --help lists all", typed, command);
+}
+
+/* --name, --name VALUE, --name=VALUE */
+static int take_long(parser *p, const char *argument)
+{
+    char name[64];
+    size_t length = strcspn(argument + 2, "=");
+    const char *attached = argument[2 + length] ? argument + 2 + length + 1 : NULL;
+    snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1), argument + 2);
+    const cli_option *option = length < sizeof name ? cli_find(p->command, name) : NULL;
+    return option ? take_named(p, option, attached) : unknown_option(p, argument, cli_similar(p->command, name, 0));
+}
+
+/* -q, -qh, -W VALUE, -WVALUE */
+static int take_letters(parser *p, const char *argument)
+{
+    for (const char *letter = argument + 1; *letter; letter++) {
+        const cli_option *option = NULL;
+        while ((option = cli_next(p->command, option)) && option->letter != *letter) {
+        }
+        if (!option)
+            return unknown_option(p, argument, NULL);
+        if (option->kind != CLI_FLAG)
+            return take_named(p, option, letter[1] ? letter + 1 : NULL);
+        cli_set(p->options, option, "");
+    }
+    return 0;
+}
+
+/* A value that stands alone. */
+static int take_operand(parser *p, const char *text)
+{
+    const cli_command *command = &cli_commands[p->command];
+    const cli_option *option = NULL;
+    while ((option = cli_next(p->command, option)) && !option->operand) {
+    }
+    if (!option)
+        return cli_usage_error(command->name, "\"%s\": unexpected; %s", text,
+                               command->operand_hint ? command->operand_hint : "it takes options only");
+    if (p->options->given & cli_bit(option))
+        return cli_usage_error(command->name,
+                               "\"%s\": unexpected, the %s is given already; put a text of several words in quotes",
+                               text, option->argument);
+    return take(p, option, option->argument, text);
+}
+
+static void set_defaults(cli_command_id command, cli_options *options)
+{
+    *options = (cli_options){0};
+    for (const cli_option *option = NULL; (option = cli_next(command, option));)
+        if (option->fallback)
+            cli_set(options, option, option->fallback);
+    options->given = 0;
+}
+
+int cli_parse(cli_command_id command, int argc, char **argv, cli_options *options)
+{
+    parser p = {command, argc, 0, argv, options};
+    int code = 0, only_operands = 0;
+    set_defaults(command, options);
+    while (!code && p.at < argc && !options->help) {
+        const char *argument = argv[p.at++];
+        if (!only_operands && !strcmp(argument, "--"))
+            only_operands = 1;
+        else if (!only_operands && !strncmp(argument, "--", 2))
+            code = take_long(&p, argument);
+        else if (!only_operands && argument[0] == '-' && argument[1])
+            code = take_letters(&p, argument);
+        else
+            code = take_operand(&p, argument);
+    }
+    return code;
+}

@@ -1,0 +1,101 @@
+#include "report.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "names.h"
+
+#define TEXTS_MAX 10
+
+zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
+                              zimage_error *error)
+{
+    const cli_options *o = job->options;
+    char seed[32], size[32], steps[16], guidance[32], software[32];
+    zimage_text texts[TEXTS_MAX];
+    size_t n = 0;
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)job->seed);
+    snprintf(size, sizeof size, "%dx%d", zimage_image_width(image), zimage_image_height(image));
+    snprintf(steps, sizeof steps, "%d", request->steps);
+    snprintf(guidance, sizeof guidance, "%g", o->guidance);
+    snprintf(software, sizeof software, "zimage %s", zimage_version());
+    if (o->prompt)
+        texts[n++] = (zimage_text){"prompt", o->prompt};
+    if (o->negative && o->guidance > 0)
+        texts[n++] = (zimage_text){"negative_prompt", o->negative};
+    if (!o->latents) {
+        texts[n++] = (zimage_text){"seed", seed};
+        texts[n++] = (zimage_text){"rng", cli_rng_name(o->rng)};
+    }
+    texts[n++] = (zimage_text){"size", size};
+    texts[n++] = (zimage_text){"steps", steps};
+    texts[n++] = (zimage_text){"guidance", guidance};
+    texts[n++] = (zimage_text){"model", cli_model(o)};
+    texts[n++] = (zimage_text){"Software", software};
+    return zimage_image_write_png(image, job->path, texts, n, error);
+}
+
+int cli_report_begin(cli_report *report, int json, double load_seconds)
+{
+    *report = (cli_report){.load_seconds = load_seconds};
+    report->images = json ? open_memstream(&report->text, &report->size) : NULL;
+    return report->images || !json;
+}
+
+/* {"path": ..., "seed": ..., "seconds": ...}. Whole numbers of jansson end at 2^63 - 1, and seeds at 2^64 - 1: so
+ * jansson writes the text only. */
+static void add_entry(cli_report *report, const cli_job *job, double seconds)
+{
+    json_t *path = json_string(job->path);
+    char *text = path ? json_dumps(path, JSON_ENCODE_ANY) : NULL;
+    json_decref(path);
+    fprintf(report->images, "%s{\"path\":%s,\"seed\":%llu,\"seconds\":%.6g}", report->count ? "," : "",
+            text ? text : "null", (unsigned long long)job->seed, seconds);
+    free(text);
+}
+
+void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image, double seconds)
+{
+    for (int i = 0; i < ZIMAGE_STAGES; i++)
+        report->seconds[i] += zimage_image_seconds(image, (zimage_stage)i);
+    report->device = *zimage_image_device_plan(image);
+    if (report->images) {
+        add_entry(report, job, seconds);
+    } else {
+        printf("%s  %dx%d  ", job->path, zimage_image_width(image), zimage_image_height(image));
+        if (!job->options->latents)
+            printf("seed %llu  ", (unsigned long long)job->seed);
+        printf("%.1f s\n", seconds);
+        fflush(stdout);
+    }
+    report->count++;
+}
+
+/* The members behind the images, without the braces around them; NULL: no memory. */
+static char *other_members(const cli_report *report)
+{
+    json_t *seconds = json_object();
+    json_object_set_new(seconds, "load", json_real(report->load_seconds));
+    for (int i = 0; i < ZIMAGE_STAGES; i++)
+        json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(report->seconds[i]));
+    json_t *members = json_pack("{s:o, s:I, s:o*}", "seconds", seconds, "peak_rss_bytes",
+                                (json_int_t)cli_peak_resident_bytes(), "device", cli_device_json(&report->device));
+    char *text = members ? json_dumps(members, JSON_COMPACT | JSON_EMBED | JSON_REAL_PRECISION(6)) : NULL;
+    json_decref(members);
+    return text;
+}
+
+int cli_report_end(cli_report *report)
+{
+    if (!report->images)
+        return 0;
+    int failed = fclose(report->images) != 0;
+    char *members = other_members(report);
+    failed |= !members || printf("{\"images\":[%s],%s}\n", report->text, members) < 0;
+    free(members);
+    free(report->text);
+    if (failed)
+        fprintf(stderr, "zimage generate: --json: the object can't be made or written\n");
+    return failed ? CLI_FAILURE : 0;
+}

@@ -1,0 +1,33 @@
+/* What is reported of images: the text inside their files, lines, and the object of --json. */
+#ifndef ZI_CLI_REPORT_H
+#define ZI_CLI_REPORT_H
+
+#include <stdio.h>
+
+#include "jobs.h"
+#include "zimage.h"
+
+typedef struct cli_report {
+    FILE *images; /* with --json: writes the array's entries to `text` */
+    char *text;
+    size_t size;
+    size_t count;
+    double seconds[ZIMAGE_STAGES], load_seconds;
+    zimage_device_plan device; /* of the last image */
+} cli_report;
+
+/* load_seconds: how long the model took to open. 0: no memory. */
+int cli_report_begin(cli_report *report, int json, double load_seconds);
+/* seconds: from the prompt to the pixels. */
+void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image, double seconds);
+/* With --json prints the object. Releases everything; returns the exit code. */
+int cli_report_end(cli_report *report);
+
+/* Writes the PNG with the text chunks that make the image reproducible. */
+zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
+                              zimage_error *error);
+
+/* Prints a plan: a table, or with --json an object. Returns the exit code. */
+int cli_print_plan(const zimage_plan_result *plan, int json);
+
+#endif

@@ -1,0 +1,23 @@
+/* From options to requests of the library. */
+#ifndef ZI_CLI_REQUEST_H
+#define ZI_CLI_REQUEST_H
+
+#include "options.h"
+#include "zimage.h"
+
+/* Tensors of --prompt-embeds and --latents. */
+typedef struct cli_inputs {
+    float *embeds, *latents;
+    int64_t embeds_tokens, latents_shape[4];
+    int32_t latents_dims;
+} cli_inputs;
+
+zimage_status cli_inputs_read(const cli_options *options, const zimage_context *context, cli_inputs *inputs,
+                              zimage_error *error);
+void cli_inputs_free(cli_inputs *inputs);
+
+/* The request of options; 0, or CLI_USAGE with a printed sentence. */
+int cli_request_fill(const cli_options *options, const zimage_context *context, const cli_inputs *inputs,
+                     zimage_request *request);
+
+#endif

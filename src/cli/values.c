@@ -1,0 +1,177 @@
+/* Values of options: from the text of a command line or of a batch's line to the fields of cli_options. */
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "options.h"
+
+/* strto... skip spaces and take signs; a number here begins with a digit, or with '-' where that is allowed. */
+static int begins_a_number(const char *text, int negative)
+{
+    return isdigit((unsigned char)text[negative && *text == '-']);
+}
+
+static int read_int(const cli_option *option, const char *text, int64_t *value)
+{
+    char *end;
+    errno = 0;
+    long long parsed = strtoll(text, &end, 10);
+    if (!begins_a_number(text, 1) || *end || errno || (double)parsed < option->low || (double)parsed > option->high)
+        return 0;
+    *value = parsed;
+    return 1;
+}
+
+static int read_uint64(const char *text, uint64_t *value)
+{
+    char *end;
+    errno = 0;
+    unsigned long long parsed = strtoull(text, &end, 10);
+    if (!begins_a_number(text, 0) || *end || errno)
+        return 0;
+    *value = parsed;
+    return 1;
+}
+
+static int read_float(const cli_option *option, const char *text, double *value)
+{
+    char *end;
+    double parsed = strtod(text, &end);
+    if (!begins_a_number(text, 1) || *end || !(parsed >= option->low && parsed <= option->high))
+        return 0;
+    *value = parsed;
+    return 1;
+}
+
+/* Bytes from "6G", "512M", "1.5g", "4096K" or a plain number. */
+static int read_size(const char *text, uint64_t *bytes)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double size = strtod(text, &end);
+    const char *unit = isalpha((unsigned char)*end) ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (unit) {
+        size = ldexp(size, 10 * (int)(unit - units + 1));
+        end++;
+    }
+    if (!begins_a_number(text, 0) || *end || !(size >= 1 && size < 0x1p62))
+        return 0;
+    *bytes = (uint64_t)size;
+    return 1;
+}
+
+static int read_enum(const cli_option *option, const char *text, int *value)
+{
+    const char *name;
+    for (int i = 0; (name = option->value_name(i)); i++)
+        if (!strcmp(text, name)) {
+            *value = i;
+            return 1;
+        }
+    return 0;
+}
+
+static int read_value(const cli_option *option, const char *text, void *field)
+{
+    switch (option->kind) {
+    case CLI_FLAG:
+        *(int *)field = 1;
+        return 1;
+    case CLI_INT:
+        return read_int(option, text, field);
+    case CLI_UINT64:
+        return read_uint64(text, field);
+    case CLI_FLOAT:
+        return read_float(option, text, field);
+    case CLI_SIZE:
+        return read_size(text, field);
+    case CLI_ENUM:
+        return read_enum(option, text, field);
+    case CLI_TEXT:
+        *(const char **)field = text;
+        return 1;
+    case CLI_FILE:
+    case CLI_FOLDER:
+        *(const char **)field = text;
+        return *text != 0;
+    }
+    return 0;
+}
+
+int cli_set(cli_options *options, const cli_option *option, const char *text)
+{
+    if (!read_value(option, text, (char *)options + option->offset))
+        return 0;
+    options->given |= cli_bit(option);
+    return 1;
+}
+
+void cli_value_names(const cli_option *option, const char *last, char text[CLI_TEXT_MAX])
+{
+    const char *name;
+    size_t used = 0;
+    *text = 0;
+    for (int i = 0; (name = option->value_name(i)) && used < CLI_TEXT_MAX; i++) {
+        const char *between = i == 0 ? "" : option->value_name(i + 1) ? ", " : last;
+        used += (size_t)snprintf(text + used, CLI_TEXT_MAX - used, "%s%s", between, name);
+    }
+}
+
+void cli_expected(const cli_option *option, char text[CLI_TEXT_MAX])
+{
+    char names[CLI_TEXT_MAX];
+    const char *words = "a text";
+    switch (option->kind) {
+    case CLI_INT:
+        snprintf(text, CLI_TEXT_MAX, "a whole number from %.0f to %.0f", option->low, option->high);
+        return;
+    case CLI_UINT64:
+        snprintf(text, CLI_TEXT_MAX, "a whole number from 0 to %llu", ULLONG_MAX);
+        return;
+    case CLI_FLOAT:
+        snprintf(text, CLI_TEXT_MAX, "a number from %g to %g", option->low, option->high);
+        return;
+    case CLI_ENUM:
+        cli_value_names(option, " or ", names);
+        words = names;
+        break;
+    case CLI_SIZE:
+        words = "a size such as 6G, 512M or a number of bytes";
+        break;
+    case CLI_FILE:
+        words = "a file name";
+        break;
+    case CLI_FOLDER:
+        words = "the name of a folder";
+        break;
+    case CLI_FLAG:
+    case CLI_TEXT:
+        break;
+    }
+    snprintf(text, CLI_TEXT_MAX, "%s", words);
+}
+
+double cli_number(const cli_options *options, const cli_option *option)
+{
+    const void *field = (const char *)options + option->offset;
+    switch (option->kind) {
+    case CLI_INT:
+        return (double)*(const int64_t *)field;
+    case CLI_UINT64:
+    case CLI_SIZE:
+        return (double)*(const uint64_t *)field;
+    case CLI_FLOAT:
+        return *(const double *)field;
+    default:
+        return *(const int *)field;
+    }
+}
+
+const char *cli_text(const cli_options *options, const cli_option *option)
+{
+    return *(const char *const *)(const void *)((const char *)options + option->offset);
+}

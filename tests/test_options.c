@@ -1,0 +1,527 @@
+/* The table of options and what is made from it: every option in help, manual page and completions; every rule about
+ * combinations on the command line and in lines of a batch; every kind of value. */
+#include "cli/names.h"
+#include "cli/options.h"
+#include "program.h"
+
+#define TINY ZIMAGE_TEST_DATA "/tiny"
+
+#define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static outcome o;
+
+/* ---- command lines, built from the table ---- */
+
+#define WORDS_MAX 40
+#define WORD_MAX  64
+
+typedef struct line {
+    const char *words[WORDS_MAX]; /* NULL-terminated */
+    char memory[WORDS_MAX][WORD_MAX];
+    int count;
+} line;
+
+static void add_word(line *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add_word(line *l, const char *format, ...)
+{
+    assert_true(l->count + 1 < WORDS_MAX);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(l->memory[l->count], WORD_MAX, format, arguments);
+    va_end(arguments);
+    l->words[l->count] = l->memory[l->count];
+    l->words[++l->count] = NULL;
+}
+
+/* A value that the option takes; a number is larger than `above`. */
+static void sample(const cli_option *option, double above, char text[WORD_MAX])
+{
+    double number = above + 1 > option->low ? above + 1 : option->low;
+    switch (option->kind) {
+    case CLI_INT:
+    case CLI_FLOAT:
+    case CLI_UINT64:
+        snprintf(text, WORD_MAX, "%.0f", number);
+        break;
+    case CLI_SIZE:
+        strcpy(text, "4G");
+        break;
+    case CLI_ENUM:
+        strcpy(text, option->value_name(0));
+        break;
+    default:
+        strcpy(text, "x.png");
+        break;
+    }
+}
+
+static void add_option(line *l, const cli_option *option, const char *value)
+{
+    add_word(l, "--%s", option->name);
+    if (option->kind != CLI_FLAG)
+        add_word(l, "%s", value);
+}
+
+/* Adds the option and what it needs, but for what the rule `without` needs. */
+static void add_with_needs(line *l, cli_command_id command, const cli_option *option, const char *value,
+                           const cli_rule *without)
+{
+    add_option(l, option, value);
+    for (const cli_rule *rule = option->rules; rule->kind; rule++)
+        if (rule != without && rule->kind == CLI_NEEDS) {
+            char needed[WORD_MAX];
+            const cli_option *other = cli_find(command, rule->other);
+            assert_non_null(other);
+            sample(other, rule->above, needed);
+            add_option(l, other, needed);
+        }
+}
+
+static void expect_usage_error(const char *const *arguments, const char *word1, const char *word2)
+{
+    int before = count_files(test_folder);
+    run_program(arguments, &o);
+    if (o.code != 2 || !strstr(o.err, word1) || !strstr(o.err, word2))
+        fail_msg("exit code %d, expected \"%s\" and \"%s\" in: %s", o.code, word1, word2, o.err);
+    if (strchr(o.err, '\n') != o.err + strlen(o.err) - 1)
+        fail_msg("expected one line: %s", o.err);
+    assert_int_equal(count_files(test_folder), before);
+}
+
+/* ---- what is made from the table ---- */
+
+/* The part of a text from `begin` to `end`, to be released with free. */
+static char *part_of(const char *text, const char *begin, const char *end)
+{
+    const char *from = strstr(text, begin);
+    if (!from)
+        fail_msg("no \"%s\"", begin);
+    from += strlen(begin);
+    const char *to = strstr(from, end);
+    return strndup(from, to ? (size_t)(to - from) : strlen(from));
+}
+
+static void expect_in(const char *part, const char *what, const char *where, const char *command)
+{
+    if (!strstr(part, what))
+        fail_msg("%s of %s: no \"%s\" in: %s", where, command, what, part);
+}
+
+static void every_option_is_in_help(void **state)
+{
+    for (int c = 0; c < CLI_COMMANDS; c++) {
+        run_program(ARGUMENTS(cli_commands[c].name, "--help"), &o);
+        assert_int_equal(o.code, 0);
+        expect_in(o.out, strrchr(cli_commands[c].about, ' ') + 1, "help", cli_commands[c].name);
+        for (const cli_option *option = NULL; (option = cli_next((cli_command_id)c, option));) {
+            char text[WORD_MAX];
+            snprintf(text, sizeof text, option->argument ? "--%s %s\n" : "--%s", option->name, option->argument);
+            text[strcspn(text, "\n")] = 0;
+            expect_in(o.out, text, "help", cli_commands[c].name);
+            if (option->letter) {
+                snprintf(text, sizeof text, "  -%c, --%s", option->letter, option->name);
+                expect_in(o.out, text, "help", cli_commands[c].name);
+            }
+        }
+        char *long_help = strdup(o.out);
+        run_program(ARGUMENTS("help", cli_commands[c].name), &o);
+        assert_string_equal(o.out, long_help);
+        free(long_help);
+        for (char *next = o.out, *end; *next; next = end + 1) {
+            end = strchr(next, '\n');
+            if (end - next > 80)
+                fail_msg("%s --help: a line of %d characters", cli_commands[c].name, (int)(end - next));
+        }
+    }
+    run_program(ARGUMENTS("--help"), &o);
+    for (int c = 0; c < CLI_COMMANDS; c++)
+        expect_in(o.out, cli_commands[c].summary, "help", "zimage");
+}
+
+static void every_option_is_in_the_manual(void **state)
+{
+    run_program(ARGUMENTS("help", "--man"), &o);
+    assert_int_equal(o.code, 0);
+    assert_int_equal(strncmp(o.out, ".TH ZIMAGE 1", 12), 0);
+    for (int c = 0; c < CLI_COMMANDS; c++) {
+        char begin[WORD_MAX];
+        snprintf(begin, sizeof begin, ".SS zimage %s\n", cli_commands[c].name);
+        char *part = part_of(o.out, begin, "\n.S");
+        for (const cli_option *option = NULL; (option = cli_next((cli_command_id)c, option));) {
+            char name[2 * WORD_MAX] = "\\fB\\-\\-";
+            for (const char *n = option->name; *n; n++)
+                sprintf(name + strlen(name), "%s%c", *n == '-' ? "\\" : "", *n);
+            strcat(name, "\\fR");
+            expect_in(part, name, "manual", cli_commands[c].name);
+        }
+        free(part);
+    }
+    char *keys = part_of(o.out, ".SH BATCH FILES", "\n.SH");
+    for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));)
+        if (option->key) {
+            char key[WORD_MAX];
+            snprintf(key, sizeof key, "\\fB%s\\fR", option->key);
+            expect_in(keys, key, "manual", "batch files");
+        }
+    free(keys);
+}
+
+static void every_option_is_completed(void **state)
+{
+    static const struct {
+        const char *begin, *end, *option;
+    } forms[] = {
+        {"    %s) words=\"", "\n", "--%s "},
+        {"    %s)\n", ";;", "--%s["},
+        {"-n '__fish_seen_subcommand_from %s'", "complete -c zimage -n", "-l %s "},
+    };
+    for (int shell = 0; cli_shell_name(shell); shell++) {
+        run_program(ARGUMENTS("completion", cli_shell_name(shell)), &o);
+        assert_int_equal(o.code, 0);
+        for (int c = 0; c < CLI_COMMANDS; c++) {
+            char begin[WORD_MAX], name[WORD_MAX];
+            snprintf(begin, sizeof begin, forms[shell].begin, cli_commands[c].name);
+            char *part = part_of(o.out, begin, shell == 2 ? "\1" : forms[shell].end);
+            for (const cli_option *option = NULL; (option = cli_next((cli_command_id)c, option));) {
+                snprintf(name, sizeof name, forms[shell].option, option->name);
+                if (shell == 1 && option->letter) /* '(-q --quiet)'{-q,--quiet}'[ */
+                    snprintf(name, sizeof name, "--%s}'[", option->name);
+                expect_in(part, name, cli_shell_name(shell), cli_commands[c].name);
+            }
+            free(part);
+        }
+    }
+    expect_usage_error(ARGUMENTS("completion", "tcsh"), "\"tcsh\"", "bash, zsh or fish");
+}
+
+/* What bash offers for a command line whose last word is being typed. */
+static void expect_completed(const char *words, const char *expected)
+{
+    char script[PATH_MAX];
+    snprintf(script, sizeof script, "%s", in_folder("complete.sh"));
+    FILE *file = fopen(script, "w");
+    fprintf(file,
+            "source <('%s' completion bash)\nCOMP_WORDS=(%s)\nCOMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n"
+            "_zimage 2>/dev/null\necho \"${COMPREPLY[*]}\"\n",
+            ZIMAGE_PROGRAM, words);
+    fclose(file);
+    run_shell("bash '%s' >'%s'", script, in_folder("offered"));
+    char offered[4096];
+    read_text(in_folder("offered"), offered, sizeof offered);
+    offered[strcspn(offered, "\n")] = 0;
+    if (strcmp(offered, expected) != 0)
+        fail_msg("%s: offered \"%s\", expected \"%s\"", words, offered, expected);
+    run_shell("rm '%s' '%s'", script, in_folder("offered"));
+}
+
+static void bash_completes(void **state)
+{
+    if (system("command -v bash >/dev/null") != 0)
+        skip();
+    expect_completed("zimage gen", "generate");
+    expect_completed("zimage generate --gui", "--guidance");
+    expect_completed("zimage generate --rng torch", "torch-cpu torch-cuda");
+    expect_completed("zimage bench --compute b", "bf16");
+    expect_completed("zimage bench --format q", "q4 q8");
+    expect_completed("zimage completion ''", "--shell bash zsh fish --help");
+    expect_completed("zimage generate --seed ''", "");
+}
+
+/* The scripts are accepted by the shells that are installed here. */
+static void shells_accept_their_scripts(void **state)
+{
+    for (int shell = 0; cli_shell_name(shell); shell++) {
+        const char *name = cli_shell_name(shell);
+        run_shell("if command -v %s >/dev/null; then '%s' completion %s >'%s' && %s -n '%s' && rm '%s'; fi", name,
+                  ZIMAGE_PROGRAM, name, in_folder("script"), name, in_folder("script"), in_folder("script"));
+    }
+    run_shell("if command -v groff >/dev/null; then '%s' help --man | groff -man -ww -Tutf8 2>&1 >/dev/null | "
+              "{ ! grep .; }; fi",
+              ZIMAGE_PROGRAM);
+}
+
+/* ---- rules ---- */
+
+static void rules_on_the_command_line(void **state)
+{
+    int checked = 0;
+    for (int c = 0; c < CLI_COMMANDS; c++)
+        for (const cli_option *option = NULL; (option = cli_next((cli_command_id)c, option));)
+            for (const cli_rule *rule = option->rules; rule->kind; rule++) {
+                const cli_option *other = cli_find((cli_command_id)c, rule->other);
+                if (!other)
+                    continue;
+                line l = {.count = 0};
+                char value[WORD_MAX], this_one[WORD_MAX], other_one[WORD_MAX];
+                add_word(&l, "%s", cli_commands[c].name);
+                sample(option, 0, value);
+                add_with_needs(&l, (cli_command_id)c, option, value, rule);
+                sample(other, rule->above, value);
+                if (rule->kind == CLI_EXCLUDES)
+                    add_with_needs(&l, (cli_command_id)c, other, rule->text ? rule->text : value, NULL);
+                snprintf(this_one, sizeof this_one, "--%s: %s", option->name,
+                         rule->kind == CLI_NEEDS ? "only with" : "not together with");
+                snprintf(other_one, sizeof other_one, " --%s", other->name);
+                expect_usage_error(l.words, this_one, other_one);
+                expect_in(o.err, rule->why, "the message", option->name);
+                checked++;
+                if (rule->condition != CLI_ABOVE)
+                    continue;
+                /* With the other's number just not large enough, or small enough. */
+                l = (line){.count = 0};
+                add_word(&l, "%s", cli_commands[c].name);
+                sample(option, 0, value);
+                add_with_needs(&l, (cli_command_id)c, option, value, rule);
+                snprintf(value, sizeof value, "%g", rule->above);
+                add_option(&l, other, value);
+                run_program(l.words, &o);
+                assert_int_equal(strstr(o.err, this_one) != NULL, rule->kind == CLI_NEEDS);
+            }
+    assert_true(checked >= 25);
+    for (int c = 0; c < CLI_COMMANDS; c++)
+        for (int i = 0; i < CLI_CHOICES && cli_commands[c].one_of[i]; i++) {
+            expect_usage_error(ARGUMENTS(cli_commands[c].name), cli_commands[c].missing, "");
+            if (i == 0)
+                continue;
+            line l = {.count = 0};
+            add_word(&l, "%s", cli_commands[c].name);
+            for (int k = i - 1; k <= i; k++)
+                add_with_needs(&l, (cli_command_id)c, cli_find((cli_command_id)c, cli_commands[c].one_of[k]), "x",
+                               NULL);
+            expect_usage_error(l.words, "expected one of them", cli_commands[c].one_of[i]);
+        }
+}
+
+static void write_lines(const char *lines)
+{
+    FILE *file = fopen(in_folder("b.jsonl"), "w");
+    fputs(lines, file);
+    fclose(file);
+}
+
+#define BATCH(...)                                                                                                     \
+    ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", ".", "-m", TINY, "-q", "--steps", "1", __VA_ARGS__)
+#define GOOD_LINE "{\"prompt\": \"a\", \"output\": \"good.png\", \"width\": 16, \"height\": 16}\n"
+
+static void expect_line_refused(const char *second_line, const char *word1, const char *word2)
+{
+    char text[8192];
+    snprintf(text, sizeof text, GOOD_LINE "%s\n", second_line);
+    write_lines(text);
+    expect_usage_error(BATCH(NULL), "b.jsonl: line 2: ", word1);
+    expect_in(o.err, word2, "the message", second_line);
+}
+
+/* A value as JSON. */
+static void json_of(const cli_option *option, const char *value, char text[2 * WORD_MAX])
+{
+    int number = option->kind == CLI_INT || option->kind == CLI_UINT64 || option->kind == CLI_FLOAT;
+    snprintf(text, 2 * WORD_MAX, number ? "%s" : "\"%s\"", value);
+}
+
+static void rules_in_lines(void **state)
+{
+    int checked = 0;
+    for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));)
+        for (const cli_rule *rule = option->rules; rule->kind; rule++) {
+            const cli_option *other = cli_find(CLI_GENERATE, rule->other);
+            if (!option->key || !other->key)
+                continue;
+            char value[WORD_MAX], one[2 * WORD_MAX], two[2 * WORD_MAX], text[1024], word[WORD_MAX];
+            sample(option, 0, value);
+            json_of(option, value, one);
+            sample(other, rule->above, value);
+            json_of(other, value, two);
+            snprintf(text, sizeof text, "{\"prompt\": \"a\", \"output\": \"1.png\", \"%s\": %s%s%s%s%s}", option->key,
+                     one, rule->kind == CLI_EXCLUDES ? ", \"" : "", rule->kind == CLI_EXCLUDES ? other->key : "",
+                     rule->kind == CLI_EXCLUDES ? "\": " : "", rule->kind == CLI_EXCLUDES ? two : "");
+            snprintf(word, sizeof word, "line 2: %s: ", option->key);
+            expect_line_refused(text, word, other->key);
+            /* On the command line for all lines, of which none makes it count. */
+            sample(option, 0, value);
+            char name[WORD_MAX], option_word[WORD_MAX];
+            snprintf(name, sizeof name, "--%s", option->name);
+            snprintf(option_word, sizeof option_word, "--%s: no line of b.jsonl", option->name);
+            write_lines(GOOD_LINE);
+            if (rule->kind == CLI_NEEDS)
+                expect_usage_error(BATCH(name, value), option_word, "");
+            checked++;
+        }
+    assert_true(checked >= 3);
+    run_shell("rm '%s'", in_folder("b.jsonl"));
+}
+
+/* ---- values ---- */
+
+static void values_and_bounds(void **state)
+{
+    for (int c = 0; c < CLI_COMMANDS; c++)
+        for (const cli_option *option = NULL; (option = cli_next((cli_command_id)c, option));) {
+            cli_options options = {0};
+            char value[WORD_MAX], name[WORD_MAX], expected[CLI_TEXT_MAX];
+            sample(option, 0, value);
+            assert_true(cli_set(&options, option, value));
+            assert_true(cli_given(&options, option->offset));
+            if (option->fallback)
+                assert_true(cli_set(&options, option, option->fallback));
+            if (option->kind == CLI_FLAG || option->kind == CLI_TEXT)
+                continue;
+            static const char *const wrong[] = {"",    " 1",  "+1",    "1 ", "x",  "0x1p3",
+                                                "nan", "inf", "1e999", "-",  "--", "99999999999999999999"};
+            size_t count = option->kind == CLI_FILE || option->kind == CLI_FOLDER ? 1 : sizeof wrong / sizeof *wrong;
+            for (size_t i = 0; i < count; i++)
+                if (cli_set(&options, option, wrong[i]) && strcmp(wrong[i], "0x1p3") != 0 &&
+                    !(option->kind == CLI_SIZE && i == 11))
+                    fail_msg("--%s takes \"%s\"", option->name, wrong[i]);
+            cli_expected(option, expected);
+            snprintf(name, sizeof name, "--%s=", option->name);
+            expect_usage_error(ARGUMENTS(cli_commands[c].name, name), expected, "\"\"");
+            if (option->kind != CLI_INT && option->kind != CLI_FLOAT)
+                continue;
+            for (int i = 0; i < 4; i++) {
+                snprintf(value, sizeof value, "%.0f",
+                         (double[]){option->low, option->high, option->low - 1, option->high + 1}[i]);
+                assert_int_equal(cli_set(&options, option, value), i < 2);
+            }
+        }
+}
+
+static void forms_of_options(void **state)
+{
+    cli_options options;
+    char *words[] = {"-W48", "--height=32", "-qn", "2", "--", "-5 degrees"};
+    assert_int_equal(cli_parse(CLI_GENERATE, 6, words, &options), 0);
+    assert_int_equal(options.width, 48);
+    assert_int_equal(options.height, 32);
+    assert_int_equal(options.count, 2);
+    assert_true(options.quiet && !options.json);
+    assert_string_equal(options.prompt, "-5 degrees");
+    assert_string_equal(options.device, "auto");
+    assert_true(CLI_IS_GIVEN(&options, width) && !CLI_IS_GIVEN(&options, seed) && !CLI_IS_GIVEN(&options, device));
+
+    expect_usage_error(ARGUMENTS("generate", "--prompt-e", "x"), "--prompt-e: unknown option",
+                       "did you mean --prompt-embeds?");
+    expect_usage_error(ARGUMENTS("generate", "--guidence", "4"), "--guidence", "did you mean --guidance?");
+    expect_usage_error(ARGUMENTS("generate", "-5 degrees, snow"), "-5 degrees", "write -- before it");
+    expect_usage_error(ARGUMENTS("generate", "x", "--quiet=yes"), "--quiet", "takes no value");
+    expect_usage_error(ARGUMENTS("generate", "x", "--steps"), "--steps", "1 to 1000");
+    expect_usage_error(ARGUMENTS("generate", "x", "--steps", "2", "--steps", "3"), "--steps", "given already");
+    expect_usage_error(ARGUMENTS("generate", "x", "-p", "y"), "--prompt", "given already");
+    expect_usage_error(ARGUMENTS("generate", "x", "--plan", "--seed", "7"), "--plan", "--seed");
+    expect_usage_error(ARGUMENTS("help", "paint"), "paint", "--help");
+    expect_usage_error(ARGUMENTS("devices", "all"), "\"all\"", "options only");
+    run_program(ARGUMENTS("generate", "--steps", "x"), &o);
+    assert_string_equal(o.err, "zimage generate: --steps: \"x\", expected a whole number from 1 to 1000\n");
+    run_program(ARGUMENTS("generate", "--help", "--frobnicate"), &o);
+    assert_int_equal(o.code, 0);
+}
+
+/* ---- lines of a batch ---- */
+
+static void wrong_lines(void **state)
+{
+#define LINE(rest) "{\"prompt\": \"a\", \"output\": \"1.png\"" rest "}"
+    for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));) {
+        char text[256], word[WORD_MAX], expected[CLI_TEXT_MAX];
+        static const char *const wrong[] = {"null", "true", "[1]", "{\"a\": [\"]\"]}", "\"7\"", "5",
+                                            "7.5",  "1e3",  "-1"};
+        if (!option->key || option->key_needed)
+            continue;
+        cli_expected(option, expected);
+        for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+            int number = option->kind == CLI_INT || option->kind == CLI_UINT64;
+            if (i >= 4 && !(number ? i != 5 : option->kind == CLI_FLOAT ? i == 4 || i == 8 : i >= 5))
+                continue; /* not wrong for this kind */
+            snprintf(text, sizeof text, LINE(", \"guidance\": 1, \"%s\": %s"), option->key, wrong[i]);
+            if (!strcmp(option->key, "guidance"))
+                snprintf(text, sizeof text, LINE(", \"guidance\": %s"), wrong[i]);
+            snprintf(word, sizeof word, "%s: %s, expected ", option->key, wrong[i]);
+            expect_line_refused(text, word, expected);
+        }
+    }
+    expect_line_refused(LINE(", \"negative\": 5"), "negative: 5, expected a text", "");
+    expect_line_refused(LINE(", \"guidence\": 5"), "\"guidence\": unknown key", "did you mean \"guidance\"?");
+    expect_line_refused(LINE(", \"zoom\": 5"), "\"zoom\": unknown key", "cfg_truncation");
+    expect_line_refused(LINE(", \"negative\": \"b\""), "negative: only with guidance above 0", "");
+    expect_line_refused(LINE(", \"seed\": 18446744073709551616"), "seed: 18446744073709551616", "18446744073709551615");
+    expect_line_refused(LINE(", \"seed\": -1"), "seed: -1", "from 0");
+    expect_line_refused(LINE(", \"seed\": 1, \"seed\": 2"), "duplicate", "");
+    expect_line_refused(LINE(", \"width\": 100"), "width: 100, expected a multiple of 16", "1024");
+    expect_line_refused(LINE(", \"height\": 4096"), "height: 4096, expected a multiple of 16", "1024");
+    expect_line_refused("{\"output\": \"1.png\"}", "prompt: missing", "a text");
+    expect_line_refused("{\"prompt\": \"a\"}", "output: missing", "a file name");
+    expect_line_refused("{\"prompt\": \"a\", \"output\": \"../1.png\"}", "output: \"../1.png\"", "without folders");
+    expect_line_refused("{\"prompt\": \"a\", \"output\": \"1.jpg\"}", "output: \"1.jpg\"", ".png");
+    expect_line_refused("{\"prompt\": \"a\", \"output\": \"good.png\"}", "output: \"good.png\"", "line 1 has the same");
+    expect_line_refused("[1]", "expected a JSON object", "another value");
+    expect_line_refused("{\"prompt\"", "expected a JSON object", "");
+    expect_line_refused("{\"prompt\": \"\\u0000\", \"output\": \"1.png\"}", "", "");
+    expect_line_refused("{\"prompt\": \"\xff\", \"output\": \"1.png\"}", "decode byte 0xff", "");
+    write_lines("\n\n");
+    expect_usage_error(BATCH(NULL), "b.jsonl", "no line");
+    write_lines(GOOD_LINE);
+    expect_usage_error(BATCH("-W", "32"), "--width: no line of b.jsonl uses it", "");
+    expect_usage_error(ARGUMENTS("generate", "--batch", ".", "--out-dir", ".", "-m", TINY), "--batch", "irectory");
+    run_shell("rm -f '%s'/*", test_folder);
+}
+
+/* Keys in any order, with spaces and escapes, behind a byte order mark; the command line completes the lines. */
+static void lines_are_read(void **state)
+{
+    write_lines(
+        "\xef\xbb\xbf  {\"w\\u0069dth\":32,\"prompt\":\"a \\\"}{,\\\\\",\"output\":\"1.png\",\"seed\" : 0 }  \n\n"
+        "{\"guidance\": 2.5, \"negative\": \"b\", \"prompt\": \"\", \"output\": \"2.png\", \"rng\": \"numpy\"}");
+    run_program(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", ".", "-m", TINY, "-q", "--steps", "1", "-W",
+                          "48", "-H", "16", "--cfg-truncation", "0.5"),
+                &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    assert_non_null(strstr(o.out, "./1.png  32x16  seed 0  "));
+    assert_non_null(strstr(o.out, "./2.png  48x16  seed "));
+    run_shell("rm -f '%s'/*", test_folder);
+}
+
+/* The largest seed: on the command line, in a line, in --json and in what is printed; the same image each time. */
+static void seeds_up_to_the_largest(void **state)
+{
+#define LARGEST "18446744073709551615"
+    write_lines("{\"prompt\": \"a\", \"output\": \"b.png\", \"seed\": " LARGEST "}\n"
+                "{\"prompt\": \"a\", \"output\": \"c.png\", \"seed\": 9223372036854775808}\n");
+    run_program(BATCH("-W", "16", "-H", "16", "--json"), &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    assert_non_null(strstr(o.out, "\"seed\":" LARGEST ","));
+    assert_non_null(strstr(o.out, "\"seed\":9223372036854775808,"));
+    json_t *object = json_loads(o.out, JSON_DECODE_INT_AS_REAL, NULL);
+    assert_int_equal(json_array_size(json_object_get(object, "images")), 2);
+    json_decref(object);
+    run_program(ARGUMENTS("generate", "a", "-m", TINY, "-q", "--steps", "1", "-W", "16", "-H", "16", "--seed", LARGEST),
+                &o);
+    assert_non_null(strstr(o.out, "seed " LARGEST));
+    run_shell("cmp '%s' '%s'", in_folder("b.png"), in_folder("a-" LARGEST ".png"));
+    run_program(ARGUMENTS("generate", "a", "-m", TINY, "-q", "--steps", "1", "-W", "16", "-H", "16", "--seed", LARGEST,
+                          "-o", "d.png", "--json"),
+                &o);
+    assert_non_null(strstr(o.out, "{\"path\":\"d.png\",\"seed\":" LARGEST ",\"seconds\":"));
+    expect_usage_error(ARGUMENTS("generate", "a", "--seed", "18446744073709551616"), "--seed", LARGEST);
+    run_shell("rm -f '%s'/*", test_folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_option_is_in_help),
+        cmocka_unit_test(every_option_is_in_the_manual),
+        cmocka_unit_test(every_option_is_completed),
+        cmocka_unit_test(bash_completes),
+        cmocka_unit_test(shells_accept_their_scripts),
+        cmocka_unit_test(rules_on_the_command_line),
+        cmocka_unit_test(rules_in_lines),
+        cmocka_unit_test(values_and_bounds),
+        cmocka_unit_test(forms_of_options),
+        cmocka_unit_test(wrong_lines),
+        cmocka_unit_test(lines_are_read),
+        cmocka_unit_test(seeds_up_to_the_largest),
+    };
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
