@@ -356,6 +356,11 @@ typedef struct zimage_request {
     int32_t release_weights;
 } zimage_request;
 
+/* Whether zimage_generate would accept the request: everything that it refuses before it computes, memory included.
+ * Nothing is computed, measured or written. */
+ZIMAGE_API zimage_status zimage_request_check(zimage_session *session, const zimage_request *request,
+                                              zimage_error *error);
+
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
 typedef struct zimage_plan zimage_plan;

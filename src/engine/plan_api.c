@@ -34,16 +34,14 @@ static zimage_status predict(zimage_session *session, const zi_job_plan *counted
     return ZIMAGE_OK;
 }
 
-static zimage_status make(zimage_session *session, const zimage_request *request, zi_tokens *tokens, zimage_plan *plan,
-                          zimage_error *error)
+static zimage_status count(zimage_session *session, const zimage_request *request, zi_tokens *tokens,
+                           zi_job_plan *counted, zimage_error *error)
 {
     const zi_plan_limits limits = {request->memory_limit, zi_request_releases(request), 0};
     zi_job job;
-    zi_job_plan counted;
     ZI_TRY(zi_request_tokens(session, request, tokens, error));
     zi_request_job(session, request, tokens, &job);
-    ZI_TRY(zi_plan_job(session, &job, &limits, &counted, error));
-    return predict(session, &counted, plan, error);
+    return zi_plan_job(session, &job, &limits, counted, error);
 }
 
 zimage_status zimage_plan_make(zimage_session *session, const zimage_request *request, zimage_plan **plan,
@@ -58,12 +56,28 @@ zimage_status zimage_plan_make(zimage_session *session, const zimage_request *re
     zimage_plan *made = calloc(1, sizeof *made);
     if (!made)
         return zi_fail_memory(error, "a plan", sizeof *made);
-    zimage_status status = make(session, &own, &tokens, made, error);
+    zi_job_plan counted;
+    zimage_status status = count(session, &own, &tokens, &counted, error);
+    if (status == ZIMAGE_OK)
+        status = predict(session, &counted, made, error);
     zi_tokens_free(&tokens);
     if (status == ZIMAGE_OK)
         *plan = made;
     else
         free(made);
+    return status;
+}
+
+zimage_status zimage_request_check(zimage_session *session, const zimage_request *request, zimage_error *error)
+{
+    zimage_request own;
+    zi_tokens tokens = {{NULL}, {0}};
+    zi_job_plan counted;
+    if (!session || !request)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "session and request: NULL, expected both");
+    ZI_TRY(zi_request_take(session, request, &own, error));
+    zimage_status status = count(session, &own, &tokens, &counted, error);
+    zi_tokens_free(&tokens);
     return status;
 }
 

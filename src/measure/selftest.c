@@ -203,7 +203,7 @@ static zimage_status check_reference(selftest *t)
     zi_ops *ops;
     uint8_t means[sizeof golden];
     int painted;
-    report(t, (zimage_check){.usable = 1, .kernels = k.name, .name = "begin"});
+    report(t, (zimage_check){.usable = 1, .kernels = k.name, .name = "begin", .error = -1});
     ZI_TRY(zi_ops_reference_new(&ops, t->error));
     zimage_status status = try_to_paint(&k, ops, t->reference, &painted);
     ops->table->free(ops);
@@ -216,7 +216,7 @@ static zimage_status check_reference(selftest *t)
 static zimage_status check_set(selftest *t, const zi_cpu_set *set, uint32_t features)
 {
     kernel_checks k = {t, set->name, NULL};
-    report(t, (zimage_check){.usable = set->usable, .kernels = k.name, .name = "begin"});
+    report(t, (zimage_check){.usable = set->usable, .kernels = k.name, .name = "begin", .error = -1});
     if (!set->usable)
         return ZIMAGE_OK;
     ZI_TRY(check_kernels(&k, set, features));

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -92,6 +94,18 @@ static zimage_status fill_from_file(zi_store *store, zimage_error *error)
     return ZIMAGE_OK;
 }
 
+/* Identities for backends that keep copies of weights: a random start, so that no other store of the process has the
+ * same; without random bytes all are 0, and a backend must go by addresses. */
+static void number_weights(zi_store *store)
+{
+    uint64_t start = 0;
+    if (getentropy(&start, sizeof start) != 0)
+        return;
+    start &= UINT64_MAX >> 1; /* leaves room for any count */
+    for (size_t i = 0; i < store->count; i++)
+        store->entries[i].weight.id = start + i + 1;
+}
+
 /* Hands the store over, or frees it where filling failed. */
 static zimage_status finish_open(zi_store *made, zimage_status status, zi_store **store)
 {
@@ -100,6 +114,7 @@ static zimage_status finish_open(zi_store *made, zimage_status status, zi_store 
         return status;
     }
     made->layout = zi_layout_detect(made->entries, made->count);
+    number_weights(made);
     *store = made;
     return ZIMAGE_OK;
 }
@@ -344,6 +359,7 @@ zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_
     for (size_t i = 0; i < file->count; i++)
         add_entry(store, &file->entries[i]);
     store->layout = zi_layout_detect(store->entries, store->count);
+    number_weights(store);
     zi_specs_free(store->specs);
     store->specs = NULL;
     return ZIMAGE_OK;
