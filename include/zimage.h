@@ -333,7 +333,9 @@ typedef struct zimage_request {
     uint64_t seed;
     float guidance_scale;    /* diffusers' convention of the family; 0: one forward pass a step, no guidance */
     float cfg_normalization; /* limit of |guided prediction| / |prediction|; 0: none */
-    double cfg_truncation; /* no guidance once 1 - sigma exceeds this; 0: guidance at every step (diffusers' default) */
+    /* No guidance once 1 - sigma exceeds this. 0: guidance at every step (diffusers' default); for guidance at the first
+     * step only, give a tiny number. */
+    double cfg_truncation;
     /* Text features instead of a prompt: row-major [prompt_tokens, prompt_embeds_dim]. */
     const float *prompt_embeds;
     const float *negative_prompt_embeds; /* for guidance without a text encoder; as wide as prompt_embeds */

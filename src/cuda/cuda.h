@@ -13,11 +13,11 @@
 typedef struct zi_cuda_options {
     int device;
     zimage_compute compute; /* ZIMAGE_COMPUTE_AUTO is bf16 */
-    int own_kernels;     /* 1: attention and convolutions without cuDNN, to check the kernels that stand in for it */
-    uint64_t memory;     /* most bytes of the card to take; 0: what is free */
-    int upload_threads;  /* that send weights; 0: one */
-    size_t upload_piece; /* bytes that they send at a time; 0: as is best */
-    const char *cache;   /* a folder that remembers which algorithms are fastest; NULL: nothing does */
+    int own_kernels;        /* 1: attention and convolutions without cuDNN, to check the kernels that stand in for it */
+    uint64_t memory;        /* most bytes of the card to take; 0: what is free */
+    int upload_threads;     /* that send weights; 0: one */
+    size_t upload_piece;    /* bytes that they send at a time; 0: as is best */
+    const char *cache;      /* a folder that remembers which algorithms are fastest; NULL: nothing does */
 } zi_cuda_options;
 
 typedef struct zi_cuda_device {

@@ -2,10 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "cpu/cpu.h"
 #include "cpu/features.h"
 #include "engine/backends.h"
-#include "engine/sized.h"
 
 #define KERNELS_MAX 32
 

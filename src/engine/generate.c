@@ -4,9 +4,9 @@
 
 #include "base/clock.h"
 #include "engine/backends.h"
-#include "engine/image.h"
 #include "engine/plan.h"
 #include "engine/request.h"
+#include "image/image.h"
 #include "sampler/noise.h"
 
 #define PREVIEW_SIDE 256 /* pixels; larger images are previewed from averaged latents */

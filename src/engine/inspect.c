@@ -5,7 +5,7 @@
 #define ZIMAGE_EXPERIMENTAL
 #include "base/file.h"
 #include "base/json.h"
-#include "engine/sized.h"
+#include "base/sized.h"
 #include "pipeline/model.h"
 
 typedef struct component {

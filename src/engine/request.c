@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "engine/backends.h"
-#include "engine/sized.h"
 
 /* ---- checking ---------------------------------------------------------------------------------------------------- */
 

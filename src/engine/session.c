@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "base/system.h"
 #include "engine/backends.h"
-#include "engine/sized.h"
 
 /* ---- models ------------------------------------------------------------------------------------------------------ */
 

@@ -5,10 +5,10 @@
 
 #define ZIMAGE_EXPERIMENTAL
 #include "base/clock.h"
+#include "base/sized.h"
 #include "base/system.h"
 #include "engine/backends.h"
 #include "engine/plan.h"
-#include "engine/sized.h"
 #include "measure/onednn.h"
 #include "measure/synthetic.h"
 

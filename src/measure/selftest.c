@@ -5,10 +5,10 @@
 #include <string.h>
 
 #define ZIMAGE_EXPERIMENTAL
+#include "base/sized.h"
 #include "cpu/features.h"
 #include "cpu/selftest.h"
 #include "engine/backends.h"
-#include "engine/sized.h"
 #include "measure/synthetic.h"
 #include "pipeline/job.h"
 #include "sampler/noise.h"

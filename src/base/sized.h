@@ -2,8 +2,8 @@
  * Structs of the public header that a caller allocates. Their size may differ from the library's: the program may have been built
  * against an earlier or later version 0.2.x, whose structs have fewer or more fields at the end.
  */
-#ifndef ZI_ENGINE_SIZED_H
-#define ZI_ENGINE_SIZED_H
+#ifndef ZI_BASE_SIZED_H
+#define ZI_BASE_SIZED_H
 
 #include "base/error.h"
 

@@ -1,6 +1,6 @@
 /* What is behind a zimage_image. */
-#ifndef ZI_ENGINE_IMAGE_H
-#define ZI_ENGINE_IMAGE_H
+#ifndef ZI_IMAGE_IMAGE_H
+#define ZI_IMAGE_IMAGE_H
 
 #include "base/error.h"
 

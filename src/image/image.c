@@ -1,10 +1,10 @@
 /* Images: accessors, encoding and decoding. */
-#include "engine/image.h"
+#include "image/image.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/sized.h"
+#include "base/sized.h"
 #include "image/png.h"
 
 #define MAX_PIXELS ((uint64_t)1 << 26) /* of zimage_image_decode, by default */

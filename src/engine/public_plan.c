@@ -1,9 +1,9 @@
 /* The public plan of a request. */
 #include <stdlib.h>
 
+#include "base/sized.h"
 #include "engine/plan.h"
 #include "engine/request.h"
-#include "engine/sized.h"
 #include "ops/speed.h"
 
 struct zimage_plan {
