@@ -1,5 +1,5 @@
 /*
- * The decoder of AutoencoderKL. Formulas: spec vae.md 2, 3, 5, 6; reference: diffusers, models/autoencoders/vae.py
+ * The decoder of AutoencoderKL. Formulas: docs/spec/vae.md 2, 3, 5, 6; reference: diffusers, models/autoencoders/vae.py
  * (Decoder), models/unets/unet_2d_blocks.py (UNetMidBlock2D, UpDecoderBlock2D), models/resnet.py (ResnetBlock2D).
  * Images are channels-last [rows, columns, channels]. GroupNorm + SiLU is never a pass of its own: its statistics
  * become a scale and a shift a channel, applied when the next convolution reads.
@@ -361,7 +361,7 @@ static zimage_status add_second_half(decoder *d, const zi_vae_resnet *resnet, zi
     return convolve(d, y, h, &resnet->conv2, &affine, 0, 1);
 }
 
-/* x <- shortcut(x) + conv2(SiLU(norm2(conv1(SiLU(norm1(x)))))), spec 2 */
+/* x <- shortcut(x) + conv2(SiLU(norm2(conv1(SiLU(norm1(x)))))), section 2 */
 static zimage_status run_resnet(decoder *d, const zi_vae_resnet *resnet)
 {
     zi_arena_mark mark = zi_table(d->run)->mark(d->run);
@@ -384,7 +384,7 @@ static zimage_status run_resnet(decoder *d, const zi_vae_resnet *resnet)
     return ZIMAGE_OK;
 }
 
-/* x += to_out(softmax(q k^T / sqrt(C)) v) of group_norm(x), one head, pixels as tokens; spec 2 */
+/* x += to_out(softmax(q k^T / sqrt(C)) v) of group_norm(x), one head, pixels as tokens; section 2 */
 static zimage_status run_attention(decoder *d)
 {
     const zi_vae *model = d->model;
@@ -439,12 +439,12 @@ typedef struct bands {
     zi_tensor buffer; /* [band_rows + 2 (a halo row above and below), columns, channels] */
 } bands;
 
-/* Rows of a band: as told, or the whole where it is small, else what BAND_BYTES hold. */
+/* Rows of a band: as the caller chose, or all rows of a small image, else as many as BAND_BYTES hold. */
 static int64_t choose_band_rows(const decoder *d, int64_t rows, int64_t columns, int64_t channels)
 {
-    int64_t row_bytes = columns * channels * (int64_t)sizeof(float), told = d->band_rows;
+    int64_t row_bytes = columns * channels * (int64_t)sizeof(float), asked = d->band_rows;
     int64_t whole = max64(WHOLE_BYTES, (int64_t)zi_table(d->run)->whole_image_bytes(d->run->ops));
-    int64_t chosen = told > 0 ? told : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
+    int64_t chosen = asked > 0 ? asked : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
     chosen = max64(chosen, 1);
     return chosen < rows ? chosen : rows;
 }

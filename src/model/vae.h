@@ -1,4 +1,4 @@
-/* The decoder of AutoencoderKL (FLUX.1 type, spec vae.md). */
+/* The decoder of AutoencoderKL (FLUX.1 type, docs/spec/vae.md). */
 #ifndef ZI_MODEL_VAE_H
 #define ZI_MODEL_VAE_H
 
