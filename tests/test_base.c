@@ -115,13 +115,13 @@ static void arena_grows_and_shrinks(void **state)
     zi_arena_free(arena);
 }
 
-#define MOST_TASKS   1000
-#define MOST_THREADS 9
+#define MAX_TASKS   1000
+#define MAX_THREADS 9
 
 typedef struct counting {
     int threads;
-    int times[MOST_TASKS];         /* not atomic: each task has its own, and the caller reads after the run */
-    atomic_int busy[MOST_THREADS]; /* a worker takes one task at a time */
+    int times[MAX_TASKS];         /* not atomic: each task has its own, and the caller reads after the run */
+    atomic_int busy[MAX_THREADS]; /* a worker takes one task at a time */
     atomic_int mistakes;
 } counting;
 
@@ -142,15 +142,15 @@ static void check_run(zi_pool *pool, int64_t tasks)
     c->threads = zi_pool_threads(pool);
     zi_pool_run(pool, count_task, c, tasks);
     assert_int_equal(c->mistakes, 0);
-    for (int64_t i = 0; i < MOST_TASKS; i++)
+    for (int64_t i = 0; i < MAX_TASKS; i++)
         assert_int_equal(c->times[i], i < tasks);
     free(c);
 }
 
 static void pool_runs_each_task_once(void **state)
 {
-    const int threads[] = {1, 2, 3, MOST_THREADS};
-    const int64_t tasks[] = {0, 1, 2, 3, 7, 64, MOST_TASKS};
+    const int threads[] = {1, 2, 3, MAX_THREADS};
+    const int64_t tasks[] = {0, 1, 2, 3, 7, 64, MAX_TASKS};
     for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
         zi_pool *pool;
         assert_int_equal(zi_pool_new(threads[t], &pool, NULL), ZIMAGE_OK);
@@ -458,7 +458,7 @@ static void output_respects_a_read_only_file(void **state)
 }
 
 /* A disk that fills up, with little and with much data in stdio's buffer. */
-static void output_tells_of_a_full_disk(void **state)
+static void output_reports_a_full_disk(void **state)
 {
     const size_t sizes[] = {1, 5000, 1000000};
     if (access("/dev/full", W_OK) != 0)
@@ -807,7 +807,7 @@ int main(void)
         cmocka_unit_test(output_replaces_behind_a_link),
         cmocka_unit_test(output_that_fails_leaves_nothing),
         cmocka_unit_test(output_respects_a_read_only_file),
-        cmocka_unit_test(output_tells_of_a_full_disk),
+        cmocka_unit_test(output_reports_a_full_disk),
         cmocka_unit_test(output_writes_into_a_pipe),
         cmocka_unit_test(json_fields_are_read),
         cmocka_unit_test(json_fields_are_checked),

@@ -1,4 +1,4 @@
-/* Noise against torch, MLX and NumPy (tests/golden/noise.safetensors) and the numbers of spec rng.md. */
+/* Noise against torch, MLX and NumPy (tests/golden/noise.safetensors) and the numbers of docs/spec/rng.md. */
 #include "fixture.h"
 #include "sampler/noise.h"
 
@@ -73,7 +73,7 @@ static void compare_big(const char *name, const float *ours, size_t count, doubl
     assert_true(fabs(sum - golden_double(full, 0)) <= 1e-6 * want_abs);
 }
 
-/* Equal to torch in every bit on processors with AVX2; the promise is 2e-7. */
+/* Equal to torch in every bit on CPUs with AVX2; the promise is 2e-7. */
 #define TORCH_TOLERANCE 2e-7
 
 static void test_torch_cpu(void **state)
