@@ -476,18 +476,27 @@ static zimage_status start_stack(stack *s, const zi_zimage_dit_block *first)
                        (float)s->model->config.norm_eps);
 }
 
-static zimage_status run_blocks(const zi_zimage_dit *model, const zi_zimage_dit_block *blocks, int64_t count,
-                                const char *name, zi_run *run, const zi_rope *rope, const zi_tensor *a, zi_tensor *x)
+/* Blocks that run one after the other, and their name in messages. */
+typedef struct block_list {
+    const zi_zimage_dit_block *blocks;
+    int64_t count;
+    const char *name;
+} block_list;
+
+/* x [T, D] <- the blocks of x; a: the timestep's embedding, NULL without modulation */
+static zimage_status run_blocks(const zi_zimage_dit *model, const block_list *list, zi_run *run, const zi_rope *rope,
+                                const zi_tensor *a, zi_tensor *x)
 {
     stack s = {.model = model, .run = run, .rope = rope, .a = a, .x = x};
+    const zi_zimage_dit_block *blocks = list->blocks;
     zi_arena_mark mark = zi_table(run)->mark(run);
-    if (count > 0)
+    if (list->count > 0)
         ZI_TRY(start_stack(&s, &blocks[0]));
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < list->count; i++) {
+        const zi_zimage_dit_block *next = i + 1 < list->count ? &blocks[i + 1] : NULL;
         int finite = 1;
-        ZI_TRY(run_block(&s, &blocks[i], &s.mods[i % 2], i + 1 < count ? &blocks[i + 1] : NULL, &s.mods[(i + 1) % 2],
-                         &finite));
-        ZI_TRY(zi_end_block_known(run, finite, "transformer %s.%d", name, (int)i));
+        ZI_TRY(run_block(&s, &blocks[i], &s.mods[i % 2], next, &s.mods[(i + 1) % 2], &finite));
+        ZI_TRY(zi_end_block_known(run, finite, "transformer %s.%d", list->name, (int)i));
     }
     zi_table(run)->release(run, mark);
     return ZIMAGE_OK;
@@ -510,8 +519,8 @@ static zimage_status caption(const zi_zimage_dit *model, zi_run *run, const zi_t
     ZI_TRY(zi_end_block(run, out, "transformer cap_embedder"));
 
     ZI_TRY(rope_tables(model, run, 0, 0, out->shape[0], &rope));
-    return run_blocks(model, model->context_refiner, model->config.n_refiner_layers, "context_refiner", run, &rope,
-                      NULL, out);
+    const block_list refiner = {model->context_refiner, model->config.n_refiner_layers, "context_refiner"};
+    return run_blocks(model, &refiner, run, &rope, NULL, out);
 }
 
 zimage_status zi_zimage_dit_caption(const zi_zimage_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
@@ -580,6 +589,8 @@ static zimage_status evaluate(zi_run *run, const void *user)
     const zi_zimage_dit *model = inputs->model;
     const zi_zimage_dit_config *config = &model->config;
     int64_t tokens = inputs->grid_rows * inputs->grid_columns, image_padded = zi_zimage_dit_padded(tokens);
+    const block_list refiner = {model->noise_refiner, config->n_refiner_layers, "noise_refiner"};
+    const block_list layers = {model->layers, config->n_layers, "layers"};
     zi_tensor a, x, out = e->out; /* [1, A], [T, D]: image first, then caption */
 
     ZI_TRY(zi_alloc2_f32(run, &a, 1, config->adaln_dim));
@@ -590,12 +601,11 @@ static zimage_status evaluate(zi_run *run, const void *user)
     const zi_rope image_rope = {zi_tensor_rows(&inputs->rope.cos, 0, image_padded),
                                 zi_tensor_rows(&inputs->rope.sin, 0, image_padded)};
     ZI_TRY(embed_image(inputs, run, &e->latents, &image));
-    ZI_TRY(run_blocks(model, model->noise_refiner, config->n_refiner_layers, "noise_refiner", run, &image_rope, &a,
-                      &image));
+    ZI_TRY(run_blocks(model, &refiner, run, &image_rope, &a, &image));
 
     zi_tensor text = zi_tensor_rows(&x, image_padded, inputs->caption.shape[0]);
     ZI_TRY(zi_table(run)->copy(run, &text, &inputs->caption));
-    ZI_TRY(run_blocks(model, model->layers, config->n_layers, "layers", run, &inputs->rope, &a, &x));
+    ZI_TRY(run_blocks(model, &layers, run, &inputs->rope, &a, &x));
 
     zi_tensor result = zi_tensor_rows(&x, 0, tokens);
     return final_layer(model, run, &a, &result, &out);
