@@ -89,6 +89,7 @@ BREAK(store_glu_bf16,
       (uint8_t * y, int64_t stride, const float *gate, const float *up, int64_t ldc, int64_t rows, int64_t columns),
       (y, stride, gate, up, ldc, rows, columns - 1), ) /* the last column is missing */
 BREAK(multiply, (float *y, const float *x, float factor, int64_t n), (y, x, factor, n), y[0] *= 1.01f)
+BREAK(add, (float *y, const float *x, int64_t n), (y, x, n - 1), )
 BREAK(silu, (float *y, const float *x, int64_t n), (y, x, n - 1), )
 BREAK(affine,
       (float *y, const float *x, const float *scale, const float *shift, int64_t pixels, int64_t channels, int silu),
@@ -133,6 +134,11 @@ static int broken_residual(float *x, const float *y, const float *gain, float *h
                            float eps)
 {
     return good->residual(x, y, gain, h, gain_next, n, eps + 1e-3f);
+}
+
+static int broken_add_scaled(float *x, const float *y, const float *gain, int64_t n)
+{
+    return good->add_scaled(x, y, gain, n - 1);
 }
 
 static float broken_softmax(float *s, int64_t n, int64_t padded, float scale, float *max, float *sum)
@@ -190,6 +196,8 @@ static const struct {
     BROKEN(store_glu_bf16, "operands"),
     BROKEN(softmax, "attention"),
     BROKEN(multiply, "attention"),
+    BROKEN(add, "norms"),
+    BROKEN(add_scaled, "norms"),
     BROKEN(silu, "silu"),
     BROKEN(affine, "groups"),
     BROKEN(rms_norm, "norms"),

@@ -42,6 +42,7 @@ typedef struct attention {
     const zi_packed_gemm *bf16; /* NULL: float32 */
     int64_t mr, nr;             /* of either */
     const float *q, *k, *v;
+    int64_t ldq, ldk, ldv; /* floats between rows */
     const zi_cpu *cpu;
     zi_tensor o;
     int64_t queries, keys, heads, kv_heads, dim;
@@ -111,32 +112,32 @@ static void pack_task(void *arg, int64_t task, int worker)
 {
     const attention *at = arg;
     int64_t nr = at->nr, slot = task / at->key_blocks, first = task % at->key_blocks * KEYS;
-    int64_t count = zi_min(KEYS, at->keys - first), stride = at->kv_heads * at->dim;
-    int64_t place = first * stride + (at->kv_first + slot) * at->dim;
+    int64_t count = zi_min(KEYS, at->keys - first), column = (at->kv_first + slot) * at->dim;
+    const float *k = at->k + first * at->ldk + column, *v = at->v + first * at->ldv + column;
     float *buffer = zi_worker_buffer(&at->buffers, worker);
     for (int64_t key = 0; key < count; key += nr) {
         int64_t rows = zi_min(nr, count - key);
-        const float *source = at->k + place + key * stride;
+        const float *source = k + key * at->ldk;
         uint8_t *panel = packed_k_of(at, slot, first + key);
         if (at->bf16 == NULL) {
-            at->kernels->transpose(source, stride, rows, at->dim, panel, nr);
+            at->kernels->transpose(source, at->ldk, rows, at->dim, panel, nr);
             continue;
         }
         for (int64_t r = 0; r < rows; r++) {
-            FETCH_ROW(source, r + ROWS_AHEAD, count - key, stride, at->dim);
-            at->kernels->pack(ZI_NUMBER_BF16, ZI_F32, source + r * stride, at->dim, 1,
+            FETCH_ROW(source, r + ROWS_AHEAD, count - key, at->ldk, at->dim);
+            at->kernels->pack(ZI_NUMBER_BF16, ZI_F32, source + r * at->ldk, at->dim, 1,
                               (uint8_t *)buffer + r * key_bytes(at), ZI_CHUNK);
         }
         at->kernels->transpose(buffer, key_bytes(at) / 4, rows, key_bytes(at) / 4, panel, nr);
     }
     if (at->bf16 != NULL) {
         memset(buffer, 0, (size_t)at->dim * sizeof(float));
-        pack_value_pairs(at, at->v + place, stride, count, buffer, packed_v_of(at, slot, first));
+        pack_value_pairs(at, v, at->ldv, count, buffer, packed_v_of(at, slot, first));
         return;
     }
-    for (int64_t column = 0; column < at->dim; column += nr) {
-        uint8_t *target = packed_v_of(at, slot, first) + column * KEYS * 4;
-        pack_values(at, at->v + place + column, stride, count, zi_min(nr, at->dim - column), (float *)(void *)target);
+    for (int64_t i = 0; i < at->dim; i += nr) {
+        uint8_t *target = packed_v_of(at, slot, first) + i * KEYS * 4;
+        pack_values(at, v + i, at->ldv, count, zi_min(nr, at->dim - i), (float *)(void *)target);
     }
 }
 
@@ -182,14 +183,14 @@ static workspace from_row(const attention *at, workspace space, int64_t row)
 static void scores(const attention *at, const float *q, int64_t queries, int64_t keys, const float *packed,
                    workspace *space)
 {
-    int64_t mr = at->mr, nr = at->nr, stride = at->heads * at->dim;
+    int64_t mr = at->mr, nr = at->nr;
     int64_t block = zi_even_block(at->dim, ZI_KC);
     for (int64_t key = 0; key < keys; key += nr, packed += at->dim * nr)
         for (int64_t first = 0; first < at->dim; first += block)
             for (int64_t i = 0; i < queries; i += mr) {
                 const float *a[ZI_MR_MAX];
                 for (int64_t r = 0; r < mr; r++)
-                    a[r] = q + zi_min(i + r, queries - 1) * stride + first;
+                    a[r] = q + zi_min(i + r, queries - 1) * at->ldq + first;
                 at->kernels->gemm(1, zi_min(block, at->dim - first), a, 0, 0, packed + first * nr,
                                   space->s + i * S_STRIDE + key, S_STRIDE, first > 0);
             }
@@ -280,7 +281,7 @@ static void softmax_block(const attention *at, int64_t query, int64_t queries, i
 static void attend_block(const attention *at, int64_t slot, int64_t head, int64_t query, int64_t queries, int64_t key,
                          int64_t keys, workspace *space)
 {
-    const float *q = at->q + (query * at->heads + head) * at->dim;
+    const float *q = at->q + query * at->ldq + head * at->dim;
     const uint8_t *packed_k = packed_k_of(at, slot, key), *packed_v = packed_v_of(at, slot, key);
     if (at->bf16 != NULL)
         multiply(at, space->q, packed_k, queries, zi_ceil_div(keys, at->nr), at->chunks, at->chunks, at->chunks,
@@ -304,7 +305,7 @@ static void attend_block(const attention *at, int64_t slot, int64_t head, int64_
 static void write_output(const attention *at, int64_t head, int64_t query, float *o, float factor)
 {
     if (at->o.dtype != ZI_OPERAND) {
-        at->kernels->multiply(zi_f32(&at->o) + (query * at->heads + head) * at->dim, o, factor, at->dim);
+        at->kernels->multiply(zi_f32(&at->o) + query * at->o.ld + head * at->dim, o, factor, at->dim);
         return;
     }
     at->kernels->multiply(o, o, factor, at->dim);
@@ -320,8 +321,7 @@ static void attend_task(void *arg, int64_t task, int worker)
     int64_t query = task % at->tasks * at->task_queries, queries = zi_min(at->task_queries, at->queries - query);
     workspace space = workspace_of(at, worker);
     if (at->bf16 != NULL)
-        pack_rows(at, at->q + (query * at->heads + head) * at->dim, at->heads * at->dim, queries, at->dim, at->chunks,
-                  space.q);
+        pack_rows(at, at->q + query * at->ldq + head * at->dim, at->ldq, queries, at->dim, at->chunks, space.q);
     for (int64_t i = 0; i < at->task_queries * at->padded_dim; i++)
         space.o[i] = 0;
     for (int64_t i = 0; i < at->task_queries; i++) {
@@ -331,7 +331,7 @@ static void attend_task(void *arg, int64_t task, int worker)
     for (int64_t key = 0; key < at->keys; key += KEYS)
         for (int64_t row = 0; row < queries; row += block) {
             int64_t rows = zi_min(block, queries - row);
-            int64_t keys = (at->causal ? query + row + rows : at->keys) - key; /* that one of the rows sees */
+            int64_t keys = (at->causal ? zi_min(query + row + rows, at->keys) : at->keys) - key; /* that a row sees */
             workspace part = from_row(at, space, row);
             if (keys > 0)
                 attend_block(at, slot, head, query + row, rows, key, zi_min(KEYS, keys), &part);
@@ -384,6 +384,7 @@ zimage_status zi_cpu_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, co
                                const zi_attention *shape)
 {
     const zi_cpu *cpu = zi_cpu_of(run);
+    int64_t keys = shape->key_length > 0 ? shape->key_length : zi_row_count(k); /* what lies behind them is not read */
     attention at = {
         .cpu = cpu,
         .kernels = cpu->kernels,
@@ -394,22 +395,24 @@ zimage_status zi_cpu_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, co
         .k = zi_f32(k),
         .v = zi_f32(v),
         .o = *o,
+        .ldq = q->ld,
+        .ldk = k->ld,
+        .ldv = v->ld,
         .queries = zi_row_count(q),
-        .keys = zi_row_count(k),
+        .keys = keys,
         .heads = shape->heads,
         .kv_heads = shape->kv_heads,
         .dim = shape->head_dim,
         .causal = shape->causal,
-        .padded_keys = zi_round_up(zi_row_count(k), KEYS),
-        .key_blocks = zi_ceil_div(zi_row_count(k), KEYS),
+        .padded_keys = zi_round_up(keys, KEYS),
+        .key_blocks = zi_ceil_div(keys, KEYS),
         .chunks = zi_ceil_div(shape->head_dim, 32),
         .scale = (float)(1 / sqrt((double)shape->head_dim)),
     };
     at.padded_dim = zi_round_up(at.dim, at.nr);
-    assert(at.heads % at.kv_heads == 0 && (!at.causal || at.queries == at.keys));
+    assert(at.heads % at.kv_heads == 0 && (!at.causal || at.queries == zi_row_count(k)) && keys <= zi_row_count(k));
     assert(zi_features(q) == at.heads * at.dim && zi_features(k) == at.kv_heads * at.dim);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));
-    assert(shape->key_length == 0 && zi_tensor_is_dense(q) && zi_tensor_is_dense(k) && zi_tensor_is_dense(v));
     zi_arena_mark mark = zi_host_mark(run);
     int by_heads = o->dtype != ZI_OPERAND || (zi_cpu_takes_parts(o) && at.dim % 32 == 0);
     zimage_status status = by_heads ? compute(run, &at) : compute_whole(run, &at);

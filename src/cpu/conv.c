@@ -42,9 +42,10 @@ typedef struct convolution {
 /* Input rows of the image that output rows [first, first + count) read: [*low, *low + result). */
 static int64_t input_rows(const convolution *p, int64_t first, int64_t count, int64_t *low)
 {
-    int64_t pad = p->size / 2, last = first + count - 1 + pad, rows = p->conv->image_rows << p->conv->upsample;
-    *low = zi_max(0, first - pad) >> p->conv->upsample;
-    return (zi_min(rows - 1, last) >> p->conv->upsample) - *low + 1;
+    const zi_conv *conv = p->conv;
+    int64_t top = first * conv->stride - conv->pad_top, bottom = top + (count - 1) * conv->stride + p->size - 1;
+    *low = zi_max(0, top) >> conv->upsample;
+    return (zi_min((conv->image_rows << conv->upsample) - 1, bottom) >> conv->upsample) - *low + 1;
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -84,15 +85,16 @@ typedef struct input {
 /* Pointers [tap][POINTERS] to the input of each tap of output pixels [start, end) of the band; zeros outside. */
 static void pixel_pointers(const convolution *p, const input *in, int64_t start, int64_t end, const float **a)
 {
-    int up = p->conv->upsample;
-    int64_t rows = p->conv->image_rows << up, pad = p->size / 2;
-    int64_t row = p->conv->y_row + start / p->y_columns, column = start % p->y_columns;
+    const zi_conv *conv = p->conv;
+    int up = conv->upsample;
+    int64_t rows = conv->image_rows << up, columns = p->x_columns << up;
+    int64_t row = conv->y_row + start / p->y_columns, column = start % p->y_columns;
     int64_t padded = zi_round_up(end - start, p->kernels->mr);
     for (int64_t place = 0; place < padded; place++) {
         for (int64_t ky = 0; ky < p->size; ky++)
             for (int64_t kx = 0; kx < p->size; kx++) {
-                int64_t i = row + ky - pad, j = column + kx - pad;
-                int inside = i >= 0 && i < rows && j >= 0 && j < p->y_columns;
+                int64_t i = row * conv->stride + ky - conv->pad_top, j = column * conv->stride + kx - conv->pad_left;
+                int inside = i >= 0 && i < rows && j >= 0 && j < columns;
                 a[(ky * p->size + kx) * POINTERS + place] =
                     inside ? in->data + (((i >> up) - in->low) * p->x_columns + (j >> up)) * p->in : p->zeros;
             }
@@ -175,7 +177,7 @@ static void choose_blocks(convolution *p)
 /* Floats a worker needs: two blocks of weights while packing; then sums and transformed rows. */
 static int64_t buffer_floats(const convolution *p)
 {
-    int64_t rows = ((p->band - 1 + 2 * (p->size / 2)) >> p->conv->upsample) + 2;
+    int64_t rows = (((p->band - 1) * p->conv->stride + p->size - 1) >> p->conv->upsample) + 2;
     int64_t transformed = p->conv->affine != NULL ? rows * p->x_columns * p->in : 0;
     int64_t product = POINTER_FLOATS + POINTERS * p->kernels->nr + transformed;
     return zi_max(2 * pack_channels(p) * p->size * p->size * p->kernels->nr, product);
@@ -204,7 +206,6 @@ static zimage_status compute(zi_run *run, convolution *p)
 zimage_status zi_cpu_conv2d(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_conv *conv)
 {
     zi_check_conv(y, x, conv);
-    assert(conv->stride == 1 && zi_conv_rows(conv, 8) == 8 && zi_conv_columns(conv, 8) == 8);
     if (zi_cpu_of(run)->bf16 != NULL)
         return zi_cpu_packed_conv2d(run, y, x, conv);
     convolution p = {

@@ -46,7 +46,7 @@ static int64_t panel_bytes(const convolution *p)
 /* Packed rows of a band: one more is zeros, for what lies outside the image. */
 static int64_t input_rows_most(const convolution *p)
 {
-    return ((p->band - 1 + 2 * (p->size / 2)) >> p->conv->upsample) + 2;
+    return (((p->band - 1) * p->conv->stride + p->size - 1) >> p->conv->upsample) + 2;
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -119,10 +119,10 @@ static workspace workspace_of(const convolution *p, int worker)
 /* One row of the input to packed pixels. */
 static void pack_row(const convolution *p, const float *x, const workspace *space, uint8_t *target)
 {
-    int64_t pixel = p->channel_chunks * ZI_CHUNK, pad = p->size / 2;
+    int64_t pixel = p->channel_chunks * ZI_CHUNK;
     int up = p->conv->upsample;
-    memset(target, 0, (size_t)(pad * pixel));
-    target += pad * pixel;
+    memset(target, 0, (size_t)(p->conv->pad_left * pixel));
+    target += p->conv->pad_left * pixel;
     if (p->conv->affine != NULL) {
         p->kernels->affine(space->row, x, zi_f32(&p->conv->affine->scale), zi_f32(&p->conv->affine->shift),
                            p->x_columns, p->in, 1);
@@ -135,15 +135,16 @@ static void pack_row(const convolution *p, const float *x, const workspace *spac
             target += pixel;
         }
     }
-    memset(target, 0, (size_t)(pad * pixel));
+    memset(target, 0, (size_t)(p->conv->pad_right * pixel));
 }
 
 /* The input rows of the image that output rows [first, first + count) read, and a row of zeros. Returns the first one. */
 static int64_t pack_band(const convolution *p, int64_t first, int64_t count, const workspace *space)
 {
     int up = p->conv->upsample;
-    int64_t pad = p->size / 2, rows = p->conv->image_rows << up;
-    int64_t low = zi_max(0, first - pad) >> up, high = zi_min(rows - 1, first + count - 1 + pad) >> up;
+    int64_t rows = p->conv->image_rows << up, top = first * p->conv->stride - p->conv->pad_top;
+    int64_t low = zi_max(0, top) >> up;
+    int64_t high = zi_min(rows - 1, top + (count - 1) * p->conv->stride + p->size - 1) >> up;
     for (int64_t i = low; i <= high; i++)
         pack_row(p, p->x + (i - p->conv->x_row) * p->x_columns * p->in, space, space->pixels + (i - low) * p->pitch);
     memset(space->pixels + input_rows_most(p) * p->pitch, 0, (size_t)p->pitch);
@@ -156,9 +157,10 @@ static int64_t pack_band(const convolution *p, int64_t first, int64_t count, con
 static void row_places(const convolution *p, int64_t row, int64_t low, int64_t *places)
 {
     int up = p->conv->upsample;
-    int64_t rows = p->conv->image_rows << up, pad = p->size / 2;
+    int64_t rows = p->conv->image_rows << up;
     for (int64_t ky = 0; ky < p->size; ky++) {
-        int64_t i = row + ky - pad, at = i < 0 || i >= rows ? input_rows_most(p) : (i >> up) - low;
+        int64_t i = row * p->conv->stride + ky - p->conv->pad_top,
+                at = i < 0 || i >= rows ? input_rows_most(p) : (i >> up) - low;
         for (int64_t kx = 0; kx < p->size; kx++)
             for (int64_t c = 0; c < p->channel_chunks; c++)
                 *places++ = at * p->pitch + (kx * p->channel_chunks + c) * ZI_CHUNK;
@@ -169,14 +171,15 @@ static void row_places(const convolution *p, int64_t row, int64_t low, int64_t *
 static void multiply(const convolution *p, int64_t row, int64_t rows, int64_t low, int64_t panel, int64_t panels,
                      const workspace *space)
 {
-    int64_t nr = p->gemm->nr, row_bytes = padded_columns(p) * nr * 4, pixel = p->channel_chunks * ZI_CHUNK;
+    int64_t nr = p->gemm->nr, row_bytes = padded_columns(p) * nr * 4;
+    int64_t step = p->conv->stride * p->channel_chunks * ZI_CHUNK; /* bytes between the inputs of two output pixels */
     for (int64_t chunk = 0; chunk < p->chunks; chunk += p->depth)
         for (int64_t i = 0; i < rows; i++) {
             row_places(p, row + i, low, space->places);
             zi_cpu_tiles tiles = {
                 .a = space->pixels,
-                .a_block = p->gemm->mr * pixel,
-                .a_row = pixel,
+                .a_block = p->gemm->mr * step,
+                .a_row = step,
                 .a_chunks = space->places + chunk,
                 .b = p->packed + panel * panel_bytes(p) + chunk * nr * ZI_CHUNK,
                 .b_panel = panel_bytes(p),
@@ -230,8 +233,10 @@ static zimage_status compute(zi_run *run, convolution *p)
     int64_t taps = p->size * p->size;
     p->channel_chunks = zi_ceil_div(p->in, zi_numbers_per_chunk(p->gemm->b));
     p->chunks = taps * p->channel_chunks;
-    /* The last block of a row may read mr pixels, and what they hold is never stored. */
-    p->pitch = (padded_columns(p) + p->size - 1) * p->channel_chunks * ZI_CHUNK;
+    /* The last tile of a row reads mr pixels, too: sums behind the last pixel are never stored. */
+    int64_t read = (padded_columns(p) - 1) * p->conv->stride + p->size;
+    int64_t written = p->conv->pad_left + (p->x_columns << p->conv->upsample) + p->conv->pad_right;
+    p->pitch = zi_max(read, written) * p->channel_chunks * ZI_CHUNK;
     p->panels = zi_ceil_div(p->out, p->gemm->nr);
     p->band = zi_min(p->y_rows, zi_max(BAND_ROWS, zi_ceil_div(BAND_PIXELS, p->y_columns)));
     p->bands = zi_ceil_div(p->y_rows, p->band);

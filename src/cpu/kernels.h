@@ -137,6 +137,9 @@ typedef struct zi_cpu_kernels {
     float (*softmax)(float *s, int64_t n, int64_t padded, float scale, float *max, float *sum);
     void (*softmax_bf16)(const zi_cpu_softmax *block);
     void (*multiply)(float *y, const float *x, float factor, int64_t n);
+    void (*add)(float *y, const float *x, int64_t n); /* y += x */
+    /* x += y * gain; returns whether all of x is finite */
+    int (*add_scaled)(float *x, const float *y, const float *gain, int64_t n);
 
     void (*silu)(float *y, const float *x, int64_t n);
     void (*affine)(float *y, const float *x, const float *scale, const float *shift, int64_t pixels, int64_t channels,

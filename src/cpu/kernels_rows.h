@@ -25,6 +25,12 @@ static void multiply(float *y, const float *x, float factor, int64_t n)
         store_part(y + i, load_part(x + i, n - i) * splat(factor), n - i);
 }
 
+static void add(float *y, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += LANES)
+        store_part(y + i, load_part(y + i, n - i) + load_part(x + i, n - i), n - i);
+}
+
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 /* Powers of 2 in place of e: *max is log2(e) times the largest scaled element. */
@@ -126,6 +132,18 @@ static int all_finite(const float *x, int64_t n)
         bad |= not_finite(load(x + i)) | not_finite(load(x + i + LANES));
     for (; i < n; i += LANES)
         bad |= not_finite(load_part(x + i, n - i));
+    return !any_lane(bad);
+}
+
+/* x += y * gain; returns whether all of x is finite. */
+static int add_scaled(float *x, const float *y, const float *gain, int64_t n)
+{
+    lane_set bad = {0};
+    for (int64_t i = 0; i < n; i += LANES) {
+        vf v = load_part(x + i, n - i) + load_part(y + i, n - i) * load_part(gain + i, n - i);
+        store_part(x + i, v, n - i);
+        bad |= not_finite(v);
+    }
     return !any_lane(bad);
 }
 

@@ -24,6 +24,7 @@ typedef struct product {
     float *y;
     int accumulate;
     int64_t tokens, in, out;
+    int64_t ldx, ldy;             /* floats between tokens of x and of y */
     int64_t panels, group, chunk; /* output panels; panels and tokens of a task */
     int64_t block;                /* inputs of a packed panel */
     zi_worker_buffers buffers;
@@ -73,7 +74,7 @@ static void multiply(const product *p, int64_t first, int64_t count, const float
             for (int64_t t = part; t < zi_min(part + PART_TOKENS, tokens); t += mr) {
                 const float *a[ZI_MR_MAX];
                 for (int64_t r = 0; r < mr; r++) /* behind the last token: the last one again, never stored */
-                    a[r] = x + zi_min(t + r, tokens - 1) * p->in + first;
+                    a[r] = x + zi_min(t + r, tokens - 1) * p->ldx + first;
                 p->kernels->gemm(1, count, a, 0, 0, space->panels + i * panel_floats(p),
                                  space->c + i * sums_floats(p) + t * nr, nr, first > 0);
             }
@@ -94,17 +95,17 @@ static void product_task(void *arg, int64_t task, int worker)
                 zi_cpu_weight_rows(p->kernels, p->weights[i / panels], p->in, row, rows, input, count, space.rows, &ld);
             p->kernels->transpose(source, ld, rows, count, space.panels + i * panel_floats(p), nr);
         }
-        multiply(p, input, count, p->x + token * p->in, tokens, weight_count(p) * panels, &space);
+        multiply(p, input, count, p->x + token * p->ldx, tokens, weight_count(p) * panels, &space);
     }
     zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * p->out);
     for (int64_t i = 0; i < panels; i++) {
         int64_t row = (first + i) * nr, rows = zi_min(nr, p->out - row);
-        float *y = p->y + token * p->out + row;
+        float *y = p->y + token * p->ldy + row;
         const float *c = space.c + i * sums_floats(p);
         if (p->weights[1] != NULL)
-            p->kernels->store_glu(y, p->out, c, c + panels * sums_floats(p), nr, tokens, rows, mode);
+            p->kernels->store_glu(y, p->ldy, c, c + panels * sums_floats(p), nr, tokens, rows, mode);
         else
-            p->kernels->store(y, p->out, c, nr, tokens, rows, p->bias != NULL ? p->bias + row : NULL, mode);
+            p->kernels->store(y, p->ldy, c, nr, tokens, rows, p->bias != NULL ? p->bias + row : NULL, mode);
     }
     p->kernels->stores_done();
 }
@@ -134,9 +135,9 @@ static void dot_task(void *arg, int64_t task, int worker)
         float sums[ZI_DOT_TOKENS];
         const float *row = zi_cpu_weight_rows(p->kernels, p->weights[0], p->in, o, 1, 0, p->in,
                                               zi_worker_buffer(&p->buffers, worker), &ld);
-        p->kernels->dot((int)p->tokens, p->in, p->x, p->in, row, sums);
+        p->kernels->dot((int)p->tokens, p->in, p->x, p->ldx, row, sums);
         for (int64_t t = 0; t < p->tokens; t++) {
-            float *y = p->y + t * p->out + o;
+            float *y = p->y + t * p->ldy + o;
             *y = sums[t] + (p->bias != NULL ? p->bias[o] : 0) + (p->accumulate ? *y : 0);
         }
     }
@@ -155,7 +156,7 @@ static zimage_status run_dots(zi_run *run, product *p)
 static product describe(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
 {
     assert(w1->dims == 2 && w1->shape[0] == zi_features(y) && w1->shape[1] == zi_features(x));
-    assert(zi_row_count(y) == zi_row_count(x) && zi_tensor_is_dense(x) && zi_tensor_is_dense(y));
+    assert(zi_row_count(y) == zi_row_count(x));
     return (product){
         .kernels = zi_cpu_of(run)->kernels,
         .weights = {w1, w3},
@@ -166,6 +167,8 @@ static product describe(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_
         .tokens = zi_row_count(x),
         .in = zi_features(x),
         .out = zi_features(y),
+        .ldx = x->ld,
+        .ldy = y->ld,
     };
 }
 
@@ -249,6 +252,7 @@ static zimage_status gated_rows(zi_run *run, const product *p)
     product whole = *p;
     whole.target = &plain;
     whole.y = zi_f32(&plain);
+    whole.ldy = plain.ld;
     ZI_TRY(run_products(run, &whole));
     zi_cpu_pack_all(run, p->target, whole.y);
     return ZIMAGE_OK;

@@ -6,21 +6,30 @@
 
 #define TASK_FLOATS ((int64_t)32 << 10)
 
-/* What a task does with its rows; fields mean what the operation's arguments mean. */
+/* A norm with its factors as float32 vectors. */
+typedef struct row_norm {
+    zi_norm_kind kind;
+    float eps;
+    const float *gain;  /* [features] */
+    const float *shift; /* [features], or NULL */
+} row_norm;
+
+/* What a task does with its rows. */
 typedef struct rows_job {
     const zi_cpu *cpu;
     const zi_cpu_kernels *kernels;
     void (*row)(const struct rows_job *job, int64_t row, int worker);
     int64_t rows, features, rows_a_task;
-    float *y;
-    const float *x;
-    const zi_tensor *h; /* what a norm writes, or NULL */
-    const float *gain, *gain_next;
-    float eps;
-    const float *cos, *sin;
-    int64_t heads;
-    zi_rope_layout layout;
+    const float *x;     /* what is normed or added */
+    float *y;           /* what is added to, or rotated */
+    const zi_tensor *h; /* what the norm writes, or NULL */
+    row_norm norm;
+    const float *gate; /* of what is added: the gate, with the weight of the norm before it */
+    float post_eps;
     int *finite; /* one flag a row */
+    const float *cos, *sin;
+    int64_t heads, head_dim, ld; /* of rotated rows; ld: floats between them */
+    zi_rope_layout layout;
     zi_worker_buffers buffers;
 } rows_job;
 
@@ -38,7 +47,7 @@ static void run_rows(zi_run *run, rows_job *job)
     zi_cpu_run_tasks(run, rows_task, job, zi_ceil_div(job->rows, job->rows_a_task));
 }
 
-static rows_job rows_of(zi_run *run, const zi_tensor *x, float eps)
+static rows_job rows_of(zi_run *run, const zi_tensor *x)
 {
     return (rows_job){
         .cpu = zi_cpu_of(run),
@@ -46,15 +55,15 @@ static rows_job rows_of(zi_run *run, const zi_tensor *x, float eps)
         .rows = zi_row_count(x),
         .features = zi_features(x),
         .x = zi_f32(x),
-        .eps = eps,
     };
 }
 
-/* weight * factor, each of which may be NULL (1), in the arena. */
-static zimage_status combined_gain(zi_run *run, int64_t n, const zi_weight *weight, const zi_tensor *factor,
-                                   const float **gain)
+/* weight * a * b in the arena; each of them may be NULL, which is 1. */
+static zimage_status combined_gain(zi_run *run, int64_t n, const zi_weight *weight, const zi_tensor *a,
+                                   const zi_tensor *b, const float **gain)
 {
-    assert((weight == NULL || zi_weight_count(weight) == n) && (factor == NULL || zi_tensor_count(factor) == n));
+    assert((weight == NULL || zi_weight_count(weight) == n) && (a == NULL || zi_tensor_count(a) == n));
+    assert(b == NULL || zi_tensor_count(b) == n);
     float *data;
     ZI_TRY(zi_host_floats(run, n, "a norm", &data));
     *gain = data;
@@ -63,13 +72,22 @@ static zimage_status combined_gain(zi_run *run, int64_t n, const zi_weight *weig
     if (weight != NULL)
         zi_cpu_unpack(zi_cpu_of(run)->kernels, weight, 0, n, data);
     for (int64_t i = 0; i < n; i++)
-        data[i] = (weight != NULL ? data[i] : 1) * (factor != NULL ? zi_f32(factor)[i] : 1);
+        data[i] = (weight != NULL ? data[i] : 1) * (a != NULL ? zi_f32(a)[i] : 1) * (b != NULL ? zi_f32(b)[i] : 1);
     return ZIMAGE_OK;
 }
 
 /* ---- RMS and layer norm ------------------------------------------------------------------------------------------ */
 
-/* Where row `row` of h is computed: in place, or where an operand's is packed from. NULL: there is no h. */
+static zimage_status prepare_norm(zi_run *run, int64_t n, const zi_norm *norm, row_norm *result)
+{
+    assert(norm->shift == NULL || zi_tensor_count(norm->shift) == n);
+    *result = (row_norm){.kind = norm->kind, .eps = norm->eps};
+    result->shift = norm->shift != NULL ? zi_f32(norm->shift) : NULL;
+    return combined_gain(run, n, norm->weight, norm->scale, NULL, &result->gain);
+}
+
+/* Where row `row` of h is computed: in h itself, or in the worker's buffer if packed activations are made of it. NULL:
+ * there is no h. */
 static float *normed_row(const rows_job *job, int64_t row, int worker)
 {
     if (job->h == NULL)
@@ -90,30 +108,33 @@ static zimage_status row_buffers(zi_run *run, rows_job *job)
     return zi_cpu_worker_buffers(run, job->features, "a norm", &job->buffers);
 }
 
-static void rms_row(const rows_job *job, int64_t row, int worker)
+static void apply_norm(const rows_job *job, float *y, const float *x)
 {
+    const row_norm *norm = &job->norm;
     int64_t n = job->features;
-    float *normed = normed_row(job, row, worker);
-    job->kernels->rms_norm(normed, job->x + row * n, job->gain, n, job->eps);
-    write_normed(job, row, normed);
+    if (norm->kind == ZI_NORM_RMS)
+        job->kernels->rms_norm(y, x, norm->gain, n, norm->eps);
+    else
+        job->kernels->layer_norm(y, x, norm->gain, n, norm->eps);
+    if (norm->shift != NULL)
+        job->kernels->add(y, norm->shift, n);
 }
 
-static void layer_row(const rows_job *job, int64_t row, int worker)
+static void norm_row(const rows_job *job, int64_t row, int worker)
 {
-    int64_t n = job->features;
     float *normed = normed_row(job, row, worker);
-    job->kernels->layer_norm(normed, job->x + row * n, job->gain, n, job->eps);
+    apply_norm(job, normed, job->x + row * job->features);
     write_normed(job, row, normed);
 }
 
 zimage_status zi_cpu_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_norm *norm)
 {
-    assert(zi_tensor_count(y) == zi_tensor_count(x) && norm->shift == NULL);
-    rows_job job = rows_of(run, x, norm->eps);
+    assert(zi_tensor_count(y) == zi_tensor_count(x));
+    rows_job job = rows_of(run, x);
     job.h = y;
-    job.row = norm->kind == ZI_NORM_RMS ? rms_row : layer_row;
+    job.row = norm_row;
     zi_arena_mark mark = zi_host_mark(run);
-    zimage_status status = combined_gain(run, job.features, norm->weight, norm->scale, &job.gain);
+    zimage_status status = prepare_norm(run, job.features, norm, &job.norm);
     if (status == ZIMAGE_OK)
         status = row_buffers(run, &job);
     if (status == ZIMAGE_OK)
@@ -122,24 +143,50 @@ zimage_status zi_cpu_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const z
     return status;
 }
 
+/* ---- residuals --------------------------------------------------------------------------------------------------- */
+
+/* An RMS norm before and an RMS norm of the same eps after, or none: one kernel. */
 static void residual_row(const rows_job *job, int64_t row, int worker)
 {
     int64_t n = job->features;
     float *normed = normed_row(job, row, worker);
     job->finite[row] =
-        job->kernels->residual(job->y + row * n, job->x + row * n, job->gain, normed, job->gain_next, n, job->eps);
+        job->kernels->residual(job->y + row * n, job->x + row * n, job->gate, normed, job->norm.gain, n, job->post_eps);
+    write_normed(job, row, normed);
+}
+
+/* An RMS norm before, and any norm after. */
+static void residual_any_row(const rows_job *job, int64_t row, int worker)
+{
+    int64_t n = job->features;
+    float *normed = normed_row(job, row, worker), *y = job->y + row * n;
+    job->finite[row] = job->kernels->residual(y, job->x + row * n, job->gate, NULL, NULL, n, job->post_eps);
+    apply_norm(job, normed, y);
+    write_normed(job, row, normed);
+}
+
+/* No norm before; any norm after, or none. */
+static void residual_plain_row(const rows_job *job, int64_t row, int worker)
+{
+    int64_t n = job->features;
+    float *normed = normed_row(job, row, worker), *y = job->y + row * n;
+    job->finite[row] = job->kernels->add_scaled(y, job->x + row * n, job->gate, n);
+    if (normed != NULL)
+        apply_norm(job, normed, y);
     write_normed(job, row, normed);
 }
 
 static zimage_status residual_rows(zi_run *run, rows_job *job, const zi_residual *residual)
 {
+    const zi_norm *post = residual->post, *next = residual->next;
     float *flags;
     _Static_assert(sizeof(int) == sizeof(float), "flags are allocated as floats");
     ZI_TRY(zi_host_floats(run, job->rows, "a norm", &flags));
     job->finite = (int *)(void *)flags;
-    ZI_TRY(combined_gain(run, job->features, residual->post->weight, residual->gate, &job->gain));
-    if (residual->next != NULL)
-        ZI_TRY(combined_gain(run, job->features, residual->next->weight, residual->next->scale, &job->gain_next));
+    ZI_TRY(combined_gain(run, job->features, post != NULL ? post->weight : NULL, post != NULL ? post->scale : NULL,
+                         residual->gate, &job->gate));
+    if (next != NULL)
+        ZI_TRY(prepare_norm(run, job->features, next, &job->norm));
     ZI_TRY(row_buffers(run, job));
     run_rows(run, job);
     if (residual->finite != NULL) {
@@ -154,12 +201,18 @@ zimage_status zi_cpu_residual(zi_run *run, zi_tensor *x, const zi_tensor *y, zi_
 {
     const zi_norm *post = residual->post, *next = residual->next;
     assert(zi_tensor_count(y) == zi_tensor_count(x) && (h == NULL || zi_tensor_count(h) == zi_tensor_count(x)));
-    assert((h != NULL) == (next != NULL) && post != NULL && post->kind == ZI_NORM_RMS && post->scale == NULL);
-    assert(next == NULL || (next->kind == ZI_NORM_RMS && next->shift == NULL && next->eps == post->eps));
-    rows_job job = rows_of(run, y, post->eps);
+    assert((h != NULL) == (next != NULL));
+    assert(post == NULL || (post->kind == ZI_NORM_RMS && post->shift == NULL));
+    rows_job job = rows_of(run, y);
     job.y = zi_f32(x);
     job.h = h;
-    job.row = residual_row;
+    job.post_eps = post != NULL ? post->eps : 0;
+    if (post == NULL)
+        job.row = residual_plain_row;
+    else if (next == NULL || (next->kind == ZI_NORM_RMS && next->shift == NULL && next->eps == post->eps))
+        job.row = residual_row;
+    else
+        job.row = residual_any_row;
     zi_arena_mark mark = zi_host_mark(run);
     zimage_status status = residual_rows(run, &job, residual);
     zi_host_release(run, mark);
@@ -182,39 +235,39 @@ static void spread_rotation(const rows_job *job, int64_t row, int64_t half, floa
 
 static void rope_row(const rows_job *job, int64_t row, int worker)
 {
-    int64_t dim = job->features / job->heads;
+    int64_t dim = job->head_dim;
     float *scratch = zi_worker_buffer(&job->buffers, worker), *cos = scratch + dim, *sin = cos + dim;
     spread_rotation(job, row, dim / 2, cos, sin);
     for (int64_t head = 0; head < job->heads; head++)
-        job->kernels->qk_norm_rope(job->y + row * job->features + head * dim, scratch, job->gain, cos, sin, dim,
-                                   job->layout, job->eps);
+        job->kernels->qk_norm_rope(job->y + row * job->ld + head * dim, scratch, job->norm.gain, cos, sin, dim,
+                                   job->layout, job->norm.eps);
 }
 
-static zimage_status rope(zi_run *run, rows_job *job, const zi_weight *w)
+static zimage_status rotate_rows(zi_run *run, rows_job *job, const zi_weight *w)
 {
-    int64_t dim = job->features / job->heads;
-    ZI_TRY(combined_gain(run, dim, w, NULL, &job->gain));
-    ZI_TRY(zi_cpu_worker_buffers(run, 3 * dim, "rotary positions", &job->buffers));
+    ZI_TRY(combined_gain(run, job->head_dim, w, NULL, NULL, &job->norm.gain));
+    ZI_TRY(zi_cpu_worker_buffers(run, 3 * job->head_dim, "rotary positions", &job->buffers));
     run_rows(run, job);
     return ZIMAGE_OK;
 }
 
 zimage_status zi_cpu_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args)
 {
-    int64_t dim = zi_features(x) / args->heads;
-    assert(dim * args->heads == zi_features(x) && dim % 2 == 0 && zi_tensor_is_dense(x));
-    assert(zi_tensor_count(args->cos) == zi_row_count(x) * (dim / 2));
-    assert(zi_tensor_count(args->sin) == zi_tensor_count(args->cos));
-    rows_job job = rows_of(run, x, args->eps);
+    rows_job job = rows_of(run, x);
     job.y = zi_f32(x);
+    job.ld = x->ld;
+    job.heads = args->heads;
+    job.head_dim = job.features / args->heads;
     job.cos = zi_f32(args->cos);
     job.sin = zi_f32(args->sin);
-    job.heads = args->heads;
     job.layout = args->layout;
+    job.norm.eps = args->eps;
     job.row = rope_row;
-    (void)dim;
+    assert(job.head_dim * job.heads == job.features && job.head_dim % 2 == 0);
+    assert(zi_tensor_count(args->cos) == job.rows * (job.head_dim / 2));
+    assert(zi_tensor_count(args->sin) == zi_tensor_count(args->cos));
     zi_arena_mark mark = zi_host_mark(run);
-    zimage_status status = rope(run, &job, args->weight);
+    zimage_status status = rotate_rows(run, &job, args->weight);
     zi_host_release(run, mark);
     return status;
 }

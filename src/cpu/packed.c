@@ -49,7 +49,7 @@ static void pack_tokens(void *arg, int64_t block, int worker)
     for (int64_t r = 0; r < mr; r++) {
         int64_t token =
             zi_min(first + r, w->p->tokens - 1); /* behind the last token: the last one again, never stored */
-        const float *x = zi_f32(w->p->x) + token * w->p->in;
+        const float *x = zi_f32(w->p->x) + token * w->p->x->ld;
         float factor = 1;
         if (w->row_scales != NULL) {
             float largest = w->kernels->largest(ZI_F32, x, w->p->in);
@@ -80,7 +80,8 @@ static int64_t weight_count(const packed *w) /* of an output */
 typedef struct panel_place {
     const zi_weight *weight;
     float *y;
-    int64_t row, count, out; /* its rows of the weight; all */
+    int64_t row, count; /* its rows of the weight */
+    int64_t ld;         /* floats between tokens of y */
 } panel_place;
 
 /* k: which weight of a gated product */
@@ -92,7 +93,7 @@ static panel_place place_of(const packed *w, int64_t panel, int64_t k)
             panel -= panels;
     const zi_weight *weight = w->p->weights[i + k];
     int64_t out = weight->shape[0];
-    return (panel_place){weight, zi_f32(w->p->y[i]), panel * nr, zi_min(nr, out - panel * nr), out};
+    return (panel_place){weight, zi_f32(w->p->y[i]), panel * nr, zi_min(nr, out - panel * nr), w->p->y[i]->ld};
 }
 
 static int64_t panel_bytes(const packed *w)
@@ -188,19 +189,18 @@ static void store_panel(const packed *w, const task_range *range, int64_t i, int
     const zi_packed_product *p = w->p;
     int64_t weights = weight_count(w), nr = w->gemm->nr, rows = zi_min(w->gemm->rows, range->tokens - t);
     panel_place place = place_of(w, range->panel + i, 0);
-    float *y = place.y + (range->token + t) * place.out + place.row, *sums = (float *)(void *)c;
+    float *y = place.y + (range->token + t) * place.ld + place.row, *sums = (float *)(void *)c;
     for (int64_t k = 0; k < weights && w->row_scales != NULL; k++)
         w->kernels->scale_sums(c + k * sums_bytes(w), rows, nr, w->row_scales + range->token + t,
                                space->largest + (i * weights + k) * nr, space->offsets + (i * weights + k) * nr);
-    zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * place.out);
+    zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * place.ld);
     if (weights == 2 && p->y[0]->dtype == ZI_OPERAND)
         zi_cpu_pack_glu(w->cpu, p->y[0], range->token + t, rows, place.row, place.count, sums, sums + sums_bytes(w) / 4,
                         nr);
     else if (weights == 2)
-        w->kernels->store_glu(y, place.out, sums, sums + sums_bytes(w) / 4, nr, rows, place.count, mode);
+        w->kernels->store_glu(y, place.ld, sums, sums + sums_bytes(w) / 4, nr, rows, place.count, mode);
     else
-        w->kernels->store(y, place.out, sums, nr, rows, place.count, p->bias != NULL ? p->bias + place.row : NULL,
-                          mode);
+        w->kernels->store(y, place.ld, sums, nr, rows, place.count, p->bias != NULL ? p->bias + place.row : NULL, mode);
 }
 
 /* One pass over the part of the tokens that begins with t. In the last one two packed panels at a time are multiplied and
@@ -307,7 +307,7 @@ static zimage_status compute(zi_run *run, packed *w)
     ZI_TRY(find_activations(run, w, blocks));
     ZI_TRY(zi_host_floats(run, 2 * w->chunks, "packed activations", &chunks));
     w->a_chunks = (int64_t *)(void *)chunks;
-    for (int64_t i = 0; i < w->chunks; i++)
+    for (int64_t i = 0; i < w->chunks && !zi_host_rehearses(run); i++)
         w->a_chunks[i] = i * w->gemm->mr * ZI_CHUNK;
     ZI_TRY(zi_cpu_worker_buffers(run, buffer_floats(w), "a product", &w->buffers));
     if (p->x->dtype != ZI_OPERAND)

@@ -76,7 +76,7 @@ static void pack_tokens(void *arg, int64_t panel, int worker)
     int64_t count = zi_min(nr, w->p->tokens - first);
     uint8_t *rows = (uint8_t *)zi_worker_buffer(&w->buffers, worker);
     for (int64_t r = 0; r < count; r++) {
-        const float *x = zi_f32(w->p->x) + (first + r) * in;
+        const float *x = zi_f32(w->p->x) + (first + r) * w->p->x->ld;
         float factor = 1;
         if (w->token_scales != NULL) {
             float largest = w->kernels->largest(ZI_F32, x, in);
@@ -232,14 +232,14 @@ static void product_task(void *arg, int64_t task, int worker)
     int i = 0;
     for (int64_t blocks; task >= (blocks = zi_ceil_div(p->weights[i]->shape[0], BLOCK_ROWS)); i++)
         task -= blocks;
-    int64_t out = p->weights[i]->shape[0], row = task * BLOCK_ROWS, count = zi_min(BLOCK_ROWS, out - row);
+    int64_t ld = p->y[i]->ld, row = task * BLOCK_ROWS, count = zi_min(BLOCK_ROWS, p->weights[i]->shape[0] - row);
     float *y = zi_f32(p->y[i]) + row;
     block_product(w, p->weights[i], row, count, &space, space.turned[0]);
     if (p->gated) {
         block_product(w, p->weights[1], row, count, &space, space.turned[1]);
-        w->kernels->store_glu(y, out, space.turned[0], space.turned[1], BLOCK_ROWS, p->tokens, count, ZI_STORE_SET);
+        w->kernels->store_glu(y, ld, space.turned[0], space.turned[1], BLOCK_ROWS, p->tokens, count, ZI_STORE_SET);
     } else {
-        w->kernels->store(y, out, space.turned[0], BLOCK_ROWS, p->tokens, count, p->bias != NULL ? p->bias + row : NULL,
+        w->kernels->store(y, ld, space.turned[0], BLOCK_ROWS, p->tokens, count, p->bias != NULL ? p->bias + row : NULL,
                           zi_cpu_store_mode(p->accumulate, 0));
     }
 }
@@ -267,9 +267,9 @@ static zimage_status compute(zi_run *run, skinny *w)
     w->b = (uint8_t *)b;
     w->direct = (int64_t *)(void *)places;
     w->packed = w->direct + w->chunks;
-    for (int64_t i = 0; i < w->chunks; i++)
+    for (int64_t i = 0; i < w->chunks && !zi_host_rehearses(run); i++)
         w->direct[i] = i * ZI_CHUNK;
-    for (int64_t i = 0; i < PASS_CHUNKS; i++)
+    for (int64_t i = 0; i < PASS_CHUNKS && !zi_host_rehearses(run); i++)
         w->packed[i] = i * w->gemm->mr * ZI_CHUNK;
     if (w->gemm->b != ZI_NUMBER_BF16)
         ZI_TRY(integers(run, w));

@@ -325,6 +325,25 @@ static zimage_status residual(trial *t, const test_case *c)
     return ZIMAGE_OK;
 }
 
+/* The same without a norm before, with a layer norm and its shift after. */
+static zimage_status residual_layer(trial *t, const test_case *c)
+{
+    factors f, next;
+    zi_tensor other;
+    ZI_TRY(random_factors(t, c, c->size[1], &f));
+    ZI_TRY(random_factors(t, c, c->size[1], &next));
+    ZI_TRY(random_tensor(t, &other, 3, SHAPE(1, c->size[0], c->size[1])));
+    ZI_TRY(random_tensor(t, &t->y, 3, SHAPE(2, c->size[0], c->size[1])));
+    zi_tensor x = zi_tensor_rows(&t->y, 0, 1), h = zi_tensor_rows(&t->y, 1, 1);
+    int finite = 0;
+    const zi_norm after = {.kind = ZI_NORM_LAYER, .eps = EPS, .scale = next.scale, .shift = &f.tensor};
+    const zi_residual args = {.gate = f.scale, .next = &after, .finite = &finite};
+    ZI_TRY(zi_table(&t->run)->residual(&t->run, &x, &other, &h, &args));
+    if (!finite)
+        zi_f32(&x)[0] = NAN; /* the elements are all finite */
+    return ZIMAGE_OK;
+}
+
 static zimage_status rope(trial *t, const test_case *c)
 {
     int64_t tokens = c->size[0], heads = c->size[1], dim = c->size[2];
@@ -410,6 +429,7 @@ static const kind convs = {"conv", "%d x %d, %d -> %d channels, side %d", conv, 
 static const kind rms_norms = {"norms", "rms %d x %d", rms, {3e-6}};
 static const kind layer_norms = {"norms", "layer %d x %d", layer, {3e-6}};
 static const kind residuals = {"norms", "residual %d x %d", residual, {3e-6}};
+static const kind residual_layers = {"norms", "residual, layer norm %d x %d", residual_layer, {3e-6}};
 static const kind ropes = {"rope", "%d tokens, %d heads x %d", rope, {3e-6}};
 static const kind silus = {"silu", "%d x %d", silu, {3e-6}};
 static const kind group_norms = {"groups", "%d x %d x %d channels, %d groups", groups, {3e-6}};
@@ -459,6 +479,8 @@ static const test_case cases[] = {
     {&residuals, {5, 31}, F32, 0},
     {&residuals, {33, 100}, BF16, SCALED},
     {&residuals, {3, 384}, F16, SCALED | IN_PLACE},
+    {&residual_layers, {5, 31}, F32, 0},
+    {&residual_layers, {33, 100}, F32, SCALED},
     {&ropes, {17, 3, 34}, F16, 0},
     {&ropes, {17, 3, 34}, F16, HALVES},
     {&ropes, {5, 2, 128}, BF16, 0},
