@@ -1,4 +1,4 @@
-/* src/base: errors, arena, thread pool, system, files, JSON, numbers; src/ops/tensor.c: number formats. */
+/* src/base: errors, arena, thread pool, files, JSON; src/ops/tensor.c: number formats. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -115,13 +115,13 @@ static void arena_grows_and_shrinks(void **state)
     zi_arena_free(arena);
 }
 
-#define MAX_TASKS   1000
-#define MAX_THREADS 9
+#define MOST_TASKS   1000
+#define MOST_THREADS 9
 
 typedef struct counting {
     int threads;
-    int times[MAX_TASKS];         /* not atomic: each task has its own element, and the caller reads after the run */
-    atomic_int busy[MAX_THREADS]; /* a worker takes one task at a time */
+    int times[MOST_TASKS];         /* not atomic: each task has its own, and the caller reads after the run */
+    atomic_int busy[MOST_THREADS]; /* a worker takes one task at a time */
     atomic_int mistakes;
 } counting;
 
@@ -142,15 +142,15 @@ static void check_run(zi_pool *pool, int64_t tasks)
     c->threads = zi_pool_threads(pool);
     zi_pool_run(pool, count_task, c, tasks);
     assert_int_equal(c->mistakes, 0);
-    for (int64_t i = 0; i < MAX_TASKS; i++)
+    for (int64_t i = 0; i < MOST_TASKS; i++)
         assert_int_equal(c->times[i], i < tasks);
     free(c);
 }
 
 static void pool_runs_each_task_once(void **state)
 {
-    const int threads[] = {1, 2, 3, MAX_THREADS};
-    const int64_t tasks[] = {0, 1, 2, 3, 7, 64, MAX_TASKS};
+    const int threads[] = {1, 2, 3, MOST_THREADS};
+    const int64_t tasks[] = {0, 1, 2, 3, 7, 64, MOST_TASKS};
     for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
         zi_pool *pool;
         assert_int_equal(zi_pool_new(threads[t], &pool, NULL), ZIMAGE_OK);
@@ -161,7 +161,7 @@ static void pool_runs_each_task_once(void **state)
     }
 }
 
-/* Very short runs, with pauses so that the workers fall asleep. */
+/* Runs of a few instructions, with pauses in which the workers fall asleep. */
 static void *stress_pool(void *arg)
 {
     zi_pool *pool = NULL;
@@ -222,7 +222,7 @@ static void cpu_quotas_are_read(void **state)
         const char *membership;
         int cpus;
     } cases[] = {
-        {"0::/a/b\n", 3}, /* the quota of the parent, 2.5, rounded up */
+        {"0::/a/b\n", 3}, /* of its parent, rounded up */
         {"0::/\n", 0},
         {"0::/elsewhere/deep\n", 0},
         {"5:cpuset:/old\n4:cpu,cpuacct:/old\n", 1},
@@ -434,7 +434,7 @@ static void output_that_fails_leaves_nothing(void **state)
     assert_error(&error, zi_output_open(&output, temporary_folder, &error), ZIMAGE_ERROR_FILE, temporary_folder,
                  "a folder", NULL);
 
-    /* The rename fails: there is a folder of that name by now. */
+    /* The rename fails: a folder has taken the name meanwhile. */
     assert_int_equal(mkdir(temporary("fails"), 0777), 0);
     assert_int_equal(zi_output_open(&output, temporary("fails/x"), &error), ZIMAGE_OK);
     fputs("new", output.file);
@@ -449,7 +449,7 @@ static void output_respects_a_read_only_file(void **state)
     zimage_error error = ZIMAGE_ERROR_INIT;
     zi_output output;
     if (geteuid() == 0)
-        skip(); /* root may write to every file */
+        skip(); /* root may write to anything */
     write_text(temporary("read-only"), "old");
     assert_int_equal(chmod(temporary("read-only"), 0444), 0);
     assert_error(&error, zi_output_open(&output, temporary("read-only"), &error), ZIMAGE_ERROR_FILE, "read-only",
@@ -457,8 +457,8 @@ static void output_respects_a_read_only_file(void **state)
     assert_file_is(temporary("read-only"), "old");
 }
 
-/* A full disk, noticed when the buffer of stdio is flushed, and noticed earlier. */
-static void output_reports_a_full_disk(void **state)
+/* A disk that fills up, with little and with much data in stdio's buffer. */
+static void output_tells_of_a_full_disk(void **state)
 {
     const size_t sizes[] = {1, 5000, 1000000};
     if (access("/dev/full", W_OK) != 0)
@@ -486,10 +486,10 @@ static void output_writes_into_a_pipe(void **state)
     if (access(path, W_OK) != 0)
         skip();
     assert_int_equal(zi_output_open(&output, path, NULL), ZIMAGE_OK);
-    fputs("image", output.file);
+    fputs("picture", output.file);
     assert_int_equal(zi_output_commit(&output, NULL), ZIMAGE_OK);
     assert_int_equal(read(ends[0], text, sizeof text), 7);
-    assert_string_equal(text, "image");
+    assert_string_equal(text, "picture");
     close(ends[0]);
     close(ends[1]);
 }
@@ -678,7 +678,7 @@ static void numbers_are_small_arithmetic(void **state)
     assert_int_equal(zi_mib(ZI_MIB + 1), 2);
 }
 
-/* The sequence of the paper's generator; floats lie in [-1, 1), and their mean is near 0. */
+/* The first number is the paper's; floats lie in [-1, 1) around 0. */
 static void random_numbers_follow_the_paper(void **state)
 {
     uint64_t sequence = ZI_RANDOM_SEED;
@@ -694,7 +694,7 @@ static void random_numbers_follow_the_paper(void **state)
     assert_int_not_equal(zi_random_bits(&sequence), zi_random_bits(&sequence));
 }
 
-/* The value of a small float, by definition: a sign, exponent_bits, mantissa_bits. */
+/* The value of a small float by its definition: exponent_bits and mantissa_bits below a sign. */
 static float value_of(uint32_t bits, int exponent_bits, int mantissa_bits)
 {
     int exponent = (int)(bits >> mantissa_bits) & ((1 << exponent_bits) - 1);
@@ -807,7 +807,7 @@ int main(void)
         cmocka_unit_test(output_replaces_behind_a_link),
         cmocka_unit_test(output_that_fails_leaves_nothing),
         cmocka_unit_test(output_respects_a_read_only_file),
-        cmocka_unit_test(output_reports_a_full_disk),
+        cmocka_unit_test(output_tells_of_a_full_disk),
         cmocka_unit_test(output_writes_into_a_pipe),
         cmocka_unit_test(json_fields_are_read),
         cmocka_unit_test(json_fields_are_checked),
