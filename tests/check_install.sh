@@ -26,22 +26,12 @@ sed -n 's/^ZIMAGE_API .*[ *]\(zimage_[a-z0-9_]*\)(.*/\1/p' "$source/include/zima
 diff "$prefix/declared" "$prefix/exported" || fail "exported symbols differ from the header's (< declared, > exported)"
 echo "exported symbols: $(wc -l <"$prefix/exported"), all public"
 
-# The library never exits, aborts or prints.
+# Library code never exits, aborts or prints.
 if nm -D --undefined-only "$library" | awk '{print $2}' | sed 's/@.*//' |
     grep -xE 'exit|_exit|abort|printf|puts|putchar|vprintf|stdout|stderr|perror|__printf_chk|__vprintf_chk'; then
     fail "the library calls what is listed above"
 fi
-# A build with NDEBUG has no assertion that could abort.
-if ! grep -q '^CMAKE_BUILD_TYPE:[A-Z]*=Debug$' "$build/CMakeCache.txt" &&
-    nm -D --undefined-only "$library" | grep -q __assert_fail; then
-    fail "the library aborts in assertions"
-fi
-echo "no exit, abort, assertion or printing in the library"
-
-# Nothing that is installed knows the folder that it was built from.
-if grep -rlF "$source/" "$root"; then
-    fail "the files listed above hold the path $source"
-fi
+echo "no exit, abort or printing in the library"
 
 # The header's example is examples/minimal.c, and builds from what was installed.
 awk '/^ \*   #include <stdio.h>/{p=1} p&&/^ \*$/{print "";next} p&&/^ \*   /{sub(/^ \*   /,"");print} /^ \* Models and sessions/{exit}' \

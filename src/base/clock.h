@@ -1,4 +1,4 @@
-/* The clock for measuring durations; it never goes back. */
+/* The clock that durations are measured with. */
 #ifndef ZI_BASE_CLOCK_H
 #define ZI_BASE_CLOCK_H
 

@@ -28,30 +28,33 @@ static int folder_with_index(const char *folder)
     return snprintf(path, sizeof path, "%s/model_index.json", folder) < (int)sizeof path && access(path, R_OK) == 0;
 }
 
-/* The folder `below` the program's own folder, if it holds a model. */
-static int beside_program(const char *below, char *folder, size_t size)
+/* PREFIX/bin/zimage -> PREFIX/share/zimage/models/emoji, for an installation that was moved. */
+static int beside_program(char *folder, size_t size)
 {
     char program[PATH_MAX];
     if (!cli_program_path(program, sizeof program))
         return 0;
-    char *slash = strrchr(program, '/');
-    if (!slash)
-        return 0;
-    *slash = 0;
-    return snprintf(folder, size, "%s/%s", program, below) < (int)size && folder_with_index(folder);
+    for (int level = 0; level < 2; level++) {
+        char *slash = strrchr(program, '/');
+        if (!slash)
+            return 0;
+        *slash = 0;
+    }
+    return snprintf(folder, size, "%s/share/zimage/models/emoji", program) < (int)size && folder_with_index(folder);
 }
 
 const char *cli_model(const cli_options *options)
 {
-    static char found[PATH_MAX];
+    static char moved[PATH_MAX];
     const char *chosen = getenv("ZIMAGE_MODEL");
     if (options->model)
         return options->model;
     if (chosen && *chosen)
         return chosen;
-    if (beside_program("../share/zimage/models/emoji", found, sizeof found) || /* installed, or moved after that */
-        beside_program("models/emoji", found, sizeof found))                   /* in a build folder */
-        return found;
+    if (beside_program(moved, sizeof moved))
+        return moved;
+    if (folder_with_index(ZIMAGE_SOURCE_MODELS "/emoji"))
+        return ZIMAGE_SOURCE_MODELS "/emoji";
     return ZIMAGE_INSTALL_MODELS "/emoji";
 }
 
@@ -64,15 +67,30 @@ int cli_print_json(const char *command, json_t *value)
     return failed ? CLI_FAILURE : 0;
 }
 
-json_t *cli_device_json(const zimage_device_plan *plan)
+json_t *cli_memory_json(const zimage_memory_info *m)
 {
-    if (plan->limit_bytes == 0)
+    if (m->limit_bytes == 0)
         return NULL;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "limit_bytes", (json_int_t)plan->limit_bytes,
-                     "total_bytes", (json_int_t)plan->total_bytes, "value_bytes", (json_int_t)plan->value_bytes,
-                     "workspace_bytes", (json_int_t)plan->workspace_bytes, "resident_bytes",
-                     (json_int_t)plan->resident_bytes, "ring_bytes", (json_int_t)plan->ring_bytes, "step_bytes",
-                     (json_int_t)plan->step_bytes, "least_bytes", (json_int_t)plan->least_bytes);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "limit_bytes", (json_int_t)m->limit_bytes,
+                     "total_bytes", (json_int_t)m->total_bytes, "activation_bytes", (json_int_t)m->activation_bytes,
+                     "workspace_bytes", (json_int_t)m->workspace_bytes, "resident_bytes", (json_int_t)m->resident_bytes,
+                     "ring_bytes", (json_int_t)m->ring_bytes, "step_bytes", (json_int_t)m->step_bytes, "least_bytes",
+                     (json_int_t)m->least_bytes);
+}
+
+void cli_session_params(const cli_options *o, zimage_session_params *params)
+{
+    *params = (zimage_session_params){
+        .struct_size = sizeof *params,
+        .threads = (int32_t)o->threads,
+        .device = o->device,
+        .compute = (zimage_compute)o->compute,
+        .cpu_mask = o->cpu_mask,
+        .device_memory = o->vram,
+        .reference = o->reference,
+        .log = o->quiet ? cli_log_warnings : cli_log,
+        .cache_folder = cli_cache_folder(o),
+    };
 }
 
 unsigned long long cli_mib(uint64_t bytes)

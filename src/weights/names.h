@@ -1,4 +1,4 @@
-/* A list of names for a message, in bounded space: "a, b, c and 12 more". Only for src/weights. */
+/* "a, b, c and 12 more": names for a message, in bounded space. Inside this room. */
 #ifndef ZI_WEIGHTS_NAMES_H
 #define ZI_WEIGHTS_NAMES_H
 
@@ -7,15 +7,15 @@
 #include "base/error.h"
 
 typedef struct zi_names {
-    size_t count;  /* names that were added */
-    size_t listed; /* names that text holds */
-    size_t length; /* of text */
+    size_t count;
+    size_t listed;
+    size_t length;
     char text[480];
 } zi_names;
 
-/* Lists the first eight names, or as many as fit (at least two), and counts the others. */
+/* The first eight (or as many as fit, at least two) are listed, the others only counted. */
 void zi_names_add(zi_names *names, const char *format, ...) ZI_PRINTF(2, 3);
-/* The list with its ending; valid until the next call with these names. */
+/* The list with its ending; valid until names changes. */
 const char *zi_names_text(zi_names *names);
 
 #endif
