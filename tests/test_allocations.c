@@ -5,8 +5,10 @@
  *
  * Two ways to fail: the n-th allocation alone, and all from the n-th on.
  */
+#define ZIMAGE_EXPERIMENTAL
 #include "model/qwen3.h"
 #include "model/vae.h"
+#include "session.h"
 #include "support.h"
 
 #include <errno.h>
@@ -111,46 +113,70 @@ static int keep_going(const zimage_progress *progress, void *user)
     return 0;
 }
 
+#define PROMPT                                                                                                         \
+    "a r\xc3\xa9"                                                                                                      \
+    "d apple"
+
+static zimage_status plan_and_generate(zimage_session *session, zimage_image **image, zimage_error *error)
+{
+    zimage_request request = {.struct_size = sizeof request};
+    zimage_plan *plan = NULL;
+    request.prompt = PROMPT;
+    request.guidance_scale = 2;
+    request.width = request.height = 16;
+    request.steps = 1;
+    request.preview = 1;
+    request.progress = keep_going;
+    request.memory_limit = 1 << 30;
+    zimage_status status = zimage_plan_make(session, &request, &plan, error);
+    zimage_plan_free(plan);
+    return status == ZIMAGE_OK ? zimage_generate(session, &request, image, error) : status;
+}
+
 static zimage_status whole_job(const char *path, zimage_error *error)
 {
-    zimage_open_params params;
-    zimage_context *context = NULL;
+    const zimage_session_params params = {
+        .struct_size = sizeof params, .threads = 1, .cache_folder = getenv("XDG_CACHE_HOME")};
+    zimage_session *session = NULL;
     zimage_image *image = NULL;
-    zimage_request request;
-    zimage_plan_result plan;
-    zimage_open_params_init(&params);
-    params.threads = 1;
-    zimage_status status = zimage_open(ZIMAGE_TEST_DATA "/tiny", &params, &context, error);
-    if (status == ZIMAGE_OK) {
-        zimage_request_init(context, &request);
-        request.prompt = "a r\xc3\xa9"
-                         "d apple";
-        request.guidance_scale = 2;
-        request.width = request.height = 16;
-        request.steps = 1;
-        request.preview = 1;
-        request.progress = keep_going;
-        request.memory_limit = 1 << 30;
-        status = zimage_plan(context, &request, &plan, error);
-    }
-    if (status == ZIMAGE_OK) {
-        status = zimage_generate(context, &request, &image, error);
-    }
-    if (status == ZIMAGE_OK) {
-        const zimage_text text = {"prompt", "a r\xc3\xa9"
-                                            "d apple"};
-        status = zimage_image_write_png(image, path, &text, 1, error);
-    }
+    zimage_status status = session_on(ZIMAGE_TEST_DATA "/tiny", NULL, &params, &session, error);
+    if (status == ZIMAGE_OK)
+        status = plan_and_generate(session, &image, error);
+    if (status == ZIMAGE_OK)
+        status = zimage_image_write(image, path, &(zimage_text){"prompt", PROMPT}, 1, error);
     zimage_image_free(image);
-    zimage_close(context);
+    zimage_session_close(session);
     return status;
 }
 
 static zimage_status inspect_job(const char *path, zimage_error *error)
 {
-    char *json = NULL;
-    zimage_status status = zimage_inspect(ZIMAGE_TEST_DATA "/tiny", &json, error);
-    zimage_free(json);
+    zimage_inspection *inspection = NULL;
+    zimage_status status = zimage_inspect(ZIMAGE_TEST_DATA "/tiny", &inspection, error);
+    zimage_inspection_free(inspection);
+    return status;
+}
+
+/* Encoding, decoding, lists of devices. */
+static zimage_status image_job(const char *path, zimage_error *error)
+{
+    static const uint8_t pixels[8 * 8 * 4] = {1, 2, 3, 4};
+    zimage_image *image = NULL, *again = NULL;
+    uint8_t *data = NULL;
+    size_t size;
+    zimage_device_list *list = NULL;
+    zimage_status status = zimage_image_from_pixels(pixels, 8, 8, 32, 4, &image, error);
+    if (status == ZIMAGE_OK)
+        status =
+            zimage_image_encode(image, ZIMAGE_FORMAT_PNG, &(zimage_text){"prompt", PROMPT}, 1, &data, &size, error);
+    if (status == ZIMAGE_OK)
+        status = zimage_image_decode(data, size, 0, &again, error);
+    if (status == ZIMAGE_OK)
+        status = zimage_devices(NULL, &list, error);
+    zimage_device_list_free(list);
+    zimage_free(data);
+    zimage_image_free(again);
+    zimage_image_free(image);
     return status;
 }
 
@@ -252,10 +278,16 @@ static void inspecting(void **state)
     fail_each("inspect", inspect_job, 0);
 }
 
+static void images_and_devices(void **state)
+{
+    fail_each("encode, decode, devices", image_job, 1);
+    fail_each("encode, decode, devices", image_job, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(opening_and_generating), cmocka_unit_test(packed_weights),
-                                       cmocka_unit_test(inspecting)};
+                                       cmocka_unit_test(inspecting), cmocka_unit_test(images_and_devices)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
 

@@ -2,9 +2,11 @@
  * Checkpoints packed by MLX's quantiser: numbers and products against MLX's own, whole folders in both layouts against
  * diffusers with the weights that MLX dequantised, and every way in which such a file can be wrong.
  */
+#define ZIMAGE_EXPERIMENTAL
 #include "files.h"
 #include "fixture.h"
 #include "program.h"
+#include "session.h"
 #include "tables.h"
 
 #define ROWS    2
@@ -183,20 +185,20 @@ static void keep_log(zimage_log_level level, const char *message, void *user)
         fail_msg("unexpected: %s", message);
 }
 
-static zimage_context *open_folder(const char *folder, zimage_dequantize dequantize, int reference)
+static zimage_session *open_folder(const char *folder, zimage_dequantize dequantize, int reference)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_open_params params;
-    zimage_context *context = NULL;
-    zimage_open_params_init(&params);
-    params.compute = ZIMAGE_COMPUTE_F32;
-    params.log = keep_log;
-    params.threads = 2;
-    params.reference = reference;
-    params.dequantize = dequantize;
-    if (zimage_open(folder, &params, &context, &error) != ZIMAGE_OK)
+    const zimage_model_params model_params = {
+        .struct_size = sizeof model_params, .dequantize = dequantize, .log = keep_log};
+    const zimage_session_params params = {.struct_size = sizeof params,
+                                          .compute = ZIMAGE_COMPUTE_F32,
+                                          .log = keep_log,
+                                          .threads = 2,
+                                          .reference = reference};
+    zimage_session *session = NULL;
+    if (session_on(folder, &model_params, &params, &session, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
-    return context;
+    return session;
 }
 
 static const zi_weight *of_layout(const zi_store *store, const char *layout, const char *what)
@@ -207,23 +209,22 @@ static const zi_weight *of_layout(const zi_store *store, const char *layout, con
 }
 
 /* The golden's picture by the folder, as its context was opened. */
-static zimage_image *paint(zimage_context *context, const zi_store *store, const char *layout)
+static zimage_image *paint(zimage_session *session, const zi_store *store, const char *layout)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_request request;
+    zimage_request request = {.struct_size = sizeof request};
     zimage_image *image = NULL;
     const zi_weight *prompt = fixture_find(store, "prompt");
     int32_t settings[3];
     char text[200] = "";
     memcpy(text, prompt->data, prompt->bytes);
     memcpy(settings, of_layout(store, layout, "settings")->data, sizeof settings);
-    zimage_request_init(context, &request);
     request.prompt = text;
     request.width = settings[0];
     request.height = settings[1];
     request.steps = settings[2];
     memcpy(&request.seed, of_layout(store, layout, "seed")->data, sizeof request.seed);
-    if (zimage_generate(context, &request, &image, &error) != ZIMAGE_OK)
+    if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     return image;
 }
@@ -280,11 +281,11 @@ static void folders_paint_the_reference(void **state)
     for (int i = 0; i < 2; i++) {
         const char *folder = packed_model(layouts[i]);
         warned = 0;
-        zimage_context *packed = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 0);
+        zimage_session *packed = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 0);
         assert_int_equal(warned, 1); /* the schedule is assumed */
-        zimage_context *oracle = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 1);
-        zimage_context *expanded = open_folder(folder, ZIMAGE_DEQUANTIZE_F32, 0);
-        zimage_context *rounded = open_folder(folder, ZIMAGE_DEQUANTIZE_BF16, 0);
+        zimage_session *oracle = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 1);
+        zimage_session *expanded = open_folder(folder, ZIMAGE_DEQUANTIZE_F32, 0);
+        zimage_session *rounded = open_folder(folder, ZIMAGE_DEQUANTIZE_BF16, 0);
         zimage_image *first = paint(packed, store, layouts[i]), *slow = paint(oracle, store, layouts[i]);
         zimage_image *same = paint(expanded, store, layouts[i]), *near = paint(rounded, store, layouts[i]);
         compare_picture(first, store, layouts[i], "packed", 2e-5);
@@ -292,10 +293,10 @@ static void folders_paint_the_reference(void **state)
         compare_picture(near, store, layouts[i], "as bf16", 0.01);
         compare_ways(first, same, layouts[i]);
         zimage_image *const images[] = {first, slow, same, near};
-        zimage_context *const contexts[] = {packed, oracle, expanded, rounded};
+        zimage_session *const sessions[] = {packed, oracle, expanded, rounded};
         for (int k = 0; k < 4; k++) {
             zimage_image_free(images[k]);
-            zimage_close(contexts[k]);
+            zimage_session_close(sessions[k]);
         }
     }
     zi_store_free(store);
@@ -303,9 +304,9 @@ static void folders_paint_the_reference(void **state)
 
 static zimage_status open_status(const char *folder, zimage_error *error)
 {
-    zimage_context *context = NULL;
-    zimage_status status = zimage_open(folder, NULL, &context, error);
-    zimage_close(context);
+    zimage_session *session = NULL;
+    zimage_status status = session_on(folder, NULL, NULL, &session, error);
+    zimage_session_close(session);
     return status;
 }
 
@@ -328,11 +329,9 @@ static void what_a_folder_may_lack(void **state)
     run_shell("rm '%s/transformer/model.safetensors'", folder);
     assert_error(&error, open_status(folder, &error), ZIMAGE_ERROR_FILE, "/transformer: ", "no weights", NULL);
 
-    zimage_open_params params;
-    zimage_context *context;
-    zimage_open_params_init(&params);
-    params.dequantize = (zimage_dequantize)3;
-    assert_error(&error, zimage_open(folder, &params, &context, &error), ZIMAGE_ERROR_ARGUMENT, "dequantize: 3",
+    zimage_model *model;
+    const zimage_model_params params = {.struct_size = sizeof params, .dequantize = (zimage_dequantize)3};
+    assert_error(&error, zimage_model_open(folder, &params, &model, &error), ZIMAGE_ERROR_ARGUMENT, "dequantize: 3",
                  "expected", NULL);
 }
 
@@ -349,34 +348,28 @@ static void inspect_describes_packed_matrices(void **state)
         {"mflux", "decoder.mid_block.attentions.0.to_q.weight", "BF16", 12, 12, 288},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char *text = NULL;
-        size_t c, t;
-        json_t *component, *tensor;
-        int64_t parameters = 0;
+        zimage_inspection *in = NULL;
+        zimage_component_info component = {.struct_size = sizeof component};
+        zimage_tensor_info tensor = {.struct_size = sizeof tensor};
         int found = 0;
-        assert_int_equal(zimage_inspect(packed_model(cases[i].layout), &text, NULL), ZIMAGE_OK);
-        json_t *root = json_loads(text, 0, NULL);
-        json_array_foreach(json_object_get(root, "components"), c, component)
-        {
-            if (c == 0)
-                parameters = json_integer_value(json_object_get(component, "parameters"));
-            json_array_foreach(json_object_get(component, "tensors"), t, tensor)
-            {
-                const json_t *shape = json_object_get(tensor, "shape");
-                assert_string_not_equal(json_string_value(json_object_get(tensor, "dtype")), "U32");
-                if (strcmp(json_string_value(json_object_get(tensor, "name")), cases[i].name) != 0)
+        assert_int_equal(zimage_inspect(packed_model(cases[i].layout), &in, NULL), ZIMAGE_OK);
+        for (size_t c = zimage_inspection_components(in); c-- > 0;) {
+            assert_int_equal(zimage_inspection_get_component(in, c, &component, NULL), ZIMAGE_OK);
+            for (size_t t = 0; t < component.tensors; t++) {
+                assert_int_equal(zimage_inspection_get_tensor(in, c, t, &tensor, NULL), ZIMAGE_OK);
+                assert_string_not_equal(tensor.dtype, "U32");
+                if (strcmp(tensor.name, cases[i].name) != 0)
                     continue;
                 found++;
-                assert_string_equal(json_string_value(json_object_get(tensor, "dtype")), cases[i].dtype);
-                assert_int_equal(json_integer_value(json_array_get(shape, 0)), cases[i].rows);
-                assert_int_equal(json_integer_value(json_array_get(shape, 1)), cases[i].columns);
-                assert_int_equal(json_integer_value(json_object_get(tensor, "bytes")), cases[i].bytes);
+                assert_string_equal(tensor.dtype, cases[i].dtype);
+                assert_int_equal(tensor.shape[0], cases[i].rows);
+                assert_int_equal(tensor.shape[1], cases[i].columns);
+                assert_int_equal(tensor.bytes, cases[i].bytes);
             }
         }
         assert_int_equal(found, 1);
-        assert_int_equal(parameters, 520720); /* the float network's */
-        json_decref(root);
-        zimage_free(text);
+        assert_int_equal(component.parameters, 520720); /* the transformer's, the same as of the float network */
+        zimage_inspection_free(in);
     }
 }
 

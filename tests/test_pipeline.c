@@ -1,5 +1,6 @@
 /* The whole pipeline through the public API against diffusers' ZImagePipeline on the tiny model. */
 #include "fixture.h"
+#include "session.h"
 
 static const char *const cases[] = {"en", "zh", "empty", "wide", "one", "tall", "long"};
 
@@ -12,18 +13,17 @@ static void count_warning(zimage_log_level level, const char *message, void *use
         warnings++;
 }
 
-static zimage_context *open_tiny(int reference)
+static zimage_session *open_tiny(int reference)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_open_params params;
-    zimage_context *context = NULL;
-    zimage_open_params_init(&params);
+    zimage_session_params params = {.struct_size = sizeof params};
+    zimage_session *session = NULL;
     params.compute = ZIMAGE_COMPUTE_F32;
     params.log = count_warning;
     params.reference = reference;
-    if (zimage_open(ZIMAGE_TEST_DATA "/tiny", &params, &context, &error) != ZIMAGE_OK)
+    if (session_on(ZIMAGE_TEST_DATA "/tiny", NULL, &params, &session, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
-    return context;
+    return session;
 }
 
 static const zi_weight *of_case(const zi_store *store, const char *name, const char *what)
@@ -49,11 +49,10 @@ static void compare_bytes(const char *name, const uint8_t *ours, const uint8_t *
     assert_true(off * 1000 <= count);
 }
 
-static void run_case(zimage_context *context, const zi_store *store, const char *name)
+static void run_case(zimage_session *session, const zi_store *store, const char *name)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_request request;
-    zimage_request_init(context, &request);
+    zimage_request request = {.struct_size = sizeof request};
     const zi_weight *prompt = of_case(store, name, "prompt"), *seed = of_case(store, name, "seed");
     int32_t settings[3];
     memcpy(settings, of_case(store, name, "settings")->data, sizeof settings);
@@ -67,9 +66,11 @@ static void run_case(zimage_context *context, const zi_store *store, const char 
     memcpy(&request.seed, seed->data, sizeof request.seed);
 
     zimage_image *image = NULL;
-    if (zimage_generate(context, &request, &image, &error) != ZIMAGE_OK)
+    if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
         fail_msg("%s: %s", name, error.message);
-    assert_int_equal(zimage_image_prompt_tokens(image), of_case(store, name, "ids")->shape[0]);
+    zimage_image_info info = {.struct_size = sizeof info};
+    assert_int_equal(zimage_image_get_info(image, &info, &error), ZIMAGE_OK);
+    assert_int_equal(info.prompt_tokens, of_case(store, name, "ids")->shape[0]);
     char key[64], stage[64];
     int64_t shape[3];
     size_t count;
@@ -86,48 +87,49 @@ static void run_case(zimage_context *context, const zi_store *store, const char 
     zimage_image_free(image);
 }
 
-static void pictures_equal_the_reference(void **state)
+static void images_equal_the_reference(void **state)
 {
     zi_store *store = fixture_open("pipeline.safetensors");
     for (int reference = 0; reference < 2; reference++) {
-        zimage_context *context = open_tiny(reference);
-        printf("table: %s\n", reference ? "reference" : "cpu");
+        zimage_session *session = open_tiny(reference);
+        printf("backend: %s\n", reference ? "reference" : "cpu");
         warnings = 0;
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-            run_case(context, store, cases[i]);
-        assert_int_equal(warnings, 1); /* the 512-token cut of "long" is told */
-        zimage_close(context);
+            run_case(session, store, cases[i]);
+        assert_int_equal(warnings, 1); /* the cut of "long" to 512 tokens is logged */
+        zimage_session_close(session);
     }
     zi_store_free(store);
 }
 
-/* Embeddings and latents given by the caller make the same picture as prompt and seed. */
+/* Embeddings and latents given by the caller make the same image as prompt and seed. */
 static void tensors_instead_of_prompt_and_seed(void **state)
 {
     zi_store *store = fixture_open("pipeline.safetensors");
-    zimage_context *context = open_tiny(0);
+    zimage_session *session = open_tiny(0);
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_request request;
-    zimage_request_init(context, &request);
+    zimage_request request = {.struct_size = sizeof request};
     int32_t settings[3];
     memcpy(settings, of_case(store, "en", "settings")->data, sizeof settings);
     float *embeds = fixture_floats(store, "en.prompt_embeds", NULL);
     float *noise = fixture_floats(store, "en.noise", NULL);
     request.prompt_embeds = embeds;
     request.prompt_tokens = (int32_t)of_case(store, "en", "prompt_embeds")->shape[0];
+    request.prompt_embeds_dim = (int32_t)of_case(store, "en", "prompt_embeds")->shape[1];
     request.latents = noise;
+    request.latents_count = (uint64_t)zi_weight_count(of_case(store, "en", "noise"));
     request.width = settings[0];
     request.height = settings[1];
     request.steps = settings[2];
     zimage_image *image = NULL;
-    if (zimage_generate(context, &request, &image, &error) != ZIMAGE_OK)
+    if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     compare_bytes("en, from tensors", zimage_image_pixels(image), of_case(store, "en", "rgb")->data,
                   (size_t)settings[0] * (size_t)settings[1] * 3);
     zimage_image_free(image);
     free(embeds);
     free(noise);
-    zimage_close(context);
+    zimage_session_close(session);
     zi_store_free(store);
 }
 
@@ -151,16 +153,15 @@ static void guidance_equals_the_reference(void **state)
         {"cfg_both", 4, 0.6, 1.2f, 1},
     };
     zi_store *store = fixture_open("scheduler.safetensors");
-    zimage_context *context = open_tiny(0);
+    zimage_session *session = open_tiny(0);
     const zi_weight *prompt = fixture_find(store, "loop.prompt"), *negative = fixture_find(store, "loop.negative");
     char *texts[2] = {calloc(prompt->bytes + 1, 1), calloc(negative->bytes + 1, 1)};
     memcpy(texts[0], prompt->data, prompt->bytes);
     memcpy(texts[1], negative->data, negative->bytes);
     for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
         zimage_error error = ZIMAGE_ERROR_INIT;
-        zimage_request request;
+        zimage_request request = {.struct_size = sizeof request};
         zimage_image *image = NULL;
-        zimage_request_init(context, &request);
         request.prompt = texts[0];
         request.negative_prompt = runs[i].negative ? texts[1] : NULL;
         request.seed = 42;
@@ -170,7 +171,7 @@ static void guidance_equals_the_reference(void **state)
         request.guidance_scale = runs[i].guidance;
         request.cfg_truncation = runs[i].truncation;
         request.cfg_normalization = runs[i].normalization;
-        if (zimage_generate(context, &request, &image, &error) != ZIMAGE_OK)
+        if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
             fail_msg("%s: %s", runs[i].name, error.message);
         char key[64], stage[64];
         int64_t shape[3];
@@ -185,7 +186,7 @@ static void guidance_equals_the_reference(void **state)
     }
     free(texts[0]);
     free(texts[1]);
-    zimage_close(context);
+    zimage_session_close(session);
     zi_store_free(store);
 }
 
@@ -212,32 +213,31 @@ static int watch_progress(const zimage_progress *p, void *user)
 
 static void progress_preview_and_cancel(void **state)
 {
-    zimage_context *context = open_tiny(0);
+    zimage_session *session = open_tiny(0);
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_request request;
+    zimage_request request = {.struct_size = sizeof request};
     zimage_image *image = NULL;
     watch w = {.monotonic = 1};
-    zimage_request_init(context, &request);
     request.prompt = "a red apple";
     request.width = request.height = 64;
     request.steps = 3;
     request.preview = 1;
     request.progress = watch_progress;
     request.progress_user = &w;
-    assert_int_equal(zimage_generate(context, &request, &image, &error), ZIMAGE_OK);
+    assert_int_equal(zimage_generate(session, &request, &image, &error), ZIMAGE_OK);
     zimage_image_free(image);
     assert_true(w.monotonic);
     assert_true(fabs(w.last_fraction - 1) < 1e-6);
     assert_int_equal(w.previews, 3);
-    /* Cancelling at every single call ends with the right status, and the context stays usable. */
+    /* Cancelling at every single call ends with the right status, and the session stays usable. */
     int calls = w.calls;
     for (int at = 1; at <= calls; at++) {
         w = (watch){.cancel_at = at, .monotonic = 1};
-        assert_int_equal(zimage_generate(context, &request, &image, &error), ZIMAGE_ERROR_CANCELLED);
+        assert_int_equal(zimage_generate(session, &request, &image, &error), ZIMAGE_ERROR_CANCELLED);
         assert_null(image);
         assert_int_equal(w.calls, at); /* nothing more is reported after the answer "stop" */
     }
-    zimage_close(context);
+    zimage_session_close(session);
 }
 
 static void requests_out_of_range(void **state)
@@ -247,32 +247,31 @@ static void requests_out_of_range(void **state)
         int32_t width, height, steps;
         float guidance;
     } bad[] = {
-        {"width", 0, 64, 4, 0},     {"width", -16, 64, 4, 0},     {"width", 65, 64, 4, 0}, {"width", 100000, 64, 4, 0},
-        {"height", 64, 0, 4, 0},    {"height", 64, 40, 4, 0},     {"steps", 64, 64, 0, 0}, {"steps", 64, 64, -1, 0},
+        {"width", 1, 64, 4, 0},     {"width", -16, 64, 4, 0},     {"width", 65, 64, 4, 0},  {"width", 100000, 64, 4, 0},
+        {"height", 64, 1, 4, 0},    {"height", 64, 40, 4, 0},     {"steps", 64, 64, -2, 0}, {"steps", 64, 64, -1, 0},
         {"steps", 64, 64, 1001, 0}, {"guidance", 64, 64, 4, NAN},
     };
-    zimage_context *context = open_tiny(0);
+    zimage_session *session = open_tiny(0);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         zimage_error error = ZIMAGE_ERROR_INIT;
-        zimage_request request;
+        zimage_request request = {.struct_size = sizeof request};
         zimage_image *image = NULL;
-        zimage_request_init(context, &request);
         request.prompt = "x";
         request.width = bad[i].width;
         request.height = bad[i].height;
         request.steps = bad[i].steps;
         request.guidance_scale = bad[i].guidance;
-        assert_int_equal(zimage_generate(context, &request, &image, &error), ZIMAGE_ERROR_ARGUMENT);
+        assert_int_equal(zimage_generate(session, &request, &image, &error), ZIMAGE_ERROR_ARGUMENT);
         assert_null(image);
         assert_non_null(strstr(error.message, bad[i].field));
     }
-    zimage_close(context);
+    zimage_session_close(session);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pictures_equal_the_reference),  cmocka_unit_test(tensors_instead_of_prompt_and_seed),
+        cmocka_unit_test(images_equal_the_reference),    cmocka_unit_test(tensors_instead_of_prompt_and_seed),
         cmocka_unit_test(guidance_equals_the_reference), cmocka_unit_test(progress_preview_and_cancel),
         cmocka_unit_test(requests_out_of_range),
     };

@@ -1,8 +1,8 @@
 /* Plans: what --plan says, what --mem does, and how near the predicted memory comes to the measured. */
 #include <sys/resource.h>
 
-#include "engine/plan.h"
-#include "engine/synthetic.h"
+#include "engine/session.h"
+#include "measure/synthetic.h"
 #include "program.h"
 
 #define TINY ZIMAGE_TEST_DATA "/tiny"
@@ -45,7 +45,7 @@ static json_t *run_json(const char *const *arguments)
 
 static void plans_are_told(void **state)
 {
-    static const char *const names[] = {"text_encoder", "caption", "denoise", "vae_decode"};
+    static const char *const names[] = {"text_encoder", "context", "denoise", "vae_decode"};
     json_t *one = run_json(
         ARGUMENTS("generate", "a red apple", "-m", TINY, "--plan", "--json", "-W", "64", "-H", "64", "--steps", "1"));
     json_t *four = run_json(ARGUMENTS("generate", "a red apple", "-m", TINY, "--plan", "--json", "-W", "64", "-H", "64",
@@ -185,33 +185,54 @@ static void memory_of_the_tiny_model(void **state)
     unlink(in_folder("a.png"));
 }
 
-/* predicted and measured bytes of one picture with random weights; in a process of its own */
+/* A session on the toy with random weights. */
+static zimage_status open_synthetic(zimage_session **session, zimage_error *error)
+{
+    const zi_synthetic synthetic = {.model = "small", .format = "bf16"};
+    const zimage_session_params params = {.struct_size = sizeof params, .threads = 2, .compute = ZIMAGE_COMPUTE_F32};
+    zi_pool *pool;
+    zi_model *inner;
+    zimage_model *model = NULL;
+    ZI_TRY(zi_pool_new(2, &pool, error));
+    zimage_status status = zi_synthetic_new(&synthetic, 1u << ZI_TRANSFORMER | 1u << ZI_VAE, pool, &inner, error);
+    zi_pool_free(pool);
+    if (status == ZIMAGE_OK)
+        status = zi_model_handle(inner, &model, error);
+    if (status == ZIMAGE_OK)
+        status = zimage_session_open(model, &params, session, error);
+    zimage_model_close(model);
+    return status;
+}
+
+/* predicted and measured bytes of one image with random weights; in a process of its own */
 static void measure_synthetic(int side, double bytes[2])
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    const zi_synthetic synthetic = {.model = "small", .format = "bf16", .threads = 2, .compute = ZIMAGE_COMPUTE_F32};
-    zimage_context *context = NULL;
-    zimage_request request;
-    zimage_plan_result plan = {0};
+    zimage_session *session = NULL;
+    zimage_request request = {.struct_size = sizeof request};
+    zimage_plan *plan = NULL;
+    zimage_plan_info info = {.struct_size = sizeof info};
     zimage_image *image = NULL;
     struct rusage usage;
     bytes[0] = bytes[1] = 0;
-    if (zi_context_new_synthetic(&synthetic, ZI_PART_TRANSFORMER | ZI_PART_VAE, &context, &error) != ZIMAGE_OK)
+    if (open_synthetic(&session, &error) != ZIMAGE_OK)
         return;
     float *embeds = calloc(40 * 320, sizeof *embeds);
-    zimage_request_init(context, &request);
     request.width = request.height = side;
     request.steps = 1;
     request.prompt_embeds = embeds;
     request.prompt_tokens = 40;
-    if (zimage_plan(context, &request, &plan, &error) == ZIMAGE_OK &&
-        zimage_generate(context, &request, &image, &error) == ZIMAGE_OK) {
+    request.prompt_embeds_dim = 320;
+    if (zimage_plan_make(session, &request, &plan, &error) == ZIMAGE_OK &&
+        zimage_plan_get_info(plan, &info, &error) == ZIMAGE_OK &&
+        zimage_generate(session, &request, &image, &error) == ZIMAGE_OK) {
         getrusage(RUSAGE_SELF, &usage);
-        bytes[0] = (double)plan.peak_bytes;
+        bytes[0] = (double)info.peak_bytes;
         bytes[1] = (double)usage.ru_maxrss * 1024;
     }
+    zimage_plan_free(plan);
     zimage_image_free(image);
-    zimage_close(context);
+    zimage_session_close(session);
     free(embeds);
 }
 

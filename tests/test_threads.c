@@ -1,66 +1,97 @@
-/* Two contexts on two threads at once make the pictures that one makes alone; the thread count changes no byte. */
+/* Sessions on several threads at once, on one model and on several, make the images that one makes alone. */
 #include <pthread.h>
 
+#include "session.h"
 #include "support.h"
 
+#define WIDTH  64
+#define HEIGHT 48
+#define BYTES  (WIDTH * HEIGHT * 3)
+
 typedef struct worker {
+    zimage_model *model; /* shared; NULL: the worker opens its own */
     int32_t threads;
     uint64_t seed;
-    uint8_t *pixels; /* [48][64][3] */
+    uint8_t *pixels;
     char problem[256];
 } worker;
 
-static void *make_picture(void *argument)
+static zimage_status make(worker *w, zimage_session *session, zimage_error *error)
+{
+    zimage_request request = {.struct_size = sizeof request};
+    zimage_image *image = NULL;
+    request.prompt = "a red apple";
+    request.seed = w->seed;
+    request.width = WIDTH;
+    request.height = HEIGHT;
+    request.release_weights = 1; /* must not disturb the others */
+    zimage_status status = zimage_generate(session, &request, &image, error);
+    if (status == ZIMAGE_OK && (w->pixels = malloc(BYTES)))
+        memcpy(w->pixels, zimage_image_pixels(image), BYTES);
+    zimage_image_free(image);
+    return status;
+}
+
+static void *make_image(void *argument)
 {
     worker *w = argument;
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_open_params params;
-    zimage_context *context = NULL;
-    zimage_image *image = NULL;
-    zimage_request request;
-    zimage_open_params_init(&params);
-    params.threads = w->threads;
-    if (zimage_open(ZIMAGE_TEST_DATA "/tiny", &params, &context, &error) == ZIMAGE_OK) {
-        zimage_request_init(context, &request);
-        request.prompt = "a red apple";
-        request.seed = w->seed;
-        request.width = 64;
-        request.height = 48;
-        if (zimage_generate(context, &request, &image, &error) == ZIMAGE_OK && (w->pixels = malloc(64 * 48 * 3)))
-            memcpy(w->pixels, zimage_image_pixels(image), 64 * 48 * 3);
-    }
+    zimage_session_params params = {.struct_size = sizeof params, .threads = w->threads};
+    zimage_session *session = NULL;
+    zimage_status status = w->model ? zimage_session_open(w->model, &params, &session, &error)
+                                    : session_on(ZIMAGE_TEST_DATA "/tiny", NULL, &params, &session, &error);
+    if (status == ZIMAGE_OK)
+        make(w, session, &error);
     snprintf(w->problem, sizeof w->problem, "%.200s", error.message);
-    zimage_image_free(image);
-    zimage_close(context);
+    zimage_session_close(session);
     return NULL;
 }
 
-static void contexts_side_by_side(void **state)
+/* The workers' images, made at the same time, equal those that one makes alone. */
+static void compare_with_alone(worker *together, int count)
 {
     worker alone[2] = {{.threads = 1, .seed = 1}, {.threads = 1, .seed = 2}};
-    worker together[4] = {
-        {.threads = 2, .seed = 1}, {.threads = 3, .seed = 2}, {.threads = 1, .seed = 1}, {.threads = 4, .seed = 2}};
-    pthread_t threads[4];
+    pthread_t threads[8];
     for (int i = 0; i < 2; i++)
-        make_picture(&alone[i]);
-    for (int i = 0; i < 4; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, make_picture, &together[i]), 0);
-    for (int i = 0; i < 4; i++)
+        make_image(&alone[i]);
+    for (int i = 0; i < count; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, make_image, &together[i]), 0);
+    for (int i = 0; i < count; i++)
         pthread_join(threads[i], NULL);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < count; i++) {
         if (!together[i].pixels || !alone[i & 1].pixels)
             fail_msg("%s%s", together[i].problem, alone[i & 1].problem);
-        assert_memory_equal(together[i].pixels, alone[i & 1].pixels, 64 * 48 * 3);
-    }
-    assert_memory_not_equal(alone[0].pixels, alone[1].pixels, 64 * 48 * 3);
-    for (int i = 0; i < 4; i++)
+        assert_memory_equal(together[i].pixels, alone[i & 1].pixels, BYTES);
         free(together[i].pixels);
+    }
+    assert_memory_not_equal(alone[0].pixels, alone[1].pixels, BYTES);
     free(alone[0].pixels);
     free(alone[1].pixels);
 }
 
+static void models_side_by_side(void **state)
+{
+    worker together[4] = {
+        {.threads = 2, .seed = 1}, {.threads = 3, .seed = 2}, {.threads = 1, .seed = 1}, {.threads = 4, .seed = 2}};
+    compare_with_alone(together, 4);
+}
+
+/* The caller's handle is closed while the sessions work: they keep the model. */
+static void sessions_of_one_model(void **state)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_model *model = NULL;
+    assert_int_equal(zimage_model_open(ZIMAGE_TEST_DATA "/tiny", NULL, &model, &error), ZIMAGE_OK);
+    worker together[4] = {
+        {.threads = 2, .seed = 1}, {.threads = 3, .seed = 2}, {.threads = 1, .seed = 1}, {.threads = 1, .seed = 2}};
+    for (int i = 0; i < 4; i++)
+        together[i].model = model;
+    compare_with_alone(together, 4);
+    zimage_model_close(model);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(contexts_side_by_side)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(models_side_by_side), cmocka_unit_test(sessions_of_one_model)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
