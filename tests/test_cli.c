@@ -86,7 +86,7 @@ static void json_names_and_counts(void **state)
     assert_int_equal(json_integer_value(json_object_get(json_array_get(images, 1), "seed")), 42);
     assert_true(json_real_value(json_object_get(json_array_get(images, 1), "seconds")) > 0);
     json_t *seconds = json_object_get(result, "seconds");
-    static const char *const stages[] = {"load", "text_encoder", "caption", "denoise", "vae_decode"};
+    static const char *const stages[] = {"load", "text_encoder", "context", "denoise", "vae_decode"};
     for (size_t i = 0; i < 5; i++)
         assert_true(json_real_value(json_object_get(seconds, stages[i])) > 0);
     assert_true(json_integer_value(json_object_get(result, "peak_rss_bytes")) > 1000000);
@@ -163,6 +163,55 @@ static void no_text_encoder_is_fine_with_embeds(void **state)
     if (o.code)
         fail_msg("%s", o.err);
     expect_refused(ARGUMENTS("generate", "a prompt", "-m", model, "-o", "b.png"), "text_encoder", "prompt_embeds");
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
+/* Each part of a model may lie in a folder of its own; a part that is missing there is an error that names the folder. */
+static void parts_of_models(void **state)
+{
+    static const char *const options[][2] = {{"--transformer", "transformer"},
+                                             {"--text-encoder", "text_encoder"},
+                                             {"--vae", "vae"},
+                                             {"--tokenizer", "tokenizer"},
+                                             {"--scheduler", "scheduler"}};
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "-W", "32", "-H", "32", "--seed", "1", "-q",
+                          "--save-latents", "whole.safetensors"),
+                &o);
+    assert_int_equal(o.code, 0);
+    unlink(in_folder("a.png"));
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        const char *model = copy_model("parted");
+        run_shell("mkdir '%s' && mv '%s/%s' '%s/part'", in_folder("elsewhere"), model, options[i][1],
+                  in_folder("elsewhere"));
+        run_program(ARGUMENTS("generate", "x", "-m", model, "-o", "a.png", "-W", "32", "-H", "32", "--seed", "1", "-q",
+                              "--save-latents", "parts.safetensors", options[i][0], "elsewhere/part"),
+                    &o);
+        if (o.code)
+            fail_msg("%s: %s", options[i][0], o.err);
+        run_shell("cd '%s' && cmp whole.safetensors parts.safetensors && grep -q elsewhere/part a.png && rm a.png",
+                  test_folder);
+        expect_refused(ARGUMENTS("generate", "x", "-m", model, "-o", "a.png", "-W", "32", "-H", "32", options[i][0],
+                                 "elsewhere/nothing"),
+                       "elsewhere/nothing", "");
+        run_shell("rm -r '%s'", in_folder("elsewhere"));
+    }
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
+/* Measurements are kept where the user says, or nowhere; by default in the user's cache folder. */
+static void places_of_the_cache(void **state)
+{
+    setenv("XDG_CACHE_HOME", in_folder("cache"), 1);
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "--plan", "--no-cache"), &o);
+    assert_int_equal(o.code, 0);
+    assert_int_equal(count_files(test_folder), 0);
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "--plan", "--cache-dir", "mine"), &o);
+    assert_int_equal(o.code, 0);
+    assert_true(has_file("mine") && !has_file("cache"));
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "--plan"), &o);
+    assert_int_equal(o.code, 0);
+    assert_true(has_file("cache/zimage"));
+    unsetenv("XDG_CACHE_HOME");
     run_shell("rm -rf '%s'/*", test_folder);
 }
 
@@ -278,11 +327,11 @@ static void wrong_command_lines(void **state)
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda", "--compute", "int8"),
                    "compute", "fp8");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda", "--cpu-mask", "avx2"),
-                   "cpu_mask", "cuda");
-    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda", "--reference"), "device",
-                   "reference");
+                   "--cpu-mask", "--device cuda");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda", "--reference"),
+                   "--reference", "--device cuda");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cpu", "--compute", "fp8"),
-                   "compute", "processor");
+                   "compute", "CPU");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "much"), "--vram", "6G");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "0"), "--vram", "\"0\"");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--vram", "4G", "--device", "cpu"), "--vram",
@@ -474,6 +523,8 @@ int main(void)
         cmocka_unit_test(json_names_and_counts),
         cmocka_unit_test(json_after_a_failure),
         cmocka_unit_test(latents_out_and_in),
+        cmocka_unit_test(parts_of_models),
+        cmocka_unit_test(places_of_the_cache),
         cmocka_unit_test(batches),
         cmocka_unit_test(packed_weights),
         cmocka_unit_test(no_text_encoder_is_fine_with_embeds),

@@ -4,37 +4,58 @@
 
 #include "cli.h"
 
-#define COMMAND        "bench"
-#define SYNTHETIC_SIDE 512 /* pixels, where no size is given */
+#define COMMAND "bench"
+
+/* Infos of a stage; these getters can't fail. */
+static void get_figures(const zimage_bench *bench, int stage, zimage_bench_figures *figures)
+{
+    *figures = (zimage_bench_figures){.struct_size = sizeof *figures};
+    zimage_bench_get_figures(bench, (zimage_bench_stage)stage, figures, NULL);
+}
+
+static void get_memory(const zimage_bench *bench, int stage, zimage_memory_info *memory)
+{
+    *memory = (zimage_memory_info){.struct_size = sizeof *memory};
+    zimage_bench_get_memory(bench, (zimage_bench_stage)stage, memory, NULL);
+}
+
+/* ---- JSON ---- */
 
 static json_t *number_or_null(double value)
 {
     return value < 0 ? json_null() : json_real(value);
 }
 
-static int print_json(const zimage_bench_result *r)
+static json_t *stage_json(const zimage_bench *bench, int stage)
 {
-    json_t *stages = json_array();
-    for (int i = 0; i < ZIMAGE_BENCH_STAGES; i++) {
-        const zimage_bench_figures *f = &r->stages[i];
-        json_array_append_new(
-            stages, json_pack("{s:s, s:o, s:o, s:o, s:o, s:o*}", "name", zimage_bench_stage_name((zimage_bench_stage)i),
-                              "seconds", number_or_null(f->seconds), "tflops", number_or_null(f->tflops),
-                              "percent_of_peak", number_or_null(f->percent_of_peak), "percent_of_onednn",
-                              number_or_null(f->percent_of_onednn), "device", cli_device_json(&r->device[i])));
-    }
-    json_t *tiers = json_array();
-    for (const char *name = r->tiers; *name; name += strspn(name, ", ")) {
+    zimage_bench_figures f;
+    zimage_memory_info memory;
+    get_figures(bench, stage, &f);
+    get_memory(bench, stage, &memory);
+    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o*}", "name", zimage_bench_stage_name((zimage_bench_stage)stage),
+                     "seconds", number_or_null(f.seconds), "tflops", number_or_null(f.tflops), "percent_of_peak",
+                     number_or_null(f.percent_of_peak), "percent_of_onednn", number_or_null(f.percent_of_onednn),
+                     "device", cli_memory_json(&memory));
+}
+
+static int print_json(const zimage_bench *bench, const zimage_bench_info *info)
+{
+    json_t *stages = json_array(), *tiers = json_array();
+    for (int i = 0; i < ZIMAGE_BENCH_STAGE_COUNT; i++)
+        json_array_append_new(stages, stage_json(bench, i));
+    for (const char *name = info->kernels; *name; name += strspn(name, ", ")) {
         size_t length = strcspn(name, ",");
         json_array_append_new(tiers, json_stringn(name, length));
         name += length;
     }
-    json_t *all =
-        json_pack("{s:o, s:I, s:o}", "stages", stages, "peak_rss_bytes", (json_int_t)r->peak_rss_bytes, "tiers", tiers);
-    if (r->peak_device_bytes)
-        json_object_set_new(all, "peak_device_bytes", json_integer((json_int_t)r->peak_device_bytes));
+    json_t *all = json_pack("{s:o, s:I, s:o}", "stages", stages, "peak_rss_bytes", (json_int_t)info->peak_rss_bytes,
+                            "tiers", tiers);
+    if (info->on_gpu)
+        json_object_set_new(all, "peak_device_bytes", json_integer((json_int_t)info->peak_device_bytes));
     return cli_print_json(COMMAND, all);
 }
+
+/* ---- text ---- */
 
 static void print_cell(int width, int decimals, double value)
 {
@@ -44,68 +65,76 @@ static void print_cell(int width, int decimals, double value)
         printf(" %*.*f", width, decimals, value);
 }
 
-/* Of a GPU, where not all weights of a stage are resident. */
-static void print_device_memory(const zimage_bench_result *r)
+static void print_stage(const zimage_bench *bench, int stage)
 {
-    for (int i = 0; i < ZIMAGE_BENCH_STAGES; i++)
-        if (r->device[i].step_bytes > 0)
-            printf("%s: resident weights %llu MiB; %llu MiB are copied to the GPU at each run\n",
-                   zimage_bench_stage_name((zimage_bench_stage)i), cli_mib(r->device[i].resident_bytes),
-                   cli_mib(r->device[i].step_bytes));
+    zimage_bench_figures f;
+    get_figures(bench, stage, &f);
+    printf("%-18s", zimage_bench_stage_name((zimage_bench_stage)stage));
+    print_cell(10, 3, f.seconds);
+    print_cell(10, 4, f.tflops);
+    print_cell(10, 1, f.percent_of_peak);
+    print_cell(10, 1, f.percent_of_onednn);
+    if (f.planned_bytes)
+        printf(" %12llu\n", cli_mib(f.planned_bytes));
+    else
+        printf(" %12s\n", "-");
 }
 
-static int print_table(const cli_options *o, const zimage_bench_result *r)
+/* Of a GPU, where not all weights of the stage are resident. */
+static void print_memory(const zimage_bench *bench, int stage)
 {
-    const char *name = o->model ? o->model : o->synthetic;
-    if (!strncmp(r->tiers, "cuda:", 5))
-        printf("%s, %dx%d, %d prompt tokens; %s, peak %.3f TFLOP/s\n", name, r->width, r->height, r->tokens, r->tiers,
-               r->peak_tflops);
+    zimage_memory_info m;
+    get_memory(bench, stage, &m);
+    if (m.step_bytes > 0)
+        printf("%s: resident weights %llu MiB; %llu MiB are copied to the GPU at each run\n",
+               zimage_bench_stage_name((zimage_bench_stage)stage), cli_mib(m.resident_bytes), cli_mib(m.step_bytes));
+}
+
+static int print_table(const cli_options *o, const zimage_bench *bench, const zimage_bench_info *info)
+{
+    printf("%s, %dx%d, %d prompt tokens; %s", o->model ? o->model : o->synthetic, info->width, info->height,
+           info->tokens, info->kernels);
+    if (info->on_gpu)
+        printf(", peak %.3f TFLOP/s\n", info->peak_tflops);
     else
-        printf("%s, %dx%d, %d prompt tokens; %s; %d threads, peak %.3f TFLOP/s; oneDNN %s\n", name, r->width, r->height,
-               r->tokens, r->tiers, r->threads, r->peak_tflops, *r->onednn ? r->onednn : "not installed");
+        printf("; %d threads, peak %.3f TFLOP/s; oneDNN %s\n", info->threads, info->peak_tflops,
+               *info->onednn ? info->onednn : "not installed");
     if (o->layers)
-        printf("only %d layers of the transformer and %d of the text encoder\n", r->transformer_layers, r->text_layers);
+        printf("only %d layers of the transformer and %d of the text encoder\n", info->transformer_layers,
+               info->text_layers);
     printf("%-18s %10s %10s %10s %10s %12s\n", "stage", "seconds", "TFLOP/s", "% of peak", "% oneDNN", "planned MiB");
-    for (int i = 0; i < ZIMAGE_BENCH_STAGES; i++) {
-        const zimage_bench_figures *f = &r->stages[i];
-        printf("%-18s", zimage_bench_stage_name((zimage_bench_stage)i));
-        print_cell(10, 3, f->seconds);
-        print_cell(10, 4, f->tflops);
-        print_cell(10, 1, f->percent_of_peak);
-        print_cell(10, 1, f->percent_of_onednn);
-        if (f->planned_bytes)
-            printf(" %12llu\n", cli_mib(f->planned_bytes));
-        else
-            printf(" %12s\n", "-");
-    }
-    print_device_memory(r);
-    if (r->peak_device_bytes)
-        printf("device memory in use %llu MiB\n", cli_mib(r->peak_device_bytes));
-    printf("peak memory %llu MiB\n", cli_mib(r->peak_rss_bytes));
+    for (int i = 0; i < ZIMAGE_BENCH_STAGE_COUNT; i++)
+        print_stage(bench, i);
+    for (int i = 0; i < ZIMAGE_BENCH_STAGE_COUNT; i++)
+        print_memory(bench, i);
+    if (info->on_gpu)
+        printf("device memory in use %llu MiB\n", cli_mib(info->peak_device_bytes));
+    printf("peak memory %llu MiB\n", cli_mib(info->peak_rss_bytes));
     return 0;
 }
 
 int cmd_bench(const cli_options *o)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_bench_params params;
-    zimage_bench_result result;
-    zimage_bench_params_init(&params);
-    int32_t side = o->synthetic ? SYNTHETIC_SIDE : 0;
-    params.synthetic = o->synthetic;
-    params.format = o->format;
-    params.width = o->width ? (int32_t)o->width : side;
-    params.height = o->height ? (int32_t)o->height : side;
-    params.repeats = (int32_t)o->steps;
-    params.tokens = (int32_t)o->tokens;
-    params.layers = (int32_t)o->layers;
-    params.threads = (int32_t)o->threads;
-    params.compute = (zimage_compute)o->compute;
-    params.cpu_mask = o->cpu_mask;
-    params.device = o->device;
-    params.device_memory = o->vram;
-    params.log = o->quiet ? cli_log_warnings : cli_log;
-    if (zimage_bench(o->model, &params, &result, &error) != ZIMAGE_OK)
+    zimage_session_params session;
+    cli_session_params(o, &session);
+    const zimage_bench_params params = {
+        .struct_size = sizeof params,
+        .synthetic = o->synthetic,
+        .format = o->format,
+        .width = (int32_t)o->width,
+        .height = (int32_t)o->height,
+        .tokens = (int32_t)o->tokens,
+        .layers = (int32_t)o->layers,
+        .repeats = (int32_t)o->steps,
+        .session = &session,
+    };
+    zimage_bench *bench = NULL;
+    zimage_bench_info info = {.struct_size = sizeof info};
+    if (zimage_bench_run(o->model, &params, &bench, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);
-    return o->json ? print_json(&result) : print_table(o, &result);
+    zimage_bench_get_info(bench, &info, NULL);
+    int code = o->json ? print_json(bench, &info) : print_table(o, bench, &info);
+    zimage_bench_free(bench);
+    return code;
 }

@@ -26,6 +26,14 @@ int cmd_tokenize(const cli_options *options);
  * the source tree it was built from. */
 const char *cli_model(const cli_options *options);
 
+/* The session that the options ask for. */
+void cli_session_params(const cli_options *options, zimage_session_params *params);
+
+/* The folder of measurements: --cache-dir, else $XDG_CACHE_HOME/zimage or ~/.cache/zimage (on macOS
+ * ~/Library/Caches/zimage). NULL: --no-cache, or the variables name no absolute path. */
+const char *cli_cache_folder(const cli_options *options);
+/* A clock that only runs forward, in seconds. */
+double cli_seconds_now(void);
 /* The path of the program's own file; 0: the system does not say, or it is longer than size. */
 int cli_program_path(char *path, size_t size);
 /* The most physical memory that this process has occupied at once, in bytes; 0: unknown. */
@@ -38,8 +46,8 @@ int cli_failure(const char *command, const zimage_error *error);
 /* Prints a JSON value on one line of standard output, and releases it. NULL (no memory, or text that is not UTF-8) and
  * a failed write are reported. Returns the exit code. */
 int cli_print_json(const char *command, json_t *value);
-/* The plan of a GPU's memory; NULL without one. */
-json_t *cli_device_json(const zimage_device_plan *plan);
+/* How a GPU's memory is divided; NULL without one. */
+json_t *cli_memory_json(const zimage_memory_info *memory);
 /* Whole MiB, rounded up: as --mem takes them. */
 unsigned long long cli_mib(uint64_t bytes);
 

@@ -64,15 +64,30 @@ int cli_print_json(const char *command, json_t *value)
     return failed ? CLI_FAILURE : 0;
 }
 
-json_t *cli_device_json(const zimage_device_plan *plan)
+json_t *cli_memory_json(const zimage_memory_info *m)
 {
-    if (plan->limit_bytes == 0)
+    if (m->limit_bytes == 0)
         return NULL;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "limit_bytes", (json_int_t)plan->limit_bytes,
-                     "total_bytes", (json_int_t)plan->total_bytes, "value_bytes", (json_int_t)plan->value_bytes,
-                     "workspace_bytes", (json_int_t)plan->workspace_bytes, "resident_bytes",
-                     (json_int_t)plan->resident_bytes, "ring_bytes", (json_int_t)plan->ring_bytes, "step_bytes",
-                     (json_int_t)plan->step_bytes, "least_bytes", (json_int_t)plan->least_bytes);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "limit_bytes", (json_int_t)m->limit_bytes,
+                     "total_bytes", (json_int_t)m->total_bytes, "activation_bytes", (json_int_t)m->activation_bytes,
+                     "workspace_bytes", (json_int_t)m->workspace_bytes, "resident_bytes", (json_int_t)m->resident_bytes,
+                     "ring_bytes", (json_int_t)m->ring_bytes, "step_bytes", (json_int_t)m->step_bytes, "least_bytes",
+                     (json_int_t)m->least_bytes);
+}
+
+void cli_session_params(const cli_options *o, zimage_session_params *params)
+{
+    *params = (zimage_session_params){
+        .struct_size = sizeof *params,
+        .threads = (int32_t)o->threads,
+        .device = o->device,
+        .compute = (zimage_compute)o->compute,
+        .cpu_mask = o->cpu_mask,
+        .device_memory = o->vram,
+        .reference = o->reference,
+        .log = o->quiet ? cli_log_warnings : cli_log,
+        .cache_folder = cli_cache_folder(o),
+    };
 }
 
 unsigned long long cli_mib(uint64_t bytes)

@@ -1,59 +1,139 @@
 /* zimage devices: what this machine can compute with. */
 #include <jansson.h>
+#include <string.h>
 
 #include "cli.h"
 
 #define COMMAND "devices"
 
-static void print_gpus(const json_t *cuda)
+static void get_device(const zimage_device_list *list, size_t index, zimage_device_info *info)
 {
-    const json_t *gpus = json_object_get(cuda, "devices");
-    const char *fault = json_string_value(json_object_get(cuda, "fault"));
-    for (size_t i = 0; i < json_array_size(gpus); i++) {
-        const json_t *gpu = json_array_get(gpus, i);
-        const char *why = json_string_value(json_object_get(gpu, "fault"));
-        printf("%s: %s, compute capability %s, %llu MiB%s%s\n", json_string_value(json_object_get(gpu, "device")),
-               json_string_value(json_object_get(gpu, "name")), json_string_value(json_object_get(gpu, "capability")),
-               cli_mib((uint64_t)json_integer_value(json_object_get(gpu, "bytes"))), why ? ": " : "", why ? why : "");
-    }
-    if (fault)
-        printf("cuda: %s\n", fault);
+    *info = (zimage_device_info){.struct_size = sizeof *info};
+    zimage_device_get(list, index, info, NULL); /* can't fail: the index is below the count */
 }
 
-static int print_readable(const char *json)
+static void get_kernel(const zimage_device_list *list, size_t index, zimage_kernel_info *info)
 {
-    json_t *root = json_loads(json, 0, NULL);
-    if (!root) {
-        fprintf(stderr, "zimage devices: out of memory\n");
-        return CLI_FAILURE;
+    *info = (zimage_kernel_info){.struct_size = sizeof *info};
+    zimage_kernel_get(list, index, info, NULL);
+}
+
+static int is_cpu(const zimage_device_info *info)
+{
+    return !strcmp(info->device, "cpu");
+}
+
+/* ---- JSON ----
+ *
+ * {"cpu": {"model", "threads", "features": [name], "kernels": [{"name", "usable", "gops"}]},
+ *  "cuda": {"devices": [{"device", "name", "capability", "bytes", "usable", "fault"}], "fault"}} */
+
+static json_t *features_json(const char *features)
+{
+    json_t *list = json_array();
+    for (size_t length; *features; features += length + (features[length] == ',')) {
+        length = strcspn(features, ",");
+        json_array_append_new(list, json_stringn(features, length));
     }
-    const json_t *cpu = json_object_get(root, "cpu"), *features = json_object_get(cpu, "features");
-    const json_t *kernels = json_object_get(cpu, "kernels");
-    printf("cpu: %s, %lld threads\nfeatures:", json_string_value(json_object_get(cpu, "model")),
-           (long long)json_integer_value(json_object_get(cpu, "threads")));
-    for (size_t i = 0; i < json_array_size(features); i++)
-        printf(" %s", json_string_value(json_array_get(features, i)));
-    printf("%s\nkernels:\n", json_array_size(features) ? "" : " none");
-    for (size_t i = 0; i < json_array_size(kernels); i++) {
-        const json_t *k = json_array_get(kernels, i);
-        printf("  %-18s", json_string_value(json_object_get(k, "name")));
-        if (json_is_true(json_object_get(k, "usable")))
-            printf(" %8.1f Gop/s a thread\n", json_number_value(json_object_get(k, "gops")));
+    return list;
+}
+
+static json_t *cpu_json(const zimage_device_list *list, const zimage_device_info *info)
+{
+    json_t *kernels = json_array();
+    for (size_t i = 0; i < zimage_kernel_count(list); i++) {
+        zimage_kernel_info kernel;
+        get_kernel(list, i, &kernel);
+        json_array_append_new(kernels, json_pack("{s:s, s:b, s:o}", "name", kernel.name, "usable", kernel.usable,
+                                                 "gops", kernel.usable ? json_real(kernel.gops) : json_null()));
+    }
+    return json_pack("{s:s, s:i, s:o, s:o}", "model", info->name, "threads", info->threads, "features",
+                     features_json(info->cpu_features), "kernels", kernels);
+}
+
+/* Adds a device to those of its backend, whose name is the device's up to a colon. */
+static void add_device_json(json_t *all, const zimage_device_info *info)
+{
+    char backend[sizeof info->device];
+    snprintf(backend, sizeof backend, "%.*s", (int)strcspn(info->device, ":"), info->device);
+    if (!json_object_get(all, backend))
+        json_object_set_new(all, backend, json_pack("{s:[], s:n}", "devices", "fault"));
+    json_t *entry = json_object_get(all, backend), *fault = *info->fault ? json_string(info->fault) : json_null();
+    if (!*info->name)
+        json_object_set_new(entry, "fault", fault);
+    else
+        json_array_append_new(json_object_get(entry, "devices"),
+                              json_pack("{s:s, s:s, s:s, s:I, s:b, s:o}", "device", info->device, "name", info->name,
+                                        "capability", info->capability, "bytes", (json_int_t)info->memory_bytes,
+                                        "usable", info->usable, "fault", fault));
+}
+
+static int print_json(const zimage_device_list *list)
+{
+    json_t *all = json_object();
+    for (size_t i = 0; i < zimage_device_count(list); i++) {
+        zimage_device_info info;
+        get_device(list, i, &info);
+        if (is_cpu(&info))
+            json_object_set_new(all, "cpu", cpu_json(list, &info));
         else
-            printf(" not with these features\n");
+            add_device_json(all, &info);
     }
-    print_gpus(json_object_get(root, "cuda"));
-    json_decref(root);
+    return cli_print_json(COMMAND, all);
+}
+
+/* ---- text ---- */
+
+static void print_cpu(const zimage_device_list *list, const zimage_device_info *info)
+{
+    printf("cpu: %s, %d threads\nfeatures:", info->name, info->threads);
+    for (const char *c = *info->cpu_features ? info->cpu_features : "none", *end; *c; c = end + (*end == ',')) {
+        end = c + strcspn(c, ",");
+        printf(" %.*s", (int)(end - c), c);
+    }
+    printf("\nkernels:\n");
+    for (size_t i = 0; i < zimage_kernel_count(list); i++) {
+        zimage_kernel_info kernel;
+        get_kernel(list, i, &kernel);
+        if (kernel.usable)
+            printf("  %-18s %8.1f Gop/s a thread\n", kernel.name, kernel.gops);
+        else
+            printf("  %-18s not with these features\n", kernel.name);
+    }
+}
+
+static void print_gpu(const zimage_device_info *info)
+{
+    printf("%s: ", info->device);
+    if (*info->name) {
+        printf("%s, ", info->name);
+        if (*info->capability)
+            printf("compute capability %s, ", info->capability);
+        printf("%llu MiB%s", cli_mib(info->memory_bytes), *info->fault ? ": " : "");
+    }
+    printf("%s\n", info->fault);
+}
+
+static int print_readable(const zimage_device_list *list)
+{
+    for (size_t i = 0; i < zimage_device_count(list); i++) {
+        zimage_device_info info;
+        get_device(list, i, &info);
+        if (is_cpu(&info))
+            print_cpu(list, &info);
+        else
+            print_gpu(&info);
+    }
     return 0;
 }
 
 int cmd_devices(const cli_options *o)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    char *json = NULL;
-    if (zimage_devices(o->cpu_mask, &json, &error) != ZIMAGE_OK)
+    zimage_device_list *list = NULL;
+    if (zimage_devices(o->cpu_mask, &list, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);
-    int code = o->json ? (puts(json) < 0 ? CLI_FAILURE : 0) : print_readable(json);
-    zimage_free(json);
+    int code = o->json ? print_json(list) : print_readable(list);
+    zimage_device_list_free(list);
     return code;
 }

@@ -1,11 +1,68 @@
 /* zimage inspect: configuration, tensors, dtypes and sizes of a model. */
 #include <jansson.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli.h"
 
 #define COMMAND "inspect"
+
+static void get_component(const zimage_inspection *in, size_t component, zimage_component_info *info)
+{
+    *info = (zimage_component_info){.struct_size = sizeof *info};
+    zimage_inspection_get_component(in, component, info, NULL); /* can't fail: the index is below the count */
+}
+
+static void get_tensor(const zimage_inspection *in, size_t component, size_t tensor, zimage_tensor_info *info)
+{
+    *info = (zimage_tensor_info){.struct_size = sizeof *info};
+    zimage_inspection_get_tensor(in, component, tensor, info, NULL);
+}
+
+/* NULL: there is none. */
+static json_t *config_of(const zimage_component_info *info)
+{
+    return info->config_json ? json_loads(info->config_json, 0, NULL) : NULL;
+}
+
+/* ---- JSON ----
+ *
+ * {"path", "class", "components": [{"name", "class", "parameters", "bytes", "config": {...},
+ *                                   "tensors": [{"name", "dtype", "shape", "bytes", "file"}]}]} */
+
+static json_t *tensor_json(const zimage_tensor_info *info)
+{
+    json_t *shape = json_array();
+    for (int i = 0; i < info->dimensions; i++)
+        json_array_append_new(shape, json_integer(info->shape[i]));
+    return json_pack("{s:s, s:s, s:o, s:I, s:s}", "name", info->name, "dtype", info->dtype, "shape", shape, "bytes",
+                     (json_int_t)info->bytes, "file", info->file);
+}
+
+static json_t *component_json(const zimage_inspection *in, size_t component)
+{
+    json_t *tensors = json_array();
+    zimage_component_info info;
+    get_component(in, component, &info);
+    for (size_t i = 0; i < info.tensors; i++) {
+        zimage_tensor_info tensor;
+        get_tensor(in, component, i, &tensor);
+        json_array_append_new(tensors, tensor_json(&tensor));
+    }
+    return json_pack("{s:s, s:s, s:I, s:I, s:o*, s:o}", "name", info.name, "class", info.class_name, "parameters",
+                     (json_int_t)info.parameters, "bytes", (json_int_t)info.bytes, "config", config_of(&info),
+                     "tensors", tensors);
+}
+
+static int print_json(const char *path, const zimage_inspection *in)
+{
+    json_t *components = json_array();
+    for (size_t i = 0; i < zimage_inspection_components(in); i++)
+        json_array_append_new(components, component_json(in, i));
+    return cli_print_json(COMMAND, json_pack("{s:s, s:s, s:o}", "path", path, "class", zimage_inspection_class(in),
+                                             "components", components));
+}
+
+/* ---- text ---- */
 
 static void print_size(double bytes)
 {
@@ -16,65 +73,56 @@ static void print_size(double bytes)
     printf(unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
 }
 
-static void print_config(const json_t *config)
+static void print_config(json_t *config)
 {
-    json_t *object = (json_t *)config; /* iterating does not change it */
-    for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
+    for (void *i = json_object_iter(config); i; i = json_object_iter_next(config, i)) {
         char *text = json_dumps(json_object_iter_value(i), JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(9));
         printf("    %-32s %s\n", json_object_iter_key(i), text ? text : "?");
         free(text);
     }
 }
 
-static void print_tensor(const json_t *tensor)
+static void print_tensor(const zimage_tensor_info *info)
 {
-    char shape[128] = "[";
-    const json_t *sizes = json_object_get(tensor, "shape");
-    for (size_t i = 0; i < json_array_size(sizes); i++) {
-        size_t used = strlen(shape);
-        snprintf(shape + used, sizeof shape - used, "%s%lld", i ? ", " : "",
-                 (long long)json_integer_value(json_array_get(sizes, i)));
-    }
-    printf("    %-56s %-12s %s]\n", json_string_value(json_object_get(tensor, "name")),
-           json_string_value(json_object_get(tensor, "dtype")), shape);
+    printf("    %-56s %-12s [", info->name, info->dtype);
+    for (int i = 0; i < info->dimensions; i++)
+        printf("%s%lld", i ? ", " : "", (long long)info->shape[i]);
+    printf("]\n");
 }
 
-static void print_component(const json_t *component)
+static void print_component(const zimage_inspection *in, size_t component)
 {
-    const json_t *tensors = json_object_get(component, "tensors");
-    printf("\n%s  %s  %lld parameters in %zu tensors, ", json_string_value(json_object_get(component, "name")),
-           json_string_value(json_object_get(component, "class")),
-           (long long)json_integer_value(json_object_get(component, "parameters")), json_array_size(tensors));
-    print_size((double)json_integer_value(json_object_get(component, "bytes")));
+    zimage_component_info info;
+    get_component(in, component, &info);
+    printf("\n%s  %s  %llu parameters in %zu tensors, ", info.name, info.class_name,
+           (unsigned long long)info.parameters, info.tensors);
+    print_size((double)info.bytes);
     printf("\n");
-    print_config(json_object_get(component, "config"));
-    for (size_t i = 0; i < json_array_size(tensors); i++)
-        print_tensor(json_array_get(tensors, i));
+    json_t *config = config_of(&info);
+    print_config(config);
+    json_decref(config);
+    for (size_t i = 0; i < info.tensors; i++) {
+        zimage_tensor_info tensor;
+        get_tensor(in, component, i, &tensor);
+        print_tensor(&tensor);
+    }
 }
 
-static int print_readable(const char *json)
+static int print_readable(const char *path, const zimage_inspection *in)
 {
-    json_t *root = json_loads(json, 0, NULL);
-    if (!root) {
-        fprintf(stderr, "zimage inspect: out of memory\n");
-        return CLI_FAILURE;
-    }
-    printf("%s  %s\n", json_string_value(json_object_get(root, "path")),
-           json_string_value(json_object_get(root, "class")));
-    const json_t *components = json_object_get(root, "components");
-    for (size_t i = 0; i < json_array_size(components); i++)
-        print_component(json_array_get(components, i));
-    json_decref(root);
+    printf("%s  %s\n", path, zimage_inspection_class(in));
+    for (size_t i = 0; i < zimage_inspection_components(in); i++)
+        print_component(in, i);
     return 0;
 }
 
 int cmd_inspect(const cli_options *o)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    char *json = NULL;
-    if (zimage_inspect(o->model, &json, &error) != ZIMAGE_OK)
+    zimage_inspection *in = NULL;
+    if (zimage_inspect(o->model, &in, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);
-    int code = o->json ? (puts(json) < 0 ? CLI_FAILURE : 0) : print_readable(json);
-    zimage_free(json);
+    int code = o->json ? print_json(o->model, in) : print_readable(o->model, in);
+    zimage_inspection_free(in);
     return code;
 }

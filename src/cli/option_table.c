@@ -365,6 +365,46 @@ const cli_option cli_table[] = {
         FILE_NAME(model),
     },
     {
+        .name = "transformer",
+        .argument = "DIR",
+        .help = "Folder of the transformer, instead of the model's own.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FOLDER(transformer),
+    },
+    {
+        .name = "text-encoder",
+        .argument = "DIR",
+        .help = "Folder of the text encoder, instead of the model's own.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FOLDER(text_encoder),
+    },
+    {
+        .name = "vae",
+        .argument = "DIR",
+        .help = "Folder of the VAE, instead of the model's own.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FOLDER(vae),
+    },
+    {
+        .name = "tokenizer",
+        .argument = "DIR",
+        .help = "Folder of the tokenizer, instead of the model's own.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FOLDER(tokenizer),
+    },
+    {
+        .name = "scheduler",
+        .argument = "DIR",
+        .help = "Folder of the scheduler's configuration, instead of the model's own.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FOLDER(scheduler),
+    },
+    {
         .name = "synthetic",
         .argument = "MODEL",
         .help = "Time random weights in the sizes of z-image-turbo, or of small, a toy. They are made in memory, one "
@@ -507,6 +547,16 @@ const cli_option cli_table[] = {
         .fallback = "auto",
     },
     {
+        .name = "device",
+        .argument = "KIND",
+        .help = "What to check: cpu, cuda or cuda:K (GPU number K).",
+        .commands = ON(SELFTEST),
+        .group = CLI_GROUP_MACHINE,
+        TEXT(device),
+        .words = "cpu cuda",
+        .fallback = "cpu",
+    },
+    {
         .name = "compute",
         .argument = "KIND",
         .help = "Compute type of matrix products. On a CPU auto is bf16 where that is clearly faster than f32, else "
@@ -524,6 +574,7 @@ const cli_option cli_table[] = {
         .commands = ON(GENERATE),
         .group = CLI_GROUP_MACHINE,
         SIZE(mem),
+        .rules = {EXCLUDES_VALUE("device", "cuda", "it limits the memory of the CPU; --vram limits that of a GPU")},
     },
     {
         .name = "vram",
@@ -557,6 +608,7 @@ const cli_option cli_table[] = {
         .commands = ON(GENERATE) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST),
         .group = CLI_GROUP_MACHINE,
         TEXT(cpu_mask),
+        .rules = {EXCLUDES_VALUE("device", "cuda", "a GPU has no such features")},
     },
     {
         .name = "dequantize",
@@ -579,6 +631,7 @@ const cli_option cli_table[] = {
             {
                 EXCLUDES("threads", "the reference backend has one thread"),
                 EXCLUDES("cpu-mask", "the reference backend uses no such features"),
+                EXCLUDES_VALUE("device", "cuda", "the reference backend computes on the CPU"),
             },
     },
     {
@@ -596,6 +649,23 @@ const cli_option cli_table[] = {
                 EXCLUDES("rng", no_image),
                 EXCLUDES_ABOVE("count", 1, no_image),
             },
+    },
+    {
+        .name = "cache-dir",
+        .argument = "DIR",
+        .help =
+            "Folder where measurements of this machine are kept (default: $XDG_CACHE_HOME/zimage or ~/.cache/zimage).",
+        .commands = ON(GENERATE) | ON(BENCH),
+        .group = CLI_GROUP_MACHINE,
+        FOLDER(cache_dir),
+    },
+    {
+        .name = "no-cache",
+        .help = "Keep no measurements of this machine.",
+        .commands = ON(GENERATE) | ON(BENCH),
+        .group = CLI_GROUP_MACHINE,
+        FLAG(no_cache),
+        .rules = {EXCLUDES("cache-dir", "nothing is kept")},
     },
     /* ---- printing ---- */
     {

@@ -43,12 +43,13 @@ extern const cli_command cli_commands[CLI_COMMANDS];
 typedef struct cli_options {
     uint64_t given; /* bit i: row i of the table was given by the user */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
-    const char *model, *synthetic, *format, *text, *cpu_mask, *device, *command;
+    const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
+    const char *text, *cpu_mask, *device, *command;
     int64_t width, height, steps, count, tokens, layers, threads;
     uint64_t seed, mem, vram;
     double guidance, cfg_truncation, cfg_normalization;
     int rng, dequantize, compute, template_kind, shell;
-    int plan, reference, json, quiet, verbose, man, help;
+    int plan, reference, no_cache, json, quiet, verbose, man, help;
 } cli_options;
 
 /* How an option's text is read, and the type of its field. */
@@ -68,7 +69,7 @@ typedef enum cli_kind {
 typedef enum cli_condition {
     CLI_GIVEN, /* it is given */
     CLI_ABOVE, /* its number is larger than `above` */
-    CLI_IS,    /* its text is `text` */
+    CLI_IS,    /* its text is `text`, or begins with it and a colon */
 } cli_condition;
 
 typedef enum cli_rule_kind { CLI_NO_RULE, CLI_NEEDS, CLI_EXCLUDES } cli_rule_kind;

@@ -7,7 +7,7 @@
 
 void progress_init(progress_bar *bar, int quiet)
 {
-    *bar = (progress_bar){.quiet = quiet, .terminal = isatty(STDERR_FILENO), .stage = ZIMAGE_STAGES};
+    *bar = (progress_bar){.quiet = quiet, .terminal = isatty(STDERR_FILENO), .stage = (zimage_stage)ZIMAGE_STAGE_COUNT};
 }
 
 /* "text_encoder" -> "text encoder" */

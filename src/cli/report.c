@@ -6,13 +6,18 @@
 #include "cli.h"
 #include "names.h"
 
-#define TEXTS_MAX 10
+#define TEXTS_MAX 16
 
 zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
                               zimage_error *error)
 {
     const cli_options *o = job->options;
     char seed[32], size[32], steps[16], guidance[32], software[32];
+    const zimage_text parts[] = {{"transformer", o->transformer},
+                                 {"text_encoder", o->text_encoder},
+                                 {"vae", o->vae},
+                                 {"tokenizer", o->tokenizer},
+                                 {"scheduler", o->scheduler}};
     zimage_text texts[TEXTS_MAX];
     size_t n = 0;
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)job->seed);
@@ -32,8 +37,11 @@ zimage_status cli_write_image(const cli_job *job, const zimage_request *request,
     texts[n++] = (zimage_text){"steps", steps};
     texts[n++] = (zimage_text){"guidance", guidance};
     texts[n++] = (zimage_text){"model", cli_model(o)};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (parts[i].value)
+            texts[n++] = parts[i];
     texts[n++] = (zimage_text){"Software", software};
-    return zimage_image_write_png(image, job->path, texts, n, error);
+    return zimage_image_write(image, job->path, texts, n, error);
 }
 
 int cli_report_begin(cli_report *report, int json, double load_seconds)
@@ -55,18 +63,21 @@ static void add_entry(cli_report *report, const cli_job *job, double seconds)
     free(text);
 }
 
-void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image, double seconds)
+void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image)
 {
-    for (int i = 0; i < ZIMAGE_STAGES; i++)
+    zimage_image_info info = {.struct_size = sizeof info};
+    zimage_image_get_info(image, &info, NULL); /* these can't fail */
+    report->memory = (zimage_memory_info){.struct_size = sizeof report->memory};
+    zimage_image_get_memory(image, &report->memory, NULL);
+    for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
         report->seconds[i] += zimage_image_seconds(image, (zimage_stage)i);
-    report->device = *zimage_image_device_plan(image);
     if (report->images) {
-        add_entry(report, job, seconds);
+        add_entry(report, job, info.seconds);
     } else {
         printf("%s  %dx%d  ", job->path, zimage_image_width(image), zimage_image_height(image));
         if (!job->options->latents)
             printf("seed %llu  ", (unsigned long long)job->seed);
-        printf("%.1f s\n", seconds);
+        printf("%.1f s\n", info.seconds);
         fflush(stdout);
     }
     report->count++;
@@ -77,10 +88,10 @@ static char *other_members(const cli_report *report)
 {
     json_t *seconds = json_object();
     json_object_set_new(seconds, "load", json_real(report->load_seconds));
-    for (int i = 0; i < ZIMAGE_STAGES; i++)
+    for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
         json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(report->seconds[i]));
     json_t *members = json_pack("{s:o, s:I, s:o*}", "seconds", seconds, "peak_rss_bytes",
-                                (json_int_t)cli_peak_resident_bytes(), "device", cli_device_json(&report->device));
+                                (json_int_t)cli_peak_resident_bytes(), "device", cli_memory_json(&report->memory));
     char *text = members ? json_dumps(members, JSON_COMPACT | JSON_EMBED | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(members);
     return text;

@@ -12,14 +12,13 @@ typedef struct cli_report {
     char *text;
     size_t size;
     size_t count;
-    double seconds[ZIMAGE_STAGES], load_seconds;
-    zimage_device_plan device; /* of the last image */
+    double seconds[ZIMAGE_STAGE_COUNT], load_seconds;
+    zimage_memory_info memory; /* of the GPU, for the last image */
 } cli_report;
 
 /* load_seconds: how long the model took to open. 0: no memory. */
 int cli_report_begin(cli_report *report, int json, double load_seconds);
-/* seconds: from the prompt to the pixels. */
-void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image, double seconds);
+void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image);
 /* With --json prints the object. Releases everything; returns the exit code. */
 int cli_report_end(cli_report *report);
 
@@ -28,6 +27,6 @@ zimage_status cli_write_image(const cli_job *job, const zimage_request *request,
                               zimage_error *error);
 
 /* Prints a plan: a table, or with --json an object. Returns the exit code. */
-int cli_print_plan(const zimage_plan_result *plan, int json);
+int cli_print_plan(const zimage_plan *plan, int json);
 
 #endif

@@ -1,32 +1,41 @@
 #include "request.h"
 
+#include <float.h>
+
 #include "cli.h"
 
-zimage_status cli_inputs_read(const cli_options *o, const zimage_context *context, cli_inputs *inputs,
-                              zimage_error *error)
+static zimage_status read_embeds(const char *path, const zimage_model *model, cli_inputs *inputs, zimage_error *error)
 {
-    if (o->prompt_embeds) {
-        int64_t shape[4];
-        int32_t dims;
-        zimage_model_info info;
-        zimage_get_model_info(context, &info);
-        zimage_status status =
-            zimage_tensor_read(o->prompt_embeds, "prompt_embeds", &inputs->embeds, shape, &dims, error);
-        if (status != ZIMAGE_OK)
-            return status;
-        if (dims != 2 || shape[0] < 1 || shape[0] > info.max_prompt_tokens || shape[1] != info.prompt_embeds_dim) {
-            snprintf(error->message, sizeof error->message,
-                     "%s: tensor \"prompt_embeds\" has %d dimensions [%lld, %lld], expected [1 to %d tokens, %d]",
-                     o->prompt_embeds, dims, (long long)shape[0], (long long)shape[1], info.max_prompt_tokens,
-                     info.prompt_embeds_dim);
-            return error->status = ZIMAGE_ERROR_ARGUMENT;
-        }
-        inputs->embeds_tokens = shape[0];
-    }
-    if (o->latents)
-        return zimage_tensor_read(o->latents, "latents", &inputs->latents, inputs->latents_shape, &inputs->latents_dims,
-                                  error);
-    return ZIMAGE_OK;
+    const int64_t *shape = inputs->embeds_shape;
+    zimage_model_info info = {.struct_size = sizeof info};
+    zimage_status status = zimage_model_get_info(model, &info, error);
+    if (status == ZIMAGE_OK)
+        status = zimage_tensor_read(path, "prompt_embeds", &inputs->embeds, inputs->embeds_shape, &inputs->embeds_dims,
+                                    error);
+    if (status != ZIMAGE_OK || (inputs->embeds_dims == 2 && shape[0] >= 1 && shape[0] <= info.max_prompt_tokens &&
+                                shape[1] == info.prompt_embeds_dim))
+        return status;
+    snprintf(error->message, sizeof error->message,
+             "%s: tensor \"prompt_embeds\" has %d dimensions [%lld, %lld], expected [1 to %d tokens, %d]", path,
+             inputs->embeds_dims, (long long)shape[0], (long long)shape[1], info.max_prompt_tokens,
+             info.prompt_embeds_dim);
+    return error->status = ZIMAGE_ERROR_ARGUMENT;
+}
+
+static zimage_status read_latents(const char *path, cli_inputs *inputs, zimage_error *error)
+{
+    zimage_status status =
+        zimage_tensor_read(path, "latents", &inputs->latents, inputs->latents_shape, &inputs->latents_dims, error);
+    inputs->latents_count = status == ZIMAGE_OK;
+    for (int i = 0; i < inputs->latents_dims && status == ZIMAGE_OK; i++)
+        inputs->latents_count *= (uint64_t)inputs->latents_shape[i];
+    return status;
+}
+
+zimage_status cli_inputs_read(const cli_options *o, const zimage_model *model, cli_inputs *inputs, zimage_error *error)
+{
+    zimage_status status = o->prompt_embeds ? read_embeds(o->prompt_embeds, model, inputs, error) : ZIMAGE_OK;
+    return status == ZIMAGE_OK && o->latents ? read_latents(o->latents, inputs, error) : status;
 }
 
 void cli_inputs_free(cli_inputs *inputs)
@@ -39,6 +48,8 @@ void cli_inputs_free(cli_inputs *inputs)
 static void choose_size(const cli_options *o, const cli_inputs *inputs, const zimage_model_info *info,
                         zimage_request *request)
 {
+    request->height = info->default_height;
+    request->width = info->default_width;
     if (inputs->latents) {
         request->height = (int32_t)(inputs->latents_shape[2] * info->vae_scale_factor);
         request->width = (int32_t)(inputs->latents_shape[3] * info->vae_scale_factor);
@@ -65,27 +76,28 @@ static int check_latents(const cli_options *o, const cli_inputs *inputs, const z
                            (long long)columns, request->width, request->height);
 }
 
-int cli_request_fill(const cli_options *o, const zimage_context *context, const cli_inputs *inputs,
-                     zimage_request *request)
+int cli_request_fill(const cli_options *o, const zimage_model *model, const cli_inputs *inputs, zimage_request *request)
 {
-    zimage_model_info info;
-    zimage_get_model_info(context, &info);
-    zimage_request_init(context, request);
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_model_info info = {.struct_size = sizeof info};
+    if (zimage_model_get_info(model, &info, &error) != ZIMAGE_OK)
+        return cli_failure("generate", &error);
+    *request = (zimage_request){
+        .struct_size = sizeof *request,
+        .prompt = o->prompt,
+        .negative_prompt = o->negative,
+        .steps = o->steps ? (int32_t)o->steps : info.default_steps,
+        .rng = (zimage_rng)o->rng,
+        .guidance_scale = (float)o->guidance,
+        .cfg_normalization = (float)o->cfg_normalization,
+        .cfg_truncation = o->cfg_truncation > 0 ? o->cfg_truncation : DBL_MIN, /* 0 would be the default */
+        .prompt_embeds = inputs->embeds,
+        .prompt_tokens = (int32_t)inputs->embeds_shape[0],
+        .prompt_embeds_dim = (int32_t)inputs->embeds_shape[1],
+        .latents = inputs->latents,
+        .latents_count = inputs->latents_count,
+        .memory_limit = o->mem,
+    };
     choose_size(o, inputs, &info, request);
-    int code = check_latents(o, inputs, &info, request);
-    if (code)
-        return code;
-    if (o->steps)
-        request->steps = (int32_t)o->steps;
-    request->prompt = o->prompt;
-    request->negative_prompt = o->negative;
-    request->rng = (zimage_rng)o->rng;
-    request->guidance_scale = (float)o->guidance;
-    request->cfg_truncation = o->cfg_truncation;
-    request->cfg_normalization = (float)o->cfg_normalization;
-    request->prompt_embeds = inputs->embeds;
-    request->prompt_tokens = (int32_t)inputs->embeds_tokens;
-    request->latents = inputs->latents;
-    request->memory_limit = o->mem;
-    return 0;
+    return check_latents(o, inputs, &info, request);
 }

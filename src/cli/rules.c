@@ -9,8 +9,10 @@ static int counts(const cli_rule *rule, const cli_option *other, const cli_optio
     switch (rule->condition) {
     case CLI_ABOVE:
         return cli_number(options, other) > rule->above;
-    case CLI_IS:
-        return !strcmp(cli_text(options, other), rule->text);
+    case CLI_IS: {
+        const char *text = cli_text(options, other);
+        return strcspn(text, ":") == strlen(rule->text) && !strncmp(text, rule->text, strlen(rule->text));
+    }
     case CLI_GIVEN:
         break;
     }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #if defined(__APPLE__)
@@ -38,4 +39,40 @@ uint64_t cli_peak_resident_bytes(void)
 #else
     return (uint64_t)usage.ru_maxrss * 1024;
 #endif
+}
+
+double cli_seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+#if defined(__APPLE__)
+#define HOME_CACHE "Library/Caches"
+#else
+#define HOME_CACHE ".cache"
+#endif
+
+/* The variable's value, if that is an absolute path. */
+static const char *folder_variable(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value == '/' ? value : NULL;
+}
+
+const char *cli_cache_folder(const cli_options *options)
+{
+    static char folder[PATH_MAX];
+    const char *base = folder_variable("XDG_CACHE_HOME"), *home = folder_variable("HOME");
+    int length = 0;
+    if (options->no_cache)
+        return NULL;
+    if (options->cache_dir)
+        return options->cache_dir;
+    if (base)
+        length = snprintf(folder, sizeof folder, "%s/zimage", base);
+    else if (home)
+        length = snprintf(folder, sizeof folder, "%s/" HOME_CACHE "/zimage", home);
+    return length > 0 && length < (int)sizeof folder ? folder : NULL;
 }

@@ -494,6 +494,7 @@ zimage_status zimage_bench_run(const char *model_path, const zimage_bench_params
                                zimage_error *error)
 {
     bench_run b = {.model_path = model_path, .run = {.error = error}};
+    b.run.user = &b;
     if (!params || !result)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "params and bench: NULL, expected both");
     *result = NULL;
