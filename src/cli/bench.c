@@ -52,7 +52,7 @@ static int print_json(const zimage_bench *bench, const zimage_bench_info *info)
                             "tiers", tiers);
     if (info->on_gpu)
         json_object_set_new(all, "peak_device_bytes", json_integer((json_int_t)info->peak_device_bytes));
-    return cli_print_json(COMMAND, all);
+    return cli_print_json(COMMAND, all, CLI_MEASURED);
 }
 
 /* ---- text ---- */

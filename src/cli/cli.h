@@ -12,6 +12,9 @@
 #define CLI_FAILURE 1 /* exit code: the work failed */
 #define CLI_USAGE   2 /* exit code: the command line is wrong */
 
+#define CLI_MEASURED 6  /* digits of what was measured */
+#define CLI_EXACT    17 /* digits that give every double back */
+
 /* The commands: options in, exit code out. */
 int cmd_bench(const cli_options *options);
 int cmd_completion(const cli_options *options);
@@ -44,8 +47,8 @@ int cli_usage_error(const char *command, const char *format, ...) __attribute__(
 int cli_failure(const char *command, const zimage_error *error);
 
 /* Prints a JSON value on one line of standard output, and releases it. NULL (no memory, or text that is not UTF-8) and
- * a failed write are reported. Returns the exit code. */
-int cli_print_json(const char *command, json_t *value);
+ * a failed write are reported. digits: of numbers that are not whole. Returns the exit code. */
+int cli_print_json(const char *command, json_t *value, int digits);
 /* How a GPU's memory is divided; NULL without one. */
 json_t *cli_memory_json(const zimage_memory_info *memory);
 /* Whole MiB, rounded up: as --mem takes them. */

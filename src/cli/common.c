@@ -58,9 +58,10 @@ const char *cli_model(const cli_options *options)
     return ZIMAGE_INSTALL_MODELS "/emoji";
 }
 
-int cli_print_json(const char *command, json_t *value)
+int cli_print_json(const char *command, json_t *value, int digits)
 {
-    int failed = !value || json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6)) != 0 || puts("") < 0;
+    int failed =
+        !value || json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION((size_t)digits)) != 0 || puts("") < 0;
     json_decref(value);
     if (failed)
         fprintf(stderr, "zimage %s: --json: the object can't be made or written\n", command);

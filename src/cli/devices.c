@@ -79,7 +79,7 @@ static int print_json(const zimage_device_list *list)
         else
             add_device_json(all, &info);
     }
-    return cli_print_json(COMMAND, all);
+    return cli_print_json(COMMAND, all, CLI_MEASURED);
 }
 
 /* ---- text ---- */

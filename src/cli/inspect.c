@@ -58,8 +58,9 @@ static int print_json(const char *path, const zimage_inspection *in)
     json_t *components = json_array();
     for (size_t i = 0; i < zimage_inspection_components(in); i++)
         json_array_append_new(components, component_json(in, i));
-    return cli_print_json(COMMAND, json_pack("{s:s, s:s, s:o}", "path", path, "class", zimage_inspection_class(in),
-                                             "components", components));
+    json_t *all =
+        json_pack("{s:s, s:s, s:o}", "path", path, "class", zimage_inspection_class(in), "components", components);
+    return cli_print_json(COMMAND, all, CLI_EXACT);
 }
 
 /* ---- text ---- */

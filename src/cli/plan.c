@@ -14,10 +14,10 @@ static int print_json(const zimage_plan *plan, const zimage_plan_info *info, con
                                         (json_int_t)stage.activation_bytes, "weight_bytes",
                                         (json_int_t)stage.weight_bytes, "peak_bytes", (json_int_t)stage.peak_bytes));
     }
-    return cli_print_json("generate", json_pack("{s:o, s:f, s:I, s:I, s:i, s:o*}", "stages", stages, "seconds",
-                                                info->seconds, "peak_bytes", (json_int_t)info->peak_bytes,
-                                                "least_bytes", (json_int_t)info->least_bytes, "band_rows",
-                                                info->band_rows, "device", cli_memory_json(memory)));
+    json_t *all = json_pack("{s:o, s:f, s:I, s:I, s:i, s:o*}", "stages", stages, "seconds", info->seconds, "peak_bytes",
+                            (json_int_t)info->peak_bytes, "least_bytes", (json_int_t)info->least_bytes, "band_rows",
+                            info->band_rows, "device", cli_memory_json(memory));
+    return cli_print_json("generate", all, CLI_MEASURED);
 }
 
 static void print_memory(const zimage_memory_info *m)

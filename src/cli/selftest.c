@@ -46,13 +46,13 @@ static void add_operation(json_t *set, const zimage_check *check)
     if (!entry) {
         json_array_append_new(checks, json_pack("{s:s, s:b, s:f}", "name", check->name, "passed", 1, "max_error", 0.0));
         entry = find_entry(checks, check->name);
+        if (json_array_size(checks) == 1) /* the first */
+            json_object_set_new(set, "max_error", json_real(0));
     }
     if (!entry)
         return; /* no memory: cli_print_json says so */
     if (!check->passed)
         json_object_set_new(entry, "passed", json_false());
-    if (json_is_null(json_object_get(set, "max_error")) && json_array_size(checks) == 1)
-        json_object_set_new(set, "max_error", json_real(0));
     raise_error(set, check->error);
     raise_error(entry, check->error);
 }
@@ -139,8 +139,8 @@ int cmd_selftest(const cli_options *o)
     double seconds = cli_seconds_now() - start;
     int code = 0;
     if (o->json) {
-        code = cli_print_json(COMMAND,
-                              json_pack("{s:b, s:o, s:f}", "passed", passed, "kernels", f.kernels, "seconds", seconds));
+        json_t *all = json_pack("{s:b, s:o, s:f}", "passed", passed, "kernels", f.kernels, "seconds", seconds);
+        code = cli_print_json(COMMAND, all, CLI_MEASURED);
     } else {
         print_readable(f.kernels, passed, seconds);
         json_decref(f.kernels);
