@@ -28,33 +28,30 @@ static int folder_with_index(const char *folder)
     return snprintf(path, sizeof path, "%s/model_index.json", folder) < (int)sizeof path && access(path, R_OK) == 0;
 }
 
-/* PREFIX/bin/zimage -> PREFIX/share/zimage/models/emoji, for an installation that was moved. */
-static int beside_program(char *folder, size_t size)
+/* The folder `below` the program's own folder, if it holds a model. */
+static int beside_program(const char *below, char *folder, size_t size)
 {
     char program[PATH_MAX];
     if (!cli_program_path(program, sizeof program))
         return 0;
-    for (int level = 0; level < 2; level++) {
-        char *slash = strrchr(program, '/');
-        if (!slash)
-            return 0;
-        *slash = 0;
-    }
-    return snprintf(folder, size, "%s/share/zimage/models/emoji", program) < (int)size && folder_with_index(folder);
+    char *slash = strrchr(program, '/');
+    if (!slash)
+        return 0;
+    *slash = 0;
+    return snprintf(folder, size, "%s/%s", program, below) < (int)size && folder_with_index(folder);
 }
 
 const char *cli_model(const cli_options *options)
 {
-    static char moved[PATH_MAX];
+    static char found[PATH_MAX];
     const char *chosen = getenv("ZIMAGE_MODEL");
     if (options->model)
         return options->model;
     if (chosen && *chosen)
         return chosen;
-    if (beside_program(moved, sizeof moved))
-        return moved;
-    if (folder_with_index(ZIMAGE_SOURCE_MODELS "/emoji"))
-        return ZIMAGE_SOURCE_MODELS "/emoji";
+    if (beside_program("../share/zimage/models/emoji", found, sizeof found) || /* installed, or moved after that */
+        beside_program("models/emoji", found, sizeof found))                   /* in a build folder */
+        return found;
     return ZIMAGE_INSTALL_MODELS "/emoji";
 }
 
