@@ -1,7 +1,7 @@
 /*
  * What the CPU backend adds to the products of test_packed.c: column views, keys that are padding, convolutions with
- * stride and padding, norms with a shift, and rehearsals. Every tier of float32 kernels, and every packed gemm that this
- * machine can run, AMX in emulated tiles.
+ * stride and padding, norms with a shift, and rehearsals. Every tier of float32 kernels, and every packed gemm that
+ * this machine can run, AMX in emulated tiles.
  *
  * Where an operation on a view or a part must give the bits of the same operation on a dense copy, the test compares
  * bits. All else is compared with the reference backend.

@@ -1,18 +1,18 @@
 /*
- * Streamed softmax attention, in float32 or with bf16 operands (the packed numbers of kernels.h; the softmax is float32 in
- * both). No buffer grows with queries x keys.
+ * Attention with streaming softmax, in float32 or by a bf16 packed gemm (kernels.h); the softmax is float32 in both. No
+ * buffer has queries x keys elements.
  *
  *   for groups of key heads whose packed K and V take at most PACKED bytes
- *     pack: K to panels [key / nr][dim][nr], V to panels [key block][dim / nr][keys of the block][nr]
- *           (bf16: K as [key / nr][chunk of dim][lane][nr], V as [key block][dim / nr][chunk of keys][lane][nr])
- *     for (query head, blocks of queries)          one task
- *       for blocks of KEYS                         K and V of a block in L2 (128 x 128 x 4 bytes each)
+ *     pack K into panels [key / nr][dim][nr], V into panels [key block][dim / nr][key of the block][nr]
+ *          (bf16: K [key / nr][chunk of dim][lane][nr], V [key block][dim / nr][chunk of keys][lane][nr])
+ *     for (query head, some blocks of queries)     one task
+ *       for blocks of KEYS keys                    K and V of a block in L2 (256 x 128 x 4 bytes each)
  *         for blocks of queries
  *           S = Q K^T                              panel by panel, [dim][nr] in L1
- *           row by row: running maximum, exp, running sum
+ *           running maximum, exp, running sum      row by row
  *           O = O * factor + P V                   panel by panel, [KEYS][nr] in L1
  *
- * A result depends on the block sizes but not on who computes it.
+ * A result depends on the block sizes, but not on the number of threads.
  */
 #include <assert.h>
 #include <math.h>
@@ -21,15 +21,16 @@
 #include "cpu/table.h"
 
 #define QUERIES 64  /* of a block, at most */
-#define BLOCKS  4   /* of a task, at most: so often K and V of a block of keys are read once they are in L2 */
-#define TASKS   4   /* of a thread, at least, where there are blocks enough */
-#define KEYS    256 /* a multiple of every nr and of a chunk */
+#define BLOCKS  4   /* of queries of a task, at most: so often a task reads a block of K and V from L2 */
+#define TASKS   4   /* for each thread, at least, if there are enough blocks */
+#define KEYS    256 /* of a block: a multiple of every nr and of a chunk */
 #define PACKED  ((int64_t)8 << 20)
-/* Rows of S are KEYS + 16 floats apart: a power of two would put a column into few cache sets. */
+/* Floats between rows of S. A power of two would put a column of S into few cache sets. */
 #define S_STRIDE (KEYS + 16)
-#define CHUNKS   16 /* of a call of the packed product */
+#define CHUNKS   16 /* of a call of the packed gemm */
 
-/* A head's rows lie apart: where the next begins the processor can't guess. Row `row` of `rows`, n floats, if there. */
+/* Prefetches the n floats of row `row`, if there is such a row. The rows of a head are far apart, so the hardware
+ * prefetcher does not know where the next row begins. */
 #define ROWS_AHEAD 8
 #define FETCH_ROW(x, row, rows, stride, n)                                                                             \
     for (int64_t fetched = 0; fetched < (n) && (row) < (rows); fetched += ZI_CHUNK / 4)                                \
@@ -39,8 +40,8 @@ _Static_assert(KEYS % ZI_NR_MAX == 0 && KEYS % ZI_PACKED_NR_MAX == 0 && KEYS % 3
 
 typedef struct attention {
     const zi_cpu_kernels *kernels;
-    const zi_packed_gemm *bf16; /* NULL: float32 */
-    int64_t mr, nr;             /* of either */
+    const zi_packed_gemm *bf16; /* NULL: the float32 kernels */
+    int64_t mr, nr;             /* of these */
     const float *q, *k, *v;
     int64_t ldq, ldk, ldv; /* floats between rows */
     const zi_cpu *cpu;
@@ -48,15 +49,15 @@ typedef struct attention {
     int64_t queries, keys, heads, kv_heads, dim;
     int causal;
     int64_t padded_dim, padded_keys;                      /* multiples of nr and of KEYS */
-    int64_t chunks;                                       /* bf16: of dim */
-    int64_t key_blocks, query_block, task_queries, tasks; /* tasks: of a head */
-    int64_t kv_first, group;                              /* key heads [kv_first, kv_first + group) are packed */
+    int64_t chunks;                                       /* of dim, in bf16 */
+    int64_t key_blocks, query_block, task_queries, tasks; /* tasks: for each query head */
+    int64_t kv_first, group;                              /* key heads [kv_first, kv_first + group) are packed now */
     uint8_t *packed_k, *packed_v;
     float scale;
     zi_worker_buffers buffers;
 } attention;
 
-/* Bytes of a packed key and of a packed value. */
+/* Bytes of a packed key, and of a packed value. */
 static int64_t key_bytes(const attention *at)
 {
     return at->bf16 != NULL ? at->chunks * ZI_CHUNK : at->dim * 4;
@@ -77,7 +78,7 @@ static uint8_t *packed_v_of(const attention *at, int64_t slot, int64_t key)
     return at->packed_v + (slot * at->padded_keys + key) * value_bytes(at);
 }
 
-/* V's columns [column, column + width) of `count` keys: [key][nr] */
+/* Packs `width` columns of V for `count` keys: [key][nr]. */
 static void pack_values(const attention *at, const float *v, int64_t stride, int64_t count, int64_t width,
                         float *target)
 {
@@ -87,8 +88,8 @@ static void pack_values(const attention *at, const float *v, int64_t stride, int
     }
 }
 
-/* All columns in bf16: [dim / nr][chunk of 32 keys][lane: two keys][nr] in the order of softmax_bf16, zeros behind the
- * last. */
+/* Packs all columns of V in bf16: [dim / nr][chunk of 32 keys][lane: two keys][nr], with zeros behind the last key.
+ * The keys of a chunk have the order of softmax_bf16 (zi_softmax_key). */
 static void pack_value_pairs(const attention *at, const float *v, int64_t stride, int64_t count, const float *zeros,
                              uint8_t *target)
 {
@@ -107,7 +108,7 @@ static void pack_value_pairs(const attention *at, const float *v, int64_t stride
     }
 }
 
-/* One block of keys of one key head. */
+/* Packs a block of keys of one key head. */
 static void pack_task(void *arg, int64_t task, int worker)
 {
     const attention *at = arg;
@@ -141,13 +142,14 @@ static void pack_task(void *arg, int64_t task, int worker)
     }
 }
 
-/* A worker's buffer; sized by buffer_floats. */
+/* A worker's buffer, of buffer_floats. */
 typedef struct workspace {
     float *s;             /* [QUERIES][S_STRIDE] */
     float *o;             /* [task_queries][padded_dim] */
     float *maxima, *sums; /* [task_queries] */
     float *factors;       /* [QUERIES] */
-    uint8_t *q, *p;       /* bf16: [block of mr][chunk of dim, of KEYS][mr][64]: of the task, of a block */
+    uint8_t *q;           /* bf16: packed queries of the task, [block of mr][chunk of dim][mr][ZI_CHUNK] */
+    uint8_t *p;           /* bf16: packed weights of a block, [block of mr][chunk of KEYS][mr][ZI_CHUNK] */
 } workspace;
 
 static int64_t buffer_floats(const attention *at)
@@ -169,7 +171,7 @@ static workspace workspace_of(const attention *at, int worker)
     return space;
 }
 
-/* What belongs to the queries from `row` of the task on. */
+/* The parts of the buffer for the queries from number `row` of the task on. */
 static workspace from_row(const attention *at, workspace space, int64_t row)
 {
     space.o += row * at->padded_dim;
@@ -209,7 +211,7 @@ static void add_values(const attention *at, int64_t queries, int64_t keys, const
         }
 }
 
-/* Rows of floats as the left operand: [block of mr][chunk][mr][64]; `ld` floats between rows. */
+/* Packs rows of n floats: [block of mr][chunk][mr][ZI_CHUNK]. ld: floats between rows. */
 static void pack_rows(const attention *at, const float *x, int64_t ld, int64_t rows, int64_t n, int64_t chunks,
                       uint8_t *target)
 {
@@ -220,7 +222,7 @@ static void pack_rows(const attention *at, const float *x, int64_t ld, int64_t r
     }
 }
 
-/* c [queries][ldc] (+)= packed rows times panels; block and panel sizes in chunks. */
+/* c [queries][ldc] (+)= packed rows times panels. a_chunks, b_chunks: chunks of a whole row and of a whole panel. */
 static void multiply(const attention *at, const uint8_t *a, const uint8_t *b, int64_t queries, int64_t panels,
                      int64_t chunks, int64_t a_chunks, int64_t b_chunks, float *c, int64_t ldc, int accumulate)
 {
@@ -248,7 +250,8 @@ static void multiply(const attention *at, const uint8_t *a, const uint8_t *b, in
     }
 }
 
-/* The weights of keys [key, key + keys) in place of their scores, or packed; factors: of the sums so far. */
+/* Turns the scores of keys [key, key + keys) into the weights of softmax: in place, or packed. space->factors: what the
+ * outputs so far must be multiplied by. */
 static void softmax_block(const attention *at, int64_t query, int64_t queries, int64_t key, int64_t keys,
                           const workspace *space)
 {
@@ -277,7 +280,7 @@ static void softmax_block(const attention *at, int64_t query, int64_t queries, i
                                                  &space->maxima[i], &space->sums[i]);
 }
 
-/* Keys [key, key + keys) for a block of queries. */
+/* Adds keys [key, key + keys) to the outputs of a block of queries. */
 static void attend_block(const attention *at, int64_t slot, int64_t head, int64_t query, int64_t queries, int64_t key,
                          int64_t keys, workspace *space)
 {
@@ -301,7 +304,7 @@ static void attend_block(const attention *at, int64_t slot, int64_t head, int64_
         add_values(at, queries, keys, (const float *)(const void *)packed_v, space);
 }
 
-/* o: a query's values, `factor` times too small. An operand's heads are whole chunks. */
+/* Writes o * factor, the output of one query and head. In a ZI_OPERAND a head is whole chunks. */
 static void write_output(const attention *at, int64_t head, int64_t query, float *o, float factor)
 {
     if (at->o.dtype != ZI_OPERAND) {
@@ -312,7 +315,7 @@ static void write_output(const attention *at, int64_t head, int64_t query, float
     zi_cpu_pack_numbers(at->cpu, &at->o, query, head * at->dim, o, at->dim);
 }
 
-/* Some blocks of queries of one head. */
+/* Some blocks of queries of one query head. */
 static void attend_task(void *arg, int64_t task, int worker)
 {
     const attention *at = arg;
@@ -340,7 +343,7 @@ static void attend_task(void *arg, int64_t task, int worker)
         write_output(at, head, query + i, space.o + i * at->padded_dim, 1 / space.sums[i]);
 }
 
-/* Whatever the tasks are, each query's numbers are the same. */
+/* The output of a query does not depend on this choice. */
 static void choose_tasks(attention *at, int threads)
 {
     at->query_block = QUERIES / at->mr * at->mr;
@@ -370,7 +373,7 @@ static zimage_status compute(zi_run *run, attention *at)
     return ZIMAGE_OK;
 }
 
-/* To an operand that does not take one head at a time. */
+/* To a ZI_OPERAND that does not take one head at a time. */
 static zimage_status compute_whole(zi_run *run, attention *at)
 {
     const zi_tensor o = at->o;

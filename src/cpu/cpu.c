@@ -1,4 +1,4 @@
-/* The table, and weights as float32. */
+/* The table of the CPU backend, and weights as float32. */
 #include "cpu/cpu.h"
 
 #include "cpu/table.h"
@@ -53,9 +53,9 @@ zimage_status zi_cpu_worker_buffers(zi_run *run, int64_t count, const char *what
     return zi_host_floats(run, buffers->each * zi_pool_threads(zi_cpu_of(run)->pool), what, &buffers->data);
 }
 
-#define SCALES 64 /* groups unpacked at a time */
+#define SCALES 64 /* groups that are unpacked at a time */
 
-/* Numbers [first, first + count) of a packed matrix. Whole groups of 4 or 8 bits take the kernel. */
+/* Elements [first, first + count) of a weight in groups. Whole groups of 4 or 8 bits take the kernel. */
 static void unpack_grouped(const zi_cpu_kernels *kernels, const zi_weight *w, int64_t first, int64_t count, float *out)
 {
     if ((w->bits == 4 || w->bits == 8) && (w->scale_dtype == ZI_F16 || w->scale_dtype == ZI_BF16)) {

@@ -1,4 +1,4 @@
-/* Activations that are stored as packed products read them. */
+/* Matrix operands that are kept packed, as packed gemms read them: ZI_OPERAND. */
 #include <assert.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@ static int64_t chunks_of(const zi_packed_gemm *gemm, int64_t columns)
     return zi_ceil_div(columns, zi_numbers_per_chunk(gemm->b));
 }
 
-/* Zeros where no row and no column will be written. */
+/* Sets the rows and columns behind the last ones to zero: nobody else writes them. */
 static void clear_edges(const zi_cpu_operand *o, int64_t rows, int64_t columns)
 {
     int64_t mr = o->gemm->mr, blocks = zi_ceil_div(rows, mr), block = o->chunks * mr * ZI_CHUNK;

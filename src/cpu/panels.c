@@ -1,6 +1,7 @@
 #include "cpu/panels.h"
 
-/* [in] a row as float32, or scales and biases of its groups; then [nr][depth][64 bytes] packed rows. */
+/* Scratch begins with one row: [in] float32, or the scales and biases of its groups. Packed rows follow:
+ * [nr][depth][ZI_CHUNK]. */
 static int64_t row_floats(const zi_panels *panels)
 {
     return zi_round_up(panels->in, 16);
@@ -42,7 +43,8 @@ zi_nibble_rows zi_nibble_rows_of(const zi_weight *weight, int64_t in, int64_t ro
     };
 }
 
-/* Scales and biases of the groups of `count` inputs, one behind the other; returns how many. */
+/* Writes the scales and then the biases of the groups of `count` inputs to scratch. Returns how many groups that
+ * are. */
 static int64_t unpack_scales(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t first,
                              int64_t count, float *scratch)
 {
@@ -53,7 +55,7 @@ static int64_t unpack_scales(const zi_panels *panels, const zi_weight *weight, i
     return groups;
 }
 
-/* Of a row's groups: at either end of their ranges. */
+/* The largest magnitude that the groups of a row could hold. It lies at one end of a group's range. */
 static float largest_of_groups(const zi_panels *panels, const zi_weight *weight, int64_t row, float *scratch)
 {
     int64_t groups = unpack_scales(panels, weight, row, 0, panels->in, scratch);
@@ -63,7 +65,8 @@ static float largest_of_groups(const zi_panels *panels, const zi_weight *weight,
     return panels->kernels->largest(ZI_F32, scratch, 2 * groups);
 }
 
-/* Inputs [first, first + count) of a row: as stored where the kernels read that, else as float32 in scratch. */
+/* Inputs [first, first + count) of a row, with their dtype: as stored if the kernels read that, else float32 in
+ * scratch. */
 static const void *numbers_of(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t first,
                               int64_t count, float *scratch, zi_dtype *dtype)
 {
@@ -103,7 +106,7 @@ static void pack_row(const zi_panels *panels, const zi_weight *weight, int64_t r
     panels->kernels->pack(panels->gemm->b, dtype, x, count, factor, target, ZI_CHUNK);
 }
 
-/* From nibbles to a panel of bf16 in registers; returns 0 where there is no kernel for it. */
+/* Packs 4-bit rows as a panel of bf16 in registers. Returns 0 if there is no kernel for that. */
 static int pack_nibble_rows(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t rows, int64_t first,
                             int64_t count, uint8_t *panel)
 {
@@ -138,7 +141,7 @@ void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row
         return;
     if (weight->dtype == ZI_BF16 && !is_integer(panels) && inputs * 2 == bytes && panels->in % 2 == 0 &&
         (uintptr_t)weight->data % 4 == 0) {
-        source = weight->data + (row * panels->in + first) * 2; /* as they are */
+        source = weight->data + (row * panels->in + first) * 2; /* stored as a gemm reads them */
         ld = panels->in * 2;
     } else {
         for (int64_t r = 0; r < count; r++)
@@ -152,10 +155,10 @@ void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
-/* Rows whose nibbles are fetched ahead: where each begins the processor can't guess. */
+/* Rows from packing to prefetching. The hardware prefetcher does not know where the next row begins. */
 #define ROWS_AHEAD 2
 
-/* Groups of at least 32 numbers: scales of all rows, then biases; behind them one row as float32. */
+/* The scales of all rows, then their biases (a group has at least 32 numbers), then one row as float32. */
 int64_t zi_weight_rows_scratch(int64_t in, int64_t count)
 {
     return zi_round_up(2 * count * zi_ceil_div(in, 32) + in, 16);

@@ -6,7 +6,7 @@
 
 #include "cpu/table.h"
 
-#define GUARD 64 /* floats before and behind every operand: NaN to who reads them, changed by who writes them */
+#define GUARD 64 /* floats of NaN before and behind each tensor: a kernel that reads or writes them is found out */
 #define EPS   1e-6f
 #define SHAPE(...)                                                                                                     \
     (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])                                       \
@@ -19,21 +19,21 @@ enum {                /* flags of a case */
        UNALIGNED = 2, /* weights at an odd address */
        SCALED = 4,    /* with every optional factor; a convolution's input with affine + SiLU */
        CAUSAL = 8,
-       DOUBLED = 8, /* a convolution's input */
+       DOUBLED = 8, /* a convolution that doubles its input */
        HALVES = 8,  /* rotary pairs (j, j + dim / 2) */
        IN_PLACE = 16,
 };
 
-enum { FLOAT32, BFLOAT16, INT8, NUMBERS }; /* what sets compute in */
-enum { F32, F16, BF16, Q4, Q4_64, Q8 };    /* what a case's weights are stored in; groups of 32, or 64 */
+enum { FLOAT32, BFLOAT16, INT8, NUMBERS }; /* compute types */
+enum { F32, F16, BF16, Q4, Q4_64, Q8 };    /* formats of stored weights; Q: groups of 32, or of 64 */
 
 typedef struct trial trial;
 typedef struct test_case test_case;
 
 typedef struct kind {
-    const char *kernel, *format; /* format: of the sizes */
+    const char *kernel, *format; /* format: prints the sizes */
     zimage_status (*run)(trial *t, const test_case *c);
-    double allowed[NUMBERS]; /* error as a share of the largest value; 0: no set of these numbers has such a kernel */
+    double allowed[NUMBERS]; /* error as a share of the largest element; 0: that compute type has no such kernel */
 } kind;
 
 struct test_case {
@@ -42,14 +42,14 @@ struct test_case {
     int stored, flags;
 };
 
-/* One run of a case: on the set's table, or on the reference table. Operands live in the table's arena. */
+/* One run of a case, on the set's backend or on the reference backend. Its tensors lie in the backend's arena. */
 struct trial {
     zi_run run;
     const zi_cpu_set *set;
-    int oracle; /* the reference table's run: operands are rounded */
+    int is_reference; /* on the reference backend: operands are rounded as the set rounds them */
     uint64_t random;
     zi_tensor y;
-    double scale; /* of the result; 0: its largest value */
+    double scale; /* that the error is a share of; 0: the largest element */
 };
 
 static int numbers_of(const zi_cpu_set *set)
@@ -67,7 +67,8 @@ static uint32_t random_bits(trial *t)
     return (uint32_t)(t->random >> 32);
 }
 
-/* In [-1, 1). For integers one of a row is the largest, the others near whole shares of it: no rounding near a tie. */
+/* In [-1, 1). int8: the first of a row is the largest, and the others are near whole multiples of a 127th of it, so
+ * that no rounding is near a tie. */
 static float random_element(trial *t, int64_t column)
 {
     double x = (double)random_bits(t) / 0x1p31 - 1;
@@ -95,7 +96,7 @@ static zimage_status random_tensor(trial *t, zi_tensor *x, float magnitude, int 
     return ZIMAGE_OK;
 }
 
-/* Cut, not rounded. */
+/* Truncates. */
 static void store_number(zi_dtype dtype, float x, uint8_t *out)
 {
     uint32_t bits;
@@ -121,7 +122,7 @@ static zimage_status random_numbers(trial *t, zi_dtype dtype, int64_t columns, i
     return ZIMAGE_OK;
 }
 
-/* As the case stores weights; vectors are never packed. */
+/* A weight in the format of the case. Vectors are never in groups. */
 static zimage_status random_weight(trial *t, const test_case *c, zi_weight *w, int dims, const int64_t *shape)
 {
     static const zi_dtype dtypes[] = {ZI_F32, ZI_F16, ZI_BF16, ZI_BF16, ZI_BF16, ZI_BF16};
@@ -151,16 +152,16 @@ void zi_cpu_round_rows(zi_cpu_number number, float *x, int64_t rows, int64_t n)
     }
 }
 
-/* What the set would round is rounded for the oracle. */
+/* For the reference backend: rounds what the set would round. */
 static void round_tensor(const trial *t, const zi_tensor *x)
 {
-    if (t->oracle && t->set->gemm != NULL)
+    if (t->is_reference && t->set->gemm != NULL)
         zi_cpu_round_rows(t->set->gemm->b, zi_f32(x), zi_row_count(x), zi_features(x));
 }
 
 static zimage_status round_weight(trial *t, zi_weight *w)
 {
-    if (!t->oracle || t->set->gemm == NULL)
+    if (!t->is_reference || t->set->gemm == NULL)
         return ZIMAGE_OK;
     float *data;
     ZI_TRY(zi_host_vector(&t->run, w, &data));
@@ -180,7 +181,7 @@ static zimage_status linear(trial *t, const test_case *c)
     ZI_TRY(random_weight(t, c, &w, SHAPE(c->size[2], c->size[1])));
     ZI_TRY(random_weight(t, c, &bias, SHAPE(c->size[2])));
     ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(c->size[0], c->size[2])));
-    if (c->size[0] > ZI_DOT_TOKENS) { /* few tokens stay float32 in every set */
+    if (c->size[0] > ZI_DOT_TOKENS) { /* dot products are float32 in every set */
         round_tensor(t, &x);
         ZI_TRY(round_weight(t, &w));
     }
@@ -201,7 +202,7 @@ static zimage_status gated(trial *t, const test_case *c)
     return zi_table(&t->run)->linear_glu(&t->run, &t->y, &x, &w1, &w3);
 }
 
-/* A norm and a gated product, handed on as operands. Where their last bits differ bf16 may round to another side. */
+/* A norm and a gated product that write matrix operands. If a last bit differs, bf16 may round the other way. */
 static zimage_status operands(trial *t, const test_case *c)
 {
     zi_tensor x, h, u;
@@ -223,7 +224,7 @@ static zimage_status operands(trial *t, const test_case *c)
     return zi_table(&t->run)->linear(&t->run, &t->y, &u, &w2, NULL, 0);
 }
 
-/* What bf16 leaves is the rounding of the softmax's weights: 2^-9 of values up to 1. */
+/* In bf16 the error comes from rounding the weights of softmax: 2^-9 of outputs up to 1. */
 static zimage_status attention(trial *t, const test_case *c)
 {
     zi_attention shape = {
@@ -259,7 +260,8 @@ static zimage_status conv(trial *t, const test_case *c)
     conv.accumulate = c->flags & ADD;
     conv.image_rows = rows;
     conv.affine = c->flags & SCALED ? &affine : NULL;
-    if (t->oracle && t->set->gemm != NULL && conv.affine != NULL) { /* else another last bit could round elsewhere */
+    if (t->is_reference && t->set->gemm != NULL &&
+        conv.affine != NULL) { /* so that no last bit differs before rounding */
         t->set->kernels->affine(zi_f32(&x), zi_f32(&x), zi_f32(&affine.scale), zi_f32(&affine.shift), rows * columns,
                                 in, 1);
         conv.affine = NULL;
@@ -269,7 +271,7 @@ static zimage_status conv(trial *t, const test_case *c)
     return zi_table(&t->run)->conv2d(&t->run, &t->y, &x, &conv);
 }
 
-/* The optional factors of a norm, NULL where the case has none. */
+/* The optional factors of a norm; w and scale are NULL in a case without them. */
 typedef struct factors {
     zi_weight weight;
     zi_tensor tensor;
@@ -305,7 +307,7 @@ static zimage_status layer(trial *t, const test_case *c)
     return zi_table(&t->run)->norm(&t->run, &t->y, &x, &(zi_norm){.kind = ZI_NORM_LAYER, .eps = EPS, .scale = f.scale});
 }
 
-/* y: the residual stream, then h. */
+/* t->y: the residual stream, then h. */
 static zimage_status residual(trial *t, const test_case *c)
 {
     factors f, next;
@@ -321,11 +323,11 @@ static zimage_status residual(trial *t, const test_case *c)
     const zi_residual args = {.post = &post, .gate = f.scale, .next = &after, .finite = &finite};
     ZI_TRY(zi_table(&t->run)->residual(&t->run, &x, c->flags & IN_PLACE ? &h : &other, &h, &args));
     if (!finite)
-        zi_f32(&x)[0] = NAN; /* the numbers are all finite */
+        zi_f32(&x)[0] = NAN; /* all elements are finite */
     return ZIMAGE_OK;
 }
 
-/* The same without a norm before, with a layer norm and its shift after. */
+/* The same without a norm before, and with a layer norm and a shift after. */
 static zimage_status residual_layer(trial *t, const test_case *c)
 {
     factors f, next;
@@ -340,7 +342,7 @@ static zimage_status residual_layer(trial *t, const test_case *c)
     const zi_residual args = {.gate = f.scale, .next = &after, .finite = &finite};
     ZI_TRY(zi_table(&t->run)->residual(&t->run, &x, &other, &h, &args));
     if (!finite)
-        zi_f32(&x)[0] = NAN; /* the elements are all finite */
+        zi_f32(&x)[0] = NAN; /* all elements are finite */
     return ZIMAGE_OK;
 }
 
@@ -369,7 +371,7 @@ static zimage_status silu(trial *t, const test_case *c)
     return zi_table(&t->run)->silu(&t->run, &t->y, &t->y);
 }
 
-/* Sums of the groups of an image, folded, and applied. */
+/* Group norm: sums, scale and shift from them, applied to the image. */
 static zimage_status groups(trial *t, const test_case *c)
 {
     int64_t channels = c->size[2], count = c->size[3];
@@ -388,7 +390,7 @@ static zimage_status groups(trial *t, const test_case *c)
     return zi_table(&t->run)->channel_affine(&t->run, &t->y, &x, &affine);
 }
 
-/* y: what is said of finite numbers, then of the same with one that isn't at each place. */
+/* t->y: the answers for finite elements, then for the same with one element that is not finite, at each index. */
 static zimage_status all_finite(trial *t, const test_case *c)
 {
     static const float bad[] = {INFINITY, NAN, -INFINITY};
@@ -408,19 +410,19 @@ static zimage_status all_finite(trial *t, const test_case *c)
     return ZIMAGE_OK;
 }
 
-/* Not an operation: what "percent of peak" is measured with must run and come to an end. */
+/* No operation: the loop that measures the peak rate must run and end. */
 static zimage_status peak(trial *t, const test_case *c)
 {
     float sink = 0;
     ZI_TRY(random_tensor(t, &t->y, 1, SHAPE(1)));
     double (*measured)(int64_t, float *) = t->set->gemm != NULL ? t->set->gemm->peak : t->set->kernels->peak;
-    zi_f32(&t->y)[0] = t->oracle || measured(c->size[0], &sink) > 0 ? 1.0f : 0.0f;
+    zi_f32(&t->y)[0] = t->is_reference || measured(c->size[0], &sink) > 0 ? 1.0f : 0.0f;
     return ZIMAGE_OK;
 }
 
 /* ---- cases ------------------------------------------------------------------------------------------------------- */
 
-/* float32 sums of up to a thousand products of random signs; a gated product is one of two such sums. */
+/* float32 sums of up to a thousand products of random signs. A gated product is the product of two such sums. */
 static const kind linears = {"linear", "%d x %d -> %d", linear, {3e-6, 2e-6, 2e-6}};
 static const kind gateds = {"gated", "%d x %d -> %d", gated, {6e-6, 2e-6, 2e-6}};
 static const kind operand_chains = {"operands", "%d x %d -> %d -> %d", operands, {6e-6, 0x1p-9}};
@@ -504,24 +506,24 @@ static int guards_whole(const zi_tensor *y)
     return 1;
 }
 
-static double error_of(const zi_tensor *y, const trial *oracle)
+static double error_of(const zi_tensor *y, const trial *reference)
 {
-    double worst = 0, largest = oracle->scale;
+    double worst = 0, largest = reference->scale;
     for (int64_t i = 0; i < zi_tensor_count(y); i++) {
-        double expected = (double)zi_f32(&oracle->y)[i], difference = fabs((double)zi_f32(y)[i] - expected);
+        double expected = (double)zi_f32(&reference->y)[i], difference = fabs((double)zi_f32(y)[i] - expected);
         if (!(difference <= worst))
             worst = isnan(difference) ? INFINITY : difference;
-        if (oracle->scale == 0)
+        if (reference->scale == 0)
             largest = fmax(largest, fabs(expected));
     }
     return worst > 0 ? worst / largest : 0;
 }
 
-static void compare(const test_case *c, const trial *t, const trial *oracle,
+static void compare(const test_case *c, const trial *t, const trial *reference,
                     void (*found)(void *user, const zi_cpu_finding *), void *user)
 {
     double allowed = c->kind->allowed[numbers_of(t->set)];
-    zi_cpu_finding finding = {c->kind->kernel, error_of(&t->y, oracle), NULL};
+    zi_cpu_finding finding = {c->kind->kernel, error_of(&t->y, reference), NULL};
     char text[200];
     int whole = guards_whole(&t->y);
     if (!whole || !(finding.error <= allowed)) {
@@ -543,24 +545,26 @@ static zimage_status run_case(trial *t, const test_case *c)
     return c->kind->run(t, c);
 }
 
-static zimage_status run_cases(trial *t, trial *oracle, void (*found)(void *user, const zi_cpu_finding *), void *user)
+static zimage_status run_cases(trial *t, trial *reference, void (*found)(void *user, const zi_cpu_finding *),
+                               void *user)
 {
     int numbers = numbers_of(t->set);
-    float *kept; /* as in a job the arenas are never empty: their memory is not mapped anew for each case */
+    float *kept; /* as long as an arena is not empty it keeps its memory */
     ZI_TRY(zi_host_floats(&t->run, 1, "a self-test", &kept));
-    ZI_TRY(zi_host_floats(&oracle->run, 1, "a self-test", &kept));
+    ZI_TRY(zi_host_floats(&reference->run, 1, "a self-test", &kept));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const test_case *c = &cases[i];
-        if (c->kind->allowed[numbers] == 0 || (numbers == INT8 && c->stored >= Q4)) /* those round near ties */
+        if (c->kind->allowed[numbers] == 0 ||
+            (numbers == INT8 && c->stored >= Q4)) /* their int8 rounding is near ties */
             continue;
-        zi_arena_mark mark = zi_host_mark(&t->run), oracle_mark = zi_host_mark(&oracle->run);
+        zi_arena_mark mark = zi_host_mark(&t->run), reference_mark = zi_host_mark(&reference->run);
         zimage_status status = run_case(t, c);
         if (status == ZIMAGE_OK)
-            status = run_case(oracle, c);
+            status = run_case(reference, c);
         if (status == ZIMAGE_OK)
-            compare(c, t, oracle, found, user);
+            compare(c, t, reference, found, user);
         zi_host_release(&t->run, mark);
-        zi_host_release(&oracle->run, oracle_mark);
+        zi_host_release(&reference->run, reference_mark);
         ZI_TRY(status);
     }
     return ZIMAGE_OK;
@@ -569,15 +573,15 @@ static zimage_status run_cases(trial *t, trial *oracle, void (*found)(void *user
 zimage_status zi_cpu_selftest(zi_pool *pool, const zi_cpu_set *set, void (*found)(void *user, const zi_cpu_finding *),
                               void *user, zimage_error *error)
 {
-    trial t = {.set = set}, oracle = {.set = set, .oracle = 1};
-    zimage_status status = zi_ops_reference_new(&oracle.run.ops, error);
+    trial t = {.set = set}, reference = {.set = set, .is_reference = 1};
+    zimage_status status = zi_ops_reference_new(&reference.run.ops, error);
     if (status == ZIMAGE_OK)
         status = zi_cpu_new_with_set(pool, set, &t.run.ops, error);
     if (status == ZIMAGE_OK) {
-        t.run.error = oracle.run.error = error;
-        status = run_cases(&t, &oracle, found, user);
+        t.run.error = reference.run.error = error;
+        status = run_cases(&t, &reference, found, user);
     }
     zi_host_ops_free(t.run.ops);
-    zi_host_ops_free(oracle.run.ops);
+    zi_host_ops_free(reference.run.ops);
     return status;
 }

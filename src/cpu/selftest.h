@@ -1,4 +1,4 @@
-/* Every kernel of a set against the C table. */
+/* Compares every kernel of a set with the reference backend. */
 #ifndef ZI_CPU_SELFTEST_H
 #define ZI_CPU_SELFTEST_H
 
@@ -6,22 +6,21 @@
 #include "cpu/cpu.h"
 #include "cpu/kernels.h"
 
-/* One case that was run. */
+/* The result of one case. */
 typedef struct zi_cpu_finding {
-    const char
-        *kernel;       /* what was tested, in a word: "linear", "conv", ... Cases of a kernel come one after another. */
-    double error;      /* the largest, as a share of the largest value */
-    const char *fault; /* "33 x 130 -> 70: error 0.02, allowed 2e-06"; NULL: right. Valid during the call */
+    const char *kernel; /* what was tested: "linear", "conv", ... All cases of a kernel follow one another. */
+    double error;       /* the largest, as a share of the largest element */
+    const char *fault;  /* "33 x 130 -> 70: error 0.02, allowed 2e-06"; NULL: none. Valid during the call only. */
 } zi_cpu_finding;
 
 /*
- * Runs all cases that concern the set and calls `found` for each. The set's own run sees random operands; the reference
- * table's sees them rounded as the set's numbers are, so that only the order of sums is left to differ.
+ * Runs all cases that concern the set, and calls `found` for each. The set computes with random operands, the reference
+ * backend with the same operands rounded as the set rounds them. So only the order of the sums differs.
  */
 zimage_status zi_cpu_selftest(zi_pool *pool, const zi_cpu_set *set, void (*found)(void *user, const zi_cpu_finding *),
                               void *user, zimage_error *error);
 
-/* What packing to numbers of that kind makes of rows [rows][n]: bf16, or integers with one scale a row. */
+/* Rounds rows [rows][n] as packing does: to bf16, or to integers with one scale a row. */
 void zi_cpu_round_rows(zi_cpu_number number, float *x, int64_t rows, int64_t n);
 
 #endif
