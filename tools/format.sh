@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8 # columns are characters, not bytes
 
 mapfile -t sources < <(git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh')
-mapfile -t others < <(git ls-files '*.sh' '*.py' '*.cmake' '*CMakeLists.txt' .ci/run)
+mapfile -t others < <(git ls-files '*.sh' '*.cmake' '*CMakeLists.txt' .ci/run)
 mapfile -t documents < <(git ls-files '*.md')
 
 status=0
@@ -25,5 +25,6 @@ too_long() {
     [ -z "$2" ] || { printf '%s\n' "$2"; echo "$1: the lines above have more than 120 columns"; status=1; }
 }
 too_long sources "$(grep -nHE '^.{121}' "${sources[@]}" "${others[@]}" | cut -c1-160 || true)"
-too_long documents "$(grep -nHE '^.{121}' "${documents[@]}" | grep -vE '^[^:]*:[0-9]+: *(\||[^ ]{100})' | cut -c1-160 || true)"
+too_long documents "$(grep -nHE '^.{121}' "${documents[@]}" |
+    grep -vE '^[^:]*:[0-9]+: *(\||[^ ]{100})' | cut -c1-160 || true)"
 exit $status
