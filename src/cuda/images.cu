@@ -289,10 +289,10 @@ extern "C" cudaError_t zi_cuda_sum_taps(zi_dtype y_type, void *y, const float *p
 template <typename T>
 static __device__ float conv_input(const T *x, const zi_cuda_conv &c, int64_t row, int64_t column, int64_t k)
 {
-    int64_t tap = k / c.in, i = column + tap % c.side - c.side / 2;
-    if (i < 0 || i >= c.columns)
+    int64_t tap = k / c.in, i = column * c.stride + tap % c.side - c.left;
+    if (i < 0 || i >= c.x_columns)
         return 0;
-    return to_float(x[((row + tap / c.side) * c.columns + i) * c.in + k % c.in]);
+    return to_float(x[((row * c.stride + tap / c.side) * c.x_columns + i) * c.in + k % c.in]);
 }
 
 template <typename Y, typename T>
