@@ -160,7 +160,8 @@ typedef struct zi_cuda_conv {
     int64_t side;                   /* of the filter: 1 or 3 */
     /* x [(rows - 1) * stride + side][x_columns][in]: all rows are there, columns outside of x are zeros; the first
      * output column reads x from column -left on. */
-    int64_t x_columns, stride, left;
+    int64_t x_columns;
+    int stride, left;
     const float *bias; /* [out] or NULL */
     int accumulate;
 } zi_cuda_conv;
