@@ -8,8 +8,6 @@ zi_cases_options zi_cpu_cases_options(const zi_cpu_set *set)
     zi_cases_options options = {
         .compute = ZIMAGE_COMPUTE_F32,
         .exact_tokens = ZI_DOT_TOKENS,
-        .missing = ZI_CASES_COLUMN_VIEWS | ZI_CASES_KEY_LENGTH | ZI_CASES_CONV_STEPS | ZI_CASES_NORM_SHIFT |
-                   ZI_CASES_RESIDUAL, /* the CPU backend doesn't have them yet */
         .same_bits = 1,
     };
     if (set->gemm != NULL)

@@ -438,6 +438,8 @@ static zimage_status memory(zi_trial *t, const zi_case *c)
     ZI_TRY(table->alloc(&t->run, &y, SHAPE(c->size[0])));
     table->release(&t->run, above);
     table->release(&t->run, mark);
+    zi_arena_mark again = table->mark(&t->run);
+    zi_trial_answer(t, again.chunk == mark.chunk && again.used == mark.used && again.in_use == mark.in_use);
     size_t bytes = (size_t)c->size[0] * (size_t)c->size[1] * sizeof(float);
     zi_trial_answer(t, zi_trial_rehearses(t) || table->peak_bytes(t->run.ops) >= bytes);
     return ZIMAGE_OK;
