@@ -285,7 +285,9 @@ static void broken_describe(const zi_ops *ops, char *text, size_t size)
     text[0] = 0;
 }
 
-static void broken_release(zi_run *run, zi_arena_mark mark) {}
+static void broken_release(zi_run *run, zi_arena_mark mark)
+{
+}
 
 #define BROKEN(operation, group)                                                                                       \
     {                                                                                                                  \
@@ -335,8 +337,8 @@ static void every_broken_operation_is_found(void **state)
         zi_ops_table broken = *whole;
         memcpy((char *)&broken + breaks[i].place, &breaks[i].function, sizeof breaks[i].function);
         ops->table = &broken;
-        result r = run_cases(ops, &(zi_cases_options){
-                                      .compute = ZIMAGE_COMPUTE_F32, .quick = 1, .group = breaks[i].group});
+        result r =
+            run_cases(ops, &(zi_cases_options){.compute = ZIMAGE_COMPUTE_F32, .quick = 1, .group = breaks[i].group});
         if (!r.faults[0])
             fail_msg("no case of %s finds a broken %s", breaks[i].group, breaks[i].name);
     }

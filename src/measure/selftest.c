@@ -7,6 +7,7 @@
 #define ZIMAGE_EXPERIMENTAL
 #include "base/sized.h"
 #include "cpu/features.h"
+#include "cpu/kernels.h"
 #include "cpu/selftest.h"
 #include "engine/backends.h"
 #include "measure/synthetic.h"
