@@ -370,6 +370,8 @@ size_t zi_store_owned_bytes(const zi_store *store)
     size_t bytes = 0;
     for (size_t i = 0; i < store->count; i++)
         bytes += store->entries[i].owned ? store->entries[i].weight.bytes : 0;
+    for (size_t i = 0; i < store->file_count; i++)
+        bytes += store->files[i].in_memory ? store->files[i].mapping.size : 0;
     return bytes;
 }
 

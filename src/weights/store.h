@@ -36,7 +36,8 @@ size_t zi_store_bytes(const zi_store *store);                            /* of t
 
 /* Gives the pages of mapped files back to the system, which reads them again at their next use. */
 void zi_store_release_pages(const zi_store *store);
-/* Bytes of the copies that binding made (zi_store_dequantize, another layout). zi_store_release_pages keeps them. */
+/* Bytes that are in memory in any case: copies that binding made (zi_store_dequantize, another layout), and a store without
+ * a file. zi_store_release_pages keeps them. */
 size_t zi_store_owned_bytes(const zi_store *store);
 
 /*
