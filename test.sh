@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds a release, runs its tests, prints the parity table: ./test.sh [options of ctest]
+# Builds a release, runs its tests and prints the parity table (largest errors relative to the reference libraries):
+#   ./test.sh [options of ctest]
 set -eu
 cd "$(dirname "$0")"
 . tools/install-dependencies.sh

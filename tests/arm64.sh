@@ -1,8 +1,11 @@
 #!/bin/sh
-# The CPU table on arm64: builds test_ops and test_packed and runs them in an emulator: tests/arm64.sh SOURCE BUILD
-# test_packed on a processor that has all instructions which the families look for; its tiles also with the dot product
-# alone and with none; test_ops, which has one tier here, on the last. The libraries for arm64 are those of
-# tools/arm64-root.sh SOURCE/build/arm64-root. Exit code 77: something is missing.
+# Tests the CPU backend on arm64, in an emulator: tests/arm64.sh SOURCE BUILD
+# Builds test_ops and test_packed. The emulated CPUs:
+#   max           has every instruction that a gemm kind needs: all of test_packed
+#   neoverse-n1   has the dot product only:                     the tiles of test_packed
+#   cortex-a53    has none of them:                             the tiles of test_packed, and test_ops (it has one tier)
+# The arm64 libraries come from tools/arm64-root.sh SOURCE/build/arm64-root.
+# Exit code: 0 all passed, 1 a test failed, 77 skipped because a tool or the libraries are missing.
 set -eu
 source=$1 build=$2/arm64 root=$1/build/arm64-root
 for program in aarch64-linux-gnu-gcc qemu-aarch64; do
@@ -12,16 +15,16 @@ done
 
 libraries=$root/usr/lib/aarch64-linux-gnu
 export PKG_CONFIG_LIBDIR="$libraries/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$root"
-export LDFLAGS="-Wl,--disable-new-dtags,-rpath,$libraries" # a path that holds for the libraries' own libraries, too
+export LDFLAGS="-Wl,--disable-new-dtags,-rpath,$libraries" # also searched for the libraries that these libraries need
 cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
     -DCMAKE_TOOLCHAIN_FILE="$source/cmake/aarch64-linux.cmake" >/dev/null
 cmake --build "$build" --target test_ops test_packed
 
-run() { # TEST PROCESSOR [PATTERN]
+run() { # TEST CPU [PATTERN]
     qemu-aarch64 -cpu "$2" -L /usr/aarch64-linux-gnu "$build/tests/test_$1" ${3:+"$3"} >"$build/$1.$2.log" 2>&1
 }
 
-check_packed() { # PROCESSOR FAMILIES [PATTERN]
+check_packed() { # CPU NUMBER_OF_GEMM_KINDS [PATTERN]
     log=$build/packed.$1.log
     run packed "$1" ${3:+"$3"} || status=1
     cat "$log"

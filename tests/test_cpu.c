@@ -17,7 +17,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/packed.h"
-#include "cpu/selftest.h"
+#include "ops/cases.h"
 
 #if defined(__x86_64__)
 extern const zi_packed_gemm emulated_bf16_amx, emulated_int8_amx; /* amx_emulated.c */
@@ -291,9 +291,9 @@ static void check_causal_length(zi_run *run, const zi_cpu_set *set, int64_t toke
     const zi_attention args = {2, 1, 64, 1, length};
     matrix q = matrix_new(tokens, 128, 2), k = matrix_new(tokens, 64, 2), v = matrix_new(tokens, 64, 1);
     matrix o = matrix_new(tokens, 128, 1), expected = matrix_new(tokens, 128, 1);
-    zi_cpu_round_rows(ZI_NUMBER_BF16, q.dense.data, 1, tokens * 128);
-    zi_cpu_round_rows(ZI_NUMBER_BF16, k.dense.data, 1, tokens * 64);
-    zi_cpu_round_rows(ZI_NUMBER_BF16, v.dense.data, 1, tokens * 64);
+    zi_cases_round_rows(ZIMAGE_COMPUTE_BF16, q.dense.data, 1, tokens * 128);
+    zi_cases_round_rows(ZIMAGE_COMPUTE_BF16, k.dense.data, 1, tokens * 64);
+    zi_cases_round_rows(ZIMAGE_COMPUTE_BF16, v.dense.data, 1, tokens * 64);
     expect_ok(zi_table(run)->attention(run, &o.dense, &q.dense, &k.dense, &v.dense, &args));
     expect_ok(zi_table(&reference)->attention(&reference, &expected.dense, &q.dense, &k.dense, &v.dense, &args));
     double bound = set->gemm != NULL && set->gemm->b == ZI_NUMBER_BF16 ? 0x1p-8 : 3e-6;
@@ -370,13 +370,13 @@ static void check_conv(zi_run *run, const zi_cpu_set *set, const conv_case *c)
     float *x = random_floats(inputs, 1), *plain = random_floats(inputs, 1);
     float *y = random_floats(outputs, 1), *bands = random_floats(outputs, 1), *expected = random_floats(outputs, 1);
     int bf16 = set->gemm != NULL && set->gemm->b == ZI_NUMBER_BF16;
-    zi_cpu_round_rows(ZI_NUMBER_BF16, x, 1, inputs);
-    zi_cpu_round_rows(ZI_NUMBER_BF16, (float *)(uintptr_t)w.data, 1, zi_weight_count(&w));
+    zi_cases_round_rows(ZIMAGE_COMPUTE_BF16, x, 1, inputs);
+    zi_cases_round_rows(ZIMAGE_COMPUTE_BF16, (float *)(uintptr_t)w.data, 1, zi_weight_count(&w));
     memcpy(plain, x, (size_t)inputs * sizeof(float));
     if (c->affine) { /* of the backend's own kernel: else another last bit could round to another bf16 */
         set->kernels->affine(plain, x, zi_f32(&affine.scale), zi_f32(&affine.shift), c->rows * c->columns, c->in, 1);
         if (bf16)
-            zi_cpu_round_rows(ZI_NUMBER_BF16, plain, 1, inputs);
+            zi_cases_round_rows(ZIMAGE_COMPUTE_BF16, plain, 1, inputs);
     }
     run_conv(&reference, c, conv, expected, plain, out_rows);
     conv.affine = c->affine ? &affine : NULL;

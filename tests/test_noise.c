@@ -1,4 +1,4 @@
-/* Noise against torch, MLX and NumPy (tests/golden/noise.safetensors) and the numbers of spec rng.md. */
+/* Noise against torch, MLX and NumPy (tests/golden/noise.safetensors) and the numbers of docs/spec/rng.md. */
 #include "fixture.h"
 #include "sampler/noise.h"
 
@@ -16,7 +16,7 @@ static int close_golden(void **state)
     return 0;
 }
 
-/* Largest |ours - want|, and how many are not equal. tolerance is absolute up to 1, relative beyond. */
+/* Compares and prints the largest |ours - want| and how many differ. tolerance: absolute up to 1, relative above. */
 static void compare(const char *stage, const float *ours, const float *want, size_t count, double tolerance)
 {
     double worst = 0;
@@ -48,7 +48,7 @@ static double golden_double(const char *name, size_t index)
     return value;
 }
 
-/* A long draw: its ends, every 1021st value and its sums. */
+/* Compares a long draw: its first and last numbers, every 1021st, and its sums. */
 static void compare_big(const char *name, const float *ours, size_t count, double tolerance)
 {
     char full[128];
@@ -73,7 +73,7 @@ static void compare_big(const char *name, const float *ours, size_t count, doubl
     assert_true(fabs(sum - golden_double(full, 0)) <= 1e-6 * want_abs);
 }
 
-/* Equal to torch in every bit on processors with AVX2; the promise is 2e-7. */
+/* Expected to equal torch in every bit on CPUs with AVX2; the tolerance is 2e-7. */
 #define TORCH_TOLERANCE 2e-7
 
 static void test_torch_cpu(void **state)
@@ -145,17 +145,17 @@ static void test_torch_cuda(void **state)
     assert_int_equal(offset, 8);
 }
 
-/* More elements than threads: element i + T k is normal k of thread i, and the offset counts rounds. */
+/* With T threads and more elements, element i + T k is the k-th number of thread i; the offset counts the rounds. */
 static void test_torch_cuda_few_threads(void **state)
 {
-    float few[3000], one[256];
+    float several[3000], one[256];
     uint64_t offset = 0, first = 0, second = 4;
-    zi_torch_cuda_randn(7, &offset, 512, few, 3000);
+    zi_torch_cuda_randn(7, &offset, 512, several, 3000);
     assert_int_equal(offset, 8);
     zi_torch_cuda_randn(7, &first, 0, one, 256);
-    assert_memory_equal(few, one, sizeof one);
+    assert_memory_equal(several, one, sizeof one);
     zi_torch_cuda_randn(7, &second, 0, one, 256);
-    assert_memory_equal(few + 2048, one, sizeof one);
+    assert_memory_equal(several + 2048, one, sizeof one);
 }
 
 static void mlx_seed(uint64_t seed)
@@ -180,7 +180,7 @@ static void mlx_seed(uint64_t seed)
         zi_noise(ZIMAGE_RNG_MLX, seed, out, counts[i]);
         compare_named(name, out, 5e-7);
     }
-    for (int i = 0; i < 3; i++) { /* without a key: each call splits the global one */
+    for (int i = 0; i < 3; i++) { /* without a key every call splits the global key */
         zi_mlx_split(key, next, sub);
         memcpy(key, next, sizeof key);
         snprintf(name, sizeof name, "mlx.seed%llu.%d.n%d", printed, i, in_turn[i]);

@@ -14,7 +14,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/packed.h"
-#include "cpu/selftest.h"
+#include "ops/cases.h"
 
 #if defined(__x86_64__)
 /* src/cpu/packed_amx.c once more, in C (amx_emulated.c) */
@@ -84,6 +84,12 @@ static uint32_t random_bits(void)
 static float random_float(void) /* [-1, 1) */
 {
     return (float)((double)random_bits() / 0x1p31 - 1);
+}
+
+/* What packing to numbers of that kind makes of rows: bf16, or integers with one scale a row. */
+static void round_rows(zi_cpu_number number, float *x, int64_t rows, int64_t n)
+{
+    zi_cases_round_rows(number == ZI_NUMBER_BF16 ? ZIMAGE_COMPUTE_BF16 : ZIMAGE_COMPUTE_INT8, x, rows, n);
 }
 
 static void *allocate(int64_t bytes)
@@ -338,12 +344,12 @@ static void check_product(const zi_packed_gemm *gemm, const product_case *c)
     for (int i = 0; i < 2; i++) {
         plain[i] = allocate(weights * 4);
         zi_weight_unpack(&w[i], 0, weights, plain[i]);
-        zi_cpu_round_rows(gemm->b, plain[i], c->out, c->in);
+        round_rows(gemm->b, plain[i], c->out, c->in);
         rounded[i] = w[i];
         rounded[i].dtype = ZI_F32;
         rounded[i].data = (const uint8_t *)plain[i];
     }
-    zi_cpu_round_rows(gemm->b, x, c->tokens, c->in);
+    round_rows(gemm->b, x, c->tokens, c->in);
     run_product(&reference, c, expected, x, &rounded[0], &rounded[1], &bias);
     double worst = 0, scale = 0;
     for (int64_t i = 0; i < outputs; i++) {
@@ -545,7 +551,7 @@ static float *random_rows(int64_t count, float magnitude)
     float *x = allocate(count * 4);
     for (int64_t i = 0; i < count; i++)
         x[i] = magnitude * random_float();
-    zi_cpu_round_rows(ZI_NUMBER_BF16, x, 1, count);
+    round_rows(ZI_NUMBER_BF16, x, 1, count);
     return x;
 }
 
@@ -813,7 +819,7 @@ static void check_conv(const zi_packed_gemm *gemm, const conv_case *c)
     memcpy(rounded, x, (size_t)inputs * 4);
     if (c->affine) {
         zi_cpu_of(&runs[0])->kernels->affine(rounded, x, scale, shift, c->rows * c->columns, c->in, 1);
-        zi_cpu_round_rows(ZI_NUMBER_BF16, rounded, 1, inputs);
+        round_rows(ZI_NUMBER_BF16, rounded, 1, inputs);
     }
     run_conv(&reference, c, conv, expected, rounded, out_rows);
     conv.affine = c->affine ? &affine : NULL;

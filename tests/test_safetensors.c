@@ -1,4 +1,4 @@
-/* Reading and writing one safetensors file: what is accepted, and one sentence for each thing that is not. */
+/* Reading and writing of one safetensors file: what is accepted, and the sentence for everything that is refused. */
 #include "files.h"
 #include "weights/store.h"
 #include "weights/write.h"
@@ -14,7 +14,7 @@ static zi_store *open_good(void)
     return store;
 }
 
-/* The file at PATH is refused as malformed, in words that name it and hold the parts. */
+/* Expects that the file at PATH is refused as malformed, with a message that holds PATH and the two parts. */
 static void assert_refused(const char *part1, const char *part2)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -26,7 +26,7 @@ static void assert_refused(const char *part1, const char *part2)
 
 static void good_file_is_read(void **state)
 {
-    /* An odd header length: no tensor is aligned. Offsets in another order than names. */
+    /* The header length is odd, so no tensor is aligned; and the offsets have another order than the names. */
     write_safetensors(PATH,
                       "{\"__metadata__\":{\"format\":\"pt\",\"\":\"\"},"
                       "\"w.weight\":{\"dtype\":\"BF16\",\"shape\":[2,3],\"data_offsets\":[16,28]},"
@@ -178,7 +178,7 @@ static void tensors_are_checked(void **state)
         /* metadata */
         {"{\"__metadata__\":[]}", 0, "\"__metadata__\"", "\": an array, expected an object of strings"},
         {"{\"__metadata__\":{\"k\":1}}", 0, "\"__metadata__\": \"k\"", ": 1, expected a string"},
-        /* names that a terminal should not get, or that are long */
+        /* names that must not reach a terminal as they are */
         {"{\"a\\n\\u001b[2J\":3}", 0, "tensor \"a  [2J\"", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -221,7 +221,7 @@ static void every_truncation_is_refused(void **state)
     }
 }
 
-/* Any byte may change to any other: the file is refused or read, and what is read lies inside the file. */
+/* With any byte changed to some others: the file is refused, or it is read and all data lies in the file. */
 static void every_changed_byte_is_survived(void **state)
 {
     uint8_t bytes[1000];

@@ -1,5 +1,6 @@
-/* zimage selftest: all is right here; and whichever kernel is broken, it is named. */
+/* zimage selftest: everything is right here; and whichever kernel is broken, its cases find it. */
 #define ZIMAGE_EXPERIMENTAL
+#include "cpu/kernels.h"
 #include "cpu/selftest.h"
 #include "program.h"
 
@@ -19,20 +20,20 @@ static int tear_down(void **state)
     return folder_remove(state);
 }
 
-/* What a set was found to be. */
+/* What the cases of a set found. */
 typedef struct result {
     int cases;
-    char kernels[1000], faults[20000]; /* "|linear|linear|...": of each fault; their texts */
+    char kernels[4000], faults[40000]; /* "|linear||linear|...": the group of each fault; their texts */
 } result;
 
-static void on_finding(void *user, const zi_cpu_finding *finding)
+static void on_finding(void *user, const zi_case_finding *finding)
 {
     result *r = user;
     r->cases++;
     if (!finding->fault)
         return;
-    snprintf(r->kernels + strlen(r->kernels), sizeof r->kernels - strlen(r->kernels), "|%s|", finding->kernel);
-    snprintf(r->faults + strlen(r->faults), sizeof r->faults - strlen(r->faults), "%s %s\n", finding->kernel,
+    snprintf(r->kernels + strlen(r->kernels), sizeof r->kernels - strlen(r->kernels), "|%s|", finding->group);
+    snprintf(r->faults + strlen(r->faults), sizeof r->faults - strlen(r->faults), "%s %s\n", finding->group,
              finding->fault);
 }
 
@@ -241,9 +242,9 @@ static void a_fault_has_its_case_and_numbers(void **state)
     result r = {0};
     broken.store = broken_store;
     check(&r, &broken, NULL);
-    assert_non_null(strstr(r.faults, "linear 33 x 130 -> 70: error 0."));
+    assert_non_null(strstr(r.faults, "linear 33 x 130 -> 70, BF16, unaligned, bias, added: error 0."));
     assert_non_null(strstr(r.faults, ", allowed 3e-06\n"));
-    assert_non_null(strstr(r.faults, "conv 3 x 5, 40 -> 17 channels, side 3: error 0."));
+    assert_non_null(strstr(r.faults, "conv 3 x 5, 40 -> 17 channels, side 3, BF16, bias, added: error 0."));
     assert_null(strstr(r.faults, "-> 40")); /* no bias, or few tokens */
     assert_null(strstr(r.faults, "attention"));
 }
@@ -254,8 +255,8 @@ static void writing_outside_is_told(void **state)
     result r = {0};
     broken.store = store_beyond;
     check(&r, &broken, NULL);
-    assert_non_null(strstr(r.faults, "linear 5 x 64 -> 16: wrote outside its output\n"));
-    assert_non_null(strstr(r.faults, "conv 1 x 1, 1 -> 1 channels, side 3: wrote outside its output\n"));
+    assert_non_null(strstr(r.faults, "linear 5 x 64 -> 16, F32: wrote outside its output\n"));
+    assert_non_null(strstr(r.faults, "conv 1 x 1, 1 -> 1 channels, side 3, F32: wrote outside its output\n"));
 }
 
 static void broken_bf16_product(const zi_cpu_tiles *tiles)
@@ -287,9 +288,9 @@ static void nibbles_are_tried(void **state)
     assert_string_equal(right.faults, "");
     amx.nibbles = broken_nibbles;
     check(&r, good, &amx);
-    assert_non_null(strstr(r.faults, "linear 51 x 256 -> 48: error"));
-    assert_non_null(strstr(r.faults, "linear 90 x 128 -> 32: error"));
-    assert_non_null(strstr(r.faults, "gated 20 x 384 -> 64: error"));
+    assert_non_null(strstr(r.faults, "linear 51 x 256 -> 48, Q4: error"));
+    assert_non_null(strstr(r.faults, "linear 90 x 128 -> 32, Q4 of 64, unaligned, bias, added: error"));
+    assert_non_null(strstr(r.faults, "gated 20 x 384 -> 64, Q4, unaligned: error"));
 }
 #endif
 
@@ -305,7 +306,7 @@ static void families_are_tried(void **state)
     assert_non_null(strstr(r.kernels, "|conv|"));
     int8.product = broken_int8_product;
     check(&r8, good, &int8);
-    assert_non_null(strstr(r8.faults, "linear 5 x 64 -> 16: error"));
+    assert_non_null(strstr(r8.faults, "linear 5 x 64 -> 16, F32: error"));
     assert_non_null(strstr(r8.kernels, "|gated|"));
 }
 
@@ -328,7 +329,7 @@ static void the_program_reports(void **state)
         fail_msg("%s%s", o.out, o.err);
     assert_string_equal(o.err, "");
     assert_non_null(strstr(o.out, "reference: image ok\n"));
-    assert_non_null(strstr(o.out, "generic: linear ok, gated ok, operands ok, attention ok, conv ok, norms ok, "));
+    assert_non_null(strstr(o.out, "generic: linear ok, gated ok, operands ok, repeat ok, attention ok, memory ok, moving ok, norms ok, "));
     assert_non_null(strstr(o.out, "int8 generic: linear ok, gated ok, peak ok, image ok (max error "));
     assert_non_null(strstr(o.out, "everything is correct in "));
 }
@@ -347,7 +348,7 @@ static void a_mask_and_json(void **state)
     assert_true(json_real_value(json_object_get(all, "seconds")) > 0);
     assert_true(json_is_true(json_object_get(generic, "usable")) && json_is_true(json_object_get(generic, "passed")));
     assert_int_equal(json_array_size(json_object_get(generic, "faults")), 0);
-    assert_int_equal(json_array_size(json_object_get(generic, "checks")), 11);
+    assert_int_equal(json_array_size(json_object_get(generic, "checks")), 16);
     assert_true(json_real_value(json_object_get(generic, "max_error")) < 6e-6);
     assert_true(json_is_true(json_object_get(json_object_get(generic, "image"), "passed")));
     const json_t *attention = find(json_object_get(find(kernels, "bf16 generic"), "checks"), "attention");

@@ -1,4 +1,4 @@
-/* Folders of weights (single or sharded), and binding a network's names and shapes to them. */
+/* Folders of weights (a single file or shards), and binding of a network, by name and shape, to its weights. */
 #include "files.h"
 #include "weights/store.h"
 
@@ -48,7 +48,7 @@ static void shards_make_one_store(void **state)
     assert_int_equal(zi_store_find(store, "b")->data[0], 4);
     zi_store_free(store);
 
-    /* A tensor that the index puts elsewhere, or nowhere, is not used. */
+    /* A tensor is not used where the index does not name it, or names another shard for it. */
     write_safetensors(temporary("sharded/m-2.safetensors"),
                       "{" TENSOR("c", 0, 4) "," TENSOR("b", 4, 8) "," TENSOR("a", 8, 12) "," TENSOR("e", 12, 16) "}",
                       16);
@@ -159,7 +159,7 @@ static void whole_network_binds(void **state)
     assert_ptr_equal(weights[1], zi_store_find(store, "layers.1.w"));
     assert_ptr_equal(scalar, zi_store_find(store, "s"));
 
-    /* What nobody asks for is one warning, whatever it is. */
+    /* All tensors that were not asked for are in one warning. */
     assert_int_equal(zi_binder_new(store, &binder, NULL), ZIMAGE_OK);
     zi_bind(binder, &weights[0], 1, one, "layers.0.w");
     zi_bind_ignore(binder, "lm_");
@@ -171,7 +171,7 @@ static void whole_network_binds(void **state)
     zi_store_free(store);
 }
 
-static void problems_are_told_together(void **state)
+static void problems_are_reported_together(void **state)
 {
     zi_store *store = open_text("{\"x\":{\"dtype\":\"BF16\",\"shape\":[3,4],\"data_offsets\":[0,24]},"
                                 "\"steps\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[24,32]},"
@@ -282,7 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shards_make_one_store),    cmocka_unit_test(single_file_goes_first),
         cmocka_unit_test(absent_weights_are_named), cmocka_unit_test(index_is_checked),
-        cmocka_unit_test(whole_network_binds),      cmocka_unit_test(problems_are_told_together),
+        cmocka_unit_test(whole_network_binds),      cmocka_unit_test(problems_are_reported_together),
         cmocka_unit_test(only_floats_are_bound),    cmocka_unit_test(long_lists_are_cut),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);

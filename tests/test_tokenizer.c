@@ -1,4 +1,7 @@
-/* The tokenizer against the `tokenizers` package's ids, its parts, bad files, threads, hostile texts, the command. */
+/*
+ * The tokenizer: ids against those of the `tokenizers` package, its parts, bad files, threads, hostile texts, the
+ * command.
+ */
 #include "fixture.h"
 #include "program.h"
 
@@ -89,7 +92,7 @@ static strings read_strings(const zi_store *store, const char *text, const char 
     return s;
 }
 
-/* limit: ids compared at most, as the golden was truncated. Returns the number of strings with other ids. */
+/* Returns the number of strings with other ids. Only the first `limit` ids are compared: the golden was truncated. */
 static size_t compare_strings(const zi_tokenizer *tokenizer, zimage_template kind, strings s, size_t limit)
 {
     size_t mismatches = 0;
@@ -208,7 +211,7 @@ static void tiny_ids_equal_the_reference(void **state)
     compare_golden("tokenizer-tiny.safetensors", TINY_FILE);
 }
 
-/* text-encoder spec 5: the ids of the templates' fixed parts. */
+/* The ids of the fixed parts of the templates (docs/spec/text-encoder.md 5). */
 static void qwen3_templates_have_the_published_ids(void **state)
 {
     static const int32_t EMPTY[] = {151644, 872, 198, 151645, 198, 151644, 77091, 198};
@@ -233,7 +236,7 @@ static zi_split *compile(const char *pattern)
     return split;
 }
 
-/* text-encoder spec 7: normalised, then split; pieces are written here with '|' between them. */
+/* The examples of docs/spec/text-encoder.md 7: normalised, then split. Here '|' stands between pieces. */
 static void pieces_are_those_of_the_spec(void **state)
 {
     static const char *const CASES[][2] = {
@@ -290,9 +293,7 @@ static size_t put_utf8(uint32_t code, char *text)
     return length;
 }
 
-/*
- * Whether the pattern `class` matches the character: of two in a row a match takes the first, else both are one gap.
- */
+/* Whether the pattern matches the character: in a text of two such a match is the first, otherwise both are one gap. */
 static int matches(zi_splitter *splitter, uint32_t code)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -304,7 +305,7 @@ static int matches(zi_splitter *splitter, uint32_t code)
     return end == length;
 }
 
-/* Every code point has the class that it has in the reference's regular expressions, whatever Unicode PCRE2 knows. */
+/* Every code point has the class that it has in the regular expressions of the reference, with any version of PCRE2. */
 static void classes_are_those_of_the_reference(void **state)
 {
     static const char *const CLASSES[][2] = {
@@ -372,7 +373,7 @@ static void nfc_is_that_of_the_reference(void **state)
     zi_normalizer_free(&normalizer);
 }
 
-/* Lowest rank first, then from left to right: "aaaa" pairs up from its left end, "bc" takes its b before "ab" can. */
+/* The lowest rank is merged first, then from the left: "aaaa" pairs from its left end; "bc" is merged before "ab". */
 static void merges_follow_rank_then_position(void **state)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -411,7 +412,7 @@ static const char *save_json(json_t *root)
     return path;
 }
 
-/* Sets what stands at "a.b.0.c" to a JSON text (NULL removes it); an index one past the end appends. */
+/* Sets the value at "a.b.0.c" to the one of a JSON text (NULL removes it); the index after the last appends. */
 static void set_at(json_t *root, const char *where, const char *value)
 {
     char path[256];
@@ -438,7 +439,7 @@ static void set_at(json_t *root, const char *where, const char *value)
 
 typedef struct bad_file {
     const char *where, *value; /* the change */
-    const char *message;       /* what the error must hold, beside the file's path */
+    const char *message;       /* must be in the error, with the path of the file */
     zimage_status status;
 } bad_file;
 
@@ -558,7 +559,7 @@ static void malformed_files_are_refused(void **state)
     }
 }
 
-/* Older files write a merge as "A B". */
+/* Older files have merges as "A B". */
 static void both_spellings_of_merges_agree(void **state)
 {
     json_t *root = tiny_json();
@@ -588,13 +589,13 @@ static void added_tokens_match_leftmost_and_longest(void **state)
     /* "<x" wins over "x>z", which begins later; '>' = 29, '~' = 93, '!' = 0, 'é' is two bytes. */
     expect_ids(tokenizer, ZIMAGE_TEMPLATE_NONE, LITERAL("<x>y<x><x<x>z"), (int32_t[]){764, 763, 29, 763, 763, 29, 89},
                7);
-    /* One that is normalised is found in either spelling, the other only in its own. */
+    /* A normalised token is found in both spellings, the other only in its own. */
     expect_ids(tokenizer, ZIMAGE_TEMPLATE_NONE, LITERAL("\u00E9~e\u0301~"), (int32_t[]){766, 766}, 2);
     expect_ids(tokenizer, ZIMAGE_TEMPLATE_NONE, LITERAL("e\u0301!"), (int32_t[]){767}, 1);
     size_t count;
     free(encode(tokenizer, ZIMAGE_TEMPLATE_NONE, LITERAL("\u00E9!"), &count));
     assert_true(count > 1);
-    /* A template whose special tokens the tokenizer lacks would become ordinary text. */
+    /* Without these special tokens a template would be ordinary text. */
     zimage_error error = ZIMAGE_ERROR_INIT;
     int32_t *ids = NULL;
     assert_int_equal(zi_tokenizer_encode_prompt(tokenizer, ZIMAGE_TEMPLATE_Z_IMAGE, "a", 1, &ids, &count, &error),
@@ -695,7 +696,7 @@ static void threads_share_a_tokenizer(void **state)
     zi_store_free(store);
 }
 
-/* A megabyte of each; 120 s also hold under valgrind, and a quadratic step takes longer. */
+/* A megabyte of each. 120 s are enough even under valgrind, and too short for a step of quadratic time. */
 static void a_megabyte_takes_seconds(void **state)
 {
     static const char *const UNITS[] = {"a",

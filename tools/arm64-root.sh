@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches the arm64 libraries that zimage and its tests link, for cross-building: tools/arm64-root.sh ROOT
-# Debian's packages, unpacked below ROOT: nothing is installed, and no user but the caller is needed.
+# Fetches the arm64 libraries that zimage and its tests need when they are cross-built: tools/arm64-root.sh ROOT
+# It downloads Debian's packages and unpacks them in ROOT. It installs nothing and needs no root user.
 set -eu
 packages="libcmocka0 libcmocka-dev libpng16-16 libpng-dev zlib1g zlib1g-dev libpcre2-8-0 libpcre2-dev libutf8proc2
     libutf8proc-dev libjansson4 libjansson-dev"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building and testing zimage needs, where something is missing. Sourced by run.sh and test.sh:
+# Installs the packages that building and testing zimage needs, if any is missing. run.sh and test.sh source this file:
 #   install_dependencies build        compiler, CMake, Ninja and the libraries
 #   install_dependencies build test   also cmocka
 install_dependencies() {

@@ -1,4 +1,4 @@
-/* The clock that durations are measured with. */
+/* The clock for measuring durations; it never goes back. */
 #ifndef ZI_BASE_CLOCK_H
 #define ZI_BASE_CLOCK_H
 

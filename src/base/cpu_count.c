@@ -43,7 +43,7 @@ static int read_numbers(const char *folder, const char *name, long long numbers[
     return count > 0 ? count : 0;
 }
 
-/* Processors that one group's own files allow; 0: no limit ("max" in version 2, -1 in version 1). */
+/* The CPUs that the files of one group allow; 0: no limit ("max" in version 2, -1 in version 1). */
 static int group_cpus(const char *folder, int version)
 {
     long long numbers[2] = {0, 0}, period[2] = {0, 0};
@@ -68,8 +68,8 @@ static int smaller_limit(int a, int b)
 }
 
 /*
- * The least limit of the group and of those above it. In a container the path may be the host's and not exist below the
- * mount: its ancestors are tried all the same, up to the mount itself.
+ * The lowest limit of the group and of its ancestors. In a container the path may be a path of the host, which does not
+ * exist below the mount. So a folder that is not there is skipped, and the search goes on up to the mount itself.
  */
 static int least_limit(const char *hierarchy, const char *group, int version)
 {

@@ -39,8 +39,8 @@ static int is_control(const unsigned char *text)
 }
 
 /*
- * Paths and tensor names come from outside: a message stays one line of valid UTF-8 that can't steer a terminal. `cut`
- * says that the text was cut: then a sequence that its end breaks is dropped.
+ * Makes text one line of valid UTF-8. Paths and tensor names come from outside, and must not send control sequences to
+ * a terminal. cut: the text was cut at its end, so an incomplete character there is dropped.
  */
 static void make_printable(char *text, int cut)
 {
@@ -97,7 +97,7 @@ zimage_status zi_fail_memory(zimage_error *error, const char *what, size_t bytes
     return zi_fail(error, ZIMAGE_ERROR_MEMORY, "out of memory: %s needs %zu bytes", what, bytes);
 }
 
-/* strerror itself may return a buffer that threads share. */
+/* Not strerror: its buffer may belong to all threads together. */
 static const char *errno_text(int code, char *buffer, size_t size)
 {
 #if defined(__GLIBC__) && defined(_GNU_SOURCE)

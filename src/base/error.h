@@ -1,4 +1,7 @@
-/* Errors travel as a zimage_status beside a caller-owned zimage_error (may be NULL) that holds one sentence. */
+/*
+ * Errors: a function returns a zimage_status and writes one sentence into the zimage_error of its caller, which may be
+ * NULL. A sentence about a value reads "FIELD: VALUE, expected WHAT", after the path of the file if there is one.
+ */
 #ifndef ZI_BASE_ERROR_H
 #define ZI_BASE_ERROR_H
 
@@ -13,12 +16,13 @@
 #endif
 
 /*
- * Sets status and message and returns status. error may be NULL. The message becomes one line of valid UTF-8: cut at
- * the buffer's end between characters, control characters and invalid bytes (of paths, of tensor names) replaced.
+ * Sets the status and the message of `error` (may be NULL) and returns the status. The message becomes one line of
+ * valid UTF-8: control characters and invalid bytes, which paths and names may hold, are replaced, and a message that
+ * is longer than the buffer is cut between two characters.
  */
 zimage_status zi_fail(zimage_error *error, zimage_status status, const char *format, ...) ZI_PRINTF(3, 4);
 
-/* "out of memory: WHAT needs N bytes"; bytes 0 (the size is not known here): "out of memory: no room for WHAT" */
+/* "out of memory: WHAT needs N bytes". Callers that do not know the size pass 0: "out of memory: no room for WHAT". */
 zimage_status zi_fail_memory(zimage_error *error, const char *what, size_t bytes);
 
 /* The formatted text, then ": " and what the errno value `code` means. */
@@ -33,7 +37,7 @@ zimage_status zi_fail_errno(zimage_error *error, zimage_status status, int code,
             return zi_try_;                                                                                            \
     } while (0)
 
-/* Where warnings go; fn may be NULL. */
+/* Where warnings and other messages go; fn may be NULL, then they are dropped. */
 typedef struct zi_log {
     void (*fn)(zimage_log_level level, const char *message, void *user);
     void *user;

@@ -10,18 +10,19 @@
 #define FILE_LIMIT ((size_t)64 << 20)
 
 /*
- * jansson drops a character where its token buffer can't grow for lack of memory, and goes on: with a shorter string or
- * number, as if the file had said so. The buffer never shrinks, so the text is parsed behind a string as long as its
- * longest token, ["xxx",TEXT]: if that string arrives whole, the buffer is large enough for all that follows.
+ * A defence against a fault of jansson 2.14: where memory runs out while the buffer of a token grows, jansson drops a
+ * character and goes on, with a shorter string or number than the file has. The buffer never shrinks. So the text is
+ * parsed as ["xxx",TEXT], where the first string is as long as the longest token of the text: if that string arrives
+ * complete, then the buffer is large enough for every token after it.
  */
 typedef struct wrapped_text {
-    const char *parts[4]; /* the opening, the string's end, the text, the closing; before the second come `padding` x */
+    const char *parts[4]; /* [" then `padding` times x, then ", then TEXT, then ] */
     size_t lengths[4];
     size_t padding;
     int part;
 } wrapped_text;
 
-/* Bytes of the longest string or number: right for JSON; of other texts parsing fails in any case. */
+/* The bytes of the longest string or number. For text that is not JSON the result is arbitrary: its parsing fails. */
 static size_t longest_token(const char *text, size_t length)
 {
     size_t longest = 0, begin = 0;
@@ -74,7 +75,7 @@ static json_t *parse_intact(const char *text, size_t length)
     return value;
 }
 
-/* What jansson's own text leaves out. */
+/* An addition to jansson's message, which does not say what range is valid. */
 static const char *hint(const json_error_t *problem)
 {
     if (json_error_code(problem) != json_error_numeric_overflow)
@@ -89,7 +90,7 @@ zimage_status zi_json_parse(const char *path, const char *name_of_text, const ch
     *value = parse_intact(text, length);
     if (*value)
         return ZIMAGE_OK;
-    /* Once more for what is wrong and where. If nothing is, memory was short. */
+    /* A second time without the wrapper, to learn the fault and its line. No fault: memory ran out the first time. */
     json_error_t problem = {0};
     json_t *again = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
     if (again || json_error_code(&problem) == json_error_out_of_memory || problem.text[0] == 0) {

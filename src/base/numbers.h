@@ -1,4 +1,4 @@
-/* Small arithmetic that several modules need: the smaller, the larger, MiB, and random numbers for tests and measuring. */
+/* Minimum, maximum, MiB, and random numbers for tests and measurements. */
 #ifndef ZI_BASE_NUMBERS_H
 #define ZI_BASE_NUMBERS_H
 
@@ -34,8 +34,9 @@ static inline unsigned long long zi_mib(uint64_t bytes)
 }
 
 /*
- * Marsaglia's xorshift64 (Journal of Statistical Software 8/14, 2003; shifts 13, 7, 17): moves *state on and returns it.
- * *state must not be 0. The high bits are the better ones. The noise of images never comes from here (sampler/noise.h).
+ * Advances *state, which must not be 0, and returns it: Marsaglia, "Xorshift RNGs", Journal of Statistical Software
+ * 8/14 (2003), with shifts 13, 7, 17. The high bits are the better ones. For tests and measurements only: the noise of
+ * images comes from sampler/noise.h.
  */
 static inline uint64_t zi_random_next(uint64_t *state)
 {

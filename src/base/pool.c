@@ -9,15 +9,16 @@
 #include "base/cpu_count.h"
 
 /*
- * state = generation << 32 | OPEN | workers inside the job. A run stores a new generation with OPEN set; a worker
- * enters by adding 1 while OPEN is set; the caller clears OPEN when no task is left and waits until nobody is inside.
- * So a run never waits for a worker that has not woken up yet, and the job's fields change only when nobody reads them.
+ * state = generation << 32 | OPEN | number of workers inside the job.
+ * A run stores a new generation with OPEN set. A worker enters the job by adding 1 while OPEN is set. When no task is
+ * left the caller clears OPEN and waits until no worker is inside. So a run never waits for a worker that is still
+ * asleep, and the fields of the job change only while no worker reads them.
  */
 #define OPEN   ((uint64_t)1 << 31)
 #define INSIDE (OPEN - 1)
 
 #define MAX_THREADS 1024
-/* Some tens of microseconds: about as long as waking a sleeping thread takes. */
+/* Attempts before a waiting thread sleeps: some tens of microseconds, about as long as it takes to wake a thread. */
 #define SPINS 1000
 
 typedef struct worker {
@@ -28,7 +29,7 @@ typedef struct worker {
 
 struct zi_pool {
     int threads;
-    int spins; /* 0 where threads outnumber processors: who spins takes the time of who works */
+    int spins; /* 0 where there are more threads than CPUs: a spinning thread would take the time of a working one */
     pthread_mutex_t lock;
     pthread_cond_t started, finished;
     int sleepers; /* workers waiting for `started`; under lock */
@@ -37,7 +38,7 @@ struct zi_pool {
     void (*fn)(void *arg, int64_t task, int worker);
     void *arg;
     int64_t tasks;
-    _Atomic int64_t next; /* first task nobody has taken */
+    _Atomic int64_t next; /* the first task that no worker has taken */
     worker workers[];     /* threads - 1: worker 0 is the caller */
 };
 
@@ -62,7 +63,7 @@ static void take_tasks(zi_pool *pool, int index)
         pool->fn(pool->arg, task, index);
 }
 
-/* The first state of another generation than `seen`. */
+/* Waits for a generation other than `seen`; returns the state. */
 static uint64_t await_generation(zi_pool *pool, uint32_t seen)
 {
     uint64_t state;
@@ -81,7 +82,7 @@ static uint64_t await_generation(zi_pool *pool, uint32_t seen)
     return state;
 }
 
-/* 1: inside a job, 0: the pool ends. */
+/* Waits for a job and enters it: 1. The pool ends: 0. */
 static int enter_job(zi_pool *pool, uint32_t *seen)
 {
     for (;;) {
@@ -92,7 +93,7 @@ static int enter_job(zi_pool *pool, uint32_t *seen)
         while (state & OPEN) {
             if (atomic_compare_exchange_weak_explicit(&pool->state, &state, state + 1, memory_order_acquire,
                                                       memory_order_relaxed)) {
-                *seen = generation(state); /* may be a later one than the loop began with */
+                *seen = generation(state); /* the exchange may have met a later generation */
                 return 1;
             }
         }
@@ -120,7 +121,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* Publishes a new generation and wakes as many sleepers as there is work for. */
+/* Publishes a new generation and wakes `wanted` sleeping workers, or all where there are fewer. */
 static void start_generation(zi_pool *pool, uint64_t flags, int64_t wanted)
 {
     pthread_mutex_lock(&pool->lock);
@@ -137,7 +138,7 @@ static void start_generation(zi_pool *pool, uint64_t flags, int64_t wanted)
         pthread_cond_signal(&pool->started);
 }
 
-static int somebody_inside(zi_pool *pool)
+static int any_worker_inside(zi_pool *pool)
 {
     return (atomic_load_explicit(&pool->state, memory_order_acquire) & INSIDE) != 0;
 }
@@ -145,12 +146,12 @@ static int somebody_inside(zi_pool *pool)
 static void finish_job(zi_pool *pool)
 {
     atomic_fetch_and_explicit(&pool->state, ~OPEN, memory_order_acq_rel);
-    for (int i = 0; i < pool->spins && somebody_inside(pool); i++)
+    for (int i = 0; i < pool->spins && any_worker_inside(pool); i++)
         spin_hint();
-    if (!somebody_inside(pool))
+    if (!any_worker_inside(pool))
         return;
     pthread_mutex_lock(&pool->lock);
-    while (somebody_inside(pool))
+    while (any_worker_inside(pool))
         pthread_cond_wait(&pool->finished, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
 }
@@ -179,7 +180,10 @@ static void end_workers(zi_pool *pool, int count)
         pthread_join(pool->workers[i].thread, NULL);
 }
 
-/* Signals are for the embedder's own threads. Returns how many workers were started; *code: 0 or an errno value. */
+/*
+ * Returns how many workers were started; *code is 0 or an errno value. Workers block all signals: the signals of the
+ * process are handled by the threads of the application.
+ */
 static int start_workers(zi_pool *pool, int *code)
 {
     sigset_t all, before;

@@ -1,6 +1,6 @@
 /*
- * What the project asks the operating system for. Linux and macOS have a branch each; another system gets the fallback
- * that the comment of the function names. (The count of CPUs is in base/cpu_count.h, files are in base/file.h.)
+ * What differs between operating systems: Linux and macOS have a branch each; on other systems a function returns the
+ * "unknown" of its comment. (For the number of CPUs see base/cpu_count.h, for files base/file.h.)
  */
 #ifndef ZI_BASE_SYSTEM_H
 #define ZI_BASE_SYSTEM_H

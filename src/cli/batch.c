@@ -23,11 +23,11 @@ typedef struct batch {
 static int line_error(const batch *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static int line_error(const batch *b, const char *format, ...)
 {
+    char begin[PATH_MAX + 64];
     va_list arguments;
     va_start(arguments, format);
-    fprintf(stderr, "zimage " COMMAND ": %s: line %lld: ", b->options->batch, (long long)b->line);
-    vfprintf(stderr, format, arguments);
-    fprintf(stderr, "\n");
+    snprintf(begin, sizeof begin, COMMAND ": %s: line %lld", b->options->batch, (long long)b->line);
+    cli_message(begin, format, arguments);
     va_end(arguments);
     return CLI_USAGE;
 }
@@ -242,6 +242,8 @@ static int read_lines(batch *b, FILE *file)
         const char *begin = text;
         if (b->line == 1 && !strncmp(text, byte_order_mark, strlen(byte_order_mark)))
             begin += strlen(byte_order_mark);
+        if (length > 0 && text[length - 1] == '\n')
+            text[--length] = 0;
         if (*skip_space(begin) || strlen(text) != (size_t)length)
             code = take_line(b, begin, (size_t)(text + length - begin));
     }

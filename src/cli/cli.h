@@ -42,6 +42,8 @@ int cli_program_path(char *path, size_t size);
 /* The most physical memory that this process has occupied at once, in bytes; 0: unknown. */
 uint64_t cli_peak_resident_bytes(void);
 
+/* Prints "zimage BEGIN: sentence" as one line, without control characters: names from files are quoted in it. */
+void cli_message(const char *begin, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
 /* Prints "zimage COMMAND: sentence" and returns CLI_USAGE or CLI_FAILURE. */
 int cli_usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int cli_failure(const char *command, const zimage_error *error);

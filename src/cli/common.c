@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -5,20 +6,32 @@
 
 #include "cli.h"
 
+#define MESSAGE_MAX 4096 /* a longer message is cut */
+
+void cli_message(const char *begin, const char *format, va_list arguments)
+{
+    char text[MESSAGE_MAX];
+    int used = snprintf(text, sizeof text, "zimage %s: ", begin);
+    if (used < (int)sizeof text)
+        vsnprintf(text + used, sizeof text - (size_t)used, format, arguments);
+    for (char *c = text; *c; c++)
+        if (iscntrl((unsigned char)*c))
+            *c = '?';
+    fprintf(stderr, "%s\n", text);
+}
+
 int cli_usage_error(const char *command, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    fprintf(stderr, "zimage %s: ", command);
-    vfprintf(stderr, format, arguments);
-    fprintf(stderr, "\n");
+    cli_message(command, format, arguments);
     va_end(arguments);
     return CLI_USAGE;
 }
 
 int cli_failure(const char *command, const zimage_error *error)
 {
-    fprintf(stderr, "zimage %s: %s\n", command, error->message);
+    (void)cli_usage_error(command, "%s", error->message);
     return CLI_FAILURE;
 }
 

@@ -63,7 +63,7 @@ static void count_weight(zi_cuda_weight *w, int64_t times, needs *n)
     w->uses += times;
 }
 
-static zimage_status count_needs(zi_cuda *cuda, const zi_memory_turn *turns, int count, needs *n)
+static zimage_status count_needs(zi_cuda *cuda, const zi_stage_runs *runs, int count, needs *n)
 {
     zi_cuda_residency *r = cuda->residency;
     *n = (needs){NULL};
@@ -72,11 +72,11 @@ static zimage_status count_needs(zi_cuda *cuda, const zi_memory_turn *turns, int
             cuda->weights.places[i]->uses = 0;
     n->weights = malloc((cuda->weights.count + 1) * sizeof(void *));
     if (n->weights == NULL)
-        return zi_fail_memory(cuda->ops.error, "a plan", (cuda->weights.count + 1) * sizeof(void *));
+        return zi_fail_memory(cuda->error, "a plan", (cuda->weights.count + 1) * sizeof(void *));
     for (int i = 0; i < count; i++) {
-        const zi_cuda_stage *stage = &r->stages[turns[i].stage];
+        const zi_cuda_stage *stage = &r->stages[runs[i].stage];
         for (int u = 0; u < stage->count; u++)
-            count_weight(stage->uses[u].weight, turns[i].times, n);
+            count_weight(stage->uses[u].weight, runs[i].times, n);
         measure_operations(stage, n);
     }
     return ZIMAGE_OK;
@@ -135,7 +135,7 @@ static void keep_vectors(const needs *n)
 /* Decides which weights stay; fills the plan's ring, and least, which is above the limit where nothing fits. */
 static void choose(const needs *n, zi_memory_plan *plan)
 {
-    uint64_t base = plan->workspace + plan->values, whole = base + n->all + forming_ring(n);
+    uint64_t base = plan->workspace + plan->activations, whole = base + n->all + forming_ring(n);
     uint64_t least = base + n->vectors + least_ring(n);
     plan->least = whole < least ? whole : least;
     keep_vectors(n);
@@ -161,7 +161,7 @@ static void add_up(const zi_cuda_residency *r, const needs *n, zi_memory_plan *p
     plan->resident = 0;
     for (int i = 0; i < n->count; i++)
         plan->resident += n->weights[i]->stays ? zi_cuda_round_up(n->weights[i]->bytes) : 0;
-    for (int s = 0; s < ZI_MEMORY_STAGES; s++) {
+    for (int s = 0; s < ZI_STAGES_MAX; s++) {
         plan->weights[s] = plan->streamed[s] = 0;
         for (int i = 0; i < r->stages[s].count; i++) {
             const zi_cuda_weight *w = r->stages[s].uses[i].weight;
@@ -169,14 +169,14 @@ static void add_up(const zi_cuda_residency *r, const needs *n, zi_memory_plan *p
             plan->streamed[s] += w->uses > 0 && !w->stays ? w->stored : 0;
         }
     }
-    plan->total = plan->workspace + plan->values + plan->ring + plan->resident;
+    plan->total = plan->workspace + plan->activations + plan->ring + plan->resident;
 }
 
-static uint64_t streamed_by_job(const zi_memory_plan *plan, const zi_memory_turn *turns, int count)
+static uint64_t streamed_by_job(const zi_memory_plan *plan, const zi_stage_runs *runs, int count)
 {
     uint64_t bytes = 0;
     for (int i = 0; i < count; i++)
-        bytes += (uint64_t)turns[i].times * plan->streamed[turns[i].stage];
+        bytes += (uint64_t)runs[i].times * plan->streamed[runs[i].stage];
     return bytes;
 }
 
@@ -187,21 +187,21 @@ static uint64_t mib(uint64_t bytes)
 
 static zimage_status refuse(zi_cuda *cuda, const needs *n, const zi_memory_plan *plan)
 {
-    uint64_t weights = plan->least - plan->values - plan->workspace;
-    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_MEMORY,
-                   "cuda:%d: out of device memory: this request needs at least %llu MiB (values %llu, workspace %llu, "
-                   "weights %llu of %llu at a time), but %llu MiB may be taken: %s",
-                   cuda->device, (unsigned long long)mib(plan->least), (unsigned long long)mib(plan->values),
-                   (unsigned long long)mib(plan->workspace), (unsigned long long)mib(weights),
-                   (unsigned long long)mib(n->all), (unsigned long long)(plan->limit / MIB),
-                   plan->limit == cuda->asked ? "device_memory" : "what is free");
+    uint64_t weights = plan->least - plan->activations - plan->workspace;
+    return zi_fail(
+        cuda->error, ZIMAGE_ERROR_MEMORY,
+        "cuda:%d: out of device memory: this request needs at least %llu MiB (activations %llu, workspace %llu, "
+        "weights %llu of %llu at a time), but %llu MiB may be taken: %s",
+        cuda->device, (unsigned long long)mib(plan->least), (unsigned long long)mib(plan->activations),
+        (unsigned long long)mib(plan->workspace), (unsigned long long)mib(weights), (unsigned long long)mib(n->all),
+        (unsigned long long)(plan->limit / MIB), plan->limit == cuda->asked ? "device_memory" : "what is free");
 }
 
 /* What the arrangement that there is makes of the job; 0: it can't serve. */
 static int describe_present(const zi_cuda *cuda, const needs *n, zi_memory_plan *plan)
 {
     const zi_cuda_residency *r = cuda->residency;
-    size_t stack = zi_cuda_stack_bytes(cuda), values = (size_t)most(plan->values, stack);
+    size_t stack = zi_cuda_stack_bytes(cuda), activations = (size_t)most(plan->activations, stack);
     int streams = 0;
     for (int i = 0; i < n->count; i++) {
         zi_cuda_weight *w = n->weights[i];
@@ -211,14 +211,14 @@ static int describe_present(const zi_cuda *cuda, const needs *n, zi_memory_plan 
         streams |= !w->stays;
     }
     plan->ring = r->ring_bytes;
-    plan->values = values;
+    plan->activations = activations;
     add_up(r, n, plan);
-    return r->arranged && cuda->used - stack + values <= plan->limit &&
+    return r->arranged && cuda->used - stack + activations <= plan->limit &&
            r->ring_bytes >= (streams ? least_ring(n) : forming_ring(n));
 }
 
 /* Fills the plan; *present: the arrangement that there is does as well. */
-static zimage_status make_plan(zi_cuda *cuda, const needs *n, const zi_memory_turn *turns, int count,
+static zimage_status make_plan(zi_cuda *cuda, const needs *n, const zi_stage_runs *runs, int count,
                                zi_memory_plan *plan, int *present)
 {
     choose(n, plan);
@@ -227,7 +227,7 @@ static zimage_status make_plan(zi_cuda *cuda, const needs *n, const zi_memory_tu
     add_up(cuda->residency, n, plan);
     zi_memory_plan as_it_is = *plan;
     *present = describe_present(cuda, n, &as_it_is) &&
-               streamed_by_job(&as_it_is, turns, count) <= streamed_by_job(plan, turns, count);
+               streamed_by_job(&as_it_is, runs, count) <= streamed_by_job(plan, runs, count);
     if (*present)
         *plan = as_it_is;
     else
@@ -240,7 +240,7 @@ static zimage_status make_plan(zi_cuda *cuda, const needs *n, const zi_memory_tu
 static zimage_status take_memory(zi_cuda *cuda, const zi_memory_plan *plan)
 {
     zi_cuda_residency *r = cuda->residency;
-    ZI_TRY(zi_cuda_stack_reserve(cuda, (size_t)plan->values));
+    ZI_TRY(zi_cuda_stack_reserve(cuda, (size_t)plan->activations));
     ZI_TRY(zi_cuda_memory(cuda, (size_t)plan->ring, "weights that pass through", (void **)&r->ring));
     r->ring_bytes = (size_t)plan->ring;
     ZI_TRY(zi_cuda_memory(cuda, (size_t)plan->resident, "weights that stay", (void **)&r->slab));
@@ -271,16 +271,16 @@ static zimage_status divide(zi_cuda *cuda, const needs *n, const zi_memory_plan 
 }
 
 /* From here on the table expects the job. */
-static zimage_status begin_job(zi_cuda *cuda, const zi_memory_turn *turns, int count)
+static zimage_status begin_job(zi_cuda *cuda, const zi_stage_runs *runs, int count)
 {
     zi_cuda_residency *r = cuda->residency;
-    zi_memory_turn *copy = malloc((size_t)count * sizeof(*copy));
+    zi_stage_runs *copy = malloc((size_t)count * sizeof(*copy));
     if (copy == NULL)
-        return zi_fail_memory(cuda->ops.error, "a job's turns", (size_t)count * sizeof(*copy));
-    memcpy(copy, turns, (size_t)count * sizeof(*copy));
-    free(r->turns);
-    r->turns = copy;
-    r->turn_count = count;
+        return zi_fail_memory(cuda->error, "a job's stages", (size_t)count * sizeof(*copy));
+    memcpy(copy, runs, (size_t)count * sizeof(*copy));
+    free(r->runs);
+    r->runs = copy;
+    r->run_count = count;
     r->now = r->ahead = (zi_cuda_cursor){0, 0, 0};
     return zi_cuda_read_ahead(cuda);
 }
@@ -292,27 +292,25 @@ static zimage_status commit_plan(zi_cuda *cuda, const needs *n, const zi_memory_
     zi_cuda_loads_cancel(cuda);
     if (!present)
         return divide(cuda, n, plan);
-    return zi_cuda_stack_bytes(cuda) < plan->values ? zi_cuda_stack_reserve(cuda, (size_t)plan->values) : ZIMAGE_OK;
+    return zi_cuda_stack_bytes(cuda) < plan->activations ? zi_cuda_stack_reserve(cuda, (size_t)plan->activations)
+                                                         : ZIMAGE_OK;
 }
 
-static zimage_status arrange(zi_ops *ops, const zi_memory_turn *turns, int count, size_t values, int commit,
-                             zi_memory_plan *plan)
+zimage_status zi_cuda_op_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, int commit,
+                                 zi_memory_plan *plan)
 {
-    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda *cuda = zi_cuda_enter(run);
     needs n;
     int present = 0;
     assert(count > 0 && !cuda->rehearsing && cuda->stack.in_use == 0);
-    zi_cuda_make_current(cuda);
-    *plan = (zi_memory_plan){.limit = zi_cuda_limit(cuda), .values = values, .workspace = cuda->fixed};
-    zimage_status status = count_needs(cuda, turns, count, &n);
+    *plan = (zi_memory_plan){.limit = zi_cuda_limit(cuda), .activations = activations, .workspace = cuda->fixed};
+    zimage_status status = count_needs(cuda, runs, count, &n);
     if (status == ZIMAGE_OK)
-        status = make_plan(cuda, &n, turns, count, plan, &present);
+        status = make_plan(cuda, &n, runs, count, plan, &present);
     if (status == ZIMAGE_OK && commit)
         status = commit_plan(cuda, &n, plan, present);
     if (status == ZIMAGE_OK && commit)
-        status = begin_job(cuda, turns, count);
+        status = begin_job(cuda, runs, count);
     free(n.weights);
     return status;
 }
-
-const zi_ops_memory zi_cuda_ops_memory = {zi_cuda_rehearse, zi_cuda_rehearsed, arrange};

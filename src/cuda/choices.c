@@ -146,7 +146,7 @@ void zi_cuda_remember(zi_cuda_choices *choices, const char *kind, const void *ke
         free(line);
 }
 
-static zimage_status time_between(zi_cuda *cuda, const cudaEvent_t events[2], zi_work_fn *work, const void *user,
+static zimage_status time_between(zi_cuda *cuda, const cudaEvent_t events[2], zi_cuda_work *work, const void *user,
                                   float *milliseconds)
 {
     for (int i = 0; i <= RUNS; i++) {
@@ -159,7 +159,7 @@ static zimage_status time_between(zi_cuda *cuda, const cudaEvent_t events[2], zi
     return zi_cuda_result(cuda, cudaEventElapsedTime(milliseconds, events[0], events[1]), "timing");
 }
 
-zimage_status zi_cuda_time(zi_cuda *cuda, zi_work_fn *work, const void *user, float *milliseconds)
+zimage_status zi_cuda_time(zi_cuda *cuda, zi_cuda_work *work, const void *user, float *milliseconds)
 {
     cudaEvent_t events[2] = {NULL, NULL};
     *milliseconds = 0;

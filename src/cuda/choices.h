@@ -22,7 +22,9 @@ int zi_cuda_recall(const zi_cuda_choices *choices, const char *kind, const void 
                    size_t value_size);
 void zi_cuda_remember(zi_cuda_choices *choices, const char *kind, const void *key, size_t size, const void *value,
                       size_t value_size);
+/* Queues kernels. */
+typedef zimage_status zi_cuda_work(const void *user);
 /* Milliseconds that the GPU takes for what `work` queues: the mean of a few runs after one that warms up. */
-zimage_status zi_cuda_time(zi_cuda *cuda, zi_work_fn *work, const void *user, float *milliseconds);
+zimage_status zi_cuda_time(zi_cuda *cuda, zi_cuda_work *work, const void *user, float *milliseconds);
 
 #endif

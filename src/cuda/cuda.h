@@ -7,7 +7,7 @@
 
 #include "ops/ops.h"
 
-#define ZI_CUDA_ABI    4                                       /* of this header */
+#define ZI_CUDA_ABI    5                                       /* of this header */
 #define ZI_CUDA_LAYOUT (sizeof(zi_ops_table) + sizeof(zi_ops)) /* shows a changed table of operations */
 
 typedef struct zi_cuda_options {

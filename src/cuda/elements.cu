@@ -3,7 +3,7 @@
 
 /* ---- element by element -------------------------------------------------------------------------------------------- */
 
-template <typename T, int W> static __global__ void glu(T *y, const T *x, int64_t rows, int64_t n)
+template <typename T, int W> static __global__ void glu(T *y, int64_t ldy, const T *x, int64_t rows, int64_t n)
 {
     int64_t vectors = n / W;
     EACH(i, rows * vectors)
@@ -13,16 +13,17 @@ template <typename T, int W> static __global__ void glu(T *y, const T *x, int64_
 #pragma unroll
         for (int j = 0; j < W; j++)
             out.v[j] = from_float<T>(silu_of<T>(to_float(gate.v[j])) * to_float(up.v[j]));
-        store<T, W>(y + row * n + column, out);
+        store<T, W>(y + row * ldy + column, out);
     }
 }
 
-extern "C" cudaError_t zi_cuda_glu(zi_dtype type, void *y, const void *x, int64_t rows, int64_t n, cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_glu(zi_dtype type, void *y, int64_t ldy, const void *x, int64_t rows, int64_t n,
+                                   cudaStream_t stream)
 {
     WITH_TYPE(T, type,
-              WITH_WIDTH(T, W, n, (uintptr_t)x | (uintptr_t)y,
-                         ZI_LAUNCH((glu<T, W>), blocks_for(rows * n / W, 256), 256, 0, stream, (T *)y, (const T *)x,
-                                   rows, n)));
+              WITH_WIDTH(T, W, n, (uintptr_t)x | (uintptr_t)y | (uintptr_t)ldy * sizeof(T),
+                         ZI_LAUNCH((glu<T, W>), blocks_for(rows * n / W, 256), 256, 0, stream, (T *)y, ldy,
+                                   (const T *)x, rows, n)));
     return cudaGetLastError();
 }
 
@@ -37,25 +38,24 @@ extern "C" cudaError_t zi_cuda_silu(zi_dtype type, void *y, const void *x, int64
     return cudaGetLastError();
 }
 
-template <typename T> static __global__ void modulation(T *m, int64_t n)
+/* kinds: two bits for each part, a zi_modulation. */
+template <typename T> static __global__ void modulation(T *m, int parts, uint32_t kinds, int64_t n)
 {
-    EACH(i, 4 * n) m[i] = from_float<T>(i / n % 2 ? tanhf(to_float(m[i])) : 1 + to_float(m[i]));
+    EACH(i, parts * n)
+    {
+        uint32_t kind = kinds >> (2 * (i / n)) & 3;
+        float x = to_float(m[i]);
+        m[i] = from_float<T>(kind == ZI_MODULATION_TANH ? tanhf(x) : kind == ZI_MODULATION_ONE_PLUS ? 1 + x : x);
+    }
 }
 
-extern "C" cudaError_t zi_cuda_modulation(zi_dtype type, void *m, int64_t n, cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_modulation(zi_dtype type, void *m, int parts, const zi_modulation *kinds, int64_t n,
+                                          cudaStream_t stream)
 {
-    WITH_TYPE(T, type, ZI_LAUNCH(modulation<T>, blocks_for(4 * n, 256), 256, 0, stream, (T *)m, n));
-    return cudaGetLastError();
-}
-
-template <typename T> static __global__ void add_one(T *y, const T *x, int64_t n)
-{
-    EACH(i, n) y[i] = from_float<T>(1 + to_float(x[i]));
-}
-
-extern "C" cudaError_t zi_cuda_add_one(zi_dtype type, void *y, const void *x, int64_t n, cudaStream_t stream)
-{
-    WITH_TYPE(T, type, ZI_LAUNCH(add_one<T>, blocks_for(n, 256), 256, 0, stream, (T *)y, (const T *)x, n));
+    uint32_t packed = 0;
+    for (int i = 0; i < parts; i++)
+        packed |= (uint32_t)kinds[i] << (2 * i);
+    WITH_TYPE(T, type, ZI_LAUNCH(modulation<T>, blocks_for(parts * n, 256), 256, 0, stream, (T *)m, parts, packed, n));
     return cudaGetLastError();
 }
 
@@ -92,13 +92,14 @@ extern "C" cudaError_t zi_cuda_add_bias(zi_dtype type, void *y, const void *x, c
 
 /* A warp an output, W inputs of a lane at a time. */
 template <typename T, typename S, int W>
-static __global__ void few(T *y, const float *x, const S *w, const float *bias, int accumulate, int64_t rows, int64_t n,
-                           int64_t in)
+static __global__ void few(T *y, int64_t ldy, const float *x, int64_t ldx, const S *w, const float *bias,
+                           int accumulate, int64_t rows, int64_t n, int64_t in)
 {
     int64_t place = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (place >= rows * n)
         return;
-    const float *input = x + place / n * in;
+    const float *input = x + place / n * ldx;
+    T *output = y + place / n * ldy + place % n;
     const S *weights = w + place % n * in;
     float sum = 0;
     for (int64_t i = threadIdx.x % 32 * W; i < in; i += 32 * W) {
@@ -110,19 +111,19 @@ static __global__ void few(T *y, const float *x, const S *w, const float *bias, 
     }
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0)
-        y[place] = from_float<T>(sum + (bias ? bias[place % n] : 0.0f) + (accumulate ? to_float(y[place]) : 0.0f));
+        *output = from_float<T>(sum + (bias ? bias[place % n] : 0.0f) + (accumulate ? to_float(*output) : 0.0f));
 }
 
-extern "C" cudaError_t zi_cuda_few(zi_dtype type, void *y, const float *x, zi_dtype w_type, const void *w,
-                                   const float *bias, int accumulate, int64_t rows, int64_t n, int64_t in,
-                                   cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_few(zi_dtype type, void *y, int64_t ldy, const float *x, int64_t ldx, zi_dtype w_type,
+                                   const void *w, const float *bias, int accumulate, int64_t rows, int64_t n,
+                                   int64_t in, cudaStream_t stream)
 {
     unsigned blocks = (unsigned)((rows * n + 7) / 8);
     WITH_TYPE(T, type,
               WITH_TYPE(S, w_type,
-                        WITH_WIDTH(S, W, in, (uintptr_t)x | (uintptr_t)w,
-                                   ZI_LAUNCH((few<T, S, W>), blocks, 256, 0, stream, (T *)y, x, (const S *)w, bias,
-                                             accumulate, rows, n, in))));
+                        WITH_WIDTH(S, W, in, (uintptr_t)x | (uintptr_t)w | (uintptr_t)ldx * sizeof(float),
+                                   ZI_LAUNCH((few<T, S, W>), blocks, 256, 0, stream, (T *)y, ldy, x, ldx, (const S *)w,
+                                             bias, accumulate, rows, n, in))));
     return cudaGetLastError();
 }
 
@@ -139,6 +140,41 @@ extern "C" cudaError_t zi_cuda_convert(zi_dtype to, void *dst, zi_dtype from, co
     WITH_TYPE(T, to,
               WITH_STORED(S, from,
                           ZI_LAUNCH((convert<T, S>), blocks_for(n, 256), 256, 0, stream, (T *)dst, (const S *)src, n)));
+    return cudaGetLastError();
+}
+
+template <typename T, typename S, int W>
+static __global__ void copy_rows(T *dst, int64_t ld_dst, const S *src, int64_t ld_src, int64_t rows, int64_t vectors)
+{
+    EACH(i, rows * vectors)
+    {
+        vec<S, W> from = load<S, W>(src + i / vectors * ld_src + i % vectors * W);
+        vec<T, W> to;
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            to.v[j] = from_float<T>(to_float(from.v[j]));
+        store<T, W>(dst + i / vectors * ld_dst + i % vectors * W, to);
+    }
+}
+
+/* Vectors of 16 bytes where both sides are of one type. */
+template <typename T, typename S>
+static void launch_copy_rows(T *dst, int64_t ld_dst, const S *src, int64_t ld_src, int64_t rows, int64_t n,
+                             cudaStream_t stream)
+{
+    constexpr int W = wide<T>;
+    uintptr_t places = (uintptr_t)dst | (uintptr_t)src | (uintptr_t)(ld_dst | ld_src) * sizeof(T);
+    if (sizeof(T) == sizeof(S) && n % W == 0 && places % 16 == 0)
+        ZI_LAUNCH((copy_rows<T, S, W>), blocks_for(rows * (n / W), 256), 256, 0, stream, dst, ld_dst, src, ld_src, rows,
+                  n / W);
+    else
+        ZI_LAUNCH((copy_rows<T, S, 1>), blocks_for(rows * n, 256), 256, 0, stream, dst, ld_dst, src, ld_src, rows, n);
+}
+
+extern "C" cudaError_t zi_cuda_copy_rows(zi_dtype to, void *dst, int64_t ld_dst, zi_dtype from, const void *src,
+                                         int64_t ld_src, int64_t rows, int64_t n, cudaStream_t stream)
+{
+    WITH_TYPE(T, to, WITH_TYPE(S, from, launch_copy_rows((T *)dst, ld_dst, (const S *)src, ld_src, rows, n, stream)));
     return cudaGetLastError();
 }
 
@@ -257,48 +293,59 @@ extern "C" cudaError_t zi_cuda_unpack_groups(zi_dtype to, void *dst, const uint8
     return cudaErrorInvalidValue;
 }
 
+/* Latents [channels][height][width] and their patches of p x p. */
+typedef struct patches {
+    int64_t channels, height, width, p;
+    zi_patch_order order;
+} patches;
+
 /* The latent element of token element i. */
-static __device__ int64_t latent_place(int64_t i, int64_t channels, int64_t height, int64_t width, int64_t p)
+static __device__ int64_t latent_place(int64_t i, const patches &a)
 {
-    int64_t c = i % channels, place = i / channels % (p * p), token = i / channels / (p * p);
+    int64_t channels = a.channels, height = a.height, width = a.width, p = a.p;
+    int64_t token = i / channels / (p * p), c, place;
+    if (a.order == ZI_PATCH_CHANNELS_LAST) {
+        c = i % channels;
+        place = i / channels % (p * p);
+    } else {
+        place = i % (p * p);
+        c = i / (p * p) % channels;
+    }
     int64_t y = token / (width / p) * p + place / p, x = token % (width / p) * p + place % p;
     return (c * height + y) * width + x;
 }
 
-template <typename T, typename S>
-static __global__ void patchify(T *tokens, const S *latents, int64_t channels, int64_t height, int64_t width, int64_t p)
+template <typename T, typename S> static __global__ void patchify(T *tokens, const S *latents, const patches a)
 {
-    EACH(i, channels * height * width)
-    tokens[i] = from_float<T>(to_float(latents[latent_place(i, channels, height, width, p)]));
+    EACH(i, a.channels * a.height * a.width)
+    tokens[i] = from_float<T>(to_float(latents[latent_place(i, a)]));
 }
 
-template <typename T, typename S>
-static __global__ void unpatchify(T *latents, const S *tokens, int64_t channels, int64_t height, int64_t width,
-                                  int64_t p)
+template <typename T, typename S> static __global__ void unpatchify(T *latents, const S *tokens, const patches a)
 {
-    EACH(i, channels * height * width)
-    latents[latent_place(i, channels, height, width, p)] = from_float<T>(to_float(tokens[i]));
+    EACH(i, a.channels * a.height * a.width)
+    latents[latent_place(i, a)] = from_float<T>(to_float(tokens[i]));
 }
 
 extern "C" cudaError_t zi_cuda_patchify(zi_dtype to, void *tokens, zi_dtype from, const void *latents,
-                                        const int64_t n[3], int64_t p, cudaStream_t stream)
+                                        const int64_t n[3], int64_t p, zi_patch_order order, cudaStream_t stream)
 {
+    const patches a = {n[0], n[1], n[2], p, order};
     unsigned blocks = blocks_for(n[0] * n[1] * n[2], 256);
-    WITH_TYPE(T, to,
-              WITH_TYPE(S, from,
-                        ZI_LAUNCH((patchify<T, S>), blocks, 256, 0, stream, (T *)tokens, (const S *)latents, n[0], n[1],
-                                  n[2], p)));
+    WITH_TYPE(
+        T, to,
+        WITH_TYPE(S, from, ZI_LAUNCH((patchify<T, S>), blocks, 256, 0, stream, (T *)tokens, (const S *)latents, a)));
     return cudaGetLastError();
 }
 
 extern "C" cudaError_t zi_cuda_unpatchify(zi_dtype to, void *latents, zi_dtype from, const void *tokens,
-                                          const int64_t n[3], int64_t p, cudaStream_t stream)
+                                          const int64_t n[3], int64_t p, zi_patch_order order, cudaStream_t stream)
 {
+    const patches a = {n[0], n[1], n[2], p, order};
     unsigned blocks = blocks_for(n[0] * n[1] * n[2], 256);
-    WITH_TYPE(T, to,
-              WITH_TYPE(S, from,
-                        ZI_LAUNCH((unpatchify<T, S>), blocks, 256, 0, stream, (T *)latents, (const S *)tokens, n[0],
-                                  n[1], n[2], p)));
+    WITH_TYPE(
+        T, to,
+        WITH_TYPE(S, from, ZI_LAUNCH((unpatchify<T, S>), blocks, 256, 0, stream, (T *)latents, (const S *)tokens, a)));
     return cudaGetLastError();
 }
 

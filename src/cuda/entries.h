@@ -1,19 +1,24 @@
-/* Entries of the table (ops.h says what they compute) that have files of their own: linear.c, attention.c, ... */
+/* Entries of the table (ops.h says what they do) that have files of their own. */
 #ifndef ZI_CUDA_ENTRIES_H
 #define ZI_CUDA_ENTRIES_H
 
 #include "ops/ops.h"
 
-zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
-                             const zi_weight *bias, int accumulate);
-zimage_status zi_cuda_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x,
-                              const zi_weight *const *weights);
-zimage_status zi_cuda_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
-                                 const zi_weight *w3);
-zimage_status zi_cuda_attention(zi_ops *ops, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
-                                const zi_attention_shape *shape);
-zimage_status zi_cuda_conv2d(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_conv *conv);
-
-extern const zi_ops_memory zi_cuda_ops_memory; /* arrange.c */
+zi_op_alloc_operand zi_cuda_op_alloc_operand;   /* operand.c */
+zi_op_linear zi_cuda_op_linear;                 /* linear.c */
+zi_op_linears zi_cuda_op_linears;               /* linear.c */
+zi_op_linear_glu zi_cuda_op_linear_glu;         /* linear.c */
+zi_op_norm zi_cuda_op_norm;                     /* norms.c */
+zi_op_residual zi_cuda_op_residual;             /* norms.c */
+zi_op_attention zi_cuda_op_attention;           /* attention.c */
+zi_op_conv2d zi_cuda_op_conv2d;                 /* convolutions.c */
+zi_op_check_finite zi_cuda_op_check_finite;     /* checks.c */
+zi_op_name_check zi_cuda_op_name_check;         /* checks.c */
+zi_op_finish zi_cuda_op_finish;                 /* checks.c */
+zi_op_repeat zi_cuda_op_repeat;                 /* record.c */
+zi_op_rehearse_begin zi_cuda_op_rehearse_begin; /* rehearsal.c */
+zi_op_rehearse_stage zi_cuda_op_rehearse_stage; /* rehearsal.c */
+zi_op_rehearse_end zi_cuda_op_rehearse_end;     /* rehearsal.c */
+zi_op_arrange zi_cuda_op_arrange;               /* arrange.c */
 
 #endif

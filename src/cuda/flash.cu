@@ -40,6 +40,7 @@ static __device__ __forceinline__ void copy_tile(bf16 *tile, const bf16 *rows, i
 typedef struct flash_args {
     bf16 *o;
     const bf16 *q, *k, *v;
+    int64_t ldo, ldq, ldk, ldv; /* elements from a token to the next */
     int64_t queries, keys, heads, kv_heads;
     float scale; /* of the logits, times log2(e) */
     int causal;
@@ -101,8 +102,8 @@ static __device__ __forceinline__ void hide(float s[KEYS / 8][4], const flash_ar
 
 /* s becomes 2^(s scale - top); what was summed before is scaled to the new top. Each of a lane's two rows is 4 lanes'. */
 template <int Dim>
-static __device__ __forceinline__ void soften(float s[KEYS / 8][4], float o[Dim / 8][4], float top[2], float sum[2],
-                                              float scale)
+static __device__ __forceinline__ void softmax_block(float s[KEYS / 8][4], float o[Dim / 8][4], float top[2],
+                                                     float sum[2], float scale)
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -172,33 +173,32 @@ template <int Dim> static __global__ void __launch_bounds__(WARPS * 32) flash(co
     ZI_DYNAMIC_SHARED(bf16, k_tiles);
     bf16 *v_tiles = k_tiles + STAGES * KEYS * Dim;
     int64_t head = blockIdx.y, kv = head / (a.heads / a.kv_heads), block_first = (int64_t)blockIdx.x * QUERIES;
-    int64_t stride = a.heads * Dim, kv_stride = a.kv_heads * Dim;
     int64_t query = block_first + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
     const bf16 *k = a.k + kv * Dim, *v = a.v + kv * Dim;
     int64_t end = a.causal && block_first + QUERIES < a.keys ? block_first + QUERIES : a.keys;
     uint32_t q[Dim / 16][4];
     float o[Dim / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 
-    load_queries<Dim>(q, a.q + head * Dim, stride, query, a.queries);
-    copy_tile<Dim>(k_tiles, k, kv_stride, 0, a.keys);
-    copy_tile<Dim>(v_tiles, v, kv_stride, 0, a.keys);
+    load_queries<Dim>(q, a.q + head * Dim, a.ldq, query, a.queries);
+    copy_tile<Dim>(k_tiles, k, a.ldk, 0, a.keys);
+    copy_tile<Dim>(v_tiles, v, a.ldv, 0, a.keys);
     ptx_commit_copies();
     for (int64_t first = 0, stage = 0; first < end; first += KEYS, stage ^= 1) {
         ptx_wait_copies<0>();
         __syncthreads(); /* this tile is here, and nobody reads the one before any more */
         if (first + KEYS < end) {
-            copy_tile<Dim>(k_tiles + (stage ^ 1) * KEYS * Dim, k, kv_stride, first + KEYS, a.keys);
-            copy_tile<Dim>(v_tiles + (stage ^ 1) * KEYS * Dim, v, kv_stride, first + KEYS, a.keys);
+            copy_tile<Dim>(k_tiles + (stage ^ 1) * KEYS * Dim, k, a.ldk, first + KEYS, a.keys);
+            copy_tile<Dim>(v_tiles + (stage ^ 1) * KEYS * Dim, v, a.ldv, first + KEYS, a.keys);
             ptx_commit_copies();
         }
         float s[KEYS / 8][4];
         logits<Dim>(s, q, k_tiles + stage * KEYS * Dim);
         if (first + KEYS > a.keys || (a.causal && first + KEYS > block_first))
             hide(s, a, first, query);
-        soften<Dim>(s, o, top, sum, a.scale);
+        softmax_block<Dim>(s, o, top, sum, a.scale);
         add_values<Dim>(o, s, v_tiles + stage * KEYS * Dim);
     }
-    store_rows<Dim>(a.o + head * Dim, stride, query, a.queries, o, sum);
+    store_rows<Dim>(a.o + head * Dim, a.ldo, query, a.queries, o, sum);
 }
 
 template <int Dim> static cudaError_t run(const flash_args *a, cudaStream_t stream)
@@ -212,17 +212,29 @@ template <int Dim> static cudaError_t run(const flash_args *a, cudaStream_t stre
     return cudaGetLastError();
 }
 
-int zi_cuda_flash_fits(int64_t head_dim)
+int zi_cuda_flash_fits(const zi_cuda_attention *a)
 {
-    return head_dim == 64 || head_dim == 128;
+    uintptr_t pointers = (uintptr_t)a->o | (uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v;
+    return (a->head_dim == 64 || a->head_dim == 128) && pointers % 16 == 0 &&
+           (a->ldo | a->ldq | a->ldk | a->ldv) % wide<bf16> == 0;
 }
 
-cudaError_t zi_cuda_flash(void *o, const void *q, const void *k, const void *v, int64_t queries, int64_t keys,
-                          int64_t heads, int64_t kv_heads, int64_t head_dim, int causal, cudaStream_t stream)
+cudaError_t zi_cuda_flash(const zi_cuda_attention *a, cudaStream_t stream)
 {
-    const flash_args a = {(bf16 *)o,       (const bf16 *)q, (const bf16 *)k,
-                          (const bf16 *)v, queries,         keys,
-                          heads,           kv_heads,        1.44269504089f / sqrtf((float)head_dim),
-                          causal};
-    return head_dim == 64 ? run<64>(&a, stream) : head_dim == 128 ? run<128>(&a, stream) : cudaErrorInvalidValue;
+    flash_args f;
+    f.o = (bf16 *)a->o;
+    f.q = (const bf16 *)a->q;
+    f.k = (const bf16 *)a->k;
+    f.v = (const bf16 *)a->v;
+    f.ldo = a->ldo;
+    f.ldq = a->ldq;
+    f.ldk = a->ldk;
+    f.ldv = a->ldv;
+    f.queries = a->queries;
+    f.keys = a->keys;
+    f.heads = a->heads;
+    f.kv_heads = a->kv_heads;
+    f.scale = 1.44269504089f / sqrtf((float)a->head_dim);
+    f.causal = a->causal;
+    return a->head_dim == 64 ? run<64>(&f, stream) : a->head_dim == 128 ? run<128>(&f, stream) : cudaErrorInvalidValue;
 }

@@ -22,7 +22,7 @@ zimage_status zi_cuda_check_form(zi_cuda *cuda, const zi_weight *w, zi_cuda_form
     case ZI_DTYPE_OTHER:
         break;
     }
-    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
+    return zi_fail(cuda->error, ZIMAGE_ERROR_UNSUPPORTED,
                    "cuda:%d: %s: stored as %s, expected F32, F16, BF16 or, for a matrix, grouped", cuda->device,
                    w->name, zi_dtype_name(w->dtype));
 }
@@ -136,7 +136,7 @@ static zimage_status convert(zi_cuda *cuda, const zi_cuda_weight *w, const uint8
 
 static zimage_status quantise(zi_cuda *cuda, const void *dense, int64_t rows, int64_t columns, const zi_cuda_rows8 *out)
 {
-    return ZI_CUDA_RUN(cuda, zi_cuda_quantise_rows(*out, cuda->type, dense, rows, columns, cuda->stream),
+    return ZI_CUDA_RUN(cuda, zi_cuda_quantise_rows(*out, cuda->type, dense, columns, rows, columns, cuda->stream),
                        "quantising a weight");
 }
 
@@ -144,13 +144,13 @@ static zimage_status form_fp8(zi_cuda *cuda, const zi_cuda_weight *w, const uint
 {
     const zi_cuda_rows8 rows = {data, (float *)(void *)((uint8_t *)data + zi_cuda_fp8_scales(w))};
     void *dense = (void *)stored;
-    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+    zi_arena_mark mark = zi_cuda_mark(cuda);
     if (!all_of(w, cuda->type)) {
         ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count_of(w) * zi_dtype_size(cuda->type), w->a->name, &dense));
         ZI_TRY(convert(cuda, w, stored, cuda->type, dense));
     }
     ZI_TRY(quantise(cuda, dense, rows_of(w), w->a->shape[1], &rows));
-    zi_cuda_release(&cuda->ops, mark);
+    zi_cuda_release(cuda, mark);
     return ZIMAGE_OK;
 }
 

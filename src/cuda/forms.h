@@ -18,9 +18,11 @@ typedef enum zi_cuda_form {
     ZI_FORM_FP8,    /* e4m3 rows, then a float32 scale for each row */
 } zi_cuda_form;
 
-/* Several weights may begin at one address, so the key also says what they are. */
+/* The identity of a weight. Two mappings may follow each other at one address, but never have the same id; weights of
+ * one id, or without an id, may begin at one address and differ in what they are. */
 typedef struct zi_cuda_weight_key {
-    const uint8_t *first, *second; /* the data on the host of the weight, and of the second weight of a pair */
+    uint64_t first_id, second_id;  /* zi_weight.id of the weight, and of the second weight of a pair */
+    const uint8_t *first, *second; /* their data on the host */
     int64_t rows, count;           /* of the first weight: rows and elements */
     zi_dtype stored;
     zi_cuda_form form;

@@ -240,12 +240,12 @@ static encode_fn *encoder(void)
     return (encode_fn *)found;
 }
 
-/* A matrix [rows][columns], read or written in boxes of box_rows rows of 128 bytes. */
+/* A matrix [rows][columns] whose rows are ld elements apart, read or written in boxes of box_rows rows of 128 bytes. */
 static int describe(encode_fn *encode, CUtensorMap *map, int fp8, const void *data, int64_t rows, int64_t columns,
-                    int box_rows)
+                    int64_t ld, int box_rows)
 {
     const cuuint64_t size = fp8 ? 1 : 2, shape[2] = {(cuuint64_t)columns, (cuuint64_t)rows};
-    const cuuint64_t stride = (cuuint64_t)columns * size;
+    const cuuint64_t stride = (cuuint64_t)ld * size;
     const cuuint32_t box[2] = {(cuuint32_t)(STEP_BYTES / size), (cuuint32_t)box_rows}, each[2] = {1, 1};
     return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)data, shape,
                   &stride, box, each, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
@@ -263,13 +263,15 @@ template <typename E> static cudaError_t launch(const gated_args &args, int proc
     return cudaGetLastError();
 }
 
-extern "C" int zi_cuda_gated_fits(int64_t rows, int64_t out, int64_t in, int fp8)
+extern "C" int zi_cuda_gated_fits(const zi_cuda_gated_args *a)
 {
 #ifdef ZI_HAS_SM90A
     const int64_t most = 1 << 20; /* tiles fit an int */
+    const int64_t size = a->x_scales != nullptr ? 1 : 2;
     int device, major = 0, minor = 0;
-    return rows <= most && out <= most && in <= most && out % (2 * COLUMNS) == 0 &&
-           in * (fp8 ? 1 : 2) % STEP_BYTES == 0 && cudaGetDevice(&device) == cudaSuccess &&
+    return a->rows <= most && a->out <= most && a->in <= most && a->out % (2 * COLUMNS) == 0 &&
+           a->in * size % STEP_BYTES == 0 && a->ldx * size % 16 == 0 && a->ldy * 2 % 16 == 0 &&
+           ((uintptr_t)a->y | (uintptr_t)a->x | (uintptr_t)a->w) % 16 == 0 && cudaGetDevice(&device) == cudaSuccess &&
            cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
            cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 &&
            minor == 0 && encoder() != nullptr;
@@ -278,10 +280,9 @@ extern "C" int zi_cuda_gated_fits(int64_t rows, int64_t out, int64_t in, int fp8
 #endif
 }
 
-extern "C" cudaError_t zi_cuda_gated(void *y, const void *x, const float *x_scales, const void *w,
-                                     const float *w_scales, int64_t rows, int64_t out, int64_t in, cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_gated(const zi_cuda_gated_args *a, cudaStream_t stream)
 {
-    const int fp8 = x_scales != nullptr;
+    const int fp8 = a->x_scales != nullptr;
     int device, processors = 0;
     gated_args args;
     encode_fn *encode = encoder();
@@ -290,14 +291,15 @@ extern "C" cudaError_t zi_cuda_gated(void *y, const void *x, const float *x_scal
         code = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
     if (code != cudaSuccess)
         return code;
-    args.x_scales = x_scales;
-    args.w_scales = w_scales;
-    args.rows = (int)rows;
-    args.row_tiles = (int)((rows + ROWS - 1) / ROWS);
-    args.column_tiles = (int)(out / COLUMNS);
-    args.steps = (int)(in * (fp8 ? 1 : 2) / STEP_BYTES);
-    if (encode == nullptr || !describe(encode, &args.x, fp8, x, rows, in, ROWS / 2) ||
-        !describe(encode, &args.w, fp8, w, 2 * out, in, COLUMNS) || !describe(encode, &args.y, 0, y, rows, out, 64))
+    args.x_scales = a->x_scales;
+    args.w_scales = a->w_scales;
+    args.rows = (int)a->rows;
+    args.row_tiles = (int)((a->rows + ROWS - 1) / ROWS);
+    args.column_tiles = (int)(a->out / COLUMNS);
+    args.steps = (int)(a->in * (fp8 ? 1 : 2) / STEP_BYTES);
+    if (encode == nullptr || !describe(encode, &args.x, fp8, a->x, a->rows, a->in, a->ldx, ROWS / 2) ||
+        !describe(encode, &args.w, fp8, a->w, 2 * a->out, a->in, a->in, COLUMNS) ||
+        !describe(encode, &args.y, 0, a->y, a->rows, a->out, a->ldy, 64))
         return cudaErrorInvalidValue;
     return fp8 ? launch<__nv_fp8_e4m3>(args, processors, stream) : launch<bf16>(args, processors, stream);
 }

@@ -4,7 +4,7 @@
  * which takes half a second. Whatever cuDNN refuses leaves a graph without a plan, and the own kernels do the work.
  */
 #include "cuda/graphs.h"
-#include "ops/ops_common.h"
+#include "ops/shapes.h"
 
 #include <assert.h>
 #include <math.h>
@@ -25,7 +25,16 @@ typedef enum graph_kind { GRAPH_ATTENTION, GRAPH_CONV } graph_kind;
 
 /* Compared as bytes. */
 typedef struct graph_key {
-    int64_t kind, sizes[5];
+    int64_t kind;
+    union {
+        int64_t sizes[9];
+        struct {
+            int64_t queries, keys, heads, kv_heads, dim, ldq, ldk, ldv, ldo;
+        } attention;
+        struct {
+            int64_t rows, columns, in, out, side, x_columns, stride, left;
+        } conv;
+    };
 } graph_key;
 
 /* The tensors' unique names: places in the array of pointers that a graph runs on, plus 1. */
@@ -299,7 +308,7 @@ static zi_cuda_graph *new_graph(zi_cuda *cuda, const graph_key *key)
         int capacity = cuda->graph_capacity ? 2 * cuda->graph_capacity : 16;
         zi_cuda_graph *graphs = realloc(cuda->graphs, (size_t)capacity * sizeof(*graphs));
         if (graphs == NULL) {
-            (void)zi_fail_memory(cuda->ops.error, "the list of graphs", (size_t)capacity * sizeof(*graphs));
+            (void)zi_fail_memory(cuda->error, "the list of graphs", (size_t)capacity * sizeof(*graphs));
             return NULL;
         }
         cuda->graphs = graphs;
@@ -316,7 +325,7 @@ static zimage_status execute(zi_cuda *cuda, const zi_cuda_graph *g, void *const 
     cudnnStatus_t status = run(cuda, g->plan, g->tensors, data, cuda->workspace);
     if (status == CUDNN_STATUS_SUCCESS)
         return ZIMAGE_OK;
-    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s failed: cuDNN says %s", cuda->device, what,
+    return zi_fail(cuda->error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s failed: cuDNN says %s", cuda->device, what,
                    cudnnGetErrorString(status));
 }
 
@@ -330,20 +339,23 @@ static int aligned(void *const data[TENSORS])
 
 /* ---- attention ----------------------------------------------------------------------------------------------------- */
 
-/* Sides and strides of [tokens][heads][dim] as cuDNN names them. */
-static tensor_form heads_form(int64_t tokens, int64_t heads, int64_t dim)
+/* Sizes and strides of [tokens][heads][dim], with tokens ld elements apart, in cuDNN's order. */
+static tensor_form heads_form(int64_t tokens, int64_t heads, int64_t dim, int64_t ld)
 {
-    return (tensor_form){CUDNN_DATA_BFLOAT16, {1, heads, tokens, dim}, {tokens * heads * dim, dim, heads * dim, 1}};
+    return (tensor_form){CUDNN_DATA_BFLOAT16, {1, heads, tokens, dim}, {tokens * ld, dim, ld, 1}};
 }
 
 static zimage_status make_attention(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
 {
-    int64_t queries = g->key.sizes[0], keys = g->key.sizes[1], heads = g->key.sizes[2], kv = g->key.sizes[3];
-    int64_t dim = g->key.sizes[4];
-    const tensor_form many = heads_form(queries, heads, dim), few = heads_form(keys, kv, dim);
+    int64_t queries = g->key.attention.queries, keys = g->key.attention.keys, heads = g->key.attention.heads;
+    int64_t kv_heads = g->key.attention.kv_heads, dim = g->key.attention.dim;
+    const tensor_form q_form = heads_form(queries, heads, dim, g->key.attention.ldq);
+    const tensor_form k_form = heads_form(keys, kv_heads, dim, g->key.attention.ldk);
+    const tensor_form v_form = heads_form(keys, kv_heads, dim, g->key.attention.ldv);
+    const tensor_form o_form = heads_form(queries, heads, dim, g->key.attention.ldo);
     const tensor_form one = {CUDNN_DATA_FLOAT, {1, 1, 1, 1}, {1, 1, 1, 1}};
-    cudnnBackendDescriptor_t q = operand(g, Q, &many), k = operand(g, K, &few), v = operand(g, V, &few);
-    cudnnBackendDescriptor_t o = operand(g, O, &many), scale = tensor(g, SCALE + 1, &one, 1);
+    cudnnBackendDescriptor_t q = operand(g, Q, &q_form), k = operand(g, K, &k_form), v = operand(g, V, &v_form);
+    cudnnBackendDescriptor_t o = operand(g, O, &o_form), scale = tensor(g, SCALE + 1, &one, 1);
     g->tensors[SCALE] = 1;
     cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
     set_descriptor(g, operation, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, q);
@@ -355,10 +367,12 @@ static zimage_status make_attention(zi_cuda *cuda, zi_cuda_graph *g, void *const
     return choose(cuda, g, operation, data);
 }
 
-/* Into a buffer of its own, as o may be q and cuDNN does not say in which order it reads and writes. */
+/* The result of attention whose o is q goes to a buffer of its own first: cuDNN does not say in which order it reads and
+ * writes. */
 static zimage_status attend(zi_cuda *cuda, const graph_key *key, void *o, void *data[TENSORS], int *done)
 {
-    size_t bytes = (size_t)(key->sizes[0] * key->sizes[2] * key->sizes[4]) * sizeof(uint16_t);
+    int64_t queries = key->attention.queries, features = key->attention.heads * key->attention.dim;
+    size_t bytes = (size_t)(queries * key->attention.ldo) * sizeof(uint16_t);
     if (cuda->rehearsing) /* the most memory that it takes */
         return zi_cuda_stack_alloc(cuda, bytes, "attention", &data[O]);
     zi_cuda_graph *graph = find(cuda, key);
@@ -378,32 +392,43 @@ static zimage_status attend(zi_cuda *cuda, const graph_key *key, void *o, void *
     *done = 1;
     if (data[O] == o)
         return ZIMAGE_OK;
-    return ZI_CUDA_RUN(cuda, cudaMemcpyAsync(o, data[O], bytes, cudaMemcpyDeviceToDevice, cuda->stream), "attention");
+    if (key->attention.ldo == features)
+        return ZI_CUDA_RUN(cuda, cudaMemcpyAsync(o, data[O], bytes, cudaMemcpyDeviceToDevice, cuda->stream),
+                           "attention");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_copy_rows(ZI_BF16, o, key->attention.ldo, ZI_BF16, data[O], key->attention.ldo, queries,
+                                         features, cuda->stream),
+                       "attention");
 }
 
-zimage_status zi_cuda_graph_attention(zi_cuda *cuda, void *o, const void *q, const void *k, const void *v,
-                                      int64_t queries, int64_t keys, const zi_attention_shape *shape, int *done)
+zimage_status zi_cuda_graph_attention(zi_cuda *cuda, const zi_cuda_attention *a, int *done)
 {
-    float scale = 1.0f / sqrtf((float)shape->head_dim);
-    void *data[TENSORS] = {[Q] = (void *)q, [K] = (void *)k, [V] = (void *)v, [O] = o};
-    const graph_key key = {GRAPH_ATTENTION, {queries, keys, shape->heads, shape->kv_heads, shape->head_dim}};
+    float scale = 1.0f / sqrtf((float)a->head_dim);
+    void *data[TENSORS] = {[Q] = (void *)a->q, [K] = (void *)a->k, [V] = (void *)a->v, [O] = a->o};
+    const graph_key key = {
+        .kind = GRAPH_ATTENTION,
+        .sizes = {a->queries, a->keys, a->heads, a->kv_heads, a->head_dim, a->ldq, a->ldk, a->ldv, a->ldo}};
     *done = 0;
-    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || shape->causal || shape->head_dim % 8 != 0 ||
-        shape->head_dim > MOST_HEAD || !aligned(data))
+    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || a->causal || a->head_dim % 8 != 0 || a->head_dim > MOST_HEAD ||
+        ((a->ldq | a->ldk | a->ldv | a->ldo) * (int64_t)sizeof(uint16_t)) % ALIGNMENT != 0 || !aligned(data))
         return ZIMAGE_OK;
     data[SCALE] = &scale; /* by value: on the host */
-    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
-    zimage_status status = attend(cuda, &key, o, data, done);
-    zi_cuda_release(&cuda->ops, mark);
+    zi_arena_mark mark = zi_cuda_mark(cuda);
+    zimage_status status = attend(cuda, &key, a->o, data, done);
+    zi_cuda_release(cuda, mark);
     return status;
 }
 
 /* ---- convolutions -------------------------------------------------------------------------------------------------- */
 
-static cudnnBackendDescriptor_t convolution(zi_cuda_graph *g, int64_t side, cudnnBackendDescriptor_t x,
+/* The input has all its rows, so only columns are padded. */
+static cudnnBackendDescriptor_t convolution(zi_cuda_graph *g, cudnnBackendDescriptor_t x,
                                             cudnnBackendDescriptor_t filter, cudnnBackendDescriptor_t y)
 {
-    const int64_t two = 2, ones[2] = {1, 1}, padding[2] = {0, side / 2};
+    int64_t stride = g->key.conv.stride, left = g->key.conv.left;
+    int64_t right = (g->key.conv.columns - 1) * stride + g->key.conv.side - left - g->key.conv.x_columns;
+    const int64_t two = 2, ones[2] = {1, 1}, strides[2] = {stride, stride}, before[2] = {0, left};
+    const int64_t behind[2] = {0, right > 0 ? right : 0};
     const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
     const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
     const float one = 1, zero = 0;
@@ -411,10 +436,10 @@ static cudnnBackendDescriptor_t convolution(zi_cuda_graph *g, int64_t side, cudn
     set(g, how, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &two);
     set(g, how, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &precision);
     set(g, how, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
-    set(g, how, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, padding);
-    set(g, how, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, 2, padding);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, before);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, 2, behind);
     set(g, how, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, 2, ones);
-    set(g, how, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, 2, ones);
+    set(g, how, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, 2, strides);
     finish(g, how);
     cudnnBackendDescriptor_t operation = make(g, CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
     set_descriptor(g, operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, how);
@@ -437,20 +462,21 @@ static tensor_form image_form(int64_t channels, int64_t rows, int64_t columns)
 
 static zimage_status make_conv(zi_cuda *cuda, zi_cuda_graph *g, void *const data[TENSORS])
 {
-    int64_t rows = g->key.sizes[0], columns = g->key.sizes[1], in = g->key.sizes[2], out = g->key.sizes[3];
-    int64_t side = g->key.sizes[4];
-    const tensor_form x = image_form(in, rows + side - 1, columns), y = image_form(out, rows, columns);
+    int64_t rows = g->key.conv.rows, in = g->key.conv.in, out = g->key.conv.out, side = g->key.conv.side;
+    const tensor_form x = image_form(in, (rows - 1) * g->key.conv.stride + side, g->key.conv.x_columns);
+    const tensor_form y = image_form(out, rows, g->key.conv.columns);
     const tensor_form filter = {CUDNN_DATA_BFLOAT16, {out, in, side, side}, {in * side * side, 1, in * side, in}};
     cudnnBackendDescriptor_t input = operand(g, X, &x), weights = operand(g, FILTER, &filter);
-    return choose(cuda, g, convolution(g, side, input, weights, operand(g, Y, &y)), data);
+    return choose(cuda, g, convolution(g, input, weights, operand(g, Y, &y)), data);
 }
 
 /* What the graph computes is rounded to bf16 before bias and sum are added. */
 static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_cuda_conv *c, void *data[TENSORS], int *done)
 {
-    const graph_key key = {GRAPH_CONV, {c->rows, c->columns, c->in, c->out, c->side}};
+    const graph_key key = {.kind = GRAPH_CONV,
+                           .sizes = {c->rows, c->columns, c->in, c->out, c->side, c->x_columns, c->stride, c->left}};
     size_t pixels = (size_t)(c->rows * c->columns);
-    data[Y] = y->data;
+    data[Y] = zi_cuda_data(y);
     if (c->accumulate)
         ZI_TRY(zi_cuda_stack_alloc(cuda, pixels * (size_t)c->out * sizeof(uint16_t), "a convolution", &data[Y]));
     if (cuda->rehearsing || !aligned(data))
@@ -469,8 +495,8 @@ static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_cuda_conv *c
     if (c->bias == NULL && !c->accumulate)
         return ZIMAGE_OK;
     return ZI_CUDA_RUN(cuda,
-                       zi_cuda_add_bias(ZI_BF16, y->data, c->accumulate ? data[Y] : NULL, c->bias, 1, (int64_t)pixels,
-                                        c->out, cuda->stream),
+                       zi_cuda_add_bias(ZI_BF16, zi_cuda_data(y), c->accumulate ? data[Y] : NULL, c->bias, 1,
+                                        (int64_t)pixels, c->out, cuda->stream),
                        "a convolution");
 }
 
@@ -482,8 +508,8 @@ zimage_status zi_cuda_graph_conv(zi_cuda *cuda, zi_tensor *y, const void *x, con
     if (cuda->dnn == NULL || cuda->type != ZI_BF16 || y->dtype != ZI_BF16 || sizes->in % CHANNELS != 0 ||
         sizes->out % CHANNELS != 0)
         return ZIMAGE_OK;
-    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+    zi_arena_mark mark = zi_cuda_mark(cuda);
     zimage_status status = convolve(cuda, y, sizes, data, done);
-    zi_cuda_release(&cuda->ops, mark);
+    zi_cuda_release(cuda, mark);
     return status;
 }

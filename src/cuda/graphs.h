@@ -5,8 +5,7 @@
 #include "cuda/internal.h"
 
 /* Not causal ones. */
-zimage_status zi_cuda_graph_attention(zi_cuda *cuda, void *o, const void *q, const void *k, const void *v,
-                                      int64_t queries, int64_t keys, const zi_attention_shape *shape, int *done);
+zimage_status zi_cuda_graph_attention(zi_cuda *cuda, const zi_cuda_attention *args, int *done);
 /* x as zi_cuda_conv says; filter as ZI_FORM_FILTER. */
 zimage_status zi_cuda_graph_conv(zi_cuda *cuda, zi_tensor *y, const void *x, const void *filter,
                                  const zi_cuda_conv *sizes, int *done);

@@ -285,17 +285,19 @@ extern "C" cudaError_t zi_cuda_sum_taps(zi_dtype y_type, void *y, const float *p
 #define TILE 64 /* pixels, and outputs, of a block: a thread has 4 x 4 of them */
 #define DEEP 16 /* inputs at a time */
 
-/* The input that product `k` of a pixel (row, column) multiplies; k counts taps, then channels. */
-template <typename T>
+/* The input that product `k` of an output pixel (row, column) multiplies; k counts taps, then channels. Same: the output
+ * has the input's columns, and stride is 1. */
+template <bool Same, typename T>
 static __device__ float conv_input(const T *x, const zi_cuda_conv &c, int64_t row, int64_t column, int64_t k)
 {
-    int64_t tap = k / c.in, i = column + tap % c.side - c.side / 2;
-    if (i < 0 || i >= c.columns)
+    int64_t tap = k / c.in, columns = Same ? c.columns : c.x_columns;
+    int64_t i = (Same ? column : column * c.stride) + tap % c.side - (Same ? c.side / 2 : c.left);
+    if (i < 0 || i >= columns)
         return 0;
-    return to_float(x[((row + tap / c.side) * c.columns + i) * c.in + k % c.in]);
+    return to_float(x[(((Same ? row : row * c.stride) + tap / c.side) * columns + i) * c.in + k % c.in]);
 }
 
-template <typename Y, typename T>
+template <bool Same, typename Y, typename T>
 static __global__ void __launch_bounds__(256) conv_any(Y *y, const T *x, const T *filter, const zi_cuda_conv c)
 {
     __shared__ float inputs[DEEP][TILE + 1], weights[DEEP][TILE + 1];
@@ -308,7 +310,7 @@ static __global__ void __launch_bounds__(256) conv_any(Y *y, const T *x, const T
         for (int i = group; i < TILE; i += 16) {
             int64_t pixel = first_pixel + i, out = first_out + i;
             inputs[lane][i] =
-                k < depth && pixel < pixels ? conv_input(x, c, pixel / c.columns, pixel % c.columns, k) : 0.0f;
+                k < depth && pixel < pixels ? conv_input<Same>(x, c, pixel / c.columns, pixel % c.columns, k) : 0.0f;
             weights[lane][i] = k < depth && out < c.out ? to_float(filter[out * depth + k]) : 0.0f;
         }
         __syncthreads();
@@ -336,9 +338,12 @@ extern "C" cudaError_t zi_cuda_conv_any(zi_dtype y_type, void *y, zi_dtype type,
                                         const zi_cuda_conv *c, cudaStream_t stream)
 {
     dim3 blocks((unsigned)((c->rows * c->columns + TILE - 1) / TILE), (unsigned)((c->out + TILE - 1) / TILE));
-    WITH_TYPE(
-        Y, y_type,
-        WITH_TYPE(T, type,
-                  ZI_LAUNCH((conv_any<Y, T>), blocks, 256, 0, stream, (Y *)y, (const T *)x, (const T *)filter, *c)));
+    bool same = c->stride == 1 && c->left == c->side / 2 && c->x_columns == c->columns;
+    WITH_TYPE(Y, y_type,
+              WITH_TYPE(T, type,
+                        if (same) ZI_LAUNCH((conv_any<true, Y, T>), blocks, 256, 0, stream, (Y *)y, (const T *)x,
+                                            (const T *)filter, *c);
+                        else ZI_LAUNCH((conv_any<false, Y, T>), blocks, 256, 0, stream, (Y *)y, (const T *)x,
+                                       (const T *)filter, *c)));
     return cudaGetLastError();
 }

@@ -2,6 +2,7 @@
 #ifndef ZI_CUDA_INTERNAL_H
 #define ZI_CUDA_INTERNAL_H
 
+#include <assert.h>
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <cudnn.h>
@@ -21,7 +22,8 @@ typedef struct zi_cuda_graph zi_cuda_graph;         /* a plan of cuDNN's: graphs
 typedef struct zi_cuda_recording zi_cuda_recording; /* work as one CUDA graph: record.c */
 
 struct zi_cuda {
-    zi_ops ops; /* first: zi_cuda_state */
+    zi_ops ops;          /* first: zi_cuda_state */
+    zimage_error *error; /* of the run that the entry under way belongs to: zi_cuda_enter */
     int device;
     zi_dtype type; /* the compute type: of activations and of products */
     int fp8;       /* linear layers multiply in fp8, except those whose weights are marked as precise */
@@ -33,6 +35,7 @@ struct zi_cuda {
     uint64_t asked;     /* device memory that the caller allows, in bytes; 0: what is free */
     size_t limit, used; /* bytes; used: all that zi_cuda_memory gave */
     size_t fixed;       /* used when the table was made */
+    size_t whole_image; /* zi_ops_table.whole_image_bytes */
     zi_cuda_stack stack;
     zi_cuda_staging staging;
     zi_cuda_weights weights;
@@ -64,6 +67,20 @@ zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what);
 /* Calls CUDA, and does not in a rehearsal: for everything that the GPU does. */
 #define ZI_CUDA_RUN(cuda, call, what) ((cuda)->rehearsing ? ZIMAGE_OK : zi_cuda_result(cuda, call, what))
 #define ZI_CUDA_TRY(cuda, call, what) ZI_TRY(ZI_CUDA_RUN(cuda, call, what))
+
+/* The first element of a tensor; of an operand (operand.h) its first byte. */
+static inline void *zi_cuda_data(const zi_tensor *tensor)
+{
+    return (uint8_t *)tensor->data + (size_t)tensor->offset * zi_dtype_size(tensor->dtype);
+}
+
+/* An optional factor of n features, from alloc_f32. */
+static inline const float *zi_cuda_factor(const zi_tensor *factor, int64_t n)
+{
+    assert(factor == NULL || (factor->dtype == ZI_F32 && zi_tensor_count(factor) == n && zi_tensor_is_dense(factor)));
+    (void)n;
+    return factor != NULL ? zi_cuda_data(factor) : NULL;
+}
 
 /* The address `count` elements of that type behind data. */
 static inline void *zi_cuda_at(void *data, zi_dtype type, int64_t count)

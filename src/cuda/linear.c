@@ -7,7 +7,7 @@
 #include "cuda/operand.h"
 #include "cuda/products.h"
 #include "cuda/residency.h"
-#include "ops/ops_common.h"
+#include "ops/shapes.h"
 
 /* The activations of one or more products: plain or in fp8, and the other form once one of them wants that. */
 typedef struct input {
@@ -23,28 +23,51 @@ static input input_of(const zi_tensor *x)
     return (input){.x = x, .plain = *x};
 }
 
-static zimage_status want_fp8(zi_cuda *cuda, input *x)
+static zimage_status copy(zi_cuda *cuda, const zi_tensor *y, const zi_tensor *x)
+{
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_copy_rows(y->dtype, zi_cuda_data(y), y->ld, x->dtype, zi_cuda_data(x), x->ld,
+                                         zi_row_count(x), zi_features(x), cuda->stream),
+                       "copying a view");
+}
+
+#define VECTOR_BYTES 16 /* of the accesses that kernels for fp8 make */
+
+/* Whether all rows begin at multiples of VECTOR_BYTES. A view of columns need not. */
+static int is_aligned(const zi_tensor *x)
+{
+    size_t size = zi_dtype_size(x->dtype);
+    return zi_tensor_is_dense(x) || ((uintptr_t)zi_cuda_data(x) | (uintptr_t)x->ld * size) % VECTOR_BYTES == 0;
+}
+
+static zimage_status need_fp8(zi_cuda *cuda, input *x)
 {
     if (x->rows8.data != NULL)
         return ZIMAGE_OK;
     size_t rows = (size_t)zi_row_count(x->x);
+    if (!is_aligned(&x->plain)) {
+        zi_tensor dense;
+        ZI_TRY(zi_cuda_tensor_alloc(cuda, &dense, x->plain.dtype, x->plain.dims, x->plain.shape));
+        ZI_TRY(copy(cuda, &dense, &x->plain));
+        x->plain = dense;
+    }
     ZI_TRY(zi_cuda_stack_alloc(cuda, rows * sizeof(float), "scales", (void **)&x->rows8.scales));
     ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_tensor_count(x->x), "activations in fp8", &x->rows8.data));
     return zi_cuda_quantise(cuda, &x->plain, x->rows8);
 }
 
-static zimage_status want_plain(zi_cuda *cuda, input *x)
+static zimage_status need_plain(zi_cuda *cuda, input *x)
 {
     return x->plain.data != NULL ? ZIMAGE_OK : zi_cuda_plain(cuda, x->x, &x->plain);
 }
 
-/* What a product reads, with w one matrix, or b's rows behind a's. */
+/* What a product reads, with w one matrix, or b's rows behind a's. Fills p's scales and ldx. */
 static zimage_status operands(zi_cuda *cuda, zi_cuda_product *p, input *x, const zi_weight *a, const zi_weight *b,
                               const void **x_data, const void **w_data)
 {
     if (zi_cuda_is_fp8(cuda, a) && (b == NULL || zi_cuda_is_fp8(cuda, b))) {
         zi_cuda_rows8 w;
-        ZI_TRY(want_fp8(cuda, x));
+        ZI_TRY(need_fp8(cuda, x));
         ZI_TRY(zi_cuda_fp8(cuda, a, b, &w));
         p->x_scales = x->rows8.scales;
         p->w_scales = w.scales;
@@ -53,27 +76,29 @@ static zimage_status operands(zi_cuda *cuda, zi_cuda_product *p, input *x, const
         return ZIMAGE_OK;
     }
     void *w;
-    ZI_TRY(want_plain(cuda, x));
+    ZI_TRY(need_plain(cuda, x));
     ZI_TRY(b != NULL ? zi_cuda_pair(cuda, a, b, &w) : zi_cuda_matrix(cuda, a, &w));
-    *x_data = x->plain.data;
+    p->ldx = x->plain.ld;
+    *x_data = zi_cuda_data(&x->plain);
     *w_data = w;
     return ZIMAGE_OK;
 }
 
-/* y (+)= x w^T (+ bias, of y's type); y [rows, out] of that type. */
-static zimage_status multiply(zi_cuda *cuda, void *y, zi_dtype y_type, input *x, const zi_weight *w, const void *bias,
+/* y (+)= x w^T (+ bias, of y's type) */
+static zimage_status multiply(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w, const void *bias,
                               int accumulate)
 {
     zi_cuda_product p = {.rows = zi_row_count(x->x),
                          .out = w->shape[0],
                          .in = w->shape[1],
                          .type = cuda->type,
-                         .y_type = y_type,
+                         .y_type = y->dtype,
+                         .ldy = y->ld,
                          .accumulate = accumulate,
                          .bias = bias};
     const void *x_data, *w_data;
     ZI_TRY(operands(cuda, &p, x, w, NULL, &x_data, &w_data));
-    return zi_cuda_multiply(cuda, &p, y, x_data, w_data);
+    return zi_cuda_multiply(cuda, &p, zi_cuda_data(y), x_data, w_data);
 }
 
 /* One vector that is float32 in every computation. */
@@ -83,8 +108,8 @@ static zimage_status multiply_exact(zi_cuda *cuda, zi_tensor *y, const zi_tensor
     void *weights;
     ZI_TRY(zi_cuda_matrix(cuda, w, &weights));
     return ZI_CUDA_RUN(cuda,
-                       zi_cuda_few(y->dtype, y->data, x->data, cuda->type, weights, bias, accumulate, zi_row_count(x),
-                                   zi_features(y), zi_features(x), cuda->stream),
+                       zi_cuda_few(y->dtype, zi_cuda_data(y), y->ld, zi_cuda_data(x), x->ld, cuda->type, weights, bias,
+                                   accumulate, zi_row_count(x), zi_features(y), zi_features(x), cuda->stream),
                        "a product of few rows");
 }
 
@@ -101,7 +126,32 @@ static zimage_status bias_of(zi_cuda *cuda, const zi_tensor *y, const void **bia
                        "a bias");
 }
 
-/* What is added first is rounded twice in bf16: the sum of bias and y, and the result. */
+/* What is added first is rounded twice in bf16: the sum of bias and y, and the result. y: dense. */
+static zimage_status multiply_after_bias(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w,
+                                         const float *bias, int accumulate)
+{
+    ZI_CUDA_TRY(cuda,
+                zi_cuda_add_bias(y->dtype, zi_cuda_data(y), NULL, bias, accumulate, zi_row_count(y), zi_features(y),
+                                 cuda->stream),
+                "adding a bias");
+    return multiply(cuda, y, x, w, NULL, 1);
+}
+
+/* Into a dense copy of some columns of a matrix. */
+static zimage_status linear_into_view(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w,
+                                      const float *bias, int accumulate)
+{
+    zi_tensor dense;
+    ZI_TRY(zi_cuda_tensor_alloc(cuda, &dense, y->dtype, y->dims, y->shape));
+    if (accumulate)
+        ZI_TRY(copy(cuda, &dense, y));
+    if (bias != NULL)
+        ZI_TRY(multiply_after_bias(cuda, &dense, x, w, bias, accumulate));
+    else
+        ZI_TRY(multiply(cuda, &dense, x, w, NULL, accumulate));
+    return copy(cuda, y, &dense);
+}
+
 static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weight *w, const zi_weight *bias,
                             int accumulate)
 {
@@ -111,24 +161,26 @@ static zimage_status linear(zi_cuda *cuda, zi_tensor *y, input *x, const zi_weig
     ZI_TRY(zi_cuda_vector(cuda, bias, &b));
     if (x->x->dtype == ZI_F32 && cuda->type != ZI_F32)
         return multiply_exact(cuda, y, x->x, w, b, accumulate);
+    if (zi_cuda_is_fp8(cuda, w) && !is_aligned(y))
+        return linear_into_view(cuda, y, x, w, b, accumulate);
     if (b == NULL || (!accumulate && !zi_cuda_is_fp8(cuda, w))) {
         const void *of_type = b;
         ZI_TRY(bias_of(cuda, y, &of_type));
-        return multiply(cuda, y->data, y->dtype, x, w, of_type, accumulate);
+        return multiply(cuda, y, x, w, of_type, accumulate);
     }
-    ZI_CUDA_TRY(cuda,
-                zi_cuda_add_bias(y->dtype, y->data, NULL, b, accumulate, zi_row_count(y), zi_features(y), cuda->stream),
-                "adding a bias");
-    return multiply(cuda, y->data, y->dtype, x, w, NULL, 1);
+    if (!zi_tensor_is_dense(y))
+        return linear_into_view(cuda, y, x, w, b, accumulate);
+    return multiply_after_bias(cuda, y, x, w, b, accumulate);
 }
 
-zimage_status zi_cuda_linear(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
-                             const zi_weight *bias, int accumulate)
+zimage_status zi_cuda_op_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                                const zi_weight *bias, int accumulate)
 {
-    zi_arena_mark mark = zi_cuda_mark(ops);
+    zi_cuda *cuda = zi_cuda_begin(run);
+    zi_arena_mark mark = zi_cuda_mark(cuda);
     input in = input_of(x);
-    zimage_status status = linear(zi_cuda_begin(ops), y, &in, weight, bias, accumulate);
-    zi_cuda_release(ops, mark);
+    zimage_status status = linear(cuda, y, &in, weight, bias, accumulate);
+    zi_cuda_release(cuda, mark);
     return status;
 }
 
@@ -155,21 +207,26 @@ static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const 
                          .out = weights[0]->shape[0],
                          .in = weights[0]->shape[1],
                          .type = cuda->type,
-                         .y_type = y->dtype};
+                         .y_type = y->dtype,
+                         .ldx = x->ld};
     size_t w_bytes = (size_t)zi_weight_count(weights[0]) * zi_dtype_size(cuda->type);
     size_t y_bytes = (size_t)zi_tensor_count(y) * zi_dtype_size(y->dtype);
+    int dense = 1;
     for (int i = 0; i < count; i++) {
         ZI_TRY(zi_cuda_matrix(cuda, weights[i], &w[i]));
-        results[i] = y[i].data;
+        results[i] = zi_cuda_data(&y[i]);
+        dense &= zi_tensor_is_dense(&y[i]);
     }
-    if (cuda->rehearsing || (in_a_row(w, count, w_bytes) && in_a_row(results, count, y_bytes))) {
+    if (dense && (cuda->rehearsing || (in_a_row(w, count, w_bytes) && in_a_row(results, count, y_bytes)))) {
         p.batch = count;
         p.step_w = elements(w_bytes, cuda->type);
         p.step_y = elements(y_bytes, y->dtype);
-        return zi_cuda_multiply(cuda, &p, results[0], x->data, w[0]);
+        return zi_cuda_multiply(cuda, &p, results[0], zi_cuda_data(x), w[0]);
     }
-    for (int i = 0; i < count; i++)
-        ZI_TRY(zi_cuda_multiply(cuda, &p, results[i], x->data, w[i]));
+    for (int i = 0; i < count; i++) {
+        p.ldy = y[i].ld;
+        ZI_TRY(zi_cuda_multiply(cuda, &p, results[i], zi_cuda_data(x), w[i]));
+    }
     return ZIMAGE_OK;
 }
 
@@ -193,20 +250,22 @@ static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_te
     if (are_alike(cuda, count, y, x, weights))
         return multiply_all(cuda, count, y, x, weights);
     for (int i = 0; i < count; i++) /* below what each product takes for itself */
-        ZI_TRY(zi_cuda_is_fp8(cuda, weights[i]) ? want_fp8(cuda, &in) : want_plain(cuda, &in));
+        ZI_TRY(zi_cuda_is_fp8(cuda, weights[i]) ? need_fp8(cuda, &in) : need_plain(cuda, &in));
     for (int i = 0; i < count; i++) {
-        zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+        zi_arena_mark mark = zi_cuda_mark(cuda);
         ZI_TRY(linear(cuda, &y[i], &in, weights[i], NULL, 0));
-        zi_cuda_release(&cuda->ops, mark);
+        zi_cuda_release(cuda, mark);
     }
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cuda_linears(zi_ops *ops, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
+zimage_status zi_cuda_op_linears(zi_run *run, int count, zi_tensor *y, const zi_tensor *x,
+                                 const zi_weight *const *weights)
 {
-    zi_arena_mark mark = zi_cuda_mark(ops);
-    zimage_status status = linears(zi_cuda_begin(ops), count, y, x, weights);
-    zi_cuda_release(ops, mark);
+    zi_cuda *cuda = zi_cuda_begin(run);
+    zi_arena_mark mark = zi_cuda_mark(cuda);
+    zimage_status status = linears(cuda, count, y, x, weights);
+    zi_cuda_release(cuda, mark);
     return status;
 }
 
@@ -231,30 +290,47 @@ static zimage_status multiply_then_gate(const void *user)
         return ZI_CUDA_RUN(
             cuda, zi_cuda_glu_fp8(zi_cuda_rows8_of(g->y), cuda->type, g->both, p->rows, p->out / 2, cuda->stream),
             "a gate");
-    return ZI_CUDA_RUN(cuda, zi_cuda_glu(g->y->dtype, g->y->data, g->both, p->rows, p->out / 2, cuda->stream),
-                       "a gate");
+    return ZI_CUDA_RUN(
+        cuda, zi_cuda_glu(g->y->dtype, zi_cuda_data(g->y), g->y->ld, g->both, p->rows, p->out / 2, cuda->stream),
+        "a gate");
+}
+
+/* An operand's results are bf16 first, in `both`. */
+static zi_cuda_gated_args gated_args_of(const gated *g)
+{
+    const zi_cuda_product *p = &g->product;
+    int operand = g->y->dtype == ZI_OPERAND;
+    return (zi_cuda_gated_args){.y = operand ? g->both : zi_cuda_data(g->y),
+                                .x = g->x,
+                                .w = g->w,
+                                .x_scales = p->x_scales,
+                                .w_scales = p->w_scales,
+                                .rows = p->rows,
+                                .out = p->out / 2,
+                                .in = p->in,
+                                .ldy = operand ? p->out / 2 : g->y->ld,
+                                .ldx = p->ldx ? p->ldx : p->in};
 }
 
 static zimage_status multiply_gated(const void *user)
 {
     const gated *g = user;
-    const zi_cuda_product *p = &g->product;
     zi_cuda *cuda = g->cuda;
-    void *y = g->y->dtype == ZI_OPERAND ? g->both : g->y->data;
-    ZI_CUDA_TRY(cuda, zi_cuda_gated(y, g->x, p->x_scales, g->w, p->w_scales, p->rows, p->out / 2, p->in, cuda->stream),
-                "a gated product");
+    const zi_cuda_gated_args args = gated_args_of(g);
+    ZI_CUDA_TRY(cuda, zi_cuda_gated(&args, cuda->stream), "a gated product");
     if (g->y->dtype != ZI_OPERAND)
         return ZIMAGE_OK;
-    return ZI_CUDA_RUN(cuda,
-                       zi_cuda_quantise_rows(zi_cuda_rows8_of(g->y), cuda->type, y, p->rows, p->out / 2, cuda->stream),
-                       "quantising a gated product");
+    return ZI_CUDA_RUN(
+        cuda,
+        zi_cuda_quantise_rows(zi_cuda_rows8_of(g->y), cuda->type, args.y, args.out, args.rows, args.out, cuda->stream),
+        "quantising a gated product");
 }
 
 static int one_kernel_fits(const gated *g)
 {
     zi_dtype type = g->y->dtype == ZI_OPERAND ? g->cuda->type : g->y->dtype;
-    return type == ZI_BF16 && g->product.type == ZI_BF16 &&
-           zi_cuda_gated_fits(g->product.rows, g->product.out / 2, g->product.in, g->product.x_scales != NULL);
+    const zi_cuda_gated_args args = gated_args_of(g);
+    return type == ZI_BF16 && g->product.type == ZI_BF16 && zi_cuda_gated_fits(&args);
 }
 
 /* Whether one kernel does both products and the gate: if it can, and did so faster when this shape came first. */
@@ -292,14 +368,14 @@ static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const 
     return one_kernel ? multiply_gated(&g) : multiply_then_gate(&g);
 }
 
-zimage_status zi_cuda_linear_glu(zi_ops *ops, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
-                                 const zi_weight *w3)
+zimage_status zi_cuda_op_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
+                                    const zi_weight *w3)
 {
-    zi_cuda *cuda = zi_cuda_begin(ops);
+    zi_cuda *cuda = zi_cuda_begin(run);
     assert(w1->shape[0] == zi_features(y) && w1->shape[1] == zi_features(x));
     assert(w3->shape[0] == w1->shape[0] && w3->shape[1] == w1->shape[1]);
-    zi_arena_mark mark = zi_cuda_mark(ops);
+    zi_arena_mark mark = zi_cuda_mark(cuda);
     zimage_status status = glu(cuda, y, x, w1, w3);
-    zi_cuda_release(ops, mark);
+    zi_cuda_release(cuda, mark);
     return status;
 }

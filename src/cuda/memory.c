@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "cuda/internal.h"
-#include "ops/ops_common.h"
+#include "ops/shapes.h"
 
 #define MIB           ((size_t)1 << 20)
 #define CHUNK_BYTES   (256 * MIB)
@@ -19,12 +19,20 @@ void zi_cuda_make_current(const zi_cuda *cuda)
     (void)cudaSetDevice(cuda->device);
 }
 
+zi_cuda *zi_cuda_enter(const zi_run *run)
+{
+    zi_cuda *cuda = zi_cuda_state(run->ops);
+    cuda->error = run->error;
+    zi_cuda_make_current(cuda);
+    return cuda;
+}
+
 zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what)
 {
     if (code == cudaSuccess)
         return ZIMAGE_OK;
     (void)cudaGetLastError(); /* what can be forgotten is: the next call is judged by itself */
-    return zi_fail(cuda->ops.error, code == cudaErrorMemoryAllocation ? ZIMAGE_ERROR_MEMORY : ZIMAGE_ERROR_INTERNAL,
+    return zi_fail(cuda->error, code == cudaErrorMemoryAllocation ? ZIMAGE_ERROR_MEMORY : ZIMAGE_ERROR_INTERNAL,
                    "cuda:%d: %s failed: %s", cuda->device, what, cudaGetErrorString(code));
 }
 
@@ -49,10 +57,10 @@ static zimage_status refuse(zi_cuda *cuda, size_t bytes, const char *what)
     if (cudaMemGetInfo(&left, &all) != cudaSuccess)
         (void)cudaGetLastError();
     if (cuda->limit == 0)
-        return zi_fail(cuda->ops.error, ZIMAGE_ERROR_MEMORY,
+        return zi_fail(cuda->error, ZIMAGE_ERROR_MEMORY,
                        "cuda:%d: out of device memory: %s needs %zu MiB, %zu of %zu MiB are free", cuda->device, what,
                        mib(bytes), left / MIB, all / MIB);
-    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_MEMORY,
+    return zi_fail(cuda->error, ZIMAGE_ERROR_MEMORY,
                    "cuda:%d: out of device memory: %s needs %zu MiB, %zu of the %zu MiB that may be taken are in use "
                    "(%zu of %zu MiB are free)",
                    cuda->device, what, mib(bytes), mib(cuda->used), cuda->limit / MIB, left / MIB, all / MIB);
@@ -96,7 +104,7 @@ static zimage_status make_room(zi_cuda *cuda, zi_cuda_stack *s)
     int capacity = s->capacity ? 2 * s->capacity : 16;
     zi_cuda_chunk *chunks = realloc(s->chunks, (size_t)capacity * sizeof(*chunks));
     if (chunks == NULL)
-        return zi_fail_memory(cuda->ops.error, "the device's stack", (size_t)capacity * sizeof(*chunks));
+        return zi_fail_memory(cuda->error, "the device's stack", (size_t)capacity * sizeof(*chunks));
     s->chunks = chunks;
     s->capacity = capacity;
     return ZIMAGE_OK;
@@ -168,14 +176,13 @@ zimage_status zi_cuda_stack_alloc(zi_cuda *cuda, size_t bytes, const char *what,
 
 zimage_status zi_cuda_tensor_alloc(zi_cuda *cuda, zi_tensor *tensor, zi_dtype type, int dims, const int64_t *shape)
 {
-    ZI_TRY(zi_describe_tensor(&cuda->ops, tensor, type, dims, shape));
+    ZI_TRY(zi_check_tensor(&(zi_run){.ops = &cuda->ops, .error = cuda->error}, tensor, type, dims, shape));
     size_t bytes = (size_t)zi_tensor_count(tensor) * zi_dtype_size(type);
     return zi_cuda_stack_alloc(cuda, bytes, "a tensor", &tensor->data);
 }
 
-zi_arena_mark zi_cuda_mark(zi_ops *ops)
+zi_arena_mark zi_cuda_mark(zi_cuda *cuda)
 {
-    zi_cuda *cuda = zi_cuda_state(ops);
     zi_cuda_stack *s = &cuda->stack;
     if (s->in_use == 0) /* a new job: what an abandoned one checked is nobody's */
         cuda->checks = cuda->named = 0;
@@ -185,9 +192,9 @@ zi_arena_mark zi_cuda_mark(zi_ops *ops)
 }
 
 /* mark.chunk NULL: everything. */
-void zi_cuda_release(zi_ops *ops, zi_arena_mark mark)
+void zi_cuda_release(zi_cuda *cuda, zi_arena_mark mark)
 {
-    zi_cuda_stack *s = &zi_cuda_state(ops)->stack;
+    zi_cuda_stack *s = &cuda->stack;
     if (s->count == 0)
         return;
     while (s->top > 0 && s->chunks[s->top].data != mark.chunk)
@@ -216,7 +223,7 @@ zimage_status zi_cuda_stack_reserve(zi_cuda *cuda, size_t bytes)
 {
     assert(cuda->stack.in_use == 0);
     free_chunks(cuda);
-    return add_chunk(cuda, bytes, "the networks' values");
+    return add_chunk(cuda, bytes, "activations");
 }
 
 size_t zi_cuda_stack_bytes(const zi_cuda *cuda)

@@ -35,13 +35,15 @@ static inline size_t zi_cuda_round_up(size_t bytes)
 
 /* Makes the table's GPU the calling thread's current device. A failure shows in the next CUDA call. */
 void zi_cuda_make_current(const zi_cuda *cuda);
+/* The same for an entry of the table that begins; what fails from now on is reported to run->error. */
+zi_cuda *zi_cuda_enter(const zi_run *run);
 
 /* Memory on the stack, 256-byte aligned; `what` names it in the error. */
 zimage_status zi_cuda_stack_alloc(zi_cuda *cuda, size_t bytes, const char *what, void **data);
-/* A tensor on the stack. Other than the table's alloc it expects that the table's GPU is current. */
+/* A dense tensor on the stack. */
 zimage_status zi_cuda_tensor_alloc(zi_cuda *cuda, zi_tensor *tensor, zi_dtype type, int dims, const int64_t *shape);
-zi_arena_mark zi_cuda_mark(zi_ops *ops);
-void zi_cuda_release(zi_ops *ops, zi_arena_mark mark);
+zi_arena_mark zi_cuda_mark(zi_cuda *cuda);
+void zi_cuda_release(zi_cuda *cuda, zi_arena_mark mark);
 void zi_cuda_stack_free(zi_cuda *cuda);
 /* Replaces all chunks by one of that size; the stack must be empty. */
 zimage_status zi_cuda_stack_reserve(zi_cuda *cuda, size_t bytes);

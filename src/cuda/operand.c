@@ -3,8 +3,9 @@
 
 #include <assert.h>
 
+#include "cuda/entries.h"
 #include "cuda/internal.h"
-#include "ops/ops_common.h"
+#include "ops/shapes.h"
 
 #define FP8_MULTIPLE 16 /* of a product's sizes */
 
@@ -19,14 +20,15 @@ static size_t scales_place(const zi_tensor *operand)
     return ((size_t)zi_tensor_count(operand) + 255) / 256 * 256;
 }
 
-zimage_status zi_cuda_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
+/* An ordinary activation unless products with w are computed in fp8. */
+zimage_status zi_cuda_op_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
 {
-    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda *cuda = zi_cuda_enter(run);
+    const int64_t shape[2] = {rows, columns};
     assert(columns == w->shape[1]);
-    zi_cuda_make_current(cuda);
     if (!zi_cuda_is_fp8(cuda, w))
-        return zi_cuda_tensor_alloc(cuda, x, cuda->type, 2, (const int64_t[]){rows, columns});
-    *x = (zi_tensor){.dtype = ZI_OPERAND, .dims = 2, .shape = {rows, columns}};
+        return zi_cuda_tensor_alloc(cuda, x, cuda->type, 2, shape);
+    *x = zi_tensor_describe(ZI_OPERAND, 2, shape);
     return zi_cuda_stack_alloc(cuda, scales_place(x) + (size_t)rows * sizeof(float), "activations", &x->data);
 }
 
@@ -43,17 +45,17 @@ zimage_status zi_cuda_stand_in(zi_cuda *cuda, const zi_tensor *operand, zi_tenso
 
 zimage_status zi_cuda_quantise(zi_cuda *cuda, const zi_tensor *plain, zi_cuda_rows8 rows)
 {
-    return ZI_CUDA_RUN(
-        cuda,
-        zi_cuda_quantise_rows(rows, plain->dtype, plain->data, zi_row_count(plain), zi_features(plain), cuda->stream),
-        "quantising activations");
+    return ZI_CUDA_RUN(cuda,
+                       zi_cuda_quantise_rows(rows, plain->dtype, zi_cuda_data(plain), plain->ld, zi_row_count(plain),
+                                             zi_features(plain), cuda->stream),
+                       "quantising activations");
 }
 
 zimage_status zi_cuda_plain(zi_cuda *cuda, const zi_tensor *operand, zi_tensor *plain)
 {
     ZI_TRY(zi_cuda_stand_in(cuda, operand, plain));
     return ZI_CUDA_RUN(cuda,
-                       zi_cuda_from_fp8(plain->dtype, plain->data, zi_cuda_rows8_of(operand), zi_row_count(plain),
-                                        zi_features(plain), cuda->stream),
+                       zi_cuda_from_fp8(plain->dtype, zi_cuda_data(plain), zi_cuda_rows8_of(operand),
+                                        zi_row_count(plain), zi_features(plain), cuda->stream),
                        "reading fp8");
 }

@@ -9,8 +9,6 @@ typedef struct zi_cuda zi_cuda; /* internal.h */
 
 /* Whether products with that weight are computed in fp8. */
 int zi_cuda_is_fp8(const zi_cuda *cuda, const zi_weight *w);
-/* An operand for products with w: an ordinary activation unless those products are computed in fp8. */
-zimage_status zi_cuda_alloc_operand(zi_ops *ops, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
 zi_cuda_rows8 zi_cuda_rows8_of(const zi_tensor *operand);
 /* An ordinary activation of the operand's shape on the stack, for kernels that write no fp8. */
 zimage_status zi_cuda_stand_in(zi_cuda *cuda, const zi_tensor *operand, zi_tensor *plain);

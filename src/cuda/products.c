@@ -7,7 +7,7 @@
 #include "cuda/internal.h"
 #include "cuda/products.h"
 #include "cuda/residency.h"
-#include "ops/ops_common.h"
+#include "ops/shapes.h"
 
 #define CANDIDATES  8
 #define TIMED_FLOPS 2e8
@@ -33,7 +33,7 @@ zimage_status zi_cuda_check_blas(zi_cuda *cuda, cublasStatus_t code, const char 
 {
     if (code == CUBLAS_STATUS_SUCCESS)
         return ZIMAGE_OK;
-    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s failed: cuBLASLt status %d", cuda->device, what,
+    return zi_fail(cuda->error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s failed: cuBLASLt status %d", cuda->device, what,
                    (int)code);
 }
 
@@ -236,15 +236,14 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, co
         return ZIMAGE_OK;
     ZI_TRY(zi_cuda_check_blas(cuda, ask(cuda, plan, found, &count), "looking for a matrix product"));
     if (count == 0)
-        return zi_fail(cuda->ops.error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "cuda:%d: cuBLASLt has no product of %lld x %lld by %lld", cuda->device, (long long)p->rows,
-                       (long long)p->in, (long long)p->out);
+        return zi_fail(cuda->error, ZIMAGE_ERROR_UNSUPPORTED, "cuda:%d: cuBLASLt has no product of %lld x %lld by %lld",
+                       cuda->device, (long long)p->rows, (long long)p->in, (long long)p->out);
     if (zi_cuda_is_timed(p) && count > 1) {
         void *scratch;
-        zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+        zi_arena_mark mark = zi_cuda_mark(cuda);
         ZI_TRY(alloc_scratch(cuda, p, &scratch));
         best = fastest(cuda, plan, found, count, scratch, x, w);
-        zi_cuda_release(&cuda->ops, mark);
+        zi_cuda_release(cuda, mark);
         zi_cuda_remember(&cuda->choices, "product", &plan->key, sizeof(plan->key), &found[best].algo,
                          sizeof(found[best].algo));
     }
@@ -265,7 +264,7 @@ static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const zi_cuda_
         int capacity = cuda->plan_capacity ? 2 * cuda->plan_capacity : 64;
         zi_cuda_plan *plans = realloc(cuda->plans, (size_t)capacity * sizeof(*plans));
         if (plans == NULL)
-            return zi_fail_memory(cuda->ops.error, "the list of products", (size_t)capacity * sizeof(*plans));
+            return zi_fail_memory(cuda->error, "the list of products", (size_t)capacity * sizeof(*plans));
         cuda->plans = plans;
         cuda->plan_capacity = capacity;
     }
@@ -288,9 +287,9 @@ static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const zi_cuda_
 static zimage_status rehearse(zi_cuda *cuda, const plan_key *key)
 {
     void *scratch;
-    zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+    zi_arena_mark mark = zi_cuda_mark(cuda);
     ZI_TRY(alloc_scratch(cuda, &key->product, &scratch));
-    zi_cuda_release(&cuda->ops, mark);
+    zi_cuda_release(cuda, mark);
     return ZIMAGE_OK;
 }
 
@@ -298,7 +297,7 @@ zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y,
 {
     plan_key key;
     if (!is_product_type(p->type) || !is_product_type(p->y_type))
-        return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: a matrix product of %s into %s", cuda->device,
+        return zi_fail(cuda->error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: a matrix product of %s into %s", cuda->device,
                        zi_dtype_name(p->type), zi_dtype_name(p->y_type));
     memset(&key, 0, sizeof(key)); /* compared as bytes, gaps included */
     key.product.rows = p->rows;
@@ -346,8 +345,9 @@ static zimage_status random_operand(zi_cuda *cuda, uint32_t seed, void *room, zi
     if (!cuda->fp8)
         return ZIMAGE_OK;
     ZI_TRY(zi_cuda_stack_alloc(cuda, PEAK_SIDE * sizeof(float), "measuring the card", (void **)&operand->scales));
-    return ZI_CUDA_RUN(cuda, zi_cuda_quantise_rows(*operand, cuda->type, numbers, PEAK_SIDE, PEAK_SIDE, cuda->stream),
-                       "measuring the card");
+    return ZI_CUDA_RUN(
+        cuda, zi_cuda_quantise_rows(*operand, cuda->type, numbers, PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, cuda->stream),
+        "measuring the card");
 }
 
 typedef struct large_product {
@@ -379,13 +379,13 @@ static zimage_status time_large(zi_cuda *cuda, float *milliseconds)
     return zi_cuda_time(cuda, multiply_large, &l, milliseconds);
 }
 
-double zi_cuda_peak(zi_ops *ops)
+double zi_cuda_peak_rate(zi_run *run)
 {
-    zi_cuda *cuda = zi_cuda_begin(ops);
+    zi_cuda *cuda = zi_cuda_begin(run);
     float milliseconds = 0;
-    zi_arena_mark mark = zi_cuda_mark(ops);
+    zi_arena_mark mark = zi_cuda_mark(cuda);
     zimage_status status = time_large(cuda, &milliseconds);
-    zi_cuda_release(ops, mark);
+    zi_cuda_release(cuda, mark);
     double side = PEAK_SIDE, flops = 2.0 * side * side * side;
     return status == ZIMAGE_OK && milliseconds > 0 ? flops / (milliseconds * 1e-3) : 0;
 }

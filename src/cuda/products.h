@@ -29,6 +29,6 @@ int zi_cuda_is_timed(const zi_cuda_product *p);
 zimage_status zi_cuda_check_blas(zi_cuda *cuda, cublasStatus_t code, const char *what);
 void zi_cuda_plans_free(zi_cuda *cuda);
 /* Operations per second of a large product, measured now; 0 if that failed. */
-double zi_cuda_peak(zi_ops *ops);
+double zi_cuda_peak_rate(zi_run *run);
 
 #endif

@@ -1,17 +1,18 @@
 /*
- * Work that is queued again and again as one CUDA graph. It is recorded once it came before without sending a weight: not
- * the first time, and never where weights pass through the card.
+ * Work that is queued again and again, as one CUDA graph. It is recorded after it ran once without sending a weight: so
+ * not the first time, and never where weights pass through the ring (residency.h).
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda/entries.h"
 #include "cuda/internal.h"
 #include "cuda/record.h"
 #include "cuda/residency.h"
 
-#define MOST_RECORDINGS 4
+#define RECORDINGS_MAX 4
 
-/* The stack decides where the work's own tensors lie. */
+/* The state of the stack decides where the tensors lie that the work allocates. */
 typedef struct stack_place {
     const uint8_t *chunk;
     size_t used;
@@ -22,14 +23,23 @@ struct zi_cuda_recording {
     void *key; /* owned; NULL: a free place */
     size_t size;
     stack_place place;
-    uint64_t turn;         /* when it was last wanted */
+    uint64_t last_use;     /* a count: zi_cuda.recordings_used */
     int settled;           /* it ran without sending a weight */
     int refused;           /* something in it can't be recorded */
     cudaGraphExec_t graph; /* NULL: not yet recorded */
-    int64_t blocks;        /* that end in it */
-    int checks;            /* of them, and their names */
+    int64_t blocks;        /* of the network that end in it */
+    int checks;            /* for NaN and infinity in it, and their blocks' names */
     char (*names)[ZI_BLOCK_NAME];
 };
+
+/* The arguments of zi_op_repeat. */
+typedef struct work_item {
+    zi_run *run;
+    const void *key;
+    size_t size;
+    zi_work_fn *work;
+    const void *user;
+} work_item;
 
 static void free_recording(zi_cuda_recording *r)
 {
@@ -42,7 +52,7 @@ static void free_recording(zi_cuda_recording *r)
 
 void zi_cuda_recordings_free(zi_cuda *cuda)
 {
-    for (int i = 0; cuda->recordings != NULL && i < MOST_RECORDINGS; i++)
+    for (int i = 0; cuda->recordings != NULL && i < RECORDINGS_MAX; i++)
         free_recording(&cuda->recordings[i]);
     free(cuda->recordings);
     cuda->recordings = NULL;
@@ -63,7 +73,7 @@ static int same_place(stack_place a, stack_place b)
 
 static zi_cuda_recording *find(const zi_cuda *cuda, const void *key, size_t size, stack_place place)
 {
-    for (int i = 0; i < MOST_RECORDINGS; i++) {
+    for (int i = 0; i < RECORDINGS_MAX; i++) {
         zi_cuda_recording *r = &cuda->recordings[i];
         if (r->key != NULL && r->size == size && memcmp(r->key, key, size) == 0 && same_place(r->place, place))
             return r;
@@ -71,60 +81,60 @@ static zi_cuda_recording *find(const zi_cuda *cuda, const void *key, size_t size
     return NULL;
 }
 
-/* A free place, or the one that was not wanted for longest, emptied. */
+/* A free place, or the one that was not used for longest, emptied. */
 static zi_cuda_recording *oldest(zi_cuda *cuda)
 {
     zi_cuda_recording *found = &cuda->recordings[0];
-    for (int i = 1; i < MOST_RECORDINGS; i++)
-        if (cuda->recordings[i].turn < found->turn)
+    for (int i = 1; i < RECORDINGS_MAX; i++)
+        if (cuda->recordings[i].last_use < found->last_use)
             found = &cuda->recordings[i];
     free_recording(found);
     return found;
 }
 
 /* The first time: sends weights, chooses algorithms and allocates, none of which can be recorded. */
-static zimage_status run_first(zi_cuda *cuda, const void *key, size_t size, zi_work_fn *work, const void *user)
+static zimage_status run_first(zi_cuda *cuda, const work_item *w)
 {
     stack_place place = place_of(cuda);
-    ZI_TRY(work(user));
+    ZI_TRY(w->work(w->run, w->user));
     zi_cuda_recording *r = oldest(cuda);
-    r->key = malloc(size);
+    r->key = malloc(w->size);
     if (r->key == NULL)
-        return zi_fail_memory(cuda->ops.error, "a recording", size);
-    memcpy(r->key, key, size);
-    r->size = size;
+        return zi_fail_memory(w->run->error, "a recording", w->size);
+    memcpy(r->key, w->key, w->size);
+    r->size = w->size;
     r->place = place;
     r->place.changes = cuda->stack.changes;
-    r->turn = ++cuda->recordings_used;
+    r->last_use = ++cuda->recordings_used;
     return ZIMAGE_OK;
 }
 
-/* Recording must not meet a weight that is on its way. */
-static zimage_status run_settling(zi_cuda *cuda, zi_cuda_recording *r, zi_work_fn *work, const void *user)
+/* A weight that is on its way can't be recorded. */
+static zimage_status run_settling(zi_cuda *cuda, zi_cuda_recording *r, const work_item *w)
 {
     int64_t before = zi_cuda_residency_sent(cuda);
-    ZI_TRY(work(user));
+    ZI_TRY(w->work(w->run, w->user));
     r->settled = zi_cuda_residency_sent(cuda) == before;
     return ZIMAGE_OK;
 }
 
-static zimage_status keep_names(zi_cuda *cuda, zi_cuda_recording *r)
+static zimage_status keep_names(zi_cuda *cuda, zi_cuda_recording *r, const zi_run *run)
 {
     size_t bytes = (size_t)cuda->checks * sizeof(*r->names);
     r->checks = cuda->checks;
     r->names = malloc(bytes > 0 ? bytes : 1);
     if (r->names == NULL)
-        return zi_fail_memory(cuda->ops.error, "names of blocks", bytes);
+        return zi_fail_memory(run->error, "names of blocks", bytes);
     memcpy(r->names, cuda->names, bytes);
     return ZIMAGE_OK;
 }
 
 /* Nothing is computed yet. *graph NULL: it can't be recorded. */
-static zimage_status capture(zi_cuda *cuda, zi_work_fn *work, const void *user, cudaGraph_t *graph)
+static zimage_status capture(zi_cuda *cuda, const work_item *w, cudaGraph_t *graph)
 {
     *graph = NULL;
     ZI_TRY(zi_cuda_result(cuda, cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal), "recording"));
-    zimage_status status = work(user);
+    zimage_status status = w->work(w->run, w->user);
     cudaError_t code = cudaStreamEndCapture(cuda->stream, graph);
     if (status == ZIMAGE_OK && code == cudaSuccess)
         return ZIMAGE_OK;
@@ -135,14 +145,14 @@ static zimage_status capture(zi_cuda *cuda, zi_work_fn *work, const void *user, 
     return status == ZIMAGE_ERROR_CANCELLED ? status : ZIMAGE_OK;
 }
 
-static zimage_status record(zi_cuda *cuda, zi_cuda_recording *r, zi_work_fn *work, const void *user)
+static zimage_status record(zi_cuda *cuda, zi_cuda_recording *r, const work_item *w)
 {
-    int64_t before = cuda->ops.blocks;
+    int64_t before = w->run->blocks;
     cudaGraph_t graph;
-    zimage_status status = capture(cuda, work, user, &graph);
-    r->blocks = cuda->ops.blocks - before;
+    zimage_status status = capture(cuda, w, &graph);
+    r->blocks = w->run->blocks - before;
     if (status == ZIMAGE_OK && graph != NULL)
-        status = keep_names(cuda, r);
+        status = keep_names(cuda, r, w->run);
     if (graph != NULL) {
         if (status == ZIMAGE_OK && cudaGraphInstantiate(&r->graph, graph, 0) != cudaSuccess) {
             (void)cudaGetLastError();
@@ -155,14 +165,11 @@ static zimage_status record(zi_cuda *cuda, zi_cuda_recording *r, zi_work_fn *wor
     return status;
 }
 
-/* The blocks of the work have been told to whoever counts them. */
-static zimage_status run_untold(zi_cuda *cuda, zi_work_fn *work, const void *user)
+/* After an attempt to record: progress was reported and counted then. */
+static zimage_status run_silently(const work_item *w)
 {
-    int (*told)(void *) = cuda->ops.block_done;
-    cuda->ops.block_done = NULL;
-    zimage_status status = work(user);
-    cuda->ops.block_done = told;
-    return status;
+    zi_run silent = {.ops = w->run->ops, .error = w->run->error};
+    return w->work(&silent, w->user);
 }
 
 static zimage_status launch(zi_cuda *cuda, const zi_cuda_recording *r)
@@ -172,31 +179,32 @@ static zimage_status launch(zi_cuda *cuda, const zi_cuda_recording *r)
     return zi_cuda_result(cuda, cudaGraphLaunch(r->graph, cuda->stream), "queueing what was recorded");
 }
 
-zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user)
+zimage_status zi_cuda_op_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user)
 {
-    zi_cuda *cuda = zi_cuda_begin(ops);
+    const work_item w = {run, key, size, work, user};
+    zi_cuda *cuda = zi_cuda_begin(run); /* also so that no event of a weight is recorded into a graph */
     if (cuda->rehearsing)
-        return work(user);
+        return work(run, user);
     if (cuda->checks > 0) /* flags that wait to be read are not part of the work */
-        ZI_TRY(ops->finish(ops));
+        ZI_TRY(zi_table(run)->finish(run));
     if (cuda->recordings == NULL)
-        cuda->recordings = calloc(MOST_RECORDINGS, sizeof(*cuda->recordings));
+        cuda->recordings = calloc(RECORDINGS_MAX, sizeof(*cuda->recordings));
     if (cuda->recordings == NULL)
-        return zi_fail_memory(ops->error, "recordings", MOST_RECORDINGS * sizeof(*cuda->recordings));
+        return zi_fail_memory(run->error, "recordings", RECORDINGS_MAX * sizeof(*cuda->recordings));
     zi_cuda_recording *r = find(cuda, key, size, place_of(cuda));
     if (r == NULL)
-        return run_first(cuda, key, size, work, user);
-    r->turn = ++cuda->recordings_used;
+        return run_first(cuda, &w);
+    r->last_use = ++cuda->recordings_used;
     if (r->refused)
-        return work(user);
+        return work(run, user);
     if (!r->settled)
-        return run_settling(cuda, r, work, user);
+        return run_settling(cuda, r, &w);
     if (r->graph == NULL) {
-        ZI_TRY(record(cuda, r, work, user));
-        return r->refused ? run_untold(cuda, work, user) : launch(cuda, r);
+        ZI_TRY(record(cuda, r, &w));
+        return r->refused ? run_silently(&w) : launch(cuda, r);
     }
     ZI_TRY(launch(cuda, r));
     for (int64_t i = 0; i < r->blocks; i++)
-        ZI_TRY(zi_ops_block_done(ops));
+        ZI_TRY(zi_block_done(run));
     return ZIMAGE_OK;
 }

@@ -6,8 +6,6 @@
 
 typedef struct zi_cuda zi_cuda; /* internal.h */
 
-/* zi_ops.repeat. */
-zimage_status zi_cuda_repeat(zi_ops *ops, const void *key, size_t size, zi_work_fn *work, const void *user);
 /* Recordings hold addresses of device memory: whoever frees memory that an operation used calls this (or counts a change
  * of the stack, which is part of their key). */
 void zi_cuda_recordings_free(zi_cuda *cuda);

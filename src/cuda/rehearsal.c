@@ -1,10 +1,11 @@
 /*
- * Rehearsals: the networks' own code runs on the table without computing. Operations take stack memory from an imaginary
- * stack, whose peak is the job's need, and the weights that they read are recorded in the order of their use.
+ * Rehearsals: the networks' own code runs on the table without computing. Operations take memory from an imaginary stack,
+ * whose peak is what the job needs, and the weights that they read are recorded in the order of their use.
  */
 #include <assert.h>
 #include <stdlib.h>
 
+#include "cuda/entries.h"
 #include "cuda/residency.h"
 
 static zimage_status record_use(zi_cuda *cuda, zi_cuda_weight *weight)
@@ -14,7 +15,7 @@ static zimage_status record_use(zi_cuda *cuda, zi_cuda_weight *weight)
         int capacity = stage->capacity ? 2 * stage->capacity : 512;
         zi_cuda_use *uses = realloc(stage->uses, (size_t)capacity * sizeof(*uses));
         if (uses == NULL)
-            return zi_fail_memory(cuda->ops.error, "the order of weights", (size_t)capacity * sizeof(*uses));
+            return zi_fail_memory(cuda->error, "the order of weights", (size_t)capacity * sizeof(*uses));
         stage->uses = uses;
         stage->capacity = capacity;
     }
@@ -22,7 +23,8 @@ static zimage_status record_use(zi_cuda *cuda, zi_cuda_weight *weight)
     return ZIMAGE_OK;
 }
 
-/* Vectors are small and always stay; of all others the most memory is noted, that of passing through. */
+/* What stays is decided later. So this takes the memory of a weight that passes through the ring, which is the most;
+ * vectors are small and always stay. */
 zimage_status zi_cuda_rehearse_use(zi_cuda *cuda, zi_cuda_weight *weight, void **data)
 {
     const uint8_t *nowhere = cuda->stack.chunks[0].data;
@@ -34,9 +36,9 @@ zimage_status zi_cuda_rehearse_use(zi_cuda *cuda, zi_cuda_weight *weight, void *
     return zi_cuda_weight_form(cuda, weight, nowhere, *data);
 }
 
-zimage_status zi_cuda_rehearse(zi_ops *ops)
+zimage_status zi_cuda_op_rehearse_begin(zi_run *run)
 {
-    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda *cuda = zi_cuda_enter(run);
     zi_cuda_residency *r = cuda->residency;
     zi_cuda_stack imaginary;
     assert(!cuda->rehearsing);
@@ -48,18 +50,27 @@ zimage_status zi_cuda_rehearse(zi_ops *ops)
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cuda_rehearsed(zi_ops *ops, int stage, size_t *activations)
+zimage_status zi_cuda_op_rehearse_stage(zi_run *run, int stage, size_t *peak)
 {
-    zi_cuda *cuda = zi_cuda_state(ops);
+    zi_cuda *cuda = zi_cuda_enter(run);
     zi_cuda_residency *r = cuda->residency;
-    assert(cuda->rehearsing && stage >= 0 && stage < ZI_MEMORY_STAGES);
-    *activations = cuda->stack.peak;
-    free(cuda->stack.chunks);
-    cuda->stack = r->set_aside;
-    cuda->rehearsing = 0;
-    cuda->checks = cuda->named = 0;
+    assert(cuda->rehearsing && stage >= 0 && stage < ZI_STAGES_MAX);
+    *peak = cuda->stack.peak;
+    cuda->stack.peak = cuda->stack.in_use;
     zi_cuda_stage before = r->stages[stage];
     r->stages[stage] = r->rehearsed;
     r->rehearsed = before;
+    r->rehearsed.count = 0;
     return ZIMAGE_OK;
+}
+
+void zi_cuda_op_rehearse_end(zi_run *run)
+{
+    zi_cuda *cuda = zi_cuda_state(run->ops);
+    if (!cuda->rehearsing)
+        return;
+    free(cuda->stack.chunks);
+    cuda->stack = cuda->residency->set_aside;
+    cuda->rehearsing = 0;
+    cuda->checks = cuda->named = 0;
 }

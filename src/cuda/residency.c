@@ -15,7 +15,7 @@ zimage_status zi_cuda_residency_open(zi_cuda *cuda)
     if (r != NULL)
         r->loads = calloc(ZI_LOADS, sizeof(*r->loads));
     if (r == NULL || r->loads == NULL)
-        return zi_fail_memory(cuda->ops.error, "a list of weights", ZI_LOADS * sizeof(zi_cuda_load));
+        return zi_fail_memory(cuda->error, "a list of weights", ZI_LOADS * sizeof(zi_cuda_load));
     return zi_cuda_result(cuda, cudaEventCreateWithFlags(&r->stack_free, cudaEventDisableTiming), "making an event");
 }
 
@@ -48,13 +48,13 @@ void zi_cuda_arrangement_drop(zi_cuda *cuda)
     r->slab = r->ring = NULL;
     r->slab_bytes = r->ring_bytes = r->head = 0;
     r->first = r->last = r->first_unused = 0;
-    r->in_use = r->arranged = r->turn_count = 0;
+    r->in_use = r->arranged = r->run_count = 0;
 }
 
 void zi_cuda_residency_clear(zi_cuda *cuda)
 {
     zi_cuda_arrangement_drop(cuda);
-    for (int i = 0; i < ZI_MEMORY_STAGES; i++)
+    for (int i = 0; i < ZI_STAGES_MAX; i++)
         cuda->residency->stages[i].count = 0;
 }
 
@@ -77,10 +77,10 @@ void zi_cuda_residency_close(zi_cuda *cuda)
         close_load(&r->loads[i]);
     if (r->stack_free != NULL)
         (void)cudaEventDestroy(r->stack_free);
-    for (int i = 0; i < ZI_MEMORY_STAGES; i++)
+    for (int i = 0; i < ZI_STAGES_MAX; i++)
         free(r->stages[i].uses);
     free(r->rehearsed.uses);
-    free(r->turns);
+    free(r->runs);
     free(r->loads);
     free(r);
     cuda->residency = NULL;
@@ -90,15 +90,15 @@ void zi_cuda_residency_close(zi_cuda *cuda)
 
 zi_cuda_weight *zi_cuda_use_at(const zi_cuda_residency *r, zi_cuda_cursor *c)
 {
-    while (c->turn < r->turn_count) {
-        const zi_memory_turn *turn = &r->turns[c->turn];
-        const zi_cuda_stage *stage = &r->stages[turn->stage];
-        if (c->use < stage->count && c->time < turn->times)
+    while (c->run < r->run_count) {
+        const zi_stage_runs *run = &r->runs[c->run];
+        const zi_cuda_stage *stage = &r->stages[run->stage];
+        if (c->use < stage->count && c->time < run->times)
             return stage->uses[c->use].weight;
         c->use = 0;
-        if (stage->count == 0 || ++c->time >= turn->times) {
+        if (stage->count == 0 || ++c->time >= run->times) {
             c->time = 0;
-            c->turn++;
+            c->run++;
         }
     }
     return NULL;
@@ -106,8 +106,8 @@ zi_cuda_weight *zi_cuda_use_at(const zi_cuda_residency *r, zi_cuda_cursor *c)
 
 static int is_before(const zi_cuda_cursor *a, const zi_cuda_cursor *b)
 {
-    if (a->turn != b->turn)
-        return a->turn < b->turn;
+    if (a->run != b->run)
+        return a->run < b->run;
     return a->time != b->time ? a->time < b->time : a->use < b->use;
 }
 
@@ -282,10 +282,9 @@ void zi_cuda_residency_next(zi_cuda *cuda)
     }
 }
 
-zi_cuda *zi_cuda_begin(zi_ops *ops)
+zi_cuda *zi_cuda_begin(const zi_run *run)
 {
-    zi_cuda *cuda = zi_cuda_state(ops);
-    zi_cuda_make_current(cuda);
+    zi_cuda *cuda = zi_cuda_enter(run);
     zi_cuda_residency_next(cuda);
     return cuda;
 }
@@ -324,7 +323,7 @@ static zimage_status need(zi_cuda *cuda, zi_cuda_weight *weight)
     }
     if (room)
         return ZIMAGE_OK;
-    return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s: no room in a ring of %zu bytes", cuda->device,
+    return zi_fail(cuda->error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s: no room in a ring of %zu bytes", cuda->device,
                    weight->a->name, cuda->residency->ring_bytes);
 }
 
@@ -359,7 +358,7 @@ static zimage_status send_now(zi_cuda *cuda, zi_cuda_weight *weight, uint8_t *st
     zi_cuda_loads_cancel(cuda);
     cuda->residency->ahead = cuda->residency->now;
     if (cuda->residency->last - cuda->residency->first == ZI_LOADS && !reclaim(cuda))
-        return zi_fail(cuda->ops.error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s: one operation reads too many weights",
+        return zi_fail(cuda->error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: %s: one operation reads too many weights",
                        cuda->device, weight->a->name);
     if (!weight->direct) {
         cudaEvent_t event = cuda->residency->stack_free;
@@ -386,9 +385,9 @@ static zimage_status get_unknown(zi_cuda *cuda, zi_cuda_weight *weight, void **d
 {
     if (!weight->ready) {
         ZI_TRY(zi_cuda_memory(cuda, weight->bytes, weight->a->name, (void **)&weight->data));
-        zi_arena_mark mark = zi_cuda_mark(&cuda->ops);
+        zi_arena_mark mark = zi_cuda_mark(cuda);
         zimage_status status = fill(cuda, weight);
-        zi_cuda_release(&cuda->ops, mark);
+        zi_cuda_release(cuda, mark);
         weight->owned = weight->ready = status == ZIMAGE_OK;
         if (status != ZIMAGE_OK) {
             (void)cudaStreamSynchronize(cuda->uploader.stream); /* copies into it may be under way */

@@ -41,20 +41,20 @@ typedef struct zi_cuda_stage {
     int count, capacity;
 } zi_cuda_stage;
 
-/* A place in a job: use number `use` in run number `time` of turns[turn]. */
+/* A place in a job: use number `use` in time number `time` of runs[run]. */
 typedef struct zi_cuda_cursor {
-    int turn, time, use;
+    int run, time, use;
 } zi_cuda_cursor;
 
 struct zi_cuda_residency {
     /* Rehearsals. */
-    zi_cuda_stage stages[ZI_MEMORY_STAGES], rehearsed; /* of each stage; of the rehearsal that runs */
-    int64_t operation;                                 /* how many have begun */
-    zi_cuda_stack set_aside;                           /* the real stack, during a rehearsal */
+    zi_cuda_stage stages[ZI_STAGES_MAX], rehearsed; /* of each stage; of the stage that is being rehearsed */
+    int64_t operation;                              /* how many have begun */
+    zi_cuda_stack set_aside;                        /* the real stack, during a rehearsal */
     /* The arrangement. */
     int arranged;
-    zi_memory_turn *turns;
-    int turn_count;
+    zi_stage_runs *runs;
+    int run_count;
     uint8_t *slab, *ring;
     size_t slab_bytes, ring_bytes;
     /* The job. */
@@ -70,10 +70,10 @@ struct zi_cuda_residency {
 
 /*
  * An operation begins: its GPU becomes the thread's current device, and weights that the operation before read may give
- * way. Every entry of the table that queues work calls this once, before it reads a weight. Entries that only allocate,
- * wait or answer use zi_cuda_state, with zi_cuda_make_current if they call CUDA.
+ * way. Every entry of the table that queues work calls this once, before it reads a weight. Entries that only allocate
+ * or wait call zi_cuda_enter, those that only answer zi_cuda_state.
  */
-zi_cuda *zi_cuda_begin(zi_ops *ops);
+zi_cuda *zi_cuda_begin(const zi_run *run);
 
 zimage_status zi_cuda_residency_open(zi_cuda *cuda);
 void zi_cuda_residency_close(zi_cuda *cuda);
@@ -100,8 +100,5 @@ zimage_status zi_cuda_read_ahead(zi_cuda *cuda);
 
 /* Records the use of a weight in a rehearsal; *data may not be read. */
 zimage_status zi_cuda_rehearse_use(zi_cuda *cuda, zi_cuda_weight *weight, void **data);
-/* zi_ops_memory.rehearse and rehearsed. */
-zimage_status zi_cuda_rehearse(zi_ops *ops);
-zimage_status zi_cuda_rehearsed(zi_ops *ops, int stage, size_t *activations);
 
 #endif

@@ -128,6 +128,45 @@ template <typename T, int K> struct row_values {
             }
     }
 
+    __device__ __forceinline__ void add(int64_t n, const float *shift)
+    {
+#pragma unroll
+        for (int k = 0; k < K; k++)
+            if (place(k) < n) {
+                vec<float, W> part = factors_at<W>(shift, place(k));
+#pragma unroll
+                for (int j = 0; j < W; j++)
+                    v[k][j] += part.v[j];
+            }
+    }
+
+    /* Makes the mean 0. What lies behind the row stays 0. */
+    __device__ __forceinline__ void centre(int64_t n)
+    {
+        float sum = 0;
+#pragma unroll
+        for (int k = 0; k < K; k++)
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                sum += v[k][j];
+        float mean = over_block<warp_sum>(sum, 0) / (float)n;
+#pragma unroll
+        for (int k = 0; k < K; k++)
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                v[k][j] = place(k) < n ? v[k][j] - mean : 0.0f;
+    }
+
+    /* normalised(v) * w * gain + shift */
+    __device__ __forceinline__ void norm(int64_t n, const zi_cuda_norm_args &a)
+    {
+        if (a.layer)
+            centre(n);
+        scale(n, rms_factor(n, a.eps), a.w, a.gain);
+        if (a.shift != nullptr)
+            add(n, a.shift);
+    }
+
     __device__ __forceinline__ float sum_of_squares() const
     {
         float sum = 0;
@@ -151,6 +190,11 @@ static int factors_fit(const float *a, const float *b)
     return ((uintptr_t)a | (uintptr_t)b) % 16 == 0;
 }
 
+static int norm_fits(const zi_cuda_norm_args &a)
+{
+    return factors_fit(a.w, a.gain) && factors_fit(a.shift, NULL);
+}
+
 /* Whether rows of n, at that address, fit row_values. */
 static int row_fits(zi_dtype type, int64_t n, const void *x)
 {
@@ -160,31 +204,45 @@ static int row_fits(zi_dtype type, int64_t n, const void *x)
 
 template <typename T, int K>
 static __global__ void __launch_bounds__(ROW_THREADS)
-    rms_norm_fast(T *y, const zi_cuda_rows8 y8, const T *x, const float *w, const float *gain, int64_t n, float eps)
+    norm_fast(T *y, const zi_cuda_rows8 y8, const T *x, const zi_cuda_norm_args a, int64_t n)
 {
     row_values<T, K> row;
     row.read(x + blockIdx.x * n, n);
-    row.scale(n, row.rms_factor(n, eps), w, gain);
+    row.norm(n, a);
     row.write_either(y, y8, n);
 }
 
 /* What multiplies a row of any length. */
-template <typename T> static __device__ float rms_factor_any(const T *x, int64_t n, float eps)
+template <typename T> static __device__ float rms_factor_any(const T *x, float mean, int64_t n, float eps)
 {
     float sum = 0;
     for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
-        sum += to_float(x[i]) * to_float(x[i]);
+        sum += (to_float(x[i]) - mean) * (to_float(x[i]) - mean);
     return 1.0f / sqrtf(over_block<warp_sum>(sum, 0) / (float)n + eps);
 }
 
-template <typename T>
-static __global__ void __launch_bounds__(ROW_THREADS)
-    rms_norm_any(T *y, const T *x, const float *w, const float *gain, int64_t n, float eps)
+template <typename T> static __device__ float mean_any(const T *x, int64_t n)
 {
-    int64_t at = blockIdx.x * n;
-    float factor = rms_factor_any(x + at, n, eps);
+    float sum = 0;
     for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
-        y[at + i] = from_float<T>(to_float(x[at + i]) * factor * factor_at(w, i) * factor_at(gain, i));
+        sum += to_float(x[i]);
+    return over_block<warp_sum>(sum, 0) / (float)n;
+}
+
+/* A row of any length; y may be x. */
+template <typename T> static __device__ void norm_row_any(T *y, const T *x, const zi_cuda_norm_args &a, int64_t n)
+{
+    float mean = a.layer ? mean_any(x, n) : 0.0f, factor = rms_factor_any(x, mean, n, a.eps);
+    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS) {
+        float value = (to_float(x[i]) - mean) * factor * factor_at(a.w, i) * factor_at(a.gain, i);
+        y[i] = from_float<T>(a.shift != nullptr ? value + a.shift[i] : value);
+    }
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(ROW_THREADS) norm_any(T *y, const T *x, const zi_cuda_norm_args a, int64_t n)
+{
+    norm_row_any(y + blockIdx.x * n, x + blockIdx.x * n, a, n);
 }
 
 extern "C" int zi_cuda_row_fits(zi_dtype type, int64_t n)
@@ -192,73 +250,19 @@ extern "C" int zi_cuda_row_fits(zi_dtype type, int64_t n)
     return row_fits(type, n, NULL);
 }
 
-extern "C" cudaError_t zi_cuda_rms_norm(zi_dtype type, void *y, zi_cuda_rows8 y8, const void *x, const float *w,
-                                        const float *gain, int64_t rows, int64_t n, float eps, cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_norm(zi_dtype type, void *y, zi_cuda_rows8 y8, const void *x, const zi_cuda_norm_args *a,
+                                    int64_t rows, int64_t n, cudaStream_t stream)
 {
     unsigned blocks = (unsigned)rows;
-    if (row_fits(type, n, x) && row_fits(type, n, y) && factors_fit(w, gain))
+    if (row_fits(type, n, x) && row_fits(type, n, y) && norm_fits(*a))
         WITH_TYPE(T, type,
-                  WITH_VECTORS(T, K, n,
-                               ZI_LAUNCH((rms_norm_fast<T, K>), blocks, ROW_THREADS, 0, stream, (T *)y, y8,
-                                         (const T *)x, w, gain, n, eps)));
+                  WITH_VECTORS(
+                      T, K, n,
+                      ZI_LAUNCH((norm_fast<T, K>), blocks, ROW_THREADS, 0, stream, (T *)y, y8, (const T *)x, *a, n)));
     else if (y == NULL)
         return cudaErrorInvalidValue;
     else
-        WITH_TYPE(T, type,
-                  ZI_LAUNCH(rms_norm_any<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, w, gain, n, eps));
-    return cudaGetLastError();
-}
-
-template <typename T, int K>
-static __global__ void __launch_bounds__(ROW_THREADS)
-    layer_norm_fast(T *y, const T *x, const float *gain, int64_t n, float eps)
-{
-    row_values<T, K> row;
-    row.read(x + blockIdx.x * n, n);
-    float sum = 0;
-#pragma unroll
-    for (int k = 0; k < K; k++)
-#pragma unroll
-        for (int j = 0; j < row.W; j++)
-            sum += row.v[k][j];
-    float mean = over_block<warp_sum>(sum, 0) / (float)n;
-#pragma unroll
-    for (int k = 0; k < K; k++)
-#pragma unroll
-        for (int j = 0; j < row.W; j++)
-            row.v[k][j] = row.place(k) < n ? row.v[k][j] - mean : 0.0f;
-    row.scale(n, row.rms_factor(n, eps), gain, nullptr);
-    row.write(y + blockIdx.x * n, n);
-}
-
-template <typename T>
-static __global__ void __launch_bounds__(ROW_THREADS)
-    layer_norm_any(T *y, const T *x, const float *gain, int64_t n, float eps)
-{
-    const T *row = x + blockIdx.x * n;
-    float sum = 0, squares = 0;
-    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
-        sum += to_float(row[i]);
-    float mean = over_block<warp_sum>(sum, 0) / (float)n;
-    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
-        squares += (to_float(row[i]) - mean) * (to_float(row[i]) - mean);
-    float factor = 1.0f / sqrtf(over_block<warp_sum>(squares, 0) / (float)n + eps);
-    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
-        y[blockIdx.x * n + i] = from_float<T>((to_float(row[i]) - mean) * factor * factor_at(gain, i));
-}
-
-extern "C" cudaError_t zi_cuda_layer_norm(zi_dtype type, void *y, const void *x, const float *gain, int64_t rows,
-                                          int64_t n, float eps, cudaStream_t stream)
-{
-    unsigned blocks = (unsigned)rows;
-    if (row_fits(type, n, x) && row_fits(type, n, y) && factors_fit(gain, NULL))
-        WITH_TYPE(T, type,
-                  WITH_VECTORS(T, K, n,
-                               ZI_LAUNCH((layer_norm_fast<T, K>), blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x,
-                                         gain, n, eps)));
-    else
-        WITH_TYPE(T, type,
-                  ZI_LAUNCH(layer_norm_any<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, gain, n, eps));
+        WITH_TYPE(T, type, ZI_LAUNCH(norm_any<T>, blocks, ROW_THREADS, 0, stream, (T *)y, (const T *)x, *a, n));
     return cudaGetLastError();
 }
 
@@ -269,7 +273,9 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cud
     int64_t at = blockIdx.x * n;
     row.read((const T *)a.y + at, n);
     sum.read((const T *)a.x + at, n);
-    row.scale(n, row.rms_factor(n, a.eps), a.w, a.gate);
+    row.scale(n, a.post ? row.rms_factor(n, a.eps) : 1.0f, a.w, a.gate);
+    if (a.gain != nullptr)
+        row.scale(n, 1.0f, a.gain, nullptr);
     int finite = 1;
 #pragma unroll
     for (int k = 0; k < K; k++)
@@ -283,7 +289,7 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cud
         *a.not_finite = 1;
     if (a.h == nullptr && a.h8.data == nullptr)
         return;
-    sum.scale(n, sum.rms_factor(n, a.eps), a.w_next, a.gain_next);
+    sum.norm(n, a.next);
     sum.write_either((T *)a.h, a.h8, n);
 }
 
@@ -292,18 +298,15 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_any(const zi_cuda
 {
     T *x = (T *)a.x + blockIdx.x * n;
     const T *y = (const T *)a.y + blockIdx.x * n;
-    float factor = rms_factor_any(y, n, a.eps);
+    float factor = a.post ? rms_factor_any(y, 0.0f, n, a.eps) : 1.0f;
     for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS) {
-        x[i] = from_float<T>(to_float(x[i]) + to_float(y[i]) * factor * factor_at(a.w, i) * factor_at(a.gate, i));
+        x[i] = from_float<T>(to_float(x[i]) +
+                             to_float(y[i]) * factor * factor_at(a.w, i) * factor_at(a.gate, i) * factor_at(a.gain, i));
         if (a.not_finite != nullptr && !isfinite(to_float(x[i])))
             *a.not_finite = 1;
     }
-    if (a.h == nullptr)
-        return;
-    T *h = (T *)a.h + blockIdx.x * n;
-    factor = rms_factor_any((const T *)x, n, a.eps); /* a thread sees its own places only */
-    for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
-        h[i] = from_float<T>(to_float(x[i]) * factor * factor_at(a.w_next, i) * factor_at(a.gain_next, i));
+    if (a.h != nullptr) /* a thread sees its own places only */
+        norm_row_any((T *)a.h + blockIdx.x * n, (const T *)x, a.next, n);
 }
 
 extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_args *a, int64_t rows, int64_t n,
@@ -311,7 +314,7 @@ extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_ar
 {
     unsigned blocks = (unsigned)rows;
     if (row_fits(type, n, a->x) && row_fits(type, n, a->y) && row_fits(type, n, a->h) && factors_fit(a->w, a->gate) &&
-        factors_fit(a->w_next, a->gain_next))
+        factors_fit(a->gain, NULL) && norm_fits(a->next))
         WITH_TYPE(T, type,
                   WITH_VECTORS(T, K, n, ZI_LAUNCH((residual_fast<T, K>), blocks, ROW_THREADS, 0, stream, *a, n)));
     else if (a->h8.data != NULL)
@@ -325,60 +328,65 @@ extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_ar
 
 #define HEAD_PAIRS 4 /* of a lane in registers: heads of at most 256 */
 
-/* Pair j of a head. */
-template <typename T>
-static __device__ __forceinline__ vec<T, 2> load_pair(const T *p, int64_t j, int64_t half, int half_split)
-{
-    if (!half_split)
-        return load<T, 2>(p + 2 * j);
-    return vec<T, 2>{{p[j], p[half + j]}};
-}
-
-template <typename T>
-static __device__ __forceinline__ void store_pair(T *p, int64_t j, int64_t half, int half_split, float a, float b)
-{
-    if (!half_split)
-        store<T, 2>(p + 2 * j, vec<T, 2>{{from_float<T>(a), from_float<T>(b)}});
-    else
-        p[j] = from_float<T>(a), p[half + j] = from_float<T>(b);
-}
-
 typedef struct rope_args {
-    const float *w, *cos, *sin;
-    int64_t rows, heads, dim;
-    int half_split;
-    float eps;
+    zi_cuda_rope_args a;
+    int apart; /* the elements of a pair are not one aligned vector */
 } rope_args;
 
-/* Pair j, scaled and turned; cos and sin are the row's. */
+/* Pair j of a head. */
 template <typename T>
-static __device__ __forceinline__ void turn(T *p, int64_t j, const rope_args &a, float factor, float x, float y,
-                                            const float *cos, const float *sin)
+static __device__ __forceinline__ vec<T, 2> load_pair(const T *p, int64_t j, const zi_cuda_rope_args &a, int apart)
 {
+    if (a.half_split)
+        return vec<T, 2>{{p[j], p[a.dim / 2 + j]}};
+    if (apart)
+        return vec<T, 2>{{p[2 * j], p[2 * j + 1]}};
+    return load<T, 2>(p + 2 * j);
+}
+
+template <typename T>
+static __device__ __forceinline__ void store_pair(T *p, int64_t j, const zi_cuda_rope_args &a, int apart, float x,
+                                                  float y)
+{
+    if (a.half_split)
+        p[j] = from_float<T>(x), p[a.dim / 2 + j] = from_float<T>(y);
+    else if (apart)
+        p[2 * j] = from_float<T>(x), p[2 * j + 1] = from_float<T>(y);
+    else
+        store<T, 2>(p + 2 * j, vec<T, 2>{{from_float<T>(x), from_float<T>(y)}});
+}
+
+/* Pair j, scaled and rotated; cos and sin are the row's. */
+template <typename T>
+static __device__ __forceinline__ void rotate(T *p, int64_t j, const rope_args &args, float factor, float x, float y,
+                                              const float *cos, const float *sin)
+{
+    const zi_cuda_rope_args &a = args.a;
     int64_t half = a.dim / 2;
     float u = x * factor * a.w[a.half_split ? j : 2 * j], v = y * factor * a.w[a.half_split ? half + j : 2 * j + 1];
-    store_pair(p, j, half, a.half_split, u * cos[j] - v * sin[j], u * sin[j] + v * cos[j]);
+    store_pair(p, j, a, args.apart, u * cos[j] - v * sin[j], u * sin[j] + v * cos[j]);
 }
 
 /* A lane has pairs lane, lane + 32, ... of a head: the first of them in registers, the others it reads twice. */
-template <typename T> static __global__ void qk_norm_rope(T *x, const rope_args a)
+template <typename T> static __global__ void qk_norm_rope(const rope_args args)
 {
+    const zi_cuda_rope_args &a = args.a;
     int64_t head = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (head >= a.rows * a.heads)
         return;
     int64_t lane = threadIdx.x % 32, half = a.dim / 2, row = head / a.heads;
-    T *p = x + head * a.dim;
+    T *p = (T *)a.x + row * a.ld + head % a.heads * a.dim;
     float first[HEAD_PAIRS] = {}, second[HEAD_PAIRS] = {}, sum = 0;
 #pragma unroll
     for (int k = 0; k < HEAD_PAIRS; k++)
         if (lane + 32 * k < half) {
-            vec<T, 2> pair = load_pair(p, lane + 32 * k, half, a.half_split);
+            vec<T, 2> pair = load_pair(p, lane + 32 * k, a, args.apart);
             first[k] = to_float(pair.v[0]);
             second[k] = to_float(pair.v[1]);
             sum += first[k] * first[k] + second[k] * second[k];
         }
     for (int64_t j = lane + 32 * HEAD_PAIRS; j < half; j += 32) {
-        vec<T, 2> pair = load_pair(p, j, half, a.half_split);
+        vec<T, 2> pair = load_pair(p, j, a, args.apart);
         sum += to_float(pair.v[0]) * to_float(pair.v[0]) + to_float(pair.v[1]) * to_float(pair.v[1]);
     }
     float factor = 1.0f / sqrtf(warp_sum(sum) / (float)a.dim + a.eps);
@@ -386,10 +394,10 @@ template <typename T> static __global__ void qk_norm_rope(T *x, const rope_args 
 #pragma unroll
     for (int k = 0; k < HEAD_PAIRS; k++)
         if (lane + 32 * k < half)
-            turn(p, lane + 32 * k, a, factor, first[k], second[k], cos, sin);
+            rotate(p, lane + 32 * k, args, factor, first[k], second[k], cos, sin);
     for (int64_t j = lane + 32 * HEAD_PAIRS; j < half; j += 32) {
-        vec<T, 2> pair = load_pair(p, j, half, a.half_split);
-        turn(p, j, a, factor, to_float(pair.v[0]), to_float(pair.v[1]), cos, sin);
+        vec<T, 2> pair = load_pair(p, j, a, args.apart);
+        rotate(p, j, args, factor, to_float(pair.v[0]), to_float(pair.v[1]), cos, sin);
     }
 }
 
@@ -397,16 +405,16 @@ template <typename T> static __global__ void qk_norm_rope(T *x, const rope_args 
  * A block a row, adjacent lanes a head, a vector each: heads of 2, 4, ... 32 vectors, whose pairs are adjacent. Lanes:
  * those of a head.
  */
-template <typename T, int Lanes> static __global__ void __launch_bounds__(512) rope_fast(T *x, const rope_args a)
+template <typename T, int Lanes> static __global__ void __launch_bounds__(512) rope_fast(const zi_cuda_rope_args a)
 {
     constexpr int W = wide<T>;
     int lane = threadIdx.x % Lanes, vectors = (int)a.heads * Lanes;
     vec<float, W> w = factors_at<W>(a.w, lane * W);
-    const int64_t turns = blockIdx.x * (a.dim / 2) + lane * (W / 2);
-    vec<float, W / 2> cos = load<float, W / 2>(a.cos + turns), sin = load<float, W / 2>(a.sin + turns);
+    const int64_t angles = blockIdx.x * (a.dim / 2) + lane * (W / 2);
+    vec<float, W / 2> cos = load<float, W / 2>(a.cos + angles), sin = load<float, W / 2>(a.sin + angles);
     for (int first = 0; first < vectors; first += blockDim.x) { /* all threads: the sums are a warp's */
         int i = first + threadIdx.x;
-        T *p = x + blockIdx.x * a.heads * a.dim + (int64_t)i * W;
+        T *p = (T *)a.x + blockIdx.x * a.ld + (int64_t)i * W;
         vec<T, W> v;
         float f[W] = {}, sum = 0;
         if (i < vectors) {
@@ -433,16 +441,16 @@ template <typename T, int Lanes> static __global__ void __launch_bounds__(512) r
 }
 
 /* rope_fast for heads of that many lanes; *done 0: there is none. */
-template <typename T> static cudaError_t try_rope_fast(T *x, const rope_args *a, int *done, cudaStream_t stream)
+template <typename T> static cudaError_t try_rope_fast(const zi_cuda_rope_args *a, int *done, cudaStream_t stream)
 {
     int64_t threads = (a->heads * a->dim / wide<T> + 31) / 32 * 32;
     unsigned block = (unsigned)(threads < 512 ? threads : 512);
     *done = !a->half_split && a->dim % wide<T> == 0 && factors_fit(a->w, NULL) && factors_fit(a->cos, a->sin) &&
-            (uintptr_t)x % 16 == 0;
+            ((uintptr_t)a->x | (uintptr_t)a->ld * sizeof(T)) % 16 == 0;
     switch (*done ? a->dim / wide<T> : 0) {
 #define CASE(lanes)                                                                                                    \
     case lanes:                                                                                                        \
-        ZI_LAUNCH((rope_fast<T, lanes>), (unsigned)a->rows, block, 0, stream, x, *a);                                  \
+        ZI_LAUNCH((rope_fast<T, lanes>), (unsigned)a->rows, block, 0, stream, *a);                                     \
         return cudaGetLastError();
         CASE(2)
         CASE(4)
@@ -456,18 +464,16 @@ template <typename T> static cudaError_t try_rope_fast(T *x, const rope_args *a,
     }
 }
 
-extern "C" cudaError_t zi_cuda_qk_norm_rope(zi_dtype type, void *x, const float *w, const float *cos, const float *sin,
-                                            int64_t rows, int64_t heads, int64_t dim, int half_split, float eps,
-                                            cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_qk_norm_rope(zi_dtype type, const zi_cuda_rope_args *a, cudaStream_t stream)
 {
-    const rope_args args = {w, cos, sin, rows, heads, dim, half_split, eps};
-    unsigned blocks = (unsigned)((rows * heads + 7) / 8);
+    unsigned blocks = (unsigned)((a->rows * a->heads + 7) / 8);
     int done = 0;
     WITH_TYPE(T, type, {
-        cudaError_t code = try_rope_fast((T *)x, &args, &done, stream);
+        const rope_args args = {*a, ((uintptr_t)a->x | (uintptr_t)a->ld * sizeof(T)) % (2 * sizeof(T)) != 0};
+        cudaError_t code = try_rope_fast<T>(a, &done, stream);
         if (done)
             return code;
-        ZI_LAUNCH(qk_norm_rope<T>, blocks, 256, 0, stream, (T *)x, args);
+        ZI_LAUNCH(qk_norm_rope<T>, blocks, 256, 0, stream, args);
     });
     return cudaGetLastError();
 }
@@ -494,7 +500,8 @@ template <typename T>
 static __global__ void __launch_bounds__(ROW_THREADS)
     softmax(T *p, const float *s, int64_t rows, int64_t keys, float scale, int causal, int64_t first)
 {
-    int64_t row = blockIdx.x, at = row * keys, seen = causal ? first + row % rows + 1 : keys;
+    int64_t row = blockIdx.x, at = row * keys,
+            seen = causal && first + row % rows < keys ? first + row % rows + 1 : keys;
     float top = -INFINITY, sum = 0;
     for (int64_t i = threadIdx.x; i < seen; i += ROW_THREADS)
         top = fmaxf(top, s[at + i] * scale);
@@ -559,43 +566,43 @@ extern "C" cudaError_t zi_cuda_softmax(zi_dtype type, void *p, const float *s, i
 /* ---- fp8: a block a row -------------------------------------------------------------------------------------------- */
 
 template <typename T, int K, int Gated>
-static __global__ void __launch_bounds__(ROW_THREADS) to_fp8(const zi_cuda_rows8 y, const T *x, int64_t n)
+static __global__ void __launch_bounds__(ROW_THREADS) to_fp8(const zi_cuda_rows8 y, const T *x, int64_t ldx, int64_t n)
 {
     row_values<T, K> row;
     if (Gated)
-        row.read_gated(x + blockIdx.x * 2 * n, n);
+        row.read_gated(x + blockIdx.x * ldx, n);
     else
-        row.read(x + blockIdx.x * n, n);
+        row.read(x + blockIdx.x * ldx, n);
     row.write_either(nullptr, y, n);
 }
 
 template <typename T, int Gated>
-static cudaError_t rows_to_fp8(zi_cuda_rows8 y, const T *x, int64_t rows, int64_t n, cudaStream_t stream)
+static cudaError_t rows_to_fp8(zi_cuda_rows8 y, const T *x, int64_t ldx, int64_t rows, int64_t n, cudaStream_t stream)
 {
     constexpr int64_t each = ROW_THREADS * wide<T>; /* numbers, for a vector a thread */
     constexpr int most = (int)(ZI_CUDA_MOST_FP8 / each);
-    if (n % wide<T> != 0 || n > ZI_CUDA_MOST_FP8 || (uintptr_t)x % 16 != 0)
+    if (n % wide<T> != 0 || n > ZI_CUDA_MOST_FP8 || ((uintptr_t)x | (uintptr_t)ldx * sizeof(T)) % 16 != 0)
         return cudaErrorInvalidValue;
     if (n <= most / 4 * each)
-        ZI_LAUNCH((to_fp8<T, most / 4, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, n);
+        ZI_LAUNCH((to_fp8<T, most / 4, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, ldx, n);
     else if (n <= most * 5 / 8 * each)
-        ZI_LAUNCH((to_fp8<T, most * 5 / 8, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, n);
+        ZI_LAUNCH((to_fp8<T, most * 5 / 8, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, ldx, n);
     else
-        ZI_LAUNCH((to_fp8<T, most, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, n);
+        ZI_LAUNCH((to_fp8<T, most, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, ldx, n);
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t zi_cuda_quantise_rows(zi_cuda_rows8 y, zi_dtype type, const void *x, int64_t rows, int64_t n,
-                                             cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_quantise_rows(zi_cuda_rows8 y, zi_dtype type, const void *x, int64_t ldx, int64_t rows,
+                                             int64_t n, cudaStream_t stream)
 {
-    WITH_TYPE(T, type, return (rows_to_fp8<T, 0>(y, (const T *)x, rows, n, stream)));
+    WITH_TYPE(T, type, return (rows_to_fp8<T, 0>(y, (const T *)x, ldx, rows, n, stream)));
     return cudaErrorInvalidValue;
 }
 
 extern "C" cudaError_t zi_cuda_glu_fp8(zi_cuda_rows8 y, zi_dtype type, const void *x, int64_t rows, int64_t n,
                                        cudaStream_t stream)
 {
-    WITH_TYPE(T, type, return (rows_to_fp8<T, 1>(y, (const T *)x, rows, n, stream)));
+    WITH_TYPE(T, type, return (rows_to_fp8<T, 1>(y, (const T *)x, 2 * n, rows, n, stream)));
     return cudaErrorInvalidValue;
 }
 

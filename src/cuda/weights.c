@@ -10,14 +10,16 @@
 static size_t place_of(const zi_cuda_weight_key *key)
 {
     uint64_t sum = (uint64_t)(uintptr_t)key->first * 31 + (uint64_t)(uintptr_t)key->second * 7;
+    sum += key->first_id * 127 + key->second_id * 61;
     sum += (uint64_t)key->rows * 5 + (uint64_t)key->count * 3 + key->stored * 8 + key->form;
     return (size_t)(sum * 0x9E3779B97F4A7C15u >> 20);
 }
 
 static int same_key(const zi_cuda_weight_key *a, const zi_cuda_weight_key *b)
 {
-    return a->first == b->first && a->second == b->second && a->rows == b->rows && a->count == b->count &&
-           a->stored == b->stored && a->form == b->form;
+    return a->first_id == b->first_id && a->second_id == b->second_id && a->first == b->first &&
+           a->second == b->second && a->rows == b->rows && a->count == b->count && a->stored == b->stored &&
+           a->form == b->form;
 }
 
 /* The weight's place, or the free one where it would go. */
@@ -37,7 +39,7 @@ static zimage_status make_room(zi_cuda *cuda)
         return ZIMAGE_OK;
     larger.places = calloc(larger.capacity, sizeof(void *));
     if (larger.places == NULL)
-        return zi_fail_memory(cuda->ops.error, "the list of weights", larger.capacity * sizeof(void *));
+        return zi_fail_memory(cuda->error, "the list of weights", larger.capacity * sizeof(void *));
     for (size_t i = 0; i < w->capacity; i++)
         if (w->places[i] != NULL)
             *find(&larger, &w->places[i]->key) = w->places[i];
@@ -66,14 +68,14 @@ static zimage_status place(zi_cuda *cuda, const zi_weight *a, const zi_weight *b
 {
     ZI_TRY(zi_cuda_check_form(cuda, a, form));
     ZI_TRY(b != NULL ? zi_cuda_check_form(cuda, b, form) : ZIMAGE_OK);
-    const uint8_t *second = b != NULL ? b->data : NULL;
-    const zi_cuda_weight_key key = {a->data, second, a->shape[0], zi_weight_count(a), a->dtype, form};
+    const zi_cuda_weight_key key = {a->id,       b != NULL ? b->id : 0, a->data,  b != NULL ? b->data : NULL,
+                                    a->shape[0], zi_weight_count(a),    a->dtype, form};
     ZI_TRY(make_room(cuda));
     zi_cuda_weight **found = find(&cuda->weights, &key);
     if (*found == NULL) {
         *found = calloc(1, sizeof(**found));
         if (*found == NULL)
-            return zi_fail_memory(cuda->ops.error, a->name, sizeof(**found));
+            return zi_fail_memory(cuda->error, a->name, sizeof(**found));
         (*found)->key = key;
         cuda->weights.count++;
     }
@@ -162,7 +164,7 @@ static zimage_status quantise_packed(zi_cuda *cuda, const zi_weight *a, const zi
     ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)(count * columns), a->name, &rows->data));
     ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count * sizeof(float), a->name, (void **)&rows->scales));
     ZI_TRY(b != NULL ? zi_cuda_pair(cuda, a, b, &dense) : zi_cuda_matrix(cuda, a, &dense));
-    return ZI_CUDA_RUN(cuda, zi_cuda_quantise_rows(*rows, cuda->type, dense, count, columns, cuda->stream),
+    return ZI_CUDA_RUN(cuda, zi_cuda_quantise_rows(*rows, cuda->type, dense, columns, count, columns, cuda->stream),
                        "quantising a weight");
 }
 

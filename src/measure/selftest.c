@@ -7,6 +7,7 @@
 #define ZIMAGE_EXPERIMENTAL
 #include "base/sized.h"
 #include "cpu/features.h"
+#include "cpu/kernels.h"
 #include "cpu/selftest.h"
 #include "engine/backends.h"
 #include "measure/synthetic.h"
@@ -153,15 +154,15 @@ static zimage_status try_to_paint(const kernel_checks *k, zi_ops *ops, uint8_t *
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
-static void on_finding(void *user, const zi_cpu_finding *finding)
+static void on_finding(void *user, const zi_case_finding *finding)
 {
     const kernel_checks *k = user;
     char fault[300];
-    snprintf(fault, sizeof fault, "%s %s%s%s%s", finding->kernel, finding->fault ? finding->fault : "",
+    snprintf(fault, sizeof fault, "%s %s%s%s%s", finding->group, finding->fault ? finding->fault : "",
              k->with ? " (with " : "", k->with ? k->with : "", k->with ? "'s packing)" : "");
     report(k->test, (zimage_check){.usable = 1,
                                    .kernels = k->name,
-                                   .name = finding->kernel,
+                                   .name = finding->group,
                                    .error = finding->error,
                                    .fault = finding->fault ? fault : NULL});
 }

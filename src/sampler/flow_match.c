@@ -1,6 +1,6 @@
 /*
- * Formulas: spec scheduler.md; reference: diffusers, schedulers/scheduling_flow_match_euler_discrete.py as called by
- * pipelines/z_image/pipeline_z_image.py.
+ * Formulas: docs/spec/scheduler.md. Reference: diffusers, schedulers/scheduling_flow_match_euler_discrete.py as
+ * pipelines/z_image/pipeline_z_image.py calls it.
  */
 #include "sampler/flow_match.h"
 
@@ -9,7 +9,7 @@
 
 #include "base/json.h"
 
-#define TRAIN_TIMESTEPS 1000 /* the pipeline has it fixed */
+#define TRAIN_TIMESTEPS 1000 /* a constant of pipeline_z_image.py */
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
@@ -47,7 +47,7 @@ static zimage_status refuse_variants(const json_t *json, const char *path, zimag
 static zimage_status load_dynamic(const json_t *json, const char *path, zi_scheduler_config *config,
                                   zimage_error *error)
 {
-    const double base_shift = 0.5, max_shift = 1.15; /* the defaults of calculate_shift */
+    const double base_shift = 0.5, max_shift = 1.15; /* defaults of calculate_shift */
     const int64_t base_length = 256, max_length = 4096;
     const char *type;
     ZI_TRY(zi_json_number(json, path, "base_shift", -50, 50, &base_shift, &config->base_shift, error));
@@ -70,7 +70,7 @@ static zimage_status load_dynamic(const json_t *json, const char *path, zi_sched
 static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
 {
     zi_scheduler_config *config = out;
-    const int no = 0; /* the class's defaults */
+    const int no = 0; /* the defaults of the scheduler's class */
     const double shift = 1.0;
     const int64_t fallback = TRAIN_TIMESTEPS;
     int64_t timesteps;
@@ -105,7 +105,7 @@ double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens)
     return (double)image_tokens * slope + offset;
 }
 
-/* torch.linspace(1, 1 / steps, steps)[i]: from both ends towards the middle, each one fused multiply-add. */
+/* torch.linspace(1, 1 / steps, steps)[i]: torch counts from the nearer end, with one fused multiply-add. */
 static float base_sigma(int i, int steps)
 {
     const float start = 1.0f, end = (float)(1.0 / steps);
@@ -115,13 +115,13 @@ static float base_sigma(int i, int steps)
     return i < steps / 2 ? fmaf(step, (float)i, start) : fmaf(-step, (float)(steps - i - 1), end);
 }
 
-/* shift s / (1 + (shift - 1) s), numpy float32 throughout */
+/* shift s / (1 + (shift - 1) s), all of it in float32, as numpy computes it */
 static float static_shift(double shift, float sigma)
 {
     return (float)shift * sigma / (1.0f + (float)(shift - 1.0) * sigma);
 }
 
-/* a / (a + (1 / s - 1)) with a = e^mu, or mu where linear; numpy float32 but for e^mu */
+/* a / (a + (1 / s - 1)) in float32; a = e^mu computed in double, or a = mu if linear */
 static float dynamic_shift(double mu, int linear, float sigma)
 {
     float a = (float)(linear ? mu : exp(mu));

@@ -1,4 +1,7 @@
-/* FlowMatchEulerDiscrete: sigmas, Euler step, guidance (spec scheduler.md). Host float32: latents are small. */
+/*
+ * The sampler FlowMatchEulerDiscreteScheduler of diffusers: sigmas, Euler step, guidance (docs/spec/scheduler.md).
+ * It computes on the host in float32, because latents are small.
+ */
 #ifndef ZI_SAMPLER_FLOW_MATCH_H
 #define ZI_SAMPLER_FLOW_MATCH_H
 
@@ -7,36 +10,47 @@
 typedef struct zi_scheduler_config {
     int use_dynamic_shifting;
     double shift;
-    double base_shift, max_shift; /* dynamic only */
-    int linear_time_shift;        /* dynamic only: time_shift_type "linear" instead of "exponential" */
+    /* the following only with use_dynamic_shifting */
+    double base_shift, max_shift;
+    int linear_time_shift; /* time_shift_type: 1 "linear", 0 "exponential" */
     int64_t base_image_seq_len, max_image_seq_len;
 } zi_scheduler_config;
 
-/* Z-Image-Turbo's published settings: a static shift of 3. */
+/* The published settings of Z-Image-Turbo: a static shift of 3. */
 zi_scheduler_config zi_scheduler_turbo(void);
-/* Reads scheduler_config.json; settings this library can't honour (karras, beta, stochastic, ...) are errors. */
+/* Reads scheduler_config.json. A setting that is not implemented (karras, beta, stochastic, ...) is an error. */
 zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, zimage_error *error);
 
-/* The dynamic shift's mu for a picture of so many tokens (the pipeline's calculate_shift). */
+/* mu of the dynamic shift for an image of image_tokens tokens (calculate_shift in pipeline_z_image.py of diffusers). */
 double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens);
 
-/* sigmas[steps + 1], the last 0; steps >= 1. image_tokens: of one picture, for the dynamic shift. Same float32/float64
- * rounding as the reference. */
+/*
+ * Fills sigmas[steps + 1], the last of which is 0; steps >= 1. image_tokens: the tokens of one image, which only the
+ * dynamic shift needs. Rounds to float32 where diffusers does.
+ */
 void zi_scheduler_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas);
 
-/* timestep = 1000 sigma; and what the network gets as t: (1000 - timestep) / 1000, about 1 - sigma, with the pipeline's
- * float32 rounding. */
+/*
+ * timestep = 1000 sigma. The time that Z-Image's network gets is t = (1000 - timestep) / 1000, about 1 - sigma; both
+ * round to float32 as pipeline_z_image.py of diffusers does.
+ */
 float zi_scheduler_timestep(float sigma);
 float zi_scheduler_model_time(float sigma);
 
-/* The guidance scale of a step: 0 (one evaluation) once t exceeds truncation <= 1. */
+/*
+ * The guidance scale of the step with time t: 0 where truncation <= 1 and t > truncation. 0 means no guidance, so that
+ * the step needs one forward pass.
+ */
 float zi_guidance_at(float guidance_scale, double truncation, float t);
 
 /* latents += (sigma_next - sigma) * prediction */
 void zi_euler_step(float *latents, const float *prediction, int64_t count, float sigma, float sigma_next);
 
-/* positive <- positive + scale (positive - negative), limited to normalization * |positive| (L2) if that is > 0.
- * (diffusers' Z-Image convention, on model outputs before the sign change) */
+/*
+ * Classifier-free guidance as Z-Image defines it, on outputs of the network before their sign changes:
+ * positive <- positive + scale (positive - negative). Where normalization > 0, the L2 norm of the result is limited to
+ * normalization times the norm that positive had (pipeline_z_image.py of diffusers).
+ */
 void zi_guide(float *positive, const float *negative, int64_t count, float scale, float normalization);
 
 #endif

@@ -1,4 +1,4 @@
-/* Formulas: spec rng.md; each section names the code it follows. */
+/* Formulas: docs/spec/rng.md; each heading below names its section. */
 #include "sampler/noise.h"
 
 #include <float.h>
@@ -21,7 +21,7 @@ static uint32_t to_bits(float value)
     return bits;
 }
 
-/* ---- mt19937 (spec 1.1) ------------------------------------------------------------------------------------------ */
+/* ---- mt19937 (docs/spec/rng.md 1.1) ------------------------------------------------------------------------------ */
 
 void zi_torch_cpu_seed(zi_torch_cpu_rng *rng, uint64_t seed)
 {
@@ -70,9 +70,9 @@ static uint64_t next_u64(zi_torch_cpu_rng *rng)
 /* ---- torch on a CPU ---------------------------------------------------------------------------------------------- */
 
 /*
- * Logarithm, sine and cosine as torch's AVX2 build computes them (Cephes' single-precision polynomials, spec 1.2), with
- * its fused multiply-adds where its compiler put them: equal to torch in every bit, where libm is not.
- * x in (0, 1].
+ * The natural logarithm of x in (0, 1]. Logarithm, sine and cosine are those of torch's AVX2 build: the polynomials of
+ * Cephes for single precision, with fused multiply-adds where torch's compiler made them (docs/spec/rng.md 1.2,
+ * tools/golden/README.md). So they equal torch's in every bit; the functions of libm do not.
  */
 static inline __attribute__((always_inline)) float cephes_log(float x)
 {
@@ -118,13 +118,13 @@ static inline __attribute__((always_inline)) void cephes_sincos(float x, float *
         *cosine = -*cosine;
 }
 
-/* 16 uniforms become 16 normals: Box-Muller on (block[j], block[j + 8]). */
+/* Turns 16 uniform numbers into 16 normal ones: Box-Muller on the pairs (block[j], block[j + 8]). */
 static inline __attribute__((always_inline)) void box_muller(float *block)
 {
     for (int j = 0; j < 8; j++) {
         float radius = sqrtf(-2.0f * cephes_log(1.0f - block[j])), sine, cosine;
         cephes_sincos((float)(2 * PI) * block[j + 8], &sine, &cosine);
-        block[j] = radius * cosine + 0.0f; /* torch adds the mean: no negative zero */
+        block[j] = radius * cosine + 0.0f; /* torch adds the mean 0, which makes -0 to +0 */
         block[j + 8] = radius * sine + 0.0f;
     }
 }
@@ -134,7 +134,7 @@ static void normal_block(float *block)
     box_muller(block);
 }
 
-/* The same bits: where the processor has no fused multiply-add by itself, fmaf is a slow function. */
+/* The same bits, but faster: without the target attribute fmaf is a function call. */
 #ifdef __x86_64__
 __attribute__((target("avx2,fma"))) static void normal_block_fma(float *block)
 {
@@ -160,7 +160,7 @@ static float round_bf16(float value)
     return from_bits((bits + 0x7fffu + ((bits >> 16) & 1)) & 0xffff0000u);
 }
 
-/* The same with every intermediate rounded to bf16 (spec 1.4). */
+/* Box-Muller with every intermediate result rounded to bf16 (docs/spec/rng.md 1.4). */
 static void normal_block_bf16(float *block)
 {
     for (int j = 0; j < 8; j++) {
@@ -172,7 +172,10 @@ static void normal_block_bf16(float *block)
     }
 }
 
-/* Fewer than 16 values: double precision, one at a time, the second of a pair is kept (spec 1.3). */
+/*
+ * For fewer than 16 numbers torch makes one at a time, in double precision, and keeps the second of a pair for the next
+ * call (docs/spec/rng.md 1.3).
+ */
 static double next_normal(zi_torch_cpu_rng *rng)
 {
     if (rng->has_cached) {
@@ -188,7 +191,10 @@ static double next_normal(zi_torch_cpu_rng *rng)
     return radius * cos(theta);
 }
 
-/* Uniforms of `bits` random bits, then normals in blocks of 16; a ragged end redraws the last 16 (spec 1.2). */
+/*
+ * Uniform numbers of `bits` random bits, turned into normal ones in blocks of 16. If count is not a multiple of 16,
+ * torch draws the last 16 numbers a second time (docs/spec/rng.md 1.2).
+ */
 static void fill_blocks(zi_torch_cpu_rng *rng, float *out, int64_t count, int bits, void (*normal)(float *block))
 {
     const uint32_t mask = (1u << bits) - 1;
@@ -223,7 +229,7 @@ void zi_torch_cpu_randn_bf16(zi_torch_cpu_rng *rng, float *out, int64_t count)
             out[i] = round_bf16((float)next_normal(rng));
 }
 
-/* ---- torch on CUDA: philox 4x32-10 (spec 2) ---------------------------------------------------------------------- */
+/* ---- torch on CUDA: philox 4x32-10 (docs/spec/rng.md 2) ---------------------------------------------------------- */
 
 static void philox(uint64_t seed, uint64_t counter, uint64_t thread, uint32_t out[4])
 {
@@ -240,7 +246,7 @@ static void philox(uint64_t seed, uint64_t counter, uint64_t thread, uint32_t ou
     memcpy(out, c, sizeof c);
 }
 
-/* curand's _curand_box_muller: sine first. */
+/* As _curand_box_muller of cuRAND: the sine comes first. */
 static void cuda_box_muller(uint32_t g0, uint32_t g1, float out[2])
 {
     const float unit = 2.3283064365386963e-10f; /* 2^-32 */
@@ -275,7 +281,7 @@ void zi_torch_cuda_randn(uint64_t seed, uint64_t *offset, int64_t threads, float
     *offset += 4 * (uint64_t)rounds;
 }
 
-/* ---- MLX: threefry 2x32 (spec 3) --------------------------------------------------------------------------------- */
+/* ---- MLX: threefry 2x32 (docs/spec/rng.md 3) --------------------------------------------------------------------- */
 
 static uint32_t rotate_left(uint32_t x, int by)
 {
@@ -340,7 +346,7 @@ void zi_mlx_uniform(const uint32_t key[2], float *out, int64_t count)
     }
 }
 
-/* mlx/backend/metal/kernels/erf.h */
+/* The inverse of erf, as in mlx/backend/metal/kernels/erf.h. */
 static float mlx_erfinv(float v)
 {
     static const float far[] = {3.03697567e-10f, 2.93243101e-8f, 1.22150334e-6f,  2.84108955e-5f, 3.93552968e-4f,
@@ -365,7 +371,7 @@ void zi_mlx_normal(const uint32_t key[2], float *out, int64_t count)
         out[i] = 1.41421356237309504880f * mlx_erfinv(2.0f * out[i] + low);
 }
 
-/* ---- NumPy's legacy generator (spec 4) --------------------------------------------------------------------------- */
+/* ---- NumPy's legacy generator (docs/spec/rng.md 4) --------------------------------------------------------------- */
 
 static double numpy_double(zi_torch_cpu_rng *rng)
 {
@@ -373,7 +379,7 @@ static double numpy_double(zi_torch_cpu_rng *rng)
     return (high * 67108864.0 + low) / 9007199254740992.0;
 }
 
-/* Marsaglia's polar method; the second value of each pair is returned first. */
+/* Marsaglia's polar method; NumPy returns the second number of each pair first. */
 void zi_numpy_randn(uint64_t seed, float *out, int64_t count)
 {
     zi_torch_cpu_rng rng;
@@ -392,7 +398,7 @@ void zi_numpy_randn(uint64_t seed, float *out, int64_t count)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the choice -------------------------------------------------------------------------------------------------- */
 
 void zi_noise(zimage_rng kind, uint64_t seed, float *out, int64_t count)
 {

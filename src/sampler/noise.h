@@ -1,13 +1,13 @@
-/* Standard normal noise, equal to the generators of other frameworks (spec rng.md). */
+/* Standard normal noise with the same numbers as the generators of torch, MLX and NumPy (docs/spec/rng.md). */
 #ifndef ZI_SAMPLER_NOISE_H
 #define ZI_SAMPLER_NOISE_H
 
 #include "base/error.h"
 
-/* torch.Generator("cpu"): mt19937 with the Box-Muller cache that survives between calls. */
+/* torch.Generator("cpu"): mt19937, and the second number of a Box-Muller pair, which a later call may return. */
 typedef struct zi_torch_cpu_rng {
     uint32_t state[624];
-    int next; /* 624 = refill first */
+    int next; /* index into state; 624: state must be refilled first */
     int has_cached;
     double cached;
 } zi_torch_cpu_rng;
@@ -16,21 +16,23 @@ void zi_torch_cpu_seed(zi_torch_cpu_rng *rng, uint64_t seed);
 void zi_torch_cpu_randn(zi_torch_cpu_rng *rng, float *out, int64_t count);      /* float32 */
 void zi_torch_cpu_randn_bf16(zi_torch_cpu_rng *rng, float *out, int64_t count); /* bf16 values, widened */
 
-/* torch.Generator("cuda"), philox 4x32-10. threads: how many the card runs at once (SMs * threads a SM; T of the spec
- * is the smaller of this and what count needs), 0 = one element a thread (independent of the card). *offset: the
- * generator's, 0 after seeding; advanced. */
+/*
+ * torch.Generator("cuda"): philox 4x32-10. threads: how many threads torch's GPU runs at once (multiprocessors *
+ * threads of one), on which the numbers depend; 0: as if there were a thread for every element. *offset: the
+ * generator's offset, 0 after seeding; it is advanced.
+ */
 void zi_torch_cuda_randn(uint64_t seed, uint64_t *offset, int64_t threads, float *out, int64_t count);
 
-/* mlx.core.random.normal and .uniform with an explicit key, float32. */
+/* mlx.core.random: normal and uniform (float32) with an explicit key, key, split. */
 void zi_mlx_normal(const uint32_t key[2], float *out, int64_t count);
 void zi_mlx_uniform(const uint32_t key[2], float *out, int64_t count);
 void zi_mlx_key(uint64_t seed, uint32_t key[2]);
 void zi_mlx_split(const uint32_t key[2], uint32_t next[2], uint32_t sub[2]);
 
-/* numpy.random.seed(seed & 0xffffffff); randn(count), cast to float32. */
+/* numpy.random.seed(seed & 0xffffffff), then randn(count), converted to float32. */
 void zi_numpy_randn(uint64_t seed, float *out, int64_t count);
 
-/* One fresh draw of `count` values from `seed` by the named generator. */
+/* Fills out[count] with the first numbers of a generator seeded with `seed`. */
 void zi_noise(zimage_rng rng, uint64_t seed, float *out, int64_t count);
 
 #endif

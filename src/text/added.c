@@ -22,7 +22,7 @@ zimage_status zi_added_push(zi_added *added, const char *content, size_t length,
     return ZIMAGE_OK;
 }
 
-/* As strings of unsigned bytes, a prefix before what it is a prefix of. */
+/* The order of strings of unsigned bytes; a prefix comes before the longer string. */
 static int compare(const void *a, const void *b)
 {
     const zi_added_token *x = a, *y = b;
@@ -51,7 +51,7 @@ void zi_added_free(zi_added *added)
     *added = (zi_added){0};
 }
 
-/* First token of [low, high) whose byte at `depth` is at least `byte`; all of them are longer than `depth`. */
+/* The first token in [low, high), all of them longer than depth, whose byte at `depth` is at least `byte`. */
 static size_t lower_bound(const zi_added *added, size_t low, size_t high, size_t depth, unsigned byte)
 {
     while (low < high) {
@@ -65,8 +65,8 @@ static size_t lower_bound(const zi_added *added, size_t low, size_t high, size_t
 }
 
 /*
- * The longest token that `text` starts with. [low, high) are the tokens that share the first `depth` bytes of text;
- * in the sorted table they are neighbours, the one that ends here first.
+ * The longest token that is a prefix of text. The tokens [low, high) have the first `depth` bytes of text in common. In
+ * the sorted table they are neighbours, and the token of exactly depth bytes is the first of them.
  */
 static const zi_added_token *longest_at(const zi_added *added, const char *text, size_t length)
 {

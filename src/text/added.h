@@ -1,4 +1,7 @@
-/* Added tokens: strings that become one id wherever they stand in the text (leftmost, longest). */
+/*
+ * Added tokens: strings that become one id wherever they are in a text. Of overlapping ones the leftmost is taken, of
+ * those that begin at the same place the longest.
+ */
 #ifndef ZI_TEXT_ADDED_H
 #define ZI_TEXT_ADDED_H
 
@@ -11,21 +14,21 @@ typedef struct zi_added_token {
 } zi_added_token;
 
 typedef struct zi_added {
-    zi_added_token *tokens; /* in order of content once sealed */
+    zi_added_token *tokens; /* sorted by content once sealed */
     size_t count;
     size_t capacity;
-    uint8_t starts[256]; /* 1: some token starts with this byte */
+    uint8_t starts[256]; /* 1: there is a token that begins with this byte */
 } zi_added;
 
 /* Copies content. */
 zimage_status zi_added_push(zi_added *added, const char *content, size_t length, int32_t id, zimage_error *error);
-/* Sorts; to be called after the last push. Returns a content that was pushed twice, or NULL. */
+/* Sorts the tokens, after the last push. Returns a content that was pushed twice, or NULL. */
 const char *zi_added_seal(zi_added *added);
 void zi_added_free(zi_added *added);
 
 const zi_added_token *zi_added_find(const zi_added *added, const char *content);
 
-/* The first token at or after `from`, the longest that starts there; NULL: none. *at is where it starts. */
+/* The first token at or after `from`; *at is where it begins. NULL: there is none. */
 const zi_added_token *zi_added_next(const zi_added *added, const char *text, size_t length, size_t from, size_t *at);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * Merging with a heap of candidate pairs over a linked list of symbols: O(n log n), so that a megabyte without a space
- * is no attack. The order is that of the reference (`tokenizers`, models/bpe/word.rs): the lowest rank first, of equal
- * ranks the leftmost. A candidate whose symbols have changed since it was pushed is skipped.
+ * Byte-pair merging with a heap of candidate pairs over a linked list of symbols. It takes O(n log n) steps, so that a
+ * megabyte without a space is no attack. Merges happen in the order of the `tokenizers` package (models/bpe/word.rs):
+ * the lowest rank first, and of equal ranks the leftmost. A candidate whose symbols have changed since is skipped.
  */
 #include "text/bpe.h"
 
@@ -14,7 +14,7 @@ static uint64_t pair_of(int32_t left, int32_t right)
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
-/* Mixes all bits of the pair into the low ones (the finalizer of MurmurHash3). */
+/* Mixes all bits of the pair into the low bits (the finalizer of MurmurHash3). */
 static size_t hash(uint64_t pair)
 {
     pair ^= pair >> 33;
@@ -25,7 +25,7 @@ static size_t hash(uint64_t pair)
     return (size_t)pair;
 }
 
-/* The slot that holds the pair, or the empty one where it belongs. */
+/* The slot of the pair; if the pair is not in the table, the empty slot where it would go. */
 static zi_merge *slot_of(const zi_bpe *bpe, uint64_t pair)
 {
     size_t at = hash(pair) & bpe->mask;
@@ -89,7 +89,7 @@ static zi_bpe_candidate heap_pop(zi_bpe_scratch *s)
     return top;
 }
 
-/* Pushes the merge of the symbols at `left` and `right` (either may be -1) if there is one. */
+/* Pushes the merge of the symbols at left and right, if there is one. Either may be -1: no symbol. */
 static void consider(const zi_bpe *bpe, zi_bpe_scratch *s, int32_t left, int32_t right)
 {
     if (left < 0 || right < 0)
@@ -128,7 +128,7 @@ static void merge_all(const zi_bpe *bpe, zi_bpe_scratch *s)
     }
 }
 
-/* One symbol a byte. The heap never holds more than 2 n: it starts below n, and a merge takes one and adds two. */
+/* One symbol for each byte. The heap holds at most 2 n: it begins below n, and each of at most n merges adds one. */
 static zimage_status make_room(zi_bpe_scratch *s, size_t length, zimage_error *error)
 {
     zi_bpe_symbol *symbols = zi_grow(s->symbols, &s->symbol_capacity, length, sizeof *symbols);

@@ -1,4 +1,4 @@
-/* Growable arrays of the text room. */
+/* Arrays that grow, for src/text. */
 #ifndef ZI_TEXT_GROW_H
 #define ZI_TEXT_GROW_H
 
@@ -6,8 +6,9 @@
 #include <stdlib.h>
 
 /*
- * Returns `data` with room for at least `needed` items, moved if it had to grow, and updates *capacity; NULL: out of
- * memory, `data` is untouched and still the caller's. Doubling keeps appending linear.
+ * Makes room for at least `needed` items: returns data, or its new place if it had to grow, and updates *capacity.
+ * NULL: out of memory; data is unchanged and still belongs to the caller. The capacity doubles, so that appending n
+ * items takes O(n) steps.
  */
 static inline void *zi_grow(void *data, size_t *capacity, size_t needed, size_t item_size)
 {

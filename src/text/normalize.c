@@ -1,9 +1,10 @@
 /*
- * NFC from utf8proc's parts. Not utf8proc_map, for two reasons: it puts combining marks in order by bubble sort, which
- * takes hours for a hostile megabyte of marks; and its Unicode version is the system's, not the reference's.
+ * NFC made of parts of utf8proc. utf8proc_map is not used, for two reasons. It sorts combining marks by bubble sort,
+ * which takes hours for a hostile megabyte of marks. And its Unicode version is that of the system, not that of the
+ * reference (the `tokenizers` package).
  *
- * The text is cut into runs that can't influence each other: before every character below U+0300 (none combines
- * with what stands before it), and on both sides of a character that is inert to the reference.
+ * The text is cut into runs that can't influence each other: before every character below U+0300, which never combines
+ * with a character before it, and on both sides of a character that is inert in the reference (zi_char_is_inert).
  */
 #include "text/normalize.h"
 
@@ -13,13 +14,13 @@
 #include "text/grow.h"
 #include "text/unicode.h"
 
-/* Below this nothing combines backwards, and each character is its own NFC. */
+/* Characters below U+0300 don't combine with a character before them, and each is its own NFC. */
 #define FIRST_COMBINING 0x300
-/* The first byte of U+0300 in UTF-8; no byte of a smaller character reaches it. */
+/* The first byte of U+0300 in UTF-8; every byte of a smaller character is below it. */
 #define FIRST_COMBINING_BYTE 0xCC
-/* utf8proc writes at most 4 code points for one canonical decomposition; room for a few more costs nothing. */
+/* Code points for one canonical decomposition: utf8proc writes at most 4. */
 #define DECOMPOSITION_ROOM 8
-/* Above this many marks in a row counting beats insertion. */
+/* Longer runs of marks are sorted by counting, which is faster for them than insertion. */
 #define LONG_RUN 24
 
 static zimage_status no_memory(zimage_error *error, size_t bytes)
@@ -77,7 +78,7 @@ static zimage_status counting_sort(zi_normalizer *n, int32_t *codes, size_t coun
     return ZIMAGE_OK;
 }
 
-/* Canonical order: each stretch of combining marks sorted by class, equal classes in their old order. */
+/* Canonical order: sorts each run of combining marks by class; marks of one class keep their order. */
 static zimage_status put_in_order(zi_normalizer *n, zimage_error *error)
 {
     for (size_t i = 0; i < n->count;) {
@@ -107,7 +108,7 @@ static zimage_status append_code(zi_normalizer *n, uint32_t code, zimage_error *
     return ZIMAGE_OK;
 }
 
-/* Orders, composes and appends the run. */
+/* Sorts and composes the run, and appends it to the result. */
 static zimage_status finish_run(zi_normalizer *n, zimage_error *error)
 {
     if (!n->count)
@@ -146,7 +147,7 @@ zimage_status zi_normalize_nfc(zi_normalizer *n, const char *text, size_t length
         int inert = zi_char_is_inert(code);
         if (code < FIRST_COMBINING || inert)
             ZI_TRY(finish_run(n, error));
-        /* A low character with nothing to combine with behind it needs no run. */
+        /* A character below U+0300 that is not followed by a combining one needs no run. */
         if (inert || (code < FIRST_COMBINING && (cursor == end || *cursor < FIRST_COMBINING_BYTE)))
             ZI_TRY(append_code(n, code, error));
         else

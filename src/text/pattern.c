@@ -1,9 +1,9 @@
 /*
- * A tokenizer.json's pattern is written for Oniguruma. Most of its syntax is PCRE2's too, but not all: `^` and `$`
- * match at every line there, `.` and `\w` cover other characters, `[a&&b]` intersects, `{2}+` repeats. A pattern that
- * uses such a construct would give other tokens without a word, so only what is known to agree passes: literals in
- * ASCII, the classes \s \S \p{L} \p{N} (for which unicode_tables.c evens out the Unicode versions), alternation,
- * groups, look-around and repetition.
+ * The pattern of a tokenizer.json is written for Oniguruma. PCRE2 shares most of its syntax, but not all: in Oniguruma
+ * `^` and `$` match at every line, `.` and `\w` match other characters, `[a&&b]` is an intersection, `{2}+` a
+ * repetition. A pattern with such a construct would silently give other tokens. So only constructs that are known to
+ * agree are accepted: ASCII literals, the classes \s \S \p{L} \p{N} (unicode_tables.c makes up for the Unicode
+ * versions), alternation, groups, look-around and repetition.
  */
 #include "text/pattern.h"
 
@@ -46,7 +46,7 @@ static int scan_escape(scanner *s)
     return 1;
 }
 
-/* At a '['; ends behind the matching ']'. */
+/* At a '['; ends after the matching ']'. */
 static int scan_class(scanner *s)
 {
     s->at += s->at[1] == '^' ? 2 : 1;
@@ -70,7 +70,7 @@ static int scan_class(scanner *s)
     return 1;
 }
 
-/* At a '('; ends behind what opens the group. */
+/* At a '('; ends after the opening of the group. */
 static int scan_group(scanner *s)
 {
     static const char *const OPENINGS[] = {"(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
@@ -90,7 +90,7 @@ static int scan_group(scanner *s)
     return problem(s, "a group other than (?: (?i: (?= (?! (?<= (?<! (?>");
 }
 
-/* At a '{': {n}, {n,} or {n,m}, not followed by ? or +, which Ruby reads in another way. */
+/* At a '{': accepts {n}, {n,} and {n,m}. Not with ? or + after it, which mean something else in Oniguruma. */
 static int scan_interval(scanner *s)
 {
     const char *c = s->at + 1;

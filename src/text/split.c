@@ -13,7 +13,7 @@ struct zi_split {
     pcre2_code *code;
 };
 
-/* Backtracking allowed in one match: PCRE2's own default, and a few steps for each byte of a very long run. */
+/* Steps of backtracking in one match: the default of PCRE2, and a few for each byte of the text. */
 #define MATCH_LIMIT_BASE     10000000u
 #define MATCH_LIMIT_PER_BYTE 4u
 
@@ -48,7 +48,7 @@ zimage_status zi_split_new(const char *pattern, const char *where, zi_split **sp
         zi_split_free(made);
         return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s can match the empty string, which is not supported", where);
     }
-    /* Where there is no just-in-time compiler (or no executable memory) matching is slower, not different. */
+    /* Without a just-in-time compiler (or without executable memory) matching is slower, with the same results. */
     (void)pcre2_jit_compile(made->code, PCRE2_JIT_COMPLETE);
     *split = made;
     return ZIMAGE_OK;
@@ -81,7 +81,7 @@ void zi_splitter_close(zi_splitter *splitter)
     *splitter = (zi_splitter){0};
 }
 
-/* A character of the wanted class and of the same length in UTF-8, in every Unicode version. */
+/* A character that has this class in every Unicode version, of this many bytes in UTF-8. */
 static const char *stand_in_for(zi_char_class class, size_t bytes)
 {
     switch (class) {
@@ -97,7 +97,10 @@ static const char *stand_in_for(zi_char_class class, size_t bytes)
     return bytes == 2 ? "\xC3\x97" : bytes == 3 ? "\xEE\x80\x80" : "\xF4\x8F\xBF\xBD";
 }
 
-/* Shows the pattern a text in which every character has the class that the reference's Unicode version gives it. */
+/*
+ * Where PCRE2 may have another class for a character than the reference, the pattern sees a copy of the text with
+ * another character there, of the right class and of the same length.
+ */
 zimage_status zi_splitter_start(zi_splitter *splitter, const char *text, size_t length, zimage_error *error)
 {
     splitter->subject = text;
@@ -128,7 +131,7 @@ zimage_status zi_splitter_start(zi_splitter *splitter, const char *text, size_t 
     return ZIMAGE_OK;
 }
 
-/* The text is known to be valid: checking it again in every match would cost quadratic time. */
+/* PCRE2_NO_UTF_CHECK: the text is valid already, and a check in each match would take quadratic time. */
 static int match(zi_splitter *splitter, uint32_t options)
 {
     return pcre2_match(splitter->split->code, (PCRE2_SPTR)splitter->subject, splitter->length, splitter->offset,
@@ -149,7 +152,7 @@ static zimage_status find_match(zi_splitter *splitter, size_t *begin, zimage_err
 {
     int code = match(splitter, 0);
     if (code == PCRE2_ERROR_JIT_STACKLIMIT)
-        code = match(splitter, PCRE2_NO_JIT); /* keeps its backtracking on the heap */
+        code = match(splitter, PCRE2_NO_JIT); /* the interpreter keeps its backtracking on the heap */
     if (code == PCRE2_ERROR_NOMATCH) {
         splitter->exhausted = 1;
         return ZIMAGE_OK;
@@ -174,7 +177,7 @@ zimage_status zi_splitter_next(zi_splitter *splitter, size_t *begin, size_t *end
         ZI_TRY(find_match(splitter, &match_begin, error));
         *end = splitter->exhausted ? splitter->length : match_begin;
     }
-    /* What no match covers is a piece of its own; the match behind it is the next one. */
+    /* Text that no match covers is a piece, too; the match after it is the next piece. */
     if (*end == *begin)
         *end = splitter->match_end;
     splitter->offset = *end;

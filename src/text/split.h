@@ -1,4 +1,4 @@
-/* Cuts text into the pieces that are merged each for itself: the pattern of a tokenizer.json, by PCRE2. */
+/* Cuts text into pieces by the pattern of a tokenizer.json, with PCRE2. Byte pairs are merged within a piece only. */
 #ifndef ZI_TEXT_SPLIT_H
 #define ZI_TEXT_SPLIT_H
 
@@ -6,30 +6,30 @@
 
 typedef struct zi_split zi_split; /* a compiled pattern; immutable */
 
-/* where: file and field, for messages. */
+/* where: the file and the field, for messages. */
 zimage_status zi_split_new(const char *pattern, const char *where, zi_split **split, zimage_error *error);
 void zi_split_free(zi_split *split);
 
-/* One call's state. Start with zeros, then _open. */
+/* The state of one caller: zi_splitter_open, then _start for each text and _next for each piece, then _close. */
 typedef struct zi_splitter {
     const zi_split *split;
     void *match_data;
     void *match_context;
-    const char *subject; /* what the pattern sees: the text, or `stand_in` */
+    const char *subject; /* the text that the pattern sees: the caller's, or stand_in */
     char *stand_in;
     size_t stand_in_capacity;
     size_t length;
-    size_t offset;    /* everything before this has been handed out */
-    size_t match_end; /* > offset: a match that waits while the text before it is handed out */
-    int exhausted;    /* no further match */
+    size_t offset;    /* the pieces before this were returned */
+    size_t match_end; /* > offset: the end of a match whose piece comes after the gap before it */
+    int exhausted;    /* 1: there are no more matches */
 } zi_splitter;
 
 zimage_status zi_splitter_open(zi_splitter *splitter, const zi_split *split, zimage_error *error);
 void zi_splitter_close(zi_splitter *splitter);
 
-/* Begins a text (valid UTF-8, which must stay until its last piece was taken). */
+/* Begins a text of valid UTF-8, which the caller keeps until its last piece. */
 zimage_status zi_splitter_start(zi_splitter *splitter, const char *text, size_t length, zimage_error *error);
-/* The next piece is text[*begin .. *end); *begin == *end: there is none. Pieces and gaps between them are alike. */
+/* The next piece is text[*begin, *end): a match, or a gap between two. *begin == *end: there are no more pieces. */
 zimage_status zi_splitter_next(zi_splitter *splitter, size_t *begin, size_t *end, zimage_error *error);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Text to ids, in the reference's order: added tokens are cut out of the raw text; each stretch between them is brought
- * to NFC, cut by the pattern into pieces, and each piece is merged from its bytes.
+ * From text to ids, in the order of the reference: added tokens are cut out of the raw text. Each stretch between them
+ * is brought to NFC and cut into pieces by the pattern. The bytes of each piece are merged to tokens.
  */
 #include "text/tokenizer.h"
 
@@ -11,7 +11,7 @@
 #include "text/tokenizer_internal.h"
 #include "text/unicode.h"
 
-/* Positions are 32-bit and NFC can make text up to 3 times as long. */
+/* Positions have 32 bits, and NFC can make a text up to 3 times as long. */
 #define TEXT_LIMIT ((size_t)256 << 20)
 
 typedef struct encoder {
@@ -24,7 +24,7 @@ typedef struct encoder {
 
 typedef zimage_status (*stretch_fn)(encoder *e, const char *text, size_t length, zimage_error *error);
 
-/* Cuts `text` at the added tokens: their ids are pushed, what lies between goes to `stretch`. */
+/* Cuts text at the added tokens: pushes their ids, and calls `stretch` for the text between them. */
 static zimage_status cut(encoder *e, const zi_added *added, const char *text, size_t length, stretch_fn stretch,
                          zimage_error *error)
 {
@@ -66,8 +66,7 @@ static zimage_status encode_stretch(encoder *e, const char *text, size_t length,
 static zimage_status check_text(const char *text, size_t length, zimage_error *error)
 {
     if (length > TEXT_LIMIT)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "the text has %zu bytes; at most %zu can be tokenised", length,
-                       TEXT_LIMIT);
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "the text: %zu bytes, expected at most %zu", length, TEXT_LIMIT);
     size_t valid = zi_utf8_valid_prefix(text, length);
     if (valid == length)
         return ZIMAGE_OK;
@@ -75,14 +74,14 @@ static zimage_status check_text(const char *text, size_t length, zimage_error *e
                    (uint8_t)text[valid], valid);
 }
 
-/* text is valid and not too long. */
+/* The text has passed check_text. */
 static zimage_status encode(const zi_tokenizer *tokenizer, const char *text, size_t length, int32_t **ids,
                             size_t *count, zimage_error *error)
 {
     encoder e = {.tokenizer = tokenizer};
     ZI_TRY(zi_splitter_open(&e.splitter, tokenizer->split, error));
     zimage_status status = cut(&e, &tokenizer->raw, text, length, encode_stretch, error);
-    /* An empty text gives no ids but still something to free, so that NULL always means failure. */
+    /* Not NULL for an empty text, too, so that NULL always means failure. */
     if (status == ZIMAGE_OK && !e.ids.data && !(e.ids.data = malloc(sizeof *e.ids.data)))
         status = zi_fail_memory(error, "token ids", sizeof *e.ids.data);
     zi_splitter_close(&e.splitter);
@@ -97,11 +96,11 @@ static zimage_status encode(const zi_tokenizer *tokenizer, const char *text, siz
     return ZIMAGE_OK;
 }
 
-/* What the models' chat templates make of one user message. */
+/* What the chat template of a model makes of one message of the user. */
 typedef struct prompt_template {
     const char *name;
     const char *before, *after;
-    const char *needed[5]; /* the added tokens in it, NULL-terminated */
+    const char *needed[5]; /* the added tokens in before and after, ended by NULL */
 } prompt_template;
 
 static const prompt_template TEMPLATES[] = {
@@ -116,7 +115,7 @@ static const prompt_template TEMPLATES[] = {
                                {"<|im_start|>", "<|im_end|>", "<think>", "</think>", NULL}},
 };
 
-/* Without its special tokens a template would be tokenised as ordinary text: the wrong tokenizer, found out here. */
+/* A tokenizer without these tokens would take them for ordinary text: it belongs to another model. */
 static zimage_status check_template(const zi_tokenizer *tokenizer, const prompt_template *wrap, zimage_error *error)
 {
     for (const char *const *needed = wrap->needed; *needed; needed++)
@@ -132,7 +131,7 @@ zimage_status zi_tokenizer_encode_prompt(const zi_tokenizer *tokenizer, zimage_t
     *ids = NULL;
     *count = 0;
     if ((size_t)template_kind >= sizeof TEMPLATES / sizeof TEMPLATES[0])
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "there is no prompt template %d", (int)template_kind);
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "template: %d, expected a zimage_template", (int)template_kind);
     const prompt_template *wrap = &TEMPLATES[template_kind];
     ZI_TRY(check_text(text, length, error));
     ZI_TRY(check_template(tokenizer, wrap, error));

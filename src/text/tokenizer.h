@@ -1,6 +1,7 @@
 /*
- * The byte-level BPE tokenizer of Qwen2/Qwen3 from a tokenizer.json: NFC (utf8proc), the file's own split pattern
- * (PCRE2), byte table, merges in both spellings, added tokens. Immutable after loading, so shareable between threads.
+ * The byte-level BPE tokenizer of Qwen2 and Qwen3, from a tokenizer.json (docs/spec/text-encoder.md 7). It gives the
+ * ids of the `tokenizers` package, which the comments of this module call the reference. A loaded tokenizer never
+ * changes, so any number of threads may use it.
  */
 #ifndef ZI_TEXT_TOKENIZER_H
 #define ZI_TEXT_TOKENIZER_H
@@ -9,13 +10,15 @@
 
 typedef struct zi_tokenizer zi_tokenizer;
 
-/* path: the tokenizer.json itself. */
+/* path: the tokenizer.json itself. The caller frees *tokenizer. */
 zimage_status zi_tokenizer_load(const char *path, zi_tokenizer **tokenizer, zimage_error *error);
 void zi_tokenizer_free(zi_tokenizer *tokenizer);
-int64_t zi_tokenizer_vocab_size(const zi_tokenizer *tokenizer); /* largest id + 1, added tokens included */
+int64_t zi_tokenizer_vocab_size(const zi_tokenizer *tokenizer); /* the largest id, of added tokens too, + 1 */
 
-/* Wraps UTF-8 text of `length` bytes in the template's exact string (text-encoder spec 5; none: as it is) and encodes the
- * whole. Invalid UTF-8 is an error that gives the byte offset. *ids: free(). */
+/*
+ * Puts the text (`length` bytes of UTF-8, which may hold zero bytes) into the template (docs/spec/text-encoder.md 5)
+ * and encodes the whole. Invalid UTF-8 is an error that names the byte's offset. The caller releases *ids with free().
+ */
 zimage_status zi_tokenizer_encode_prompt(const zi_tokenizer *tokenizer, zimage_template template_kind, const char *text,
                                          size_t length, int32_t **ids, size_t *count, zimage_error *error);
 

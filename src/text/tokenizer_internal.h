@@ -1,4 +1,4 @@
-/* The tokenizer as tokenizer_load.c fills it and tokenizer.c uses it. */
+/* The tokenizer, which tokenizer_load.c fills and tokenizer.c uses. */
 #ifndef ZI_TEXT_TOKENIZER_INTERNAL_H
 #define ZI_TEXT_TOKENIZER_INTERNAL_H
 
@@ -8,9 +8,9 @@
 #include "text/tokenizer.h"
 
 struct zi_tokenizer {
-    zi_added raw;        /* added tokens looked for in the text as it came */
-    zi_added normalized; /* those looked for after normalisation ("normalized": true) */
-    int nfc;             /* 0: the file has no normaliser */
+    zi_added raw;        /* added tokens that are searched in the text before normalisation */
+    zi_added normalized; /* added tokens that are searched after it ("normalized": true) */
+    int nfc;             /* 1: NFC; 0: the file has no normaliser */
     zi_split *split;
     zi_bpe bpe;
     int64_t vocab_size;

@@ -1,6 +1,6 @@
 /*
- * Reads a tokenizer.json. What this tokenizer does not do exactly as the reference does is refused, never ignored:
- * another normaliser or pre-tokenizer would give other ids without a word.
+ * Reads a tokenizer.json. A setting that this tokenizer does not handle exactly as the reference does is an error,
+ * never ignored: another normaliser or pre-tokenizer would silently give other ids.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +10,9 @@
 #include "text/normalize.h"
 #include "text/tokenizer_internal.h"
 
-/* Ids are token numbers of a text encoder; none has nearly as many. */
+/* The largest id. No text encoder has nearly as many tokens. */
 #define ID_LIMIT 0x7FFFFFFE
-/* Matching takes time in proportion to the longest added token. */
+/* Bytes. The time of matching grows with the longest added token. */
 #define ADDED_TOKEN_LIMIT 512
 
 typedef struct named_id {
@@ -25,7 +25,7 @@ typedef struct reader {
     zimage_error *error;
     zi_tokenizer *tokenizer;
     const json_t *vocab;
-    named_id *ids; /* the vocabulary and those added tokens that are not in it */
+    named_id *ids; /* of the vocabulary, and of the added tokens that are not in it */
     size_t id_count;
 } reader;
 
@@ -68,14 +68,14 @@ static int is_absent(const json_t *value)
     return !value || json_is_null(value);
 }
 
-/* field: the whole path for messages; its last part is the key in object. */
+/* field is the whole path, for messages; its last part is the key in the object. */
 static const char *key_of(const char *field)
 {
     const char *dot = strrchr(field, '.');
     return dot ? dot + 1 : field;
 }
 
-/* A flag that must be false; may be absent if `absent_is_false`. */
+/* A flag that must be false. It may be absent if absent_is_false. */
 static zimage_status need_false(const reader *r, const json_t *object, const char *field, int absent_is_false)
 {
     const json_t *value = json_object_get(object, key_of(field));
@@ -98,7 +98,7 @@ static zimage_status need_text(const reader *r, const json_t *object, const char
     return unsupported(r, field, quoted, value);
 }
 
-/* null, missing or "". */
+/* A string that must be null, missing or "". */
 static zimage_status need_no_text(const reader *r, const json_t *object, const char *field)
 {
     const json_t *value = json_object_get(object, key_of(field));
@@ -155,7 +155,7 @@ static zimage_status read_pre_tokenizer(const reader *r, const json_t *root)
     return need_false(r, bytes, "pre_tokenizer.pretokenizers[1].use_regex", 0); /* true where it is missing */
 }
 
-/* A ByteLevel post-processor moves offsets only; any other may add ids. */
+/* A ByteLevel post-processor only moves offsets. Another kind may add ids. */
 static zimage_status check_post_processor(const reader *r, const json_t *root)
 {
     const json_t *post = json_object_get(root, "post_processor");
@@ -180,7 +180,7 @@ static zimage_status check_model_options(const reader *r, const json_t *model)
     return need_false(r, model, "model.ignore_merges", 1);
 }
 
-/* value is the id of `name`, found in `field`. */
+/* value is the id of `name` in `field`. */
 static zimage_status read_id(const reader *r, const char *field, const char *name, const json_t *value, int32_t *id)
 {
     char buffer[96];
@@ -192,7 +192,7 @@ static zimage_status read_id(const reader *r, const char *field, const char *nam
                 zi_json_describe(value, buffer, sizeof buffer), ID_LIMIT);
 }
 
-/* -1: not in the vocabulary (whose ids have been checked). */
+/* The id of `name` in the vocabulary, whose ids have been checked; -1: it is not there. */
 static int32_t vocab_id(const reader *r, const char *name)
 {
     const json_t *value = json_object_get(r->vocab, name);
@@ -220,7 +220,7 @@ static zimage_status read_vocab(reader *r, const json_t *model, size_t added_tok
     return ZIMAGE_OK;
 }
 
-/* The printable stand-in for each byte in a byte-level vocabulary: itself if it has a picture, else U+0100 + n. */
+/* The character for a byte in a byte-level vocabulary: itself if it is visible, otherwise U+0100 + hidden_so_far. */
 static void byte_character(int byte, int *hidden_so_far, char text[3])
 {
     int shown = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
@@ -232,7 +232,7 @@ static void byte_character(int byte, int *hidden_so_far, char text[3])
     text[length] = '\0';
 }
 
-/* All 256 are required: the reference would silently drop the bytes of a missing one from the text. */
+/* All 256 are required: without one the reference would silently drop these bytes of the text. */
 static zimage_status read_byte_ids(const reader *r)
 {
     int hidden = 0;
@@ -247,7 +247,7 @@ static zimage_status read_byte_ids(const reader *r)
     return ZIMAGE_OK;
 }
 
-/* A merge's two tokens, one after the other in `left`, each zero-terminated. */
+/* The two tokens of a merge: left is one block that holds both, each ended by a zero; right points into it. */
 typedef struct merge_names {
     char *left, *right;
     size_t left_length, right_length;
@@ -328,7 +328,7 @@ static zimage_status read_merges(const reader *r, const json_t *model)
     return status;
 }
 
-/* Reads a required flag of added_tokens[index]. */
+/* Reads the required flag `name` of added_tokens[index]. */
 static zimage_status read_flag(const reader *r, const json_t *token, size_t index, const char *name, int *flag)
 {
     const json_t *value = json_object_get(token, name);
@@ -349,7 +349,7 @@ static zimage_status refuse_flag(const reader *r, const json_t *token, size_t in
     return fail(r, ZIMAGE_ERROR_UNSUPPORTED, "added_tokens[%zu].%s: true, only false is supported", index, name);
 }
 
-/* A token that is looked for in normalised text is itself normalised. */
+/* A token that is searched in normalised text is normalised itself. */
 static zimage_status add_normalized(const reader *r, const char *content, size_t length, int32_t id)
 {
     zi_normalizer normalizer = {0};
@@ -369,7 +369,7 @@ static zimage_status read_added_token(reader *r, const json_t *token, size_t ind
     if (!json_is_object(token))
         return wrong(r, field, "an object", token);
     const json_t *content = json_object_get(token, "content");
-    size_t length = json_string_length(content); /* 0 for what is no string */
+    size_t length = json_string_length(content); /* 0 for anything but a string */
     if (length == 0 || length > ADDED_TOKEN_LIMIT) {
         char buffer[96];
         return fail(r, ZIMAGE_ERROR_MODEL, "%s.content: %s, expected a string of 1 to %d bytes", field,
@@ -422,7 +422,9 @@ static zimage_status check_ids(reader *r)
     return ZIMAGE_OK;
 }
 
-/* "truncation" and "padding" are leftovers of the program that saved the file: the reference sets its own. */
+/*
+ * "truncation" and "padding" are not read: they belong to the program that saved the file, and the reference sets both.
+ */
 static zimage_status read_all(reader *r, const json_t *root)
 {
     const json_t *model = json_object_get(root, "model"), *added = json_object_get(root, "added_tokens");

@@ -1,14 +1,16 @@
-/* UTF-8, and the Unicode versions of the reference where the system's libraries have another one (unicode_tables.c). */
+/* UTF-8, and the characters on which the reference and the libraries of the system may differ (unicode_tables.c). */
 #ifndef ZI_TEXT_UNICODE_H
 #define ZI_TEXT_UNICODE_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of the longest valid prefix: `length` if the text is valid UTF-8 (no overlong forms, no surrogates). */
+/*
+ * The bytes of the longest valid prefix; `length` if all of the text is valid UTF-8 (no overlong forms, no surrogates).
+ */
 size_t zi_utf8_valid_prefix(const char *text, size_t length);
 
-/* Decodes the character at *cursor, which must be valid, and moves *cursor behind it. */
+/* Decodes the character at *cursor, which must be valid, and moves *cursor after it. */
 static inline uint32_t zi_utf8_next(const uint8_t **cursor)
 {
     const uint8_t *c = *cursor;
@@ -28,9 +30,9 @@ static inline uint32_t zi_utf8_next(const uint8_t **cursor)
     return (c[0] & 0x07u) << 18 | (c[1] & 0x3Fu) << 12 | (c[2] & 0x3Fu) << 6 | (c[3] & 0x3Fu);
 }
 
-/* What a pattern sees in a character whose class depends on the library's version of Unicode. */
+/* The class of a character in the reference, where it depends on the Unicode version. */
 typedef enum zi_char_class {
-    ZI_CHAR_AS_IS = 0, /* the same in every version that can meet us: ask the library */
+    ZI_CHAR_AS_IS = 0, /* the same in every version from 14.0 on: the library knows it */
     ZI_CHAR_LETTER,
     ZI_CHAR_NUMBER,
     ZI_CHAR_OTHER, /* neither letter nor number nor white space */
@@ -38,7 +40,7 @@ typedef enum zi_char_class {
 
 zi_char_class zi_char_class_of_reference(uint32_t code_point);
 
-/* 1: for the reference's normaliser this is a character without decomposition, composition or combining class. */
+/* 1: the normaliser of the reference knows no decomposition, composition or combining class of this character. */
 int zi_char_is_inert(uint32_t code_point);
 
 #endif

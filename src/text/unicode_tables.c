@@ -1,13 +1,13 @@
 /*
- * The reference (the `tokenizers` package, 0.23.3) brings its own Unicode tables: version 16.0 in its regular
- * expressions (Oniguruma), version 9.0 in its normaliser (unicode-normalization-alignments). PCRE2 and utf8proc bring
- * whatever the system has (Debian 12: PCRE2 14.0, utf8proc 15.0). Token ids must not depend on that, so these tables
- * list the few code points on which versions 14.0 to 18.0 differ from the reference in what a tokenizer can see.
+ * The reference (the `tokenizers` package, 0.23.3) has its own Unicode tables: version 16.0 in its regular expressions
+ * (Oniguruma), version 9.0 in its normaliser (unicode-normalization-alignments). PCRE2 and utf8proc have the version of
+ * the system's packages (Debian 12: PCRE2 14.0, utf8proc 15.0). Token ids must not depend on that. So these tables list
+ * the few code points on which the versions 14.0 to 18.0 and the reference differ in a way that changes tokens.
  *
- * Derived, not typed: scanned from the package with `\p{L}`, `\p{N}`, NFD and pairs of combining marks over all code
- * points, against the general categories of Unicode 14.0, 15.0, 15.1, 16.0, 17.0, 18.0 and the canonical
- * decompositions and combining classes of 18.0 (Python's unicodedata2). Normalisation is stable: a character that
- * existed in 9.0 never changes there, so only later ones are listed.
+ * They were computed, not typed: all code points were scanned in the package with `\p{L}`, `\p{N}`, NFD and pairs of
+ * combining marks, and compared with the general categories of Unicode 14.0, 15.0, 15.1, 16.0, 17.0 and 18.0 and with
+ * the canonical decompositions and combining classes of 18.0 (Python's unicodedata2). Normalisation is stable: it never
+ * changes for a character that 9.0 has. So only later characters are listed.
  */
 #include "text/unicode.h"
 
@@ -23,8 +23,8 @@ typedef struct code_range {
 enum { LETTER = ZI_CHAR_LETTER, NUMBER = ZI_CHAR_NUMBER, OTHER = ZI_CHAR_OTHER };
 
 /*
- * Letters and numbers as of Unicode 16.0 that 14.0 lacks; OTHER: assigned as such only after 16.0. And U+180E, which
- * PCRE2's \s still takes for white space although Unicode has not since 6.3.
+ * LETTER, NUMBER: letters and numbers of Unicode 16.0 that 14.0 lacks. OTHER: characters that became letters or numbers
+ * after 16.0; and U+180E, which \s of PCRE2 matches although Unicode does not call it white space since 6.3.
  */
 /* clang-format off */
 static const class_range CLASS_RANGES[] = {

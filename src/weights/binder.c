@@ -7,14 +7,15 @@
 
 #define NAME_MAX_BYTES 512
 
+/* A tensor of the store. KNOWN: it was asked for or ignored. CHANNELS_LAST: it was bound, and has this layout. */
 enum { UNEXPECTED, KNOWN, CHANNELS_LAST };
 
 struct zi_binder {
     zi_store *store;
-    /* What becomes of a tensor that the store does not have: reported when binding ends, or collected to be made. */
+    /* Called for a tensor that the store does not have: it is reported when binding ends, or collected to be made. */
     void (*absent)(zi_binder *binder, const char *name, int dims, const int64_t *shape);
     zi_names missing, misshapen, not_float, not_grouped;
-    uint8_t known[]; /* for each tensor of the store: KNOWN when asked for or ignored; CHANNELS_LAST when bound so */
+    uint8_t known[]; /* for each tensor of the store one of the above */
 };
 
 static void report_absent(zi_binder *binder, const char *name, int dims, const int64_t *shape)
@@ -51,7 +52,7 @@ static void add_misshapen(zi_binder *binder, const zi_weight *weight, int dims, 
                  zi_shape_text(expected, sizeof expected, dims, shape));
 }
 
-/* The store's tensors are one array in order of name; a weight of it that was found tells its own index. */
+/* The index of the first tensor whose name is not below `name`, by bisection: tensors are sorted by name. */
 static size_t index_of(const zi_store *store, const char *name)
 {
     size_t low = 0, high = zi_store_count(store);
@@ -65,7 +66,7 @@ static size_t index_of(const zi_store *store, const char *name)
     return low;
 }
 
-/* The tensor of that name in the store, which is known from now on; NULL: not there. */
+/* The tensor of that name, which is marked as known; NULL: there is none. */
 static zi_entry *find_known(zi_binder *binder, const char *name)
 {
     size_t index = index_of(binder->store, name), count = zi_store_count(binder->store);
@@ -75,7 +76,7 @@ static zi_entry *find_known(zi_binder *binder, const char *name)
     return &zi_store_entries(binder->store)[index];
 }
 
-/* X.scales or X.biases beside X.weight; NULL: not there. */
+/* X.scales or X.biases (part) of X.weight; NULL: there is none. */
 static const zi_entry *find_beside(zi_store *store, const char *weight_name, const char *part)
 {
     char name[NAME_MAX_BYTES];
@@ -83,7 +84,7 @@ static const zi_entry *find_beside(zi_store *store, const char *weight_name, con
     return zi_entries_find(zi_store_entries(store), zi_store_count(store), name);
 }
 
-/* `found`, a packed matrix, is read as [out, in] from now on; 0: it can't be, and the problem is noted. */
+/* Reads `found`, a packed matrix, as [out, in] from now on. 0: that is impossible, and the binder keeps the problem. */
 static int bind_packed(zi_binder *binder, zi_entry *found, const int64_t *shape)
 {
     const zi_entry *entries = zi_store_entries(binder->store);
@@ -95,7 +96,7 @@ static int bind_packed(zi_binder *binder, zi_entry *found, const int64_t *shape)
     return zi_entry_group(found, beside[0], beside[1], shape, &binder->not_grouped);
 }
 
-/* Whether a tensor that should be a matrix is stored as packed numbers. */
+/* Whether a tensor that should be a matrix holds packed numbers. */
 static int is_packed(const zi_entry *entry)
 {
     const char *name = entry->weight.name, *ending = strrchr(name, '.');
@@ -161,7 +162,7 @@ static zi_names unexpected_names(const zi_binder *binder)
     return names;
 }
 
-/* Appends "2 tensors are missing (a, b)"; the word "tensors" only in the first part. Nothing for an empty list. */
+/* Appends "2 tensors are missing (a, b)"; later parts leave the word "tensors" out. An empty list appends nothing. */
 static void add_part(char *text, size_t size, zi_names *names, const char *one, const char *many)
 {
     size_t length = strlen(text);
@@ -209,7 +210,7 @@ zimage_status zi_binder_finish(zi_binder *binder, const zi_log *log, zimage_erro
     return status;
 }
 
-/* The bits of the first packed matrix that was bound; 0: none was. */
+/* The bits of the first bound packed matrix; 0: there is none. */
 static int bound_bits(zi_store *store)
 {
     for (size_t i = 0; i < zi_store_count(store); i++)

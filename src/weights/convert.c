@@ -19,7 +19,7 @@ const char *zi_shape_text(char *text, size_t size, int dims, const int64_t *shap
 
 /* ---- MLX's affine groups ----------------------------------------------------------------------------------------- */
 
-/* 32 * words / in, if MLX has numbers of so many bits; else 0. */
+/* The bits of a number, 32 * words / in; 0: MLX has no numbers of so many bits. */
 static int bits_of_row(int64_t words, int64_t in)
 {
     int64_t bits = words <= in ? 32 * words / in : 0;
@@ -27,7 +27,7 @@ static int bits_of_row(int64_t words, int64_t in)
     return known && bits * in == 32 * words ? (int)bits : 0;
 }
 
-/* in / scales, if MLX has groups of that size; else 0. */
+/* The group size, in / scales; 0: MLX has no groups of that size. */
 static int group_of_row(int64_t scales, int64_t in)
 {
     int64_t group = scales > 0 ? in / scales : 0;
@@ -35,7 +35,7 @@ static int group_of_row(int64_t scales, int64_t in)
     return known && group * scales == in ? (int)group : 0;
 }
 
-/* "X.scales: I32 [4, 2], expected WHAT"; entry NULL: "X.scales: missing, ..." with `part` for "scales" */
+/* Adds "X.scales: I32 [4, 2], expected WHAT", where part is "scales"; for entry NULL "X.scales: missing, ...". */
 static void add_problem(zi_names *problems, const zi_entry *weight, const char *part, const zi_entry *entry,
                         const char *expected)
 {
@@ -102,7 +102,7 @@ int zi_entry_group(zi_entry *entry, const zi_entry *scales, const zi_entry *bias
 
 /* ---- copies in memory -------------------------------------------------------------------------------------------- */
 
-/* The entry's weight becomes `data`, which it owns. */
+/* The weight of entry becomes `data`, which entry owns from now on. */
 static void replace(zi_entry *entry, zi_dtype dtype, void *data)
 {
     zi_weight *weight = &entry->weight;

@@ -3,19 +3,19 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Part of a name, from its start or a dot to a dot. */
+/* Parts of names. A part begins at the start of the name or after a dot, and ends with a dot. */
 typedef struct renamed {
     const char *reference, *stored;
 } renamed;
 
 struct zi_layout {
-    const char *sign;    /* a tensor that only this layout has */
+    const char *sign;    /* the name of a tensor that only this layout has */
     int channels_last;   /* convolutions are [out, kernel_h, kernel_w, in] */
-    renamed renames[10]; /* ended by NULL; the first that fits is applied */
+    renamed renames[10]; /* the first whose reference part is in the name applies; ended by NULL */
 };
 
 static const zi_layout layouts[] = {
-    /* uqer1244/MLX-z-image, its transformer; text encoder and VAE have diffusers' names */
+    /* the transformer of uqer1244/MLX-z-image; its text encoder and VAE have the names of diffusers */
     {.sign = "cap_embedder.layers.0.weight",
      .renames = {{"all_x_embedder.2-1.", "x_embedder."},
                  {"cap_embedder.", "cap_embedder.layers."},
@@ -25,12 +25,12 @@ static const zi_layout layouts[] = {
                  {"all_final_layer.2-1.", "final_layer."},
                  {"attention.to_out.0.", "attention.to_out."},
                  {"adaLN_modulation.0.", "adaLN_modulation."}}},
-    /* mflux, transformer; its text encoder lacks the prefix "model.", which qwen3.c knows */
+    /* the transformer of mflux; its text encoder lacks the prefix "model.", which qwen3.c handles */
     {.sign = "all_final_layer.2-1.adaLN_modulation.0.weight",
      .renames = {{"t_embedder.mlp.0.", "t_embedder.linear1."},
                  {"t_embedder.mlp.2.", "t_embedder.linear2."},
                  {"all_final_layer.2-1.adaLN_modulation.1.", "all_final_layer.2-1.adaLN_modulation.0."}}},
-    /* mflux, VAE; the encoder's names are not needed */
+    /* the VAE of mflux: the decoder */
     {.sign = "decoder.conv_in.conv.weight",
      .channels_last = 1,
      .renames = {{"decoder.conv_in.", "decoder.conv_in.conv."},

@@ -1,4 +1,7 @@
-/* How the layouts of Z-Image checkpoints differ from diffusers' (spec formats.md 2, 3). Inside this room. */
+/*
+ * Checkpoints of Z-Image come in several layouts, with other names of tensors than diffusers has
+ * (docs/spec/formats.md 2 and 3). Only for src/weights.
+ */
 #ifndef ZI_WEIGHTS_LAYOUT_H
 #define ZI_WEIGHTS_LAYOUT_H
 
@@ -6,11 +9,11 @@
 
 typedef struct zi_layout zi_layout;
 
-/* The layout of these tensors (sorted), by a name that no other layout has; diffusers' own if there is none. */
+/* Recognises the layout of tensors (sorted by name) by a name that only this layout has; otherwise it is diffusers'. */
 const zi_layout *zi_layout_detect(const zi_entry *entries, size_t count);
-/* What diffusers' name `reference` is called in this layout; cut to size. */
+/* The name in this layout of the tensor that diffusers calls `reference`, cut to size. */
 void zi_layout_name(const zi_layout *layout, const char *reference, char *name, size_t size);
-/* Whether convolutions are stored [out, kernel_h, kernel_w, in]. */
+/* 1: convolutions are stored as [out, kernel_h, kernel_w, in]. */
 int zi_layout_channels_last(const zi_layout *layout);
 
 #endif

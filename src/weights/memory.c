@@ -53,7 +53,7 @@ void zi_specs_free(zi_tensor_specs *specs)
 
 /* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
-/* The bits of a number of random sign and fraction, 2^-9 to 2^-5, divided by 2^down. */
+/* The bits of a number with random sign and fraction, from 2^-9 to 2^-5 in size, divided by 2^down. */
 static uint32_t random_number(zi_dtype dtype, int down, uint64_t random)
 {
     uint32_t sign = (uint32_t)(random >> 63), fraction = (uint32_t)random;
@@ -94,7 +94,7 @@ static void copy_task(void *arg, int64_t task, int worker)
     memcpy(c->target + first, c->block + (c->salt + (size_t)task) * STRIDE % BLOCK, bytes);
 }
 
-/* salt: so that tensors begin at different places of the block. */
+/* salt makes tensors begin at different places of the block. */
 static void copy_block(zi_pool *pool, const uint8_t *block, uint8_t *target, size_t bytes, size_t salt)
 {
     copying c = {target, bytes, salt, block};
@@ -108,7 +108,7 @@ static size_t aligned(size_t bytes)
     return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
-/* Matrices of one row are pad tokens. */
+/* A matrix of one row is a pad token, which quantisers leave alone. */
 static int is_grouped(const zi_tensor_spec *spec, const zi_memory_format *format)
 {
     return format->bits && spec->dims == 2 && spec->shape[0] > 1 && spec->shape[1] % format->group == 0;
@@ -171,17 +171,19 @@ static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *map
     void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) {
         zi_fail_memory(error, label, bytes);
-        return ZIMAGE_ERROR_MEMORY; /* not NULL data with a status that clang-tidy can't see */
+        return ZIMAGE_ERROR_MEMORY; /* a constant, so that clang-tidy sees that the status is an error */
     }
 #if defined(MADV_HUGEPAGE)
-    madvise(data, bytes, MADV_HUGEPAGE); /* one fault for 2 MiB instead of 512; a hint */
+    madvise(data, bytes, MADV_HUGEPAGE); /* a hint: one page fault for 2 MiB instead of 512 */
 #endif
     *mapping = (zi_mapping){data, bytes};
     return ZIMAGE_OK;
 }
 
-/* What tensors are copied from: numbers; larger ones for vectors (gains and biases, so that every layer has a say in the
- * result); words of whole numbers, and scales that make such into numbers. */
+/*
+ * The random blocks that tensors are copied from: numbers; larger numbers for vectors (gains and biases: with small
+ * ones a layer would not change the result); words of packed whole numbers, and scales for these.
+ */
 enum { NUMBERS, VECTORS, WORDS, SCALES, BLOCKS };
 
 static void fill_weight(zi_weight *weight, uint8_t **next, uint8_t *const *blocks, zi_pool *pool, size_t salt)
@@ -202,7 +204,7 @@ static void fill_weight(zi_weight *weight, uint8_t **next, uint8_t *const *block
 
 static zimage_status fill_all(zi_safetensors *file, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
 {
-    zi_mapping memory = {NULL, 0}; /* not by malloc: it really goes back */
+    zi_mapping memory = {NULL, 0}; /* mapped: unlike memory of malloc it goes back to the system at once */
     ZI_TRY(map_memory(file->path, BLOCKS * (BLOCK + PIECE), &memory, error));
     uint8_t *next = (uint8_t *)file->mapping.data;
     uint8_t *blocks[BLOCKS];

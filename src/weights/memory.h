@@ -1,6 +1,6 @@
 /*
- * Tensors made in memory from the specs that a network's binding collects: the store without a file (zi_store_new_memory
- * in store.h) consists of them. Only for src/weights.
+ * Tensors made in memory from the specs that a network's binding collects: the store without a file
+ * (zi_store_new_memory in store.h) consists of them. Only for src/weights.
  */
 #ifndef ZI_WEIGHTS_MEMORY_H
 #define ZI_WEIGHTS_MEMORY_H
@@ -26,7 +26,7 @@ zi_tensor_specs *zi_store_specs(const zi_store *store);
 
 /* Copies name. Running out of memory is recorded, and reported by zi_specs_fill. */
 void zi_specs_add(zi_tensor_specs *specs, const char *name, int dims, const int64_t *shape);
-/* Makes all tensors, with random numbers, as one "file" in memory, in order of name. On failure there is nothing to close. */
+/* Makes all tensors, with random numbers, as one "file" in memory. After a failure there is nothing to close. */
 zimage_status zi_specs_fill(const zi_tensor_specs *specs, const char *label, const zi_memory_format *format,
                             zi_pool *pool, zi_safetensors *file, zimage_error *error);
 void zi_specs_free(zi_tensor_specs *specs);

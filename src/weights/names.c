@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MOST_LISTED  8
+#define MAX_LISTED   8
 #define ENDING_BYTES 32 /* room for " and N more" */
 
 void zi_names_add(zi_names *names, const char *format, ...)
@@ -11,7 +11,7 @@ void zi_names_add(zi_names *names, const char *format, ...)
     char name[200];
     int complete = names->listed == names->count;
     names->count++;
-    if (!complete || names->listed == MOST_LISTED)
+    if (!complete || names->listed == MAX_LISTED)
         return;
     va_list arguments;
     va_start(arguments, format);

@@ -1,4 +1,4 @@
-/* "a, b, c and 12 more": names for a message, in bounded space. Inside this room. */
+/* A list of names for a message, in bounded space: "a, b, c and 12 more". Only for src/weights. */
 #ifndef ZI_WEIGHTS_NAMES_H
 #define ZI_WEIGHTS_NAMES_H
 
@@ -7,15 +7,15 @@
 #include "base/error.h"
 
 typedef struct zi_names {
-    size_t count;
-    size_t listed;
-    size_t length;
+    size_t count;  /* names that were added */
+    size_t listed; /* names that text holds */
+    size_t length; /* of text */
     char text[480];
 } zi_names;
 
-/* The first eight (or as many as fit, at least two) are listed, the others only counted. */
+/* Lists the first eight names, or as many as fit (at least two), and counts the others. */
 void zi_names_add(zi_names *names, const char *format, ...) ZI_PRINTF(2, 3);
-/* The list with its ending; valid until names changes. */
+/* The list with its ending; valid until the next call with these names. */
 const char *zi_names_text(zi_names *names);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * The format: u64 little-endian header length N | N bytes of JSON | tensor data to the end of the file. The header maps
- * each name to {"dtype", "shape", "data_offsets": [begin, end)}, offsets counted from the end of the header.
+ * The format (docs/spec/formats.md 1): u64 little-endian header length N | N bytes of JSON | tensor data to the end of
+ * the file. The header maps each name to {"dtype", "shape", "data_offsets": [begin, end)}; offsets count from the end
+ * of the header.
  */
 #include "weights/safetensors.h"
 
@@ -10,7 +11,7 @@
 #include "base/json.h"
 
 #define HEADER_LIMIT   100000000
-#define LARGEST_NUMBER ((int64_t)1 << 53) /* what every JSON reader can hold exactly */
+#define LARGEST_NUMBER ((int64_t)1 << 53) /* a double holds every integer up to here, so every JSON reader does */
 #define METADATA       "__metadata__"
 
 typedef struct buffer {
@@ -42,7 +43,7 @@ static const dtype_info dtypes[] = {
     {"F64", 8, ZI_DTYPE_OTHER},
 };
 
-/* NULL: a name this library does not know, so nothing can be said about its size. */
+/* NULL: the type is not known here, so the size of its elements is not checked. */
 static const dtype_info *find_dtype(const char *name)
 {
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
@@ -51,7 +52,7 @@ static const dtype_info *find_dtype(const char *name)
     return NULL;
 }
 
-/* Everything about a tensor is said as: FILE: tensor "NAME": WHAT. Names are cut: the WHAT must remain. */
+/* Messages about a tensor read FILE: tensor "NAME": WHAT. A long name is cut, so that WHAT remains. */
 #define TENSOR "%s: tensor \"%.200s\": "
 
 static zimage_status fail_value(const zi_entry *entry, const char *field, const json_t *value, const char *expected,
@@ -75,8 +76,9 @@ static zimage_status read_number(const zi_entry *entry, const char *field, const
 }
 
 /*
- * Fills dims and shape. The product of the sizes that are not 0 must fit, so that no one who multiplies them, in
- * whatever order, overflows. More than four dimensions (no network here has them) are folded into the fourth size.
+ * Fills dims, shape and rank. The product of all sizes that are not 0 must fit into 64 bits, so that no later product
+ * of sizes overflows, in whatever order. Sizes after the third are multiplied into the fourth; a tensor of more than
+ * four dimensions can be described, but not used.
  */
 static zimage_status read_shape(zi_entry *entry, const json_t *field, zimage_error *error)
 {
@@ -122,7 +124,7 @@ static zimage_status check_bytes(const zi_entry *entry, size_t element, zimage_e
 {
     int64_t bytes;
     if (__builtin_mul_overflow(zi_weight_count(&entry->weight), (int64_t)element, &bytes))
-        bytes = INT64_MAX; /* more than any file has */
+        bytes = INT64_MAX; /* larger than any file */
     if ((uint64_t)bytes == entry->weight.bytes)
         return ZIMAGE_OK;
     return zi_fail(error, ZIMAGE_ERROR_FORMAT,
@@ -130,7 +132,7 @@ static zimage_status check_bytes(const zi_entry *entry, size_t element, zimage_e
                    entry->weight.name, entry->dtype, (long long)bytes, entry->weight.bytes);
 }
 
-/* entry has its name, path and dtype text. */
+/* Fills the rest of entry, which has its name, path and dtype text already. */
 static zimage_status read_entry(zi_entry *entry, const json_t *object, buffer data, zimage_error *error)
 {
     zi_weight *weight = &entry->weight;
@@ -144,7 +146,7 @@ static zimage_status read_entry(zi_entry *entry, const json_t *object, buffer da
     return info ? check_bytes(entry, info->size, error) : ZIMAGE_OK;
 }
 
-/* MLX writes null where it has nothing to say. */
+/* null counts as absent: MLX writes it. */
 static zimage_status check_metadata(const char *path, json_t *metadata, zimage_error *error)
 {
     const char *key;
@@ -163,10 +165,10 @@ static zimage_status check_metadata(const char *path, json_t *metadata, zimage_e
 }
 
 /*
- * Names the tensors, gives each the text of its dtype, and checks that each is an object with the latter. The strings
- * outlive the JSON: one block for all of them.
+ * Counts the tensors, checks that each is an object with a dtype, and allocates the entries and one block for the
+ * strings of all of them, which outlive the JSON.
  */
-static zimage_status read_strings(zi_safetensors *file, json_t *header, zimage_error *error)
+static zimage_status allocate_entries(zi_safetensors *file, json_t *header, zimage_error *error)
 {
     const char *name;
     json_t *object;
@@ -206,7 +208,7 @@ static zimage_status read_entries(zi_safetensors *file, json_t *header, buffer d
     const char *name;
     json_t *object;
     ZI_TRY(check_metadata(file->path, json_object_get(header, METADATA), error));
-    ZI_TRY(read_strings(file, header, error));
+    ZI_TRY(allocate_entries(file, header, error));
     zi_entry *entry = file->entries;
     char *end = file->strings;
     json_object_foreach(header, name, object)
@@ -230,7 +232,7 @@ static int compare_places(const void *a, const void *b)
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
-/* The tensors must cover the data exactly: an overlap could alias weights, a hole could hide something. */
+/* The tensors must cover the data exactly: an overlap would share memory between weights, a hole could hide data. */
 static zimage_status check_tiling(zi_safetensors *file, buffer data, zimage_error *error)
 {
     size_t covered = 0;
@@ -258,7 +260,7 @@ static zimage_status check_tiling(zi_safetensors *file, buffer data, zimage_erro
     return ZIMAGE_OK;
 }
 
-/* Finds the header's text and what follows it. */
+/* Finds the text of the header, and the data after it. */
 static zimage_status split_file(const zi_safetensors *file, buffer *header, buffer *data, zimage_error *error)
 {
     const zi_mapping *mapping = &file->mapping;

@@ -1,4 +1,4 @@
-/* One mapped safetensors file, checked completely. Inside this room: other rooms use store.h. */
+/* One safetensors file, mapped and checked completely. Only for src/weights; other modules use store.h. */
 #ifndef ZI_WEIGHTS_SAFETENSORS_H
 #define ZI_WEIGHTS_SAFETENSORS_H
 
@@ -7,28 +7,28 @@
 #include "ops/tensor.h"
 
 typedef struct zi_entry {
-    zi_weight weight;  /* its name lies in the file's strings, its data in the file's mapping */
+    zi_weight weight;  /* its name lies in `strings` of the file, its data in the file's mapping */
     const char *dtype; /* the file's own word: "BF16", "F8_E4M3", ... */
     size_t rank;       /* dimensions in the file; a weight has at most 4, and ZI_DTYPE_OTHER where the file has more */
     const char *path;
-    void *owned; /* NULL, or the weight's data where a store had to make its own (convert.h) */
+    void *owned; /* the data of the weight where the store made a copy (convert.h); otherwise NULL */
 } zi_entry;
 
 typedef struct zi_safetensors {
     char *path;
     zi_mapping mapping;
     char *strings;
-    zi_entry *entries; /* in order of name */
+    zi_entry *entries; /* sorted by name */
     size_t count;
-    int in_memory; /* no file: the mapping holds the only copy */
+    int in_memory; /* 1: there is no file, and the mapping holds the only copy of the data (memory.h) */
 } zi_safetensors;
 
-/* On failure nothing is left to close. */
+/* Opens, maps and checks the file. After a failure there is nothing to close. */
 zimage_status zi_safetensors_open(const char *path, zi_safetensors *file, zimage_error *error);
 void zi_safetensors_close(zi_safetensors *file);
 
 void zi_entries_sort(zi_entry *entries, size_t count);
-/* Bisection in sorted entries; NULL: not there. */
+/* The entry of that name, searched by bisection in sorted entries; NULL: there is none. */
 const zi_entry *zi_entries_find(const zi_entry *entries, size_t count, const char *name);
 
 #endif

@@ -12,19 +12,19 @@
 #include "weights/names.h"
 #include "weights/store_entries.h"
 
-#define MLX_BASE "model" /* of every component's file */
+#define MLX_BASE "model" /* the name that MLX gives to the file of every component */
 
 struct zi_store {
     char *path;
     zi_safetensors *files;
     size_t file_count;
-    zi_entry *entries; /* what can be used, in order of name */
+    zi_entry *entries; /* the tensors, sorted by name */
     size_t count;
     size_t bytes;
     const zi_layout *layout;
-    zi_dtype packed_as; /* what packed weights become; ZI_GROUPED: they stay */
+    zi_dtype packed_as; /* the type that packed weights become; ZI_GROUPED: they stay packed */
     int describe_only;
-    zi_tensor_specs *specs; /* of a store in memory that is not filled yet: what networks need; else NULL */
+    zi_tensor_specs *specs; /* what networks need from a store in memory, until it is filled; otherwise NULL */
 };
 
 /* NULL: out of memory. */
@@ -85,7 +85,7 @@ static void add_entry(zi_store *store, const zi_entry *entry)
 static zimage_status fill_from_file(zi_store *store, zimage_error *error)
 {
     ZI_TRY(add_file(store, store->path, error));
-    for (size_t f = 0; f < store->file_count; f++) { /* one, as clang-tidy can't tell */
+    for (size_t f = 0; f < store->file_count; f++) { /* one file; clang-tidy does not know that */
         const zi_safetensors *file = &store->files[f];
         ZI_TRY(allocate_entries(store, file->count, error));
         for (size_t i = 0; i < file->count; i++)
@@ -94,8 +94,8 @@ static zimage_status fill_from_file(zi_store *store, zimage_error *error)
     return ZIMAGE_OK;
 }
 
-/* Identities for backends that keep copies of weights: a random start, so that no other store of the process has the
- * same; without random bytes all are 0, and a backend must go by addresses. */
+/* Identities for backends that keep copies of weights. They start at a random number, so that no other store of the
+ * process has the same. Without random bytes all are 0, and a backend must go by addresses. */
 static void number_weights(zi_store *store)
 {
     uint64_t start = 0;
@@ -106,7 +106,7 @@ static void number_weights(zi_store *store)
         store->entries[i].weight.id = start + i + 1;
 }
 
-/* Hands the store over, or frees it where filling failed. */
+/* Hands the store to the caller; frees it if status is an error. */
 static zimage_status finish_open(zi_store *made, zimage_status status, zi_store **store)
 {
     if (status != ZIMAGE_OK) {
@@ -128,13 +128,13 @@ zimage_status zi_store_open_file(const char *path, zi_store **store, zimage_erro
     return finish_open(made, fill_from_file(made, error), store);
 }
 
-/* Shards are siblings of the index: a name that could lead elsewhere is refused. */
+/* A shard lies beside the index: a name that could lead to another folder is refused. */
 static int is_plain_name(const char *name)
 {
     return *name && !strchr(name, '/') && !strchr(name, '\\') && !strstr(name, "..");
 }
 
-/* index: where the shard is in store->files, opened by its first mention. names[i] is the name of files[i]. */
+/* Sets *index to the place of the shard in store->files; opens a shard that is new. names[i] belongs to files[i]. */
 static zimage_status find_shard(zi_store *store, const char *folder, const char **names, const char *name,
                                 size_t *index, zimage_error *error)
 {
@@ -205,7 +205,7 @@ static zimage_status add_all_mapped(zi_store *store, const char *folder, json_t 
     zimage_status status = allocate_entries(store, count, error);
     if (status != ZIMAGE_OK)
         return status;
-    const char **names = calloc(count + 1, sizeof *names); /* of the shards; there are at most as many as tensors */
+    const char **names = calloc(count + 1, sizeof *names); /* of the shards: at most one for each tensor */
     if (!names)
         return zi_fail_memory(error, store->path, (count + 1) * sizeof *names);
     json_object_foreach(map, tensor, shard)
@@ -260,8 +260,8 @@ static char *candidate(const char *folder, const char *base, const char *ending)
 }
 
 /*
- * *store stays NULL, and ZIMAGE_OK is returned, where there is nothing called BASE. Where both are there the single file
- * is taken, as diffusers and transformers do.
+ * Opens the single file, or the index if there is no single file, as diffusers and transformers do. Without either it
+ * returns ZIMAGE_OK and leaves *store NULL.
  */
 static zimage_status open_base(const char *folder, const char *base, zi_store **store, const zi_log *log,
                                zimage_error *error)
@@ -370,6 +370,8 @@ size_t zi_store_owned_bytes(const zi_store *store)
     size_t bytes = 0;
     for (size_t i = 0; i < store->count; i++)
         bytes += store->entries[i].owned ? store->entries[i].weight.bytes : 0;
+    for (size_t i = 0; i < store->file_count; i++)
+        bytes += store->files[i].in_memory ? store->files[i].mapping.size : 0;
     return bytes;
 }
 

@@ -1,6 +1,6 @@
 /*
- * Model weights on disk: safetensors files, single or sharded, mapped read-only. Nothing in a file is trusted: header
- * length, JSON, names, shapes, offsets (no overlap, no hole, no overflow), dtypes are checked before use.
+ * The weights of one network: safetensors files on disk, single or sharded, mapped read-only. Nothing in a file is
+ * trusted: header length, JSON, names, shapes, dtypes and offsets (no overlap, no hole, no overflow) are checked.
  */
 #ifndef ZI_WEIGHTS_STORE_H
 #define ZI_WEIGHTS_STORE_H
@@ -12,75 +12,85 @@
 typedef struct zi_store zi_store;
 
 /*
- * Opens FOLDER/BASE.safetensors, or FOLDER/BASE.safetensors.index.json and its shards; where there is neither, the same
- * with BASE "model", as MLX names every component.
+ * Opens FOLDER/BASE.safetensors, otherwise FOLDER/BASE.safetensors.index.json and its shards. Where there is neither,
+ * BASE becomes "model", the name that MLX gives to the file of every component.
  */
 zimage_status zi_store_open(const char *folder, const char *base, zi_store **store, const zi_log *log,
                             zimage_error *error);
-/* Opens one safetensors file. */
+/* Opens one safetensors file. The caller frees *store with zi_store_free. */
 zimage_status zi_store_open_file(const char *path, zi_store **store, zimage_error *error);
 void zi_store_free(zi_store *store);
-/* Binding will expand packed weights to `dtype`, ZI_F32 or ZI_BF16, in memory of the store; ZI_GROUPED: they stay. */
+/* Later binding dequantises packed weights to ZI_F32 or ZI_BF16, in memory of the store. ZI_GROUPED: it does not. */
 void zi_store_dequantize(zi_store *store, zi_dtype dtype);
-/* Binding will only check and describe: weights that would need a copy in memory keep their stored form. */
+/* Later binding only checks and describes weights; it makes no copies. */
 void zi_store_describe_only(zi_store *store);
 
 size_t zi_store_count(const zi_store *store);
-/* In order of name. A tensor that binding found to be a packed matrix is ZI_GROUPED from then on. */
+/* Tensors are sorted by name. A tensor that was bound as a packed matrix is ZI_GROUPED from then on. */
 const zi_weight *zi_store_at(const zi_store *store, size_t index);
-const char *zi_store_file_of(const zi_store *store, size_t index);       /* path of the file that holds it */
-const char *zi_store_dtype_of(const zi_store *store, size_t index);      /* the file's own word: "BF16", "I64", ... */
-const zi_weight *zi_store_find(const zi_store *store, const char *name); /* NULL: not there */
-const char *zi_store_path(const zi_store *store); /* what was opened: file or index, for messages */
-size_t zi_store_bytes(const zi_store *store);     /* tensor data in all */
+const char *zi_store_file_of(const zi_store *store, size_t index);       /* path of the file of the tensor */
+const char *zi_store_dtype_of(const zi_store *store, size_t index);      /* as the file says: "BF16", "I64", ... */
+const zi_weight *zi_store_find(const zi_store *store, const char *name); /* NULL: there is none */
+const char *zi_store_path(const zi_store *store);                        /* the file or the index, for messages */
+size_t zi_store_bytes(const zi_store *store);                            /* of the data of all tensors */
 
-/* Gives back the memory that mapped files take; it is read again when it is next used. Nothing for a store in memory. */
+/* Gives the pages of mapped files back to the system, which reads them again at their next use. */
 void zi_store_release_pages(const zi_store *store);
-/* Memory of tensors that had to be copied (zi_store_dequantize, another layout); it is not given back. */
+/* Bytes that are in memory in any case: copies that binding made (zi_store_dequantize, another layout), and a store without
+ * a file. zi_store_release_pages keeps them. */
 size_t zi_store_owned_bytes(const zi_store *store);
 
 /*
- * A store without a file, for measuring. New it only takes notes: a network that is bound to it gets no weights, but
- * what it asks for is noted. zi_store_fill then makes all of that in memory, and the network is bound once more, as ever.
+ * A store without a file, for measurements. At first it only collects: a network that is bound to it gets no weights,
+ * but the store keeps the specs (name and shape) of the tensors that the network needs. zi_store_fill then makes these
+ * tensors in memory, and the network is bound a second time, in the usual way. label takes the place of a path.
  */
 zimage_status zi_store_new_memory(const char *label, zi_store **store, zimage_error *error);
 
 typedef struct zi_memory_format {
     zi_dtype dtype;  /* ZI_F32, ZI_F16 or ZI_BF16 */
-    int bits, group; /* bits 4 or 8: matrices are ZI_GROUPED with such groups where their rows divide into them */
+    int bits, group; /* bits 4 or 8: matrices whose rows are whole numbers of groups become ZI_GROUPED; bits 0: none */
 } zi_memory_format;
 
 /*
- * Numbers of random sign, most of them below 0.03. So that billions take seconds they are one random block of some MiB
- * repeated from changing offsets. The pool's threads fill.
+ * Makes the tensors, with random numbers of both signs, most of which are below 0.03. To make billions of numbers in
+ * seconds the threads of the pool copy one random block of some MiB again and again, from changing offsets.
  */
 zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_pool *pool, zimage_error *error);
 
 /*
- * Binding a network to its weights: ask for every tensor by name and shape, then finish. Problems are collected, and
- * finish reports them together: missing, misshapen, not a float dtype; unexpected ones (neither asked for nor ignored)
- * are part of that message and otherwise one warning.
+ * Binding a network to its weights: the network asks for every tensor by name and shape, then finishes. The binder
+ * collects the problems (tensors that are missing, have another shape or no float type), and finish reports all of them
+ * in one message. Unexpected tensors, which were neither asked for nor ignored, are added to that message; without a
+ * problem they are a warning.
  *
- * Names are diffusers' ones; a store of another layout (layout.h) is searched by its own. A matrix "X.weight" may be
- * packed by MLX's quantiser: U32, with X.scales and X.biases; it is then bound as ZI_GROUPED or, if the store says so,
- * expanded. Convolutions of a layout that has channels last are copied to [out, in, kernel_h, kernel_w]: a VAE's
- * decoder has 50 million numbers, so one copy at opening costs less than a second layout in every convolution.
+ * Names are those of diffusers; in a store of another layout (layout.h) the binder looks for the names of that layout.
+ * A matrix "X.weight" may be packed by MLX's quantiser: U32, with X.scales and X.biases. It is bound as ZI_GROUPED, or
+ * dequantised (zi_store_dequantize). Convolutions of a layout with channels last are copied with channels first, as
+ * [out, in, kernel_h, kernel_w]: the decoder of a VAE has 50 million numbers, so one copy when the model is opened
+ * costs less than a second layout in every convolution.
  */
 typedef struct zi_binder zi_binder;
 
 zimage_status zi_binder_new(zi_store *store, zi_binder **binder, zimage_error *error);
-/* *weight is set to the tensor, or to NULL if it can't be used. Its data is valid after a successful finish. */
+/*
+ * Sets *weight to the tensor of shape[dims] whose name is printed by format, or to NULL where it can't be used. The
+ * data is valid after a successful finish; the store owns the weight.
+ */
 void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_t *shape, const char *format, ...)
     ZI_PRINTF(5, 6);
-/* Marks a weight that zi_bind found (NULL: it didn't) as precise in these computations; not one packed in fewer than 8 bits,
- * whose own error is much larger than that of int8 computation. */
+/*
+ * Marks a weight of zi_bind (NULL: nothing happens): in computations of these types its products are computed in bf16
+ * or float32 instead. Weights packed in fewer than 8 bits are not marked: their own error is much larger than that of
+ * int8.
+ */
 void zi_bind_precise(zi_binder *binder, const zi_weight *weight, zi_precise computations);
-/* Names starting with `prefix` are known and not needed. */
+/* Tensors whose names begin with `prefix` are expected, and not needed. */
 void zi_bind_ignore(zi_binder *binder, const char *prefix);
-/* Makes the copies that are needed. Frees the binder in every case. */
+/* Reports the problems, makes the copies that are needed, and frees the binder in every case. */
 zimage_status zi_binder_finish(zi_binder *binder, const zi_log *log, zimage_error *error);
 
-/* Packed matrices that no network asked for become ZI_GROUPED too, with the bits of those that one did: to describe. */
+/* For descriptions: packed matrices that were not asked for become ZI_GROUPED, too, with the bits of the bound ones. */
 void zi_store_group_others(zi_store *store);
 
 #endif

@@ -1,4 +1,4 @@
-/* What binding needs of a store beyond store.h. Inside this room. */
+/* What the binder needs from a store, beyond store.h. Only for src/weights. */
 #ifndef ZI_WEIGHTS_STORE_ENTRIES_H
 #define ZI_WEIGHTS_STORE_ENTRIES_H
 
@@ -6,10 +6,10 @@
 #include "weights/layout.h"
 #include "weights/store.h"
 
-/* The tensors, zi_store_count of them in order of name; binding may change what they are read as. */
+/* The zi_store_count tensors, sorted by name. Binding may change what an entry is read as. */
 zi_entry *zi_store_entries(zi_store *store);
 const zi_layout *zi_store_layout(const zi_store *store);
-/* Puts a bound tensor into memory of the store if it can't be used as it is stored, or isn't meant to be. */
+/* Makes the copy of a bound tensor that the store needs: dequantised, or with channels first; often none. */
 zimage_status zi_store_make_copy(zi_store *store, zi_entry *entry, int channels_last, zimage_error *error);
 
 #endif

@@ -7,7 +7,7 @@
 
 #include "base/file.h"
 
-/* The bytes of the data; -1: the arguments make no tensor. */
+/* The bytes of the data; -1: the arguments do not describe a tensor. */
 static int64_t data_bytes(const char *name, const int64_t *shape, int dims)
 {
     int64_t bytes = sizeof(float);
@@ -38,7 +38,7 @@ static zimage_status make_header(const char *path, const char *name, const int64
     return zi_fail_memory(error, "a safetensors header", 0);
 }
 
-/* The header's text after its length, padded with spaces so that the data is aligned; NULL: no memory. */
+/* The length of the header and its text, padded with spaces so that the data is aligned; NULL: out of memory. */
 static uint8_t *header_bytes(const json_t *header, size_t *size)
 {
     size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
@@ -57,7 +57,7 @@ static uint8_t *header_bytes(const json_t *header, size_t *size)
     return bytes;
 }
 
-/* What fails here shows when the output is committed. */
+/* A write that fails here is reported by zi_output_commit. */
 static zimage_status write_file(const char *path, const uint8_t *header, size_t header_size, const float *data,
                                 size_t data_size, zimage_error *error)
 {

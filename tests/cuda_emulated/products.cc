@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "cublasLt.h"
@@ -145,9 +146,36 @@ size_t extent(const emulated_layout &l)
     return (size_t)((l.batch - 1) * l.step + (l.columns - 1) * l.ld + l.rows) * size_of(l.type);
 }
 
-bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
+typedef std::pair<uintptr_t, uintptr_t> range; /* first and last byte's addresses, the last exclusive */
+
+/* The bytes of each column. */
+std::vector<range> ranges_of(const void *data, const emulated_layout &l)
 {
-    return (uintptr_t)a < (uintptr_t)b + b_bytes && (uintptr_t)b < (uintptr_t)a + a_bytes;
+    std::vector<range> ranges;
+    for (int batch = 0; batch < l.batch; batch++)
+        for (int64_t column = 0; column < l.columns; column++) {
+            uintptr_t first = (uintptr_t)data + (size_t)(batch * l.step + column * l.ld) * size_of(l.type);
+            ranges.push_back(range(first, first + (size_t)l.rows * size_of(l.type)));
+        }
+    std::sort(ranges.begin(), ranges.end());
+    return ranges;
+}
+
+/* Whether they have a byte in common. Columns of one may lie between those of the other. */
+bool overlap(const void *a, const emulated_layout &a_layout, const void *b, const emulated_layout &b_layout)
+{
+    if ((uintptr_t)a >= (uintptr_t)b + extent(b_layout) || (uintptr_t)b >= (uintptr_t)a + extent(a_layout))
+        return false;
+    const std::vector<range> first = ranges_of(a, a_layout), second = ranges_of(b, b_layout);
+    for (size_t i = 0, j = 0; i < first.size() && j < second.size();) {
+        if (first[i].first < second[j].second && second[j].first < first[i].second)
+            return true;
+        if (first[i].second <= second[j].first)
+            i++;
+        else
+            j++;
+    }
+    return false;
 }
 
 /* Operands lie in device memory; the result lies nowhere on an operand, but may be c. */
@@ -159,7 +187,7 @@ bool places_are_right(const product &p)
         if (!emulated::is_device(data[i], extent(*layouts[i])))
             return false;
     for (int i = 0; i < 2; i++)
-        if (overlap(p.d_data, extent(p.d), data[i], extent(*layouts[i])))
+        if (overlap(p.d_data, p.d, data[i], *layouts[i]))
             return false;
     if (p.operation.epilogue == CUBLASLT_EPILOGUE_BIAS &&
         !emulated::is_device(p.operation.bias, (size_t)p.d.rows * size_of(p.d.type)))

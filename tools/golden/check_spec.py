@@ -1,7 +1,7 @@
-"""Recomputes formula-made numbers with the published libraries and compares them with the printed ones.
+"""Recomputes the numbers of docs/spec/golden.md with the published libraries and compares them with the printed ones.
 
-Weights and inputs come from a formula (`formula` below), so any language can make them; the expected outputs go to
-formula.safetensors. Exit status 1 if a number disagrees.
+A formula (`formula` below) makes weights and inputs, so any language can make the same. The outputs go to
+formula.safetensors. The exit status is 1 if a number disagrees.
 """
 
 import argparse

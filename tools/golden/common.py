@@ -48,7 +48,7 @@ def fill(module, gain=1.0, overrides=None):
 
 
 def save(path, tensors):
-    """Writes numpy arrays and torch tensors, in name order, with nothing but the data."""
+    """Writes numpy arrays and torch tensors in name order, without metadata."""
     out = {}
     for name, value in sorted(tensors.items()):
         value = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(value))
@@ -73,7 +73,7 @@ def load_pipeline(folder):
 
 
 def trace(pipe, prompt, width, height, steps, seed, **kwargs):
-    """One run of ZImagePipeline itself: the latents it starts from, those after each step, and the picture."""
+    """One run of ZImagePipeline itself: the initial latents, the latents after each step, and the image."""
     generator = torch.Generator("cpu").manual_seed(seed)
     shape = (1, pipe.transformer.config.in_channels, 2 * (height // 16), 2 * (width // 16))
     noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))

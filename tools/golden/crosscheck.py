@@ -1,8 +1,8 @@
-"""Compares pictures made by `zimage` with those of diffusers' own ZImagePipeline (float32, CPU), value by value.
+"""Compares images made by `zimage` with images by diffusers' own ZImagePipeline (float32, CPU), value by value.
 
     python tools/golden/crosscheck.py models/emoji --zimage build/release/zimage --prompts 20
 
-PASS: at least 99.9 % of all 8-bit values within 1/255 and none more than 3/255 off.
+PASS: at least 99.9 % of all 8-bit values are within 1/255, and none is more than 3/255 off.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PROMPTS = [
 
 
 def model_key(folder):
-    """Changes when any weight file or setting does (sizes, and the first and last 64 KiB of each file)."""
+    """A hash of the sizes and of the first and last 64 KiB of every weight file and setting."""
     h = hashlib.sha256()
     for base, dirs, names in sorted(os.walk(folder)):
         dirs.sort()
@@ -51,8 +51,8 @@ def main():
     p.add_argument("--steps", type=int, default=8)
     p.add_argument("--width", type=int, default=256)
     p.add_argument("--height", type=int, default=256)
-    p.add_argument("--reference", help="folder that keeps the reference pictures between runs")
-    p.add_argument("--keep", help="folder for the program's pictures")
+    p.add_argument("--reference", help="folder that keeps the reference images between runs")
+    p.add_argument("--keep", help="folder for the program's images")
     p.add_argument("--threads", type=int, default=1, help="torch threads")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
@@ -100,7 +100,7 @@ def main():
     fraction = near / total if total else 0.0
     passed = not failed and fraction >= 0.999 and worst <= 3
     print(f"{'PASS' if passed else 'FAIL'}: {a.prompts} prompts, {fraction:.4%} of {total:,} values within 1/255, "
-          f"largest difference {worst}/255, {failed} without a comparable picture")  # fmt: skip
+          f"largest difference {worst}/255, {failed} without a comparable image")  # fmt: skip
     return 0 if passed else 1
 
 

@@ -1,15 +1,20 @@
-"""Errors of single transformer evaluations against diffusers in float32: diffusers in bf16, and zimage in every computation.
+"""Errors of single forward passes of a transformer against diffusers in float32, relative L2.
 
     cmake --build build/release --target velocity
-    python tools/golden/errors.py --velocity build/release/velocity                 random weights, Z-Image's own widths
-    python tools/golden/errors.py --velocity build/release/velocity --outliers      the same with outlier channels
-    python tools/golden/errors.py --velocity build/release/velocity --model models/emoji     trained: 20 prompts x 8 steps
+    python tools/golden/errors.py --velocity build/release/velocity               random weights, Z-Image's own widths
+    python tools/golden/errors.py --velocity build/release/velocity --outliers    the same with outlier channels
+    python tools/golden/errors.py --velocity build/release/velocity --model models/emoji
+                                                                                  trained: 20 prompts x 8 steps
 
-Three tables: whole evaluations (PASS: zimage in bf16 at most 1.2 times what diffusers in bf16 shows); the error that
-rounding leaves in each kind of layer's own output, given exact inputs; and the whole evaluation's when only one kind of
-layer is rounded, or every kind but one. The last two emulate zimage's rounding (src/cpu/packed.c) in PyTorch: int8 (or fp8, --eight) with
-one scale a token and one an output, largest / 127, ties to even, products of at most 4 tokens exact; 4 bits by MLX's own
-quantiser in groups of 32. There "int8" is every layer; the program itself leaves some precise (zimage_dit.c). All errors are relative L2: |a - b| / |b|, the root mean square over evaluations.
+The error is |a - b| / |b|; a table shows the root mean square over forward passes. It prints three tables:
+1. Whole forward passes: diffusers in bf16, and zimage in every compute type. PASS: zimage in bf16 is at most 1.2 times
+   as far off as diffusers in bf16.
+2. By kind of layer, the error of the layer's own output when its inputs are exact.
+3. By kind of layer, the error of the whole forward pass when only this kind is rounded, or every other kind.
+
+Tables 2 and 3 emulate zimage's rounding (src/cpu/packed.c) in PyTorch: int8 (or fp8, --eight) with one scale a token
+and one an output, largest / 127, ties to even; products of at most 4 tokens are exact; 4 bits by MLX's own quantiser in
+groups of 32. "int8" is every layer there; the program itself leaves some layers precise (docs/errors.md).
 """
 
 import argparse
@@ -45,8 +50,8 @@ def linears(model):
 
 
 def random_model(folder, layers, refiner_layers, outliers, seed):
-    """Matrices 1/sqrt(inputs), norm weights about 1, small scales and moderate gates. Outliers: 0.1 % of the channels of
-    the residual stream, of the gated product and of the caption's features are 20 times as large."""
+    """Matrices of deviation 1/sqrt(inputs), norm weights near 1, small scales and moderate gates. With outliers, 0.1 %
+    of the channels of the residual stream, of the gated product and of the prompt features are 20 times as large."""
     model = ZImageTransformer2DModel(n_layers=layers, n_refiner_layers=refiner_layers, axes_lens=[1536, 512, 512]).eval()
     generator = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
@@ -83,7 +88,7 @@ def random_inputs(model, size, tokens, times, outliers, seed):
 
 
 def sampled_inputs(folder, prompts):
-    """What the transformer of ZImagePipeline is given in 8 steps from 256 x 256 noise."""
+    """The inputs that ZImagePipeline gives its transformer in 8 steps from 256 x 256 noise."""
     pipe, inputs = load_pipeline(folder), []
 
     def keep(module, args):
@@ -171,7 +176,7 @@ def whole_evaluations(model, folder, inputs, want, a, work):
 
 
 def round_rows(x, eight):
-    """As 8 bits with a scale a row: int8, or fp8 (e4m3)."""
+    """x rounded to 8 bits with one scale a row: int8, or fp8 (e4m3)."""
     largest = x.abs().amax(-1, keepdim=True)
     if eight == "fp8":
         scale = largest.clamp_min(1e-12) / 448
@@ -180,7 +185,7 @@ def round_rows(x, eight):
 
 
 class Rounding:
-    """The model's linear layers as zimage would compute them."""
+    """Replaces the model's linear layers by emulations of zimage's."""
 
     def __init__(self, model, packed, eight):
         self.eight = eight
@@ -225,7 +230,7 @@ class Rounding:
 
 
 def share_of_work(model, inputs):
-    """Multiplications of each kind in one evaluation, as a fraction of all linear layers'."""
+    """The multiplications of each kind of layer in one forward pass, as a share of all linear layers'."""
     counts, hooks = dict.fromkeys(KINDS, 0), []
     for name, module in linears(model):
         kind = kind_of(name)

@@ -4,9 +4,9 @@
     python tools/golden/make_6b.py OUT_DIR --no-text-encoder --layers 2    smaller
     python tools/golden/make_6b.py OUT_DIR --tokenizer DIR --bits 4        matrices in groups as MLX stores them: 6 GB
 
-Names and shapes come from the libraries' own classes; data are streamed, by several threads, so memory stays near 1 GB. Values:
-normal, matrices scaled by 1/sqrt(inputs), norm weights round 1. They are cut from one long random block at a random place per
-tensor (speed). Packed numbers are random bits; a group's bias centres them.
+Names and shapes come from the libraries' own classes. Several threads stream the data, so memory stays near 1 GB. The
+values are normal: matrices scaled by 1/sqrt(inputs), norm weights near 1. Each tensor is cut from one long random block
+at a random place, which is fast. Packed numbers are random bits; a group's bias centres them.
 """
 
 import argparse
@@ -25,23 +25,23 @@ BLOCK = 16_777_259  # a prime: rows of a large matrix never repeat
 
 
 def standard(name, shape):
-    """(deviation, mean) of a tensor's numbers."""
+    """The deviation and the mean of a tensor's numbers."""
     if len(shape) < 2:
         return (0.1, 1.0) if name.endswith("weight") else (0.02, 0.0)
     return (1.0 if "pad_token" in name else 0.05 if "embed_tokens" in name else float(np.prod(shape[1:])) ** -0.5), 0.0
 
 
 def stored(name, shape, bits, group):
-    """What is stored of a tensor: (name, shape, deviation, mean); no deviation: random bits."""
+    """The stored parts of a tensor: (name, shape, deviation, mean). Without a deviation the part is random bits."""
     deviation, mean = standard(name, shape)
     if not bits or len(shape) != 2 or shape[1] % group or not name.endswith(".weight"):
         return [(name, shape, deviation, mean)]
     stem, groups, steps = name.removesuffix("weight"), (shape[0], shape[1] // group), 2**bits - 1
-    scale = deviation / ((steps * (steps + 2)) / 12) ** 0.5  # of numbers 0 to steps, all as likely
+    scale = deviation / ((steps * (steps + 2)) / 12) ** 0.5  # the numbers 0 to steps, all equally likely
     return [
         (name, (shape[0], shape[1] * bits // 32), None, None),
         (f"{stem}scales", groups, scale / 8, scale),
-        (f"{stem}biases", groups, -steps / 2 * scale / 8, -steps / 2 * scale),  # of the same normal numbers
+        (f"{stem}biases", groups, -steps / 2 * scale / 8, -steps / 2 * scale),  # cut from the same normal numbers
     ]
 
 
@@ -63,7 +63,7 @@ class Values:
         return self.cache[(deviation, mean)]
 
     def pieces(self, name, size, deviation, mean):
-        """Memory that is the tensor's data, piece by piece."""
+        """Yields the tensor's data piece by piece, as memory."""
         block = self.block(deviation, mean)
         if not name.endswith(".biases"):
             self.place = 2 * int(self.random.integers(BLOCK))

@@ -1,9 +1,9 @@
-"""Makes every fixture of tests/golden again:
+"""Makes every fixture of tests/golden:
 
     python tools/golden/make_all.py --out tests/golden --qwen3-tokenizer DIR --labels EMOJI_LABELS_DIR
 
-Without --labels the strings of the present tokenizer-qwen3.safetensors are used again. Deterministic: two runs on one kind of
-machine give the same bytes.
+Without --labels the tokenizer fixtures use the strings of the present tokenizer-qwen3.safetensors. Two runs on one kind
+of machine give the same bytes.
 """
 
 import argparse
@@ -27,7 +27,9 @@ parser.add_argument("--out", default="tests/golden")
 parser.add_argument("--qwen3-tokenizer", help="folder with the published tokenizer.json and tokenizer_config.json")
 parser.add_argument("--labels", help="emojibase folder: en/data.json, zh/data.json, ...")
 parser.add_argument("--count", type=int, default=21000)
-parser.add_argument("--only", nargs="*", help="tiny transformer text_encoder vae scheduler noise pipeline mlx tokenizer formula")
+parser.add_argument(
+    "--only", nargs="*", help="tiny transformer text_encoder vae scheduler noise pipeline mlx tokenizer formula"
+)
 a = parser.parse_args()
 
 out = a.out

@@ -1,13 +1,13 @@
-"""mlx/: model folders and tensors packed by MLX's own quantiser, and what MLX and diffusers make of them.
+"""mlx/: model folders and tensors packed by MLX's own quantiser, and the outputs of MLX and diffusers for them.
 
 mlx/uqer1244   transformer/ and text_encoder/ in the layout of uqer1244/MLX-z-image: 4 bits, groups of 32
-mlx/mflux      transformer/, text_encoder/ and vae/ as mflux saves them: 8 bits, groups of 64, shards; beside them the
-               config.json files that mflux leaves out
+mlx/mflux      transformer/, text_encoder/ and vae/ as mflux saves them: 8 bits, groups of 64, shards; also the
+               config.json files, which mflux leaves out
 mlx/tensors.safetensors    every bits x group x dtype: packed numbers, MLX's dequantised values and products
-mlx/pictures.safetensors   ZImagePipeline with each folder's weights, dequantised by MLX in float32
+mlx/pictures.safetensors   ZImagePipeline's images with each folder's weights, dequantised by MLX in float32
 
-Both folders begin from the same random networks. A matrix whose rows are no whole number of groups stays float, as with a
-class_predicate that says so. The rest of a model (tokenizer, the first folder's vae) is tiny/'s.
+Both folders begin with the same random networks. A matrix whose rows are no whole number of groups stays float, as with
+a class_predicate that says so. The rest of a model (the tokenizer, and the first folder's vae) comes from tiny/.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def to_torch(array):
 
 
 def dequantised(packed, scales, biases, group, bits):
-    """MLX's dequantize, in float32 whatever the scales are."""
+    """MLX's dequantize, always in float32."""
     return mx.dequantize(packed, scales.astype(mx.float32), biases.astype(mx.float32), group_size=group, bits=bits)
 
 
@@ -74,7 +74,7 @@ def make_tensors(out):
 
 
 def check_rounding(packed, scales, biases, group, bits, values):
-    """What MLX computes: scale * q rounded, then + bias rounded, each to the dtype of the scales."""
+    """MLX's own arithmetic: scale * q rounded, then + bias rounded, each to the dtype of the scales."""
     stream = np.unpackbits(np.array(packed).view(np.uint8), axis=1, bitorder="little")
     q = (stream.reshape(len(stream), -1, bits) << np.arange(bits)).sum(-1).astype(np.float32)
     scale, bias = (np.repeat(np.array(a.astype(mx.float32)), group, 1) for a in (scales, biases))
@@ -140,7 +140,7 @@ def make_vae():
 
 
 def pack(name, w, bits, group):
-    """What is stored of an MLX array: a matrix whose rows hold whole groups packed by MLX's quantiser, else as it is."""
+    """The stored tensors of an MLX array. MLX's quantiser packs a matrix whose rows hold whole groups."""
     if w.ndim != 2 or not name.endswith(".weight") or w.shape[1] % group != 0:
         return {name: w}
     packed, scales, biases = mx.quantize(w, group_size=group, bits=bits)
@@ -149,7 +149,7 @@ def pack(name, w, bits, group):
 
 
 def quantise(model, dtype, bits, group):
-    """The model's tensors packed; the model itself gets the values they stand for, in float32."""
+    """Packs the model's tensors; the model itself gets the dequantised values in float32."""
     stored, state = {}, model.state_dict()
     for name, value in list(state.items()):
         if name.startswith("lm_head."):
@@ -183,7 +183,7 @@ def uqer1244_name(name):
 
 
 def make_uqer1244(folder, transformer, text_encoder):
-    """float16 scales in the transformer and float32 ones in the text encoder, as its converters leave them."""
+    """uqer1244's folder; its converters leave float16 scales in the transformer, float32 in the text encoder."""
     for part, model, dtype, rename in (
         ("transformer", transformer, mx.float16, uqer1244_name),
         ("text_encoder", text_encoder, mx.float32, str),
@@ -222,7 +222,7 @@ def make_mflux(folder, transformer, text_encoder, vae):
         metadata = {"quantization_level": "8", "mflux_version": "0.17.4"}
         stored = {mflux_name(n): v for n, v in quantise(model, mx.bfloat16, 8, 64).items()}
         stored = {n: v.transpose(0, 2, 3, 1) if v.ndim == 4 else v for n, v in stored.items()}
-        # The encoder is not read: two tensors of it are enough here.
+        # No reader reads the encoder: two tensors of it are enough here.
         stored = {n: v for n, v in stored.items() if not n.startswith("encoder.") or "conv_in" in n}
         names = list(stored)
         half = len(names) // 2

@@ -77,7 +77,7 @@ def numpy_legacy():
 
 
 def cuda_published():
-    """No GPU is used here: numbers that a torch CUDA generator gave (seed 42, an H100, two calls one after the other)."""
+    """Published numbers of a torch CUDA generator (seed 42, an H100, two calls); no GPU is used here."""
     return {
         "torch_cuda.seed42.n8.first": np.array([0.19401880, 2.16137362, -0.17205022, 0.84906012], np.float32),
         "torch_cuda.seed42.then.n262144.first": np.array(

@@ -1,4 +1,4 @@
-"""pipeline.safetensors: whole runs of the tiny folder, from prompt to bytes."""
+"""pipeline.safetensors: whole runs of the tiny model, from prompt to bytes."""
 
 import argparse
 

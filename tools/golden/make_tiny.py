@@ -18,7 +18,7 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# What the published chat template yields for one user message (and no tools, no system message).
+# Yields the same text as the published chat template for one user message without tools and system message.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}\n"
     "    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}\n"
@@ -60,7 +60,7 @@ def byte_characters():
 
 
 def make_tokenizer(folder, merges=507):
-    """Same structure as the published file: 256 bytes, then one id per merge, then the added tokens."""
+    """The published file's structure: ids of 256 bytes, then one id a merge, then the added tokens."""
 
     def shell(model):
         t = Tokenizer(model)
@@ -189,7 +189,7 @@ def make_all(out):
         scheduler=scheduler, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer
     )
     pipe.save_pretrained(f"{out}/tiny")
-    # transformers' own save turns the tokenizer into its newer, smaller layout; keep the published one.
+    # transformers' own save writes a newer, smaller layout of the tokenizer. Keep the published layout.
     for name in os.listdir(f"{out}/tiny/tokenizer"):
         os.remove(f"{out}/tiny/tokenizer/{name}")
     with open(f"{out}/tiny/tokenizer/tokenizer.json", "w", encoding="utf-8") as f:

@@ -1,4 +1,4 @@
-"""tokenizer-*.safetensors: many strings and their ids by the `tokenizers` package, and templated prompts by transformers.
+"""tokenizer-*.safetensors: many strings and their ids by the `tokenizers` package; templated prompts by transformers.
 
     python make_tokenizer.py --tokenizer DIR --out FILE --count 21500 --labels EMOJI_LABELS_DIR
     python make_tokenizer.py --tokenizer OTHER_DIR --out FILE --count 3000 --strings FILE_MADE_BEFORE
@@ -27,7 +27,7 @@ WORDS = ["apple", "red", "cat", "Don't", "naïve", "café", "Straße", "你好",
          "नमस्ते", "สวัสดี", "x1", "3.14", "1024px", "—", "“q”", "…", "🐱", "🚀", "C++", "a_b", "http://x.y/z?q=1", "É", "ñ"]  # fmt: skip
 
 
-# ---------------------------------------------------------------- what the reference believes about Unicode
+# ---------------------------------------------------------------- the Unicode versions of the reference
 def ranges(values):
     out = []
     for c in sorted(values):
@@ -48,7 +48,7 @@ def code_points_matching(pattern):
 
 
 def nfc_inert():
-    """Code points that today's Unicode reorders or composes and the reference's NFC copies through untouched."""
+    """Code points that today's Unicode reorders or composes, but that the reference's NFC leaves as they are."""
     nfc = normalizers.NFC().normalize_str
     inert, known, composites = set(), set(), []
     for c in ALL:
@@ -203,7 +203,7 @@ def make_strings(folder, count):
             return r.choice(["", "a", " "]) + text(controls, 1, 3) + r.choice(["", "b", " c", "\n"])
         if kind == 7:
             return text(jamo, 2, 6)
-        if kind == 8:  # what Unicode versions disagree on
+        if kind == 8:  # characters that differ between Unicode versions
             return r.choice(["a", "\u0915", "ᄀ"]) + text(marks, 0, 2) + text(inert, 1, 2) + text(marks, 0, 2)
         pool = [c for p in (letters, marks, numbers, punctuation, controls, jamo, inert) for c in sample(p, 2)]
         return text(pool + [32, 32, 10, 39, 65], 2, 8)

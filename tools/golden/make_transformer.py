@@ -54,7 +54,7 @@ def hook_stages(model, prefix):
             on_output(block, f"{name}.output")
             block.attention.register_forward_pre_hook(lambda m, a, name=name: current.append(name))
             if i > 0:
-                continue  # the first block of each kind in detail is enough
+                continue  # detail only for the first block of each kind
             on_input(block, f"{name}.input")
             if block.modulation:
                 on_output(block.adaLN_modulation, f"{name}.adaln")

@@ -1,10 +1,10 @@
-"""tokenizer-qwen3-vocabulary.safetensors: the published Qwen3 tokenizer.json in an eighth of its size, nothing left out.
+"""tokenizer-qwen3-vocabulary.safetensors: the complete published Qwen3 tokenizer.json in an eighth of its size.
 
     python make_vocabulary.py --tokenizer DIR --out FILE
 
-Three facts about the published file make it small; each is checked here. The ids are 0, 1, 2, ... . Every character of a token
-stands for one byte. Merge i makes the token 256 + i. So a token is its bytes, and a merge is the length of its left part.
-Needs nothing but Python.
+Three facts about the published file make this possible; the script checks each. The ids are 0, 1, 2, ... . Every
+character of a token stands for one byte. Merge i makes the token 256 + i. So it is enough to store the bytes of each
+token, and the length of each merge's left part. The script needs only Python.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import os
 
 
 def byte_alphabet():
-    """The byte of each character (GPT-2's bytes_to_unicode, the other way round)."""
+    """The byte of each character: the inverse of GPT-2's bytes_to_unicode."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [b for b in range(256) if b not in shown]
     return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
@@ -36,7 +36,7 @@ def pack(tokenizer):
 
 
 def unpack(tensors):
-    """The file's content again, as the test builds it."""
+    """Rebuilds the file's content, as the test does."""
     character_of = {b: c for c, b in byte_alphabet().items()}
     tokenizer, names, at = json.loads(tensors["tokenizer"]), [], 0
     for length in tensors["vocabulary.lengths"]:

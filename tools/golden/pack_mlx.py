@@ -1,9 +1,9 @@
-"""A diffusers folder of Z-Image packed by MLX's own quantiser, in the layout of uqer1244/MLX-z-image.
+"""Packs a diffusers folder of Z-Image by MLX's own quantiser, in the layout of uqer1244/MLX-z-image.
 
     python tools/golden/pack_mlx.py models/emoji OUT --bits 4 --group 32
 
-Used to compare a model's pictures by format (docs/errors.md) and, on a folder of make_6b.py, to measure memory. Transformer and
-text encoder are packed with bfloat16 scales, file by file; the autoencoder, tokenizer and schedule are copied.
+It serves to compare a model's images by format (docs/errors.md), and to measure memory on a folder of make_6b.py. It
+packs transformer and text encoder with bfloat16 scales, file by file, and copies autoencoder, tokenizer and schedule.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from make_mlx import pack, to_mlx, uqer1244_name
 
 
 def pack_folder(source, target, rename, bits, group):
-    """Every *.safetensors of a folder to a file of MLX's; more than one get an index."""
+    """Packs every *.safetensors file of a folder. Several files get an index."""
     files, places = sorted(glob.glob(f"{source}/*.safetensors")), {}
     for i, file in enumerate(files):
         name = "model.safetensors" if len(files) == 1 else f"model-{i + 1:05}-of-{len(files):05}.safetensors"

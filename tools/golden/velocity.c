@@ -38,14 +38,14 @@ static float *floats(const zi_store *store, const char *name, const zi_weight **
     return values;
 }
 
-static void evaluate(const zi_zimage_dit *model, zi_ops *ops, const zi_store *inputs, int index, const float *latents,
+static void evaluate(const zi_dit *model, zi_ops *ops, const zi_store *inputs, int index, const float *latents,
                      const int64_t *shape, float t, float *velocity)
 {
     char name[32];
     const zi_weight *described;
     snprintf(name, sizeof name, "embeds.%d", index);
     float *embeds = floats(inputs, name, &described);
-    const int64_t caption_shape[] = {zi_zimage_dit_padded(described->shape[0]), model->config.dim};
+    const int64_t caption_shape[] = {zi_dit_padded(described->shape[0]), model->config.dim};
     zi_arena_mark mark = ops->table->mark(ops);
     zi_tensor features, caption, x, out;
     check(ops->table->alloc(ops, &features, 2, described->shape));
@@ -54,8 +54,8 @@ static void evaluate(const zi_zimage_dit *model, zi_ops *ops, const zi_store *in
     check(ops->table->alloc_f32(ops, &out, 3, shape));
     check(ops->table->upload(ops, &features, embeds));
     check(ops->table->upload(ops, &x, latents));
-    check(zi_zimage_dit_caption(model, ops, &features, &caption));
-    check(zi_zimage_dit_forward(model, ops, &x, t, &caption, &out));
+    check(zi_dit_caption(model, ops, &features, &caption));
+    check(zi_dit_forward(model, ops, &x, t, &caption, &out));
     check(ops->table->download(ops, velocity, &out));
     ops->table->release(ops, mark);
     free(embeds);
@@ -82,15 +82,15 @@ int main(int argc, char **argv)
     snprintf(path, sizeof path, "%s/config.json", argv[1]);
     zi_pool *pool;
     zi_ops *ops;
-    zi_zimage_dit model;
-    zi_zimage_dit_config config;
+    zi_dit model;
+    zi_dit_config config;
     zi_store *store, *inputs;
     check(zi_pool_new(atoi(argv[5]), &pool, &error));
     check(zi_device_ops(&choice, pool, &ops, &error));
     ops->error = &error;
-    check(zi_zimage_dit_config_read(path, NULL, &config, &error));
+    check(zi_dit_config_load(path, &config, &error));
     check(zi_store_open(argv[1], "diffusion_pytorch_model", &store, NULL, &error));
-    check(zi_zimage_dit_bind(&model, &config, store, NULL, &error));
+    check(zi_dit_bind(&model, &config, store, NULL, &error));
     check(zi_store_open_file(argv[2], &inputs, &error));
 
     const zi_weight *described, *ignored;
@@ -109,7 +109,7 @@ int main(int argc, char **argv)
     free(latents);
     free(t);
     zi_store_free(inputs);
-    zi_zimage_dit_free(&model);
+    zi_dit_free(&model);
     zi_store_free(store);
     ops->table->free(ops);
     zi_pool_free(pool);

@@ -1,0 +1,576 @@
+/*
+ * The cases of the contract (src/ops/cases.h): they pass on every set of kernels of the CPU backend, they cover every
+ * entry of the table, they notice whatever is broken, and in a rehearsal they take the memory of the real run.
+ */
+#include "ops/cases.h"
+
+#include "cpu/cpu.h"
+#include "cpu/features.h"
+#include "cpu/kernels.h"
+#include "cpu/selftest.h"
+#include "ops/host.h"
+#include "ops/ops_count.h"
+#include "support.h"
+
+#define THREADS_MAX 3
+
+static zi_pool *pools[THREADS_MAX]; /* of 1, 2 and 3 threads */
+static zimage_error last_error = ZIMAGE_ERROR_INIT;
+
+static void expect_ok(zimage_status status)
+{
+    if (status != ZIMAGE_OK)
+        fail_msg("%s", last_error.message);
+}
+
+static int set_up(void **state)
+{
+    for (int i = 0; i < THREADS_MAX; i++)
+        expect_ok(zi_pool_new(i + 1, &pools[i], &last_error));
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    for (int i = 0; i < THREADS_MAX; i++)
+        zi_pool_free(pools[i]);
+    return 0;
+}
+
+/* ---- what a run of the cases found ------------------------------------------------------------------------------- */
+
+typedef struct result {
+    int cases, last; /* last: the index of the last case */
+    size_t peak;     /* of the last case's rehearsal */
+    char operations[20000], faults[40000];
+} result;
+
+static void append(char *text, size_t size, const char *a, const char *b)
+{
+    size_t length = strlen(text);
+    snprintf(text + length, size - length, "%s %s\n", a, b);
+}
+
+static void on_case(void *user, const zi_case_finding *finding)
+{
+    result *r = user;
+    r->cases++;
+    r->last = finding->index;
+    r->peak = finding->peak;
+    append(r->operations, sizeof r->operations, "", finding->operations);
+    if (finding->fault)
+        append(r->faults, sizeof r->faults, finding->group, finding->fault);
+}
+
+static result run_cases(zi_ops *ops, const zi_cases_options *options)
+{
+    result r = {0};
+    expect_ok(zi_cases_run(ops, options, on_case, &r, &last_error));
+    return r;
+}
+
+static void expect_no_faults(const result *r, const char *backend)
+{
+    if (r->faults[0])
+        fail_msg("%s: %s", backend, r->faults);
+}
+
+/* ---- every backend in host memory -------------------------------------------------------------------------------- */
+
+static void the_reference_agrees_with_itself(void **state)
+{
+    zi_ops *ops;
+    expect_ok(zi_ops_reference_new(&ops, &last_error));
+    const zi_cases_options options = {.compute = ZIMAGE_COMPUTE_F32, .same_bits = 1};
+    result r = run_cases(ops, &options);
+    expect_no_faults(&r, "reference");
+    assert_int_equal(r.cases, zi_cases_count());
+    ops->table->free(ops);
+}
+
+/* All cases on tiers of float32 kernels; the quick ones on packed products, whose kernels test_packed.c tests. Results
+ * have the same bits with 1, 2 and 3 threads, and convolutions in bands of any height. */
+static void every_set_of_kernels_is_right(void **state)
+{
+    zi_cpu_set set;
+    for (int i = 0; zi_cpu_set_at(i, zi_cpu_features(), &set); i++) {
+        if (!set.usable)
+            continue;
+        zi_ops *ops[THREADS_MAX];
+        for (int j = 0; j < THREADS_MAX; j++)
+            expect_ok(zi_cpu_new_with_set(pools[j], &set, &ops[j], &last_error));
+        zi_cases_options options = zi_cpu_cases_options(&set);
+        options.quick = set.gemm != NULL;
+        options.twins = ops + 1;
+        options.twin_count = THREADS_MAX - 1;
+        result r = run_cases(ops[0], &options);
+        expect_no_faults(&r, set.name);
+        assert_true(r.cases > (set.gemm ? 20 : 400));
+        for (int j = 0; j < THREADS_MAX; j++)
+            ops[j]->table->free(ops[j]);
+    }
+}
+
+/* ---- the table --------------------------------------------------------------------------------------------------- */
+
+#define ENTRY(name)                                                                                                    \
+    {                                                                                                                  \
+#name, offsetof(zi_ops_table, name)                                                                            \
+    }
+
+static const struct {
+    const char *name;
+    size_t place;
+} entries[] = {
+    ENTRY(alloc),
+    ENTRY(alloc_f32),
+    ENTRY(alloc_operand),
+    ENTRY(mark),
+    ENTRY(release),
+    ENTRY(upload),
+    ENTRY(download),
+    ENTRY(download_rgb8),
+    ENTRY(copy),
+    ENTRY(embed_rows),
+    ENTRY(linear),
+    ENTRY(linears),
+    ENTRY(linear_glu),
+    ENTRY(silu),
+    ENTRY(norm),
+    ENTRY(residual),
+    ENTRY(rope_table),
+    ENTRY(qk_norm_rope),
+    ENTRY(attention),
+    ENTRY(modulation),
+    ENTRY(patchify),
+    ENTRY(unpatchify),
+    ENTRY(conv2d),
+    ENTRY(group_norm_sums),
+    ENTRY(group_norm_fold),
+    ENTRY(channel_affine),
+    ENTRY(check_finite),
+    ENTRY(name_check),
+    ENTRY(finish),
+    ENTRY(repeat),
+    ENTRY(rehearse_begin),
+    ENTRY(rehearse_stage),
+    ENTRY(rehearse_end),
+    ENTRY(arrange),
+    ENTRY(forget_weights),
+    ENTRY(describe),
+    ENTRY(peak_rate),
+    ENTRY(peak_bytes),
+    ENTRY(device_bytes),
+    ENTRY(whole_image_bytes),
+    ENTRY(free),
+};
+
+#define ENTRIES (sizeof entries / sizeof *entries)
+
+_Static_assert(offsetof(zi_ops_table, alloc) + ENTRIES * sizeof(void (*)(void)) == sizeof(zi_ops_table),
+               "every entry of zi_ops_table is listed");
+
+static void expect_full_table(const zi_ops *ops)
+{
+    for (size_t i = 0; i < ENTRIES; i++) {
+        void (*function)(void);
+        memcpy(&function, (const char *)ops->table + entries[i].place, sizeof function);
+        if (!function)
+            fail_msg("%s: %s is NULL", ops->table->name, entries[i].name);
+    }
+}
+
+static void no_entry_is_null(void **state)
+{
+    zi_ops *ops[3];
+    expect_ok(zi_ops_reference_new(&ops[0], &last_error));
+    expect_ok(zi_ops_cpu_new(pools[0], &(zi_cpu_options){.compute = ZIMAGE_COMPUTE_F32}, &ops[1], &last_error));
+    expect_ok(zi_ops_count_new(&ops[2], &last_error));
+    for (int i = 0; i < 3; i++) {
+        expect_full_table(ops[i]);
+        ops[i]->table->free(ops[i]);
+    }
+}
+
+/* Tested where a case can't: rehearsals and arrange below, peak_rate in test_selftest.c; and each test calls free. */
+static const char *const elsewhere = " rehearse_begin rehearse_stage rehearse_end arrange peak_rate free ";
+
+static void every_entry_has_a_case(void **state)
+{
+    zi_ops *ops;
+    expect_ok(zi_ops_reference_new(&ops, &last_error));
+    result r = run_cases(ops, &(zi_cases_options){.compute = ZIMAGE_COMPUTE_F32, .quick = 1});
+    for (char *c = r.operations; *c; c++)
+        if (*c == '\n')
+            *c = ' ';
+    for (size_t i = 0; i < ENTRIES; i++) {
+        char word[64];
+        snprintf(word, sizeof word, " %s ", entries[i].name);
+        if (!strstr(r.operations, word) && !strstr(elsewhere, word))
+            fail_msg("no case tests %s", entries[i].name);
+    }
+    ops->table->free(ops);
+}
+
+/* ---- broken operations ------------------------------------------------------------------------------------------- */
+
+static const zi_ops_table *whole; /* the CPU backend's */
+
+#define BREAK(operation, parameters, arguments, damage)                                                                \
+    static zimage_status broken_##operation parameters                                                                 \
+    {                                                                                                                  \
+        ZI_TRY(whole->operation arguments);                                                                            \
+        damage;                                                                                                        \
+        return ZIMAGE_OK;                                                                                              \
+    }
+
+static void damage(const zi_tensor *x)
+{
+    zi_f32(x)[0] = zi_f32(x)[0] * 1.01f + 0.01f;
+}
+
+BREAK(upload, (zi_run * run, zi_tensor *dst, const float *src), (run, dst, src),
+      zi_f32(dst)[zi_tensor_count(dst) / 2] += 1)
+BREAK(download, (zi_run * run, float *dst, const zi_tensor *src), (run, dst, src), dst[zi_tensor_count(src) / 2] += 1)
+BREAK(download_rgb8, (zi_run * run, uint8_t *dst, const zi_tensor *src), (run, dst, src), dst[0] ^= 1)
+BREAK(copy, (zi_run * run, zi_tensor *dst, const zi_tensor *src), (run, dst, src), damage(dst))
+BREAK(embed_rows, (zi_run * run, zi_tensor *y, const zi_weight *table, const int32_t *ids), (run, y, table, ids),
+      damage(y))
+BREAK(linear, (zi_run * run, zi_tensor *y, const zi_tensor *x, const zi_weight *w, const zi_weight *bias, int add),
+      (run, y, x, w, bias, add), damage(y))
+BREAK(linears, (zi_run * run, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights),
+      (run, count, y, x, weights), damage(&y[count - 1]))
+BREAK(linear_glu, (zi_run * run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3),
+      (run, y, x, w3, w1), ) /* the two weights the wrong way round */
+BREAK(silu, (zi_run * run, zi_tensor *y, const zi_tensor *x), (run, y, x), damage(y))
+BREAK(norm, (zi_run * run, zi_tensor *y, const zi_tensor *x, const zi_norm *norm),
+      (run, y, x, &(zi_norm){norm->kind, norm->eps, norm->weight, norm->scale, NULL}), ) /* no shift */
+BREAK(residual, (zi_run * run, zi_tensor *x, const zi_tensor *y, zi_tensor *h, const zi_residual *residual),
+      (run, x, y, h, &(zi_residual){residual->post, NULL, residual->next, residual->finite}), ) /* no gate */
+BREAK(rope_table, (zi_run * run, zi_tensor *cosines, zi_tensor *sines, const float *angles),
+      (run, sines, cosines, angles), )
+BREAK(qk_norm_rope, (zi_run * run, zi_tensor *x, const zi_qk_norm_rope *args), (run, x, args), damage(x))
+BREAK(attention,
+      (zi_run * run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
+       const zi_attention *args),
+      (run, o, q, k, v, &(zi_attention){args->heads, args->kv_heads, args->head_dim, args->causal, 0}), )
+BREAK(modulation, (zi_run * run, zi_tensor *m, int parts, const zi_modulation *kinds), (run, m, parts, kinds),
+      damage(m))
+BREAK(patchify, (zi_run * run, zi_tensor *tokens, const zi_tensor *latents, int64_t patch, zi_patch_order order),
+      (run, tokens, latents, patch, ZI_PATCH_CHANNELS_LAST), )
+BREAK(unpatchify, (zi_run * run, zi_tensor *latents, const zi_tensor *tokens, int64_t patch, zi_patch_order order),
+      (run, latents, tokens, patch, ZI_PATCH_CHANNELS_LAST), )
+BREAK(conv2d, (zi_run * run, zi_tensor *y, const zi_tensor *x, const zi_conv *conv), (run, y, x, conv), damage(y))
+BREAK(group_norm_sums, (zi_run * run, zi_tensor *sums, const zi_tensor *x, int accumulate), (run, sums, x, 0), )
+BREAK(group_norm_fold,
+      (zi_run * run, zi_channel_affine *affine, const zi_tensor *sums, int64_t count, const zi_weight *w,
+       const zi_weight *b, float eps),
+      (run, affine, sums, count + 1, w, b, eps), )
+BREAK(channel_affine, (zi_run * run, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine),
+      (run, y, x, affine), damage(y))
+BREAK(check_finite, (zi_run * run, const zi_tensor *x, int *finite), (run, x, finite), *finite = 1)
+
+static zimage_status broken_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user)
+{
+    return ZIMAGE_OK; /* as a recording of nothing would */
+}
+
+static size_t broken_peak_bytes(const zi_ops *ops)
+{
+    return 0;
+}
+
+static void broken_describe(const zi_ops *ops, char *text, size_t size)
+{
+    text[0] = 0;
+}
+
+static void broken_release(zi_run *run, zi_arena_mark mark)
+{
+}
+
+#define BROKEN(operation, group)                                                                                       \
+    {                                                                                                                  \
+#operation, offsetof(zi_ops_table, operation), (void (*)(void))broken_##operation, group                       \
+    }
+
+static const struct {
+    const char *name;
+    size_t place;
+    void (*function)(void);
+    const char *group; /* whose cases find it */
+} breaks[] = {
+    BROKEN(upload, "moving"),
+    BROKEN(download, "moving"),
+    BROKEN(download_rgb8, "moving"),
+    BROKEN(copy, "moving"),
+    BROKEN(embed_rows, "moving"),
+    BROKEN(linear, "linear"),
+    BROKEN(linears, "linear"),
+    BROKEN(linear_glu, "gated"),
+    BROKEN(silu, "silu"),
+    BROKEN(norm, "norms"),
+    BROKEN(residual, "norms"),
+    BROKEN(rope_table, "rope"),
+    BROKEN(qk_norm_rope, "rope"),
+    BROKEN(attention, "attention"),
+    BROKEN(modulation, "modulation"),
+    BROKEN(patchify, "patches"),
+    BROKEN(unpatchify, "patches"),
+    BROKEN(conv2d, "conv"),
+    BROKEN(group_norm_sums, "groups"),
+    BROKEN(group_norm_fold, "groups"),
+    BROKEN(channel_affine, "groups"),
+    BROKEN(check_finite, "finite"),
+    BROKEN(repeat, "repeat"),
+    BROKEN(peak_bytes, "memory"),
+    BROKEN(describe, "memory"),
+    BROKEN(release, "memory"),
+};
+
+static void every_broken_operation_is_found(void **state)
+{
+    zi_ops *ops;
+    expect_ok(zi_ops_cpu_new(pools[0], &(zi_cpu_options){.compute = ZIMAGE_COMPUTE_F32}, &ops, &last_error));
+    whole = ops->table;
+    for (size_t i = 0; i < sizeof breaks / sizeof *breaks; i++) {
+        zi_ops_table broken = *whole;
+        memcpy((char *)&broken + breaks[i].place, &breaks[i].function, sizeof breaks[i].function);
+        ops->table = &broken;
+        result r =
+            run_cases(ops, &(zi_cases_options){.compute = ZIMAGE_COMPUTE_F32, .quick = 1, .group = breaks[i].group});
+        if (!r.faults[0])
+            fail_msg("no case of %s finds a broken %s", breaks[i].group, breaks[i].name);
+    }
+    ops->table = whole;
+    ops->table->free(ops);
+}
+
+/* ---- what a fault says ------------------------------------------------------------------------------------------- */
+
+static int spoil_outside, spoil_input, spoil_status, spoil_bits;
+
+static zimage_status spoiled_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
+                                    const zi_weight *bias, int accumulate)
+{
+    ZI_TRY(whole->linear(run, y, x, w, bias, accumulate));
+    int64_t last = (y->shape[0] - 1) * y->ld + y->shape[1] - 1;
+    if (spoil_outside)
+        zi_f32(y)[last + 1] = 0;
+    if (spoil_input)
+        zi_f32(x)[0] = 0;
+    if (spoil_bits) /* a unit in the last place */
+        zi_f32(y)[0] = nextafterf(zi_f32(y)[0], INFINITY);
+    return spoil_status ? zi_fail(run->error, ZIMAGE_ERROR_FILE, "it is broken") : ZIMAGE_OK;
+}
+
+static result spoiled(zi_ops *ops, zi_ops *twin)
+{
+    zi_ops_table table = *whole;
+    table.linear = spoiled_linear;
+    ops->table = &table;
+    zi_cases_options options = {.compute = ZIMAGE_COMPUTE_F32, .quick = 1, .group = "linear", .exact_tokens = 4};
+    options.twins = &twin;
+    options.twin_count = twin != NULL;
+    result r = run_cases(ops, &options);
+    ops->table = whole;
+    return r;
+}
+
+static void faults_say_what_is_wrong(void **state)
+{
+    zi_ops *ops, *twin;
+    const zi_cpu_options options = {.compute = ZIMAGE_COMPUTE_F32};
+    expect_ok(zi_ops_cpu_new(pools[0], &options, &ops, &last_error));
+    expect_ok(zi_ops_cpu_new(pools[1], &options, &twin, &last_error));
+    whole = ops->table;
+    result r = spoiled(ops, twin);
+    assert_string_equal(r.faults, "");
+    spoil_outside = 1;
+    r = spoiled(ops, NULL);
+    assert_non_null(strstr(r.faults, "linear 37 x 96 -> 64, BF16, column views: wrote outside its output\n"));
+    assert_non_null(strstr(r.faults, "linear 40 x 96 -> 64, BF16: wrote outside its output\n"));
+    spoil_outside = 0, spoil_input = 1;
+    r = spoiled(ops, NULL);
+    assert_non_null(strstr(r.faults, "linear 40 x 96 -> 64, BF16: changed an input\n"));
+    spoil_input = 0, spoil_status = 1;
+    r = spoiled(ops, NULL);
+    assert_non_null(strstr(r.faults, "linear 40 x 96 -> 64, BF16: it is broken\n"));
+    spoil_status = 0, spoil_bits = 1;
+    r = spoiled(ops, twin);
+    assert_non_null(strstr(r.faults, "linear 40 x 96 -> 64, BF16: other bits with another number of threads\n"));
+    assert_null(strstr(r.faults, "error"));
+    spoil_bits = 0;
+    ops->table->free(ops);
+    twin->table->free(twin);
+}
+
+static void a_computation_is_named(void **state)
+{
+    zi_ops *ops;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    expect_ok(zi_ops_reference_new(&ops, &last_error));
+    assert_int_equal(zi_cases_run(ops, &(zi_cases_options){0}, on_case, NULL, &error), ZIMAGE_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "compute"));
+    ops->table->free(ops);
+}
+
+/* ---- rehearsals -------------------------------------------------------------------------------------------------- */
+
+typedef zimage_status open_fn(const zi_cpu_set *set, zi_ops **ops);
+
+static zimage_status open_reference(const zi_cpu_set *set, zi_ops **ops)
+{
+    return zi_ops_reference_new(ops, &last_error);
+}
+
+static zimage_status open_cpu(const zi_cpu_set *set, zi_ops **ops)
+{
+    return zi_cpu_new_with_set(pools[1], set, ops, &last_error);
+}
+
+/* Small tensors of a rehearsal have memory: it is filled, and must be the same when it is released. Larger ones have
+ * addresses that end the process when they are used. */
+enum { WATCHED_MAX = 64, PATTERN = 0x5b };
+
+static struct {
+    const uint8_t *data;
+    size_t bytes, height; /* height of the stack below */
+} watched[WATCHED_MAX];
+static int watched_count, touched;
+
+static void watch(zi_run *run, const zi_tensor *x, size_t height)
+{
+    size_t bytes = (size_t)zi_tensor_count(x) * sizeof(float);
+    if (!zi_host_rehearses(run) || x->dtype != ZI_F32 || bytes > ZI_ARENA_REAL_BYTES)
+        return;
+    assert_true(watched_count < WATCHED_MAX);
+    memset(x->data, PATTERN, bytes);
+    watched[watched_count].data = x->data;
+    watched[watched_count].bytes = bytes;
+    watched[watched_count++].height = height;
+}
+
+static zimage_status watched_alloc(zi_run *run, zi_tensor *x, int dims, const int64_t *shape)
+{
+    size_t height = whole->mark(run).in_use;
+    ZI_TRY(whole->alloc(run, x, dims, shape));
+    watch(run, x, height);
+    return ZIMAGE_OK;
+}
+
+static zimage_status watched_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
+{
+    size_t height = whole->mark(run).in_use;
+    ZI_TRY(whole->alloc_operand(run, x, rows, columns, w));
+    watch(run, x, height);
+    return ZIMAGE_OK;
+}
+
+static void check_watched(size_t height)
+{
+    while (watched_count > 0 && watched[watched_count - 1].height >= height) {
+        watched_count--;
+        for (size_t i = 0; i < watched[watched_count].bytes; i++)
+            touched |= watched[watched_count].data[i] != PATTERN;
+    }
+}
+
+static void watched_release(zi_run *run, zi_arena_mark mark)
+{
+    check_watched(mark.in_use);
+    whole->release(run, mark);
+}
+
+static zimage_status watched_stage(zi_run *run, int stage, size_t *peak)
+{
+    check_watched(0);
+    return whole->rehearse_stage(run, stage, peak);
+}
+
+/* A case alone, in a rehearsal and for real: both take the same memory. */
+static void check_rehearsal(open_fn *open, const zi_cpu_set *set, zi_cases_options *options)
+{
+    zi_ops *real, *rehearsed;
+    expect_ok(open(set, &real));
+    expect_ok(open(set, &rehearsed));
+    whole = rehearsed->table;
+    zi_ops_table table = *whole;
+    table.alloc = table.alloc_f32 = watched_alloc;
+    table.alloc_operand = watched_operand;
+    table.release = watched_release;
+    table.rehearse_stage = watched_stage;
+    rehearsed->table = &table;
+    options->rehearse = 0;
+    result r = run_cases(real, options);
+    expect_no_faults(&r, "a case alone");
+    size_t peak = real->table->peak_bytes(real);
+    options->rehearse = 1;
+    result rehearsal = run_cases(rehearsed, options);
+    expect_no_faults(&rehearsal, "a rehearsal");
+    if (rehearsal.peak > 0 && peak != rehearsal.peak) /* 0: the case needs no memory */
+        fail_msg("%s, case %d (%s): the stack takes %zu bytes, in a rehearsal %zu", set ? set->name : "reference",
+                 r.last, r.operations, peak, rehearsal.peak);
+    if (touched)
+        fail_msg("%s, case %d (%s): a rehearsal touches data", set ? set->name : "reference", r.last, r.operations);
+    rehearsed->table = whole;
+    real->table->free(real);
+    rehearsed->table->free(rehearsed);
+}
+
+static void check_rehearsals(open_fn *open, const zi_cpu_set *set)
+{
+    zi_cases_options options = {.compute = ZIMAGE_COMPUTE_F32, .count = 1};
+    if (set != NULL)
+        options = zi_cpu_cases_options(set);
+    options.count = 1;
+    options.quick = 1;
+    for (options.first = 0; options.first < zi_cases_count(); options.first++)
+        check_rehearsal(open, set, &options);
+}
+
+/* Of the reference, and of the last (best) tier and packed products of each kind. */
+static void a_rehearsal_takes_the_memory_of_the_real_run(void **state)
+{
+    zi_cpu_set set, tier = {0}, packed[2] = {0};
+    for (int i = 0; zi_cpu_set_at(i, zi_cpu_features(), &set); i++)
+        if (set.usable)
+            *(set.gemm == NULL ? &tier : &packed[set.gemm->b != ZI_NUMBER_BF16]) = set;
+    check_rehearsals(open_reference, NULL);
+    check_rehearsals(open_cpu, &tier);
+    for (int i = 0; i < 2; i++)
+        check_rehearsals(open_cpu, &packed[i]);
+}
+
+/* A backend in host memory has nothing to divide. */
+static void host_memory_needs_no_arrangement(void **state)
+{
+    zi_run run = {.error = &last_error};
+    zi_memory_plan plan;
+    const zi_stage_runs stages = {0, 3};
+    expect_ok(zi_ops_cpu_new(pools[0], &(zi_cpu_options){.compute = ZIMAGE_COMPUTE_F32}, &run.ops, &last_error));
+    memset(&plan, 0xff, sizeof plan);
+    expect_ok(zi_table(&run)->arrange(&run, &stages, 1, 12345, 1, &plan));
+    assert_true(plan.activations == 12345 && plan.resident == 0 && plan.ring == 0 && plan.workspace == 0);
+    assert_true(plan.weights[0] == 0 && plan.streamed[0] == 0);
+    zi_table(&run)->free(run.ops);
+}
+
+/* Argument: the tests to run, as a pattern of names. */
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_entry_is_null),
+        cmocka_unit_test(every_entry_has_a_case),
+        cmocka_unit_test(the_reference_agrees_with_itself),
+        cmocka_unit_test(every_set_of_kernels_is_right),
+        cmocka_unit_test(every_broken_operation_is_found),
+        cmocka_unit_test(faults_say_what_is_wrong),
+        cmocka_unit_test(a_computation_is_named),
+        cmocka_unit_test(a_rehearsal_takes_the_memory_of_the_real_run),
+        cmocka_unit_test(host_memory_needs_no_arrangement),
+    };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
