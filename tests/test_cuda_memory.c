@@ -1,17 +1,18 @@
 /*
- * A card's memory: pictures are the same bytes however little of it may be taken, a byte less than the least is refused
- * with the numbers, and a table on which memory ran out works on. On the emulated card.
+ * Device memory: images are the same bytes however little of it may be taken, a byte less than the least is refused with
+ * the numbers, and a backend on which memory ran out works on. On the emulated GPU.
  */
 #include <dlfcn.h>
 #include <inttypes.h>
 
 #include "cuda/cuda.h"
-#include "engine/card.h"
-#include "engine/context.h"
-#include "engine/synthetic.h"
+#include "engine/plan.h"
+#include "engine/session.h"
+#include "measure/synthetic.h"
+#include "session.h"
 #include "support.h"
 
-#define CARD_MIB "1024"
+#define GPU_MIB "1024"
 
 static zimage_error error = ZIMAGE_ERROR_INIT;
 
@@ -21,7 +22,7 @@ static void ok(zimage_status status)
         fail_msg("%s", error.message);
 }
 
-/* ---- pictures ------------------------------------------------------------------------------------------------------ */
+/* ---- images -------------------------------------------------------------------------------------------------------- */
 
 typedef struct ask {
     int32_t width, height, steps;
@@ -37,19 +38,16 @@ typedef struct answer {
     float *latents;
     uint8_t *pixels;
     size_t latent_count, pixel_count;
-    zimage_device_plan plan;
+    zimage_memory_info memory;
 } answer;
 
-static zimage_context *open_with(uint64_t memory, zimage_compute compute)
+static zimage_session *open_with(uint64_t memory, zimage_compute compute)
 {
-    zimage_open_params params;
-    zimage_context *context = NULL;
-    zimage_open_params_init(&params);
-    params.device = "cuda";
-    params.device_memory = memory;
-    params.compute = compute;
-    ok(zimage_open(ZIMAGE_TEST_DATA "/tiny", &params, &context, &error));
-    return context;
+    zimage_session_params params = {
+        .struct_size = sizeof params, .device = "cuda", .device_memory = memory, .compute = compute};
+    zimage_session *session = NULL;
+    ok(session_on(ZIMAGE_TEST_DATA "/tiny", NULL, &params, &session, &error));
+    return session;
 }
 
 static int calls_left;
@@ -59,10 +57,9 @@ static int on_progress(const zimage_progress *progress, void *user)
     return calls_left > 0 && --calls_left == 0;
 }
 
-static zimage_request request_of(const zimage_context *context, const ask *a)
+static zimage_request request_of(const ask *a)
 {
-    zimage_request r;
-    zimage_request_init(context, &r);
+    zimage_request r = {.struct_size = sizeof r};
     r.prompt = "a red apple";
     r.negative_prompt = "blue, square and much longer than the other";
     r.width = a->width;
@@ -70,26 +67,26 @@ static zimage_request request_of(const zimage_context *context, const ask *a)
     r.steps = a->steps;
     r.seed = 7;
     r.guidance_scale = a->guidance;
-    if (a->truncation > 0)
-        r.cfg_truncation = a->truncation;
+    r.cfg_truncation = a->truncation;
     r.preview = a->preview;
     r.progress = on_progress;
     calls_left = a->cancel_at;
     return r;
 }
 
-static zimage_status generate(zimage_context *context, const ask *a, answer *result)
+static zimage_status generate(zimage_session *session, const ask *a, answer *result)
 {
     zimage_image *image = NULL;
-    zimage_request r = request_of(context, a);
-    zimage_status status = zimage_generate(context, &r, &image, &error);
+    zimage_request r = request_of(a);
+    zimage_status status = zimage_generate(session, &r, &image, &error);
     if (status != ZIMAGE_OK)
         return status;
     int64_t shape[3];
     const float *latents = zimage_image_latents(image, shape);
     *result = (answer){.latent_count = (size_t)(shape[0] * shape[1] * shape[2]) * sizeof(float),
                        .pixel_count = (size_t)a->width * (size_t)a->height * 3,
-                       .plan = *zimage_image_device_plan(image)};
+                       .memory = {.struct_size = sizeof result->memory}};
+    ok(zimage_image_get_memory(image, &result->memory, &error));
     result->latents = malloc(result->latent_count);
     result->pixels = malloc(result->pixel_count);
     memcpy(result->latents, latents, result->latent_count);
@@ -104,52 +101,55 @@ static void answer_free(answer *a)
     free(a->pixels);
 }
 
-/* The same picture; within the limit, and the values within what was planned. */
-static void expect_same(zimage_context *context, const ask *a, const answer *expected, zimage_device_plan *plan)
+/* The same image; within the limit, and activations within what was planned. */
+static void expect_same(zimage_session *session, const ask *a, const answer *expected, zimage_memory_info *memory)
 {
     answer got;
-    ok(generate(context, a, &got));
-    *plan = got.plan;
+    ok(generate(session, a, &got));
+    *memory = got.memory;
     assert_int_equal(got.latent_count, expected->latent_count);
     assert_memory_equal(got.latents, expected->latents, got.latent_count);
     assert_memory_equal(got.pixels, expected->pixels, got.pixel_count);
-    assert_true(got.plan.total_bytes <= got.plan.limit_bytes);
-    assert_true(got.plan.total_bytes ==
-                got.plan.value_bytes + got.plan.workspace_bytes + got.plan.resident_bytes + got.plan.ring_bytes);
-    assert_true(context->ops->peak_bytes(context->ops) <= got.plan.value_bytes);
+    assert_true(memory->total_bytes <= memory->limit_bytes);
+    assert_true(memory->total_bytes ==
+                memory->activation_bytes + memory->workspace_bytes + memory->resident_bytes + memory->ring_bytes);
+    assert_true(session->ops->table->peak_bytes(session->ops) <= memory->activation_bytes);
     answer_free(&got);
 }
 
-static zimage_device_plan plan_of(zimage_context *context, const ask *a)
+static zimage_memory_info plan_of(zimage_session *session, const ask *a)
 {
-    zimage_request r = request_of(context, a);
-    zimage_plan_result plan;
-    ok(zimage_plan(context, &r, &plan, &error));
-    return plan.device;
+    zimage_request r = request_of(a);
+    zimage_plan *plan;
+    zimage_memory_info memory = {.struct_size = sizeof memory};
+    ok(zimage_plan_make(session, &r, &plan, &error));
+    ok(zimage_plan_get_memory(plan, &memory, &error));
+    zimage_plan_free(plan);
+    return memory;
 }
 
 /* With `parts` limits from what all weights need down to the least. */
 static void check_limits(const ask *a, zimage_compute compute, int parts)
 {
     answer whole;
-    zimage_device_plan plan;
-    zimage_context *context = open_with(0, compute);
-    ok(generate(context, a, &whole));
-    assert_int_equal(whole.plan.step_bytes, 0);
-    uint64_t most = whole.plan.total_bytes, least = whole.plan.least_bytes;
+    zimage_memory_info plan;
+    zimage_session *session = open_with(0, compute);
+    ok(generate(session, a, &whole));
+    assert_int_equal(whole.memory.step_bytes, 0);
+    uint64_t most = whole.memory.total_bytes, least = whole.memory.least_bytes;
     assert_true(least < most);
-    zimage_close(context);
+    zimage_session_close(session);
     uint64_t streamed = 0;
     for (int i = 0; i < parts; i++) {
         uint64_t limit = most - (most - least) * (uint64_t)i / (uint64_t)(parts - 1);
-        context = open_with(limit, compute);
-        expect_same(context, a, &whole, &plan);
+        session = open_with(limit, compute);
+        expect_same(session, a, &whole, &plan);
         assert_int_equal(plan.limit_bytes, limit);
         assert_true(plan.step_bytes >= streamed);
         streamed = plan.step_bytes;
         if (i == parts / 2)
-            expect_same(context, a, &whole, &plan); /* once more, with what is there */
-        zimage_close(context);
+            expect_same(session, a, &whole, &plan); /* once more, with what is there */
+        zimage_session_close(session);
     }
     assert_true(streamed > 0);
     answer_free(&whole);
@@ -182,23 +182,23 @@ static void refuses_a_byte_less(void **state)
 {
     char number[32];
     answer small, none;
-    zimage_device_plan plan;
+    zimage_memory_info plan;
     const ask larger = {.width = 96, .height = 128, .steps = 1};
-    zimage_context *context = open_with(0, ZIMAGE_COMPUTE_BF16);
-    uint64_t least = plan_of(context, &larger).least_bytes;
-    ok(generate(context, &plain, &small));
-    zimage_close(context);
+    zimage_session *session = open_with(0, ZIMAGE_COMPUTE_BF16);
+    uint64_t least = plan_of(session, &larger).least_bytes;
+    ok(generate(session, &plain, &small));
+    zimage_session_close(session);
 
-    context = open_with(least - 1, ZIMAGE_COMPUTE_BF16);
-    assert_int_equal(generate(context, &larger, &none), ZIMAGE_ERROR_MEMORY);
+    session = open_with(least - 1, ZIMAGE_COMPUTE_BF16);
+    assert_int_equal(generate(session, &larger, &none), ZIMAGE_ERROR_MEMORY);
     snprintf(number, sizeof number, "%" PRIu64 " MiB", (least + ((1 << 20) - 1)) >> 20);
     assert_non_null(strstr(error.message, "device_memory"));
     assert_non_null(strstr(error.message, number));
-    zimage_request r = request_of(context, &larger);
-    zimage_plan_result result;
-    assert_int_equal(zimage_plan(context, &r, &result, &error), ZIMAGE_ERROR_MEMORY);
-    expect_same(context, &plain, &small, &plan);
-    zimage_close(context);
+    zimage_request r = request_of(&larger);
+    zimage_plan *refused;
+    assert_int_equal(zimage_plan_make(session, &r, &refused, &error), ZIMAGE_ERROR_MEMORY);
+    expect_same(session, &plain, &small, &plan);
+    zimage_session_close(session);
     answer_free(&small);
 }
 
@@ -206,55 +206,60 @@ static void refuses_a_byte_less(void **state)
 static void goes_on_after_other_jobs(void **state)
 {
     answer expected, large, none;
-    zimage_device_plan plan;
+    zimage_memory_info plan;
     const ask larger = {.width = 48, .height = 32, .steps = 1};
-    zimage_context *context = open_with(0, ZIMAGE_COMPUTE_BF16);
-    ok(generate(context, &plain, &expected));
-    uint64_t least = plan_of(context, &larger).least_bytes, most = plan_of(context, &larger).total_bytes;
-    ok(generate(context, &larger, &large));
-    zimage_close(context);
-    context = open_with((least + most) / 2, ZIMAGE_COMPUTE_BF16);
+    zimage_session *session = open_with(0, ZIMAGE_COMPUTE_BF16);
+    ok(generate(session, &plain, &expected));
+    uint64_t least = plan_of(session, &larger).least_bytes, most = plan_of(session, &larger).total_bytes;
+    ok(generate(session, &larger, &large));
+    zimage_session_close(session);
+    session = open_with((least + most) / 2, ZIMAGE_COMPUTE_BF16);
     for (int at = 1; at < 20; at += 6) {
         ask cancelled = plain;
         cancelled.cancel_at = at;
-        assert_int_equal(generate(context, &cancelled, &none), ZIMAGE_ERROR_CANCELLED);
+        assert_int_equal(generate(session, &cancelled, &none), ZIMAGE_ERROR_CANCELLED);
     }
-    expect_same(context, &plain, &expected, &plan);
-    expect_same(context, &larger, &large, &plan);
-    expect_same(context, &plain, &expected, &plan);
-    zimage_close(context);
+    expect_same(session, &plain, &expected, &plan);
+    expect_same(session, &larger, &large, &plan);
+    expect_same(session, &plain, &expected, &plan);
+    zimage_session_close(session);
     answer_free(&expected);
     answer_free(&large);
 }
 
 /* ---- memory that runs out ------------------------------------------------------------------------------------------ */
 
-static void alloc_bytes(zi_ops *ops, uint64_t bytes, zi_tensor *tensor)
+static zi_run run_on(const zimage_session *session)
 {
-    const int64_t shape[1] = {(int64_t)(bytes / sizeof(float))};
-    ops->error = &error;
-    ok(ops->table->alloc_f32(ops, tensor, 1, shape));
+    return (zi_run){.ops = session->ops, .error = &error};
 }
 
-/* Another user of the card takes nearly all of it, then goes. */
+static void alloc_bytes(zimage_session *session, uint64_t bytes, zi_tensor *tensor)
+{
+    const int64_t shape[1] = {(int64_t)(bytes / sizeof(float))};
+    zi_run run = run_on(session);
+    ok(zi_table(&run)->alloc_f32(&run, tensor, 1, shape));
+}
+
+/* Another user of the GPU takes nearly all of its memory, then goes. */
 static void waits_for_memory(void **state)
 {
     answer expected, none;
-    zimage_device_plan plan;
+    zimage_memory_info plan;
     zi_tensor taken;
-    zimage_context *context = open_with(0, ZIMAGE_COMPUTE_BF16);
-    ok(generate(context, &plain, &expected));
-    zimage_close(context);
+    zimage_session *session = open_with(0, ZIMAGE_COMPUTE_BF16);
+    ok(generate(session, &plain, &expected));
+    zimage_session_close(session);
 
-    context = open_with(0, ZIMAGE_COMPUTE_BF16);
-    zimage_context *other = open_with(0, ZIMAGE_COMPUTE_BF16);
-    zimage_device_plan now = plan_of(other, &plain);
-    alloc_bytes(other->ops, now.limit_bytes - now.workspace_bytes - 4096, &taken);
-    assert_int_equal(generate(context, &plain, &none), ZIMAGE_ERROR_MEMORY);
+    session = open_with(0, ZIMAGE_COMPUTE_BF16);
+    zimage_session *other = open_with(0, ZIMAGE_COMPUTE_BF16);
+    zimage_memory_info now = plan_of(other, &plain);
+    alloc_bytes(other, now.limit_bytes - now.workspace_bytes - 4096, &taken);
+    assert_int_equal(generate(session, &plain, &none), ZIMAGE_ERROR_MEMORY);
     assert_non_null(strstr(error.message, "what is free"));
-    zimage_close(other);
-    expect_same(context, &plain, &expected, &plan);
-    zimage_close(context);
+    zimage_session_close(other);
+    expect_same(session, &plain, &expected, &plan);
+    zimage_session_close(session);
     answer_free(&expected);
 }
 
@@ -262,133 +267,231 @@ static void stack_says_what_is_missing(void **state)
 {
     zi_tensor a, b;
     answer expected;
-    zimage_device_plan plan;
+    zimage_memory_info plan;
     const int64_t much[1] = {(int64_t)1 << 28};
-    zimage_context *context = open_with(200 << 20, ZIMAGE_COMPUTE_BF16);
-    zi_ops *ops = context->ops;
-    ok(generate(context, &plain, &expected));
-    zi_arena_mark mark = ops->table->mark(ops);
-    alloc_bytes(ops, 1 << 20, &a);
-    assert_int_equal(ops->table->alloc_f32(ops, &b, 1, much), ZIMAGE_ERROR_MEMORY);
+    zimage_session *session = open_with(200 << 20, ZIMAGE_COMPUTE_BF16);
+    zi_run run = run_on(session);
+    ok(generate(session, &plain, &expected));
+    zi_arena_mark mark = zi_table(&run)->mark(&run);
+    alloc_bytes(session, 1 << 20, &a);
+    assert_int_equal(zi_table(&run)->alloc_f32(&run, &b, 1, much), ZIMAGE_ERROR_MEMORY);
     assert_non_null(strstr(error.message, "1024 MiB"));
     assert_non_null(strstr(error.message, "of the 200 MiB"));
-    alloc_bytes(ops, 1 << 20, &b);
-    ops->table->release(ops, mark);
-    ops->error = NULL;
-    expect_same(context, &plain, &expected, &plan);
-    zimage_close(context);
+    alloc_bytes(session, 1 << 20, &b);
+    zi_table(&run)->release(&run, mark);
+    expect_same(session, &plain, &expected, &plan);
+    zimage_session_close(session);
     answer_free(&expected);
 }
 
-/* ---- networks on a table of their own ------------------------------------------------------------------------------ */
+/* ---- rehearsals ---------------------------------------------------------------------------------------------------- */
 
-/* The context's table, replaced by one with these options. */
-static void replace_ops(zimage_context *context, const zi_cuda_options *options)
+/* One imaginary stack over all stages: what a stage leaves there counts in the next one's peak. Nothing is allocated. */
+static void rehearsal_is_one_stack(void **state)
+{
+    zimage_session *session = open_with(0, ZIMAGE_COMPUTE_BF16);
+    zi_run run = run_on(session);
+    const zi_ops_table *t = zi_table(&run);
+    zi_tensor kept, short_lived, more;
+    size_t peaks[3], real = t->peak_bytes(session->ops), used = t->device_bytes(session->ops);
+    int finite = 0;
+    ok(t->rehearse_begin(&run));
+    ok(t->alloc_f32(&run, &kept, 1, (const int64_t[]){1 << 28}));
+    zi_arena_mark mark = t->mark(&run);
+    ok(t->alloc_f32(&run, &short_lived, 1, (const int64_t[]){1 << 20}));
+    ok(t->check_finite(&run, &short_lived, &finite));
+    assert_int_equal(finite, 1);
+    t->release(&run, mark);
+    ok(t->rehearse_stage(&run, 0, &peaks[0]));
+    ok(t->rehearse_stage(&run, 1, &peaks[1]));
+    ok(t->alloc_f32(&run, &more, 1, (const int64_t[]){1 << 10}));
+    ok(t->finish(&run));
+    ok(t->rehearse_stage(&run, 2, &peaks[2]));
+    t->rehearse_end(&run);
+    t->rehearse_end(&run); /* also without one */
+    assert_int_equal(peaks[0], ((size_t)1 << 30) + (1 << 22));
+    assert_int_equal(peaks[1], (size_t)1 << 30);
+    assert_int_equal(peaks[2], ((size_t)1 << 30) + (1 << 12));
+    assert_int_equal(t->peak_bytes(session->ops), real);
+    assert_int_equal(t->device_bytes(session->ops), used);
+    zimage_session_close(session);
+}
+
+/* Two files that were mapped at one address, one after the other: the weights' ids tell them apart. */
+static void weights_have_identities(void **state)
+{
+    enum { SIDE = 32 };
+    uint16_t numbers[SIDE * SIDE];
+    float one[SIDE], result[SIDE];
+    zimage_session *session = open_with(0, ZIMAGE_COMPUTE_BF16);
+    zi_run run = run_on(session);
+    const zi_ops_table *t = zi_table(&run);
+    const int64_t shape[2] = {1, SIDE};
+    zi_tensor x, y;
+    zi_weight w = {.name = "w", .dtype = ZI_BF16, .dims = 2, .shape = {SIDE, SIDE}};
+    w.data = (const uint8_t *)numbers;
+    zi_arena_mark mark = t->mark(&run);
+    ok(t->alloc(&run, &x, 2, shape));
+    ok(t->alloc(&run, &y, 2, shape));
+    for (int i = 0; i < SIDE; i++)
+        one[i] = 1;
+    ok(t->upload(&run, &x, one));
+    for (uint64_t id = 1; id <= 3; id++) {
+        for (int i = 0; i < SIDE * SIDE; i++)
+            numbers[i] = zi_f32_to_bf16((float)id);
+        w.id = id;
+        ok(t->linear(&run, &y, &x, &w, NULL, 0));
+        ok(t->download(&run, result, &y));
+        for (int i = 0; i < SIDE; i++)
+            assert_true(result[i] == (float)(id * SIDE));
+    }
+    t->release(&run, mark);
+    zimage_session_close(session);
+}
+
+/* ---- networks on a backend of their own ---------------------------------------------------------------------------- */
+
+/* The session's backend, replaced by one with these options. */
+static void replace_ops(zimage_session *session, const zi_cuda_options *options)
 {
     void *library = dlopen(ZIMAGE_CUDA_LIBRARY, RTLD_NOW | RTLD_LOCAL);
     assert_non_null(library);
     zi_ops_cuda_new_fn *ops_new = (zi_ops_cuda_new_fn *)dlsym(library, "zi_ops_cuda_new");
     assert_non_null(ops_new);
-    context->ops->table->free(context->ops);
-    context->ops = NULL;
-    ok(ops_new(options, &context->ops, &error));
+    session->ops->table->free(session->ops);
+    session->ops = NULL;
+    ok(ops_new(options, &session->ops, &error));
     dlclose(library);
 }
 
-/* One evaluation of the transformer, and behind it the text encoder, whose turn it is not. */
-static void evaluate(zimage_context *context, float *out)
+static zimage_session *open_synthetic(const char *format)
 {
-    zi_ops *ops = context->ops;
-    zi_tensor latents, caption, result, text;
-    const int64_t image[3] = {16, 8, 8}, tokens[2] = {32, context->transformer.config.dim};
-    const int64_t features[2] = {5, context->text_encoder.config.hidden_size};
-    const int32_t ids[5] = {1, 2, 3, 4, 5};
-    float values[32 * 512];
+    const zi_synthetic synthetic = {.model = "small", .format = format, .layers = 1};
+    zimage_session_params params = {.struct_size = sizeof params, .device = "cuda", .threads = 1};
+    const unsigned all = (1u << ZI_COMPONENTS) - 1;
+    zimage_session *session = NULL;
+    zimage_model *model;
+    zi_model *inner;
+    zi_pool *pool;
+    ok(zi_pool_new(1, &pool, &error));
+    ok(zi_synthetic_new(&synthetic, all, pool, &inner, &error));
+    zi_pool_free(pool);
+    ok(zi_model_handle(inner, &model, &error));
+    ok(zi_session_new(model, &params, &session, &error));
+    zimage_model_close(model);
+    return session;
+}
+
+enum { CHANNELS = 16, ROWS = 8, COLUMNS = 8, TOKENS = 32, IDS = 5 };
+
+static void forward(zi_run *run, const zi_model *model, const float *values, float *out)
+{
+    const zi_ops_table *t = zi_table(run);
+    const int64_t image[3] = {CHANNELS, ROWS, COLUMNS};
+    int64_t shape[2];
+    zi_tensor latents, context, result;
+    void *inputs = calloc(1, model->family->inputs_size);
+    assert_non_null(inputs);
+    model->family->context_shape(model->networks, TOKENS, shape);
+    ok(t->alloc_f32(run, &latents, 3, image));
+    ok(t->alloc(run, &context, 2, shape));
+    ok(t->alloc_f32(run, &result, 3, image));
+    ok(t->upload(run, &latents, values));
+    ok(t->upload(run, &context, values));
+    ok(model->family->prepare(run, model->networks, &context, ROWS, COLUMNS, inputs));
+    ok(model->family->forward(run, inputs, &latents, 0.5f, &result));
+    ok(t->download(run, out, &result));
+    free(inputs);
+}
+
+/* A forward pass of the transformer, and behind it the text encoder, which the plan expects elsewhere. */
+static void evaluate(zimage_session *session, float *out)
+{
+    zi_run run = run_on(session);
+    const zi_model *model = session->inner;
+    const int64_t features[2] = {IDS, model->facts.features};
+    const int32_t ids[IDS] = {1, 2, 3, 4, 5};
+    float values[TOKENS * 512];
+    zi_tensor text;
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         values[i] = (float)(i * 7919 % 1000) * 2e-3f - 1;
-    zi_arena_mark mark = ops->table->mark(ops);
-    ops->error = &error;
-    ok(ops->table->alloc_f32(ops, &latents, 3, image));
-    ok(ops->table->alloc(ops, &caption, 2, tokens));
-    ok(ops->table->alloc_f32(ops, &result, 3, image));
-    ok(ops->table->upload(ops, &latents, values));
-    ok(ops->table->upload(ops, &caption, values));
-    ok(zi_zimage_dit_forward(&context->transformer, ops, &latents, 0.5f, &caption, &result));
-    ok(ops->table->download(ops, out, &result));
-    ops->table->release(ops, mark);
-    ok(ops->table->alloc(ops, &text, 2, features));
-    ok(zi_qwen3_encode(&context->text_encoder, ops, ids, 5, &text));
-    ok(ops->table->download(ops, out + 16 * 64, &text));
-    ops->table->release(ops, mark);
-    ops->error = NULL;
+    zi_arena_mark mark = zi_table(&run)->mark(&run);
+    forward(&run, model, values, out);
+    zi_table(&run)->release(&run, mark);
+    ok(zi_table(&run)->alloc(&run, &text, 2, features));
+    ok(model->family->encode(&run, model->networks, ids, IDS, &text));
+    ok(zi_table(&run)->download(&run, out + CHANNELS * ROWS * COLUMNS, &text));
+    zi_table(&run)->release(&run, mark);
 }
 
-static zi_job_size size_of_evaluation(void)
+static void plan_evaluation(zimage_session *session, int commit, zi_memory_plan *memory)
 {
-    return (zi_job_size){.rows = 8, .columns = 8, .prompts = 1, .tokens = {32}, .encoded = {1}, .steps = 2};
+    static const int32_t ids[TOKENS];
+    const zi_job job = {.model = session->inner,
+                        .rows = ROWS,
+                        .columns = COLUMNS,
+                        .prompts = 1,
+                        .prompt = {{.tokens = TOKENS, .encoded = 1, .ids = ids}},
+                        .steps = 2};
+    zi_job_plan plan;
+    ok(zi_plan_job(session, &job, &(zi_plan_limits){.commit = commit}, &plan, &error));
+    *memory = plan.memory;
 }
 
-#define OUTPUTS (16 * 64 + 5 * 320)
+#define OUTPUTS (CHANNELS * ROWS * COLUMNS + IDS * 320)
 
 /* Whether the evaluation's bytes are those of all weights staying, with so many threads and pieces of that size.
  * limit_count: 1 = in the least memory, 2 = in a little more, too. */
-static void check_format(const char *format, zi_compute compute, int threads, size_t piece, int limit_count)
+static void check_format(const char *format, zimage_compute compute, int threads, size_t piece, int limit_count)
 {
     static float expected[OUTPUTS], got[OUTPUTS];
-    const zi_synthetic synthetic = {"small", format, 1, 1, ZIMAGE_COMPUTE_BF16, NULL, "cuda", 0};
-    zi_job_size size = size_of_evaluation();
-    zimage_device_plan plan;
-    zimage_context *context = NULL;
-    int64_t bands;
-    ok(zi_context_new_synthetic(&synthetic, ZI_PARTS, &context, &error));
-    replace_ops(context, &(zi_cuda_options){.compute = compute});
-    evaluate(context, expected); /* nothing was announced */
-    ok(zi_card_arrange(context, &size, 1, &bands, &plan, &error));
-    evaluate(context, got);
+    zimage_session *session = open_synthetic(format);
+    zi_memory_plan memory;
+    assert_true(session->inner->facts.features <= 320);
+    replace_ops(session, &(zi_cuda_options){.compute = compute});
+    evaluate(session, expected); /* without a plan */
+    plan_evaluation(session, 1, &memory);
+    evaluate(session, got);
     assert_memory_equal(got, expected, sizeof got);
-    const uint64_t limits[] = {plan.least_bytes, (plan.least_bytes + 4 * plan.total_bytes) / 5};
+    const uint64_t limits[] = {memory.least, (memory.least + 4 * memory.total) / 5};
     for (int i = 0; i < limit_count; i++) {
-        replace_ops(context, &(zi_cuda_options){
+        replace_ops(session, &(zi_cuda_options){
                                  .compute = compute,
                                  .memory = limits[i],
                                  .upload_threads = threads,
                                  .upload_piece = piece,
                              });
-        ok(zi_card_arrange(context, &size, 1, &bands, &plan, &error));
-        assert_true(i > 0 || plan.step_bytes > 0);
+        plan_evaluation(session, 1, &memory);
+        assert_true(i > 0 || memory.streamed[ZIMAGE_STAGE_DENOISE] > 0);
         for (int repeat = 0; repeat < 2; repeat++) {
-            evaluate(context, got);
+            evaluate(session, got);
             assert_memory_equal(got, expected, sizeof got);
         }
     }
-    zimage_close(context);
+    zimage_session_close(session);
 }
 
-/* A little less than everything: what is read once gives way, not what each step reads. */
+/* A little less than everything: what is read once is copied again, not what each step reads. */
 static void text_encoder_gives_way(void **state)
 {
-    const zi_synthetic synthetic = {"small", "bf16", 0, 1, ZIMAGE_COMPUTE_BF16, NULL, "cuda", 0};
-    zi_job_size size = size_of_evaluation();
-    zimage_device_plan all, some;
-    zimage_context *context = NULL;
-    int64_t bands;
-    ok(zi_context_new_synthetic(&synthetic, ZI_PARTS, &context, &error));
-    ok(zi_card_arrange(context, &size, 0, &bands, &all, &error));
-    replace_ops(context, &(zi_cuda_options){.compute = ZI_COMPUTE_BF16, .memory = all.total_bytes - (1 << 20)});
-    ok(zi_card_arrange(context, &size, 0, &bands, &some, &error));
-    assert_true(some.resident_bytes < all.resident_bytes);
-    assert_int_equal(some.step_bytes, 0);
-    zimage_close(context);
+    zimage_session *session = open_synthetic("bf16");
+    zi_memory_plan all, some;
+    plan_evaluation(session, 0, &all);
+    replace_ops(session, &(zi_cuda_options){.compute = ZIMAGE_COMPUTE_BF16, .memory = all.total - (1 << 20)});
+    plan_evaluation(session, 0, &some);
+    assert_true(some.resident < all.resident);
+    assert_int_equal(some.streamed[ZIMAGE_STAGE_DENOISE], 0);
+    zimage_session_close(session);
 }
 
 static void every_format_passes_through(void **state)
 {
     skip_where_slow();
-    check_format("bf16", ZI_COMPUTE_BF16, 8, 100000, 2);
-    check_format("q4", ZI_COMPUTE_BF16, 3, 4097, 1);
-    check_format("q8", ZI_COMPUTE_FP8, 8, 30000, 1);
-    check_format("f32", ZI_COMPUTE_FP8, 8, 65536, 1);
-    check_format("bf16", ZI_COMPUTE_F32, 5, 50001, 1);
+    check_format("bf16", ZIMAGE_COMPUTE_BF16, 8, 100000, 2);
+    check_format("q4", ZIMAGE_COMPUTE_BF16, 3, 4097, 1);
+    check_format("q8", ZIMAGE_COMPUTE_FP8, 8, 30000, 1);
+    check_format("f32", ZIMAGE_COMPUTE_FP8, 8, 65536, 1);
+    check_format("bf16", ZIMAGE_COMPUTE_F32, 5, 50001, 1);
 }
 
 int main(void)
@@ -400,9 +503,11 @@ int main(void)
         cmocka_unit_test(text_encoder_gives_way),
         cmocka_unit_test(waits_for_memory),
         cmocka_unit_test(stack_says_what_is_missing),
+        cmocka_unit_test(rehearsal_is_one_stack),
+        cmocka_unit_test(weights_have_identities),
         cmocka_unit_test(same_bytes_with_guidance_and_previews),
         cmocka_unit_test(every_format_passes_through),
     };
-    setenv("ZIMAGE_EMULATED_MIB", CARD_MIB, 1);
+    setenv("ZIMAGE_EMULATED_MIB", GPU_MIB, 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,70 +1,68 @@
 /*
- * Whole pictures of the tiny models by the CUDA table on the emulated card, whose library lies beside this program, against
- * the CPU table's in float32; then what a user is told when the card's memory ends or a network's numbers do.
+ * Whole images of the tiny models by the CUDA backend on the emulated GPU, whose library lies beside this program, against
+ * the CPU backend's in float32. Then the messages where the GPU's memory is short or activations are not finite.
  */
 #include "files.h"
 #include "fixture.h"
 #include "program.h"
+#include "session.h"
 
 #define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define TINY           ZIMAGE_TEST_DATA "/tiny"
 
 static outcome o;
 
-typedef struct scene {
+typedef struct image_case {
     const char *prompt, *negative;
     int32_t width, height, steps;
     float guidance;
-} scene;
+} image_case;
 
-static const scene scenes[] = {
+static const image_case image_cases[] = {
     {"a red apple", NULL, 32, 32, 2, 0},
     {"\xe7\xba\xa2\xe8\x8b\xb9\xe6\x9e\x9c", NULL, 80, 16, 1, 0},
     {"a green pear on a table", "an apple", 32, 16, 2, 4},
 };
 
-/* Whole pictures: device NULL is the CPU. */
-static zimage_context *open_model(const char *model, const char *device, zimage_compute compute)
+/* device NULL is the CPU. */
+static zimage_session *open_model(const char *model, const char *device, zimage_compute compute)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_open_params params;
-    zimage_context *context = NULL;
-    zimage_open_params_init(&params);
-    params.compute = compute;
-    params.device = device;
-    if (zimage_open(model, &params, &context, &error) != ZIMAGE_OK)
+    zimage_session_params params = {.struct_size = sizeof params, .device = device, .compute = compute};
+    zimage_session *session = NULL;
+    if (session_on(model, NULL, &params, &session, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
-    return context;
+    return session;
 }
 
-static void request_scene(const zimage_context *context, zimage_request *request, const scene *s)
+static zimage_request request_of(const image_case *p)
 {
-    zimage_request_init(context, request);
-    request->prompt = s->prompt;
-    request->negative_prompt = s->negative;
-    request->width = s->width;
-    request->height = s->height;
-    request->steps = s->steps;
-    request->guidance_scale = s->guidance;
-    request->seed = 7;
+    zimage_request request = {.struct_size = sizeof request};
+    request.prompt = p->prompt;
+    request.negative_prompt = p->negative;
+    request.width = p->width;
+    request.height = p->height;
+    request.steps = p->steps;
+    request.guidance_scale = p->guidance;
+    request.seed = 7;
+    return request;
 }
 
-static zimage_image *paint(zimage_context *context, const scene *s)
+static zimage_image *generate(zimage_session *session, const image_case *p)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_request request;
+    zimage_request request = request_of(p);
     zimage_image *image = NULL;
-    request_scene(context, &request, s);
-    if (zimage_generate(context, &request, &image, &error) != ZIMAGE_OK)
+    if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     return image;
 }
 
-#define SCENES ((int)(sizeof scenes / sizeof *scenes))
+#define IMAGE_CASES ((int)(sizeof image_cases / sizeof *image_cases))
 
 typedef struct bounds {
     double latents; /* the largest error as a share of the largest value */
-    int bytes;      /* of the picture, the largest difference */
+    int bytes;      /* of the pixels, the largest difference */
 } bounds;
 
 /* The same float32 arithmetic, summed in another order: the bound of test_pipeline.c. */
@@ -88,45 +86,45 @@ static void compare(const char *stage, const zimage_image *ours, const zimage_im
     assert_true(worst <= most->bytes);
 }
 
-/* The first scenes; behind several the first one again: what they left on the card must not matter. */
-static void compare_scenes(const char *model, const char *name, zimage_compute compute, int count, const bounds *most)
+/* The first images; after several the first one again: what they left in device memory must not matter. */
+static void compare_images(const char *model, const char *name, zimage_compute compute, int count, const bounds *most)
 {
-    zimage_context *cpu = open_model(model, NULL, ZIMAGE_COMPUTE_F32), *card = open_model(model, "cuda", compute);
+    zimage_session *cpu = open_model(model, NULL, ZIMAGE_COMPUTE_F32), *gpu = open_model(model, "cuda", compute);
     for (int i = 0; i < count + (count > 1); i++) {
-        const scene *s = &scenes[i % count];
+        const image_case *p = &image_cases[i % count];
         char stage[64];
-        snprintf(stage, sizeof stage, "card, %s, %d x %d", name, (int)s->width, (int)s->height);
-        zimage_image *ours = paint(card, s), *reference = paint(cpu, s);
+        snprintf(stage, sizeof stage, "GPU, %s, %d x %d", name, (int)p->width, (int)p->height);
+        zimage_image *ours = generate(gpu, p), *reference = generate(cpu, p);
         compare(stage, ours, reference, most);
         zimage_image_free(ours);
         zimage_image_free(reference);
     }
-    zimage_close(card);
-    zimage_close(cpu);
+    zimage_session_close(gpu);
+    zimage_session_close(cpu);
 }
 
-static void float32_is_the_same_picture(void **state)
+static void float32_is_the_same_image(void **state)
 {
-    compare_scenes(TINY, "f32", ZIMAGE_COMPUTE_F32, SCENES, &same);
+    compare_images(TINY, "f32", ZIMAGE_COMPUTE_F32, IMAGE_CASES, &same);
 }
 
 static void bf16_is_near(void **state)
 {
-    compare_scenes(TINY, "bf16", ZIMAGE_COMPUTE_BF16, SCENES, &near_bf16);
+    compare_images(TINY, "bf16", ZIMAGE_COMPUTE_BF16, IMAGE_CASES, &near_bf16);
 }
 
 static void fp8_is_near(void **state)
 {
-    compare_scenes(TINY, "fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
+    compare_images(TINY, "fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
 }
 
 /* 4 bits, and 8. */
-static void packed_models_are_the_same_picture(void **state)
+static void packed_models_are_the_same_image(void **state)
 {
-    compare_scenes(packed_model("uqer1244"), "q4, f32", ZIMAGE_COMPUTE_F32, 1, &same);
-    compare_scenes(packed_model("mflux"), "q8, f32", ZIMAGE_COMPUTE_F32, 1, &same);
-    compare_scenes(packed_model("uqer1244"), "q4, bf16", ZIMAGE_COMPUTE_BF16, 1, &near_bf16);
-    compare_scenes(packed_model("mflux"), "q8, fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
+    compare_images(packed_model("uqer1244"), "q4, f32", ZIMAGE_COMPUTE_F32, 1, &same);
+    compare_images(packed_model("mflux"), "q8, f32", ZIMAGE_COMPUTE_F32, 1, &same);
+    compare_images(packed_model("uqer1244"), "q4, bf16", ZIMAGE_COMPUTE_BF16, 1, &near_bf16);
+    compare_images(packed_model("mflux"), "q8, fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
 }
 
 typedef struct watch {
@@ -140,28 +138,27 @@ static int count_calls(const zimage_progress *progress, void *user)
     return ++w->calls == w->cancel_at;
 }
 
-/* A picture that was given up half way leaves the card as it was. */
-static void cancelling_leaves_the_card_usable(void **state)
+/* A job that was cancelled half way leaves the backend as it was. */
+static void cancelling_leaves_the_gpu_usable(void **state)
 {
-    zimage_context *cpu = open_model(TINY, NULL, ZIMAGE_COMPUTE_F32),
-                   *card = open_model(TINY, "cuda", ZIMAGE_COMPUTE_F32);
-    zimage_image *reference = paint(cpu, &scenes[0]);
+    zimage_session *cpu = open_model(TINY, NULL, ZIMAGE_COMPUTE_F32),
+                   *gpu = open_model(TINY, "cuda", ZIMAGE_COMPUTE_F32);
+    zimage_image *reference = generate(cpu, &image_cases[0]);
     for (int at = 2; at < 18; at += 5) {
         zimage_error error = ZIMAGE_ERROR_INIT;
-        zimage_request request;
+        zimage_request request = request_of(&image_cases[0]);
         zimage_image *image = NULL;
         watch w = {.cancel_at = at};
-        request_scene(card, &request, &scenes[0]);
         request.progress = count_calls;
         request.progress_user = &w;
-        assert_int_equal(zimage_generate(card, &request, &image, &error), ZIMAGE_ERROR_CANCELLED);
+        assert_int_equal(zimage_generate(gpu, &request, &image, &error), ZIMAGE_ERROR_CANCELLED);
     }
-    zimage_image *ours = paint(card, &scenes[0]);
-    compare("card, after cancelled runs", ours, reference, &same);
+    zimage_image *ours = generate(gpu, &image_cases[0]);
+    compare("GPU, after cancelled runs", ours, reference, &same);
     zimage_image_free(ours);
     zimage_image_free(reference);
-    zimage_close(card);
-    zimage_close(cpu);
+    zimage_session_close(gpu);
+    zimage_session_close(cpu);
 }
 
 /* ---- the program --------------------------------------------------------------------------------------------------- */
@@ -176,7 +173,7 @@ static void expect_refused(const char *const *arguments, const char *word1, cons
     assert_int_equal(access(in_folder("a.png"), F_OK), -1);
 }
 
-static void the_program_finds_the_card(void **state)
+static void the_program_finds_the_gpu(void **state)
 {
     run_program(ARGUMENTS("devices"), &o);
     assert_int_equal(o.code, 0);
@@ -189,8 +186,8 @@ static void the_program_finds_the_card(void **state)
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda:1"), "cuda:1", "1 card");
 }
 
-/* On cards of several sizes: a sentence with numbers, or a picture. */
-static void out_of_memory_is_told(void **state)
+/* On GPUs of several sizes: a sentence with numbers, or an image. */
+static void out_of_memory_is_reported(void **state)
 {
     static const struct {
         const char *mib, *needed;
@@ -232,13 +229,13 @@ static void not_finite_names_the_block(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(float32_is_the_same_picture),
+        cmocka_unit_test(float32_is_the_same_image),
         cmocka_unit_test(bf16_is_near),
         cmocka_unit_test(fp8_is_near),
-        cmocka_unit_test(packed_models_are_the_same_picture),
-        cmocka_unit_test(cancelling_leaves_the_card_usable),
-        cmocka_unit_test(the_program_finds_the_card),
-        cmocka_unit_test(out_of_memory_is_told),
+        cmocka_unit_test(packed_models_are_the_same_image),
+        cmocka_unit_test(cancelling_leaves_the_gpu_usable),
+        cmocka_unit_test(the_program_finds_the_gpu),
+        cmocka_unit_test(out_of_memory_is_reported),
         cmocka_unit_test(not_finite_names_the_block),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);

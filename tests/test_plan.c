@@ -15,6 +15,8 @@
 #define MEMORY_IS_OURS 1
 #endif
 
+#define SLACK (2.0 * 1048576) /* pages of the program itself, which differ from process to process */
+
 static outcome o;
 
 /* A cache of its own beside the folder whose files are counted. */
@@ -164,7 +166,7 @@ static void compare_memory(const char *what, double predicted, double measured)
            measured / 1048576, 100 * (predicted / measured - 1));
     fflush(stdout); /* before the next fork */
     if (MEMORY_IS_OURS)
-        assert_true(predicted > 0.85 * measured && predicted < 1.15 * measured);
+        assert_true(fabs(predicted - measured) < 0.03 * measured + SLACK);
 }
 
 static void memory_of_the_tiny_model(void **state)
@@ -238,7 +240,7 @@ static void measure_synthetic(int side, double bytes[2])
 
 static void memory_of_random_weights(void **state)
 {
-    static const int sides[] = {128, 256, 384};
+    static const int sides[] = {256, 384, 512};
     for (size_t i = 0; i < 3; i++) {
         int ends[2];
         char what[40];

@@ -224,6 +224,53 @@ static zimage_status check_set(selftest *t, const zi_cpu_set *set, uint32_t feat
     return check_image(&k, set);
 }
 
+/* ---- GPUs -------------------------------------------------------------------------------------------------------- */
+
+/* What a GPU is checked in, and how far its image may be from the reference's. Measured on the emulated GPU: see bounds. */
+static const struct {
+    zimage_compute compute;
+    bound allowed;
+} gpu_computes[] = {
+    {ZIMAGE_COMPUTE_F32, {0.05, 1}},
+    {ZIMAGE_COMPUTE_BF16, {1.5, 12}},
+    {ZIMAGE_COMPUTE_FP8, {4, 32}},
+};
+
+/* One compute type; kernels that the GPU lacks are reported as not usable. */
+static zimage_status check_gpu_compute(selftest *t, int index)
+{
+    char name[64];
+    const zi_backend_choice choice = {.device = t->params.device, .compute = gpu_computes[index].compute};
+    const zi_cases_options options = {.compute = choice.compute, .quick = 1};
+    zimage_error why = ZIMAGE_ERROR_INIT;
+    zi_ops *ops = NULL;
+    uint8_t pixels[BYTES];
+    int painted = 0;
+    snprintf(name, sizeof name, "%s %s", t->params.device, zimage_compute_name(choice.compute));
+    kernel_checks k = {t, name, NULL};
+    zimage_status status = zi_backend_open(&choice, t->pool, &ops, &why);
+    if (status != ZIMAGE_OK && (status != ZIMAGE_ERROR_UNSUPPORTED || choice.compute != ZIMAGE_COMPUTE_FP8))
+        return zi_fail(t->error, status, "%s", why.message);
+    report(t, (zimage_check){.usable = status == ZIMAGE_OK, .kernels = name, .name = "begin", .error = -1});
+    if (status != ZIMAGE_OK)
+        return ZIMAGE_OK;
+    status = zi_cases_run(ops, &options, on_finding, &k, t->error);
+    if (status == ZIMAGE_OK)
+        status = try_to_paint(&k, ops, pixels, &painted);
+    if (painted)
+        compare(&k, pixels, t->reference, BYTES, &gpu_computes[index].allowed);
+    ops->table->free(ops);
+    return status;
+}
+
+static zimage_status check_gpu(selftest *t)
+{
+    ZI_TRY(check_reference(t));
+    for (size_t i = 0; i < sizeof gpu_computes / sizeof *gpu_computes; i++)
+        ZI_TRY(check_gpu_compute(t, (int)i));
+    return ZIMAGE_OK;
+}
+
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 static zimage_status check_cpu(selftest *t)
@@ -243,7 +290,7 @@ static zimage_status check_all(selftest *t)
     const zi_synthetic toy = {.model = "small", .format = "bf16", .layers = 1};
     ZI_TRY(zi_pool_new(0, &t->pool, t->error));
     ZI_TRY(zi_synthetic_new(&toy, (1u << ZI_COMPONENTS) - 1, t->pool, &t->model, t->error));
-    return check_cpu(t);
+    return !t->params.device || zi_backend_cpu.index_of(t->params.device) >= 0 ? check_cpu(t) : check_gpu(t);
 }
 
 zimage_status zimage_selftest(const zimage_selftest_params *params, int32_t *passed, zimage_error *error)
@@ -252,6 +299,11 @@ zimage_status zimage_selftest(const zimage_selftest_params *params, int32_t *pas
     if (!passed)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "passed: NULL, expected where to put the result");
     ZI_TRY(ZI_TAKE(&t.params, params, zimage_selftest_params, check_user, error));
+    if (t.params.device && t.params.cpu_mask && zi_backend_cpu.index_of(t.params.device) < 0)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cpu_mask: \"%s\", expected none with device \"%s\"",
+                       t.params.cpu_mask, t.params.device);
+    if (t.params.device && !strcmp(t.params.device, "auto"))
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "device: \"auto\", expected the name of a device");
     zimage_status status = check_all(&t);
     zi_model_close(t.model);
     zi_pool_free(t.pool);
