@@ -434,7 +434,7 @@ static void shifted_norms_write_operands(void **state)
 /* Everything that the backend itself computes, on tensors of the stack; rehearsed, no weight and no tensor is read. */
 static void run_job(zi_run *run, int64_t tokens, const zi_weight *w)
 {
-    enum { WIDE = 4096, HEADS = 8, DIM = 512 };
+    enum { WIDE = 1024, HEADS = 8, DIM = 128 };
     const zi_ops_table *t = zi_table(run);
     const zi_norm norm = {.kind = ZI_NORM_RMS, .eps = EPS, .weight = &w[3]};
     int64_t wide[] = {tokens, WIDE}, half[] = {tokens, DIM / 2}, image[] = {40, 40, 64}, sums_shape[] = {32, 4};
@@ -482,8 +482,8 @@ static void run_job(zi_run *run, int64_t tokens, const zi_weight *w)
 /* A rehearsal finds the peak that the job then reaches, on the stack as it stood. */
 static void rehearsals_find_the_peak(void **state)
 {
-    zi_weight w[] = {weight_new(4096, 4096), weight_new(4096, 4096), weight_new(4096, 4096),
-                     weight_new(1, 4096),    weight_new(1, 512),     weight_new(64, 64 * 9)},
+    zi_weight w[] = {weight_new(1024, 1024), weight_new(1024, 1024), weight_new(1024, 1024),
+                     weight_new(1, 1024),    weight_new(1, 128),     weight_new(64, 64 * 9)},
               unreadable[6];
     static const int64_t tokens[] = {1, 40, 130};
     w[2].precise = ZI_PRECISE_INT8;
