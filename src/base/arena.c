@@ -48,7 +48,7 @@ struct zi_arena {
     int imaginary;
 };
 
-static_assert(sizeof(chunk) <= ALIGNMENT, "the data of a chunk starts one alignment behind its head");
+static_assert(sizeof(chunk) <= ALIGNMENT, "the data of a chunk starts one alignment after its head");
 
 static uint8_t *chunk_data(chunk *c)
 {
