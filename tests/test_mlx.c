@@ -1,6 +1,6 @@
 /*
- * Checkpoints packed by MLX's quantiser: numbers and products against MLX's own, whole folders in both layouts against
- * diffusers with the weights that MLX dequantised, and every way in which such a file can be wrong.
+ * Checkpoints that MLX's quantiser packed: numbers and products against those of MLX, whole folders in both layouts
+ * against diffusers with the weights that MLX dequantises, and every fault that such a file can have.
  */
 #define ZIMAGE_EXPERIMENTAL
 #include "files.h"
@@ -28,7 +28,7 @@ static zimage_status bind_matrix(zi_store *store, const char *name, int64_t rows
     return zi_binder_finish(binder, NULL, error);
 }
 
-/* Calls check for every combination of mlx/tensors.safetensors, bound; `as` is what binding makes of it. */
+/* Calls check for the weight of every combination in mlx/tensors.safetensors, after binding it as type `as`. */
 static void each_case(zi_dtype as, check_case *check, void *user)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -70,13 +70,13 @@ static void check_values(zi_store *store, const char *name, const zi_weight *wei
             got[count] = 1e30f;
             zi_weight_unpack(weight, first, count, got);
             assert_memory_equal(got, want + first, (size_t)count * sizeof *want);
-            assert_true(got[count] == 1e30f); /* nothing behind the range is written */
+            assert_true(got[count] == 1e30f); /* nothing after the range is written */
         }
     free(want);
 }
 
-/* Exactly: float32 scale * q, then + bias, each rounded; what MLX's dequantize gives for scales in float32. */
-static void values_are_mlx_own(void **state)
+/* Exactly equal: scale * q rounded to float32, then + bias rounded, as mlx.core.dequantize does with float32 scales. */
+static void values_equal_mlx(void **state)
 {
     each_case(ZI_GROUPED, check_values, NULL);
     each_case(ZI_F32, check_values, NULL);
@@ -112,7 +112,10 @@ typedef struct product_check {
     double worst;
 } product_check;
 
-/* `tokens` rows, x's two again and again: few take the CPU table's path for few tokens, many its panels. */
+/*
+ * A product of `tokens` rows, which repeat the two rows of x. With few rows the CPU backend takes its skinny product,
+ * with many its panels.
+ */
 static void check_product_of(product_check *check, zi_store *store, const char *name, const zi_weight *weight,
                              int64_t tokens)
 {
@@ -208,8 +211,8 @@ static const zi_weight *of_layout(const zi_store *store, const char *layout, con
     return fixture_find(store, key);
 }
 
-/* The golden's picture by the folder, as its context was opened. */
-static zimage_image *paint(zimage_session *session, const zi_store *store, const char *layout)
+/* Generates the golden's image. */
+static zimage_image *generate(zimage_session *session, const zi_store *store, const char *layout)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_request request = {.struct_size = sizeof request};
@@ -234,17 +237,17 @@ static size_t pixel_bytes(const zimage_image *image)
     return (size_t)zimage_image_width(image) * (size_t)zimage_image_height(image) * 3;
 }
 
-/* Bytes that differ by more than `most`. */
-static size_t bytes_off(const uint8_t *a, const uint8_t *b, size_t count, int most)
+/* The number of bytes that differ by more than `limit`. */
+static size_t bytes_off(const uint8_t *a, const uint8_t *b, size_t count, int limit)
 {
     size_t off = 0;
     for (size_t i = 0; i < count; i++)
-        off += abs((int)a[i] - b[i]) > most;
+        off += abs((int)a[i] - b[i]) > limit;
     return off;
 }
 
-static void compare_picture(const zimage_image *image, const zi_store *store, const char *layout, const char *how,
-                            double tolerance)
+static void compare_image(const zimage_image *image, const zi_store *store, const char *layout, const char *how,
+                          double tolerance)
 {
     char stage[64], key[64];
     int64_t shape[3];
@@ -265,7 +268,7 @@ static void compare_picture(const zimage_image *image, const zi_store *store, co
     }
 }
 
-/* Packed and expanded to float32: the same numbers, perhaps summed in another order. */
+/* With packed weights and with weights dequantised to float32: the same numbers, perhaps summed in another order. */
 static void compare_ways(const zimage_image *packed, const zimage_image *expanded, const char *layout)
 {
     const uint8_t *a = zimage_image_pixels(packed), *b = zimage_image_pixels(expanded);
@@ -274,7 +277,7 @@ static void compare_ways(const zimage_image *packed, const zimage_image *expande
     assert_true(bytes_off(a, b, bytes, 2) * 1000 <= bytes);
 }
 
-static void folders_paint_the_reference(void **state)
+static void folders_make_the_images_of_the_reference(void **state)
 {
     static const char *const layouts[] = {"uqer1244", "mflux"};
     zi_store *store = fixture_open("mlx/pictures.safetensors");
@@ -282,18 +285,18 @@ static void folders_paint_the_reference(void **state)
         const char *folder = packed_model(layouts[i]);
         warned = 0;
         zimage_session *packed = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 0);
-        assert_int_equal(warned, 1); /* the schedule is assumed */
-        zimage_session *oracle = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 1);
+        assert_int_equal(warned, 1); /* of the missing schedule */
+        zimage_session *reference = open_folder(folder, ZIMAGE_DEQUANTIZE_NONE, 1);
         zimage_session *expanded = open_folder(folder, ZIMAGE_DEQUANTIZE_F32, 0);
         zimage_session *rounded = open_folder(folder, ZIMAGE_DEQUANTIZE_BF16, 0);
-        zimage_image *first = paint(packed, store, layouts[i]), *slow = paint(oracle, store, layouts[i]);
-        zimage_image *same = paint(expanded, store, layouts[i]), *near = paint(rounded, store, layouts[i]);
-        compare_picture(first, store, layouts[i], "packed", 2e-5);
-        compare_picture(slow, store, layouts[i], "reference", 2e-5);
-        compare_picture(near, store, layouts[i], "as bf16", 0.01);
+        zimage_image *first = generate(packed, store, layouts[i]), *slow = generate(reference, store, layouts[i]);
+        zimage_image *same = generate(expanded, store, layouts[i]), *near = generate(rounded, store, layouts[i]);
+        compare_image(first, store, layouts[i], "packed", 2e-5);
+        compare_image(slow, store, layouts[i], "reference", 2e-5);
+        compare_image(near, store, layouts[i], "as bf16", 0.01);
         compare_ways(first, same, layouts[i]);
         zimage_image *const images[] = {first, slow, same, near};
-        zimage_session *const sessions[] = {packed, oracle, expanded, rounded};
+        zimage_session *const sessions[] = {packed, reference, expanded, rounded};
         for (int k = 0; k < 4; k++) {
             zimage_image_free(images[k]);
             zimage_session_close(sessions[k]);
@@ -344,7 +347,7 @@ static void inspect_describes_packed_matrices(void **state)
         {"uqer1244", "layers.0.attention.to_out.weight", "U4 group 32", 64, 64, 2048},
         {"uqer1244", "model.embed_tokens.weight", "U4 group 32", 768, 64, 24576},
         {"uqer1244", "layers.0.attention.to_out.scales", "F16", 64, 2, 256},
-        {"mflux", "layers.1.mlp.down_proj.weight", "U8 group 64", 64, 128, 8192}, /* the layer that isn't run, too */
+        {"mflux", "layers.1.mlp.down_proj.weight", "U8 group 64", 64, 128, 8192}, /* of the layer that is never run */
         {"mflux", "decoder.mid_block.attentions.0.to_q.weight", "BF16", 12, 12, 288},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -379,8 +382,8 @@ static void inspect_describes_packed_matrices(void **state)
 #define PART(name, dtype, shape, begin, end)                                                                           \
     ",\"x." name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
-/* Each is bound as [4, 64]: at 4 bits 8 words a row, with groups of 32 two scales. */
-static void wrong_files_are_told(void **state)
+/* All are bound as [4, 64]. With 4 bits a row has 8 words; with groups of 32 it has 2 scales. */
+static void wrong_files_are_reported(void **state)
 {
     static const struct {
         const char *header;
@@ -441,7 +444,7 @@ static void wrong_files_are_told(void **state)
     }
 }
 
-/* A good file whose words and scales lie at odd offsets reads as an aligned one; a vector is never a packed matrix. */
+/* Words and scales may lie at odd offsets of the file. And a vector is never a packed matrix. */
 static void places_need_no_alignment(void **state)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -460,7 +463,7 @@ static void places_need_no_alignment(void **state)
     assert_int_equal(zi_store_open_file(in_folder("x.safetensors"), &store, &error), ZIMAGE_OK);
     assert_int_equal(bind_matrix(store, "x.weight", 1, 64, &weight, &error), ZIMAGE_OK);
     zi_weight_unpack(weight, 0, 64, values);
-    for (int i = 0; i < 64; i++) { /* the file's byte at offset n is n */
+    for (int i = 0; i < 64; i++) { /* the byte at offset n of the data is n */
         int group = i / 32;
         float scale = zi_bf16_to_f32((uint16_t)((34 + 2 * group) << 8 | (33 + 2 * group)));
         float bias = zi_bf16_to_f32((uint16_t)((38 + 2 * group) << 8 | (37 + 2 * group)));
@@ -478,14 +481,14 @@ static void places_need_no_alignment(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values_are_mlx_own),
+        cmocka_unit_test(values_equal_mlx),
         cmocka_unit_test(expanding_to_bf16_rounds),
         cmocka_unit_test(products_are_mlx_own),
         cmocka_unit_test(embedding_rows_are_unpacked),
-        cmocka_unit_test(folders_paint_the_reference),
+        cmocka_unit_test(folders_make_the_images_of_the_reference),
         cmocka_unit_test(what_a_folder_may_lack),
         cmocka_unit_test(inspect_describes_packed_matrices),
-        cmocka_unit_test(wrong_files_are_told),
+        cmocka_unit_test(wrong_files_are_reported),
         cmocka_unit_test(places_need_no_alignment),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);

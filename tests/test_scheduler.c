@@ -125,7 +125,7 @@ static void test_euler_and_guidance(void **state)
     zi_guide(positive, negative, 2, 2.0f, 0);
     assert_true(positive[0] == 7 && positive[1] == 4);
 
-    float limited[2] = {3, 4}; /* |(9, 12)| = 15 > 5 */
+    float limited[2] = {3, 4}; /* (9, 12) has the norm 15, and the limit is 5 */
     const float zero[2] = {0, 0};
     zi_guide(limited, zero, 2, 2.0f, 1.0f);
     assert_true(fabsf(limited[0] - 3) < 1e-6f && fabsf(limited[1] - 4) < 1e-6f);
@@ -136,7 +136,7 @@ static void test_euler_and_guidance(void **state)
     assert_true(zi_guidance_at(4, 2, 0.75f) == 4);
 }
 
-/* ---- eight steps of the tiny transformer, as ZImagePipeline takes them ---- */
+/* ---- eight steps of the tiny transformer, as in ZImagePipeline ---- */
 
 static zi_store *open_transformer(zi_zimage_dit *model)
 {
@@ -157,7 +157,7 @@ static zi_store *open_transformer(zi_zimage_dit *model)
 }
 
 #define LOOP_STEPS 8
-#define LOOP_COUNT (4 * 6 * 8) /* latents of 64 x 48 */
+#define LOOP_COUNT (4 * 6 * 8) /* latents of an image of 64 x 48 */
 
 typedef struct loop_case {
     const char *name, *scheduler, *negative; /* negative NULL: no guidance */
@@ -244,7 +244,7 @@ static void test_loops(void **state)
     zi_store_free(store);
 }
 
-/* Each of these is refused with a sentence that names the file and the field. */
+/* Each change is refused, with a sentence that names the file and the field. */
 static void test_refused_settings(void **state)
 {
     static const struct {

@@ -16,7 +16,7 @@
 #define ZI_ASAN 1
 #endif
 
-/* Under AddressSanitizer whatever is not handed out is poisoned, with a gap behind each block. */
+/* Under AddressSanitizer all memory outside of blocks is poisoned, and a gap follows each block. */
 #ifdef ZI_ASAN
 #include <sanitizer/asan_interface.h>
 #define GAP 64
@@ -27,8 +27,10 @@
 #endif
 
 #define ALIGNMENT 64
-/* Above the largest size that glibc's malloc takes from its heap: such memory is mapped, costs nothing until it is
- * touched, and really goes back on free. */
+/*
+ * Larger than any block that glibc's malloc takes from its heap. So chunks are mapped: they cost nothing before their
+ * first use, and free gives them back to the system.
+ */
 #define CHUNK_BYTES ((size_t)64 << 20)
 #define HUGE_PAGE   ((uintptr_t)2 << 20)
 
@@ -46,14 +48,14 @@ struct zi_arena {
     int imaginary;
 };
 
-static_assert(sizeof(chunk) <= ALIGNMENT, "the data of a chunk starts one alignment behind its head");
+static_assert(sizeof(chunk) <= ALIGNMENT, "the data of a chunk starts one alignment after its head");
 
 static uint8_t *chunk_data(chunk *c)
 {
     return (uint8_t *)c + ALIGNMENT;
 }
 
-/* A first touch then costs one fault for 2 MiB instead of 512. Only a hint. */
+/* A hint to the system: the first use of 2 MiB then takes one page fault instead of 512. */
 static void use_huge_pages(chunk *c)
 {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
@@ -106,7 +108,7 @@ static void pop_chunk(zi_arena *arena)
     }
 }
 
-/* Puts a chunk with room for `bytes` on top. */
+/* Puts a chunk with room for `bytes` on top; 0: out of memory. */
 static int grow(zi_arena *arena, size_t bytes)
 {
     chunk *c = arena->spare;
@@ -145,8 +147,7 @@ void zi_arena_free(zi_arena *arena)
     free(arena);
 }
 
-/* Counts a block. */
-static void note_use(zi_arena *arena, size_t bytes)
+static void count_block(zi_arena *arena, size_t bytes)
 {
     arena->in_use += bytes;
     if (arena->in_use > arena->peak)
@@ -159,7 +160,7 @@ void *zi_arena_alloc(zi_arena *arena, size_t bytes)
         return NULL;
     size_t rounded = bytes ? (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT : ALIGNMENT;
     if (arena->imaginary && bytes > ZI_ARENA_REAL_BYTES) {
-        note_use(arena, rounded);
+        count_block(arena, rounded);
         return (void *)(uintptr_t)ALIGNMENT; /* in the first page, which no process may touch */
     }
     chunk *top = arena->top;
@@ -170,7 +171,7 @@ void *zi_arena_alloc(zi_arena *arena, size_t bytes)
     }
     void *block = chunk_data(top) + top->used;
     top->used += rounded + GAP;
-    note_use(arena, rounded);
+    count_block(arena, rounded);
     ASAN_UNPOISON_MEMORY_REGION(block, bytes);
     return block;
 }

@@ -14,7 +14,7 @@ static zimage_status fail(zimage_error *error, int code, const char *path, const
     return zi_fail_errno(error, code == ENOMEM ? ZIMAGE_ERROR_MEMORY : ZIMAGE_ERROR_FILE, code, "%s: %s", path, what);
 }
 
-/* Opens a regular file for reading. O_NONBLOCK: a FIFO given by mistake must not wait for a writer. */
+/* Opens a regular file for reading. O_NONBLOCK: opening a FIFO by mistake must not wait for its writer. */
 static zimage_status open_regular(const char *path, int *descriptor, struct stat *status, zimage_error *error)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -148,15 +148,15 @@ int zi_folder_create(const char *path)
 }
 
 /*
- * Names of open descriptors (/dev/stdout -> /proc/self/fd/1) look like the regular file that the shell opened for them;
- * renaming over that file would leave the descriptor with the old one.
+ * Whether path names an open descriptor, as /dev/stdout does (-> /proc/self/fd/1). It may look like a regular file, to
+ * which the shell redirected the output. A rename would replace that file, but the descriptor would keep the old one.
  */
 static int names_descriptor(const char *path)
 {
     return strncmp(path, "/dev/std", 8) == 0 || strncmp(path, "/dev/fd/", 8) == 0 || strncmp(path, "/proc/", 6) == 0;
 }
 
-/* Devices, pipes and descriptors are written directly: there is nothing to rename over. */
+/* For devices, pipes and descriptors, which a rename can't replace. */
 static zimage_status open_in_place(zi_output *output, const char *path, zimage_error *error)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
@@ -171,11 +171,11 @@ static zimage_status open_in_place(zi_output *output, const char *path, zimage_e
     return ZIMAGE_OK;
 }
 
-/* The temporary's base name keeps at most this much of the file's, to stay below NAME_MAX. */
+/* Bytes of the file's name that the temporary name keeps, so that it stays below NAME_MAX. */
 #define BASE_BYTES 200
 #define ATTEMPTS   1000
 
-/* Creates "path.<pid>-<n>.tmp" with the first free n; the struct's path is set. */
+/* Creates "path.<pid>-<n>.tmp" with the first free n. output->path is set already. */
 static zimage_status open_temporary(zi_output *output, zimage_error *error)
 {
     const char *slash = strrchr(output->path, '/');
@@ -204,7 +204,7 @@ static zimage_status open_temporary(zi_output *output, zimage_error *error)
     return fail(error, code, output->path, "can't be written");
 }
 
-/* Where the bytes shall end up: an existing file behind a symbolic link is replaced, not the link. NULL: no memory. */
+/* The path that a rename replaces: the target of an existing symbolic link, not the link. NULL: out of memory. */
 static char *final_path(const char *path, int exists)
 {
     struct stat status;
@@ -230,7 +230,7 @@ static zimage_status open_output(zi_output *output, const char *path, zimage_err
         return zi_fail_memory(error, "a path", strlen(path) + 1);
     if (exists && (!S_ISREG(status.st_mode) || names_descriptor(path)))
         return open_in_place(output, path, error);
-    /* A rename needs no permission of the file that it replaces: a read-only file stays. */
+    /* A rename would replace a read-only file, too; but a file that can't be written must stay. */
     if (exists && access(path, W_OK) != 0)
         return fail(error, errno, path, "can't be written");
     return open_temporary(output, error);
@@ -255,8 +255,8 @@ zimage_status zi_output_open(zi_output *output, const char *path, zimage_error *
 #define UNKNOWN_ERROR (-1)
 
 /*
- * Gets every byte out and closes; returns an errno value. Some failures show only here (full disk, quota, network).
- * Of a write that failed earlier only stdio's flag is left, unless flushing fails again.
+ * Flushes, syncs and closes; returns an errno value. Some failures appear only here (full disk, quota, network). If an
+ * earlier write failed, stdio keeps only a flag and no errno value: that is UNKNOWN_ERROR, unless flushing fails, too.
  */
 static int finish_writing(zi_output *output)
 {

@@ -231,19 +231,19 @@ static void destroy_pool(zi_pool *pool)
 
 zimage_status zi_pool_new(int threads, zi_pool **pool, zimage_error *error)
 {
-    int processors = zi_cpu_count(), code = 0;
+    int cpus = zi_cpu_count(), code = 0;
     *pool = NULL;
     if (threads < 0 || threads > MAX_THREADS)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "threads: %d, expected 0 (as many as there are CPUs) to %d",
                        threads, MAX_THREADS);
     if (threads == 0)
-        threads = processors < MAX_THREADS ? processors : MAX_THREADS;
+        threads = cpus < MAX_THREADS ? cpus : MAX_THREADS;
     size_t bytes = sizeof(zi_pool) + (size_t)(threads - 1) * sizeof(worker);
     zi_pool *made = calloc(1, bytes);
     if (!made)
         return zi_fail_memory(error, "the thread pool", bytes);
     made->threads = threads;
-    made->spins = threads <= processors ? SPINS : 0;
+    made->spins = threads <= cpus ? SPINS : 0;
     code = init_sync(made);
     if (code != 0) {
         free(made);

@@ -29,7 +29,7 @@ zimage_status zi_take_struct(void *own, size_t own_size, size_t first_size, cons
     for (size_t i = own_size; i < size; i++)
         if (((const uint8_t *)caller)[i] != 0)
             return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                           "%s: a field behind byte %zu is set, which zimage %d.%d.%d does not know; expected 0, or a "
+                           "%s: a field after byte %zu is set, which zimage %d.%d.%d does not know; expected 0, or a "
                            "newer library",
                            name, own_size, ZIMAGE_VERSION_MAJOR, ZIMAGE_VERSION_MINOR, ZIMAGE_VERSION_PATCH);
     return ZIMAGE_OK;

@@ -1,4 +1,4 @@
-/* Images: accessors, encoding and decoding. */
+/* Images: what they hold, and how they become files and come from files. */
 #include "image/image.h"
 
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 #include "base/sized.h"
 #include "image/png.h"
 
-#define MAX_PIXELS ((uint64_t)1 << 26) /* of zimage_image_decode, by default */
+#define MAX_PIXELS ((uint64_t)1 << 26) /* the default limit of zimage_image_decode */
 
 struct zimage_image {
     int32_t width, height;
@@ -132,7 +132,7 @@ static void copy_row(uint8_t *rgb, const uint8_t *pixels, int32_t width, int32_t
 {
     for (int32_t x = 0; x < width; x++, rgb += 3, pixels += channels) {
         unsigned alpha = channels == 4 ? pixels[3] : 255;
-        for (int c = 0; c < 3; c++) /* over white; rounded to nearest */
+        for (int c = 0; c < 3; c++) /* blended over white, rounded to nearest */
             rgb[c] = (uint8_t)((pixels[c] * alpha + 255 * (255 - alpha) + 127) / 255);
     }
 }

@@ -1,13 +1,13 @@
-/* What is behind a zimage_image. */
+/* zimage_image inside the library: the image of the public header, made and filled by a generation. */
 #ifndef ZI_IMAGE_IMAGE_H
 #define ZI_IMAGE_IMAGE_H
 
 #include "base/error.h"
 
-/* An image without content; release with zimage_image_free. */
+/* An image whose pixels are not set yet. The caller releases it with zimage_image_free. */
 zimage_status zi_image_new(int32_t width, int32_t height, zimage_image **image, zimage_error *error);
-uint8_t *zi_image_pixels(zimage_image *image);
-/* Room for the latents [channels, rows, columns] it is made of. */
+uint8_t *zi_image_pixels(zimage_image *image); /* [height][width][3] */
+/* Makes room for the latents [channels, rows, columns] that the image is decoded from. */
 zimage_status zi_image_add_latents(zimage_image *image, int64_t channels, int64_t rows, int64_t columns,
                                    zimage_error *error);
 float *zi_image_latents(zimage_image *image);

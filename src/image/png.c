@@ -8,11 +8,12 @@
 
 /* ---- libpng's callbacks ------------------------------------------------------------------------------------------ */
 
-/* What libpng's error handler and data callbacks share. */
+/* Shared by the callbacks of libpng: its error handler, and the functions that write and read. */
 typedef struct png_stream {
-    char reason[128]; /* libpng's own words */
-    FILE *file;       /* written to; NULL: to memory */
-    uint8_t *data;    /* written (owned), or read */
+    char reason[128];  /* the message of libpng */
+    int out_of_memory; /* 1: that is the reason */
+    FILE *file;        /* the output; NULL: the output is data */
+    uint8_t *data;     /* output, which the stream owns; or input */
     size_t size, capacity, place;
 } png_stream;
 
@@ -29,6 +30,14 @@ static void on_warning(png_structp png, png_const_charp message)
     (void)message;
 }
 
+/* Jumps to setjmp, as png_error does. */
+static void fail_memory(png_structp png)
+{
+    png_stream *stream = png_get_error_ptr(png);
+    stream->out_of_memory = 1;
+    png_error(png, "out of memory");
+}
+
 static void write_bytes(png_structp png, png_bytep bytes, size_t count)
 {
     png_stream *stream = png_get_io_ptr(png);
@@ -41,7 +50,7 @@ static void write_bytes(png_structp png, png_bytep bytes, size_t count)
         size_t capacity = 2 * stream->capacity + count;
         uint8_t *data = realloc(stream->data, capacity);
         if (!data)
-            png_error(png, "out of memory");
+            fail_memory(png);
         stream->data = data;
         stream->capacity = capacity;
     }
@@ -75,7 +84,7 @@ static int is_ascii(const char *text)
     return 1;
 }
 
-/* Fills libpng's view of the texts: tEXt holds Latin-1 only, so anything beyond ASCII goes to iTXt, which is UTF-8. */
+/* Fills the texts as libpng wants them. tEXt is Latin-1, so a text that is not ASCII becomes iTXt, which is UTF-8. */
 static void fill_texts(png_text *out, const zimage_text *texts, size_t count)
 {
     memset(out, 0, count * sizeof *out);
@@ -109,7 +118,7 @@ static int write_png(png_structp png, png_infop info, png_stream *stream, const 
     return 1;
 }
 
-/* where: in messages */
+/* where: the name of the output in messages. */
 static zimage_status encode(const zi_png_image *image, png_stream *stream, const char *where, zimage_error *error)
 {
     size_t bytes = (image->text_count ? image->text_count : 1) * sizeof(png_text);
@@ -123,7 +132,9 @@ static zimage_status encode(const zi_png_image *image, png_stream *stream, const
     if (!info)
         status = zi_fail_memory(error, "the PNG writer", 0);
     else if (!write_png(png, info, stream, image, texts))
-        status = zi_fail(error, ZIMAGE_ERROR_FILE, "%s: can't write the PNG: %s", where, stream->reason);
+        status = stream->out_of_memory
+                     ? zi_fail_memory(error, "a PNG file", 0)
+                     : zi_fail(error, ZIMAGE_ERROR_FILE, "%s: can't write the PNG: %s", where, stream->reason);
     png_destroy_write_struct(&png, &info);
     free(texts);
     return status;
@@ -157,7 +168,7 @@ zimage_status zi_png_encode(const zi_png_image *image, uint8_t **data, size_t *s
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
-/* What reading fills: outside of the function that libpng jumps out of. */
+/* What read_png fills. It lies outside of read_png, because libpng may jump out of that function. */
 typedef struct png_result {
     png_uint_32 width, height;
     uint64_t max_pixels;
@@ -166,8 +177,8 @@ typedef struct png_result {
     png_bytep *rows;
 } png_result;
 
-/* Every PNG becomes 8-bit RGB; libpng blends alpha over white. */
-static void ask_for_rgb8(png_structp png, png_infop info)
+/* Makes libpng convert every kind of PNG to 8-bit RGB, with alpha blended over white. */
+static void convert_to_rgb8(png_structp png, png_infop info)
 {
     png_color_16 white = {.red = 255, .green = 255, .blue = 255, .gray = 255};
     int has_alpha =
@@ -193,14 +204,14 @@ static int read_png(png_structp png, png_infop info, png_stream *stream, png_res
     result->too_large = (uint64_t)result->width * result->height > result->max_pixels;
     if (result->too_large)
         return 0;
-    ask_for_rgb8(png, info);
+    convert_to_rgb8(png, info);
     size_t row = (size_t)result->width * 3;
     if (png_get_rowbytes(png, info) != row)
         png_error(png, "a colour type that is not known");
     result->rgb = malloc(row * result->height);
     result->rows = malloc(result->height * sizeof *result->rows);
     if (!result->rgb || !result->rows)
-        png_error(png, "out of memory");
+        fail_memory(png);
     for (png_uint_32 y = 0; y < result->height; y++)
         result->rows[y] = result->rgb + y * row;
     png_read_image(png, result->rows);
@@ -210,6 +221,8 @@ static int read_png(png_structp png, png_infop info, png_stream *stream, png_res
 
 static zimage_status explain(const png_stream *stream, const png_result *result, zimage_error *error)
 {
+    if (stream->out_of_memory)
+        return zi_fail_memory(error, "the pixels of a PNG file", (size_t)result->width * result->height * 3);
     if (result->too_large)
         return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the image has %ux%u pixels, expected at most %llu pixels",
                        (unsigned)result->width, (unsigned)result->height, (unsigned long long)result->max_pixels);
@@ -219,7 +232,7 @@ static zimage_status explain(const png_stream *stream, const png_result *result,
 zimage_status zi_png_decode(const uint8_t *data, size_t size, uint64_t max_pixels, uint8_t **rgb, int32_t *width,
                             int32_t *height, zimage_error *error)
 {
-    png_stream stream = {.data = (uint8_t *)data, .size = size}; /* only read */
+    png_stream stream = {.data = (uint8_t *)data, .size = size}; /* read only */
     png_result result = {.max_pixels = max_pixels};
     if (size < 8 || png_sig_cmp(data, 0, 8) != 0)
         return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the data is no PNG image, the only kind that is supported");

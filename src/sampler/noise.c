@@ -250,8 +250,8 @@ static void philox(uint64_t seed, uint64_t counter, uint64_t thread, uint32_t ou
 static void cuda_box_muller(uint32_t g0, uint32_t g1, float out[2])
 {
     const float unit = 2.3283064365386963e-10f; /* 2^-32 */
-    const float turn = (float)(2 * PI) * unit;
-    float u = fmaf((float)g0, unit, unit / 2), v = fmaf((float)g1, turn, turn / 2);
+    const float angle = (float)(2 * PI) * unit;
+    float u = fmaf((float)g0, unit, unit / 2), v = fmaf((float)g1, angle, angle / 2);
     float radius = sqrtf(-2.0f * logf(u));
     out[0] = radius * sinf(v);
     out[1] = radius * cosf(v);

@@ -94,8 +94,11 @@ static zimage_status fill_from_file(zi_store *store, zimage_error *error)
     return ZIMAGE_OK;
 }
 
-/* Identities for backends that keep copies of weights. They start at a random number, so that no other store of the
- * process has the same. Without random bytes all are 0, and a backend must go by addresses. */
+/*
+ * Gives every weight an id, by which backends recognise a weight that they have a copy of. The ids of a store begin at
+ * a random number, so that no two stores of a process share an id. Without random bytes all ids are 0: a backend then
+ * recognises weights by address.
+ */
 static void number_weights(zi_store *store)
 {
     uint64_t start = 0;

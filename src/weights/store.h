@@ -36,8 +36,10 @@ size_t zi_store_bytes(const zi_store *store);                            /* of t
 
 /* Gives the pages of mapped files back to the system, which reads them again at their next use. */
 void zi_store_release_pages(const zi_store *store);
-/* Bytes that are in memory in any case: copies that binding made (zi_store_dequantize, another layout), and a store without
- * a file. zi_store_release_pages keeps them. */
+/*
+ * Bytes that zi_store_release_pages keeps in memory: the copies that binding made (zi_store_dequantize, another
+ * layout), and all of a store without a file.
+ */
 size_t zi_store_owned_bytes(const zi_store *store);
 
 /*
