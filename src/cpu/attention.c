@@ -222,47 +222,63 @@ static void pack_rows(const attention *at, const float *x, int64_t ld, int64_t r
     }
 }
 
-/* c [queries][ldc] (+)= packed rows times panels. a_chunks, b_chunks: chunks of a whole row and of a whole panel. */
-static void multiply(const attention *at, const uint8_t *a, const uint8_t *b, int64_t queries, int64_t panels,
-                     int64_t chunks, int64_t a_chunks, int64_t b_chunks, float *c, int64_t ldc, int accumulate)
+/* Multiplies packed rows by panels, over `chunks` chunks. tiles: all but a_chunks, chunks and fetch. */
+static void multiply(const attention *at, zi_cpu_tiles tiles, int64_t chunks)
 {
     int64_t places[CHUNKS];
     for (int64_t first = 0; first < chunks; first += CHUNKS) {
-        int64_t count = zi_min(CHUNKS, chunks - first);
-        for (int64_t i = 0; i < count; i++)
+        tiles.chunks = zi_min(CHUNKS, chunks - first);
+        for (int64_t i = 0; i < tiles.chunks; i++)
             places[i] = (first + i) * at->mr * ZI_CHUNK;
-        zi_cpu_tiles tiles = {
-            .a = a,
-            .a_block = a_chunks * at->mr * ZI_CHUNK,
-            .a_row = ZI_CHUNK,
-            .a_chunks = places,
-            .b = b + first * at->nr * ZI_CHUNK,
-            .b_panel = b_chunks * at->nr * ZI_CHUNK,
-            .c = (uint8_t *)c,
-            .c_panel = at->nr * 4,
-            .c_row = ldc * 4,
-            .rows = queries,
-            .panels = panels,
-            .chunks = count,
-            .accumulate = accumulate || first > 0,
-        };
+        tiles.a_chunks = places;
         at->bf16->product(&tiles);
+        tiles.b += CHUNKS * at->nr * ZI_CHUNK;
+        tiles.accumulate = 1;
     }
 }
 
-/* Turns the scores of keys [key, key + keys) into the weights of softmax: in place, or packed. space->factors: what the
- * outputs so far must be multiplied by. */
-static void softmax_block(const attention *at, int64_t query, int64_t queries, int64_t key, int64_t keys,
-                          const workspace *space)
+/* A block of queries of one head, and a block of keys that one of them sees. */
+typedef struct block {
+    int64_t slot, head; /* slot: of the packed key heads */
+    int64_t query, queries, key, keys;
+} block;
+
+/* s [queries][keys] = q k^T, not scaled yet */
+static void find_scores(const attention *at, const block *b, workspace *space)
 {
-    zi_cpu_softmax block = {
+    const uint8_t *k = packed_k_of(at, b->slot, b->key);
+    if (at->bf16 == NULL) {
+        const float *q = at->q + b->query * at->ldq + b->head * at->dim;
+        scores(at, q, b->queries, b->keys, (const float *)(const void *)k, space);
+        return;
+    }
+    zi_cpu_tiles tiles = {
+        .a = space->q,
+        .a_block = at->chunks * at->mr * ZI_CHUNK,
+        .a_row = ZI_CHUNK,
+        .b = k,
+        .b_panel = at->chunks * at->nr * ZI_CHUNK,
+        .c = (uint8_t *)space->s,
+        .c_panel = at->nr * 4,
+        .c_row = S_STRIDE * 4,
+        .rows = b->queries,
+        .panels = zi_ceil_div(b->keys, at->nr),
+    };
+    multiply(at, tiles, at->chunks);
+}
+
+/* Turns the scores into the weights of softmax: in place, or packed. space->factors: what the outputs so far must be
+ * multiplied by. */
+static void softmax_block(const attention *at, const block *b, const workspace *space)
+{
+    zi_cpu_softmax softmax = {
         .s = space->s,
         .ld = S_STRIDE,
-        .rows = queries,
-        .keys = keys,
-        .seen = at->causal ? query + 1 - key : keys,
+        .rows = b->queries,
+        .keys = b->keys,
+        .seen = at->causal ? b->query + 1 - b->key : b->keys,
         .step = at->causal,
-        .padded = zi_round_up(keys, 32),
+        .padded = zi_round_up(b->keys, 32),
         .scale = at->scale,
         .max = space->maxima,
         .sum = space->sums,
@@ -272,36 +288,49 @@ static void softmax_block(const attention *at, int64_t query, int64_t queries, i
         .chunks = KEYS / 32,
     };
     if (at->bf16 != NULL) {
-        at->kernels->softmax_bf16(&block);
+        at->kernels->softmax_bf16(&softmax);
         return;
     }
-    for (int64_t i = 0; i < queries; i++)
-        space->factors[i] = at->kernels->softmax(space->s + i * S_STRIDE, zi_softmax_seen(&block, i), keys, at->scale,
-                                                 &space->maxima[i], &space->sums[i]);
+    for (int64_t i = 0; i < b->queries; i++)
+        space->factors[i] = at->kernels->softmax(space->s + i * S_STRIDE, zi_softmax_seen(&softmax, i), b->keys,
+                                                 at->scale, &space->maxima[i], &space->sums[i]);
 }
 
-/* Adds keys [key, key + keys) to the outputs of a block of queries. */
-static void attend_block(const attention *at, int64_t slot, int64_t head, int64_t query, int64_t queries, int64_t key,
-                         int64_t keys, workspace *space)
+/* o [queries][padded_dim] += p [queries][keys] v */
+static void add_outputs(const attention *at, const block *b, workspace *space)
 {
-    const float *q = at->q + query * at->ldq + head * at->dim;
-    const uint8_t *packed_k = packed_k_of(at, slot, key), *packed_v = packed_v_of(at, slot, key);
-    if (at->bf16 != NULL)
-        multiply(at, space->q, packed_k, queries, zi_ceil_div(keys, at->nr), at->chunks, at->chunks, at->chunks,
-                 space->s, S_STRIDE, 0);
-    else
-        scores(at, q, queries, keys, (const float *)(const void *)packed_k, space);
-    softmax_block(at, query, queries, key, keys, space);
-    for (int64_t i = 0; i < queries; i++) {
+    const uint8_t *v = packed_v_of(at, b->slot, b->key);
+    if (at->bf16 == NULL) {
+        add_values(at, b->queries, b->keys, (const float *)(const void *)v, space);
+        return;
+    }
+    zi_cpu_tiles tiles = {
+        .a = space->p,
+        .a_block = KEYS / 32 * at->mr * ZI_CHUNK,
+        .a_row = ZI_CHUNK,
+        .b = v,
+        .b_panel = KEYS / 32 * at->nr * ZI_CHUNK,
+        .c = (uint8_t *)space->o,
+        .c_panel = at->nr * 4,
+        .c_row = at->padded_dim * 4,
+        .rows = b->queries,
+        .panels = at->padded_dim / at->nr,
+        .accumulate = 1,
+    };
+    multiply(at, tiles, zi_ceil_div(b->keys, 32));
+}
+
+/* Adds a block of keys to the outputs of a block of queries. */
+static void attend_block(const attention *at, const block *b, workspace *space)
+{
+    find_scores(at, b, space);
+    softmax_block(at, b, space);
+    for (int64_t i = 0; i < b->queries; i++) {
         float *o = space->o + i * at->padded_dim;
         if (space->factors[i] != 1)
             at->kernels->multiply(o, o, space->factors[i], at->padded_dim);
     }
-    if (at->bf16 != NULL)
-        multiply(at, space->p, packed_v, queries, at->padded_dim / at->nr, zi_ceil_div(keys, 32), KEYS / 32, KEYS / 32,
-                 space->o, at->padded_dim, 1);
-    else
-        add_values(at, queries, keys, (const float *)(const void *)packed_v, space);
+    add_outputs(at, b, space);
 }
 
 /* Writes o * factor, the output of one query and head. In a ZI_OPERAND a head is whole chunks. */
@@ -319,7 +348,7 @@ static void write_output(const attention *at, int64_t head, int64_t query, float
 static void attend_task(void *arg, int64_t task, int worker)
 {
     const attention *at = arg;
-    int64_t shared = at->heads / at->kv_heads, block = at->query_block;
+    int64_t shared = at->heads / at->kv_heads;
     int64_t slot = task / at->tasks / shared, head = at->kv_first * shared + task / at->tasks;
     int64_t query = task % at->tasks * at->task_queries, queries = zi_min(at->task_queries, at->queries - query);
     workspace space = workspace_of(at, worker);
@@ -332,12 +361,13 @@ static void attend_task(void *arg, int64_t task, int worker)
         space.sums[i] = 0;
     }
     for (int64_t key = 0; key < at->keys; key += KEYS)
-        for (int64_t row = 0; row < queries; row += block) {
-            int64_t rows = zi_min(block, queries - row);
+        for (int64_t row = 0; row < queries; row += at->query_block) {
+            int64_t rows = zi_min(at->query_block, queries - row);
             int64_t keys = (at->causal ? zi_min(query + row + rows, at->keys) : at->keys) - key; /* that a row sees */
             workspace part = from_row(at, space, row);
+            const block b = {slot, head, query + row, rows, key, zi_min(KEYS, keys)};
             if (keys > 0)
-                attend_block(at, slot, head, query + row, rows, key, zi_min(KEYS, keys), &part);
+                attend_block(at, &b, &part);
         }
     for (int64_t i = 0; i < queries; i++)
         write_output(at, head, query + i, space.o + i * at->padded_dim, 1 / space.sums[i]);

@@ -64,8 +64,8 @@ static void pack_task(void *arg, int64_t panel, int worker)
     float *rows = zi_worker_buffer(&p->buffers, worker), *turned = rows + step * taps * nr;
     for (int64_t first = 0; first < p->in; first += step) {
         int64_t channels = zi_min(step, p->in - first), count = zi_min(nr, p->out - panel * nr);
-        const float *source = zi_cpu_weight_rows(p->kernels, p->conv->weight, p->in * taps, panel * nr, count,
-                                                 first * taps, channels * taps, rows, &ld);
+        const zi_weight_part part = {p->conv->weight, p->in * taps, panel * nr, count, first * taps, channels * taps};
+        const float *source = zi_cpu_weight_rows(p->kernels, &part, rows, &ld);
         p->kernels->transpose(source, ld, count, channels * taps, turned, nr);
         float *target = p->packed + (panel * taps * p->in + first) * nr;
         for (int64_t tap = 0; tap < taps; tap++)

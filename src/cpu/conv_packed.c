@@ -60,8 +60,8 @@ static void pack_task(void *arg, int64_t panel, int worker)
     float *row = zi_worker_buffer(&p->buffers, worker), *tap_row = row + zi_round_up(p->in * taps, 16);
     uint8_t *rows = (uint8_t *)(tap_row + zi_round_up(p->in, 16));
     for (int64_t r = 0; r < count; r++) {
-        const float *source =
-            zi_cpu_weight_rows(p->kernels, p->conv->weight, p->in * taps, panel * nr + r, 1, 0, p->in * taps, row, &ld);
+        const zi_weight_part part = {p->conv->weight, p->in * taps, panel * nr + r, 1, 0, p->in * taps};
+        const float *source = zi_cpu_weight_rows(p->kernels, &part, row, &ld);
         for (int64_t tap = 0; tap < taps; tap++) {
             for (int64_t c = 0; c < p->in; c++)
                 tap_row[c] = source[c * taps + tap];

@@ -127,6 +127,8 @@ static inline int64_t zi_softmax_key(int64_t position)
  * dtype the result is NaN, because those go through zi_cpu_unpack. Every n, columns and count may be any number
  * above 0. */
 typedef struct zi_cpu_kernels {
+    /* Some kernels have eight or nine parameters: they are called for each tile, and a struct would go through
+     * memory. */
     const char *name;
     int feature; /* the zi_cpu_feature that it needs, or ZI_CPU_ALWAYS */
     int mr, nr;  /* tokens and outputs of a tile of gemm */

@@ -94,8 +94,8 @@ static void product_task(void *arg, int64_t task, int worker)
         int64_t count = zi_min(p->block, p->in - input);
         for (int64_t i = 0; i < weight_count(p) * panels; i++) {
             int64_t row = (first + i % panels) * nr, rows = zi_min(nr, p->out - row);
-            const float *source =
-                zi_cpu_weight_rows(p->kernels, p->weights[i / panels], p->in, row, rows, input, count, space.rows, &ld);
+            const zi_weight_part part = {p->weights[i / panels], p->in, row, rows, input, count};
+            const float *source = zi_cpu_weight_rows(p->kernels, &part, space.rows, &ld);
             p->kernels->transpose(source, ld, rows, count, space.panels + i * panel_floats(p), nr);
         }
         multiply(p, input, count, p->x + token * p->ldx, tokens, weight_count(p) * panels, &space);
@@ -136,8 +136,8 @@ static void dot_task(void *arg, int64_t task, int worker)
     int64_t first = task * p->chunk, last = zi_min(first + p->chunk, p->out), ld;
     for (int64_t o = first; o < last; o++) {
         float sums[ZI_DOT_TOKENS];
-        const float *row = zi_cpu_weight_rows(p->kernels, p->weights[0], p->in, o, 1, 0, p->in,
-                                              zi_worker_buffer(&p->buffers, worker), &ld);
+        const zi_weight_part part = {p->weights[0], p->in, o, 1, 0, p->in};
+        const float *row = zi_cpu_weight_rows(p->kernels, &part, zi_worker_buffer(&p->buffers, worker), &ld);
         p->kernels->dot((int)p->tokens, p->in, p->x, p->ldx, row, sums);
         for (int64_t t = 0; t < p->tokens; t++) {
             float *y = p->y + t * p->ldy + o;

@@ -149,96 +149,104 @@ static task_range range_of(const packed *w, int64_t task)
     return (task_range){token, zi_min(w->split, w->p->tokens - token), panel, panels};
 }
 
+/* The pass that begins with `chunk`, over the part of the task's tokens that begins with token t. */
+typedef struct pass {
+    const task_range *range;
+    int64_t chunk, t;
+} pass;
+
 /* Asks the gemm to prefetch the next part of the tokens: packed panels [first, first + count) take their share of
  * it. */
-static void fetch_next(const packed *w, const task_range *range, int64_t t, int64_t first, int64_t count,
-                       zi_cpu_tiles *tiles)
+static void fetch_next(const packed *w, const pass *at, int64_t first, int64_t count, zi_cpu_tiles *tiles)
 {
-    if (t + w->gemm->rows >= range->tokens || w->gemm->rows != w->gemm->mr) /* no next part; not contiguous */
+    const task_range *range = at->range;
+    if (at->t + w->gemm->rows >= range->tokens || w->gemm->rows != w->gemm->mr) /* no next part; not contiguous */
         return;
     int64_t share = tiles->chunks * w->gemm->mr * ZI_CHUNK / (weight_count(w) * range->panels);
     tiles->fetch = tiles->a + tiles->a_block + tiles->a_chunks[0] + first * share;
     tiles->fetch_bytes = count * share;
 }
 
-/* The pass that begins with `chunk`, for the part of the tokens that begins with token t, and packed panels [first,
- * first + count). c: the sums of the first of them. */
-static void multiply(const packed *w, const task_range *range, int64_t chunk, int64_t t, int64_t first, int64_t count,
-                     const workspace *space, uint8_t *c)
+/* Multiplies with packed panels [first, first + count). c: the sums of the first of them. */
+static void multiply(const packed *w, const pass *at, int64_t first, int64_t count, const workspace *space, uint8_t *c)
 {
     int64_t mr = w->gemm->mr, nr = w->gemm->nr;
     zi_cpu_tiles tiles = {
-        .a = w->a + (range->token + t) / mr * w->a_block,
+        .a = w->a + (at->range->token + at->t) / mr * w->a_block,
         .a_block = w->a_block,
         .a_row = ZI_CHUNK,
-        .a_chunks = w->a_chunks + chunk,
+        .a_chunks = w->a_chunks + at->chunk,
         .b = space->b + first * panel_bytes(w),
         .b_panel = panel_bytes(w),
         .c = c,
         .c_panel = sums_bytes(w),
         .c_row = nr * 4,
-        .rows = zi_min(w->gemm->rows, range->tokens - t),
+        .rows = zi_min(w->gemm->rows, at->range->tokens - at->t),
         .panels = count,
-        .chunks = zi_min(w->depth, w->chunks - chunk),
-        .accumulate = chunk > 0,
+        .chunks = zi_min(w->depth, w->chunks - at->chunk),
+        .accumulate = at->chunk > 0,
     };
-    fetch_next(w, range, t, first, count, &tiles);
+    fetch_next(w, at, first, count, &tiles);
     w->gemm->product(&tiles);
 }
 
-/* Writes the finished sums c of output panel i of the task to y, for the part of the tokens that begins with token
- * t. */
-static void store_panel(const packed *w, const task_range *range, int64_t i, int64_t t, const workspace *space,
-                        uint8_t *c)
+/* Writes the finished sums c of output panel i of the task to y. */
+static void store_panel(const packed *w, const pass *at, int64_t i, const workspace *space, uint8_t *c)
 {
     const zi_packed_product *p = w->p;
-    int64_t weights = weight_count(w), nr = w->gemm->nr, rows = zi_min(w->gemm->rows, range->tokens - t);
-    panel_place place = place_of(w, range->panel + i, 0);
-    float *y = place.y + (range->token + t) * place.ld + place.row, *sums = (float *)(void *)c;
+    int64_t weights = weight_count(w), nr = w->gemm->nr, rows = zi_min(w->gemm->rows, at->range->tokens - at->t);
+    int64_t token = at->range->token + at->t;
+    panel_place place = place_of(w, at->range->panel + i, 0);
+    float *y = place.y + token * place.ld + place.row, *sums = (float *)(void *)c;
     for (int64_t k = 0; k < weights && w->row_scales != NULL; k++)
-        w->kernels->scale_sums(c + k * sums_bytes(w), rows, nr, w->row_scales + range->token + t,
+        w->kernels->scale_sums(c + k * sums_bytes(w), rows, nr, w->row_scales + token,
                                space->largest + (i * weights + k) * nr, space->offsets + (i * weights + k) * nr);
     zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * place.ld);
+    zi_glu_sums both = {sums, sums + sums_bytes(w) / 4, nr};
     if (weights == 2 && p->y[0]->dtype == ZI_OPERAND)
-        zi_cpu_pack_glu(w->cpu, p->y[0], range->token + t, rows, place.row, place.count, sums, sums + sums_bytes(w) / 4,
-                        nr);
+        zi_cpu_pack_glu(w->cpu, p->y[0], token, rows, place.row, place.count, both);
     else if (weights == 2)
-        w->kernels->store_glu(y, place.ld, sums, sums + sums_bytes(w) / 4, nr, rows, place.count, mode);
+        w->kernels->store_glu(y, place.ld, both.gate, both.up, nr, rows, place.count, mode);
     else
         w->kernels->store(y, place.ld, sums, nr, rows, place.count, p->bias != NULL ? p->bias + place.row : NULL, mode);
 }
 
-/* The pass that begins with `chunk`, for the part of the tokens that begins with token t. The last pass multiplies
- * two packed panels at a time and stores them while L1 still has the sums. If it is the only one, all use the same
- * memory. */
-static void run_pass(const packed *w, const task_range *range, int64_t chunk, int64_t t, const workspace *space)
+/* The last pass multiplies two packed panels at a time and stores them while L1 still has the sums. If it is the only
+ * pass, all panels use the same memory for their sums. */
+static void run_pass(const packed *w, const pass *at, const workspace *space)
 {
     int64_t weights = weight_count(w), step = 2 / weights;
     int several = w->depth < w->chunks;
-    uint8_t *c = space->c + (several ? t / w->gemm->rows * part_bytes(w) : 0);
-    if (chunk + w->depth < w->chunks) {
-        multiply(w, range, chunk, t, 0, weights * range->panels, space, c);
+    uint8_t *c = space->c + (several ? at->t / w->gemm->rows * part_bytes(w) : 0);
+    if (at->chunk + w->depth < w->chunks) {
+        multiply(w, at, 0, weights * at->range->panels, space, c);
         return;
     }
-    for (int64_t i = 0; i < range->panels; i += step) {
-        int64_t panels = zi_min(step, range->panels - i);
+    for (int64_t i = 0; i < at->range->panels; i += step) {
+        int64_t panels = zi_min(step, at->range->panels - i);
         uint8_t *sums = c + (several ? i * weights * sums_bytes(w) : 0);
-        multiply(w, range, chunk, t, i * weights, panels * weights, space, sums);
+        multiply(w, at, i * weights, panels * weights, space, sums);
         for (int64_t k = 0; k < panels; k++)
-            store_panel(w, range, i + k, t, space, sums + k * weights * sums_bytes(w));
+            store_panel(w, at, i + k, space, sums + k * weights * sums_bytes(w));
     }
 }
 
-/* int8, in the first pass: the largest magnitudes of the rows of packed panel i. The packing then reads the rows
- * from L2. */
-static void find_scales(const packed *w, const panel_place *place, int64_t i, const workspace *space)
+/* The rows of the weight that become a packed panel. */
+static zi_weight_rows rows_of(const packed *w, const panel_place *place, const workspace *space)
+{
+    return (zi_weight_rows){&w->weights, place->weight, place->row, place->count, space->scratch};
+}
+
+/* int8, in the first pass: the largest magnitudes of the rows of packed panel i. The packing then reads the rows from
+ * L2. */
+static void find_scales(const packed *w, const zi_weight_rows *rows, int64_t i, const workspace *space)
 {
     int64_t nr = w->gemm->nr;
     for (int64_t k = 0; k < nr; k++) {
         space->largest[i * nr + k] = 0;
         space->offsets[i * nr + k] = 0;
     }
-    zi_panel_largest(&w->weights, place->weight, place->row, place->count, space->scratch, space->largest + i * nr);
+    zi_panel_largest(rows, space->largest + i * nr);
 }
 
 static void pack_pass(const packed *w, const task_range *range, int64_t chunk, const workspace *space)
@@ -246,10 +254,10 @@ static void pack_pass(const packed *w, const task_range *range, int64_t chunk, c
     int64_t nr = w->gemm->nr, weights = weight_count(w), chunks = zi_min(w->depth, w->chunks - chunk);
     for (int64_t i = 0; i < weights * range->panels; i++) {
         panel_place place = place_of(w, range->panel + i / weights, i % weights);
+        zi_weight_rows rows = rows_of(w, &place, space);
         if (w->row_scales != NULL && chunk == 0)
-            find_scales(w, &place, i, space);
-        zi_pack_panel(&w->weights, place.weight, place.row, place.count, chunk, chunks, space->scratch,
-                      space->largest + i * nr, space->b + i * panel_bytes(w),
+            find_scales(w, &rows, i, space);
+        zi_pack_panel(&rows, chunk, chunks, space->largest + i * nr, space->b + i * panel_bytes(w),
                       w->gemm->a == ZI_NUMBER_U8 ? space->offsets + i * nr : NULL);
     }
 }
@@ -265,7 +273,7 @@ static void product_task(void *arg, int64_t task, int worker)
             for (int64_t i = 0; i < weight_count(w) * range.panels * w->gemm->nr; i++)
                 space.largest[i] /= 127;
         for (int64_t t = 0; t < range.tokens; t += w->gemm->rows)
-            run_pass(w, &range, chunk, t, &space);
+            run_pass(w, &(pass){&range, chunk, t}, &space);
     }
     w->kernels->stores_done();
 }

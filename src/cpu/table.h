@@ -92,12 +92,15 @@ static inline int zi_is_plain(zi_dtype dtype)
  * zi_weight_unpack. */
 void zi_cpu_unpack(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t first, int64_t count, float *out);
 
-/*
- * Inputs [first, first + count) of weight rows [row, row + rows), as float32 with *ld floats between rows. A row has
- * `length` inputs. Returns the weight's own data if that is aligned float32, else `buffer` [rows][count].
- */
-const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t length, int64_t row,
-                                int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld);
+/* Inputs [first, first + count) of rows [row, row + rows) of a weight whose rows have `length` inputs. */
+typedef struct zi_weight_part {
+    const zi_weight *weight;
+    int64_t length, row, rows, first, count;
+} zi_weight_part;
+
+/* The part as float32 with *ld floats between rows: the weight's own data if that is aligned float32, else `buffer`
+ * [rows][count]. */
+const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight_part *part, float *buffer, int64_t *ld);
 
 /*
  * The data of a ZI_OPERAND: a matrix operand of more than ZI_SKINNY_TOKENS rows that a packed gemm reads. It is packed
@@ -122,10 +125,16 @@ int zi_cpu_takes_parts(const zi_tensor *x);
  * of 32, and so is count, unless the part ends the row. */
 void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t first, const float *numbers,
                          int64_t count);
-/* Writes SiLU(gate) * up to rows [row, row + rows) and columns [first, first + columns) of a ZI_OPERAND in bf16.
- * gate, up: [rows][ldc]. The columns lie in one chunk. */
+/* Sums of a gated product: [rows][ldc] each. */
+typedef struct zi_glu_sums {
+    const float *gate, *up;
+    int64_t ldc;
+} zi_glu_sums;
+
+/* Writes SiLU(gate) * up to rows [row, row + rows) and columns [first, first + columns) of a ZI_OPERAND in bf16. The
+ * columns lie in one chunk. */
 void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t rows, int64_t first, int64_t columns,
-                     const float *gate, const float *up, int64_t ldc);
+                     zi_glu_sums sums);
 /* Writes all of a ZI_OPERAND from float32. */
 void zi_cpu_pack_all(zi_run *run, const zi_tensor *x, const float *numbers);
 
