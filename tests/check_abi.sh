@@ -32,7 +32,9 @@ old_program() {
     code=0
     LD_LIBRARY_PATH=$1 LD_BIND_NOW=${3:-} "$work/minimal" "$model" "a red apple" "$work/old.png" \
         >"$work/out" 2>&1 || code=$?
-    [ "$code" = 127 ] && grep -q "$2" "$work/out" || fail "0.1 on $1: exit code $code: $(cat "$work/out")"
+    if [ "$code" != 127 ] || ! grep -q "$2" "$work/out"; then
+        fail "0.1 on $1: exit code $code: $(cat "$work/out")"
+    fi
     [ ! -e "$work/old.png" ] || fail "0.1 on $1: it wrote an image"
     echo "0.1: $(sed 's/.*: error/error/' "$work/out" | tail -1)"
 }
