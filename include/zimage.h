@@ -59,11 +59,13 @@
  *
  * Files. The library writes to no path but those that it is given.
  *
- * ABI. Each struct of this header that a caller allocates starts with `struct_size`, which the caller sets to sizeof
- * the struct; a field that is zero means its default. So `zimage_request request = {.struct_size = sizeof request};` is a complete
- * initialisation. Later versions 0.2.x only append fields and functions. The library reads and writes no byte beyond
- * the caller's struct_size, and refuses with a sentence a struct that is smaller than version 0.2.0's, or larger than
- * its own with fields set that it does not know. Versions that change anything else get another soname:
+ * ABI. A struct of this header that starts with `struct_size` may grow. Who allocates it sets struct_size to sizeof the
+ * struct; a field that is zero means its default. So `zimage_request request = {.struct_size = sizeof request};` is a
+ * complete initialisation. Later versions 0.2.x only append fields and functions. The library reads and writes no byte
+ * beyond the caller's struct_size. It refuses with a sentence a struct that is smaller than version 0.2.0's, or larger
+ * than its own with fields set that it does not know. A zimage_error that is smaller gets as much of the text as fits.
+ * In a struct that a callback gets, struct_size says how much of it is there: a program that may meet an older library
+ * checks it before it reads a field that 0.2.0 lacks. Versions that change anything else get another soname:
  * libzimage.so.0.2 serves programs that were built against 0.2.x, and the loader refuses others. The experimental part
  * at the end of this header is outside of this promise.
  */
@@ -158,14 +160,14 @@ ZIMAGE_API int zimage_compute_parse(const char *name, zimage_compute *compute);
 
 typedef struct zimage_device_info {
     uint32_t struct_size;
-    int32_t usable;        /* 1: a session can be opened on it */
-    char device[24];       /* the name for zimage_session_params: "cpu", "cuda:0"; "cuda" where no CUDA GPU was found */
-    char name[200];        /* "AMD EPYC 9354", "NVIDIA H200", ...; empty where no GPU was found */
-    char fault[512];       /* why it can't be used, one sentence; empty: it can */
-    uint64_t memory_bytes; /* of the device's own memory; 0 for the CPU */
-    int32_t threads;       /* CPU: that the process may use; else 0 */
-    char capability[24];   /* CUDA compute capability, "9.0"; else empty */
+    int32_t usable;      /* 1: a session can be opened on it */
+    char device[24];     /* the name for zimage_session_params: "cpu", "cuda:0"; "cuda" where no CUDA GPU was found */
+    char name[200];      /* "AMD EPYC 9354", "NVIDIA H200", ...; empty where no GPU was found */
+    char fault[512];     /* why it can't be used, one sentence; empty: it can */
+    char capability[24]; /* CUDA compute capability, "9.0"; else empty */
     char cpu_features[256]; /* CPU: "avx2,avx512,...", the names that cpu_mask takes; else empty */
+    int32_t threads;        /* CPU: that the process may use; else 0 */
+    uint64_t memory_bytes;  /* of the device's own memory; 0 for the CPU */
 } zimage_device_info;
 
 /* A set of CPU kernels: a tier of float32 kernels, or one kind of packed matrix product. */
@@ -324,6 +326,7 @@ typedef int (*zimage_progress_fn)(const zimage_progress *progress, void *user);
 
 typedef struct zimage_request {
     uint32_t struct_size;
+    int32_t preview;             /* 1: progress carries a preview after each step */
     const char *prompt;          /* UTF-8, zero-terminated; may be NULL only with prompt_embeds */
     const char *negative_prompt; /* used when guidance_scale > 0; NULL: "" */
     int32_t width;               /* pixels, multiples of size_multiple; 0: the model's default */
@@ -333,8 +336,8 @@ typedef struct zimage_request {
     uint64_t seed;
     float guidance_scale;    /* diffusers' convention of the family; 0: one forward pass a step, no guidance */
     float cfg_normalization; /* limit of |guided prediction| / |prediction|; 0: none */
-    /* No guidance once 1 - sigma exceeds this. 0: guidance at every step (diffusers' default); for guidance at the first
-     * step only, give a tiny number. */
+    /* No guidance once 1 - sigma exceeds this. 0: guidance at every step (diffusers' default). For guidance at the
+     * first step only, give a tiny number. */
     double cfg_truncation;
     /* Text features instead of a prompt: row-major [prompt_tokens, prompt_embeds_dim]. */
     const float *prompt_embeds;
@@ -342,7 +345,9 @@ typedef struct zimage_request {
     int32_t prompt_tokens;
     int32_t negative_prompt_tokens;
     int32_t prompt_embeds_dim; /* must be the model's */
-    int32_t preview;           /* 1: progress carries a preview after each step */
+    /* 1: each network's weights are given back to the system once it has done its work, also without a memory_limit:
+     * for the last image of a session. 0: they stay for the next request. */
+    int32_t release_weights;
     /* Initial noise instead of a seed: row-major [1, latent_channels, height / scale, width / scale]. */
     const float *latents;
     uint64_t latents_count; /* elements of latents */
@@ -353,9 +358,6 @@ typedef struct zimage_request {
      * refused before it starts, with the numbers. The image is the same. See zimage_plan for how memory is counted. CPU
      * only; a GPU has device_memory. */
     uint64_t memory_limit;
-    /* 1: each network's weights are given back to the system once it has done its work, also without a memory_limit:
-     * for the last image of a session. 0: they stay for the next request. */
-    int32_t release_weights;
 } zimage_request;
 
 /* Whether zimage_generate would accept the request: everything that it refuses before it computes, memory included.
@@ -622,12 +624,12 @@ typedef struct zimage_bench_info {
     uint32_t struct_size;
     int32_t threads, width, height, tokens;
     int32_t transformer_layers, text_layers; /* that were timed; 0: no such network */
-    uint64_t peak_rss_bytes;                 /* of the process, mapped weights included; before oneDNN was measured */
+    int32_t on_gpu;
+    uint64_t peak_rss_bytes;    /* of the process, mapped weights included; before oneDNN was measured */
     uint64_t peak_device_bytes; /* of the GPU's memory in use after the stages' first runs, by any process; 0: no GPU */
     double peak_tflops;         /* of what percent_of_peak is a percentage of, all threads */
-    int32_t on_gpu;
-    char kernels[80]; /* that were used: "avx2", "avx512, int8 amx, bf16 amx", ... */
-    char onednn[16];  /* its version; empty: not installed */
+    char kernels[80];           /* that were used: "avx2", "avx512, int8 amx, bf16 amx", ... */
+    char onednn[16];            /* its version; empty: not installed */
 } zimage_bench_info;
 
 /* Times the stages of the model folder model_path, or with params->synthetic (then model_path is NULL) of random

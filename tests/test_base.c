@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/numbers.h"
 #include "base/pool.h"
+#include "base/sized.h"
 #include "base/system.h"
 #include "files.h"
 #include "ops/tensor.h"
@@ -51,6 +52,107 @@ static void error_is_cut_on_a_character(void **state)
         assert_int_equal(strlen(error.message), shift + (sizeof error.message - 1 - shift) / 4 * 4);
         assert_memory_equal(error.message, text, strlen(error.message));
     }
+}
+
+/* An error of a program that was built against a version with a shorter or longer zimage_error. */
+static void error_keeps_to_its_struct_size(void **state)
+{
+    static const char text[] = "caf\xc3\xa9 au lait";
+    for (uint32_t size = 0; size <= sizeof(zimage_error) + 8; size++) {
+        union {
+            zimage_error error;
+            uint8_t bytes[sizeof(zimage_error) + 64];
+        } u;
+        memset(&u, 0xA5, sizeof u);
+        u.error.struct_size = size;
+        zi_fail(&u.error, ZIMAGE_ERROR_FILE, "%s", text);
+        for (size_t i = size > 4 ? size : 4; i < sizeof u; i++)
+            assert_int_equal(u.bytes[i], 0xA5);
+        size_t room = size > 8 ? size - 8 : 0, kept = room > sizeof text ? sizeof text - 1 : room > 0 ? room - 1 : 0;
+        if (kept == 4)
+            kept = 3; /* half of a character */
+        if (room == 0)
+            continue;
+        assert_int_equal(u.error.status, ZIMAGE_ERROR_FILE);
+        assert_int_equal(strlen(u.error.message), kept);
+        assert_memory_equal(u.error.message, text, kept);
+    }
+}
+
+/* Structs of the public header in three versions of a program: the library's, one with a field less and one with more. */
+typedef struct sized_now {
+    uint32_t struct_size;
+    int32_t first;
+    uint64_t last;
+    uint64_t appended; /* in 0.2.1, say */
+} sized_now;
+
+typedef struct sized_before {
+    uint32_t struct_size;
+    int32_t first;
+    uint64_t last;
+} sized_before;
+
+typedef struct sized_later {
+    sized_now now;
+    uint8_t unknown[3];
+    uint8_t behind[9]; /* not the struct's */
+} sized_later;
+
+#define LATER_SIZE (sizeof(sized_now) + 3)
+
+static void structs_of_other_versions_are_taken(void **state)
+{
+    sized_now own;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    struct {
+        sized_before before;
+        uint64_t behind;
+    } caller = {{sizeof caller.before, 1, 2}, UINT64_MAX};
+    assert_int_equal(ZI_TAKE(&own, &caller, sized_now, last, &error), ZIMAGE_OK);
+    assert_true(own.first == 1 && own.last == 2 && own.appended == 0);
+    assert_int_equal(ZI_TAKE(&own, NULL, sized_now, last, &error), ZIMAGE_OK);
+    assert_true(own.first == 0 && own.last == 0 && own.appended == 0);
+    for (uint32_t size = 0; size < sizeof caller.before; size++) {
+        caller.before.struct_size = size;
+        zimage_status status = ZI_TAKE(&own, &caller, sized_now, last, &error);
+        assert_error(&error, status, ZIMAGE_ERROR_ARGUMENT, "sized_now.struct_size", "expected sizeof(sized_now)",
+                     NULL);
+    }
+    sized_later later = {.now = {LATER_SIZE, 1, 2, 3}, .behind = {1, 1, 1, 1, 1, 1, 1, 1, 1}};
+    assert_int_equal(ZI_TAKE(&own, &later, sized_now, last, &error), ZIMAGE_OK);
+    assert_true(own.appended == 3);
+    for (int i = 0; i < 3; i++) {
+        memset(later.unknown, 0, sizeof later.unknown);
+        later.unknown[i] = 1;
+        zimage_status status = ZI_TAKE(&own, &later, sized_now, last, &error);
+        assert_error(&error, status, ZIMAGE_ERROR_UNSUPPORTED, "sized_now", "does not know", zimage_version());
+    }
+}
+
+static void structs_of_other_versions_are_given(void **state)
+{
+    const sized_now own = {0, 1, 2, 3};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    struct {
+        sized_before before;
+        uint64_t behind;
+    } caller = {{sizeof caller.before, 0, 0}, UINT64_MAX};
+    assert_int_equal(ZI_GIVE(&caller, &own, sized_now, last, &error), ZIMAGE_OK);
+    assert_true(caller.before.struct_size == sizeof caller.before && caller.before.first == 1);
+    assert_true(caller.before.last == 2 && caller.behind == UINT64_MAX);
+    caller.before = (sized_before){sizeof caller.before - 1, 0, 0};
+    zimage_status status = ZI_GIVE(&caller, &own, sized_now, last, &error);
+    assert_error(&error, status, ZIMAGE_ERROR_ARGUMENT, "sized_now.struct_size", "at least 16", NULL);
+    assert_int_equal(caller.before.first, 0);
+    assert_int_equal(ZI_GIVE(NULL, &own, sized_now, last, &error), ZIMAGE_ERROR_ARGUMENT);
+    sized_later later = {.now = {.struct_size = LATER_SIZE}};
+    memset(later.unknown, 0xA5, sizeof later.unknown + sizeof later.behind);
+    assert_int_equal(ZI_GIVE(&later, &own, sized_now, last, &error), ZIMAGE_OK);
+    assert_true(later.now.struct_size == LATER_SIZE && later.now.appended == 3);
+    for (size_t i = 0; i < sizeof later.behind; i++)
+        assert_int_equal(later.behind[i], 0xA5);
+    assert_true(later.unknown[0] == 0 && later.unknown[1] == 0 && later.unknown[2] == 0);
 }
 
 static void keep_warning(zimage_log_level level, const char *message, void *user)
@@ -796,6 +898,9 @@ int main(void)
         cmocka_unit_test(error_is_optional_and_keeps_its_text),
         cmocka_unit_test(error_is_one_line_of_utf8),
         cmocka_unit_test(error_is_cut_on_a_character),
+        cmocka_unit_test(error_keeps_to_its_struct_size),
+        cmocka_unit_test(structs_of_other_versions_are_taken),
+        cmocka_unit_test(structs_of_other_versions_are_given),
         cmocka_unit_test(warning_reaches_the_log),
         cmocka_unit_test(arena_is_a_stack),
         cmocka_unit_test(arena_grows_and_shrinks),

@@ -1,8 +1,7 @@
 /* Sigmas, timesteps, guidance and configuration against diffusers (tests/golden/scheduler.safetensors). */
 #include "files.h"
 #include "fixture.h"
-#include "model/zimage_dit.h"
-#include "sampler/flow_match.h"
+#include "pipeline/job.h"
 #include "tables.h"
 
 static zi_store *golden;
@@ -17,6 +16,23 @@ static int close_golden(void **state)
 {
     zi_store_free(golden);
     return remove_temporary_folder(state);
+}
+
+static const zi_family *const family = &zi_family_zimage;
+
+/* The network's time at a sigma, which is the smallest truncation that still lets guidance through (pipeline/family.h). */
+static float model_time(float sigma)
+{
+    double below = 0, time = 1; /* guidance_at is 0 at below */
+    assert_true(family->guidance_at(1, time, sigma) == 1);
+    if (family->guidance_at(1, below, sigma) == 1)
+        return 0;
+    for (double middle = 0.5; middle > below && middle < time; middle = below + (time - below) / 2)
+        if (family->guidance_at(1, middle, sigma) == 1)
+            time = middle;
+        else
+            below = middle;
+    return (float)time;
 }
 
 static size_t schedules, equal_schedules;
@@ -43,7 +59,7 @@ static void check_schedule(const zi_scheduler_config *config, const char *prefix
     zi_scheduler_sigmas(config, steps, tokens, sigmas);
     for (int i = 0; i < steps; i++) {
         timesteps[i] = zi_scheduler_timestep(sigmas[i]);
-        times[i] = zi_scheduler_model_time(sigmas[i]);
+        times[i] = model_time(sigmas[i]);
     }
     double sigma = largest_difference(sigmas, prefix, "sigmas", (size_t)steps + 1);
     double timestep = largest_difference(timesteps, prefix, "timesteps", (size_t)steps);
@@ -122,101 +138,99 @@ static void test_euler_and_guidance(void **state)
 
     float positive[2] = {3, 4};
     const float negative[2] = {1, 4};
-    zi_guide(positive, negative, 2, 2.0f, 0);
+    family->guide(positive, negative, 2, 2.0f, 0);
     assert_true(positive[0] == 7 && positive[1] == 4);
 
-    float limited[2] = {3, 4}; /* (9, 12) has the norm 15, and the limit is 5 */
+    float limited[2] = {3, 4}; /* |(9, 12)| = 15 > 5 */
     const float zero[2] = {0, 0};
-    zi_guide(limited, zero, 2, 2.0f, 1.0f);
+    family->guide(limited, zero, 2, 2.0f, 1.0f);
     assert_true(fabsf(limited[0] - 3) < 1e-6f && fabsf(limited[1] - 4) < 1e-6f);
 
-    assert_true(zi_guidance_at(4, 1, 0.99f) == 4);
-    assert_true(zi_guidance_at(4, 0.6f, 0.5f) == 4);
-    assert_true(zi_guidance_at(4, 0.6f, 0.75f) == 0);
-    assert_true(zi_guidance_at(4, 2, 0.75f) == 4);
+    assert_true(family->guidance_at(4, 1, 0.01f) == 4); /* time 0.99 */
+    assert_true(family->guidance_at(4, 0.6, 0.5f) == 4);
+    assert_true(family->guidance_at(4, 0.6, 0.25f) == 0); /* time 0.75 */
+    assert_true(family->guidance_at(4, 2, 0.25f) == 4);
 }
 
-/* ---- eight steps of the tiny transformer, as in ZImagePipeline ---- */
-
-static zi_store *open_transformer(zi_zimage_dit *model)
-{
-    char path[4096];
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zi_zimage_dit_config config;
-    zi_store *store = NULL;
-    snprintf(path, sizeof path, "%s/tiny/transformer/config.json", ZIMAGE_TEST_DATA);
-    zimage_status status = zi_zimage_dit_config_read(path, NULL, &config, &error);
-    snprintf(path, sizeof path, "%s/tiny/transformer", ZIMAGE_TEST_DATA);
-    if (status == ZIMAGE_OK)
-        status = zi_store_open(path, "diffusion_pytorch_model", &store, NULL, &error);
-    if (status == ZIMAGE_OK)
-        status = zi_zimage_dit_bind(model, &config, store, NULL, &error);
-    if (status != ZIMAGE_OK)
-        fail_msg("%s", error.message);
-    return store;
-}
+/* ---- eight steps of the tiny transformer, as ZImagePipeline takes them ---- */
 
 #define LOOP_STEPS 8
-#define LOOP_COUNT (4 * 6 * 8) /* latents of an image of 64 x 48 */
+#define ROWS       6 /* of the latents of 64 x 48 */
+#define COLUMNS    8
+#define LOOP_COUNT (4 * ROWS * COLUMNS)
 
 typedef struct loop_case {
     const char *name, *scheduler, *negative; /* negative NULL: no guidance */
     float guidance_scale, truncation, normalization;
 } loop_case;
 
-static zi_tensor refine_caption(const zi_zimage_dit *model, zi_run *run, const char *embeds)
+/* The tiny model with the scheduler of another folder. */
+static zi_model *open_model(const char *scheduler)
 {
-    const zi_weight *weight = fixture_find(golden, embeds);
-    float *values = fixture_floats(golden, embeds, NULL);
-    const int64_t shape[] = {zi_zimage_dit_padded(weight->shape[0]), model->config.dim};
-    zi_tensor features = table_tensor(run, 2, weight->shape, values), caption = table_tensor(run, 2, shape, NULL);
-    table_ok(zi_zimage_dit_caption(model, run, &features, &caption));
-    free(values);
-    return caption;
+    char folder[4096];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    const zi_model_choice choice = {.dequantize = ZI_GROUPED, .scheduler = folder};
+    zi_model *model;
+    snprintf(folder, sizeof folder, "%s/%s/scheduler", ZIMAGE_TEST_DATA, scheduler);
+    if (zi_model_open(ZIMAGE_TEST_DATA "/tiny", &choice, NULL, &model, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    return model;
 }
 
-static void evaluate(const zi_zimage_dit *model, zi_run *run, const float *latents, float t, const zi_tensor *caption,
-                     float *prediction)
+/* Text features that the golden file holds; free() them. */
+static void give_features(zi_job *job, const char *name)
 {
-    const int64_t shape[] = {4, 6, 8};
-    zi_arena_mark mark = zi_table(run)->mark(run);
-    zi_tensor x = table_tensor(run, 3, shape, latents), out = table_tensor(run, 3, shape, NULL);
-    table_ok(zi_zimage_dit_forward(model, run, &x, t, caption, &out));
-    table_ok(zi_table(run)->download(run, prediction, &out));
-    zi_table(run)->release(run, mark);
+    float *values = fixture_floats(golden, name, NULL);
+    job->prompt[job->prompts++] = (zi_prompt){.tokens = fixture_find(golden, name)->shape[0], .features = values};
 }
 
-static void run_loop(const zi_zimage_dit *model, zi_run *run, const loop_case *c)
+/* after [LOOP_STEPS][LOOP_COUNT] <- the latents behind each step */
+static void take_steps(zi_run *run, zi_job *job, const loop_case *c, float *latents, float *after)
 {
-    float sigmas[LOOP_STEPS + 1], after[LOOP_STEPS][LOOP_COUNT], prediction[LOOP_COUNT], negative[LOOP_COUNT];
-    char line[128], name[64];
-    zi_scheduler_config config;
-    zi_arena_mark mark = zi_table(run)->mark(run);
-    zi_tensor caption = refine_caption(model, run, "loop.prompt_embeds"), negative_caption = caption;
-    float *latents = fixture_floats(golden, "loop.noise", NULL);
-    if (c->negative)
-        negative_caption = refine_caption(model, run, c->negative);
-    load(c->scheduler, &config);
-    zi_scheduler_sigmas(&config, LOOP_STEPS, 3 * 4, sigmas);
+    float sigmas[LOOP_STEPS + 1];
+    family->sigmas(job->model->networks, &job->model->scheduler, LOOP_STEPS, ROWS, COLUMNS, sigmas);
     for (int i = 0; i < LOOP_STEPS; i++) {
-        float t = zi_scheduler_model_time(sigmas[i]), scale = zi_guidance_at(c->guidance_scale, c->truncation, t);
-        evaluate(model, run, latents, t, &caption, prediction);
-        if (scale > 0) {
-            evaluate(model, run, latents, t, &negative_caption, negative);
-            zi_guide(prediction, negative, LOOP_COUNT, scale, c->normalization);
-        }
-        for (int k = 0; k < LOOP_COUNT; k++)
-            prediction[k] = -prediction[k];
-        zi_euler_step(latents, prediction, LOOP_COUNT, sigmas[i], sigmas[i + 1]);
-        memcpy(after[i], latents, sizeof after[i]);
+        float scale = family->guidance_at(c->guidance_scale, c->truncation, sigmas[i]);
+        job->sigma = sigmas[i];
+        job->passes = scale > 0 ? 2 : 1;
+        table_ok(zi_job_stage(run, job, ZIMAGE_STAGE_DENOISE, 0));
+        if (scale > 0)
+            family->guide(job->velocity[0], job->velocity[1], LOOP_COUNT, scale, c->normalization);
+        zi_euler_step(latents, job->velocity[0], LOOP_COUNT, sigmas[i], sigmas[i + 1]);
+        memcpy(after + i * LOOP_COUNT, latents, LOOP_COUNT * sizeof *after);
     }
+}
+
+static void run_loop(zi_run *run, const loop_case *c)
+{
+    float after[LOOP_STEPS * LOOP_COUNT], velocity[2][LOOP_COUNT];
+    char line[128], name[64];
+    zi_model *model = open_model(c->scheduler);
+    float *latents = fixture_floats(golden, "loop.noise", NULL);
+    zi_job job = {.model = model,
+                  .rows = ROWS,
+                  .columns = COLUMNS,
+                  .steps = LOOP_STEPS,
+                  .latents = latents,
+                  .velocity = {velocity[0], velocity[1]}};
+    give_features(&job, "loop.prompt_embeds");
+    if (c->negative)
+        give_features(&job, c->negative);
+    table_ok(zi_job_open(run, &job));
+    for (int stage = ZIMAGE_STAGE_TEXT; stage <= ZIMAGE_STAGE_CONTEXT; stage++)
+        for (int i = 0; i < job.prompts; i++)
+            table_ok(zi_job_stage(run, &job, stage, i));
+    take_steps(run, &job, c, latents, after);
+    zi_job_close(run, &job);
     snprintf(name, sizeof name, "loop.%s.after", c->name);
     snprintf(line, sizeof line, "%s: %s", zi_table(run)->name, name);
     float *want = fixture_floats(golden, name, NULL);
-    parity(line, after[0], want, sizeof after / sizeof(float), 2e-5);
+    parity(line, after, want, sizeof after / sizeof(float), 2e-5);
     free(want);
     free(latents);
-    zi_table(run)->release(run, mark);
+    for (int i = 0; i < job.prompts; i++)
+        free((float *)job.prompt[i].features);
+    zi_model_close(model);
 }
 
 static void test_loops(void **state)
@@ -232,19 +246,15 @@ static void test_loops(void **state)
         {"cfg_normalization_0.8", "tiny", "loop.negative_embeds", 4, 1, 0.8f},
         {"cfg_both", "tiny", "loop.negative_embeds", 4, 0.6f, 1.2f},
     };
-    zi_zimage_dit model;
-    zi_store *store = open_transformer(&model);
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-            run_loop(&model, run, &cases[i]);
+            run_loop(run, &cases[i]);
         table_close(run);
     }
-    zi_zimage_dit_free(&model);
-    zi_store_free(store);
 }
 
-/* Each change is refused, with a sentence that names the file and the field. */
+/* Each of these is refused with a sentence that names the file and the field. */
 static void test_refused_settings(void **state)
 {
     static const struct {

@@ -70,12 +70,15 @@ static void format_line(char *line, size_t capacity, const char *format, va_list
     make_printable(line, length >= 0 && (size_t)length >= capacity);
 }
 
+/* Writes no byte beyond error->struct_size, which differs where the program was built against another version 0.2.x. */
 static zimage_status fail_with(zimage_error *error, zimage_status status, const char *format, va_list arguments)
 {
-    if (!error)
-        return status;
     char line[sizeof error->message]; /* an argument may be error->message itself */
-    format_line(line, sizeof line, format, arguments);
+    const size_t begin = offsetof(zimage_error, message);
+    if (!error || error->struct_size <= begin)
+        return status;
+    size_t room = error->struct_size - begin;
+    format_line(line, room < sizeof line ? room : sizeof line, format, arguments);
     error->status = status;
     memcpy(error->message, line, strlen(line) + 1);
     return status;

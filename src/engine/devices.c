@@ -85,7 +85,7 @@ zimage_status zimage_device_get(const zimage_device_list *list, size_t index, zi
 {
     if (index >= zimage_device_count(list))
         return no_such(index, zimage_device_count(list), error);
-    return ZI_GIVE(info, &list->devices[index], zimage_device_info, cpu_features, error);
+    return ZI_GIVE(info, &list->devices[index], zimage_device_info, memory_bytes, error);
 }
 
 zimage_status zimage_kernel_get(const zimage_device_list *list, size_t index, zimage_kernel_info *info,

@@ -93,7 +93,7 @@ zimage_status zi_request_take(const zimage_session *session, const zimage_reques
 {
     const zi_facts *facts = &session->inner->facts;
     int64_t side = facts->default_side;
-    ZI_TRY(ZI_TAKE(own, request, zimage_request, release_weights, error));
+    ZI_TRY(ZI_TAKE(own, request, zimage_request, memory_limit, error));
     if (!own->width)
         own->width = (int32_t)(side < facts->max_width ? side : facts->max_width);
     if (!own->height)

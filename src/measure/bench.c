@@ -113,6 +113,7 @@ static zimage_status make_job(bench_run *b, int stage)
                       .prompts = 1,
                       .steps = b->params.repeats + 1,
                       .single = 1,
+                      .forward_only = 1,
                       .single_stage = (int)timed[stage].stage,
                       .sigma = TIMED_SIGMA};
     size_t places = (size_t)(b->job.rows * b->job.columns), count = places * (size_t)facts->latent_channels;

@@ -126,6 +126,15 @@ static zimage_status run_context(zi_run *run, zi_job *job, int index)
     return job->model->family->make_context(run, job->model->networks, &job->features[index], &job->context[index]);
 }
 
+/* latents and out on the stack; latents <- the job's */
+static zimage_status copy_latents(zi_run *run, const zi_job *job, zi_tensor *latents, zi_tensor *out)
+{
+    const int64_t shape[3] = {job->model->facts.latent_channels, job->rows, job->columns};
+    ZI_TRY(zi_table(run)->alloc_f32(run, latents, 3, shape));
+    ZI_TRY(zi_table(run)->alloc_f32(run, out, 3, shape));
+    return zi_table(run)->upload(run, latents, job->latents);
+}
+
 /* Once before the first step: the features make room for what all steps share. */
 static zimage_status prepare(zi_run *run, zi_job *job)
 {
@@ -134,24 +143,23 @@ static zimage_status prepare(zi_run *run, zi_job *job)
         ZI_TRY(job->model->family->prepare(run, job->model->networks, &job->context[i], job->rows, job->columns,
                                            job->inputs[i]));
     job->prepared = 1;
-    return ZIMAGE_OK;
+    return job->forward_only ? copy_latents(run, job, &job->kept_latents, &job->kept_out) : ZIMAGE_OK;
 }
 
 /* velocity <- the network's output for one prompt */
 static zimage_status forward_pass(zi_run *run, zi_job *job, int index)
 {
     const zi_model *model = job->model;
-    const int64_t shape[3] = {model->facts.latent_channels, job->rows, job->columns};
     zi_tensor latents, out;
-    ZI_TRY(zi_table(run)->alloc_f32(run, &latents, 3, shape));
-    ZI_TRY(zi_table(run)->alloc_f32(run, &out, 3, shape));
-    ZI_TRY(zi_table(run)->upload(run, &latents, job->latents));
+    if (job->forward_only)
+        return model->family->forward(run, job->inputs[index], &job->kept_latents, job->sigma, &job->kept_out);
+    ZI_TRY(copy_latents(run, job, &latents, &out));
     ZI_TRY(model->family->forward(run, job->inputs[index], &latents, job->sigma, &out));
     float *velocity = job->velocity[index];
     if (!velocity)
         return ZIMAGE_OK; /* a rehearsal */
     ZI_TRY(zi_table(run)->download(run, velocity, &out));
-    for (int64_t i = 0; i < shape[0] * shape[1] * shape[2]; i++)
+    for (int64_t i = 0, count = zi_tensor_count(&out); i < count; i++)
         velocity[i] *= model->family->velocity_sign;
     return ZIMAGE_OK;
 }

@@ -42,10 +42,13 @@ typedef struct zi_job {
     uint8_t *rgb8, *preview_rgb8;    /* what decode and preview write */
     float sigma;                     /* of the denoise under way */
     int passes;                      /* forward passes of the denoise under way; 0: one for each prompt */
+    /* For measuring: a denoise is the forward pass alone. The latents are copied to the device once, velocities never. */
+    int forward_only;
 
     /* The job's own. */
     zi_tensor context[ZI_PROMPTS_MAX], features[ZI_PROMPTS_MAX];
-    void *inputs[ZI_PROMPTS_MAX]; /* family.inputs_size bytes each */
+    void *inputs[ZI_PROMPTS_MAX];     /* family.inputs_size bytes each */
+    zi_tensor kept_latents, kept_out; /* with forward_only */
     zi_arena_mark bottom, above_contexts;
     int prepared;
 } zi_job;

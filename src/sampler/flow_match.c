@@ -144,44 +144,11 @@ float zi_scheduler_timestep(float sigma)
     return sigma * (float)TRAIN_TIMESTEPS;
 }
 
-float zi_scheduler_model_time(float sigma)
-{
-    return ((float)TRAIN_TIMESTEPS - zi_scheduler_timestep(sigma)) / (float)TRAIN_TIMESTEPS;
-}
-
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
-float zi_guidance_at(float guidance_scale, double truncation, float t)
-{
-    return truncation <= 1 && t > truncation ? 0 : guidance_scale;
-}
-
-void zi_euler_step(float *latents, const float *prediction, int64_t count, float sigma, float sigma_next)
+void zi_euler_step(float *latents, const float *velocity, int64_t count, float sigma, float sigma_next)
 {
     float dt = sigma_next - sigma;
     for (int64_t i = 0; i < count; i++)
-        latents[i] += dt * prediction[i];
-}
-
-static float norm_of(const float *x, int64_t count)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < count; i++)
-        sum += (double)x[i] * x[i];
-    return (float)sqrt(sum);
-}
-
-void zi_guide(float *positive, const float *negative, int64_t count, float scale, float normalization)
-{
-    float limit = normalization > 0 ? norm_of(positive, count) * normalization : 0;
-    for (int64_t i = 0; i < count; i++)
-        positive[i] += scale * (positive[i] - negative[i]);
-    if (!(normalization > 0))
-        return;
-    float norm = norm_of(positive, count);
-    if (norm <= limit)
-        return;
-    float shrink = limit / norm;
-    for (int64_t i = 0; i < count; i++)
-        positive[i] *= shrink;
+        latents[i] += dt * velocity[i];
 }

@@ -1,5 +1,5 @@
 /*
- * The sampler FlowMatchEulerDiscreteScheduler of diffusers: sigmas, Euler step, guidance (docs/spec/scheduler.md).
+ * The sampler FlowMatchEulerDiscreteScheduler of diffusers: sigmas and the Euler step (docs/spec/scheduler.md).
  * It computes on the host in float32, because latents are small.
  */
 #ifndef ZI_SAMPLER_FLOW_MATCH_H
@@ -30,27 +30,10 @@ double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens);
  */
 void zi_scheduler_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas);
 
-/*
- * timestep = 1000 sigma. The time that Z-Image's network gets is t = (1000 - timestep) / 1000, about 1 - sigma; both
- * round to float32 as pipeline_z_image.py of diffusers does.
- */
+/* timestep = 1000 sigma, rounded to float32 */
 float zi_scheduler_timestep(float sigma);
-float zi_scheduler_model_time(float sigma);
 
-/*
- * The guidance scale of the step with time t: 0 where truncation <= 1 and t > truncation. 0 means no guidance, so that
- * the step needs one forward pass.
- */
-float zi_guidance_at(float guidance_scale, double truncation, float t);
-
-/* latents += (sigma_next - sigma) * prediction */
-void zi_euler_step(float *latents, const float *prediction, int64_t count, float sigma, float sigma_next);
-
-/*
- * Classifier-free guidance as Z-Image defines it, on outputs of the network before their sign changes:
- * positive <- positive + scale (positive - negative). Where normalization > 0, the L2 norm of the result is limited to
- * normalization times the norm that positive had (pipeline_z_image.py of diffusers).
- */
-void zi_guide(float *positive, const float *negative, int64_t count, float scale, float normalization);
+/* latents += (sigma_next - sigma) * velocity, where velocity = noise - clean */
+void zi_euler_step(float *latents, const float *velocity, int64_t count, float sigma, float sigma_next);
 
 #endif

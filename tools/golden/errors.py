@@ -46,7 +46,19 @@ def linears(model):
     return [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
 
 
-# ---- models and inputs: (latents [C, H, W], t, embeds [tokens, dim]), all of them bf16 numbers
+# ---- models and inputs: (latents [C, H, W], sigma, embeds [tokens, dim]), latents and embeds bf16 numbers
+
+
+def time_of(sigma):
+    """What ZImagePipeline gives its transformer at a sigma: (1000 - timestep) / 1000, rounded to float32."""
+    return (np.float32(1000) - np.float32(sigma) * np.float32(1000)) / np.float32(1000)
+
+
+def sigma_of(t):
+    """The float32 sigma with that time."""
+    near = np.float32(1 - t).view(np.int32)
+    return next(s for i in range(-64, 65) if time_of(s := (near + np.int32(i)).view(np.float32)) == np.float32(t))
+
 
 
 def random_model(folder, layers, refiner_layers, outliers, seed):
@@ -76,14 +88,14 @@ def channels(count):
     return torch.arange(7, count, 1000)  # 0.1 %
 
 
-def random_inputs(model, size, tokens, times, outliers, seed):
+def random_inputs(model, size, tokens, sigmas, outliers, seed):
     generator, inputs = torch.Generator().manual_seed(seed), []
-    for t in times:
+    for sigma in sigmas:
         latents = torch.randn(model.config.in_channels, size // 8, size // 8, generator=generator)
         embeds = torch.randn(tokens, model.config.cap_feat_dim, generator=generator)
         if outliers:
             embeds[:, channels(embeds.shape[1])] *= 20
-        inputs.append((latents.bfloat16().float(), t, embeds.bfloat16().float()))
+        inputs.append((latents.bfloat16().float(), sigma, embeds.bfloat16().float()))
     return inputs
 
 
@@ -92,7 +104,7 @@ def sampled_inputs(folder, prompts):
     pipe, inputs = load_pipeline(folder), []
 
     def keep(module, args):
-        inputs.append((args[0][0][:, 0].bfloat16().float(), float(args[1][0]), args[2][0].bfloat16().float()))
+        inputs.append((args[0][0][:, 0].bfloat16().float(), sigma_of(float(args[1][0])), args[2][0].bfloat16().float()))
 
     pipe.transformer.register_forward_pre_hook(keep)
     for i in range(prompts):
@@ -105,8 +117,8 @@ def sampled_inputs(folder, prompts):
 def evaluate(model, inputs):
     dtype = next(model.parameters()).dtype
     return torch.stack([
-        model([x[:, None].to(dtype)], torch.tensor([t]), [e.to(dtype)], return_dict=False)[0][0][:, 0].float()
-        for x, t, e in inputs
+        model([x[:, None].to(dtype)], torch.tensor([time_of(s)]), [e.to(dtype)], return_dict=False)[0][0][:, 0].float()
+        for x, s, e in inputs
     ])  # fmt: skip
 
 
@@ -139,14 +151,15 @@ def packed_folder(model, source, folder, bits):
 
 
 def zimage(program, folder, inputs, work, compute, threads):
-    tensors = {"latents": torch.stack([x for x, _, _ in inputs]), "t": torch.tensor([t for _, t, _ in inputs])}
+    tensors = {"latents": torch.stack([x for x, _, _ in inputs]), "sigma": torch.tensor([s for _, s, _ in inputs])}
     tensors |= {f"embeds.{i}": e for i, (_, _, e) in enumerate(inputs)}
     save_file(tensors, f"{work}/inputs.safetensors")
     command = [program, folder, f"{work}/inputs.safetensors", f"{work}/velocity.safetensors", compute, str(threads)]
     kernels = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     from safetensors.torch import load_file
 
-    return load_file(f"{work}/velocity.safetensors")["velocity"], kernels
+    # The velocity is noise - clean; the transformer's output has the other sign.
+    return -load_file(f"{work}/velocity.safetensors")["velocity"], kernels
 
 
 def whole_evaluations(model, folder, inputs, want, a, work):
@@ -304,8 +317,8 @@ def main():
         else:
             folder = f"{work}/transformer"
             model = random_model(folder, a.layers, a.refiner_layers, a.outliers, a.seed)
-            inputs = random_inputs(model, a.size, a.tokens, (0.1, 0.6), a.outliers, a.seed)
-            some = random_inputs(model, a.size // 2, a.tokens // 2, (0.6,), a.outliers, a.seed)
+            inputs = random_inputs(model, a.size, a.tokens, (0.9, 0.4), a.outliers, a.seed)
+            some = random_inputs(model, a.size // 2, a.tokens // 2, (0.4,), a.outliers, a.seed)
         c = model.config
         print(f"dim {c.dim}, {c.n_layers} layers and {c.n_refiner_layers} + {c.n_refiner_layers} refiner layers, "
               f"{len(inputs)} evaluations of {inputs[0][0].shape[1] * inputs[0][0].shape[2] // 4} image tokens, "

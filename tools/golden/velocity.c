@@ -1,18 +1,17 @@
 /*
- * Single evaluations of a transformer for errors.py: the numbers that the pipeline would get, without one.
+ * Single forward passes of a transformer for errors.py: the numbers that the pipeline would get, without a whole model.
  *
  *   velocity FOLDER INPUTS OUTPUT f32|bf16|int8|fp8 THREADS [DEVICE]
  *
- * FOLDER holds the transformer and its config.json. INPUTS, safetensors: latents [N, C, H, W], t [N] (1 - sigma) and for
- * each of the N embeds.0 [tokens, dim], embeds.1, ... OUTPUT: velocity [N, C, H, W], the network's own sign.
- * DEVICE: cpu, or cuda for the first card.
+ * FOLDER holds the transformer and its config.json. INPUTS, safetensors: latents [N, C, H, W], sigma [N], and for each
+ * of the N embeds.0 [tokens, dim], embeds.1, ... OUTPUT: velocity [N, C, H, W] = noise - clean. DEVICE: cpu, or cuda
+ * for the first GPU.
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "engine/device.h"
-#include "model/zimage_dit.h"
+#include "engine/backends.h"
+#include "pipeline/job.h"
 #include "weights/write.h"
 
 static zimage_error error = ZIMAGE_ERROR_INIT;
@@ -28,90 +27,97 @@ static void check(zimage_status status)
 static float *floats(const zi_store *store, const char *name, const zi_weight **weight)
 {
     *weight = zi_store_find(store, name);
-    if (*weight == NULL)
+    if (!*weight)
         check(zi_fail(&error, ZIMAGE_ERROR_ARGUMENT, "%s: no tensor %s", zi_store_path(store), name));
     int64_t count = zi_weight_count(*weight);
     float *values = malloc((size_t)count * sizeof *values);
-    if (values == NULL)
+    if (!values)
         check(zi_fail_memory(&error, name, (size_t)count * sizeof *values));
     zi_weight_unpack(*weight, 0, count, values);
     return values;
 }
 
-static void evaluate(const zi_dit *model, zi_ops *ops, const zi_store *inputs, int index, const float *latents,
-                     const int64_t *shape, float t, float *velocity)
+/* A model that is only a transformer, of the first family. */
+static zi_model *open_transformer(const char *folder)
+{
+    const zi_component *component = &zi_families[0]->components[ZI_TRANSFORMER];
+    char path[4096];
+    zi_model *model;
+    zi_store *store;
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    check(zi_model_new(zi_families[0], &model, &error));
+    check(component->configure(model->networks, path, NULL, &error));
+    check(zi_store_open(folder, component->base_name, &store, NULL, &error));
+    check(zi_model_add(model, ZI_TRANSFORMER, store, NULL, &error));
+    return model;
+}
+
+/* job: its latents, sigma and velocity are there. */
+static void forward(zi_run *run, zi_job *job, const zi_store *inputs, int index)
 {
     char name[32];
     const zi_weight *described;
+    zi_job_run runs[ZI_JOB_RUNS_MAX];
     snprintf(name, sizeof name, "embeds.%d", index);
     float *embeds = floats(inputs, name, &described);
-    const int64_t caption_shape[] = {zi_dit_padded(described->shape[0]), model->config.dim};
-    zi_arena_mark mark = ops->table->mark(ops);
-    zi_tensor features, caption, x, out;
-    check(ops->table->alloc(ops, &features, 2, described->shape));
-    check(ops->table->alloc(ops, &caption, 2, caption_shape));
-    check(ops->table->alloc_f32(ops, &x, 3, shape));
-    check(ops->table->alloc_f32(ops, &out, 3, shape));
-    check(ops->table->upload(ops, &features, embeds));
-    check(ops->table->upload(ops, &x, latents));
-    check(zi_dit_caption(model, ops, &features, &caption));
-    check(zi_dit_forward(model, ops, &x, t, &caption, &out));
-    check(ops->table->download(ops, velocity, &out));
-    ops->table->release(ops, mark);
+    job->prompt[0] = (zi_prompt){.tokens = described->shape[0], .features = embeds};
+    int count = zi_job_list(job, runs);
+    check(zi_job_open(run, job));
+    for (int i = 0; i < count; i++)
+        check(zi_job_stage(run, job, runs[i].stage, runs[i].index));
+    zi_job_close(run, job);
     free(embeds);
 }
 
-static zimage_compute compute_named(const char *name)
+static void forward_all(zi_run *run, zi_model *model, const zi_store *inputs, const char *output)
 {
-    static const char *const names[] = {
-        [ZIMAGE_COMPUTE_BF16] = "bf16", [ZIMAGE_COMPUTE_INT8] = "int8", [ZIMAGE_COMPUTE_FP8] = "fp8"};
-    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
-        if (names[i] != NULL && strcmp(name, names[i]) == 0)
-            return (zimage_compute)i;
-    return ZIMAGE_COMPUTE_F32;
+    const zi_weight *x, *embeds = zi_store_find(inputs, "embeds.0"), *ignored;
+    float *latents = floats(inputs, "latents", &x), *sigmas = floats(inputs, "sigma", &ignored);
+    int64_t total = zi_weight_count(x), each = total / x->shape[0];
+    float *velocity = malloc((size_t)total * sizeof *velocity);
+    if (!velocity || !embeds)
+        check(zi_fail(&error, ZIMAGE_ERROR_ARGUMENT, "%s: too large, or no embeds.0", zi_store_path(inputs)));
+    model->facts = (zi_facts){.latent_channels = x->shape[1], .features = embeds->shape[1]};
+    for (int i = 0; i < (int)x->shape[0]; i++) {
+        zi_job job = {.model = model,
+                      .rows = x->shape[2],
+                      .columns = x->shape[3],
+                      .prompts = 1,
+                      .steps = 1,
+                      .single = 1,
+                      .single_stage = ZIMAGE_STAGE_DENOISE,
+                      .latents = latents + i * each,
+                      .sigma = sigmas[i],
+                      .velocity = {velocity + i * each}};
+        forward(run, &job, inputs, i);
+    }
+    check(zi_safetensors_write(output, "velocity", velocity, x->shape, x->dims, &error));
+    free(velocity);
+    free(latents);
+    free(sigmas);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 6 && argc != 7) {
+    zi_backend_choice choice = {.device = argc == 7 ? argv[6] : "cpu"};
+    if ((argc != 6 && argc != 7) || !zimage_compute_parse(argv[4], &choice.compute)) {
         fprintf(stderr, "usage: velocity FOLDER INPUTS OUTPUT f32|bf16|int8|fp8 THREADS [DEVICE]\n");
         return 2;
     }
-    const zi_device_choice choice = {argc == 7 ? argv[6] : "cpu", compute_named(argv[4]), NULL};
-    char path[4096], kernels[128];
-    snprintf(path, sizeof path, "%s/config.json", argv[1]);
+    char kernels[128];
     zi_pool *pool;
-    zi_ops *ops;
-    zi_dit model;
-    zi_dit_config config;
-    zi_store *store, *inputs;
+    zi_run run = {.error = &error};
+    zi_store *inputs;
     check(zi_pool_new(atoi(argv[5]), &pool, &error));
-    check(zi_device_ops(&choice, pool, &ops, &error));
-    ops->error = &error;
-    check(zi_dit_config_load(path, &config, &error));
-    check(zi_store_open(argv[1], "diffusion_pytorch_model", &store, NULL, &error));
-    check(zi_dit_bind(&model, &config, store, NULL, &error));
+    check(zi_backend_open(&choice, pool, &run.ops, &error));
+    zi_model *model = open_transformer(argv[1]);
     check(zi_store_open_file(argv[2], &inputs, &error));
-
-    const zi_weight *described, *ignored;
-    float *latents = floats(inputs, "latents", &described), *t = floats(inputs, "t", &ignored);
-    int64_t each = zi_weight_count(described) / described->shape[0];
-    float *velocity = malloc((size_t)zi_weight_count(described) * sizeof *velocity);
-    if (velocity == NULL)
-        return 1;
-    for (int i = 0; i < (int)described->shape[0]; i++)
-        evaluate(&model, ops, inputs, i, latents + i * each, described->shape + 1, t[i], velocity + i * each);
-    check(zi_safetensors_write(argv[3], "velocity", velocity, described->shape, described->dims, &error));
-    ops->describe(ops, kernels, sizeof kernels);
+    forward_all(&run, model, inputs, argv[3]);
+    zi_table(&run)->describe(run.ops, kernels, sizeof kernels);
     printf("%s\n", kernels);
-
-    free(velocity);
-    free(latents);
-    free(t);
     zi_store_free(inputs);
-    zi_dit_free(&model);
-    zi_store_free(store);
-    ops->table->free(ops);
+    zi_table(&run)->free(run.ops);
     zi_pool_free(pool);
+    zi_model_close(model);
     return 0;
 }
