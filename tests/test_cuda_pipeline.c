@@ -183,7 +183,7 @@ static void the_program_finds_the_gpu(void **state)
                 &o);
     if (o.code)
         fail_msg("%s", o.err);
-    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda:1"), "cuda:1", "1 card");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda:1"), "cuda:1", "1 GPU");
 }
 
 /* On GPUs of several sizes: a sentence with numbers, or an image. */
