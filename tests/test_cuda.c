@@ -1,6 +1,6 @@
 /*
- * The CUDA backend against the reference: the contract's cases (ops/cases.h) in float32, in bf16 with cuDNN and with the
- * kernels that stand in for it, and in fp8; then what is CUDA's own. Skipped without a usable GPU.
+ * The CUDA backend against the reference: the contract's cases (ops/cases.h) in float32, in bf16 with cuDNN and with
+ * the kernels that stand in for it, and in fp8; then what is CUDA's own. Skipped without a usable GPU.
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -44,7 +44,7 @@ static void close_gpu(void)
     gpu->ops = NULL;
 }
 
-/* ---- the contract's cases ------------------------------------------------------------------------------------------ */
+/* ---- the contract's cases ---------------------------------------------------------------------------------------- */
 
 static void on_case(void *user, const zi_case_finding *finding)
 {
@@ -102,7 +102,7 @@ static void peak_rates(void **state)
     }
 }
 
-/* ---- weights ------------------------------------------------------------------------------------------------------- */
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 #define SIDE 64
 
@@ -166,7 +166,7 @@ static void unknown_storage_is_refused(void **state)
     }
 }
 
-/* ---- the beginning of an operation --------------------------------------------------------------------------------- */
+/* ---- the beginning of an operation ------------------------------------------------------------------------------- */
 
 /* The call makes so many operations begin: weights may give way only between two of them (cuda/residency.h). */
 #define BEGINS(count, call)                                                                                            \
@@ -244,7 +244,7 @@ static void an_operation_begins_once(void **state)
     }
 }
 
-/* ---- what is remembered -------------------------------------------------------------------------------------------- */
+/* ---- what is remembered ------------------------------------------------------------------------------------------ */
 
 /* The path of the folder's only file; 0: there is none. */
 static int plans_path(const char *folder, char path[PATH_MAX])
