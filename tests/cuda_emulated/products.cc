@@ -252,8 +252,10 @@ void store_column(const product &p, int batch, int64_t column, const float *sums
         float value = p.alpha * sums[row];
         if (p.a.type == CUDA_R_8F_E4M3)
             value *= p.operation.scales[0][row] * p.operation.scales[1][column];
-        if (p.beta != 0 && p.d.type == CUDA_R_16BF)
-            value = __bfloat162float(__float2bfloat16_rn(value)); /* as the kernels of an H100 do */
+        bool aligned = p.d.rows * (int64_t)size_of(p.d.type) % 16 == 0;
+        bool rounds = p.beta != 0 || (p.operation.epilogue == CUBLASLT_EPILOGUE_BIAS && !aligned);
+        if (rounds && p.d.type == CUDA_R_16BF) /* before c and the bias are added, as on an H100 and an H200 */
+            value = __bfloat162float(__float2bfloat16_rn(value));
         if (p.beta != 0)
             value += p.beta * read(p.c_data, p.c.type, batch * p.c.step + column * p.c.ld + row);
         if (p.operation.epilogue == CUBLASLT_EPILOGUE_BIAS)
