@@ -72,7 +72,7 @@ static void measure_peak(void)
            peak * 1e-9, loop * 1e-9);
 }
 
-/* The packed product alone, of operands that stay in L1, of weights and then of both from L2: what bounds it. */
+/* The packed gemm alone, with operands in L1, then with one or both of them in L2: shows what limits it. */
 static void bench_levels(const zi_packed_gemm *f)
 {
     static const struct {
@@ -89,7 +89,7 @@ static void bench_levels(const zi_packed_gemm *f)
         if (data == NULL)
             exit(1);
         for (size_t k = 0; k < a + b + c; k++)
-            data[k] = k % 2 ? 0x3c : (uint8_t)(k * 13); /* small numbers of either kind */
+            data[k] = k % 2 ? 0x3c : (uint8_t)(k * 13); /* small numbers, as bf16 and as int8 */
         for (int64_t k = 0; k < chunks; k++)
             places[k] = k * f->mr * ZI_CHUNK;
         zi_cpu_tiles tiles = {.a = data,
@@ -275,7 +275,7 @@ int main(int argc, char **argv)
     };
     check(zi_ops_cpu_new(pool, &options, &run.ops, &error));
     filter = argc > 3 ? argv[3] : "";
-    tensor(1, (int64_t[]){16}); /* as in a job: the arena is never empty */
+    tensor(1, (int64_t[]){16}); /* keeps the arena from being empty, as in a job */
     measure_peak();
     const zi_packed_gemm *gemm = zi_cpu_of(&run)->linear;
     if (gemm != NULL && strstr("levels", filter) != NULL)

@@ -1,7 +1,7 @@
 /*
- * The tile instructions that src/cpu/packed_amx.c uses, and what it unpacks by AVX-512, in C, so that its tiling is tested
- * where there is no AMX.
- * Semantics: Intel's Software Developer's Manual, volume 2: TDPBF16PS, TDPBSSD, TILELOADD, TILESTORED, TILEZERO.
+ * Emulates in C what src/cpu/packed_amx.c needs: the tile instructions, and the unpacking that it does with AVX-512. So
+ * its tiling is tested on CPUs without AMX. Semantics: Intel, Software Developer's Manual, volume 2: TDPBF16PS,
+ * TDPBSSD, TILELOADD, TILESTORED, TILEZERO.
  */
 #ifndef ZI_TEST_AMX_EMULATED_H
 #define ZI_TEST_AMX_EMULATED_H
@@ -91,7 +91,7 @@ static inline uint16_t emulated_word(const uint8_t *bytes)
     return bits;
 }
 
-/* As in packed_amx.c, which has it in AVX-512: 128 inputs of a row to four chunks of 16 rows. */
+/* As the function of packed_amx.c in AVX-512: 128 inputs of a row go to four chunks of 16 rows. */
 static inline void unpack_unit(int group, const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases,
                                uint8_t *target)
 {

@@ -1,9 +1,9 @@
 /*
- * Fails each memory allocation in turn while a model is opened, a picture made and written. Every failure must come back
- * as an error (or be harmless), and nothing may leak. The interposed functions catch the libraries' allocations too
- * (jansson, PCRE2, libpng, ...), so this needs glibc without a sanitizer's own allocator.
+ * Each memory allocation fails in turn while a model is opened and an image is made and written. Every failure must come
+ * back as an error (or be harmless), and nothing may leak. The functions here replace malloc and its sisters for all
+ * libraries (jansson, PCRE2, libpng, ...), so the test needs glibc without a sanitizer's own allocator.
  *
- * Two ways to fail: the n-th allocation alone, and all from the n-th on.
+ * Two ways to fail: one allocation alone, and one with all that follow it.
  */
 #define ZIMAGE_EXPERIMENTAL
 #include "model/qwen3.h"
@@ -14,7 +14,9 @@
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
@@ -41,20 +43,71 @@ extern void __libc_free(void *pointer);
 
 /* Armed only around the work under test, on the only thread that runs then. */
 static atomic_int armed;
-static atomic_int lasting;
-static atomic_long countdown, calls, live;
+static atomic_long live; /* blocks */
+
+/*
+ * Which allocations of an armed job fail. NONE: they are counted. IN_CHILDREN: at each allocation the process forks, and
+ * in the child the allocation fails. So the job runs only once, and a child runs what follows a failure. ONE: the n-th,
+ * for a job that writes a file: a child would remove the file that the parent still writes.
+ */
+static enum { NONE, IN_CHILDREN, ONE } mode;
+static int lasting;  /* all allocations after the failing one fail, too */
+static int in_child; /* of IN_CHILDREN */
+static long calls, n_th;
+static long errors, harmless; /* children that ended with an error, and without */
+static char child_fault[64];  /* what the first other child did */
+
+enum { CHILD_ERROR = 10, CHILD_HARMLESS = 11 }; /* exit codes */
+
+/* In the parent: waits for the child, and counts how it ended. */
+static void await(pid_t child)
+{
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    errors += code == CHILD_ERROR;
+    harmless += code == CHILD_HARMLESS;
+    if (code != CHILD_ERROR && code != CHILD_HARMLESS && !child_fault[0])
+        snprintf(child_fault, sizeof child_fault, "allocation %ld: status %#x", calls, (unsigned)status);
+}
+
+/* Without cmocka's handlers, which would go on with the next test. */
+static void default_signals(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGSYS, SIGABRT};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        signal(signals[i], SIG_DFL);
+}
+
+static int fails(void)
+{
+    if (mode != IN_CHILDREN)
+        return mode == ONE && (calls == n_th || (calls > n_th && lasting));
+    if (in_child)
+        return lasting;
+    armed = 0; /* what fork itself allocates */
+    pid_t child = fork();
+    armed = 1;
+    in_child = child == 0;
+    if (in_child)
+        default_signals();
+    else if (child > 0)
+        await(child);
+    else
+        snprintf(child_fault, sizeof child_fault, "allocation %ld: fork failed", calls);
+    return in_child;
+}
 
 static int must_fail(void)
 {
     if (!armed)
         return 0;
     calls++;
-    countdown--;
-    if (countdown == 0 || (countdown < 0 && lasting)) {
+    int now = fails();
+    if (now)
         errno = ENOMEM;
-        return 1;
-    }
-    return 0;
+    return now;
 }
 
 static void *count_live(void *pointer)
@@ -107,7 +160,6 @@ void free(void *pointer)
     __libc_free(pointer);
 }
 
-/* Opens, plans, generates with guidance and a preview, writes. The status of the first failing call. */
 static int keep_going(const zimage_progress *progress, void *user)
 {
     return 0;
@@ -116,6 +168,9 @@ static int keep_going(const zimage_progress *progress, void *user)
 #define PROMPT                                                                                                         \
     "a r\xc3\xa9"                                                                                                      \
     "d apple"
+
+/* The image of the last open_and_generate in which no allocation failed; write_png writes it. */
+static zimage_image *made;
 
 static zimage_status plan_and_generate(zimage_session *session, zimage_image **image, zimage_error *error)
 {
@@ -133,7 +188,8 @@ static zimage_status plan_and_generate(zimage_session *session, zimage_image **i
     return status == ZIMAGE_OK ? zimage_generate(session, &request, image, error) : status;
 }
 
-static zimage_status whole_job(const char *path, zimage_error *error)
+/* Opens, plans, generates with guidance and a preview. */
+static zimage_status open_and_generate(zimage_error *error)
 {
     const zimage_session_params params = {
         .struct_size = sizeof params, .threads = 1, .cache_folder = getenv("XDG_CACHE_HOME")};
@@ -142,14 +198,24 @@ static zimage_status whole_job(const char *path, zimage_error *error)
     zimage_status status = session_on(ZIMAGE_TEST_DATA "/tiny", NULL, &params, &session, error);
     if (status == ZIMAGE_OK)
         status = plan_and_generate(session, &image, error);
-    if (status == ZIMAGE_OK)
-        status = zimage_image_write(image, path, &(zimage_text){"prompt", PROMPT}, 1, error);
+    if (status == ZIMAGE_OK && mode == NONE) {
+        zimage_image_free(made);
+        made = image;
+        image = NULL;
+    }
     zimage_image_free(image);
     zimage_session_close(session);
     return status;
 }
 
-static zimage_status inspect_job(const char *path, zimage_error *error)
+static char png_path[] = "/tmp/zimage-allocations-XXXXXX";
+
+static zimage_status write_png(zimage_error *error)
+{
+    return zimage_image_write(made, png_path, &(zimage_text){"prompt", PROMPT}, 1, error);
+}
+
+static zimage_status inspect_job(zimage_error *error)
 {
     zimage_inspection *inspection = NULL;
     zimage_status status = zimage_inspect(ZIMAGE_TEST_DATA "/tiny", &inspection, error);
@@ -158,7 +224,7 @@ static zimage_status inspect_job(const char *path, zimage_error *error)
 }
 
 /* Pixels to a PNG in memory and back. */
-static zimage_status image_job(const char *path, zimage_error *error)
+static zimage_status image_job(zimage_error *error)
 {
     static const uint8_t pixels[8 * 8 * 4] = {1, 2, 3, 4};
     zimage_image *image = NULL, *again = NULL;
@@ -196,7 +262,7 @@ static zimage_status expand_text_encoder(zimage_error *error)
 }
 
 /* Packed weights expanded, convolutions turned: what binding allocates. */
-static zimage_status packed_job(const char *path, zimage_error *error)
+static zimage_status packed_job(zimage_error *error)
 {
     zi_store *store = NULL;
     zi_vae_config config;
@@ -213,44 +279,83 @@ static zimage_status packed_job(const char *path, zimage_error *error)
     return status;
 }
 
-/* Counts allocations (n = LONG_MAX) or fails from, or at, the n-th. */
-static zimage_status armed_job(zimage_status (*job)(const char *, zimage_error *), const char *path, long n,
-                               zimage_error *error)
+typedef zimage_status job_fn(zimage_error *error);
+
+static zimage_status armed_job(job_fn *job, zimage_error *error)
 {
     error->message[0] = 0;
     calls = 0;
-    countdown = n;
     armed = 1;
-    zimage_status status = job(path, error);
+    zimage_status status = job(error);
     armed = 0;
     return status;
 }
 
-static void fail_each(const char *name, zimage_status (*job)(const char *, zimage_error *), int until_the_end)
+/* What is wrong with the way in which a job ended; NULL: nothing. */
+static const char *fault_of(zimage_status status, const zimage_error *error, long leaked)
 {
-    char path[] = "/tmp/zimage-allocations-XXXXXX";
-    int file = mkstemp(path);
-    assert_true(file >= 0);
-    close(file);
+    if (status != ZIMAGE_OK && !error->message[0])
+        return "an error without a sentence";
+    return leaked ? "leaked blocks" : NULL;
+}
+
+/* Runs the job once; each of its allocations fails in a child. */
+static void fail_in_children(const char *name, job_fn *job)
+{
     zimage_error error = ZIMAGE_ERROR_INIT;
-    assert_int_equal(job(path, &error), ZIMAGE_OK); /* warm: what libraries allocate once is not a leak */
-    lasting = until_the_end;
-    assert_int_equal(armed_job(job, path, LONG_MAX, &error), ZIMAGE_OK);
-    long total = calls, failed = 0;
-    for (long n = 1; n <= total; n++) {
-        long before = live;
-        zimage_status status = armed_job(job, path, n, &error);
-        failed += status != ZIMAGE_OK;
-        if (status != ZIMAGE_OK && !error.message[0])
-            fail_msg("allocation %ld of %ld: an error without a sentence", n, total);
-        if (live != before)
-            fail_msg("allocation %ld of %ld: %ld blocks leaked (status %d: %s)", n, total, live - before, (int)status,
-                     error.message);
+    fflush(stdout); /* else children would write it again */
+    errors = harmless = child_fault[0] = 0;
+    mode = IN_CHILDREN;
+    long before = live;
+    zimage_status status = armed_job(job, &error);
+    const char *fault = fault_of(status, &error, live - before);
+    if (in_child) {
+        if (fault)
+            fprintf(stderr, "%s: allocation %ld: %s (%ld blocks; status %d: %s)\n", name, calls, fault, live - before,
+                    (int)status, error.message);
+        _exit(fault ? 1 : status != ZIMAGE_OK ? CHILD_ERROR : CHILD_HARMLESS);
     }
-    printf("%s: %ld allocations, each failed in turn%s: %ld errors, %ld done without, nothing leaked\n", name, total,
-           until_the_end ? " with all after it" : " alone", failed, total - failed);
-    assert_true(failed > total / 2);
-    unlink(path);
+    mode = NONE;
+    assert_int_equal(status, ZIMAGE_OK);
+    assert_null(fault);
+    if (child_fault[0])
+        fail_msg("%s: %s", name, child_fault);
+    assert_int_equal(errors + harmless, calls);
+}
+
+/* Runs the job once for each of its allocations. */
+static void fail_in_turn(const char *name, job_fn *job)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    assert_int_equal(armed_job(job, &error), ZIMAGE_OK);
+    long total = calls;
+    errors = 0;
+    mode = ONE;
+    for (n_th = 1; n_th <= total; n_th++) {
+        long before = live;
+        zimage_status status = armed_job(job, &error);
+        const char *fault = fault_of(status, &error, live - before);
+        if (fault)
+            fail_msg("%s: allocation %ld: %s (%ld blocks; status %d: %s)", name, n_th, fault, live - before,
+                     (int)status, error.message);
+        errors += status != ZIMAGE_OK;
+    }
+    mode = NONE;
+    calls = total;
+}
+
+static void fail_each(const char *name, job_fn *job, int writes, int and_all_after)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    assert_int_equal(job(&error), ZIMAGE_OK); /* what libraries allocate once and keep is not a leak */
+    lasting = and_all_after;
+    if (writes)
+        fail_in_turn(name, job);
+    else
+        fail_in_children(name, job);
+    printf("%s: %ld allocations, each failed in turn%s: %ld errors, %ld done without, nothing leaked\n", name, calls,
+           lasting ? " with all after it" : " alone", errors, calls - errors);
+    assert_true(errors > calls / 2);
 }
 
 static void opening_and_generating(void **state)
@@ -258,32 +363,44 @@ static void opening_and_generating(void **state)
     char folder[] = "/tmp/zimage-allocations-XXXXXX", command[128];
     assert_non_null(mkdtemp(folder));
     setenv("XDG_CACHE_HOME", folder, 1); /* the machine is measured once, and where reading that fails */
-    fail_each("open, plan, generate, write", whole_job, 1);
-    fail_each("open, plan, generate, write", whole_job, 0);
+    for (int and_all_after = 0; and_all_after < 2; and_all_after++)
+        fail_each("open, plan, generate", open_and_generate, 0, and_all_after);
     snprintf(command, sizeof command, "rm -r '%s'", folder);
     assert_int_equal(system(command), 0);
 }
 
+static void writing(void **state)
+{
+    int file = mkstemp(png_path);
+    assert_true(file >= 0);
+    close(file);
+    for (int and_all_after = 0; and_all_after < 2; and_all_after++)
+        fail_each("write", write_png, 1, and_all_after);
+    unlink(png_path);
+    zimage_image_free(made);
+}
+
 static void packed_weights(void **state)
 {
-    fail_each("open packed weights", packed_job, 0);
+    fail_each("open packed weights", packed_job, 0, 0);
 }
 
 static void inspecting(void **state)
 {
-    fail_each("inspect", inspect_job, 0);
+    fail_each("inspect", inspect_job, 0, 0);
 }
 
 static void images(void **state)
 {
-    fail_each("encode, decode", image_job, 1);
-    fail_each("encode, decode", image_job, 0);
+    for (int and_all_after = 0; and_all_after < 2; and_all_after++)
+        fail_each("encode, decode", image_job, 0, and_all_after);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(opening_and_generating), cmocka_unit_test(packed_weights),
-                                       cmocka_unit_test(inspecting), cmocka_unit_test(images)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(opening_and_generating), cmocka_unit_test(writing),
+                                       cmocka_unit_test(packed_weights), cmocka_unit_test(inspecting),
+                                       cmocka_unit_test(images)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
 

@@ -1,6 +1,6 @@
 /*
- * Device memory: images are the same bytes however little of it may be taken, a byte less than the least is refused with
- * the numbers, and a backend on which memory ran out works on. On the emulated GPU.
+ * Device memory: images are the same bytes however little of it may be taken, a byte less than the least is refused
+ * with the numbers, and a backend on which memory ran out works on. On the emulated GPU.
  */
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -22,7 +22,7 @@ static void ok(zimage_status status)
         fail_msg("%s", error.message);
 }
 
-/* ---- images -------------------------------------------------------------------------------------------------------- */
+/* ---- images ------------------------------------------------------------------------------------------------------ */
 
 typedef struct ask {
     int32_t width, height, steps;
@@ -227,7 +227,7 @@ static void goes_on_after_other_jobs(void **state)
     answer_free(&large);
 }
 
-/* ---- memory that runs out ------------------------------------------------------------------------------------------ */
+/* ---- memory that runs out ---------------------------------------------------------------------------------------- */
 
 static zi_run run_on(const zimage_session *session)
 {
@@ -284,9 +284,10 @@ static void stack_says_what_is_missing(void **state)
     answer_free(&expected);
 }
 
-/* ---- rehearsals ---------------------------------------------------------------------------------------------------- */
+/* ---- rehearsals -------------------------------------------------------------------------------------------------- */
 
-/* One imaginary stack over all stages: what a stage leaves there counts in the next one's peak. Nothing is allocated. */
+/* One imaginary stack over all stages: what a stage leaves there counts in the next one's peak. Nothing is
+ * allocated. */
 static void rehearsal_is_one_stack(void **state)
 {
     zimage_session *session = open_with(0, ZIMAGE_COMPUTE_BF16);
@@ -349,7 +350,7 @@ static void weights_have_identities(void **state)
     zimage_session_close(session);
 }
 
-/* ---- networks on a backend of their own ---------------------------------------------------------------------------- */
+/* ---- networks on a backend of their own -------------------------------------------------------------------------- */
 
 /* The session's backend, replaced by one with these options. */
 static void replace_ops(zimage_session *session, const zi_cuda_options *options)

@@ -1,6 +1,7 @@
 /*
- * Whole images of the tiny models by the CUDA backend on the emulated GPU, whose library lies beside this program, against
- * the CPU backend's in float32. Then the messages where the GPU's memory is short or activations are not finite.
+ * Whole images of the tiny models by the CUDA backend on the emulated GPU, whose library lies beside this program,
+ * against the CPU backend's in float32. Then the messages where the GPU's memory is short or activations are not
+ * finite.
  */
 #include "files.h"
 #include "fixture.h"
@@ -67,7 +68,8 @@ typedef struct bounds {
 
 /* The same float32 arithmetic, summed in another order: the bound of test_pipeline.c. */
 static const bounds same = {2e-5, 2};
-/* Activations are stored with 8 bits of precision, some 50 times a step; guidance of 4 makes of it up to 0.023 and 6. */
+/* Activations are stored with 8 bits of precision, some 50 times a step; guidance of 4 makes of it up to 0.023 and
+ * 6. */
 static const bounds near_bf16 = {0.03, 10};
 /* Operands have 4 bits, and errors of up to 2^-4 that average out in sums: up to 0.063 and 15. */
 static const bounds near_fp8 = {0.1, 25};
@@ -161,7 +163,7 @@ static void cancelling_leaves_the_gpu_usable(void **state)
     zimage_session_close(cpu);
 }
 
-/* ---- the program --------------------------------------------------------------------------------------------------- */
+/* ---- the program ------------------------------------------------------------------------------------------------- */
 
 static void expect_refused(const char *const *arguments, const char *word1, const char *word2)
 {
@@ -183,7 +185,7 @@ static void the_program_finds_the_gpu(void **state)
                 &o);
     if (o.code)
         fail_msg("%s", o.err);
-    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda:1"), "cuda:1", "1 card");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "--device", "cuda:1"), "cuda:1", "1 GPU");
 }
 
 /* On GPUs of several sizes: a sentence with numbers, or an image. */

@@ -1,6 +1,6 @@
 /*
- * Products of packed numbers: every family that this machine can run, and the AMX ones in emulated tiles, against sums
- * of the same numbers in integers or float64. Sizes are odd; guards lie on both sides of each output.
+ * Packed gemms: every one that this machine can run, and those of AMX in emulated tiles, against sums of the same
+ * numbers in integers or float64. Sizes are odd; guards lie on both sides of each output.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -141,7 +141,7 @@ static void free_guarded(uint8_t *data, int64_t bytes, const char *what)
     free(data - GUARD);
 }
 
-/* One call of a family on `rows` tokens, `panels` panels and `chunks` chunks; activations lie `gap` bytes apart. */
+/* One call of a gemm on `rows` tokens, `panels` panels and `chunks` chunks; activations lie `gap` bytes apart. */
 static void check_tiles(const zi_packed_gemm *f, int64_t rows, int64_t panels, int64_t chunks, int64_t gap)
 {
     int per = zi_numbers_per_chunk(f->b), size = ZI_CHUNK / per, lane = 4 / size;
@@ -222,7 +222,7 @@ static void test_tiles(void **state)
     }
 }
 
-/* Rounding to bf16: ties to even, infinities, NaN; every kernel table alike. */
+/* Rounding to bf16: ties to even, infinities, NaN; the same in every tier. */
 static void test_pack(void **state)
 {
     const float x[] = {1, 1.00390625f, 1.01171875f, 1.0039064f, -0.0f, 3.4e38f, INFINITY, -INFINITY, NAN, 1e-40f};
@@ -275,7 +275,7 @@ typedef struct product_case {
     int bias, accumulate, gated;
 } product_case;
 
-/* For integers: whole 128ths, one of the row the largest, so that no rounding to int8 is near a tie. */
+/* int8: whole 128ths, and the first of a row is the largest, so that no rounding is near a tie. */
 static float random_element(zi_cpu_number number, int64_t column)
 {
     if (number == ZI_NUMBER_BF16)
@@ -316,7 +316,8 @@ static void run_product(zi_run *table, const product_case *c, float *y, float *x
         expect_ok(zi_table(table)->linear(table, &ty, &tx, w, c->bias ? bias : NULL, c->accumulate));
 }
 
-/* The operation in a family's numbers is the reference table's on rounded operands; the same bytes with any threads. */
+/* A product by a packed gemm is the reference backend's product of rounded operands. It has the same bytes with any
+ * number of threads. */
 static void check_product(const zi_packed_gemm *gemm, const product_case *c)
 {
     int64_t outputs = c->tokens * c->out, weights = c->out * c->in;
@@ -355,7 +356,7 @@ static void check_product(const zi_packed_gemm *gemm, const product_case *c)
         worst = fmax(worst, fabs((double)((float *)(void *)y[0])[i] - (double)expected[i]));
         scale = fmax(scale, fabs((double)expected[i]));
     }
-    double allowed = c->gated ? 4e-6 : 2e-6; /* of one sum; a gated product is of two */
+    double allowed = c->gated ? 4e-6 : 2e-6; /* for one sum; a gated product has two */
     if (!(worst <= allowed * scale))
         fail_msg("%s, %d x %d -> %d, %s%s: error %g", gemm->name, (int)c->tokens, (int)c->in, (int)c->out,
                  zi_dtype_name(c->dtype), c->gated ? ", gated" : "", worst / scale);
@@ -370,7 +371,7 @@ static void check_product(const zi_packed_gemm *gemm, const product_case *c)
     free(expected);
 }
 
-/* Products of the same activations at once: the same bytes as one by one. */
+/* Products of the same activations in one call have the same bytes as in one call each. */
 static void check_shared(const zi_packed_gemm *gemm, int64_t tokens)
 {
     enum { IN = 200, COUNT = 3 };
@@ -422,7 +423,7 @@ static void test_products(void **state)
             check_product(gemms[i], &cases[j]);
 }
 
-/* y of a product with linear layers in `linear` and all else in `bf16`; free() it. */
+/* y of a product on a backend with these gemms; free() it. */
 static float *product_in(const zi_packed_gemm *linear, const zi_packed_gemm *bf16, const product_case *c, float *x,
                          const zi_weight w[2])
 {
@@ -434,7 +435,8 @@ static float *product_in(const zi_packed_gemm *linear, const zi_packed_gemm *bf1
     return y;
 }
 
-/* int8 computation leaves precise weights to the bf16 family, or to float32 without one; one of a gated pair, too. */
+/* With int8 computation, precise weights take the bf16 gemm, or float32 without one; so if only one of a gated pair
+ * is. */
 static void test_precise(void **state)
 {
     const zi_packed_gemm *int8 = zi_packed_gemms_int8[0], *others[] = {NULL, zi_packed_gemms_bf16[0]};
@@ -467,8 +469,8 @@ typedef struct operand_weights {
     zi_weight q, v, out, w1, w3, w2;
 } operand_weights;
 
-/* A step of a network: a norm, products, attention, a residual with the next norm, a gated product; `alloc` makes what
- * products read. y: what came out of each half. */
+/* A block of a network: a norm, products, attention, a residual with the next norm, a gated product. `alloc`
+ * allocates the matrix operands. y: the outputs of both halves. */
 static void run_step(zi_run *table, const operand_case *c, const operand_weights *w, const zi_tensor *start,
                      float *const y[2], zi_op_alloc_operand *alloc)
 {
@@ -495,7 +497,7 @@ static void run_step(zi_run *table, const operand_case *c, const operand_weights
     t->release(table, mark);
 }
 
-/* Operands are what products would have packed: the same bytes as through float32. */
+/* A matrix operand that is kept packed gives the same bytes as one that is packed from float32 later. */
 static void check_operands(const zi_packed_gemm *linear, const zi_packed_gemm *bf16, const operand_case *c)
 {
     int64_t inner = c->heads * c->dim, count = c->tokens * c->in;
@@ -553,8 +555,8 @@ static float *random_rows(int64_t count, float magnitude)
     return x;
 }
 
-/* 4-bit groups packed straight away: the bytes of unpacking and packing, every kind and kernel table; so with bf16 and
- * float16 numbers, which pack without becoming float32 first. */
+/* Packing 4-bit groups gives the bytes of unpacking and then packing, for every kind of number and every tier. So
+ * does packing stored bf16 and float16. */
 static void test_pack_stored(void **state)
 {
     const zi_cpu_number numbers[] = {ZI_NUMBER_BF16, ZI_NUMBER_I16, ZI_NUMBER_I8, ZI_NUMBER_U8};
@@ -608,8 +610,8 @@ static void test_pack_stored(void **state)
 }
 
 /*
- * MLX's groups through a whole product give the same bytes as the same numbers stored in float32. Two exceptions: a
- * family that adds them in another order rounds differently, and integers of 4 bits may have another scale of a row.
+ * A product with MLX's groups has the same bytes as with the same numbers stored in float32. Two exceptions: a gemm
+ * that unpacks nibbles adds in another order, and in int8 a row of 4-bit groups may have another scale.
  */
 static void check_grouped(int64_t tokens, int64_t in, int64_t out, int group, zi_dtype scale_dtype, int gated)
 {
@@ -649,7 +651,7 @@ static void check_grouped(int64_t tokens, int64_t in, int64_t out, int group, zi
                 worst = fmax(worst, fabs((double)y[j] - (double)y[tokens * out + j]));
                 scale = fmax(scale, fabs((double)y[j]));
             }
-            /* 4-bit rows may get another scale: half a unit of 127 of each weight, of either sign, over all inputs */
+            /* another scale of a row: up to half a 127th of each weight, of either sign, over all inputs */
             int other_order = gemms[i]->nibbles != NULL && bits == 4 && tokens <= ZI_SKINNY_TOKENS;
             double allowed = other_order ? 2e-6 * scale : gemms[i]->b == ZI_NUMBER_BF16 || bits == 8 ? 0 : 0.01 * scale;
             if (!(worst <= allowed))
@@ -662,7 +664,7 @@ static void check_grouped(int64_t tokens, int64_t in, int64_t out, int group, zi
         }
 }
 
-/* As rows and as panels. */
+/* Weights as rows, and as panels. */
 static void test_grouped_products(void **state)
 {
     for (int group = 32; group <= 128; group *= 2) {
@@ -678,7 +680,7 @@ static void test_grouped_products(void **state)
 
 /* ---- attention and convolutions ---------------------------------------------------------------------------------- */
 
-/* Operands that are bf16 already: what is left is the rounding of the weights of softmax, half a unit of 2^-8 each. */
+/* The operands are bf16 already, so the error comes from rounding the weights of softmax, half a unit of 2^-8 each. */
 static void check_attention(const zi_packed_gemm *gemm, int64_t queries, int64_t keys, const zi_attention *shape)
 {
     int64_t width = shape->heads * shape->head_dim, kv_width = shape->kv_heads * shape->head_dim;
@@ -798,7 +800,7 @@ static void run_conv(zi_run *table, const conv_case *c, zi_conv conv, float *y, 
     }
 }
 
-/* The reference on rounded operands; the same bits for any number of threads and any bands. */
+/* As the reference backend on rounded operands; with the same bits for any number of threads and any bands. */
 static void check_conv(const zi_packed_gemm *gemm, const conv_case *c)
 {
     int64_t taps = c->size * c->size, out_rows = c->rows << c->upsample;
@@ -860,7 +862,7 @@ static void test_conv(void **state)
             check_conv(gemms[i], &cases[j]);
 }
 
-/* A token that is not finite leaves no finite row: the block that it spoils is named, as in float32. */
+/* A token that is not finite makes its whole row not finite, as in float32, so that the check of the block fails. */
 static void test_not_finite(void **state)
 {
     product_case c = {6, 64, 16, ZI_F32, 0, 0, 0};
@@ -880,7 +882,7 @@ static void test_not_finite(void **state)
     free((void *)w.data);
 }
 
-/* No kernel takes a stored format that it does not know for float16: kernels and products give NaN. */
+/* A stored format that no kernel knows gives NaN, in kernels and in products. (Once it was read as float16.) */
 static void test_unknown_dtype(void **state)
 {
     enum { IN = 128, OUT = 48 };
@@ -931,7 +933,7 @@ static void test_unknown_dtype(void **state)
     }
 }
 
-/* Formats that only zi_weight_unpack knows: a norm's weight in groups of 8 bits is what the reference table reads. */
+/* The weight of a norm may have any format: in groups of 8 bits it gives what the reference backend computes. */
 static void test_norm_in_groups(void **state)
 {
     enum { N = 96, ROWS = 3 };

@@ -1,8 +1,8 @@
 /* Sessions on several threads at once, on one model and on several, make the images that one makes alone. */
 #include <pthread.h>
 
+#include "files.h"
 #include "session.h"
-#include "support.h"
 
 #define WIDTH  64
 #define HEIGHT 48
@@ -90,8 +90,85 @@ static void sessions_of_one_model(void **state)
     zimage_model_close(model);
 }
 
+/* Asks a model for facts, checks and plans while other sessions work. The askers share a cache folder. */
+typedef struct asker {
+    zimage_model *model;
+    const char *cache_folder;
+    uint64_t peak_bytes[2]; /* of two plans of one session */
+    zimage_status status;
+    zimage_error error;
+} asker;
+
+static zimage_status ask_session(asker *a, zimage_session *session, const zimage_request *request)
+{
+    zimage_status status = zimage_request_check(session, request, &a->error);
+    for (int i = 0; status == ZIMAGE_OK && i < 2; i++) {
+        zimage_plan_info info = {.struct_size = sizeof info};
+        zimage_plan *plan = NULL;
+        status = zimage_plan_make(session, request, &plan, &a->error);
+        if (status == ZIMAGE_OK)
+            status = zimage_plan_get_info(plan, &info, &a->error);
+        a->peak_bytes[i] = info.peak_bytes;
+        zimage_plan_free(plan);
+    }
+    return status;
+}
+
+static void *ask(void *argument)
+{
+    asker *a = argument;
+    const zimage_session_params params = {
+        .struct_size = sizeof params, .threads = 1, .cpu_mask = "generic", .cache_folder = a->cache_folder};
+    const zimage_request request = {
+        .struct_size = sizeof request, .prompt = "a red apple", .width = WIDTH, .height = HEIGHT};
+    zimage_model_info info = {.struct_size = sizeof info};
+    zimage_device_list *list = NULL;
+    zimage_session *session = NULL;
+    a->error = (zimage_error)ZIMAGE_ERROR_INIT;
+    a->status = zimage_model_get_info(a->model, &info, &a->error);
+    if (a->status == ZIMAGE_OK)
+        a->status = zimage_devices("generic", &list, &a->error);
+    if (a->status == ZIMAGE_OK)
+        a->status = zimage_session_open(a->model, &params, &session, &a->error);
+    if (a->status == ZIMAGE_OK)
+        a->status = ask_session(a, session, &request);
+    zimage_session_close(session);
+    zimage_device_list_free(list);
+    return NULL;
+}
+
+/* Two threads ask while two sessions of the same model make images. */
+static void plans_beside_images(void **state)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_model *model = NULL;
+    assert_int_equal(zimage_model_open(ZIMAGE_TEST_DATA "/tiny", NULL, &model, &error), ZIMAGE_OK);
+    worker together[2] = {{.model = model, .threads = 2, .seed = 1}, {.model = model, .threads = 1, .seed = 2}};
+    const char *cache_folder = temporary("cache");
+    asker askers[2];
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) {
+        askers[i] = (asker){.model = model, .cache_folder = cache_folder};
+        assert_int_equal(pthread_create(&threads[i], NULL, ask, &askers[i]), 0);
+    }
+    compare_with_alone(together, 2);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < 2; i++) {
+        if (askers[i].status != ZIMAGE_OK)
+            fail_msg("%s", askers[i].error.message);
+        assert_true(askers[i].peak_bytes[0] > 0 && askers[i].peak_bytes[0] == askers[i].peak_bytes[1]);
+    }
+    assert_int_equal(files_in(cache_folder), 1); /* no temporary file is left */
+    zimage_model_close(model);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(models_side_by_side), cmocka_unit_test(sessions_of_one_model)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(models_side_by_side),
+        cmocka_unit_test(sessions_of_one_model),
+        cmocka_unit_test(plans_beside_images),
+    };
+    return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
 }

@@ -1,8 +1,8 @@
-"""The rates that PyTorch's own products and attention reach at the network's sizes, on random numbers.
+"""Rates of PyTorch's products and attention at the sizes of the network, on random numbers.
 
 Products are [tokens, in] x [out, in]^T in bf16 and in fp8 with a scale for each row of both; attention has 30 heads of 128.
-Weights change from call to call, so that they come from memory as they do in the network. A `largest` product of 8192 cubed
-says what the card does at best.
+Each call uses other weights, so that they come from device memory, as in the network. The product `largest`, 8192 cubed,
+shows the best rate of the GPU.
 """
 
 import itertools

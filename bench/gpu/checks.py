@@ -1,12 +1,12 @@
-"""Checks a build on a card: its tests, the sanitizer's tools over them, the bundled model's pictures.
+"""Checks a build on a GPU: its tests, compute-sanitizer's tools on them, images of the bundled model.
 
     checks.py --build DIR --out DIR tests
     checks.py --build DIR --out DIR sanitizer [--tools memcheck racecheck initcheck] [--limit SECONDS]
-    checks.py --build DIR --out DIR pictures                 float32 on the card beside the processor's
-    checks.py --build DIR --out DIR scores --prompts FILE    renders them in every format; with --drawings DIR also scores
+    checks.py --build DIR --out DIR images                   float32 on the GPU against the CPU
+    checks.py --build DIR --out DIR scores --prompts FILE    makes images in every format; with --drawings DIR also scores them
 
-PROMPTS are those of tools/train/evaluate; its `score` needs the drawings that the model was trained on. Without them the
-pictures are left in OUT/pictures-KIND.tar, to be scored elsewhere.
+FILE holds prompts of tools/train/evaluate. Scoring needs the drawings that the model was trained on. Without them the images
+are packed into OUT/images-KIND.tar, to be scored elsewhere.
 """
 
 import json
@@ -25,13 +25,13 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 MODEL = f"{ROOT}/models/emoji"
 PROMPTS = ["a red apple", "a cat and a red apple", "ロケット、青の背景", "una tortuga sobre fondo amarillo"]
 NEAR, LEAST = 2, 0.99  # 99 % of all values within 2 of 255
-SANITIZED = ["fp8_checks", "bf16_checks_without_cudnn", "float32_checks", "bf16_checks"]  # not the large products of peak_rates
+SANITIZED = ["fp8_cases", "bf16_cases_without_cudnn", "float32_cases", "bf16_cases"]  # not the large products of peak_rates
 LIBRARY_KERNELS = ("nvjet_", "cudnn_", "cublas", "cutlass", "sm80_", "sm90_", "void_cublas", "gemmSN", "_ZN7cutlass", "_ZN8cublasLt")
 KINDS = {"bf16": (MODEL, "bf16"), "fp8": (MODEL, "fp8"), "q4": (None, "bf16"), "q4-fp8": (None, "fp8")}
 
 
 def run_logged(a, what, command, limit):
-    """Runs a program of tests; its output goes to a file, the last lines into the note. The file, the status and the note."""
+    """Runs a test program with its output in a file. Returns the file, the exit status, and a note with the last lines."""
     path = f"{a.out}/{what.replace(' ', '-')}.log"
     with open(path, "w", encoding="utf-8") as log:
         try:
@@ -54,7 +54,7 @@ def tests(a):
 
 
 def own_hazards(path):
-    """Kernels of this project that racecheck names. It also names cuBLAS's and cuDNN's, whose waits it does not follow."""
+    """Our kernels in racecheck's findings. It also names kernels of cuBLAS and cuDNN, because it can't follow their waits."""
     with open(path, encoding="utf-8", errors="replace") as log:
         named = set(re.findall(r"access at ([A-Za-z0-9_]+)", log.read(), re.IGNORECASE))
     return sorted(name for name in named if not name.startswith(LIBRARY_KERNELS))
@@ -78,14 +78,14 @@ def generate(a, prompt, path, device):
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
-def pictures(a):
+def images(a):
     differences = []
     for i, prompt in enumerate(PROMPTS):
-        both = [generate(a, prompt, f"{a.out}/picture-{i}-{name}.png", name) for name in ("cpu", a.device)]
+        both = [generate(a, prompt, f"{a.out}/image-{i}-{name}.png", name) for name in ("cpu", a.device)]
         differences.append(np.abs(both[0] - both[1]))
     d = np.stack(differences)
     share = float((d <= NEAR).mean())
-    harness.record(a.out, "check", what=f"emoji in float32 on {a.device}: {len(PROMPTS)} pictures within {NEAR}/255 of the processor's",
+    harness.record(a.out, "check", what=f"emoji in float32 on {a.device}: {len(PROMPTS)} images within {NEAR}/255 of the CPU's",
                    passed=share >= LEAST, note=f"{share:.4%} of the values, largest difference {d.max()}")  # fmt: skip
 
 
@@ -97,19 +97,19 @@ def packed_model(a):
 
 
 def render(a, kind, model, compute):
-    folder = f"{a.work}/pictures-{kind}"
+    folder = f"{a.work}/images-{kind}"
     evaluate = [sys.executable, f"{ROOT}/tools/train/evaluate"]
     given = ["--prompts", a.prompts, "--pictures", folder]
     program = ["--zimage", f"{a.build}/zimage", "--model", model or packed_model(a), "--compute", compute, "--device", a.device]
     subprocess.run([*evaluate, "render", *given, *program], check=True, stdout=subprocess.DEVNULL, timeout=a.limit)
     if not a.drawings:
-        with tarfile.open(f"{a.out}/pictures-{kind}.tar", "w") as tar:
-            tar.add(folder, arcname=f"pictures-{kind}")
-        harness.record(a.out, "rendered", what=kind, pictures=sum(name.endswith(".png") for name in os.listdir(folder)))
+        with tarfile.open(f"{a.out}/images-{kind}.tar", "w") as tar:
+            tar.add(folder, arcname=f"images-{kind}")
+        harness.record(a.out, "rendered", what=kind, images=sum(name.endswith(".png") for name in os.listdir(folder)))
         return
     table = f"{a.out}/score-{kind}.json"
     command = [*evaluate, "score", "--work", a.drawings, *given, "--json", table]
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=a.limit)  # its status says whether targets are met
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=a.limit)  # the exit status says whether targets are met
     with open(table, encoding="utf-8") as f:
         rows = json.load(f)
     right = sum(row["right"] * row["prompts"] for row in rows) / sum(row["prompts"] for row in rows)
@@ -126,12 +126,12 @@ def scores(a):
 def main():
     p = harness.parser(__doc__)
     p.add_argument("--build", required=True)
-    p.add_argument("--work", default="/tmp/zimage-pictures", help="where pictures go")
-    p.add_argument("--limit", type=float, default=120, help="seconds of each program")
+    p.add_argument("--work", default="/tmp/zimage-images", help="folder for images")
+    p.add_argument("--limit", type=float, default=120, help="seconds for each program")
     p.add_argument("--tools", nargs="+", default=["memcheck", "racecheck", "initcheck"])
     p.add_argument("--prompts")
     p.add_argument("--drawings")
-    commands = {"tests": tests, "sanitizer": sanitizer, "pictures": pictures, "scores": scores}
+    commands = {"tests": tests, "sanitizer": sanitizer, "images": images, "scores": scores}
     p.add_argument("command", choices=commands)
     a = p.parse_args()
     commands[a.command](a)

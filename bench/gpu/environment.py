@@ -1,4 +1,4 @@
-"""What the numbers were measured with: card, driver, libraries, clocks and power as they are."""
+"""Records the GPU, driver, libraries, clocks and power of the measurements."""
 
 import ctypes
 import os
@@ -30,8 +30,8 @@ def blas_version():
 def main():
     a = harness.parser(__doc__).parse_args()
     fields = "name,driver_version,memory.total,memory.used,clocks.sm,clocks.mem,clocks.max.sm,power.draw,power.limit"
-    card = output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
-    values = dict(zip(fields.split(","), (part.strip() for part in card.split("\n")[0].split(","))))
+    gpu = output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
+    values = dict(zip(fields.split(","), (part.strip() for part in gpu.split("\n")[0].split(","))))
     nvcc = output("nvcc", "--version").replace("\n", " ").partition("release ")[2].partition(",")[0]
     harness.record(
         a.out, "environment", **values, nvcc=nvcc, cublaslt=blas_version(), torch=torch.__version__,

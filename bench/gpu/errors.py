@@ -1,11 +1,11 @@
-"""Errors of one evaluation of the whole transformer against diffusers in float32: its own bf16, fp8 with scales of rows, zimage.
+"""Errors of one forward pass of the whole transformer against diffusers in float32: diffusers in bf16 and fp8, zimage.
 
     errors.py --model FOLDER --packed FOLDER4 --velocity PROGRAM --out DIR --sizes 512
 
-All read the same weights (of FOLDER; FOLDER4 holds them in groups of 4 bits), latents, caption and sigmas. Errors are relative
-L2, |a - b| / |b|, the root mean square over the sigmas. What has to hold: zimage in bf16 at most 1.2 times what diffusers in
-bf16 shows, zimage in fp8 at most 1.2 times what the fp8 peer shows; in both every product of the blocks is fp8. PROGRAM is
-tools/golden/velocity.c.
+All use the same weights (of FOLDER; FOLDER4 holds them in groups of 4 bits), latents, prompt features and sigmas. An error is
+the relative L2 norm |a - b| / |b|, and the root mean square over the sigmas. Required: the error of zimage in bf16 is at most
+1.2 times that of diffusers in bf16, and in fp8 at most 1.2 times that of the fp8 peer; both multiply every product of the
+blocks in fp8. PROGRAM is tools/golden/velocity.c.
 """
 
 import gc
@@ -21,7 +21,7 @@ ALLOWED = 1.2
 
 
 def inputs(model, size, path):
-    """The evaluations' inputs, also as the file that PROGRAM reads."""
+    """The inputs of the forward passes, also written as the file that PROGRAM reads."""
     made = [harness.random_inputs(model.config, size, "cpu", seed) for seed in range(len(SIGMAS))]
     tensors = {"latents": torch.stack([latents for latents, _ in made]), "sigma": torch.tensor(SIGMAS)}
     tensors |= {f"embeds.{i}": caption for i, (_, caption) in enumerate(made)}
@@ -34,26 +34,26 @@ def time_of(sigma):
     return (1000 - torch.tensor([sigma]) * 1000) / 1000
 
 
-def evaluations(model, given, device):
+def forward_passes(model, given, device):
     return torch.stack([
         harness.evaluate(model, latents.to(device), time_of(sigma).to(device), caption.to(device)).cpu()
         for latents, sigma, caption in given
     ])  # fmt: skip
 
 
-def error(got, want):
-    each = [((x.double() - y.double()).norm() / y.double().norm()).item() ** 2 for x, y in zip(got, want)]
+def error(got, expected):
+    each = [((x.double() - y.double()).norm() / y.double().norm()).item() ** 2 for x, y in zip(got, expected)]
     return (sum(each) / len(each)) ** 0.5
 
 
-def reference(a, size, path, tell):
-    """The truth, and the errors of diffusers' own bf16 and fp8."""
+def reference(a, size, path, report):
+    """Returns the float32 results; reports the errors of diffusers in bf16 and fp8."""
     model = harness.load_transformer(f"{a.model}", torch.float32, a.device)
     given = inputs(model, size, path)
-    want = evaluations(model, given, a.device)
-    tell("torch eager", size, error(evaluations(model.bfloat16(), given, a.device), want))
-    tell("torch fp8", size, error(evaluations(harness.use_fp8(model), given, a.device), want))
-    return want
+    expected = forward_passes(model, given, a.device)
+    report("torch eager", size, error(forward_passes(model.bfloat16(), given, a.device), expected))
+    report("torch fp8", size, error(evaluations(harness.use_fp8(model), given, a.device), expected))
+    return expected
 
 
 def zimage(a, folder, compute, path):
@@ -74,11 +74,11 @@ def verdict(a, errors, size):
 def measure(a, size):
     errors, path = {}, f"{a.work}/inputs.safetensors"
 
-    def tell(who, size, value):
+    def report(who, size, value):
         errors[who, size] = value
         harness.record(a.out, "error", who=who, what=f"step {size}", error=value)
 
-    want = reference(a, size, path, tell)
+    expected = reference(a, size, path, report)
     gc.collect()
     if torch.device(a.device).type == "cuda":
         torch.cuda.empty_cache()
@@ -88,7 +88,7 @@ def measure(a, size):
         if folder and not (compute == "fp8" and a.device == "cpu"):
             got = harness.attempt(a.out, f"zimage {name}", zimage, a, folder, compute, path)
             if got is not None:
-                tell(f"zimage {name}", size, error(got, want))
+                report(f"zimage {name}", size, error(got, expected))
     verdict(a, errors, size)
 
 
@@ -97,7 +97,7 @@ def main():
     p.add_argument("--model", required=True)
     p.add_argument("--packed")
     p.add_argument("--velocity", required=True)
-    p.add_argument("--work", required=True, help="a folder for the files that are exchanged")
+    p.add_argument("--work", required=True, help="folder for files that the programs exchange")
     a = p.parse_args()
     os.makedirs(a.work, exist_ok=True)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What the parts share: a file of results, timing, and the reference's networks from a model folder."""
+"""Shared by the parts: the file of results, timing, and loading the reference's networks from a model folder."""
 
 import argparse
 import glob
@@ -26,7 +26,7 @@ def parser(doc):
 
 
 def record(out, kind, **fields):
-    """One result, in the file at once: what comes later may fail."""
+    """Appends one result to the file at once, as later steps may fail."""
     line = {"kind": kind, **fields}
     with open(f"{out}/results.jsonl", "a", encoding="utf-8") as f:
         f.write(json.dumps(line) + "\n")
@@ -34,7 +34,7 @@ def record(out, kind, **fields):
 
 
 def attempt(out, what, function, *args):
-    """The function's result; None, with a record, where it fails."""
+    """Returns the function's result; if it fails, records that and returns None."""
     try:
         return function(*args)
     except Exception as error:
@@ -48,7 +48,7 @@ def wait(device):
 
 
 def seconds(run, device, repeats=5, inner=1, warm=2):
-    """The median of `repeats` runs of `inner` calls each, divided by inner: by events on a card."""
+    """The median of `repeats` runs of `inner` calls each, divided by inner; on a GPU measured by events."""
     for _ in range(warm):
         run()
     taken = []
@@ -71,7 +71,7 @@ def seconds(run, device, repeats=5, inner=1, warm=2):
 
 
 def wall_seconds(run, repeats=5, warm=2):
-    """The same by the clock, for runs that end with a result in host memory."""
+    """The same in wall-clock time, for runs that end with a result in host memory."""
     taken = []
     for i in range(warm + repeats):
         begin = time.perf_counter()
@@ -82,7 +82,7 @@ def wall_seconds(run, repeats=5, warm=2):
 
 
 def tokens_of(size):
-    """Of the joint sequence: image and caption."""
+    """Length of the joint sequence: image and prompt tokens."""
     return (size // 16) ** 2 + CAPTION_TOKENS
 
 
@@ -132,12 +132,12 @@ def load_text_encoder(folder, dtype, device):
     stored = weights(f"{folder}/text_encoder", dtype, device)
     stored = {name.removeprefix("model."): value for name, value in stored.items() if not name.startswith("lm_head.")}
     model.load_state_dict(stored, assign=True)
-    model.rotary_emb = Qwen3RotaryEmbedding(config).to(device)  # what no file holds
+    model.rotary_emb = Qwen3RotaryEmbedding(config).to(device)  # not in the file
     return frozen(model)
 
 
 def random_inputs(config, size, device, seed=1):
-    """Latents [C, H, W] and caption features [tokens, dim], of bf16 numbers, made on the host: the same for everybody."""
+    """Latents [C, H, W] and caption features [tokens, dim], representable in bf16, made on the host: the same for every peer."""
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(config.in_channels, size // 8, size // 8, generator=generator)
     caption = torch.randn(CAPTION_TOKENS, config.cap_feat_dim, generator=generator)
@@ -145,7 +145,7 @@ def random_inputs(config, size, device, seed=1):
 
 
 def evaluate(model, latents, t, caption):
-    """One evaluation as the pipeline does it; the network's own sign. t: a tensor of one number on the device."""
+    """One forward pass as in the pipeline, with the network's own sign. t: a tensor [1] on the device."""
     dtype = model.x_pad_token.dtype
     return model([latents[:, None].to(dtype)], t, [caption.to(dtype)], return_dict=False)[0][0][:, 0].float()
 

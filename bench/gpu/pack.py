@@ -1,9 +1,9 @@
-"""Packs a model folder's transformer and text encoder in groups as MLX stores them, on a card: seconds for 10 billion numbers.
+"""Quantises the transformer and text encoder of a model folder into MLX's groups, on a GPU: seconds for 10 billion weights.
 
     pack.py FOLDER TARGET --bits 4 --group 32 --device cuda
 
-What tools/golden/pack_mlx.py does by MLX's own quantiser, which wants a day on a processor for such a folder. The numbers are
-those of MLX's affine quantiser up to rounding: the end of a group's range that is farther from zero is hit exactly.
+tools/golden/pack_mlx.py does the same by MLX's own quantiser, which takes a day for such a folder on a CPU. The results equal
+those of MLX's affine quantiser up to rounding: the end of a group's range that is farther from zero is exact.
 """
 
 import argparse

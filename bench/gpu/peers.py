@@ -1,14 +1,15 @@
-"""Times diffusers' and transformers' networks, stage by stage and from token ids to pixels in 8 steps.
+"""Times the networks of diffusers and transformers, stage by stage and from token ids to pixels in 8 steps.
 
     peers.py --model FOLDER --out DIR eager       bf16, as the libraries run it
     peers.py --model FOLDER --out DIR compiled    bf16, torch.compile
-    peers.py --model FOLDER --out DIR fp8         the blocks' products in fp8 with scales of rows, torch.compile
+    peers.py --model FOLDER --out DIR fp8         products of the blocks in fp8 with scales of rows, torch.compile
 
-Compiling: the transformer's joint blocks by "max-autotune-no-cudagraphs", its refiners, the text encoder's layers and the decoder
-by the default mode; static shapes. In fp8 only Triton's largest tiles are tried: its best were among them, and all 105 take 85 s for each
-of six products. Where it can be captured, the transformer's evaluation is also timed as one CUDA graph, and the
-pictures are made with whichever is faster. Attention: eager is the library's default, else cuDNN's or the default, whichever
-is faster. FOLDER is a model folder of the sizes to be timed; its numbers may be random.
+torch.compile uses "max-autotune-no-cudagraphs" for the joint blocks of the transformer, and the default mode for its
+refiners, the layers of the text encoder and the decoder, all with static shapes. In fp8 Inductor tries only Triton's largest
+tiles: the best ones were among them, and all 105 candidates take 85 s for each of six products. Where the forward pass of
+the transformer can be captured, it is also timed as one CUDA graph, and images are made with whichever is faster. Attention:
+the library's default for eager, else cuDNN's or the default, whichever is faster. FOLDER is a model folder of the sizes to be
+timed; its weights may be random.
 """
 
 import functools
@@ -25,7 +26,7 @@ LARGE_TILES = re.compile("BLOCK_K=128, BLOCK_M=(128, BLOCK_N=256|64, BLOCK_N=256
 
 
 class Step:
-    """One evaluation on inputs that stay where they are."""
+    """One forward pass on inputs at fixed addresses."""
 
     def __init__(self, model, size, device):
         self.model, self.replay = model, None
@@ -61,8 +62,8 @@ def sigmas():
     return torch.cat([3 * base / (1 + 2 * base), torch.zeros(1)]).tolist()
 
 
-def picture(ids, encode, step, decode, noise):
-    """Token ids on the host to bytes on the host."""
+def image(ids, encode, step, decode, noise):
+    """From token ids in host memory to pixels in host memory."""
     step.caption.copy_(encode(ids.to(noise.device)))
     latents, schedule = noise, sigmas()
     for sigma, following in itertools.pairwise(schedule):
@@ -87,7 +88,7 @@ def decoder(model):
 
 
 def choose_attention(model, step, a):
-    """cuDNN's attention where that is faster than the default."""
+    """Sets attention to cuDNN's if that is faster than the default; returns its name."""
     if torch.device(a.device).type != "cuda":
         return "native"
     default = harness.seconds(step.evaluate, a.device, 3)
@@ -100,12 +101,12 @@ def choose_attention(model, step, a):
 
 
 def large_tiles(choices):
-    """What Inductor tries, of Triton's products only those with large tiles."""
+    """Inductor's candidates without Triton's products of small tiles."""
     return [c for c in choices if "BLOCK_M" not in c.description or LARGE_TILES.search(c.description)]
 
 
 def compile_blocks(model):
-    """The joint blocks are nearly all of the work: for the refiners the default mode saves minutes of trying out."""
+    """The joint blocks are nearly all of the work; the default mode saves minutes of tuning for the refiners."""
     for layer in model.layers:
         layer.compile(mode=MODE, fullgraph=True, dynamic=False)
     for layer in [*model.noise_refiner, *model.context_refiner]:
@@ -113,16 +114,16 @@ def compile_blocks(model):
 
 
 def time_step(model, size, a, attention):
-    def tell(how, run):
+    def report(how, run):
         taken = harness.seconds(run, a.device, a.repeats)
         harness.record(a.out, "time", who=f"torch {a.variant}{how}", what=f"step {size}", seconds=taken, attention=attention)
         return taken
 
     step = Step(model, size, a.device)
-    plain = tell("", step.evaluate)
+    plain = report("", step.evaluate)
     if torch.device(a.device).type == "cuda":
         replay = harness.attempt(a.out, f"a graph of {a.variant} {size}", step.capture)
-        if replay is not None and tell(" graph", replay) < plain:
+        if replay is not None and report(" graph", replay) < plain:
             step.replay = replay
     return step
 
@@ -166,19 +167,19 @@ def time_networks(a):
     ids = torch.arange(harness.CAPTION_TOKENS)[None] * 7919 % text.config.vocab_size
     on_device = ids.to(a.device)
 
-    def tell(what, run, clock=harness.seconds):
+    def report(what, run, clock=harness.seconds):
         arguments = (run, a.repeats) if clock is harness.wall_seconds else (run, a.device, a.repeats)
         taken = harness.attempt(a.out, f"{a.variant} {what}", clock, *arguments)
         if taken is not None:
             harness.record(a.out, "time", who=f"torch {a.variant}", what=what, seconds=taken)
 
-    tell("text", lambda: encode(on_device))
+    report("text", lambda: encode(on_device))
     for size in a.sizes:
         noise = torch.randn(model.config.in_channels, size // 8, size // 8, device=a.device)
-        tell(f"decode {size}", lambda noise=noise: decode(noise))
+        report(f"decode {size}", lambda noise=noise: decode(noise))
         if steps[size]:
-            make = functools.partial(picture, ids, encode, steps[size], decode, noise)
-            tell(f"pixels {size}", make, harness.wall_seconds)
+            make = functools.partial(image, ids, encode, steps[size], decode, noise)
+            report(f"pixels {size}", make, harness.wall_seconds)
     if torch.device(a.device).type == "cuda":
         harness.record(a.out, "memory", who=f"torch {a.variant}", bytes=torch.cuda.max_memory_allocated())
 

@@ -1,11 +1,11 @@
-"""Times zimage on a card: its stages, pictures from prompt to file warm and cold, memory.
+"""Times zimage on a GPU: its stages, images from prompt to file warm and cold, memory.
 
-    program.py --zimage PROGRAM --out DIR bench [NAME ...]           random weights: stages in every format, or in those
+    program.py --zimage PROGRAM --out DIR bench [NAME ...]           random weights: stages in every format, or in the named ones
     program.py --zimage PROGRAM --out DIR vram 4G                    the same with little device memory
-    program.py --zimage PROGRAM --out DIR pictures FOLDER NAME       FOLDER: of the real sizes, best in memory; NAME: its format
+    program.py --zimage PROGRAM --out DIR images FOLDER NAME         FOLDER: of the real sizes, best in memory; NAME: its format
 
-A cold picture is timed from the start of the process to its end; warm ones, from prompt to pixels, by the program itself, in a
-batch whose first is not counted.
+A cold image is timed from the start of the process to its end. Warm images are a batch, timed from prompt to pixels by the
+program itself; the first of the batch is not counted.
 """
 
 import json
@@ -16,7 +16,7 @@ import time
 
 import harness
 
-# format of the weights, computation; the most wanted first
+# format of the weights, compute type; the most important first
 KINDS = [("bf16", "bf16"), ("bf16", "fp8"), ("q4", "bf16"), ("q4", "fp8"), ("q8", "bf16")]
 STAGES = {"text_encoder": "text", "transformer_step": "step {}", "vae_decode": "decode {}"}
 SUBJECTS = ["a red fox", "an old lighthouse", "two bicycles", "a bowl of soup", "the harbour", "a violin", "snowy hills"]
@@ -74,11 +74,11 @@ def options(a, compute):
 def cold(a, compute, size):
     path = f"{a.work}/cold.png"
     begin = time.perf_counter()
-    told = run(a, "generate", PROMPT.format("a red fox"), *options(a, compute), "-W", size, "-H", size, "--seed", 1,
+    text = run(a, "generate", PROMPT.format("a red fox"), *options(a, compute), "-W", size, "-H", size, "--seed", 1,
                "-o", path, "--json", "-q")  # fmt: skip
     taken = time.perf_counter() - begin
     harness.record(a.out, "time", who=who(a.name, compute), what=f"cold {size}", seconds=taken,
-                   stages=json.loads(told)["seconds"])  # fmt: skip
+                   stages=json.loads(text)["seconds"])  # fmt: skip
 
 
 def warm(a, compute, size):
@@ -87,12 +87,12 @@ def warm(a, compute, size):
         for i, subject in enumerate(SUBJECTS):
             line = {"prompt": PROMPT.format(subject), "seed": i, "width": size, "height": size, "output": f"{size}-{i}.png"}
             f.write(json.dumps(line) + "\n")
-    told = run(a, "generate", "--batch", batch, "--out-dir", a.work, *options(a, compute), "--json", "-q")
-    each = [image["seconds"] for image in json.loads(told)["images"]][1:]
+    text = run(a, "generate", "--batch", batch, "--out-dir", a.work, *options(a, compute), "--json", "-q")
+    each = [image["seconds"] for image in json.loads(text)["images"]][1:]
     harness.record(a.out, "time", who=who(a.name, compute), what=f"pixels {size}", seconds=statistics.median(each), each=each)
 
 
-def pictures(a):
+def images(a):
     os.makedirs(a.work, exist_ok=True)
     for compute in ("bf16", "fp8") if a.device != "cpu" else ("bf16",):
         for size in a.sizes:
@@ -105,15 +105,15 @@ def main():
     p = harness.parser(__doc__)
     p.add_argument("--zimage", required=True)
     p.add_argument("--synthetic", default="z-image-turbo")
-    p.add_argument("--work", default="/tmp/zimage-pictures", help="where pictures go")
+    p.add_argument("--work", default="/tmp/zimage-images", help="folder for images")
     commands = p.add_subparsers(dest="command", required=True)
     commands.add_parser("bench").add_argument("names", nargs="*", metavar="NAME", help="as the table calls them: bf16 fp8 q4 ...")
     commands.add_parser("vram").add_argument("limit")
-    command = commands.add_parser("pictures")
+    command = commands.add_parser("images")
     command.add_argument("model")
     command.add_argument("name")
     a = p.parse_args()
-    {"bench": bench, "vram": vram, "pictures": pictures}[a.command](a)
+    {"bench": bench, "vram": vram, "images": images}[a.command](a)
 
 
 if __name__ == "__main__":

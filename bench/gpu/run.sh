@@ -1,26 +1,26 @@
 #!/bin/bash
-# Builds zimage for this machine's card, checks it, and times it beside PyTorch; prints one table. See bench/gpu/README.md.
+# Builds zimage for this machine's GPU, tests it, and times it beside PyTorch; prints one table. See bench/gpu/README.md.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 out=$root/build/gpu-results build="" models="" python=python3 device=cuda tiny="" drawings="" prompts="" formats=""
-all="environment build tests pictures ceilings bench folder errors peers-compiled peers-fp8 peers-eager warm vram scores sanitizer"
+all="environment build tests images ceilings bench folder errors peers-compiled peers-fp8 peers-eager warm vram scores sanitizer"
 parts=$all skipped="" limit=""
 
 usage() {
     cat <<END
 usage: bench/gpu/run.sh [OPTIONS]
-  --out DIR       results.jsonl, table.txt and logs (default: build/gpu-results); results are added to those there
+  --out DIR       results.jsonl, table.txt and logs (default: build/gpu-results); results are added to the ones there
   --build DIR     a build to use instead of building one in build/gpu
   --parts "A B"   only these, in this order: $all
   --skip "A B"    all but these
-  --limit N       seconds of each part at most, instead of its own limit
-  --models DIR    where the model folders of the real sizes go, 27 GB (default: memory, else build/gpu-models)
-  --formats "A B" only these of bf16, fp8, q4, q8 in the part bench; without q4 no folder of 4 bits is made
-  --python P      the Python that has torch, diffusers and transformers (default: $python)
-  --prompts FILE  of the scores, by tools/train/evaluate prompts --every 8
-  --drawings DIR  that tools/train/prepare.py made, to score them here
-  --tiny          tries the script on the processor, with a toy model
+  --limit N       at most so many seconds for each part, instead of its own limit
+  --models DIR    folder for the model folders of the real sizes, 27 GB (default: in memory, else build/gpu-models)
+  --formats "A B" only these of bf16, fp8, q4, q8 in the part bench; without q4 it makes no 4-bit folder
+  --python P      a Python with torch, diffusers and transformers (default: $python)
+  --prompts FILE  for the part scores, made by tools/train/evaluate prompts --every 8
+  --drawings DIR  made by tools/train/prepare.py, to score the images here
+  --tiny          tries the scripts on the CPU, with a toy model
 END
 }
 
@@ -47,7 +47,7 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 
-# A folder in memory where that holds 28 GB, else on the disk, of which the system keeps a copy in memory.
+# A folder in memory if 28 GB fit there, else on disk (then the page cache holds it).
 choose_models() {
     local free
     free=$(df --output=avail -BG /dev/shm 2>/dev/null | tail -n 1 | tr -dc 0-9)
@@ -79,7 +79,7 @@ py() { # SCRIPT ARGUMENTS...
 
 do_environment() { py environment.py; }
 
-# cuDNN as a Python package has it, where CMake would find no other.
+# The cuDNN of Python's packages, for when CMake finds no other.
 python_cudnn() { "$python" -c 'import nvidia.cudnn as c; print(list(c.__path__)[0])' 2>/dev/null; }
 
 do_build() {
@@ -90,7 +90,7 @@ do_build() {
         cmake --build "$build" --target zimage zimage_cuda test_cuda velocity
 }
 
-# The card's own; on Hopper with its own instructions.
+# The GPU's architecture; for Hopper with its architecture-specific instructions.
 architecture() {
     local found
     found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
@@ -101,7 +101,7 @@ architecture() {
 }
 
 do_tests() { py checks.py --build "$build" --limit 150 tests; }
-do_pictures() { py checks.py --build "$build" pictures; }
+do_images() { py checks.py --build "$build" images; }
 do_sanitizer() { py checks.py --build "$build" --limit 120 sanitizer; }
 do_ceilings() { py ceilings.py ${small[@]+"${small[@]}"}; }
 do_bench() { # shellcheck disable=SC2086 # formats are words
@@ -109,20 +109,20 @@ do_bench() { # shellcheck disable=SC2086 # formats are words
 }
 do_vram() { py program.py --zimage "$build/zimage" ${synthetic[@]+"${synthetic[@]}"} vram 4G; }
 
-wants_packed() { case " ${formats:-q4} " in *" q4"*) ;; *) return 1 ;; esac }
+needs_packed() { case " ${formats:-q4} " in *" q4"*) ;; *) return 1 ;; esac }
 
 do_folder() {
     if [ -n "$tiny" ]; then
         rm -rf "$model" && cp -r "$root/models/emoji" "$model"
     else
         "$python" "$root/tools/golden/make_6b.py" "$model" --tokenizer "$root/models/emoji/tokenizer"
-    fi && rm -rf "$packed" && { ! wants_packed || "$python" "$here/pack.py" "$model" "$packed" --device "$device"; }
+    fi && rm -rf "$packed" && { ! needs_packed || "$python" "$here/pack.py" "$model" "$packed" --device "$device"; }
 }
 
 do_errors() {
     [ -x "$build/velocity" ] || cmake --build "$build" --target velocity || return
     local four=()
-    wants_packed && four=(--packed "$packed")
+    needs_packed && four=(--packed "$packed")
     py errors.py --model "$model" ${four[@]+"${four[@]}"} --velocity "$build/velocity" --work "$out/exchange"
 }
 do_peers-eager() { py peers.py --model "$model" eager; }
@@ -130,8 +130,8 @@ do_peers-compiled() { py peers.py --model "$model" compiled; }
 do_peers-fp8() { py peers.py --model "$model" fp8; }
 
 do_warm() {
-    py program.py --zimage "$build/zimage" pictures "$model" bf16 &&
-        { ! wants_packed || py program.py --zimage "$build/zimage" pictures "$packed" q4; }
+    py program.py --zimage "$build/zimage" images "$model" bf16 &&
+        { ! needs_packed || py program.py --zimage "$build/zimage" images "$packed" q4; }
 }
 
 do_scores() {
@@ -139,13 +139,13 @@ do_scores() {
     py checks.py --build "$build" --limit 60 --prompts "$prompts" ${drawings:+--drawings "$drawings"} scores
 }
 
-# Seconds of each part at most.
+# The limit of each part in seconds.
 limit_of() {
     case $1 in
     environment) echo 60 ;;
     build) echo 300 ;;
     tests) echo 180 ;;
-    pictures) echo 60 ;;
+    images) echo 60 ;;
     ceilings) echo 60 ;;
     bench) echo 180 ;;
     folder) echo 180 ;;
@@ -160,7 +160,7 @@ limit_of() {
     esac
 }
 
-# A process group of its own, so that what runs too long ends with all that it started.
+# Runs a part in a process group of its own, so that a part that runs too long ends with all its children.
 run_part() {
     local name=$1 begin=$SECONDS seconds status pid waited=0
     seconds=${limit:-$(limit_of "$name")}

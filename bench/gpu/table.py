@@ -1,4 +1,4 @@
-"""Prints what a file of results holds, as one table a subject.
+"""Prints a file of results, one table for each kind.
 
     table.py results.jsonl
 """
@@ -6,7 +6,7 @@
 import json
 import sys
 
-BLOCKS = 32  # 30 joint ones and 2 that refine the image; those of the caption are nothing beside them
+BLOCKS = 32  # 30 joint blocks and 2 refiners of the image; the refiners of the prompt take almost no time
 PRODUCTS = {"3840->3840": 4, "3840->10240": 2, "10240->3840": 1}  # of a block
 STAGES = ("step", "decode", "stages", "pixels", "cold")
 FASTEST = ("torch eager", "torch compiled", "torch compiled graph", "torch fp8", "torch fp8 graph")
@@ -60,8 +60,8 @@ def shown(times):
 def print_times(lines):
     times, memory, found = latest(lines, "time", "seconds"), latest(lines, "memory", "bytes"), ceilings(lines)
     columns = shown(times)
-    print("Milliseconds, medians. pixels: prompt (torch: token ids) to picture, 8 steps, warm; stages: the same as a sum of")
-    print("stages; cold: from the start of the process. Memory: zimage all in use on the card, torch what it allocated.\n")
+    print("Milliseconds, medians. pixels: prompt (torch: token ids) to image, 8 steps, warm; stages: the same as a sum of")
+    print("stages; cold: from the start of the process. Memory: zimage all memory in use on the GPU, torch what it allocated.\n")
     rows = []
     for who, row in times.items():
         used = max(memory.get(who, {}).values(), default=0)
@@ -95,7 +95,7 @@ def print_lists(lines):
     for kind, head, fields in (
         ("part", ["part", "status", "seconds"], ("name", "status", "seconds")),
         ("check", ["check", "passed", ""], ("what", "passed", "note")),
-        ("score", ["pictures", "right %", "prompts"], ("what", "right", "prompts")),
+        ("score", ["images", "right %", "prompts"], ("what", "right", "prompts")),
         ("failure", ["failed", "why"], ("what", "why")),
     ):
         rows = [[str(line.get(field, ""))[:110] for field in fields] for line in rows_of(lines, kind)]

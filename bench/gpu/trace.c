@@ -1,5 +1,5 @@
 /*
- * Writes what a program's kernels and copies take, without changing the program: a library that CUDA loads into it.
+ * Records the times of a program's kernels and copies without changing the program: CUDA loads this library into it.
  *
  *   gcc -shared -fPIC -O2 -I/usr/local/cuda/include bench/gpu/trace.c -o trace.so -L/usr/local/cuda/lib64 -lcupti
  *   CUDA_INJECTION64_PATH=$PWD/trace.so TRACE=trace.txt zimage bench --synthetic z-image-turbo --device cuda --layers 8 -q
@@ -16,11 +16,11 @@
 
 static FILE *out;
 
-static void give_buffer(uint8_t **buffer, size_t *size, size_t *most_records)
+static void give_buffer(uint8_t **buffer, size_t *size, size_t *max_records)
 {
     *buffer = aligned_alloc(8, BUFFER_BYTES);
     *size = *buffer != NULL ? BUFFER_BYTES : 0;
-    *most_records = 0;
+    *max_records = 0;
 }
 
 static void write_record(const CUpti_Activity *record)
@@ -50,7 +50,7 @@ static void finish(void)
     (void)fclose(out);
 }
 
-/* What CUDA calls. */
+/* CUDA calls this function. */
 int InitializeInjection(void)
 {
     const char *path = getenv("TRACE");

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Sums up what trace.c wrote.
+"""Summarises the output of trace.c.
 
-    trace.py TRACE              the stretches between pauses of the card: kernels, milliseconds busy and in all
-    trace.py TRACE N            the kernels of stretch N, those that take most first (-1: the last)
-    trace.py TRACE --block      one block of the transformer, kernel by kernel: from the third to the second attention before the last
+    trace.py TRACE              stretches between pauses of the GPU: kernels, milliseconds busy, milliseconds in all
+    trace.py TRACE N            the kernels of stretch N, sorted by time (-1: the last stretch)
+    trace.py TRACE --block      the kernels of one block of the transformer: from the third-last attention to the second-last
 """
 
 import argparse
 
-PAUSE = 300_000  # nanoseconds without work that end a stretch
+PAUSE = 300_000  # a stretch ends after so many nanoseconds without work
 
 
 def read(path):

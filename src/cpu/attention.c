@@ -1,18 +1,18 @@
 /*
- * Streamed softmax attention, in float32 or with bf16 operands (the packed numbers of kernels.h; the softmax is float32 in
- * both). No buffer grows with queries x keys.
+ * Attention with streaming softmax, in float32 or by a bf16 packed gemm (kernels.h); the softmax is float32 in both. No
+ * buffer has queries x keys elements.
  *
  *   for groups of key heads whose packed K and V take at most PACKED bytes
- *     pack: K to panels [key / nr][dim][nr], V to panels [key block][dim / nr][keys of the block][nr]
- *           (bf16: K as [key / nr][chunk of dim][lane][nr], V as [key block][dim / nr][chunk of keys][lane][nr])
- *     for (query head, blocks of queries)          one task
- *       for blocks of KEYS                         K and V of a block in L2 (128 x 128 x 4 bytes each)
+ *     pack K into panels [key / nr][dim][nr], V into panels [key block][dim / nr][key of the block][nr]
+ *          (bf16: K [key / nr][chunk of dim][lane][nr], V [key block][dim / nr][chunk of keys][lane][nr])
+ *     for (query head, some blocks of queries)     one task
+ *       for blocks of KEYS keys                    K and V of a block in L2 (256 x 128 x 4 bytes each)
  *         for blocks of queries
  *           S = Q K^T                              panel by panel, [dim][nr] in L1
- *           row by row: running maximum, exp, running sum
+ *           running maximum, exp, running sum      row by row
  *           O = O * factor + P V                   panel by panel, [KEYS][nr] in L1
  *
- * A result depends on the block sizes but not on who computes it.
+ * A result depends on the block sizes, but not on the number of threads.
  */
 #include <assert.h>
 #include <math.h>
@@ -21,15 +21,16 @@
 #include "cpu/table.h"
 
 #define QUERIES 64  /* of a block, at most */
-#define BLOCKS  4   /* of a task, at most: so often K and V of a block of keys are read once they are in L2 */
-#define TASKS   4   /* of a thread, at least, where there are blocks enough */
-#define KEYS    256 /* a multiple of every nr and of a chunk */
+#define BLOCKS  4   /* of queries of a task, at most: so often a task reads a block of K and V from L2 */
+#define TASKS   4   /* for each thread, at least, if there are enough blocks */
+#define KEYS    256 /* of a block: a multiple of every nr and of a chunk */
 #define PACKED  ((int64_t)8 << 20)
-/* Rows of S are KEYS + 16 floats apart: a power of two would put a column into few cache sets. */
+/* Floats between rows of S. A power of two would put a column of S into few cache sets. */
 #define S_STRIDE (KEYS + 16)
-#define CHUNKS   16 /* of a call of the packed product */
+#define CHUNKS   16 /* of a call of the packed gemm */
 
-/* A head's rows lie apart: where the next begins the processor can't guess. Row `row` of `rows`, n floats, if there. */
+/* Prefetches the n floats of row `row`, if there is such a row. The rows of a head are far apart, so the hardware
+ * prefetcher does not know where the next row begins. */
 #define ROWS_AHEAD 8
 #define FETCH_ROW(x, row, rows, stride, n)                                                                             \
     for (int64_t fetched = 0; fetched < (n) && (row) < (rows); fetched += ZI_CHUNK / 4)                                \
@@ -39,8 +40,8 @@ _Static_assert(KEYS % ZI_NR_MAX == 0 && KEYS % ZI_PACKED_NR_MAX == 0 && KEYS % 3
 
 typedef struct attention {
     const zi_cpu_kernels *kernels;
-    const zi_packed_gemm *bf16; /* NULL: float32 */
-    int64_t mr, nr;             /* of either */
+    const zi_packed_gemm *bf16; /* NULL: the float32 kernels */
+    int64_t mr, nr;             /* of these */
     const float *q, *k, *v;
     int64_t ldq, ldk, ldv; /* floats between rows */
     const zi_cpu *cpu;
@@ -48,15 +49,15 @@ typedef struct attention {
     int64_t queries, keys, heads, kv_heads, dim;
     int causal;
     int64_t padded_dim, padded_keys;                      /* multiples of nr and of KEYS */
-    int64_t chunks;                                       /* bf16: of dim */
-    int64_t key_blocks, query_block, task_queries, tasks; /* tasks: of a head */
-    int64_t kv_first, group;                              /* key heads [kv_first, kv_first + group) are packed */
+    int64_t chunks;                                       /* of dim, in bf16 */
+    int64_t key_blocks, query_block, task_queries, tasks; /* tasks: for each query head */
+    int64_t kv_first, group;                              /* key heads [kv_first, kv_first + group) are packed now */
     uint8_t *packed_k, *packed_v;
     float scale;
     zi_worker_buffers buffers;
 } attention;
 
-/* Bytes of a packed key and of a packed value. */
+/* Bytes of a packed key, and of a packed value. */
 static int64_t key_bytes(const attention *at)
 {
     return at->bf16 != NULL ? at->chunks * ZI_CHUNK : at->dim * 4;
@@ -77,7 +78,7 @@ static uint8_t *packed_v_of(const attention *at, int64_t slot, int64_t key)
     return at->packed_v + (slot * at->padded_keys + key) * value_bytes(at);
 }
 
-/* V's columns [column, column + width) of `count` keys: [key][nr] */
+/* Packs `width` columns of V for `count` keys: [key][nr]. */
 static void pack_values(const attention *at, const float *v, int64_t stride, int64_t count, int64_t width,
                         float *target)
 {
@@ -87,8 +88,8 @@ static void pack_values(const attention *at, const float *v, int64_t stride, int
     }
 }
 
-/* All columns in bf16: [dim / nr][chunk of 32 keys][lane: two keys][nr] in the order of softmax_bf16, zeros behind the
- * last. */
+/* Packs all columns of V in bf16: [dim / nr][chunk of 32 keys][lane: two keys][nr], with zeros behind the last key.
+ * The keys of a chunk have the order of softmax_bf16 (zi_softmax_key). */
 static void pack_value_pairs(const attention *at, const float *v, int64_t stride, int64_t count, const float *zeros,
                              uint8_t *target)
 {
@@ -107,7 +108,7 @@ static void pack_value_pairs(const attention *at, const float *v, int64_t stride
     }
 }
 
-/* One block of keys of one key head. */
+/* Packs a block of keys of one key head. */
 static void pack_task(void *arg, int64_t task, int worker)
 {
     const attention *at = arg;
@@ -141,13 +142,14 @@ static void pack_task(void *arg, int64_t task, int worker)
     }
 }
 
-/* A worker's buffer; sized by buffer_floats. */
+/* A worker's buffer, of buffer_floats. */
 typedef struct workspace {
     float *s;             /* [QUERIES][S_STRIDE] */
     float *o;             /* [task_queries][padded_dim] */
     float *maxima, *sums; /* [task_queries] */
     float *factors;       /* [QUERIES] */
-    uint8_t *q, *p;       /* bf16: [block of mr][chunk of dim, of KEYS][mr][64]: of the task, of a block */
+    uint8_t *q;           /* bf16: packed queries of the task, [block of mr][chunk of dim][mr][ZI_CHUNK] */
+    uint8_t *p;           /* bf16: packed weights of a block, [block of mr][chunk of KEYS][mr][ZI_CHUNK] */
 } workspace;
 
 static int64_t buffer_floats(const attention *at)
@@ -169,7 +171,7 @@ static workspace workspace_of(const attention *at, int worker)
     return space;
 }
 
-/* What belongs to the queries from `row` of the task on. */
+/* The parts of the buffer for the queries from number `row` of the task on. */
 static workspace from_row(const attention *at, workspace space, int64_t row)
 {
     space.o += row * at->padded_dim;
@@ -209,7 +211,7 @@ static void add_values(const attention *at, int64_t queries, int64_t keys, const
         }
 }
 
-/* Rows of floats as the left operand: [block of mr][chunk][mr][64]; `ld` floats between rows. */
+/* Packs rows of n floats: [block of mr][chunk][mr][ZI_CHUNK]. ld: floats between rows. */
 static void pack_rows(const attention *at, const float *x, int64_t ld, int64_t rows, int64_t n, int64_t chunks,
                       uint8_t *target)
 {
@@ -220,46 +222,63 @@ static void pack_rows(const attention *at, const float *x, int64_t ld, int64_t r
     }
 }
 
-/* c [queries][ldc] (+)= packed rows times panels; block and panel sizes in chunks. */
-static void multiply(const attention *at, const uint8_t *a, const uint8_t *b, int64_t queries, int64_t panels,
-                     int64_t chunks, int64_t a_chunks, int64_t b_chunks, float *c, int64_t ldc, int accumulate)
+/* Multiplies packed rows by panels, over `chunks` chunks. tiles: all but a_chunks, chunks and fetch. */
+static void multiply(const attention *at, zi_cpu_tiles tiles, int64_t chunks)
 {
     int64_t places[CHUNKS];
     for (int64_t first = 0; first < chunks; first += CHUNKS) {
-        int64_t count = zi_min(CHUNKS, chunks - first);
-        for (int64_t i = 0; i < count; i++)
+        tiles.chunks = zi_min(CHUNKS, chunks - first);
+        for (int64_t i = 0; i < tiles.chunks; i++)
             places[i] = (first + i) * at->mr * ZI_CHUNK;
-        zi_cpu_tiles tiles = {
-            .a = a,
-            .a_block = a_chunks * at->mr * ZI_CHUNK,
-            .a_row = ZI_CHUNK,
-            .a_chunks = places,
-            .b = b + first * at->nr * ZI_CHUNK,
-            .b_panel = b_chunks * at->nr * ZI_CHUNK,
-            .c = (uint8_t *)c,
-            .c_panel = at->nr * 4,
-            .c_row = ldc * 4,
-            .rows = queries,
-            .panels = panels,
-            .chunks = count,
-            .accumulate = accumulate || first > 0,
-        };
+        tiles.a_chunks = places;
         at->bf16->product(&tiles);
+        tiles.b += CHUNKS * at->nr * ZI_CHUNK;
+        tiles.accumulate = 1;
     }
 }
 
-/* The weights of keys [key, key + keys) in place of their scores, or packed; factors: of the sums so far. */
-static void softmax_block(const attention *at, int64_t query, int64_t queries, int64_t key, int64_t keys,
-                          const workspace *space)
+/* A block of queries of one head, and a block of keys that one of them sees. */
+typedef struct block {
+    int64_t slot, head; /* slot: of the packed key heads */
+    int64_t query, queries, key, keys;
+} block;
+
+/* s [queries][keys] = q k^T, not scaled yet */
+static void find_scores(const attention *at, const block *b, workspace *space)
 {
-    zi_cpu_softmax block = {
+    const uint8_t *k = packed_k_of(at, b->slot, b->key);
+    if (at->bf16 == NULL) {
+        const float *q = at->q + b->query * at->ldq + b->head * at->dim;
+        scores(at, q, b->queries, b->keys, (const float *)(const void *)k, space);
+        return;
+    }
+    zi_cpu_tiles tiles = {
+        .a = space->q,
+        .a_block = at->chunks * at->mr * ZI_CHUNK,
+        .a_row = ZI_CHUNK,
+        .b = k,
+        .b_panel = at->chunks * at->nr * ZI_CHUNK,
+        .c = (uint8_t *)space->s,
+        .c_panel = at->nr * 4,
+        .c_row = S_STRIDE * 4,
+        .rows = b->queries,
+        .panels = zi_ceil_div(b->keys, at->nr),
+    };
+    multiply(at, tiles, at->chunks);
+}
+
+/* Turns the scores into the weights of softmax: in place, or packed. space->factors: what the outputs so far must be
+ * multiplied by. */
+static void softmax_block(const attention *at, const block *b, const workspace *space)
+{
+    zi_cpu_softmax softmax = {
         .s = space->s,
         .ld = S_STRIDE,
-        .rows = queries,
-        .keys = keys,
-        .seen = at->causal ? query + 1 - key : keys,
+        .rows = b->queries,
+        .keys = b->keys,
+        .seen = at->causal ? b->query + 1 - b->key : b->keys,
         .step = at->causal,
-        .padded = zi_round_up(keys, 32),
+        .padded = zi_round_up(b->keys, 32),
         .scale = at->scale,
         .max = space->maxima,
         .sum = space->sums,
@@ -269,39 +288,52 @@ static void softmax_block(const attention *at, int64_t query, int64_t queries, i
         .chunks = KEYS / 32,
     };
     if (at->bf16 != NULL) {
-        at->kernels->softmax_bf16(&block);
+        at->kernels->softmax_bf16(&softmax);
         return;
     }
-    for (int64_t i = 0; i < queries; i++)
-        space->factors[i] = at->kernels->softmax(space->s + i * S_STRIDE, zi_softmax_seen(&block, i), keys, at->scale,
-                                                 &space->maxima[i], &space->sums[i]);
+    for (int64_t i = 0; i < b->queries; i++)
+        space->factors[i] = at->kernels->softmax(space->s + i * S_STRIDE, zi_softmax_seen(&softmax, i), b->keys,
+                                                 at->scale, &space->maxima[i], &space->sums[i]);
 }
 
-/* Keys [key, key + keys) for a block of queries. */
-static void attend_block(const attention *at, int64_t slot, int64_t head, int64_t query, int64_t queries, int64_t key,
-                         int64_t keys, workspace *space)
+/* o [queries][padded_dim] += p [queries][keys] v */
+static void add_outputs(const attention *at, const block *b, workspace *space)
 {
-    const float *q = at->q + query * at->ldq + head * at->dim;
-    const uint8_t *packed_k = packed_k_of(at, slot, key), *packed_v = packed_v_of(at, slot, key);
-    if (at->bf16 != NULL)
-        multiply(at, space->q, packed_k, queries, zi_ceil_div(keys, at->nr), at->chunks, at->chunks, at->chunks,
-                 space->s, S_STRIDE, 0);
-    else
-        scores(at, q, queries, keys, (const float *)(const void *)packed_k, space);
-    softmax_block(at, query, queries, key, keys, space);
-    for (int64_t i = 0; i < queries; i++) {
+    const uint8_t *v = packed_v_of(at, b->slot, b->key);
+    if (at->bf16 == NULL) {
+        add_values(at, b->queries, b->keys, (const float *)(const void *)v, space);
+        return;
+    }
+    zi_cpu_tiles tiles = {
+        .a = space->p,
+        .a_block = KEYS / 32 * at->mr * ZI_CHUNK,
+        .a_row = ZI_CHUNK,
+        .b = v,
+        .b_panel = KEYS / 32 * at->nr * ZI_CHUNK,
+        .c = (uint8_t *)space->o,
+        .c_panel = at->nr * 4,
+        .c_row = at->padded_dim * 4,
+        .rows = b->queries,
+        .panels = at->padded_dim / at->nr,
+        .accumulate = 1,
+    };
+    multiply(at, tiles, zi_ceil_div(b->keys, 32));
+}
+
+/* Adds a block of keys to the outputs of a block of queries. */
+static void attend_block(const attention *at, const block *b, workspace *space)
+{
+    find_scores(at, b, space);
+    softmax_block(at, b, space);
+    for (int64_t i = 0; i < b->queries; i++) {
         float *o = space->o + i * at->padded_dim;
         if (space->factors[i] != 1)
             at->kernels->multiply(o, o, space->factors[i], at->padded_dim);
     }
-    if (at->bf16 != NULL)
-        multiply(at, space->p, packed_v, queries, at->padded_dim / at->nr, zi_ceil_div(keys, 32), KEYS / 32, KEYS / 32,
-                 space->o, at->padded_dim, 1);
-    else
-        add_values(at, queries, keys, (const float *)(const void *)packed_v, space);
+    add_outputs(at, b, space);
 }
 
-/* o: a query's values, `factor` times too small. An operand's heads are whole chunks. */
+/* Writes o * factor, the output of one query and head. In a ZI_OPERAND a head is whole chunks. */
 static void write_output(const attention *at, int64_t head, int64_t query, float *o, float factor)
 {
     if (at->o.dtype != ZI_OPERAND) {
@@ -312,11 +344,11 @@ static void write_output(const attention *at, int64_t head, int64_t query, float
     zi_cpu_pack_numbers(at->cpu, &at->o, query, head * at->dim, o, at->dim);
 }
 
-/* Some blocks of queries of one head. */
+/* Some blocks of queries of one query head. */
 static void attend_task(void *arg, int64_t task, int worker)
 {
     const attention *at = arg;
-    int64_t shared = at->heads / at->kv_heads, block = at->query_block;
+    int64_t shared = at->heads / at->kv_heads;
     int64_t slot = task / at->tasks / shared, head = at->kv_first * shared + task / at->tasks;
     int64_t query = task % at->tasks * at->task_queries, queries = zi_min(at->task_queries, at->queries - query);
     workspace space = workspace_of(at, worker);
@@ -329,18 +361,19 @@ static void attend_task(void *arg, int64_t task, int worker)
         space.sums[i] = 0;
     }
     for (int64_t key = 0; key < at->keys; key += KEYS)
-        for (int64_t row = 0; row < queries; row += block) {
-            int64_t rows = zi_min(block, queries - row);
+        for (int64_t row = 0; row < queries; row += at->query_block) {
+            int64_t rows = zi_min(at->query_block, queries - row);
             int64_t keys = (at->causal ? zi_min(query + row + rows, at->keys) : at->keys) - key; /* that a row sees */
             workspace part = from_row(at, space, row);
+            const block b = {slot, head, query + row, rows, key, zi_min(KEYS, keys)};
             if (keys > 0)
-                attend_block(at, slot, head, query + row, rows, key, zi_min(KEYS, keys), &part);
+                attend_block(at, &b, &part);
         }
     for (int64_t i = 0; i < queries; i++)
         write_output(at, head, query + i, space.o + i * at->padded_dim, 1 / space.sums[i]);
 }
 
-/* Whatever the tasks are, each query's numbers are the same. */
+/* The output of a query does not depend on this choice. */
 static void choose_tasks(attention *at, int threads)
 {
     at->query_block = QUERIES / at->mr * at->mr;
@@ -370,7 +403,7 @@ static zimage_status compute(zi_run *run, attention *at)
     return ZIMAGE_OK;
 }
 
-/* To an operand that does not take one head at a time. */
+/* To a ZI_OPERAND that does not take one head at a time. */
 static zimage_status compute_whole(zi_run *run, attention *at)
 {
     const zi_tensor o = at->o;

@@ -1,4 +1,5 @@
-/* Which kernels a table uses, by what the processor has and, for AVX-512 BF16, by measurement; and how fast they are. */
+/* Chooses the kernels of a backend: by the features of the CPU and, for AVX-512 BF16, by measurement. Measures
+ * rates. */
 #include <stdio.h>
 #include <time.h>
 
@@ -31,7 +32,7 @@ int zi_cpu_tier_available(int index)
     return index >= 0 && index < TIERS && usable(zi_cpu_features(), tiers[index]->feature);
 }
 
-/* The last one that can run. */
+/* The best tier is the last one that can run. */
 static const zi_cpu_kernels *best_tier(uint32_t features)
 {
     const zi_cpu_kernels *best = tiers[0];
@@ -41,7 +42,7 @@ static const zi_cpu_kernels *best_tier(uint32_t features)
     return best;
 }
 
-static const zi_packed_gemm *best_packed(const zi_packed_gemm *const *gemms, uint32_t features)
+static const zi_packed_gemm *best_gemm(const zi_packed_gemm *const *gemms, uint32_t features)
 {
     const zi_packed_gemm *best = NULL;
     for (; *gemms != NULL; gemms++)
@@ -54,9 +55,9 @@ static const zi_packed_gemm *best_packed(const zi_packed_gemm *const *gemms, uin
 
 #define RATE_BLOCKS    4 /* of mr tokens */
 #define RATE_REPEATS   7
-#define RATE_CALLS     64   /* reading the clock takes as long as a product */
+#define RATE_CALLS     64   /* between readings of the clock, each of which takes as long as a product */
 #define RATE_SECONDS   1e-4 /* of a repeat, at least */
-#define CLEARLY_FASTER 1.2  /* so that noise does not decide */
+#define CLEARLY_FASTER 1.2  /* times as fast: more than noise */
 
 typedef struct rate_job {
     const zi_cpu_kernels *kernels;
@@ -64,7 +65,7 @@ typedef struct rate_job {
     uint8_t *a, *b, *c;
 } rate_job;
 
-/* One product of operands that stay in L1; returns its multiplications. */
+/* One product of operands in L1. Returns its number of multiplications. */
 static double rate_product(const rate_job *job)
 {
     if (job->gemm == NULL) {
@@ -94,7 +95,7 @@ static double rate_product(const rate_job *job)
     return 4.0 * zi_numbers_per_chunk(f->b) * RATE_BLOCKS * f->mr * f->nr;
 }
 
-/* Seconds: of this thread's processor time, or of a clock. */
+/* Seconds of a clock, or of the CPU time of this thread. */
 static double now(clockid_t clock)
 {
     struct timespec time;
@@ -102,7 +103,7 @@ static double now(clockid_t clock)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* Multiplications a second of one thread, the best of several tries; about a millisecond. */
+/* Multiplications a second of one thread, the best of several tries. Takes about a millisecond. */
 static double measure_rate(const zi_cpu_kernels *kernels, const zi_packed_gemm *gemm)
 {
     _Alignas(64) static const uint8_t operands[RATE_BLOCKS * 4 * ZI_PACKED_MR_MAX * ZI_CHUNK]; /* zeros */
@@ -121,7 +122,7 @@ static double measure_rate(const zi_cpu_kernels *kernels, const zi_packed_gemm *
     return best;
 }
 
-/* Operations a second of multiply-adds in registers, the best of several tries. */
+/* Operations a second in registers, the best of several tries. */
 static double peak_rate(double (*peak)(int64_t rounds, float *sink))
 {
     double best = 0;
@@ -135,8 +136,9 @@ static double peak_rate(double (*peak)(int64_t rounds, float *sink))
 }
 
 /*
- * Whether bf16 is what `auto` means. Matrix instructions are many times as fast as float32 wherever they are; AVX-512 BF16 has
- * twice or half the rate, by the chip, so that noise does not decide and a seed means the same bytes every time.
+ * Whether ZIMAGE_COMPUTE_AUTO means bf16. Matrix instructions are many times as fast as float32 on every chip that has
+ * them. AVX-512 BF16 has either twice or half the rate of float32, so the measurement always gives the same answer on
+ * the same chip, and the same seed the same image.
  */
 static int bf16_is_fast(const zi_cpu_kernels *kernels, const zi_packed_gemm *gemm)
 {
@@ -155,9 +157,9 @@ void zi_cpu_choose(zi_cpu *cpu, zimage_compute compute, uint32_t features)
     cpu->linear = cpu->bf16 = NULL;
     if (compute == ZIMAGE_COMPUTE_F32)
         return;
-    const zi_packed_gemm *bf16 = best_packed(zi_packed_gemms_bf16, features);
+    const zi_packed_gemm *bf16 = best_gemm(zi_packed_gemms_bf16, features);
     cpu->bf16 = compute == ZIMAGE_COMPUTE_BF16 || bf16_is_fast(cpu->kernels, bf16) ? bf16 : NULL;
-    cpu->linear = compute == ZIMAGE_COMPUTE_INT8 ? best_packed(zi_packed_gemms_int8, features) : cpu->bf16;
+    cpu->linear = compute == ZIMAGE_COMPUTE_INT8 ? best_gemm(zi_packed_gemms_int8, features) : cpu->bf16;
 }
 
 /* ---- naming ------------------------------------------------------------------------------------------------------ */
@@ -213,7 +215,7 @@ static void peak_task(void *arg, int64_t task, int worker)
     run->rates[task] = (float)(operations / (now(CLOCK_MONOTONIC) - start));
 }
 
-/* The sum of what each thread reaches, as threads that share out tasks do where one processor is slower. */
+/* Adds the rates of the threads: a slower core only counts for itself, because faster threads take more tasks. */
 double zi_ops_cpu_peak(zi_run *run)
 {
     const zi_cpu *cpu = zi_cpu_of(run);

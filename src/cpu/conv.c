@@ -1,17 +1,17 @@
 /*
- * Convolutions on channels-last images as products without an im2col buffer: the rows of gemm's left operand are
- * pointers to pixels, so borders (a row of zeros) and doubling (each pixel twice) cost nothing.
+ * Convolutions of channels-last images in float32, as products without an im2col buffer. gemm takes a pointer for each
+ * row of its left operand: here a pointer to a pixel. So padding (a pixel of zeros), stride and doubling cost nothing.
  *
  *   pack all weights: [panel of nr outputs][tap][input channel][nr]
  *   for (band of output rows, group of panels)           one task
- *     affine + SiLU of the band's input rows, once, into the worker's buffer (if the convolution has them)
- *     for blocks of PIXELS                               pointers [tap][pixel], for all panels
+ *     affine and SiLU of the band's input rows, into the worker's buffer (if the convolution has them)
+ *     for blocks of PIXELS output pixels                 pointers [tap][pixel]
  *       for panels                                       sums [PIXELS][nr] in L1 or L2
- *         for blocks of whole taps or parts of one       packed [up to ZI_KC][nr] in L1
+ *         for blocks of some taps, or of a part of one   packed weights [up to ZI_KC][nr] in L1
  *           for tiles of mr pixels
  *             gemm
  *
- * Each output is the same sum in the same order whatever the bands are.
+ * The sum of each output element has the same order for any bands.
  */
 #include <assert.h>
 #include <string.h>
@@ -19,10 +19,10 @@
 #include "cpu/packed.h"
 
 #define PIXELS       384
-#define POINTERS     (PIXELS + 16) /* with the ragged end of the last tile; whole cache lines */
-#define BAND_ROWS    4             /* at least: a band's transformed input has up to two rows more */
+#define POINTERS     (PIXELS + 16) /* the last tile may be incomplete; whole cache lines */
+#define BAND_ROWS    4             /* of a band, at least: its input has up to two more rows, which cost time */
 #define ENOUGH_TASKS 32
-#define GROUP_PANELS 4 /* at least: each group transforms its input again */
+#define GROUP_PANELS 4 /* of a group, at least: each group applies affine and SiLU to its input again */
 
 _Static_assert(POINTERS >= PIXELS + ZI_MR_MAX, "a last tile may begin at the last pixel");
 
@@ -31,15 +31,15 @@ typedef struct convolution {
     const zi_conv *conv;
     const float *x, *bias, *zeros;
     float *y;
-    int64_t size, in, out; /* filter side, channels */
+    int64_t size, in, out; /* side of the filter; channels */
     int64_t x_rows, x_columns, y_rows, y_columns;
     int64_t band, bands, panels, groups;
-    int64_t block, segments; /* channels of a block, taps of a block (more than one: all channels) */
+    int64_t block, segments; /* channels and taps of a block; with several taps it has all channels */
     float *packed;
     zi_worker_buffers buffers;
 } convolution;
 
-/* Input rows of the image that output rows [first, first + count) read: [*low, *low + result). */
+/* Output rows [first, first + count) read input rows [*low, *low + result) of the image. */
 static int64_t input_rows(const convolution *p, int64_t first, int64_t count, int64_t *low)
 {
     const zi_conv *conv = p->conv;
@@ -50,13 +50,13 @@ static int64_t input_rows(const convolution *p, int64_t first, int64_t count, in
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
-/* Input channels that pack_task turns round at a time. */
+/* Input channels that pack_task transposes at a time. */
 static int64_t pack_channels(const convolution *p)
 {
     return zi_min(p->in, zi_max(1, ZI_KC / (p->size * p->size)));
 }
 
-/* One panel: [out][in][tap] as stored, to [in][tap][nr], to [tap][in][nr]. */
+/* Packs one panel: stored [out][in][tap], transposed [in][tap][nr], packed [tap][in][nr]. */
 static void pack_task(void *arg, int64_t panel, int worker)
 {
     const convolution *p = arg;
@@ -64,8 +64,8 @@ static void pack_task(void *arg, int64_t panel, int worker)
     float *rows = zi_worker_buffer(&p->buffers, worker), *turned = rows + step * taps * nr;
     for (int64_t first = 0; first < p->in; first += step) {
         int64_t channels = zi_min(step, p->in - first), count = zi_min(nr, p->out - panel * nr);
-        const float *source = zi_cpu_weight_rows(p->kernels, p->conv->weight, p->in * taps, panel * nr, count,
-                                                 first * taps, channels * taps, rows, &ld);
+        const zi_weight_part part = {p->conv->weight, p->in * taps, panel * nr, count, first * taps, channels * taps};
+        const float *source = zi_cpu_weight_rows(p->kernels, &part, rows, &ld);
         p->kernels->transpose(source, ld, count, channels * taps, turned, nr);
         float *target = p->packed + (panel * taps * p->in + first) * nr;
         for (int64_t tap = 0; tap < taps; tap++)
@@ -76,13 +76,13 @@ static void pack_task(void *arg, int64_t panel, int worker)
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-/* The input of one task: rows of the image from `low` on, transformed or not. */
+/* The input of one task: rows of the image from row `low` on, after affine and SiLU. */
 typedef struct input {
     const float *data;
     int64_t low;
 } input;
 
-/* Pointers [tap][POINTERS] to the input of each tap of output pixels [start, end) of the band; zeros outside. */
+/* Pointers [tap][POINTERS] to the inputs of output pixels [start, end) of y; to zeros outside of the image. */
 static void pixel_pointers(const convolution *p, const input *in, int64_t start, int64_t end, const float **a)
 {
     const zi_conv *conv = p->conv;
@@ -98,14 +98,14 @@ static void pixel_pointers(const convolution *p, const input *in, int64_t start,
                 a[(ky * p->size + kx) * POINTERS + place] =
                     inside ? in->data + (((i >> up) - in->low) * p->x_columns + (j >> up)) * p->in : p->zeros;
             }
-        if (start + place + 1 < end && ++column == p->y_columns) { /* behind the last pixel: the last one again */
+        if (start + place + 1 < end && ++column == p->y_columns) { /* behind the last pixel: the same again */
             column = 0;
             row++;
         }
     }
 }
 
-/* c [pixels][nr] of one panel */
+/* c [pixels][nr]: the sums of one panel */
 static void panel_product(const convolution *p, const float *const *a, const float *packed, int64_t pixels, float *c)
 {
     int64_t mr = p->kernels->mr, nr = p->kernels->nr, taps = p->size * p->size;
@@ -118,7 +118,7 @@ static void panel_product(const convolution *p, const float *const *a, const flo
         }
 }
 
-/* A worker's buffer, sized by buffer_floats. */
+/* A worker's buffer, of buffer_floats. */
 typedef struct workspace {
     const float **pointers; /* [taps][POINTERS] */
     float *c;               /* [POINTERS][nr] */
@@ -174,7 +174,7 @@ static void choose_blocks(convolution *p)
     p->groups = zi_max(1, zi_min(p->panels / GROUP_PANELS, zi_ceil_div(ENOUGH_TASKS, p->bands)));
 }
 
-/* Floats a worker needs: two blocks of weights while packing; then sums and transformed rows. */
+/* For pack_task two blocks of weights; then pointers, sums and transformed rows. */
 static int64_t buffer_floats(const convolution *p)
 {
     int64_t rows = (((p->band - 1) * p->conv->stride + p->size - 1) >> p->conv->upsample) + 2;

@@ -1,24 +1,24 @@
 /*
- * Convolutions on channels-last images with bf16 operands (the packed numbers of kernels.h), without an im2col buffer: a
- * band of the input is packed once, pixel by pixel with a border of zeros, and each tap is the same band at another place.
+ * Convolutions of channels-last images by a bf16 packed gemm (kernels.h), without an im2col buffer. A band of the input
+ * is packed once, pixel by pixel, with its padding. Each tap reads the same band at another offset.
  *
  *   pack all weights: [panel of nr outputs][tap][chunk of channels][lane][nr]
  *   for (band of output rows, group of panels)           one task
- *     affine + SiLU of the band's input rows (if the convolution has them), columns doubled (if it doubles), to
- *     [row][border, columns, border][chunk of channels][64 bytes]
- *     for panels that share a pass, for rows whose sums stay in L2
- *       for blocks of chunks
- *         the family's product, row by row
+ *     affine and SiLU of the band's input rows (if the convolution has them), doubling (if it doubles), packed to
+ *     [row][padding, columns, padding][chunk of channels][64 bytes]
+ *     for panels that share a pass, for some output rows whose sums stay in L2
+ *       for passes of some chunks
+ *         the gemm, row by row
  *
- * Each output is the same sum in the same order whatever the bands are.
+ * The sum of each output element has the same order for any bands.
  */
 #include <string.h>
 
 #include "cpu/packed.h"
 
-#define BAND_PIXELS   1024            /* of a task, at least, unless the image has fewer */
-#define BAND_ROWS     8               /* and at least so many rows: a band's input has up to two more */
-#define BLOCK_SUMS    ((int64_t)1536) /* pixels of a pass */
+#define BAND_PIXELS   1024            /* output pixels of a band, at least, unless the image has fewer */
+#define BAND_ROWS     8               /* output rows of a band, at least: its input has up to two more */
+#define BLOCK_SUMS    ((int64_t)1536) /* output pixels of a pass */
 #define ENOUGH_TASKS  16
 #define GROUP_OUTPUTS 128
 
@@ -28,10 +28,10 @@ typedef struct convolution {
     const zi_conv *conv;
     const float *x, *bias;
     float *y;
-    int64_t size, in, out; /* filter side, channels */
+    int64_t size, in, out; /* side of the filter; channels */
     int64_t x_columns, y_rows, y_columns;
-    int64_t channel_chunks, chunks; /* of a pixel; of all taps */
-    int64_t pitch;                  /* bytes of a packed row */
+    int64_t channel_chunks, chunks; /* chunks of a pixel, and of all taps */
+    int64_t pitch;                  /* bytes of a packed input row */
     int64_t band, bands, panels, groups;
     int64_t group, depth; /* panels that share a pass; chunks of a pass */
     uint8_t *packed;
@@ -43,7 +43,7 @@ static int64_t panel_bytes(const convolution *p)
     return p->chunks * p->gemm->nr * ZI_CHUNK;
 }
 
-/* Packed rows of a band: one more is zeros, for what lies outside the image. */
+/* Input rows of a band, at most. One more row behind them is zeros, for taps outside of the image. */
 static int64_t input_rows_most(const convolution *p)
 {
     return (((p->band - 1) * p->conv->stride + p->size - 1) >> p->conv->upsample) + 2;
@@ -51,7 +51,7 @@ static int64_t input_rows_most(const convolution *p)
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
-/* One panel: [out][in][tap] as stored, to [out][tap][in] packed, to [tap][chunk][lane][nr]. */
+/* Packs one panel: stored [out][in][tap], packed rows [out][tap][in], transposed [tap][chunk][lane][nr]. */
 static void pack_task(void *arg, int64_t panel, int worker)
 {
     const convolution *p = arg;
@@ -60,8 +60,8 @@ static void pack_task(void *arg, int64_t panel, int worker)
     float *row = zi_worker_buffer(&p->buffers, worker), *tap_row = row + zi_round_up(p->in * taps, 16);
     uint8_t *rows = (uint8_t *)(tap_row + zi_round_up(p->in, 16));
     for (int64_t r = 0; r < count; r++) {
-        const float *source =
-            zi_cpu_weight_rows(p->kernels, p->conv->weight, p->in * taps, panel * nr + r, 1, 0, p->in * taps, row, &ld);
+        const zi_weight_part part = {p->conv->weight, p->in * taps, panel * nr + r, 1, 0, p->in * taps};
+        const float *source = zi_cpu_weight_rows(p->kernels, &part, row, &ld);
         for (int64_t tap = 0; tap < taps; tap++) {
             for (int64_t c = 0; c < p->in; c++)
                 tap_row[c] = source[c * taps + tap];
@@ -74,12 +74,12 @@ static void pack_task(void *arg, int64_t panel, int worker)
 
 /* ---- input ------------------------------------------------------------------------------------------------------- */
 
-/* A worker's buffer; sized by buffer_floats. */
+/* A worker's buffer, of buffer_floats. */
 typedef struct workspace {
-    int64_t *places; /* [chunks]: a row's chunks of all taps */
-    float *row;      /* [x_columns][in] transformed */
+    int64_t *places; /* [chunks]: where an output row finds the chunks of all taps */
+    float *row;      /* [x_columns][in] after affine and SiLU */
     uint8_t *pixels; /* [input_rows_most + 1][pitch] */
-    uint8_t *c;      /* [panel of a pass][row of a pass][y_columns rounded up to mr][nr] float32 */
+    uint8_t *c;      /* sums [panel of a pass][row of a pass][y_columns rounded up to mr][nr] */
 } workspace;
 
 static int64_t padded_columns(const convolution *p)
@@ -116,7 +116,7 @@ static workspace workspace_of(const convolution *p, int worker)
     return space;
 }
 
-/* One row of the input to packed pixels. */
+/* Packs one row of the input. */
 static void pack_row(const convolution *p, const float *x, const workspace *space, uint8_t *target)
 {
     int64_t pixel = p->channel_chunks * ZI_CHUNK;
@@ -138,7 +138,8 @@ static void pack_row(const convolution *p, const float *x, const workspace *spac
     memset(target, 0, (size_t)(p->conv->pad_right * pixel));
 }
 
-/* The input rows of the image that output rows [first, first + count) read, and a row of zeros. Returns the first one. */
+/* Packs the input rows that output rows [first, first + count) of the image read, and the row of zeros. Returns the
+ * first of these input rows. */
 static int64_t pack_band(const convolution *p, int64_t first, int64_t count, const workspace *space)
 {
     int up = p->conv->upsample;
@@ -153,7 +154,8 @@ static int64_t pack_band(const convolution *p, int64_t first, int64_t count, con
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-/* Where output row `row` of the image finds its chunks, in bytes from the packed band. */
+/* Where output row `row` of the image finds the chunks of all taps: bytes from the start of the packed band. low:
+ * the first input row of the band. */
 static void row_places(const convolution *p, int64_t row, int64_t low, int64_t *places)
 {
     int up = p->conv->upsample;
@@ -167,7 +169,7 @@ static void row_places(const convolution *p, int64_t row, int64_t low, int64_t *
     }
 }
 
-/* Sums of rows [row, row + rows) of the image and of panels [panel, panel + panels). */
+/* The sums of output rows [row, row + rows) of the image and of panels [panel, panel + panels). */
 static void multiply(const convolution *p, int64_t row, int64_t rows, int64_t low, int64_t panel, int64_t panels,
                      const workspace *space)
 {

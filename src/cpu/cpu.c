@@ -1,4 +1,4 @@
-/* The table, and weights as float32. */
+/* The table of the CPU backend, and weights as float32. */
 #include "cpu/cpu.h"
 
 #include "cpu/table.h"
@@ -53,9 +53,9 @@ zimage_status zi_cpu_worker_buffers(zi_run *run, int64_t count, const char *what
     return zi_host_floats(run, buffers->each * zi_pool_threads(zi_cpu_of(run)->pool), what, &buffers->data);
 }
 
-#define SCALES 64 /* groups unpacked at a time */
+#define SCALES 64 /* groups that are unpacked at a time */
 
-/* Numbers [first, first + count) of a packed matrix. Whole groups of 4 or 8 bits take the kernel. */
+/* Elements [first, first + count) of a weight in groups. Whole groups of 4 or 8 bits take the kernel. */
 static void unpack_grouped(const zi_cpu_kernels *kernels, const zi_weight *w, int64_t first, int64_t count, float *out)
 {
     if ((w->bits == 4 || w->bits == 8) && (w->scale_dtype == ZI_F16 || w->scale_dtype == ZI_BF16)) {
@@ -89,16 +89,17 @@ void zi_cpu_unpack(const zi_cpu_kernels *kernels, const zi_weight *weight, int64
         zi_weight_unpack(weight, first, count, out);
 }
 
-const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t length, int64_t row,
-                                int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld)
+const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight_part *part, float *buffer, int64_t *ld)
 {
-    const uint8_t *data = weight->data + (size_t)(row * length + first) * zi_dtype_size(weight->dtype);
+    const zi_weight *weight = part->weight;
+    int64_t start = part->row * part->length + part->first;
+    const uint8_t *data = weight->data + (size_t)start * zi_dtype_size(weight->dtype);
     if (weight->dtype == ZI_F32 && (uintptr_t)data % sizeof(float) == 0) {
-        *ld = length;
+        *ld = part->length;
         return (const float *)(const void *)data;
     }
-    for (int64_t r = 0; r < rows; r++)
-        zi_cpu_unpack(kernels, weight, (row + r) * length + first, count, buffer + r * count);
-    *ld = count;
+    for (int64_t r = 0; r < part->rows; r++)
+        zi_cpu_unpack(kernels, weight, start + r * part->length, part->count, buffer + r * part->count);
+    *ld = part->count;
     return buffer;
 }

@@ -35,7 +35,7 @@ const char *zi_cpu_feature_name(zi_cpu_feature feature)
 
 #if defined(__x86_64__)
 
-/* Bits of CPUID and XCR0: Intel's Software Developer's Manual, volume 2, CPUID, and volume 1, chapter 13. */
+/* Bits of CPUID and of XCR0: Intel, Software Developer's Manual, volume 2, CPUID, and volume 1, chapter 13. */
 #define STATE_AVX    (BIT(1) | BIT(2))
 #define STATE_AVX512 (STATE_AVX | BIT(5) | BIT(6) | BIT(7))
 #define STATE_AMX    (BIT(17) | BIT(18))
@@ -47,7 +47,7 @@ static uint32_t saved_state(void)
     return low;
 }
 
-/* Linux gives a process the tiles' 8 KiB of state when it asks. */
+/* On Linux a process must ask for the 8 KiB of tile registers. */
 static int amx_permitted(void)
 {
 #if defined(__linux__)
@@ -142,8 +142,8 @@ static zimage_status unknown(const char *name, size_t length, zimage_error *erro
     char known[256] = "generic";
     for (int i = 0; i < ZI_CPU_FEATURES; i++)
         snprintf(known + strlen(known), sizeof(known) - strlen(known), ", %s", names[i]);
-    return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "processor feature '%.*s' is not known; expected a list of: %s",
-                   (int)length, name, known);
+    return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "CPU feature '%.*s' is not known; expected a list of: %s", (int)length,
+                   name, known);
 }
 
 zimage_status zi_cpu_mask_parse(const char *list, uint32_t *mask, zimage_error *error)

@@ -1,4 +1,4 @@
-/* What the processor and its system offer, found at run time. */
+/* What the CPU and its operating system offer, found at run time. */
 #ifndef ZI_CPU_FEATURES_H
 #define ZI_CPU_FEATURES_H
 
@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 
-/* Each one includes whatever else its kernels need: AVX-512 is F, BW, DQ and VL; AVX2 has FMA; AMX has AVX-512 BF16. NEON
- * itself is in every arm64 processor. */
+/* Each feature includes whatever else its kernels need: AVX-512 stands for F, BW, DQ and VL, AVX2 includes FMA, AMX
+ * includes AVX-512 BF16. Every arm64 CPU has NEON. */
 typedef enum zi_cpu_feature {
     ZI_CPU_AVX2,
     ZI_CPU_AVX_VNNI,
@@ -26,11 +26,12 @@ typedef enum zi_cpu_feature {
 #define ZI_CPU_ALWAYS (-1) /* in tables: no feature needed */
 
 const char *zi_cpu_feature_name(zi_cpu_feature feature); /* "avx2", "amx-bf16", ... */
-/* A set of features, one bit each: those of this processor that the system saves and, for AMX, has given this process. */
+/* The features of this CPU, bit 1 << feature each. The operating system must save their registers and, for AMX, have
+ * given the tiles to this process. */
 uint32_t zi_cpu_features(void);
 /*
- * The set named by a list such as "avx2,avx512": what --cpu-mask allows. "generic" stands for none, NULL for all.
- * A name nobody knows: ZIMAGE_ERROR_ARGUMENT with the names there are.
+ * Reads a list such as "avx2,avx512" (the value of --cpu-mask) as a set of features. "generic" stands for no feature,
+ * NULL for all. ZIMAGE_ERROR_ARGUMENT with the known names for any other name.
  */
 zimage_status zi_cpu_mask_parse(const char *list, uint32_t *mask, zimage_error *error);
 

@@ -1,5 +1,5 @@
-# The CPU table and its kernels, one file a tier. Only the kernel files see a tier's flags, so nothing else can hold an
-# instruction that the processor lacks; only they may contract a * b + c to one FMA.
+# The CPU backend and its kernels, one file for each instruction set. Only these files get the flags of an instruction
+# set, so no other code can hold an instruction that the CPU lacks. Only they may contract a * b + c to one FMA.
 file(GLOB ZIMAGE_CPU_SOURCES CONFIGURE_DEPENDS src/cpu/*.c)
 target_sources(zimage_objects PRIVATE ${ZIMAGE_CPU_SOURCES})
 

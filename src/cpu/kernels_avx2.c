@@ -1,4 +1,5 @@
-/* AVX2 + FMA: 16 registers. Compiled with the tier's flags (kernels.cmake), called only where the processor has them. */
+/* The tier AVX2 with FMA: 16 registers. kernels.cmake sets the compiler's flags; only a CPU that has both runs this
+ * code. */
 #if defined(__x86_64__)
 #define LANES   8
 #define MR      6
@@ -9,5 +10,5 @@
 #define FEATURE ZI_CPU_AVX2
 #include "cpu/kernels_tier.h"
 #else
-typedef int zi_no_avx2; /* ISO C wants something in every file */
+typedef int zi_no_avx2; /* ISO C wants a declaration in every file */
 #endif

@@ -1,4 +1,5 @@
-/* AVX-512 F, BW, DQ, VL: 32 registers. Compiled with the tier's flags, called only where the processor has them. */
+/* The tier AVX-512 F, BW, DQ, VL: 32 registers. kernels.cmake sets the compiler's flags; only a CPU that has all
+ * runs this code. */
 #if defined(__x86_64__)
 #define LANES   16
 #define MR      12
@@ -9,5 +10,5 @@
 #define FEATURE ZI_CPU_AVX512
 #include "cpu/kernels_tier.h"
 #else
-typedef int zi_no_avx512; /* ISO C wants something in every file */
+typedef int zi_no_avx512; /* ISO C wants a declaration in every file */
 #endif

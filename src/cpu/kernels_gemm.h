@@ -1,6 +1,5 @@
-/*
- * Kernels of products: the tile of gemm, dot products, panels of weights, epilogues. Included by kernels_tier.h alone.
- */
+/* Kernels of products: the tile of gemm, dot products, panels of weights, epilogues. Only kernels_tier.h includes
+ * it. */
 
 static void gemm(int64_t segments, int64_t k, const float *const *a, int64_t step, int64_t offset, const float *b,
                  float *c, int64_t ldc, int accumulate)
@@ -31,7 +30,7 @@ static void gemm(int64_t segments, int64_t k, const float *const *a, int64_t ste
         }
 }
 
-/* Enough independent sums to hide the latency of a multiply-add. */
+/* So many independent sums hide the latency of a multiply-add. */
 #define DOT_CHAINS 4
 
 ALWAYS_INLINE void dot_tokens(const int tokens, int64_t k, const float *x, int64_t ldx, const float *w, float *out)
@@ -133,10 +132,11 @@ static void store_glu(float *y, int64_t ldy, const float *gate, const float *up,
 
 /* ---- the registers' peak ----------------------------------------------------------------------------------------- */
 
-/* So many independent sums hide the latency of two multiply-adds a cycle, and with two factors they fit 16 registers. */
+/* So many independent sums hide the latency of two multiply-adds a cycle, and with two factors they fit 16
+ * registers. */
 #define PEAK_SUMS 12
 
-/* s = s * a + b and not s += a * b: a compiler would compute that product once. */
+/* s = s * a + b, because a compiler would compute the product of s += a * b only once. */
 static double peak(int64_t rounds, float *sink)
 {
     vf sums[PEAK_SUMS], a = splat(*sink * 0 + 0.75f), b = splat(*sink * 0 + 0.125f);

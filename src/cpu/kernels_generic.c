@@ -1,4 +1,4 @@
-/* Vectors of four floats: SSE2 on x86-64, NEON on arm64, whatever the compiler makes of them elsewhere. */
+/* The generic tier, vectors of four floats: SSE2 on x86-64, NEON on arm64; elsewhere the compiler chooses. */
 #define LANES 4
 #define MR    6
 #if defined(__aarch64__)

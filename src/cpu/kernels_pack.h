@@ -1,6 +1,6 @@
 /*
- * Kernels that convert and pack: stored weights to float32, and stored weights, groups of 4 bits, activations and softmax to
- * the packed numbers of kernels.h. Included by kernels_tier.h alone.
+ * Kernels that convert and pack: stored weights to float32, and stored weights, activations and the weights of softmax
+ * to packed bf16 or integers (kernels.h). Only kernels_tier.h includes it.
  */
 
 /* ---- to float32 -------------------------------------------------------------------------------------------------- */
@@ -53,14 +53,14 @@ static void unpack_groups(int bits, int64_t group, const uint8_t *src, const flo
 
 /* ---- packing ----------------------------------------------------------------------------------------------------- */
 
-/* The next up to LANES of n stored numbers, at any address; zeros behind them. */
+/* LANES stored numbers from number i of n on, at any address; zeros behind the last. */
 static inline vf load_stored(zi_dtype dtype, const uint8_t *src, int64_t i, int64_t n)
 {
     vf v = {0};
     vh bits = {0};
     void *target = dtype == ZI_F32 ? (void *)&v : (void *)&bits;
     const int64_t size = dtype == ZI_F32 ? 4 : 2;
-    if (n - i >= LANES) /* a length known when compiling is one load */
+    if (n - i >= LANES) /* memcpy of a constant length is one load */
         memcpy(target, src + size * i, (size_t)(size * LANES));
     else
         memcpy(target, src + size * i, (size_t)(size * (n - i)));
@@ -76,7 +76,7 @@ static inline vf load_stored(zi_dtype dtype, const uint8_t *src, int64_t i, int6
     }
 }
 
-/* Up to a chunk of numbers, zeros behind the last. */
+/* One chunk from n numbers; zeros behind the last. */
 ALWAYS_INLINE void pack_chunk(zi_cpu_number number, zi_dtype dtype, const uint8_t *src, int64_t n, vf factor,
                               uint8_t *out)
 {
@@ -123,7 +123,7 @@ static void pack(zi_cpu_number number, zi_dtype dtype, const void *src, int64_t 
     case ZI_F16:
         pack_from(ZI_F16, number, src, n, factor, out, stride);
         break;
-    default: /* in bf16 all bits set are a NaN; integers get theirs from `largest`, which is their scale */
+    default: /* all bits set are a NaN in bf16; `largest` is NaN, too, and becomes the scale of integers */
         for (int64_t i = 0; i < n; i += zi_numbers_per_chunk(number), out += stride)
             memset(out, 0xff, ZI_CHUNK);
     }
@@ -191,17 +191,21 @@ static void pack_nibbles(zi_cpu_number number, int64_t group, const uint8_t *src
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 /*
- * The weights of softmax in bf16, 2^n p with p = 2^(1/2) 2^r, |r| <= 1/2, composed as integers. Rounding to bf16 is what
- * is left of an addition: 65536 + p is stored as 0x47800000 + m, m = 128 p to nearest. bf16's bits are
- * ((n + 126) << 7) + m. WHOLE + n, shifted by 7, is the first part of that less 0x47800000, mod 2^32. HALF stands for
- * 2^(1/2): a multiple of 1/128, of which no bit is lost; all weights and so their sums have that factor. The polynomial
- * errs by at most 2.8e-6 of the value (linear programming), bf16 by 2e-3 to 4e-3.
+ * The weights of softmax in bf16, composed as integers: 2^n p with p = 2^(1/2) 2^r, |r| <= 1/2.
+ *
+ * Adding p to 65536 rounds it to bf16: the sum has the bits 0x47800000 + m, where m is 128 p rounded to nearest. The
+ * bits of the weight in bf16 are ((n + 126) << 7) + m. The bits of the float WHOLE + n, shifted left by 7, are (n +
+ * 126) << 7 less 0x47800000, modulo 2^32. So the weight is the sum of both words.
+ *
+ * HALF stands for 2^(1/2). It is a multiple of 1/128, so adding it loses no bit. All weights have this factor, and so
+ * do their sums. The polynomial errs by at most 2.8e-6 of the value (found by linear programming), bf16 by 2e-3 to
+ * 4e-3.
  */
 #define WHOLE    15794302.0f
 #define HALF     1.4140625f
-#define SMALLEST -1000.0f /* 2^-1000 is no number: negative bits, which become 0 */
+#define SMALLEST -1000.0f /* the least exponent: the sum of the words is negative, and becomes 0 */
 
-/* Of scores of at most `top`, in which 1/2 is: the largest weight is 1 and not rounded. */
+/* LANES weights as integers. top: the maximum plus 1/2, so that the largest weight is 1 without rounding. */
 static inline vi weight_bits(vf s, vf scale, vf top)
 {
     vf x = larger(splat(SMALLEST), s * scale - top), t = x + splat(WHOLE), r = x - (t - splat(WHOLE));
@@ -213,7 +217,7 @@ static inline vi weight_bits(vf s, vf scale, vf top)
     return (vi)(((vu)t << 7) + (vu)p);
 }
 
-/* 32 weights; their sum is added to total. */
+/* Writes 32 weights and adds them to total. */
 static inline void store_weights(const float *s, vf scale, vf top, vf total[2], uint8_t *out)
 {
     FOR_UNROLLED_BY(j, 16, LANES) {
@@ -224,7 +228,7 @@ static inline void store_weights(const float *s, vf scale, vf top, vf total[2], 
     }
 }
 
-/* The largest of n > 0 numbers; *zero: 0, or NaN where one is not finite. */
+/* The largest of n > 0 scores. *zero: 0, or NaN if a score is not finite. */
 static inline float largest_score(const float *s, int64_t n, float *zero)
 {
     vf tops[2] = {splat(-INFINITY), splat(-INFINITY)}, zeros[2] = {{0}, {0}};
@@ -244,7 +248,7 @@ static inline float largest_score(const float *s, int64_t n, float *zero)
     return top;
 }
 
-/* One row's; returns their sum. */
+/* Writes the weights of one row. Returns their sum. */
 static inline float row_weights(const float *s, int64_t n, int64_t padded, float scale, float top, uint8_t *out,
                                 int64_t stride)
 {
@@ -265,8 +269,10 @@ static inline float row_weights(const float *s, int64_t n, int64_t padded, float
     return sum_lanes(total[0] + total[1]);
 }
 
-#define SOFTMAX_ROWS 8 /* between whose maxima and weights a processor need not wait, and which L1 still has */
-#define RISE         8 /* a maximum that rises by less stays: weights are then up to 2^8, and sums are not multiplied */
+/* First the maxima of so many rows, then their weights: no row waits for its maximum, and L1 still has the scores. */
+#define SOFTMAX_ROWS 8
+/* A maximum that would rise by less stays as it is. Weights reach 2^RISE then, and sums need not be multiplied. */
+#define RISE 8
 
 static void softmax_bf16(const zi_cpu_softmax *t)
 {
@@ -293,7 +299,7 @@ static void softmax_bf16(const zi_cpu_softmax *t)
 
 /* ---- magnitudes and scales --------------------------------------------------------------------------------------- */
 
-/* As integers, magnitudes have the order of their bits, infinities and NaN above all. */
+/* The bits of magnitudes, as integers, have the order of the magnitudes; infinities and NaN are above all numbers. */
 ALWAYS_INLINE float largest_of(const zi_dtype dtype, const uint8_t *src, int64_t n)
 {
     vi tops = {0};
@@ -307,7 +313,7 @@ ALWAYS_INLINE float largest_of(const zi_dtype dtype, const uint8_t *src, int64_t
     return result;
 }
 
-/* The same of bfloat16, without widening. */
+/* The same for bf16, in 16 bits. */
 static float largest_bf16(const uint8_t *src, int64_t n)
 {
     vw tops = {0}, v;

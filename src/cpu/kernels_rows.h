@@ -1,6 +1,5 @@
-/*
- * Kernels of passes over rows: activations, softmax, norms, rotary positions, statistics. Included by kernels_tier.h alone.
- */
+/* Kernels of passes over rows: activation functions, softmax, norms, rotary positions, statistics. Only kernels_tier.h
+ * includes it. */
 
 static void silu(float *y, const float *x, int64_t n)
 {
@@ -33,10 +32,10 @@ static void add(float *y, const float *x, int64_t n)
 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
-/* Powers of 2 in place of e: *max is log2(e) times the largest scaled element. */
+/* max, or the largest of scale * s[i]. softmax computes powers of 2, so its scale includes log2(e). */
 static inline float row_max(const float *s, int64_t n, float scale, float max)
 {
-    vf tops[2] = {splat(-INFINITY), splat(-INFINITY)}; /* two chains: each has to wait for itself */
+    vf tops[2] = {splat(-INFINITY), splat(-INFINITY)}; /* two chains hide the latency */
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
         tops[0] = larger(load(s + i), tops[0]);
@@ -68,7 +67,7 @@ static float softmax(float *s, int64_t n, int64_t padded, float scale, float *ma
     for (int64_t i = 0; i < n; i += LANES) {
         vf e = exp2_vector(load_part(s + i, n - i) * splat(scale) - splat(top));
         store_part(s + i, e, n - i);
-        if (n - i < LANES) /* lanes behind the row don't count */
+        if (n - i < LANES) /* zeros in the lanes behind the row */
             e = load_part(s + i, n - i);
         total += e;
     }
@@ -104,7 +103,8 @@ static void rms_norm(float *y, const float *x, const float *gain, int64_t n, flo
         store_part(y + i, load_part(x + i, n - i) * factor * load_part(gain + i, n - i), n - i);
 }
 
-/* Deviations d from a rounded mean; the second pass also finds their own mean, which the rounding left. */
+/* The rounded mean is a little off. So the second pass, over the deviations d from it, also finds the mean of d, and
+ * corrects the mean and the variance by it. */
 static void layer_norm(float *y, const float *x, const float *gain, int64_t n, float eps)
 {
     vf total = {0}, deviations = {0}, squares = {0};
@@ -114,7 +114,7 @@ static void layer_norm(float *y, const float *x, const float *gain, int64_t n, f
     for (int64_t i = 0; i < n; i += LANES) {
         vf d = load_part(x + i, n - i) - mean;
         if (n - i < LANES)
-            d = load_part((const float *)&d, n - i); /* lanes behind the row don't count */
+            d = load_part((const float *)&d, n - i); /* zeros in the lanes behind the row */
         deviations += d;
         squares += d * d;
     }
@@ -135,7 +135,6 @@ static int all_finite(const float *x, int64_t n)
     return !any_lane(bad);
 }
 
-/* x += y * gain; returns whether all of x is finite. */
 static int add_scaled(float *x, const float *y, const float *gain, int64_t n)
 {
     lane_set bad = {0};
@@ -155,7 +154,7 @@ static int residual(float *x, const float *y, const float *gain, float *h, const
         store_part(x + i, v, n - i);
         squares += v * v;
     }
-    int finite = isfinite(sum_lanes(squares)) || all_finite(x, n); /* squares of finite numbers may overflow */
+    int finite = isfinite(sum_lanes(squares)) || all_finite(x, n); /* squares of finite elements may overflow */
     if (h == NULL)
         return finite;
     factor = splat(rms_factor(squares, (vf){0}, n, eps));

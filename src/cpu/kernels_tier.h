@@ -1,8 +1,9 @@
 /*
- * The kernels of one tier, all of them in vectors of LANES floats (vectors.h). Before including it, a tier's file defines
- *   LANES   floats of a vector      MR   rows of a tile      NV   vectors of a tile's row
- *   NIBBLES                         the file that looks up 4-bit numbers
- *   KERNELS, NAME, FEATURE          the tier's struct; its name; the feature that it needs
+ * The kernels of one tier, in vectors of LANES floats (vectors.h). The tier's file defines first:
+ *   LANES     floats of a vector
+ *   MR, NV    tokens of a tile of gemm; vectors of its outputs
+ *   NIBBLES   the file that looks up 4-bit numbers
+ *   KERNELS   the variable;  NAME  the tier's name;  FEATURE  the feature that it needs
  * MR x NV sums, NV vectors of the panel and one factor must fit the registers. The tier's file is compiled with
  * -ffp-contract=fast: a * b + c is rounded once where the tier has FMA.
  */

@@ -1,25 +1,27 @@
-/* Products with stored weights. */
+/* Linear layers: dot products for a few tokens, float32 products, or a packed gemm (packed.h). */
 #include <assert.h>
 #include <string.h>
 
 #include "cpu/packed.h"
 
-/* Activations of one task should stay in the last-level cache while its panels pass: floats. */
+/* Floats of activations of a task: they should stay in the last-level cache while its panels pass. */
 #define CACHED_ACTIVATIONS ((int64_t)2 << 20)
-/* Fewer tasks than this and tokens are split too, but not below SPLIT_TOKENS: each part unpacks its weights again. */
+/* If there would be fewer tasks, the tokens are split too. A split has at least SPLIT_TOKENS tokens, because each split
+ * unpacks the weights again. */
 #define ENOUGH_TASKS 32
 #define SPLIT_TOKENS 96
-/* Tokens that meet all panels of a group before the next ones do (a multiple of every mr), and outputs of a group. */
-#define PART_TOKENS   96
+/* A part of the tokens is multiplied with all panels of a group before the next part. A multiple of every mr. */
+#define PART_TOKENS 96
+/* Outputs of a group of panels. */
 #define GROUP_OUTPUTS 128
-/* Weights of one task of the path for few tokens. */
+/* Weights of a task of dot products. */
 #define DOT_WEIGHTS ((int64_t)64 << 10)
 
 typedef struct product {
     const zi_cpu_kernels *kernels;
-    const zi_weight *weights[2]; /* [out, in]; the second one for the gated product */
-    const zi_tensor *source;     /* of which x is the data, and target of which y is: either may be an operand */
-    zi_tensor *target;
+    const zi_weight *weights[2]; /* [out, in]; the second one only for a gated product */
+    const zi_tensor *source;     /* x; may be a ZI_OPERAND for a packed gemm */
+    zi_tensor *target;           /* y; may be one too, for a gated product */
     const float *x, *bias;
     float *y;
     int accumulate;
@@ -30,9 +32,9 @@ typedef struct product {
     zi_worker_buffers buffers;
 } product;
 
-/* The layout of a worker's buffer, sized by buffer_floats. */
+/* A worker's buffer, of buffer_floats. */
 typedef struct workspace {
-    float *rows;   /* [nr][block] unpacked */
+    float *rows;   /* [nr][block] unpacked weights */
     float *panels; /* [weights][panel of the group][block][nr] */
     float *c;      /* [weights][panel of the group][chunk rounded up to mr][nr] */
 } workspace;
@@ -47,7 +49,8 @@ static int64_t panel_floats(const product *p)
     return p->block * p->kernels->nr;
 }
 
-static int64_t sums_floats(const product *p) /* of a panel */
+/* Sums of a panel. */
+static int64_t sums_floats(const product *p)
 {
     return zi_round_up(p->chunk, p->kernels->mr) * p->kernels->nr;
 }
@@ -63,8 +66,8 @@ static workspace workspace_of(const product *p, int worker)
     return (workspace){rows, panels, panels + weight_count(p) * p->group * panel_floats(p)};
 }
 
-/* c [panel][tokens][nr] (+)= x [tokens][inputs first .. first + count) times the packed panels, a part of the tokens at
- * a time: their inputs stay in L2 while the panels pass. */
+/* c [panel][token][nr] (+)= inputs [first, first + count) of x times the packed panels. A part of the tokens at a
+ * time: its inputs stay in L2 while the panels pass. */
 static void multiply(const product *p, int64_t first, int64_t count, const float *x, int64_t tokens, int64_t panels,
                      const workspace *space)
 {
@@ -73,7 +76,7 @@ static void multiply(const product *p, int64_t first, int64_t count, const float
         for (int64_t i = 0; i < panels; i++)
             for (int64_t t = part; t < zi_min(part + PART_TOKENS, tokens); t += mr) {
                 const float *a[ZI_MR_MAX];
-                for (int64_t r = 0; r < mr; r++) /* behind the last token: the last one again, never stored */
+                for (int64_t r = 0; r < mr; r++) /* behind the last token: the last one again */
                     a[r] = x + zi_min(t + r, tokens - 1) * p->ldx + first;
                 p->kernels->gemm(1, count, a, 0, 0, space->panels + i * panel_floats(p),
                                  space->c + i * sums_floats(p) + t * nr, nr, first > 0);
@@ -91,8 +94,8 @@ static void product_task(void *arg, int64_t task, int worker)
         int64_t count = zi_min(p->block, p->in - input);
         for (int64_t i = 0; i < weight_count(p) * panels; i++) {
             int64_t row = (first + i % panels) * nr, rows = zi_min(nr, p->out - row);
-            const float *source =
-                zi_cpu_weight_rows(p->kernels, p->weights[i / panels], p->in, row, rows, input, count, space.rows, &ld);
+            const zi_weight_part part = {p->weights[i / panels], p->in, row, rows, input, count};
+            const float *source = zi_cpu_weight_rows(p->kernels, &part, space.rows, &ld);
             p->kernels->transpose(source, ld, rows, count, space.panels + i * panel_floats(p), nr);
         }
         multiply(p, input, count, p->x + token * p->ldx, tokens, weight_count(p) * panels, &space);
@@ -133,8 +136,8 @@ static void dot_task(void *arg, int64_t task, int worker)
     int64_t first = task * p->chunk, last = zi_min(first + p->chunk, p->out), ld;
     for (int64_t o = first; o < last; o++) {
         float sums[ZI_DOT_TOKENS];
-        const float *row = zi_cpu_weight_rows(p->kernels, p->weights[0], p->in, o, 1, 0, p->in,
-                                              zi_worker_buffer(&p->buffers, worker), &ld);
+        const zi_weight_part part = {p->weights[0], p->in, o, 1, 0, p->in};
+        const float *row = zi_cpu_weight_rows(p->kernels, &part, zi_worker_buffer(&p->buffers, worker), &ld);
         p->kernels->dot((int)p->tokens, p->in, p->x, p->ldx, row, sums);
         for (int64_t t = 0; t < p->tokens; t++) {
             float *y = p->y + t * p->ldy + o;
@@ -145,7 +148,7 @@ static void dot_task(void *arg, int64_t task, int worker)
 
 static zimage_status run_dots(zi_run *run, product *p)
 {
-    p->chunk = zi_max(1, DOT_WEIGHTS / p->in); /* outputs of a task */
+    p->chunk = zi_max(1, DOT_WEIGHTS / p->in); /* here: outputs of a task */
     ZI_TRY(zi_cpu_worker_buffers(run, p->in, "a weight row", &p->buffers));
     zi_cpu_run_tasks(run, dot_task, p, zi_ceil_div(p->out, p->chunk));
     return ZIMAGE_OK;
@@ -219,7 +222,7 @@ zimage_status zi_cpu_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const
     return status;
 }
 
-/* One pass over the activations where products are packed and as precise as each other; else one by one. */
+/* Packs the activations once if all products take the same packed gemm; else one product after the other. */
 zimage_status zi_cpu_linears(zi_run *run, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
 {
     const zi_cpu *cpu = zi_cpu_of(run);
@@ -227,7 +230,7 @@ zimage_status zi_cpu_linears(zi_run *run, int count, zi_tensor *y, const zi_tens
     int alike = all.tokens > ZI_DOT_TOKENS;
     assert(count >= 1 && count <= ZI_LINEARS_MAX);
     for (int i = 0; i < count; i++) {
-        product p = describe(run, &y[i], x, weights[i], NULL); /* its checks */
+        product p = describe(run, &y[i], x, weights[i], NULL); /* checks the shapes */
         all.weights[i] = p.weights[0];
         all.y[i] = p.target;
         alike &= zi_packed_gemm_for(cpu, weights[i]) == zi_packed_gemm_for(cpu, weights[0]);
@@ -244,7 +247,7 @@ zimage_status zi_cpu_linears(zi_run *run, int count, zi_tensor *y, const zi_tens
     return ZIMAGE_OK;
 }
 
-/* To an operand that only takes whole rows. */
+/* The gated product to a ZI_OPERAND that only takes whole rows. */
 static zimage_status gated_rows(zi_run *run, const product *p)
 {
     zi_tensor plain;

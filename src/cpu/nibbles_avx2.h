@@ -1,9 +1,9 @@
 /*
- * Groups of 4-bit numbers with AVX2: the 16 numbers that a group can hold are packed into tables of bytes once a group, and
- * the 4-bit numbers are indices into them. Included by kernels_tier.h where LANES is 8.
+ * Groups of 4-bit numbers with AVX2. A group can hold only 16 different numbers: they are packed once, into tables of
+ * bytes, and each 4-bit number is an index into them. kernels_tier.h includes it where LANES is 8.
  */
 
-/* The tables of a group: the low bytes of its numbers, and the high bytes if they have two. */
+/* The tables of a group: the low bytes of its numbers, and their high bytes if they have two. */
 typedef struct nibble_table {
     __m128i low, high;
 } nibble_table;
@@ -52,7 +52,7 @@ ALWAYS_INLINE void look_up(zi_cpu_number number, const nibble_table *table, cons
 
 #define PACK_NIBBLE_PANEL NULL
 
-/* Returns 0: no faster way to bf16 than look_up. */
+/* Returns 0: this tier has no faster way to bf16 than look_up. */
 static inline int nibbles_to_bf16(int64_t group, const uint8_t *src, const float *scales, const float *biases,
                                   int64_t groups, uint8_t *out, int64_t stride)
 {

@@ -1,9 +1,9 @@
 /*
- * Groups of 4-bit numbers with AVX-512: the 16 numbers that a group can hold are packed into a table in a register once a
- * group, and the 4-bit numbers are indices into it. Included by kernels_tier.h where LANES is 16.
+ * Groups of 4-bit numbers with AVX-512. A group can hold only 16 different numbers: they are packed once, into a table
+ * in a register, and each 4-bit number is an index into it. kernels_tier.h includes it where LANES is 16.
  */
 
-/* The table of a group: two bytes a number, or one. */
+/* The table of a group, with two bytes a number, or with one. */
 typedef struct nibble_table {
     __m512i two;
     __m128i one;
@@ -24,7 +24,8 @@ ALWAYS_INLINE nibble_table make_table(zi_cpu_number number, float scale, float b
     return table;
 }
 
-/* 32 numbers of two bytes from 16 bytes of nibbles: two indices from each byte, of which only the low five bits count. */
+/* 32 numbers of two bytes from 16 bytes of nibbles. A byte gives two indices; only the low five bits of an index
+ * count. */
 static inline __m512i look_up_two(__m512i table, __m128i pairs)
 {
     __m512i bytes = _mm512_cvtepu8_epi32(pairs);
@@ -47,10 +48,10 @@ ALWAYS_INLINE void look_up(zi_cpu_number number, const nibble_table *table, cons
 
 /* ---- bf16 without narrowing -------------------------------------------------------------------------------------- */
 
-#define NIBBLE_GROUPS 16  /* whose scales are unpacked together */
-#define NIBBLE_AHEAD  256 /* bytes that are fetched ahead in each row */
+#define NIBBLE_GROUPS 16  /* groups whose scales are unpacked together */
+#define NIBBLE_AHEAD  256 /* bytes from a row's reads to its prefetches */
 
-/* The 16 numbers of a group as bf16 in the upper halves of lanes. `safe`: some may be NaN. */
+/* The 16 numbers of a group as bf16, in the upper halves of lanes. safe 0: none of them is NaN. */
 ALWAYS_INLINE __m512i upper_table(float scale, float bias, const int safe)
 {
     const vf q = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -68,7 +69,7 @@ static inline __m512i look_up_pairs(__m512i table, const uint8_t *src)
     return _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, _mm512_set1_epi32((int)0xffff0000), 0xf8);
 }
 
-/* Groups of a row to bf16. Returns 1: this tier has such a kernel. */
+/* Packs groups of a row as bf16. Returns 1: this tier can. */
 static int nibbles_to_bf16(int64_t group, const uint8_t *src, const float *scales, const float *biases, int64_t groups,
                            uint8_t *out, int64_t stride)
 {
@@ -83,7 +84,7 @@ static int nibbles_to_bf16(int64_t group, const uint8_t *src, const float *scale
 
 /* ---- panels of bf16 ---------------------------------------------------------------------------------------------- */
 
-/* Groups [first, first + count) of 16 rows, whose scales and biases are [row][group]. */
+/* Packs groups [first, first + count) of 16 rows. scales, biases: [row][group] of these groups. safe: as above. */
 ALWAYS_INLINE void nibble_groups(const zi_nibble_rows *rows, int64_t first, int64_t count, vf *scales, vf *biases,
                                  uint8_t *panel, int64_t width, const int safe)
 {
@@ -103,7 +104,7 @@ ALWAYS_INLINE void nibble_groups(const zi_nibble_rows *rows, int64_t first, int6
     }
 }
 
-/* The next 16 of `count` scales; zeros behind them. */
+/* 16 scales, or `count` of them with zeros behind. */
 ALWAYS_INLINE vf load_scales(zi_dtype dtype, const uint8_t *scales, int64_t count)
 {
     __mmask16 mask = count < 16 ? (__mmask16)((1u << count) - 1) : (__mmask16)0xffff;

@@ -1,4 +1,5 @@
-/* Norms, rotary positions and other passes over rows: bound by memory, so each touches its data once. */
+/* Norms, residuals, rotary positions and other passes over rows. Memory limits them, so each passes over its data
+ * once. */
 #include <assert.h>
 #include <string.h>
 
@@ -221,7 +222,7 @@ zimage_status zi_cpu_residual(zi_run *run, zi_tensor *x, const zi_tensor *y, zi_
 
 /* ---- query and key: norm of each head, rotation ------------------------------------------------------------------ */
 
-/* cos and sin of one token spread over a head, signs included: out = x * cos + partner * sin. */
+/* cos and sin of one token for each element of a head, with signs: out = x * cos + partner * sin. */
 static void spread_rotation(const rows_job *job, int64_t row, int64_t half, float *cos, float *sin)
 {
     const float *c = job->cos + row * half, *s = job->sin + row * half;
@@ -369,7 +370,8 @@ static void sums_task(void *arg, int64_t row, int worker)
     job->kernels->channel_sums(sums, job->x + row * job->pixels * job->channels, job->pixels, job->channels);
 }
 
-/* Each row of the image by itself, then the rows in order: the same bits for any threads and any bands of whole rows. */
+/* Adds up each row of the image by itself, then the rows in order. So the result has the same bits for any number of
+ * threads and any bands of whole rows. */
 zimage_status zi_cpu_group_norm_sums(zi_run *run, zi_tensor *tensor, const zi_tensor *x, int accumulate)
 {
     channels_job job = channels_of(run, x);

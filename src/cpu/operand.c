@@ -1,4 +1,4 @@
-/* Activations that are stored as packed products read them. */
+/* Matrix operands that are kept packed, as packed gemms read them: ZI_OPERAND. */
 #include <assert.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@ static int64_t chunks_of(const zi_packed_gemm *gemm, int64_t columns)
     return zi_ceil_div(columns, zi_numbers_per_chunk(gemm->b));
 }
 
-/* Zeros where no row and no column will be written. */
+/* Sets the rows and columns behind the last ones to zero: nobody else writes them. */
 static void clear_edges(const zi_cpu_operand *o, int64_t rows, int64_t columns)
 {
     int64_t mr = o->gemm->mr, blocks = zi_ceil_div(rows, mr), block = o->chunks * mr * ZI_CHUNK;
@@ -67,7 +67,7 @@ void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int
 }
 
 void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t rows, int64_t first, int64_t columns,
-                     const float *gate, const float *up, int64_t ldc)
+                     zi_glu_sums sums)
 {
     const zi_cpu_operand *o = zi_cpu_operand_of(x);
     int64_t mr = o->gemm->mr, size = zi_numbers_per_chunk(ZI_NUMBER_BF16);
@@ -75,10 +75,10 @@ void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t
     for (int64_t last = row + rows; row < last;) {
         int64_t count = zi_min(mr - row % mr, last - row);
         uint8_t *place = o->rows + zi_packed_row(row, mr, o->chunks) + first / size * mr * ZI_CHUNK;
-        cpu->kernels->store_glu_bf16(place + first % size * 2, ZI_CHUNK, gate, up, ldc, count, columns);
+        cpu->kernels->store_glu_bf16(place + first % size * 2, ZI_CHUNK, sums.gate, sums.up, sums.ldc, count, columns);
         row += count;
-        gate += count * ldc;
-        up += count * ldc;
+        sums.gate += count * sums.ldc;
+        sums.up += count * sums.ldc;
     }
 }
 

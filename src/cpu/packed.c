@@ -1,15 +1,16 @@
 /*
- * Products with stored weights, in packed numbers:
+ * Products with stored weights by packed gemms, of many tokens:
  *
- *   pack the activations once: [block of mr tokens][chunk][mr][64 bytes]     int8: one scale a token, its largest / 127
- *     (an operand already is)
- *   for (group of panels, part of the tokens)                                one task
- *     for passes of chunks of inputs
- *       unpack and pack the group's weight rows: [panel][chunk][lane][nr]    int8: one scale a row, its largest / 127
- *       for parts of the tokens                                              the family's product: sums in [panel][token][nr]
+ *   pack the activations: [block of mr tokens][chunk][mr][64 bytes]        not a ZI_OPERAND, which is packed already
+ *   for (group of panels, split of the tokens)                             one task
+ *     for passes of some chunks of inputs
+ *       unpack and pack the weight rows: [panel][chunk][lane][nr]
+ *       for parts of the tokens
+ *         the gemm                                                         sums [panel][token][nr]
  *         after the last pass: scale, add the bias, gate, store
  *
- * A stored format costs one pass over its weights for each split of the tokens, and nothing else.
+ * int8: a token and a weight row each have one scale, their largest magnitude / 127. Each split of the tokens unpacks
+ * all weights once.
  */
 #include "cpu/packed.h"
 
@@ -17,10 +18,11 @@
 
 #include "cpu/panels.h"
 
-/* Sums that wait for the next pass should stay near L2: tokens x outputs of a group. */
+/* Sums that wait for the next pass, tokens x outputs of a group: they should stay in L2. */
 #define TASK_SUMS    ((int64_t)320 << 10)
 #define ENOUGH_TASKS 12
-#define TAIL_TASKS   2 /* of each thread are half as large: all end at about the same time */
+/* The last tasks, so many for each thread, are half as large: all threads end at about the same time. */
+#define TAIL_TASKS 2
 
 typedef struct packed {
     const zi_packed_product *p;
@@ -28,14 +30,14 @@ typedef struct packed {
     zi_panels weights;
     const zi_cpu_kernels *kernels;
     const zi_packed_gemm *gemm;
-    int64_t chunks, depth; /* of the inputs; of a pass */
-    int64_t panels;        /* of the outputs */
-    int64_t groups, whole; /* what they are cut into */
-    int64_t group, split;  /* of a task, at most: panels; tokens, whole parts */
-    uint8_t *a;
-    int64_t a_block; /* bytes of mr packed tokens */
-    int64_t *a_chunks;
-    float *row_scales; /* of tokens; NULL: float32 sums */
+    int64_t chunks, depth; /* chunks of the inputs, and of a pass */
+    int64_t panels;        /* of all outputs */
+    int64_t groups, whole; /* groups of panels; those of them with `group` panels */
+    int64_t group, split;  /* panels and tokens of a task, at most; split: a multiple of the gemm's rows */
+    uint8_t *a;            /* packed activations */
+    int64_t a_block;       /* bytes of mr packed tokens */
+    int64_t *a_chunks;     /* bytes from a block to its chunks */
+    float *row_scales;     /* of the tokens; NULL: bf16 */
     zi_worker_buffers buffers;
 } packed;
 
@@ -47,8 +49,7 @@ static void pack_tokens(void *arg, int64_t block, int worker)
     int64_t mr = w->gemm->mr, first = block * mr;
     uint8_t *target = w->a + block * w->a_block;
     for (int64_t r = 0; r < mr; r++) {
-        int64_t token =
-            zi_min(first + r, w->p->tokens - 1); /* behind the last token: the last one again, never stored */
+        int64_t token = zi_min(first + r, w->p->tokens - 1); /* behind the last token: the last one again */
         const float *x = zi_f32(w->p->x) + token * w->p->x->ld;
         float factor = 1;
         if (w->row_scales != NULL) {
@@ -65,26 +66,27 @@ static void pack_tokens(void *arg, int64_t block, int worker)
 /* A worker's buffer; sized by buffer_floats. */
 typedef struct workspace {
     float *scratch;   /* of zi_pack_panel */
-    float *largest;   /* [panel][weight][nr], then a 127th of it: the scale */
-    int32_t *offsets; /* the same */
+    float *largest;   /* [panel][weight][nr]: largest magnitudes, in the last pass divided by 127 */
+    int32_t *offsets; /* [panel][weight][nr]: see zi_pack_panel */
     uint8_t *b;       /* [panel][weight][chunk of a pass][lane][nr] */
-    uint8_t *c; /* [part of the tokens][panel][weight][rows of a part][nr] float32 or int32; one pass: two panels */
+    uint8_t *c;       /* sums [part of the tokens][panel][weight][token][nr]; one pass: of two packed panels only */
 } workspace;
 
-static int64_t weight_count(const packed *w) /* of an output */
+/* Weights, and so packed panels, of one output panel. */
+static int64_t weight_count(const packed *w)
 {
     return w->p->gated ? 2 : 1;
 }
 
-/* Where panel `panel` of all outputs comes from and goes to. */
+/* Where an output panel comes from, and where it goes. */
 typedef struct panel_place {
     const zi_weight *weight;
     float *y;
-    int64_t row, count; /* its rows of the weight */
+    int64_t row, count; /* rows of the weight */
     int64_t ld;         /* floats between tokens of y */
 } panel_place;
 
-/* k: which weight of a gated product */
+/* panel: of all outputs. k: which of the weights of a gated product. */
 static panel_place place_of(const packed *w, int64_t panel, int64_t k)
 {
     int64_t nr = w->gemm->nr, i = 0;
@@ -101,7 +103,8 @@ static int64_t panel_bytes(const packed *w)
     return w->depth * ZI_CHUNK * w->gemm->nr;
 }
 
-static int64_t sums_bytes(const packed *w) /* of a panel and a part of the tokens */
+/* Sums of a packed panel and a part of the tokens. */
+static int64_t sums_bytes(const packed *w)
 {
     return w->gemm->rows * w->gemm->nr * 4;
 }
@@ -132,12 +135,12 @@ static workspace workspace_of(const packed *w, int worker)
                        b + weight_count(w) * w->group * panel_bytes(w)};
 }
 
-/* A task's tokens [token, token + tokens) and panels of outputs [panel, panel + panels). */
+/* A task: tokens [token, token + tokens) by output panels [panel, panel + panels). */
 typedef struct task_range {
     int64_t token, tokens, panel, panels;
 } task_range;
 
-/* The first `whole` groups have `group` panels, those behind them half of it: all workers end at about the same time. */
+/* The first `whole` groups have `group` panels each, the groups behind them half as many. */
 static task_range range_of(const packed *w, int64_t task)
 {
     int64_t i = task % w->groups, token = task / w->groups * w->split, half = zi_ceil_div(w->group, 2);
@@ -146,92 +149,104 @@ static task_range range_of(const packed *w, int64_t task)
     return (task_range){token, zi_min(w->split, w->p->tokens - token), panel, panels};
 }
 
-/* These panels' share of the next part of the task's tokens, which the pass will read after them: to be fetched. */
-static void fetch_next(const packed *w, const task_range *range, int64_t t, int64_t first, int64_t count,
-                       zi_cpu_tiles *tiles)
+/* The pass that begins with `chunk`, over the part of the task's tokens that begins with token t. */
+typedef struct pass {
+    const task_range *range;
+    int64_t chunk, t;
+} pass;
+
+/* Asks the gemm to prefetch the next part of the tokens: packed panels [first, first + count) take their share of
+ * it. */
+static void fetch_next(const packed *w, const pass *at, int64_t first, int64_t count, zi_cpu_tiles *tiles)
 {
-    if (t + w->gemm->rows >= range->tokens || w->gemm->rows != w->gemm->mr) /* none; not one piece */
+    const task_range *range = at->range;
+    if (at->t + w->gemm->rows >= range->tokens || w->gemm->rows != w->gemm->mr) /* no next part; not contiguous */
         return;
     int64_t share = tiles->chunks * w->gemm->mr * ZI_CHUNK / (weight_count(w) * range->panels);
     tiles->fetch = tiles->a + tiles->a_block + tiles->a_chunks[0] + first * share;
     tiles->fetch_bytes = count * share;
 }
 
-/* One pass, from `chunk` on, over the part of the task's tokens that begins with t, and packed panels [first, first +
- * count); c: the sums of the first. */
-static void multiply(const packed *w, const task_range *range, int64_t chunk, int64_t t, int64_t first, int64_t count,
-                     const workspace *space, uint8_t *c)
+/* Multiplies with packed panels [first, first + count). c: the sums of the first of them. */
+static void multiply(const packed *w, const pass *at, int64_t first, int64_t count, const workspace *space, uint8_t *c)
 {
     int64_t mr = w->gemm->mr, nr = w->gemm->nr;
     zi_cpu_tiles tiles = {
-        .a = w->a + (range->token + t) / mr * w->a_block,
+        .a = w->a + (at->range->token + at->t) / mr * w->a_block,
         .a_block = w->a_block,
         .a_row = ZI_CHUNK,
-        .a_chunks = w->a_chunks + chunk,
+        .a_chunks = w->a_chunks + at->chunk,
         .b = space->b + first * panel_bytes(w),
         .b_panel = panel_bytes(w),
         .c = c,
         .c_panel = sums_bytes(w),
         .c_row = nr * 4,
-        .rows = zi_min(w->gemm->rows, range->tokens - t),
+        .rows = zi_min(w->gemm->rows, at->range->tokens - at->t),
         .panels = count,
-        .chunks = zi_min(w->depth, w->chunks - chunk),
-        .accumulate = chunk > 0,
+        .chunks = zi_min(w->depth, w->chunks - at->chunk),
+        .accumulate = at->chunk > 0,
     };
-    fetch_next(w, range, t, first, count, &tiles);
+    fetch_next(w, at, first, count, &tiles);
     w->gemm->product(&tiles);
 }
 
-/* Finished sums c of panel i of the task, for the part of its tokens that begins with t, to y. */
-static void store_panel(const packed *w, const task_range *range, int64_t i, int64_t t, const workspace *space,
-                        uint8_t *c)
+/* Writes the finished sums c of output panel i of the task to y. */
+static void store_panel(const packed *w, const pass *at, int64_t i, const workspace *space, uint8_t *c)
 {
     const zi_packed_product *p = w->p;
-    int64_t weights = weight_count(w), nr = w->gemm->nr, rows = zi_min(w->gemm->rows, range->tokens - t);
-    panel_place place = place_of(w, range->panel + i, 0);
-    float *y = place.y + (range->token + t) * place.ld + place.row, *sums = (float *)(void *)c;
+    int64_t weights = weight_count(w), nr = w->gemm->nr, rows = zi_min(w->gemm->rows, at->range->tokens - at->t);
+    int64_t token = at->range->token + at->t;
+    panel_place place = place_of(w, at->range->panel + i, 0);
+    float *y = place.y + token * place.ld + place.row, *sums = (float *)(void *)c;
     for (int64_t k = 0; k < weights && w->row_scales != NULL; k++)
-        w->kernels->scale_sums(c + k * sums_bytes(w), rows, nr, w->row_scales + range->token + t,
+        w->kernels->scale_sums(c + k * sums_bytes(w), rows, nr, w->row_scales + token,
                                space->largest + (i * weights + k) * nr, space->offsets + (i * weights + k) * nr);
     zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * place.ld);
+    zi_glu_sums both = {sums, sums + sums_bytes(w) / 4, nr};
     if (weights == 2 && p->y[0]->dtype == ZI_OPERAND)
-        zi_cpu_pack_glu(w->cpu, p->y[0], range->token + t, rows, place.row, place.count, sums, sums + sums_bytes(w) / 4,
-                        nr);
+        zi_cpu_pack_glu(w->cpu, p->y[0], token, rows, place.row, place.count, both);
     else if (weights == 2)
-        w->kernels->store_glu(y, place.ld, sums, sums + sums_bytes(w) / 4, nr, rows, place.count, mode);
+        w->kernels->store_glu(y, place.ld, both.gate, both.up, nr, rows, place.count, mode);
     else
         w->kernels->store(y, place.ld, sums, nr, rows, place.count, p->bias != NULL ? p->bias + place.row : NULL, mode);
 }
 
-/* One pass over the part of the tokens that begins with t. In the last one two packed panels at a time are multiplied and
- * stored while L1 still has their sums; where it is the only one, all use the same place. */
-static void run_pass(const packed *w, const task_range *range, int64_t chunk, int64_t t, const workspace *space)
+/* The last pass multiplies two packed panels at a time and stores them while L1 still has the sums. If it is the only
+ * pass, all panels use the same memory for their sums. */
+static void run_pass(const packed *w, const pass *at, const workspace *space)
 {
     int64_t weights = weight_count(w), step = 2 / weights;
     int several = w->depth < w->chunks;
-    uint8_t *c = space->c + (several ? t / w->gemm->rows * part_bytes(w) : 0);
-    if (chunk + w->depth < w->chunks) {
-        multiply(w, range, chunk, t, 0, weights * range->panels, space, c);
+    uint8_t *c = space->c + (several ? at->t / w->gemm->rows * part_bytes(w) : 0);
+    if (at->chunk + w->depth < w->chunks) {
+        multiply(w, at, 0, weights * at->range->panels, space, c);
         return;
     }
-    for (int64_t i = 0; i < range->panels; i += step) {
-        int64_t panels = zi_min(step, range->panels - i);
+    for (int64_t i = 0; i < at->range->panels; i += step) {
+        int64_t panels = zi_min(step, at->range->panels - i);
         uint8_t *sums = c + (several ? i * weights * sums_bytes(w) : 0);
-        multiply(w, range, chunk, t, i * weights, panels * weights, space, sums);
+        multiply(w, at, i * weights, panels * weights, space, sums);
         for (int64_t k = 0; k < panels; k++)
-            store_panel(w, range, i + k, t, space, sums + k * weights * sums_bytes(w));
+            store_panel(w, at, i + k, space, sums + k * weights * sums_bytes(w));
     }
 }
 
-/* Integers only, before the first pass: the scales of packed panel i's rows, which the packing then finds in L2. */
-static void find_scales(const packed *w, const panel_place *place, int64_t i, const workspace *space)
+/* The rows of the weight that become a packed panel. */
+static zi_weight_rows rows_of(const packed *w, const panel_place *place, const workspace *space)
+{
+    return (zi_weight_rows){&w->weights, place->weight, place->row, place->count, space->scratch};
+}
+
+/* int8, in the first pass: the largest magnitudes of the rows of packed panel i. The packing then reads the rows from
+ * L2. */
+static void find_scales(const packed *w, const zi_weight_rows *rows, int64_t i, const workspace *space)
 {
     int64_t nr = w->gemm->nr;
     for (int64_t k = 0; k < nr; k++) {
         space->largest[i * nr + k] = 0;
         space->offsets[i * nr + k] = 0;
     }
-    zi_panel_largest(&w->weights, place->weight, place->row, place->count, space->scratch, space->largest + i * nr);
+    zi_panel_largest(rows, space->largest + i * nr);
 }
 
 static void pack_pass(const packed *w, const task_range *range, int64_t chunk, const workspace *space)
@@ -239,10 +254,10 @@ static void pack_pass(const packed *w, const task_range *range, int64_t chunk, c
     int64_t nr = w->gemm->nr, weights = weight_count(w), chunks = zi_min(w->depth, w->chunks - chunk);
     for (int64_t i = 0; i < weights * range->panels; i++) {
         panel_place place = place_of(w, range->panel + i / weights, i % weights);
+        zi_weight_rows rows = rows_of(w, &place, space);
         if (w->row_scales != NULL && chunk == 0)
-            find_scales(w, &place, i, space);
-        zi_pack_panel(&w->weights, place.weight, place.row, place.count, chunk, chunks, space->scratch,
-                      space->largest + i * nr, space->b + i * panel_bytes(w),
+            find_scales(w, &rows, i, space);
+        zi_pack_panel(&rows, chunk, chunks, space->largest + i * nr, space->b + i * panel_bytes(w),
                       w->gemm->a == ZI_NUMBER_U8 ? space->offsets + i * nr : NULL);
     }
 }
@@ -258,7 +273,7 @@ static void product_task(void *arg, int64_t task, int worker)
             for (int64_t i = 0; i < weight_count(w) * range.panels * w->gemm->nr; i++)
                 space.largest[i] /= 127;
         for (int64_t t = 0; t < range.tokens; t += w->gemm->rows)
-            run_pass(w, &range, chunk, t, &space);
+            run_pass(w, &(pass){&range, chunk, t}, &space);
     }
     w->kernels->stores_done();
 }
@@ -280,7 +295,7 @@ static void choose_blocks(packed *w, int threads)
     w->groups = w->whole + zi_ceil_div(w->panels - w->whole * w->group, half);
 }
 
-/* Where they lie, or will lie when they are packed. */
+/* Takes the activations of a ZI_OPERAND, or memory to pack them into. */
 static zimage_status find_activations(zi_run *run, packed *w, int64_t blocks)
 {
     float *a;

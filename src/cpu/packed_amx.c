@@ -1,9 +1,9 @@
 /*
- * Packed products in AMX tiles: 16 rows of 64 bytes. Three tiles of tokens by two panels of 16 outputs: tiles 0-5 hold the
- * sums, 6 the activations, 7 the weights. A load takes 8 cycles from L1, a product 16: the two tiles that are loaded twice
- * cost nothing, and 5 tiles from L2 serve 6 products.
+ * Packed gemms in AMX tiles of 16 rows x 64 bytes. A block is three tiles of tokens by two panels of 16 outputs: tiles
+ * 0 to 5 hold the sums, tile 6 activations, tile 7 weights. A product takes 16 cycles, a load from L1 takes 8. So the
+ * two tiles of tokens that are loaded twice cost nothing, and 5 tiles from L2 serve 6 products.
  *
- * Sums stay in tiles for `block` chunks: storing a tile takes 13 cycles if it goes to L1 and 50 if to L2.
+ * Sums stay in tiles for BLOCK chunks. Storing a tile takes 13 cycles to L1 and 50 to L2.
  */
 #if defined(__x86_64__)
 #include <string.h>
@@ -14,18 +14,18 @@
 #include "amx_emulated.h"
 #else
 #include <immintrin.h>
-/* No functions: GCC 12 leaves out calls of one that does nothing else. */
+/* Macros, because GCC 12 removes calls of a function that only prefetches. */
 #define FETCH(place)    _mm_prefetch((const char *)(place), _MM_HINT_T0)
 #define FETCH_L2(place) _mm_prefetch((const char *)(place), _MM_HINT_T1)
 #endif
 
 #define MR 48
 #define NR 16
-/* Packed weights of a group take 1 MiB of L2. */
+/* BLOCK chunks of the packed weights of GROUP panels take 1 MiB of L2. */
 #define BLOCK 64
 #define GROUP 16
 
-/* The intrinsics do not tell the compiler that they read and write memory. */
+/* The compiler does not know that the tile intrinsics read and write memory. */
 #define MEMORY() __asm__ volatile("" ::: "memory")
 
 typedef struct tile_config {
@@ -41,11 +41,12 @@ static void configure(void)
         config.bytes_a_row[i] = ZI_CHUNK;
         config.rows[i] = 16;
     }
-    __asm__ volatile("" : : "r"(&config) : "memory"); /* all 64 bytes are read, not only the first that it is told of */
+    __asm__ volatile("" : : "r"(&config) : "memory"); /* the compiler must store all 64 bytes */
     _tile_loadconfig(&config);
 }
 
-/* Calls MOVE for the tile of each `tiles` x 16 tokens and each panel: tile 2 i + j has tokens 16 i and on of panel j. */
+/* Calls MOVE for the tile of each `tiles` x 16 tokens and each panel: tile 2 i + j has tokens 16 i and on of panel
+ * j. */
 #define FOR_SUMS(MOVE)                                                                                                 \
     MOVE(0, c, t->c_row);                                                                                              \
     if (panels > 1)                                                                                                    \
@@ -100,8 +101,8 @@ ALWAYS_INLINE void multiply_chunk(const zi_cpu_tiles *t, const zi_cpu_number num
     DOT(number, 1, 6, 7);
 }
 
-/* The sums of one block: `tiles` x 16 tokens by one or two panels. Meanwhile `step` bytes from `fetch` on are fetched for
- * each chunk: two lines of them; the CPU fetches their neighbours by itself. */
+/* The sums of one block: `tiles` x 16 tokens by one or two panels. Meanwhile `step` bytes from `fetch` on are
+ * fetched for each chunk: two lines of them; the CPU fetches their neighbours by itself. */
 ALWAYS_INLINE void multiply_block(const zi_cpu_tiles *t, const zi_cpu_number number, const uint8_t *a, const uint8_t *b,
                                   uint8_t *c, const uint8_t *fetch, int64_t step, const int tiles, const int panels)
 {
@@ -135,8 +136,8 @@ ALWAYS_INLINE void block(const zi_cpu_tiles *t, const zi_cpu_number number, int6
 
 ALWAYS_INLINE void product(const zi_cpu_tiles *t, const zi_cpu_number number)
 {
-    int64_t chunks = zi_ceil_div(t->rows, MR) * zi_ceil_div(t->panels, 2) * t->chunks; /* of all blocks and pairs */
-    const uint8_t *fetch = t->fetch_bytes > 0 ? t->fetch : t->b; /* nothing: one line, which is there, all the time */
+    int64_t chunks = zi_ceil_div(t->rows, MR) * zi_ceil_div(t->panels, 2) * t->chunks; /* of all blocks */
+    const uint8_t *fetch = t->fetch_bytes > 0 ? t->fetch : t->b; /* nothing to fetch: a line that is in L1 anyway */
     int64_t step = t->fetch_bytes / chunks;
     configure();
     for (int64_t row = 0; row < t->rows; row += MR)
@@ -160,17 +161,17 @@ static void product_int8(const zi_cpu_tiles *t)
     product(t, ZI_NUMBER_I8);
 }
 
-/* ---- few tokens, rows of 4-bit groups ---------------------------------------------------------------------------- */
+/* ---- few tokens, weights in groups of 4 bits --------------------------------------------------------------------- */
 
 #define UNIT_BYTES  (ZI_NIBBLE_UNIT / 2) /* of a row */
 #define UNIT_CHUNKS (ZI_NIBBLE_UNIT * 2 / ZI_CHUNK)
 #define TILE_ROWS   ZI_NIBBLE_ROWS
 #define AND_OR      0xea /* (a & b) | c */
-#define AHEAD       8    /* units that nibbles are fetched ahead; scales, of which several units share a line: a tile */
+#define AHEAD       8    /* units from reading nibbles to prefetching them. Scales: one tile, as units share lines. */
 
 typedef uint8_t unit_tiles[UNIT_CHUNKS][TILE_ROWS][ZI_CHUNK];
 
-/* A unit of 16 rows; behind the last unit of a row begin the next 16 rows. */
+/* A unit of 16 rows of weights. Behind the last unit of these rows comes the first unit of the next 16 rows. */
 typedef struct unit_place {
     int64_t row, unit;
 } unit_place;
@@ -183,7 +184,7 @@ static inline unit_place place_after(unit_place place, int64_t steps, int64_t un
 }
 
 #if !defined(ZI_AMX_EMULATED)
-/* The bf16 numbers of a pair as float32. */
+/* The two bf16 numbers of a pair, each in all lanes of a float32 vector. */
 ALWAYS_INLINE void widen_pair(const uint8_t *pair, __m512 *first, __m512 *second)
 {
     __m512i both = _mm512_broadcastd_epi32(_mm_loadu_si32(pair));
@@ -191,7 +192,7 @@ ALWAYS_INLINE void widen_pair(const uint8_t *pair, __m512 *first, __m512 *second
     *second = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int)0xffff0000)));
 }
 
-/* The 16 numbers of either of two groups in bf16, subnormal ones as zero. */
+/* The tables of two groups: the 16 numbers that each can hold, in bf16. Subnormal numbers become zero. */
 ALWAYS_INLINE __m512i two_tables(const uint8_t *scales, const uint8_t *biases)
 {
     const __m512 q = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -202,8 +203,8 @@ ALWAYS_INLINE __m512i two_tables(const uint8_t *scales, const uint8_t *biases)
 }
 
 /*
- * A unit of a row to its place in four tiles: nibbles are looked up in the tables of their groups. 32 bytes are taken twice,
- * shifted so that number 16 w + i of chunk 2 h + v becomes input 64 h + 4 i + 2 v + w.
+ * Unpacks a unit of one row into four tiles: nibbles are indices into the tables of their groups. Each 32 bytes are
+ * used twice (v), with the words shifted so that number 16 w + i of chunk 2 h + v is input 64 h + 4 i + 2 v + w.
  */
 ALWAYS_INLINE void unpack_unit(const int group, const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases,
                                uint8_t *target)
@@ -212,7 +213,7 @@ ALWAYS_INLINE void unpack_unit(const int group, const uint8_t *nibbles, const ui
     __m512i table = two_tables(scales, biases);
     FOR_UNROLLED(h, 2) {
         __m512i words = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)nibbles + h));
-        __m512i second = _mm512_set1_epi16(16 * h); /* which words are of a table's second group */
+        __m512i second = _mm512_set1_epi16(16 * h); /* 16 in the words of the table's second group */
         if (group == 32)
             second = _mm512_maskz_set1_epi16(0xff00ff00, 16);
         if (group == 32 && h == 1)
@@ -226,7 +227,7 @@ ALWAYS_INLINE void unpack_unit(const int group, const uint8_t *nibbles, const ui
 }
 #endif
 
-/* The next row of a unit, where its numbers go, and the row that is fetched for later. */
+/* The next row of a unit to unpack, where it goes, and the row to prefetch. */
 typedef struct unit_row {
     const uint8_t *nibbles, *scales, *biases, *later;
     uint8_t *target;
@@ -260,7 +261,8 @@ ALWAYS_INLINE void unpack_rows(const zi_nibble_rows *rows, const int group, unit
     }
 }
 
-/* A chunk of a panel, and its share of the four rows of the next unit that are unpacked with each chunk. */
+/* Multiplies a chunk of a panel, and unpacks the panel's share of the four rows of the next unit that go with a
+ * chunk. */
 #define DOT_PANEL(panel)                                                                                               \
     if (panels > panel) {                                                                                              \
         _tile_loadd(7, b + panel * t->b_panel, ZI_CHUNK);                                                              \
@@ -274,8 +276,8 @@ ALWAYS_INLINE void unpack_rows(const zi_nibble_rows *rows, const int group, unit
     _tile_zero(panel);
 
 /*
- * Sums of up to six panels of tokens stay in tiles for all inputs of 16 rows. The next unit is unpacked between the tile
- * instructions of this one, which leave the vector units idle.
+ * The sums of up to six panels of tokens stay in tiles for all inputs of 16 rows. Tile instructions leave the vector
+ * units idle, so the next unit is unpacked between those of this unit.
  */
 ALWAYS_INLINE void skinny_rows(const zi_nibble_rows *rows, const zi_cpu_tiles *t, const int group, const int panels)
 {
@@ -287,7 +289,7 @@ ALWAYS_INLINE void skinny_rows(const zi_nibble_rows *rows, const zi_cpu_tiles *t
     for (int i = 0; i < TILE_ROWS; i++)
         unpack_rows(rows, group, &row, 1);
     for (int64_t step = 0; step < steps; step++) {
-        unit_place next = place_after(place, step + 1 < steps, units); /* behind the last one: it once more */
+        unit_place next = place_after(place, step + 1 < steps, units); /* behind the last one: the same again */
         const uint8_t *a = tiles[step & 1][0][0], *b = t->b + place.unit * (int64_t)sizeof(unit_tiles);
         row = first_row(rows, next, units, tiles[~step & 1]);
         for (int j = 0; j < UNIT_CHUNKS; j++, a += TILE_ROWS * ZI_CHUNK, b += TILE_ROWS * ZI_CHUNK) {
@@ -348,7 +350,7 @@ static void product_nibbles(const zi_nibble_rows *rows, const zi_cpu_tiles *t)
 
 /* ---- peak -------------------------------------------------------------------------------------------------------- */
 
-/* Random numbers in [-0.5, 0.5): on zeros the instructions take less power, and some processors run them faster. */
+/* Random numbers in [-0.5, 0.5). With zeros the instructions take less power, and some CPUs run them faster. */
 static void random_tiles(uint8_t tiles[4][16][ZI_CHUNK], zi_cpu_number number)
 {
     uint32_t state = 1;
@@ -360,7 +362,7 @@ static void random_tiles(uint8_t tiles[4][16][ZI_CHUNK], zi_cpu_number number)
     }
 }
 
-/* Four independent sums, as in the product: an instruction takes 16 cycles and its result 52. Returns the operations. */
+/* Four independent sums, because an instruction takes 16 cycles but its result 52. Returns the number of operations. */
 ALWAYS_INLINE double peak(int64_t rounds, const zi_cpu_number number)
 {
     uint8_t tiles[4][16][ZI_CHUNK] __attribute__((aligned(64)));
@@ -421,5 +423,5 @@ const zi_packed_gemm zi_packed_gemm_int8_amx = {
     .peak = peak_int8,
 };
 #else
-typedef int zi_no_amx; /* ISO C wants something in every file */
+typedef int zi_no_amx; /* ISO C wants a declaration in every file */
 #endif

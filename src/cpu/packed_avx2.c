@@ -1,4 +1,4 @@
-/* Packed products with AVX2 + FMA: 16 registers. Pairs of 16-bit integers meet in one instruction. */
+/* Packed gemms with AVX2 and FMA: 16 registers. One instruction multiplies and adds pairs of 16-bit integers. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -31,5 +31,5 @@ typedef int32_t i8 __attribute__((vector_size(32)));
 #define MULTIPLY(sums, x, y) ZI_BF16_PAIRS(sums, x, y, f8)
 #include "cpu/packed_body.h"
 #else
-typedef int zi_no_avx2; /* ISO C wants something in every file */
+typedef int zi_no_avx2; /* ISO C wants a declaration in every file */
 #endif

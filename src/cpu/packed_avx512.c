@@ -1,4 +1,4 @@
-/* Packed products with AVX-512 F, BW, DQ, VL: 32 registers. */
+/* Packed gemms with AVX-512 F, BW, DQ, VL: 32 registers. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -31,5 +31,5 @@ typedef int32_t i16 __attribute__((vector_size(64)));
 #define MULTIPLY(sums, x, y) ZI_BF16_PAIRS(sums, x, y, f16)
 #include "cpu/packed_body.h"
 #else
-typedef int zi_no_avx512; /* ISO C wants something in every file */
+typedef int zi_no_avx512; /* ISO C wants a declaration in every file */
 #endif

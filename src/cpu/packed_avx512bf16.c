@@ -1,4 +1,5 @@
-/* Packed products with AVX-512 BF16: two pairs of bf16 in one instruction, which some chips run at half the rate of FMA. */
+/* A packed gemm with AVX-512 BF16: one instruction multiplies two pairs of bf16. Some chips run it at half the rate of
+ * FMA. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -18,5 +19,5 @@ typedef float f16 __attribute__((vector_size(64)));
 #define MULTIPLY(sums, x, y) ((f16)_mm512_dpbf16_ps((__m512)(sums), (__m512bh)(x), (__m512bh)(y)))
 #include "cpu/packed_body.h"
 #else
-typedef int zi_no_avx512bf16; /* ISO C wants something in every file */
+typedef int zi_no_avx512bf16; /* ISO C wants a declaration in every file */
 #endif

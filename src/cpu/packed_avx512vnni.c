@@ -1,4 +1,4 @@
-/* Packed products with AVX-512 VNNI: four unsigned by four signed bytes in one instruction. */
+/* A packed gemm with AVX-512 VNNI: one instruction multiplies four unsigned by four signed bytes. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -18,5 +18,5 @@ typedef int32_t i16 __attribute__((vector_size(64)));
 #define MULTIPLY(sums, x, y) ((i16)_mm512_dpbusd_epi32((__m512i)(sums), (__m512i)(x), (__m512i)(y)))
 #include "cpu/packed_body.h"
 #else
-typedef int zi_no_avx512vnni; /* ISO C wants something in every file */
+typedef int zi_no_avx512vnni; /* ISO C wants a declaration in every file */
 #endif

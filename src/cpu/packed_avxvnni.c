@@ -1,4 +1,5 @@
-/* Packed products with AVX-VNNI: four unsigned by four signed bytes in one instruction, in 256 bits. */
+/* A packed gemm with AVX-VNNI: one instruction multiplies four unsigned by four signed bytes, in vectors of 256
+ * bits. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -18,5 +19,5 @@ typedef int32_t i8 __attribute__((vector_size(32)));
 #define MULTIPLY(sums, x, y) ((i8)_mm256_dpbusd_avx_epi32((__m256i)(sums), (__m256i)(x), (__m256i)(y)))
 #include "cpu/packed_body.h"
 #else
-typedef int zi_no_avxvnni; /* ISO C wants something in every file */
+typedef int zi_no_avxvnni; /* ISO C wants a declaration in every file */
 #endif

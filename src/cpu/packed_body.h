@@ -1,12 +1,14 @@
 /*
- * One family of products of packed numbers (kernels.h) in vectors. Before including it, define
- *   FN(name)     a name of this family's own            TITLE, NEEDS    its name; the feature it needs
- *   LANES        four-byte lanes of a vector            MR, NV          tokens, vectors of a tile
- *   NUMBER_A, NUMBER_B                                  what is packed
- *   SUMS         the type of a vector of sums
- *   MULTIPLY(sums, a, b)                                the sums with the products of two vectors of lanes added
- * so that MR x NV sums, NV vectors of weights and one of activations fit the registers. May be included again with other
- * definitions: it undefines them.
+ * A packed gemm (kernels.h) in vectors. Define first:
+ *   FN(name)               a name that no other gemm of the file has
+ *   TITLE, NEEDS           the gemm's name; the feature that it needs
+ *   LANES                  four-byte lanes of a vector
+ *   MR, NV                 tokens of a tile; vectors of its outputs
+ *   NUMBER_A, NUMBER_B     what activations and weights are packed as
+ *   SUMS                   the type of a vector of sums
+ *   MULTIPLY(sums, a, b)   sums plus the products of two vectors of lanes
+ * MR x NV sums, NV vectors of weights and one of activations must fit the registers. It undefines all of these at its
+ * end, so a file can include it again.
  */
 #define NR (NV * LANES)
 
@@ -15,7 +17,7 @@ _Static_assert(MR <= ZI_PACKED_MR_MAX && NR <= ZI_PACKED_NR_MAX && NR % 16 == 0,
 
 #ifndef ZI_PACKED_BODY
 #define ZI_PACKED_BODY
-/* The compiler no longer knows what the vector holds. */
+/* The compiler must assume that this changes the vector. */
 #if defined(__x86_64__)
 #define OPAQUE(v) __asm__ volatile("" : "+v"(v))
 #elif defined(__aarch64__)
@@ -28,7 +30,7 @@ _Static_assert(MR <= ZI_PACKED_MR_MAX && NR <= ZI_PACKED_NR_MAX && NR % 16 == 0,
 typedef int32_t FN(lanes) __attribute__((vector_size(4 * LANES)));
 typedef int32_t FN(lanes_memory) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-/* One tile: MR tokens by NR outputs. next: the tokens that will be read after these, which are fetched; NULL: none. */
+/* One tile: MR tokens by NR outputs. next: the tokens of the next tile, to be prefetched, or NULL. */
 static inline void FN(tile)(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c, const uint8_t *next)
 {
     SUMS sums[MR][NV];
@@ -63,7 +65,7 @@ static inline void FN(tile)(const zi_cpu_tiles *t, const uint8_t *a, const uint8
         }
 }
 
-/* A block of a panel stays in L1 while the tokens pass. The first panel's pass brings them into L2. */
+/* A panel stays in L1 while all tokens pass it. The pass over the first panel brings the tokens into L2. */
 static void FN(product)(const zi_cpu_tiles *t)
 {
     for (int64_t panel = 0; panel < t->panels; panel++)
@@ -82,7 +84,7 @@ static double FN(peak)(int64_t rounds, float *sink)
         w[j] = x + j;
     for (int64_t i = 0; i < rounds; i++)
         FOR_UNROLLED(r, MR) {
-            OPAQUE(x); /* else equal products would be computed once */
+            OPAQUE(x); /* so that equal products are not computed once */
             FOR_UNROLLED(j, NV)
                 sums[r][j] = MULTIPLY(sums[r][j], x, w[j]);
         }

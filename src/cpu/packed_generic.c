@@ -1,4 +1,4 @@
-/* Products of packed numbers without instructions of their own, and the list of all that this build knows. */
+/* Packed gemms for any CPU, and the lists of all packed gemms of this build. */
 #include "cpu/packed_vectors.h"
 
 typedef float f4 __attribute__((vector_size(16)));

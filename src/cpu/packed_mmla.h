@@ -1,14 +1,14 @@
 /*
- * One family of products of packed numbers (kernels.h) with Arm's matrix instructions (Arm Architecture Reference Manual,
- * SMMLA and BFMMLA): four sums, 2 tokens by 2 outputs, of 8 bytes each of 2 tokens and 2 outputs. Before including it,
- * define
- *   TITLE, NEEDS, NUMBER, FAMILY     its name, the feature it needs, what is packed, its variable
- *   SUMS                             the type of a vector of sums
- *   MULTIPLY(sums, x, y)             the instruction on two uint64x2_t
+ * A packed gemm (kernels.h) with Arm's matrix instructions (Arm Architecture Reference Manual, SMMLA and BFMMLA). One
+ * instruction takes 8 bytes each of 2 tokens and of 2 outputs, and adds to 2 x 2 sums. Define first:
+ *   TITLE, NEEDS           the gemm's name; the feature that it needs
+ *   NUMBER, GEMM           what both operands are packed as; the variable
+ *   SUMS                   the type of a vector of sums
+ *   MULTIPLY(sums, x, y)   the instruction on two uint64x2_t
  *
- * A panel has the lanes of one output nr lanes apart; 8 bytes are two of them. Each product copies a block of a panel with
- * its lanes in pairs, [pair of lanes][nr][8 bytes], and all its tokens use the copy; the tokens' 8 bytes meet in
- * registers.
+ * In a panel the lanes of one output are nr lanes apart, but the instruction needs two of them side by side. So each
+ * call copies a block of a panel in the order [pair of lanes][nr][8 bytes], and all its tokens use the copy. Registers
+ * combine the 8 bytes of two tokens.
  */
 #include "cpu/packed_neon.h"
 
@@ -29,7 +29,7 @@ static inline void store_sums(uint8_t *p, uint64x2_t sums, int accumulate)
     vst1q_u8(p, vreinterpretq_u8_u64((uint64x2_t)x));
 }
 
-/* [lane][NR] to [pair of lanes][NR][2 lanes] */
+/* Copies [lane][NR] to [pair of lanes][NR][2 lanes]. */
 static void pair_lanes(const uint8_t *panel, int64_t chunks, uint8_t *pairs)
 {
     for (int64_t pair = 0; pair < chunks * ZI_CHUNK / 8; pair++, panel += 8 * NR, pairs += 8 * NR)
@@ -41,7 +41,7 @@ static void pair_lanes(const uint8_t *panel, int64_t chunks, uint8_t *pairs)
         }
 }
 
-/* One tile: MR tokens by NR outputs, of `chunks` chunks of which `places` has the activations'. */
+/* One tile: MR tokens by NR outputs, over `chunks` chunks. places: where the chunks of the activations lie. */
 static inline void tile(const zi_cpu_tiles *t, const int64_t *places, int64_t chunks, const uint8_t *a,
                         const uint8_t *b, uint8_t *c, int accumulate)
 {

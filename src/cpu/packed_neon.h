@@ -1,4 +1,4 @@
-/* What the families of packed products for arm64 share. */
+/* What the packed gemms for arm64 share. */
 #ifndef ZI_CPU_PACKED_NEON_H
 #define ZI_CPU_PACKED_NEON_H
 
@@ -6,7 +6,7 @@
 
 #include "cpu/kernels.h"
 
-/* Keeps the compiler from loading so far ahead that sums leave their registers. */
+/* Keeps the compiler from moving loads up so far that it has no registers left for the sums. */
 #define IN_ORDER() __asm__ volatile("" ::: "memory")
 
 #endif

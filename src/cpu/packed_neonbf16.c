@@ -1,8 +1,8 @@
 /*
- * Packed products with Arm's bf16 instructions (FEAT_BF16): BFMMLA, 2 x 4 by 4 x 2 numbers. Every processor that has BFDOT
- * has it, and it does twice the work. Both add two products and then their sum, rounding each time to odd (Arm
- * Architecture Reference Manual, BFDotAdd): an error of less than a unit in the last place, where rounding to nearest has
- * half a unit. Numbers below 2^-126 become zero.
+ * A packed gemm with BFMMLA of Arm's FEAT_BF16: 2 x 4 by 4 x 2 numbers. It does twice the work of BFDOT, and every CPU
+ * with BFDOT has it. Both add two products to each other and then to the sum, rounding to odd both times (Arm
+ * Architecture Reference Manual, BFDotAdd). Each rounding errs by less than one unit in the last place; rounding to
+ * nearest would err by half a unit. Numbers below 2^-126 become zero.
  */
 #if defined(__aarch64__)
 #define TITLE                "bf16 neon-bf16"
@@ -13,5 +13,5 @@
 #define MULTIPLY(sums, x, y) vbfmmlaq_f32(sums, vreinterpretq_bf16_u64(x), vreinterpretq_bf16_u64(y))
 #include "cpu/packed_mmla.h"
 #else
-typedef int zi_no_neonbf16; /* ISO C wants something in every file */
+typedef int zi_no_neonbf16; /* ISO C wants a declaration in every file */
 #endif

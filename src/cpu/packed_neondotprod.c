@@ -1,6 +1,6 @@
 /*
- * Packed products with Arm's dot product (FEAT_DotProd): SDOT by element, four lanes of four bytes by one lane of another
- * vector. So 16 bytes of a token are one load, where packed_body.h would broadcast each lane in a vector unit.
+ * A packed gemm with SDOT of Arm's FEAT_DotProd. Its form "by element" multiplies four lanes of four bytes by one lane
+ * of another vector. So 16 bytes of a token take one load; packed_body.h would broadcast each lane with an instruction.
  */
 #if defined(__aarch64__)
 #include "cpu/packed_neon.h"
@@ -72,5 +72,5 @@ const zi_packed_gemm zi_packed_gemm_int8_neondotprod = {
     .product = product,
 };
 #else
-typedef int zi_no_neondotprod; /* ISO C wants something in every file */
+typedef int zi_no_neondotprod; /* ISO C wants a declaration in every file */
 #endif

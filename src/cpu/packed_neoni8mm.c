@@ -1,4 +1,4 @@
-/* Packed products with Arm's int8 matrix instructions (FEAT_I8MM): SMMLA, 2 x 8 by 8 x 2 bytes, exact in int32. */
+/* A packed gemm with SMMLA of Arm's FEAT_I8MM: 2 x 8 by 8 x 2 bytes, exact in int32. */
 #if defined(__aarch64__)
 #define TITLE                "int8 neon-i8mm"
 #define NEEDS                ZI_CPU_NEON_I8MM
@@ -8,5 +8,5 @@
 #define MULTIPLY(sums, x, y) vmmlaq_s32(sums, vreinterpretq_s8_u64(x), vreinterpretq_s8_u64(y))
 #include "cpu/packed_mmla.h"
 #else
-typedef int zi_no_neoni8mm; /* ISO C wants something in every file */
+typedef int zi_no_neoni8mm; /* ISO C wants a declaration in every file */
 #endif

@@ -1,14 +1,16 @@
 /*
- * Products of few tokens, in packed numbers. Preparing the weights takes the time, so they are the rows, which need no
- * transposing, and the activations are the panels:
+ * Products with stored weights by packed gemms, of few tokens. Packing the weights takes most of the time, and a panel
+ * must be transposed. So the roles change: weights are the rows, and activations the panels.
  *
- *   pack the activations once: [panel of nr tokens][chunk][lane][nr]         int8: one scale a token, its largest / 127
- *   for (BLOCK_ROWS outputs)                                                 one task
- *     for passes of chunks of inputs
- *       unpack and pack the weight rows, which stay in L1                    stored in bf16: as they are
- *       the family's product                                                 sums in [panel][output][nr]
- *       or both at once, where the family has a kernel for it                4 bits in groups
+ *   pack the activations: [panel of nr tokens][chunk][lane][nr]
+ *   for (BLOCK_ROWS outputs)                                         one task
+ *     for passes of some chunks of inputs
+ *       unpack and pack the weight rows, which stay in L1            rows stored in bf16 are read in place
+ *       the gemm                                                     sums [panel][output][nr]
+ *     or zi_packed_gemm.nibbles does both                            rows in groups of 4 bits
  *     scale, transpose, add the bias, gate, store
+ *
+ * int8: a token and a weight row each have one scale, their largest magnitude / 127.
  */
 #include <assert.h>
 #include <string.h>
@@ -16,7 +18,7 @@
 #include "cpu/packed.h"
 #include "cpu/panels.h"
 
-#define BLOCK_ROWS  48 /* a multiple of every family's mr and of 16 */
+#define BLOCK_ROWS  48 /* a multiple of every gemm's mr and of 16 */
 #define PASS_CHUNKS 40 /* a multiple of the chunks of a group */
 
 typedef struct skinny {
@@ -25,12 +27,12 @@ typedef struct skinny {
     const zi_cpu_kernels *kernels;
     const zi_packed_gemm *gemm;
     int64_t chunks, panels; /* of the inputs; of the tokens */
-    int nibbles;            /* the family unpacks the weights, and wants the inputs spread */
+    int nibbles;            /* the gemm unpacks the weights, and reads activations in the order of spread() */
     uint8_t *b;             /* packed activations */
-    float *token_scales;    /* [panels][nr]; NULL: float32 sums */
-    int32_t *offsets;       /* [panels][nr] */
-    int64_t *direct;        /* places of the chunks of a row that is used as it is stored, */
-    int64_t *packed;        /* and of one that was packed */
+    float *token_scales;    /* [panels][nr]; NULL: bf16 */
+    int32_t *offsets;       /* [panels][nr], from zi_packed_offset */
+    int64_t *direct;        /* bytes to the chunks of a row that is read in place */
+    int64_t *packed;        /* bytes to the chunks of a row that was packed */
     zi_worker_buffers buffers;
 } skinny;
 
@@ -39,7 +41,7 @@ static int64_t panel_bytes(const skinny *w)
     return w->chunks * ZI_CHUNK * w->gemm->nr;
 }
 
-/* Whether the family has a kernel that unpacks all of the weights. */
+/* Whether the gemm can unpack all of the weights itself. */
 static int all_nibbles(const skinny *w)
 {
     for (int i = 0; i < w->p->count; i++) {
@@ -53,11 +55,11 @@ static int all_nibbles(const skinny *w)
 
 /* ---- activations ------------------------------------------------------------------------------------------------- */
 
-/* bf16 numbers in the order that zi_packed_gemm.nibbles wants. */
+/* Puts the bf16 numbers of a row into the order that zi_packed_gemm.nibbles reads. */
 static void spread(uint8_t *row, int64_t bytes)
 {
     uint16_t from[2][16][2][2], to[2][2][2][16];
-    static_assert(sizeof(from) == ZI_NIBBLE_UNIT * 2, "a unit");
+    static_assert(sizeof(from) == ZI_NIBBLE_UNIT * 2, "one unit");
     for (uint8_t *end = row + bytes; row < end; row += sizeof(from)) {
         memcpy(from, row, sizeof(from));
         for (int h = 0; h < 2; h++)
@@ -98,14 +100,14 @@ static void pack_tokens(void *arg, int64_t panel, int worker)
 
 /* ---- tasks ------------------------------------------------------------------------------------------------------- */
 
-/* A worker's buffer; sized by buffer_floats. The packed rows of activations use it, too. */
+/* A worker's buffer, of buffer_floats. pack_tokens uses it for packed rows instead. */
 typedef struct workspace {
-    float *scratch;   /* of zi_weight_rows */
-    float *largest;   /* [BLOCK_ROWS], integers only */
-    float *scales;    /* [BLOCK_ROWS], the same by 127 */
+    float *scratch;   /* for zi_weight_rows */
+    float *largest;   /* [BLOCK_ROWS] largest magnitudes; int8 only */
+    float *scales;    /* [BLOCK_ROWS] largest / 127 */
     uint8_t *rows;    /* [block of mr][chunk of a pass][mr][64] */
     float *sums;      /* [panel][BLOCK_ROWS][nr] */
-    float *turned[2]; /* [panel][nr][BLOCK_ROWS] of either weight */
+    float *turned[2]; /* [panel][nr][BLOCK_ROWS] sums of each weight */
 } workspace;
 
 static int64_t sums_floats(const skinny *w)
@@ -132,7 +134,7 @@ static workspace workspace_of(const skinny *w, int worker)
     return space;
 }
 
-/* Chunks [chunk, chunk + chunks) of the rows at `a`. */
+/* Multiplies chunks [chunk, chunk + chunks). rows: a zi_cpu_tiles with the weight rows only. */
 static void multiply(const skinny *w, zi_cpu_tiles rows, int64_t chunk, int64_t chunks, const workspace *space)
 {
     int64_t nr = w->gemm->nr;
@@ -147,7 +149,7 @@ static void multiply(const skinny *w, zi_cpu_tiles rows, int64_t chunk, int64_t 
     w->gemm->product(&rows);
 }
 
-/* All bf16 rows of a block are there, as the product wants them. */
+/* BLOCK_ROWS rows of bf16: the gemm reads them where they are stored. */
 static void multiply_stored(const skinny *w, const zi_weight_rows *rows, const workspace *space)
 {
     int64_t row = w->p->in * 2;
@@ -185,7 +187,7 @@ static void multiply_packed(const skinny *w, const zi_weight_rows *rows, const w
 {
     float *largest = w->token_scales != NULL ? space->largest : NULL;
     zi_weight_rows_begin(rows, largest);
-    if (rows->count < BLOCK_ROWS) /* what is behind the last row is multiplied, too, and never stored */
+    if (rows->count < BLOCK_ROWS) /* the gemm also reads the rows behind the last; their sums are not stored */
         memset(space->rows, 0, BLOCK_ROWS * PASS_CHUNKS * ZI_CHUNK);
     for (int64_t chunk = 0; chunk < w->chunks; chunk += PASS_CHUNKS) {
         int64_t chunks = zi_min(PASS_CHUNKS, w->chunks - chunk);
@@ -203,7 +205,7 @@ static void multiply_packed(const skinny *w, const zi_weight_rows *rows, const w
         space->scales[r] = largest[r] / 127;
 }
 
-/* turned [panel][nr tokens][BLOCK_ROWS] = x times weight rows [row, row + count) */
+/* turned [panel][nr tokens][BLOCK_ROWS] = x times rows [row, row + count) of a weight */
 static void block_product(const skinny *w, const zi_weight *weight, int64_t row, int64_t count, const workspace *space,
                           float *turned)
 {

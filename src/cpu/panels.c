@@ -1,6 +1,7 @@
 #include "cpu/panels.h"
 
-/* [in] a row as float32, or scales and biases of its groups; then [nr][depth][64 bytes] packed rows. */
+/* Scratch begins with one row: [in] float32, or the scales and biases of its groups. Packed rows follow:
+ * [nr][depth][ZI_CHUNK]. */
 static int64_t row_floats(const zi_panels *panels)
 {
     return zi_round_up(panels->in, 16);
@@ -42,7 +43,8 @@ zi_nibble_rows zi_nibble_rows_of(const zi_weight *weight, int64_t in, int64_t ro
     };
 }
 
-/* Scales and biases of the groups of `count` inputs, one behind the other; returns how many. */
+/* Writes the scales and then the biases of the groups of `count` inputs to scratch. Returns how many groups that
+ * are. */
 static int64_t unpack_scales(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t first,
                              int64_t count, float *scratch)
 {
@@ -53,7 +55,7 @@ static int64_t unpack_scales(const zi_panels *panels, const zi_weight *weight, i
     return groups;
 }
 
-/* Of a row's groups: at either end of their ranges. */
+/* The largest magnitude that the groups of a row could hold. It lies at one end of a group's range. */
 static float largest_of_groups(const zi_panels *panels, const zi_weight *weight, int64_t row, float *scratch)
 {
     int64_t groups = unpack_scales(panels, weight, row, 0, panels->in, scratch);
@@ -63,7 +65,8 @@ static float largest_of_groups(const zi_panels *panels, const zi_weight *weight,
     return panels->kernels->largest(ZI_F32, scratch, 2 * groups);
 }
 
-/* Inputs [first, first + count) of a row: as stored where the kernels read that, else as float32 in scratch. */
+/* Inputs [first, first + count) of a row, with their dtype: as stored if the kernels read that, else float32 in
+ * scratch. */
 static const void *numbers_of(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t first,
                               int64_t count, float *scratch, zi_dtype *dtype)
 {
@@ -72,26 +75,31 @@ static const void *numbers_of(const zi_panels *panels, const zi_weight *weight, 
     if (zi_is_plain(weight->dtype))
         return weight->data + (size_t)(row * panels->in + first) * zi_dtype_size(weight->dtype);
     *dtype = ZI_F32;
-    return zi_cpu_weight_rows(panels->kernels, weight, panels->in, row, 1, first, count, scratch, &ld);
+    const zi_weight_part part = {weight, panels->in, row, 1, first, count};
+    return zi_cpu_weight_rows(panels->kernels, &part, scratch, &ld);
 }
 
-void zi_panel_largest(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t count, float *scratch,
-                      float *largest)
+void zi_panel_largest(const zi_weight_rows *rows, float *largest)
 {
-    for (int64_t r = 0; r < count; r++) {
+    const zi_panels *panels = rows->panels;
+    for (int64_t r = 0; r < rows->count; r++) {
         zi_dtype dtype;
-        if (zi_has_nibbles(weight)) {
-            largest[r] = largest_of_groups(panels, weight, row + r, scratch);
+        if (zi_has_nibbles(rows->weight)) {
+            largest[r] = largest_of_groups(panels, rows->weight, rows->row + r, rows->scratch);
         } else {
-            const void *x = numbers_of(panels, weight, row + r, 0, panels->in, scratch, &dtype);
+            const void *x = numbers_of(panels, rows->weight, rows->row + r, 0, panels->in, rows->scratch, &dtype);
             largest[r] = panels->kernels->largest(dtype, x, panels->in);
         }
     }
 }
 
-static void pack_row(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t first, int64_t count,
-                     float factor, float *scratch, uint8_t *target)
+/* Packs inputs [first, first + count) of row number r of the rows. */
+static void pack_row(const zi_weight_rows *rows, int64_t r, int64_t first, int64_t count, float factor, uint8_t *target)
 {
+    const zi_panels *panels = rows->panels;
+    const zi_weight *weight = rows->weight;
+    int64_t row = rows->row + r;
+    float *scratch = rows->scratch;
     zi_dtype dtype;
     if (zi_has_nibbles(weight)) {
         int64_t groups = unpack_scales(panels, weight, row, first, count, scratch);
@@ -103,17 +111,17 @@ static void pack_row(const zi_panels *panels, const zi_weight *weight, int64_t r
     panels->kernels->pack(panels->gemm->b, dtype, x, count, factor, target, ZI_CHUNK);
 }
 
-/* From nibbles to a panel of bf16 in registers; returns 0 where there is no kernel for it. */
-static int pack_nibble_rows(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t rows, int64_t first,
-                            int64_t count, uint8_t *panel)
+/* Packs 4-bit rows as a panel of bf16 in registers. Returns 0 if there is no kernel for that. */
+static int pack_nibble_rows(const zi_weight_rows *rows, int64_t first, int64_t count, uint8_t *panel)
 {
+    const zi_panels *panels = rows->panels;
     const zi_cpu_kernels *kernels = panels->kernels;
     int64_t nr = panels->gemm->nr;
-    if (kernels->pack_nibble_panel == NULL || is_integer(panels) || rows < nr || nr % 16 != 0 ||
-        !zi_has_nibbles(weight))
+    if (kernels->pack_nibble_panel == NULL || is_integer(panels) || rows->count < nr || nr % 16 != 0 ||
+        !zi_has_nibbles(rows->weight))
         return 0;
     for (int64_t r = 0; r < nr; r += 16) {
-        zi_nibble_rows source = zi_nibble_rows_of(weight, panels->in, row + r, first, count);
+        zi_nibble_rows source = zi_nibble_rows_of(rows->weight, panels->in, rows->row + r, first, count);
         kernels->pack_nibble_panel(&source, panel + r * 4, nr);
     }
     return 1;
@@ -127,35 +135,36 @@ int32_t zi_packed_offset(const uint8_t *row, int64_t bytes)
     return 128 * sum;
 }
 
-void zi_pack_panel(const zi_panels *panels, const zi_weight *weight, int64_t row, int64_t count, int64_t chunk,
-                   int64_t chunks, float *scratch, const float *largest, uint8_t *panel, int32_t *offsets)
+void zi_pack_panel(const zi_weight_rows *rows, int64_t chunk, int64_t chunks, const float *largest, uint8_t *panel,
+                   int32_t *offsets)
 {
+    const zi_panels *panels = rows->panels;
+    const zi_weight *weight = rows->weight;
     int64_t numbers = zi_numbers_per_chunk(panels->gemm->b), bytes = chunks * ZI_CHUNK, ld = bytes;
     int64_t first = chunk * numbers, inputs = zi_min(chunks * numbers, panels->in - first);
-    uint8_t *rows = (uint8_t *)(scratch + row_floats(panels));
-    const uint8_t *source = rows;
-    if (pack_nibble_rows(panels, weight, row, count, first, inputs, panel))
+    uint8_t *packed = (uint8_t *)(rows->scratch + row_floats(panels));
+    const uint8_t *source = packed;
+    if (pack_nibble_rows(rows, first, inputs, panel))
         return;
     if (weight->dtype == ZI_BF16 && !is_integer(panels) && inputs * 2 == bytes && panels->in % 2 == 0 &&
         (uintptr_t)weight->data % 4 == 0) {
-        source = weight->data + (row * panels->in + first) * 2; /* as they are */
+        source = weight->data + (rows->row * panels->in + first) * 2; /* stored as a gemm reads them */
         ld = panels->in * 2;
     } else {
-        for (int64_t r = 0; r < count; r++)
-            pack_row(panels, weight, row + r, first, inputs, is_integer(panels) ? zi_int8_factor(largest[r]) : 1,
-                     scratch, rows + r * bytes);
+        for (int64_t r = 0; r < rows->count; r++)
+            pack_row(rows, r, first, inputs, is_integer(panels) ? zi_int8_factor(largest[r]) : 1, packed + r * bytes);
     }
-    panels->kernels->transpose(source, ld / 4, count, bytes / 4, panel, panels->gemm->nr);
-    for (int64_t r = 0; r < count && offsets != NULL; r++)
-        offsets[r] += zi_packed_offset(rows + r * bytes, bytes);
+    panels->kernels->transpose(source, ld / 4, rows->count, bytes / 4, panel, panels->gemm->nr);
+    for (int64_t r = 0; r < rows->count && offsets != NULL; r++)
+        offsets[r] += zi_packed_offset(packed + r * bytes, bytes);
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
-/* Rows whose nibbles are fetched ahead: where each begins the processor can't guess. */
+/* Rows from packing to prefetching. The hardware prefetcher does not know where the next row begins. */
 #define ROWS_AHEAD 2
 
-/* Groups of at least 32 numbers: scales of all rows, then biases; behind them one row as float32. */
+/* The scales of all rows, then their biases (a group has at least 32 numbers), then one row as float32. */
 int64_t zi_weight_rows_scratch(int64_t in, int64_t count)
 {
     return zi_round_up(2 * count * zi_ceil_div(in, 32) + in, 16);
@@ -172,7 +181,7 @@ void zi_weight_rows_begin(const zi_weight_rows *rows, float *largest)
     const zi_panels *panels = rows->panels;
     const zi_weight *weight = rows->weight;
     if (largest != NULL)
-        zi_panel_largest(panels, weight, rows->row, rows->count, rows->scratch, largest);
+        zi_panel_largest(rows, largest);
     if (zi_has_nibbles(weight)) {
         float *biases, *scales = all_scales(rows, &biases);
         size_t place = scale_place(weight, panels->in, rows->row, 0);

@@ -1,4 +1,4 @@
-/* What the CPU table's files share. */
+/* What the files of the CPU backend share. */
 #ifndef ZI_CPU_TABLE_H
 #define ZI_CPU_TABLE_H
 
@@ -10,8 +10,8 @@ typedef struct zi_cpu {
     zi_host_ops host;
     zi_pool *pool;
     const zi_cpu_kernels *kernels;
-    const zi_packed_gemm *linear; /* how linear layers are computed; NULL: float32 */
-    const zi_packed_gemm *bf16;   /* how attention and convolutions are; NULL: float32 */
+    const zi_packed_gemm *linear; /* computes linear layers; NULL: the float32 kernels do */
+    const zi_packed_gemm *bf16;   /* computes attention and convolutions; NULL: the float32 kernels do */
 } zi_cpu;
 
 static inline zi_cpu *zi_cpu_of(zi_run *run)
@@ -19,7 +19,7 @@ static inline zi_cpu *zi_cpu_of(zi_run *run)
     return (zi_cpu *)run->ops;
 }
 
-/* Spreads tasks over the threads of the pool; in a rehearsal nothing is computed. */
+/* Runs the tasks on the threads of the pool. A rehearsal skips them. */
 static inline void zi_cpu_run_tasks(zi_run *run, void (*task)(void *arg, int64_t task, int worker), void *arg,
                                     int64_t tasks)
 {
@@ -27,10 +27,11 @@ static inline void zi_cpu_run_tasks(zi_run *run, void (*task)(void *arg, int64_t
         zi_pool_run(zi_cpu_of(run)->pool, task, arg, tasks);
 }
 
-/* What computes products with a weight; NULL: float32. */
+/* The packed gemm that multiplies with a weight; NULL: the float32 kernels do. With int8 computation a weight may
+ * ask for more precision. */
 static inline const zi_packed_gemm *zi_packed_gemm_for(const zi_cpu *cpu, const zi_weight *w)
 {
-    return w->precise & ZI_PRECISE_INT8 ? cpu->bf16 : cpu->linear; /* they differ in int8 computation only */
+    return w->precise & ZI_PRECISE_INT8 ? cpu->bf16 : cpu->linear;
 }
 
 static inline int64_t zi_min(int64_t a, int64_t b)
@@ -53,22 +54,22 @@ static inline int64_t zi_round_up(int64_t a, int64_t b)
     return zi_ceil_div(a, b) * b;
 }
 
-/* The largest block of at most `limit` that cuts `count` into equal blocks, a multiple of 4. */
+/* The size of equal blocks of at most `limit` that cover `count`, rounded up to a multiple of 4. */
 static inline int64_t zi_even_block(int64_t count, int64_t limit)
 {
     return zi_min(count, zi_round_up(zi_ceil_div(count, zi_ceil_div(count, limit)), 4));
 }
 
-/* How to store an output of `count` floats. */
+/* How an epilogue writes an output of `count` floats in all. */
 static inline zi_cpu_store zi_cpu_store_mode(int accumulate, int64_t count)
 {
     return accumulate ? ZI_STORE_ADD : count > ZI_CACHED_OUTPUT ? ZI_STORE_NON_TEMPORAL : ZI_STORE_SET;
 }
 
-/* Sets the table's kernels and families: the best that these features can run. */
+/* Sets the backend's kernels and packed gemms to the best that these features can run. */
 void zi_cpu_choose(zi_cpu *cpu, zimage_compute compute, uint32_t features);
 
-/* A buffer for each worker of the pool, `each` floats apart, on separate cache lines. */
+/* A buffer for each worker of the pool: `each` floats, whole cache lines. */
 typedef struct zi_worker_buffers {
     float *data;
     int64_t each;
@@ -81,48 +82,60 @@ static inline float *zi_worker_buffer(const zi_worker_buffers *buffers, int work
     return buffers->data + worker * buffers->each;
 }
 
-/* Whether the kernels read numbers that are stored so; all others become float32 first. */
+/* Whether the kernels read weights of this dtype as they are stored. All others become float32 first. */
 static inline int zi_is_plain(zi_dtype dtype)
 {
     return dtype == ZI_F32 || dtype == ZI_F16 || dtype == ZI_BF16;
 }
 
-/* Numbers [first, first + count) of a weight of any format as float32: by a kernel where there is one for the format, else
- * by zi_weight_unpack. */
+/* Elements [first, first + count) of a weight of any format as float32. Formats without a kernel take
+ * zi_weight_unpack. */
 void zi_cpu_unpack(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t first, int64_t count, float *out);
 
-/*
- * Numbers [first, first + count) of weight rows [row, row + rows), each of `length` numbers, as float32 with *ld floats
- * between rows: in place where the file already has them so, else in buffer [rows][count].
- */
-const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight *weight, int64_t length, int64_t row,
-                                int64_t rows, int64_t first, int64_t count, float *buffer, int64_t *ld);
+/* Inputs [first, first + count) of rows [row, row + rows) of a weight whose rows have `length` inputs. */
+typedef struct zi_weight_part {
+    const zi_weight *weight;
+    int64_t length, row, rows, first, count;
+} zi_weight_part;
+
+/* The part as float32 with *ld floats between rows: the weight's own data if that is aligned float32, else `buffer`
+ * [rows][count]. */
+const float *zi_cpu_weight_rows(const zi_cpu_kernels *kernels, const zi_weight_part *part, float *buffer, int64_t *ld);
 
 /*
- * An operand of many tokens for packed products is stored as these read it: activations as the family of its weight packs
- * them, zeros behind the last row and the last column. All others are float32.
+ * The data of a ZI_OPERAND: a matrix operand of more than ZI_SKINNY_TOKENS rows that a packed gemm reads. It is packed
+ * as that gemm reads it, with zeros behind the last row and the last column. All other matrix operands are float32
+ * tensors.
  */
 typedef struct zi_cpu_operand {
     const zi_packed_gemm *gemm;
     int64_t chunks; /* of a row */
-    uint8_t *rows;  /* zi_packed_row */
-    float *scales;  /* of the rows; NULL: bf16 */
+    uint8_t *rows;  /* [block of mr rows][chunk][mr][ZI_CHUNK] */
+    float *scales;  /* one for each row; NULL: bf16 */
 } zi_cpu_operand;
 
-static inline const zi_cpu_operand *zi_cpu_operand_of(const zi_tensor *x) /* a ZI_OPERAND */
+static inline const zi_cpu_operand *zi_cpu_operand_of(const zi_tensor *x)
 {
     return x->data;
 }
 
-/* Whether rows can be written in parts: not where a scale of the whole row comes first. */
+/* Whether rows of x can be written in parts. Not so in int8: the scale needs the whole row. */
 int zi_cpu_takes_parts(const zi_tensor *x);
-/* Numbers [first, first + count) of a ZI_OPERAND's row: all of it, or in bf16 parts that are whole chunks but for the last. */
+/* Writes columns [first, first + count) of a row of a ZI_OPERAND. int8: the whole row. bf16: `first` is a multiple
+ * of 32, and so is count, unless the part ends the row. */
 void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t first, const float *numbers,
                          int64_t count);
-/* SiLU(gate) * up of sums [rows][ldc] to rows and columns of a ZI_OPERAND in bf16; the columns are all in one chunk. */
+/* Sums of a gated product: [rows][ldc] each. */
+typedef struct zi_glu_sums {
+    const float *gate, *up;
+    int64_t ldc;
+} zi_glu_sums;
+
+/* Writes SiLU(gate) * up to rows [row, row + rows) and columns [first, first + columns) of a ZI_OPERAND in bf16. The
+ * columns lie in one chunk. */
 void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t rows, int64_t first, int64_t columns,
-                     const float *gate, const float *up, int64_t ldc);
-/* All of a ZI_OPERAND from float32. */
+                     zi_glu_sums sums);
+/* Writes all of a ZI_OPERAND from float32. */
 void zi_cpu_pack_all(zi_run *run, const zi_tensor *x, const float *numbers);
 
 zi_op_alloc_operand zi_cpu_alloc_operand;

@@ -70,7 +70,7 @@ static inline void store_part(float *p, vf v, int64_t n)
         memcpy(p, &v, (size_t)n * sizeof(float));
 }
 
-/* As put, in the way that `mode` says. Non-temporal only where a vector is a whole cache line. */
+/* The same, non-temporal if `mode` says so and the vector is a whole cache line. */
 static inline void store_part_as(zi_cpu_store mode, float *p, vf v, int64_t n)
 {
 #if LANES == 16
@@ -82,7 +82,7 @@ static inline void store_part_as(zi_cpu_store mode, float *p, vf v, int64_t n)
     store_part(p, v, n);
 }
 
-/* Other threads may read what non-temporal stores have written. */
+/* After this call other threads may read what non-temporal stores have written. */
 static inline void fence_stores(void)
 {
 #if LANES == 16
@@ -119,7 +119,7 @@ static inline vi larger_integer(vi a, vi b)
 #endif
 }
 
-/* Of numbers below 2^15. */
+/* The larger of each pair of 16-bit numbers below 2^15. */
 static inline vw larger_halves(vw a, vw b)
 {
 #if LANES == 16
@@ -130,7 +130,7 @@ static inline vw larger_halves(vw a, vw b)
 #endif
 }
 
-/* The sum of the lanes: halves added, then quarters, and so on, in the same order for every tier. */
+/* The sum of the lanes: adds the two halves, then the halves of the result, and so on, in every tier. */
 static inline float sum_lanes(vf v)
 {
 #if LANES == 16
@@ -207,8 +207,8 @@ static inline vf from_f16(vh bits)
     return (vf)(result | (wide & 0x8000) << 16);
 }
 
-/* The low 16 bits and the low 8 bits of each lane. Compilers turn the plain form into one move a lane. low_bytes: of
- * numbers within +-127, so that nothing saturates. */
+/* The low 16 bits, and the low 8 bits, of each lane. low_bytes needs numbers within +-127, because AVX2 saturates.
+ * Without intrinsics a compiler would move lane by lane. */
 #if LANES == 16
 static inline vh low_halves(vi v)
 {
@@ -244,7 +244,7 @@ static inline vc low_bytes(vi v)
 }
 #endif
 
-/* Bits of a, or of `quiet` where x is NaN. */
+/* The lanes of a, but of `quiet` where x is NaN. */
 static inline vu quiet_nan(vf x, vu a, vu quiet)
 {
 #if LANES == 16
@@ -256,7 +256,8 @@ static inline vu quiet_nan(vf x, vu a, vu quiet)
 #endif
 }
 
-/* x's bits with the upper half rounded to bf16, to nearest, ties to even. The lower half means nothing. Not for NaN. */
+/* The upper half of each lane becomes x rounded to bf16, to nearest, ties to even. x is not NaN. The lower half is left
+ * over. */
 static inline vu round_upper(vf x)
 {
     vu bits = (vu)x;
@@ -280,7 +281,7 @@ static inline vi to_integer(vf x)
 #endif
 }
 
-/* The next LANES numbers of a chunk, at `out`. Integers: of magnitudes up to 127. */
+/* Stores LANES numbers of a chunk. Integers must lie within +-127. */
 ALWAYS_INLINE void put_packed(zi_cpu_number number, vf v, uint8_t *out)
 {
     if (number == ZI_NUMBER_BF16) {
@@ -297,8 +298,8 @@ ALWAYS_INLINE void put_packed(zi_cpu_number number, vf v, uint8_t *out)
     }
 }
 
-/* LANES whole numbers of 4 bits, as floats. Without an instruction for it each lane gets the word that holds its number
- * and shifts it down. */
+/* LANES unsigned numbers of 4 bits. Without AVX-512 each lane takes the word that holds its number, and shifts it
+ * down. */
 static inline vf from_4_bits(const uint8_t *src)
 {
 #if LANES == 16
@@ -319,7 +320,7 @@ static inline vf from_4_bits(const uint8_t *src)
     return __builtin_convertvector(numbers, vf);
 }
 
-/* LANES whole numbers of 8 bits, as floats. */
+/* LANES unsigned numbers of 8 bits. */
 static inline vf from_8_bits(const uint8_t *src)
 {
 #if LANES == 16
@@ -335,7 +336,7 @@ static inline vf from_8_bits(const uint8_t *src)
     return __builtin_convertvector(numbers, vf);
 }
 
-/* Lanes in 16 bits, negative ones as 0: four of a, four of b, the next four of a, and so on. */
+/* Narrows lanes to 16 bits, negative ones to 0: four of a, four of b, the next four of a, and so on. */
 static inline vu interleave_fours(vi a, vi b)
 {
 #if LANES == 16
@@ -419,7 +420,7 @@ static inline vf silu_vector(vf x)
 /* ---- transposing ------------------------------------------------------------------------------------------------- */
 
 #if LANES == 16
-/* 16 rows of 16 lanes; columns become rows of the panel, `width` floats apart. */
+/* Transposes 16 rows of 16 lanes: the columns become rows of the panel, `width` floats apart. */
 ALWAYS_INLINE void store_transposed(__m512 a[16], float *panel, int64_t width)
 {
     __m512 b[16];
@@ -445,8 +446,8 @@ ALWAYS_INLINE void store_transposed(__m512 a[16], float *panel, int64_t width)
 }
 #endif
 
-/* As far as `width` full rows of k inputs have whole squares that registers hold, transposes them; returns the inputs that
- * are done. */
+/* Transposes the inputs that whole squares in registers cover, if all `width` rows are there. Returns how many of the k
+ * inputs that are. */
 ALWAYS_INLINE int64_t transpose_squares(const float *rows, int64_t ld, int64_t count, int64_t k, float *panel,
                                         const int64_t width)
 {
@@ -464,7 +465,7 @@ ALWAYS_INLINE int64_t transpose_squares(const float *rows, int64_t ld, int64_t c
     return done;
 }
 
-/* Four rows of four inputs, the same for every vector length. */
+/* Transposes four rows of four inputs. */
 static inline void transpose_four(const float *p, int64_t ld, float *q, int64_t width)
 {
     v4 a = *(const v4_memory *)p, b = *(const v4_memory *)(p + ld);

@@ -1,8 +1,8 @@
 /*
- * Dividing the memory of a card. The networks' own code runs once on the table without computing, which tells the stack's
- * peak and the weights in the order of their use. Then it is decided which weights stay: all if they fit; else those that
- * are read most often, and where only some of those fit, ones that lie evenly between the others, so that there is always
- * something to send while the card computes.
+ * Dividing device memory for a job. Rehearsals have found the peak of the stack and the weights of each stage in the
+ * order of their use (rehearsal.c). From that this file decides which weights stay in device memory. If all fit, all
+ * stay. Else the weights with the most uses in the job stay. Where only a part of the weights with equally many uses
+ * fits, the part is spread evenly over the order, so that copies of the others overlap with computing.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -12,17 +12,19 @@
 #include "cuda/record.h"
 #include "cuda/residency.h"
 
-#define MIB        ((uint64_t)1 << 20)
-#define FORM_BYTES (64 * MIB) /* of a ring that only weights in another form pass through: as many as that may wait */
+#define MIB ((uint64_t)1 << 20)
+/* Of a ring that only weights pass through which are resident in another form: enough for a few of them to wait. */
+#define FORM_BYTES (64 * MIB)
 
-/* ---- what is needed ------------------------------------------------------------------------------------------------ */
+/* ---- what a job needs -------------------------------------------------------------------------------------------- */
 
 typedef struct needs {
     zi_cuda_weight **weights; /* each once, in the order of their first use */
     int count;
-    uint64_t all, vectors;          /* bytes on the card: of all; of those that always stay */
-    uint64_t widest;                /* stored bytes of the weights of one operation */
-    uint64_t widest_formed, formed; /* of those that get another form: of one operation; of all, each once */
+    uint64_t all, vectors; /* bytes in device memory: of all weights; of vectors, which always stay */
+    /* Bytes of slots of the ring. widest: the most for the weights of one operation. formed, widest_formed: of weights
+     * that are stored in another form than kernels read: all, each once; the most for one operation. */
+    uint64_t widest, formed, widest_formed;
 } needs;
 
 static uint64_t slot_of(const zi_cuda_weight *weight)
@@ -30,12 +32,12 @@ static uint64_t slot_of(const zi_cuda_weight *weight)
     return zi_cuda_round_up(weight->stored);
 }
 
-static uint64_t most(uint64_t a, uint64_t b)
+static uint64_t max_bytes(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
 }
 
-/* The most that weights of one operation take in a ring. */
+/* Raises widest and widest_formed to what the operations of the stage need. */
 static void measure_operations(const zi_cuda_stage *stage, needs *n)
 {
     uint64_t through = 0, formed = 0;
@@ -47,8 +49,8 @@ static void measure_operations(const zi_cuda_stage *stage, needs *n)
             formed += slot_of(w);
         if (!w->direct || w->key.form != ZI_FORM_VECTOR)
             through += slot_of(w);
-        n->widest = most(n->widest, through);
-        n->widest_formed = most(n->widest_formed, formed);
+        n->widest = max_bytes(n->widest, through);
+        n->widest_formed = max_bytes(n->widest_formed, formed);
     }
 }
 
@@ -82,20 +84,21 @@ static zimage_status count_needs(zi_cuda *cuda, const zi_stage_runs *runs, int c
     return ZIMAGE_OK;
 }
 
-/* A ring in which any operation's weights find room, wherever those of the one before lie. */
-static uint64_t least_ring(const needs *n)
+/* A ring in which the weights of any operation find room, wherever the weights of the operation before lie. */
+static uint64_t smallest_ring(const needs *n)
 {
     return 2 * n->widest;
 }
 
+/* A ring for a job whose weights all stay: only stored forms pass through. */
 static uint64_t forming_ring(const needs *n)
 {
-    return most(2 * n->widest_formed, n->formed < FORM_BYTES ? n->formed : FORM_BYTES);
+    return max_bytes(2 * n->widest_formed, n->formed < FORM_BYTES ? n->formed : FORM_BYTES);
 }
 
-/* ---- what stays ---------------------------------------------------------------------------------------------------- */
+/* ---- which weights stay ------------------------------------------------------------------------------------------ */
 
-/* The next smaller number of uses; 0: none. */
+/* The largest number of uses of a weight that is below `uses`; 0: none. */
 static int64_t next_class(const needs *n, int64_t uses)
 {
     int64_t next = 0;
@@ -107,7 +110,7 @@ static int64_t next_class(const needs *n, int64_t uses)
     return next;
 }
 
-/* Of the weights with so many uses those that fit, evenly spread; returns the room that is left. */
+/* Keeps the weights with so many uses, or an evenly spread part of them that fits; returns the bytes that are left. */
 static uint64_t keep_class(const needs *n, int64_t uses, uint64_t room)
 {
     uint64_t all = 0, seen = 0, kept = 0;
@@ -132,11 +135,11 @@ static void keep_vectors(const needs *n)
         n->weights[i]->stays = n->weights[i]->key.form == ZI_FORM_VECTOR;
 }
 
-/* Decides which weights stay; fills the plan's ring, and least, which is above the limit where nothing fits. */
+/* Decides which weights stay; fills ring and least of the plan. A job with least above the limit does not fit. */
 static void choose(const needs *n, zi_memory_plan *plan)
 {
     uint64_t base = plan->workspace + plan->activations, whole = base + n->all + forming_ring(n);
-    uint64_t least = base + n->vectors + least_ring(n);
+    uint64_t least = base + n->vectors + smallest_ring(n);
     plan->least = whole < least ? whole : least;
     keep_vectors(n);
     if (whole <= plan->limit) {
@@ -148,13 +151,13 @@ static void choose(const needs *n, zi_memory_plan *plan)
     if (least > plan->limit)
         return;
     uint64_t room = plan->limit - least, wider = room < n->widest ? room : n->widest;
-    plan->ring = least_ring(n) + wider;
+    plan->ring = smallest_ring(n) + wider;
     room -= wider;
     for (int64_t uses = next_class(n, INT64_MAX); uses > 0; uses = next_class(n, uses))
         room = keep_class(n, uses, room);
 }
 
-/* ---- the plan ------------------------------------------------------------------------------------------------------ */
+/* ---- the plan ---------------------------------------------------------------------------------------------------- */
 
 static void add_up(const zi_cuda_residency *r, const needs *n, zi_memory_plan *plan)
 {
@@ -197,11 +200,11 @@ static zimage_status refuse(zi_cuda *cuda, const needs *n, const zi_memory_plan 
         (unsigned long long)(plan->limit / MIB), plan->limit == cuda->asked ? "device_memory" : "what is free");
 }
 
-/* What the arrangement that there is makes of the job; 0: it can't serve. */
+/* Fills the plan for the present arrangement; 0: the job can't run with it. */
 static int describe_present(const zi_cuda *cuda, const needs *n, zi_memory_plan *plan)
 {
     const zi_cuda_residency *r = cuda->residency;
-    size_t stack = zi_cuda_stack_bytes(cuda), activations = (size_t)most(plan->activations, stack);
+    size_t stack = zi_cuda_stack_bytes(cuda), activations = (size_t)max_bytes(plan->activations, stack);
     int streams = 0;
     for (int i = 0; i < n->count; i++) {
         zi_cuda_weight *w = n->weights[i];
@@ -214,10 +217,10 @@ static int describe_present(const zi_cuda *cuda, const needs *n, zi_memory_plan 
     plan->activations = activations;
     add_up(r, n, plan);
     return r->arranged && cuda->used - stack + activations <= plan->limit &&
-           r->ring_bytes >= (streams ? least_ring(n) : forming_ring(n));
+           r->ring_bytes >= (streams ? smallest_ring(n) : forming_ring(n));
 }
 
-/* Fills the plan; *present: the arrangement that there is does as well. */
+/* Fills the plan. *present: the present arrangement copies no more, and is kept. */
 static zimage_status make_plan(zi_cuda *cuda, const needs *n, const zi_stage_runs *runs, int count,
                                zi_memory_plan *plan, int *present)
 {
@@ -225,25 +228,25 @@ static zimage_status make_plan(zi_cuda *cuda, const needs *n, const zi_stage_run
     if (plan->least > plan->limit)
         return refuse(cuda, n, plan);
     add_up(cuda->residency, n, plan);
-    zi_memory_plan as_it_is = *plan;
-    *present = describe_present(cuda, n, &as_it_is) &&
-               streamed_by_job(&as_it_is, runs, count) <= streamed_by_job(plan, runs, count);
+    zi_memory_plan current = *plan;
+    *present = describe_present(cuda, n, &current) &&
+               streamed_by_job(&current, runs, count) <= streamed_by_job(plan, runs, count);
     if (*present)
-        *plan = as_it_is;
+        *plan = current;
     else
-        choose(n, plan); /* decides anew what stays */
+        choose(n, plan); /* describe_present has overwritten what stays */
     return ZIMAGE_OK;
 }
 
-/* ---- the arrangement ----------------------------------------------------------------------------------------------- */
+/* ---- the arrangement --------------------------------------------------------------------------------------------- */
 
 static zimage_status take_memory(zi_cuda *cuda, const zi_memory_plan *plan)
 {
     zi_cuda_residency *r = cuda->residency;
     ZI_TRY(zi_cuda_stack_reserve(cuda, (size_t)plan->activations));
-    ZI_TRY(zi_cuda_memory(cuda, (size_t)plan->ring, "weights that pass through", (void **)&r->ring));
+    ZI_TRY(zi_cuda_memory(cuda, (size_t)plan->ring, "the ring of weights", (void **)&r->ring));
     r->ring_bytes = (size_t)plan->ring;
-    ZI_TRY(zi_cuda_memory(cuda, (size_t)plan->resident, "weights that stay", (void **)&r->slab));
+    ZI_TRY(zi_cuda_memory(cuda, (size_t)plan->resident, "resident weights", (void **)&r->slab));
     r->slab_bytes = (size_t)plan->resident;
     return ZIMAGE_OK;
 }
@@ -270,7 +273,7 @@ static zimage_status divide(zi_cuda *cuda, const needs *n, const zi_memory_plan 
     return ZIMAGE_OK;
 }
 
-/* From here on the table expects the job. */
+/* From here on the backend expects the job, and begins to copy weights. */
 static zimage_status begin_job(zi_cuda *cuda, const zi_stage_runs *runs, int count)
 {
     zi_cuda_residency *r = cuda->residency;

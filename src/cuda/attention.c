@@ -1,4 +1,5 @@
-/* Attention: cuDNN's where it has one for the sizes, else the own fused kernel, else products of a few queries. */
+/* Attention: by cuDNN where it has an engine for the sizes, else by our own fused kernel, else by matrix products of a
+ * part of the queries at a time. */
 #include <assert.h>
 #include <math.h>
 
@@ -9,14 +10,14 @@
 #include "cuda/residency.h"
 #include "ops/shapes.h"
 
-#define LOGITS_BYTES ((int64_t)256 << 20) /* of the logits that are held at a time */
+#define LOGITS_BYTES ((int64_t)256 << 20) /* of logits at a time */
 
 /* One group of query heads that share keys and values. */
 typedef struct group {
     const zi_cuda_attention *args;
-    int64_t members, first_head, chunk; /* chunk: queries at a time */
+    int64_t members, first_head, chunk; /* members: heads of the group; chunk: queries at a time */
     float *logits;
-    void *weights; /* where the softmax goes: the logits' own place if that is float32 */
+    void *weights; /* the softmax in the compute type; in place if that is float32 */
 } group;
 
 static zimage_status attend_chunk(zi_cuda *cuda, const group *g, int64_t first)
@@ -34,28 +35,28 @@ static zimage_status attend_chunk(zi_cuda *cuda, const group *g, int64_t first)
                                     .batch = (int)g->members,
                                     .step_x = dim,
                                     .step_y = rows * a->keys};
-    const zi_cuda_product values = {.rows = rows,
-                                    .out = dim,
-                                    .in = a->keys,
-                                    .type = cuda->type,
-                                    .y_type = cuda->type,
-                                    .ldw = a->ldv,
-                                    .ldy = a->ldo,
-                                    .inputs_first = 1,
-                                    .batch = (int)g->members,
-                                    .step_x = rows * a->keys,
-                                    .step_y = dim};
+    const zi_cuda_product outputs = {.rows = rows,
+                                     .out = dim,
+                                     .in = a->keys,
+                                     .type = cuda->type,
+                                     .y_type = cuda->type,
+                                     .ldw = a->ldv,
+                                     .ldy = a->ldo,
+                                     .inputs_first = 1,
+                                     .batch = (int)g->members,
+                                     .step_x = rows * a->keys,
+                                     .step_y = dim};
     ZI_TRY(zi_cuda_multiply(cuda, &logits, g->logits, zi_cuda_at((void *)a->q, cuda->type, first * a->ldq + head),
                             zi_cuda_at((void *)a->k, cuda->type, kv)));
     ZI_CUDA_TRY(cuda,
                 zi_cuda_softmax(cuda->type, g->weights, g->logits, g->members, rows, a->keys, 1.0f / sqrtf((float)dim),
                                 a->causal, first, cuda->stream),
                 "a softmax");
-    return zi_cuda_multiply(cuda, &values, zi_cuda_at(a->o, cuda->type, first * a->ldo + head), g->weights,
+    return zi_cuda_multiply(cuda, &outputs, zi_cuda_at(a->o, cuda->type, first * a->ldo + head), g->weights,
                             zi_cuda_at((void *)a->v, cuda->type, kv));
 }
 
-/* o may be q: a chunk's queries have been read when its values are written. */
+/* o may be q: the queries of a chunk have been read when its results are written. */
 static zimage_status by_products(zi_cuda *cuda, const zi_cuda_attention *a)
 {
     group g = {.args = a, .members = a->heads / a->kv_heads};
@@ -74,7 +75,7 @@ static zimage_status by_products(zi_cuda *cuda, const zi_cuda_attention *a)
     return ZIMAGE_OK;
 }
 
-/* Keys behind key_length are padding: they are left out, as if k and v had fewer rows. */
+/* Keys from key_length on are padding. No query sees them, so k and v are read as if they had key_length rows. */
 static zi_cuda_attention arguments(const zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
                                    const zi_attention *attention)
 {

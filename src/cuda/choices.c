@@ -1,8 +1,8 @@
 /*
- * Which algorithms were found fastest, remembered in a file from one process to the next. The file belongs to one card and
- * one set of libraries, which its first line names; every other line is a kind, a key and a value, the last two in
- * hexadecimal. Lines are only added, so that processes may share the file; the last of a key counts, and what makes no
- * sense is as if it were not there. A file that can't be read or written is no error.
+ * The algorithms that were measured to be fastest, kept in a file between processes. The file belongs to one kind of
+ * GPU and one set of libraries, which its first line names. Every other line is a kind, a key and a value; key and
+ * value are hexadecimal. Processes may share the file, because lines are only added. The last line of a key counts, and
+ * malformed lines are ignored. A file that can't be read or written is no error.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include "cuda/internal.h"
 
 #define MOST_BYTES ((size_t)4 << 20)
-#define RUNS       3 /* that are timed, behind one that warms */
+#define RUNS       3 /* that are timed, after one that warms up */
 
 static uint64_t hash_of(const char *text)
 {
@@ -85,7 +85,7 @@ static char *add_hex(char *out, const void *data, size_t size)
     return out;
 }
 
-/* "kind key " with room for `more` numbers behind it; NULL: out of memory. */
+/* "kind key " with room for a value of `more` bytes; NULL: out of memory. */
 static char *start_line(const char *kind, const void *key, size_t size, size_t more)
 {
     char *line = malloc(strlen(kind) + 2 * (size + more) + 3);
@@ -121,7 +121,7 @@ int zi_cuda_recall(const zi_cuda_choices *choices, const char *kind, const void 
     return found;
 }
 
-/* The line to the file's end, in one piece; a file of another header is begun anew. */
+/* Adds the line to the end of the file in one write; a file with another header is replaced. */
 static void append(zi_cuda_choices *choices, const char *line)
 {
     FILE *file = fopen(choices->path, choices->written ? "a" : "w");
@@ -129,7 +129,7 @@ static void append(zi_cuda_choices *choices, const char *line)
         return;
     if (!choices->written)
         fputs(choices->header, file);
-    fprintf(file, "\n%s", line); /* the line before may have been cut off */
+    fprintf(file, "\n%s", line); /* the line before may be incomplete */
     choices->written = fclose(file) == 0 || choices->written;
 }
 

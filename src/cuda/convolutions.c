@@ -40,13 +40,14 @@ static zimage_status make_input(zi_cuda *cuda, const zi_tensor *y, const zi_tens
     return ZI_CUDA_RUN(cuda, zi_cuda_band_input(x->dtype, *input, &band, cuda->stream), "a convolution's input");
 }
 
-/* Rows of the filter as a matrix: outputs x taps, of which its padding makes a multiple of 8. */
+/* Rows of the filter as a matrix [outputs x taps, in]: its outputs are padded to a multiple of 8. */
 static int64_t filter_rows(const zi_cuda_conv *c)
 {
     return (c->out * c->side * c->side + 7) / 8 * 8;
 }
 
-/* Some rows: each pixel of x times each row of the filter, [rows][pixels], then sums of neighbours. */
+/* Some rows of y: products of each row of the filter with each pixel of x, [filter rows][pixels], then sums over the
+ * taps. */
 static zimage_status few_rows(zi_cuda *cuda, zi_dtype y_type, void *y, const void *x, const void *filter,
                               const zi_cuda_conv *c, float *products, int64_t step)
 {
@@ -66,7 +67,7 @@ static int is_few_outputs(const zi_cuda_conv *c)
     return c->out <= FEW_OUTPUTS && c->stride == 1 && c->left == c->side / 2 && c->x_columns == c->columns;
 }
 
-/* TAPS_BYTES or less at a time, about as many rows each time. */
+/* Equal parts of y's rows, each with at most TAPS_BYTES of products. */
 static zimage_status few_outputs(zi_cuda *cuda, zi_tensor *y, const void *x, const void *filter, const zi_cuda_conv *c)
 {
     int64_t bytes = c->columns * filter_rows(c) * (int64_t)sizeof(float);

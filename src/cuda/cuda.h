@@ -1,23 +1,23 @@
 /*
- * What libzimage-cuda offers to libzimage, which opens it at run time (engine/device.c) and never links it. Both must be
- * built from the same sources: zi_cuda_abi says so.
+ * The interface of libzimage-cuda. libzimage opens that library at run time (engine/backend_cuda.c) and never links it.
+ * Both must be built from the same sources, which zi_cuda_abi checks.
  */
 #ifndef ZI_CUDA_CUDA_H
 #define ZI_CUDA_CUDA_H
 
 #include "ops/ops.h"
 
-#define ZI_CUDA_ABI    5                                       /* of this header */
-#define ZI_CUDA_LAYOUT (sizeof(zi_ops_table) + sizeof(zi_ops)) /* shows a changed table of operations */
+#define ZI_CUDA_ABI    5                                       /* raised with every change of this header or ops.h */
+#define ZI_CUDA_LAYOUT (sizeof(zi_ops_table) + sizeof(zi_ops)) /* also differs where the table does */
 
 typedef struct zi_cuda_options {
     int device;
     zimage_compute compute; /* ZIMAGE_COMPUTE_AUTO is bf16 */
-    int own_kernels;        /* 1: attention and convolutions without cuDNN, to check the kernels that stand in for it */
-    uint64_t memory;        /* most bytes of the card to take; 0: what is free */
-    int upload_threads;     /* that send weights; 0: one */
-    size_t upload_piece;    /* bytes that they send at a time; 0: as is best */
-    const char *cache;      /* a folder that remembers which algorithms are fastest; NULL: nothing does */
+    int own_kernels;        /* 1: attention and convolutions without cuDNN, to test our own kernels */
+    uint64_t memory;        /* most bytes of device memory to take; 0: what is free */
+    int upload_threads;     /* that copy weights; 0: one */
+    size_t upload_piece;    /* bytes that they copy at a time; 0: a good default */
+    const char *cache;      /* a folder where the fastest algorithms are kept; NULL: nothing is kept */
 } zi_cuda_options;
 
 typedef struct zi_cuda_device {
@@ -36,9 +36,9 @@ typedef zimage_status zi_ops_cuda_new_fn(const zi_cuda_options *options, zi_ops 
 
 /* ZI_CUDA_ABI and ZI_CUDA_LAYOUT of the library's own build. */
 ZI_CUDA_EXPORT zi_cuda_abi_fn zi_cuda_abi;
-/* The cards there are; *count may exceed capacity. ZIMAGE_ERROR_UNSUPPORTED: no driver or no card, in one sentence. */
+/* Fills the GPUs of this machine; *count may exceed capacity. ZIMAGE_ERROR_UNSUPPORTED: no driver or no GPU. */
 ZI_CUDA_EXPORT zi_cuda_devices_fn zi_cuda_devices;
-/* A table on that card. Its weights stay in device memory until it is freed. */
+/* Opens a GPU. *ops is released with its table's free. */
 ZI_CUDA_EXPORT zi_ops_cuda_new_fn zi_ops_cuda_new;
 
 #endif

@@ -1,4 +1,4 @@
-/* What the kernel files share. */
+/* What kernels share: types, vectors, reductions, and choosing template arguments. */
 #ifndef ZI_CUDA_DEVICE_CODE_CUH
 #define ZI_CUDA_DEVICE_CODE_CUH
 
@@ -9,11 +9,11 @@
 
 typedef __nv_bfloat16 bf16;
 
-/* Starts a kernel (in parentheses, if it has commas); the shared memory that its launch asks for, by name. */
+/* ZI_LAUNCH launches a kernel (in parentheses if it has commas). ZI_DYNAMIC_SHARED names its dynamic shared memory. */
 #ifdef __CUDACC__
 #define ZI_LAUNCH(kernel, grid, block, bytes, stream, ...) kernel<<<grid, block, bytes, stream>>>(__VA_ARGS__)
 #define ZI_DYNAMIC_SHARED(type, name)                      extern __shared__ __align__(128) type name[]
-#else /* the emulated card: tests/cuda_emulated */
+#else /* the emulated GPU: tests/cuda_emulated */
 #define ZI_LAUNCH(kernel, grid, block, bytes, stream, ...)                                                             \
     emulated_launch(kernel, grid, block, bytes, stream, __VA_ARGS__)
 #define ZI_DYNAMIC_SHARED(type, name) type *name = (type *)emulated_dynamic_shared()
@@ -42,7 +42,7 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x)
     return __float2bfloat16_rn(x);
 }
 
-/* W numbers that are moved in one access. */
+/* W elements that one access moves. */
 template <typename T, int W> struct alignas(sizeof(T) * W) vec {
     T v[W];
 };
@@ -57,10 +57,10 @@ template <typename T, int W> static __device__ __forceinline__ void store(T *p, 
     *reinterpret_cast<vec<T, W> *>(p) = r;
 }
 
-/* Numbers of T in 16 bytes. */
+/* Elements of T in 16 bytes. */
 template <typename T> constexpr int wide = 16 / (int)sizeof(T);
 
-/* For float32 results as exact as these, for bf16 ones fast. */
+/* Accurate for float32 results, fast for bf16 ones. */
 template <typename T> static __device__ __forceinline__ float exp_of(float x)
 {
     return sizeof(T) == sizeof(float) ? expf(x) : __expf(x);
@@ -77,7 +77,8 @@ static __device__ __forceinline__ float factor_at(const float *w, int64_t i)
     return w != nullptr ? w[i] : 1.0f;
 }
 
-/* w[i], w[i + 1], ... for i and w that are multiples of 16 bytes or of what W takes; NULL is ones. */
+/* w[i], w[i + 1], ... W of them; NULL: ones. w + i must be a multiple of 16 bytes, or of W elements if these are
+ * fewer. */
 template <int W> static __device__ __forceinline__ vec<float, W> factors_at(const float *w, int64_t i)
 {
     constexpr int Part = W < 4 ? W : 4;
@@ -108,20 +109,21 @@ static __device__ __forceinline__ float warp_max(float x)
     return x;
 }
 
-/* Over the block; every thread gets it. May be called again at once. neutral: what warps that are not there count as. */
+/* Reduces over the block; every thread gets the result. Calls may follow each other directly. neutral: the value that
+ * changes no result. */
 template <float (*Warp)(float)> static __device__ __forceinline__ float over_block(float x, float neutral)
 {
     __shared__ float parts[32];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = (blockDim.x + 31) / 32;
     x = Warp(x);
-    __syncthreads(); /* the last call's readers are done */
+    __syncthreads(); /* every thread has read the last call's result */
     if (lane == 0)
         parts[warp] = x;
     __syncthreads();
     return Warp(lane < warps ? parts[lane] : neutral);
 }
 
-/* The grid for n elements or vectors, a thread each, that go on in strides. */
+/* Blocks for a grid-stride loop over n elements or vectors (EACH). */
 static inline unsigned blocks_for(int64_t n, int threads)
 {
     int64_t blocks = (n + threads - 1) / threads;
@@ -131,7 +133,7 @@ static inline unsigned blocks_for(int64_t n, int threads)
 #define EACH(i, n)                                                                                                     \
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (int64_t)gridDim.x * blockDim.x)
 
-/* Calls `call` with the name T as the type of an activation. */
+/* Runs the code with T as the C++ type of an activation; returns cudaErrorInvalidValue for other types. */
 #define WITH_TYPE(T, type, ...)                                                                                        \
     do {                                                                                                               \
         if ((type) == ZI_BF16) {                                                                                       \
@@ -145,7 +147,7 @@ static inline unsigned blocks_for(int64_t n, int threads)
         }                                                                                                              \
     } while (0)
 
-/* The same for a stored number. */
+/* The same for the type of a stored weight. */
 #define WITH_STORED(S, type, ...)                                                                                      \
     do {                                                                                                               \
         if ((type) == ZI_F16) {                                                                                        \
@@ -156,7 +158,8 @@ static inline unsigned blocks_for(int64_t n, int threads)
         }                                                                                                              \
     } while (0)
 
-/* Calls `call` with W as the widest access that divides n and fits the pointer's alignment: 16 bytes, or one number. */
+/* Runs the code with W as the elements of one access: 16 bytes if that divides n and the pointers are aligned, else one
+ * element. */
 #define WITH_WIDTH(T, W, n, pointers, ...)                                                                             \
     do {                                                                                                               \
         if ((n) % wide<T> == 0 && ((uintptr_t)(pointers)) % 16 == 0) {                                                 \

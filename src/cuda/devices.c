@@ -1,4 +1,4 @@
-/* What cards there are. */
+/* Finds the GPUs. */
 #include <stdio.h>
 #include <string.h>
 
@@ -6,7 +6,7 @@
 
 #include "cuda/cuda.h"
 
-#define LEAST_MAJOR 8 /* compute capability: bf16 products */
+#define CAPABILITY_MIN 8 /* major compute capability: bf16 products */
 
 int zi_cuda_abi(size_t *layout)
 {
@@ -14,7 +14,7 @@ int zi_cuda_abi(size_t *layout)
     return ZI_CUDA_ABI;
 }
 
-static zimage_status no_card(cudaError_t code, zimage_error *error)
+static zimage_status no_gpu(cudaError_t code, zimage_error *error)
 {
     int driver = 0, runtime = 0;
     (void)cudaGetLastError();
@@ -27,7 +27,7 @@ static zimage_status no_card(cudaError_t code, zimage_error *error)
                        "no CUDA device: NVIDIA's driver supports CUDA %d.%d, expected at least %d.%d", driver / 1000,
                        driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     if (code == cudaSuccess || code == cudaErrorNoDevice)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "no CUDA device: NVIDIA's driver knows no card");
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "no CUDA device: NVIDIA's driver finds no GPU");
     return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "no CUDA device: %s", cudaGetErrorString(code));
 }
 
@@ -46,9 +46,9 @@ static void describe(int index, zi_cuda_device *device)
     device->major = properties.major;
     device->minor = properties.minor;
     device->memory = properties.totalGlobalMem;
-    if (properties.major < LEAST_MAJOR)
+    if (properties.major < CAPABILITY_MIN)
         snprintf(device->fault, sizeof(device->fault), "its compute capability is %d.%d, expected at least %d.0",
-                 properties.major, properties.minor, LEAST_MAJOR);
+                 properties.major, properties.minor, CAPABILITY_MIN);
 }
 
 zimage_status zi_cuda_devices(zi_cuda_device *devices, int capacity, int *count, zimage_error *error)
@@ -57,7 +57,7 @@ zimage_status zi_cuda_devices(zi_cuda_device *devices, int capacity, int *count,
     cudaError_t code = cudaGetDeviceCount(count);
     if (code != cudaSuccess || *count == 0) {
         *count = 0;
-        return no_card(code, error);
+        return no_gpu(code, error);
     }
     for (int i = 0; i < *count && i < capacity; i++)
         describe(i, &devices[i]);

@@ -1,7 +1,8 @@
-/* What goes element by element, or moves elements: gates, biases, products of few rows, other types and orders. */
+/* Kernels that compute element by element or move elements: gates, biases, products of few rows, conversions,
+ * patches. */
 #include "cuda/device_code.cuh"
 
-/* ---- element by element -------------------------------------------------------------------------------------------- */
+/* ---- element by element ------------------------------------------------------------------------------------------ */
 
 template <typename T, int W> static __global__ void glu(T *y, int64_t ldy, const T *x, int64_t rows, int64_t n)
 {
@@ -38,7 +39,7 @@ extern "C" cudaError_t zi_cuda_silu(zi_dtype type, void *y, const void *x, int64
     return cudaGetLastError();
 }
 
-/* kinds: two bits for each part, a zi_modulation. */
+/* kinds: for each part a zi_modulation in two bits. */
 template <typename T> static __global__ void modulation(T *m, int parts, uint32_t kinds, int64_t n)
 {
     EACH(i, parts * n)
@@ -90,7 +91,7 @@ extern "C" cudaError_t zi_cuda_add_bias(zi_dtype type, void *y, const void *x, c
     return cudaGetLastError();
 }
 
-/* A warp an output, W inputs of a lane at a time. */
+/* A warp computes one output; a lane reads W inputs at a time. */
 template <typename T, typename S, int W>
 static __global__ void few(T *y, int64_t ldy, const float *x, int64_t ldx, const S *w, const float *bias,
                            int accumulate, int64_t rows, int64_t n, int64_t in)
@@ -127,7 +128,7 @@ extern "C" cudaError_t zi_cuda_few(zi_dtype type, void *y, int64_t ldy, const fl
     return cudaGetLastError();
 }
 
-/* ---- moving -------------------------------------------------------------------------------------------------------- */
+/* ---- moving elements --------------------------------------------------------------------------------------------- */
 
 template <typename T, typename S> static __global__ void convert(T *dst, const S *src, int64_t n)
 {
@@ -157,7 +158,7 @@ static __global__ void copy_rows(T *dst, int64_t ld_dst, const S *src, int64_t l
     }
 }
 
-/* Vectors of 16 bytes where both sides are of one type. */
+/* Moves vectors of 16 bytes where both sides have one type and are aligned. */
 template <typename T, typename S>
 static void launch_copy_rows(T *dst, int64_t ld_dst, const S *src, int64_t ld_src, int64_t rows, int64_t n,
                              cudaStream_t stream)
@@ -200,7 +201,7 @@ extern "C" cudaError_t zi_cuda_rgb8(uint8_t *y, const float *x, int64_t n, cudaS
     return cudaGetLastError();
 }
 
-/* Uniform between -sqrt(3) and sqrt(3): the place's number, mixed. */
+/* Uniform in [-sqrt(3), sqrt(3)): a hash of the index and the seed. */
 template <typename T> static __global__ void fill_random(T *dst, int64_t n, uint32_t seed)
 {
     EACH(i, n)
@@ -238,7 +239,8 @@ extern "C" cudaError_t zi_cuda_arrange_filter(zi_dtype to, void *dst, zi_dtype f
     return cudaGetLastError();
 }
 
-/* A thread unpacks the 8 numbers in Bits bytes, all of one group. Product and sum are rounded as MLX rounds them. */
+/* A thread dequantises the 8 numbers in Bits bytes, all of one group. Product and sum are rounded separately, as in
+ * MLX. */
 template <typename T, typename S, int Bits>
 static __global__ void unpack_groups(T *w, const uint8_t *q, int64_t group, const S *scales, const S *biases,
                                      int64_t count)
@@ -299,7 +301,7 @@ typedef struct patches {
     zi_patch_order order;
 } patches;
 
-/* The latent element of token element i. */
+/* The index of the latent that token element i holds. */
 static __device__ int64_t latent_place(int64_t i, const patches &a)
 {
     int64_t channels = a.channels, height = a.height, width = a.width, p = a.p;

@@ -1,9 +1,10 @@
 /*
- * Attention that never stores its weights: bf16 products by mma m16n8k16 with float32 sums, keys and values in tiles
- * that the next copy overlaps with. A block has 128 queries of one head, a warp 16 of them.
+ * FlashAttention-2 (Dao 2023, arXiv 2307.08691): attention that never stores its weights. Products are bf16 by
+ * mma.m16n8k16 with float32 sums. A block computes 128 queries of one head, a warp 16 of them. Keys and values come in
+ * tiles; the copy of the next tile overlaps with the products of this one.
  *
- * Fragments (PTX ISA, mma.m16n8k16): with g = lane / 4 and t = lane % 4 a lane holds of A rows g and g + 8 at k = 2t, 2t
- * + 1, 2t + 8, 2t + 9; of B column g at the same k; of C rows g and g + 8 at columns 2t, 2t + 1.
+ * Fragments (PTX ISA, mma.m16n8k16), with g = lane / 4 and t = lane % 4. A lane holds of A rows g and g + 8 at k = 2t,
+ * 2t + 1, 2t + 8 and 2t + 9; of B column g at the same k; of C rows g and g + 8 at columns 2t and 2t + 1.
  */
 #include "cuda/device_code.cuh"
 #include "cuda/ptx.cuh"
@@ -19,7 +20,8 @@ static __device__ __forceinline__ uint32_t pack(float low, float high)
     return *reinterpret_cast<uint32_t *>(&pair);
 }
 
-/* Where chunk (8 numbers) c of a row of a tile lies: moved about, so that 8 rows of a column are in different banks. */
+/* The address of chunk c (8 elements) of a row of a tile. Chunks are swizzled: 8 rows of a column use different
+ * banks. */
 template <int Dim> static __device__ __forceinline__ bf16 *chunk_at(bf16 *tile, int row, int c)
 {
     return tile + row * Dim + ((c ^ (row & 7)) * 8);
@@ -46,7 +48,7 @@ typedef struct flash_args {
     int causal;
 } flash_args;
 
-/* s = q k^T of 16 queries with a tile of keys. */
+/* s [16 queries][KEYS] = q k^T with a tile of keys. */
 template <int Dim>
 static __device__ __forceinline__ void logits(float s[KEYS / 8][4], const uint32_t q[Dim / 16][4], bf16 *tile)
 {
@@ -69,7 +71,7 @@ static __device__ __forceinline__ void logits(float s[KEYS / 8][4], const uint32
 
 /* o += p v */
 template <int Dim>
-static __device__ __forceinline__ void add_values(float o[Dim / 8][4], const float p[KEYS / 8][4], bf16 *tile)
+static __device__ __forceinline__ void add_products(float o[Dim / 8][4], const float p[KEYS / 8][4], bf16 *tile)
 {
     int lane = threadIdx.x % 32, row = lane % 8 + lane / 8 % 2 * 8, c = lane / 16;
 #pragma unroll
@@ -86,7 +88,7 @@ static __device__ __forceinline__ void add_values(float o[Dim / 8][4], const flo
     }
 }
 
-/* Logits of keys that a query does not see become -infinity. */
+/* Sets the logits of keys that a query does not see to -infinity. */
 static __device__ __forceinline__ void hide(float s[KEYS / 8][4], const flash_args &a, int64_t first_key, int64_t query)
 {
     int t = threadIdx.x % 4;
@@ -100,7 +102,8 @@ static __device__ __forceinline__ void hide(float s[KEYS / 8][4], const flash_ar
         }
 }
 
-/* s becomes 2^(s scale - top); what was summed before is scaled to the new top. Each of a lane's two rows is 4 lanes'. */
+/* The softmax of a tile: s becomes 2^((s - top) scale), where top is the row's largest logit so far. The sums of the
+ * tiles before, in o and sum, are rescaled to the new top. Four lanes share each of a lane's two rows. */
 template <int Dim>
 static __device__ __forceinline__ void softmax_block(float s[KEYS / 8][4], float o[Dim / 8][4], float top[2],
                                                      float sum[2], float scale)
@@ -167,7 +170,7 @@ static __device__ __forceinline__ void store_rows(bf16 *rows, int64_t stride, in
     }
 }
 
-/* o may be q: a block reads its queries before it writes the same places, and no other block has them. */
+/* o may be q: a block reads its queries before it writes there, and no other block reads them. */
 template <int Dim> static __global__ void __launch_bounds__(WARPS * 32) flash(const flash_args a)
 {
     ZI_DYNAMIC_SHARED(bf16, k_tiles);
@@ -185,7 +188,7 @@ template <int Dim> static __global__ void __launch_bounds__(WARPS * 32) flash(co
     ptx_commit_copies();
     for (int64_t first = 0, stage = 0; first < end; first += KEYS, stage ^= 1) {
         ptx_wait_copies<0>();
-        __syncthreads(); /* this tile is here, and nobody reads the one before any more */
+        __syncthreads(); /* this tile has arrived, and every warp has read the tile before */
         if (first + KEYS < end) {
             copy_tile<Dim>(k_tiles + (stage ^ 1) * KEYS * Dim, k, a.ldk, first + KEYS, a.keys);
             copy_tile<Dim>(v_tiles + (stage ^ 1) * KEYS * Dim, v, a.ldv, first + KEYS, a.keys);
@@ -196,7 +199,7 @@ template <int Dim> static __global__ void __launch_bounds__(WARPS * 32) flash(co
         if (first + KEYS > a.keys || (a.causal && first + KEYS > block_first))
             hide(s, a, first, query);
         softmax_block<Dim>(s, o, top, sum, a.scale);
-        add_values<Dim>(o, s, v_tiles + stage * KEYS * Dim);
+        add_products<Dim>(o, s, v_tiles + stage * KEYS * Dim);
     }
     store_rows<Dim>(a.o + head * Dim, a.ldo, query, a.queries, o, sum);
 }

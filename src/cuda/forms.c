@@ -1,9 +1,9 @@
-/* The forms that stored weights have on the GPU, and how they are made there. */
+/* The forms that weights have on the GPU, and how they are made there. */
 #include "cuda/forms.h"
 
 #include "cuda/internal.h"
 
-/* A dtype that is added to zi_dtype gets no case here by itself, so nothing is ever read as something else. */
+/* No `default`: for a dtype that is added to zi_dtype the compiler asks for a case, and until then it is refused. */
 zimage_status zi_cuda_check_form(zi_cuda *cuda, const zi_weight *w, zi_cuda_form form)
 {
     switch (w->dtype) {
@@ -27,7 +27,7 @@ zimage_status zi_cuda_check_form(zi_cuda *cuda, const zi_weight *w, zi_cuda_form
                    w->name, zi_dtype_name(w->dtype));
 }
 
-/* ---- sizes --------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 static int64_t padded_out(const zi_weight *w)
 {
@@ -48,19 +48,19 @@ static size_t stored_bytes(const zi_weight *w)
     return (size_t)zi_weight_count(w) * zi_dtype_size(w->dtype);
 }
 
-/* What a weight's numbers become in that form. */
+/* The type of the elements in that form. */
 static zi_dtype type_of(const zi_cuda *cuda, const zi_cuda_weight *weight)
 {
     return weight->key.form == ZI_FORM_VECTOR ? ZI_F32 : cuda->type;
 }
 
-/* Whether all that is stored is of that type. */
+/* Whether both parts are stored in that type. */
 static int all_of(const zi_cuda_weight *weight, zi_dtype type)
 {
     return weight->a->dtype == type && (weight->b == NULL || weight->b->dtype == type);
 }
 
-/* Where b begins in what is sent: right behind a where both are read as one. */
+/* Offset of b in the bytes that are sent: directly after a where both have one type and are read as one matrix. */
 static size_t second_place(const zi_cuda_weight *weight)
 {
     size_t a = stored_bytes(weight->a);
@@ -118,9 +118,9 @@ int zi_cuda_weight_parts(const zi_cuda_weight *weight, uint8_t *to, zi_upload_pa
     return 2;
 }
 
-/* ---- forms --------------------------------------------------------------------------------------------------------- */
+/* ---- forms ------------------------------------------------------------------------------------------------------- */
 
-/* a, then b, as numbers of one type. */
+/* a's elements, then b's, in one type. */
 static zimage_status convert(zi_cuda *cuda, const zi_cuda_weight *w, const uint8_t *stored, zi_dtype type, void *data)
 {
     const zi_weight *a = w->a, *b = w->b;

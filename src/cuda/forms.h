@@ -44,7 +44,7 @@ typedef struct zi_cuda_weight {
     int stays;          /* the plan keeps it in device memory */
 } zi_cuda_weight;
 
-/* Where the parts of a form lie, in bytes behind its beginning. */
+/* Sizes and offsets of ZI_FORM_PACKED, in bytes. */
 typedef struct zi_cuda_groups {
     size_t numbers, scales; /* bytes of the packed numbers; of the scales, and of the biases */
     size_t second, third;   /* where scales and biases begin */

@@ -1,44 +1,44 @@
 /*
- * The gated product of the feed-forward layers as one kernel of sm_90a: y = silu(x w1^T) * (x w3^T), so that neither
- * product is ever stored. A block has 128 rows of x and 128 columns of y, that is 128 rows of w1 and 128 of w3; two warp
- * groups multiply 64 rows each, a thread of a third one asks the copy engine for what comes next. Two blocks that run
- * as a cluster share the weights (or the rows, for an odd last tile), and each reads half of them. Blocks stay and
- * go from tile to tile.
+ * The gated product of the feed-forward layers as one kernel of sm_90a: y = silu(x w1^T) * (x w3^T). Neither product is
+ * stored in device memory. A block computes tiles of 128 rows and 128 columns of y, that is of 128 rows of w1 and 128
+ * of w3. Two warp groups multiply 64 rows each; one thread of a third warp group lets the copy engine fetch the next
+ * stage. Two blocks are a cluster. They share the weights, or for an odd last row tile the rows, and each fetches half
+ * of them. Blocks are persistent: they go from tile to tile.
  */
 #include "cuda/device_code.cuh"
 
 #ifdef __CUDACC__
 #include "cuda/hopper.cuh"
 
-/* Whether this pass of the compiler is that of sm_90a, or the host's. */
+/* Defined in the passes of the compiler for sm_90a and for the host. */
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define HAS_KERNEL
 #endif
 
-#define ROWS        128 /* of x and y, a block */
-#define COLUMNS     128 /* of y, a block */
-#define STEP_BYTES  128 /* of each row of x and w, at a time */
+#define ROWS        128 /* of x and y, of a tile */
+#define COLUMNS     128 /* of y, of a tile */
+#define STEP_BYTES  128 /* of each row of x and w, of a stage */
 #define STAGES      4
 #define GROUP       128 /* threads of a warp group */
-#define MULTIPLIERS 2   /* warp groups */
-#define TOGETHER    8   /* pairs of row tiles that take turns at the same weights: their rows stay in the L2 cache */
+#define MULTIPLIERS 2   /* warp groups that multiply */
+#define TOGETHER    8   /* pairs of row tiles that go through the weights together: their rows stay in the L2 cache */
 #define X_BYTES     (ROWS * STEP_BYTES)
-#define W_BYTES     (COLUMNS * STEP_BYTES) /* of w1, and of w3 */
+#define W_BYTES     (COLUMNS * STEP_BYTES) /* of w1; of w3 as many */
 #define STAGE_BYTES (X_BYTES + 2 * W_BYTES)
-#define OUT_ROW     128                  /* bytes of a row of results that are stored in one box */
+#define OUT_ROW     128                  /* bytes of a row of results in one box of the store */
 #define OUT_BYTES   (ROWS * COLUMNS * 2) /* bf16 */
 #define SHARED      (STAGES * STAGE_BYTES + OUT_BYTES + 1024 + 16 * STAGES)
 
 typedef struct gated_args {
     CUtensorMap x, w, y;
-    const float *x_scales, *w_scales; /* of fp8 */
+    const float *x_scales, *w_scales; /* NULL: bf16 */
     int rows, row_tiles, column_tiles, steps;
 } gated_args;
 
-/* Where a block's tile is, in tiles. */
+/* A tile's place in the grid of tiles. */
 typedef struct place {
     int row, column;
-    int shares_rows; /* with the cluster's other block, instead of weights */
+    int shares_rows; /* the blocks of the cluster share rows, not weights */
 } place;
 
 static __host__ __device__ __forceinline__ int pairs_of(const gated_args &args)
@@ -59,7 +59,7 @@ static __device__ __forceinline__ place place_of(const gated_args &args, int pai
     return {2 * (first + i % size) + rank, i / size, 0};
 }
 
-/* A ring of stages: which one, and the parity of its barriers' phase. */
+/* A position in the ring of stages: the stage, and the parity of its barriers' phase. */
 typedef struct ring {
     int stage;
     uint32_t parity;
@@ -81,7 +81,7 @@ typedef struct room {
 template <typename E> static __device__ void read_tiles(const gated_args &args, const room &at, int rank)
 {
     constexpr int numbers = STEP_BYTES / (int)sizeof(E);
-    const int up = args.column_tiles * COLUMNS; /* w3's first row behind w1's */
+    const int up = args.column_tiles * COLUMNS; /* w3's first row */
     ring ring = {0, 1};
     for (int pair = blockIdx.x / 2; pair < pairs_of(args); pair += gridDim.x / 2) {
         const place tile = place_of(args, pair, rank);
@@ -106,7 +106,8 @@ template <typename E> static __device__ void read_tiles(const gated_args &args, 
     }
 }
 
-/* sums [64 rows of the warp group][w1's columns, then w3's] to bf16 in shared memory, as boxes of 64 columns. */
+/* Gates sums [64 rows of the warp group][w1's columns, then w3's] into bf16 in shared memory, in boxes of 64
+ * columns. */
 template <typename E>
 static __device__ __forceinline__ void gate(const gated_args &args, uint8_t *out, const float (&sums)[128], int row,
                                             int column)
@@ -122,7 +123,8 @@ static __device__ __forceinline__ void gate(const gated_args &args, uint8_t *out
     for (int j = 0; j < 16; j += 2) {
         uint32_t packed[4];
 #pragma unroll
-        for (int part = 0; part < 4; part++) { /* (rows 0, columns 0), (8, 0), (0, 8), (8, 8) */
+        for (int part = 0; part < 4; part++) {
+            /* 8 x 8 elements at (row, column) (0, 0), (8, 0), (0, 8), (8, 8) */
             const int h = part % 2, at = 4 * (j + part / 2) + 2 * h;
             float g[2] = {sums[at], sums[at + 1]}, u[2] = {sums[64 + at], sums[64 + at + 1]};
             if (sizeof(E) == 1) {
@@ -214,7 +216,7 @@ static __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__((1 + MULTIPLI
         multiply_tiles<E>(args, at, rank);
     }
     __syncwarp();
-    cluster_sync(); /* the other block may still write here */
+    cluster_sync(); /* the other block may still write to this one's shared memory */
 }
 #else
 template <typename E> static __global__ void gated(const __grid_constant__ gated_args args)
@@ -222,13 +224,13 @@ template <typename E> static __global__ void gated(const __grid_constant__ gated
 }
 #endif
 
-/* ---- the host's side ----------------------------------------------------------------------------------------------- */
+/* ---- launching --------------------------------------------------------------------------------------------------- */
 
 typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                            const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                            CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
-/* The driver's function, without a link to the driver; NULL: it has none. */
+/* cuTensorMapEncodeTiled, looked up so that the library does not link the driver; NULL: this driver lacks it. */
 static encode_fn *encoder(void)
 {
     void *found = nullptr;
@@ -266,10 +268,10 @@ template <typename E> static cudaError_t launch(const gated_args &args, int proc
 extern "C" int zi_cuda_gated_fits(const zi_cuda_gated_args *a)
 {
 #ifdef ZI_HAS_SM90A
-    const int64_t most = 1 << 20; /* tiles fit an int */
+    const int64_t size_max = 1 << 20; /* tiles fit an int */
     const int64_t size = a->x_scales != nullptr ? 1 : 2;
     int device, major = 0, minor = 0;
-    return a->rows <= most && a->out <= most && a->in <= most && a->out % (2 * COLUMNS) == 0 &&
+    return a->rows <= size_max && a->out <= size_max && a->in <= size_max && a->out % (2 * COLUMNS) == 0 &&
            a->in * size % STEP_BYTES == 0 && a->ldx * size % 16 == 0 && a->ldy * 2 % 16 == 0 &&
            ((uintptr_t)a->y | (uintptr_t)a->x | (uintptr_t)a->w) % 16 == 0 && cudaGetDevice(&device) == cudaSuccess &&
            cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&

@@ -1,7 +1,8 @@
 /*
- * cuDNN's graphs of one operation: attention and convolutions. A graph is made once for its sizes. Engines that come
- * compiled are timed and the fastest is kept; where there are none, cuDNN's first proposal is compiled when it is made,
- * which takes half a second. Whatever cuDNN refuses leaves a graph without a plan, and the own kernels do the work.
+ * Attention and convolutions by cuDNN's backend API, as graphs of one operation each. A graph is made once for its
+ * sizes. Engines that are compiled ahead of time are timed, and the fastest is kept. Where there is none, the first
+ * proposal that works is taken, which cuDNN compiles then: half a second. If cuDNN has no engine at all, the graph
+ * stays without a plan, and our own kernels do the work.
  */
 #include "cuda/graphs.h"
 #include "ops/shapes.h"
@@ -12,14 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROPOSALS   24 /* of cuDNN's, best first as it guesses */
-#define CANDIDATES  4  /* of them that are timed */
+#define PROPOSALS   24 /* engines that cuDNN is asked for, in the order of its heuristic */
+#define CANDIDATES  4  /* engines that are timed, at most */
 #define DESCRIPTORS (32 + 2 * PROPOSALS)
 #define TENSORS     5
 #define ALIGNMENT   16
 #define RUNS        3
-#define CHANNELS    8   /* multiples of channels that fast convolutions want */
-#define MOST_HEAD   256 /* attention's fused kernels are slow with larger heads */
+#define CHANNELS    8   /* fast convolutions need channels that are multiples of this */
+#define HEAD_MAX    256 /* fused attention is slow with larger heads */
 
 typedef enum graph_kind { GRAPH_ATTENTION, GRAPH_CONV } graph_kind;
 
@@ -37,23 +38,23 @@ typedef struct graph_key {
     };
 } graph_key;
 
-/* The tensors' unique names: places in the array of pointers that a graph runs on, plus 1. */
+/* Tensors of a graph: places in its array of pointers. The unique id of a tensor is its place plus 1. */
 enum { X, Y, FILTER };
 enum { Q, O, K, V, SCALE };
 
 struct zi_cuda_graph {
     graph_key key;
-    cudnnBackendDescriptor_t made[DESCRIPTORS]; /* all that the plan refers to */
+    cudnnBackendDescriptor_t made[DESCRIPTORS]; /* all that were created */
     int made_count;
-    cudnnStatus_t failed;          /* the first failure while it was made */
-    cudnnBackendDescriptor_t plan; /* one of them, or NULL: cuDNN has none */
-    int32_t choice;                /* its engine's place among those proposed */
-    int tensors[TENSORS];          /* names that are used */
+    cudnnStatus_t failed;          /* the first failure while the graph was made */
+    cudnnBackendDescriptor_t plan; /* one of `made`; NULL: cuDNN has none */
+    int32_t choice;                /* the plan's engine: its place among the proposals */
+    int tensors[TENSORS];          /* whether a place is used */
 };
 
-/* ---- descriptors --------------------------------------------------------------------------------------------------- */
+/* ---- descriptors ------------------------------------------------------------------------------------------------- */
 
-static void note(zi_cuda_graph *g, cudnnStatus_t status)
+static void keep_failure(zi_cuda_graph *g, cudnnStatus_t status)
 {
     if (g->failed == CUDNN_STATUS_SUCCESS)
         g->failed = status;
@@ -65,10 +66,10 @@ static cudnnBackendDescriptor_t make(zi_cuda_graph *g, cudnnBackendDescriptorTyp
     if (g->failed != CUDNN_STATUS_SUCCESS)
         return NULL;
     if (g->made_count == DESCRIPTORS) {
-        note(g, CUDNN_STATUS_INTERNAL_ERROR);
+        keep_failure(g, CUDNN_STATUS_INTERNAL_ERROR);
         return NULL;
     }
-    note(g, cudnnBackendCreateDescriptor(type, &descriptor));
+    keep_failure(g, cudnnBackendCreateDescriptor(type, &descriptor));
     if (descriptor != NULL)
         g->made[g->made_count++] = descriptor;
     return descriptor;
@@ -78,7 +79,7 @@ static void set(zi_cuda_graph *g, cudnnBackendDescriptor_t descriptor, cudnnBack
                 cudnnBackendAttributeType_t type, int64_t count, const void *values)
 {
     if (g->failed == CUDNN_STATUS_SUCCESS)
-        note(g, cudnnBackendSetAttribute(descriptor, name, type, count, values));
+        keep_failure(g, cudnnBackendSetAttribute(descriptor, name, type, count, values));
 }
 
 static void set_descriptor(zi_cuda_graph *g, cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
@@ -90,7 +91,7 @@ static void set_descriptor(zi_cuda_graph *g, cudnnBackendDescriptor_t descriptor
 static void finish(zi_cuda_graph *g, cudnnBackendDescriptor_t descriptor)
 {
     if (g->failed == CUDNN_STATUS_SUCCESS)
-        note(g, cudnnBackendFinalize(descriptor));
+        keep_failure(g, cudnnBackendFinalize(descriptor));
 }
 
 typedef struct tensor_form {
@@ -121,7 +122,7 @@ static cudnnBackendDescriptor_t operand(zi_cuda_graph *g, int place, const tenso
     return tensor(g, place + 1, form, 0);
 }
 
-/* ---- plans --------------------------------------------------------------------------------------------------------- */
+/* ---- plans ------------------------------------------------------------------------------------------------------- */
 
 static cudnnStatus_t run(zi_cuda *cuda, cudnnBackendDescriptor_t plan, const int used[TENSORS],
                          void *const data[TENSORS], void *workspace)
@@ -151,7 +152,7 @@ static cudnnStatus_t run(zi_cuda *cuda, cudnnBackendDescriptor_t plan, const int
     return status;
 }
 
-/* Milliseconds of a plan; negative: it does not run. */
+/* Milliseconds of one run of a plan; negative: it failed. */
 static float time_plan(zi_cuda *cuda, const zi_cuda_graph *g, cudnnBackendDescriptor_t plan, void *const data[TENSORS],
                        void *workspace, cudaEvent_t events[2])
 {
@@ -168,7 +169,7 @@ static float time_plan(zi_cuda *cuda, const zi_cuda_graph *g, cudnnBackendDescri
     return milliseconds;
 }
 
-/* A plan of the engine's, or NULL: then g->failed is as before. */
+/* A plan with that engine, or NULL. g->failed stays success. */
 static cudnnBackendDescriptor_t make_plan(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t engine)
 {
     int64_t count = 0, workspace = 0;
@@ -177,14 +178,14 @@ static cudnnBackendDescriptor_t make_plan(zi_cuda *cuda, zi_cuda_graph *g, cudnn
     set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, engine);
     finish(g, plan);
     if (g->failed == CUDNN_STATUS_SUCCESS)
-        note(g, cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
-                                         &workspace));
+        keep_failure(g, cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1,
+                                                 &count, &workspace));
     int usable = g->failed == CUDNN_STATUS_SUCCESS && workspace <= (int64_t)ZI_WORKSPACE_BYTES;
     g->failed = CUDNN_STATUS_SUCCESS;
     return usable ? plan : NULL;
 }
 
-/* The engines that cuDNN proposes for the operation; how many. */
+/* Fills the engines that cuDNN proposes for the operation; returns how many. */
 static int propose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t operation,
                    cudnnBackendDescriptor_t engines[PROPOSALS])
 {
@@ -201,14 +202,14 @@ static int propose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t ope
     for (int i = 0; i < PROPOSALS; i++)
         engines[i] = make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     if (g->failed == CUDNN_STATUS_SUCCESS)
-        note(g, cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                         PROPOSALS, &count, engines));
+        keep_failure(g, cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                                 CUDNN_TYPE_BACKEND_DESCRIPTOR, PROPOSALS, &count, engines));
     int failed = g->failed != CUDNN_STATUS_SUCCESS;
     g->failed = CUDNN_STATUS_SUCCESS;
     return failed ? 0 : (int)(count < PROPOSALS ? count : PROPOSALS);
 }
 
-/* Whether the configuration's engine is compiled when a plan of it is made. */
+/* Whether the engine is compiled when a plan with it is made. */
 static int is_compiled_late(cudnnBackendDescriptor_t configuration)
 {
     cudnnBackendDescriptor_t engine = NULL;
@@ -228,9 +229,9 @@ static int is_compiled_late(cudnnBackendDescriptor_t configuration)
     return late;
 }
 
-#define NO_ENGINE (-1) /* of those proposed can do it */
+#define NO_ENGINE (-1) /* a choice: no proposal works */
 
-/* Keeps the fastest plan of the first engines of that kind that work, timed on `data`. */
+/* Times the first engines of that kind (late: compiled late) that work, on `data`, and keeps the fastest plan. */
 static zimage_status search(zi_cuda *cuda, zi_cuda_graph *g, const cudnnBackendDescriptor_t *engines, int proposed,
                             int late, void *const data[TENSORS])
 {
@@ -257,7 +258,8 @@ static zimage_status search(zi_cuda *cuda, zi_cuda_graph *g, const cudnnBackendD
     return status;
 }
 
-/* Takes what another process found, if that is known. `data`: the operands of the first run, whose output is free. */
+/* Takes the engine that an earlier process found fastest, or searches. `data`: operands of the first run; its output
+ * may be overwritten. */
 static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t operation,
                             void *const data[TENSORS])
 {
@@ -301,7 +303,7 @@ static zi_cuda_graph *find(zi_cuda *cuda, const graph_key *key)
     return NULL;
 }
 
-/* A new graph with that key, still without a plan. NULL: ZIMAGE_ERROR_MEMORY. */
+/* A new graph with that key, without a plan yet. NULL: out of memory, reported. */
 static zi_cuda_graph *new_graph(zi_cuda *cuda, const graph_key *key)
 {
     if (cuda->graph_count == cuda->graph_capacity) {
@@ -337,7 +339,7 @@ static int aligned(void *const data[TENSORS])
     return all % ALIGNMENT == 0;
 }
 
-/* ---- attention ----------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------------------- */
 
 /* Sizes and strides of [tokens][heads][dim], with tokens ld elements apart, in cuDNN's order. */
 static tensor_form heads_form(int64_t tokens, int64_t heads, int64_t dim, int64_t ld)
@@ -367,13 +369,13 @@ static zimage_status make_attention(zi_cuda *cuda, zi_cuda_graph *g, void *const
     return choose(cuda, g, operation, data);
 }
 
-/* The result of attention whose o is q goes to a buffer of its own first: cuDNN does not say in which order it reads and
- * writes. */
+/* The result of attention whose o is q goes to a buffer of its own first: cuDNN does not say in which order it reads
+ * and writes. */
 static zimage_status attend(zi_cuda *cuda, const graph_key *key, void *o, void *data[TENSORS], int *done)
 {
     int64_t queries = key->attention.queries, features = key->attention.heads * key->attention.dim;
     size_t bytes = (size_t)(queries * key->attention.ldo) * sizeof(uint16_t);
-    if (cuda->rehearsing) /* the most memory that it takes */
+    if (cuda->rehearsing) /* takes the most that attention needs */
         return zi_cuda_stack_alloc(cuda, bytes, "attention", &data[O]);
     zi_cuda_graph *graph = find(cuda, key);
     if (graph != NULL && graph->plan == NULL)
@@ -409,17 +411,17 @@ zimage_status zi_cuda_graph_attention(zi_cuda *cuda, const zi_cuda_attention *a,
         .kind = GRAPH_ATTENTION,
         .sizes = {a->queries, a->keys, a->heads, a->kv_heads, a->head_dim, a->ldq, a->ldk, a->ldv, a->ldo}};
     *done = 0;
-    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || a->causal || a->head_dim % 8 != 0 || a->head_dim > MOST_HEAD ||
+    if (cuda->dnn == NULL || cuda->type != ZI_BF16 || a->causal || a->head_dim % 8 != 0 || a->head_dim > HEAD_MAX ||
         ((a->ldq | a->ldk | a->ldv | a->ldo) * (int64_t)sizeof(uint16_t)) % ALIGNMENT != 0 || !aligned(data))
         return ZIMAGE_OK;
-    data[SCALE] = &scale; /* by value: on the host */
+    data[SCALE] = &scale; /* passed by value from host memory */
     zi_arena_mark mark = zi_cuda_mark(cuda);
     zimage_status status = attend(cuda, &key, a->o, data, done);
     zi_cuda_release(cuda, mark);
     return status;
 }
 
-/* ---- convolutions -------------------------------------------------------------------------------------------------- */
+/* ---- convolutions ------------------------------------------------------------------------------------------------ */
 
 /* The input has all its rows, so only columns are padded. */
 static cudnnBackendDescriptor_t convolution(zi_cuda_graph *g, cudnnBackendDescriptor_t x,
@@ -452,7 +454,7 @@ static cudnnBackendDescriptor_t convolution(zi_cuda_graph *g, cudnnBackendDescri
     return operation;
 }
 
-/* A channels-last image as cuDNN names its sides. */
+/* Sizes and strides of a channels-last image, in cuDNN's order. */
 static tensor_form image_form(int64_t channels, int64_t rows, int64_t columns)
 {
     return (tensor_form){CUDNN_DATA_BFLOAT16,
@@ -470,7 +472,7 @@ static zimage_status make_conv(zi_cuda *cuda, zi_cuda_graph *g, void *const data
     return choose(cuda, g, convolution(g, input, weights, operand(g, Y, &y)), data);
 }
 
-/* What the graph computes is rounded to bf16 before bias and sum are added. */
+/* cuDNN's result is rounded to bf16 before bias and sum are added. */
 static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_cuda_conv *c, void *data[TENSORS], int *done)
 {
     const graph_key key = {.kind = GRAPH_CONV,

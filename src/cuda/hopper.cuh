@@ -1,5 +1,5 @@
-/* Instructions of sm_90a that have no name in CUDA C++: products of a warp group, tiles that the copy engine moves, and
- * the barriers of shared memory that both are waited for with. (PTX ISA: wgmma, cp.async.bulk.tensor, mbarrier.) */
+/* Instructions of sm_90a without a name in CUDA C++ (PTX ISA): wgmma, products of a warp group; cp.async.bulk.tensor,
+ * copies of tiles by the copy engine; mbarrier, barriers in shared memory that wait for copies. */
 #ifndef ZI_CUDA_HOPPER_CUH
 #define ZI_CUDA_HOPPER_CUH
 
@@ -12,7 +12,7 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* ---- clusters ------------------------------------------------------------------------------------------------------ */
+/* ---- clusters ---------------------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ uint32_t cluster_rank(void)
 {
@@ -21,34 +21,34 @@ static __device__ __forceinline__ uint32_t cluster_rank(void)
     return rank;
 }
 
-/* All threads of all the cluster's blocks. */
+/* A barrier of all threads of the cluster. */
 static __device__ __forceinline__ void cluster_sync(void)
 {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::: "memory");
 }
 
-/* ---- barriers ------------------------------------------------------------------------------------------------------ */
+/* ---- barriers ---------------------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ void barrier_init(uint64_t *barrier, int arrivals)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
 
-/* Makes initialised barriers known to the copy engine and the other blocks. */
+/* Makes initialised barriers visible to the copy engine and to the other blocks. */
 static __device__ __forceinline__ void barrier_init_done(void)
 {
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
 }
 
-/* Arrives, and says how many bytes will, too. */
+/* Arrives, and makes the barrier expect so many bytes of copies, too. */
 static __device__ __forceinline__ void barrier_expect(uint64_t *barrier, uint32_t bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(barrier)), "r"(bytes)
                  : "memory");
 }
 
-/* Arrives at the same barrier of the cluster's block of that rank. Publishes no writes: a fence of the cluster costs as
- * much as a stage. */
+/* Arrives at the same barrier of the block of that rank. It is relaxed and publishes no writes: a release at cluster
+ * scope would cost as much as a stage. */
 static __device__ __forceinline__ void barrier_arrive_at(uint64_t *barrier, uint32_t rank)
 {
     asm volatile("{\n.reg .b32 there;\n"
@@ -71,15 +71,15 @@ static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t 
                  : "memory");
 }
 
-/* Of `threads` threads of the block. id: 1 to 15. */
+/* A barrier of `threads` threads of the block. id: 1 to 15. */
 static __device__ __forceinline__ void barrier_of_threads(int id, int threads)
 {
     asm volatile("bar.sync %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
 }
 
-/* ---- tiles --------------------------------------------------------------------------------------------------------- */
+/* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
-/* The map's box at (column, row) to shared memory, counted by the barrier. */
+/* Copies the map's box at (column, row) to shared memory; its bytes arrive at the barrier. */
 static __device__ __forceinline__ void tile_load(void *to, const CUtensorMap *map, int column, int row,
                                                  uint64_t *barrier)
 {
@@ -90,7 +90,7 @@ static __device__ __forceinline__ void tile_load(void *to, const CUtensorMap *ma
         : "memory");
 }
 
-/* The same to that place of each block of the cluster whose bit is set, counted by that block's barrier. */
+/* The same to that address in each block of the cluster whose bit is set, with that block's barrier. */
 static __device__ __forceinline__ void tile_load_all(void *to, const CUtensorMap *map, int column, int row,
                                                      uint64_t *barrier, uint16_t blocks)
 {
@@ -100,7 +100,8 @@ static __device__ __forceinline__ void tile_load_all(void *to, const CUtensorMap
                  : "memory");
 }
 
-/* Back to device memory, without what lies outside the matrix. Only after tile_store_fence by those who wrote it. */
+/* Copies a box to device memory, without the part outside of the matrix. The threads that wrote the box to shared
+ * memory must have called tile_store_fence. */
 static __device__ __forceinline__ void tile_store(const CUtensorMap *map, int column, int row, const void *from)
 {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];\n" ::"l"(map),
@@ -118,13 +119,13 @@ static __device__ __forceinline__ void tile_store_commit(void)
     asm volatile("cp.async.bulk.commit_group;\n" ::: "memory");
 }
 
-/* Until the thread's stores have read shared memory. */
+/* Waits until the thread's stores have read shared memory. */
 static __device__ __forceinline__ void tile_store_wait_read(void)
 {
     asm volatile("cp.async.bulk.wait_group.read 0;\n" ::: "memory");
 }
 
-/* Four 8 x 8 matrices to shared memory; row i of matrix j goes where lane 8 j + i points, in chunks of 16 bytes. */
+/* Stores four 8 x 8 matrices to shared memory; lane 8 j + i points to row i of matrix j, 16 bytes. */
 static __device__ __forceinline__ void store_matrices(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(shared_address(p)), "r"(a),
@@ -132,7 +133,7 @@ static __device__ __forceinline__ void store_matrices(void *p, uint32_t a, uint3
                  : "memory");
 }
 
-/* ---- products of a warp group -------------------------------------------------------------------------------------- */
+/* ---- products of a warp group ------------------------------------------------------------------------------------ */
 
 template <int Registers> static __device__ __forceinline__ void more_registers(void)
 {
@@ -144,7 +145,8 @@ template <int Registers> static __device__ __forceinline__ void fewer_registers(
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(Registers));
 }
 
-/* Of rows of 128 bytes that the copy engine swizzled in groups of 8 rows; the tile lies on a multiple of 1024. */
+/* The descriptor of a tile with rows of 128 bytes that the copy engine swizzled (128-byte mode); its address is a
+ * multiple of 1024. */
 static __device__ __forceinline__ uint64_t tile_descriptor(const void *tile)
 {
     return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
@@ -161,13 +163,13 @@ static __device__ __forceinline__ void products_commit(void)
     asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
 }
 
-/* Until all but the last `Left` groups are done. */
+/* Waits until all but the last `Left` groups of products are done. */
 template <int Left> static __device__ __forceinline__ void products_wait(void)
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(Left) : "memory");
 }
 
-/* Behind the wait for all: keeps the compiler from reading sums before it. */
+/* After products_wait<0>: keeps the compiler from reading the sums before it. */
 static __device__ __forceinline__ void products_end(float (&d)[128])
 {
 #pragma unroll
@@ -196,8 +198,8 @@ static __device__ __forceinline__ void products_end(float (&d)[128])
         : "l"(a), "l"(b), "r"(add))
 /* clang-format on */
 
-/* d (+)= a b^T, 64 x 256, over 32 bytes of each row. d[4 j + 2 h + i]: row lane / 4 + 8 h of the warp's 16, column 8 j +
- * 2 (lane % 4) + i. */
+/* d (+)= a b^T, [64, 256], over 32 bytes of each row. d[4 j + 2 h + i] is row lane / 4 + 8 h of the warp's 16 rows,
+ * column 8 j + 2 (lane % 4) + i. */
 static __device__ __forceinline__ void product_64x256(float (&d)[128], uint64_t a, uint64_t b, int add, __nv_bfloat16)
 {
     ZI_PRODUCT_256("m64n256k16.f32.bf16.bf16", ", 0, 0");

@@ -1,22 +1,23 @@
-/* Channels-last images: statistics, what convolutions read, and a convolution for every size. */
+/* Channels-last images: group norms, the input of convolutions, and convolutions without cuDNN. */
 #include "cuda/device_code.cuh"
 
 #define THREADS 256
 #define AHEAD   4 /* vectors that a thread loads at a time */
 #ifndef SUM_BLOCKS
-#define SUM_BLOCKS 528 /* 4 on each of 132 multiprocessors; the emulated card takes fewer */
+#define SUM_BLOCKS 528 /* 4 on each of 132 multiprocessors; fewer on the emulated GPU */
 #endif
-#define SUM_RUN 256 /* pixels that a thread adds up in float32: a multiple of AHEAD */
+#define SUM_RUN 256 /* pixels that a thread sums in float32: a multiple of AHEAD */
 
-/* ---- how a block lies over pixels ---------------------------------------------------------------------------------- */
+/* ---- how the threads of a block divide pixels -------------------------------------------------------------------- */
 
-/* Threads beside each other that take the vectors of a pixel. */
+/* Adjacent threads that take the vectors of channels of one pixel. */
 static inline int span_of(int64_t vectors)
 {
     return (int)(vectors < THREADS ? vectors : THREADS);
 }
 
-/* A thread's lane along the channels, and its pixels: first, AHEAD in all that are at_once apart, then after each step. */
+/* A thread's place: its lane along the channels, and its pixels. It takes AHEAD pixels from `first` on, at_once apart,
+ * and goes on `step` pixels further. */
 typedef struct place {
     int lane, pixel, at_once;
     int64_t first, step;
@@ -33,7 +34,7 @@ static __device__ __forceinline__ place place_of(int span)
     return p;
 }
 
-/* Zeros if not. */
+/* The vector at p, or zeros. */
 template <typename T, int W> static __device__ __forceinline__ vec<T, W> load_if(bool there, const T *p)
 {
     if (there)
@@ -45,10 +46,11 @@ template <typename T, int W> static __device__ __forceinline__ vec<T, W> load_if
     return zeros;
 }
 
-/* ---- group norm ---------------------------------------------------------------------------------------------------- */
+/* ---- group norm -------------------------------------------------------------------------------------------------- */
 
-/* What a thread adds up. bf16: 256 squares of numbers of one magnitude (16 bits each) are exact in float32's 24 bits;
- * where magnitudes differ, the variance is no small difference. */
+/* The type of a thread's sums. bf16: a square has 16 significant bits, so that float32's 24 bits hold the sum of
+ * SUM_RUN squares of one magnitude exactly. Where magnitudes differ the variance is large, and small errors do not
+ * matter. */
 template <typename T> struct partial;
 template <> struct partial<bf16> {
     typedef float type;
@@ -57,7 +59,7 @@ template <> struct partial<float> {
     typedef double type;
 };
 
-/* Adds the thread's pixels, AHEAD of them loaded at a time; x: the first pixel's vector of channels. */
+/* Sums over the thread's pixels, with AHEAD loads at a time; x: its channels of pixel 0. */
 template <typename T, int W, typename S>
 static __device__ __forceinline__ void add_pixels(S *sums, S *squares, const T *x, int64_t pixels, int64_t channels,
                                                   const place &p)
@@ -78,13 +80,13 @@ static __device__ __forceinline__ void add_pixels(S *sums, S *squares, const T *
     }
 }
 
-/* Threads' sums of their channels become the block's in float64, then its groups'. */
+/* Adds the threads' sums of a channel in float64, then the channels of a group, to sums. */
 template <typename T, int W>
 static __global__ void __launch_bounds__(THREADS, 4)
     group_sums(double *sums, const T *x, int64_t pixels, int64_t channels, int64_t groups, int span)
 {
     typedef typename partial<T>::type S;
-    ZI_DYNAMIC_SHARED(double, totals); /* [2][width], then parts [pixels at once][2][width] */
+    ZI_DYNAMIC_SHARED(double, totals); /* totals [2][width], then parts [at_once][2][width] */
     const place p = place_of(span);
     int width = span * W;
     S *parts = (S *)(totals + 2 * width), *mine = parts + p.pixel * 2 * width + p.lane * W;
@@ -116,7 +118,8 @@ static __global__ void __launch_bounds__(THREADS, 4)
     }
 }
 
-/* Whole waves of blocks, enough for SUM_RUN; a thread has at least one load of pixels. steps: pixels / at_once. */
+/* Blocks in whole waves, enough that a thread sums at most SUM_RUN pixels, few enough that each has some. steps: pixels
+ * / at_once. */
 static unsigned sum_blocks(int64_t steps)
 {
     int64_t most = (steps + AHEAD - 1) / AHEAD, wave = (int64_t)SUM_BLOCKS * SUM_RUN;
@@ -136,7 +139,7 @@ extern "C" cudaError_t zi_cuda_group_sums(zi_dtype type, double *sums, const voi
     return cudaGetLastError();
 }
 
-/* In float64: the variance is a small difference of large sums. */
+/* In float64: the variance may be a small difference of large numbers. */
 static __global__ void group_fold(float *scale, float *shift, const double *sums, const float *w, const float *b,
                                   int64_t channels, int64_t size, double count, double eps)
 {
@@ -159,7 +162,7 @@ extern "C" cudaError_t zi_cuda_group_fold(float *scale, float *shift, const doub
     return cudaGetLastError();
 }
 
-/* ---- what a convolution reads -------------------------------------------------------------------------------------- */
+/* ---- the input of a convolution ---------------------------------------------------------------------------------- */
 
 template <typename T, int W, bool Silu>
 static __device__ __forceinline__ void apply(vec<T, W> &v, const vec<float, W> &scale, const vec<float, W> &shift)
@@ -171,7 +174,7 @@ static __device__ __forceinline__ void apply(vec<T, W> &v, const vec<float, W> &
     }
 }
 
-/* The thread's vectors of a row of y; x, y: those of column 0; not inside the image: zeros. */
+/* The thread's part of a row of y; x, y: its channels of column 0. Rows outside of the image are zeros. */
 template <typename T, int W, bool Silu>
 static __device__ __forceinline__ void band_row(T *y, const T *x, bool inside, const zi_cuda_band &b, int64_t c,
                                                 const place &p)
@@ -212,7 +215,7 @@ static __global__ void __launch_bounds__(THREADS, 3) band_input(T *y, const zi_c
     }
 }
 
-#define COLUMNS 8 /* of a row that a thread takes: a multiple of AHEAD */
+#define COLUMNS 8 /* columns of a row that a thread takes: a multiple of AHEAD */
 
 static dim3 band_blocks(const zi_cuda_band *b, int at_once)
 {
@@ -235,7 +238,7 @@ extern "C" cudaError_t zi_cuda_band_input(zi_dtype type, void *y, const zi_cuda_
     return make_band<true>(type, y, b, stream);
 }
 
-/* All pixels as one row. */
+/* Takes all pixels as one row. */
 extern "C" cudaError_t zi_cuda_channel_affine(zi_dtype type, void *y, const void *x, const float *scale,
                                               const float *shift, int64_t pixels, int64_t channels, cudaStream_t stream)
 {
@@ -243,7 +246,7 @@ extern "C" cudaError_t zi_cuda_channel_affine(zi_dtype type, void *y, const void
     return make_band<false>(type, y, &all, stream);
 }
 
-/* ---- a convolution's products, added up ---------------------------------------------------------------------------- */
+/* ---- sums over the taps of a convolution ------------------------------------------------------------------------- */
 
 template <typename Y, int Side>
 static __global__ void __launch_bounds__(THREADS, 4)
@@ -280,13 +283,13 @@ extern "C" cudaError_t zi_cuda_sum_taps(zi_dtype y_type, void *y, const float *p
     return cudaGetLastError();
 }
 
-/* ---- a convolution for every size ---------------------------------------------------------------------------------- */
+/* ---- convolutions of every size ---------------------------------------------------------------------------------- */
 
-#define TILE 64 /* pixels, and outputs, of a block: a thread has 4 x 4 of them */
-#define DEEP 16 /* inputs at a time */
+#define TILE 64 /* pixels and outputs of a block; a thread computes 4 x 4 of them */
+#define DEEP 16 /* products summed between barriers */
 
-/* The input that product `k` of an output pixel (row, column) multiplies; k counts taps, then channels. Same: the output
- * has the input's columns, and stride is 1. */
+/* The input that product `k` of an output pixel (row, column) multiplies; k counts taps, then channels. Same: the
+ * output has the input's columns, and stride is 1. */
 template <bool Same, typename T>
 static __device__ float conv_input(const T *x, const zi_cuda_conv &c, int64_t row, int64_t column, int64_t k)
 {

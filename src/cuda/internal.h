@@ -1,4 +1,5 @@
-/* The state of a CUDA table, shared by the files of src/cuda. Each part belongs to the file whose header declares it. */
+/* The state of a CUDA table, shared by the files of src/cuda. Each part belongs to the file whose header declares
+ * it. */
 #ifndef ZI_CUDA_INTERNAL_H
 #define ZI_CUDA_INTERNAL_H
 

@@ -1,7 +1,7 @@
 /*
- * The CUDA kernels between the products, as C functions that launch them. Activations are ZI_BF16 or ZI_F32; statistics
- * and arithmetic are float32, sums over images float64. Formulas: ops/ops.h. Sizes are in elements and may be any; all
- * pointers are device memory. They return cudaGetLastError().
+ * Our own CUDA kernels: C functions that launch them on a stream and return cudaGetLastError(). ops/ops.h has the
+ * formulas. Activations are ZI_BF16 or ZI_F32; arithmetic is float32, sums over images are float64. Unless said
+ * otherwise pointers are device memory, and sizes count elements and may have any value.
  */
 #ifndef ZI_CUDA_KERNELS_H
 #define ZI_CUDA_KERNELS_H
@@ -14,23 +14,23 @@
 extern "C" {
 #endif
 
-/* dst[i] = src[i]; from: also ZI_F16. */
+/* dst[i] = src[i]; from may be ZI_F16. */
 cudaError_t zi_cuda_convert(zi_dtype to, void *dst, zi_dtype from, const void *src, int64_t n, cudaStream_t stream);
 /* Rows of n elements, ld_* apart. */
 cudaError_t zi_cuda_copy_rows(zi_dtype to, void *dst, int64_t ld_dst, zi_dtype from, const void *src, int64_t ld_src,
                               int64_t rows, int64_t n, cudaStream_t stream);
 /* y[i] = clamp(x[i] / 2 + 0.5, 0, 1) * 255, rounded half to even. */
 cudaError_t zi_cuda_rgb8(uint8_t *y, const float *x, int64_t n, cudaStream_t stream);
-/* Random numbers of variance 1, other ones for another seed. */
+/* Random numbers of variance 1. */
 cudaError_t zi_cuda_random(zi_dtype type, void *dst, int64_t n, uint32_t seed, cudaStream_t stream);
-/* Filters [out, in, taps] to [padded, taps, in], zero behind `out`. from: also ZI_F16. */
+/* Filters [out, in, taps] to [padded, taps, in], with zeros from `out` on. from may be ZI_F16. */
 cudaError_t zi_cuda_arrange_filter(zi_dtype to, void *dst, zi_dtype from, const void *src, int64_t out, int64_t padded,
                                    int64_t in, int64_t taps, cudaStream_t stream);
-/* MLX groups (ops/tensor.h: zi_weight) to numbers: scale * q + bias. stored: of scales and biases. */
+/* Dequantises MLX's groups (ops/tensor.h: zi_weight): scale * q + bias. stored: the type of scales and biases. */
 cudaError_t zi_cuda_unpack_groups(zi_dtype to, void *dst, const uint8_t *q, int bits, int64_t group, zi_dtype stored,
                                   const void *scales, const void *biases, int64_t count, cudaStream_t stream);
 
-/* Rows of e4m3 numbers, each to be multiplied by its row's scale: the row's largest magnitude / 448. */
+/* Rows of e4m3 numbers with a scale for each row, which is the row's largest magnitude / 448: x = number * scale. */
 typedef struct zi_cuda_rows8 {
     void *data;
     float *scales;
@@ -60,7 +60,7 @@ typedef struct zi_cuda_residual_args {
 /* x += gate * rms(y) * w * gain (or gate * y); h (may be NULL or y) = next(x) */
 cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_args *args, int64_t rows, int64_t n,
                              cudaStream_t stream);
-/* float32; cos may be the angles. */
+/* float32; cos may be angles. */
 cudaError_t zi_cuda_cos_sin(float *cos, float *sin, const float *angles, int64_t n, cudaStream_t stream);
 typedef struct zi_cuda_rope_args {
     void *x; /* [rows][heads][dim], rows ld elements apart */
@@ -85,7 +85,7 @@ cudaError_t zi_cuda_patchify(zi_dtype to, void *tokens, zi_dtype from, const voi
                              const int64_t latents_shape[3], int64_t p, zi_patch_order order, cudaStream_t stream);
 cudaError_t zi_cuda_unpatchify(zi_dtype to, void *latents, zi_dtype from, const void *tokens,
                                const int64_t latents_shape[3], int64_t p, zi_patch_order order, cudaStream_t stream);
-/* *flag = 1 if an element is NaN or infinite; else unchanged. */
+/* Sets *flag to 1 if an element is NaN or infinite. */
 cudaError_t zi_cuda_not_finite(zi_dtype type, const void *x, int64_t n, int *flag, cudaStream_t stream);
 
 /* y [rows][n] = x W^T + bias (float32, may be NULL) (+ y): float32 x [rows][in], W [n][in] of either type. Few rows,
@@ -97,9 +97,9 @@ cudaError_t zi_cuda_few(zi_dtype type, void *y, int64_t ldy, const float *x, int
 cudaError_t zi_cuda_add_bias(zi_dtype type, void *y, const void *x, const float *bias, int accumulate, int64_t rows,
                              int64_t n, cudaStream_t stream);
 
-/* Rows to fp8: n is a multiple of 8 and at most this. ldx: elements from a row of x to the next. glu_fp8 is zi_cuda_glu
- * to fp8. */
-#define ZI_CUDA_MOST_FP8 16384
+/* Rows from and to fp8; n is a multiple of 8 and at most this. ldx: elements from a row of x to the next. glu_fp8 is
+ * zi_cuda_glu into fp8. */
+#define ZI_CUDA_FP8_ROW_MAX 16384
 cudaError_t zi_cuda_from_fp8(zi_dtype type, void *y, zi_cuda_rows8 x, int64_t rows, int64_t n, cudaStream_t stream);
 cudaError_t zi_cuda_quantise_rows(zi_cuda_rows8 y, zi_dtype type, const void *x, int64_t ldx, int64_t rows, int64_t n,
                                   cudaStream_t stream);
@@ -130,29 +130,29 @@ typedef struct zi_cuda_attention {
     int64_t queries, keys, heads, kv_heads, head_dim;
     int causal;
 } zi_cuda_attention;
-/* Attention of bf16 tensors; 1: these sizes and addresses can be done. */
+/* Attention of bf16 tensors by one kernel. flash_fits: whether it can do these sizes and addresses. */
 int zi_cuda_flash_fits(const zi_cuda_attention *args);
 cudaError_t zi_cuda_flash(const zi_cuda_attention *args, cudaStream_t stream);
 
 /* scale, shift [channels] float32 from the sums over `count` elements a group (ops.h). */
 cudaError_t zi_cuda_group_fold(float *scale, float *shift, const double *sums, const float *w, const float *b,
                                int64_t channels, int64_t groups, int64_t count, float eps, cudaStream_t stream);
-/* Images [pixels][channels]. sums [groups][2] float64: += sum, sum of squares. */
+/* Images [pixels][channels]. sums [groups][2] += sum and sum of squares, float64. */
 cudaError_t zi_cuda_group_sums(zi_dtype type, double *sums, const void *x, int64_t pixels, int64_t channels,
                                int64_t groups, cudaStream_t stream);
 /* y = x * scale[c] + shift[c] */
 cudaError_t zi_cuda_channel_affine(zi_dtype type, void *y, const void *x, const float *scale, const float *shift,
                                    int64_t pixels, int64_t channels, cudaStream_t stream);
 
-/* What a convolution reads: rows [first, first + rows) of the (doubled) image, which may lie outside it. */
+/* The input of a convolution: rows [first, first + rows) of the (doubled) image; some may lie outside of it. */
 typedef struct zi_cuda_band {
     const void *x; /* image rows [x_row, ...), [.][columns][channels] */
     int64_t x_row, image_rows, columns, channels;
     int doubled;
-    const float *scale, *shift; /* NULL, or SiLU(x * scale + shift) is read */
+    const float *scale, *shift; /* [channels]: SiLU(x * scale + shift) is read; NULL: x */
     int64_t first, rows;
 } zi_cuda_band;
-/* y [rows][columns << doubled][channels], zero outside the image. */
+/* y [rows][columns << doubled][channels], zeros outside of the image. */
 cudaError_t zi_cuda_band_input(zi_dtype type, void *y, const zi_cuda_band *band, cudaStream_t stream);
 
 typedef struct zi_cuda_conv {
@@ -165,11 +165,11 @@ typedef struct zi_cuda_conv {
     const float *bias; /* [out] or NULL */
     int accumulate;
 } zi_cuda_conv;
-/* Of stride 1, with y's columns as many as x's and left = side / 2: y from the products of all pixels of x with all taps,
- * [out][side][side][pixel], `step` elements from one tap to the next. */
+/* Of stride 1, with y's columns as many as x's and left = side / 2: y from the products of all pixels of x with all
+ * taps, [out][side][side][pixel], `step` elements from one tap to the next. */
 cudaError_t zi_cuda_sum_taps(zi_dtype y_type, void *y, const float *products, int64_t step, const zi_cuda_conv *conv,
                              cudaStream_t stream);
-/* filter [out][side][side][in] of x's type: any sizes, slowly. */
+/* filter [out][side][side][in] of x's type. Does all sizes, slowly. */
 cudaError_t zi_cuda_conv_any(zi_dtype y_type, void *y, zi_dtype type, const void *x, const void *filter,
                              const zi_cuda_conv *conv, cudaStream_t stream);
 

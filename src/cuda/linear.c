@@ -1,4 +1,4 @@
-/* Linear layers: from the stored weights and the activations of either form to products. */
+/* Linear layers: gets weights and activations in the type of the product, and multiplies. */
 #include <assert.h>
 
 #include "cuda/choices.h"
@@ -9,11 +9,12 @@
 #include "cuda/residency.h"
 #include "ops/shapes.h"
 
-/* The activations of one or more products: plain or in fp8, and the other form once one of them wants that. */
+/* The activations of one or more products, as they are (plain or an fp8 operand) and, once a product needs it, in the
+ * other form too. */
 typedef struct input {
     const zi_tensor *x;
-    zi_tensor plain;     /* data NULL: not made yet */
-    zi_cuda_rows8 rows8; /* the same */
+    zi_tensor plain;     /* data NULL: not made */
+    zi_cuda_rows8 rows8; /* data NULL: not made */
 } input;
 
 static input input_of(const zi_tensor *x)
@@ -31,9 +32,9 @@ static zimage_status copy(zi_cuda *cuda, const zi_tensor *y, const zi_tensor *x)
                        "copying a view");
 }
 
-#define VECTOR_BYTES 16 /* of the accesses that kernels for fp8 make */
+#define VECTOR_BYTES 16 /* of the memory accesses of kernels for fp8 */
 
-/* Whether all rows begin at multiples of VECTOR_BYTES. A view of columns need not. */
+/* Whether every row begins at a multiple of VECTOR_BYTES; a view of columns may not. */
 static int is_aligned(const zi_tensor *x)
 {
     size_t size = zi_dtype_size(x->dtype);
@@ -61,7 +62,7 @@ static zimage_status need_plain(zi_cuda *cuda, input *x)
     return x->plain.data != NULL ? ZIMAGE_OK : zi_cuda_plain(cuda, x->x, &x->plain);
 }
 
-/* What a product reads, with w one matrix, or b's rows behind a's. Fills p's scales and ldx. */
+/* Gets the operands of a product: x, and as w the matrix a, or a's rows followed by b's. Fills p's scales and ldx. */
 static zimage_status operands(zi_cuda *cuda, zi_cuda_product *p, input *x, const zi_weight *a, const zi_weight *b,
                               const void **x_data, const void **w_data)
 {
@@ -101,7 +102,7 @@ static zimage_status multiply(zi_cuda *cuda, const zi_tensor *y, input *x, const
     return zi_cuda_multiply(cuda, &p, zi_cuda_data(y), x_data, w_data);
 }
 
-/* One vector that is float32 in every computation. */
+/* Float32 activations, whatever the compute type is: one vector or a few. */
 static zimage_status multiply_exact(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w,
                                     const float *bias, int accumulate)
 {
@@ -113,20 +114,20 @@ static zimage_status multiply_exact(zi_cuda *cuda, zi_tensor *y, const zi_tensor
                        "a product of few rows");
 }
 
-/* float32 numbers, or NULL, to y's type. */
+/* Converts a float32 bias, which may be NULL, to y's type. */
 static zimage_status bias_of(zi_cuda *cuda, const zi_tensor *y, const void **bias)
 {
-    const void *numbers = *bias;
+    const void *stored = *bias;
     void *converted;
-    if (numbers == NULL || y->dtype == ZI_F32)
+    if (stored == NULL || y->dtype == ZI_F32)
         return ZIMAGE_OK;
     ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_features(y) * zi_dtype_size(y->dtype), "a bias", &converted));
     *bias = converted;
-    return ZI_CUDA_RUN(cuda, zi_cuda_convert(y->dtype, converted, ZI_F32, numbers, zi_features(y), cuda->stream),
+    return ZI_CUDA_RUN(cuda, zi_cuda_convert(y->dtype, converted, ZI_F32, stored, zi_features(y), cuda->stream),
                        "a bias");
 }
 
-/* What is added first is rounded twice in bf16: the sum of bias and y, and the result. y: dense. */
+/* y (+)= bias, then y += x w^T: in bf16 it rounds twice. y: dense. */
 static zimage_status multiply_after_bias(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w,
                                          const float *bias, int accumulate)
 {
@@ -137,7 +138,7 @@ static zimage_status multiply_after_bias(zi_cuda *cuda, const zi_tensor *y, inpu
     return multiply(cuda, y, x, w, NULL, 1);
 }
 
-/* Into a dense copy of some columns of a matrix. */
+/* The same, or without bias, into a dense copy of y, which is a view of columns. */
 static zimage_status linear_into_view(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w,
                                       const float *bias, int accumulate)
 {
@@ -184,8 +185,8 @@ zimage_status zi_cuda_op_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, c
     return status;
 }
 
-/* Whether the tensors, of one size, lie one behind the other, as things that are allocated in turn do. */
-static int in_a_row(void *const *data, int count, size_t bytes)
+/* Whether buffers of one size follow each other, as they do when they were allocated in succession. */
+static int are_consecutive(void *const *data, int count, size_t bytes)
 {
     for (int i = 1; i < count; i++)
         if ((uint8_t *)data[i] != (uint8_t *)data[i - 1] + zi_cuda_round_up(bytes))
@@ -198,7 +199,8 @@ static int64_t elements(size_t bytes, zi_dtype type)
     return (int64_t)(zi_cuda_round_up(bytes) / zi_dtype_size(type));
 }
 
-/* Products of matrices of one size: as one batch where weights and results lie in a row, which fills the card better. */
+/* Products with matrices of one size: one batch where weights and results are consecutive, which keeps more of the GPU
+ * busy. */
 static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
                                   const zi_weight *const *weights)
 {
@@ -217,7 +219,8 @@ static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const 
         results[i] = zi_cuda_data(&y[i]);
         dense &= zi_tensor_is_dense(&y[i]);
     }
-    if (dense && (cuda->rehearsing || (in_a_row(w, count, w_bytes) && in_a_row(results, count, y_bytes)))) {
+    if (dense &&
+        (cuda->rehearsing || (are_consecutive(w, count, w_bytes) && are_consecutive(results, count, y_bytes)))) {
         p.batch = count;
         p.step_w = elements(w_bytes, cuda->type);
         p.step_y = elements(y_bytes, y->dtype);
@@ -230,7 +233,7 @@ static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const 
     return ZIMAGE_OK;
 }
 
-/* Whether multiply_all can do these. */
+/* Whether multiply_all can compute these. */
 static int are_alike(const zi_cuda *cuda, int count, const zi_tensor *y, const zi_tensor *x,
                      const zi_weight *const *weights)
 {
@@ -249,7 +252,7 @@ static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_te
     input in = input_of(x);
     if (are_alike(cuda, count, y, x, weights))
         return multiply_all(cuda, count, y, x, weights);
-    for (int i = 0; i < count; i++) /* below what each product takes for itself */
+    for (int i = 0; i < count; i++) /* first, so that it stays on the stack until the last product */
         ZI_TRY(zi_cuda_is_fp8(cuda, weights[i]) ? need_fp8(cuda, &in) : need_plain(cuda, &in));
     for (int i = 0; i < count; i++) {
         zi_arena_mark mark = zi_cuda_mark(cuda);
@@ -269,15 +272,15 @@ zimage_status zi_cuda_op_linears(zi_run *run, int count, zi_tensor *y, const zi_
     return status;
 }
 
-/* ---- gated products ------------------------------------------------------------------------------------------------ */
+/* ---- gated products ---------------------------------------------------------------------------------------------- */
 
 /* y = silu(x w1^T) * (x w3^T) */
 typedef struct gated {
     zi_cuda *cuda;
     zi_tensor *y;
-    zi_cuda_product product; /* with w3's rows behind w1's */
+    zi_cuda_product product; /* w: w1's rows followed by w3's */
     const void *x, *w;
-    void *both; /* scratch: the product */
+    void *both; /* scratch for the product */
 } gated;
 
 static zimage_status multiply_then_gate(const void *user)
@@ -295,7 +298,7 @@ static zimage_status multiply_then_gate(const void *user)
         "a gate");
 }
 
-/* An operand's results are bf16 first, in `both`. */
+/* The results for an fp8 operand are bf16 in `both` first. */
 static zi_cuda_gated_args gated_args_of(const gated *g)
 {
     const zi_cuda_product *p = &g->product;
@@ -333,7 +336,8 @@ static int one_kernel_fits(const gated *g)
     return type == ZI_BF16 && g->product.type == ZI_BF16 && zi_cuda_gated_fits(&args);
 }
 
-/* Whether one kernel does both products and the gate: if it can, and did so faster when this shape came first. */
+/* Whether one kernel computes both products and the gate: it must exist for the sizes, and be faster. A large shape is
+ * timed once. */
 static zimage_status choose_gated(const gated *g, int *one_kernel)
 {
     const zi_cuda_product *p = &g->product;

@@ -1,4 +1,4 @@
-/* Device memory, and the way into it. */
+/* Device memory. */
 #include "cuda/memory.h"
 
 #include <assert.h>
@@ -10,9 +10,10 @@
 
 #define MIB           ((size_t)1 << 20)
 #define CHUNK_BYTES   (256 * MIB)
-#define STAGING_BYTES (4 * MIB)   /* of a half */
-#define MARGIN_BYTES  (768 * MIB) /* left to the driver and the libraries, which load code when it is first used ... */
-#define MARGIN_SHARE  16          /* ... but no more than this part of the card */
+#define STAGING_BYTES (4 * MIB) /* of each half */
+#define MARGIN_BYTES                                                                                                   \
+    (768 * MIB)         /* left to the driver and to libraries, which load their code when it is first used ... */
+#define MARGIN_SHARE 16 /* ... but at most 1 / MARGIN_SHARE of the GPU's memory */
 
 void zi_cuda_make_current(const zi_cuda *cuda)
 {
@@ -31,7 +32,7 @@ zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what)
 {
     if (code == cudaSuccess)
         return ZIMAGE_OK;
-    (void)cudaGetLastError(); /* what can be forgotten is: the next call is judged by itself */
+    (void)cudaGetLastError(); /* resets the error, unless it is sticky: the next call is judged by itself */
     return zi_fail(cuda->error, code == cudaErrorMemoryAllocation ? ZIMAGE_ERROR_MEMORY : ZIMAGE_ERROR_INTERNAL,
                    "cuda:%d: %s failed: %s", cuda->device, what, cudaGetErrorString(code));
 }
@@ -66,7 +67,7 @@ static zimage_status refuse(zi_cuda *cuda, size_t bytes, const char *what)
                    cuda->device, what, mib(bytes), mib(cuda->used), cuda->limit / MIB, left / MIB, all / MIB);
 }
 
-/* Within the limit. */
+/* cudaErrorMemoryAllocation also where the limit would be exceeded. */
 static cudaError_t try_memory(zi_cuda *cuda, size_t bytes, void **data)
 {
     *data = NULL;
@@ -95,7 +96,7 @@ void zi_cuda_memory_free(zi_cuda *cuda, void *data, size_t bytes)
     cuda->used -= bytes > 0 ? bytes : 1;
 }
 
-/* ---- the stack ----------------------------------------------------------------------------------------------------- */
+/* ---- the stack --------------------------------------------------------------------------------------------------- */
 
 static zimage_status make_room(zi_cuda *cuda, zi_cuda_stack *s)
 {
@@ -120,7 +121,7 @@ static zimage_status add_chunk(zi_cuda *cuda, size_t bytes, const char *what)
     return ZIMAGE_OK;
 }
 
-/* A chunk for what the last one has no room for: a large one if the card is not nearly full. */
+/* A chunk of at least so many bytes: a large one unless the GPU is nearly full. */
 static zimage_status add_any_chunk(zi_cuda *cuda, size_t bytes, const char *what)
 {
     void *data;
@@ -137,7 +138,7 @@ static zimage_status add_any_chunk(zi_cuda *cuda, size_t bytes, const char *what
     return add_chunk(cuda, bytes, what);
 }
 
-/* The empty chunks behind the top: those in front of one that is large enough are given back. */
+/* Makes the next empty chunk that is large enough the top, and frees the smaller empty ones before it. */
 static void drop_small_chunks(zi_cuda *cuda, size_t bytes)
 {
     zi_cuda_stack *s = &cuda->stack;
@@ -184,14 +185,14 @@ zimage_status zi_cuda_tensor_alloc(zi_cuda *cuda, zi_tensor *tensor, zi_dtype ty
 zi_arena_mark zi_cuda_mark(zi_cuda *cuda)
 {
     zi_cuda_stack *s = &cuda->stack;
-    if (s->in_use == 0) /* a new job: what an abandoned one checked is nobody's */
+    if (s->in_use == 0) /* a new job: forget the checks of one that was abandoned */
         cuda->checks = cuda->named = 0;
     if (s->count == 0 || s->in_use == 0)
         return (zi_arena_mark){0};
     return (zi_arena_mark){s->chunks[s->top].data, s->chunks[s->top].used, s->in_use};
 }
 
-/* mark.chunk NULL: everything. */
+/* mark.chunk NULL: releases everything. */
 void zi_cuda_release(zi_cuda *cuda, zi_arena_mark mark)
 {
     zi_cuda_stack *s = &cuda->stack;
@@ -242,7 +243,7 @@ zimage_status zi_cuda_stack_imaginary(zi_cuda *cuda, zi_cuda_stack *stack)
     return ZIMAGE_OK;
 }
 
-/* ---- the way in ---------------------------------------------------------------------------------------------------- */
+/* ---- copies from the host ---------------------------------------------------------------------------------------- */
 
 zimage_status zi_cuda_staging_open(zi_cuda *cuda)
 {
@@ -274,8 +275,8 @@ zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t byt
         ZI_CUDA_TRY(cuda, cudaEventSynchronize(s->free[s->half]), "waiting for a copy");
         memcpy(half, (const uint8_t *)src + at, part);
         ZI_CUDA_TRY(cuda, cudaMemcpyAsync((uint8_t *)dst + at, half, part, cudaMemcpyHostToDevice, cuda->stream),
-                    "copying to the card");
-        ZI_CUDA_TRY(cuda, cudaEventRecord(s->free[s->half], cuda->stream), "noting a copy");
+                    "copying to the GPU");
+        ZI_CUDA_TRY(cuda, cudaEventRecord(s->free[s->half], cuda->stream), "recording an event");
         s->half ^= 1;
     }
     return ZIMAGE_OK;

@@ -12,7 +12,7 @@
 int zi_cuda_is_fp8(const zi_cuda *cuda, const zi_weight *w)
 {
     return cuda->fp8 && !(w->precise & ZI_PRECISE_FP8) && w->shape[0] % FP8_MULTIPLE == 0 &&
-           w->shape[1] % FP8_MULTIPLE == 0 && w->shape[1] <= ZI_CUDA_MOST_FP8;
+           w->shape[1] % FP8_MULTIPLE == 0 && w->shape[1] <= ZI_CUDA_FP8_ROW_MAX;
 }
 
 static size_t scales_place(const zi_tensor *operand)

@@ -1,4 +1,5 @@
-/* Matrix operands (ops.h: alloc_operand) of linear layers that multiply in fp8: e4m3 rows, then their float32 scales. */
+/* Matrix operands (ops.h: alloc_operand) of linear layers that multiply in fp8: e4m3 rows, then their float32
+ * scales. */
 #ifndef ZI_CUDA_OPERAND_H
 #define ZI_CUDA_OPERAND_H
 

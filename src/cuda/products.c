@@ -1,4 +1,5 @@
-/* Matrix products by cuBLASLt: for each shape its candidates are timed once, on the operands of the first call. */
+/* Matrix products by cuBLASLt. The algorithms that it proposes for a shape are timed once, on the operands of the first
+ * call. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,20 +13,20 @@
 #define CANDIDATES  8
 #define TIMED_FLOPS 2e8
 #ifndef PEAK_SIDE
-#define PEAK_SIDE 8192 /* the emulated card's is smaller */
+#define PEAK_SIDE 8192 /* smaller on the emulated GPU */
 #endif
 
-/* What decides how a product is computed. Compared as bytes. */
+/* All that an algorithm depends on. Compared as bytes. */
 typedef struct plan_key {
     zi_cuda_product product;
     int64_t fp8, biased;
-    int64_t aligned[3]; /* of y, x, w: bytes that their addresses are multiples of, at most 256 */
+    int64_t aligned[3]; /* of y, x, w: the power of two, at most 256, that the address is a multiple of */
 } plan_key;
 
 struct zi_cuda_plan {
     plan_key key;
     cublasLtMatmulDesc_t operation;
-    cublasLtMatrixLayout_t w, x, y; /* columns first: y^T [out, rows] = w x^T */
+    cublasLtMatrixLayout_t w, x, y; /* column-major: y^T [out, rows] = w x^T */
     cublasLtMatmulAlgo_t algorithm;
 };
 
@@ -83,8 +84,8 @@ static cublasStatus_t describe_scales(cublasLtMatmulDesc_t operation)
     return code;
 }
 
-/* The scales and the bias of the product that comes next. */
-static cublasStatus_t aim(const zi_cuda_plan *plan, const zi_cuda_product *p)
+/* Sets the scales and the bias of the product that comes next. */
+static cublasStatus_t set_pointers(const zi_cuda_plan *plan, const zi_cuda_product *p)
 {
     cublasStatus_t code = CUBLAS_STATUS_SUCCESS;
     if (plan->key.biased)
@@ -96,7 +97,7 @@ static cublasStatus_t aim(const zi_cuda_plan *plan, const zi_cuda_product *p)
     return code;
 }
 
-/* A matrix of `rows` rows of `columns`, as cuBLASLt sees it: its columns are our rows. */
+/* A row-major matrix [rows, columns]. cuBLASLt is column-major: its columns are our rows. */
 static cublasStatus_t make_layout(cublasLtMatrixLayout_t *layout, cudaDataType_t type, int64_t rows, int64_t columns,
                                   int64_t ld, int32_t batch, int64_t step)
 {
@@ -112,13 +113,13 @@ static cublasStatus_t make_layout(cublasLtMatrixLayout_t *layout, cudaDataType_t
 static cublasStatus_t describe(zi_cuda_plan *plan)
 {
     const zi_cuda_product *p = &plan->key.product;
-    cublasOperation_t turn = p->inputs_first ? CUBLAS_OP_N : CUBLAS_OP_T;
+    cublasOperation_t transpose = p->inputs_first ? CUBLAS_OP_N : CUBLAS_OP_T;
     int64_t w_rows = p->inputs_first ? p->in : p->out, w_columns = p->inputs_first ? p->out : p->in;
     cudaDataType_t type = plan->key.fp8 ? CUDA_R_8F_E4M3 : type_of(p->type);
     const cublasLtEpilogue_t with_bias = CUBLASLT_EPILOGUE_BIAS;
     cublasStatus_t code = cublasLtMatmulDescCreate(&plan->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (code == CUBLAS_STATUS_SUCCESS)
-        code = set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &turn, sizeof(turn));
+        code = set(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose));
     if (code == CUBLAS_STATUS_SUCCESS && plan->key.fp8)
         code = describe_scales(plan->operation);
     if (code == CUBLAS_STATUS_SUCCESS && plan->key.biased)
@@ -132,31 +133,32 @@ static cublasStatus_t describe(zi_cuda_plan *plan)
     return code;
 }
 
-static cublasStatus_t ask(zi_cuda *cuda, zi_cuda_plan *plan, cublasLtMatmulHeuristicResult_t *found, int *count)
+static cublasStatus_t propose(zi_cuda *cuda, zi_cuda_plan *plan, cublasLtMatmulHeuristicResult_t *found, int *count)
 {
-    cublasLtMatmulPreference_t wish;
+    cublasLtMatmulPreference_t preference;
     size_t workspace = ZI_WORKSPACE_BYTES;
-    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* others round sums to the output's type */
+    const uint32_t reductions =
+        CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* others round partial sums to the output's type */
     uint32_t aligned[3];
     static const cublasLtMatmulPreferenceAttributes_t names[4] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES};
-    cublasStatus_t code = cublasLtMatmulPreferenceCreate(&wish);
+    cublasStatus_t code = cublasLtMatmulPreferenceCreate(&preference);
     if (code != CUBLAS_STATUS_SUCCESS)
         return code;
-    code = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
+    code = cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                                 sizeof(workspace));
     if (code == CUBLAS_STATUS_SUCCESS)
-        code = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
+        code = cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
                                                     sizeof(reductions));
     for (int i = 0; i < 4 && code == CUBLAS_STATUS_SUCCESS; i++) {
         aligned[i % 3] = (uint32_t)plan->key.aligned[i % 3];
-        code = cublasLtMatmulPreferenceSetAttribute(wish, names[i], &aligned[i % 3], sizeof(aligned[0]));
+        code = cublasLtMatmulPreferenceSetAttribute(preference, names[i], &aligned[i % 3], sizeof(aligned[0]));
     }
     if (code == CUBLAS_STATUS_SUCCESS)
-        code = cublasLtMatmulAlgoGetHeuristic(cuda->blas, plan->operation, plan->w, plan->x, plan->y, plan->y, wish,
-                                              CANDIDATES, found, count);
-    (void)cublasLtMatmulPreferenceDestroy(wish);
+        code = cublasLtMatmulAlgoGetHeuristic(cuda->blas, plan->operation, plan->w, plan->x, plan->y, plan->y,
+                                              preference, CANDIDATES, found, count);
+    (void)cublasLtMatmulPreferenceDestroy(preference);
     return code;
 }
 
@@ -168,7 +170,7 @@ static cublasStatus_t run(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasL
                           algorithm, cuda->workspace, ZI_WORKSPACE_BYTES, cuda->stream);
 }
 
-/* A candidate on the operands of the first call. */
+/* One algorithm on the operands of the first call. */
 typedef struct trial {
     zi_cuda *cuda;
     const zi_cuda_plan *plan;
@@ -184,7 +186,7 @@ static zimage_status try_candidate(const void *user)
                                                                                           : ZIMAGE_ERROR_INTERNAL;
 }
 
-/* The fastest of the candidates, computing into a scratch buffer. */
+/* Index of the fastest algorithm; results go to a scratch buffer. */
 static int fastest(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmulHeuristicResult_t *found, int count,
                    void *scratch, const void *x, const void *w)
 {
@@ -201,7 +203,7 @@ static int fastest(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmul
     return best;
 }
 
-/* What another process found fastest, if this library can still run it. */
+/* Takes the algorithm that an earlier process found fastest, if this library can run it; 0: it does not. */
 static int recall(zi_cuda *cuda, zi_cuda_plan *plan)
 {
     cublasLtMatmulHeuristicResult_t result;
@@ -217,7 +219,7 @@ int zi_cuda_is_timed(const zi_cuda_product *p)
     return 2.0 * (double)(p->batch ? p->batch : 1) * (double)p->rows * (double)p->in * (double)p->out >= TIMED_FLOPS;
 }
 
-/* Room for a product's results, if it is timed. */
+/* Stack memory for a product's results while it is timed. */
 static zimage_status alloc_scratch(zi_cuda *cuda, const zi_cuda_product *p, void **scratch)
 {
     int64_t elements = (p->batch - 1) * p->step_y + p->rows * p->ldy;
@@ -234,7 +236,7 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, co
     int count = 0, best = 0;
     if (recall(cuda, plan))
         return ZIMAGE_OK;
-    ZI_TRY(zi_cuda_check_blas(cuda, ask(cuda, plan, found, &count), "looking for a matrix product"));
+    ZI_TRY(zi_cuda_check_blas(cuda, propose(cuda, plan, found, &count), "looking for a matrix product"));
     if (count == 0)
         return zi_fail(cuda->error, ZIMAGE_ERROR_UNSUPPORTED, "cuda:%d: cuBLASLt has no product of %lld x %lld by %lld",
                        cuda->device, (long long)p->rows, (long long)p->in, (long long)p->out);
@@ -272,7 +274,7 @@ static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const zi_cuda_
     plan.key = *key;
     zimage_status status = zi_cuda_check_blas(cuda, describe(&plan), "describing a matrix product");
     if (status == ZIMAGE_OK)
-        status = zi_cuda_check_blas(cuda, aim(&plan, p), "describing a matrix product");
+        status = zi_cuda_check_blas(cuda, set_pointers(&plan, p), "describing a matrix product");
     if (status == ZIMAGE_OK)
         status = choose(cuda, &plan, x, w);
     if (status != ZIMAGE_OK) {
@@ -283,7 +285,7 @@ static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const zi_cuda_
     return ZIMAGE_OK;
 }
 
-/* The most memory that a product takes: that of its first time. */
+/* Takes the most memory that a product needs: that of its first call. */
 static zimage_status rehearse(zi_cuda *cuda, const plan_key *key)
 {
     void *scratch;
@@ -327,27 +329,28 @@ zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y,
         i++;
     if (i == cuda->plan_count)
         ZI_TRY(add_plan(cuda, &key, p, x, w));
-    ZI_TRY(zi_cuda_check_blas(cuda, aim(&cuda->plans[i], p), "a matrix product"));
+    ZI_TRY(zi_cuda_check_blas(cuda, set_pointers(&cuda->plans[i], p), "a matrix product"));
     return zi_cuda_check_blas(cuda, run(cuda, &cuda->plans[i], &cuda->plans[i].algorithm, y, x, w), "a matrix product");
 }
 
-/* ---- the card's ceiling -------------------------------------------------------------------------------------------- */
+/* ---- the GPU's peak rate ----------------------------------------------------------------------------------------- */
 
-/* Random numbers, in what linear layers multiply: constant ones would let the card run faster. room: for as many. */
+/* A random matrix in the type that linear layers multiply; a GPU is faster with constant ones. room: for the elements
+ * in the compute type, before they are quantised to fp8. */
 static zimage_status random_operand(zi_cuda *cuda, uint32_t seed, void *room, zi_cuda_rows8 *operand)
 {
     const int64_t count = (int64_t)PEAK_SIDE * PEAK_SIDE;
     size_t size = cuda->fp8 ? 1 : zi_dtype_size(cuda->type);
     operand->scales = NULL;
-    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count * size, "measuring the card", &operand->data));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)count * size, "measuring the peak rate", &operand->data));
     void *numbers = cuda->fp8 ? room : operand->data;
-    ZI_CUDA_TRY(cuda, zi_cuda_random(cuda->type, numbers, count, seed, cuda->stream), "measuring the card");
+    ZI_CUDA_TRY(cuda, zi_cuda_random(cuda->type, numbers, count, seed, cuda->stream), "measuring the peak rate");
     if (!cuda->fp8)
         return ZIMAGE_OK;
-    ZI_TRY(zi_cuda_stack_alloc(cuda, PEAK_SIDE * sizeof(float), "measuring the card", (void **)&operand->scales));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, PEAK_SIDE * sizeof(float), "measuring the peak rate", (void **)&operand->scales));
     return ZI_CUDA_RUN(
         cuda, zi_cuda_quantise_rows(*operand, cuda->type, numbers, PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, cuda->stream),
-        "measuring the card");
+        "measuring the peak rate");
 }
 
 typedef struct large_product {
@@ -369,7 +372,7 @@ static zimage_status time_large(zi_cuda *cuda, float *milliseconds)
                        .product = {PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, .type = cuda->type, .y_type = cuda->type}};
     size_t bytes = (size_t)PEAK_SIDE * PEAK_SIDE * zi_dtype_size(cuda->type);
     zi_cuda_rows8 x, w;
-    ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "measuring the card", &l.y));
+    ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "measuring the peak rate", &l.y));
     ZI_TRY(random_operand(cuda, 1, l.y, &x));
     ZI_TRY(random_operand(cuda, 2, l.y, &w));
     l.x = x.data;

@@ -1,4 +1,4 @@
-/* Instructions that have no name in CUDA C++. Where nvcc isn't the compiler, the emulated card's take their place. */
+/* Instructions without a name in CUDA C++ (PTX ISA). Other compilers than nvcc get those of the emulated GPU. */
 #ifndef ZI_CUDA_PTX_CUH
 #define ZI_CUDA_PTX_CUH
 
@@ -6,7 +6,7 @@
 
 #ifdef __CUDACC__
 
-/* c += a b, 16 x 8 x 16. */
+/* c [16, 8] += a [16, 16] b [16, 8]. */
 static __device__ __forceinline__ void ptx_multiply(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
     asm volatile(
@@ -15,7 +15,7 @@ static __device__ __forceinline__ void ptx_multiply(float c[4], const uint32_t a
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* Four 8 x 8 matrices of shared memory; row i of matrix j lies where lane 8 j + i points. */
+/* Loads four 8 x 8 matrices from shared memory; lane 8 j + i points to row i of matrix j. */
 static __device__ __forceinline__ void ptx_load_matrices(uint32_t r[4], const __nv_bfloat16 *p)
 {
     uint32_t address = (uint32_t)__cvta_generic_to_shared(p);
@@ -34,7 +34,7 @@ static __device__ __forceinline__ void ptx_load_transposed(uint32_t r[4], const 
                  : "memory");
 }
 
-/* 16 bytes from device to shared memory in the background; zeros where `valid` is 0. */
+/* Begins to copy 16 bytes from device to shared memory, or zeros if `valid` is 0. */
 static __device__ __forceinline__ void ptx_copy_16(void *to, const void *from, int valid)
 {
     uint32_t address = (uint32_t)__cvta_generic_to_shared(to);
@@ -42,13 +42,13 @@ static __device__ __forceinline__ void ptx_copy_16(void *to, const void *from, i
                  : "memory");
 }
 
-/* The copies since the last one are a group. */
+/* Ends a group of the thread's copies. */
 static __device__ __forceinline__ void ptx_commit_copies(void)
 {
     asm volatile("cp.async.commit_group;\n" ::: "memory");
 }
 
-/* Waits until all but the last `Left` of the thread's groups are here. */
+/* Waits until all but the last `Left` groups of the thread's copies have arrived. */
 template <int Left> static __device__ __forceinline__ void ptx_wait_copies(void)
 {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(Left) : "memory");

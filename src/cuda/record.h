@@ -6,8 +6,8 @@
 
 typedef struct zi_cuda zi_cuda; /* internal.h */
 
-/* Recordings hold addresses of device memory: whoever frees memory that an operation used calls this (or counts a change
- * of the stack, which is part of their key). */
+/* Recordings hold addresses of device memory: whoever frees memory that an operation used calls this (or counts a
+ * change of the stack, which is part of their key). */
 void zi_cuda_recordings_free(zi_cuda *cuda);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Rehearsals: the networks' own code runs on the table without computing. Operations take memory from an imaginary stack,
- * whose peak is what the job needs, and the weights that they read are recorded in the order of their use.
+ * Rehearsals: the networks' own code runs on the table without computing. Operations take memory from an imaginary
+ * stack, whose peak is what the job needs, and the weights that they read are recorded in the order of their use.
  */
 #include <assert.h>
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /*
- * Weights on their way to the card. They are sent in the order in which the job reads them, as far ahead as there is room:
- * those that stay go to their places; the others, and stored numbers that must be given another form first, to slots of a
- * ring. A slot is written again when the card has passed the operation that read it.
+ * Copying weights to the GPU (residency.h explains the words). Weights are sent in the order in which the job reads
+ * them, as far ahead as there is room. Resident weights go to their places in the slab. Other weights, and weights
+ * whose form is made on the GPU, go to slots of the ring. A slot is written again when the GPU has finished the
+ * operation that read it.
  */
 #include "cuda/residency.h"
 
@@ -19,7 +20,7 @@ zimage_status zi_cuda_residency_open(zi_cuda *cuda)
     return zi_cuda_result(cuda, cudaEventCreateWithFlags(&r->stack_free, cudaEventDisableTiming), "making an event");
 }
 
-static void take_away(zi_cuda *cuda, zi_cuda_weight *weight)
+static void evict(zi_cuda *cuda, zi_cuda_weight *weight)
 {
     if (weight->owned)
         zi_cuda_memory_free(cuda, weight->data, weight->bytes);
@@ -36,13 +37,13 @@ int64_t zi_cuda_residency_sent(const zi_cuda *cuda)
 void zi_cuda_arrangement_drop(zi_cuda *cuda)
 {
     zi_cuda_residency *r = cuda->residency;
-    cuda->stack.changes++; /* recordings read weights that are gone */
+    cuda->stack.changes++; /* recordings hold the weights' addresses */
     zi_cuda_loads_cancel(cuda);
     (void)cudaStreamSynchronize(cuda->uploader.stream);
     (void)cudaStreamSynchronize(cuda->stream);
     for (size_t i = 0; i < cuda->weights.capacity; i++)
         if (cuda->weights.places[i] != NULL)
-            take_away(cuda, cuda->weights.places[i]);
+            evict(cuda, cuda->weights.places[i]);
     zi_cuda_memory_free(cuda, r->slab, r->slab_bytes);
     zi_cuda_memory_free(cuda, r->ring, r->ring_bytes);
     r->slab = r->ring = NULL;
@@ -86,7 +87,7 @@ void zi_cuda_residency_close(zi_cuda *cuda)
     cuda->residency = NULL;
 }
 
-/* ---- the order ----------------------------------------------------------------------------------------------------- */
+/* ---- the order of the job ---------------------------------------------------------------------------------------- */
 
 zi_cuda_weight *zi_cuda_use_at(const zi_cuda_residency *r, zi_cuda_cursor *c)
 {
@@ -111,8 +112,8 @@ static int is_before(const zi_cuda_cursor *a, const zi_cuda_cursor *b)
     return a->time != b->time ? a->time < b->time : a->use < b->use;
 }
 
-/* The next place from `c` on where the weight is read. */
-static int look_for(const zi_cuda_residency *r, const zi_cuda_weight *weight, zi_cuda_cursor *c)
+/* Moves c to the next use of the weight; 0: there is none. */
+static int find_use(const zi_cuda_residency *r, const zi_cuda_weight *weight, zi_cuda_cursor *c)
 {
     const zi_cuda_weight *w;
     for (; (w = zi_cuda_use_at(r, c)) != NULL; c->use++)
@@ -121,23 +122,23 @@ static int look_for(const zi_cuda_residency *r, const zi_cuda_weight *weight, zi
     return 0;
 }
 
-/* The job has come to this weight. Where it takes another way than was seen, what was sent ahead is dropped. */
-static void follow(zi_cuda *cuda, const zi_cuda_weight *weight)
+/* The job reads this weight now. If another one was expected, the loads that wait are dropped. */
+static void advance_to(zi_cuda *cuda, const zi_cuda_weight *weight)
 {
     zi_cuda_residency *r = cuda->residency;
     if (zi_cuda_use_at(r, &r->now) != weight) {
         zi_cuda_cursor place = r->now;
         zi_cuda_loads_cancel(cuda);
-        if (!look_for(r, weight, &place)) {
+        if (!find_use(r, weight, &place)) {
             place = (zi_cuda_cursor){0, 0, 0};
-            (void)look_for(r, weight, &place);
+            (void)find_use(r, weight, &place);
         }
         r->now = r->ahead = place;
     }
     r->now.use++;
 }
 
-/* ---- the ring ------------------------------------------------------------------------------------------------------ */
+/* ---- the ring ---------------------------------------------------------------------------------------------------- */
 
 static zi_cuda_load *load_at(const zi_cuda_residency *r, int64_t number)
 {
@@ -153,7 +154,7 @@ static const zi_cuda_load *oldest_slot(const zi_cuda_residency *r)
     return NULL;
 }
 
-/* Where so many bytes in one piece are free now. */
+/* *at: where so many contiguous bytes of the ring are free; 0: nowhere now. */
 static int find_slot(const zi_cuda_residency *r, size_t bytes, size_t *at)
 {
     const zi_cuda_load *oldest = oldest_slot(r);
@@ -161,7 +162,7 @@ static int find_slot(const zi_cuda_residency *r, size_t bytes, size_t *at)
     *at = oldest != NULL ? r->head : 0;
     if (oldest == NULL)
         return bytes <= r->ring_bytes;
-    if (r->head <= tail) /* the used part goes around the end */
+    if (r->head <= tail) /* the used part wraps around the end */
         return bytes <= tail - r->head;
     if (bytes <= r->ring_bytes - r->head)
         return 1;
@@ -169,7 +170,7 @@ static int find_slot(const zi_cuda_residency *r, size_t bytes, size_t *at)
     return bytes <= tail;
 }
 
-/* Takes the oldest load off the list, if it is done. Its slot is not written before the card has read it. */
+/* Takes the oldest load off the list, if it is done. The uploader's stream waits until the GPU has read its slot. */
 static int reclaim(zi_cuda *cuda)
 {
     zi_cuda_residency *r = cuda->residency;
@@ -211,7 +212,7 @@ static zimage_status begin_load(zi_cuda *cuda, zi_cuda_weight *weight, uint8_t *
     return ZIMAGE_OK;
 }
 
-/* *room 0: there is none now. */
+/* *room 0: the ring has no room for it now. */
 static zimage_status try_load(zi_cuda *cuda, zi_cuda_weight *weight, int *room)
 {
     zi_cuda_residency *r = cuda->residency;
@@ -239,7 +240,7 @@ zimage_status zi_cuda_read_ahead(zi_cuda *cuda)
     for (; (weight = zi_cuda_use_at(r, &r->ahead)) != NULL; r->ahead.use++) {
         if (weight->ready || (weight->data != NULL && weight->load != NULL))
             continue;
-        if (weight->load != NULL) /* a stage so small that all of it is under way */
+        if (weight->load != NULL) /* its load before is still under way: the whole stage is */
             return ZIMAGE_OK;
         ZI_TRY(try_load(cuda, weight, &room));
         if (!room)
@@ -263,7 +264,7 @@ void zi_cuda_loads_cancel(zi_cuda *cuda)
     r->last = r->first_unused;
 }
 
-/* ---- use ----------------------------------------------------------------------------------------------------------- */
+/* ---- reading weights --------------------------------------------------------------------------------------------- */
 
 void zi_cuda_residency_next(zi_cuda *cuda)
 {
@@ -276,7 +277,7 @@ void zi_cuda_residency_next(zi_cuda *cuda)
         if (load->state != ZI_LOAD_IN_USE)
             continue;
         if (load->slot > 0)
-            (void)cudaEventRecord(load->released, cuda->stream); /* a failure shows in the operation */
+            (void)cudaEventRecord(load->released, cuda->stream); /* a failure shows in the operation's own calls */
         load->state = ZI_LOAD_DONE;
         r->in_use--;
     }
@@ -289,7 +290,7 @@ zi_cuda *zi_cuda_begin(const zi_run *run)
     return cuda;
 }
 
-/* The stored bytes of the oldest load of the weight are there for what is queued next. */
+/* Makes the stream wait for the oldest load of the weight. */
 static zimage_status await(zi_cuda *cuda, zi_cuda_weight *weight, const uint8_t **stored)
 {
     zi_cuda_residency *r = cuda->residency;
@@ -307,8 +308,8 @@ static zimage_status await(zi_cuda *cuda, zi_cuda_weight *weight, const uint8_t 
     return zi_cuda_result(cuda, code, "sending a weight");
 }
 
-/* The weight, which the job reads now, is on its way. */
-static zimage_status need(zi_cuda *cuda, zi_cuda_weight *weight)
+/* Makes sure that a load of the weight is under way, and the first that will be read. */
+static zimage_status require_load(zi_cuda *cuda, zi_cuda_weight *weight)
 {
     int room;
     if (weight->load != NULL && weight->load != load_at(cuda->residency, cuda->residency->first_unused))
@@ -316,7 +317,7 @@ static zimage_status need(zi_cuda *cuda, zi_cuda_weight *weight)
     if (weight->load != NULL)
         return ZIMAGE_OK;
     ZI_TRY(try_load(cuda, weight, &room));
-    if (!room) { /* what was sent ahead is in its way */
+    if (!room) { /* weights that were sent ahead fill the ring */
         zi_cuda_loads_cancel(cuda);
         cuda->residency->ahead = cuda->residency->now;
         ZI_TRY(try_load(cuda, weight, &room));
@@ -327,14 +328,14 @@ static zimage_status need(zi_cuda *cuda, zi_cuda_weight *weight)
                    weight->a->name, cuda->residency->ring_bytes);
 }
 
-/* Of a weight that the arrangement knows. */
+/* A weight of the arrangement. */
 static zimage_status get_arranged(zi_cuda *cuda, zi_cuda_weight *weight, void **data)
 {
     const uint8_t *stored;
-    follow(cuda, weight);
+    advance_to(cuda, weight);
     *data = weight->data;
     if (!weight->ready)
-        ZI_TRY(need(cuda, weight));
+        ZI_TRY(require_load(cuda, weight));
     ZI_TRY(zi_cuda_read_ahead(cuda));
     if (weight->ready)
         return ZIMAGE_OK;
@@ -351,7 +352,7 @@ static zimage_status get_arranged(zi_cuda *cuda, zi_cuda_weight *weight, void **
     return ZIMAGE_OK;
 }
 
-/* Sends the weight to `stored`: its own place or, unless it is direct, a part of the stack. */
+/* Sends the weight to `stored`: where it stays, or stack memory if its form is made on the GPU. */
 static zimage_status send_now(zi_cuda *cuda, zi_cuda_weight *weight, uint8_t *stored)
 {
     const uint8_t *there;
@@ -362,8 +363,8 @@ static zimage_status send_now(zi_cuda *cuda, zi_cuda_weight *weight, uint8_t *st
                        cuda->device, weight->a->name);
     if (!weight->direct) {
         cudaEvent_t event = cuda->residency->stack_free;
-        ZI_TRY(zi_cuda_result(cuda, cudaEventRecord(event, cuda->stream), "noting a place"));
-        ZI_TRY(zi_cuda_result(cuda, cudaStreamWaitEvent(cuda->uploader.stream, event, 0), "waiting for a place"));
+        ZI_TRY(zi_cuda_result(cuda, cudaEventRecord(event, cuda->stream), "recording an event"));
+        ZI_TRY(zi_cuda_result(cuda, cudaStreamWaitEvent(cuda->uploader.stream, event, 0), "waiting for an event"));
     }
     ZI_TRY(begin_load(cuda, weight, stored, 0));
     return await(cuda, weight, &there);
@@ -380,8 +381,8 @@ static zimage_status fill(zi_cuda *cuda, zi_cuda_weight *weight)
     return ZIMAGE_OK;
 }
 
-/* Of a weight that nobody announced: it is sent at once, into memory of its own. */
-static zimage_status get_unknown(zi_cuda *cuda, zi_cuda_weight *weight, void **data)
+/* A weight that no arrangement knows gets memory of its own, and is sent when it is first read. */
+static zimage_status get_unarranged(zi_cuda *cuda, zi_cuda_weight *weight, void **data)
 {
     if (!weight->ready) {
         ZI_TRY(zi_cuda_memory(cuda, weight->bytes, weight->a->name, (void **)&weight->data));
@@ -390,7 +391,7 @@ static zimage_status get_unknown(zi_cuda *cuda, zi_cuda_weight *weight, void **d
         zi_cuda_release(cuda, mark);
         weight->owned = weight->ready = status == ZIMAGE_OK;
         if (status != ZIMAGE_OK) {
-            (void)cudaStreamSynchronize(cuda->uploader.stream); /* copies into it may be under way */
+            (void)cudaStreamSynchronize(cuda->uploader.stream); /* copies into it may still run */
             (void)cudaStreamSynchronize(cuda->stream);
             zi_cuda_memory_free(cuda, weight->data, weight->bytes);
             weight->data = NULL;
@@ -407,5 +408,5 @@ zimage_status zi_cuda_residency_get(zi_cuda *cuda, zi_cuda_weight *weight, void 
         return zi_cuda_rehearse_use(cuda, weight, data);
     if (weight->arranged)
         return get_arranged(cuda, weight, data);
-    return get_unknown(cuda, weight, data);
+    return get_unarranged(cuda, weight, data);
 }

@@ -3,10 +3,10 @@
  *
  *   resident  A resident weight stays in device memory. All resident weights lie in one allocation, the slab.
  *   ring      Every other weight passes through the ring, one allocation that is used in a circle. A weight gets a slot
- *             there, is read (or given its form) by one operation, and leaves the slot to the weights behind it.
- *   load      One weight on its way from the host: a copy that the uploader (upload.h) makes with its threads (lanes) and
- *             pinned buffers. A load goes straight to the slab if the weight is resident and needs no other form.
- *   staging   The pinned memory of small copies that are no weights (memory.h).
+ *             there, one operation reads it (or makes its form from it), and then the slot is free again.
+ *   load      The copy of one weight from the host. The uploader (upload.h) makes it, with threads (lanes) and pinned
+ *             buffers. A load goes straight to the slab if the weight is resident and needs no other form.
+ *   staging   Pinned memory for small copies that are no weights (memory.h).
  *   rehearsal The networks' code runs once without computing (rehearsal.c). That gives the peak of the stack and the
  *             order in which a stage reads its weights.
  *   arrangement  The division of the memory for a job (arrange.c), made from rehearsals.
@@ -96,7 +96,7 @@ void zi_cuda_loads_cancel(zi_cuda *cuda);
 /* Sends the weights that the job reads next as far as there is room. */
 zimage_status zi_cuda_read_ahead(zi_cuda *cuda);
 
-/* ---- rehearsal.c --------------------------------------------------------------------------------------------------- */
+/* ---- rehearsal.c ------------------------------------------------------------------------------------------------- */
 
 /* Records the use of a weight in a rehearsal; *data may not be read. */
 zimage_status zi_cuda_rehearse_use(zi_cuda *cuda, zi_cuda_weight *weight, void **data);

@@ -1,14 +1,14 @@
-/* What needs a whole row or head: norms, rotations, softmax, operands in fp8. */
+/* Kernels that need a whole row or head: norms, rotary embeddings, softmax, quantising to fp8. */
 #include "cuda/device_code.cuh"
 
 #include <cuda_fp8.h>
 
-/* ---- norms: a block a row, the row in registers where it fits ------------------------------------------------------ */
+/* ---- norms: one block for each row, which is held in registers where it fits ------------------------------------- */
 
 #define ROW_THREADS 256
-#define ROW_VECTORS 4 /* of a thread, at most: rows of 4096 float32 or 8192 bf16 elements stay in registers */
+#define ROW_VECTORS 4 /* of a thread at most: registers hold rows of 4096 float32 or 8192 bf16 elements */
 
-/* Calls `call` with K as the vectors of a thread that hold a row of n elements of T: 2 or 4. */
+/* Runs the code with K as the number of vectors of a thread that hold a row of n elements of T: 2 or 4. */
 #define WITH_VECTORS(T, K, n, ...)                                                                                     \
     do {                                                                                                               \
         if ((n) <= 2 * ROW_THREADS * wide<T>) {                                                                        \
@@ -28,10 +28,10 @@ static __device__ __forceinline__ float fp8_scale(float largest)
 }
 
 /*
- * A row as K vectors of each of the block's threads; what lies behind the row is 0. T: an activation. Every thread reads
- * and writes the same places, so that input and output may be one buffer.
+ * A row in the registers of a block: K vectors of each thread, zeros beyond the row. T: the type of activations. A
+ * thread reads and writes the same places, so that input and output may be one buffer.
  */
-template <typename T, int K> struct row_values {
+template <typename T, int K> struct row_registers {
     static constexpr int W = wide<T>;
     float v[K][W];
 
@@ -66,7 +66,7 @@ template <typename T, int K> struct row_values {
         }
     }
 
-    /* SiLU(gate) * up of a row of n gates, then n ups. */
+    /* SiLU(gate) * up, from a row of n gates followed by n ups. */
     __device__ __forceinline__ void read_gated(const T *x, int64_t n)
     {
 #pragma unroll
@@ -82,7 +82,7 @@ template <typename T, int K> struct row_values {
         }
     }
 
-    /* As e4m3 numbers, each to be multiplied by *scale. */
+    /* Writes e4m3 numbers q and *scale: v = q * scale. */
     __device__ __forceinline__ void write_fp8(__nv_fp8_e4m3 *y, float *scale, int64_t n)
     {
         float largest = 0;
@@ -106,7 +106,7 @@ template <typename T, int K> struct row_values {
         }
     }
 
-    /* The block's row to y, or to rows8 if y is NULL. */
+    /* Writes the block's row to y, or to rows8 if y is NULL. */
     __device__ __forceinline__ void write_either(T *y, const zi_cuda_rows8 &rows8, int64_t n)
     {
         if (y != nullptr)
@@ -115,7 +115,7 @@ template <typename T, int K> struct row_values {
             write_fp8((__nv_fp8_e4m3 *)rows8.data + blockIdx.x * n, rows8.scales + blockIdx.x, n);
     }
 
-    /* v[i] *= factor * a[i] * b[i]; NULL is 1. */
+    /* v[i] *= factor * a[i] * b[i]; NULL: 1. */
     __device__ __forceinline__ void scale(int64_t n, float factor, const float *a, const float *b)
     {
 #pragma unroll
@@ -140,7 +140,7 @@ template <typename T, int K> struct row_values {
             }
     }
 
-    /* Makes the mean 0. What lies behind the row stays 0. */
+    /* Subtracts the mean; beyond the row zeros stay. */
     __device__ __forceinline__ void centre(int64_t n)
     {
         float sum = 0;
@@ -184,7 +184,7 @@ template <typename T, int K> struct row_values {
     }
 };
 
-/* Whether vectors of factors can be read there. */
+/* Whether vectors can be loaded from these factors. */
 static int factors_fit(const float *a, const float *b)
 {
     return ((uintptr_t)a | (uintptr_t)b) % 16 == 0;
@@ -195,7 +195,7 @@ static int norm_fits(const zi_cuda_norm_args &a)
     return factors_fit(a.w, a.gain) && factors_fit(a.shift, NULL);
 }
 
-/* Whether rows of n, at that address, fit row_values. */
+/* Whether row_registers can hold rows of n elements at that address. */
 static int row_fits(zi_dtype type, int64_t n, const void *x)
 {
     int64_t width = type == ZI_BF16 ? 8 : 4;
@@ -206,13 +206,13 @@ template <typename T, int K>
 static __global__ void __launch_bounds__(ROW_THREADS)
     norm_fast(T *y, const zi_cuda_rows8 y8, const T *x, const zi_cuda_norm_args a, int64_t n)
 {
-    row_values<T, K> row;
+    row_registers<T, K> row;
     row.read(x + blockIdx.x * n, n);
     row.norm(n, a);
     row.write_either(y, y8, n);
 }
 
-/* What multiplies a row of any length. */
+/* 1 / sqrt(mean((x - mean)^2) + eps) of a row of any length. */
 template <typename T> static __device__ float rms_factor_any(const T *x, float mean, int64_t n, float eps)
 {
     float sum = 0;
@@ -229,7 +229,7 @@ template <typename T> static __device__ float mean_any(const T *x, int64_t n)
     return over_block<warp_sum>(sum, 0) / (float)n;
 }
 
-/* A row of any length; y may be x. */
+/* The norm of a row of any length; y may be x. */
 template <typename T> static __device__ void norm_row_any(T *y, const T *x, const zi_cuda_norm_args &a, int64_t n)
 {
     float mean = a.layer ? mean_any(x, n) : 0.0f, factor = rms_factor_any(x, mean, n, a.eps);
@@ -269,7 +269,7 @@ extern "C" cudaError_t zi_cuda_norm(zi_dtype type, void *y, zi_cuda_rows8 y8, co
 template <typename T, int K>
 static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cuda_residual_args a, int64_t n)
 {
-    row_values<T, K> sum, row;
+    row_registers<T, K> sum, row;
     int64_t at = blockIdx.x * n;
     row.read((const T *)a.y + at, n);
     sum.read((const T *)a.x + at, n);
@@ -280,7 +280,7 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cud
 #pragma unroll
     for (int k = 0; k < K; k++)
 #pragma unroll
-        for (int j = 0; j < row.W; j++) { /* what is stored is what is normed */
+        for (int j = 0; j < row.W; j++) { /* the norm reads what is stored: rounded */
             sum.v[k][j] = to_float(from_float<T>(sum.v[k][j] + row.v[k][j]));
             finite &= isfinite(sum.v[k][j]);
         }
@@ -305,7 +305,7 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_any(const zi_cuda
         if (a.not_finite != nullptr && !isfinite(to_float(x[i])))
             *a.not_finite = 1;
     }
-    if (a.h != nullptr) /* a thread sees its own places only */
+    if (a.h != nullptr) /* a thread reads only what it wrote itself */
         norm_row_any((T *)a.h + blockIdx.x * n, (const T *)x, a.next, n);
 }
 
@@ -324,13 +324,13 @@ extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_ar
     return cudaGetLastError();
 }
 
-/* ---- heads: a warp a head ------------------------------------------------------------------------------------------ */
+/* ---- heads: one warp for each head ------------------------------------------------------------------------------- */
 
-#define HEAD_PAIRS 4 /* of a lane in registers: heads of at most 256 */
+#define HEAD_PAIRS 4 /* that a lane holds in registers: heads of at most 256 */
 
 typedef struct rope_args {
     zi_cuda_rope_args a;
-    int apart; /* the elements of a pair are not one aligned vector */
+    int apart; /* the elements of a pair can't be loaded as one vector */
 } rope_args;
 
 /* Pair j of a head. */
@@ -356,7 +356,7 @@ static __device__ __forceinline__ void store_pair(T *p, int64_t j, const zi_cuda
         store<T, 2>(p + 2 * j, vec<T, 2>{{from_float<T>(x), from_float<T>(y)}});
 }
 
-/* Pair j, scaled and rotated; cos and sin are the row's. */
+/* Scales and rotates pair j (x, y); cos, sin: of the row. */
 template <typename T>
 static __device__ __forceinline__ void rotate(T *p, int64_t j, const rope_args &args, float factor, float x, float y,
                                               const float *cos, const float *sin)
@@ -367,7 +367,8 @@ static __device__ __forceinline__ void rotate(T *p, int64_t j, const rope_args &
     store_pair(p, j, a, args.apart, u * cos[j] - v * sin[j], u * sin[j] + v * cos[j]);
 }
 
-/* A lane has pairs lane, lane + 32, ... of a head: the first of them in registers, the others it reads twice. */
+/* A lane takes pairs lane, lane + 32, ... of a head. It holds the first HEAD_PAIRS in registers and reads the others
+ * twice. */
 template <typename T> static __global__ void qk_norm_rope(const rope_args args)
 {
     const zi_cuda_rope_args &a = args.a;
@@ -402,8 +403,8 @@ template <typename T> static __global__ void qk_norm_rope(const rope_args args)
 }
 
 /*
- * A block a row, adjacent lanes a head, a vector each: heads of 2, 4, ... 32 vectors, whose pairs are adjacent. Lanes:
- * those of a head.
+ * One block for each row. `Lanes` adjacent lanes take a head, a vector each: for adjacent pairs and heads of 2, 4, ...
+ * 32 vectors.
  */
 template <typename T, int Lanes> static __global__ void __launch_bounds__(512) rope_fast(const zi_cuda_rope_args a)
 {
@@ -412,7 +413,7 @@ template <typename T, int Lanes> static __global__ void __launch_bounds__(512) r
     vec<float, W> w = factors_at<W>(a.w, lane * W);
     const int64_t angles = blockIdx.x * (a.dim / 2) + lane * (W / 2);
     vec<float, W / 2> cos = load<float, W / 2>(a.cos + angles), sin = load<float, W / 2>(a.sin + angles);
-    for (int first = 0; first < vectors; first += blockDim.x) { /* all threads: the sums are a warp's */
+    for (int first = 0; first < vectors; first += blockDim.x) { /* all threads, since a warp sums together */
         int i = first + threadIdx.x;
         T *p = (T *)a.x + blockIdx.x * a.ld + (int64_t)i * W;
         vec<T, W> v;
@@ -440,7 +441,7 @@ template <typename T, int Lanes> static __global__ void __launch_bounds__(512) r
     }
 }
 
-/* rope_fast for heads of that many lanes; *done 0: there is none. */
+/* Launches rope_fast if it can do these sizes; *done 0: it can't. */
 template <typename T> static cudaError_t try_rope_fast(const zi_cuda_rope_args *a, int *done, cudaStream_t stream)
 {
     int64_t threads = (a->heads * a->dim / wide<T> + 31) / 32 * 32;
@@ -494,7 +495,7 @@ extern "C" cudaError_t zi_cuda_cos_sin(float *cos, float *sin, const float *angl
     return cudaGetLastError();
 }
 
-/* ---- softmax: a block a row ---------------------------------------------------------------------------------------- */
+/* ---- softmax: one block for each row ----------------------------------------------------------------------------- */
 
 template <typename T>
 static __global__ void __launch_bounds__(ROW_THREADS)
@@ -513,11 +514,11 @@ static __global__ void __launch_bounds__(ROW_THREADS)
         p[at + i] = from_float<T>(i < seen ? expf(s[at + i] * scale - top) * factor : 0.0f);
 }
 
-/* The row in registers; keys: a multiple of 4. */
+/* With the row in registers; keys: a multiple of 4. */
 template <typename T, int K>
 static __global__ void __launch_bounds__(ROW_THREADS) softmax_fast(T *p, const float *s, int64_t keys, float scale)
 {
-    row_values<float, K> row;
+    row_registers<float, K> row;
     float top = -INFINITY, sum = 0;
     row.read(s + blockIdx.x * keys, keys);
 #pragma unroll
@@ -563,12 +564,12 @@ extern "C" cudaError_t zi_cuda_softmax(zi_dtype type, void *p, const float *s, i
     return cudaGetLastError();
 }
 
-/* ---- fp8: a block a row -------------------------------------------------------------------------------------------- */
+/* ---- fp8: one block for each row --------------------------------------------------------------------------------- */
 
 template <typename T, int K, int Gated>
 static __global__ void __launch_bounds__(ROW_THREADS) to_fp8(const zi_cuda_rows8 y, const T *x, int64_t ldx, int64_t n)
 {
-    row_values<T, K> row;
+    row_registers<T, K> row;
     if (Gated)
         row.read_gated(x + blockIdx.x * ldx, n);
     else
@@ -579,9 +580,9 @@ static __global__ void __launch_bounds__(ROW_THREADS) to_fp8(const zi_cuda_rows8
 template <typename T, int Gated>
 static cudaError_t rows_to_fp8(zi_cuda_rows8 y, const T *x, int64_t ldx, int64_t rows, int64_t n, cudaStream_t stream)
 {
-    constexpr int64_t each = ROW_THREADS * wide<T>; /* numbers, for a vector a thread */
-    constexpr int most = (int)(ZI_CUDA_MOST_FP8 / each);
-    if (n % wide<T> != 0 || n > ZI_CUDA_MOST_FP8 || ((uintptr_t)x | (uintptr_t)ldx * sizeof(T)) % 16 != 0)
+    constexpr int64_t each = ROW_THREADS * wide<T>; /* elements, with one vector of each thread */
+    constexpr int most = (int)(ZI_CUDA_FP8_ROW_MAX / each);
+    if (n % wide<T> != 0 || n > ZI_CUDA_FP8_ROW_MAX || ((uintptr_t)x | (uintptr_t)ldx * sizeof(T)) % 16 != 0)
         return cudaErrorInvalidValue;
     if (n <= most / 4 * each)
         ZI_LAUNCH((to_fp8<T, most / 4, Gated>), (unsigned)rows, ROW_THREADS, 0, stream, y, x, ldx, n);

@@ -1,4 +1,4 @@
-/* The CUDA table: what is one kernel, what moves data, and what a card's table is made of. */
+/* The CUDA backend's table: operations that move data or are one kernel; then opening and closing a GPU. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,15 +13,15 @@
 #include "cuda/residency.h"
 #include "ops/shapes.h"
 
-#define MOST_UPLOADS 8  /* threads: more don't make a link faster */
-#define WHOLE_SHARE  16 /* of the memory that may be taken: the largest image that is not cut into bands */
+#define UPLOAD_THREADS_MAX 8  /* more threads don't copy faster */
+#define WHOLE_SHARE        16 /* an image of up to this part of the memory limit is not cut into bands */
 
 static int is_dense(const zi_tensor *a, const zi_tensor *b)
 {
     return zi_tensor_is_dense(a) && zi_tensor_is_dense(b);
 }
 
-/* ---- memory and moving --------------------------------------------------------------------------------------------- */
+/* ---- memory and moving ------------------------------------------------------------------------------------------- */
 
 static zimage_status cuda_alloc(zi_run *run, zi_tensor *tensor, int dims, const int64_t *shape)
 {
@@ -58,7 +58,7 @@ static zimage_status upload(zi_cuda *cuda, zi_tensor *dst, const float *src)
                        "converting an upload");
 }
 
-/* Takes stack memory for the moment. */
+/* Takes stack memory, and releases it. */
 static zimage_status upload_now(zi_cuda *cuda, zi_tensor *dst, const float *src)
 {
     zi_arena_mark mark = zi_cuda_mark(cuda);
@@ -83,7 +83,7 @@ static zimage_status download(zi_cuda *cuda, float *dst, const zi_tensor *src)
                     zi_cuda_convert(ZI_F32, wide, src->dtype, zi_cuda_data(src), zi_tensor_count(src), cuda->stream),
                     "converting a download");
     }
-    ZI_CUDA_TRY(cuda, cudaMemcpyAsync(dst, wide, bytes, cudaMemcpyDeviceToHost, cuda->stream), "copying from the card");
+    ZI_CUDA_TRY(cuda, cudaMemcpyAsync(dst, wide, bytes, cudaMemcpyDeviceToHost, cuda->stream), "copying from the GPU");
     return zi_cuda_wait(cuda);
 }
 
@@ -104,8 +104,7 @@ static zimage_status download_rgb8(zi_cuda *cuda, uint8_t *dst, const zi_tensor 
     assert(src->dtype == ZI_F32 && zi_tensor_is_dense(src));
     ZI_TRY(zi_cuda_stack_alloc(cuda, count, "an image", &bytes));
     ZI_CUDA_TRY(cuda, zi_cuda_rgb8(bytes, zi_cuda_data(src), (int64_t)count, cuda->stream), "making an image");
-    ZI_CUDA_TRY(cuda, cudaMemcpyAsync(dst, bytes, count, cudaMemcpyDeviceToHost, cuda->stream),
-                "copying from the card");
+    ZI_CUDA_TRY(cuda, cudaMemcpyAsync(dst, bytes, count, cudaMemcpyDeviceToHost, cuda->stream), "copying from the GPU");
     return zi_cuda_wait(cuda);
 }
 
@@ -139,7 +138,7 @@ static zimage_status cuda_copy(zi_run *run, zi_tensor *dst, const zi_tensor *src
         "a copy");
 }
 
-/* Few rows of a large table: the host unpacks them, and the table never needs device memory. */
+/* Few rows of a large table are read, so the host converts them, and the table needs no device memory. */
 static zimage_status cuda_embed_rows(zi_run *run, zi_tensor *y, const zi_weight *table, const int32_t *ids)
 {
     zi_cuda *cuda = zi_cuda_begin(run);
@@ -158,7 +157,7 @@ static zimage_status cuda_embed_rows(zi_run *run, zi_tensor *y, const zi_weight 
     return status;
 }
 
-/* ---- one kernel each ----------------------------------------------------------------------------------------------- */
+/* ---- one kernel each --------------------------------------------------------------------------------------------- */
 
 static zimage_status cuda_silu(zi_run *run, zi_tensor *y, const zi_tensor *x)
 {
@@ -230,7 +229,7 @@ static zimage_status cuda_unpatchify(zi_run *run, zi_tensor *latents, const zi_t
                        "undoing patches");
 }
 
-/* ---- group norm ---------------------------------------------------------------------------------------------------- */
+/* ---- group norm -------------------------------------------------------------------------------------------------- */
 
 static zimage_status cuda_group_norm_sums(zi_run *run, zi_tensor *sums, const zi_tensor *x, int accumulate)
 {
@@ -272,7 +271,7 @@ static zimage_status cuda_channel_affine(zi_run *run, zi_tensor *y, const zi_ten
         "a scale and a shift");
 }
 
-/* ---- the table ----------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 static size_t cuda_peak_bytes(const zi_ops *ops)
 {
@@ -304,7 +303,7 @@ static void cuda_describe(const zi_ops *ops, char *text, size_t size)
 static zimage_status cuda_forget_weights(zi_run *run)
 {
     zi_cuda *cuda = zi_cuda_enter(run);
-    ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the card");
+    ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the GPU");
     zi_cuda_recordings_free(cuda);
     zi_cuda_residency_clear(cuda);
     zi_cuda_weights_free(cuda);
@@ -387,7 +386,7 @@ static const zi_ops_table cuda_table = {
     .free = cuda_free,
 };
 
-/* ---- making it ----------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static zimage_status open_buffers(zi_cuda *cuda)
 {
@@ -404,13 +403,13 @@ static zimage_status open_buffers(zi_cuda *cuda)
 static zimage_status open_uploader(zi_cuda *cuda, const zi_cuda_options *options)
 {
     cudaError_t code;
-    int threads = options->upload_threads < 1              ? 1
-                  : options->upload_threads < MOST_UPLOADS ? options->upload_threads
-                                                           : MOST_UPLOADS;
+    int threads = options->upload_threads < 1                    ? 1
+                  : options->upload_threads < UPLOAD_THREADS_MAX ? options->upload_threads
+                                                                 : UPLOAD_THREADS_MAX;
     if (zi_uploader_open(&cuda->uploader, options->device, threads, options->upload_piece, &code))
         return ZIMAGE_OK;
-    ZI_TRY(zi_cuda_result(cuda, code, "preparing to send weights"));
-    return zi_fail(cuda->error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: threads that send weights can't be started",
+    ZI_TRY(zi_cuda_result(cuda, code, "preparing to copy weights"));
+    return zi_fail(cuda->error, ZIMAGE_ERROR_INTERNAL, "cuda:%d: threads that copy weights can't be started",
                    cuda->device);
 }
 
@@ -425,27 +424,28 @@ static zimage_status open_cudnn(zi_cuda *cuda)
                    cudnnGetErrorString(status));
 }
 
-static void open_choices(zi_cuda *cuda, const zi_cuda_options *options, const struct cudaDeviceProp *card)
+static void open_choices(zi_cuda *cuda, const zi_cuda_options *options, const struct cudaDeviceProp *gpu)
 {
     char header[256];
     int driver = 0;
     (void)cudaDriverGetVersion(&driver);
     snprintf(header, sizeof(header),
              "zimage-cuda %d, %.80s, %d.%d, %d multiprocessors, driver %d, cuBLASLt %zu, cuDNN %zu", ZI_CUDA_ABI,
-             card->name, card->major, card->minor, card->multiProcessorCount, driver, cublasLtGetVersion(),
+             gpu->name, gpu->major, gpu->minor, gpu->multiProcessorCount, driver, cublasLtGetVersion(),
              cuda->dnn != NULL ? cudnnGetVersion() : 0);
     zi_cuda_choices_open(&cuda->choices, options->cache, header);
 }
 
-static zimage_status open_card(zi_cuda *cuda, const zi_cuda_options *options)
+static zimage_status open_gpu(zi_cuda *cuda, const zi_cuda_options *options)
 {
     struct cudaDeviceProp properties = {.major = 0};
-    ZI_CUDA_TRY(cuda, cudaSetDevice(options->device), "choosing the card");
-    ZI_CUDA_TRY(cuda, cudaGetDeviceProperties(&properties, options->device), "asking the card");
+    ZI_CUDA_TRY(cuda, cudaSetDevice(options->device), "choosing the GPU");
+    ZI_CUDA_TRY(cuda, cudaGetDeviceProperties(&properties, options->device), "asking for the GPU's properties");
     if (cuda->fp8 && (properties.major != 9 || properties.minor != 0))
-        return zi_fail(cuda->error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "compute: fp8 on cuda:%d of compute capability %d.%d, expected 9.0: scales of rows need it",
-                       options->device, properties.major, properties.minor);
+        return zi_fail(
+            cuda->error, ZIMAGE_ERROR_UNSUPPORTED,
+            "compute: fp8 on cuda:%d of compute capability %d.%d, expected 9.0: cuBLASLt scales rows only there",
+            options->device, properties.major, properties.minor);
     snprintf(cuda->name, sizeof(cuda->name), "%.*s", (int)sizeof(cuda->name) - 1, properties.name);
     ZI_CUDA_TRY(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream");
     ZI_TRY(zi_cuda_check_blas(cuda, cublasLtCreate(&cuda->blas), "opening cuBLASLt"));
@@ -460,17 +460,17 @@ static zimage_status open_card(zi_cuda *cuda, const zi_cuda_options *options)
     return ZIMAGE_OK;
 }
 
-#define MOST_CARDS 64
+#define GPUS_MAX 64
 
-/* ZIMAGE_ERROR_UNSUPPORTED with the reason, unless that card can be used. */
-static zimage_status check_card(int index, zimage_error *error)
+/* ZIMAGE_ERROR_UNSUPPORTED with the reason if that GPU can't be used. */
+static zimage_status check_gpu(int index, zimage_error *error)
 {
-    zi_cuda_device devices[MOST_CARDS];
+    zi_cuda_device devices[GPUS_MAX];
     int count;
-    ZI_TRY(zi_cuda_devices(devices, MOST_CARDS, &count, error));
-    if (index < 0 || index >= count || index >= MOST_CARDS)
+    ZI_TRY(zi_cuda_devices(devices, GPUS_MAX, &count, error));
+    if (index < 0 || index >= count || index >= GPUS_MAX)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
-                       "device: \"cuda:%d\", expected a number below %d: there %s %d card%s", index, count,
+                       "device: \"cuda:%d\", expected a number below %d: there %s %d GPU%s", index, count,
                        count == 1 ? "is" : "are", count, count == 1 ? "" : "s");
     if (*devices[index].fault)
         return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "cuda:%d (%s) can't be used: %s", index, devices[index].name,
@@ -482,8 +482,8 @@ zimage_status zi_ops_cuda_new(const zi_cuda_options *options, zi_ops **ops, zima
 {
     *ops = NULL;
     if (options->compute == ZIMAGE_COMPUTE_INT8)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "compute: int8, expected f32, bf16 or fp8 on a card");
-    ZI_TRY(check_card(options->device, error));
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "compute: int8, expected f32, bf16 or fp8 on a GPU");
+    ZI_TRY(check_gpu(options->device, error));
     zi_cuda *cuda = calloc(1, sizeof(*cuda));
     if (cuda == NULL)
         return zi_fail_memory(error, "the operations table", sizeof(*cuda));
@@ -493,7 +493,7 @@ zimage_status zi_ops_cuda_new(const zi_cuda_options *options, zi_ops **ops, zima
     cuda->asked = options->memory;
     cuda->type = options->compute == ZIMAGE_COMPUTE_F32 ? ZI_F32 : ZI_BF16;
     cuda->fp8 = options->compute == ZIMAGE_COMPUTE_FP8;
-    zimage_status status = open_card(cuda, options);
+    zimage_status status = open_gpu(cuda, options);
     cuda->error = NULL;
     if (status != ZIMAGE_OK) {
         cuda_free(&cuda->ops);

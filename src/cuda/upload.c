@@ -13,17 +13,17 @@ struct zi_upload_lane {
     pthread_t thread;
     int started;
     uint8_t *buffers[2];
-    cudaEvent_t free[2]; /* the buffer has left for the card */
-    int turn;
+    cudaEvent_t free[2]; /* recorded after the last copy out of each buffer */
+    int current;         /* the buffer that is filled next */
 };
 
-/* ---- pieces -------------------------------------------------------------------------------------------------------- */
+/* ---- pieces ------------------------------------------------------------------------------------------------------ */
 
-/* The next bytes of an upload. */
-typedef struct cut {
+/* Some bytes of a part of an upload. */
+typedef struct upload_piece {
     zi_upload *upload;
     zi_upload_part part;
-} cut;
+} upload_piece;
 
 static void skip_empty_parts(zi_upload *u)
 {
@@ -33,13 +33,13 @@ static void skip_empty_parts(zi_upload *u)
     }
 }
 
-/* From the head of the queue, which is not empty. */
-static cut cut_piece(zi_uploader *uploader)
+/* Cuts the next piece off the first upload of the queue, which is not empty. */
+static upload_piece cut_piece(zi_uploader *uploader)
 {
     zi_upload *u = uploader->first;
     const zi_upload_part *part = &u->parts[u->part];
     size_t left = part->bytes - u->at, bytes = left < uploader->piece ? left : uploader->piece;
-    cut p = {u, {part->from + u->at, part->to + u->at, bytes}};
+    upload_piece p = {u, {part->from + u->at, part->to + u->at, bytes}};
     u->at += bytes;
     skip_empty_parts(u);
     if (u->part == ZI_UPLOAD_PARTS)
@@ -49,8 +49,8 @@ static cut cut_piece(zi_uploader *uploader)
     return p;
 }
 
-/* Waits for a piece; 0: the thread ends. */
-static int take_piece(zi_uploader *u, cut *p)
+/* Waits for a piece; 0: the thread must end. */
+static int take_piece(zi_uploader *u, upload_piece *p)
 {
     pthread_mutex_lock(&u->lock);
     while (!u->stop && u->first == NULL)
@@ -64,8 +64,8 @@ static int take_piece(zi_uploader *u, cut *p)
     return found;
 }
 
-/* Maps all pages at once instead of a fault for each few; a hint, which old systems do not know. */
-static void bring_in(const zi_upload_part *part)
+/* Reads all pages in one call instead of by page faults. Only a hint: Linux before 5.14 lacks it. */
+static void populate(const zi_upload_part *part)
 {
 #ifdef MADV_POPULATE_READ
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)part->from & ~(page - 1);
@@ -73,23 +73,23 @@ static void bring_in(const zi_upload_part *part)
 #endif
 }
 
-static cudaError_t put_on_stream(zi_uploader *u, zi_upload_lane *lane, const cut *p)
+static cudaError_t put_on_stream(zi_uploader *u, zi_upload_lane *lane, const upload_piece *p)
 {
     cudaError_t code =
-        cudaMemcpyAsync(p->part.to, lane->buffers[lane->turn], p->part.bytes, cudaMemcpyHostToDevice, u->stream);
+        cudaMemcpyAsync(p->part.to, lane->buffers[lane->current], p->part.bytes, cudaMemcpyHostToDevice, u->stream);
     if (code == cudaSuccess)
-        code = cudaEventRecord(lane->free[lane->turn], u->stream);
+        code = cudaEventRecord(lane->free[lane->current], u->stream);
     if (code == cudaSuccess && p->upload->to_send == p->part.bytes)
         code = cudaEventRecord(p->upload->arrived, u->stream);
     return code;
 }
 
-static void send_piece(zi_uploader *u, zi_upload_lane *lane, const cut *p)
+static void send_piece(zi_uploader *u, zi_upload_lane *lane, const upload_piece *p)
 {
-    cudaError_t code = cudaEventSynchronize(lane->free[lane->turn]);
+    cudaError_t code = cudaEventSynchronize(lane->free[lane->current]);
     if (code == cudaSuccess) {
-        bring_in(&p->part);
-        memcpy(lane->buffers[lane->turn], p->part.from, p->part.bytes);
+        populate(&p->part);
+        memcpy(lane->buffers[lane->current], p->part.from, p->part.bytes);
     }
     pthread_mutex_lock(&u->lock);
     if (code == cudaSuccess)
@@ -100,20 +100,20 @@ static void send_piece(zi_uploader *u, zi_upload_lane *lane, const cut *p)
     u->under_way--;
     pthread_cond_broadcast(&u->sent);
     pthread_mutex_unlock(&u->lock);
-    lane->turn ^= 1;
+    lane->current ^= 1;
 }
 
 static void *lane_main(void *arg)
 {
     zi_upload_lane *lane = arg;
-    cut p;
+    upload_piece p;
     (void)cudaSetDevice(lane->uploader->device); /* a failure shows in the copies */
     while (take_piece(lane->uploader, &p))
         send_piece(lane->uploader, lane, &p);
     return NULL;
 }
 
-/* ---- from outside -------------------------------------------------------------------------------------------------- */
+/* ---- the caller's side ------------------------------------------------------------------------------------------- */
 
 void zi_uploader_queue(zi_uploader *u, zi_upload *upload)
 {
@@ -153,7 +153,7 @@ void zi_uploader_cancel(zi_uploader *u)
     pthread_mutex_unlock(&u->lock);
 }
 
-/* ---- opening and closing ------------------------------------------------------------------------------------------- */
+/* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
 /* Returns an errno value. */
 static int init_sync(zi_uploader *u)
@@ -184,7 +184,7 @@ static cudaError_t open_lane(zi_uploader *u, int index)
     return code;
 }
 
-/* Signals are for the embedder's own threads. At least one thread must start. */
+/* Signals are blocked in the lanes: they are for the application's threads. At least one lane must start. */
 static int start_lanes(zi_uploader *u)
 {
     sigset_t all, before;

@@ -1,7 +1,7 @@
 /*
- * The way of stored weights onto the card. Threads copy them, a piece at a time, out of mapped files into pinned buffers
- * of their own (bringing the pages in is most of the work), and one stream carries the pieces on, beside the stream that
- * computes.
+ * Copying stored weights to the GPU. Threads (lanes) copy them piece by piece from mapped files into pinned buffers of
+ * their own; most of their time goes into page faults. One stream copies the pieces to the GPU, in parallel with the
+ * stream that computes.
  */
 #ifndef ZI_CUDA_UPLOAD_H
 #define ZI_CUDA_UPLOAD_H
@@ -14,19 +14,19 @@
 #define ZI_UPLOAD_PARTS 3
 
 typedef struct zi_upload_part {
-    const uint8_t *from; /* on the host */
-    uint8_t *to;         /* on the card */
+    const uint8_t *from; /* in host memory */
+    uint8_t *to;         /* in device memory */
     size_t bytes;
 } zi_upload_part;
 
-/* What is wanted on the card together. The caller owns it and fills parts; the rest is the uploader's, but for `arrived`,
- * an event of the caller's that is recorded behind the last piece. */
+/* One weight's copies. The caller owns it, fills `parts` and makes the event `arrived`, which is recorded after the
+ * last piece. The rest belongs to the uploader. */
 typedef struct zi_upload {
     zi_upload_part parts[ZI_UPLOAD_PARTS];
     cudaEvent_t arrived;
     int part;       /* the next piece begins in this part ... */
     size_t at;      /* ... here */
-    size_t to_send; /* bytes that are not on the stream yet */
+    size_t to_send; /* bytes that are not queued on the stream yet */
     cudaError_t code;
     struct zi_upload *next;
 } zi_upload;
@@ -39,21 +39,22 @@ typedef struct zi_uploader {
     cudaStream_t stream;
     pthread_mutex_t lock;
     pthread_cond_t queued, sent;
-    zi_upload *first, *last; /* with pieces that nobody has taken */
-    int under_way, stop;     /* pieces between a file and the stream; the threads are to end */
+    zi_upload *first, *last; /* uploads with pieces that no lane has taken */
+    int under_way, stop;     /* under_way: pieces that lanes have taken and not queued; stop: 1 ends the threads */
     zi_upload_lane *lanes;
     uint8_t *pinned;
 } zi_uploader;
 
-/* piece: bytes, 0 = as is best. Whatever fails, zi_uploader_close cleans up. *code tells a failing of the card's. 0: failed. */
+/* piece: bytes, 0: a good default. Returns 0 if it failed: *code is CUDA's error, or success if threads could not be
+ * started. zi_uploader_close cleans up in either case. */
 int zi_uploader_open(zi_uploader *uploader, int device, int threads, size_t piece, cudaError_t *code);
-/* Ends the threads; what was queued and not taken is not sent. */
+/* Ends the threads. Pieces that no lane has taken are not sent. */
 void zi_uploader_close(zi_uploader *uploader);
-/* In the order of the calls. The upload must not move until it was awaited or cancelled. */
+/* Sends uploads in the order of the calls. The upload must stay where it is until it is awaited or cancelled. */
 void zi_uploader_queue(zi_uploader *uploader, zi_upload *upload);
-/* Waits until all of it is on the stream, so that `arrived` can be waited for. */
+/* Waits until all of it is queued on the stream, so that a stream can wait for `arrived`. */
 cudaError_t zi_uploader_await(zi_uploader *uploader, zi_upload *upload);
-/* Forgets what is queued; pieces under way have been put on the stream when it returns. */
+/* Forgets all queued uploads. When it returns, pieces that lanes had taken are queued on the stream. */
 void zi_uploader_cancel(zi_uploader *uploader);
 
 #endif

@@ -1,4 +1,4 @@
-/* Weights in device memory: the list of those that were used, and each in the form that an operation asks for. */
+/* The hash table of all weights that were used, and weights in the form that an operation reads. */
 #include "cuda/weights.h"
 
 #include <assert.h>
@@ -22,7 +22,7 @@ static int same_key(const zi_cuda_weight_key *a, const zi_cuda_weight_key *b)
            a->form == b->form;
 }
 
-/* The weight's place, or the free one where it would go. */
+/* The place of the weight with that key, or the free place for it. */
 static zi_cuda_weight **find(const zi_cuda_weights *w, const zi_cuda_weight_key *key)
 {
     for (size_t i = place_of(key);; i++) {
@@ -60,11 +60,11 @@ void zi_cuda_weights_free(zi_cuda *cuda)
     *w = (zi_cuda_weights){0};
 }
 
-/* ---- use ----------------------------------------------------------------------------------------------------------- */
+/* ---- reading weights --------------------------------------------------------------------------------------------- */
 
-/* The weight's (or pair's) place, made if it is new. */
-static zimage_status place(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form,
-                           zi_cuda_weight **weight)
+/* The entry of the weight (or pair), made if it is new. */
+static zimage_status find_or_add(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_form form,
+                                 zi_cuda_weight **weight)
 {
     ZI_TRY(zi_cuda_check_form(cuda, a, form));
     ZI_TRY(b != NULL ? zi_cuda_check_form(cuda, b, form) : ZIMAGE_OK);
@@ -96,7 +96,7 @@ static zimage_status get(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, 
 {
     zi_cuda_weight *weight = NULL;
     *ready = (ready_weight){NULL, NULL, NULL};
-    zimage_status status = place(cuda, a, b, form, &weight);
+    zimage_status status = find_or_add(cuda, a, b, form, &weight);
     if (status != ZIMAGE_OK || weight == NULL)
         return status;
     ZI_TRY(zi_cuda_residency_get(cuda, weight, &ready->data));
@@ -110,14 +110,14 @@ static zimage_status get(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, 
     return ZIMAGE_OK;
 }
 
-static zimage_status unpack(zi_cuda *cuda, const zi_weight *w, void *dst)
+static zimage_status dequantise(zi_cuda *cuda, const zi_weight *w, void *dst)
 {
     ready_weight packed;
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_PACKED, &packed));
     return ZI_CUDA_RUN(cuda,
                        zi_cuda_unpack_groups(cuda->type, dst, packed.data, w->bits, w->group, w->scale_dtype,
                                              packed.scales, packed.biases, zi_weight_count(w), cuda->stream),
-                       "unpacking a weight");
+                       "dequantising a weight");
 }
 
 zimage_status zi_cuda_matrix(zi_cuda *cuda, const zi_weight *w, void **data)
@@ -125,7 +125,7 @@ zimage_status zi_cuda_matrix(zi_cuda *cuda, const zi_weight *w, void **data)
     ready_weight weight;
     if (w->dtype == ZI_GROUPED) {
         ZI_TRY(zi_cuda_stack_alloc(cuda, (size_t)zi_weight_count(w) * zi_dtype_size(cuda->type), w->name, data));
-        return unpack(cuda, w, *data);
+        return dequantise(cuda, w, *data);
     }
     ZI_TRY(get(cuda, w, NULL, ZI_FORM_MATRIX, &weight));
     *data = weight.data;
@@ -146,7 +146,7 @@ zimage_status zi_cuda_pair(zi_cuda *cuda, const zi_weight *a, const zi_weight *b
     for (int i = 0; i < 2; i++) {
         void *dst = zi_cuda_at(*data, cuda->type, i > 0 ? zi_weight_count(a) : 0), *dense;
         if (both[i]->dtype == ZI_GROUPED) {
-            ZI_TRY(unpack(cuda, both[i], dst));
+            ZI_TRY(dequantise(cuda, both[i], dst));
             continue;
         }
         ZI_TRY(zi_cuda_matrix(cuda, both[i], &dense));
@@ -156,8 +156,8 @@ zimage_status zi_cuda_pair(zi_cuda *cuda, const zi_weight *a, const zi_weight *b
     return ZIMAGE_OK;
 }
 
-/* Groups stay packed on the card and are quantised anew at each use, on the stack. */
-static zimage_status quantise_packed(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_rows8 *rows)
+/* MLX's groups stay packed in device memory; each use dequantises them and quantises them to fp8, on the stack. */
+static zimage_status requantise(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, zi_cuda_rows8 *rows)
 {
     int64_t columns = a->shape[1], count = a->shape[0] + (b != NULL ? b->shape[0] : 0);
     void *dense;
@@ -172,7 +172,7 @@ zimage_status zi_cuda_fp8(zi_cuda *cuda, const zi_weight *a, const zi_weight *b,
 {
     ready_weight weight;
     if (a->dtype == ZI_GROUPED || (b != NULL && b->dtype == ZI_GROUPED))
-        return quantise_packed(cuda, a, b, rows);
+        return requantise(cuda, a, b, rows);
     ZI_TRY(get(cuda, a, b, ZI_FORM_FP8, &weight));
     *rows = (zi_cuda_rows8){weight.data, weight.scales};
     return ZIMAGE_OK;

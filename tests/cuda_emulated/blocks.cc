@@ -1,7 +1,7 @@
 /*
- * A kernel's threads as fibers that take turns: a thread runs until it waits for others, then another one goes on, in a
- * random order, so that a missing barrier shows. Shared memory holds NaN when a block starts. What a thread copies in the
- * background arrives when it waits for the copy; until then NaN lies there.
+ * Runs the threads of a kernel as fibers. A thread runs until it waits for others; then another one continues, in
+ * random order, so that a missing barrier shows. Shared memory is NaN when a block starts. An asynchronous copy arrives
+ * when the thread waits for it; until then its target is NaN.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +22,7 @@
 #endif
 #define WARP 32
 
-/* The compiler's own jumps: where a sanitizer watches them, the library's cost system calls. */
+/* Jumps by the compiler's builtins: under a sanitizer the C library's would make system calls. */
 typedef void *jump_place[5];
 #define SAVE_PLACE(place) __builtin_setjmp(place)
 #define UNWATCHED         __attribute__((noinline, no_sanitize("address")))
@@ -50,7 +50,7 @@ struct fiber {
     ucontext_t start;
     char *stack;
     void *fake_stack;
-    unsigned thread; /* of the block; others follow on the same fiber */
+    unsigned thread; /* of the block; when it has ended, others run on the same fiber */
     uint3 index;
     bool entered;
     std::vector<copy> copies;
@@ -74,18 +74,18 @@ struct scheduler_state {
     /* the block */
     const std::function<void()> *code;
     unsigned threads, started, finished, first, stride;
-    uint32_t random; /* for each switch */
-    bool hurried;    /* who went on last goes on: a warp gets far ahead of the others */
+    uint32_t random; /* decides each switch */
+    bool hurried;    /* the last fiber continues if it can: a warp gets far ahead of the others */
     std::vector<fiber *> at_barrier;
     std::vector<warp> warps;
     char *shared;
 };
 
-scheduler_state &run = *new scheduler_state(); /* for ever: so are the fibers */
+scheduler_state &run = *new scheduler_state(); /* never freed, like the fibers */
 
-/* ---- fibers -------------------------------------------------------------------------------------------------------- */
+/* ---- fibers ------------------------------------------------------------------------------------------------------ */
 
-/* The sanitizer is told which stack comes next, and on it which one it was. */
+/* Tells the sanitizer which stack comes next, and on the new stack which one it was. */
 void leave_stack(void **fake_stack, const void *next, size_t bytes)
 {
 #ifdef __SANITIZE_ADDRESS__
@@ -106,13 +106,13 @@ uint3 index_of(unsigned thread)
     return {thread % size.x, thread / size.x % size.y, thread / size.x / size.y};
 }
 
-/* Not in the function that saves a place. */
+/* Apart from the function that saves the jump buffer, as the builtins demand. */
 UNWATCHED void jump_to(jump_place &place)
 {
     __builtin_longjmp(place, 1);
 }
 
-/* Back to the scheduler, until that chooses this fiber again. */
+/* Returns to the scheduler until it chooses this fiber again. */
 UNWATCHED void wait_for_turn(void)
 {
     fiber *self = run.current;
@@ -123,7 +123,7 @@ UNWATCHED void wait_for_turn(void)
     enter_stack(self->fake_stack, &run.scheduler_stack, &run.scheduler_stack_bytes);
 }
 
-/* Threads that have not started, one behind the other: those that wait for nobody need no switch. */
+/* Runs threads that have not started, one after the other: threads that never wait need no switch. */
 void run_threads(fiber *self)
 {
     while (run.started < run.threads) {
@@ -154,7 +154,7 @@ fiber *new_fiber(void)
     if (made->stack == MAP_FAILED || getcontext(&made->start) != 0)
         abort();
     made->start.uc_stack.ss_sp = made->stack;
-    made->start.uc_stack.ss_size = STACK_BYTES - run.all.size() % 64 * 320; /* not all in the same cache lines */
+    made->start.uc_stack.ss_size = STACK_BYTES - run.all.size() % 64 * 320; /* spreads the stacks over cache lines */
     makecontext(&made->start, fiber_main, 0);
     run.all.push_back(made);
     return made;
@@ -167,7 +167,7 @@ unsigned quick_random(unsigned n)
     return (unsigned)((uint64_t)run.random * n >> 32);
 }
 
-/* The fiber that goes on, a random one of those that can. NULL: none can. */
+/* Chooses a random fiber that can continue. NULL: none can. */
 fiber *next_fiber(void)
 {
     bool start = run.started < run.threads && (run.ready.empty() || quick_random(2));
@@ -198,16 +198,16 @@ UNWATCHED void resume(fiber *next)
     enter_stack(run.scheduler_fake_stack, NULL, NULL);
 }
 
-/* Runs fibers until none can go on. */
+/* Runs fibers until none can continue. */
 void schedule(void)
 {
     for (fiber *next = next_fiber(); next != NULL; next = next_fiber())
         resume(next);
 }
 
-/* ---- a block ------------------------------------------------------------------------------------------------------- */
+/* ---- a block ----------------------------------------------------------------------------------------------------- */
 
-/* A number that shares no divisor with n: its multiples visit all below n. */
+/* A number coprime to n: its multiples visit every number below n. */
 unsigned random_stride(unsigned n)
 {
     for (;;) {
@@ -222,20 +222,20 @@ unsigned random_stride(unsigned n)
     }
 }
 
-/* Threads that wait for ever: their fibers are given up. */
+/* Abandons the fibers of threads that wait forever. */
 void report_stuck(void)
 {
     unsigned in_warps = 0;
     for (const warp &w : run.warps)
         in_warps += (unsigned)__builtin_popcount(w.arrived);
-    emulated::break_card(cudaErrorLaunchFailure,
-                         "block %u, %u, %u: of %u threads %u wait at a barrier, %u for their warp, %u have ended",
-                         emulated_block.x, emulated_block.y, emulated_block.z, run.threads,
-                         (unsigned)run.at_barrier.size(), in_warps, run.finished);
+    emulated::break_gpu(cudaErrorLaunchFailure,
+                        "block %u, %u, %u: of %u threads %u wait at a barrier, %u for their warp, %u have ended",
+                        emulated_block.x, emulated_block.y, emulated_block.z, run.threads,
+                        (unsigned)run.at_barrier.size(), in_warps, run.finished);
     run.at_barrier.clear();
 }
 
-/* Whether all its threads ended. */
+/* Runs the block; whether all its threads ended. */
 bool run_block(size_t shared_bytes)
 {
     if (shared_bytes > 0)
@@ -282,7 +282,7 @@ void *emulated_dynamic_shared(void)
     return run.shared;
 }
 
-/* ---- what threads wait for ----------------------------------------------------------------------------------------- */
+/* ---- what threads wait for --------------------------------------------------------------------------------------- */
 
 void __syncthreads(void)
 {
@@ -294,7 +294,7 @@ void __syncthreads(void)
     wait_for_turn();
 }
 
-/* The lanes of a warp that its threads and the mask make. */
+/* The lanes of the mask that have threads. */
 static unsigned expected_lanes(unsigned thread, unsigned mask)
 {
     unsigned behind = run.threads - thread / WARP * WARP;
@@ -312,8 +312,8 @@ void emulated_warp(unsigned mask, void *operand, void (*compute)(void *const ope
         w.mask = mask;
     }
     if (w.compute != compute || w.mask != mask || !(mask >> lane & 1)) {
-        emulated::break_card(cudaErrorLaunchFailure, "lanes of a warp meet in different operations");
-        wait_for_turn(); /* for ever */
+        emulated::break_gpu(cudaErrorLaunchFailure, "lanes of a warp meet in different operations");
+        wait_for_turn(); /* forever */
     }
     w.arrived |= 1u << lane;
     w.operands[lane] = operand;
@@ -327,7 +327,7 @@ void emulated_warp(unsigned mask, void *operand, void (*compute)(void *const ope
     w.arrived = 0;
 }
 
-/* ---- instructions of tiles ----------------------------------------------------------------------------------------- */
+/* ---- instructions of tiles --------------------------------------------------------------------------------------- */
 
 namespace
 {
@@ -348,8 +348,8 @@ float high(uint32_t pair)
     return __bfloat162float(__nv_bfloat16{(uint16_t)(pair >> 16)});
 }
 
-/* With g = lane / 4 and t = lane % 4 a lane has of A rows g and g + 8 at k = 2t, 2t + 1, 2t + 8, 2t + 9; of B column g at
- * the same k; of C rows g and g + 8 at columns 2t, 2t + 1. */
+/* With g = lane / 4 and t = lane % 4 a lane holds of A rows g and g + 8 at k = 2t, 2t + 1, 2t + 8, 2t + 9; of B column
+ * g at the same k; of C rows g and g + 8 at columns 2t, 2t + 1. */
 void multiply(void *const operands[WARP])
 {
     float a[16][16], b[16][8];
@@ -380,7 +380,7 @@ struct load_operand {
     int transposed;
 };
 
-/* A lane gets of each matrix row lane / 4 at columns 2 (lane % 4) and the next; transposed: of the transposed one. */
+/* A lane gets of each (transposed) matrix row lane / 4, columns 2 (lane % 4) and the next. */
 void load_matrices(void *const operands[WARP])
 {
     uint16_t m[4][8][8];
@@ -397,11 +397,11 @@ void load_matrices(void *const operands[WARP])
     }
 }
 
-/* Addresses of 16 bytes have to be multiples of 16. */
+/* Addresses must be multiples of 16. */
 void check_aligned(const void *p, const char *what)
 {
     if ((uintptr_t)p % 16 != 0)
-        emulated::break_card(cudaErrorLaunchFailure, "%s at %p, which is no multiple of 16", what, p);
+        emulated::break_gpu(cudaErrorLaunchFailure, "%s at %p, which is no multiple of 16", what, p);
 }
 
 } // namespace

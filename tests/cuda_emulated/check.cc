@@ -1,4 +1,5 @@
-/* What the emulated card promises: faults of kernels and of the host show, streams and graphs keep their order. */
+/* Tests the emulated GPU itself: it detects faults of kernels and of the host, and streams and graphs keep their
+ * order. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,11 +16,11 @@
     } while (0)
 
 static cudaStream_t stream, other;
-static float *card, *pinned; /* THREADS numbers each */
+static float *device, *pinned; /* THREADS elements each */
 
-/* ---- kernels ------------------------------------------------------------------------------------------------------- */
+/* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
-/* Every thread takes its mirror image's number. */
+/* Reverses x. */
 static __global__ void mirror(float *x, int with_barrier)
 {
     __shared__ float all[THREADS];
@@ -51,22 +52,22 @@ static __global__ void diverge(unsigned waiting)
         __syncthreads();
 }
 
-/* ---- checks -------------------------------------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------------------------------------------------ */
 
 static void fill(void)
 {
     for (int i = 0; i < THREADS; i++)
         pinned[i] = (float)i;
-    CHECK(cudaMemcpyAsync(card, pinned, THREADS * sizeof(float), cudaMemcpyHostToDevice, stream) == cudaSuccess);
+    CHECK(cudaMemcpyAsync(device, pinned, THREADS * sizeof(float), cudaMemcpyHostToDevice, stream) == cudaSuccess);
 }
 
 static void fetch(void)
 {
-    CHECK(cudaMemcpyAsync(pinned, card, THREADS * sizeof(float), cudaMemcpyDeviceToHost, stream) == cudaSuccess);
+    CHECK(cudaMemcpyAsync(pinned, device, THREADS * sizeof(float), cudaMemcpyDeviceToHost, stream) == cudaSuccess);
     CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
 }
 
-/* Numbers of pinned that are not first + step i. */
+/* How many elements of pinned are not first + step i. */
 static int wrong(float first, float step)
 {
     int count = 0;
@@ -79,7 +80,7 @@ static void missing_barriers_show(void)
 {
     for (int with = 0; with < 2; with++) {
         fill();
-        ZI_LAUNCH(mirror, 1, THREADS, 0, stream, card, with);
+        ZI_LAUNCH(mirror, 1, THREADS, 0, stream, device, with);
         fetch();
         CHECK((wrong(THREADS - 1, -1) == 0) == with);
     }
@@ -87,17 +88,17 @@ static void missing_barriers_show(void)
 
 static void missing_waits_show(void)
 {
-    float *from = card + THREADS;
+    float *from = device + THREADS;
     for (int with = 0; with < 2; with++) {
         fill();
-        CHECK(cudaMemcpyAsync(from, card, THREADS * sizeof(float), cudaMemcpyDeviceToDevice, stream) == cudaSuccess);
-        ZI_LAUNCH(copy_late, 1, THREADS / 4, THREADS * sizeof(float), stream, card, from, with);
+        CHECK(cudaMemcpyAsync(from, device, THREADS * sizeof(float), cudaMemcpyDeviceToDevice, stream) == cudaSuccess);
+        ZI_LAUNCH(copy_late, 1, THREADS / 4, THREADS * sizeof(float), stream, device, from, with);
         fetch();
         CHECK((wrong(0, 1) == 0) == with);
     }
 }
 
-/* Pinned memory is read when the copy runs, other memory at once. */
+/* A copy reads pinned memory when it runs, other memory at once. */
 static void hosts_that_hurry_show(void)
 {
     int late = 0;
@@ -108,7 +109,7 @@ static void hosts_that_hurry_show(void)
         fetch();
         late += wrong(0, 1) > 0;
         const float own[1] = {(float)i};
-        CHECK(cudaMemcpyAsync(card, own, sizeof(own), cudaMemcpyHostToDevice, stream) == cudaSuccess);
+        CHECK(cudaMemcpyAsync(device, own, sizeof(own), cudaMemcpyHostToDevice, stream) == cudaSuccess);
         fetch();
         CHECK(pinned[0] == (float)i);
     }
@@ -125,7 +126,7 @@ static void events_order_streams(void)
         CHECK(cudaEventRecord(event, stream) == cudaSuccess);
         if (i % 2)
             CHECK(cudaStreamWaitEvent(other, event, 0) == cudaSuccess);
-        ZI_LAUNCH(add, 1, THREADS, 0, other, card, 1.0f);
+        ZI_LAUNCH(add, 1, THREADS, 0, other, device, 1.0f);
         CHECK(cudaStreamSynchronize(other) == cudaSuccess);
         fetch();
         CHECK(i % 2 == 0 || wrong(1, 1) == 0);
@@ -141,7 +142,7 @@ static void graphs_run_when_they_are_launched(void)
     cudaGraphExec_t exec;
     fill();
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
-    ZI_LAUNCH(add, 1, THREADS, 0, stream, card, 1.0f);
+    ZI_LAUNCH(add, 1, THREADS, 0, stream, device, 1.0f);
     CHECK(cudaGetLastError() == cudaSuccess);
     CHECK(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
     CHECK(cudaGraphInstantiate(&exec, graph, 0) == cudaSuccess && cudaGraphDestroy(graph) == cudaSuccess);
@@ -160,7 +161,7 @@ static void captures_refuse_what_waits(void)
     void *data;
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
     CHECK(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
-    ZI_LAUNCH(add, 1, THREADS, 0, stream, card, 1.0f);
+    ZI_LAUNCH(add, 1, THREADS, 0, stream, device, 1.0f);
     CHECK(cudaGetLastError() == cudaErrorStreamCaptureInvalidated);
     CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated && graph == NULL);
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
@@ -171,16 +172,16 @@ static void captures_refuse_what_waits(void)
 
 static void launches_are_checked(void)
 {
-    ZI_LAUNCH(add, dim3(1, 65536), THREADS, 0, stream, card, 1.0f);
+    ZI_LAUNCH(add, dim3(1, 65536), THREADS, 0, stream, device, 1.0f);
     CHECK(cudaGetLastError() == cudaErrorInvalidConfiguration);
-    ZI_LAUNCH(add, 0, THREADS, 0, stream, card, 1.0f);
+    ZI_LAUNCH(add, 0, THREADS, 0, stream, device, 1.0f);
     CHECK(cudaGetLastError() == cudaErrorInvalidConfiguration);
-    ZI_LAUNCH(add, 1, THREADS, 60 << 10, stream, card, 1.0f);
+    ZI_LAUNCH(add, 1, THREADS, 60 << 10, stream, device, 1.0f);
     CHECK(cudaGetLastError() == cudaErrorInvalidValue);
     CHECK(cudaGetLastError() == cudaSuccess);
 }
 
-/* The last one: it breaks the card. */
+/* Comes last: afterwards every call fails. */
 static void divergent_barriers_are_told(void)
 {
     ZI_LAUNCH(diverge, 1, THREADS, 0, stream, 5u);
@@ -192,7 +193,7 @@ int main(void)
 {
     CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
     CHECK(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking) == cudaSuccess);
-    CHECK(cudaMalloc((void **)&card, 2 * THREADS * sizeof(float)) == cudaSuccess && isnan(card[0]));
+    CHECK(cudaMalloc((void **)&device, 2 * THREADS * sizeof(float)) == cudaSuccess && isnan(device[0]));
     CHECK(cudaMallocHost((void **)&pinned, THREADS * sizeof(float)) == cudaSuccess);
     missing_barriers_show();
     missing_waits_show();
@@ -202,6 +203,6 @@ int main(void)
     captures_refuse_what_waits();
     launches_are_checked();
     divergent_barriers_are_told();
-    printf("the emulated card keeps its promises\n");
+    printf("the emulated GPU keeps its promises\n");
     return 0;
 }

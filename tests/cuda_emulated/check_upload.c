@@ -1,12 +1,12 @@
-/* Sending weights with many threads, small pieces, cancelling and closing in the middle; for ThreadSanitizer, too. */
+/* Tests the uploader: many threads, small pieces, cancelling and closing in the middle. Also for ThreadSanitizer. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cuda/upload.h"
 
-#define UPLOADS 60
-#define MOST    20000 /* bytes of a part */
+#define UPLOADS  60
+#define PART_MAX 20000 /* bytes of a part */
 
 static uint64_t state = 88172645463325252u;
 
@@ -27,17 +27,18 @@ static void need(int right, const char *what)
 }
 
 typedef struct fixture {
-    uint8_t *host, *card, *back;
+    uint8_t *host, *device, *back;
     zi_upload uploads[UPLOADS];
 } fixture;
 
-/* Up to three parts, of which some are empty. */
+/* Up to three parts; some are empty. */
 static void fill(fixture *f, int i)
 {
     memset(f->uploads[i].parts, 0, sizeof(f->uploads[i].parts));
     for (int p = 0; p < ZI_UPLOAD_PARTS; p++) {
-        size_t at = (size_t)(i * ZI_UPLOAD_PARTS + p) * MOST, bytes = p > 0 && below(3) == 0 ? 0 : 1 + below(MOST);
-        f->uploads[i].parts[p] = (zi_upload_part){f->host + at, f->card + at, bytes};
+        size_t at = (size_t)(i * ZI_UPLOAD_PARTS + p) * PART_MAX,
+               bytes = p > 0 && below(3) == 0 ? 0 : 1 + below(PART_MAX);
+        f->uploads[i].parts[p] = (zi_upload_part){f->host + at, f->device + at, bytes};
     }
 }
 
@@ -50,7 +51,7 @@ static void check(fixture *f, int i)
     }
 }
 
-/* Queues all; awaits and checks the first `awaited`, in their order; then cancels, or closes with the rest queued. */
+/* Queues all uploads, awaits and checks the first `awaited` in order, then cancels, or closes with the rest queued. */
 static void run(fixture *f, int threads, size_t piece, int awaited, int cancel)
 {
     zi_uploader u;
@@ -62,7 +63,7 @@ static void run(fixture *f, int threads, size_t piece, int awaited, int cancel)
     }
     for (int i = 0; i < awaited; i++) {
         need(zi_uploader_await(&u, &f->uploads[i]) == cudaSuccess, "awaiting");
-        need(cudaEventSynchronize(f->uploads[i].arrived) == cudaSuccess, "waiting for the card");
+        need(cudaEventSynchronize(f->uploads[i].arrived) == cudaSuccess, "waiting for a copy");
         check(f, i);
     }
     if (cancel) {
@@ -70,7 +71,7 @@ static void run(fixture *f, int threads, size_t piece, int awaited, int cancel)
         fill(f, 0);
         zi_uploader_queue(&u, &f->uploads[0]);
         need(zi_uploader_await(&u, &f->uploads[0]) == cudaSuccess, "awaiting after cancelling");
-        need(cudaEventSynchronize(f->uploads[0].arrived) == cudaSuccess, "waiting for the card");
+        need(cudaEventSynchronize(f->uploads[0].arrived) == cudaSuccess, "waiting for a copy");
         check(f, 0);
     }
     zi_uploader_close(&u);
@@ -79,10 +80,10 @@ static void run(fixture *f, int threads, size_t piece, int awaited, int cancel)
 int main(void)
 {
     static fixture f;
-    size_t bytes = (size_t)UPLOADS * ZI_UPLOAD_PARTS * MOST;
+    size_t bytes = (size_t)UPLOADS * ZI_UPLOAD_PARTS * PART_MAX;
     f.host = malloc(bytes);
-    f.back = malloc(MOST);
-    need(f.host != NULL && f.back != NULL && cudaMalloc((void **)&f.card, bytes) == cudaSuccess, "no memory");
+    f.back = malloc(PART_MAX);
+    need(f.host != NULL && f.back != NULL && cudaMalloc((void **)&f.device, bytes) == cudaSuccess, "no memory");
     for (size_t i = 0; i < bytes; i++)
         f.host[i] = (uint8_t)(i * 7 + i / 251);
     for (int i = 0; i < UPLOADS; i++)
@@ -91,7 +92,7 @@ int main(void)
         run(&f, 1 + round % 8, round % 3 ? 700 + below(5000) : 0, round % 4 ? (int)below(UPLOADS) : UPLOADS, round & 1);
     for (int i = 0; i < UPLOADS; i++)
         (void)cudaEventDestroy(f.uploads[i].arrived);
-    (void)cudaFree(f.card);
+    (void)cudaFree(f.device);
     free(f.back);
     free(f.host);
     return 0;

@@ -1,4 +1,5 @@
-/* The part of cuBLASLt that src/cuda uses, for the emulated card. Names and meanings: cuBLAS, "Using the cuBLASLt API". */
+/* The part of cuBLASLt that src/cuda uses, for the emulated GPU. Names and meanings: cuBLAS, "Using the cuBLASLt
+ * API". */
 #ifndef ZI_EMULATED_CUBLASLT_H
 #define ZI_EMULATED_CUBLASLT_H
 

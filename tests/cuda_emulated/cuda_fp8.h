@@ -25,7 +25,7 @@ static inline uint8_t emulated_to_e4m3(float x)
     int exponent;
     (void)frexpf(magnitude, &exponent); /* magnitude = [0.5, 1) * 2^exponent */
     exponent = magnitude == 0 || exponent < -5 ? -5 : exponent;
-    int steps = (int)rintf(ldexpf(magnitude, 4 - exponent)); /* 8 .. 16, or fewer of the smallest numbers */
+    int steps = (int)rintf(ldexpf(magnitude, 4 - exponent)); /* 8 .. 16, or fewer for subnormal numbers */
     return sign | (uint8_t)(((exponent + 5) << 3) + steps);
 }
 

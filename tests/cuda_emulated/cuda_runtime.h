@@ -1,4 +1,4 @@
-/* What kernels use, for the emulated card. */
+/* The part of CUDA C++ that kernels use, for the emulated GPU. */
 #ifndef ZI_EMULATED_CUDA_RUNTIME_H
 #define ZI_EMULATED_CUDA_RUNTIME_H
 
@@ -18,7 +18,7 @@
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 #define __restrict__ __restrict
-/* One block runs at a time, so that its memory may be static; the section is poisoned before each block. */
+/* One block runs at a time, so shared memory may be static; its section is filled with NaN before each block. */
 #define __shared__ static __attribute__((section("emulated_shared")))
 
 struct uint3 {
@@ -32,7 +32,7 @@ struct dim3 {
     }
 };
 
-/* Of the thread that runs. */
+/* Of the running thread. */
 extern uint3 emulated_thread, emulated_block;
 extern dim3 emulated_block_size, emulated_grid_size;
 #define threadIdx emulated_thread
@@ -40,13 +40,13 @@ extern dim3 emulated_block_size, emulated_grid_size;
 #define blockDim  emulated_block_size
 #define gridDim   emulated_grid_size
 
-/* ---- launching ----------------------------------------------------------------------------------------------------- */
+/* ---- launching --------------------------------------------------------------------------------------------------- */
 
 void emulated_enqueue(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                       std::function<void()> thread);
-/* The dynamic shared memory of the block that runs. */
+/* The dynamic shared memory of the running block. */
 void *emulated_dynamic_shared(void);
-/* A kernel's argument has to point to memory that the card sees. */
+/* Checks that a kernel's argument points to device or pinned memory. */
 void emulated_check_pointer(const void *pointer);
 
 template <typename A> static inline void emulated_check_argument(const A &argument)
@@ -73,12 +73,12 @@ template <typename F> static inline cudaError_t cudaFuncSetAttribute(F *kernel, 
     return emulated_set_attribute((const void *)kernel, attribute, value);
 }
 
-/* ---- threads together ---------------------------------------------------------------------------------------------- */
+/* ---- barriers and shuffles --------------------------------------------------------------------------------------- */
 
-/* Waits for the block's threads, all of them. */
+/* Waits for all threads of the block. */
 void __syncthreads(void);
 
-/* Waits for the warp's lanes in the mask; the last one calls `compute` with the operands of all, NULL where none is. */
+/* Waits for the lanes in the mask. The last one calls `compute` with the operands of all lanes, NULL for others. */
 void emulated_warp(unsigned mask, void *operand, void (*compute)(void *const operands[32]));
 
 static inline void emulated_nothing(void *const operands[32])
@@ -114,7 +114,7 @@ template <typename T> static inline T __shfl_xor_sync(unsigned mask, T value, in
     return exchange.result;
 }
 
-/* Threads take turns: what is atomic needs nothing more. */
+/* One thread runs at a time, so plain arithmetic is atomic. */
 template <typename T> static inline T atomicAdd(T *place, T value)
 {
     T before = *place;
@@ -122,7 +122,7 @@ template <typename T> static inline T atomicAdd(T *place, T value)
     return before;
 }
 
-/* ---- arithmetic ---------------------------------------------------------------------------------------------------- */
+/* ---- arithmetic -------------------------------------------------------------------------------------------------- */
 
 static inline float __fadd_rn(float a, float b)
 {
@@ -134,10 +134,10 @@ static inline float __fmul_rn(float a, float b)
     return a * b;
 }
 
-/* The card's are near these; the C library declares a function of that name. */
+/* Close to a GPU's. A macro, as the C library declares a function of that name. */
 #define __expf expf
 
-/* 0 where the divisor is very large, as documented. */
+/* 0 for very large divisors, as documented. */
 static inline float __fdividef(float a, float b)
 {
     return fabsf(b) > 0x1p126f ? a * 0.0f : a / b;

@@ -1,6 +1,6 @@
 /*
- * The part of CUDA's runtime that src/cuda uses, declared for the emulated card of the tests (README: docs/design.md, "The
- * CUDA table"). Names and meanings: CUDA Runtime API reference.
+ * The part of CUDA's runtime that src/cuda uses, declared for the emulated GPU of the tests (docs/design.md). Names and
+ * meanings: CUDA Runtime API reference.
  */
 #ifndef ZI_EMULATED_CUDA_RUNTIME_API_H
 #define ZI_EMULATED_CUDA_RUNTIME_API_H
@@ -82,7 +82,7 @@ enum cudaStreamCaptureStatus {
 #define cudaHostRegisterPortable 1
 #define cudaHostRegisterReadOnly 8
 
-/* Cards, versions, errors. */
+/* Devices, versions, errors. */
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
 cudaError_t cudaSetDevice(int device);

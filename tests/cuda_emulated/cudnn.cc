@@ -1,4 +1,4 @@
-/* cuDNN on the emulated card: descriptors can be made, but no graph is supported, so that the own kernels do the work. */
+/* cuDNN on the emulated GPU. Descriptors can be made, but no graph is supported, so that src/cuda's own kernels run. */
 #include "cudnn.h"
 
 struct cudnnContext {
@@ -58,7 +58,7 @@ cudnnStatus_t cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t d)
     return CUDNN_STATUS_SUCCESS;
 }
 
-/* A descriptor among the values has to be final. */
+/* Descriptors among the values must be final. */
 cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
                                        cudnnBackendAttributeType_t type, int64_t count, const void *values)
 {

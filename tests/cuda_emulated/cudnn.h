@@ -1,7 +1,5 @@
-/*
- * The part of cuDNN's graph API that src/cuda uses, for the emulated card, which knows no graph. Names and numbers: cuDNN
- * Backend API.
- */
+/* The part of cuDNN's backend API that src/cuda uses, for the emulated GPU, which supports no graph. Names and numbers:
+ * cuDNN Backend API. */
 #ifndef ZI_EMULATED_CUDNN_H
 #define ZI_EMULATED_CUDNN_H
 

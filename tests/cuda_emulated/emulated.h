@@ -1,4 +1,4 @@
-/* What the emulated card's own files share. Everything happens with `lock` held. */
+/* What the files of the emulated GPU share. Callers hold `lock`. */
 #ifndef ZI_EMULATED_H
 #define ZI_EMULATED_H
 
@@ -12,16 +12,17 @@ namespace emulated
 
 std::recursive_mutex &lock(void);
 
-/* Below n; the same sequence in every run (ZIMAGE_EMULATED_SEED changes it). */
+/* A random number below n; the same sequence in every run, unless ZIMAGE_EMULATED_SEED changes it. */
 unsigned random_below(unsigned n);
 
-/* Says on stderr what a kernel did wrong; from then on every call fails by `code`. */
-void break_card(cudaError_t code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Reports on stderr what a kernel did wrong; from then on every call fails with `code`. */
+void break_gpu(cudaError_t code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Whether these bytes lie in one allocation of device memory. */
 bool is_device(const void *data, size_t bytes);
 
-/* Queues work: it runs at some time until the stream is waited for, or never, if the stream is being captured. */
+/* Queues work. It runs at a random time before a wait for the stream ends; if the stream is being captured, it runs
+ * when the graph is launched. */
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> task);
 
 /* Runs every block of a kernel. */

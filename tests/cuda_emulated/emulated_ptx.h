@@ -1,4 +1,4 @@
-/* src/cuda/ptx.cuh's functions for the emulated card. Fragments: PTX ISA, mma.m16n8k16 and ldmatrix. */
+/* The functions of src/cuda/ptx.cuh for the emulated GPU. Fragments: PTX ISA, mma.m16n8k16 and ldmatrix. */
 #ifndef ZI_EMULATED_PTX_H
 #define ZI_EMULATED_PTX_H
 

@@ -1,6 +1,6 @@
 /*
- * cuBLASLt on the emulated card: plain sums in float32. What the documentation rules out is refused, and where it leaves
- * room this is strict. An algorithm is a number of parts that the inner dimension is summed in.
+ * cuBLASLt on the emulated GPU: plain sums in float32. It refuses what cuBLAS's documentation rules out, and is strict
+ * where that is vague. An algorithm is the number of parts that the inner dimension is summed in.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -15,10 +15,10 @@
 #include "emulated.h"
 
 #define ALGORITHMS     3
-#define COLUMNS        4 /* of the result that are summed together */
+#define COLUMNS        4 /* of the result that are computed together */
 #define FP8_MULTIPLE   16
 #define FP8_ALIGNMENT  16
-#define WORKSPACE_PART 1024 /* bytes that an algorithm wants for each part but the first */
+#define WORKSPACE_PART 1024 /* bytes that an algorithm needs for each part but the first */
 
 struct cublasLtContext {
     int unused;
@@ -43,20 +43,20 @@ struct emulated_layout {
 struct emulated_preference {
     uint64_t workspace;
     uint32_t aligned[4]; /* a, b, c, d */
-    uint32_t reductions; /* how partial sums may be kept */
+    uint32_t reductions; /* allowed types of partial sums */
 };
 
 namespace
 {
 
-/* What a product is: a copy of all that describes it. */
+/* A product: a copy of everything that describes it. */
 struct product {
     emulated_operation operation;
     emulated_layout a, b, c, d;
     const void *a_data, *b_data, *c_data;
     void *d_data;
     float alpha, beta;
-    int parts, rounds; /* rounds: partial sums to the output's type */
+    int parts, rounds; /* rounds: partial sums are rounded to the output's type */
 };
 
 size_t size_of(cudaDataType_t type)
@@ -73,7 +73,7 @@ cublasStatus_t take(void *to, size_t wanted, const void *value, size_t size)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-/* ---- what is refused ----------------------------------------------------------------------------------------------- */
+/* ---- what is refused --------------------------------------------------------------------------------------------- */
 
 bool is_whole(const emulated_layout &l)
 {
@@ -108,7 +108,8 @@ bool multiples(const emulated_layout &l, int64_t bytes)
     return l.rows * size % bytes == 0 && l.ld * size % bytes == 0 && (l.batch == 1 || l.step * size % bytes == 0);
 }
 
-/* a transposed, b not; sizes and addresses multiples of 16; scales of rows for both or for none. */
+/* Needs a transposed and b not, sizes and addresses that are multiples of 16, and scales of rows for both or for
+ * none. */
 bool fp8_is_possible(const emulated_operation &o, const emulated_layout &a, const emulated_layout &b,
                      const emulated_layout &d, const uint32_t aligned[4])
 {
@@ -140,13 +141,13 @@ cublasStatus_t check(const emulated_operation &o, const emulated_layout &a, cons
     return o.scale_modes[0] || o.scale_modes[1] || o.fast ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
 }
 
-/* Bytes from a matrix's first number to behind its last. */
+/* Bytes from the first element of a matrix to the end of its last. */
 size_t extent(const emulated_layout &l)
 {
     return (size_t)((l.batch - 1) * l.step + (l.columns - 1) * l.ld + l.rows) * size_of(l.type);
 }
 
-typedef std::pair<uintptr_t, uintptr_t> range; /* first and last byte's addresses, the last exclusive */
+typedef std::pair<uintptr_t, uintptr_t> range; /* addresses [first, second) */
 
 /* The bytes of each column. */
 std::vector<range> ranges_of(const void *data, const emulated_layout &l)
@@ -178,7 +179,7 @@ bool overlap(const void *a, const emulated_layout &a_layout, const void *b, cons
     return false;
 }
 
-/* Operands lie in device memory; the result lies nowhere on an operand, but may be c. */
+/* Whether the operands lie in device memory, and the result overlaps none of them but c. */
 bool places_are_right(const product &p)
 {
     const emulated_layout *layouts[4] = {&p.a, &p.b, &p.c, &p.d};
@@ -198,7 +199,7 @@ bool places_are_right(const product &p)
            emulated::is_device(p.operation.scales[1], (size_t)p.d.columns * 4);
 }
 
-/* ---- computing ----------------------------------------------------------------------------------------------------- */
+/* ---- computing --------------------------------------------------------------------------------------------------- */
 
 float read(const void *data, cudaDataType_t type, int64_t place)
 {
@@ -217,7 +218,7 @@ void write(void *data, cudaDataType_t type, int64_t place, float value)
         ((__nv_bfloat16 *)data)[place] = __float2bfloat16_rn(value);
 }
 
-/* Numbers [outer][inner] of a matrix, or of its transpose. */
+/* Elements [outer][inner] of a matrix, or of its transpose. */
 std::vector<float> unpack(const void *data, const emulated_layout &l, int batch, bool transposed)
 {
     std::vector<float> numbers((size_t)(l.rows * l.columns));
@@ -228,7 +229,8 @@ std::vector<float> unpack(const void *data, const emulated_layout &l, int batch,
     return numbers;
 }
 
-/* sums[COLUMNS][m] += over k: a [k][m] times b [COLUMNS][k]. Its bounds were checked, and it is most of the work. */
+/* sums [COLUMNS][m] += b [COLUMNS][k] a [k][m], for k in [first, end). Bounds were checked; most of the time goes
+ * here. */
 __attribute__((no_sanitize("address", "undefined"))) void add_products(float *sums, const float *a, const float *b,
                                                                        int64_t m, int64_t first, int64_t end, int64_t k)
 {
@@ -250,8 +252,10 @@ void store_column(const product &p, int batch, int64_t column, const float *sums
         float value = p.alpha * sums[row];
         if (p.a.type == CUDA_R_8F_E4M3)
             value *= p.operation.scales[0][row] * p.operation.scales[1][column];
-        if (p.beta != 0 && p.d.type == CUDA_R_16BF)
-            value = __bfloat162float(__float2bfloat16_rn(value)); /* as an H100's kernels do */
+        bool aligned = p.d.rows * (int64_t)size_of(p.d.type) % 16 == 0;
+        bool rounds = p.beta != 0 || (p.operation.epilogue == CUBLASLT_EPILOGUE_BIAS && !aligned);
+        if (rounds && p.d.type == CUDA_R_16BF) /* before c and the bias are added, as on an H100 and an H200 */
+            value = __bfloat162float(__float2bfloat16_rn(value));
         if (p.beta != 0)
             value += p.beta * read(p.c_data, p.c.type, batch * p.c.step + column * p.c.ld + row);
         if (p.operation.epilogue == CUBLASLT_EPILOGUE_BIAS)
@@ -282,7 +286,7 @@ void multiply_one(const product &p, int batch)
 
 } // namespace
 
-/* ---- cuBLASLt's functions ------------------------------------------------------------------------------------------ */
+/* ---- cuBLASLt's functions ---------------------------------------------------------------------------------------- */
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
 {
@@ -386,7 +390,7 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     return take(&preference->aligned[operand], sizeof(uint32_t), value, size);
 }
 
-/* An algorithm's data: parts, the alignments that were promised for it, whether partial sums are rounded. */
+/* The data of an algorithm: its parts, the alignments that it was promised, whether it rounds partial sums. */
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,

@@ -1,6 +1,6 @@
 /*
- * The runtime of the emulated card. Streams are queues: what is queued runs late, at random moments or when somebody waits
- * for it, so that a host that reads or overwrites too early is found out; events order streams as they do on a card.
+ * CUDA's runtime on the emulated GPU. Streams are queues. Their work runs late: at random moments, or when a call waits
+ * for it, so that a host that reads or overwrites too early is detected. Events order streams as on a GPU.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,8 +32,8 @@ namespace
 
 #define MIB                 ((size_t)1 << 20)
 #define DEFAULT_MEMORY_MIB  16384
-#define SHARED_BYTES        (48 << 10)  /* of a block, unless the kernel is allowed more */
-#define MOST_SHARED_BYTES   (227 << 10) /* compute capability 9.0 */
+#define SHARED_BYTES        (48 << 10)  /* of a block, unless an attribute allows the kernel more */
+#define SHARED_BYTES_MAX    (227 << 10) /* compute capability 9.0 */
 #define MOST_THREADS        1024
 #define MOST_BLOCKS_X       2147483647u
 #define MOST_BLOCKS_YZ      65535u
@@ -52,7 +52,7 @@ struct stream_state {
     std::unique_ptr<capture> captured; /* NULL: not capturing */
 };
 
-/* A moment in a stream. */
+/* A position in a stream. */
 struct moment {
     std::shared_ptr<stream_state> stream; /* NULL: the beginning */
     uint64_t number;
@@ -68,18 +68,18 @@ struct CUstream_st {
 
 struct CUevent_st {
     moment recorded;
-    std::shared_ptr<double> milliseconds; /* when it happened */
+    std::shared_ptr<double> milliseconds; /* when it was reached */
     bool timed, captured;
 };
 
 namespace
 {
 
-struct card {
+struct gpu {
     ranges device, pinned, registered;
     size_t memory, used;
     std::vector<std::shared_ptr<stream_state>> streams;    /* the first is the default one */
-    std::unordered_map<const void *, size_t> shared_bytes; /* that kernels are allowed */
+    std::unordered_map<const void *, size_t> shared_bytes; /* dynamic shared memory that attributes allow */
     cudaError_t broken;
     uint64_t random;
 };
@@ -90,11 +90,11 @@ size_t number_of(const char *variable, size_t otherwise)
     return text != NULL && *text ? strtoull(text, NULL, 10) : otherwise;
 }
 
-/* Lives until the process ends. */
-card &the_card(void)
+/* Never freed. */
+gpu &the_gpu(void)
 {
-    static card *made = [] {
-        card *c = new card();
+    static gpu *made = [] {
+        gpu *c = new gpu();
         c->memory = number_of("ZIMAGE_EMULATED_MIB", DEFAULT_MEMORY_MIB) * MIB;
         c->random = (number_of("ZIMAGE_EMULATED_SEED", 1) + 1) * 0x9E3779B97F4A7C15u;
         c->streams.push_back(std::make_shared<stream_state>());
@@ -105,11 +105,11 @@ card &the_card(void)
 
 thread_local cudaError_t last_error;
 
-/* What a call returns, remembered for cudaGetLastError. */
+/* Keeps the code for cudaGetLastError; returns it. */
 cudaError_t done(cudaError_t code)
 {
     if (code == cudaSuccess)
-        code = the_card().broken;
+        code = the_gpu().broken;
     if (code != cudaSuccess)
         last_error = code;
     return code;
@@ -117,13 +117,13 @@ cudaError_t done(cudaError_t code)
 
 #define LOCKED std::lock_guard<std::recursive_mutex> held(emulated::lock())
 
-/* ---- queues -------------------------------------------------------------------------------------------------------- */
+/* ---- queues ------------------------------------------------------------------------------------------------------ */
 
 void run_one(stream_state &s)
 {
     task next = std::move(s.queue.front());
     s.queue.pop_front();
-    if (the_card().broken == cudaSuccess)
+    if (the_gpu().broken == cudaSuccess)
         next();
     s.done++;
 }
@@ -142,8 +142,8 @@ void run_stream(stream_state &s)
 
 void run_everything(void)
 {
-    for (size_t i = 0; i < the_card().streams.size(); i++)
-        run_stream(*the_card().streams[i]);
+    for (size_t i = 0; i < the_gpu().streams.size(); i++)
+        run_stream(*the_gpu().streams[i]);
 }
 
 bool has_happened(const moment &m)
@@ -151,12 +151,12 @@ bool has_happened(const moment &m)
     return m.stream == NULL || m.stream->done >= m.number;
 }
 
-/* Now and then some of the work of some stream. */
+/* Sometimes runs some of the work of a random stream. */
 void run_some(void)
 {
     if (emulated::random_below(4) != 0)
         return;
-    std::vector<std::shared_ptr<stream_state>> &streams = the_card().streams;
+    std::vector<std::shared_ptr<stream_state>> &streams = the_gpu().streams;
     std::shared_ptr<stream_state> s = streams[emulated::random_below((unsigned)streams.size())];
     for (unsigned i = emulated::random_below(4); i > 0 && !s->queue.empty(); i--)
         run_one(*s);
@@ -165,7 +165,7 @@ void run_some(void)
 /* NULL is the default stream. */
 stream_state &state_of(cudaStream_t stream)
 {
-    return stream != NULL ? *stream->state : *the_card().streams[0];
+    return stream != NULL ? *stream->state : *the_gpu().streams[0];
 }
 
 void invalidate(capture &c)
@@ -174,10 +174,10 @@ void invalidate(capture &c)
     c.tasks.clear();
 }
 
-/* For calls that no capture allows which is under way and strict about this thread. */
+/* For calls that a capture under way forbids, if its mode covers this thread. */
 cudaError_t refuse_while_capturing(void)
 {
-    for (const std::shared_ptr<stream_state> &s : the_card().streams) {
+    for (const std::shared_ptr<stream_state> &s : the_gpu().streams) {
         capture *c = s->captured.get();
         if (c == NULL || c->mode == cudaStreamCaptureModeRelaxed ||
             (c->mode == cudaStreamCaptureModeThreadLocal && c->owner != std::this_thread::get_id()))
@@ -208,13 +208,13 @@ cudaError_t queue_task(stream_state &s, task work)
     }
     s.queue.push_back(std::move(work));
     s.issued++;
-    if (&s == the_card().streams[0].get())
+    if (&s == the_gpu().streams[0].get())
         run_everything();
     run_some();
     return cudaSuccess;
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 bool is_in(const ranges &all, const void *data, size_t bytes)
 {
@@ -227,7 +227,7 @@ bool is_in(const ranges &all, const void *data, size_t bytes)
 
 bool is_pinned(const void *data, size_t bytes)
 {
-    return is_in(the_card().pinned, data, bytes) || is_in(the_card().registered, data, bytes);
+    return is_in(the_gpu().pinned, data, bytes) || is_in(the_gpu().registered, data, bytes);
 }
 
 size_t rounded(size_t bytes)
@@ -244,7 +244,7 @@ cudaError_t allocate(ranges &all, void **data, size_t bytes)
     return cudaSuccess;
 }
 
-/* Forgets an allocation; its bytes, or 0: there is none. */
+/* Forgets an allocation; returns its bytes, 0: there is none. */
 size_t forget(ranges &all, void *data)
 {
     ranges::iterator range = all.find((uintptr_t)data);
@@ -257,21 +257,21 @@ size_t forget(ranges &all, void *data)
 
 cudaError_t check_copy(const void *dst, const void *src, size_t bytes, cudaMemcpyKind kind)
 {
-    bool from_card = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    bool to_card = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-    if (emulated::is_device(src, bytes) != from_card || emulated::is_device(dst, bytes) != to_card)
+    bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    if (emulated::is_device(src, bytes) != from_device || emulated::is_device(dst, bytes) != to_device)
         return cudaErrorInvalidValue;
     return cudaSuccess;
 }
 
 cudaMemcpyKind kind_of(const void *dst, const void *src)
 {
-    bool from_card = emulated::is_device(src, 1), to_card = emulated::is_device(dst, 1);
-    return from_card ? (to_card ? cudaMemcpyDeviceToDevice : cudaMemcpyDeviceToHost)
-                     : (to_card ? cudaMemcpyHostToDevice : cudaMemcpyHostToHost);
+    bool from_device = emulated::is_device(src, 1), to_device = emulated::is_device(dst, 1);
+    return from_device ? (to_device ? cudaMemcpyDeviceToDevice : cudaMemcpyDeviceToHost)
+                       : (to_device ? cudaMemcpyHostToDevice : cudaMemcpyHostToHost);
 }
 
-/* Host memory that is not pinned: what is read is read at once, and what is written is there on return. */
+/* Host memory that is not pinned is read at once, and written before the call returns. */
 cudaError_t copy_pageable(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, stream_state &s)
 {
     if (s.captured != NULL)
@@ -302,7 +302,7 @@ cudaError_t copy(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, 
 
 } // namespace
 
-/* ---- for the other files ------------------------------------------------------------------------------------------- */
+/* ---- for the other files here ------------------------------------------------------------------------------------ */
 
 std::recursive_mutex &emulated::lock(void)
 {
@@ -312,27 +312,27 @@ std::recursive_mutex &emulated::lock(void)
 
 unsigned emulated::random_below(unsigned n)
 {
-    uint64_t &state = the_card().random;
+    uint64_t &state = the_gpu().random;
     state ^= state << 13;
     state ^= state >> 7;
     state ^= state << 17;
     return (unsigned)((state >> 32) * n >> 32);
 }
 
-void emulated::break_card(cudaError_t code, const char *format, ...)
+void emulated::break_gpu(cudaError_t code, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    fprintf(stderr, "emulated card: ");
+    fprintf(stderr, "emulated GPU: ");
     vfprintf(stderr, format, arguments);
     fprintf(stderr, "\n");
     va_end(arguments);
-    the_card().broken = code;
+    the_gpu().broken = code;
 }
 
 bool emulated::is_device(const void *data, size_t bytes)
 {
-    return is_in(the_card().device, data, bytes);
+    return is_in(the_gpu().device, data, bytes);
 }
 
 cudaError_t emulated::enqueue(cudaStream_t stream, task work)
@@ -340,12 +340,12 @@ cudaError_t emulated::enqueue(cudaStream_t stream, task work)
     return queue_task(state_of(stream), std::move(work));
 }
 
-/* ---- kernels ------------------------------------------------------------------------------------------------------- */
+/* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
 static cudaError_t check_launch(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes)
 {
-    std::unordered_map<const void *, size_t>::const_iterator allowed = the_card().shared_bytes.find(kernel);
-    size_t most = allowed != the_card().shared_bytes.end() ? allowed->second : SHARED_BYTES;
+    std::unordered_map<const void *, size_t>::const_iterator allowed = the_gpu().shared_bytes.find(kernel);
+    size_t most = allowed != the_gpu().shared_bytes.end() ? allowed->second : SHARED_BYTES;
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || threads == 0 || threads > MOST_THREADS || block.z > 64)
         return cudaErrorInvalidConfiguration;
@@ -367,19 +367,19 @@ void emulated_check_pointer(const void *pointer)
 {
     LOCKED;
     if (pointer != NULL && !emulated::is_device(pointer, 1) && !is_pinned(pointer, 1))
-        emulated::break_card(cudaErrorIllegalAddress, "a kernel's argument %p is no memory of the card", pointer);
+        emulated::break_gpu(cudaErrorIllegalAddress, "a kernel's argument %p is no memory of the GPU", pointer);
 }
 
 cudaError_t emulated_set_attribute(const void *kernel, cudaFuncAttribute attribute, int value)
 {
     LOCKED;
-    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > MOST_SHARED_BYTES)
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > SHARED_BYTES_MAX)
         return done(cudaErrorInvalidValue);
-    the_card().shared_bytes[kernel] = (size_t)value;
+    the_gpu().shared_bytes[kernel] = (size_t)value;
     return done(cudaSuccess);
 }
 
-/* ---- cards, versions, errors --------------------------------------------------------------------------------------- */
+/* ---- devices, versions, errors ----------------------------------------------------------------------------------- */
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
@@ -394,9 +394,9 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
         return done(cudaErrorInvalidDevice);
     *properties = {};
     snprintf(properties->name, sizeof(properties->name), "emulated");
-    properties->totalGlobalMem = the_card().memory;
+    properties->totalGlobalMem = the_gpu().memory;
     properties->sharedMemPerBlock = SHARED_BYTES;
-    properties->sharedMemPerBlockOptin = MOST_SHARED_BYTES;
+    properties->sharedMemPerBlockOptin = SHARED_BYTES_MAX;
     properties->multiProcessorCount = 1;
     properties->warpSize = 32;
     properties->maxThreadsPerBlock = MOST_THREADS;
@@ -439,7 +439,7 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 cudaError_t cudaGetLastError(void)
 {
     cudaError_t code = last_error;
-    last_error = the_card().broken; /* that stays */
+    last_error = the_gpu().broken; /* a sticky error */
     return code;
 }
 
@@ -483,12 +483,12 @@ const char *cudaGetErrorName(cudaError_t code)
     return "cudaError";
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 cudaError_t cudaMalloc(void **data, size_t bytes)
 {
     LOCKED;
-    card &c = the_card();
+    gpu &c = the_gpu();
     cudaError_t code = refuse_while_capturing();
     *data = NULL;
     if (code != cudaSuccess || bytes == 0)
@@ -501,7 +501,7 @@ cudaError_t cudaMalloc(void **data, size_t bytes)
     return done(code);
 }
 
-/* Waits for the card. */
+/* Waits for all streams. */
 cudaError_t cudaFree(void *data)
 {
     LOCKED;
@@ -509,10 +509,10 @@ cudaError_t cudaFree(void *data)
     if (code != cudaSuccess || data == NULL)
         return done(code);
     run_everything();
-    size_t bytes = forget(the_card().device, data);
+    size_t bytes = forget(the_gpu().device, data);
     if (bytes == 0)
         return done(cudaErrorInvalidValue);
-    the_card().used -= rounded(bytes);
+    the_gpu().used -= rounded(bytes);
     free(data);
     return done(cudaSuccess);
 }
@@ -522,7 +522,7 @@ cudaError_t cudaMallocHost(void **data, size_t bytes)
     LOCKED;
     cudaError_t code = refuse_while_capturing();
     *data = NULL;
-    return done(code != cudaSuccess || bytes == 0 ? code : allocate(the_card().pinned, data, bytes));
+    return done(code != cudaSuccess || bytes == 0 ? code : allocate(the_gpu().pinned, data, bytes));
 }
 
 cudaError_t cudaHostAlloc(void **data, size_t bytes, unsigned flags)
@@ -538,7 +538,7 @@ cudaError_t cudaFreeHost(void *data)
     if (code != cudaSuccess || data == NULL)
         return done(code);
     run_everything();
-    if (forget(the_card().pinned, data) == 0)
+    if (forget(the_gpu().pinned, data) == 0)
         return done(cudaErrorInvalidValue);
     free(data);
     return done(cudaSuccess);
@@ -554,7 +554,7 @@ cudaError_t cudaHostRegister(void *data, size_t bytes, unsigned flags)
     if (code == cudaSuccess && is_pinned(data, 1))
         code = cudaErrorHostMemoryAlreadyRegistered;
     if (code == cudaSuccess)
-        the_card().registered[(uintptr_t)data] = bytes;
+        the_gpu().registered[(uintptr_t)data] = bytes;
     return done(code);
 }
 
@@ -564,7 +564,7 @@ cudaError_t cudaHostUnregister(void *data)
     cudaError_t code = refuse_while_capturing();
     if (code == cudaSuccess) {
         run_everything();
-        code = forget(the_card().registered, data) == 0 ? cudaErrorHostMemoryNotRegistered : cudaSuccess;
+        code = forget(the_gpu().registered, data) == 0 ? cudaErrorHostMemoryNotRegistered : cudaSuccess;
     }
     return done(code);
 }
@@ -572,8 +572,8 @@ cudaError_t cudaHostUnregister(void *data)
 cudaError_t cudaMemGetInfo(size_t *left, size_t *all)
 {
     LOCKED;
-    *all = the_card().memory;
-    *left = the_card().memory - the_card().used;
+    *all = the_gpu().memory;
+    *left = the_gpu().memory - the_gpu().used;
     return done(cudaSuccess);
 }
 
@@ -607,7 +607,7 @@ cudaError_t cudaMemset(void *data, int value, size_t bytes)
     return code != cudaSuccess ? done(code) : cudaMemsetAsync(data, value, bytes, NULL);
 }
 
-/* ---- streams and events -------------------------------------------------------------------------------------------- */
+/* ---- streams and events ------------------------------------------------------------------------------------------ */
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
@@ -616,7 +616,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
     if (flags > cudaStreamNonBlocking)
         return done(cudaErrorInvalidValue);
     *stream = new CUstream_st{std::make_shared<stream_state>()};
-    the_card().streams.push_back((*stream)->state);
+    the_gpu().streams.push_back((*stream)->state);
     return done(cudaSuccess);
 }
 
@@ -625,14 +625,14 @@ cudaError_t cudaStreamCreate(cudaStream_t *stream)
     return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
 }
 
-/* What it still has to do is done. */
+/* Finishes its queued work first. */
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     LOCKED;
     if (stream == NULL)
         return done(cudaErrorInvalidResourceHandle);
     run_stream(*stream->state);
-    std::vector<std::shared_ptr<stream_state>> &streams = the_card().streams;
+    std::vector<std::shared_ptr<stream_state>> &streams = the_gpu().streams;
     for (size_t i = 0; i < streams.size(); i++)
         if (streams[i] == stream->state)
             streams.erase(streams.begin() + (ptrdiff_t)i--);
@@ -659,7 +659,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
         return done(code);
     if (s.queue.empty())
         return done(cudaSuccess);
-    run_one(s); /* who asks again and again gets his answer */
+    run_one(s); /* so that a loop of queries ends */
     return cudaErrorNotReady;
 }
 
@@ -711,7 +711,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     LOCKED;
     if (event == NULL)
         return done(cudaErrorInvalidResourceHandle);
-    std::shared_ptr<stream_state> s = stream != NULL ? stream->state : the_card().streams[0];
+    std::shared_ptr<stream_state> s = stream != NULL ? stream->state : the_gpu().streams[0];
     std::shared_ptr<double> time = std::make_shared<double>(0);
     event->captured = s->captured != NULL;
     cudaError_t code = queue_task(*s, [time] { *time = now(); });
@@ -728,7 +728,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     cudaError_t code = refuse_while_capturing();
     if (code != cudaSuccess || has_happened(event->recorded))
         return done(code);
-    run_one(*event->recorded.stream); /* who asks again and again gets his answer */
+    run_one(*event->recorded.stream); /* so that a loop of queries ends */
     return cudaErrorNotReady;
 }
 
@@ -754,7 +754,7 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEve
     return done(cudaSuccess);
 }
 
-/* ---- graphs -------------------------------------------------------------------------------------------------------- */
+/* ---- graphs ------------------------------------------------------------------------------------------------------ */
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
 {
