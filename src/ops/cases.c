@@ -41,27 +41,6 @@ int zi_cases_count(void)
     return count;
 }
 
-/* The features of the contract that a case needs: a set of zi_cases_feature. */
-static unsigned features_of(const zi_case *c)
-{
-    const char *group = c->kind->group;
-    int flags = c->flags, residual = strcmp(c->kind->operations, "residual") == 0;
-    unsigned features = flags & (ZI_CASE_VIEWS | ZI_CASE_ODD_VIEWS) ? ZI_CASES_COLUMN_VIEWS : 0;
-    if (strcmp(group, "attention") == 0 && c->size[5] > 0)
-        features |= ZI_CASES_KEY_LENGTH;
-    if (strcmp(group, "conv") == 0 && flags & (ZI_CASE_STRIDE | ZI_CASE_LOPSIDED))
-        features |= ZI_CASES_CONV_STEPS;
-    if (strcmp(group, "norms") == 0 && !residual && flags & ZI_CASE_SHIFT)
-        features |= ZI_CASES_NORM_SHIFT;
-    if (residual && flags & (ZI_CASE_PLAIN | ZI_CASE_LAYER | ZI_CASE_SHIFT | ZI_CASE_OTHER))
-        features |= ZI_CASES_RESIDUAL;
-    if (strcmp(group, "modulation") == 0 && c->size[1] != 1 && c->size[2] != 1212)
-        features |= ZI_CASES_MODULATION;
-    if (strcmp(group, "patches") == 0 && flags & ZI_CASE_OTHER)
-        features |= ZI_CASES_PATCH_ORDERS;
-    return features;
-}
-
 static void append(char *text, size_t size, const char *more)
 {
     size_t length = strlen(text);
@@ -226,9 +205,9 @@ static zimage_status run_everywhere(runner *r, const zi_case *c, zi_case_finding
 static int is_left_out(const runner *r, const zi_case *c, int index)
 {
     const zi_cases_options *o = r->options;
-    return c->kind->bound.allowed[r->backend->precision] == 0 || (o->quick && c->flags & ZI_CASE_SLOW) ||
-           (o->group != NULL && strcmp(o->group, c->kind->group) != 0) || (features_of(c) & o->missing) != 0 ||
-           index < o->first || (o->count > 0 && index >= o->first + o->count) ||
+    return c->kind->bound->allowed[r->backend->precision] == 0 || (o->quick && c->flags & ZI_CASE_SLOW) ||
+           (o->group != NULL && strcmp(o->group, c->kind->group) != 0) || index < o->first ||
+           (o->count > 0 && index >= o->first + o->count) ||
            (r->backend->precision == ZI_PRECISION_INT8 && c->stored > ZI_STORED_DENSE); /* these round near ties */
 }
 

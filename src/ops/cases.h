@@ -10,17 +10,6 @@
 
 #include "ops/ops.h"
 
-/* Parts of the contract that a backend may not have yet. */
-typedef enum zi_cases_feature {
-    ZI_CASES_COLUMN_VIEWS = 1,  /* zi_tensor_columns views */
-    ZI_CASES_KEY_LENGTH = 2,    /* attention with padded keys */
-    ZI_CASES_CONV_STEPS = 4,    /* convolutions of stride 2, or with other padding than zi_conv_same */
-    ZI_CASES_NORM_SHIFT = 8,    /* norm with shift */
-    ZI_CASES_RESIDUAL = 16,     /* residual without post norm, or with a layer norm, a shift or another eps after it */
-    ZI_CASES_MODULATION = 32,   /* modulation of other parts than Z-Image's four */
-    ZI_CASES_PATCH_ORDERS = 64, /* ZI_PATCH_CHANNELS_FIRST */
-} zi_cases_feature;
-
 typedef struct zi_cases_options {
     /* How the backend computes products: the reference gets operands that are rounded in the same way. Not AUTO. */
     zimage_compute compute;
@@ -29,7 +18,6 @@ typedef struct zi_cases_options {
     int rehearse;         /* runs the cases in a rehearsal each and compares nothing: see zi_case_finding.peak */
     const char *group;    /* only the cases of this group; NULL: of all groups */
     int first, count;     /* only `count` cases from case `first` on; count 0: to the end */
-    unsigned missing;     /* set of zi_cases_feature: cases that need one of them are left out */
     int same_bits;        /* results must have the same bits for an image in any bands of rows ... */
     zi_ops *const *twins; /* ... and on these backends, which only differ in their number of threads */
     int twin_count;

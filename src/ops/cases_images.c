@@ -30,13 +30,7 @@ enum {
 /* ---- convolutions ------------------------------------------------------------------------------------------------ */
 
 /* In bf16 what affine and SiLU make of x is rounded, too. */
-#define CONV_BOUND                                                                                                     \
-    {                                                                                                                  \
-        {                                                                                                              \
-            3e-6, 2e-6, 0, 0x1p-7, 0                                                                                   \
-        }                                                                                                              \
-    }
-static const zi_bound conv_bound = CONV_BOUND;
+static const zi_bound conv_bound = {{3e-6, 2e-6, 0, 0x1p-7, 0}};
 
 typedef struct convolution {
     zi_tensor x, y;
@@ -200,14 +194,8 @@ static zimage_status band(zi_trial *t, const zi_case *c)
 
 /* ---- group norm -------------------------------------------------------------------------------------------------- */
 
-#define GROUPS_BOUND                                                                                                   \
-    {                                                                                                                  \
-        {                                                                                                              \
-            3e-6, 0, 0, 0x1p-8, 0                                                                                      \
-        }                                                                                                              \
-    }
 /* The factors are float32 everywhere. A mean of 300 is subtracted in float32. */
-static const zi_bound factors_bound = {{3e-6, 0, 0, 3e-6, 0}}, groups_bound = GROUPS_BOUND;
+static const zi_bound factors_bound = {{3e-6, 0, 0, 3e-6, 0}}, groups_bound = {{3e-6, 0, 0, 0x1p-8, 0}};
 static const zi_bound large_mean_bound = {{3e-4, 0, 0, 0x1p-8, 0}};
 
 /* Sums over two bands of x; ADD: then over x again. *count: elements of a group. */
@@ -259,11 +247,11 @@ static zimage_status groups(zi_trial *t, const zi_case *c)
 
 /* ---- the cases --------------------------------------------------------------------------------------------------- */
 
-static const zi_case_kind conv_kind = {"conv", "conv2d", "%d x %d, %d -> %d channels, side %d", convolve, CONV_BOUND};
+static const zi_case_kind conv_kind = {"conv", "conv2d", "%d x %d, %d -> %d channels, side %d", convolve, &conv_bound};
 static const zi_case_kind band_kind = {"conv", "conv2d", "rows %d + %d from rows %d + %d, %d outputs", band,
-                                       CONV_BOUND};
+                                       &conv_bound};
 static const zi_case_kind groups_kind = {"groups", "group_norm_sums group_norm_fold channel_affine",
-                                         "%d x %d x %d channels, %d groups", groups, GROUPS_BOUND};
+                                         "%d x %d x %d channels, %d groups", groups, &groups_bound};
 
 const zi_case zi_cases_images[] = {
     {&conv_kind, {1, 1, 1, 1, 3}, F32, 0},

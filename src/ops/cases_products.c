@@ -44,13 +44,8 @@ static void set_view(zi_input *input, int flags)
 /* ---- linear ------------------------------------------------------------------------------------------------------ */
 
 /* float32 sums of up to some thousand products of random signs. A sum of three numbers in bf16 rounds once more. */
-#define LINEAR_BOUND                                                                                                   \
-    {                                                                                                                  \
-        {                                                                                                              \
-            3e-6, 2e-6, 2e-6, 0x1p-8, 0.1                                                                              \
-        }                                                                                                              \
-    }
-static const zi_bound linear_bound = LINEAR_BOUND, groups_bound = {{3e-6, 2e-6, 2e-6, 0x1p-7, 0.1}};
+static const zi_bound linear_bound = {{3e-6, 2e-6, 2e-6, 0x1p-8, 0.1}},
+                      groups_bound = {{3e-6, 2e-6, 2e-6, 0x1p-7, 0.1}};
 
 /* cuBLASLt rounds a product to bf16 before it adds the bias where rows of the result are not aligned to 16 bytes. */
 static const zi_bound *bound_of(int stored, int flags, int out)
@@ -118,6 +113,8 @@ static zimage_status rounded_once(zi_trial *t, const zi_case *c)
     return ZIMAGE_OK;
 }
 
+static const zi_bound address_bound = {{3e-6, 2e-6, 0, 0x1p-8, 0.1}}; /* read as another type they round near ties */
+
 /* Weights that begin at one address and differ in size, in shape, in what is stored. */
 static zimage_status one_address(zi_trial *t, const zi_case *c)
 {
@@ -141,7 +138,7 @@ static zimage_status one_address(zi_trial *t, const zi_case *c)
             read = &w;
         }
         ZI_TRY(zi_table(&t->run)->linear(&t->run, &y, &x, read, NULL, 0));
-        ZI_TRY(zi_trial_result_of(t, &y, &linear_bound, 0));
+        ZI_TRY(zi_trial_result_of(t, &y, &address_bound, 0));
     }
     return ZIMAGE_OK;
 }
@@ -192,13 +189,9 @@ static zimage_status linears(zi_trial *t, const zi_case *c)
 
 /* ---- linear_glu -------------------------------------------------------------------------------------------------- */
 
-#define GATED_BOUND                                                                                                    \
-    {                                                                                                                  \
-        {                                                                                                              \
-            6e-6, 2e-6, 2e-6, 0x1p-6, 0.1                                                                              \
-        }                                                                                                              \
-    }
-static const zi_bound gated_bound = GATED_BOUND; /* of two sums; in bf16 both are rounded before they meet */
+/* Of two sums; in bf16 both are rounded before they meet. */
+static const zi_bound gated_bound = {{6e-6, 2e-6, 2e-6, 0x1p-6, 0.1}};
+static const zi_bound tiled_bound = {{6e-6, 2e-6, 2e-6, 0x1p-6, 0}};
 
 /* OTHER: the second weight is stored in groups. These would be rounded to int8 near ties. */
 static int second_stored(const zi_trial *t, const zi_case *c)
@@ -231,21 +224,9 @@ static zimage_status gated(zi_trial *t, const zi_case *c)
 
 /* What bf16 leaves is the rounding of the softmax's weights: 2^-9 of values up to 1, or twice that where the results
  * are stored in bf16, too. */
-#define ATTENTION_BOUND                                                                                                \
-    {                                                                                                                  \
-        {                                                                                                              \
-            3e-6, 0x1p-9, 0, 0x1p-6, 0                                                                                 \
-        }                                                                                                              \
-    }
-static const zi_bound attention_bound = ATTENTION_BOUND;
+static const zi_bound attention_bound = {{3e-6, 0x1p-9, 0, 0x1p-6, 0}};
 /* Scores in the thousands: their own rounding, about 1e-4, is the error of the weights. */
-#define SHARP_BOUND                                                                                                    \
-    {                                                                                                                  \
-        {                                                                                                              \
-            2e-3, 0, 0, 0x1p-6, 0                                                                                      \
-        }                                                                                                              \
-    }
-static const zi_bound sharp_bound = SHARP_BOUND;
+static const zi_bound sharp_bound = {{2e-3, 0, 0, 0x1p-6, 0}};
 
 typedef struct attention_input {
     zi_tensor o, q, k, v;
@@ -335,13 +316,7 @@ static zimage_status attention_not_finite(zi_trial *t, const zi_case *c)
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
-#define OPERANDS_BOUND                                                                                                 \
-    {                                                                                                                  \
-        {                                                                                                              \
-            6e-6, 0x1p-9, 0, 0, 0                                                                                      \
-        }                                                                                                              \
-    }
-static const zi_bound operands_bound = OPERANDS_BOUND;
+static const zi_bound operands_bound = {{6e-6, 0x1p-9, 0, 0, 0}};
 
 /* Sizes: tokens, inputs, hidden, outputs. A norm and a gated product that write operands. Where their last bits differ
  * bf16 may round to the other side. */
@@ -371,13 +346,8 @@ static zimage_status operands(zi_trial *t, const zi_case *c)
 }
 
 /* Behind the first products, behind attention, behind the gated product: with the roundings of all before. */
-#define CHAIN_BOUND                                                                                                    \
-    {                                                                                                                  \
-        {                                                                                                              \
-            3e-6, 0x1p-8, 0, 0x1p-7, 0.1                                                                               \
-        }                                                                                                              \
-    }
-static const zi_bound chain_v_bound = CHAIN_BOUND, chain_v_groups_bound = {{3e-6, 0x1p-8, 0, 0x1p-6, 0.1}};
+static const zi_bound chain_v_bound = {{3e-6, 0x1p-8, 0, 0x1p-7, 0.1}},
+                      chain_v_groups_bound = {{3e-6, 0x1p-8, 0, 0x1p-6, 0.1}};
 static const zi_bound chain_x_bound = {{5e-6, 0x1p-8, 0, 0x1p-5, 0.1415}};
 static const zi_bound chain_z_bound = {{2e-5, 0x1p-7, 0, 0x1p-4, 0.2}};
 
@@ -525,30 +495,30 @@ static zimage_status repeated(zi_trial *t, const zi_case *c)
 
 /* ---- the cases --------------------------------------------------------------------------------------------------- */
 
-static const zi_case_kind linear_kind = {"linear", "linear", "%d x %d -> %d", linear, LINEAR_BOUND};
-static const zi_case_kind exact_kind = {
-    "linear", "linear", "%d x %d -> %d in float32", exact_linear, {{3e-6, 2e-6, 2e-6, 3e-6, 0}}};
-static const zi_case_kind once_kind = {
-    "linear", "linear", "%d x %d -> %d, rounded once", rounded_once, {{1e-6, 1e-6, 1e-6, 1.75e-3, 0}}};
-static const zi_case_kind address_kind = {
-    "linear", "linear", "%d tokens, weights at one address", one_address, {{3e-6, 2e-6, 0, 0x1p-8, 0.1}}};
-static const zi_case_kind linears_kind = {"linear", "linears", "%d x %d -> %d, %d, %d", linears, LINEAR_BOUND};
-static const zi_case_kind gated_kind = {"gated", "linear_glu", "%d x %d -> %d", gated, GATED_BOUND};
+static const zi_case_kind linear_kind = {"linear", "linear", "%d x %d -> %d", linear, &linear_bound};
+static const zi_case_kind exact_kind = {"linear", "linear", "%d x %d -> %d in float32", exact_linear, &exact_bound};
+static const zi_case_kind once_kind = {"linear", "linear", "%d x %d -> %d, rounded once", rounded_once, &once_bound};
+static const zi_case_kind address_kind = {"linear", "linear", "%d tokens, weights at one address", one_address,
+                                          &address_bound};
+static const zi_case_kind linears_kind = {"linear", "linears", "%d x %d -> %d, %d, %d", linears, &linear_bound};
+static const zi_case_kind gated_kind = {"gated", "linear_glu", "%d x %d -> %d", gated, &gated_bound};
+/* As gated_kind, but not in fp8, which an emulated device computes slowly. */
+static const zi_case_kind tiled_kind = {"gated", "linear_glu", "%d x %d -> %d", gated, &tiled_bound};
 static const zi_case_kind attention_kind = {"attention", "attention", "%d queries, %d keys, heads %d / %d x %d",
-                                            attention, ATTENTION_BOUND};
+                                            attention, &attention_bound};
 static const zi_case_kind padded_kind = {
-    "attention", "attention", "%d queries, %d keys, heads %d / %d x %d, key length %d", attention, ATTENTION_BOUND};
+    "attention", "attention", "%d queries, %d keys, heads %d / %d x %d, key length %d", attention, &attention_bound};
 static const zi_case_kind sharp_kind = {"attention", "attention", "%d queries, %d keys, heads %d / %d x %d, sharp",
-                                        attention, SHARP_BOUND};
+                                        attention, &sharp_bound};
 static const zi_case_kind not_finite_kind = {"attention", "attention check_finite",
                                              "%d queries, %d keys, heads %d / %d x %d, a NaN", attention_not_finite,
-                                             ATTENTION_BOUND};
+                                             &attention_bound};
 static const zi_case_kind operands_kind = {"operands", "alloc_operand norm linear_glu linear", "%d x %d -> %d -> %d",
-                                           operands, OPERANDS_BOUND};
+                                           operands, &operands_bound};
 static const zi_case_kind block_kind = {"operands", "alloc_operand norm linears attention linear residual linear_glu",
-                                        "block %d x %d, %d heads x %d, hidden %d", block, CHAIN_BOUND};
+                                        "block %d x %d, %d heads x %d, hidden %d", block, &chain_v_bound};
 static const zi_case_kind repeat_kind = {"repeat", "repeat forget_weights name_check finish",
-                                         "block %d x %d, %d heads x %d, hidden %d", repeated, CHAIN_BOUND};
+                                         "block %d x %d, %d heads x %d, hidden %d", repeated, &chain_v_bound};
 
 const zi_case zi_cases_products[] = {
     {&linear_kind, {1, 257, 33}, F32 | BF16, 0},
@@ -579,9 +549,9 @@ const zi_case zi_cases_products[] = {
     {&linear_kind, {19, 256, 40}, ZI_STORED_Q6_128_F16 | ZI_STORED_Q3_64_F32, SLOW},
     {&linear_kind, {3, 256, 40}, ZI_STORED_Q6_128_F16 | ZI_STORED_Q3_64_F32, SLOW},
     {&linear_kind, {130, 31, 5}, BF16, SLOW | BIAS},
-    {&linear_kind, {300, 1024, 768}, BF16, SLOW | BIAS}, /* large enough for a backend to time algorithms */
-    {&linear_kind, {300, 1024, 768}, BF16, SLOW | SUM},
-    {&linear_kind, {512, 1024, 1024}, Q4, SLOW},
+    {&linear_kind, {200, 1024, 512}, BF16, SLOW | BIAS}, /* large enough for a backend to time algorithms */
+    {&linear_kind, {200, 1024, 512}, BF16, SLOW | SUM},
+    {&linear_kind, {260, 512, 1024}, Q4, SLOW},
     {&linear_kind, {1, 1, 1}, DENSE, SLOW | UNALIGNED},
     {&linear_kind, {1, 1, 1}, DENSE, SLOW | UNALIGNED | SUM},
     {&linear_kind, {1, 256, 100}, DENSE, SLOW | UNALIGNED},
@@ -640,13 +610,14 @@ const zi_case zi_cases_products[] = {
     {&gated_kind, {65, 96, 64}, F16, SLOW | ZI_CASE_OTHER},
     /* the sizes of a kernel that computes both products: no, one and two pairs of row tiles, and odd ones */
     {&gated_kind, {70, 64, 256}, BF16, SLOW | ZI_CASE_OTHER},
-    {&gated_kind, {260, 128, 256}, BF16, SLOW | ZI_CASE_OTHER},
-    {&gated_kind, {450, 192, 256}, BF16, SLOW | ZI_CASE_OTHER},
-    {&gated_kind, {1, 128, 512}, BF16, SLOW},
-    {&gated_kind, {381, 128, 512}, BF16, SLOW},
-    {&gated_kind, {761, 128, 512}, BF16, SLOW},
+    {&tiled_kind, {260, 128, 256}, BF16, SLOW | ZI_CASE_OTHER},
+    {&tiled_kind, {450, 192, 256}, BF16, SLOW | ZI_CASE_OTHER},
+    {&tiled_kind, {1, 128, 512}, BF16, SLOW},
+    {&tiled_kind, {381, 128, 512}, BF16, SLOW},
+    {&tiled_kind, {761, 128, 512}, BF16, SLOW},
     {&gated_kind, {130, 128, 256}, BF16, SLOW},
-    {&gated_kind, {130, 1024, 512}, BF16 | Q4, SLOW}, /* large enough for a backend to time algorithms */
+    {&tiled_kind, {130, 1024, 512}, BF16, SLOW}, /* large enough for a backend to time algorithms */
+    {&gated_kind, {130, 1024, 512}, Q4, SLOW},
     {&gated_kind, {1, 1, 1}, DENSE, SLOW | UNALIGNED},
     {&gated_kind, {1, 256, 100}, DENSE, SLOW | UNALIGNED},
     {&gated_kind, {2, 3, 17}, DENSE, SLOW | UNALIGNED},
@@ -688,14 +659,9 @@ const zi_case zi_cases_products[] = {
     {&attention_kind, {3, 17, 2, 2, 6}, 0, SLOW | IN_PLACE},
     {&attention_kind, {70, 333, 2, 1, 40}, 0, SLOW | IN_PLACE},
     {&attention_kind, {300, 300, 4, 1, 128}, 0, SLOW | CAUSAL},
-    {&attention_kind, {300, 300, 4, 1, 128}, 0, SLOW | CAUSAL | IN_PLACE},
-    {&attention_kind, {129, 191, 3, 3, 128}, 0, SLOW},
     {&attention_kind, {129, 191, 3, 3, 128}, 0, SLOW | IN_PLACE},
     {&attention_kind, {300, 64, 2, 2, 64}, 0, SLOW},
-    {&attention_kind, {300, 64, 2, 2, 64}, 0, SLOW | IN_PLACE},
     {&attention_kind, {96, 96, 1, 1, 512}, 0, SLOW},
-    {&attention_kind, {96, 96, 1, 1, 512}, 0, SLOW | IN_PLACE},
-    {&attention_kind, {5, 4100, 1, 1, 264}, 0, SLOW},
     {&attention_kind, {5, 4100, 1, 1, 264}, 0, SLOW | IN_PLACE},
     {&attention_kind, {1, 1, 1, 1, 1}, 0, SLOW | IN_PLACE},
     {&attention_kind, {3, 17, 2, 2, 5}, 0, SLOW | IN_PLACE},
@@ -706,11 +672,11 @@ const zi_case zi_cases_products[] = {
     {&attention_kind, {1, 1, 4, 2, 32}, 0, SLOW | CAUSAL | IN_PLACE},
     {&attention_kind, {33, 33, 8, 2, 31}, 0, SLOW | CAUSAL | IN_PLACE},
     {&attention_kind, {261, 261, 4, 2, 64}, 0, SLOW | CAUSAL | IN_PLACE},
-    {&attention_kind, {50, 4200, 6, 6, 48}, 0, SLOW | IN_PLACE}, /* key heads in more than one group */
-    {&padded_kind, {512, 512, 2, 1, 128, 77}, 0, SLOW | CAUSAL},
+    {&attention_kind, {9, 4200, 6, 6, 48}, 0, SLOW | IN_PLACE}, /* key heads in more than one group */
+    {&padded_kind, {512, 512, 2, 1, 64, 77}, 0, SLOW | CAUSAL},
     {&padded_kind, {129, 512, 2, 2, 64, 385}, 0, SLOW},
     {&padded_kind, {150, 150, 2, 1, 64, 150}, 0, SLOW},
-    {&attention_kind, {300, 300, 2, 2, 128}, 0, SLOW | VIEWS},
+    {&attention_kind, {150, 150, 2, 2, 128}, 0, SLOW | VIEWS},
     {&sharp_kind, {50, 200, 2, 1, 64}, 0, SLOW | ZI_CASE_LARGE | IN_PLACE},
     {&sharp_kind, {150, 150, 2, 1, 64}, 0, SLOW | ZI_CASE_LARGE | CAUSAL | IN_PLACE},
     {&not_finite_kind, {5, 200, 1, 1, 8}, 0, 0},

@@ -14,8 +14,10 @@ typedef enum zi_precision {
     ZI_PRECISIONS,
 } zi_precision;
 
-/* Largest errors as shares of the largest value; 0: the precision computes as ZI_PRECISION_F32 does, so that a case
- * with this bound would test nothing new. */
+/*
+ * Largest errors as shares of the largest value: in float32, with bf16 operands, with int8 operands, stored in bf16, in
+ * fp8. 0: no such case, mostly because that precision computes the operation as another one does.
+ */
 typedef struct zi_bound {
     double allowed[ZI_PRECISIONS];
 } zi_bound;
@@ -168,13 +170,11 @@ struct zi_case_kind {
     const char *group, *operations;
     const char *format; /* of the name, from the sizes */
     zimage_status (*run)(zi_trial *t, const zi_case *c);
-    zi_bound bound; /* of the first result; allowed 0: such a precision has no such case */
+    const zi_bound *bound; /* of a result; allowed 0: a precision has no such case */
 };
 
 /* Each list ends with a case without kind. */
 extern const zi_case zi_cases_products[], zi_cases_rows[], zi_cases_images[];
-/* The features of the contract that a case needs: a set of zi_cases_feature. */
-unsigned zi_case_features(const zi_case *c);
 
 int zi_trial_rehearses(const zi_trial *t);
 /* Whether products read operands that were rounded (not stored so). */
