@@ -47,42 +47,45 @@ static void append(char *text, size_t size, const char *more)
     snprintf(text + length, size - length, ", %s", more);
 }
 
+/* What the bits of zi_stored and the flags of a case are called in its name; NULL: nothing. */
+static const char *const format_names[] = {"F32", "F16", "BF16", "Q4", "Q4 of 64", "Q8", "Q6 of 128", "Q3 of 64"};
+static const char *const flag_names[] = {NULL,
+                                         "unaligned",
+                                         "short",
+                                         "column views",
+                                         "odd column views",
+                                         "bias",
+                                         "added",
+                                         "in place",
+                                         NULL,
+                                         "wide",
+                                         "weight",
+                                         "scale",
+                                         "shift",
+                                         "layer",
+                                         "gate",
+                                         "plain",
+                                         "last",
+                                         "other form",
+                                         "large",
+                                         "causal",
+                                         "doubled",
+                                         "affine",
+                                         "stride 2",
+                                         "one-sided padding",
+                                         "bands",
+                                         "post scale"};
+
 /* "33 x 130 -> 70, BF16, bias" */
 static void name_case(const zi_case *c, char *name, size_t size)
 {
-    static const char *const formats[] = {"F32", "F16", "BF16", "Q4", "Q4 of 64", "Q8", "Q6 of 128", "Q3 of 64"};
-    static const char *const flags[] = {NULL,
-                                        "unaligned",
-                                        "short",
-                                        "column views",
-                                        "odd column views",
-                                        "bias",
-                                        "added",
-                                        "in place",
-                                        NULL,
-                                        "wide",
-                                        "weight",
-                                        "scale",
-                                        "shift",
-                                        "layer",
-                                        "gate",
-                                        "plain",
-                                        "last",
-                                        "other form",
-                                        "large",
-                                        "causal",
-                                        "doubled",
-                                        "affine",
-                                        "stride 2",
-                                        "one-sided padding",
-                                        "bands"};
     snprintf(name, size, c->kind->format, c->size[0], c->size[1], c->size[2], c->size[3], c->size[4], c->size[5]);
-    for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
+    for (size_t i = 0; i < sizeof(format_names) / sizeof(format_names[0]); i++)
         if (c->stored >> i & 1)
-            append(name, size, formats[i]);
-    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
-        if (c->flags >> i & 1 && flags[i] != NULL)
-            append(name, size, flags[i]);
+            append(name, size, format_names[i]);
+    for (size_t i = 0; i < sizeof(flag_names) / sizeof(flag_names[0]); i++)
+        if (c->flags >> i & 1 && flag_names[i] != NULL)
+            append(name, size, flag_names[i]);
 }
 
 /* ---- comparing --------------------------------------------------------------------------------------------------- */

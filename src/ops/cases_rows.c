@@ -185,7 +185,8 @@ static zimage_status residual(zi_trial *t, const zi_case *c)
     ZI_TRY(zi_trial_input(t, &x, &stream, SHAPE(rows, n)));
     ZI_TRY(zi_trial_input(t, &y, &branch, SHAPE(rows, n)));
     ZI_TRY(zi_trial_input(t, &h, &output, SHAPE(rows, n)));
-    post.norm.scale = post.norm.shift = NULL;
+    post.norm.scale = c->flags & ZI_CASE_POST_SCALE ? &post.scale : NULL;
+    post.norm.shift = NULL;
     if (c->flags & OTHER)
         next.norm.eps = 0.25f;
     if (c->flags & IN_PLACE)
@@ -501,6 +502,8 @@ const zi_case zi_cases_rows[] = {
     {&residual_kind, {17, 64}, F32, PLAIN | GATE | LAYER | SCALE | SHIFT | IN_PLACE},
     {&residual_kind, {9, 96}, F32, PLAIN | WEIGHT | SCALE},
     {&residual_kind, {5, 31}, F16, WEIGHT | GATE | LAYER | OTHER},
+    {&residual_kind, {33, 100}, BF16, WEIGHT | GATE | SCALE | ZI_CASE_POST_SCALE},
+    {&residual_kind, {9, 96}, F32, LAST | ZI_CASE_POST_SCALE},
     {&residual_kind, {7, 384}, F16, WEIGHT | SCALE | SHIFT | OTHER},
     {&residual_kind, {1, 1}, BF16, SLOW | LAST},
     {&residual_kind, {1, 1}, BF16, SLOW | WEIGHT | GATE | SCALE},

@@ -155,6 +155,7 @@ enum {
     ZI_CASE_STRIDE = 1 << 22,
     ZI_CASE_LOPSIDED = 1 << 23,
     ZI_CASE_BANDS = 1 << 24,
+    ZI_CASE_POST_SCALE = 1 << 25,
 };
 
 typedef struct zi_case_kind zi_case_kind;
