@@ -252,7 +252,10 @@ static zimage_status visit(void *user, const zi_case *c, int index)
 static zimage_status new_trial(zi_trial **t, const zi_cases_options *options, zi_ops *ops, zimage_error *error)
 {
     *t = calloc(1, sizeof(**t));
-    if (*t == NULL || ((*t)->host = zi_arena_new()) == NULL)
+    if (*t != NULL)
+        (*t)->host = zi_arena_new();
+    /* kept in use, so that the arena keeps its memory between cases */
+    if (*t == NULL || (*t)->host == NULL || zi_arena_alloc((*t)->host, 1) == NULL)
         return zi_fail_memory(error, "the cases", sizeof(**t));
     (*t)->options = options;
     (*t)->run = (zi_run){.ops = ops, .error = &(*t)->error};
