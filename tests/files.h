@@ -29,12 +29,12 @@ static inline int remove_temporary_folder(void **state)
     return nftw(temporary_folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* The path of a file in the temporary folder, in one of a few buffers used in turn. */
+/* The path of a file in the temporary folder, in the next of a few buffers. */
 static inline const char *temporary(const char *name)
 {
     static char paths[8][2 * PATH_MAX];
-    static int turn;
-    char *path = paths[turn++ % 8];
+    static int next;
+    char *path = paths[next++ % 8];
     snprintf(path, sizeof paths[0], "%s/%s", temporary_folder, name);
     return path;
 }

@@ -1,6 +1,6 @@
 /*
  * The cases of the contract (src/ops/cases.h): they pass on every set of kernels of the CPU backend, they cover every
- * entry of the table, they notice whatever is broken, and in a rehearsal they take the memory of the real run.
+ * entry of the table, they find a broken operation, and a case takes as much memory in a rehearsal as in a real run.
  */
 #include "ops/cases.h"
 

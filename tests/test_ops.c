@@ -1,6 +1,6 @@
 /*
- * The reference backend against numbers worked out by hand: whatever else is compared with it can be trusted. And what
- * the cases of src/ops/cases.h can't ask of the CPU backend: kernels alone, errors, the ends of blocks.
+ * The reference backend against values that were computed by hand. All other backends are compared with it. Then what
+ * the cases of src/ops/cases.h can't test of the CPU backend: kernels alone, errors, the ends of blocks.
  */
 #include "support.h"
 
@@ -85,7 +85,7 @@ static void test_reference_products(void **state)
     EXPECT(x, 0.73105858f, 1.76159416f, 2.85772238f, -0.26894142f);
 }
 
-/* Columns of wider matrices: whatever lies beside them stays. */
+/* Columns of wider matrices: the other columns stay as they are. */
 static void test_reference_views(void **state)
 {
     const zi_ops_table *t = zi_table(reference);
@@ -254,7 +254,7 @@ static void test_reference_patches(void **state)
     expect(back, image, 16);
 }
 
-/* Values of [-1, 1] as bytes: 0 is 127.5, and so 128. */
+/* Pixels of [-1, 1] as bytes: 0 becomes 127.5, which is rounded to 128. */
 static void test_reference_pixels(void **state)
 {
     float x[] = {-1, 0, 1, 2, -3, NAN, 0.25f, -0.5f};
@@ -443,8 +443,8 @@ static void check_exponential(const zi_cpu_kernels *kernels)
 }
 
 /*
- * e^x through softmax with a maximum of 0: at most 2 units in the last place, and what the rounding of x log2(e) leaves,
- * 2^-24 (1 + 0.22, the constant's) for each of |x|. And SiLU of large numbers.
+ * e^x through softmax with a maximum of 0. Its error is at most 2 units in the last place and what the rounding of
+ * x log2(e) leaves, 2^-24 (1 + 0.22, the constant's) for each of |x|. Then SiLU of large numbers.
  */
 static void test_exponential(void **state)
 {

@@ -156,7 +156,7 @@ static void broken_softmax_bf16(const zi_cpu_softmax *block)
     block->sum[0] *= 1.1f;
 }
 
-/* The generic tier has none: whatever it does is called and found. */
+/* The generic tier has no such kernel: a broken one is called and found. */
 static void broken_pack_nibble_panel(const zi_nibble_rows *rows, uint8_t *panel, int64_t width)
 {
     memset(panel, 0, (size_t)(rows->group * rows->groups / 2 * width * 4 - width * 4 + 64));
@@ -249,7 +249,7 @@ static void a_fault_has_its_case_and_numbers(void **state)
     assert_null(strstr(r.faults, "attention"));
 }
 
-static void writing_outside_is_told(void **state)
+static void writing_outside_is_reported(void **state)
 {
     zi_cpu_kernels broken = *good;
     result r = {0};
@@ -294,7 +294,7 @@ static void nibbles_are_tried(void **state)
 }
 #endif
 
-static void families_are_tried(void **state)
+static void packed_products_are_tried(void **state)
 {
     zi_packed_gemm bf16 = *zi_packed_gemms_bf16[0], int8 = *zi_packed_gemms_int8[0];
     result r = {0}, r8 = {0};
@@ -329,7 +329,8 @@ static void the_program_reports(void **state)
         fail_msg("%s%s", o.out, o.err);
     assert_string_equal(o.err, "");
     assert_non_null(strstr(o.out, "reference: image ok\n"));
-    assert_non_null(strstr(o.out, "generic: linear ok, gated ok, operands ok, repeat ok, attention ok, memory ok, moving ok, norms ok, "));
+    assert_non_null(
+        strstr(o.out, "generic: linear ok, gated ok, operands ok, repeat ok, attention ok, memory ok, moving ok, "));
     assert_non_null(strstr(o.out, "int8 generic: linear ok, gated ok, peak ok, image ok (max error "));
     assert_non_null(strstr(o.out, "everything is correct in "));
 }
@@ -381,8 +382,8 @@ int main(void)
         cmocka_unit_test(every_set_is_right),
         cmocka_unit_test(every_function_is_tried),
         cmocka_unit_test(a_fault_has_its_case_and_numbers),
-        cmocka_unit_test(writing_outside_is_told),
-        cmocka_unit_test(families_are_tried),
+        cmocka_unit_test(writing_outside_is_reported),
+        cmocka_unit_test(packed_products_are_tried),
 #if defined(__x86_64__)
         cmocka_unit_test(nibbles_are_tried),
 #endif

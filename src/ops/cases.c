@@ -137,7 +137,7 @@ static int same_results(const zi_trial *a, const zi_trial *b)
 
 typedef struct runner {
     const zi_cases_options *options;
-    zi_trial *backend, *reference, *twin; /* twin: of each of the options' twins in turn */
+    zi_trial *backend, *reference, *twin; /* twin: runs each of options->twins */
     zi_case_report *report;
     void *user;
     zimage_error *error;

@@ -319,7 +319,7 @@ static zimage_status finite_elements(zi_trial *t, const zi_case *c)
     return zi_trial_restore(t, &x);
 }
 
-/* The end of a block whose x has been uploaded; *status of the first that fails. */
+/* Uploads the block's x again and ends the block, unless *status is a failure already. */
 static void end_block(zi_trial *t, const zi_tensor *x, const char *name, zimage_status *status)
 {
     if (*status == ZIMAGE_OK)
@@ -328,7 +328,7 @@ static void end_block(zi_trial *t, const zi_tensor *x, const char *name, zimage_
         *status = zi_end_block(&t->run, x, "%s", name);
 }
 
-/* Whether the failure is told with the name of its block, and only once. */
+/* The failure must be reported once, with the name of its block. */
 static zimage_status expect_name(zi_trial *t, const char *name, zimage_status status)
 {
     if (status == ZIMAGE_OK)
