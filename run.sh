@@ -7,7 +7,8 @@ build=$source/build/run
 install_dependencies build
 if [ ! -f "$build/build.ninja" ]; then
     mkdir -p "$build"
-    cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_TESTS=OFF >"$build/configure.log" 2>&1 ||
+    cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_TESTS=OFF \
+        >"$build/configure.log" 2>&1 ||
         { cat "$build/configure.log" >&2; exit 1; }
 fi
 cmake --build "$build" >"$build/build.log" 2>&1 || { cat "$build/build.log" >&2; exit 1; }

@@ -1,10 +1,12 @@
 #!/bin/bash
-# Builds zimage for this machine's GPU, tests it, and times it beside PyTorch; prints one table. See bench/gpu/README.md.
+# Builds zimage for this machine's GPU, tests it, and times it beside PyTorch; prints one table. bench/gpu/README.md
+# says more.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 out=$root/build/gpu-results build="" models="" python=python3 device=cuda tiny="" drawings="" prompts="" formats=""
-all="environment build tests images ceilings bench folder errors peers-compiled peers-fp8 peers-eager warm vram scores sanitizer"
+all="environment build tests images ceilings bench folder errors"
+all="$all peers-compiled peers-fp8 peers-eager warm vram scores sanitizer"
 parts=$all skipped="" limit=""
 
 usage() {
@@ -51,7 +53,11 @@ done
 choose_models() {
     local free
     free=$(df --output=avail -BG /dev/shm 2>/dev/null | tail -n 1 | tr -dc 0-9)
-    if [ -d /dev/shm/zimage-gpu ] || [ "${free:-0}" -ge 28 ]; then echo /dev/shm/zimage-gpu; else echo "$root/build/gpu-models"; fi
+    if [ -d /dev/shm/zimage-gpu ] || [ "${free:-0}" -ge 28 ]; then
+        echo /dev/shm/zimage-gpu
+    else
+        echo "$root/build/gpu-models"
+    fi
 }
 
 models=${models:-$(choose_models)}
@@ -86,7 +92,8 @@ do_build() {
     [ -n "${CUDNN_ROOT:-}" ] || [ -e "${CUDA_HOME:-/usr/local/cuda}/include/cudnn.h" ] || [ -e /usr/include/cudnn.h ] ||
         CUDNN_ROOT=$(python_cudnn)
     export CUDNN_ROOT
-    cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="$(architecture)" &&
+    cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_CUDA=ON \
+        -DCMAKE_CUDA_ARCHITECTURES="$(architecture)" &&
         cmake --build "$build" --target zimage zimage_cuda test_cuda velocity
 }
 
@@ -179,7 +186,8 @@ run_part() {
     else
         wait "$pid" && status=ok || status="exit status $?"
     fi
-    printf '{"kind": "part", "name": "%s", "status": "%s", "seconds": %d}\n' "$name" "$status" $((SECONDS - begin)) >>"$out/results.jsonl"
+    printf '{"kind": "part", "name": "%s", "status": "%s", "seconds": %d}\n' "$name" "$status" $((SECONDS - begin)) \
+        >>"$out/results.jsonl"
     [ "$status" = ok ] || { echo "$name: $status; the end of its log:"; tail -n 5 "$out/$name.log"; }
 }
 

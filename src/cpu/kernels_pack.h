@@ -153,6 +153,7 @@ static void pack_pairs(const float *a, const float *b, int64_t n, uint32_t *out)
 
 /* ---- groups of 4 bits -------------------------------------------------------------------------------------------- */
 
+/* Nine parameters, those of the kernel pack_nibbles, in which it is inlined with a constant `number`. */
 ALWAYS_INLINE void nibbles_as(const zi_cpu_number number, int64_t group, const uint8_t *src, const float *scales,
                               const float *biases, int64_t groups, float factor, uint8_t *out, int64_t stride)
 {

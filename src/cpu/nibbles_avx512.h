@@ -84,7 +84,8 @@ static int nibbles_to_bf16(int64_t group, const uint8_t *src, const float *scale
 
 /* ---- panels of bf16 ---------------------------------------------------------------------------------------------- */
 
-/* Packs groups [first, first + count) of 16 rows. scales, biases: [row][group] of these groups. safe: as above. */
+/* Packs groups [first, first + count) of 16 rows. scales, biases: [row][group] of these groups. safe: as above. Eight
+ * parameters: it is inlined, `safe` is a constant, and the pointers stay in registers. */
 ALWAYS_INLINE void nibble_groups(const zi_nibble_rows *rows, int64_t first, int64_t count, vf *scales, vf *biases,
                                  uint8_t *panel, int64_t width, const int safe)
 {

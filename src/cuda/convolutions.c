@@ -47,7 +47,7 @@ static int64_t filter_rows(const zi_cuda_conv *c)
 }
 
 /* Some rows of y: products of each row of the filter with each pixel of x, [filter rows][pixels], then sums over the
- * taps. */
+ * taps. Eight parameters: the rows' own type and address beside those of the whole image. */
 static zimage_status few_rows(zi_cuda *cuda, zi_dtype y_type, void *y, const void *x, const void *filter,
                               const zi_cuda_conv *c, float *products, int64_t step)
 {

@@ -242,7 +242,8 @@ static encode_fn *encoder(void)
     return (encode_fn *)found;
 }
 
-/* A matrix [rows][columns] whose rows are ld elements apart, read or written in boxes of box_rows rows of 128 bytes. */
+/* A matrix [rows][columns] whose rows are ld elements apart, read or written in boxes of box_rows rows of 128 bytes.
+ * Eight parameters, those that differ of the twelve of cuTensorMapEncodeTiled. */
 static int describe(encode_fn *encode, CUtensorMap *map, int fp8, const void *data, int64_t rows, int64_t columns,
                     int64_t ld, int box_rows)
 {

@@ -356,7 +356,7 @@ static __device__ __forceinline__ void store_pair(T *p, int64_t j, const zi_cuda
         store<T, 2>(p + 2 * j, vec<T, 2>{{from_float<T>(x), from_float<T>(y)}});
 }
 
-/* Scales and rotates pair j (x, y); cos, sin: of the row. */
+/* Scales and rotates pair j (x, y); cos, sin: of the row. Eight parameters: it is inlined, all stay in registers. */
 template <typename T>
 static __device__ __forceinline__ void rotate(T *p, int64_t j, const rope_args &args, float factor, float x, float y,
                                               const float *cos, const float *sin)
