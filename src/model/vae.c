@@ -34,82 +34,83 @@
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-static zimage_status require_null(const json_t *json, const char *path, const char *field, zimage_error *error)
+static zimage_status require_null(const zi_json_reader *json, const char *field)
 {
-    const json_t *value = json_object_get(json, field);
+    const json_t *value = json_object_get(json->object, field);
     if (value && !json_is_null(value))
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is set, only null is supported", path, field);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is set, only null is supported", json->path,
+                       field);
     return ZIMAGE_OK;
 }
 
 /* An absent list is fine: the class default is of the supported type. */
-static zimage_status check_block_types(const json_t *json, const char *path, const char *field, const char *type,
-                                       int64_t levels, zimage_error *error)
+static zimage_status check_block_types(const zi_json_reader *json, const char *field, const char *type, int64_t levels)
 {
-    const json_t *types = json_object_get(json, field);
+    const json_t *types = json_object_get(json->object, field);
     if (!types || json_is_null(types))
         return ZIMAGE_OK;
     if (!json_is_array(types) || (int64_t)json_array_size(types) != levels)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: %s must be a list of %lld, one for each of block_out_channels",
-                       path, field, (long long)levels);
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: %s must be a list of %lld, one for each of block_out_channels", json->path, field,
+                       (long long)levels);
     for (size_t i = 0; i < json_array_size(types); i++) {
         const char *name = json_string_value(json_array_get(types, i));
         if (!name || strcmp(name, type) != 0)
-            return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s[%zu] is not \"%s\", the only supported kind", path,
-                           field, i, type);
+            return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s[%zu] is not \"%s\", the only supported kind",
+                           json->path, field, i, type);
     }
     return ZIMAGE_OK;
 }
 
-static zimage_status refuse_variants(const json_t *json, const char *path, zimage_error *error)
+static zimage_status refuse_variants(const zi_json_reader *json)
 {
     const char *class_name, *activation;
-    ZI_TRY(zi_json_string(json, path, "_class_name", "AutoencoderKL", &class_name, error));
+    ZI_TRY(zi_json_string(json, "_class_name", "AutoencoderKL", &class_name));
     if (strcmp(class_name, "AutoencoderKL") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: _class_name is \"%s\", only \"AutoencoderKL\" is supported", path, class_name);
-    ZI_TRY(zi_json_string(json, path, "act_fn", "silu", &activation, error));
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: _class_name is \"%s\", only \"AutoencoderKL\" is supported", json->path, class_name);
+    ZI_TRY(zi_json_string(json, "act_fn", "silu", &activation));
     if (strcmp(activation, "silu") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: act_fn is \"%s\", only \"silu\" is supported", path,
-                       activation);
-    ZI_TRY(require_null(json, path, "decoder_block_out_channels", error));
-    ZI_TRY(require_null(json, path, "latents_mean", error));
-    return require_null(json, path, "latents_std", error);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: act_fn is \"%s\", only \"silu\" is supported",
+                       json->path, activation);
+    ZI_TRY(require_null(json, "decoder_block_out_channels"));
+    ZI_TRY(require_null(json, "latents_mean"));
+    return require_null(json, "latents_std");
 }
 
-static zimage_status load_levels(const json_t *json, const char *path, zi_vae_config *config, zimage_error *error)
+static zimage_status load_levels(const zi_json_reader *json, zi_vae_config *config)
 {
     size_t levels;
-    ZI_TRY(zi_json_int_array(json, path, "block_out_channels", 1, MAX_CHANNELS, config->block_out_channels,
-                             ZI_VAE_MAX_LEVELS, &levels, error));
+    ZI_TRY(zi_json_int_array(json, "block_out_channels", 1, MAX_CHANNELS, config->block_out_channels, ZI_VAE_MAX_LEVELS,
+                             &levels));
     config->levels = (int64_t)levels;
     config->scale_factor = (int64_t)1 << (levels - 1);
-    ZI_TRY(zi_json_int(json, path, "norm_num_groups", 1, MAX_CHANNELS, NULL, &config->norm_num_groups, error));
+    ZI_TRY(zi_json_int(json, "norm_num_groups", 1, MAX_CHANNELS, NULL, &config->norm_num_groups));
     for (size_t i = 0; i < levels; i++)
         if (config->block_out_channels[i] % config->norm_num_groups != 0)
-            return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                           "%s: norm_num_groups %lld does not divide block_out_channels[%zu], %lld", path,
+            return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                           "%s: norm_num_groups %lld does not divide block_out_channels[%zu], %lld", json->path,
                            (long long)config->norm_num_groups, i, (long long)config->block_out_channels[i]);
-    ZI_TRY(check_block_types(json, path, "down_block_types", "DownEncoderBlock2D", config->levels, error));
-    return check_block_types(json, path, "up_block_types", "UpDecoderBlock2D", config->levels, error);
+    ZI_TRY(check_block_types(json, "down_block_types", "DownEncoderBlock2D", config->levels));
+    return check_block_types(json, "up_block_types", "UpDecoderBlock2D", config->levels);
 }
 
-static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
+static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_vae_config *config = out;
     const int yes = 1; /* AutoencoderKL's defaults */
-    ZI_TRY(refuse_variants(json, path, error));
-    ZI_TRY(load_levels(json, path, config, error));
-    ZI_TRY(zi_json_int(json, path, "latent_channels", 1, 4096, NULL, &config->latent_channels, error));
-    ZI_TRY(zi_json_int(json, path, "out_channels", 1, 4096, NULL, &config->out_channels, error));
+    ZI_TRY(refuse_variants(json));
+    ZI_TRY(load_levels(json, config));
+    ZI_TRY(zi_json_int(json, "latent_channels", 1, 4096, NULL, &config->latent_channels));
+    ZI_TRY(zi_json_int(json, "out_channels", 1, 4096, NULL, &config->out_channels));
     if (config->out_channels != 3)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: out_channels is %lld, only 3 (RGB) is supported", path,
-                       (long long)config->out_channels);
-    ZI_TRY(zi_json_int(json, path, "layers_per_block", 1, 64, NULL, &config->layers_per_block, error));
-    ZI_TRY(zi_json_number(json, path, "scaling_factor", 1e-6, 1e6, NULL, &config->scaling_factor, error));
-    ZI_TRY(zi_json_number(json, path, "shift_factor", -1e6, 1e6, NULL, &config->shift_factor, error));
-    ZI_TRY(zi_json_bool(json, path, "mid_block_add_attention", &yes, &config->mid_block_add_attention, error));
-    return zi_json_bool(json, path, "use_post_quant_conv", &yes, &config->use_post_quant_conv, error);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: out_channels is %lld, only 3 (RGB) is supported",
+                       json->path, (long long)config->out_channels);
+    ZI_TRY(zi_json_int(json, "layers_per_block", 1, 64, NULL, &config->layers_per_block));
+    ZI_TRY(zi_json_number(json, "scaling_factor", 1e-6, 1e6, NULL, &config->scaling_factor));
+    ZI_TRY(zi_json_number(json, "shift_factor", -1e6, 1e6, NULL, &config->shift_factor));
+    ZI_TRY(zi_json_bool(json, "mid_block_add_attention", &yes, &config->mid_block_add_attention));
+    return zi_json_bool(json, "use_post_quant_conv", &yes, &config->use_post_quant_conv);
 }
 
 zimage_status zi_vae_config_read(const char *path, const char *text, zi_vae_config *config, zimage_error *error)

@@ -88,10 +88,10 @@ static void unbind_transformer(zi_networks *n)
     zi_zimage_dit_free(&n->transformer);
 }
 
-static zimage_status read_sample_size(const json_t *object, const char *path, void *size, zimage_error *error)
+static zimage_status read_sample_size(const zi_json_reader *json, void *size)
 {
     const int64_t fallback = DEFAULT_SIDE;
-    return zi_json_int(object, path, "sample_size", 1, 1 << 20, &fallback, size, error);
+    return zi_json_int(json, "sample_size", 1, 1 << 20, &fallback, size);
 }
 
 static zimage_status configure_vae(zi_networks *n, const char *path, const char *text, zimage_error *error)
