@@ -433,7 +433,7 @@ static void vae_case(int use_post_quant_conv, const char *name, const float firs
     generate("z", z, 4 * 3 * 5, 1, 0);
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
-        table_ok(zi_vae_decode(&model, run, z, 3, 5, 0, rgb, NULL));
+        table_ok(zi_vae_decode(&model, run, z, 3, 5, 0, &(zi_vae_output){.rgb = rgb}));
         fixture_channels_first(rgb, 3 * 6 * 10);
         compare(zi_table(run)->name, name, rgb, 3 * 6 * 10);
         compare_printed(rgb, 3 * 6 * 10, first, sum, sum_abs);

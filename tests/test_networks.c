@@ -480,7 +480,7 @@ static void decode_case(const zi_vae *model, zi_run *run, const zi_store *golden
     assert_non_null(rgb);
     run->block_done = count_block;
     run->user = &blocks;
-    table_ok(zi_vae_decode(model, run, latents, rows, columns, 0, rgb, NULL));
+    table_ok(zi_vae_decode(model, run, latents, rows, columns, 0, &(zi_vae_output){.rgb = rgb}));
     run->block_done = NULL;
     assert_int_equal(blocks, zi_vae_decode_blocks(model));
     fixture_channels_first(rgb, count);
@@ -561,7 +561,7 @@ static void test_vae_stages(void **state)
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
         record_start(run);
-        table_ok(zi_vae_decode(&model, run, z, 3, 5, 0, rgb, NULL));
+        table_ok(zi_vae_decode(&model, run, z, 3, 5, 0, &(zi_vae_output){.rgb = rgb}));
         for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
             compare_image(run, golden, stages[i].block, stages[i].name);
         record_stop(run);
@@ -586,10 +586,10 @@ static void test_vae_bands(void **state)
     float *z = fixture_floats(golden, "decode.8x6.z", NULL);
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
-        table_ok(zi_vae_decode(&model, run, z, 8, 6, 0, whole, NULL));
+        table_ok(zi_vae_decode(&model, run, z, 8, 6, 0, &(zi_vae_output){.rgb = whole}));
         for (size_t i = 0; i < sizeof bands / sizeof *bands; i++) {
             memset(streamed, 0, count * sizeof *streamed);
-            table_ok(zi_vae_decode(&model, run, z, 8, 6, bands[i], streamed, NULL));
+            table_ok(zi_vae_decode(&model, run, z, 8, 6, bands[i], &(zi_vae_output){.rgb = streamed}));
             if (memcmp(whole, streamed, count * sizeof *whole) != 0)
                 fail_msg("%s: bands of %d rows differ from the whole", zi_table(run)->name, (int)bands[i]);
         }
@@ -613,7 +613,7 @@ static void rgb_case(const zi_vae *model, zi_run *run, const zi_store *golden, i
     assert_true(rgb && bytes);
     snprintf(name, sizeof name, "rgb.%dx%d.latents", rows, columns);
     float *latents = fixture_floats(golden, name, NULL);
-    table_ok(zi_vae_decode(model, run, latents, rows, columns, 0, rgb, bytes));
+    table_ok(zi_vae_decode(model, run, latents, rows, columns, 0, &(zi_vae_output){.rgb = rgb, .rgb8 = bytes}));
     snprintf(name, sizeof name, "rgb.%dx%d.rgb", rows, columns);
     const uint8_t *want = fixture_find(golden, name)->data;
     for (size_t i = 0; i < count; i++) {
@@ -671,7 +671,7 @@ static void test_vae_names_bad_block(void **state)
     } cases[] = {
         {&model.conv_in.weight, "vae decoder.conv_in"},
         {&model.mid[0].norm2.bias, "vae decoder.mid_block.resnets.0"},
-        {&model.to_v.bias, "vae decoder.mid_block.attentions.0"},
+        {&model.attention.to_v.bias, "vae decoder.mid_block.attentions.0"},
         {&model.upsamplers[0].bias, "vae decoder.up_blocks.0.upsamplers.0"},
         {&model.up_resnets[2].conv1.bias, "vae decoder.up_blocks.1.resnets.0"},
         {&model.upsamplers[2].weight, "vae decoder.up_blocks.2.upsamplers.0"},
@@ -683,8 +683,8 @@ static void test_vae_names_bad_block(void **state)
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             const zi_weight *good = *cases[i].weight, bad = with_nan(good);
             *cases[i].weight = &bad;
-            assert_error(&table_error, zi_vae_decode(&model, run, z, 2, 2, 4, rgb, NULL), ZIMAGE_ERROR_NOT_FINITE,
-                         cases[i].block, NULL, NULL);
+            assert_error(&table_error, zi_vae_decode(&model, run, z, 2, 2, 4, &(zi_vae_output){.rgb = rgb}),
+                         ZIMAGE_ERROR_NOT_FINITE, cases[i].block, NULL, NULL);
             *cases[i].weight = good;
             free((void *)bad.data);
         }

@@ -1,6 +1,7 @@
 /*
- * Qwen3 as a text encoder. Formulas: spec text-encoder.md 3; reference: transformers, models/qwen3/modeling_qwen3.py.
- * n = tokens, D = hidden_size, H = query heads, G = key/value heads, d = head_dim, F = intermediate_size.
+ * Qwen3 as a text encoder. Formulas: docs/spec/text-encoder.md 3; reference: transformers,
+ * models/qwen3/modeling_qwen3.py. n = tokens, D = hidden_size, H = query heads, G = key/value heads, d = head_dim, F =
+ * intermediate_size.
  */
 #include "model/qwen3.h"
 
@@ -153,7 +154,7 @@ zimage_status zi_qwen3_bind(zi_qwen3 *model, const zi_qwen3_config *config, zi_s
     memset(model, 0, sizeof *model);
     ZI_TRY(zi_binder_new(store, &binder, error));
     model->config = *config;
-    model->layers_needed = config->num_hidden_layers - 1; /* hidden_states[-2], spec 4 */
+    model->layers_needed = config->num_hidden_layers - 1; /* hidden_states[-2], section 4 */
     size_t count = model->layers_needed > 0 ? (size_t)model->layers_needed : 1;
     model->layers = calloc(count, sizeof *model->layers);
     if (!model->layers) {

@@ -1,5 +1,5 @@
 /*
- * The decoder of AutoencoderKL. Formulas: spec vae.md 2, 3, 5, 6; reference: diffusers, models/autoencoders/vae.py
+ * The decoder of AutoencoderKL. Formulas: docs/spec/vae.md 2, 3, 5, 6; reference: diffusers, models/autoencoders/vae.py
  * (Decoder), models/unets/unet_2d_blocks.py (UNetMidBlock2D, UpDecoderBlock2D), models/resnet.py (ResnetBlock2D).
  * Images are channels-last [rows, columns, channels]. GroupNorm + SiLU is never a pass of its own: its statistics
  * become a scale and a shift a channel, applied when the next convolution reads.
@@ -26,7 +26,6 @@
 #include "base/json.h"
 #include "model/common.h"
 
-#define NORM_EPS        1e-6f
 #define MAX_LATENT_SIDE (1 << 14) /* keeps every product of sizes far below 2^63 */
 #define MAX_CHANNELS    (1 << 13)
 #define WHOLE_BYTES     ((int64_t)256 << 20)
@@ -177,11 +176,11 @@ static void bind_mid(zi_binder *binder, zi_vae *model)
     if (!model->config.mid_block_add_attention)
         return;
     const char *prefix = "decoder.mid_block.attentions.0.";
-    bind_norm(binder, &model->attention_norm, channels, prefix, "group_norm");
-    bind_linear(binder, &model->to_q, channels, prefix, "to_q");
-    bind_linear(binder, &model->to_k, channels, prefix, "to_k");
-    bind_linear(binder, &model->to_v, channels, prefix, "to_v");
-    bind_linear(binder, &model->to_out, channels, prefix, "to_out.0");
+    bind_norm(binder, &model->attention.norm, channels, prefix, "group_norm");
+    bind_linear(binder, &model->attention.to_q, channels, prefix, "to_q");
+    bind_linear(binder, &model->attention.to_k, channels, prefix, "to_k");
+    bind_linear(binder, &model->attention.to_v, channels, prefix, "to_v");
+    bind_linear(binder, &model->attention.to_out, channels, prefix, "to_out.0");
 }
 
 static void bind_level(zi_binder *binder, zi_vae *model, int64_t level)
@@ -241,47 +240,13 @@ void zi_vae_free(zi_vae *model)
     memset(model, 0, sizeof *model);
 }
 
-/* ---- the region of images ---------------------------------------------------------------------------------------- */
-
-enum { LOW_END = 0, HIGH_END = 1 };
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 typedef struct decoder {
     const zi_vae *model;
-    zi_run *run;
+    zi_vae_canvas c;
     int64_t band_rows; /* of the last level; 0 = choose */
-    zi_tensor sums;    /* of groups */
-    zi_tensor region;  /* all images */
-    zi_tensor x;       /* the current image [rows, columns, channels] ... */
-    int end;           /* ... lies at this end of the region */
 } decoder;
-
-/* Values rounded up to a cache line, so that every image of the region starts on one. */
-static int64_t image_size(int64_t rows, int64_t columns, int64_t channels)
-{
-    return (rows * columns * channels + 15) / 16 * 16;
-}
-
-/* An image `skip` values away from an end of the region. */
-static zi_tensor image_at(const decoder *d, int end, int64_t skip, int64_t rows, int64_t columns, int64_t channels)
-{
-    int64_t size = image_size(rows, columns, channels), whole = d->region.shape[0];
-    assert(skip + size <= whole);
-    zi_tensor flat = zi_tensor_rows(&d->region, end == LOW_END ? skip : whole - skip - size, rows * columns * channels);
-    const int64_t shape[] = {rows, columns, channels};
-    return zi_tensor_shaped(&flat, 3, shape);
-}
-
-/* An image with x's sides at the other end. */
-static zi_tensor image_opposite(const decoder *d, int64_t skip, int64_t channels)
-{
-    return image_at(d, !d->end, skip, d->x.shape[0], d->x.shape[1], channels);
-}
-
-static void replace_x(decoder *d, zi_tensor y)
-{
-    d->x = y;
-    d->end = !d->end;
-}
 
 static int64_t max64(int64_t a, int64_t b)
 {
@@ -299,17 +264,17 @@ static int last_level_streams(const zi_vae *model)
 static int64_t region_size(const zi_vae *model, int64_t rows, int64_t columns)
 {
     const zi_vae_config *config = &model->config;
-    int64_t first = image_size(rows, columns, level_channels(config, 0));
-    int64_t latents = image_size(rows, columns, config->latent_channels);
+    int64_t first = zi_vae_image_size(rows, columns, level_channels(config, 0));
+    int64_t latents = zi_vae_image_size(rows, columns, config->latent_channels);
     int64_t size = max64(latents + max64(latents, first), 5 * first); /* conv_in; attention: x, g, q, k, v */
     for (int64_t level = 0; level < config->levels; level++) {
         int64_t channels = level_channels(config, level), before = level_channels(config, level > 0 ? level - 1 : 0);
         int64_t scale = (int64_t)1 << level;
-        int64_t in = image_size(rows * scale, columns * scale, before);
-        int64_t out = image_size(rows * scale, columns * scale, channels);
+        int64_t in = zi_vae_image_size(rows * scale, columns * scale, before);
+        int64_t out = zi_vae_image_size(rows * scale, columns * scale, channels);
         int streams = level == config->levels - 1 && last_level_streams(model);
         if (level > 0) {
-            int64_t small = image_size(rows * scale / 2, columns * scale / 2, before);
+            int64_t small = zi_vae_image_size(rows * scale / 2, columns * scale / 2, before);
             size = max64(size, streams ? small + 2 * out : small + in);
         }
         if (!streams && before != channels)
@@ -321,112 +286,20 @@ static int64_t region_size(const zi_vae *model, int64_t rows, int64_t columns)
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
-/* A convolution from a whole image to a whole image. */
-static zimage_status convolve(decoder *d, zi_tensor *y, const zi_tensor *x, const zi_vae_affine *weights,
-                              const zi_channel_affine *affine, int upsample, int accumulate)
-{
-    zi_conv conv = zi_conv_same(weights->weight, weights->bias);
-    conv.affine = affine;
-    conv.upsample = upsample;
-    conv.accumulate = accumulate;
-    conv.image_rows = x->shape[0];
-    return zi_table(d->run)->conv2d(d->run, y, x, &conv);
-}
-
-static zimage_status alloc_affine(decoder *d, zi_channel_affine *affine, int64_t channels)
-{
-    ZI_TRY(zi_alloc1_f32(d->run, &affine->scale, channels));
-    return zi_alloc1_f32(d->run, &affine->shift, channels);
-}
-
-static zimage_status fold_norm(decoder *d, zi_channel_affine *affine, int64_t elements, const zi_vae_affine *norm)
-{
-    int64_t groups = d->model->config.norm_num_groups;
-    return zi_table(d->run)->group_norm_fold(d->run, affine, &d->sums, elements / groups, norm->weight, norm->bias,
-                                             NORM_EPS);
-}
-
-/* GroupNorm of a stored image as a scale and a shift a channel. */
-static zimage_status normalize(decoder *d, zi_channel_affine *affine, const zi_tensor *x, const zi_vae_affine *norm)
-{
-    ZI_TRY(alloc_affine(d, affine, x->shape[2]));
-    ZI_TRY(zi_table(d->run)->group_norm_sums(d->run, &d->sums, x, 0));
-    return fold_norm(d, affine, zi_tensor_count(x), norm);
-}
-
-/* y += conv2(SiLU(norm2(h))) */
-static zimage_status add_second_half(decoder *d, const zi_vae_resnet *resnet, zi_tensor *y, const zi_tensor *h)
-{
-    zi_channel_affine affine;
-    ZI_TRY(normalize(d, &affine, h, &resnet->norm2));
-    return convolve(d, y, h, &resnet->conv2, &affine, 0, 1);
-}
-
-/* x <- shortcut(x) + conv2(SiLU(norm2(conv1(SiLU(norm1(x)))))), spec 2 */
-static zimage_status run_resnet(decoder *d, const zi_vae_resnet *resnet)
-{
-    zi_arena_mark mark = zi_table(d->run)->mark(d->run);
-    int64_t channels = resnet->out_channels;
-    zi_channel_affine affine;
-    ZI_TRY(normalize(d, &affine, &d->x, &resnet->norm1));
-    if (resnet->in_channels == channels) {
-        zi_tensor h = image_opposite(d, 0, channels);
-        ZI_TRY(convolve(d, &h, &d->x, &resnet->conv1, &affine, 0, 0));
-        ZI_TRY(add_second_half(d, resnet, &d->x, &h));
-    } else {
-        zi_tensor y = image_opposite(d, 0, channels);
-        zi_tensor h = image_opposite(d, image_size(y.shape[0], y.shape[1], channels), channels);
-        ZI_TRY(convolve(d, &h, &d->x, &resnet->conv1, &affine, 0, 0));
-        ZI_TRY(convolve(d, &y, &d->x, &resnet->conv_shortcut, NULL, 0, 0));
-        ZI_TRY(add_second_half(d, resnet, &y, &h));
-        replace_x(d, y);
-    }
-    zi_table(d->run)->release(d->run, mark);
-    return ZIMAGE_OK;
-}
-
-/* x += to_out(softmax(q k^T / sqrt(C)) v) of group_norm(x), one head, pixels as tokens; spec 2 */
-static zimage_status run_attention(decoder *d)
-{
-    const zi_vae *model = d->model;
-    const zi_ops_table *table = zi_table(d->run);
-    int64_t channels = d->x.shape[2], pixels = d->x.shape[0] * d->x.shape[1];
-    int64_t size = image_size(d->x.shape[0], d->x.shape[1], channels);
-    const zi_attention shape = {.heads = 1, .kv_heads = 1, .head_dim = channels};
-    const int64_t tokens[] = {pixels, channels};
-    zi_arena_mark mark = table->mark(d->run);
-    zi_channel_affine affine;
-    zi_tensor images[4], x = zi_tensor_shaped(&d->x, 2, tokens);
-    for (int i = 0; i < 4; i++)
-        images[i] = image_opposite(d, i * size, channels);
-    zi_tensor g = zi_tensor_shaped(&images[0], 2, tokens), q = zi_tensor_shaped(&images[1], 2, tokens);
-    zi_tensor k = zi_tensor_shaped(&images[2], 2, tokens), v = zi_tensor_shaped(&images[3], 2, tokens); /* [h w, C] */
-
-    ZI_TRY(normalize(d, &affine, &d->x, &model->attention_norm));
-    ZI_TRY(table->channel_affine(d->run, &images[0], &d->x, &affine));
-    ZI_TRY(zi_linear(d->run, &q, &g, model->to_q.weight, model->to_q.bias));
-    ZI_TRY(zi_linear(d->run, &k, &g, model->to_k.weight, model->to_k.bias));
-    ZI_TRY(zi_linear(d->run, &v, &g, model->to_v.weight, model->to_v.bias));
-    ZI_TRY(table->attention(d->run, &q, &q, &k, &v, &shape));
-    ZI_TRY(zi_linear_add(d->run, &x, &q, model->to_out.weight, model->to_out.bias));
-    table->release(d->run, mark);
-    return ZIMAGE_OK;
-}
-
 /* x <- conv(nearest-neighbour doubling of x) */
 static zimage_status run_upsampler(decoder *d, int64_t level)
 {
-    zi_tensor y = image_at(d, !d->end, 0, 2 * d->x.shape[0], 2 * d->x.shape[1], d->x.shape[2]);
-    ZI_TRY(convolve(d, &y, &d->x, &d->model->upsamplers[level], NULL, 1, 0));
-    replace_x(d, y);
-    return zi_end_block(d->run, &d->x, "vae decoder.up_blocks.%d.upsamplers.0", (int)level);
+    zi_tensor y = zi_vae_image_at(&d->c, !d->c.end, 0, 2 * d->c.x.shape[0], 2 * d->c.x.shape[1], d->c.x.shape[2]);
+    ZI_TRY(zi_vae_convolve(&d->c, &y, &d->c.x, &d->model->upsamplers[level], NULL, 1, 0));
+    zi_vae_replace_x(&d->c, y);
+    return zi_end_block(d->c.run, &d->c.x, "vae decoder.up_blocks.%d.upsamplers.0", (int)level);
 }
 
 static zimage_status run_resnets(decoder *d, int64_t level, int64_t first)
 {
     for (int64_t i = first; i <= d->model->config.layers_per_block; i++) {
-        ZI_TRY(run_resnet(d, &level_resnets(d->model, level)[i]));
-        ZI_TRY(zi_end_block(d->run, &d->x, "vae decoder.up_blocks.%d.resnets.%d", (int)level, (int)i));
+        ZI_TRY(zi_vae_run_resnet(&d->c, &level_resnets(d->model, level)[i]));
+        ZI_TRY(zi_end_block(d->c.run, &d->c.x, "vae decoder.up_blocks.%d.resnets.%d", (int)level, (int)i));
     }
     return ZIMAGE_OK;
 }
@@ -440,12 +313,12 @@ typedef struct bands {
     zi_tensor buffer; /* [band_rows + 2 (a halo row above and below), columns, channels] */
 } bands;
 
-/* Rows of a band: as told, or the whole where it is small, else what BAND_BYTES hold. */
+/* Rows of a band: as the caller chose, or all rows of a small image, else as many as BAND_BYTES hold. */
 static int64_t choose_band_rows(const decoder *d, int64_t rows, int64_t columns, int64_t channels)
 {
-    int64_t row_bytes = columns * channels * (int64_t)sizeof(float), told = d->band_rows;
-    int64_t whole = max64(WHOLE_BYTES, (int64_t)zi_table(d->run)->whole_image_bytes(d->run->ops));
-    int64_t chosen = told > 0 ? told : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
+    int64_t row_bytes = columns * channels * (int64_t)sizeof(float), asked = d->band_rows;
+    int64_t whole = max64(WHOLE_BYTES, (int64_t)zi_table(d->c.run)->whole_image_bytes(d->c.run->ops));
+    int64_t chosen = asked > 0 ? asked : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
     chosen = max64(chosen, 1);
     return chosen < rows ? chosen : rows;
 }
@@ -453,12 +326,12 @@ static int64_t choose_band_rows(const decoder *d, int64_t rows, int64_t columns,
 static zimage_status open_bands(decoder *d, bands *b, int64_t level)
 {
     b->upsampler = &d->model->upsamplers[level - 1];
-    b->rows = 2 * d->x.shape[0];
-    b->columns = 2 * d->x.shape[1];
-    b->channels = d->x.shape[2];
+    b->rows = 2 * d->c.x.shape[0];
+    b->columns = 2 * d->c.x.shape[1];
+    b->channels = d->c.x.shape[2];
     b->band_rows = choose_band_rows(d, b->rows, b->columns, b->channels);
     int64_t buffer_rows = b->band_rows < b->rows ? b->band_rows + 2 : b->rows;
-    return zi_alloc3(d->run, &b->buffer, buffer_rows < b->rows ? buffer_rows : b->rows, b->columns, b->channels);
+    return zi_alloc3(d->c.run, &b->buffer, buffer_rows < b->rows ? buffer_rows : b->rows, b->columns, b->channels);
 }
 
 /* Rows [first, first + count) of the upsampled image, into the buffer. */
@@ -467,42 +340,48 @@ static zimage_status upsample_band(decoder *d, const bands *b, int64_t first, in
     zi_conv conv = zi_conv_same(b->upsampler->weight, b->upsampler->bias);
     conv.upsample = 1;
     conv.y_row = first;
-    conv.image_rows = d->x.shape[0];
+    conv.image_rows = d->c.x.shape[0];
     *band = zi_tensor_rows(&b->buffer, 0, count);
-    return zi_table(d->run)->conv2d(d->run, band, &d->x, &conv);
+    return zi_table(d->c.run)->conv2d(d->c.run, band, &d->c.x, &conv);
 }
 
 static zimage_status check_band(decoder *d, const zi_tensor *band, int64_t level)
 {
-    return zi_check_block(d->run, band, "vae decoder.up_blocks.%d.upsamplers.0", (int)(level - 1));
+    return zi_check_block(d->c.run, band, "vae decoder.up_blocks.%d.upsamplers.0", (int)(level - 1));
 }
 
 /* First pass: norm1 of the upsampled image. Where it is one band the buffer then holds it. */
 static zimage_status normalize_bands(decoder *d, const bands *b, int64_t level, zi_channel_affine *affine,
                                      const zi_vae_affine *norm)
 {
-    ZI_TRY(alloc_affine(d, affine, b->channels));
+    ZI_TRY(zi_vae_alloc_affine(&d->c, affine, b->channels));
     for (int64_t row = 0; row < b->rows; row += b->band_rows) {
         zi_tensor band;
         int64_t count = b->rows - row < b->band_rows ? b->rows - row : b->band_rows;
         ZI_TRY(upsample_band(d, b, row, count, &band));
         ZI_TRY(check_band(d, &band, level));
-        ZI_TRY(zi_table(d->run)->group_norm_sums(d->run, &d->sums, &band, row > 0));
+        ZI_TRY(zi_table(d->c.run)->group_norm_sums(d->c.run, &d->c.sums, &band, row > 0));
     }
-    return fold_norm(d, affine, b->rows * b->columns * b->channels, norm);
+    return zi_vae_fold_norm(&d->c, affine, b->rows * b->columns * b->channels, norm);
 }
 
-/* Rows [row, row + count) of y <- conv(x), where `band` holds x's rows from `band_row` on. */
-static zimage_status convolve_band(decoder *d, zi_tensor *y, int64_t row, int64_t count, const zi_tensor *band,
-                                   int64_t band_row, const zi_vae_affine *weights, const zi_channel_affine *affine)
+/* Rows [first, first + its rows) of an image. */
+typedef struct band {
+    zi_tensor rows;
+    int64_t first;
+} band;
+
+/* Rows [row, row + count) of y <- conv(x), of which `from` holds the rows that they read. */
+static zimage_status convolve_band(decoder *d, zi_tensor *y, int64_t row, int64_t count, const band *from,
+                                   const zi_vae_affine *weights, const zi_channel_affine *affine)
 {
     zi_conv conv = zi_conv_same(weights->weight, weights->bias);
     conv.affine = affine;
-    conv.x_row = band_row;
+    conv.x_row = from->first;
     conv.y_row = row;
     conv.image_rows = y->shape[0];
     zi_tensor rows = zi_tensor_rows(y, row, count);
-    return zi_table(d->run)->conv2d(d->run, &rows, band, &conv);
+    return zi_table(d->c.run)->conv2d(d->c.run, &rows, &from->rows, &conv);
 }
 
 /* Second pass: h = conv1(SiLU(norm1(up))), y = conv_shortcut(up), band by band. */
@@ -512,11 +391,11 @@ static zimage_status consume_bands(decoder *d, const bands *b, const zi_vae_resn
     for (int64_t row = 0; row < b->rows; row += b->band_rows) {
         int64_t count = b->rows - row < b->band_rows ? b->rows - row : b->band_rows;
         int64_t first = row > 0 ? row - 1 : 0, end = row + count < b->rows ? row + count + 1 : b->rows;
-        zi_tensor band = b->buffer;
+        band from = {b->buffer, first};
         if (b->band_rows < b->rows)
-            ZI_TRY(upsample_band(d, b, first, end - first, &band));
-        ZI_TRY(convolve_band(d, h, row, count, &band, first, &resnet->conv1, affine));
-        ZI_TRY(convolve_band(d, y, row, count, &band, first, &resnet->conv_shortcut, NULL));
+            ZI_TRY(upsample_band(d, b, first, end - first, &from.rows));
+        ZI_TRY(convolve_band(d, h, row, count, &from, &resnet->conv1, affine));
+        ZI_TRY(convolve_band(d, y, row, count, &from, &resnet->conv_shortcut, NULL));
     }
     return ZIMAGE_OK;
 }
@@ -525,21 +404,22 @@ static zimage_status consume_bands(decoder *d, const bands *b, const zi_vae_resn
 static zimage_status run_streamed_resnet(decoder *d, int64_t level)
 {
     const zi_vae_resnet *resnet = &level_resnets(d->model, level)[0];
-    zi_arena_mark mark = zi_table(d->run)->mark(d->run);
+    zi_arena_mark mark = zi_table(d->c.run)->mark(d->c.run);
     int64_t channels = resnet->out_channels;
     zi_channel_affine affine;
     bands b;
     ZI_TRY(open_bands(d, &b, level));
-    zi_tensor y = image_at(d, !d->end, 0, b.rows, b.columns, channels);
-    zi_tensor h = image_at(d, !d->end, image_size(b.rows, b.columns, channels), b.rows, b.columns, channels);
+    zi_tensor y = zi_vae_image_at(&d->c, !d->c.end, 0, b.rows, b.columns, channels);
+    zi_tensor h =
+        zi_vae_image_at(&d->c, !d->c.end, zi_vae_image_size(b.rows, b.columns, channels), b.rows, b.columns, channels);
 
     ZI_TRY(normalize_bands(d, &b, level, &affine, &resnet->norm1));
     ZI_TRY(consume_bands(d, &b, resnet, &affine, &h, &y));
-    zi_table(d->run)->release(d->run, mark);
-    ZI_TRY(add_second_half(d, resnet, &y, &h));
-    zi_table(d->run)->release(d->run, mark);
-    replace_x(d, y);
-    return zi_end_block(d->run, &d->x, "vae decoder.up_blocks.%d.resnets.0", (int)level);
+    zi_table(d->c.run)->release(d->c.run, mark);
+    ZI_TRY(zi_vae_add_second_half(&d->c, resnet, &y, &h));
+    zi_table(d->c.run)->release(d->c.run, mark);
+    zi_vae_replace_x(&d->c, y);
+    return zi_end_block(d->c.run, &d->c.x, "vae decoder.up_blocks.%d.resnets.0", (int)level);
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
@@ -551,17 +431,17 @@ static zimage_status load_latents(decoder *d, const float *latents, int64_t rows
     int64_t pixels = rows * columns, channels = config->latent_channels;
     size_t bytes = (size_t)(pixels * channels) * sizeof(float);
     float scaling = (float)config->scaling_factor, shift = (float)config->shift_factor;
-    d->end = LOW_END;
-    d->x = image_at(d, LOW_END, 0, rows, columns, channels);
+    d->c.end = ZI_VAE_LOW_END;
+    d->c.x = zi_vae_image_at(&d->c, ZI_VAE_LOW_END, 0, rows, columns, channels);
     if (!latents)
-        return zi_table(d->run)->upload(d->run, &d->x, NULL);
+        return zi_table(d->c.run)->upload(d->c.run, &d->c.x, NULL);
     float *z = malloc(bytes);
     if (!z)
-        return zi_fail_memory(d->run->error, "latents", bytes);
+        return zi_fail_memory(d->c.run->error, "latents", bytes);
     for (int64_t c = 0; c < channels; c++)
         for (int64_t i = 0; i < pixels; i++)
             z[i * channels + c] = latents[c * pixels + i] / scaling + shift;
-    zimage_status status = zi_table(d->run)->upload(d->run, &d->x, z);
+    zimage_status status = zi_table(d->c.run)->upload(d->c.run, &d->c.x, z);
     free(z);
     return status;
 }
@@ -570,26 +450,26 @@ static zimage_status run_conv_in(decoder *d)
 {
     const zi_vae *model = d->model;
     if (model->config.use_post_quant_conv) {
-        zi_tensor y = image_opposite(d, 0, model->config.latent_channels);
-        ZI_TRY(convolve(d, &y, &d->x, &model->post_quant_conv, NULL, 0, 0));
-        replace_x(d, y);
+        zi_tensor y = zi_vae_image_opposite(&d->c, 0, model->config.latent_channels);
+        ZI_TRY(zi_vae_convolve(&d->c, &y, &d->c.x, &model->post_quant_conv, NULL, 0, 0));
+        zi_vae_replace_x(&d->c, y);
     }
-    zi_tensor y = image_opposite(d, 0, level_channels(&model->config, 0));
-    ZI_TRY(convolve(d, &y, &d->x, &model->conv_in, NULL, 0, 0));
-    replace_x(d, y);
-    return zi_end_block(d->run, &d->x, "vae decoder.conv_in");
+    zi_tensor y = zi_vae_image_opposite(&d->c, 0, level_channels(&model->config, 0));
+    ZI_TRY(zi_vae_convolve(&d->c, &y, &d->c.x, &model->conv_in, NULL, 0, 0));
+    zi_vae_replace_x(&d->c, y);
+    return zi_end_block(d->c.run, &d->c.x, "vae decoder.conv_in");
 }
 
 static zimage_status run_mid_block(decoder *d)
 {
-    ZI_TRY(run_resnet(d, &d->model->mid[0]));
-    ZI_TRY(zi_end_block(d->run, &d->x, "vae decoder.mid_block.resnets.0"));
+    ZI_TRY(zi_vae_run_resnet(&d->c, &d->model->mid[0]));
+    ZI_TRY(zi_end_block(d->c.run, &d->c.x, "vae decoder.mid_block.resnets.0"));
     if (d->model->config.mid_block_add_attention) {
-        ZI_TRY(run_attention(d));
-        ZI_TRY(zi_end_block(d->run, &d->x, "vae decoder.mid_block.attentions.0"));
+        ZI_TRY(zi_vae_run_attention(&d->c, &d->model->attention));
+        ZI_TRY(zi_end_block(d->c.run, &d->c.x, "vae decoder.mid_block.attentions.0"));
     }
-    ZI_TRY(run_resnet(d, &d->model->mid[1]));
-    return zi_end_block(d->run, &d->x, "vae decoder.mid_block.resnets.1");
+    ZI_TRY(zi_vae_run_resnet(&d->c, &d->model->mid[1]));
+    return zi_end_block(d->c.run, &d->c.x, "vae decoder.mid_block.resnets.1");
 }
 
 static zimage_status run_levels(decoder *d)
@@ -607,13 +487,13 @@ static zimage_status run_levels(decoder *d)
 }
 
 /* rgb, rgb8 = conv_out(SiLU(conv_norm_out(x))), in bands */
-static zimage_status run_conv_out(decoder *d, float *rgb, uint8_t *rgb8)
+static zimage_status run_conv_out(decoder *d, const zi_vae_output *out)
 {
-    int64_t rows = d->x.shape[0], columns = d->x.shape[1], band_rows = choose_band_rows(d, rows, columns, 3);
+    int64_t rows = d->c.x.shape[0], columns = d->c.x.shape[1], band_rows = choose_band_rows(d, rows, columns, 3);
     zi_channel_affine affine;
     zi_tensor buffer, y; /* [band_rows, columns, 3] */
-    ZI_TRY(normalize(d, &affine, &d->x, &d->model->conv_norm_out));
-    ZI_TRY(zi_alloc3_f32(d->run, &buffer, band_rows, columns, 3));
+    ZI_TRY(zi_vae_normalize(&d->c, &affine, &d->c.x, &d->model->conv_norm_out));
+    ZI_TRY(zi_alloc3_f32(d->c.run, &buffer, band_rows, columns, 3));
     for (int64_t row = 0; row < rows; row += band_rows) {
         int64_t count = rows - row < band_rows ? rows - row : band_rows;
         zi_conv conv = zi_conv_same(d->model->conv_out.weight, d->model->conv_out.bias);
@@ -621,37 +501,37 @@ static zimage_status run_conv_out(decoder *d, float *rgb, uint8_t *rgb8)
         conv.y_row = row;
         conv.image_rows = rows;
         y = zi_tensor_rows(&buffer, 0, count);
-        ZI_TRY(zi_table(d->run)->conv2d(d->run, &y, &d->x, &conv));
-        ZI_TRY(zi_check_block(d->run, &y, "vae decoder.conv_out"));
-        if (rgb)
-            ZI_TRY(zi_table(d->run)->download(d->run, rgb + row * columns * 3, &y));
-        if (rgb8)
-            ZI_TRY(zi_table(d->run)->download_rgb8(d->run, rgb8 + row * columns * 3, &y));
+        ZI_TRY(zi_table(d->c.run)->conv2d(d->c.run, &y, &d->c.x, &conv));
+        ZI_TRY(zi_check_block(d->c.run, &y, "vae decoder.conv_out"));
+        if (out->rgb)
+            ZI_TRY(zi_table(d->c.run)->download(d->c.run, out->rgb + row * columns * 3, &y));
+        if (out->rgb8)
+            ZI_TRY(zi_table(d->c.run)->download_rgb8(d->c.run, out->rgb8 + row * columns * 3, &y));
     }
-    return zi_end_block(d->run, &y, "vae decoder.conv_out");
+    return zi_end_block(d->c.run, &y, "vae decoder.conv_out");
 }
 
-static zimage_status decode(decoder *d, const float *latents, int64_t rows, int64_t columns, float *rgb, uint8_t *rgb8)
+static zimage_status decode(decoder *d, const float *latents, int64_t rows, int64_t columns, const zi_vae_output *out)
 {
-    ZI_TRY(zi_alloc2_f32(d->run, &d->sums, d->model->config.norm_num_groups, 4));
-    ZI_TRY(zi_alloc1(d->run, &d->region, region_size(d->model, rows, columns)));
+    ZI_TRY(zi_alloc2_f32(d->c.run, &d->c.sums, d->model->config.norm_num_groups, 4));
+    ZI_TRY(zi_alloc1(d->c.run, &d->c.region, region_size(d->model, rows, columns)));
     ZI_TRY(load_latents(d, latents, rows, columns));
     ZI_TRY(run_conv_in(d));
     ZI_TRY(run_mid_block(d));
     ZI_TRY(run_levels(d));
-    return run_conv_out(d, rgb, rgb8);
+    return run_conv_out(d, out);
 }
 
 zimage_status zi_vae_decode(const zi_vae *model, zi_run *run, const float *latents, int64_t rows, int64_t columns,
-                            int64_t band_rows, float *rgb, uint8_t *rgb8)
+                            int64_t band_rows, const zi_vae_output *out)
 {
     if (rows < 1 || columns < 1 || rows > MAX_LATENT_SIDE || columns > MAX_LATENT_SIDE)
         return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT,
                        "latents of %lld x %lld (columns x rows) can't be decoded, each side must be 1 to %d",
                        (long long)columns, (long long)rows, MAX_LATENT_SIDE);
-    decoder d = {.model = model, .run = run, .band_rows = band_rows};
+    decoder d = {.model = model, .c = {.run = run, .groups = model->config.norm_num_groups}, .band_rows = band_rows};
     zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = decode(&d, latents, rows, columns, rgb, rgb8);
+    zimage_status status = decode(&d, latents, rows, columns, out);
     zi_table(run)->release(run, mark);
     return status;
 }

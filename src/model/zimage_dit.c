@@ -1,10 +1,10 @@
 /*
- * The Z-Image transformer (S3-DiT). Formulas: spec zimage.md 3; reference: diffusers,
+ * The Z-Image transformer (S3-DiT). Formulas: docs/spec/zimage.md 3; reference: diffusers,
  * models/transformers/transformer_z_image.py.
  * N image tokens padded to Np, m caption tokens padded to mp (multiples of 32), T = Np + mp, D = dim, F = ffn_dim,
  * A = adaln_dim, d = head_dim, p = patch, C = latent channels.
  *
- * Memory of one forward, in float32 values: the residual stream [T, D] and, inside a block, the larger of
+ * Memory of one forward pass, in float32 numbers: the residual stream [T, D] and, inside a block, the larger of
  *   attention     h, q, k, v = 4 T D   (the heads overwrite q, to_out overwrites h)
  *   feed forward  h, u = T D + T F
  * so 5 T D at its peak where F < 3 D: 1024 x 1024 with the 6B (T = 4128 .. 4608, D = 3840) needs 303 .. 338 MiB.
@@ -204,7 +204,7 @@ static void bind_all(zi_binder *binder, zi_zimage_dit *model)
     for (int64_t i = 0; i < config->n_layers; i++)
         bind_block(binder, &model->layers[i], config, 1, "layers", i);
     bind_precise(binder, model);
-    zi_bind_ignore(binder, "norm_final."); /* a stray tensor of the ComfyUI file, spec 2 */
+    zi_bind_ignore(binder, "norm_final."); /* a stray tensor of the ComfyUI file, section 2 */
 }
 
 zimage_status zi_zimage_dit_bind(zi_zimage_dit *model, const zi_zimage_dit_config *config, zi_store *store,
@@ -266,7 +266,7 @@ zimage_status zi_zimage_dit_check_positions(const zi_zimage_dit *model, int64_t 
 }
 
 /*
- * Angles of one token, spec 3.5: for axis a, pair j: float32(position_a * theta^(-2j / axes_dims[a])), computed in
+ * Angles of one token, section 3.5: for axis a, pair j: float32(position_a * theta^(-2j / axes_dims[a])), computed in
  * float64; the axes side by side.
  */
 static void token_angles(const zi_zimage_dit_config *config, const double *frequencies, int64_t frame, int64_t row,
@@ -287,8 +287,8 @@ static void axis_frequencies(const zi_zimage_dit_config *config, double *frequen
 }
 
 /*
- * The tables of a sequence of image tokens (none if rows is 0), then caption tokens, spec 3.4: the image stands at
- * frame mp + 1, its pads at the origin, the caption (pads too) at frames 1 .. mp.
+ * The tables of a sequence of image tokens (none if rows is 0), then caption tokens, section 3.4: the image is at
+ * frame mp + 1, its pads at the origin, the caption with its pads at frames 1 .. mp.
  */
 static zimage_status rope_tables(const zi_zimage_dit *model, zi_run *run, int64_t rows, int64_t columns,
                                  int64_t caption_padded, zi_rope *rope)
@@ -321,7 +321,7 @@ static zimage_status rope_tables(const zi_zimage_dit *model, zi_run *run, int64_
 
 /* ---- forward ----------------------------------------------------------------------------------------------------- */
 
-/* The sinusoid [cos, sin] of t * t_scale, spec 3.1, in float32 as TimestepEmbedder.timestep_embedding. */
+/* The sinusoid [cos, sin] of t * t_scale, section 3.1, in float32 as TimestepEmbedder.timestep_embedding. */
 static void timestep_frequencies(float t, double t_scale, float embedding[T_FREQUENCIES])
 {
     const int half = T_FREQUENCIES / 2;
@@ -480,24 +480,33 @@ static zimage_status start_stack(stack *s, const zi_zimage_dit_block *first)
                        (float)s->model->config.norm_eps);
 }
 
-static zimage_status run_blocks(const zi_zimage_dit *model, const zi_zimage_dit_block *blocks, int64_t count,
-                                const char *name, zi_run *run, const zi_rope *rope, const zi_tensor *a, zi_tensor *x)
+/* Blocks that run one after the other, and their name in messages. */
+typedef struct block_list {
+    const zi_zimage_dit_block *blocks;
+    int64_t count;
+    const char *name;
+} block_list;
+
+/* x [T, D] <- the blocks of x; a: the timestep's embedding, NULL without modulation */
+static zimage_status run_blocks(const zi_zimage_dit *model, const block_list *list, zi_run *run, const zi_rope *rope,
+                                const zi_tensor *a, zi_tensor *x)
 {
     stack s = {.model = model, .run = run, .rope = rope, .a = a, .x = x};
+    const zi_zimage_dit_block *blocks = list->blocks;
     zi_arena_mark mark = zi_table(run)->mark(run);
-    if (count > 0)
+    if (list->count > 0)
         ZI_TRY(start_stack(&s, &blocks[0]));
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < list->count; i++) {
+        const zi_zimage_dit_block *next = i + 1 < list->count ? &blocks[i + 1] : NULL;
         int finite = 1;
-        ZI_TRY(run_block(&s, &blocks[i], &s.mods[i % 2], i + 1 < count ? &blocks[i + 1] : NULL, &s.mods[(i + 1) % 2],
-                         &finite));
-        ZI_TRY(zi_end_block_known(run, finite, "transformer %s.%d", name, (int)i));
+        ZI_TRY(run_block(&s, &blocks[i], &s.mods[i % 2], next, &s.mods[(i + 1) % 2], &finite));
+        ZI_TRY(zi_end_block_known(run, finite, "transformer %s.%d", list->name, (int)i));
     }
     zi_table(run)->release(run, mark);
     return ZIMAGE_OK;
 }
 
-/* out [mp, D] = context_refiner(pad(cap_embedder(features))), spec 3.3 and 3.7 */
+/* out [mp, D] = context_refiner(pad(cap_embedder(features))), section 3.3 and 3.7 */
 static zimage_status caption(const zi_zimage_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
 {
     const zi_ops_table *table = zi_table(run);
@@ -514,8 +523,8 @@ static zimage_status caption(const zi_zimage_dit *model, zi_run *run, const zi_t
     ZI_TRY(zi_end_block(run, out, "transformer cap_embedder"));
 
     ZI_TRY(rope_tables(model, run, 0, 0, out->shape[0], &rope));
-    return run_blocks(model, model->context_refiner, model->config.n_refiner_layers, "context_refiner", run, &rope,
-                      NULL, out);
+    const block_list refiner = {model->context_refiner, model->config.n_refiner_layers, "context_refiner"};
+    return run_blocks(model, &refiner, run, &rope, NULL, out);
 }
 
 zimage_status zi_zimage_dit_caption(const zi_zimage_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
@@ -527,7 +536,7 @@ zimage_status zi_zimage_dit_caption(const zi_zimage_dit *model, zi_run *run, con
     return status;
 }
 
-/* x [Np, D] = pad(x_embedder(patches of the latents)), spec 3.2 */
+/* x [Np, D] = pad(x_embedder(patches of the latents)), section 3.2 */
 static zimage_status embed_image(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
                                  zi_tensor *x)
 {
@@ -547,7 +556,7 @@ static zimage_status embed_image(const zi_zimage_dit_inputs *inputs, zi_run *run
     return zi_end_block(run, x, "transformer x_embedder");
 }
 
-/* out [C, H, W] = unpatchify(linear(LayerNorm(x) * (1 + adaLN_modulation.1(SiLU(a))))), spec 3.7; x [N, D] */
+/* out [C, H, W] = unpatchify(linear(LayerNorm(x) * (1 + adaLN_modulation.1(SiLU(a))))), section 3.7; x [N, D] */
 static zimage_status final_layer(const zi_zimage_dit *model, zi_run *run, const zi_tensor *a, const zi_tensor *x,
                                  zi_tensor *out)
 {
@@ -570,7 +579,8 @@ static zimage_status final_layer(const zi_zimage_dit *model, zi_run *run, const 
     return zi_end_block(run, out, "transformer final_layer");
 }
 
-/* What follows the sinusoid [1, 256] of t: nothing of it is read or written by the host. Its bytes are a key. */
+/* A forward pass behind the sinusoid [1, 256] of t: the host reads and writes nothing of it, so a backend may record
+ * it. Its bytes are the recording's key. */
 typedef struct evaluation {
     zi_zimage_dit_inputs inputs;
     zi_tensor latents, sinusoid, out;
@@ -583,6 +593,8 @@ static zimage_status evaluate(zi_run *run, const void *user)
     const zi_zimage_dit *model = inputs->model;
     const zi_zimage_dit_config *config = &model->config;
     int64_t tokens = inputs->grid_rows * inputs->grid_columns, image_padded = zi_zimage_dit_padded(tokens);
+    const block_list refiner = {model->noise_refiner, config->n_refiner_layers, "noise_refiner"};
+    const block_list layers = {model->layers, config->n_layers, "layers"};
     zi_tensor a, x, out = e->out; /* [1, A], [T, D]: image first, then caption */
 
     ZI_TRY(zi_alloc2_f32(run, &a, 1, config->adaln_dim));
@@ -593,12 +605,11 @@ static zimage_status evaluate(zi_run *run, const void *user)
     const zi_rope image_rope = {zi_tensor_rows(&inputs->rope.cos, 0, image_padded),
                                 zi_tensor_rows(&inputs->rope.sin, 0, image_padded)};
     ZI_TRY(embed_image(inputs, run, &e->latents, &image));
-    ZI_TRY(run_blocks(model, model->noise_refiner, config->n_refiner_layers, "noise_refiner", run, &image_rope, &a,
-                      &image));
+    ZI_TRY(run_blocks(model, &refiner, run, &image_rope, &a, &image));
 
     zi_tensor text = zi_tensor_rows(&x, image_padded, inputs->caption.shape[0]);
     ZI_TRY(zi_table(run)->copy(run, &text, &inputs->caption));
-    ZI_TRY(run_blocks(model, model->layers, config->n_layers, "layers", run, &inputs->rope, &a, &x));
+    ZI_TRY(run_blocks(model, &layers, run, &inputs->rope, &a, &x));
 
     zi_tensor result = zi_tensor_rows(&x, 0, tokens);
     return final_layer(model, run, &a, &result, &out);

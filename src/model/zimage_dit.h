@@ -1,4 +1,5 @@
-/* The Z-Image diffusion transformer (spec zimage.md). */
+/* The Z-Image diffusion transformer, S3-DiT; "caption" is its word for the prompt's text features
+ * (docs/spec/zimage.md). */
 #ifndef ZI_MODEL_ZIMAGE_DIT_H
 #define ZI_MODEL_ZIMAGE_DIT_H
 
@@ -25,8 +26,8 @@ typedef struct zi_zimage_dit {
     const zi_weight *x_pad_token, *cap_pad_token, *x_embedder, *x_embedder_bias, *cap_norm, *cap_embedder,
         *cap_embedder_bias, *t_mlp0, *t_mlp0_bias, *t_mlp2, *t_mlp2_bias, *final_linear, *final_linear_bias,
         *final_adaln, *final_adaln_bias;
-    zi_zimage_dit_block *noise_refiner, *context_refiner,
-        *layers; /* one allocation that starts at noise_refiner, owned */
+    /* One allocation that starts at noise_refiner, owned. */
+    zi_zimage_dit_block *noise_refiner, *context_refiner, *layers;
 } zi_zimage_dit;
 
 /* From the file `path`, or where text is not NULL from that JSON text, with `path` for messages. */
@@ -40,14 +41,14 @@ void zi_zimage_dit_free(zi_zimage_dit *model);
 
 /* Tokens after padding to a multiple of 32. */
 int64_t zi_zimage_dit_padded(int64_t tokens);
-/* Whether RoPE positions of this caption and grid (latent sizes / patch) fit axes_lens; else an error that says what
- * would. */
+/* Whether positions of this caption and grid (latent sizes / patch) lie within axes_lens; else an error that says which
+ * positions would. */
 zimage_status zi_zimage_dit_check_positions(const zi_zimage_dit *model, int64_t caption_tokens, int64_t grid_rows,
                                             int64_t grid_columns, zimage_error *error);
 /* Caption embedder and context refiner, once per prompt: features [m, cap_feat_dim] -> out [padded(m), dim]. */
 zimage_status zi_zimage_dit_caption(const zi_zimage_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out);
 
-/* What the evaluations of one size with one caption share; on the stack of the table. */
+/* What all forward passes of one size with one caption share; its tensors lie on the stack. */
 typedef struct zi_zimage_dit_inputs {
     const zi_zimage_dit *model;
     int64_t grid_rows, grid_columns; /* of image tokens */
@@ -59,11 +60,11 @@ typedef struct zi_zimage_dit_inputs {
 /* caption [padded m, dim] from zi_zimage_dit_caption; latents of [rows, columns]. What it allocates stays. */
 zimage_status zi_zimage_dit_prepare(const zi_zimage_dit *model, zi_run *run, const zi_tensor *caption, int64_t rows,
                                     int64_t columns, zi_zimage_dit_inputs *inputs);
-/* One evaluation. latents, out [C, H, W]; t = 1 - sigma. The output is the network's own, (clean - noise): the pipeline
+/* One forward pass. latents, out [C, H, W]; t = 1 - sigma. The output is clean - noise; the family (pipeline/zimage.c)
  * negates it. */
 zimage_status zi_zimage_dit_evaluate(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents, float t,
                                      zi_tensor *out);
-/* Both, for a single evaluation. */
+/* Both, for a single forward pass. */
 zimage_status zi_zimage_dit_forward(const zi_zimage_dit *model, zi_run *run, const zi_tensor *latents, float t,
                                     const zi_tensor *caption, zi_tensor *out);
 /* Blocks that the calls above report through zi_end_block, for progress. */

@@ -214,24 +214,29 @@ static zimage_status ref_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_nor
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
 
-/* One query of one head against keys 0 .. keys-1. p [keys] and q [head_dim] are scratch: o may be the query. */
-static void attend(float *o, const float *query, const float *k, const float *v, int64_t keys, int64_t stride,
-                   int64_t dim, float *p, float *q)
+/* The keys and values of one head that a query sees: rows of `dim` elements, `stride` apart. */
+typedef struct seen_keys {
+    const float *k, *v;
+    int64_t count, stride, dim;
+} seen_keys;
+
+/* One query of one head. p [count] and q [dim] are scratch: o may be the query. */
+static void attend(float *o, const float *query, const seen_keys *seen, float *p, float *q)
 {
     double top = -INFINITY, sum = 0;
-    memcpy(q, query, (size_t)dim * sizeof(*q));
-    for (int64_t j = 0; j < keys; j++) {
-        p[j] = (float)(dot(q, k + j * stride, dim) / sqrt((double)dim));
+    memcpy(q, query, (size_t)seen->dim * sizeof(*q));
+    for (int64_t j = 0; j < seen->count; j++) {
+        p[j] = (float)(dot(q, seen->k + j * seen->stride, seen->dim) / sqrt((double)seen->dim));
         top = fmax(top, p[j]);
     }
-    for (int64_t j = 0; j < keys; j++) {
+    for (int64_t j = 0; j < seen->count; j++) {
         p[j] = (float)exp(p[j] - top);
         sum += p[j];
     }
-    for (int64_t i = 0; i < dim; i++) {
+    for (int64_t i = 0; i < seen->dim; i++) {
         double value = 0;
-        for (int64_t j = 0; j < keys; j++)
-            value += (double)p[j] * v[j * stride + i];
+        for (int64_t j = 0; j < seen->count; j++)
+            value += (double)p[j] * seen->v[j * seen->stride + i];
         o[i] = (float)(value / sum);
     }
 }
@@ -251,8 +256,9 @@ static zimage_status ref_attention(zi_run *run, zi_tensor *o, const zi_tensor *q
         for (int64_t head = 0; head < heads; head++) {
             int64_t kv = head / (heads / attention->kv_heads) * dim;
             int64_t seen = attention->causal && i + 1 < real ? i + 1 : real;
-            attend(zi_f32(o) + i * o->ld + head * dim, zi_f32(q) + i * q->ld + head * dim, zi_f32(k) + kv,
-                   zi_f32(v) + kv, seen, k->ld, dim, scratch, scratch + keys);
+            const seen_keys of_head = {zi_f32(k) + kv, zi_f32(v) + kv, seen, k->ld, dim};
+            attend(zi_f32(o) + i * o->ld + head * dim, zi_f32(q) + i * q->ld + head * dim, &of_head, scratch,
+                   scratch + keys);
         }
     zi_host_release(run, mark);
     return ZIMAGE_OK;

@@ -98,7 +98,7 @@ static zimage_status time_conv(zi_run *run, const zi_weight *weight, int64_t sid
     return fastest(run, run_conv, &t, seconds);
 }
 
-/* numbers: [size, size] stored as BF16. The oracle is some hundred times slower and gets smaller sizes. */
+/* numbers: [size, size] stored as BF16. The reference backend is some hundred times slower and gets smaller sizes. */
 static zimage_status measure_with(zi_run *run, const uint8_t *numbers, int64_t size, zi_speed *speed)
 {
     const int64_t many = size / 4, few = size / 32, side = size / 32, dim = 64, heads = size / 2 / dim,

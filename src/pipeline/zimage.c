@@ -247,7 +247,7 @@ static zimage_status forward(zi_run *run, const void *inputs, const zi_tensor *l
 static zimage_status decode(zi_run *run, const zi_networks *n, const float *latents, int64_t rows, int64_t columns,
                             int64_t band_rows, uint8_t *rgb8)
 {
-    return zi_vae_decode(&n->vae, run, latents, rows, columns, band_rows, NULL, rgb8);
+    return zi_vae_decode(&n->vae, run, latents, rows, columns, band_rows, &(zi_vae_output){.rgb8 = rgb8});
 }
 
 static int64_t encode_blocks(const zi_networks *n)
