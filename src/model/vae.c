@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/numbers.h"
 #include "model/common.h"
 
 #define MAX_LATENT_SIDE (1 << 14) /* keeps every product of sizes far below 2^63 */
@@ -248,11 +249,6 @@ typedef struct decoder {
     int64_t band_rows; /* of the last level; 0 = choose */
 } decoder;
 
-static int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Whether the last level reads its input in bands; in place (no change of channels) it must be stored anyway. */
 static int last_level_streams(const zi_vae *model)
 {
@@ -266,7 +262,8 @@ static int64_t region_size(const zi_vae *model, int64_t rows, int64_t columns)
     const zi_vae_config *config = &model->config;
     int64_t first = zi_vae_image_size(rows, columns, level_channels(config, 0));
     int64_t latents = zi_vae_image_size(rows, columns, config->latent_channels);
-    int64_t size = max64(latents + max64(latents, first), 5 * first); /* conv_in; attention: x, g, q, k, v */
+    /* conv_in; attention: x, g, q, k, v */
+    int64_t size = zi_max_int64(latents + zi_max_int64(latents, first), 5 * first);
     for (int64_t level = 0; level < config->levels; level++) {
         int64_t channels = level_channels(config, level), before = level_channels(config, level > 0 ? level - 1 : 0);
         int64_t scale = (int64_t)1 << level;
@@ -275,11 +272,11 @@ static int64_t region_size(const zi_vae *model, int64_t rows, int64_t columns)
         int streams = level == config->levels - 1 && last_level_streams(model);
         if (level > 0) {
             int64_t small = zi_vae_image_size(rows * scale / 2, columns * scale / 2, before);
-            size = max64(size, streams ? small + 2 * out : small + in);
+            size = zi_max_int64(size, streams ? small + 2 * out : small + in);
         }
         if (!streams && before != channels)
-            size = max64(size, in + 2 * out);
-        size = max64(size, 2 * out);
+            size = zi_max_int64(size, in + 2 * out);
+        size = zi_max_int64(size, 2 * out);
     }
     return size;
 }
@@ -317,9 +314,9 @@ typedef struct bands {
 static int64_t choose_band_rows(const decoder *d, int64_t rows, int64_t columns, int64_t channels)
 {
     int64_t row_bytes = columns * channels * (int64_t)sizeof(float), asked = d->band_rows;
-    int64_t whole = max64(WHOLE_BYTES, (int64_t)zi_table(d->c.run)->whole_image_bytes(d->c.run->ops));
+    int64_t whole = zi_max_int64(WHOLE_BYTES, (int64_t)zi_table(d->c.run)->whole_image_bytes(d->c.run->ops));
     int64_t chosen = asked > 0 ? asked : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
-    chosen = max64(chosen, 1);
+    chosen = zi_max_int64(chosen, 1);
     return chosen < rows ? chosen : rows;
 }
 
