@@ -54,10 +54,12 @@ static zimage_status refuse_variants(const zi_json_reader *json)
 static zimage_status load_rope_theta(const zi_json_reader *json, double *theta)
 {
     const json_t *parameters = json_object_get(json->object, "rope_parameters");
+    char text[64];
     if (!parameters || json_is_null(parameters))
         return zi_json_number(json, "rope_theta", 1.0, 1e12, NULL, theta);
     if (!json_is_object(parameters))
-        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: rope_parameters must be an object", json->path);
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: rope_parameters is %s, expected an object", json->path,
+                       zi_json_describe(parameters, text, sizeof text));
     const zi_json_reader nested = {parameters, json->path, json->error};
     const char *type;
     ZI_TRY(zi_json_string(&nested, "rope_type", "default", &type));
@@ -88,7 +90,7 @@ static zimage_status load_heads(const zi_json_reader *json, zi_qwen3_config *con
     }
     ZI_TRY(zi_json_int(json, "head_dim", 2, 4096, &fallback, &config->head_dim));
     if (config->head_dim % 2 != 0)
-        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: head_dim is %lld, it must be even", json->path,
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: head_dim is %lld, expected an even number", json->path,
                        (long long)config->head_dim);
     return ZIMAGE_OK;
 }

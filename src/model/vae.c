@@ -49,10 +49,14 @@ static zimage_status check_block_types(const zi_json_reader *json, const char *f
     const json_t *types = json_object_get(json->object, field);
     if (!types || json_is_null(types))
         return ZIMAGE_OK;
-    if (!json_is_array(types) || (int64_t)json_array_size(types) != levels)
+    char text[64];
+    if (!json_is_array(types))
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s is %s, expected an array", json->path, field,
+                       zi_json_describe(types, text, sizeof text));
+    if ((int64_t)json_array_size(types) != levels)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
-                       "%s: %s must be a list of %lld, one for each of block_out_channels", json->path, field,
-                       (long long)levels);
+                       "%s: %s has %zu entries, expected %lld, one for each of block_out_channels", json->path, field,
+                       json_array_size(types), (long long)levels);
     for (size_t i = 0; i < json_array_size(types); i++) {
         const char *name = json_string_value(json_array_get(types, i));
         if (!name || strcmp(name, type) != 0)
@@ -524,8 +528,8 @@ zimage_status zi_vae_decode(const zi_vae *model, zi_run *run, const float *laten
 {
     if (rows < 1 || columns < 1 || rows > MAX_LATENT_SIDE || columns > MAX_LATENT_SIDE)
         return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT,
-                       "latents of %lld x %lld (columns x rows) can't be decoded, each side must be 1 to %d",
-                       (long long)columns, (long long)rows, MAX_LATENT_SIDE);
+                       "the latents are %lld x %lld (columns x rows), expected 1 to %d each way", (long long)columns,
+                       (long long)rows, MAX_LATENT_SIDE);
     decoder d = {.model = model, .c = {.run = run, .groups = model->config.norm_num_groups}, .band_rows = band_rows};
     zi_arena_mark mark = zi_table(run)->mark(run);
     zimage_status status = decode(&d, latents, rows, columns, out);

@@ -56,8 +56,8 @@ static zimage_status load_patch(const zi_json_reader *json, zi_zimage_dit_config
     ZI_TRY(zi_json_int_array(json, "all_f_patch_size", 1, 64, f_patches, 8, &f_patch_count));
     if (patch_count != f_patch_count)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
-                       "%s: all_f_patch_size has %zu entries but all_patch_size has %zu", json->path, f_patch_count,
-                       patch_count);
+                       "%s: all_f_patch_size has %zu entries, expected %zu as in all_patch_size", json->path,
+                       f_patch_count, patch_count);
     size_t pair = 0;
     for (size_t i = patch_count; i-- > 0;)
         if (patches[i] == 2 && f_patches[i] == 1)
@@ -77,17 +77,17 @@ static zimage_status load_axes(const zi_json_reader *json, zi_zimage_dit_config 
     ZI_TRY(zi_json_int_array(json, "axes_dims", 2, 4096, config->axes_dims, 3, &dims));
     ZI_TRY(zi_json_int_array(json, "axes_lens", 1, 1 << 20, config->axes_lens, 3, &lens));
     if (dims != 3 || lens != 3)
-        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s has %zu entries, it must have 3", json->path,
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s has %zu entries, expected 3", json->path,
                        dims != 3 ? "axes_dims" : "axes_lens", dims != 3 ? dims : lens);
     for (int axis = 0; axis < 3; axis++) {
         if (config->axes_dims[axis] % 2 != 0)
-            return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: axes_dims[%d] is %lld, it must be even", json->path,
-                           axis, (long long)config->axes_dims[axis]);
+            return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: axes_dims[%d] is %lld, expected an even number",
+                           json->path, axis, (long long)config->axes_dims[axis]);
         sum += config->axes_dims[axis];
     }
     if (sum != config->head_dim)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
-                       "%s: axes_dims add up to %lld but the head dimension (dim / n_heads) is %lld", json->path,
+                       "%s: axes_dims add up to %lld, expected the head dimension (dim / n_heads) %lld", json->path,
                        (long long)sum, (long long)config->head_dim);
     return ZIMAGE_OK;
 }
