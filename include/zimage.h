@@ -44,30 +44,33 @@
  *       return status == ZIMAGE_OK ? 0 : 1;
  *   }
  *
- * Models and sessions. A model is the files of one folder, opened: configurations, tokenizer, mapped weights. It never
- * changes. A session is what makes images from a model: threads or a GPU, working memory, one job at a time.
+ * Models and sessions. A model is one opened folder: configurations, tokenizer, mapped weights. It never changes.
+ * A session makes images with a model. It has its own threads or a GPU, its own working memory, and one job at a time.
  *
- * Threads. Any number of threads may use one model at the same time, each through a session of its own; the weights are
- * in host memory once. A session belongs to one thread at a time. Functions on tokenizers, images, plans and lists may
- * be called from any thread as long as nobody changes or frees the object meanwhile. The library keeps no global state.
+ * Threads. Any number of threads may use one model at the same time, each through a session of its own. The weights are
+ * in host memory once. Each session has its own threads: with N busy sessions give each a part of the CPU's cores. On a
+ * GPU each session holds its own weights: give each a device_memory. One thread at a time may use a session. Functions
+ * on tokenizers, images, plans and lists may be called from any thread while no thread frees the object. The library
+ * keeps no global state.
  *
- * Errors. Every function that can fail returns a zimage_status and, if `error` is not NULL, fills it with one sentence
- * that names the file, the field and what was expected. The library never exits, aborts or prints.
+ * Errors. Every function that can fail returns a zimage_status. If it fails and `error` is not NULL, it writes one
+ * sentence there that names the file, the field and what was expected. A zimage_error starts with ZIMAGE_ERROR_INIT and
+ * serves any number of calls of one thread; a call that succeeds does not change it. The library never exits, aborts or
+ * prints.
  *
- * Ownership. What a function returns through a `**` argument belongs to the caller and is released with the function
- * named beside it. Pointers inside parameters stay the caller's; they need to live only until the call returns.
+ * Ownership. What a function returns through a `**` argument belongs to the caller, who releases it with the function
+ * named beside it. On failure that pointer is NULL. Every function that frees or closes accepts NULL. Images, plans and
+ * lists stay valid after their session and model are closed. Pointers inside parameters stay the caller's; they need to
+ * live only until the call returns.
  *
- * Files. The library writes to no path but those that it is given.
+ * Files. The library writes only to paths that the caller gives.
  *
- * ABI. A struct of this header that starts with `struct_size` may grow. Who allocates it sets struct_size to sizeof the
- * struct; a field that is zero means its default. So `zimage_request request = {.struct_size = sizeof request};` is a
- * complete initialisation. Later versions 0.2.x only append fields and functions. The library reads and writes no byte
- * beyond the caller's struct_size. It refuses with a sentence a struct that is smaller than version 0.2.0's, or larger
- * than its own with fields set that it does not know. A zimage_error that is smaller gets as much of the text as fits.
- * In a struct that a callback gets, struct_size says how much of it is there: a program that may meet an older library
- * checks it before it reads a field that 0.2.0 lacks. Versions that change anything else get another soname:
- * libzimage.so.0.2 serves programs that were built against 0.2.x, and the loader refuses others. The experimental part
- * at the end of this header is outside of this promise.
+ * ABI. A struct that starts with `struct_size` may grow in a later version. The caller sets struct_size to sizeof the
+ * struct, also in a struct that a function fills, and every other field to zero or to a value: a field that is zero
+ * means its default. `zimage_request request = {.struct_size = sizeof request};` is complete. A program that was built
+ * against 0.2.x runs with every libzimage.so.0.2, older or newer. An older library refuses a struct with a field set
+ * that it does not know. A callback may get an older, shorter struct: its struct_size says how much of it is there. The
+ * experimental part at the end of this header may change at any time.
  */
 #ifndef ZIMAGE_H
 #define ZIMAGE_H
@@ -98,16 +101,16 @@ typedef enum zimage_status {
     ZIMAGE_ERROR_ARGUMENT = 1, /* a parameter of the call is out of range */
     ZIMAGE_ERROR_FILE = 2,     /* a file can't be opened, read or written */
     ZIMAGE_ERROR_FORMAT = 3,   /* the content of a file (or of encoded data) is malformed */
-    ZIMAGE_ERROR_MODEL = 4,    /* well-formed files that do not make a model this library can run */
+    ZIMAGE_ERROR_MODEL = 4,    /* the files are well formed but are no complete model, e.g. a tensor is missing */
     ZIMAGE_ERROR_MEMORY = 5,   /* memory is short: an allocation failed, or a job does not fit its limit */
     ZIMAGE_ERROR_NOT_FINITE =
         6, /* the output of a block held a NaN or an infinity; the message names the first such block */
     ZIMAGE_ERROR_CANCELLED = 7,   /* the progress callback asked to stop */
-    ZIMAGE_ERROR_UNSUPPORTED = 8, /* a valid model or request that this build can't run */
+    ZIMAGE_ERROR_UNSUPPORTED = 8, /* this build or machine can't do it, e.g. there is no usable GPU */
     ZIMAGE_ERROR_INTERNAL = 9,    /* a failed assumption of the library itself, e.g. a thread could not be started */
 } zimage_status;
 
-/* The caller owns the struct; pass NULL where the text is not wanted. */
+/* The caller owns the struct. Pass NULL if you do not need the text. */
 typedef struct zimage_error {
     uint32_t struct_size;
     zimage_status status;
@@ -138,8 +141,9 @@ typedef enum zimage_log_level { ZIMAGE_LOG_WARNING = 1, ZIMAGE_LOG_INFO = 2 } zi
 typedef void (*zimage_log_fn)(zimage_log_level level, const char *message, void *user);
 
 /*
- * Every enum whose values a user may type has names. zimage_X_name gives the name of a value ("unknown" if there is
- * none); zimage_X_parse finds the value of a name, or returns 0. The values count from 0 without gaps.
+ * Every enum whose values a user may type has names. zimage_X_name returns the name of a value ("unknown" if there is
+ * none). zimage_X_parse stores the value of a name and returns 1; for an unknown name it returns 0 and stores nothing.
+ * The values count from 0 without gaps.
  */
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
@@ -151,9 +155,9 @@ typedef enum zimage_compute {
     ZIMAGE_COMPUTE_F32 = 1,  /* "f32" */
     ZIMAGE_COMPUTE_BF16 = 2, /* "bf16": linear layers, attention, convolutions */
     ZIMAGE_COMPUTE_INT8 =
-        3, /* "int8", CPU only: linear layers, one scale a token and one an output; the rest as auto */
+        3, /* "int8", CPU only: linear layers, with a scale per token and per row of the weight; all else as auto */
     ZIMAGE_COMPUTE_FP8 =
-        4, /* "fp8", GPUs of compute capability 9.0: linear layers in e4m3, scaled likewise; the rest bf16 */
+        4, /* "fp8", only GPUs of compute capability 9.0: linear layers in e4m3, scaled as int8; all else bf16 */
 } zimage_compute;
 ZIMAGE_API const char *zimage_compute_name(zimage_compute compute);
 ZIMAGE_API int zimage_compute_parse(const char *name, zimage_compute *compute);
@@ -166,16 +170,16 @@ typedef struct zimage_device_info {
     char fault[512];     /* why it can't be used, one sentence; empty: it can */
     char capability[24]; /* CUDA compute capability, "9.0"; else empty */
     char cpu_features[256]; /* CPU: "avx2,avx512,...", the names that cpu_mask takes; else empty */
-    int32_t threads;        /* CPU: that the process may use; else 0 */
-    uint64_t memory_bytes;  /* of the device's own memory; 0 for the CPU */
+    int32_t threads;        /* CPU: threads that the process may use; else 0 */
+    uint64_t memory_bytes;  /* GPU: its total memory; CPU: 0 */
 } zimage_device_info;
 
-/* A set of CPU kernels: a tier of float32 kernels, or one kind of packed matrix product. */
+/* A set of CPU kernels: the float32 kernels for one instruction set, or one kind of bf16 or int8 matrix product. */
 typedef struct zimage_kernel_info {
     uint32_t struct_size;
     int32_t usable; /* 1: this CPU can run it, and cpu_mask allows it */
     char name[40];  /* "avx2", "bf16 amx", ... */
-    double gops;    /* 10^9 operations a second of one thread, measured in the call; 0: not usable */
+    double gops;    /* 10^9 operations a second of one thread, measured by zimage_devices; 0: not usable */
 } zimage_kernel_info;
 
 typedef struct zimage_device_list zimage_device_list;
@@ -195,7 +199,7 @@ ZIMAGE_API void zimage_device_list_free(zimage_device_list *list);
 
 typedef struct zimage_model zimage_model;
 
-/* What happens to weights that MLX's quantiser packed into groups of 2 to 8 bit numbers. */
+/* What happens to weights that MLX has quantised to 1 to 6 or 8 bits a number. */
 typedef enum zimage_dequantize {
     ZIMAGE_DEQUANTIZE_NONE =
         0, /* "none": they stay packed in the mapped file and are dequantised where they are used */
@@ -210,7 +214,7 @@ typedef struct zimage_model_params {
     zimage_dequantize dequantize;
     zimage_log_fn log; /* warnings while the model is opened; NULL: silent */
     void *log_user;
-    /* Folders to use instead of these of the model folder; NULL: the model's own. */
+    /* Optional folders that replace those of the model folder. NULL: the model folder's own. */
     const char *transformer;
     const char *text_encoder;
     const char *vae;
@@ -227,7 +231,7 @@ typedef struct zimage_model_params {
  */
 ZIMAGE_API zimage_status zimage_model_open(const char *path, const zimage_model_params *params, zimage_model **model,
                                            zimage_error *error);
-/* The model's memory is released once its last session is closed, too. NULL is fine. */
+/* A model may be closed before its sessions. Its memory is freed when the model and all its sessions are closed. */
 ZIMAGE_API void zimage_model_close(zimage_model *model);
 
 /* Facts of an open model that a caller needs to fill a request. */
@@ -240,7 +244,7 @@ typedef struct zimage_model_info {
     int32_t max_width;        /* limits of the transformer's position tables, in pixels */
     int32_t max_height;
     int32_t prompt_embeds_dim; /* width of the text features */
-    int32_t max_prompt_tokens; /* longer prompts are cut, with a warning */
+    int32_t max_prompt_tokens; /* longer prompts are cut; the session's log function receives a warning */
     int32_t default_width;
     int32_t default_height;
     int32_t default_steps;
@@ -258,24 +262,24 @@ typedef struct zimage_session_params {
     uint32_t struct_size;
     int32_t threads; /* 0: as many as the process may use */
     /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for GPU K, or "auto": a GPU that zimage_devices
-     * calls usable, else the CPU. */
+     * calls usable, else the CPU. The program zimage uses "auto" by default, the library "cpu". */
     const char *device;
     zimage_compute compute;
     /* CPU features that may be used, a list such as "avx2,avx512" (zimage_devices lists them); "generic": none, NULL:
-     * all. CPU only. Results are the same bytes for any number of threads, but not for other kernels. */
+     * all. CPU only; refused with a GPU. Another mask may change results slightly. The number of threads never does. */
     const char *cpu_mask;
-    /* Most bytes of a GPU's memory to take, 0: what is free when an image is begun. It counts activations, weights and
-     * the workspace of libraries; the driver's own memory (a few hundred MiB) comes on top. Weights that do not fit are
-     * copied to the GPU each time they are read, ahead of their use. The image is the same. A job that does not fit is
-     * refused before it starts, with the numbers. GPU only. */
+    /* Limit of the GPU memory in bytes; 0: what is free when an image begins. It covers activations, weights and the
+     * workspace of libraries; the driver's own memory (a few hundred MiB) comes on top. Weights that do not fit are
+     * copied to the GPU again at each step, in the background, before they are needed. The image is the same. A job
+     * that does not fit is refused before it starts; the message says how much it needs. Refused on the CPU. */
     uint64_t device_memory;
     /* 1: the plain C reference backend: float32 with float64 sums, one thread, very slow. For checking. compute AUTO or
      * F32. */
     int32_t reference;
     zimage_log_fn log; /* NULL: silent */
     void *log_user;
-    /* A folder where measurements of this machine are kept between processes (speeds, the fastest algorithms); it is
-     * made if it does not exist. NULL: nothing is kept. */
+    /* A folder where measurements of this machine are kept between processes (speeds, the fastest algorithms). The
+     * library makes it if it does not exist. NULL: nothing is kept. */
     const char *cache_folder;
 } zimage_session_params;
 
@@ -309,35 +313,42 @@ ZIMAGE_API int zimage_stage_parse(const char *name, zimage_stage *stage);
 typedef struct zimage_progress {
     uint32_t struct_size;
     zimage_stage stage;
-    int32_t step;  /* 1-based in ZIMAGE_STAGE_DENOISE, else 1 */
-    int32_t steps; /* of the request, else 1 */
-    int32_t block; /* blocks of this step done so far, 0 .. blocks */
-    int32_t blocks;
+    int32_t step;    /* 1-based in ZIMAGE_STAGE_DENOISE, else 1 */
+    int32_t steps;   /* the request's in ZIMAGE_STAGE_DENOISE, else 1 */
+    int32_t block;   /* blocks of this step done so far, 0 .. blocks */
+    int32_t blocks;  /* of this step; with guidance those of both forward passes */
     double fraction; /* of the whole request, 0 .. 1, by counted floating-point operations */
     double elapsed;  /* seconds since zimage_generate was called */
-    /* With request.preview: at the end of each step a small RGB image of the expected result; else NULL. */
+    /* With request.preview: a small RGB image of the expected result at the end of each step; else NULL. */
     const uint8_t *preview; /* [preview_height][preview_width][3], valid during the call */
     int32_t preview_width;
     int32_t preview_height;
 } zimage_progress;
 
-/* Called after every block, in the thread that called zimage_generate. Return non-zero to cancel. */
+/*
+ * Called in the thread that called zimage_generate: on the CPU after every block, on a GPU at least once a step. Return
+ * non-zero to cancel: zimage_generate then returns ZIMAGE_ERROR_CANCELLED, and the session can be used again. To cancel
+ * from another thread, set an atomic flag that this function reads. It must not call functions on the same session.
+ */
 typedef int (*zimage_progress_fn)(const zimage_progress *progress, void *user);
 
 typedef struct zimage_request {
     uint32_t struct_size;
     int32_t preview;             /* 1: progress carries a preview after each step */
-    const char *prompt;          /* UTF-8, zero-terminated; may be NULL only with prompt_embeds */
+    const char *prompt;          /* UTF-8, zero-terminated; not used, and may be NULL, with prompt_embeds */
     const char *negative_prompt; /* used when guidance_scale > 0; NULL: "" */
-    int32_t width;               /* pixels, multiples of size_multiple; 0: the model's default */
-    int32_t height;
-    int32_t steps; /* 1 .. 1000; 0: the model's default */
+    int32_t width;               /* pixels, a multiple of size_multiple, at most max_width; 0: the default width */
+    int32_t height;              /* likewise; 0: the default height, whatever the width */
+    int32_t steps;               /* 1 .. 1000; 0: the model's default */
     zimage_rng rng;
-    uint64_t seed;
-    float guidance_scale;    /* diffusers' convention of the family; 0: one forward pass a step, no guidance */
-    float cfg_normalization; /* limit of |guided prediction| / |prediction|; 0: none */
-    /* No guidance once 1 - sigma exceeds this. 0: guidance at every step (diffusers' default). For guidance at the
-     * first step only, give a tiny number. */
+    uint64_t seed; /* 0 is a seed like any other; the library never chooses one by chance */
+    /* Result = positive + guidance_scale * (positive - negative), as diffusers' ZImagePipeline; 0 to 1000. 0: no
+     * guidance and one forward pass a step, right for distilled models. Others need about 3 to 5: also there 0 means no
+     * guidance. */
+    float guidance_scale;
+    float cfg_normalization; /* limit of the norm of the guided result, in norms of the positive one; 0: no limit */
+    /* 1 - sigma grows from about 0 at the first step to 1 at the end. Guidance stops once it exceeds this. 0: never
+     * (diffusers' default). A tiny number: guidance at the first step only. */
     double cfg_truncation;
     /* Text features instead of a prompt: row-major [prompt_tokens, prompt_embeds_dim]. */
     const float *prompt_embeds;
@@ -345,23 +356,29 @@ typedef struct zimage_request {
     int32_t prompt_tokens;
     int32_t negative_prompt_tokens;
     int32_t prompt_embeds_dim; /* must be the model's */
-    /* 1: each network's weights are given back to the system once it has done its work, also without a memory_limit:
-     * for the last image of a session. 0: they stay for the next request. */
+    /* 1: the memory of each network's weights is given back to the system when that network has finished. The next
+     * request reads them from the files again, so use it for the last image of a session. memory_limit implies it. On
+     * the CPU only, and only while no other session of the model is open. */
     int32_t release_weights;
-    /* Initial noise instead of a seed: row-major [1, latent_channels, height / scale, width / scale]. */
+    /* Initial noise of variance 1 instead of the seed's: row-major [1, latent_channels, height / f, width / f] with
+     * f = vae_scale_factor. */
     const float *latents;
-    uint64_t latents_count; /* elements of latents */
+    uint64_t latents_count; /* elements of latents, the product of that shape */
     zimage_progress_fn progress;
     void *progress_user;
-    /* Most bytes of host memory the process may take, 0: no limit. The VAE then works in bands of as few rows as it
-     * must, each network's weights are given back once it has done its work, and a job that still does not fit is
-     * refused before it starts, with the numbers. The image is the same. See zimage_plan for how memory is counted. CPU
-     * only; a GPU has device_memory. */
+    /* Limit of the resident memory of the whole process in bytes, other sessions and your own data included; 0: none.
+     * To stay below it, the VAE decodes the image in bands of fewer rows, and weights are released as by
+     * release_weights. A job that still does not fit is refused before it starts; the message says how much it needs.
+     * The image is the same. On a GPU memory_limit is refused: use device_memory. */
     uint64_t memory_limit;
 } zimage_request;
 
-/* Whether zimage_generate would accept the request: everything that it refuses before it computes, memory included.
- * Nothing is computed, measured or written. */
+/*
+ * Checks everything that zimage_generate refuses before it computes, memory included. Computes, measures and writes
+ * nothing. To ask whether an image fits into a memory limit, set memory_limit (CPU) and call this: ZIMAGE_ERROR_MEMORY
+ * means no. To learn what it needs, leave memory_limit 0 and read zimage_plan_info.least_bytes (CPU) or
+ * zimage_memory_info.least_bytes (GPU).
+ */
 ZIMAGE_API zimage_status zimage_request_check(zimage_session *session, const zimage_request *request,
                                               zimage_error *error);
 
@@ -372,9 +389,9 @@ typedef struct zimage_plan zimage_plan;
 /* What zimage_generate will do for a request. */
 typedef struct zimage_plan_info {
     uint32_t struct_size;
-    int32_t band_rows;    /* rows of a band in the VAE; 0: it chooses by the size of the image */
+    int32_t band_rows;    /* the VAE decodes the image in bands of so many rows; 0: it chooses by the image's size */
     double seconds;       /* predicted */
-    uint64_t peak_bytes;  /* of the process in host memory: the largest of the stages' */
+    uint64_t peak_bytes;  /* of the process in host memory, the largest of all stages */
     uint64_t least_bytes; /* the smallest memory_limit with which this request can run */
 } zimage_plan_info;
 
@@ -391,12 +408,12 @@ typedef struct zimage_stage_info {
 /* How a GPU's own memory is divided for a request; all 0 on the CPU. */
 typedef struct zimage_memory_info {
     uint32_t struct_size;
-    uint64_t limit_bytes;      /* that may be taken: device_memory, or what is free */
-    uint64_t total_bytes;      /* that is taken: the sum of the next four */
+    uint64_t limit_bytes;      /* GPU memory that the request may take: device_memory, or what is free */
+    uint64_t total_bytes;      /* GPU memory that it takes: the sum of the next four */
     uint64_t activation_bytes; /* most bytes of activations at once */
-    uint64_t workspace_bytes;  /* of libraries */
-    uint64_t resident_bytes;   /* weights that stay */
-    uint64_t ring_bytes;       /* buffer that the other weights pass through */
+    uint64_t workspace_bytes;  /* workspace of cuBLASLt and cuDNN */
+    uint64_t resident_bytes;   /* weights that stay in GPU memory */
+    uint64_t ring_bytes;       /* buffer into which the other weights are copied in turn */
     uint64_t step_bytes;       /* weights that are copied to the GPU at each step, because they do not stay */
     uint64_t least_bytes;      /* the smallest device_memory with which this request can run */
 } zimage_memory_info;
@@ -423,7 +440,7 @@ ZIMAGE_API void zimage_plan_free(zimage_plan *plan);
 
 typedef struct zimage_image zimage_image;
 
-/* Makes one image. *image is released with zimage_image_free; on failure it is NULL. */
+/* Makes one image. *image is released with zimage_image_free. */
 ZIMAGE_API zimage_status zimage_generate(zimage_session *session, const zimage_request *request, zimage_image **image,
                                          zimage_error *error);
 
@@ -435,8 +452,8 @@ ZIMAGE_API void zimage_image_free(zimage_image *image);
 /* How an image was made; zeros for images that zimage_generate did not make. */
 typedef struct zimage_image_info {
     uint32_t struct_size;
-    int32_t prompt_tokens; /* that the transformer saw */
-    double seconds;        /* of the whole call */
+    int32_t prompt_tokens; /* tokens of the prompt with its template, after a cut */
+    double seconds;        /* time of the whole call */
 } zimage_image_info;
 ZIMAGE_API zimage_status zimage_image_get_info(const zimage_image *image, zimage_image_info *info, zimage_error *error);
 /* Seconds that a stage took. */
@@ -444,8 +461,8 @@ ZIMAGE_API double zimage_image_seconds(const zimage_image *image, zimage_stage s
 /* How the GPU's memory was divided. */
 ZIMAGE_API zimage_status zimage_image_get_memory(const zimage_image *image, zimage_memory_info *info,
                                                  zimage_error *error);
-/* Final latents [channels, rows, columns], before the VAE's scaling; owned by image. NULL: zimage_generate did not make
- * it. */
+/* Final latents [channels, rows, columns] in the transformer's scale: the VAE's scaling factor and shift are not yet
+ * undone. Owned by image. NULL: zimage_generate did not make the image. */
 ZIMAGE_API const float *zimage_image_latents(const zimage_image *image, int64_t shape[3]);
 
 /* A copy of pixels [height][width][channels] with `stride` bytes between rows; channels: 3 (RGB) or 4 (RGBA: alpha is
@@ -472,8 +489,8 @@ ZIMAGE_API zimage_status zimage_image_encode(const zimage_image *image, zimage_f
  * max_pixels (0: 2^26). *image is released with zimage_image_free. */
 ZIMAGE_API zimage_status zimage_image_decode(const uint8_t *data, size_t size, uint64_t max_pixels,
                                              zimage_image **image, zimage_error *error);
-/* Writes an image file; the format comes from the path's extension (none or another: PNG). It writes to a temporary
- * name beside `path` and renames that, so that a reader never sees half a file. */
+/* Writes a PNG file, whatever the extension of `path`, and replaces an existing file. It writes to a temporary name
+ * beside `path` and renames that, so that a reader never sees half a file. It stores the given texts, nothing else. */
 ZIMAGE_API zimage_status zimage_image_write(const zimage_image *image, const char *path, const zimage_text *texts,
                                             size_t text_count, zimage_error *error);
 
@@ -485,7 +502,7 @@ typedef struct zimage_tokenizer zimage_tokenizer;
 typedef enum zimage_template {
     ZIMAGE_TEMPLATE_NONE = 0,    /* "none" */
     ZIMAGE_TEMPLATE_Z_IMAGE = 1, /* "z-image" */
-    ZIMAGE_TEMPLATE_KLEIN = 2,   /* "klein": FLUX.2-klein */
+    ZIMAGE_TEMPLATE_KLEIN = 2,   /* "klein": FLUX.2-klein; for tokenizers only, this version has no such model */
 } zimage_template;
 ZIMAGE_API const char *zimage_template_name(zimage_template kind);
 ZIMAGE_API int zimage_template_parse(const char *name, zimage_template *kind);
@@ -557,8 +574,8 @@ typedef struct zimage_check {
     int32_t passed;
     const char *kernels; /* "reference", "avx2", "bf16 amx", "cuda:0", ... */
     const char *name;    /* an operation; "image": a tiny image; "begin": the checks of these kernels begin */
-    double error;      /* of an operation: the largest, relative to the result's scale; of an image: the mean of 255 */
-    double largest;    /* image: the largest difference of 255; else 0 */
+    double error;      /* operation: largest error, relative to the result's scale; image: mean difference, 0 .. 255 */
+    double largest;    /* image: largest difference, 0 .. 255; else 0 */
     const char *fault; /* what is wrong; NULL: nothing */
 } zimage_check;
 
@@ -610,12 +627,11 @@ typedef struct zimage_bench_figures {
     uint32_t struct_size;
     double seconds; /* median of the repeats */
     double tflops;  /* 10^12 floating-point operations a second, counted by running the same model code without data */
-    /* Of the peak rate of the linear layers' instruction in registers, measured before and after each repeat and up to
-     * ten times a second between its blocks (their harmonic mean; the median of the repeats); on a GPU of its largest
-     * matrix product. */
+    /* Speed as a percentage of the peak rate. CPU: the rate of the linear layers' instruction on data in registers,
+     * measured before, during and after each repeat. GPU: the rate of one large matrix product. */
     double percent_of_peak;
-    /* Of oneDNN's matrix product on the stage's main sizes, weighted, in the same run; both as shares of the peak
-     * beside them, so that other work on the machine does not favour either. */
+    /* Speed as a percentage of oneDNN's matrix products of the stage's main sizes, measured in the same run. Each is
+     * first divided by the peak rate of its own time, so that other work on the machine does not favour one of them. */
     double percent_of_onednn;
     uint64_t planned_bytes; /* activations and weights of the stage, by the plan */
 } zimage_bench_figures;
@@ -623,12 +639,12 @@ typedef struct zimage_bench_figures {
 typedef struct zimage_bench_info {
     uint32_t struct_size;
     int32_t threads, width, height, tokens;
-    int32_t transformer_layers, text_layers; /* that were timed; 0: no such network */
+    int32_t transformer_layers, text_layers; /* layers that were timed; 0: no such network */
     int32_t on_gpu;
     uint64_t peak_rss_bytes;    /* of the process, mapped weights included; before oneDNN was measured */
     uint64_t peak_device_bytes; /* of the GPU's memory in use after the stages' first runs, by any process; 0: no GPU */
-    double peak_tflops;         /* of what percent_of_peak is a percentage of, all threads */
-    char kernels[80];           /* that were used: "avx2", "avx512, int8 amx, bf16 amx", ... */
+    double peak_tflops;         /* the peak rate of all threads that percent_of_peak refers to */
+    char kernels[80];           /* kernels that were used: "avx2", "avx512, int8 amx, bf16 amx", ... */
     char onednn[16];            /* its version; empty: not installed */
 } zimage_bench_info;
 
@@ -639,7 +655,7 @@ ZIMAGE_API zimage_status zimage_bench_run(const char *model_path, const zimage_b
 ZIMAGE_API zimage_status zimage_bench_get_info(const zimage_bench *bench, zimage_bench_info *info, zimage_error *error);
 ZIMAGE_API zimage_status zimage_bench_get_figures(const zimage_bench *bench, zimage_bench_stage stage,
                                                   zimage_bench_figures *figures, zimage_error *error);
-/* Of the stage by itself. */
+/* GPU memory of one stage alone. */
 ZIMAGE_API zimage_status zimage_bench_get_memory(const zimage_bench *bench, zimage_bench_stage stage,
                                                  zimage_memory_info *info, zimage_error *error);
 ZIMAGE_API void zimage_bench_free(zimage_bench *bench);
