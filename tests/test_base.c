@@ -609,6 +609,7 @@ static json_t *load_json(const char *text)
 static void json_fields_are_read(void **state)
 {
     json_t *object = load_json("{\"i\": -3, \"r\": 0.5, \"t\": true, \"s\": \"text\", \"n\": null, \"a\": [1, 2]}");
+    const zi_json_reader json = {object, "f", NULL};
     const int64_t seven = 7;
     const double half = 0.25;
     const int yes = 1;
@@ -617,25 +618,25 @@ static void json_fields_are_read(void **state)
     int boolean;
     const char *string;
     size_t count;
-    assert_int_equal(zi_json_int(object, "f", "i", -5, 5, NULL, &integer, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_int(&json, "i", -5, 5, NULL, &integer), ZIMAGE_OK);
     assert_int_equal(integer, -3);
-    assert_int_equal(zi_json_int(object, "f", "n", 0, 9, &seven, &integer, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_int(&json, "n", 0, 9, &seven, &integer), ZIMAGE_OK);
     assert_int_equal(integer, 7);
-    assert_int_equal(zi_json_number(object, "f", "i", -5, 5, NULL, &number, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_number(&json, "i", -5, 5, NULL, &number), ZIMAGE_OK);
     assert_true(number == -3);
-    assert_int_equal(zi_json_number(object, "f", "r", 0, 1, NULL, &number, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_number(&json, "r", 0, 1, NULL, &number), ZIMAGE_OK);
     assert_true(number == 0.5);
-    assert_int_equal(zi_json_number(object, "f", "absent", 0, 1, &half, &number, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_number(&json, "absent", 0, 1, &half, &number), ZIMAGE_OK);
     assert_true(number == 0.25);
-    assert_int_equal(zi_json_bool(object, "f", "t", NULL, &boolean, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_bool(&json, "t", NULL, &boolean), ZIMAGE_OK);
     assert_int_equal(boolean, 1);
-    assert_int_equal(zi_json_bool(object, "f", "n", &yes, &boolean, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_bool(&json, "n", &yes, &boolean), ZIMAGE_OK);
     assert_int_equal(boolean, 1);
-    assert_int_equal(zi_json_string(object, "f", "s", NULL, &string, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_string(&json, "s", NULL, &string), ZIMAGE_OK);
     assert_string_equal(string, "text");
-    assert_int_equal(zi_json_string(object, "f", "n", "other", &string, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_string(&json, "n", "other", &string), ZIMAGE_OK);
     assert_string_equal(string, "other");
-    assert_int_equal(zi_json_int_array(object, "f", "a", 1, 2, array, 2, &count, NULL), ZIMAGE_OK);
+    assert_int_equal(zi_json_int_array(&json, "a", 1, 2, array, 2, &count), ZIMAGE_OK);
     assert_int_equal(count, 2);
     assert_int_equal(array[1], 2);
     json_decref(object);
@@ -659,13 +660,14 @@ static void json_fields_are_checked(void **state)
         {"absent", ": missing,"},
     };
     zimage_error error = ZIMAGE_ERROR_INIT;
+    const zi_json_reader json = {object, "dir/config.json", &error};
     const int64_t fallback = 5;
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++) {
         int64_t value = 42;
         char field[32];
         snprintf(field, sizeof field, "\"%s\"", integers[i].field);
-        assert_error(&error, zi_json_int(object, "dir/config.json", integers[i].field, 1, 100, NULL, &value, &error),
-                     ZIMAGE_ERROR_MODEL, "dir/config.json: ", field, integers[i].says);
+        assert_error(&error, zi_json_int(&json, integers[i].field, 1, 100, NULL, &value), ZIMAGE_ERROR_MODEL,
+                     "dir/config.json: ", field, integers[i].says);
         assert_int_equal(value, 42);
     }
     int64_t values[2];
@@ -673,23 +675,20 @@ static void json_fields_are_checked(void **state)
     double number;
     int boolean;
     const char *string;
-    assert_error(&error, zi_json_int(object, "f", "i", 1, 100, &fallback, values, &error), ZIMAGE_ERROR_MODEL, "-3",
-                 NULL, NULL);
-    assert_error(&error, zi_json_number(object, "f", "i", 0, 0.5, NULL, &number, &error), ZIMAGE_ERROR_MODEL, "\"i\"",
+    assert_error(&error, zi_json_int(&json, "i", 1, 100, &fallback, values), ZIMAGE_ERROR_MODEL, "-3", NULL, NULL);
+    assert_error(&error, zi_json_number(&json, "i", 0, 0.5, NULL, &number), ZIMAGE_ERROR_MODEL, "\"i\"",
                  "a number from 0 to 0.5", NULL);
-    assert_error(&error, zi_json_number(object, "f", "s", 0, 1, NULL, &number, &error), ZIMAGE_ERROR_MODEL, "\"s\"",
-                 NULL, NULL);
-    assert_error(&error, zi_json_bool(object, "f", "i", NULL, &boolean, &error), ZIMAGE_ERROR_MODEL, "\"i\"",
-                 "true or false", NULL);
-    assert_error(&error, zi_json_string(object, "f", "absent", NULL, &string, &error), ZIMAGE_ERROR_MODEL, "missing",
-                 "a string", NULL);
-    assert_error(&error, zi_json_int_array(object, "f", "a", 1, 9, values, 2, &count, &error), ZIMAGE_ERROR_MODEL,
+    assert_error(&error, zi_json_number(&json, "s", 0, 1, NULL, &number), ZIMAGE_ERROR_MODEL, "\"s\"", NULL, NULL);
+    assert_error(&error, zi_json_bool(&json, "i", NULL, &boolean), ZIMAGE_ERROR_MODEL, "\"i\"", "true or false", NULL);
+    assert_error(&error, zi_json_string(&json, "absent", NULL, &string), ZIMAGE_ERROR_MODEL, "missing", "a string",
+                 NULL);
+    assert_error(&error, zi_json_int_array(&json, "a", 1, 9, values, 2, &count), ZIMAGE_ERROR_MODEL,
                  "\"a[1]\": 2.50000", NULL, NULL);
-    assert_error(&error, zi_json_int_array(object, "f", "a", 1, 9, values, 1, &count, &error), ZIMAGE_ERROR_MODEL,
+    assert_error(&error, zi_json_int_array(&json, "a", 1, 9, values, 1, &count), ZIMAGE_ERROR_MODEL,
                  "\"a\": 2 elements", "1 to 1", NULL);
-    assert_error(&error, zi_json_int_array(object, "f", "e", 1, 9, values, 2, &count, &error), ZIMAGE_ERROR_MODEL,
+    assert_error(&error, zi_json_int_array(&json, "e", 1, 9, values, 2, &count), ZIMAGE_ERROR_MODEL,
                  "\"e\": 0 elements", NULL, NULL);
-    assert_error(&error, zi_json_int_array(object, "f", "i", 1, 9, values, 2, &count, &error), ZIMAGE_ERROR_MODEL,
+    assert_error(&error, zi_json_int_array(&json, "i", 1, 9, values, 2, &count), ZIMAGE_ERROR_MODEL,
                  "an array of integers", NULL, NULL);
     json_decref(object);
 }
@@ -742,9 +741,9 @@ typedef struct counted {
     double unread;
 } counted;
 
-static zimage_status read_count(const json_t *object, const char *path, void *out, zimage_error *error)
+static zimage_status read_count(const zi_json_reader *json, void *out)
 {
-    return zi_json_int(object, path, "count", 1, 9, NULL, &((counted *)out)->count, error);
+    return zi_json_int(json, "count", 1, 9, NULL, &((counted *)out)->count);
 }
 
 static void configurations_are_read(void **state)

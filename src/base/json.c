@@ -131,7 +131,7 @@ zimage_status zi_json_load(const char *path, json_t **object, zimage_error *erro
     return status;
 }
 
-zimage_status zi_config_read(const char *path, const char *text, zi_config_reader *reader, void *config, size_t size,
+zimage_status zi_config_read(const char *path, const char *text, zi_config_reader *read, void *config, size_t size,
                              zimage_error *error)
 {
     json_t *object = NULL;
@@ -140,7 +140,8 @@ zimage_status zi_config_read(const char *path, const char *text, zi_config_reade
         ZI_TRY(parse_object(path, "the configuration", text, strlen(text), &object, error));
     else
         ZI_TRY(zi_json_load(path, &object, error));
-    zimage_status status = reader(object, path, config, error);
+    const zi_json_reader reader = {object, path, error};
+    zimage_status status = read(&reader, config);
     json_decref(object);
     return status;
 }
@@ -174,20 +175,19 @@ const char *zi_json_describe(const json_t *value, char *buffer, size_t size)
 }
 
 /* config.json: "x": "abc", expected WHAT */
-static zimage_status fail_field(const char *path, const char *field, const json_t *value, zimage_error *error,
-                                const char *what)
+static zimage_status fail_field(const zi_json_reader *json, const char *field, const json_t *value, const char *what)
 {
     char buffer[64];
-    return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: \"%s\": %s, expected %s", path, field,
+    return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: \"%s\": %s, expected %s", json->path, field,
                    zi_json_describe(value, buffer, sizeof buffer), what);
 }
 
-static zimage_status fail_integer(const char *path, const char *field, const json_t *value, int64_t low, int64_t high,
-                                  zimage_error *error)
+static zimage_status fail_integer(const zi_json_reader *json, const char *field, const json_t *value, int64_t low,
+                                  int64_t high)
 {
     char what[96];
     snprintf(what, sizeof what, "an integer from %lld to %lld", (long long)low, (long long)high);
-    return fail_field(path, field, value, error, what);
+    return fail_field(json, field, value, what);
 }
 
 static int is_absent(const json_t *value)
@@ -200,24 +200,24 @@ static int is_integer_within(const json_t *value, int64_t low, int64_t high)
     return json_is_integer(value) && json_integer_value(value) >= low && json_integer_value(value) <= high;
 }
 
-zimage_status zi_json_int(const json_t *object, const char *path, const char *field, int64_t low, int64_t high,
-                          const int64_t *fallback, int64_t *value, zimage_error *error)
+zimage_status zi_json_int(const zi_json_reader *json, const char *field, int64_t low, int64_t high,
+                          const int64_t *fallback, int64_t *value)
 {
-    const json_t *found = json_object_get(object, field);
+    const json_t *found = json_object_get(json->object, field);
     if (is_absent(found) && fallback) {
         *value = *fallback;
         return ZIMAGE_OK;
     }
     if (!is_integer_within(found, low, high))
-        return fail_integer(path, field, found, low, high, error);
+        return fail_integer(json, field, found, low, high);
     *value = json_integer_value(found);
     return ZIMAGE_OK;
 }
 
-zimage_status zi_json_number(const json_t *object, const char *path, const char *field, double low, double high,
-                             const double *fallback, double *value, zimage_error *error)
+zimage_status zi_json_number(const zi_json_reader *json, const char *field, double low, double high,
+                             const double *fallback, double *value)
 {
-    const json_t *found = json_object_get(object, field);
+    const json_t *found = json_object_get(json->object, field);
     if (is_absent(found) && fallback) {
         *value = *fallback;
         return ZIMAGE_OK;
@@ -226,57 +226,55 @@ zimage_status zi_json_number(const json_t *object, const char *path, const char 
     if (!isfinite(number) || number < low || number > high) {
         char what[96];
         snprintf(what, sizeof what, "a number from %.10g to %.10g", low, high);
-        return fail_field(path, field, found, error, what);
+        return fail_field(json, field, found, what);
     }
     *value = number;
     return ZIMAGE_OK;
 }
 
-zimage_status zi_json_bool(const json_t *object, const char *path, const char *field, const int *fallback, int *value,
-                           zimage_error *error)
+zimage_status zi_json_bool(const zi_json_reader *json, const char *field, const int *fallback, int *value)
 {
-    const json_t *found = json_object_get(object, field);
+    const json_t *found = json_object_get(json->object, field);
     if (is_absent(found) && fallback) {
         *value = *fallback;
         return ZIMAGE_OK;
     }
     if (!json_is_boolean(found))
-        return fail_field(path, field, found, error, "true or false");
+        return fail_field(json, field, found, "true or false");
     *value = json_is_true(found);
     return ZIMAGE_OK;
 }
 
-zimage_status zi_json_string(const json_t *object, const char *path, const char *field, const char *fallback,
-                             const char **value, zimage_error *error)
+zimage_status zi_json_string(const zi_json_reader *json, const char *field, const char *fallback, const char **value)
 {
-    const json_t *found = json_object_get(object, field);
+    const json_t *found = json_object_get(json->object, field);
     if (is_absent(found) && fallback) {
         *value = fallback;
         return ZIMAGE_OK;
     }
     if (!json_is_string(found))
-        return fail_field(path, field, found, error, "a string");
+        return fail_field(json, field, found, "a string");
     *value = json_string_value(found);
     return ZIMAGE_OK;
 }
 
-zimage_status zi_json_int_array(const json_t *object, const char *path, const char *field, int64_t low, int64_t high,
-                                int64_t *values, size_t capacity, size_t *count, zimage_error *error)
+zimage_status zi_json_int_array(const zi_json_reader *json, const char *field, int64_t low, int64_t high,
+                                int64_t *values, size_t capacity, size_t *count)
 {
-    const json_t *found = json_object_get(object, field);
+    const json_t *found = json_object_get(json->object, field);
     *count = 0;
     if (!json_is_array(found))
-        return fail_field(path, field, found, error, "an array of integers");
+        return fail_field(json, field, found, "an array of integers");
     size_t length = json_array_size(found);
     if (length == 0 || length > capacity)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: \"%s\": %zu elements, expected 1 to %zu", path, field, length,
-                       capacity);
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: \"%s\": %zu elements, expected 1 to %zu", json->path,
+                       field, length, capacity);
     for (size_t i = 0; i < length; i++) {
         const json_t *element = json_array_get(found, i);
         if (!is_integer_within(element, low, high)) {
             char name[256];
             snprintf(name, sizeof name, "%s[%zu]", field, i);
-            return fail_integer(path, name, element, low, high, error);
+            return fail_integer(json, name, element, low, high);
         }
         values[i] = json_integer_value(element);
     }

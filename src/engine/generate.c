@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/numbers.h"
 #include "engine/backends.h"
 #include "engine/plan.h"
 #include "engine/request.h"
@@ -206,11 +207,6 @@ void zi_request_job(const zimage_session *session, const zimage_request *r, cons
     }
 }
 
-static unsigned long long mib(uint64_t bytes)
-{
-    return (unsigned long long)((bytes + ((uint64_t)1 << 20) - 1) >> 20);
-}
-
 /* Logged before the work begins, where a device's memory was limited or is short. */
 static void log_memory(const generation *g)
 {
@@ -221,8 +217,8 @@ static void log_memory(const generation *g)
         &g->session->log,
         "device memory: %llu of %llu MiB: activations %llu, workspace %llu, resident weights %llu, buffer for the "
         "others %llu; %llu MiB of weights are copied at each step",
-        mib(m->total), (unsigned long long)(m->limit >> 20), mib(m->activations), mib(m->workspace), mib(m->resident),
-        mib(m->ring), mib(m->streamed[ZIMAGE_STAGE_DENOISE]));
+        zi_mib(m->total), (unsigned long long)(m->limit / ZI_MIB), zi_mib(m->activations), zi_mib(m->workspace),
+        zi_mib(m->resident), zi_mib(m->ring), zi_mib(m->streamed[ZIMAGE_STAGE_DENOISE]));
 }
 
 static zimage_status allocate(generation *g)

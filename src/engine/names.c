@@ -73,6 +73,15 @@ void zimage_free(void *data)
     free(data);
 }
 
+/* The dtype of a tensor of the store, as its file names it. */
+static const char *stored_dtype(const zi_store *store, const zi_weight *weight)
+{
+    size_t index = 0;
+    while (zi_store_at(store, index) != weight)
+        index++;
+    return zi_store_dtype_of(store, index);
+}
+
 static zimage_status unpack_named(const zi_store *store, const char *path, const char *name, float **data,
                                   int64_t shape[4], int32_t *dimensions, zimage_error *error)
 {
@@ -81,9 +90,8 @@ static zimage_status unpack_named(const zi_store *store, const char *path, const
         return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: there is no tensor \"%s\"", path, name);
     if (!zi_dtype_size(weight->dtype))
         return zi_fail(error, ZIMAGE_ERROR_FORMAT,
-                       "%s: tensor \"%s\" has a dtype or rank that can't be read, expected "
-                       "F32, F16 or BF16 of at most 4 dimensions",
-                       path, name);
+                       "%s: tensor \"%s\" is %s, expected F32, F16 or BF16 of at most 4 dimensions", path, name,
+                       stored_dtype(store, weight));
     int64_t count = zi_weight_count(weight);
     float *values = malloc(count > 0 ? (size_t)count * sizeof(float) : 1);
     if (!values)

@@ -2,16 +2,12 @@
 
 #include <stdlib.h>
 
-#define MIB ((size_t)1 << 20)
-/* Pages of the program and its libraries that are first used after a session was opened, and the stacks of threads. */
-#define PROGRAM_BYTES (3 * MIB / 2)
-/* Added to the need that is reported: another process may begin a little larger than this one. */
-#define MARGIN (2 * MIB)
+#include "base/numbers.h"
 
-static size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
+/* Pages of the program and its libraries that are first used after a session was opened, and the stacks of threads. */
+#define PROGRAM_BYTES (3 * ZI_MIB / 2)
+/* Added to the need that is reported: another process may begin a little larger than this one. */
+#define MARGIN (2 * ZI_MIB)
 
 /* A preview is a part of denoising. */
 static zimage_stage public_stage(int stage)
@@ -24,7 +20,7 @@ static zimage_stage public_stage(int stage)
 static zimage_status take_counts(void *user, zi_run *run, const zi_job_run *of)
 {
     zi_counts *all = &((zi_counts *)user)[of->stage], one = zi_ops_count_take(run->ops);
-    size_t weight_bytes = max_size(all->weight_bytes, one.weight_bytes);
+    size_t weight_bytes = zi_max_size(all->weight_bytes, one.weight_bytes);
     double linear = all->linear_flops, attention = all->attention_flops, conv = all->conv_flops;
     double unpacked = all->unpacked;
     *all = one; /* its products */
@@ -62,7 +58,7 @@ static zimage_status note_stack(void *user, zi_run *run, const zi_job_run *of)
 {
     size_t *stack = (size_t *)user + of->stage, peak = 0;
     ZI_TRY(zi_table(run)->rehearse_stage(run, of->stage, &peak));
-    *stack = max_size(*stack, peak);
+    *stack = zi_max_size(*stack, peak);
     return ZIMAGE_OK;
 }
 
@@ -92,7 +88,7 @@ static zimage_status arrange(zi_run *run, const zi_job *job, const size_t stack[
     size_t most = 0;
     int count;
     for (int i = 0; i < ZI_STAGE_COUNT; i++)
-        most = max_size(most, stack[i]);
+        most = zi_max_size(most, stack[i]);
     zi_stage_runs *runs = expected_runs(job, &count);
     if (!runs)
         return zi_fail_memory(run->error, "a plan", (size_t)job->steps * sizeof *runs);
@@ -173,15 +169,10 @@ static void add_up(const zimage_session *session, const zi_job *job, const zi_co
         zimage_stage stage = public_stage(runs[i].stage);
         size_t activations = buffer_bytes(job, runs[i].stage) + r->stack[runs[i].stage];
         size_t held = weights_held(session, runs, entries, i, releases, counts);
-        plan->activations[stage] = max_size(plan->activations[stage], activations);
-        plan->peak[stage] = max_size(plan->peak[stage], session->base_bytes + PROGRAM_BYTES + held + activations);
-        plan->most = max_size(plan->most, plan->peak[stage]);
+        plan->activations[stage] = zi_max_size(plan->activations[stage], activations);
+        plan->peak[stage] = zi_max_size(plan->peak[stage], session->base_bytes + PROGRAM_BYTES + held + activations);
+        plan->most = zi_max_size(plan->most, plan->peak[stage]);
     }
-}
-
-static unsigned long long mib(size_t bytes)
-{
-    return (bytes + MIB - 1) / MIB;
 }
 
 static zimage_status refuse(const zi_job_plan *plan, uint64_t limit, zimage_error *error)
@@ -189,11 +180,11 @@ static zimage_status refuse(const zi_job_plan *plan, uint64_t limit, zimage_erro
     return zi_fail(error, ZIMAGE_ERROR_MEMORY,
                    "memory_limit: %llu MiB, but this request needs %llu MiB: %s %llu, %s %llu, %s %llu, %s %llu, each "
                    "with the weights that it reads",
-                   (unsigned long long)(limit / MIB), mib(plan->most + MARGIN), zimage_stage_name(ZIMAGE_STAGE_TEXT),
-                   mib(plan->peak[ZIMAGE_STAGE_TEXT]), zimage_stage_name(ZIMAGE_STAGE_CONTEXT),
-                   mib(plan->peak[ZIMAGE_STAGE_CONTEXT]), zimage_stage_name(ZIMAGE_STAGE_DENOISE),
-                   mib(plan->peak[ZIMAGE_STAGE_DENOISE]), zimage_stage_name(ZIMAGE_STAGE_DECODE),
-                   mib(plan->peak[ZIMAGE_STAGE_DECODE]));
+                   (unsigned long long)(limit / ZI_MIB), zi_mib(plan->most + MARGIN),
+                   zimage_stage_name(ZIMAGE_STAGE_TEXT), zi_mib(plan->peak[ZIMAGE_STAGE_TEXT]),
+                   zimage_stage_name(ZIMAGE_STAGE_CONTEXT), zi_mib(plan->peak[ZIMAGE_STAGE_CONTEXT]),
+                   zimage_stage_name(ZIMAGE_STAGE_DENOISE), zi_mib(plan->peak[ZIMAGE_STAGE_DENOISE]),
+                   zimage_stage_name(ZIMAGE_STAGE_DECODE), zi_mib(plan->peak[ZIMAGE_STAGE_DECODE]));
 }
 
 /* ---- bands ------------------------------------------------------------------------------------------------------- */
@@ -223,8 +214,8 @@ static int device_wants_narrower(const rehearsal *r)
     size_t others = 0;
     for (int i = 0; i < ZI_STAGE_COUNT; i++)
         if (zi_stage_component(i) != ZI_VAE)
-            others = max_size(others, r->stack[i]);
-    return max_size(r->stack[ZIMAGE_STAGE_DECODE], r->stack[ZI_STAGE_PREVIEW]) > others &&
+            others = zi_max_size(others, r->stack[i]);
+    return zi_max_size(r->stack[ZIMAGE_STAGE_DECODE], r->stack[ZI_STAGE_PREVIEW]) > others &&
            (r->fits != ZIMAGE_OK || streams(&r->memory));
 }
 
@@ -296,7 +287,7 @@ zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *
     job->band_rows = r.band_rows;
     *stack = 0;
     for (int i = 0; i < ZI_STAGE_COUNT; i++)
-        *stack = max_size(*stack, r.stack[i]);
+        *stack = zi_max_size(*stack, r.stack[i]);
     return arrange(&run, job, r.stack, 1, memory);
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "base/sized.h"
 #include "base/system.h"
 #include "engine/backends.h"
@@ -69,11 +70,6 @@ void zimage_model_close(zimage_model *model)
     free(model);
 }
 
-static int32_t at_most(int64_t value, int64_t limit)
-{
-    return (int32_t)(value < limit ? value : limit);
-}
-
 zimage_status zimage_model_get_info(const zimage_model *model, zimage_model_info *info, zimage_error *error)
 {
     if (!model)
@@ -88,8 +84,8 @@ zimage_status zimage_model_get_info(const zimage_model *model, zimage_model_info
         .max_height = (int32_t)facts->max_height,
         .prompt_embeds_dim = (int32_t)facts->features,
         .max_prompt_tokens = (int32_t)facts->max_prompt_tokens,
-        .default_width = at_most(facts->default_side, facts->max_width),
-        .default_height = at_most(facts->default_side, facts->max_height),
+        .default_width = (int32_t)zi_min_int64(facts->default_side, facts->max_width),
+        .default_height = (int32_t)zi_min_int64(facts->default_side, facts->max_height),
         .default_steps = facts->default_steps,
         .distilled = facts->distilled,
     };

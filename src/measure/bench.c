@@ -5,6 +5,7 @@
 
 #define ZIMAGE_EXPERIMENTAL
 #include "base/clock.h"
+#include "base/numbers.h"
 #include "base/sized.h"
 #include "base/system.h"
 #include "engine/backends.h"
@@ -79,13 +80,9 @@ const char *zimage_bench_stage_name(zimage_bench_stage stage)
 static float *random_floats(size_t count)
 {
     float *values = malloc(count * sizeof *values);
-    uint64_t state = 88172645463325252u;
-    for (size_t i = 0; values && i < count; i++) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        values[i] = (float)(state >> 40) * 0x1p-23f - 1;
-    }
+    uint64_t state = ZI_RANDOM_SEED;
+    for (size_t i = 0; values && i < count; i++)
+        values[i] = zi_random_float(&state);
     return values;
 }
 

@@ -15,92 +15,97 @@
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
 /* What would change the mathematics and is not implemented. */
-static zimage_status refuse_variants(const json_t *json, const char *path, zimage_error *error)
+static zimage_status refuse_variants(const zi_json_reader *json)
 {
     const int no = 0;
     int attention_bias, sliding;
     const char *type, *activation;
-    ZI_TRY(zi_json_string(json, path, "model_type", "qwen3", &type, error));
+    ZI_TRY(zi_json_string(json, "model_type", "qwen3", &type));
     if (strcmp(type, "qwen3") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: model_type is \"%s\", only \"qwen3\" is supported", path,
-                       type);
-    ZI_TRY(zi_json_string(json, path, "hidden_act", "silu", &activation, error));
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: model_type is \"%s\", only \"qwen3\" is supported",
+                       json->path, type);
+    ZI_TRY(zi_json_string(json, "hidden_act", "silu", &activation));
     if (strcmp(activation, "silu") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: hidden_act is \"%s\", only \"silu\" is supported", path,
-                       activation);
-    ZI_TRY(zi_json_bool(json, path, "attention_bias", &no, &attention_bias, error));
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: hidden_act is \"%s\", only \"silu\" is supported",
+                       json->path, activation);
+    ZI_TRY(zi_json_bool(json, "attention_bias", &no, &attention_bias));
     if (attention_bias)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: attention_bias is true, only false is supported", path);
-    ZI_TRY(zi_json_bool(json, path, "use_sliding_window", &no, &sliding, error));
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: attention_bias is true, only false is supported",
+                       json->path);
+    ZI_TRY(zi_json_bool(json, "use_sliding_window", &no, &sliding));
     if (sliding)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: use_sliding_window is true, only false is supported",
-                       path);
-    const json_t *layer_types = json_object_get(json, "layer_types");
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: use_sliding_window is true, only false is supported",
+                       json->path);
+    const json_t *layer_types = json_object_get(json->object, "layer_types");
     for (size_t i = 0; i < json_array_size(layer_types); i++) {
         const char *layer_type = json_string_value(json_array_get(layer_types, i));
         if (!layer_type || strcmp(layer_type, "full_attention") != 0)
-            return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                           "%s: layer_types[%zu] is not \"full_attention\", the only supported kind", path, i);
+            return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                           "%s: layer_types[%zu] is not \"full_attention\", the only supported kind", json->path, i);
     }
-    const json_t *scaling = json_object_get(json, "rope_scaling");
+    const json_t *scaling = json_object_get(json->object, "rope_scaling");
     if (scaling && !json_is_null(scaling))
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: rope_scaling is set, only null is supported", path);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: rope_scaling is set, only null is supported",
+                       json->path);
     return ZIMAGE_OK;
 }
 
 /* transformers 5 writes rope_parameters { rope_type, rope_theta }, older versions rope_theta. */
-static zimage_status load_rope_theta(const json_t *json, const char *path, double *theta, zimage_error *error)
+static zimage_status load_rope_theta(const zi_json_reader *json, double *theta)
 {
-    const json_t *parameters = json_object_get(json, "rope_parameters");
+    const json_t *parameters = json_object_get(json->object, "rope_parameters");
+    char text[64];
     if (!parameters || json_is_null(parameters))
-        return zi_json_number(json, path, "rope_theta", 1.0, 1e12, NULL, theta, error);
+        return zi_json_number(json, "rope_theta", 1.0, 1e12, NULL, theta);
     if (!json_is_object(parameters))
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: rope_parameters must be an object", path);
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: rope_parameters is %s, expected an object", json->path,
+                       zi_json_describe(parameters, text, sizeof text));
+    const zi_json_reader nested = {parameters, json->path, json->error};
     const char *type;
-    ZI_TRY(zi_json_string(parameters, path, "rope_type", "default", &type, error));
+    ZI_TRY(zi_json_string(&nested, "rope_type", "default", &type));
     if (strcmp(type, "default") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: rope_parameters.rope_type is \"%s\", only \"default\" is supported", path, type);
-    return zi_json_number(parameters, path, "rope_theta", 1.0, 1e12, NULL, theta, error);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: rope_parameters.rope_type is \"%s\", only \"default\" is supported", json->path, type);
+    return zi_json_number(&nested, "rope_theta", 1.0, 1e12, NULL, theta);
 }
 
-static zimage_status load_heads(const json_t *json, const char *path, zi_qwen3_config *config, zimage_error *error)
+static zimage_status load_heads(const zi_json_reader *json, zi_qwen3_config *config)
 {
-    ZI_TRY(zi_json_int(json, path, "num_attention_heads", 1, 4096, NULL, &config->num_attention_heads, error));
-    ZI_TRY(zi_json_int(json, path, "num_key_value_heads", 1, 4096, &config->num_attention_heads,
-                       &config->num_key_value_heads, error));
+    ZI_TRY(zi_json_int(json, "num_attention_heads", 1, 4096, NULL, &config->num_attention_heads));
+    ZI_TRY(
+        zi_json_int(json, "num_key_value_heads", 1, 4096, &config->num_attention_heads, &config->num_key_value_heads));
     if (config->num_attention_heads % config->num_key_value_heads != 0)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                       "%s: num_key_value_heads %lld does not divide num_attention_heads %lld", path,
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: num_key_value_heads %lld does not divide num_attention_heads %lld", json->path,
                        (long long)config->num_key_value_heads, (long long)config->num_attention_heads);
     /* Qwen3Config: a missing head_dim is 128; null is hidden_size / num_attention_heads. */
     int64_t fallback = 128;
-    const json_t *head_dim = json_object_get(json, "head_dim");
+    const json_t *head_dim = json_object_get(json->object, "head_dim");
     if (head_dim && json_is_null(head_dim)) {
         if (config->hidden_size % config->num_attention_heads != 0)
-            return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                           "%s: num_attention_heads %lld does not divide hidden_size %lld and head_dim is null", path,
-                           (long long)config->num_attention_heads, (long long)config->hidden_size);
+            return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                           "%s: num_attention_heads %lld does not divide hidden_size %lld and head_dim is null",
+                           json->path, (long long)config->num_attention_heads, (long long)config->hidden_size);
         fallback = config->hidden_size / config->num_attention_heads;
     }
-    ZI_TRY(zi_json_int(json, path, "head_dim", 2, 4096, &fallback, &config->head_dim, error));
+    ZI_TRY(zi_json_int(json, "head_dim", 2, 4096, &fallback, &config->head_dim));
     if (config->head_dim % 2 != 0)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: head_dim is %lld, it must be even", path,
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: head_dim is %lld, expected an even number", json->path,
                        (long long)config->head_dim);
     return ZIMAGE_OK;
 }
 
-static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
+static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_qwen3_config *config = out;
-    ZI_TRY(refuse_variants(json, path, error));
-    ZI_TRY(zi_json_int(json, path, "hidden_size", 1, 65536, NULL, &config->hidden_size, error));
-    ZI_TRY(zi_json_int(json, path, "intermediate_size", 1, 262144, NULL, &config->intermediate_size, error));
-    ZI_TRY(zi_json_int(json, path, "num_hidden_layers", 1, 1024, NULL, &config->num_hidden_layers, error));
-    ZI_TRY(zi_json_int(json, path, "vocab_size", 1, 1 << 24, NULL, &config->vocab_size, error));
-    ZI_TRY(load_heads(json, path, config, error));
-    ZI_TRY(zi_json_number(json, path, "rms_norm_eps", 0.0, 1.0, NULL, &config->rms_norm_eps, error));
-    return load_rope_theta(json, path, &config->rope_theta, error);
+    ZI_TRY(refuse_variants(json));
+    ZI_TRY(zi_json_int(json, "hidden_size", 1, 65536, NULL, &config->hidden_size));
+    ZI_TRY(zi_json_int(json, "intermediate_size", 1, 262144, NULL, &config->intermediate_size));
+    ZI_TRY(zi_json_int(json, "num_hidden_layers", 1, 1024, NULL, &config->num_hidden_layers));
+    ZI_TRY(zi_json_int(json, "vocab_size", 1, 1 << 24, NULL, &config->vocab_size));
+    ZI_TRY(load_heads(json, config));
+    ZI_TRY(zi_json_number(json, "rms_norm_eps", 0.0, 1.0, NULL, &config->rms_norm_eps));
+    return load_rope_theta(json, &config->rope_theta);
 }
 
 zimage_status zi_qwen3_config_read(const char *path, const char *text, zi_qwen3_config *config, zimage_error *error)

@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/numbers.h"
 #include "model/common.h"
 
 #define MAX_LATENT_SIDE (1 << 14) /* keeps every product of sizes far below 2^63 */
@@ -33,82 +34,87 @@
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-static zimage_status require_null(const json_t *json, const char *path, const char *field, zimage_error *error)
+static zimage_status require_null(const zi_json_reader *json, const char *field)
 {
-    const json_t *value = json_object_get(json, field);
+    const json_t *value = json_object_get(json->object, field);
     if (value && !json_is_null(value))
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is set, only null is supported", path, field);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is set, only null is supported", json->path,
+                       field);
     return ZIMAGE_OK;
 }
 
 /* An absent list is fine: the class default is of the supported type. */
-static zimage_status check_block_types(const json_t *json, const char *path, const char *field, const char *type,
-                                       int64_t levels, zimage_error *error)
+static zimage_status check_block_types(const zi_json_reader *json, const char *field, const char *type, int64_t levels)
 {
-    const json_t *types = json_object_get(json, field);
+    const json_t *types = json_object_get(json->object, field);
     if (!types || json_is_null(types))
         return ZIMAGE_OK;
-    if (!json_is_array(types) || (int64_t)json_array_size(types) != levels)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: %s must be a list of %lld, one for each of block_out_channels",
-                       path, field, (long long)levels);
+    char text[64];
+    if (!json_is_array(types))
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s is %s, expected an array", json->path, field,
+                       zi_json_describe(types, text, sizeof text));
+    if ((int64_t)json_array_size(types) != levels)
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: %s has %zu entries, expected %lld, one for each of block_out_channels", json->path, field,
+                       json_array_size(types), (long long)levels);
     for (size_t i = 0; i < json_array_size(types); i++) {
         const char *name = json_string_value(json_array_get(types, i));
         if (!name || strcmp(name, type) != 0)
-            return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s[%zu] is not \"%s\", the only supported kind", path,
-                           field, i, type);
+            return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s[%zu] is not \"%s\", the only supported kind",
+                           json->path, field, i, type);
     }
     return ZIMAGE_OK;
 }
 
-static zimage_status refuse_variants(const json_t *json, const char *path, zimage_error *error)
+static zimage_status refuse_variants(const zi_json_reader *json)
 {
     const char *class_name, *activation;
-    ZI_TRY(zi_json_string(json, path, "_class_name", "AutoencoderKL", &class_name, error));
+    ZI_TRY(zi_json_string(json, "_class_name", "AutoencoderKL", &class_name));
     if (strcmp(class_name, "AutoencoderKL") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: _class_name is \"%s\", only \"AutoencoderKL\" is supported", path, class_name);
-    ZI_TRY(zi_json_string(json, path, "act_fn", "silu", &activation, error));
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: _class_name is \"%s\", only \"AutoencoderKL\" is supported", json->path, class_name);
+    ZI_TRY(zi_json_string(json, "act_fn", "silu", &activation));
     if (strcmp(activation, "silu") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: act_fn is \"%s\", only \"silu\" is supported", path,
-                       activation);
-    ZI_TRY(require_null(json, path, "decoder_block_out_channels", error));
-    ZI_TRY(require_null(json, path, "latents_mean", error));
-    return require_null(json, path, "latents_std", error);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: act_fn is \"%s\", only \"silu\" is supported",
+                       json->path, activation);
+    ZI_TRY(require_null(json, "decoder_block_out_channels"));
+    ZI_TRY(require_null(json, "latents_mean"));
+    return require_null(json, "latents_std");
 }
 
-static zimage_status load_levels(const json_t *json, const char *path, zi_vae_config *config, zimage_error *error)
+static zimage_status load_levels(const zi_json_reader *json, zi_vae_config *config)
 {
     size_t levels;
-    ZI_TRY(zi_json_int_array(json, path, "block_out_channels", 1, MAX_CHANNELS, config->block_out_channels,
-                             ZI_VAE_MAX_LEVELS, &levels, error));
+    ZI_TRY(zi_json_int_array(json, "block_out_channels", 1, MAX_CHANNELS, config->block_out_channels, ZI_VAE_MAX_LEVELS,
+                             &levels));
     config->levels = (int64_t)levels;
     config->scale_factor = (int64_t)1 << (levels - 1);
-    ZI_TRY(zi_json_int(json, path, "norm_num_groups", 1, MAX_CHANNELS, NULL, &config->norm_num_groups, error));
+    ZI_TRY(zi_json_int(json, "norm_num_groups", 1, MAX_CHANNELS, NULL, &config->norm_num_groups));
     for (size_t i = 0; i < levels; i++)
         if (config->block_out_channels[i] % config->norm_num_groups != 0)
-            return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                           "%s: norm_num_groups %lld does not divide block_out_channels[%zu], %lld", path,
+            return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                           "%s: norm_num_groups %lld does not divide block_out_channels[%zu], %lld", json->path,
                            (long long)config->norm_num_groups, i, (long long)config->block_out_channels[i]);
-    ZI_TRY(check_block_types(json, path, "down_block_types", "DownEncoderBlock2D", config->levels, error));
-    return check_block_types(json, path, "up_block_types", "UpDecoderBlock2D", config->levels, error);
+    ZI_TRY(check_block_types(json, "down_block_types", "DownEncoderBlock2D", config->levels));
+    return check_block_types(json, "up_block_types", "UpDecoderBlock2D", config->levels);
 }
 
-static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
+static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_vae_config *config = out;
     const int yes = 1; /* AutoencoderKL's defaults */
-    ZI_TRY(refuse_variants(json, path, error));
-    ZI_TRY(load_levels(json, path, config, error));
-    ZI_TRY(zi_json_int(json, path, "latent_channels", 1, 4096, NULL, &config->latent_channels, error));
-    ZI_TRY(zi_json_int(json, path, "out_channels", 1, 4096, NULL, &config->out_channels, error));
+    ZI_TRY(refuse_variants(json));
+    ZI_TRY(load_levels(json, config));
+    ZI_TRY(zi_json_int(json, "latent_channels", 1, 4096, NULL, &config->latent_channels));
+    ZI_TRY(zi_json_int(json, "out_channels", 1, 4096, NULL, &config->out_channels));
     if (config->out_channels != 3)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: out_channels is %lld, only 3 (RGB) is supported", path,
-                       (long long)config->out_channels);
-    ZI_TRY(zi_json_int(json, path, "layers_per_block", 1, 64, NULL, &config->layers_per_block, error));
-    ZI_TRY(zi_json_number(json, path, "scaling_factor", 1e-6, 1e6, NULL, &config->scaling_factor, error));
-    ZI_TRY(zi_json_number(json, path, "shift_factor", -1e6, 1e6, NULL, &config->shift_factor, error));
-    ZI_TRY(zi_json_bool(json, path, "mid_block_add_attention", &yes, &config->mid_block_add_attention, error));
-    return zi_json_bool(json, path, "use_post_quant_conv", &yes, &config->use_post_quant_conv, error);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: out_channels is %lld, only 3 (RGB) is supported",
+                       json->path, (long long)config->out_channels);
+    ZI_TRY(zi_json_int(json, "layers_per_block", 1, 64, NULL, &config->layers_per_block));
+    ZI_TRY(zi_json_number(json, "scaling_factor", 1e-6, 1e6, NULL, &config->scaling_factor));
+    ZI_TRY(zi_json_number(json, "shift_factor", -1e6, 1e6, NULL, &config->shift_factor));
+    ZI_TRY(zi_json_bool(json, "mid_block_add_attention", &yes, &config->mid_block_add_attention));
+    return zi_json_bool(json, "use_post_quant_conv", &yes, &config->use_post_quant_conv);
 }
 
 zimage_status zi_vae_config_read(const char *path, const char *text, zi_vae_config *config, zimage_error *error)
@@ -247,11 +253,6 @@ typedef struct decoder {
     int64_t band_rows; /* of the last level; 0 = choose */
 } decoder;
 
-static int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Whether the last level reads its input in bands; in place (no change of channels) it must be stored anyway. */
 static int last_level_streams(const zi_vae *model)
 {
@@ -265,7 +266,8 @@ static int64_t region_size(const zi_vae *model, int64_t rows, int64_t columns)
     const zi_vae_config *config = &model->config;
     int64_t first = zi_vae_image_size(rows, columns, level_channels(config, 0));
     int64_t latents = zi_vae_image_size(rows, columns, config->latent_channels);
-    int64_t size = max64(latents + max64(latents, first), 5 * first); /* conv_in; attention: x, g, q, k, v */
+    /* conv_in; attention: x, g, q, k, v */
+    int64_t size = zi_max_int64(latents + zi_max_int64(latents, first), 5 * first);
     for (int64_t level = 0; level < config->levels; level++) {
         int64_t channels = level_channels(config, level), before = level_channels(config, level > 0 ? level - 1 : 0);
         int64_t scale = (int64_t)1 << level;
@@ -274,11 +276,11 @@ static int64_t region_size(const zi_vae *model, int64_t rows, int64_t columns)
         int streams = level == config->levels - 1 && last_level_streams(model);
         if (level > 0) {
             int64_t small = zi_vae_image_size(rows * scale / 2, columns * scale / 2, before);
-            size = max64(size, streams ? small + 2 * out : small + in);
+            size = zi_max_int64(size, streams ? small + 2 * out : small + in);
         }
         if (!streams && before != channels)
-            size = max64(size, in + 2 * out);
-        size = max64(size, 2 * out);
+            size = zi_max_int64(size, in + 2 * out);
+        size = zi_max_int64(size, 2 * out);
     }
     return size;
 }
@@ -316,9 +318,9 @@ typedef struct bands {
 static int64_t choose_band_rows(const decoder *d, int64_t rows, int64_t columns, int64_t channels)
 {
     int64_t row_bytes = columns * channels * (int64_t)sizeof(float), asked = d->band_rows;
-    int64_t whole = max64(WHOLE_BYTES, (int64_t)zi_table(d->c.run)->whole_image_bytes(d->c.run->ops));
+    int64_t whole = zi_max_int64(WHOLE_BYTES, (int64_t)zi_table(d->c.run)->whole_image_bytes(d->c.run->ops));
     int64_t chosen = asked > 0 ? asked : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
-    chosen = max64(chosen, 1);
+    chosen = zi_max_int64(chosen, 1);
     return chosen < rows ? chosen : rows;
 }
 
@@ -526,8 +528,8 @@ zimage_status zi_vae_decode(const zi_vae *model, zi_run *run, const float *laten
 {
     if (rows < 1 || columns < 1 || rows > MAX_LATENT_SIDE || columns > MAX_LATENT_SIDE)
         return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT,
-                       "latents of %lld x %lld (columns x rows) can't be decoded, each side must be 1 to %d",
-                       (long long)columns, (long long)rows, MAX_LATENT_SIDE);
+                       "the latents are %lld x %lld (columns x rows), expected 1 to %d each way", (long long)columns,
+                       (long long)rows, MAX_LATENT_SIDE);
     decoder d = {.model = model, .c = {.run = run, .groups = model->config.norm_num_groups}, .band_rows = band_rows};
     zi_arena_mark mark = zi_table(run)->mark(run);
     zimage_status status = decode(&d, latents, rows, columns, out);

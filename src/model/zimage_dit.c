@@ -27,90 +27,94 @@
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-static zimage_status refuse_variants(const json_t *json, const char *path, zimage_error *error)
+static zimage_status refuse_variants(const zi_json_reader *json)
 {
     const char *class_name;
     int qk_norm;
-    ZI_TRY(zi_json_string(json, path, "_class_name", "ZImageTransformer2DModel", &class_name, error));
+    ZI_TRY(zi_json_string(json, "_class_name", "ZImageTransformer2DModel", &class_name));
     if (strcmp(class_name, "ZImageTransformer2DModel") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: _class_name is \"%s\", only \"ZImageTransformer2DModel\" is supported", path, class_name);
-    ZI_TRY(zi_json_bool(json, path, "qk_norm", NULL, &qk_norm, error));
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: _class_name is \"%s\", only \"ZImageTransformer2DModel\" is supported", json->path,
+                       class_name);
+    ZI_TRY(zi_json_bool(json, "qk_norm", NULL, &qk_norm));
     if (!qk_norm)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: qk_norm is false, only true is supported", path);
-    const json_t *siglip = json_object_get(json, "siglip_feat_dim");
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: qk_norm is false, only true is supported",
+                       json->path);
+    const json_t *siglip = json_object_get(json->object, "siglip_feat_dim");
     if (siglip && !json_is_null(siglip))
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: siglip_feat_dim is set (the Omni variant), only null is supported", path);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: siglip_feat_dim is set (the Omni variant), only null is supported", json->path);
     return ZIMAGE_OK;
 }
 
 /* The pair (2, 1) of all_patch_size and all_f_patch_size, which the pipeline uses; without it the first pair. */
-static zimage_status load_patch(const json_t *json, const char *path, zi_zimage_dit_config *config, zimage_error *error)
+static zimage_status load_patch(const zi_json_reader *json, zi_zimage_dit_config *config)
 {
     int64_t patches[8], f_patches[8];
     size_t patch_count, f_patch_count;
-    ZI_TRY(zi_json_int_array(json, path, "all_patch_size", 1, 64, patches, 8, &patch_count, error));
-    ZI_TRY(zi_json_int_array(json, path, "all_f_patch_size", 1, 64, f_patches, 8, &f_patch_count, error));
+    ZI_TRY(zi_json_int_array(json, "all_patch_size", 1, 64, patches, 8, &patch_count));
+    ZI_TRY(zi_json_int_array(json, "all_f_patch_size", 1, 64, f_patches, 8, &f_patch_count));
     if (patch_count != f_patch_count)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: all_f_patch_size has %zu entries but all_patch_size has %zu",
-                       path, f_patch_count, patch_count);
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: all_f_patch_size has %zu entries, expected %zu as in all_patch_size", json->path,
+                       f_patch_count, patch_count);
     size_t pair = 0;
     for (size_t i = patch_count; i-- > 0;)
         if (patches[i] == 2 && f_patches[i] == 1)
             pair = i;
     if (f_patches[pair] != 1)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: all_f_patch_size[%zu] is %lld, only 1 is supported", path,
-                       pair, (long long)f_patches[pair]);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: all_f_patch_size[%zu] is %lld, only 1 is supported",
+                       json->path, pair, (long long)f_patches[pair]);
     config->patch = patches[pair];
     config->f_patch = f_patches[pair];
     return ZIMAGE_OK;
 }
 
-static zimage_status load_axes(const json_t *json, const char *path, zi_zimage_dit_config *config, zimage_error *error)
+static zimage_status load_axes(const zi_json_reader *json, zi_zimage_dit_config *config)
 {
     size_t dims, lens;
     int64_t sum = 0;
-    ZI_TRY(zi_json_int_array(json, path, "axes_dims", 2, 4096, config->axes_dims, 3, &dims, error));
-    ZI_TRY(zi_json_int_array(json, path, "axes_lens", 1, 1 << 20, config->axes_lens, 3, &lens, error));
+    ZI_TRY(zi_json_int_array(json, "axes_dims", 2, 4096, config->axes_dims, 3, &dims));
+    ZI_TRY(zi_json_int_array(json, "axes_lens", 1, 1 << 20, config->axes_lens, 3, &lens));
     if (dims != 3 || lens != 3)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: %s has %zu entries, it must have 3", path,
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s has %zu entries, expected 3", json->path,
                        dims != 3 ? "axes_dims" : "axes_lens", dims != 3 ? dims : lens);
     for (int axis = 0; axis < 3; axis++) {
         if (config->axes_dims[axis] % 2 != 0)
-            return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: axes_dims[%d] is %lld, it must be even", path, axis,
-                           (long long)config->axes_dims[axis]);
+            return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: axes_dims[%d] is %lld, expected an even number",
+                           json->path, axis, (long long)config->axes_dims[axis]);
         sum += config->axes_dims[axis];
     }
     if (sum != config->head_dim)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                       "%s: axes_dims add up to %lld but the head dimension (dim / n_heads) is %lld", path,
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: axes_dims add up to %lld, expected the head dimension (dim / n_heads) %lld", json->path,
                        (long long)sum, (long long)config->head_dim);
     return ZIMAGE_OK;
 }
 
-static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
+static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_zimage_dit_config *config = out;
-    ZI_TRY(refuse_variants(json, path, error));
-    ZI_TRY(load_patch(json, path, config, error));
-    ZI_TRY(zi_json_int(json, path, "in_channels", 1, 4096, NULL, &config->in_channels, error));
-    ZI_TRY(zi_json_int(json, path, "dim", 1, 65536, NULL, &config->dim, error));
-    ZI_TRY(zi_json_int(json, path, "n_layers", 1, 1024, NULL, &config->n_layers, error));
-    ZI_TRY(zi_json_int(json, path, "n_refiner_layers", 0, 1024, NULL, &config->n_refiner_layers, error));
-    const char *heads = json_object_get(json, "n_heads") ? "n_heads" : "nheads"; /* MLX conversions write nheads */
-    if (!json_object_get(json, heads))
+    ZI_TRY(refuse_variants(json));
+    ZI_TRY(load_patch(json, config));
+    ZI_TRY(zi_json_int(json, "in_channels", 1, 4096, NULL, &config->in_channels));
+    ZI_TRY(zi_json_int(json, "dim", 1, 65536, NULL, &config->dim));
+    ZI_TRY(zi_json_int(json, "n_layers", 1, 1024, NULL, &config->n_layers));
+    ZI_TRY(zi_json_int(json, "n_refiner_layers", 0, 1024, NULL, &config->n_refiner_layers));
+    const char *heads =
+        json_object_get(json->object, "n_heads") ? "n_heads" : "nheads"; /* MLX conversions write nheads */
+    if (!json_object_get(json->object, heads))
         heads = "n_heads";
-    ZI_TRY(zi_json_int(json, path, heads, 1, 4096, NULL, &config->n_heads, error));
+    ZI_TRY(zi_json_int(json, heads, 1, 4096, NULL, &config->n_heads));
     if (config->dim % config->n_heads != 0)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL, "%s: %s %lld does not divide dim %lld", path, heads,
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s %lld does not divide dim %lld", json->path, heads,
                        (long long)config->n_heads, (long long)config->dim);
-    ZI_TRY(zi_json_int(json, path, "cap_feat_dim", 1, 65536, NULL, &config->cap_feat_dim, error));
-    ZI_TRY(zi_json_number(json, path, "norm_eps", 0.0, 1.0, NULL, &config->norm_eps, error));
-    ZI_TRY(zi_json_number(json, path, "rope_theta", 1.0, 1e12, NULL, &config->rope_theta, error));
-    ZI_TRY(zi_json_number(json, path, "t_scale", 1e-6, 1e6, NULL, &config->t_scale, error));
+    ZI_TRY(zi_json_int(json, "cap_feat_dim", 1, 65536, NULL, &config->cap_feat_dim));
+    ZI_TRY(zi_json_number(json, "norm_eps", 0.0, 1.0, NULL, &config->norm_eps));
+    ZI_TRY(zi_json_number(json, "rope_theta", 1.0, 1e12, NULL, &config->rope_theta));
+    ZI_TRY(zi_json_number(json, "t_scale", 1e-6, 1e6, NULL, &config->t_scale));
     zi_zimage_dit_config_derive(config);
-    return load_axes(json, path, config, error);
+    return load_axes(json, config);
 }
 
 void zi_zimage_dit_config_derive(zi_zimage_dit_config *config)

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/numbers.h"
+
 #define GUARD 64 /* elements before and behind a tensor: NaN for who reads them */
 
 static int64_t count_of(int dims, const int64_t *shape)
@@ -16,7 +18,7 @@ static int64_t count_of(int dims, const int64_t *shape)
 
 void zi_trial_begin(zi_trial *t)
 {
-    t->random = 88172645463325252u;
+    t->random = ZI_RANDOM_SEED;
     t->tensor_count = t->result_count = t->answer_count = 0;
 }
 
@@ -27,24 +29,16 @@ int zi_trial_rehearses(const zi_trial *t)
 
 /* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
-static uint32_t random_bits(zi_trial *t)
-{
-    t->random ^= t->random << 13;
-    t->random ^= t->random >> 7;
-    t->random ^= t->random << 17;
-    return (uint32_t)(t->random >> 32);
-}
-
 float zi_trial_random(zi_trial *t)
 {
-    return (float)((double)random_bits(t) / 0x1p31 - 1);
+    return (float)((double)zi_random_bits(&t->random) / 0x1p31 - 1);
 }
 
 /* An element of a row. For int8 the row's first element is its largest, and the others lie near whole shares of it, so
  * that no rounding is near a tie. */
 static float random_element(zi_trial *t, int64_t column)
 {
-    double x = (double)random_bits(t) / 0x1p31 - 1;
+    double x = (double)zi_random_bits(&t->random) / 0x1p31 - 1;
     if (t->precision != ZI_PRECISION_INT8)
         return (float)x;
     return column == 0 ? 127.0f / 128 : (float)(copysign(floor(fabs(x) * 126.99) + 0.2 * fabs(x), x) / 128);
@@ -236,7 +230,7 @@ static zimage_status random_groups(zi_trial *t, zi_weight *w, int flags)
     int64_t count = zi_weight_count(w), bytes = count * w->bits / 8;
     ZI_TRY(guarded_bytes(t, bytes, flags & ZI_WEIGHT_UNALIGNED, &packed));
     for (int64_t i = 0; i < bytes; i++)
-        packed[i] = (uint8_t)random_bits(t);
+        packed[i] = (uint8_t)zi_random_bits(&t->random);
     w->data = packed;
     w->bytes = (size_t)bytes;
     int64_t groups = count / w->group;

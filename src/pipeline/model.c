@@ -43,7 +43,8 @@ static zimage_status family_of_index(const char *path, const zi_family **family,
     const char *class_name;
     char known[256];
     ZI_TRY(zi_json_load(path, &index, error));
-    zimage_status status = zi_json_string(index, path, "_class_name", NULL, &class_name, error);
+    const zi_json_reader reader = {index, path, error};
+    zimage_status status = zi_json_string(&reader, "_class_name", NULL, &class_name);
     *family = status == ZIMAGE_OK ? zi_family_of_pipeline(class_name) : NULL;
     if (status == ZIMAGE_OK && !*family) {
         list_pipelines(known, sizeof known);

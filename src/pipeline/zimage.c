@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/numbers.h"
 #include "model/qwen3.h"
 #include "model/vae.h"
 #include "model/zimage_dit.h"
@@ -28,11 +29,6 @@ struct zi_networks {
     zi_vae vae;
 };
 
-static int64_t at_most(int64_t value, int64_t limit)
-{
-    return value < limit ? value : limit;
-}
-
 /* ---- components -------------------------------------------------------------------------------------------------- */
 
 static zimage_status configure_text(zi_networks *n, const char *path, const char *text, zimage_error *error)
@@ -43,8 +39,8 @@ static zimage_status configure_text(zi_networks *n, const char *path, const char
 /* The last layer is never run: see qwen3.h. */
 static void limit_text_layers(zi_networks *n, int64_t layers)
 {
-    n->text_config.num_hidden_layers = at_most(n->text_config.num_hidden_layers - 1, layers) + 1;
-    n->text_encoder.layers_needed = at_most(n->text_encoder.layers_needed, layers);
+    n->text_config.num_hidden_layers = zi_min_int64(n->text_config.num_hidden_layers - 1, layers) + 1;
+    n->text_encoder.layers_needed = zi_min_int64(n->text_encoder.layers_needed, layers);
 }
 
 static int64_t text_layers(const zi_networks *n)
@@ -69,8 +65,8 @@ static zimage_status configure_transformer(zi_networks *n, const char *path, con
 
 static void limit_transformer_layers(zi_networks *n, int64_t layers)
 {
-    n->transformer_config.n_layers = at_most(n->transformer_config.n_layers, layers);
-    n->transformer.config.n_layers = at_most(n->transformer.config.n_layers, layers);
+    n->transformer_config.n_layers = zi_min_int64(n->transformer_config.n_layers, layers);
+    n->transformer.config.n_layers = zi_min_int64(n->transformer.config.n_layers, layers);
 }
 
 static int64_t transformer_layers(const zi_networks *n)
@@ -88,10 +84,10 @@ static void unbind_transformer(zi_networks *n)
     zi_zimage_dit_free(&n->transformer);
 }
 
-static zimage_status read_sample_size(const json_t *object, const char *path, void *size, zimage_error *error)
+static zimage_status read_sample_size(const zi_json_reader *json, void *size)
 {
     const int64_t fallback = DEFAULT_SIDE;
-    return zi_json_int(object, path, "sample_size", 1, 1 << 20, &fallback, size, error);
+    return zi_json_int(json, "sample_size", 1, 1 << 20, &fallback, size);
 }
 
 static zimage_status configure_vae(zi_networks *n, const char *path, const char *text, zimage_error *error)
@@ -151,8 +147,8 @@ static void describe(const zi_networks *n, const zi_scheduler_config *scheduler,
         .latent_channels = dit->in_channels,
         .scale_factor = n->vae_config.scale_factor,
         .size_multiple = multiple,
-        .max_height = at_most(dit->axes_lens[1] * multiple, INT32_MAX),
-        .max_width = at_most(dit->axes_lens[2] * multiple, INT32_MAX),
+        .max_height = zi_min_int64(dit->axes_lens[1] * multiple, INT32_MAX),
+        .max_width = zi_min_int64(dit->axes_lens[2] * multiple, INT32_MAX),
         .default_side = n->sample_size / multiple * multiple,
         .features = dit->cap_feat_dim,
         .vocabulary = n->text_config.vocab_size,

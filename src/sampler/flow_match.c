@@ -13,75 +13,75 @@
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-static zimage_status refuse_flag(const json_t *json, const char *path, const char *field, zimage_error *error)
+static zimage_status refuse_flag(const zi_json_reader *json, const char *field)
 {
     const int no = 0;
     int value;
-    ZI_TRY(zi_json_bool(json, path, field, &no, &value, error));
+    ZI_TRY(zi_json_bool(json, field, &no, &value));
     if (value)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"%s\": true, only false is supported", path, field);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"%s\": true, only false is supported", json->path,
+                       field);
     return ZIMAGE_OK;
 }
 
-static zimage_status refuse_variants(const json_t *json, const char *path, zimage_error *error)
+static zimage_status refuse_variants(const zi_json_reader *json)
 {
     static const char *const flags[] = {"invert_sigmas", "stochastic_sampling", "use_beta_sigmas",
                                         "use_exponential_sigmas", "use_karras_sigmas"};
     const char *class_name;
     const double none = 0;
     double terminal;
-    ZI_TRY(zi_json_string(json, path, "_class_name", "FlowMatchEulerDiscreteScheduler", &class_name, error));
+    ZI_TRY(zi_json_string(json, "_class_name", "FlowMatchEulerDiscreteScheduler", &class_name));
     if (strcmp(class_name, "FlowMatchEulerDiscreteScheduler") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: \"_class_name\": \"%s\", only \"FlowMatchEulerDiscreteScheduler\" is supported", path,
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: \"_class_name\": \"%s\", only \"FlowMatchEulerDiscreteScheduler\" is supported", json->path,
                        class_name);
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
-        ZI_TRY(refuse_flag(json, path, flags[i], error));
-    ZI_TRY(zi_json_number(json, path, "shift_terminal", 0, 1, &none, &terminal, error));
+        ZI_TRY(refuse_flag(json, flags[i]));
+    ZI_TRY(zi_json_number(json, "shift_terminal", 0, 1, &none, &terminal));
     if (terminal != 0)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"shift_terminal\": %g, only null is supported", path,
-                       terminal);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"shift_terminal\": %g, only null is supported",
+                       json->path, terminal);
     return ZIMAGE_OK;
 }
 
-static zimage_status load_dynamic(const json_t *json, const char *path, zi_scheduler_config *config,
-                                  zimage_error *error)
+static zimage_status load_dynamic(const zi_json_reader *json, zi_scheduler_config *config)
 {
     const double base_shift = 0.5, max_shift = 1.15; /* defaults of calculate_shift */
     const int64_t base_length = 256, max_length = 4096;
     const char *type;
-    ZI_TRY(zi_json_number(json, path, "base_shift", -50, 50, &base_shift, &config->base_shift, error));
-    ZI_TRY(zi_json_number(json, path, "max_shift", -50, 50, &max_shift, &config->max_shift, error));
-    ZI_TRY(zi_json_int(json, path, "base_image_seq_len", 1, 1 << 30, &base_length, &config->base_image_seq_len, error));
-    ZI_TRY(zi_json_int(json, path, "max_image_seq_len", 1, 1 << 30, &max_length, &config->max_image_seq_len, error));
+    ZI_TRY(zi_json_number(json, "base_shift", -50, 50, &base_shift, &config->base_shift));
+    ZI_TRY(zi_json_number(json, "max_shift", -50, 50, &max_shift, &config->max_shift));
+    ZI_TRY(zi_json_int(json, "base_image_seq_len", 1, 1 << 30, &base_length, &config->base_image_seq_len));
+    ZI_TRY(zi_json_int(json, "max_image_seq_len", 1, 1 << 30, &max_length, &config->max_image_seq_len));
     if (config->base_image_seq_len == config->max_image_seq_len)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                       "%s: \"max_image_seq_len\": %lld, expected another number than base_image_seq_len", path,
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: \"max_image_seq_len\": %lld, expected another number than base_image_seq_len", json->path,
                        (long long)config->max_image_seq_len);
-    ZI_TRY(zi_json_string(json, path, "time_shift_type", "exponential", &type, error));
+    ZI_TRY(zi_json_string(json, "time_shift_type", "exponential", &type));
     config->linear_time_shift = strcmp(type, "linear") == 0;
     if (!config->linear_time_shift && strcmp(type, "exponential") != 0)
-        return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                       "%s: \"time_shift_type\": \"%s\", expected \"exponential\" or \"linear\"", path, type);
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: \"time_shift_type\": \"%s\", expected \"exponential\" or \"linear\"", json->path, type);
     return ZIMAGE_OK;
 }
 
 /* A zi_config_reader. */
-static zimage_status read_config(const json_t *json, const char *path, void *out, zimage_error *error)
+static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_scheduler_config *config = out;
     const int no = 0; /* the defaults of the scheduler's class */
     const double shift = 1.0;
     const int64_t fallback = TRAIN_TIMESTEPS;
     int64_t timesteps;
-    ZI_TRY(refuse_variants(json, path, error));
-    ZI_TRY(zi_json_bool(json, path, "use_dynamic_shifting", &no, &config->use_dynamic_shifting, error));
-    ZI_TRY(zi_json_number(json, path, "shift", 1e-3, 1e3, &shift, &config->shift, error));
-    ZI_TRY(zi_json_int(json, path, "num_train_timesteps", 1, 1000000, &fallback, &timesteps, error));
+    ZI_TRY(refuse_variants(json));
+    ZI_TRY(zi_json_bool(json, "use_dynamic_shifting", &no, &config->use_dynamic_shifting));
+    ZI_TRY(zi_json_number(json, "shift", 1e-3, 1e3, &shift, &config->shift));
+    ZI_TRY(zi_json_int(json, "num_train_timesteps", 1, 1000000, &fallback, &timesteps));
     if (timesteps != TRAIN_TIMESTEPS)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"num_train_timesteps\": %lld, only %d is supported", path,
-                       (long long)timesteps, TRAIN_TIMESTEPS);
-    return load_dynamic(json, path, config, error);
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"num_train_timesteps\": %lld, only %d is supported",
+                       json->path, (long long)timesteps, TRAIN_TIMESTEPS);
+    return load_dynamic(json, config);
 }
 
 zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, zimage_error *error)
