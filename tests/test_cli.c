@@ -166,7 +166,7 @@ static void no_text_encoder_is_fine_with_embeds(void **state)
     run_shell("rm -rf '%s'/*", test_folder);
 }
 
-/* Each part of a model may lie in a folder of its own; a part that is missing there is an error that names the folder. */
+/* Each part of a model may lie in a folder of its own. A part that is missing there is an error that names it. */
 static void parts_of_models(void **state)
 {
     static const char *const options[][2] = {{"--transformer", "transformer"},

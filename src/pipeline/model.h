@@ -1,6 +1,6 @@
 /*
- * An open model: the networks of one folder bound to mapped weights, its tokenizer and schedule. It never changes once it is
- * open, so any number of threads may run it, each on a backend of its own.
+ * An open model: the networks of one folder bound to mapped weights, its tokenizer and schedule. It never changes once
+ * it is open, so any number of threads may run it, each on a backend of its own.
  */
 #ifndef ZI_PIPELINE_MODEL_H
 #define ZI_PIPELINE_MODEL_H
