@@ -1,6 +1,7 @@
-# cuDNN 9: cudnn.h and libcudnn beside CUDA's own or in the system's places; CUDNN_ROOT names another folder.
+# Finds cuDNN 9 (cudnn.h, libcudnn) beside CUDA or in the system; CUDNN_ROOT names another folder.
 # Makes CuDNN::cudnn.
-find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
+find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} ${CUDAToolkit_INCLUDE_DIRS}
+          PATH_SUFFIXES include)
 find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} ${CUDAToolkit_LIBRARY_DIR}
              PATH_SUFFIXES lib lib64)
 foreach(header cudnn_version.h cudnn_version_v9.h)

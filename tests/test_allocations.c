@@ -1,7 +1,7 @@
 /*
- * Each memory allocation fails in turn while a model is opened and an image is made and written. Every failure must come
- * back as an error (or be harmless), and nothing may leak. The functions here replace malloc and its sisters for all
- * libraries (jansson, PCRE2, libpng, ...), so the test needs glibc without a sanitizer's own allocator.
+ * Each memory allocation fails in turn while a model is opened and an image is made and written. Every failure must
+ * come back as an error (or be harmless), and nothing may leak. The functions here replace malloc and its sisters for
+ * all libraries (jansson, PCRE2, libpng, ...), so the test needs glibc without a sanitizer's own allocator.
  *
  * Two ways to fail: one allocation alone, and one with all that follow it.
  */
@@ -46,9 +46,9 @@ static atomic_int armed;
 static atomic_long live; /* blocks */
 
 /*
- * Which allocations of an armed job fail. NONE: they are counted. IN_CHILDREN: at each allocation the process forks, and
- * in the child the allocation fails. So the job runs only once, and a child runs what follows a failure. ONE: the n-th,
- * for a job that writes a file: a child would remove the file that the parent still writes.
+ * Which allocations of an armed job fail. NONE: they are counted. IN_CHILDREN: at each allocation the process forks,
+ * and in the child the allocation fails. So the job runs only once, and a child runs what follows a failure. ONE: the
+ * n-th, for a job that writes a file: a child would remove the file that the parent still writes.
  */
 static enum { NONE, IN_CHILDREN, ONE } mode;
 static int lasting;  /* all allocations after the failing one fail, too */

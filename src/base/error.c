@@ -3,6 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#undef zi_fail /* error.h has macros of these names for clang-tidy */
+#undef zi_fail_memory
+
 /* Bytes of the well-formed UTF-8 sequence at text (zero-terminated), or 0. Unicode 15, table 3-7. */
 static size_t sequence_length(const unsigned char *text)
 {
@@ -64,7 +67,8 @@ static void make_printable(char *text, int cut)
 
 static void format_line(char *line, size_t capacity, const char *format, va_list arguments)
 {
-    int length = vsnprintf(line, capacity, format, arguments);
+    int length =
+        vsnprintf(line, capacity, format, arguments); /* NOLINT(clang-analyzer-valist.Uninitialized): clang 14 */
     if (length < 0)
         snprintf(line, capacity, "the message could not be formatted");
     make_printable(line, length >= 0 && (size_t)length >= capacity);

@@ -34,6 +34,7 @@ typedef struct graph_key {
         } attention;
         struct {
             int64_t rows, columns, in, out, side, x_columns, stride, left;
+            int64_t unused; /* 0: keys are compared byte by byte */
         } conv;
     };
 } graph_key;

@@ -499,6 +499,7 @@ zimage_status zimage_bench_run(const char *model_path, const zimage_bench_params
     if (!params || !result)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "params and bench: NULL, expected both");
     *result = NULL;
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): the last field is a pointer */
     ZI_TRY(ZI_TAKE(&b.params, params, zimage_bench_params, session, error));
     ZI_TRY(ZI_TAKE(&b.session_params, b.params.session, zimage_session_params, cache_folder, error));
     fill_defaults(&b.params);
