@@ -402,13 +402,16 @@ static void faults_say_what_is_wrong(void **state)
     twin->table->free(twin);
 }
 
-static void a_computation_is_named(void **state)
+static void wrong_options_are_refused(void **state)
 {
     zi_ops *ops;
     zimage_error error = ZIMAGE_ERROR_INIT;
     expect_ok(zi_ops_reference_new(&ops, &last_error));
     assert_int_equal(zi_cases_run(ops, &(zi_cases_options){0}, on_case, NULL, &error), ZIMAGE_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "compute"));
+    const zi_cases_options unknown = {.compute = ZIMAGE_COMPUTE_F32, .group = "abacus"};
+    assert_int_equal(zi_cases_run(ops, &unknown, on_case, NULL, &error), ZIMAGE_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "abacus"));
     ops->table->free(ops);
 }
 
@@ -564,7 +567,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_set_of_kernels_is_right),
         cmocka_unit_test(every_broken_operation_is_found),
         cmocka_unit_test(faults_say_what_is_wrong),
-        cmocka_unit_test(a_computation_is_named),
+        cmocka_unit_test(wrong_options_are_refused),
         cmocka_unit_test(a_rehearsal_takes_the_memory_of_the_real_run),
         cmocka_unit_test(host_memory_needs_no_arrangement),
     };

@@ -330,10 +330,22 @@ static zimage_status run_cases(runner *r)
     return status;
 }
 
+static zimage_status find_group(void *user, const zi_case *c, int index)
+{
+    const char **group = user;
+    if (*group != NULL && strcmp(*group, c->kind->group) == 0)
+        *group = NULL;
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_cases_run(zi_ops *ops, const zi_cases_options *options, zi_case_report *report, void *user,
                            zimage_error *error)
 {
     zi_ops *reference = NULL;
+    const char *group = options->group;
+    (void)each_case(find_group, &group);
+    if (group != NULL)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "group: \"%s\" has no cases", group);
     runner r = {.options = options, .report = report, .user = user, .error = error};
     zimage_status status = zi_ops_reference_new(&reference, error);
     if (status == ZIMAGE_OK)
