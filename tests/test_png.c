@@ -1,4 +1,4 @@
-/* Images from and to memory and files: every kind of PNG that libpng can write, limits, damaged data, atomic writing. */
+/* Every kind of PNG that libpng can write, damaged ones with right checksums, texts, atomic writing; see test_image.c. */
 #include <png.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -256,32 +256,6 @@ static void encoding_and_decoding(void **state)
     }
 }
 
-/* What encode makes is what write puts into the file. */
-static void writing_equals_encoding(void **state)
-{
-    const zimage_text text = {"prompt", "a red apple"};
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_image *image = random_image(WIDTH, HEIGHT);
-    uint8_t *data = NULL, *file;
-    size_t size = 0;
-    assert_int_equal(zimage_image_encode(image, ZIMAGE_FORMAT_PNG, &text, 1, &data, &size, &error), ZIMAGE_OK);
-    file = malloc(size + 1);
-    static const char *const names[] = {"a.png", "a", "a.PNG", "a.other"};
-    for (int i = 0; i < 4; i++) {
-        assert_int_equal(zimage_image_write(image, temporary(names[i]), &text, 1, &error), ZIMAGE_OK);
-        FILE *in = fopen(temporary(names[i]), "rb");
-        assert_non_null(in);
-        assert_int_equal(fread(file, 1, size + 1, in), size);
-        fclose(in);
-        assert_memory_equal(file, data, size);
-        unlink(temporary(names[i]));
-    }
-    free(file);
-    zimage_free(data);
-    zimage_image_free(image);
-    assert_int_equal(files_in(temporary_folder), 0);
-}
-
 /* ---- from pixels ------------------------------------------------------------------------------------------------- */
 
 static void pixels_with_strides_and_alpha(void **state)
@@ -309,40 +283,6 @@ static void pixels_with_strides_and_alpha(void **state)
             }
         zimage_image_free(image);
     }
-}
-
-static void wrong_pixels(void **state)
-{
-    static const struct {
-        int32_t width, height, channels;
-        size_t stride;
-        const char *field;
-    } wrong[] = {
-        {0, 1, 3, 3, "width"},
-        {1, 0, 3, 3, "width"},
-        {-1, 1, 3, 3, "width"},
-        {1, -1, 3, 3, "width"},
-        {65536, 65536, 3, 1 << 20, "width"},
-        {INT32_MAX, INT32_MAX, 4, SIZE_MAX, "width"},
-        {4, 4, 2, 16, "channels"},
-        {4, 4, 5, 64, "channels"},
-        {4, 4, 0, 16, "channels"},
-        {4, 4, 3, 11, "stride"},
-        {4, 4, 4, 15, "stride"},
-        {4, 4, 3, 0, "stride"},
-    };
-    static const uint8_t pixels[64];
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        zimage_image *image = (zimage_image *)&error;
-        zimage_status status = zimage_image_from_pixels(pixels, wrong[i].width, wrong[i].height, wrong[i].stride,
-                                                        wrong[i].channels, &image, &error);
-        assert_error(&error, status, ZIMAGE_ERROR_ARGUMENT, wrong[i].field, NULL, NULL);
-        assert_null(image);
-    }
-    zimage_image *image;
-    assert_int_equal(zimage_image_from_pixels(NULL, 1, 1, 3, 3, &image, &error), ZIMAGE_ERROR_ARGUMENT);
-    assert_int_equal(zimage_image_from_pixels(pixels, 1, 1, 3, 3, NULL, &error), ZIMAGE_ERROR_ARGUMENT);
 }
 
 /* ---- refused data ------------------------------------------------------------------------------------------------ */
@@ -379,70 +319,6 @@ static void repair_checksums(uint8_t *data, size_t size)
             return;
         put_big_endian(data + at + 8 + length, crc_of(data + at + 4, 4 + length));
         at += 12 + length;
-    }
-}
-
-static void assert_refused(const uint8_t *data, size_t size, uint64_t max_pixels, const char *word1, const char *word2)
-{
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_image *image = (zimage_image *)&error;
-    zimage_status status = zimage_image_decode(data, size, max_pixels, &image, &error);
-    assert_error(&error, status, ZIMAGE_ERROR_FORMAT, word1, word2, NULL);
-    assert_null(image);
-}
-
-/* 10^12 pixels can't be allocated; the sentence says that nobody tried. */
-static void too_many_pixels(void **state)
-{
-    static sample s;
-    make_sample(&s, &kinds[18]);
-    uint8_t *size = s.data + 16; /* of IHDR: width, height */
-    assert_refused(s.data, s.size, COUNT - 1, "37x23 pixels", "850");
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_image *image = NULL;
-    assert_int_equal(zimage_image_decode(s.data, s.size, COUNT, &image, &error), ZIMAGE_OK);
-    zimage_image_free(image);
-    put_big_endian(size, 1000000);
-    put_big_endian(size + 4, 1000000);
-    repair_checksums(s.data, s.size);
-    assert_refused(s.data, s.size, 0, "1000000x1000000 pixels", "67108864");
-    put_big_endian(size, 8192);
-    put_big_endian(size + 4, 8193);
-    repair_checksums(s.data, s.size);
-    assert_refused(s.data, s.size, 0, "8192x8193 pixels", "67108864");
-    put_big_endian(size, 0x7FFFFFFF);
-    put_big_endian(size + 4, 0x7FFFFFFF);
-    repair_checksums(s.data, s.size);
-    assert_refused(s.data, s.size, UINT64_MAX, "PNG", NULL);
-    put_big_endian(size, 0);
-    repair_checksums(s.data, s.size);
-    assert_refused(s.data, s.size, 0, "PNG", NULL);
-}
-
-static void no_png(void **state)
-{
-    static const uint8_t jpeg[] = {0xFF, 0xD8, 0xFF, 0xE0, 0, 16, 'J', 'F', 'I', 'F', 0, 1};
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_image *image;
-    assert_refused(jpeg, sizeof jpeg, 0, "no PNG", NULL);
-    assert_refused(jpeg, 0, 0, "no PNG", NULL);
-    assert_int_equal(zimage_image_decode(NULL, 0, 0, &image, &error), ZIMAGE_ERROR_ARGUMENT);
-    assert_int_equal(zimage_image_decode(jpeg, sizeof jpeg, 0, NULL, &error), ZIMAGE_ERROR_ARGUMENT);
-}
-
-/* Cut anywhere, even behind the last pixel. */
-static void truncated_data(void **state)
-{
-    static sample s;
-    for (size_t i = 0; i < KINDS; i += 5) {
-        make_sample(&s, &kinds[i]);
-        for (size_t size = 0; size < s.size; size += size < 64 || size + 64 > s.size ? 1 : 29) {
-            uint8_t *cut = malloc(size ? size : 1); /* so that a sanitizer sees what is read beyond it */
-            assert_non_null(cut);
-            memcpy(cut, s.data, size);
-            assert_refused(cut, size, 0, "PNG", NULL);
-            free(cut);
-        }
     }
 }
 
@@ -542,12 +418,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_of_png),
         cmocka_unit_test(encoding_and_decoding),
-        cmocka_unit_test(writing_equals_encoding),
         cmocka_unit_test(pixels_with_strides_and_alpha),
-        cmocka_unit_test(wrong_pixels),
-        cmocka_unit_test(too_many_pixels),
-        cmocka_unit_test(no_png),
-        cmocka_unit_test(truncated_data),
         cmocka_unit_test(damaged_data),
         cmocka_unit_test(wrong_texts_and_formats),
         cmocka_unit_test(writing_is_atomic),
