@@ -79,7 +79,7 @@ static void error_keeps_to_its_struct_size(void **state)
     }
 }
 
-/* Structs of the public header in three versions of a program: the library's, one with a field less and one with more. */
+/* Structs of the public header, as the library has them, with a field less and with a field more. */
 typedef struct sized_now {
     uint32_t struct_size;
     int32_t first;

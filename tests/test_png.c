@@ -1,4 +1,4 @@
-/* Every kind of PNG that libpng writes, damaged ones with right checksums, texts, atomic writing. See also test_image.c. */
+/* PNGs of every kind, damaged ones with right checksums, texts, atomic writing. See also test_image.c. */
 #include <png.h>
 #include <signal.h>
 #include <sys/resource.h>

@@ -20,7 +20,7 @@ static int close_golden(void **state)
 
 static const zi_family *const family = &zi_family_zimage;
 
-/* The network's time at a sigma, which is the smallest truncation that still lets guidance through (pipeline/family.h). */
+/* The network's time at a sigma: the smallest truncation that still lets guidance through (pipeline/family.h). */
 static float model_time(float sigma)
 {
     double below = 0, time = 1; /* guidance_at is 0 at below */

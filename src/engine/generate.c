@@ -93,8 +93,7 @@ static zimage_status finish_step(generation *g, const uint8_t *preview, int32_t 
 static void release(const generation *g, zi_component_kind component)
 {
     const zi_store *store = g->session->inner->stores[component];
-    if (zi_request_releases(g->request) && store && !zi_has_own_memory(g->session->ops) &&
-        atomic_load(&g->session->model->sessions) == 1)
+    if (zi_request_releases(g->session, g->request) && store && !zi_has_own_memory(g->session->ops))
         zi_store_release_pages(store);
 }
 
@@ -240,7 +239,7 @@ static zimage_status prepare(generation *g)
 {
     const zimage_request *r = g->request;
     zi_job *job = &g->job;
-    const zi_plan_limits limits = {r->memory_limit, zi_request_releases(r), 1};
+    const zi_plan_limits limits = {r->memory_limit, zi_request_releases(g->session, r), 1};
     g->latent_count = job->model->facts.latent_channels * job->rows * job->columns;
     ZI_TRY(allocate(g));
     ZI_TRY(zi_image_new(r->width, r->height, &g->image, g->run.error));

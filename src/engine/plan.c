@@ -255,7 +255,7 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
 
     ZI_TRY(rehearse(&run, job, ZI_NARROWEST_BAND, &r));
     uint64_t least_memory = r.memory.least;
-    add_up(session, job, counts, &r, 1, &narrow);
+    add_up(session, job, counts, &r, zi_session_is_alone(session), &narrow);
 
     ZI_TRY(rehearse(&run, job, job->band_rows, &r));
     add_up(session, job, counts, &r, limits->releases, plan);
