@@ -102,8 +102,8 @@ ALWAYS_INLINE void multiply_chunk(const zi_cpu_tiles *t, const zi_cpu_number num
 }
 
 /* The sums of one block: `tiles` x 16 tokens by one or two panels. Meanwhile `step` bytes from `fetch` on are
- * fetched for each chunk: two lines of them; the CPU fetches their neighbours by itself. Nine parameters: it is inlined,
- * three are constants, and the pointers stay in registers. */
+ * fetched for each chunk: two lines of them; the CPU fetches their neighbours by itself. Nine parameters: it is
+ * inlined, three are constants, and the pointers stay in registers. */
 ALWAYS_INLINE void multiply_block(const zi_cpu_tiles *t, const zi_cpu_number number, const uint8_t *a, const uint8_t *b,
                                   uint8_t *c, const uint8_t *fetch, int64_t step, const int tiles, const int panels)
 {

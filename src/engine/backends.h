@@ -1,6 +1,6 @@
 /*
- * The backends of this build. Each is one entry of a list: which devices it has, and how it is opened. A new backend is a file
- * with a zi_backend and a line in backends.c.
+ * The backends of this build. Each is one entry of a list: which devices it has, and how it is opened. A new backend
+ * is a file with a zi_backend and a line in backends.c.
  */
 #ifndef ZI_ENGINE_BACKENDS_H
 #define ZI_ENGINE_BACKENDS_H

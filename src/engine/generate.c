@@ -88,13 +88,12 @@ static zimage_status finish_step(generation *g, const uint8_t *preview, int32_t 
 
 /* ---- stages ------------------------------------------------------------------------------------------------------ */
 
-/* A network's weights go back to the system once it has done its work; they would be read from the file again. Not while
- * another session may read them, and not on a GPU, whose own memory is what is short. */
+/* A network's weights go back to the system once it has done its work; they would be read from the file again. Not
+ * while another session may read them, and not on a GPU, whose own memory is what is short. */
 static void release(const generation *g, zi_component_kind component)
 {
     const zi_store *store = g->session->inner->stores[component];
-    if (zi_request_releases(g->request) && store && !zi_has_own_memory(g->session->ops) &&
-        atomic_load(&g->session->model->sessions) == 1)
+    if (zi_request_releases(g->session, g->request) && store && !zi_has_own_memory(g->session->ops))
         zi_store_release_pages(store);
 }
 
@@ -118,8 +117,8 @@ static int64_t preview_factor(const zi_job *job)
 }
 
 /*
- * The image expected at the end, small: with x = (1 - sigma) clean + sigma noise and velocity v = noise - clean, clean =
- * x - sigma v; squares of latents are averaged.
+ * The image expected at the end, small: with x = (1 - sigma) clean + sigma noise and velocity v = noise - clean, clean
+ * = x - sigma v; squares of latents are averaged.
  */
 static void expect_latents(const generation *g, float sigma)
 {
@@ -240,7 +239,7 @@ static zimage_status prepare(generation *g)
 {
     const zimage_request *r = g->request;
     zi_job *job = &g->job;
-    const zi_plan_limits limits = {r->memory_limit, zi_request_releases(r), 1};
+    const zi_plan_limits limits = {r->memory_limit, zi_request_releases(g->session, r), 1};
     g->latent_count = job->model->facts.latent_channels * job->rows * job->columns;
     ZI_TRY(allocate(g));
     ZI_TRY(zi_image_new(r->width, r->height, &g->image, g->run.error));

@@ -34,8 +34,8 @@ static int has_packed(const zi_store *store)
     return 0;
 }
 
-/* Binding finds out which tensors are packed matrices. A component that does not fit its configuration is described as it
- * is stored: that is no error here. */
+/* Binding finds out which tensors are packed matrices. A component that does not fit its configuration is described as
+ * it is stored: that is no error here. */
 static void bind_for_shapes(const zi_family *family, zi_component_kind kind, const char *config, zi_store *store)
 {
     const zi_component *c = &family->components[kind];

@@ -153,9 +153,10 @@ static size_t weights_held(const zimage_session *session, const zi_job_run *runs
 }
 
 /*
- * Fills peak: what the process holds during each stage. Weights are pages of mapped files, which the system could evict; but a stage
- * reads all of its own, most of them at every step, so that evicted ones would be read from disk all the time. Those of earlier stages
- * count until they are released. Copies that opening the model made are in base_bytes already.
+ * Fills peak: what the process holds during each stage. Weights are pages of mapped files, which the system could
+ * evict; but a stage reads all of its own, most of them at every step, so that evicted ones would be read from disk
+ * all the time. Those of earlier stages count until they are released. Copies that opening the model made are in
+ * base_bytes already.
  */
 static void add_up(const zimage_session *session, const zi_job *job, const zi_counts counts[ZI_STAGE_COUNT],
                    const rehearsal *r, int releases, zi_job_plan *plan)
@@ -255,7 +256,7 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
 
     ZI_TRY(rehearse(&run, job, ZI_NARROWEST_BAND, &r));
     uint64_t least_memory = r.memory.least;
-    add_up(session, job, counts, &r, 1, &narrow);
+    add_up(session, job, counts, &r, zi_session_is_alone(session), &narrow);
 
     ZI_TRY(rehearse(&run, job, job->band_rows, &r));
     add_up(session, job, counts, &r, limits->releases, plan);

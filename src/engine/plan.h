@@ -27,8 +27,9 @@ typedef struct zi_plan_limits {
 } zi_plan_limits;
 
 /*
- * Plans a job (its size; no data). The VAE's bands become narrower where host memory is limited and would not suffice, or where
- * that lets weights stay on a device. ZIMAGE_ERROR_MEMORY with the numbers where the job does not fit. The stack must be empty.
+ * Plans a job (its size; no data). The VAE's bands become narrower where host memory is limited and would not suffice,
+ * or where that lets weights stay on a device. ZIMAGE_ERROR_MEMORY with the numbers where the job does not fit. The
+ * stack must be empty.
  */
 zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
                           zi_job_plan *plan, zimage_error *error);
@@ -37,8 +38,9 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
 zimage_status zi_count_job(const zi_job *job, zi_counts counts[ZI_STAGE_COUNT], zimage_error *error);
 
 /*
- * For a job of a single stage (zi_job.single) that runs job->steps times: rehearses it, divides a device's own memory for those runs,
- * which must come next, and sets job->band_rows so that weights can stay. *stack: most bytes of activations.
+ * For a job of a single stage (zi_job.single) that runs job->steps times: rehearses it, divides a device's own memory
+ * for those runs, which must come next, and sets job->band_rows so that weights can stay. *stack: most bytes of
+ * activations.
  */
 zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *stack, zi_memory_plan *memory,
                             zimage_error *error);

@@ -37,7 +37,7 @@ static zimage_status predict(zimage_session *session, const zi_job_plan *counted
 static zimage_status count(zimage_session *session, const zimage_request *request, zi_tokens *tokens,
                            zi_job_plan *counted, zimage_error *error)
 {
-    const zi_plan_limits limits = {request->memory_limit, zi_request_releases(request), 0};
+    const zi_plan_limits limits = {request->memory_limit, zi_request_releases(session, request), 0};
     zi_job job;
     ZI_TRY(zi_request_tokens(session, request, tokens, error));
     zi_request_job(session, request, tokens, &job);

@@ -9,9 +9,9 @@
 zimage_status zi_request_take(const zimage_session *session, const zimage_request *request, zimage_request *own,
                               zimage_error *error);
 /* Whether weights are given back behind their last stage. */
-static inline int zi_request_releases(const zimage_request *request)
+static inline int zi_request_releases(const zimage_session *session, const zimage_request *request)
 {
-    return request->memory_limit > 0 || request->release_weights;
+    return (request->memory_limit > 0 || request->release_weights) && zi_session_is_alone(session);
 }
 
 /* The prompts' token ids; NULL where features were given. Release with zi_tokens_free, also after a failure. */

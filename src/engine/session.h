@@ -24,6 +24,12 @@ struct zimage_session {
     size_t base_bytes;      /* of the process in memory when the session was open, before any weight was read */
 };
 
+/* Whether no other session reads the model's weights, so that they may be given back to the system. */
+static inline int zi_session_is_alone(const zimage_session *session)
+{
+    return atomic_load(&session->model->sessions) == 1;
+}
+
 /* A handle for a model, which it owns from then on (also after a failure). */
 zimage_status zi_model_handle(zi_model *inner, zimage_model **model, zimage_error *error);
 void zi_model_reference(zimage_model *model);

@@ -30,6 +30,20 @@ static void on_warning(png_structp png, png_const_charp message)
     (void)message;
 }
 
+/* libpng's own allocations: it reports a failed one in many words, or as other errors. */
+static png_voidp allocate(png_structp png, png_alloc_size_t size)
+{
+    void *memory = malloc(size);
+    if (!memory)
+        ((png_stream *)png_get_mem_ptr(png))->out_of_memory = 1;
+    return memory;
+}
+
+static void release(png_structp png, png_voidp memory)
+{
+    free(memory);
+}
+
 /* Jumps to setjmp, as png_error does. */
 static void fail_memory(png_structp png)
 {
@@ -126,7 +140,8 @@ static zimage_status encode(const zi_png_image *image, png_stream *stream, const
     if (!texts)
         return zi_fail_memory(error, "PNG text", bytes);
     fill_texts(texts, image->texts, image->text_count);
-    png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, stream, on_error, on_warning);
+    png_structp png =
+        png_create_write_struct_2(PNG_LIBPNG_VER_STRING, stream, on_error, on_warning, stream, allocate, release);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     zimage_status status = ZIMAGE_OK;
     if (!info)
@@ -222,7 +237,7 @@ static int read_png(png_structp png, png_infop info, png_stream *stream, png_res
 static zimage_status explain(const png_stream *stream, const png_result *result, zimage_error *error)
 {
     if (stream->out_of_memory)
-        return zi_fail_memory(error, "the pixels of a PNG file", (size_t)result->width * result->height * 3);
+        return zi_fail_memory(error, "a PNG file", (size_t)result->width * result->height * 3);
     if (result->too_large)
         return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the image has %ux%u pixels, expected at most %llu pixels",
                        (unsigned)result->width, (unsigned)result->height, (unsigned long long)result->max_pixels);
@@ -236,7 +251,8 @@ zimage_status zi_png_decode(const uint8_t *data, size_t size, uint64_t max_pixel
     png_result result = {.max_pixels = max_pixels};
     if (size < 8 || png_sig_cmp(data, 0, 8) != 0)
         return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the data is no PNG image, the only kind that is supported");
-    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &stream, on_error, on_warning);
+    png_structp png =
+        png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &stream, on_error, on_warning, &stream, allocate, release);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     zimage_status status = ZIMAGE_OK;
     if (!info)

@@ -188,7 +188,8 @@ static zimage_status time_run(bench_run *b, int stage, double *seconds)
     return ZIMAGE_OK;
 }
 
-/* A GPU's first run copies the weights and tries algorithms out; the memory in use then excludes the operands of the peak. */
+/* A GPU's first run copies the weights and tries algorithms out; the memory in use then excludes the operands of the
+ * peak. */
 static zimage_status warm_gpu(bench_run *b, int stage)
 {
     double seconds;
@@ -200,9 +201,9 @@ static zimage_status warm_gpu(bench_run *b, int stage)
 }
 
 /*
- * Other work on the machine slows a run and the peak alike, and may come and go. So the peak is measured before and after every run,
- * and on CPUs between its blocks, too. Equal parts of a run at a share s of rates r_i take time in proportion to the sum of
- * 1 / (s r_i): the run's peak is their harmonic mean.
+ * Other work on the machine slows a run and the peak alike, and may come and go. So the peak is measured before and
+ * after every run, and on CPUs between its blocks, too. Equal parts of a run at a share s of rates r_i take time in
+ * proportion to the sum of 1 / (s r_i): the run's peak is their harmonic mean.
  */
 static zimage_status time_repeats(bench_run *b, int stage)
 {
@@ -387,8 +388,8 @@ static int largest_product(const zi_counts *counts, const int *used, int count)
 }
 
 /*
- * The share of the registers' peak that oneDNN reaches on the stage's largest products, each weighted by its operations;
- * 0: it failed. The peak is taken beside each, so that other work on the machine slows both alike.
+ * The share of the registers' peak that oneDNN reaches on the stage's largest products, each weighted by its
+ * operations; 0: it failed. The peak is taken beside each, so that other work on the machine slows both alike.
  */
 static double onednn_share(zi_onednn *dnn, zi_run *run, const zi_counts *counts)
 {

@@ -1,4 +1,4 @@
-/* oneDNN's matrix product as a yardstick, where its library is installed: opened at run time, never needed. */
+/* oneDNN's matrix product as a baseline, where its library is installed: opened at run time, never needed. */
 #ifndef ZI_MEASURE_ONEDNN_H
 #define ZI_MEASURE_ONEDNN_H
 

@@ -32,7 +32,8 @@ static const uint8_t golden[ROWS * COLUMNS * 3] = {
     75, 243, 52, 77, 245, 53, 78, 245, 53, 77, 245, 52, 77, 245, 52, 85, 248, 57, /* */
 };
 
-/* Differences of 8-bit numbers. Measured: float32 none, bf16 operands 0.21 on average and at most 2, int8 0.015 and 1. */
+/* Differences of 8-bit numbers. Measured: float32 none, bf16 operands 0.21 on average and at most 2, int8 0.015 and 1.
+ * */
 typedef struct bound {
     double mean;
     int largest;
@@ -226,7 +227,8 @@ static zimage_status check_set(selftest *t, const zi_cpu_set *set, uint32_t feat
 
 /* ---- GPUs -------------------------------------------------------------------------------------------------------- */
 
-/* What a GPU is checked in, and how far its image may be from the reference's. Measured on the emulated GPU: see bounds. */
+/* What a GPU is checked in, and how far its image may be from the reference's. Measured on the emulated GPU: see
+ * bounds. */
 static const struct {
     zimage_compute compute;
     bound allowed;

@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-/* The published configurations, cut to what sizes and mathematics need (docs/spec: zimage.md 1, text-encoder.md 1, vae.md 1). */
+/* The published configurations, cut to what sizes and mathematics need (docs/spec: zimage.md 1, text-encoder.md 1,
+ * vae.md 1). */
 typedef struct published {
     const char *name;
     const zi_family *family;
@@ -43,7 +44,8 @@ static const published models[] = {
     },
 };
 
-/* q4, q8: MLX's groups of 32 with BF16 scales in text encoder and transformer, the rest BF16 (docs/spec/formats.md 2). */
+/* q4, q8: MLX's groups of 32 with BF16 scales in text encoder and transformer, the rest BF16 (docs/spec/formats.md 2).
+ * */
 static const struct {
     const char *name;
     zi_memory_format networks;

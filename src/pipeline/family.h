@@ -1,6 +1,6 @@
 /*
- * A family is a kind of model: its networks, and what its reference pipeline does with them. Each family is one table of
- * functions in a file of its own (pipeline/zimage.c), listed in family.c. Everything that opens, plans, runs or
+ * A family is a kind of model: its networks, and what its reference pipeline does with them. Each family is one table
+ * of functions in a file of its own (pipeline/zimage.c), listed in family.c. Everything that opens, plans, runs or
  * measures a model goes through this table; nothing else in the project names a family's networks.
  */
 #ifndef ZI_PIPELINE_FAMILY_H
@@ -82,7 +82,8 @@ typedef struct zi_family {
     void (*context_shape)(const zi_networks *networks, int64_t tokens, int64_t shape[2]);
     zimage_status (*make_context)(zi_run *run, const zi_networks *networks, const zi_tensor *features,
                                   zi_tensor *context);
-    /* What all steps of one size and context share: *inputs (inputs_size bytes) and tensors on the stack, which stay. */
+    /* What all steps of one size and context share: *inputs (inputs_size bytes) and tensors on the stack, which stay.
+     * */
     zimage_status (*prepare)(zi_run *run, const zi_networks *networks, const zi_tensor *context, int64_t rows,
                              int64_t columns, void *inputs);
     /* One forward pass. latents, out [C, rows, columns] from alloc_f32. */

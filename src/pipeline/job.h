@@ -1,11 +1,11 @@
 /*
  * A job is what one image takes, described once: a list of runs of stages, executed on any backend. zimage_generate
- * executes it; planning counts it on the counting backend and rehearses it on the session's; bench and self-test time and
- * compare its stages.
+ * executes it; planning counts it on the counting backend and rehearses it on the session's; bench and self-test time
+ * and compare its stages.
  *
- * The stack of a job, from the bottom: the contexts of all prompts | the text features of all prompts, until the last context
- * is made | then what prepare keeps for each prompt, until decoding. All prompts are encoded before the first context is
- * made, so that each network's weights are read in one go.
+ * The stack of a job, from the bottom: the contexts of all prompts | the text features of all prompts, until the last
+ * context is made | then what prepare keeps for each prompt, until decoding. All prompts are encoded before the first
+ * context is made, so that each network's weights are read in one go.
  */
 #ifndef ZI_PIPELINE_JOB_H
 #define ZI_PIPELINE_JOB_H
@@ -42,7 +42,7 @@ typedef struct zi_job {
     uint8_t *rgb8, *preview_rgb8;    /* what decode and preview write */
     float sigma;                     /* of the denoise under way */
     int passes;                      /* forward passes of the denoise under way; 0: one for each prompt */
-    /* For measuring: a denoise is the forward pass alone. The latents are copied to the device once, velocities never. */
+    /* For measuring: a denoise is the forward pass alone. Latents are copied to the device once, velocities never. */
     int forward_only;
 
     /* The job's own. */

@@ -56,8 +56,9 @@ static zimage_status family_of_index(const char *path, const zi_family **family,
     return status;
 }
 
-/* A conversion has no model_index.json: the class in transformer/config.json says what it is. A missing file is reported
- * when the component is opened, and an unknown class by the transformer's own reader, which says what it supports. */
+/* A conversion has no model_index.json: the class in transformer/config.json says what it is. A missing file is
+ * reported when the component is opened, and an unknown class by the transformer's own reader, which says what it
+ * supports. */
 static zimage_status family_of_conversion(const char *path, const zi_family **family, zimage_error *error)
 {
     json_t *config = NULL;

@@ -1,6 +1,7 @@
 /*
- * Z-Image and Z-Image-Turbo, as diffusers' pipelines/z_image/pipeline_z_image.py runs them: Qwen3 text features, a context
- * refiner once a prompt, flow matching with the network's output clean - noise at time 1 - sigma, the FLUX.1 VAE.
+ * Z-Image and Z-Image-Turbo, as diffusers' pipelines/z_image/pipeline_z_image.py runs them: Qwen3 text features, a
+ * context refiner once a prompt, flow matching with the network's output clean - noise at time 1 - sigma, the FLUX.1
+ * VAE.
  */
 #include <math.h>
 #include <string.h>

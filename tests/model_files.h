@@ -1,0 +1,82 @@
+/* Writes a transformer like that of tests/golden/tiny, but with many layers (random, float32). */
+#ifndef ZI_TESTS_MODEL_FILES_H
+#define ZI_TESTS_MODEL_FILES_H
+
+#include <jansson.h>
+
+#include "files.h"
+#include "pipeline/family.h"
+
+/* The description of the store's tensors, as the header of a safetensors file. */
+static inline char *safetensors_header(const zi_store *store)
+{
+    json_t *header = json_object();
+    json_int_t at = 0;
+    for (size_t i = 0; i < zi_store_count(store); i++) {
+        const zi_weight *weight = zi_store_at(store, i);
+        json_t *shape = json_array();
+        for (int d = 0; d < weight->dims; d++)
+            json_array_append_new(shape, json_integer(weight->shape[d]));
+        json_t *offsets = json_pack("[I, I]", at, at + (json_int_t)weight->bytes);
+        json_object_set_new(header, weight->name,
+                            json_pack("{s: s, s: o, s: o}", "dtype", zi_store_dtype_of(store, i), "shape", shape,
+                                      "data_offsets", offsets));
+        at += (json_int_t)weight->bytes;
+    }
+    char *text = json_dumps(header, JSON_COMPACT);
+    assert_non_null(text);
+    json_decref(header);
+    return text;
+}
+
+static inline void write_store(const zi_store *store, const char *path)
+{
+    char *header = safetensors_header(store);
+    uint64_t length = strlen(header);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(&length, sizeof length, 1, file), 1); /* little-endian, as the test's machine is */
+    assert_int_equal(fwrite(header, 1, length, file), length);
+    for (size_t i = 0; i < zi_store_count(store); i++) {
+        const zi_weight *weight = zi_store_at(store, i);
+        assert_int_equal(fwrite(weight->data, 1, weight->bytes, file), weight->bytes);
+    }
+    assert_int_equal(fclose(file), 0);
+    free(header);
+}
+
+/* folder/config.json and weights. Returns the bytes of the weights. */
+static inline size_t write_transformer(const char *folder, int layers)
+{
+    const zi_component *transformer = &zi_family_zimage.components[ZI_TRANSFORMER];
+    const zi_memory_format format = {ZI_F32, 0, 0};
+    char path[PATH_MAX];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_networks *networks = calloc(1, zi_family_zimage.networks_size);
+    zi_store *store = NULL;
+    zi_pool *pool = NULL;
+    assert_non_null(networks);
+    json_t *config = json_load_file(ZIMAGE_TEST_DATA "/tiny/transformer/config.json", 0, NULL);
+    json_object_set_new(config, "n_layers", json_integer(layers));
+    char *text = json_dumps(config, 0);
+    json_decref(config);
+    assert_non_null(text);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    write_text(path, text);
+    assert_int_equal(zi_pool_new(1, &pool, &error), ZIMAGE_OK);
+    assert_int_equal(transformer->configure(networks, path, text, &error), ZIMAGE_OK);
+    assert_int_equal(zi_store_new_memory(path, &store, &error), ZIMAGE_OK);
+    assert_int_equal(transformer->bind(networks, store, NULL, &error), ZIMAGE_OK);
+    transformer->unbind(networks);
+    assert_int_equal(zi_store_fill(store, &format, pool, &error), ZIMAGE_OK);
+    snprintf(path, sizeof path, "%s/%s.safetensors", folder, transformer->base_name);
+    write_store(store, path);
+    size_t bytes = zi_store_bytes(store);
+    zi_store_free(store);
+    zi_pool_free(pool);
+    free(networks);
+    free(text);
+    return bytes;
+}
+
+#endif
