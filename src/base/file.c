@@ -137,7 +137,8 @@ int zi_folder_exists(const char *path)
 int zi_folder_create(const char *path)
 {
     char *part = strdup(path);
-    for (char *slash = part; slash && (slash = strchr(slash + 1, '/'));) {
+    char *slash = part && *part ? strchr(part + 1, '/') : NULL;
+    for (; slash; slash = strchr(slash + 1, '/')) {
         *slash = 0;
         mkdir(part, 0755);
         *slash = '/';

@@ -198,8 +198,9 @@ static zimage_status cuda_rope_table(zi_run *run, zi_tensor *cos, zi_tensor *sin
 static zimage_status cuda_modulation(zi_run *run, zi_tensor *m, int parts, const zi_modulation *kinds)
 {
     zi_cuda *cuda = zi_cuda_begin(run);
+    assert(parts >= 1 && parts <= ZI_MODULATION_PARTS_MAX);
     int64_t features = zi_tensor_count(m) / parts;
-    assert(parts >= 1 && parts <= ZI_MODULATION_PARTS_MAX && features * parts == zi_tensor_count(m));
+    assert(features * parts == zi_tensor_count(m));
     assert(zi_tensor_is_dense(m));
     return ZI_CUDA_RUN(cuda, zi_cuda_modulation(m->dtype, zi_cuda_data(m), parts, kinds, features, cuda->stream),
                        "a modulation");

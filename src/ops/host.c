@@ -236,8 +236,9 @@ static float modulated(float x, zi_modulation kind)
 
 zimage_status zi_host_modulation(zi_run *run, zi_tensor *m, int parts, const zi_modulation *kinds)
 {
+    assert(parts >= 1 && parts <= ZI_MODULATION_PARTS_MAX);
     int64_t features = zi_tensor_count(m) / parts;
-    assert(parts >= 1 && parts <= ZI_MODULATION_PARTS_MAX && features * parts == zi_tensor_count(m));
+    assert(features * parts == zi_tensor_count(m));
     if (zi_host_rehearses(run))
         return ZIMAGE_OK;
     for (int part = 0; part < parts; part++)
