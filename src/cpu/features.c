@@ -142,8 +142,8 @@ static zimage_status unknown(const char *name, size_t length, zimage_error *erro
     char known[256] = "generic";
     for (int i = 0; i < ZI_CPU_FEATURES; i++)
         snprintf(known + strlen(known), sizeof(known) - strlen(known), ", %s", names[i]);
-    return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "CPU feature '%.*s' is not known; expected a list of: %s", (int)length,
-                   name, known);
+    return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cpu_mask: \"%.*s\", expected a list of: %s", (int)length, name,
+                   known);
 }
 
 zimage_status zi_cpu_mask_parse(const char *list, uint32_t *mask, zimage_error *error)
