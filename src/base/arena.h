@@ -21,8 +21,9 @@ typedef struct zi_arena_mark {
 
 zi_arena *zi_arena_new(void); /* NULL: out of memory */
 /*
- * An arena that only counts, to find out how much memory a job takes. The address of a block of more than
- * ZI_ARENA_REAL_BYTES must never be read or written; smaller blocks are real. NULL: out of memory.
+ * An arena that only counts, to find out how much memory a job takes; its chunks fill and empty as real ones do. The
+ * address of a block of more than ZI_ARENA_REAL_BYTES must never be read or written; smaller blocks are real. NULL: out
+ * of memory.
  */
 #define ZI_ARENA_REAL_BYTES ((size_t)64 << 10)
 zi_arena *zi_arena_new_imaginary(void);
@@ -34,6 +35,8 @@ zi_arena_mark zi_arena_get_mark(const zi_arena *arena);
  */
 void zi_arena_release(zi_arena *arena, zi_arena_mark mark);
 size_t zi_arena_peak(const zi_arena *arena); /* the most bytes in use at once since the start or the last reset */
+/* The same of the bytes that the arena keeps from the system: blocks, and what they left behind in chunks that stay. */
+size_t zi_arena_held_peak(const zi_arena *arena);
 void zi_arena_reset_peak(zi_arena *arena);
 
 #endif

@@ -307,7 +307,7 @@ zimage_status zi_host_rehearse_begin(zi_run *run)
 
 zimage_status zi_host_rehearse_stage(zi_run *run, int stage, size_t *peak)
 {
-    *peak = zi_arena_peak(arena_of(run));
+    *peak = zi_arena_held_peak(arena_of(run));
     zi_arena_reset_peak(arena_of(run));
     return ZIMAGE_OK;
 }

@@ -237,7 +237,7 @@ typedef struct zi_memory_plan {
  */
 typedef zimage_status zi_op_rehearse_begin(zi_run *run);
 /* A stage ends: what was noted since the last stage's end is one run of `stage` from now on. *peak: the most bytes of
- * the stack that were in use since then. */
+ * memory that the stack took since then. */
 typedef zimage_status zi_op_rehearse_stage(zi_run *run, int stage, size_t *peak);
 /* Operations compute again. Also called after a rehearsal that failed. */
 typedef void zi_op_rehearse_end(zi_run *run);
