@@ -222,6 +222,17 @@ static void test_tiles(void **state)
     }
 }
 
+/* Each gemm measures its rate in registers: zimage bench and the self-test ask every one. */
+static void test_peak(void **state)
+{
+    enum { ROUNDS = 8 };
+    for (int i = 0; i < gemm_count; i++) {
+        float sink = 0;
+        assert_non_null(gemms[i]->peak);
+        assert_true(gemms[i]->peak(ROUNDS, &sink) >= 2.0 * ROUNDS);
+    }
+}
+
 /* Rounding to bf16: ties to even, infinities, NaN; the same in every tier. */
 static void test_pack(void **state)
 {
@@ -968,19 +979,13 @@ static void test_norm_in_groups(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),
-        cmocka_unit_test(test_pack_stored),
-        cmocka_unit_test(test_grouped_products),
-        cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_products),
-        cmocka_unit_test(test_shared),
-        cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_conv),
-        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_precise),
-        cmocka_unit_test(test_operands),
-        cmocka_unit_test(test_unknown_dtype),
-        cmocka_unit_test(test_norm_in_groups),
+        cmocka_unit_test(test_tiles),         cmocka_unit_test(test_peak),
+        cmocka_unit_test(test_pack_stored),   cmocka_unit_test(test_grouped_products),
+        cmocka_unit_test(test_pack),          cmocka_unit_test(test_products),
+        cmocka_unit_test(test_shared),        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_conv),          cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_precise),       cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_unknown_dtype), cmocka_unit_test(test_norm_in_groups),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

@@ -85,6 +85,23 @@ static void product(const zi_cpu_tiles *t)
         }
 }
 
+static double peak(int64_t rounds, float *sink)
+{
+    const int numbers = NUMBER == ZI_NUMBER_BF16 ? 4 : 8; /* of a token, in one instruction */
+    SUMS sums[MR / 2][NR / 2] = {{{0}}};
+    uint64x2_t x = vdupq_n_u64((uint64_t)*sink), weights = x;
+    for (int64_t i = 0; i < rounds; i++)
+        FOR_UNROLLED(r, MR / 2) {
+            OPAQUE(x);
+            FOR_UNROLLED(j, NR / 2)
+                sums[r][j] = MULTIPLY(sums[r][j], x, weights);
+        }
+    for (int r = 0; r < MR / 2; r++)
+        for (int j = 0; j < NR / 2; j++)
+            *sink += (float)sums[r][j][0];
+    return 2.0 * numbers * MR * NR * (double)rounds;
+}
+
 const zi_packed_gemm GEMM = {
     .name = TITLE,
     .feature = NEEDS,
@@ -96,4 +113,5 @@ const zi_packed_gemm GEMM = {
     .rows = 96 / MR * MR,
     .group = 128 / NR,
     .product = product,
+    .peak = peak,
 };

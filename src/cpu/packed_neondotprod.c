@@ -59,6 +59,22 @@ static void product(const zi_cpu_tiles *t)
                  t->c + panel * t->c_panel + row * t->c_row);
 }
 
+static double peak(int64_t rounds, float *sink)
+{
+    int32x4_t sums[MR][NV] = {{{0}}};
+    int8x16_t x = vdupq_n_s8((int8_t)*sink), weights = x;
+    for (int64_t i = 0; i < rounds; i++)
+        FOR_UNROLLED(r, MR) {
+            OPAQUE(x);
+            FOR_UNROLLED(j, NV)
+                sums[r][j] = vdotq_laneq_s32(sums[r][j], weights, x, 0);
+        }
+    for (int r = 0; r < MR; r++)
+        for (int j = 0; j < NV; j++)
+            *sink += (float)sums[r][j][0];
+    return 2.0 * 4 * MR * NR * (double)rounds;
+}
+
 const zi_packed_gemm zi_packed_gemm_int8_neondotprod = {
     .name = "int8 neon-dotprod",
     .feature = ZI_CPU_NEON_DOTPROD,
@@ -70,6 +86,7 @@ const zi_packed_gemm zi_packed_gemm_int8_neondotprod = {
     .rows = 96 / MR * MR,
     .group = 128 / NR,
     .product = product,
+    .peak = peak,
 };
 #else
 typedef int zi_no_neondotprod; /* ISO C wants a declaration in every file */
