@@ -1,10 +1,9 @@
 /*
  * A packed gemm (kernels.h) with Arm's matrix instructions (Arm Architecture Reference Manual, SMMLA and BFMMLA). One
  * instruction takes 8 bytes each of 2 tokens and of 2 outputs, and adds to 2 x 2 sums. Define first:
- *   TITLE, NEEDS           the gemm's name; the feature that it needs
- *   NUMBER, GEMM           what both operands are packed as; the variable
- *   SUMS                   the type of a vector of sums
- *   MULTIPLY(sums, x, y)   the instruction on two uint64x2_t
+ *   TITLE, NEEDS               the gemm's name; the feature that it needs
+ *   NUMBER, GEMM               what both operands are packed as; the variable
+ *   SUMS, MULTIPLY, PRODUCTS   as packed_neon.h reads them
  *
  * In a panel the lanes of one output are nr lanes apart, but the instruction needs two of them side by side. So each
  * call copies a block of a panel in the order [pair of lanes][nr][8 bytes], and all its tokens use the copy. Registers
@@ -83,23 +82,6 @@ static void product(const zi_cpu_tiles *t)
                 tile(t, t->a_chunks + chunk, chunks, t->a + row / MR * t->a_block, pairs,
                      t->c + panel * t->c_panel + row * t->c_row, t->accumulate || chunk > 0);
         }
-}
-
-static double peak(int64_t rounds, float *sink)
-{
-    const int numbers = NUMBER == ZI_NUMBER_BF16 ? 4 : 8; /* of a token, in one instruction */
-    SUMS sums[MR / 2][NR / 2] = {{{0}}};
-    uint64x2_t x = vdupq_n_u64((uint64_t)*sink), weights = x;
-    for (int64_t i = 0; i < rounds; i++)
-        FOR_UNROLLED(r, MR / 2) {
-            OPAQUE(x);
-            FOR_UNROLLED(j, NR / 2)
-                sums[r][j] = MULTIPLY(sums[r][j], x, weights);
-        }
-    for (int r = 0; r < MR / 2; r++)
-        for (int j = 0; j < NR / 2; j++)
-            *sink += (float)sums[r][j][0];
-    return 2.0 * numbers * MR * NR * (double)rounds;
 }
 
 const zi_packed_gemm GEMM = {

@@ -3,6 +3,9 @@
  * of another vector. So 16 bytes of a token take one load; packed_body.h would broadcast each lane with an instruction.
  */
 #if defined(__aarch64__)
+#define SUMS                 int32x4_t
+#define MULTIPLY(sums, x, y) vdotq_s32(sums, vreinterpretq_s8_u64(x), vreinterpretq_s8_u64(y))
+#define PRODUCTS             16
 #include "cpu/packed_neon.h"
 
 #define MR 6 /* 6 x 4 sums, 6 vectors of activations, 2 of weights: 32 registers */
@@ -14,7 +17,7 @@ static inline int8x16_t load(const uint8_t *p)
     return vreinterpretq_s8_u8(vld1q_u8(p));
 }
 
-#define MULTIPLY(lane)                                                                                                 \
+#define MULTIPLY_LANE(lane)                                                                                            \
     FOR_UNROLLED(j, NV) {                                                                                              \
         IN_ORDER();                                                                                                    \
         int8x16_t weights = load(b + 16 * (j + NV * (lane)));                                                          \
@@ -25,7 +28,7 @@ static inline int8x16_t load(const uint8_t *p)
 /* One tile: MR tokens by NR outputs. */
 static inline void tile(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c)
 {
-    int32x4_t sums[MR][NV];
+    SUMS sums[MR][NV];
     FOR_UNROLLED(r, MR)
         FOR_UNROLLED(j, NV)
             sums[r][j] = vdupq_n_s32(0);
@@ -35,10 +38,10 @@ static inline void tile(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *
             int8x16_t x[MR];
             FOR_UNROLLED(r, MR)
                 x[r] = load(rows + r * t->a_row + i);
-            MULTIPLY(0)
-            MULTIPLY(1)
-            MULTIPLY(2)
-            MULTIPLY(3)
+            MULTIPLY_LANE(0)
+            MULTIPLY_LANE(1)
+            MULTIPLY_LANE(2)
+            MULTIPLY_LANE(3)
         }
     }
     FOR_UNROLLED(r, MR)
@@ -57,22 +60,6 @@ static void product(const zi_cpu_tiles *t)
         for (int64_t row = 0; row < t->rows; row += MR)
             tile(t, t->a + row / MR * t->a_block, t->b + panel * t->b_panel,
                  t->c + panel * t->c_panel + row * t->c_row);
-}
-
-static double peak(int64_t rounds, float *sink)
-{
-    int32x4_t sums[MR][NV] = {{{0}}};
-    int8x16_t x = vdupq_n_s8((int8_t)*sink), weights = x;
-    for (int64_t i = 0; i < rounds; i++)
-        FOR_UNROLLED(r, MR) {
-            OPAQUE(x);
-            FOR_UNROLLED(j, NV)
-                sums[r][j] = vdotq_laneq_s32(sums[r][j], weights, x, 0);
-        }
-    for (int r = 0; r < MR; r++)
-        for (int j = 0; j < NV; j++)
-            *sink += (float)sums[r][j][0];
-    return 2.0 * 4 * MR * NR * (double)rounds;
 }
 
 const zi_packed_gemm zi_packed_gemm_int8_neondotprod = {
