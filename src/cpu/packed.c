@@ -51,12 +51,8 @@ static void pack_tokens(void *arg, int64_t block, int worker)
     for (int64_t r = 0; r < mr; r++) {
         int64_t token = zi_min(first + r, w->p->tokens - 1); /* behind the last token: the last one again */
         const float *x = zi_f32(w->p->x) + token * w->p->x->ld;
-        float factor = 1;
-        if (w->row_scales != NULL) {
-            float largest = w->kernels->largest(ZI_F32, x, w->p->in);
-            w->row_scales[first + r] = largest / 127;
-            factor = zi_int8_factor(largest);
-        }
+        float *scale = w->row_scales != NULL ? w->row_scales + first + r : NULL;
+        float factor = zi_row_factor(w->kernels, x, w->p->in, scale);
         w->kernels->pack(w->gemm->a, ZI_F32, x, w->p->in, factor, target + r * ZI_CHUNK, mr * ZI_CHUNK);
     }
 }

@@ -79,12 +79,8 @@ static void pack_tokens(void *arg, int64_t panel, int worker)
     uint8_t *rows = (uint8_t *)zi_worker_buffer(&w->buffers, worker);
     for (int64_t r = 0; r < count; r++) {
         const float *x = zi_f32(w->p->x) + (first + r) * w->p->x->ld;
-        float factor = 1;
-        if (w->token_scales != NULL) {
-            float largest = w->kernels->largest(ZI_F32, x, in);
-            w->token_scales[first + r] = largest / 127;
-            factor = zi_int8_factor(largest);
-        }
+        float *scale = w->token_scales != NULL ? w->token_scales + first + r : NULL;
+        float factor = zi_row_factor(w->kernels, x, in, scale);
         w->kernels->pack(w->gemm->b, ZI_F32, x, in, factor, rows + r * bytes, ZI_CHUNK);
         if (w->nibbles)
             spread(rows + r * bytes, bytes);
