@@ -290,8 +290,9 @@ static void run_conv(zi_run *run, const conv_case *c, zi_conv conv, float *y, fl
 {
     int64_t out_rows = zi_conv_rows(&conv, c->rows), columns = zi_conv_columns(&conv, c->columns);
     for (int64_t row = 0; row < out_rows; row += step) {
-        int64_t rows = zi_min(step, out_rows - row), top = row * c->stride - c->pads[0];
-        int64_t low = zi_max(0, top), high = zi_min(c->rows - 1, top + (rows - 1) * c->stride + c->size - 1);
+        int64_t rows = zi_min_int64(step, out_rows - row), top = row * c->stride - c->pads[0];
+        int64_t low = zi_max_int64(0, top),
+                high = zi_min_int64(c->rows - 1, top + (rows - 1) * c->stride + c->size - 1);
         zi_tensor ty = image_of(y + row * columns * c->out, rows, columns, c->out);
         zi_tensor tx = image_of(x + low * c->columns * c->in, high - low + 1, c->columns, c->in);
         conv.x_row = low;

@@ -799,8 +799,8 @@ static void run_conv(zi_run *table, const conv_case *c, zi_conv conv, float *y, 
 {
     int64_t out_rows = c->rows << c->upsample, columns = c->columns << c->upsample, pad = c->size / 2;
     for (int64_t row = 0; row < out_rows; row += step) {
-        int64_t rows = zi_min(step, out_rows - row), low = zi_max(0, row - pad) >> c->upsample;
-        int64_t high = zi_min(c->rows - 1, (row + rows - 1 + pad) >> c->upsample);
+        int64_t rows = zi_min_int64(step, out_rows - row), low = zi_max_int64(0, row - pad) >> c->upsample;
+        int64_t high = zi_min_int64(c->rows - 1, (row + rows - 1 + pad) >> c->upsample);
         zi_tensor ty = image_of(y + row * columns * c->out, rows, columns, c->out);
         zi_tensor tx = image_of(x + low * c->columns * c->in, high - low + 1, c->columns, c->in);
         conv.x_row = low;

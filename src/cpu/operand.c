@@ -68,7 +68,7 @@ void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t
     int64_t mr = o->gemm->mr, size = zi_numbers_per_chunk(ZI_NUMBER_BF16);
     assert(o->scales == NULL);
     for (int64_t last = row + rows; row < last;) {
-        int64_t count = zi_min(mr - row % mr, last - row);
+        int64_t count = zi_min_int64(mr - row % mr, last - row);
         uint8_t *place = o->rows + zi_packed_row(row, mr, o->chunks) + first / size * mr * ZI_CHUNK;
         cpu->kernels->store_glu_bf16(place + first % size * 2, ZI_CHUNK, sums.gate, sums.up, sums.ldc, count, columns);
         row += count;
