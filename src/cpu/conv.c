@@ -39,13 +39,12 @@ typedef struct convolution {
     zi_worker_buffers buffers;
 } convolution;
 
-/* Output rows [first, first + count) read input rows [*low, *low + result) of the image. */
-static int64_t input_rows(const convolution *p, int64_t first, int64_t count, int64_t *low)
+int64_t zi_cpu_conv_input(const zi_conv *conv, int64_t first, int64_t count, int64_t *low)
 {
-    const zi_conv *conv = p->conv;
-    int64_t top = first * conv->stride - conv->pad_top, bottom = top + (count - 1) * conv->stride + p->size - 1;
+    int64_t top = first * conv->stride - conv->pad_top, rows = conv->image_rows << conv->upsample;
+    int64_t bottom = top + (count - 1) * conv->stride + conv->weight->shape[2] - 1;
     *low = zi_max_int64(0, top) >> conv->upsample;
-    return (zi_min_int64((conv->image_rows << conv->upsample) - 1, bottom) >> conv->upsample) - *low + 1;
+    return (zi_min_int64(rows - 1, bottom) >> conv->upsample) - *low + 1;
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -142,7 +141,7 @@ static void band_task(void *arg, int64_t task, int worker)
     workspace space = workspace_of(p, worker);
     input in = {p->x, p->conv->x_row};
     if (p->conv->affine != NULL) {
-        int64_t count = input_rows(p, p->conv->y_row + row, rows, &in.low);
+        int64_t count = zi_cpu_conv_input(p->conv, p->conv->y_row + row, rows, &in.low);
         p->kernels->affine(space.transformed, p->x + (in.low - p->conv->x_row) * width, zi_f32(&p->conv->affine->scale),
                            zi_f32(&p->conv->affine->shift), count * p->x_columns, p->in, 1);
         in.data = space.transformed;
@@ -177,8 +176,7 @@ static void choose_blocks(convolution *p)
 /* For pack_task two blocks of weights; then pointers, sums and transformed rows. */
 static int64_t buffer_floats(const convolution *p)
 {
-    int64_t rows = (((p->band - 1) * p->conv->stride + p->size - 1) >> p->conv->upsample) + 2;
-    int64_t transformed = p->conv->affine != NULL ? rows * p->x_columns * p->in : 0;
+    int64_t transformed = p->conv->affine != NULL ? zi_cpu_conv_input_most(p->conv, p->band) * p->x_columns * p->in : 0;
     int64_t product = POINTER_FLOATS + POINTERS * p->kernels->nr + transformed;
     return zi_max_int64(2 * pack_channels(p) * p->size * p->size * p->kernels->nr, product);
 }

@@ -46,7 +46,7 @@ static int64_t panel_bytes(const convolution *p)
 /* Input rows of a band, at most. One more row behind them is zeros, for taps outside of the image. */
 static int64_t input_rows_most(const convolution *p)
 {
-    return (((p->band - 1) * p->conv->stride + p->size - 1) >> p->conv->upsample) + 2;
+    return zi_cpu_conv_input_most(p->conv, p->band);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -142,12 +142,9 @@ static void pack_row(const convolution *p, const float *x, const workspace *spac
  * first of these input rows. */
 static int64_t pack_band(const convolution *p, int64_t first, int64_t count, const workspace *space)
 {
-    int up = p->conv->upsample;
-    int64_t rows = p->conv->image_rows << up, top = first * p->conv->stride - p->conv->pad_top;
-    int64_t low = zi_max_int64(0, top) >> up;
-    int64_t high = zi_min_int64(rows - 1, top + (count - 1) * p->conv->stride + p->size - 1) >> up;
-    for (int64_t i = low; i <= high; i++)
-        pack_row(p, p->x + (i - p->conv->x_row) * p->x_columns * p->in, space, space->pixels + (i - low) * p->pitch);
+    int64_t low, rows = zi_cpu_conv_input(p->conv, first, count, &low);
+    for (int64_t i = 0; i < rows; i++)
+        pack_row(p, p->x + (low + i - p->conv->x_row) * p->x_columns * p->in, space, space->pixels + i * p->pitch);
     memset(space->pixels + input_rows_most(p) * p->pitch, 0, (size_t)p->pitch);
     return low;
 }

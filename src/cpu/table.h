@@ -129,6 +129,15 @@ void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t
 /* Writes all of a ZI_OPERAND from float32. */
 void zi_cpu_pack_all(zi_run *run, const zi_tensor *x, const float *numbers);
 
+/* Output rows [first, first + count) of an image read its input rows [*low, *low + result). */
+int64_t zi_cpu_conv_input(const zi_conv *conv, int64_t first, int64_t count, int64_t *low);
+
+/* The most that zi_cpu_conv_input returns for `count` rows. */
+static inline int64_t zi_cpu_conv_input_most(const zi_conv *conv, int64_t count)
+{
+    return (((count - 1) * conv->stride + conv->weight->shape[2] - 1) >> conv->upsample) + 2;
+}
+
 zi_op_alloc_operand zi_cpu_alloc_operand;
 zi_op_linear zi_cpu_linear;
 zi_op_linears zi_cpu_linears;
