@@ -21,7 +21,7 @@
 #include "cpu/table.h"
 
 #define QUERIES 64  /* of a block, at most */
-#define BLOCKS  4   /* of queries of a task, at most: so often a task reads a block of K and V from L2 */
+#define BLOCKS  4   /* of queries in a task, at most: they share each block of K and V while it is in L2 */
 #define TASKS   4   /* for each thread, at least, if there are enough blocks */
 #define KEYS    256 /* of a block: a multiple of every nr and of a chunk */
 #define PACKED  ((int64_t)8 << 20)
