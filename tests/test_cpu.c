@@ -5,18 +5,11 @@
  *
  * Every test runs on every tier of float32 kernels and on every packed gemm that this machine can run.
  */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
+#include "base/numbers.h"
 #include "cpu/cpu.h"
 #include "cpu/packed.h"
 #include "ops/cases.h"
+#include "support.h"
 
 #if defined(__x86_64__)
 extern const zi_packed_gemm emulated_bf16_amx, emulated_int8_amx; /* amx_emulated.c */
@@ -76,22 +69,14 @@ static int tear_down(void **state)
 
 /* ---- data -------------------------------------------------------------------------------------------------------- */
 
-static uint64_t random_state = 88172645463325252u;
-
-static float random_float(void) /* [-1, 1) */
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (float)((double)(random_state >> 32) / 0x1p31 - 1);
-}
+static uint64_t random_state = ZI_RANDOM_SEED;
 
 static float *random_floats(int64_t count, float magnitude)
 {
     float *x = malloc((size_t)count * sizeof(float));
     assert_non_null(x);
     for (int64_t i = 0; i < count; i++)
-        x[i] = magnitude * random_float();
+        x[i] = magnitude * zi_random_float(&random_state);
     return x;
 }
 
@@ -157,18 +142,6 @@ static zi_tensor vector_new(int64_t n)
     zi_tensor x = zi_tensor_describe(ZI_F32, 1, &n);
     x.data = random_floats(n, 1);
     return x;
-}
-
-/* The largest difference as a share of the largest expected element. */
-static double error_of(const float *found, const float *expected, int64_t count)
-{
-    double worst = 0, largest = 1e-30;
-    for (int64_t i = 0; i < count; i++) {
-        double difference = fabs((double)found[i] - (double)expected[i]);
-        worst = difference <= worst ? worst : isnan(difference) ? INFINITY : difference;
-        largest = fmax(largest, fabs((double)expected[i]));
-    }
-    return worst / largest;
 }
 
 /* ---- column views ------------------------------------------------------------------------------------------------ */
@@ -317,8 +290,9 @@ static void run_conv(zi_run *run, const conv_case *c, zi_conv conv, float *y, fl
 {
     int64_t out_rows = zi_conv_rows(&conv, c->rows), columns = zi_conv_columns(&conv, c->columns);
     for (int64_t row = 0; row < out_rows; row += step) {
-        int64_t rows = zi_min(step, out_rows - row), top = row * c->stride - c->pads[0];
-        int64_t low = zi_max(0, top), high = zi_min(c->rows - 1, top + (rows - 1) * c->stride + c->size - 1);
+        int64_t rows = zi_min_int64(step, out_rows - row), top = row * c->stride - c->pads[0];
+        int64_t low = zi_max_int64(0, top),
+                high = zi_min_int64(c->rows - 1, top + (rows - 1) * c->stride + c->size - 1);
         zi_tensor ty = image_of(y + row * columns * c->out, rows, columns, c->out);
         zi_tensor tx = image_of(x + low * c->columns * c->in, high - low + 1, c->columns, c->in);
         conv.x_row = low;
@@ -361,7 +335,7 @@ static void check_conv(zi_run *run, const zi_cpu_set *set, const conv_case *c)
         run_conv(run, c, conv, bands, x, step);
         assert_memory_equal(bands, y, (size_t)outputs * sizeof(float));
     }
-    double error = error_of(y, expected, outputs);
+    double error = relative_error(y, expected, (size_t)outputs);
     if (!(error <= 3e-6))
         fail_msg("%s: %d x %d, %d -> %d, stride %d: error %g", set->name, (int)c->rows, (int)c->columns, (int)c->in,
                  (int)c->out, c->stride, error);

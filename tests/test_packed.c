@@ -2,19 +2,11 @@
  * Packed gemms: every one that this machine can run, and those of AMX in emulated tiles, against sums of the same
  * numbers in integers or float64. Sizes are odd; guards lie on both sides of each output.
  */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
+#include "base/numbers.h"
 #include "cpu/cpu.h"
 #include "cpu/packed.h"
 #include "ops/cases.h"
+#include "support.h"
 
 #if defined(__x86_64__)
 /* src/cpu/packed_amx.c once more, in C (amx_emulated.c) */
@@ -71,19 +63,22 @@ static int tear_down(void **state)
     return 0;
 }
 
-static uint64_t random_state = 88172645463325252u;
+static uint64_t random_state = ZI_RANDOM_SEED;
 
 static uint32_t random_bits(void)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 32);
+    return zi_random_bits(&random_state);
 }
 
 static float random_float(void) /* [-1, 1) */
 {
-    return (float)((double)random_bits() / 0x1p31 - 1);
+    return zi_random_float(&random_state);
+}
+
+/* The larger of both errors; a NaN is infinite. */
+static double larger_error(double worst, double error)
+{
+    return error <= worst ? worst : isnan(error) ? INFINITY : error;
 }
 
 /* What packing to numbers of that kind makes of rows: bf16, or integers with one scale a row. */
@@ -190,7 +185,7 @@ static void check_tiles(const zi_packed_gemm *f, int64_t rows, int64_t panels, i
                 memcpy(&real, p, sizeof(real));
                 memcpy(&whole, p, sizeof(whole));
                 found = f->b == ZI_NUMBER_BF16 ? (double)real : whole;
-                worst = fmax(worst, fabs(found - sum) / scale);
+                worst = larger_error(worst, fabs(found - sum) / scale);
             }
         tiles.accumulate = 1;
     }
@@ -208,8 +203,6 @@ static void test_tiles(void **state)
 {
     for (int i = 0; i < gemm_count; i++) {
         const zi_packed_gemm *f = gemms[i];
-        assert_true(f->mr <= ZI_PACKED_MR_MAX && f->nr <= ZI_PACKED_NR_MAX && f->block > 0 && f->group > 0);
-        assert_true(f->rows >= f->mr && f->rows % f->mr == 0);
         check_tiles(f, 1, 1, 1, 0);
         check_tiles(f, f->mr, 2, 3, 0);
         check_tiles(f, f->mr + 1, 1, 2, 64);
@@ -219,6 +212,30 @@ static void test_tiles(void **state)
         check_tiles(f, 2 * f->mr, 1, 2, 0);
         for (int rows = 1; rows <= f->mr; rows += 15) /* AMX: each number of tiles */
             check_tiles(f, rows, 2, 3, 64);
+    }
+}
+
+/* Every gemm of this build has all its fields, also those that this machine can't run. */
+static void test_fields(void **state)
+{
+    const zi_packed_gemm *const *lists[] = {zi_packed_gemms_bf16, zi_packed_gemms_int8};
+    for (int i = 0; i < 2; i++)
+        for (const zi_packed_gemm *const *list = lists[i]; *list != NULL; list++) {
+            const zi_packed_gemm *f = *list;
+            assert_true(f->name != NULL && f->product != NULL && f->peak != NULL);
+            assert_true(f->mr <= ZI_PACKED_MR_MAX && f->nr <= ZI_PACKED_NR_MAX && f->block > 0 && f->group > 0);
+            assert_true(f->rows >= f->mr && f->rows % f->mr == 0);
+        }
+}
+
+/* The rate in registers: operations grow with the rounds. */
+static void test_peak(void **state)
+{
+    enum { ROUNDS = 8 };
+    for (int i = 0; i < gemm_count; i++) {
+        float sink = 0;
+        double operations = gemms[i]->peak(ROUNDS, &sink);
+        assert_true(operations > 0 && gemms[i]->peak(2 * ROUNDS, &sink) == 2 * operations);
     }
 }
 
@@ -351,15 +368,11 @@ static void check_product(const zi_packed_gemm *gemm, const product_case *c)
     }
     round_rows(gemm->b, x, c->tokens, c->in);
     run_product(&reference, c, expected, x, &rounded[0], &rounded[1], &bias);
-    double worst = 0, scale = 0;
-    for (int64_t i = 0; i < outputs; i++) {
-        worst = fmax(worst, fabs((double)((float *)(void *)y[0])[i] - (double)expected[i]));
-        scale = fmax(scale, fabs((double)expected[i]));
-    }
+    double error = relative_error((float *)(void *)y[0], expected, (size_t)outputs);
     double allowed = c->gated ? 4e-6 : 2e-6; /* for one sum; a gated product has two */
-    if (!(worst <= allowed * scale))
+    if (!(error <= allowed))
         fail_msg("%s, %d x %d -> %d, %s%s: error %g", gemm->name, (int)c->tokens, (int)c->in, (int)c->out,
-                 zi_dtype_name(c->dtype), c->gated ? ", gated" : "", worst / scale);
+                 zi_dtype_name(c->dtype), c->gated ? ", gated" : "", error);
     for (int i = 0; i < 2; i++) {
         free_guarded(y[i], outputs * 4, gemm->name);
         free((void *)w[i].data);
@@ -646,16 +659,12 @@ static void check_grouped(int64_t tokens, int64_t in, int64_t out, int group, zi
             run_product(&runs[0], &c, y, x, &grouped, &grouped, NULL);
             run_product(&runs[0], &c, y + tokens * out, x, &plain, &plain, NULL);
             zi_cpu_of(&runs[0])->linear = NULL;
-            double worst = 0, scale = 0;
-            for (int64_t j = 0; j < tokens * out; j++) {
-                worst = fmax(worst, fabs((double)y[j] - (double)y[tokens * out + j]));
-                scale = fmax(scale, fabs((double)y[j]));
-            }
+            double error = relative_error(y + tokens * out, y, (size_t)(tokens * out));
             /* another scale of a row: up to half a 127th of each weight, of either sign, over all inputs */
             int other_order = gemms[i]->nibbles != NULL && bits == 4 && tokens <= ZI_SKINNY_TOKENS;
-            double allowed = other_order ? 2e-6 * scale : gemms[i]->b == ZI_NUMBER_BF16 || bits == 8 ? 0 : 0.01 * scale;
-            if (!(worst <= allowed))
-                fail_msg("%s, %d bits: %g apart of %g", gemms[i]->name, bits, worst, scale);
+            double allowed = other_order ? 2e-6 : gemms[i]->b == ZI_NUMBER_BF16 || bits == 8 ? 0 : 0.01;
+            if (!(error <= allowed))
+                fail_msg("%s, %d bits: error %g", gemms[i]->name, bits, error);
             free(words);
             free(halves);
             free(numbers);
@@ -701,7 +710,7 @@ static void check_attention(const zi_packed_gemm *gemm, int64_t queries, int64_t
     assert_memory_equal(found[0], found[1], (size_t)(queries * width * 4));
     double worst = 0;
     for (int64_t i = 0; i < queries * width; i++)
-        worst = fmax(worst, fabs((double)((float *)(void *)found[0])[i] - (double)expected[i]));
+        worst = larger_error(worst, fabs((double)((float *)(void *)found[0])[i] - (double)expected[i]));
     if (!(worst <= 0x1p-9))
         fail_msg("%s: attention of %d queries, %d keys: error %g", gemm->name, (int)queries, (int)keys, worst);
     for (int threads = 0; threads < 2; threads++)
@@ -790,8 +799,8 @@ static void run_conv(zi_run *table, const conv_case *c, zi_conv conv, float *y, 
 {
     int64_t out_rows = c->rows << c->upsample, columns = c->columns << c->upsample, pad = c->size / 2;
     for (int64_t row = 0; row < out_rows; row += step) {
-        int64_t rows = zi_min(step, out_rows - row), low = zi_max(0, row - pad) >> c->upsample;
-        int64_t high = zi_min(c->rows - 1, (row + rows - 1 + pad) >> c->upsample);
+        int64_t rows = zi_min_int64(step, out_rows - row), low = zi_max_int64(0, row - pad) >> c->upsample;
+        int64_t high = zi_min_int64(c->rows - 1, (row + rows - 1 + pad) >> c->upsample);
         zi_tensor ty = image_of(y + row * columns * c->out, rows, columns, c->out);
         zi_tensor tx = image_of(x + low * c->columns * c->in, high - low + 1, c->columns, c->in);
         conv.x_row = low;
@@ -837,14 +846,10 @@ static void check_conv(const zi_packed_gemm *gemm, const conv_case *c)
         assert_memory_equal(y, first, (size_t)outputs * 4);
         free_guarded(y, outputs * 4, gemm->name);
     }
-    double worst = 0, largest = 0;
-    for (int64_t i = 0; i < outputs; i++) {
-        worst = fmax(worst, fabs((double)((float *)(void *)first)[i] - (double)expected[i]));
-        largest = fmax(largest, fabs((double)expected[i]));
-    }
-    if (!(worst <= 2e-6 * largest))
+    double error = relative_error((float *)(void *)first, expected, (size_t)outputs);
+    if (!(error <= 2e-6))
         fail_msg("%s: convolution of %d x %d, %d -> %d: error %g", gemm->name, (int)c->rows, (int)c->columns,
-                 (int)c->in, (int)c->out, worst / largest);
+                 (int)c->in, (int)c->out, error);
     free_guarded(first, outputs * 4, gemm->name);
     float *all[] = {w, bias, x, scale, shift, rounded, expected, start};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -968,6 +973,8 @@ static void test_norm_in_groups(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_peak),
         cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_pack_stored),
         cmocka_unit_test(test_grouped_products),

@@ -21,7 +21,7 @@
 #include "cpu/table.h"
 
 #define QUERIES 64  /* of a block, at most */
-#define BLOCKS  4   /* of queries of a task, at most: so often a task reads a block of K and V from L2 */
+#define BLOCKS  4   /* of queries in a task, at most: they share each block of K and V while it is in L2 */
 #define TASKS   4   /* for each thread, at least, if there are enough blocks */
 #define KEYS    256 /* of a block: a multiple of every nr and of a chunk */
 #define PACKED  ((int64_t)8 << 20)
@@ -100,7 +100,7 @@ static void pack_value_pairs(const attention *at, const float *v, int64_t stride
         FETCH_ROW(v, key + ROWS_AHEAD, count, stride, at->dim);
         FETCH_ROW(v, key + 1 + ROWS_AHEAD, count, stride, at->dim);
         for (int64_t column = 0; column < at->dim; column += nr) {
-            int64_t width = zi_min(nr, at->dim - column);
+            int64_t width = zi_min_int64(nr, at->dim - column);
             uint8_t *panel = target + column * KEYS * 2;
             at->kernels->pack_pairs(a + column, b + column, width, (uint32_t *)(void *)panel);
             memset(panel + width * 4, 0, (size_t)(nr - width) * 4);
@@ -113,11 +113,11 @@ static void pack_task(void *arg, int64_t task, int worker)
 {
     const attention *at = arg;
     int64_t nr = at->nr, slot = task / at->key_blocks, first = task % at->key_blocks * KEYS;
-    int64_t count = zi_min(KEYS, at->keys - first), column = (at->kv_first + slot) * at->dim;
+    int64_t count = zi_min_int64(KEYS, at->keys - first), column = (at->kv_first + slot) * at->dim;
     const float *k = at->k + first * at->ldk + column, *v = at->v + first * at->ldv + column;
     float *buffer = zi_worker_buffer(&at->buffers, worker);
     for (int64_t key = 0; key < count; key += nr) {
-        int64_t rows = zi_min(nr, count - key);
+        int64_t rows = zi_min_int64(nr, count - key);
         const float *source = k + key * at->ldk;
         uint8_t *panel = packed_k_of(at, slot, first + key);
         if (at->bf16 == NULL) {
@@ -138,7 +138,7 @@ static void pack_task(void *arg, int64_t task, int worker)
     }
     for (int64_t i = 0; i < at->dim; i += nr) {
         uint8_t *target = packed_v_of(at, slot, first) + i * KEYS * 4;
-        pack_values(at, v + i, at->ldv, count, zi_min(nr, at->dim - i), (float *)(void *)target);
+        pack_values(at, v + i, at->ldv, count, zi_min_int64(nr, at->dim - i), (float *)(void *)target);
     }
 }
 
@@ -192,8 +192,8 @@ static void scores(const attention *at, const float *q, int64_t queries, int64_t
             for (int64_t i = 0; i < queries; i += mr) {
                 const float *a[ZI_MR_MAX];
                 for (int64_t r = 0; r < mr; r++)
-                    a[r] = q + zi_min(i + r, queries - 1) * at->ldq + first;
-                at->kernels->gemm(1, zi_min(block, at->dim - first), a, 0, 0, packed + first * nr,
+                    a[r] = q + zi_min_int64(i + r, queries - 1) * at->ldq + first;
+                at->kernels->gemm(1, zi_min_int64(block, at->dim - first), a, 0, 0, packed + first * nr,
                                   space->s + i * S_STRIDE + key, S_STRIDE, first > 0);
             }
 }
@@ -206,7 +206,7 @@ static void add_values(const attention *at, int64_t queries, int64_t keys, const
         for (int64_t i = 0; i < queries; i += mr) {
             const float *a[ZI_MR_MAX];
             for (int64_t r = 0; r < mr; r++)
-                a[r] = space->s + zi_min(i + r, queries - 1) * S_STRIDE;
+                a[r] = space->s + zi_min_int64(i + r, queries - 1) * S_STRIDE;
             at->kernels->gemm(1, keys, a, 0, 0, packed, space->o + i * at->padded_dim + column, at->padded_dim, 1);
         }
 }
@@ -227,7 +227,7 @@ static void multiply(const attention *at, zi_cpu_tiles tiles, int64_t chunks)
 {
     int64_t places[CHUNKS];
     for (int64_t first = 0; first < chunks; first += CHUNKS) {
-        tiles.chunks = zi_min(CHUNKS, chunks - first);
+        tiles.chunks = zi_min_int64(CHUNKS, chunks - first);
         for (int64_t i = 0; i < tiles.chunks; i++)
             places[i] = (first + i) * at->mr * ZI_CHUNK;
         tiles.a_chunks = places;
@@ -350,7 +350,7 @@ static void attend_task(void *arg, int64_t task, int worker)
     const attention *at = arg;
     int64_t shared = at->heads / at->kv_heads;
     int64_t slot = task / at->tasks / shared, head = at->kv_first * shared + task / at->tasks;
-    int64_t query = task % at->tasks * at->task_queries, queries = zi_min(at->task_queries, at->queries - query);
+    int64_t query = task % at->tasks * at->task_queries, queries = zi_min_int64(at->task_queries, at->queries - query);
     workspace space = workspace_of(at, worker);
     if (at->bf16 != NULL)
         pack_rows(at, at->q + query * at->ldq + head * at->dim, at->ldq, queries, at->dim, at->chunks, space.q);
@@ -362,10 +362,10 @@ static void attend_task(void *arg, int64_t task, int worker)
     }
     for (int64_t key = 0; key < at->keys; key += KEYS)
         for (int64_t row = 0; row < queries; row += at->query_block) {
-            int64_t rows = zi_min(at->query_block, queries - row);
-            int64_t keys = (at->causal ? zi_min(query + row + rows, at->keys) : at->keys) - key; /* that a row sees */
+            int64_t rows = zi_min_int64(at->query_block, queries - row);
+            int64_t seen = at->causal ? zi_min_int64(query + row + rows, at->keys) : at->keys, keys = seen - key;
             workspace part = from_row(at, space, row);
-            const block b = {slot, head, query + row, rows, key, zi_min(KEYS, keys)};
+            const block b = {slot, head, query + row, rows, key, zi_min_int64(KEYS, keys)};
             if (keys > 0)
                 attend_block(at, &b, &part);
         }
@@ -378,7 +378,7 @@ static void choose_tasks(attention *at, int threads)
 {
     at->query_block = QUERIES / at->mr * at->mr;
     int64_t blocks = zi_ceil_div(at->queries, at->query_block);
-    int64_t count = zi_max(1, zi_min(BLOCKS, blocks * at->heads / (TASKS * threads)));
+    int64_t count = zi_max_int64(1, zi_min_int64(BLOCKS, blocks * at->heads / (TASKS * threads)));
     at->task_queries = count * at->query_block;
     at->tasks = zi_ceil_div(at->queries, at->task_queries);
 }
@@ -387,16 +387,16 @@ static zimage_status compute(zi_run *run, attention *at)
 {
     zi_pool *pool = zi_cpu_of(run)->pool;
     int64_t one_head = at->padded_keys * (key_bytes(at) + value_bytes(at)), shared = at->heads / at->kv_heads;
-    int64_t group = zi_max(1, zi_min(at->kv_heads, PACKED / one_head));
+    int64_t group = zi_max_int64(1, zi_min_int64(at->kv_heads, PACKED / one_head));
     float *packed;
     choose_tasks(at, zi_pool_threads(pool));
     ZI_TRY(zi_host_floats(run, group * one_head / 4, "attention", &packed));
     at->packed_k = (uint8_t *)packed;
     at->packed_v = at->packed_k + group * at->padded_keys * key_bytes(at);
-    ZI_TRY(
-        zi_cpu_worker_buffers(run, zi_max(buffer_floats(at), at->nr * key_bytes(at) / 4), "attention", &at->buffers));
+    ZI_TRY(zi_cpu_worker_buffers(run, zi_max_int64(buffer_floats(at), at->nr * key_bytes(at) / 4), "attention",
+                                 &at->buffers));
     for (at->kv_first = 0; at->kv_first < at->kv_heads; at->kv_first += group) {
-        at->group = zi_min(group, at->kv_heads - at->kv_first);
+        at->group = zi_min_int64(group, at->kv_heads - at->kv_first);
         zi_cpu_run_tasks(run, pack_task, at, at->group * at->key_blocks);
         zi_cpu_run_tasks(run, attend_task, at, at->group * shared * at->tasks);
     }

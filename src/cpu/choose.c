@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "cpu/cpu.h"
 #include "cpu/table.h"
 
@@ -96,11 +97,11 @@ static double rate_product(const rate_job *job)
     return 4.0 * zi_numbers_per_chunk(f->b) * RATE_BLOCKS * f->mr * f->nr;
 }
 
-/* Seconds of a clock, or of the CPU time of this thread. */
-static double now(clockid_t clock)
+/* CPU time of this thread, in seconds. */
+static double thread_seconds(void)
 {
     struct timespec time;
-    clock_gettime(clock, &time);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
@@ -112,11 +113,11 @@ static double measure_rate(const zi_cpu_kernels *kernels, const zi_packed_gemm *
     rate_job job = {kernels, gemm, (uint8_t *)operands, (uint8_t *)operands, sums};
     double best = 0;
     for (int i = 0; i < RATE_REPEATS; i++) {
-        double start = now(CLOCK_THREAD_CPUTIME_ID), seconds, products = 0;
+        double start = thread_seconds(), seconds, products = 0;
         do {
             for (int call = 0; call < RATE_CALLS; call++)
                 products += rate_product(&job);
-            seconds = now(CLOCK_THREAD_CPUTIME_ID) - start;
+            seconds = thread_seconds() - start;
         } while (seconds < RATE_SECONDS);
         best = products / seconds > best ? products / seconds : best;
     }
@@ -129,8 +130,8 @@ typedef double peak_function(int64_t rounds, float *sink);
 static double peak_rate(peak_function *peak)
 {
     float sink = 0;
-    double start = now(CLOCK_MONOTONIC), operations = peak(1 << 13, &sink);
-    double seconds = now(CLOCK_MONOTONIC) - start;
+    double start = zi_now(), operations = peak(1 << 13, &sink);
+    double seconds = zi_now() - start;
     return seconds > 0 ? operations / seconds : 0;
 }
 
@@ -216,7 +217,7 @@ double zi_cpu_set_rate(const zi_cpu_set *set)
 /* ---- the registers' peak ----------------------------------------------------------------------------------------- */
 
 typedef struct peak_run {
-    double (*peak)(int64_t rounds, float *sink);
+    peak_function *peak;
     int64_t rounds;
     float *rates; /* of the tasks, one a thread: operations a second */
 } peak_run;
@@ -225,8 +226,8 @@ static void peak_task(void *arg, int64_t task, int worker)
 {
     const peak_run *run = arg;
     float sink = (float)task;
-    double start = now(CLOCK_MONOTONIC), operations = run->peak(run->rounds, &sink);
-    run->rates[task] = (float)(operations / (now(CLOCK_MONOTONIC) - start));
+    double start = zi_now(), operations = run->peak(run->rounds, &sink);
+    run->rates[task] = (float)(operations / (zi_now() - start));
 }
 
 /* Adds the rates of the threads: a slower core only counts for itself, because faster threads take more tasks. */
@@ -240,9 +241,9 @@ double zi_ops_cpu_peak(zi_run *run)
     if (zi_host_floats(run, threads, "the peak", &peak.rates) != ZIMAGE_OK)
         return 0;
     for (; seconds < 0.01 && peak.rounds < (int64_t)1 << 40; peak.rounds *= 2) { /* the shorter runs warm the threads */
-        double start = now(CLOCK_MONOTONIC);
+        double start = zi_now();
         zi_pool_run(cpu->pool, peak_task, &peak, threads);
-        seconds = now(CLOCK_MONOTONIC) - start;
+        seconds = zi_now() - start;
     }
     for (int i = 0; i < threads; i++)
         rate += peak.rates[i];

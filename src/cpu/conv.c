@@ -39,13 +39,12 @@ typedef struct convolution {
     zi_worker_buffers buffers;
 } convolution;
 
-/* Output rows [first, first + count) read input rows [*low, *low + result) of the image. */
-static int64_t input_rows(const convolution *p, int64_t first, int64_t count, int64_t *low)
+int64_t zi_cpu_conv_input(const zi_conv *conv, int64_t first, int64_t count, int64_t *low)
 {
-    const zi_conv *conv = p->conv;
-    int64_t top = first * conv->stride - conv->pad_top, bottom = top + (count - 1) * conv->stride + p->size - 1;
-    *low = zi_max(0, top) >> conv->upsample;
-    return (zi_min((conv->image_rows << conv->upsample) - 1, bottom) >> conv->upsample) - *low + 1;
+    int64_t top = first * conv->stride - conv->pad_top, rows = conv->image_rows << conv->upsample;
+    int64_t bottom = top + (count - 1) * conv->stride + conv->weight->shape[2] - 1;
+    *low = zi_max_int64(0, top) >> conv->upsample;
+    return (zi_min_int64(rows - 1, bottom) >> conv->upsample) - *low + 1;
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -53,7 +52,7 @@ static int64_t input_rows(const convolution *p, int64_t first, int64_t count, in
 /* Input channels that pack_task transposes at a time. */
 static int64_t pack_channels(const convolution *p)
 {
-    return zi_min(p->in, zi_max(1, ZI_KC / (p->size * p->size)));
+    return zi_min_int64(p->in, zi_max_int64(1, ZI_KC / (p->size * p->size)));
 }
 
 /* Packs one panel: stored [out][in][tap], transposed [in][tap][nr], packed [tap][in][nr]. */
@@ -63,7 +62,7 @@ static void pack_task(void *arg, int64_t panel, int worker)
     int64_t nr = p->kernels->nr, taps = p->size * p->size, step = pack_channels(p), ld;
     float *rows = zi_worker_buffer(&p->buffers, worker), *turned = rows + step * taps * nr;
     for (int64_t first = 0; first < p->in; first += step) {
-        int64_t channels = zi_min(step, p->in - first), count = zi_min(nr, p->out - panel * nr);
+        int64_t channels = zi_min_int64(step, p->in - first), count = zi_min_int64(nr, p->out - panel * nr);
         const zi_weight_part part = {p->conv->weight, p->in * taps, panel * nr, count, first * taps, channels * taps};
         const float *source = zi_cpu_weight_rows(p->kernels, &part, rows, &ld);
         p->kernels->transpose(source, ld, count, channels * taps, turned, nr);
@@ -111,7 +110,7 @@ static void panel_product(const convolution *p, const float *const *a, const flo
     int64_t mr = p->kernels->mr, nr = p->kernels->nr, taps = p->size * p->size;
     for (int64_t tap = 0; tap < taps; tap += p->segments)
         for (int64_t first = 0; first < p->in; first += p->block) {
-            int64_t segments = zi_min(p->segments, taps - tap), count = zi_min(p->block, p->in - first);
+            int64_t segments = zi_min_int64(p->segments, taps - tap), count = zi_min_int64(p->block, p->in - first);
             for (int64_t tile = 0; tile < pixels; tile += mr)
                 p->kernels->gemm(segments, count, a + tap * POINTERS + tile, POINTERS, first,
                                  packed + (tap * p->in + first) * nr, c + tile * nr, nr, tap > 0 || first > 0);
@@ -136,25 +135,25 @@ static workspace workspace_of(const convolution *p, int worker)
 static void band_task(void *arg, int64_t task, int worker)
 {
     const convolution *p = arg;
-    int64_t row = task % p->bands * p->band, rows = zi_min(p->band, p->y_rows - row), group = task / p->bands;
+    int64_t row = task % p->bands * p->band, rows = zi_min_int64(p->band, p->y_rows - row), group = task / p->bands;
     int64_t first_panel = group * p->panels / p->groups, last_panel = (group + 1) * p->panels / p->groups;
     int64_t nr = p->kernels->nr, width = p->x_columns * p->in;
     workspace space = workspace_of(p, worker);
     input in = {p->x, p->conv->x_row};
     if (p->conv->affine != NULL) {
-        int64_t count = input_rows(p, p->conv->y_row + row, rows, &in.low);
+        int64_t count = zi_cpu_conv_input(p->conv, p->conv->y_row + row, rows, &in.low);
         p->kernels->affine(space.transformed, p->x + (in.low - p->conv->x_row) * width, zi_f32(&p->conv->affine->scale),
                            zi_f32(&p->conv->affine->shift), count * p->x_columns, p->in, 1);
         in.data = space.transformed;
     }
     int64_t end = (row + rows) * p->y_columns;
     for (int64_t start = row * p->y_columns; start < end; start += PIXELS) {
-        int64_t pixels = zi_min(PIXELS, end - start);
+        int64_t pixels = zi_min_int64(PIXELS, end - start);
         pixel_pointers(p, &in, start, start + pixels, space.pointers);
         for (int64_t panel = first_panel; panel < last_panel; panel++) {
             int64_t o = panel * nr;
             panel_product(p, space.pointers, p->packed + o * p->in * p->size * p->size, pixels, space.c);
-            p->kernels->store(p->y + start * p->out + o, p->out, space.c, nr, pixels, zi_min(nr, p->out - o),
+            p->kernels->store(p->y + start * p->out + o, p->out, space.c, nr, pixels, zi_min_int64(nr, p->out - o),
                               p->bias != NULL ? p->bias + o : NULL,
                               zi_cpu_store_mode(p->conv->accumulate, p->y_rows * p->y_columns * p->out));
         }
@@ -166,21 +165,20 @@ static void band_task(void *arg, int64_t task, int worker)
 
 static void choose_blocks(convolution *p)
 {
-    p->segments = p->in < ZI_KC ? zi_min(p->size * p->size, ZI_KC / p->in) : 1;
+    p->segments = p->in < ZI_KC ? zi_min_int64(p->size * p->size, ZI_KC / p->in) : 1;
     p->block = zi_even_block(p->in, ZI_KC);
     p->panels = zi_ceil_div(p->out, p->kernels->nr);
-    p->band = zi_min(p->y_rows, zi_max(BAND_ROWS, zi_ceil_div(PIXELS, p->y_columns)));
+    p->band = zi_min_int64(p->y_rows, zi_max_int64(BAND_ROWS, zi_ceil_div(PIXELS, p->y_columns)));
     p->bands = zi_ceil_div(p->y_rows, p->band);
-    p->groups = zi_max(1, zi_min(p->panels / GROUP_PANELS, zi_ceil_div(ENOUGH_TASKS, p->bands)));
+    p->groups = zi_max_int64(1, zi_min_int64(p->panels / GROUP_PANELS, zi_ceil_div(ENOUGH_TASKS, p->bands)));
 }
 
 /* For pack_task two blocks of weights; then pointers, sums and transformed rows. */
 static int64_t buffer_floats(const convolution *p)
 {
-    int64_t rows = (((p->band - 1) * p->conv->stride + p->size - 1) >> p->conv->upsample) + 2;
-    int64_t transformed = p->conv->affine != NULL ? rows * p->x_columns * p->in : 0;
+    int64_t transformed = p->conv->affine != NULL ? zi_cpu_conv_input_most(p->conv, p->band) * p->x_columns * p->in : 0;
     int64_t product = POINTER_FLOATS + POINTERS * p->kernels->nr + transformed;
-    return zi_max(2 * pack_channels(p) * p->size * p->size * p->kernels->nr, product);
+    return zi_max_int64(2 * pack_channels(p) * p->size * p->size * p->kernels->nr, product);
 }
 
 static zimage_status compute(zi_run *run, convolution *p)

@@ -46,7 +46,7 @@ static int64_t panel_bytes(const convolution *p)
 /* Input rows of a band, at most. One more row behind them is zeros, for taps outside of the image. */
 static int64_t input_rows_most(const convolution *p)
 {
-    return (((p->band - 1) * p->conv->stride + p->size - 1) >> p->conv->upsample) + 2;
+    return zi_cpu_conv_input_most(p->conv, p->band);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -56,7 +56,7 @@ static void pack_task(void *arg, int64_t panel, int worker)
 {
     const convolution *p = arg;
     int64_t nr = p->gemm->nr, taps = p->size * p->size, bytes = p->chunks * ZI_CHUNK, ld;
-    int64_t count = zi_min(nr, p->out - panel * nr);
+    int64_t count = zi_min_int64(nr, p->out - panel * nr);
     float *row = zi_worker_buffer(&p->buffers, worker), *tap_row = row + zi_round_up(p->in * taps, 16);
     uint8_t *rows = (uint8_t *)(tap_row + zi_round_up(p->in, 16));
     for (int64_t r = 0; r < count; r++) {
@@ -89,7 +89,7 @@ static int64_t padded_columns(const convolution *p)
 
 static int64_t pass_rows(const convolution *p)
 {
-    return zi_max(1, zi_min(p->band, BLOCK_SUMS / p->y_columns));
+    return zi_max_int64(1, zi_min_int64(p->band, BLOCK_SUMS / p->y_columns));
 }
 
 static int64_t sums_floats(const convolution *p)
@@ -103,7 +103,7 @@ static int64_t buffer_floats(const convolution *p)
     int64_t packing = zi_round_up(p->in * taps, 16) + zi_round_up(p->in, 16) + p->gemm->nr * p->chunks * ZI_CHUNK / 4;
     int64_t product = zi_round_up(2 * p->chunks, 16) + zi_round_up(p->x_columns * p->in, 16) +
                       (input_rows_most(p) + 1) * p->pitch / 4 + sums_floats(p);
-    return zi_max(packing, product);
+    return zi_max_int64(packing, product);
 }
 
 static workspace workspace_of(const convolution *p, int worker)
@@ -142,12 +142,9 @@ static void pack_row(const convolution *p, const float *x, const workspace *spac
  * first of these input rows. */
 static int64_t pack_band(const convolution *p, int64_t first, int64_t count, const workspace *space)
 {
-    int up = p->conv->upsample;
-    int64_t rows = p->conv->image_rows << up, top = first * p->conv->stride - p->conv->pad_top;
-    int64_t low = zi_max(0, top) >> up;
-    int64_t high = zi_min(rows - 1, top + (count - 1) * p->conv->stride + p->size - 1) >> up;
-    for (int64_t i = low; i <= high; i++)
-        pack_row(p, p->x + (i - p->conv->x_row) * p->x_columns * p->in, space, space->pixels + (i - low) * p->pitch);
+    int64_t low, rows = zi_cpu_conv_input(p->conv, first, count, &low);
+    for (int64_t i = 0; i < rows; i++)
+        pack_row(p, p->x + (low + i - p->conv->x_row) * p->x_columns * p->in, space, space->pixels + i * p->pitch);
     memset(space->pixels + input_rows_most(p) * p->pitch, 0, (size_t)p->pitch);
     return low;
 }
@@ -190,7 +187,7 @@ static void multiply(const convolution *p, int64_t row, int64_t rows, int64_t lo
                 .c_row = nr * 4,
                 .rows = p->y_columns,
                 .panels = panels,
-                .chunks = zi_min(p->depth, p->chunks - chunk),
+                .chunks = zi_min_int64(p->depth, p->chunks - chunk),
                 .accumulate = chunk > 0,
             };
             p->gemm->product(&tiles);
@@ -205,7 +202,7 @@ static void store(const convolution *p, int64_t row, int64_t rows, int64_t panel
     for (int64_t n = 0; n < panels; n++)
         for (int64_t i = 0; i < rows; i++, c += row_floats) {
             int64_t o = (panel + n) * nr, place = (row - p->conv->y_row + i) * p->y_columns;
-            p->kernels->store(p->y + place * p->out + o, p->out, c, nr, p->y_columns, zi_min(nr, p->out - o),
+            p->kernels->store(p->y + place * p->out + o, p->out, c, nr, p->y_columns, zi_min_int64(nr, p->out - o),
                               p->bias != NULL ? p->bias + o : NULL,
                               zi_cpu_store_mode(p->conv->accumulate, p->y_rows * p->y_columns * p->out));
         }
@@ -215,12 +212,13 @@ static void band_task(void *arg, int64_t task, int worker)
 {
     const convolution *p = arg;
     workspace space = workspace_of(p, worker);
-    int64_t first = task % p->bands * p->band, count = zi_min(p->band, p->y_rows - first), group = task / p->bands;
+    int64_t first = task % p->bands * p->band, count = zi_min_int64(p->band, p->y_rows - first),
+            group = task / p->bands;
     int64_t first_panel = group * p->panels / p->groups, last_panel = (group + 1) * p->panels / p->groups;
     int64_t row = p->conv->y_row + first, low = pack_band(p, row, count, &space), step = pass_rows(p);
     for (int64_t panel = first_panel; panel < last_panel; panel += p->group)
         for (int64_t i = 0; i < count; i += step) {
-            int64_t panels = zi_min(p->group, last_panel - panel), rows = zi_min(step, count - i);
+            int64_t panels = zi_min_int64(p->group, last_panel - panel), rows = zi_min_int64(step, count - i);
             multiply(p, row + i, rows, low, panel, panels, &space);
             store(p, row + i, rows, panel, panels, &space);
         }
@@ -238,13 +236,13 @@ static zimage_status compute(zi_run *run, convolution *p)
     /* The last tile of a row reads mr pixels, too: sums behind the last pixel are never stored. */
     int64_t read = (padded_columns(p) - 1) * p->conv->stride + p->size;
     int64_t written = p->conv->pad_left + (p->x_columns << p->conv->upsample) + p->conv->pad_right;
-    p->pitch = zi_max(read, written) * p->channel_chunks * ZI_CHUNK;
+    p->pitch = zi_max_int64(read, written) * p->channel_chunks * ZI_CHUNK;
     p->panels = zi_ceil_div(p->out, p->gemm->nr);
-    p->band = zi_min(p->y_rows, zi_max(BAND_ROWS, zi_ceil_div(BAND_PIXELS, p->y_columns)));
+    p->band = zi_min_int64(p->y_rows, zi_max_int64(BAND_ROWS, zi_ceil_div(BAND_PIXELS, p->y_columns)));
     p->bands = zi_ceil_div(p->y_rows, p->band);
     p->group = GROUP_OUTPUTS / p->gemm->nr;
     p->depth = zi_even_block(p->chunks, p->gemm->block);
-    p->groups = zi_max(1, zi_min(p->panels / p->group, zi_ceil_div(ENOUGH_TASKS, p->bands)));
+    p->groups = zi_max_int64(1, zi_min_int64(p->panels / p->group, zi_ceil_div(ENOUGH_TASKS, p->bands)));
     if (p->conv->bias != NULL) {
         ZI_TRY(zi_host_vector(run, p->conv->bias, &data));
         p->bias = data;

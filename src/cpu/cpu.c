@@ -59,13 +59,13 @@ zimage_status zi_cpu_worker_buffers(zi_run *run, int64_t count, const char *what
 static void unpack_grouped(const zi_cpu_kernels *kernels, const zi_weight *w, int64_t first, int64_t count, float *out)
 {
     if ((w->bits == 4 || w->bits == 8) && (w->scale_dtype == ZI_F16 || w->scale_dtype == ZI_BF16)) {
-        int64_t before = zi_min(count, zi_round_up(first, w->group) - first);
+        int64_t before = zi_min_int64(count, zi_round_up(first, w->group) - first);
         zi_weight_unpack(w, first, before, out);
         first += before;
         count -= before;
         out += before;
         size_t size = zi_dtype_size(w->scale_dtype);
-        for (int64_t groups; (groups = zi_min(SCALES, count / w->group)) > 0;) {
+        for (int64_t groups; (groups = zi_min_int64(SCALES, count / w->group)) > 0;) {
             float scales[SCALES], biases[SCALES];
             size_t place = (size_t)(first / w->group) * size;
             kernels->unpack(w->scale_dtype, w->scales + place, groups, scales);

@@ -74,10 +74,10 @@ static void multiply(const product *p, int64_t first, int64_t count, const float
     int64_t mr = p->kernels->mr, nr = p->kernels->nr;
     for (int64_t part = 0; part < tokens; part += PART_TOKENS)
         for (int64_t i = 0; i < panels; i++)
-            for (int64_t t = part; t < zi_min(part + PART_TOKENS, tokens); t += mr) {
+            for (int64_t t = part; t < zi_min_int64(part + PART_TOKENS, tokens); t += mr) {
                 const float *a[ZI_MR_MAX];
                 for (int64_t r = 0; r < mr; r++) /* behind the last token: the last one again */
-                    a[r] = x + zi_min(t + r, tokens - 1) * p->ldx + first;
+                    a[r] = x + zi_min_int64(t + r, tokens - 1) * p->ldx + first;
                 p->kernels->gemm(1, count, a, 0, 0, space->panels + i * panel_floats(p),
                                  space->c + i * sums_floats(p) + t * nr, nr, first > 0);
             }
@@ -88,12 +88,12 @@ static void product_task(void *arg, int64_t task, int worker)
     const product *p = arg;
     workspace space = workspace_of(p, worker);
     int64_t nr = p->kernels->nr, groups = zi_ceil_div(p->panels, p->group), ld;
-    int64_t first = task % groups * p->group, panels = zi_min(p->group, p->panels - first);
-    int64_t token = task / groups * p->chunk, tokens = zi_min(p->chunk, p->tokens - token);
+    int64_t first = task % groups * p->group, panels = zi_min_int64(p->group, p->panels - first);
+    int64_t token = task / groups * p->chunk, tokens = zi_min_int64(p->chunk, p->tokens - token);
     for (int64_t input = 0; input < p->in; input += p->block) {
-        int64_t count = zi_min(p->block, p->in - input);
+        int64_t count = zi_min_int64(p->block, p->in - input);
         for (int64_t i = 0; i < weight_count(p) * panels; i++) {
-            int64_t row = (first + i % panels) * nr, rows = zi_min(nr, p->out - row);
+            int64_t row = (first + i % panels) * nr, rows = zi_min_int64(nr, p->out - row);
             const zi_weight_part part = {p->weights[i / panels], p->in, row, rows, input, count};
             const float *source = zi_cpu_weight_rows(p->kernels, &part, space.rows, &ld);
             p->kernels->transpose(source, ld, rows, count, space.panels + i * panel_floats(p), nr);
@@ -102,7 +102,7 @@ static void product_task(void *arg, int64_t task, int worker)
     }
     zi_cpu_store mode = zi_cpu_store_mode(p->accumulate, p->tokens * p->out);
     for (int64_t i = 0; i < panels; i++) {
-        int64_t row = (first + i) * nr, rows = zi_min(nr, p->out - row);
+        int64_t row = (first + i) * nr, rows = zi_min_int64(nr, p->out - row);
         float *y = p->y + token * p->ldy + row;
         const float *c = space.c + i * sums_floats(p);
         if (p->weights[1] != NULL)
@@ -118,11 +118,11 @@ static zimage_status run_panels(zi_run *run, product *p)
     int64_t mr = p->kernels->mr;
     p->panels = zi_ceil_div(p->out, p->kernels->nr);
     p->block = zi_even_block(p->in, ZI_KC);
-    int64_t chunks = zi_ceil_div(p->tokens, zi_max(SPLIT_TOKENS, CACHED_ACTIVATIONS / p->in));
-    chunks = zi_max(chunks, zi_min(zi_ceil_div(ENOUGH_TASKS, p->panels), p->tokens / SPLIT_TOKENS));
-    p->chunk = zi_min(p->tokens, zi_round_up(zi_ceil_div(p->tokens, chunks), mr));
+    int64_t chunks = zi_ceil_div(p->tokens, zi_max_int64(SPLIT_TOKENS, CACHED_ACTIVATIONS / p->in));
+    chunks = zi_max_int64(chunks, zi_min_int64(zi_ceil_div(ENOUGH_TASKS, p->panels), p->tokens / SPLIT_TOKENS));
+    p->chunk = zi_min_int64(p->tokens, zi_round_up(zi_ceil_div(p->tokens, chunks), mr));
     int64_t splits = zi_ceil_div(p->tokens, p->chunk), most = GROUP_OUTPUTS / p->kernels->nr / weight_count(p);
-    p->group = zi_max(1, zi_min(most, p->panels * splits / ENOUGH_TASKS));
+    p->group = zi_max_int64(1, zi_min_int64(most, p->panels * splits / ENOUGH_TASKS));
     ZI_TRY(zi_cpu_worker_buffers(run, buffer_floats(p), "a product", &p->buffers));
     zi_cpu_run_tasks(run, product_task, p, zi_ceil_div(p->panels, p->group) * splits);
     return ZIMAGE_OK;
@@ -133,7 +133,7 @@ static zimage_status run_panels(zi_run *run, product *p)
 static void dot_task(void *arg, int64_t task, int worker)
 {
     const product *p = arg;
-    int64_t first = task * p->chunk, last = zi_min(first + p->chunk, p->out), ld;
+    int64_t first = task * p->chunk, last = zi_min_int64(first + p->chunk, p->out), ld;
     for (int64_t o = first; o < last; o++) {
         float sums[ZI_DOT_TOKENS];
         const zi_weight_part part = {p->weights[0], p->in, o, 1, 0, p->in};
@@ -148,7 +148,7 @@ static void dot_task(void *arg, int64_t task, int worker)
 
 static zimage_status run_dots(zi_run *run, product *p)
 {
-    p->chunk = zi_max(1, DOT_WEIGHTS / p->in); /* here: outputs of a task */
+    p->chunk = zi_max_int64(1, DOT_WEIGHTS / p->in); /* here: outputs of a task */
     ZI_TRY(zi_cpu_worker_buffers(run, p->in, "a weight row", &p->buffers));
     zi_cpu_run_tasks(run, dot_task, p, zi_ceil_div(p->out, p->chunk));
     return ZIMAGE_OK;

@@ -37,14 +37,14 @@ typedef struct rows_job {
 static void rows_task(void *arg, int64_t task, int worker)
 {
     const rows_job *job = arg;
-    int64_t first = task * job->rows_a_task, last = zi_min(first + job->rows_a_task, job->rows);
+    int64_t first = task * job->rows_a_task, last = zi_min_int64(first + job->rows_a_task, job->rows);
     for (int64_t row = first; row < last; row++)
         job->row(job, row, worker);
 }
 
 static void run_rows(zi_run *run, rows_job *job)
 {
-    job->rows_a_task = zi_max(1, TASK_FLOATS / job->features);
+    job->rows_a_task = zi_max_int64(1, TASK_FLOATS / job->features);
     zi_cpu_run_tasks(run, rows_task, job, zi_ceil_div(job->rows, job->rows_a_task));
 }
 
@@ -288,7 +288,7 @@ static void silu_task(void *arg, int64_t task, int worker)
 {
     const flat_job *job = arg;
     int64_t first = task * TASK_FLOATS;
-    job->kernels->silu(job->y + first, job->x + first, zi_min(TASK_FLOATS, job->count - first));
+    job->kernels->silu(job->y + first, job->x + first, zi_min_int64(TASK_FLOATS, job->count - first));
 }
 
 zimage_status zi_cpu_silu(zi_run *run, zi_tensor *y, const zi_tensor *x)
@@ -303,7 +303,7 @@ static void finite_task(void *arg, int64_t task, int worker)
 {
     const flat_job *job = arg;
     int64_t first = task * TASK_FLOATS;
-    job->finite[task] = job->kernels->finite(job->x + first, zi_min(TASK_FLOATS, job->count - first));
+    job->finite[task] = job->kernels->finite(job->x + first, zi_min_int64(TASK_FLOATS, job->count - first));
 }
 
 zimage_status zi_cpu_check_finite(zi_run *run, const zi_tensor *x, int *finite)

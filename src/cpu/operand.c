@@ -55,13 +55,8 @@ void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int
 {
     const zi_cpu_operand *o = zi_cpu_operand_of(x);
     int64_t mr = o->gemm->mr, chunk = first / zi_numbers_per_chunk(o->gemm->b);
-    float factor = 1;
-    if (o->scales != NULL) {
-        float largest = cpu->kernels->largest(ZI_F32, numbers, count);
-        assert(count == x->shape[1]);
-        o->scales[row] = largest / 127;
-        factor = zi_int8_factor(largest);
-    }
+    assert(o->scales == NULL || count == x->shape[1]);
+    float factor = zi_row_factor(cpu->kernels, numbers, count, o->scales != NULL ? o->scales + row : NULL);
     uint8_t *place = o->rows + zi_packed_row(row, mr, o->chunks) + chunk * mr * ZI_CHUNK;
     cpu->kernels->pack(o->gemm->a, ZI_F32, numbers, count, factor, place, mr * ZI_CHUNK);
 }
@@ -73,7 +68,7 @@ void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t
     int64_t mr = o->gemm->mr, size = zi_numbers_per_chunk(ZI_NUMBER_BF16);
     assert(o->scales == NULL);
     for (int64_t last = row + rows; row < last;) {
-        int64_t count = zi_min(mr - row % mr, last - row);
+        int64_t count = zi_min_int64(mr - row % mr, last - row);
         uint8_t *place = o->rows + zi_packed_row(row, mr, o->chunks) + first / size * mr * ZI_CHUNK;
         cpu->kernels->store_glu_bf16(place + first % size * 2, ZI_CHUNK, sums.gate, sums.up, sums.ldc, count, columns);
         row += count;

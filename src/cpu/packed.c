@@ -49,14 +49,10 @@ static void pack_tokens(void *arg, int64_t block, int worker)
     int64_t mr = w->gemm->mr, first = block * mr;
     uint8_t *target = w->a + block * w->a_block;
     for (int64_t r = 0; r < mr; r++) {
-        int64_t token = zi_min(first + r, w->p->tokens - 1); /* behind the last token: the last one again */
+        int64_t token = zi_min_int64(first + r, w->p->tokens - 1); /* behind the last token: the last one again */
         const float *x = zi_f32(w->p->x) + token * w->p->x->ld;
-        float factor = 1;
-        if (w->row_scales != NULL) {
-            float largest = w->kernels->largest(ZI_F32, x, w->p->in);
-            w->row_scales[first + r] = largest / 127;
-            factor = zi_int8_factor(largest);
-        }
+        float *scale = w->row_scales != NULL ? w->row_scales + first + r : NULL;
+        float factor = zi_row_factor(w->kernels, x, w->p->in, scale);
         w->kernels->pack(w->gemm->a, ZI_F32, x, w->p->in, factor, target + r * ZI_CHUNK, mr * ZI_CHUNK);
     }
 }
@@ -95,7 +91,7 @@ static panel_place place_of(const packed *w, int64_t panel, int64_t k)
             panel -= panels;
     const zi_weight *weight = w->p->weights[i + k];
     int64_t out = weight->shape[0];
-    return (panel_place){weight, zi_f32(w->p->y[i]), panel * nr, zi_min(nr, out - panel * nr), w->p->y[i]->ld};
+    return (panel_place){weight, zi_f32(w->p->y[i]), panel * nr, zi_min_int64(nr, out - panel * nr), w->p->y[i]->ld};
 }
 
 static int64_t panel_bytes(const packed *w)
@@ -144,9 +140,9 @@ typedef struct task_range {
 static task_range range_of(const packed *w, int64_t task)
 {
     int64_t i = task % w->groups, token = task / w->groups * w->split, half = zi_ceil_div(w->group, 2);
-    int64_t panel = zi_min(i, w->whole) * w->group + zi_max(0, i - w->whole) * half;
-    int64_t panels = zi_min(i < w->whole ? w->group : half, w->panels - panel);
-    return (task_range){token, zi_min(w->split, w->p->tokens - token), panel, panels};
+    int64_t panel = zi_min_int64(i, w->whole) * w->group + zi_max_int64(0, i - w->whole) * half;
+    int64_t panels = zi_min_int64(i < w->whole ? w->group : half, w->panels - panel);
+    return (task_range){token, zi_min_int64(w->split, w->p->tokens - token), panel, panels};
 }
 
 /* The pass that begins with `chunk`, over the part of the task's tokens that begins with token t. */
@@ -181,9 +177,9 @@ static void multiply(const packed *w, const pass *at, int64_t first, int64_t cou
         .c = c,
         .c_panel = sums_bytes(w),
         .c_row = nr * 4,
-        .rows = zi_min(w->gemm->rows, at->range->tokens - at->t),
+        .rows = zi_min_int64(w->gemm->rows, at->range->tokens - at->t),
         .panels = count,
-        .chunks = zi_min(w->depth, w->chunks - at->chunk),
+        .chunks = zi_min_int64(w->depth, w->chunks - at->chunk),
         .accumulate = at->chunk > 0,
     };
     fetch_next(w, at, first, count, &tiles);
@@ -194,7 +190,7 @@ static void multiply(const packed *w, const pass *at, int64_t first, int64_t cou
 static void store_panel(const packed *w, const pass *at, int64_t i, const workspace *space, uint8_t *c)
 {
     const zi_packed_product *p = w->p;
-    int64_t weights = weight_count(w), nr = w->gemm->nr, rows = zi_min(w->gemm->rows, at->range->tokens - at->t);
+    int64_t weights = weight_count(w), nr = w->gemm->nr, rows = zi_min_int64(w->gemm->rows, at->range->tokens - at->t);
     int64_t token = at->range->token + at->t;
     panel_place place = place_of(w, at->range->panel + i, 0);
     float *y = place.y + token * place.ld + place.row, *sums = (float *)(void *)c;
@@ -223,7 +219,7 @@ static void run_pass(const packed *w, const pass *at, const workspace *space)
         return;
     }
     for (int64_t i = 0; i < at->range->panels; i += step) {
-        int64_t panels = zi_min(step, at->range->panels - i);
+        int64_t panels = zi_min_int64(step, at->range->panels - i);
         uint8_t *sums = c + (several ? i * weights * sums_bytes(w) : 0);
         multiply(w, at, i * weights, panels * weights, space, sums);
         for (int64_t k = 0; k < panels; k++)
@@ -251,7 +247,7 @@ static void find_scales(const packed *w, const zi_weight_rows *rows, int64_t i, 
 
 static void pack_pass(const packed *w, const task_range *range, int64_t chunk, const workspace *space)
 {
-    int64_t nr = w->gemm->nr, weights = weight_count(w), chunks = zi_min(w->depth, w->chunks - chunk);
+    int64_t nr = w->gemm->nr, weights = weight_count(w), chunks = zi_min_int64(w->depth, w->chunks - chunk);
     for (int64_t i = 0; i < weights * range->panels; i++) {
         panel_place place = place_of(w, range->panel + i / weights, i % weights);
         zi_weight_rows rows = rows_of(w, &place, space);
@@ -289,9 +285,9 @@ static void choose_blocks(packed *w, int threads)
         w->panels += zi_ceil_div(p->weights[i]->shape[0], w->gemm->nr);
     int64_t most = w->depth < w->chunks ? TASK_SUMS / (w->gemm->nr * w->gemm->group) : p->tokens;
     w->split = zi_round_up(zi_ceil_div(p->tokens, zi_ceil_div(p->tokens, most)), w->gemm->rows);
-    w->group = zi_max(1, zi_min(w->gemm->group / weight_count(w), w->panels / ENOUGH_TASKS));
+    w->group = zi_max_int64(1, zi_min_int64(w->gemm->group / weight_count(w), w->panels / ENOUGH_TASKS));
     int64_t half = zi_ceil_div(w->group, 2);
-    w->whole = zi_max(0, (w->panels - TAIL_TASKS * threads * half) / w->group);
+    w->whole = zi_max_int64(0, (w->panels - TAIL_TASKS * threads * half) / w->group);
     w->groups = w->whole + zi_ceil_div(w->panels - w->whole * w->group, half);
 }
 

@@ -1,10 +1,9 @@
 /*
  * A packed gemm (kernels.h) with Arm's matrix instructions (Arm Architecture Reference Manual, SMMLA and BFMMLA). One
  * instruction takes 8 bytes each of 2 tokens and of 2 outputs, and adds to 2 x 2 sums. Define first:
- *   TITLE, NEEDS           the gemm's name; the feature that it needs
- *   NUMBER, GEMM           what both operands are packed as; the variable
- *   SUMS                   the type of a vector of sums
- *   MULTIPLY(sums, x, y)   the instruction on two uint64x2_t
+ *   TITLE, NEEDS               the gemm's name; the feature that it needs
+ *   NUMBER, GEMM               what both operands are packed as; the variable
+ *   SUMS, MULTIPLY, PRODUCTS   as packed_neon.h reads them
  *
  * In a panel the lanes of one output are nr lanes apart, but the instruction needs two of them side by side. So each
  * call copies a block of a panel in the order [pair of lanes][nr][8 bytes], and all its tokens use the copy. Registers
@@ -96,4 +95,5 @@ const zi_packed_gemm GEMM = {
     .rows = 96 / MR * MR,
     .group = 128 / NR,
     .product = product,
+    .peak = peak,
 };

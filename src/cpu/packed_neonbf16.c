@@ -11,6 +11,7 @@
 #define GEMM                 zi_packed_gemm_bf16_neonbf16
 #define SUMS                 float32x4_t
 #define MULTIPLY(sums, x, y) vbfmmlaq_f32(sums, vreinterpretq_bf16_u64(x), vreinterpretq_bf16_u64(y))
+#define PRODUCTS             16
 #include "cpu/packed_mmla.h"
 #else
 typedef int zi_no_neonbf16; /* ISO C wants a declaration in every file */

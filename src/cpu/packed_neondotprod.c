@@ -3,6 +3,9 @@
  * of another vector. So 16 bytes of a token take one load; packed_body.h would broadcast each lane with an instruction.
  */
 #if defined(__aarch64__)
+#define SUMS                 int32x4_t
+#define MULTIPLY(sums, x, y) vdotq_s32(sums, vreinterpretq_s8_u64(x), vreinterpretq_s8_u64(y))
+#define PRODUCTS             16
 #include "cpu/packed_neon.h"
 
 #define MR 6 /* 6 x 4 sums, 6 vectors of activations, 2 of weights: 32 registers */
@@ -14,7 +17,7 @@ static inline int8x16_t load(const uint8_t *p)
     return vreinterpretq_s8_u8(vld1q_u8(p));
 }
 
-#define MULTIPLY(lane)                                                                                                 \
+#define MULTIPLY_LANE(lane)                                                                                            \
     FOR_UNROLLED(j, NV) {                                                                                              \
         IN_ORDER();                                                                                                    \
         int8x16_t weights = load(b + 16 * (j + NV * (lane)));                                                          \
@@ -25,7 +28,7 @@ static inline int8x16_t load(const uint8_t *p)
 /* One tile: MR tokens by NR outputs. */
 static inline void tile(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *b, uint8_t *c)
 {
-    int32x4_t sums[MR][NV];
+    SUMS sums[MR][NV];
     FOR_UNROLLED(r, MR)
         FOR_UNROLLED(j, NV)
             sums[r][j] = vdupq_n_s32(0);
@@ -35,10 +38,10 @@ static inline void tile(const zi_cpu_tiles *t, const uint8_t *a, const uint8_t *
             int8x16_t x[MR];
             FOR_UNROLLED(r, MR)
                 x[r] = load(rows + r * t->a_row + i);
-            MULTIPLY(0)
-            MULTIPLY(1)
-            MULTIPLY(2)
-            MULTIPLY(3)
+            MULTIPLY_LANE(0)
+            MULTIPLY_LANE(1)
+            MULTIPLY_LANE(2)
+            MULTIPLY_LANE(3)
         }
     }
     FOR_UNROLLED(r, MR)
@@ -70,6 +73,7 @@ const zi_packed_gemm zi_packed_gemm_int8_neondotprod = {
     .rows = 96 / MR * MR,
     .group = 128 / NR,
     .product = product,
+    .peak = peak,
 };
 #else
 typedef int zi_no_neondotprod; /* ISO C wants a declaration in every file */

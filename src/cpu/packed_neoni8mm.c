@@ -6,6 +6,7 @@
 #define GEMM                 zi_packed_gemm_int8_neoni8mm
 #define SUMS                 int32x4_t
 #define MULTIPLY(sums, x, y) vmmlaq_s32(sums, vreinterpretq_s8_u64(x), vreinterpretq_s8_u64(y))
+#define PRODUCTS             32
 #include "cpu/packed_mmla.h"
 #else
 typedef int zi_no_neoni8mm; /* ISO C wants a declaration in every file */

@@ -75,16 +75,12 @@ static void pack_tokens(void *arg, int64_t panel, int worker)
 {
     const skinny *w = arg;
     int64_t nr = w->gemm->nr, bytes = w->chunks * ZI_CHUNK, in = w->p->in, first = panel * nr;
-    int64_t count = zi_min(nr, w->p->tokens - first);
+    int64_t count = zi_min_int64(nr, w->p->tokens - first);
     uint8_t *rows = (uint8_t *)zi_worker_buffer(&w->buffers, worker);
     for (int64_t r = 0; r < count; r++) {
         const float *x = zi_f32(w->p->x) + (first + r) * w->p->x->ld;
-        float factor = 1;
-        if (w->token_scales != NULL) {
-            float largest = w->kernels->largest(ZI_F32, x, in);
-            w->token_scales[first + r] = largest / 127;
-            factor = zi_int8_factor(largest);
-        }
+        float *scale = w->token_scales != NULL ? w->token_scales + first + r : NULL;
+        float factor = zi_row_factor(w->kernels, x, in, scale);
         w->kernels->pack(w->gemm->b, ZI_F32, x, in, factor, rows + r * bytes, ZI_CHUNK);
         if (w->nibbles)
             spread(rows + r * bytes, bytes);
@@ -119,7 +115,7 @@ static int64_t buffer_floats(const skinny *w)
 {
     int64_t task = zi_weight_rows_scratch(w->p->in, BLOCK_ROWS) + 2 * BLOCK_ROWS +
                    BLOCK_ROWS * PASS_CHUNKS * ZI_CHUNK / 4 + 3 * sums_floats(w);
-    return zi_max(task, panel_bytes(w) / 4);
+    return zi_max_int64(task, panel_bytes(w) / 4);
 }
 
 static workspace workspace_of(const skinny *w, int worker)
@@ -161,7 +157,7 @@ static void multiply_stored(const skinny *w, const zi_weight_rows *rows, const w
             .a_chunks = w->direct + chunk,
             .rows = rows->count,
         };
-        multiply(w, tiles, chunk, zi_min(w->gemm->block, w->chunks - chunk), space);
+        multiply(w, tiles, chunk, zi_min_int64(w->gemm->block, w->chunks - chunk), space);
     }
 }
 
@@ -190,7 +186,7 @@ static void multiply_packed(const skinny *w, const zi_weight_rows *rows, const w
     if (rows->count < BLOCK_ROWS) /* the gemm also reads the rows behind the last; their sums are not stored */
         memset(space->rows, 0, BLOCK_ROWS * PASS_CHUNKS * ZI_CHUNK);
     for (int64_t chunk = 0; chunk < w->chunks; chunk += PASS_CHUNKS) {
-        int64_t chunks = zi_min(PASS_CHUNKS, w->chunks - chunk);
+        int64_t chunks = zi_min_int64(PASS_CHUNKS, w->chunks - chunk);
         zi_weight_rows_pack(rows, chunk, chunks, largest, space->rows);
         zi_cpu_tiles tiles = {
             .a = space->rows,
@@ -234,7 +230,7 @@ static void product_task(void *arg, int64_t task, int worker)
     int i = 0;
     for (int64_t blocks; task >= (blocks = zi_ceil_div(p->weights[i]->shape[0], BLOCK_ROWS)); i++)
         task -= blocks;
-    int64_t ld = p->y[i]->ld, row = task * BLOCK_ROWS, count = zi_min(BLOCK_ROWS, p->weights[i]->shape[0] - row);
+    int64_t ld = p->y[i]->ld, row = task * BLOCK_ROWS, count = zi_min_int64(BLOCK_ROWS, p->weights[i]->shape[0] - row);
     float *y = zi_f32(p->y[i]) + row;
     block_product(w, p->weights[i], row, count, &space, space.turned[0]);
     if (p->gated) {

@@ -141,7 +141,7 @@ void zi_pack_panel(const zi_weight_rows *rows, int64_t chunk, int64_t chunks, co
     const zi_panels *panels = rows->panels;
     const zi_weight *weight = rows->weight;
     int64_t numbers = zi_numbers_per_chunk(panels->gemm->b), bytes = chunks * ZI_CHUNK, ld = bytes;
-    int64_t first = chunk * numbers, inputs = zi_min(chunks * numbers, panels->in - first);
+    int64_t first = chunk * numbers, inputs = zi_min_int64(chunks * numbers, panels->in - first);
     uint8_t *packed = (uint8_t *)(rows->scratch + row_floats(panels));
     const uint8_t *source = packed;
     if (pack_nibble_rows(rows, first, inputs, panel))
@@ -198,7 +198,7 @@ void zi_weight_rows_pack(const zi_weight_rows *rows, int64_t chunk, int64_t chun
     const zi_cpu_kernels *kernels = panels->kernels;
     zi_cpu_number number = panels->gemm->a;
     int64_t mr = panels->gemm->mr, numbers = zi_numbers_per_chunk(number), first = chunk * numbers;
-    int64_t count = zi_min(chunks * numbers, panels->in - first);
+    int64_t count = zi_min_int64(chunks * numbers, panels->in - first);
     for (int64_t r = 0; r < rows->count; r++) {
         uint8_t *place = target + (r / mr * chunks * mr + r % mr) * ZI_CHUNK;
         float factor = largest != NULL ? zi_int8_factor(largest[r]) : 1;

@@ -35,8 +35,17 @@ static inline float zi_int8_factor(float largest)
     return largest > 1e-30f && largest <= 3.4e38f ? 127 / largest : 0;
 }
 
-/* int8: the largest magnitude of each row. For groups of 4 bits, the largest that they could
- * hold. */
+/* The factor of a row of n activations; *scale is what undoes it in a product. scale NULL: bf16, whose factor is 1. */
+static inline float zi_row_factor(const zi_cpu_kernels *kernels, const float *x, int64_t n, float *scale)
+{
+    if (scale == NULL)
+        return 1;
+    float largest = kernels->largest(ZI_F32, x, n);
+    *scale = largest / 127;
+    return zi_int8_factor(largest);
+}
+
+/* int8: the largest magnitude of each row. For groups of 4 bits, the largest that they could hold. */
 void zi_panel_largest(const zi_weight_rows *rows, float *largest);
 
 /* 128 times the sum of packed bytes. If the numbers of the other operand are 128 too large (ZI_NUMBER_U8), a sum of
@@ -44,9 +53,9 @@ void zi_panel_largest(const zi_weight_rows *rows, float *largest);
 int32_t zi_packed_offset(const uint8_t *row, int64_t bytes);
 
 /*
- * Packs chunks [chunk, chunk + chunks) of the rows as a panel [chunk][lane][nr]. `chunk` is a multiple
- * of 4, so that no group is cut. largest [nr]: the largest magnitudes of the whole rows; int8 only. offsets [nr] grow
- * by zi_packed_offset of the packed rows; NULL: not needed.
+ * Packs chunks [chunk, chunk + chunks) of the rows as a panel [chunk][lane][nr]. `chunk` is a multiple of 4, so that no
+ * group is cut. largest [nr]: the largest magnitudes of the whole rows; int8 only. offsets [nr] grow by
+ * zi_packed_offset of the packed rows; NULL: not needed.
  */
 void zi_pack_panel(const zi_weight_rows *rows, int64_t chunk, int64_t chunks, const float *largest, uint8_t *panel,
                    int32_t *offsets);

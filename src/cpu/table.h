@@ -2,6 +2,7 @@
 #ifndef ZI_CPU_TABLE_H
 #define ZI_CPU_TABLE_H
 
+#include "base/numbers.h"
 #include "base/pool.h"
 #include "cpu/kernels.h"
 #include "ops/host.h"
@@ -34,16 +35,6 @@ static inline const zi_packed_gemm *zi_packed_gemm_for(const zi_cpu *cpu, const 
     return w->precise & ZI_PRECISE_INT8 ? cpu->bf16 : cpu->linear;
 }
 
-static inline int64_t zi_min(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static inline int64_t zi_max(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 static inline int64_t zi_ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
@@ -57,7 +48,7 @@ static inline int64_t zi_round_up(int64_t a, int64_t b)
 /* The size of equal blocks of at most `limit` that cover `count`, rounded up to a multiple of 4. */
 static inline int64_t zi_even_block(int64_t count, int64_t limit)
 {
-    return zi_min(count, zi_round_up(zi_ceil_div(count, zi_ceil_div(count, limit)), 4));
+    return zi_min_int64(count, zi_round_up(zi_ceil_div(count, zi_ceil_div(count, limit)), 4));
 }
 
 /* How an epilogue writes an output of `count` floats in all. */
@@ -137,6 +128,15 @@ void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t
                      zi_glu_sums sums);
 /* Writes all of a ZI_OPERAND from float32. */
 void zi_cpu_pack_all(zi_run *run, const zi_tensor *x, const float *numbers);
+
+/* Output rows [first, first + count) of an image read its input rows [*low, *low + result). */
+int64_t zi_cpu_conv_input(const zi_conv *conv, int64_t first, int64_t count, int64_t *low);
+
+/* The most that zi_cpu_conv_input returns for `count` rows. */
+static inline int64_t zi_cpu_conv_input_most(const zi_conv *conv, int64_t count)
+{
+    return (((count - 1) * conv->stride + conv->weight->shape[2] - 1) >> conv->upsample) + 2;
+}
 
 zi_op_alloc_operand zi_cpu_alloc_operand;
 zi_op_linear zi_cpu_linear;
