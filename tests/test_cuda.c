@@ -44,6 +44,21 @@ static void close_gpu(void)
     gpu->ops = NULL;
 }
 
+/* ---- the table --------------------------------------------------------------------------------------------------- */
+
+/* From alloc on all members of zi_ops_table are functions; test_cases.c checks that, and the other backends. */
+static void no_entry_is_null(void **state)
+{
+    const zi_ops_table *t = open_gpu(&(zi_cuda_options){.compute = ZIMAGE_COMPUTE_F32});
+    void (*entry)(void);
+    for (size_t at = offsetof(zi_ops_table, alloc); at < sizeof *t; at += sizeof entry) {
+        memcpy(&entry, (const char *)t + at, sizeof entry);
+        if (!entry)
+            fail_msg("entry %d of zi_ops_table is NULL", (int)((at - offsetof(zi_ops_table, alloc)) / sizeof entry));
+    }
+    close_gpu();
+}
+
 /* ---- the contract's cases ---------------------------------------------------------------------------------------- */
 
 static void on_case(void *user, const zi_case_finding *finding)
@@ -357,6 +372,7 @@ static const char *why_not(void)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_entry_is_null),
         cmocka_unit_test(float32_cases),
         cmocka_unit_test(bf16_cases),
         cmocka_unit_test(bf16_cases_without_cudnn),
