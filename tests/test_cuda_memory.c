@@ -3,8 +3,8 @@
  * with the numbers, and a backend on which memory ran out works on. On the emulated GPU.
  */
 #include <dlfcn.h>
-#include <inttypes.h>
 
+#include "base/numbers.h"
 #include "cuda/cuda.h"
 #include "engine/plan.h"
 #include "engine/session.h"
@@ -191,7 +191,7 @@ static void refuses_a_byte_less(void **state)
 
     session = open_with(least - 1, ZIMAGE_COMPUTE_BF16);
     assert_int_equal(generate(session, &larger, &none), ZIMAGE_ERROR_MEMORY);
-    snprintf(number, sizeof number, "%" PRIu64 " MiB", (least + ((1 << 20) - 1)) >> 20);
+    snprintf(number, sizeof number, "%llu MiB", zi_mib(least));
     assert_non_null(strstr(error.message, "device_memory"));
     assert_non_null(strstr(error.message, number));
     zimage_request r = request_of(&larger);
