@@ -44,6 +44,21 @@ static void close_gpu(void)
     gpu->ops = NULL;
 }
 
+/* ---- the table --------------------------------------------------------------------------------------------------- */
+
+/* From alloc on all members of zi_ops_table are functions; test_cases.c checks that, and the other backends. */
+static void no_entry_is_null(void **state)
+{
+    const zi_ops_table *t = open_gpu(&(zi_cuda_options){.compute = ZIMAGE_COMPUTE_F32});
+    void (*entry)(void);
+    for (size_t at = offsetof(zi_ops_table, alloc); at < sizeof *t; at += sizeof entry) {
+        memcpy(&entry, (const char *)t + at, sizeof entry);
+        if (!entry)
+            fail_msg("entry %d of zi_ops_table is NULL", (int)((at - offsetof(zi_ops_table, alloc)) / sizeof entry));
+    }
+    close_gpu();
+}
+
 /* ---- the contract's cases ---------------------------------------------------------------------------------------- */
 
 static void on_case(void *user, const zi_case_finding *finding)
@@ -94,11 +109,18 @@ static void fp8_cases(void **state)
     run_cases(&(zi_cuda_options){.compute = ZIMAGE_COMPUTE_FP8}, NULL);
 }
 
+static const zimage_compute computes[] = {ZIMAGE_COMPUTE_F32, ZIMAGE_COMPUTE_BF16, ZIMAGE_COMPUTE_FP8};
+
+/* How many of `computes` the GPU has. */
+static int compute_count(void)
+{
+    return has_fp8() ? 3 : 2;
+}
+
 /* Its products are so large that tools which look into kernels leave it out. */
 static void peak_rates(void **state)
 {
-    static const zimage_compute computes[] = {ZIMAGE_COMPUTE_F32, ZIMAGE_COMPUTE_BF16, ZIMAGE_COMPUTE_FP8};
-    for (int i = 0; i < (has_fp8() ? 3 : 2); i++) {
+    for (int i = 0; i < compute_count(); i++) {
         const zi_ops_table *t = open_gpu(&(zi_cuda_options){.compute = computes[i]});
         assert_true(t->peak_rate(gpu) > 0);
         close_gpu();
@@ -162,8 +184,7 @@ static void refuse_all(const zi_ops_table *t)
 
 static void unknown_storage_is_refused(void **state)
 {
-    static const zimage_compute computes[] = {ZIMAGE_COMPUTE_F32, ZIMAGE_COMPUTE_BF16, ZIMAGE_COMPUTE_FP8};
-    for (int i = 0; i < (has_fp8() ? 3 : 2); i++) {
+    for (int i = 0; i < compute_count(); i++) {
         refuse_all(open_gpu(&(zi_cuda_options){.compute = computes[i]}));
         close_gpu();
     }
@@ -235,10 +256,9 @@ static void answering_begins_nothing(const zi_ops_table *t)
 
 static void an_operation_begins_once(void **state)
 {
-    static const zimage_compute computes[] = {ZIMAGE_COMPUTE_F32, ZIMAGE_COMPUTE_BF16, ZIMAGE_COMPUTE_FP8};
     if (!operations)
         skip();
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < compute_count(); i++) {
         const zi_ops_table *t = open_gpu(&(zi_cuda_options){.compute = computes[i]});
         moving_begins(t);
         computing_begins(t);
@@ -352,6 +372,7 @@ static const char *why_not(void)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_entry_is_null),
         cmocka_unit_test(float32_cases),
         cmocka_unit_test(bf16_cases),
         cmocka_unit_test(bf16_cases_without_cudnn),

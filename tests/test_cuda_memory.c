@@ -3,8 +3,8 @@
  * with the numbers, and a backend on which memory ran out works on. On the emulated GPU.
  */
 #include <dlfcn.h>
-#include <inttypes.h>
 
+#include "base/numbers.h"
 #include "cuda/cuda.h"
 #include "engine/plan.h"
 #include "engine/session.h"
@@ -161,7 +161,7 @@ static void same_bytes_in_less_memory(void **state)
     check_limits(&plain, ZIMAGE_COMPUTE_FP8, 2);
 }
 
-/* Two thirds of the time, on the same ways through the code as the other tests. */
+/* For tests that would take two thirds of the time and run only code that other tests run, too. */
 static void skip_where_slow(void)
 {
 #ifdef __SANITIZE_ADDRESS__
@@ -175,7 +175,7 @@ static void same_bytes_with_guidance_and_previews(void **state)
     const ask both = {.width = 16, .height = 16, .steps = 2, .guidance = 2, .preview = 1};
     const ask cut = {.width = 16, .height = 16, .steps = 3, .guidance = 2, .truncation = 0.5};
     check_limits(&both, ZIMAGE_COMPUTE_F32, 2);
-    check_limits(&cut, ZIMAGE_COMPUTE_BF16, 2); /* some evaluations that were expected do not come */
+    check_limits(&cut, ZIMAGE_COMPUTE_BF16, 2); /* truncation leaves out some of the rehearsed forward passes */
 }
 
 static void refuses_a_byte_less(void **state)
@@ -191,7 +191,7 @@ static void refuses_a_byte_less(void **state)
 
     session = open_with(least - 1, ZIMAGE_COMPUTE_BF16);
     assert_int_equal(generate(session, &larger, &none), ZIMAGE_ERROR_MEMORY);
-    snprintf(number, sizeof number, "%" PRIu64 " MiB", (least + ((1 << 20) - 1)) >> 20);
+    snprintf(number, sizeof number, "%llu MiB", zi_mib(least));
     assert_non_null(strstr(error.message, "device_memory"));
     assert_non_null(strstr(error.message, number));
     zimage_request r = request_of(&larger);
@@ -406,7 +406,7 @@ static void forward(zi_run *run, const zi_model *model, const float *values, flo
 }
 
 /* A forward pass of the transformer, and behind it the text encoder, which the plan expects elsewhere. */
-static void evaluate(zimage_session *session, float *out)
+static void run_networks(zimage_session *session, float *out)
 {
     zi_run run = run_on(session);
     const zi_model *model = session->inner;
@@ -425,7 +425,7 @@ static void evaluate(zimage_session *session, float *out)
     zi_table(&run)->release(&run, mark);
 }
 
-static void plan_evaluation(zimage_session *session, int commit, zi_memory_plan *memory)
+static void plan_networks(zimage_session *session, int commit, zi_memory_plan *memory)
 {
     static const int32_t ids[TOKENS];
     const zi_job job = {.model = session->inner,
@@ -441,8 +441,8 @@ static void plan_evaluation(zimage_session *session, int commit, zi_memory_plan 
 
 #define OUTPUTS (CHANNELS * ROWS * COLUMNS + IDS * 320)
 
-/* Whether the evaluation's bytes are those of all weights staying, with so many threads and pieces of that size.
- * limit_count: 1 = in the least memory, 2 = in a little more, too. */
+/* Checks that the networks give the same bytes with streamed weights as with resident ones, with so many upload
+ * threads and pieces of that size. limit_count: 1 = in the least memory, 2 = in a little more, too. */
 static void check_format(const char *format, zimage_compute compute, int threads, size_t piece, int limit_count)
 {
     static float expected[OUTPUTS], got[OUTPUTS];
@@ -450,9 +450,9 @@ static void check_format(const char *format, zimage_compute compute, int threads
     zi_memory_plan memory;
     assert_true(session->inner->facts.features <= 320);
     replace_ops(session, &(zi_cuda_options){.compute = compute});
-    evaluate(session, expected); /* without a plan */
-    plan_evaluation(session, 1, &memory);
-    evaluate(session, got);
+    run_networks(session, expected); /* without a plan */
+    plan_networks(session, 1, &memory);
+    run_networks(session, got);
     assert_memory_equal(got, expected, sizeof got);
     const uint64_t limits[] = {memory.least, (memory.least + 4 * memory.total) / 5};
     for (int i = 0; i < limit_count; i++) {
@@ -462,10 +462,10 @@ static void check_format(const char *format, zimage_compute compute, int threads
                                  .upload_threads = threads,
                                  .upload_piece = piece,
                              });
-        plan_evaluation(session, 1, &memory);
+        plan_networks(session, 1, &memory);
         assert_true(i > 0 || memory.streamed[ZIMAGE_STAGE_DENOISE] > 0);
         for (int repeat = 0; repeat < 2; repeat++) {
-            evaluate(session, got);
+            run_networks(session, got);
             assert_memory_equal(got, expected, sizeof got);
         }
     }
@@ -477,9 +477,9 @@ static void text_encoder_gives_way(void **state)
 {
     zimage_session *session = open_synthetic("bf16");
     zi_memory_plan all, some;
-    plan_evaluation(session, 0, &all);
+    plan_networks(session, 0, &all);
     replace_ops(session, &(zi_cuda_options){.compute = ZIMAGE_COMPUTE_BF16, .memory = all.total - (1 << 20)});
-    plan_evaluation(session, 0, &some);
+    plan_networks(session, 0, &some);
     assert_true(some.resident < all.resident);
     assert_int_equal(some.streamed[ZIMAGE_STAGE_DENOISE], 0);
     zimage_session_close(session);

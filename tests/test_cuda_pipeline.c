@@ -68,10 +68,11 @@ typedef struct bounds {
 
 /* The same float32 arithmetic, summed in another order: the bound of test_pipeline.c. */
 static const bounds same = {2e-5, 2};
-/* Activations are stored with 8 bits of precision, some 50 times a step; guidance of 4 makes of it up to 0.023 and
- * 6. */
+/* Activations are stored with 8 bits of precision, some 50 times a step. The largest errors, 0.023 and 6, are those
+ * with guidance 4. */
 static const bounds near_bf16 = {0.03, 10};
-/* Operands have 4 bits, and errors of up to 2^-4 that average out in sums: up to 0.063 and 15. */
+/* Operands have 4 bits of precision; their errors of up to 2^-4 average out in sums. The largest errors of images are
+ * 0.063 and 15. */
 static const bounds near_fp8 = {0.1, 25};
 
 static void compare(const char *stage, const zimage_image *ours, const zimage_image *reference, const bounds *most)

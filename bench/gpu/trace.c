@@ -2,8 +2,8 @@
  * Records the times of a program's kernels and copies without changing the program: CUDA loads this library into it.
  *
  *   gcc -shared -fPIC -O2 -I/usr/local/cuda/include bench/gpu/trace.c -o trace.so -L/usr/local/cuda/lib64 -lcupti
- *   CUDA_INJECTION64_PATH=$PWD/trace.so TRACE=trace.txt zimage bench --synthetic z-image-turbo --device cuda --layers
- * 8 -q
+ *   export CUDA_INJECTION64_PATH=$PWD/trace.so TRACE=trace.txt
+ *   zimage bench --synthetic z-image-turbo --device cuda --layers 8 -q
  *   bench/gpu/trace.py trace.txt
  *
  * A line for each kernel: K start nanoseconds grid name; for each copy: C start nanoseconds bytes.

@@ -8,13 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "cuda/entries.h"
 #include "cuda/record.h"
 #include "cuda/residency.h"
 
-#define MIB ((uint64_t)1 << 20)
 /* Of a ring that only weights pass through which are resident in another form: enough for a few of them to wait. */
-#define FORM_BYTES (64 * MIB)
+#define FORM_BYTES (64 * ZI_MIB)
 
 /* ---- what a job needs -------------------------------------------------------------------------------------------- */
 
@@ -32,11 +32,6 @@ static uint64_t slot_of(const zi_cuda_weight *weight)
     return zi_cuda_round_up(weight->stored);
 }
 
-static uint64_t max_bytes(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Raises widest and widest_formed to what the operations of the stage need. */
 static void measure_operations(const zi_cuda_stage *stage, needs *n)
 {
@@ -49,8 +44,8 @@ static void measure_operations(const zi_cuda_stage *stage, needs *n)
             formed += slot_of(w);
         if (!w->direct || w->key.form != ZI_FORM_VECTOR)
             through += slot_of(w);
-        n->widest = max_bytes(n->widest, through);
-        n->widest_formed = max_bytes(n->widest_formed, formed);
+        n->widest = zi_max_size(n->widest, through);
+        n->widest_formed = zi_max_size(n->widest_formed, formed);
     }
 }
 
@@ -93,7 +88,7 @@ static uint64_t smallest_ring(const needs *n)
 /* A ring for a job whose weights all stay: only stored forms pass through. */
 static uint64_t forming_ring(const needs *n)
 {
-    return max_bytes(2 * n->widest_formed, n->formed < FORM_BYTES ? n->formed : FORM_BYTES);
+    return zi_max_size(2 * n->widest_formed, zi_min_size(n->formed, FORM_BYTES));
 }
 
 /* ---- which weights stay ------------------------------------------------------------------------------------------ */
@@ -140,7 +135,7 @@ static void choose(const needs *n, zi_memory_plan *plan)
 {
     uint64_t base = plan->workspace + plan->activations, whole = base + n->all + forming_ring(n);
     uint64_t least = base + n->vectors + smallest_ring(n);
-    plan->least = whole < least ? whole : least;
+    plan->least = zi_min_size(whole, least);
     keep_vectors(n);
     if (whole <= plan->limit) {
         plan->ring = forming_ring(n);
@@ -150,7 +145,7 @@ static void choose(const needs *n, zi_memory_plan *plan)
     }
     if (least > plan->limit)
         return;
-    uint64_t room = plan->limit - least, wider = room < n->widest ? room : n->widest;
+    uint64_t room = plan->limit - least, wider = zi_min_size(room, n->widest);
     plan->ring = smallest_ring(n) + wider;
     room -= wider;
     for (int64_t uses = next_class(n, INT64_MAX); uses > 0; uses = next_class(n, uses))
@@ -183,11 +178,6 @@ static uint64_t streamed_by_job(const zi_memory_plan *plan, const zi_stage_runs 
     return bytes;
 }
 
-static uint64_t mib(uint64_t bytes)
-{
-    return (bytes + MIB - 1) / MIB;
-}
-
 static zimage_status refuse(zi_cuda *cuda, const needs *n, const zi_memory_plan *plan)
 {
     uint64_t weights = plan->least - plan->activations - plan->workspace;
@@ -195,16 +185,16 @@ static zimage_status refuse(zi_cuda *cuda, const needs *n, const zi_memory_plan 
         cuda->error, ZIMAGE_ERROR_MEMORY,
         "cuda:%d: out of device memory: this request needs at least %llu MiB (activations %llu, workspace %llu, "
         "weights %llu of %llu at a time), but %llu MiB may be taken: %s",
-        cuda->device, (unsigned long long)mib(plan->least), (unsigned long long)mib(plan->activations),
-        (unsigned long long)mib(plan->workspace), (unsigned long long)mib(weights), (unsigned long long)mib(n->all),
-        (unsigned long long)(plan->limit / MIB), plan->limit == cuda->asked ? "device_memory" : "what is free");
+        cuda->device, zi_mib(plan->least), zi_mib(plan->activations), zi_mib(plan->workspace), zi_mib(weights),
+        zi_mib(n->all), (unsigned long long)(plan->limit / ZI_MIB),
+        plan->limit == cuda->asked ? "device_memory" : "what is free");
 }
 
 /* Fills the plan for the present arrangement; 0: the job can't run with it. */
 static int describe_present(const zi_cuda *cuda, const needs *n, zi_memory_plan *plan)
 {
     const zi_cuda_residency *r = cuda->residency;
-    size_t stack = zi_cuda_stack_bytes(cuda), activations = (size_t)max_bytes(plan->activations, stack);
+    size_t stack = zi_cuda_stack_bytes(cuda), activations = zi_max_size(plan->activations, stack);
     int streams = 0;
     for (int i = 0; i < n->count; i++) {
         zi_cuda_weight *w = n->weights[i];

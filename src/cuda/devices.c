@@ -1,6 +1,5 @@
 /* Finds the GPUs. */
 #include <stdio.h>
-#include <string.h>
 
 #include <cuda_runtime_api.h>
 

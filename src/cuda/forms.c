@@ -1,6 +1,8 @@
 /* The forms that weights have on the GPU, and how they are made there. */
 #include "cuda/forms.h"
 
+#include <string.h>
+
 #include "cuda/internal.h"
 
 /* No `default`: for a dtype that is added to zi_dtype the compiler asks for a case, and until then it is refused. */
@@ -101,21 +103,20 @@ void zi_cuda_weight_measure(const zi_cuda *cuda, zi_cuda_weight *w)
     w->direct = (w->key.form == ZI_FORM_MATRIX || w->key.form == ZI_FORM_VECTOR) && all_of(w, type_of(cuda, w));
 }
 
-int zi_cuda_weight_parts(const zi_cuda_weight *weight, uint8_t *to, zi_upload_part parts[ZI_UPLOAD_PARTS])
+void zi_cuda_weight_parts(const zi_cuda_weight *weight, uint8_t *to, zi_upload_part parts[ZI_UPLOAD_PARTS])
 {
     const zi_weight *a = weight->a, *b = weight->b;
+    memset(parts, 0, ZI_UPLOAD_PARTS * sizeof(*parts));
     if (weight->key.form == ZI_FORM_PACKED) {
         zi_cuda_groups g = zi_cuda_groups_of(a);
         parts[0] = (zi_upload_part){a->data, to, g.numbers};
         parts[1] = (zi_upload_part){a->scales, to + g.second, g.scales};
         parts[2] = (zi_upload_part){a->biases, to + g.third, g.scales};
-        return 3;
+        return;
     }
     parts[0] = (zi_upload_part){a->data, to, stored_bytes(a)};
-    if (b == NULL)
-        return 1;
-    parts[1] = (zi_upload_part){b->data, to + second_place(weight), stored_bytes(b)};
-    return 2;
+    if (b != NULL)
+        parts[1] = (zi_upload_part){b->data, to + second_place(weight), stored_bytes(b)};
 }
 
 /* ---- forms ------------------------------------------------------------------------------------------------------- */

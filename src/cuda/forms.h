@@ -57,8 +57,8 @@ void zi_cuda_weight_measure(const zi_cuda *cuda, zi_cuda_weight *weight);
 zi_cuda_groups zi_cuda_groups_of(const zi_weight *weight);
 /* Where the scales of ZI_FORM_FP8 begin. */
 size_t zi_cuda_fp8_scales(const zi_cuda_weight *weight);
-/* The copies that bring the stored weight to `to`; returns how many. */
-int zi_cuda_weight_parts(const zi_cuda_weight *weight, uint8_t *to, zi_upload_part parts[ZI_UPLOAD_PARTS]);
+/* Fills the copies that bring the stored weight to `to`. Parts that it does not need are empty. */
+void zi_cuda_weight_parts(const zi_cuda_weight *weight, uint8_t *to, zi_upload_part parts[ZI_UPLOAD_PARTS]);
 /* Queues the kernels that make the form at `data` from what was sent to `stored`. Takes stack memory for the moment. */
 zimage_status zi_cuda_weight_form(zi_cuda *cuda, const zi_cuda_weight *weight, const uint8_t *stored, void *data);
 

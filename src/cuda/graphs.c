@@ -5,9 +5,7 @@
  * stays without a plan, and our own kernels do the work.
  */
 #include "cuda/graphs.h"
-#include "ops/shapes.h"
 
-#include <assert.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -34,7 +32,6 @@ typedef struct graph_key {
         } attention;
         struct {
             int64_t rows, columns, in, out, side, x_columns, stride, left;
-            int64_t unused; /* 0: keys are compared byte by byte */
         } conv;
     };
 } graph_key;

@@ -1,8 +1,8 @@
 /*
  * Our own CUDA kernels: C functions that launch them on a stream and return cudaGetLastError(). ops/ops.h has the
  * formulas. Activations are ZI_BF16 or ZI_F32; arithmetic is float32, sums over images are float64. Unless said
- * otherwise pointers are device memory, and sizes count elements and may have any value. Some have more than seven
- * parameters: those of the kernel that they launch. A struct would name each of them twice more.
+ * otherwise pointers are device memory, and sizes count elements and may have any value. Some functions have more than
+ * seven parameters, the kernel's own: a struct would name each of them twice more.
  */
 #ifndef ZI_CUDA_KERNELS_H
 #define ZI_CUDA_KERNELS_H

@@ -127,7 +127,7 @@ static zimage_status bias_of(zi_cuda *cuda, const zi_tensor *y, const void **bia
                        "a bias");
 }
 
-/* y (+)= bias, then y += x w^T: in bf16 it rounds twice. y: dense. */
+/* y (+)= bias, then y += x w^T. In bf16 the result is rounded twice. y: dense. */
 static zimage_status multiply_after_bias(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w,
                                          const float *bias, int accumulate)
 {
@@ -138,7 +138,7 @@ static zimage_status multiply_after_bias(zi_cuda *cuda, const zi_tensor *y, inpu
     return multiply(cuda, y, x, w, NULL, 1);
 }
 
-/* The same, or without bias, into a dense copy of y, which is a view of columns. */
+/* y (+)= x w^T (+ bias), computed in a dense copy of y, which is a view of columns. */
 static zimage_status linear_into_view(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w,
                                       const float *bias, int accumulate)
 {

@@ -5,15 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "cuda/internal.h"
 #include "ops/shapes.h"
 
-#define MIB           ((size_t)1 << 20)
-#define CHUNK_BYTES   (256 * MIB)
-#define STAGING_BYTES (4 * MIB) /* of each half */
-#define MARGIN_BYTES                                                                                                   \
-    (768 * MIB)         /* left to the driver and to libraries, which load their code when it is first used ... */
-#define MARGIN_SHARE 16 /* ... but at most 1 / MARGIN_SHARE of the GPU's memory */
+#define CHUNK_BYTES   (256 * ZI_MIB)
+#define STAGING_BYTES (4 * ZI_MIB) /* of each half */
+/* Left to the driver and to libraries, which load their code when it is first used: so much, but at most 1 /
+ * MARGIN_SHARE of the GPU's memory. */
+#define MARGIN_BYTES (768 * ZI_MIB)
+#define MARGIN_SHARE 16
 
 void zi_cuda_make_current(const zi_cuda *cuda)
 {
@@ -37,17 +38,12 @@ zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what)
                    "cuda:%d: %s failed: %s", cuda->device, what, cudaGetErrorString(code));
 }
 
-static size_t mib(size_t bytes)
-{
-    return (bytes + MIB - 1) / MIB;
-}
-
 size_t zi_cuda_limit(const zi_cuda *cuda)
 {
     size_t left = 0, all = 0;
     if (cudaMemGetInfo(&left, &all) != cudaSuccess)
         (void)cudaGetLastError();
-    size_t margin = all / MARGIN_SHARE < MARGIN_BYTES ? all / MARGIN_SHARE : MARGIN_BYTES;
+    size_t margin = zi_min_size(all / MARGIN_SHARE, MARGIN_BYTES);
     size_t possible = cuda->used + (left > margin ? left - margin : 0);
     return cuda->asked > 0 && cuda->asked < possible ? (size_t)cuda->asked : possible;
 }
@@ -59,12 +55,13 @@ static zimage_status refuse(zi_cuda *cuda, size_t bytes, const char *what)
         (void)cudaGetLastError();
     if (cuda->limit == 0)
         return zi_fail(cuda->error, ZIMAGE_ERROR_MEMORY,
-                       "cuda:%d: out of device memory: %s needs %zu MiB, %zu of %zu MiB are free", cuda->device, what,
-                       mib(bytes), left / MIB, all / MIB);
+                       "cuda:%d: out of device memory: %s needs %llu MiB, %zu of %zu MiB are free", cuda->device, what,
+                       zi_mib(bytes), left / ZI_MIB, all / ZI_MIB);
     return zi_fail(cuda->error, ZIMAGE_ERROR_MEMORY,
-                   "cuda:%d: out of device memory: %s needs %zu MiB, %zu of the %zu MiB that may be taken are in use "
+                   "cuda:%d: out of device memory: %s needs %llu MiB, %llu of the %zu MiB that may be taken are in use "
                    "(%zu of %zu MiB are free)",
-                   cuda->device, what, mib(bytes), mib(cuda->used), cuda->limit / MIB, left / MIB, all / MIB);
+                   cuda->device, what, zi_mib(bytes), zi_mib(cuda->used), cuda->limit / ZI_MIB, left / ZI_MIB,
+                   all / ZI_MIB);
 }
 
 /* cudaErrorMemoryAllocation also where the limit would be exceeded. */
@@ -270,7 +267,7 @@ zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t byt
     if (cuda->rehearsing)
         return ZIMAGE_OK;
     for (size_t at = 0; at < bytes; at += STAGING_BYTES) {
-        size_t part = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
+        size_t part = zi_min_size(bytes - at, STAGING_BYTES);
         uint8_t *half = s->data + (size_t)s->half * STAGING_BYTES;
         ZI_CUDA_TRY(cuda, cudaEventSynchronize(s->free[s->half]), "waiting for a copy");
         memcpy(half, (const uint8_t *)src + at, part);

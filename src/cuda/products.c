@@ -1,6 +1,5 @@
 /* Matrix products by cuBLASLt. The algorithms that it proposes for a shape are timed once, on the operands of the first
  * call. */
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +7,6 @@
 #include "cuda/internal.h"
 #include "cuda/products.h"
 #include "cuda/residency.h"
-#include "ops/shapes.h"
 
 #define CANDIDATES  8
 #define TIMED_FLOPS 2e8

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda/checks.h"
 #include "cuda/entries.h"
 #include "cuda/internal.h"
 #include "cuda/record.h"
@@ -186,7 +187,7 @@ zimage_status zi_cuda_op_repeat(zi_run *run, const void *key, size_t size, zi_wo
     if (cuda->rehearsing)
         return work(run, user);
     if (cuda->checks > 0) /* flags that wait to be read are not part of the work */
-        ZI_TRY(zi_table(run)->finish(run));
+        ZI_TRY(zi_cuda_wait(cuda));
     if (cuda->recordings == NULL)
         cuda->recordings = calloc(RECORDINGS_MAX, sizeof(*cuda->recordings));
     if (cuda->recordings == NULL)

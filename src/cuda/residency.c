@@ -8,7 +8,6 @@
 
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
 zimage_status zi_cuda_residency_open(zi_cuda *cuda)
 {
@@ -89,7 +88,8 @@ void zi_cuda_residency_close(zi_cuda *cuda)
 
 /* ---- the order of the job ---------------------------------------------------------------------------------------- */
 
-zi_cuda_weight *zi_cuda_use_at(const zi_cuda_residency *r, zi_cuda_cursor *c)
+/* The weight that is read at the cursor, or NULL: the job has ended. Skips stages that read no weights. */
+static zi_cuda_weight *use_at(const zi_cuda_residency *r, zi_cuda_cursor *c)
 {
     while (c->run < r->run_count) {
         const zi_stage_runs *run = &r->runs[c->run];
@@ -116,7 +116,7 @@ static int is_before(const zi_cuda_cursor *a, const zi_cuda_cursor *b)
 static int find_use(const zi_cuda_residency *r, const zi_cuda_weight *weight, zi_cuda_cursor *c)
 {
     const zi_cuda_weight *w;
-    for (; (w = zi_cuda_use_at(r, c)) != NULL; c->use++)
+    for (; (w = use_at(r, c)) != NULL; c->use++)
         if (w == weight)
             return 1;
     return 0;
@@ -126,7 +126,7 @@ static int find_use(const zi_cuda_residency *r, const zi_cuda_weight *weight, zi
 static void advance_to(zi_cuda *cuda, const zi_cuda_weight *weight)
 {
     zi_cuda_residency *r = cuda->residency;
-    if (zi_cuda_use_at(r, &r->now) != weight) {
+    if (use_at(r, &r->now) != weight) {
         zi_cuda_cursor place = r->now;
         zi_cuda_loads_cancel(cuda);
         if (!find_use(r, weight, &place)) {
@@ -199,8 +199,7 @@ static zimage_status begin_load(zi_cuda *cuda, zi_cuda_weight *weight, uint8_t *
     zi_cuda_residency *r = cuda->residency;
     zi_cuda_load *load = load_at(r, r->last);
     ZI_TRY(make_events(cuda, load));
-    memset(load->upload.parts, 0, sizeof(load->upload.parts));
-    (void)zi_cuda_weight_parts(weight, stored, load->upload.parts);
+    zi_cuda_weight_parts(weight, stored, load->upload.parts);
     load->weight = weight;
     load->stored = stored;
     load->slot = slot;
@@ -237,7 +236,7 @@ zimage_status zi_cuda_read_ahead(zi_cuda *cuda)
     int room = 1;
     if (is_before(&r->ahead, &r->now))
         r->ahead = r->now;
-    for (; (weight = zi_cuda_use_at(r, &r->ahead)) != NULL; r->ahead.use++) {
+    for (; (weight = use_at(r, &r->ahead)) != NULL; r->ahead.use++) {
         if (weight->ready || (weight->data != NULL && weight->load != NULL))
             continue;
         if (weight->load != NULL) /* its load before is still under way: the whole stage is */

@@ -87,8 +87,6 @@ int64_t zi_cuda_residency_sent(const zi_cuda *cuda);
 /* Ends the arrangement, takes every weight out of device memory and forgets the rehearsals. Waits for the GPU. */
 void zi_cuda_residency_clear(zi_cuda *cuda);
 
-/* The weight that is read at the cursor, or NULL: the job has ended. Skips stages that read no weights. */
-zi_cuda_weight *zi_cuda_use_at(const zi_cuda_residency *r, zi_cuda_cursor *cursor);
 /* Ends the arrangement and takes every weight out of device memory. Waits for the GPU. */
 void zi_cuda_arrangement_drop(zi_cuda *cuda);
 /* Drops the loads that wait to be read. */

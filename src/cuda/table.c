@@ -2,12 +2,10 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cuda/checks.h"
 #include "cuda/entries.h"
 #include "cuda/graphs.h"
-#include "cuda/operand.h"
 #include "cuda/products.h"
 #include "cuda/record.h"
 #include "cuda/residency.h"

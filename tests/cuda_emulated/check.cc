@@ -182,7 +182,7 @@ static void launches_are_checked(void)
 }
 
 /* Comes last: afterwards every call fails. */
-static void divergent_barriers_are_told(void)
+static void divergent_barriers_are_reported(void)
 {
     ZI_LAUNCH(diverge, 1, THREADS, 0, stream, 5u);
     CHECK(cudaStreamSynchronize(stream) == cudaErrorLaunchFailure);
@@ -202,7 +202,7 @@ int main(void)
     graphs_run_when_they_are_launched();
     captures_refuse_what_waits();
     launches_are_checked();
-    divergent_barriers_are_told();
+    divergent_barriers_are_reported();
     printf("the emulated GPU keeps its promises\n");
     return 0;
 }

@@ -3,19 +3,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "cuda/upload.h"
 
 #define UPLOADS  60
 #define PART_MAX 20000 /* bytes of a part */
 
-static uint64_t state = 88172645463325252u;
+static uint64_t state = ZI_RANDOM_SEED;
 
 static size_t below(size_t n)
 {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (size_t)(state >> 20) % n;
+    return (size_t)(zi_random_next(&state) >> 20) % n;
 }
 
 static void need(int right, const char *what)

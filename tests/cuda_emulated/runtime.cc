@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/numbers.h"
 #include "emulated.h"
 
 using task = std::function<void()>;
@@ -30,7 +31,6 @@ struct CUgraphExec_st {
 namespace
 {
 
-#define MIB                 ((size_t)1 << 20)
 #define DEFAULT_MEMORY_MIB  16384
 #define SHARED_BYTES        (48 << 10)  /* of a block, unless an attribute allows the kernel more */
 #define SHARED_BYTES_MAX    (227 << 10) /* compute capability 9.0 */
@@ -95,7 +95,7 @@ gpu &the_gpu(void)
 {
     static gpu *made = [] {
         gpu *c = new gpu();
-        c->memory = number_of("ZIMAGE_EMULATED_MIB", DEFAULT_MEMORY_MIB) * MIB;
+        c->memory = number_of("ZIMAGE_EMULATED_MIB", DEFAULT_MEMORY_MIB) * ZI_MIB;
         c->random = (number_of("ZIMAGE_EMULATED_SEED", 1) + 1) * 0x9E3779B97F4A7C15u;
         c->streams.push_back(std::make_shared<stream_state>());
         return c;
@@ -312,11 +312,7 @@ std::recursive_mutex &emulated::lock(void)
 
 unsigned emulated::random_below(unsigned n)
 {
-    uint64_t &state = the_gpu().random;
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (unsigned)((state >> 32) * n >> 32);
+    return (unsigned)((uint64_t)zi_random_bits(&the_gpu().random) * n >> 32);
 }
 
 void emulated::break_gpu(cudaError_t code, const char *format, ...)
