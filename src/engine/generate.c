@@ -287,9 +287,10 @@ zimage_status zimage_generate(zimage_session *session, const zimage_request *req
                               zimage_error *error)
 {
     zimage_request own;
+    if (image)
+        *image = NULL;
     if (!session || !request || !image)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "session, request and image: NULL, expected all three");
-    *image = NULL;
     ZI_TRY(zi_request_take(session, request, &own, error));
     generation g = {.session = session, .request = &own, .start = zi_now()};
     g.run = (zi_run){.ops = session->ops, .error = error, .block_done = on_block_done, .user = &g};

@@ -164,9 +164,10 @@ static zimage_status describe(zimage_inspection *in, const char *path, zimage_er
 
 zimage_status zimage_inspect(const char *path, zimage_inspection **inspection, zimage_error *error)
 {
+    if (inspection)
+        *inspection = NULL;
     if (!path || !inspection)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path and inspection: NULL, expected both");
-    *inspection = NULL;
     zimage_inspection *in = calloc(1, sizeof *in);
     if (!in)
         return no_memory(error);

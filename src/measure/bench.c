@@ -494,9 +494,10 @@ zimage_status zimage_bench_run(const char *model_path, const zimage_bench_params
 {
     bench_run b = {.model_path = model_path, .run = {.error = error}};
     b.run.user = &b;
+    if (result)
+        *result = NULL;
     if (!params || !result)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "params and bench: NULL, expected both");
-    *result = NULL;
     /* NOLINTNEXTLINE(bugprone-sizeof-expression): the last field is a pointer */
     ZI_TRY(ZI_TAKE(&b.params, params, zimage_bench_params, session, error));
     ZI_TRY(ZI_TAKE(&b.session_params, b.params.session, zimage_session_params, cache_folder, error));
