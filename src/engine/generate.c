@@ -88,12 +88,11 @@ static zimage_status finish_step(generation *g, const uint8_t *preview, int32_t 
 
 /* ---- stages ------------------------------------------------------------------------------------------------------ */
 
-/* A network's weights go back to the system once it has done its work; they would be read from the file again. Not
- * while another session may read them, and not on a GPU, whose own memory is what is short. */
+/* A network's weights go back to the system once it has done its work; they would be read from the file again. */
 static void release(const generation *g, zi_component_kind component)
 {
     const zi_store *store = g->session->inner->stores[component];
-    if (zi_request_releases(g->session, g->request) && store && !zi_has_own_memory(g->session->ops))
+    if (zi_request_releases(g->session, g->request) && store)
         zi_store_release_pages(store);
 }
 

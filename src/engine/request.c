@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/sized.h"
-#include "engine/backends.h"
 
 /* ---- checking ---------------------------------------------------------------------------------------------------- */
 
