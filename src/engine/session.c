@@ -32,7 +32,7 @@ void zi_model_reference(zimage_model *model)
 static zimage_status make_choice(const zimage_model_params *params, zi_model_choice *choice, zimage_error *error)
 {
     static const zi_dtype dtypes[] = {ZI_GROUPED, ZI_BF16, ZI_F32};
-    if (!zimage_dequantize_name(params->dequantize)[0] || (unsigned)params->dequantize > ZIMAGE_DEQUANTIZE_F32)
+    if ((unsigned)params->dequantize > ZIMAGE_DEQUANTIZE_F32)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "dequantize: %d, expected 0 (none), 1 (bf16) or 2 (f32)",
                        (int)params->dequantize);
     *choice = (zi_model_choice){
