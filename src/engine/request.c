@@ -91,12 +91,11 @@ zimage_status zi_request_take(const zimage_session *session, const zimage_reques
                               zimage_error *error)
 {
     const zi_facts *facts = &session->inner->facts;
-    int64_t side = facts->default_side;
     ZI_TRY(ZI_TAKE(own, request, zimage_request, memory_limit, error));
     if (!own->width)
-        own->width = (int32_t)(side < facts->max_width ? side : facts->max_width);
+        own->width = zi_default_width(facts);
     if (!own->height)
-        own->height = (int32_t)(side < facts->max_height ? side : facts->max_height);
+        own->height = zi_default_height(facts);
     if (!own->steps)
         own->steps = facts->default_steps;
     if (own->cfg_truncation == 0)

@@ -343,11 +343,10 @@ static zimage_status bench_synthetic(bench_run *b)
 /* The model's own size where none is given, fewer layers where asked for. Nobody else has the model yet. */
 static void adapt(bench_run *b, zi_model *model)
 {
-    const zi_facts *facts = &model->facts;
     if (!b->params.width)
-        b->params.width = (int32_t)(facts->default_side < facts->max_width ? facts->default_side : facts->max_width);
+        b->params.width = zi_default_width(&model->facts);
     if (!b->params.height)
-        b->params.height = (int32_t)(facts->default_side < facts->max_height ? facts->default_side : facts->max_height);
+        b->params.height = zi_default_height(&model->facts);
     for (int i = 0; i < ZI_COMPONENTS && b->params.layers > 0; i++)
         model->family->components[i].limit_layers(model->networks, b->params.layers);
 }
