@@ -346,9 +346,10 @@ typedef struct zimage_request {
      * guidance and one forward pass a step, right for distilled models. Others need about 3 to 5: also there 0 means no
      * guidance. */
     float guidance_scale;
-    float cfg_normalization; /* limit of the norm of the guided result, in norms of the positive one; 0: no limit */
-    /* 1 - sigma grows from about 0 at the first step to 1 at the end. Guidance stops once it exceeds this. 0: never
-     * (diffusers' default). A tiny number: guidance at the first step only. */
+    /* Limit of the norm of the guided result, in norms of the positive one; 0 to 1000. 0: no limit. */
+    float cfg_normalization;
+    /* 1 - sigma grows from about 0 at the first step to 1 at the end. Guidance stops once it exceeds this; 0 to 1000.
+     * 0: never (diffusers' default). A tiny number: guidance at the first step only. */
     double cfg_truncation;
     /* Text features instead of a prompt: row-major [prompt_tokens, prompt_embeds_dim]. */
     const float *prompt_embeds;

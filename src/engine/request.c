@@ -49,9 +49,9 @@ static zimage_status check_guidance(const zimage_request *r, zimage_error *error
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "guidance_scale: %g, expected 0 to 1000",
                        (double)r->guidance_scale);
     if (!(r->cfg_truncation >= 0 && r->cfg_truncation <= 1000))
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_truncation: %g, expected 0 or more", r->cfg_truncation);
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_truncation: %g, expected 0 to 1000", r->cfg_truncation);
     if (!(r->cfg_normalization >= 0 && r->cfg_normalization <= 1000))
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_normalization: %g, expected 0 (none) or more",
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_normalization: %g, expected 0 to 1000",
                        (double)r->cfg_normalization);
     return ZIMAGE_OK;
 }
