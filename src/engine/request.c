@@ -146,3 +146,36 @@ void zi_tokens_free(zi_tokens *tokens)
     for (int i = 0; i < ZI_PROMPTS_MAX; i++)
         free(tokens->ids[i]);
 }
+
+/* ---- the job ----------------------------------------------------------------------------------------------------- */
+
+#define PREVIEW_SIDE 256 /* pixels; larger images are previewed from averaged latents */
+
+int64_t zi_preview_factor(const zi_job *job)
+{
+    int64_t longest = (job->rows > job->columns ? job->rows : job->columns) * job->model->facts.scale_factor;
+    int64_t factor = (longest + PREVIEW_SIDE - 1) / PREVIEW_SIDE;
+    while (job->rows / factor == 0 || job->columns / factor == 0)
+        factor--;
+    return factor;
+}
+
+void zi_request_job(const zimage_session *session, const zimage_request *r, const zi_tokens *tokens, zi_job *job)
+{
+    const float *features[ZI_PROMPTS_MAX] = {r->prompt_embeds, r->negative_prompt_embeds};
+    *job = (zi_job){
+        .model = session->inner,
+        .rows = r->height / session->inner->facts.scale_factor,
+        .columns = r->width / session->inner->facts.scale_factor,
+        .prompts = r->guidance_scale > 0 ? 2 : 1,
+        .steps = r->steps,
+    };
+    for (int i = 0; i < job->prompts; i++)
+        job->prompt[i] = (zi_prompt){
+            .tokens = tokens->counts[i], .encoded = !features[i], .ids = tokens->ids[i], .features = features[i]};
+    if (r->preview && r->progress) {
+        int64_t factor = zi_preview_factor(job);
+        job->preview_rows = job->rows / factor;
+        job->preview_columns = job->columns / factor;
+    }
+}

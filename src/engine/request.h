@@ -30,5 +30,7 @@ void zi_tokens_free(zi_tokens *tokens);
 
 /* The job's sizes and inputs; no outputs. */
 void zi_request_job(const zimage_session *session, const zimage_request *request, const zi_tokens *tokens, zi_job *job);
+/* A latent of a preview is the mean of so many latents of the job, each way. */
+int64_t zi_preview_factor(const zi_job *job);
 
 #endif
