@@ -71,7 +71,7 @@ static const struct {
 const char *zimage_bench_stage_name(zimage_bench_stage stage)
 {
     static const char *const names[] = {"text_encoder", "transformer_step", "vae_decode", "load"};
-    return (unsigned)stage < ZIMAGE_BENCH_STAGE_COUNT ? names[stage] : "unknown stage";
+    return (unsigned)stage < ZIMAGE_BENCH_STAGE_COUNT ? names[stage] : "unknown";
 }
 
 /* ---- inputs ------------------------------------------------------------------------------------------------------ */
