@@ -98,13 +98,12 @@ extern "C" {
 
 typedef enum zimage_status {
     ZIMAGE_OK = 0,
-    ZIMAGE_ERROR_ARGUMENT = 1, /* a parameter of the call is out of range */
-    ZIMAGE_ERROR_FILE = 2,     /* a file can't be opened, read or written */
-    ZIMAGE_ERROR_FORMAT = 3,   /* the content of a file (or of encoded data) is malformed */
-    ZIMAGE_ERROR_MODEL = 4,    /* the files are well formed but are no complete model, e.g. a tensor is missing */
-    ZIMAGE_ERROR_MEMORY = 5,   /* memory is short: an allocation failed, or a job does not fit its limit */
-    ZIMAGE_ERROR_NOT_FINITE =
-        6, /* the output of a block held a NaN or an infinity; the message names the first such block */
+    ZIMAGE_ERROR_ARGUMENT = 1,    /* a parameter of the call is out of range */
+    ZIMAGE_ERROR_FILE = 2,        /* a file can't be opened, read or written */
+    ZIMAGE_ERROR_FORMAT = 3,      /* the content of a file (or of encoded data) is malformed */
+    ZIMAGE_ERROR_MODEL = 4,       /* the files are well formed but are no complete model, e.g. a tensor is missing */
+    ZIMAGE_ERROR_MEMORY = 5,      /* memory is short: an allocation failed, or a job does not fit its limit */
+    ZIMAGE_ERROR_NOT_FINITE = 6,  /* a block computed a NaN or an infinity; the message names the first such block */
     ZIMAGE_ERROR_CANCELLED = 7,   /* the progress callback asked to stop */
     ZIMAGE_ERROR_UNSUPPORTED = 8, /* this build or machine can't do it, e.g. there is no usable GPU */
     ZIMAGE_ERROR_INTERNAL = 9,    /* a failed assumption of the library itself, e.g. a thread could not be started */
@@ -131,8 +130,7 @@ ZIMAGE_API const char *zimage_status_name(zimage_status status);
 /* Static text "MAJOR.MINOR.PATCH". */
 ZIMAGE_API const char *zimage_version(void);
 
-/* Frees memory that a function of this library returned as plain data (tokens, tensors, encoded images). NULL is fine.
- * */
+/* Frees plain data that a function of this library returned: tokens, tensors, encoded images. data may be NULL. */
 ZIMAGE_API void zimage_free(void *data);
 
 typedef enum zimage_log_level { ZIMAGE_LOG_WARNING = 1, ZIMAGE_LOG_INFO = 2 } zimage_log_level;
@@ -148,8 +146,7 @@ typedef void (*zimage_log_fn)(zimage_log_level level, const char *message, void 
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
 
-/* The type that matrix products are computed in. Stored weights are not changed; sums are float32, or int32 for int8.
- * */
+/* The type that matrix products are computed in. Stored weights stay as they are. Sums are float32; of int8 int32. */
 typedef enum zimage_compute {
     ZIMAGE_COMPUTE_AUTO = 0, /* "auto": a GPU: bf16; the CPU: bf16 where it is clearly faster than f32, else f32 */
     ZIMAGE_COMPUTE_F32 = 1,  /* "f32" */
@@ -184,8 +181,8 @@ typedef struct zimage_kernel_info {
 
 typedef struct zimage_device_list zimage_device_list;
 
-/* Finds the devices of this machine: the CPU first. cpu_mask as in zimage_session_params. Takes some milliseconds.
- * *list is released with zimage_device_list_free. */
+/* Finds the devices of this machine: the CPU first. cpu_mask as in zimage_session_params. Takes some milliseconds, and
+ * where there is a GPU the time in which its driver starts. *list is released with zimage_device_list_free. */
 ZIMAGE_API zimage_status zimage_devices(const char *cpu_mask, zimage_device_list **list, zimage_error *error);
 ZIMAGE_API size_t zimage_device_count(const zimage_device_list *list);
 ZIMAGE_API zimage_status zimage_device_get(const zimage_device_list *list, size_t index, zimage_device_info *info,
@@ -260,9 +257,10 @@ typedef struct zimage_session zimage_session;
 
 typedef struct zimage_session_params {
     uint32_t struct_size;
-    int32_t threads; /* 0: as many as the process may use */
+    int32_t threads; /* 1 to 1024; 0: as many as the process may use */
     /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for GPU K, or "auto": a GPU that zimage_devices
-     * calls usable, else the CPU. The program zimage uses "auto" by default, the library "cpu". */
+     * calls usable, else the CPU; also the CPU if the other fields ask for something that only the CPU has (int8,
+     * cpu_mask, reference). The program zimage uses "auto" by default, the library "cpu". */
     const char *device;
     zimage_compute compute;
     /* CPU features that may be used, a list such as "avx2,avx512" (zimage_devices lists them); "generic": none, NULL:
@@ -358,8 +356,8 @@ typedef struct zimage_request {
     int32_t negative_prompt_tokens;
     int32_t prompt_embeds_dim; /* must be the model's */
     /* 1: the memory of each network's weights is given back to the system when that network has finished. The next
-     * request reads them from the files again, so use it for the last image of a session. memory_limit implies it. On
-     * the CPU only, and only while no other session of the model is open. */
+     * request reads them from the files again, so use it for the last image of a session. memory_limit implies it. It
+     * does nothing on a GPU, or while another session of the model is open. */
     int32_t release_weights;
     /* Initial noise of variance 1 instead of the seed's: row-major [1, latent_channels, height / f, width / f] with
      * f = vae_scale_factor. */
@@ -367,10 +365,11 @@ typedef struct zimage_request {
     uint64_t latents_count; /* elements of latents, the product of that shape */
     zimage_progress_fn progress;
     void *progress_user;
-    /* Limit of the resident memory of the whole process in bytes, other sessions and your own data included; 0: none.
-     * To stay below it, the VAE decodes the image in bands of fewer rows, and weights are released as by
-     * release_weights. A job that still does not fit is refused before it starts; the message says how much it needs.
-     * The image is the same. On a GPU memory_limit is refused: use device_memory. */
+    /* Limit of the resident memory of the whole process in bytes; 0: none. All that the process held when the session
+     * was opened counts, your own data and other sessions included; what these take later is not known. To stay below
+     * the limit, the VAE decodes the image in bands of fewer rows, and weights are released as by release_weights. A
+     * job that still does not fit is refused before it starts; the message says how much it needs. The image is the
+     * same. On a GPU memory_limit is refused: use device_memory. */
     uint64_t memory_limit;
 } zimage_request;
 
@@ -550,8 +549,7 @@ typedef struct zimage_tensor_info {
     int64_t shape[4];
     uint64_t bytes;
     const char *name;
-    const char
-        *dtype; /* the file's own word, or "U4 group 32" for a matrix that MLX packed: shape is then the matrix's own */
+    const char *dtype; /* the file's own word; "U4 group 32": MLX packed this matrix, and shape is the matrix's own */
     const char *file;
 } zimage_tensor_info;
 
@@ -573,9 +571,10 @@ typedef struct zimage_check {
     uint32_t struct_size;
     int32_t usable; /* 0: this machine can't run these kernels, or the mask forbids them; nothing was checked */
     int32_t passed;
-    const char *kernels; /* "reference", "avx2", "bf16 amx", "cuda:0", ... */
+    const char *kernels; /* "reference", "avx2", "bf16 amx", "cuda:0 bf16", ... */
     const char *name;    /* an operation; "image": a tiny image; "begin": the checks of these kernels begin */
-    double error;      /* operation: largest error, relative to the result's scale; image: mean difference, 0 .. 255 */
+    /* Operation: largest error, relative to the result's scale. Image: mean difference, 0 .. 255. "begin": -1. */
+    double error;
     double largest;    /* image: largest difference, 0 .. 255; else 0 */
     const char *fault; /* what is wrong; NULL: nothing */
 } zimage_check;
