@@ -298,7 +298,7 @@ static zimage_status open_session(bench_run *b, zi_model *inner)
     return status;
 }
 
-static void note_session(bench_run *b)
+static void record_session(bench_run *b)
 {
     const zi_model *model = b->session->inner;
     zimage_bench_info *info = &b->result->info;
@@ -331,7 +331,7 @@ static zimage_status bench_synthetic(bench_run *b)
         double start = zi_now();
         ZI_TRY(make_synthetic(b, stage));
         b->result->figures[ZIMAGE_BENCH_LOAD].seconds += zi_now() - start;
-        note_session(b);
+        record_session(b);
         zimage_status status = time_stage(b, stage);
         zimage_session_close(b->session);
         b->session = NULL;
@@ -360,7 +360,7 @@ static zimage_status bench_model(bench_run *b)
     b->result->figures[ZIMAGE_BENCH_LOAD].seconds = zi_now() - start;
     adapt(b, model);
     ZI_TRY(open_session(b, model));
-    note_session(b);
+    record_session(b);
     zimage_status status = ZIMAGE_OK;
     for (int stage = 0; stage < TIMED_STAGES && status == ZIMAGE_OK; stage++)
         if (zi_model_has(model, timed[stage].component))
