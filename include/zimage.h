@@ -151,10 +151,8 @@ typedef enum zimage_compute {
     ZIMAGE_COMPUTE_AUTO = 0, /* "auto": a GPU: bf16; the CPU: bf16 where it is clearly faster than f32, else f32 */
     ZIMAGE_COMPUTE_F32 = 1,  /* "f32" */
     ZIMAGE_COMPUTE_BF16 = 2, /* "bf16": linear layers, attention, convolutions */
-    ZIMAGE_COMPUTE_INT8 =
-        3, /* "int8", CPU only: linear layers, with a scale per token and per row of the weight; all else as auto */
-    ZIMAGE_COMPUTE_FP8 =
-        4, /* "fp8", only GPUs of compute capability 9.0: linear layers in e4m3, scaled as int8; all else bf16 */
+    ZIMAGE_COMPUTE_INT8 = 3, /* "int8", CPU only: linear layers, a scale per token and weight row; all else as auto */
+    ZIMAGE_COMPUTE_FP8 = 4,  /* "fp8", compute capability 9.0 only: linear layers in e4m3, scaled as int8; else bf16 */
 } zimage_compute;
 ZIMAGE_API const char *zimage_compute_name(zimage_compute compute);
 ZIMAGE_API int zimage_compute_parse(const char *name, zimage_compute *compute);
@@ -198,8 +196,7 @@ typedef struct zimage_model zimage_model;
 
 /* What happens to weights that MLX has quantised to 1 to 6 or 8 bits a number. */
 typedef enum zimage_dequantize {
-    ZIMAGE_DEQUANTIZE_NONE =
-        0, /* "none": they stay packed in the mapped file and are dequantised where they are used */
+    ZIMAGE_DEQUANTIZE_NONE = 0, /* "none": they stay packed in the mapped file, and are dequantised at each use */
     ZIMAGE_DEQUANTIZE_BF16 = 1, /* "bf16": expanded once into memory, rounded to bfloat16: 2 bytes a number */
     ZIMAGE_DEQUANTIZE_F32 = 2,  /* "f32": the same without rounding: 4 bytes a number, results equal to NONE's */
 } zimage_dequantize;

@@ -32,8 +32,9 @@ static const uint8_t golden[ROWS * COLUMNS * 3] = {
     75, 243, 52, 77, 245, 53, 78, 245, 53, 77, 245, 52, 77, 245, 52, 85, 248, 57, /* */
 };
 
-/* Differences of 8-bit numbers. Measured: float32 none, bf16 operands 0.21 on average and at most 2, int8 0.015 and 1.
- * */
+/*
+ * Differences of 8-bit numbers. Measured: float32 none, bf16 operands 0.21 on average and at most 2, int8 0.015 and 1.
+ */
 typedef struct bound {
     double mean;
     int largest;
