@@ -148,9 +148,11 @@ static double median(double *values, int count)
     return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
-static double peak_rate(zi_run *run)
+/* 0: it could not be measured, which is no error. */
+static double peak_rate(zi_ops *ops)
 {
-    return zi_table(run)->peak_rate(run);
+    zi_run silent = {.ops = ops};
+    return zi_table(&silent)->peak_rate(&silent);
 }
 
 static int on_gpu(const bench_run *b)
@@ -161,7 +163,7 @@ static int on_gpu(const bench_run *b)
 static void measure_peak(bench_run *b)
 {
     baseline *y = &b->baseline;
-    double start = zi_now(), rate = peak_rate(&b->run);
+    double start = zi_now(), rate = peak_rate(b->run.ops);
     if (rate > 0) { /* a GPU may have no room to measure it */
         y->inverse_sum += 1 / rate;
         y->count++;
@@ -390,15 +392,15 @@ static int largest_product(const zi_counts *counts, const int *used, int count)
  * The share of the registers' peak that oneDNN reaches on the stage's largest products, each weighted by its
  * operations; 0: it failed. The peak is taken beside each, so that other work on the machine slows both alike.
  */
-static double onednn_share(zi_onednn *dnn, zi_run *run, const zi_counts *counts)
+static double onednn_share(zi_onednn *dnn, zi_ops *ops, const zi_counts *counts)
 {
     double flops = 0, ideal = 0;
     int used[MAIN_PRODUCTS];
     for (int n = 0; n < MAIN_PRODUCTS && n < counts->product_count; n++) {
         used[n] = largest_product(counts, used, n);
         const zi_product *p = &counts->products[used[n]];
-        double before = peak_rate(run), rate = zi_onednn_rate(dnn, p->rows, p->out, p->in);
-        double after = peak_rate(run), peak = before > after ? before : after;
+        double before = peak_rate(ops), rate = zi_onednn_rate(dnn, p->rows, p->out, p->in);
+        double after = peak_rate(ops), peak = before > after ? before : after;
         if (!(rate > 0))
             return 0;
         flops += p->flops;
@@ -409,11 +411,10 @@ static double onednn_share(zi_onednn *dnn, zi_run *run, const zi_counts *counts)
 
 static void compare_stages(bench_run *b, zi_onednn *dnn, zi_ops *ops)
 {
-    zi_run run = {.ops = ops};
     snprintf(b->result->info.onednn, sizeof b->result->info.onednn, "%s", zi_onednn_version(dnn));
     for (int stage = 0; stage < TIMED_STAGES; stage++) {
         zimage_bench_figures *figures = &b->result->figures[stage];
-        double share = figures->seconds > 0 ? onednn_share(dnn, &run, &b->counts[stage]) : 0;
+        double share = figures->seconds > 0 ? onednn_share(dnn, ops, &b->counts[stage]) : 0;
         if (share > 0)
             figures->percent_of_onednn = figures->percent_of_peak / share;
     }
