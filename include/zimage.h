@@ -98,13 +98,12 @@ extern "C" {
 
 typedef enum zimage_status {
     ZIMAGE_OK = 0,
-    ZIMAGE_ERROR_ARGUMENT = 1, /* a parameter of the call is out of range */
-    ZIMAGE_ERROR_FILE = 2,     /* a file can't be opened, read or written */
-    ZIMAGE_ERROR_FORMAT = 3,   /* the content of a file (or of encoded data) is malformed */
-    ZIMAGE_ERROR_MODEL = 4,    /* the files are well formed but are no complete model, e.g. a tensor is missing */
-    ZIMAGE_ERROR_MEMORY = 5,   /* memory is short: an allocation failed, or a job does not fit its limit */
-    ZIMAGE_ERROR_NOT_FINITE =
-        6, /* the output of a block held a NaN or an infinity; the message names the first such block */
+    ZIMAGE_ERROR_ARGUMENT = 1,    /* a parameter of the call is out of range */
+    ZIMAGE_ERROR_FILE = 2,        /* a file can't be opened, read or written */
+    ZIMAGE_ERROR_FORMAT = 3,      /* the content of a file (or of encoded data) is malformed */
+    ZIMAGE_ERROR_MODEL = 4,       /* the files are well formed but are no complete model, e.g. a tensor is missing */
+    ZIMAGE_ERROR_MEMORY = 5,      /* memory is short: an allocation failed, or a job does not fit its limit */
+    ZIMAGE_ERROR_NOT_FINITE = 6,  /* a block computed a NaN or an infinity; the message names the first such block */
     ZIMAGE_ERROR_CANCELLED = 7,   /* the progress callback asked to stop */
     ZIMAGE_ERROR_UNSUPPORTED = 8, /* this build or machine can't do it, e.g. there is no usable GPU */
     ZIMAGE_ERROR_INTERNAL = 9,    /* a failed assumption of the library itself, e.g. a thread could not be started */
@@ -131,8 +130,7 @@ ZIMAGE_API const char *zimage_status_name(zimage_status status);
 /* Static text "MAJOR.MINOR.PATCH". */
 ZIMAGE_API const char *zimage_version(void);
 
-/* Frees memory that a function of this library returned as plain data (tokens, tensors, encoded images). NULL is fine.
- * */
+/* Frees plain data that a function of this library returned: tokens, tensors, encoded images. data may be NULL. */
 ZIMAGE_API void zimage_free(void *data);
 
 typedef enum zimage_log_level { ZIMAGE_LOG_WARNING = 1, ZIMAGE_LOG_INFO = 2 } zimage_log_level;
@@ -148,16 +146,13 @@ typedef void (*zimage_log_fn)(zimage_log_level level, const char *message, void 
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
 
-/* The type that matrix products are computed in. Stored weights are not changed; sums are float32, or int32 for int8.
- * */
+/* The type that matrix products are computed in. Stored weights stay as they are. Sums are float32; of int8 int32. */
 typedef enum zimage_compute {
     ZIMAGE_COMPUTE_AUTO = 0, /* "auto": a GPU: bf16; the CPU: bf16 where it is clearly faster than f32, else f32 */
     ZIMAGE_COMPUTE_F32 = 1,  /* "f32" */
     ZIMAGE_COMPUTE_BF16 = 2, /* "bf16": linear layers, attention, convolutions */
-    ZIMAGE_COMPUTE_INT8 =
-        3, /* "int8", CPU only: linear layers, with a scale per token and per row of the weight; all else as auto */
-    ZIMAGE_COMPUTE_FP8 =
-        4, /* "fp8", only GPUs of compute capability 9.0: linear layers in e4m3, scaled as int8; all else bf16 */
+    ZIMAGE_COMPUTE_INT8 = 3, /* "int8", CPU only: linear layers, a scale per token and weight row; all else as auto */
+    ZIMAGE_COMPUTE_FP8 = 4,  /* "fp8", compute capability 9.0 only: linear layers in e4m3, scaled as int8; else bf16 */
 } zimage_compute;
 ZIMAGE_API const char *zimage_compute_name(zimage_compute compute);
 ZIMAGE_API int zimage_compute_parse(const char *name, zimage_compute *compute);
@@ -184,8 +179,8 @@ typedef struct zimage_kernel_info {
 
 typedef struct zimage_device_list zimage_device_list;
 
-/* Finds the devices of this machine: the CPU first. cpu_mask as in zimage_session_params. Takes some milliseconds.
- * *list is released with zimage_device_list_free. */
+/* Finds the devices of this machine: the CPU first. cpu_mask as in zimage_session_params. Takes some milliseconds, and
+ * where there is a GPU the time in which its driver starts. *list is released with zimage_device_list_free. */
 ZIMAGE_API zimage_status zimage_devices(const char *cpu_mask, zimage_device_list **list, zimage_error *error);
 ZIMAGE_API size_t zimage_device_count(const zimage_device_list *list);
 ZIMAGE_API zimage_status zimage_device_get(const zimage_device_list *list, size_t index, zimage_device_info *info,
@@ -201,8 +196,7 @@ typedef struct zimage_model zimage_model;
 
 /* What happens to weights that MLX has quantised to 1 to 6 or 8 bits a number. */
 typedef enum zimage_dequantize {
-    ZIMAGE_DEQUANTIZE_NONE =
-        0, /* "none": they stay packed in the mapped file and are dequantised where they are used */
+    ZIMAGE_DEQUANTIZE_NONE = 0, /* "none": they stay packed in the mapped file, and are dequantised at each use */
     ZIMAGE_DEQUANTIZE_BF16 = 1, /* "bf16": expanded once into memory, rounded to bfloat16: 2 bytes a number */
     ZIMAGE_DEQUANTIZE_F32 = 2,  /* "f32": the same without rounding: 4 bytes a number, results equal to NONE's */
 } zimage_dequantize;
@@ -260,9 +254,10 @@ typedef struct zimage_session zimage_session;
 
 typedef struct zimage_session_params {
     uint32_t struct_size;
-    int32_t threads; /* 0: as many as the process may use */
+    int32_t threads; /* 1 to 1024; 0: as many as the process may use */
     /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for GPU K, or "auto": a GPU that zimage_devices
-     * calls usable, else the CPU. The program zimage uses "auto" by default, the library "cpu". */
+     * calls usable, else the CPU; also the CPU if the other fields ask for something that only the CPU has (int8,
+     * cpu_mask, reference). The program zimage uses "auto" by default, the library "cpu". */
     const char *device;
     zimage_compute compute;
     /* CPU features that may be used, a list such as "avx2,avx512" (zimage_devices lists them); "generic": none, NULL:
@@ -346,9 +341,10 @@ typedef struct zimage_request {
      * guidance and one forward pass a step, right for distilled models. Others need about 3 to 5: also there 0 means no
      * guidance. */
     float guidance_scale;
-    float cfg_normalization; /* limit of the norm of the guided result, in norms of the positive one; 0: no limit */
-    /* 1 - sigma grows from about 0 at the first step to 1 at the end. Guidance stops once it exceeds this. 0: never
-     * (diffusers' default). A tiny number: guidance at the first step only. */
+    /* Limit of the norm of the guided result, in norms of the positive one; 0 to 1000. 0: no limit. */
+    float cfg_normalization;
+    /* 1 - sigma grows from about 0 at the first step to 1 at the end. Guidance stops once it exceeds this; 0 to 1000.
+     * 0: never (diffusers' default). A tiny number: guidance at the first step only. */
     double cfg_truncation;
     /* Text features instead of a prompt: row-major [prompt_tokens, prompt_embeds_dim]. */
     const float *prompt_embeds;
@@ -357,8 +353,8 @@ typedef struct zimage_request {
     int32_t negative_prompt_tokens;
     int32_t prompt_embeds_dim; /* must be the model's */
     /* 1: the memory of each network's weights is given back to the system when that network has finished. The next
-     * request reads them from the files again, so use it for the last image of a session. memory_limit implies it. On
-     * the CPU only, and only while no other session of the model is open. */
+     * request reads them from the files again, so use it for the last image of a session. memory_limit implies it. It
+     * does nothing on a GPU, or while another session of the model is open. */
     int32_t release_weights;
     /* Initial noise of variance 1 instead of the seed's: row-major [1, latent_channels, height / f, width / f] with
      * f = vae_scale_factor. */
@@ -366,10 +362,11 @@ typedef struct zimage_request {
     uint64_t latents_count; /* elements of latents, the product of that shape */
     zimage_progress_fn progress;
     void *progress_user;
-    /* Limit of the resident memory of the whole process in bytes, other sessions and your own data included; 0: none.
-     * To stay below it, the VAE decodes the image in bands of fewer rows, and weights are released as by
-     * release_weights. A job that still does not fit is refused before it starts; the message says how much it needs.
-     * The image is the same. On a GPU memory_limit is refused: use device_memory. */
+    /* Limit of the resident memory of the whole process in bytes; 0: none. All that the process held when the session
+     * was opened counts, your own data and other sessions included; what these take later is not known. To stay below
+     * the limit, the VAE decodes the image in bands of fewer rows, and weights are released as by release_weights. A
+     * job that still does not fit is refused before it starts; the message says how much it needs. The image is the
+     * same. On a GPU memory_limit is refused: use device_memory. */
     uint64_t memory_limit;
 } zimage_request;
 
@@ -549,8 +546,7 @@ typedef struct zimage_tensor_info {
     int64_t shape[4];
     uint64_t bytes;
     const char *name;
-    const char
-        *dtype; /* the file's own word, or "U4 group 32" for a matrix that MLX packed: shape is then the matrix's own */
+    const char *dtype; /* the file's own word; "U4 group 32": MLX packed this matrix, and shape is the matrix's own */
     const char *file;
 } zimage_tensor_info;
 
@@ -572,9 +568,10 @@ typedef struct zimage_check {
     uint32_t struct_size;
     int32_t usable; /* 0: this machine can't run these kernels, or the mask forbids them; nothing was checked */
     int32_t passed;
-    const char *kernels; /* "reference", "avx2", "bf16 amx", "cuda:0", ... */
+    const char *kernels; /* "reference", "avx2", "bf16 amx", "cuda:0 bf16", ... */
     const char *name;    /* an operation; "image": a tiny image; "begin": the checks of these kernels begin */
-    double error;      /* operation: largest error, relative to the result's scale; image: mean difference, 0 .. 255 */
+    /* Operation: largest error, relative to the result's scale. Image: mean difference, 0 .. 255. "begin": -1. */
+    double error;
     double largest;    /* image: largest difference, 0 .. 255; else 0 */
     const char *fault; /* what is wrong; NULL: nothing */
 } zimage_check;

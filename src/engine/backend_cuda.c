@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cuda/cuda.h"
 #include "engine/backends.h"
 
@@ -160,6 +161,8 @@ static zimage_status open_cuda(const zi_backend_choice *choice, int index, zi_po
     ZI_TRY(open_library(&cuda, error));
     if (!cuda.ops_new)
         return ZIMAGE_ERROR_UNSUPPORTED;
+    if (choice->cache_folder)
+        zi_folder_create(choice->cache_folder); /* the library keeps its choices there; without it they are lost */
     const zi_cuda_options options = {
         .device = index,
         .compute = choice->compute == ZIMAGE_COMPUTE_AUTO ? ZIMAGE_COMPUTE_BF16 : choice->compute,

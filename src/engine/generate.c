@@ -10,8 +10,6 @@
 #include "image/image.h"
 #include "sampler/noise.h"
 
-#define PREVIEW_SIDE 256 /* pixels; larger images are previewed from averaged latents */
-
 /* What one zimage_generate call holds. */
 typedef struct generation {
     zimage_session *session;
@@ -88,12 +86,11 @@ static zimage_status finish_step(generation *g, const uint8_t *preview, int32_t 
 
 /* ---- stages ------------------------------------------------------------------------------------------------------ */
 
-/* A network's weights go back to the system once it has done its work; they would be read from the file again. Not
- * while another session may read them, and not on a GPU, whose own memory is what is short. */
+/* A network's weights go back to the system once it has done its work; they would be read from the file again. */
 static void release(const generation *g, zi_component_kind component)
 {
     const zi_store *store = g->session->inner->stores[component];
-    if (zi_request_releases(g->session, g->request) && store && !zi_has_own_memory(g->session->ops))
+    if (zi_request_releases(g->session, g->request) && store)
         zi_store_release_pages(store);
 }
 
@@ -106,16 +103,6 @@ static zimage_status run_stage(generation *g, zimage_stage stage, int index, int
     return finish_step(g, NULL, 0, 0);
 }
 
-/* Latents of a side of the preview's squares. */
-static int64_t preview_factor(const zi_job *job)
-{
-    int64_t longest = (job->rows > job->columns ? job->rows : job->columns) * job->model->facts.scale_factor;
-    int64_t factor = (longest + PREVIEW_SIDE - 1) / PREVIEW_SIDE;
-    while (job->rows / factor == 0 || job->columns / factor == 0)
-        factor--;
-    return factor;
-}
-
 /*
  * The image expected at the end, small: with x = (1 - sigma) clean + sigma noise and velocity v = noise - clean, clean
  * = x - sigma v; squares of latents are averaged.
@@ -123,7 +110,7 @@ static int64_t preview_factor(const zi_job *job)
 static void expect_latents(const generation *g, float sigma)
 {
     const zi_job *job = &g->job;
-    int64_t factor = preview_factor(job), rows = job->preview_rows, columns = job->preview_columns;
+    int64_t factor = zi_preview_factor(job), rows = job->preview_rows, columns = job->preview_columns;
     const float *latents = zi_image_latents(g->image);
     for (int64_t c = 0; c < job->model->facts.latent_channels; c++)
         for (int64_t y = 0; y < rows; y++)
@@ -185,26 +172,6 @@ static zimage_status run_stages(generation *g)
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
-
-void zi_request_job(const zimage_session *session, const zimage_request *r, const zi_tokens *tokens, zi_job *job)
-{
-    const float *features[ZI_PROMPTS_MAX] = {r->prompt_embeds, r->negative_prompt_embeds};
-    *job = (zi_job){
-        .model = session->inner,
-        .rows = r->height / session->inner->facts.scale_factor,
-        .columns = r->width / session->inner->facts.scale_factor,
-        .prompts = r->guidance_scale > 0 ? 2 : 1,
-        .steps = r->steps,
-    };
-    for (int i = 0; i < job->prompts; i++)
-        job->prompt[i] = (zi_prompt){
-            .tokens = tokens->counts[i], .encoded = !features[i], .ids = tokens->ids[i], .features = features[i]};
-    if (r->preview && r->progress) {
-        int64_t factor = preview_factor(job);
-        job->preview_rows = job->rows / factor;
-        job->preview_columns = job->columns / factor;
-    }
-}
 
 /* Logged before the work begins, where a device's memory was limited or is short. */
 static void log_memory(const generation *g)
@@ -287,9 +254,10 @@ zimage_status zimage_generate(zimage_session *session, const zimage_request *req
                               zimage_error *error)
 {
     zimage_request own;
+    if (image)
+        *image = NULL;
     if (!session || !request || !image)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "session, request and image: NULL, expected all three");
-    *image = NULL;
     ZI_TRY(zi_request_take(session, request, &own, error));
     generation g = {.session = session, .request = &own, .start = zi_now()};
     g.run = (zi_run){.ops = session->ops, .error = error, .block_done = on_block_done, .user = &g};

@@ -49,7 +49,16 @@ static void bind_for_shapes(const zi_family *family, zi_component_kind kind, con
     zi_store_group_others(store);
 }
 
-/* Takes over the store in every case. name: copied. */
+static void free_component(const component *c)
+{
+    free(c->name);
+    free(c->class_name);
+    free(c->config);
+    free(c->dtypes);
+    zi_store_free(c->store);
+}
+
+/* Takes over the store and config in every case; copies name and class_name. */
 static zimage_status add_component(zimage_inspection *in, const char *name, const char *class_name, char *config,
                                    zi_store *store, zimage_error *error)
 {
@@ -59,11 +68,7 @@ static zimage_status add_component(zimage_inspection *in, const char *name, cons
     component c = {.name = strdup(name), .class_name = strdup(class_name), .config = config, .store = store};
     c.dtypes = calloc(zi_store_count(store) + 1, sizeof *c.dtypes);
     if (!list || !c.name || !c.class_name || !c.dtypes) {
-        free(c.name);
-        free(c.class_name);
-        free(c.config);
-        free(c.dtypes);
-        zi_store_free(store);
+        free_component(&c);
         return no_memory(error);
     }
     for (size_t i = 0; i < zi_store_count(store); i++) {
@@ -164,9 +169,10 @@ static zimage_status describe(zimage_inspection *in, const char *path, zimage_er
 
 zimage_status zimage_inspect(const char *path, zimage_inspection **inspection, zimage_error *error)
 {
+    if (inspection)
+        *inspection = NULL;
     if (!path || !inspection)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path and inspection: NULL, expected both");
-    *inspection = NULL;
     zimage_inspection *in = calloc(1, sizeof *in);
     if (!in)
         return no_memory(error);
@@ -230,14 +236,8 @@ void zimage_inspection_free(zimage_inspection *inspection)
 {
     if (!inspection)
         return;
-    for (size_t i = 0; i < inspection->count; i++) {
-        component *c = &inspection->components[i];
-        free(c->name);
-        free(c->class_name);
-        free(c->config);
-        free(c->dtypes);
-        zi_store_free(c->store);
-    }
+    for (size_t i = 0; i < inspection->count; i++)
+        free_component(&inspection->components[i]);
     free(inspection->components);
     free(inspection->class_name);
     free(inspection);

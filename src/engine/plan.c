@@ -54,7 +54,7 @@ typedef struct rehearsal {
     zimage_status fits; /* of a device's memory */
 } rehearsal;
 
-static zimage_status note_stack(void *user, zi_run *run, const zi_job_run *of)
+static zimage_status record_stack(void *user, zi_run *run, const zi_job_run *of)
 {
     size_t *stack = (size_t *)user + of->stage, peak = 0;
     ZI_TRY(zi_table(run)->rehearse_stage(run, of->stage, &peak));
@@ -97,7 +97,7 @@ static zimage_status arrange(zi_run *run, const zi_job *job, const size_t stack[
     return status;
 }
 
-/* Rehearses the job with bands of that many rows; a device's refusal is noted, it is no error yet. */
+/* Rehearses the job with bands of that many rows; a device's refusal is recorded; it is no error yet. */
 static zimage_status rehearse(zi_run *run, const zi_job *job, int64_t band_rows, rehearsal *r)
 {
     zi_job copy = *job;
@@ -105,7 +105,7 @@ static zimage_status rehearse(zi_run *run, const zi_job *job, int64_t band_rows,
     *r = (rehearsal){.band_rows = band_rows};
     zimage_status status = zi_table(run)->rehearse_begin(run);
     if (status == ZIMAGE_OK)
-        status = zi_job_each(run, &copy, note_stack, r->stack);
+        status = zi_job_each(run, &copy, record_stack, r->stack);
     zi_table(run)->rehearse_end(run);
     ZI_TRY(status);
     zi_run silent = {.ops = run->ops};
@@ -210,7 +210,7 @@ static int streams(const zi_memory_plan *plan)
 }
 
 /* Whether decoding takes more of a device than everything else, while weights do not fit. */
-static int device_wants_narrower(const rehearsal *r)
+static int device_needs_narrower(const rehearsal *r)
 {
     size_t others = 0;
     for (int i = 0; i < ZI_STAGE_COUNT; i++)
@@ -220,7 +220,7 @@ static int device_wants_narrower(const rehearsal *r)
            (r->fits != ZIMAGE_OK || streams(&r->memory));
 }
 
-static int host_wants_narrower(const zi_job_plan *plan, uint64_t limit)
+static int host_needs_narrower(const zi_job_plan *plan, uint64_t limit)
 {
     return limit > 0 && plan->most > limit &&
            (plan->peak[ZIMAGE_STAGE_DECODE] > limit || plan->peak[ZIMAGE_STAGE_DENOISE] > limit);
@@ -261,7 +261,7 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
     ZI_TRY(rehearse(&run, job, job->band_rows, &r));
     add_up(session, job, counts, &r, limits->releases, plan);
     while (r.band_rows != ZI_NARROWEST_BAND &&
-           (host_wants_narrower(plan, limits->memory) || device_wants_narrower(&r))) {
+           (host_needs_narrower(plan, limits->memory) || device_needs_narrower(&r))) {
         ZI_TRY(rehearse(&run, job, narrower(r.band_rows, image_rows), &r));
         add_up(session, job, counts, &r, limits->releases, plan);
     }
@@ -283,7 +283,7 @@ zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *
     zi_run run = {.ops = session->ops, .error = error};
     rehearsal r;
     ZI_TRY(rehearse(&run, job, job->band_rows, &r));
-    while (r.band_rows != ZI_NARROWEST_BAND && device_wants_narrower(&r))
+    while (r.band_rows != ZI_NARROWEST_BAND && device_needs_narrower(&r))
         ZI_TRY(rehearse(&run, job, narrower(r.band_rows, image_rows), &r));
     job->band_rows = r.band_rows;
     *stack = 0;

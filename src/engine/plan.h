@@ -22,7 +22,7 @@ typedef struct zi_job_plan {
 /* What limits a plan. */
 typedef struct zi_plan_limits {
     uint64_t memory; /* most bytes of host memory; 0: no limit */
-    int releases;    /* the job gives weights back behind their last stage; it must with a limit */
+    int releases;    /* the job gives weights back after their last stage; it must with a limit */
     int commit;      /* 1: divides a device's memory for the job, which must come next, and begins to copy weights */
 } zi_plan_limits;
 

@@ -49,9 +49,10 @@ zimage_status zimage_plan_make(zimage_session *session, const zimage_request *re
 {
     zimage_request own;
     zi_tokens tokens = {{NULL}, {0}};
+    if (plan)
+        *plan = NULL;
     if (!session || !request || !plan)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "session, request and plan: NULL, expected all three");
-    *plan = NULL;
     ZI_TRY(zi_request_take(session, request, &own, error));
     zimage_plan *made = calloc(1, sizeof *made);
     if (!made)

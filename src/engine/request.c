@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/sized.h"
-#include "engine/backends.h"
 
 /* ---- checking ---------------------------------------------------------------------------------------------------- */
 
@@ -50,9 +49,9 @@ static zimage_status check_guidance(const zimage_request *r, zimage_error *error
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "guidance_scale: %g, expected 0 to 1000",
                        (double)r->guidance_scale);
     if (!(r->cfg_truncation >= 0 && r->cfg_truncation <= 1000))
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_truncation: %g, expected 0 or more", r->cfg_truncation);
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_truncation: %g, expected 0 to 1000", r->cfg_truncation);
     if (!(r->cfg_normalization >= 0 && r->cfg_normalization <= 1000))
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_normalization: %g, expected 0 (none) or more",
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cfg_normalization: %g, expected 0 to 1000",
                        (double)r->cfg_normalization);
     return ZIMAGE_OK;
 }
@@ -92,12 +91,11 @@ zimage_status zi_request_take(const zimage_session *session, const zimage_reques
                               zimage_error *error)
 {
     const zi_facts *facts = &session->inner->facts;
-    int64_t side = facts->default_side;
     ZI_TRY(ZI_TAKE(own, request, zimage_request, memory_limit, error));
     if (!own->width)
-        own->width = (int32_t)(side < facts->max_width ? side : facts->max_width);
+        own->width = zi_default_width(facts);
     if (!own->height)
-        own->height = (int32_t)(side < facts->max_height ? side : facts->max_height);
+        own->height = zi_default_height(facts);
     if (!own->steps)
         own->steps = facts->default_steps;
     if (own->cfg_truncation == 0)
@@ -147,4 +145,37 @@ void zi_tokens_free(zi_tokens *tokens)
 {
     for (int i = 0; i < ZI_PROMPTS_MAX; i++)
         free(tokens->ids[i]);
+}
+
+/* ---- the job ----------------------------------------------------------------------------------------------------- */
+
+#define PREVIEW_SIDE 256 /* pixels; larger images are previewed from averaged latents */
+
+int64_t zi_preview_factor(const zi_job *job)
+{
+    int64_t longest = (job->rows > job->columns ? job->rows : job->columns) * job->model->facts.scale_factor;
+    int64_t factor = (longest + PREVIEW_SIDE - 1) / PREVIEW_SIDE;
+    while (job->rows / factor == 0 || job->columns / factor == 0)
+        factor--;
+    return factor;
+}
+
+void zi_request_job(const zimage_session *session, const zimage_request *r, const zi_tokens *tokens, zi_job *job)
+{
+    const float *features[ZI_PROMPTS_MAX] = {r->prompt_embeds, r->negative_prompt_embeds};
+    *job = (zi_job){
+        .model = session->inner,
+        .rows = r->height / session->inner->facts.scale_factor,
+        .columns = r->width / session->inner->facts.scale_factor,
+        .prompts = r->guidance_scale > 0 ? 2 : 1,
+        .steps = r->steps,
+    };
+    for (int i = 0; i < job->prompts; i++)
+        job->prompt[i] = (zi_prompt){
+            .tokens = tokens->counts[i], .encoded = !features[i], .ids = tokens->ids[i], .features = features[i]};
+    if (r->preview && r->progress) {
+        int64_t factor = zi_preview_factor(job);
+        job->preview_rows = job->rows / factor;
+        job->preview_columns = job->columns / factor;
+    }
 }

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/numbers.h"
 #include "base/sized.h"
 #include "base/system.h"
 #include "engine/backends.h"
@@ -32,7 +31,7 @@ void zi_model_reference(zimage_model *model)
 static zimage_status make_choice(const zimage_model_params *params, zi_model_choice *choice, zimage_error *error)
 {
     static const zi_dtype dtypes[] = {ZI_GROUPED, ZI_BF16, ZI_F32};
-    if (!zimage_dequantize_name(params->dequantize)[0] || (unsigned)params->dequantize > ZIMAGE_DEQUANTIZE_F32)
+    if ((unsigned)params->dequantize > ZIMAGE_DEQUANTIZE_F32)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "dequantize: %d, expected 0 (none), 1 (bf16) or 2 (f32)",
                        (int)params->dequantize);
     *choice = (zi_model_choice){
@@ -84,8 +83,8 @@ zimage_status zimage_model_get_info(const zimage_model *model, zimage_model_info
         .max_height = (int32_t)facts->max_height,
         .prompt_embeds_dim = (int32_t)facts->features,
         .max_prompt_tokens = (int32_t)facts->max_prompt_tokens,
-        .default_width = (int32_t)zi_min_int64(facts->default_side, facts->max_width),
-        .default_height = (int32_t)zi_min_int64(facts->default_side, facts->max_height),
+        .default_width = zi_default_width(facts),
+        .default_height = zi_default_height(facts),
         .default_steps = facts->default_steps,
         .distilled = facts->distilled,
     };

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "base/numbers.h"
 #include "base/pool.h"
 #include "pipeline/model.h"
 
@@ -28,6 +29,17 @@ struct zimage_session {
 static inline int zi_session_is_alone(const zimage_session *session)
 {
     return atomic_load(&session->model->sessions) == 1;
+}
+
+/* Pixels of an image whose request gives no size: the family's, or fewer where the model has no positions for them. */
+static inline int32_t zi_default_width(const zi_facts *facts)
+{
+    return (int32_t)zi_min_int64(facts->default_side, facts->max_width);
+}
+
+static inline int32_t zi_default_height(const zi_facts *facts)
+{
+    return (int32_t)zi_min_int64(facts->default_side, facts->max_height);
 }
 
 /* A handle for a model, which it owns from then on (also after a failure). */

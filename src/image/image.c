@@ -174,10 +174,12 @@ static zimage_status check_texts(const zimage_text *texts, size_t count, zimage_
 zimage_status zimage_image_encode(const zimage_image *image, zimage_format format, const zimage_text *texts,
                                   size_t text_count, uint8_t **data, size_t *size, zimage_error *error)
 {
+    if (data)
+        *data = NULL;
+    if (size)
+        *size = 0;
     if (!image || !data || !size)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image, data and size: NULL, expected all three");
-    *data = NULL;
-    *size = 0;
     if (format != ZIMAGE_FORMAT_PNG)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "format: %d, expected 0 (png)", (int)format);
     ZI_TRY(check_texts(texts, text_count, error));

@@ -71,7 +71,7 @@ static const struct {
 const char *zimage_bench_stage_name(zimage_bench_stage stage)
 {
     static const char *const names[] = {"text_encoder", "transformer_step", "vae_decode", "load"};
-    return (unsigned)stage < ZIMAGE_BENCH_STAGE_COUNT ? names[stage] : "unknown stage";
+    return (unsigned)stage < ZIMAGE_BENCH_STAGE_COUNT ? names[stage] : "unknown";
 }
 
 /* ---- inputs ------------------------------------------------------------------------------------------------------ */
@@ -148,9 +148,11 @@ static double median(double *values, int count)
     return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
-static double peak_rate(zi_run *run)
+/* 0: it could not be measured, which is no error. */
+static double peak_rate(zi_ops *ops)
 {
-    return zi_table(run)->peak_rate(run);
+    zi_run silent = {.ops = ops};
+    return zi_table(&silent)->peak_rate(&silent);
 }
 
 static int on_gpu(const bench_run *b)
@@ -161,7 +163,7 @@ static int on_gpu(const bench_run *b)
 static void measure_peak(bench_run *b)
 {
     baseline *y = &b->baseline;
-    double start = zi_now(), rate = peak_rate(&b->run);
+    double start = zi_now(), rate = peak_rate(b->run.ops);
     if (rate > 0) { /* a GPU may have no room to measure it */
         y->inverse_sum += 1 / rate;
         y->count++;
@@ -298,7 +300,7 @@ static zimage_status open_session(bench_run *b, zi_model *inner)
     return status;
 }
 
-static void note_session(bench_run *b)
+static void record_session(bench_run *b)
 {
     const zi_model *model = b->session->inner;
     zimage_bench_info *info = &b->result->info;
@@ -331,7 +333,7 @@ static zimage_status bench_synthetic(bench_run *b)
         double start = zi_now();
         ZI_TRY(make_synthetic(b, stage));
         b->result->figures[ZIMAGE_BENCH_LOAD].seconds += zi_now() - start;
-        note_session(b);
+        record_session(b);
         zimage_status status = time_stage(b, stage);
         zimage_session_close(b->session);
         b->session = NULL;
@@ -343,11 +345,10 @@ static zimage_status bench_synthetic(bench_run *b)
 /* The model's own size where none is given, fewer layers where asked for. Nobody else has the model yet. */
 static void adapt(bench_run *b, zi_model *model)
 {
-    const zi_facts *facts = &model->facts;
     if (!b->params.width)
-        b->params.width = (int32_t)(facts->default_side < facts->max_width ? facts->default_side : facts->max_width);
+        b->params.width = zi_default_width(&model->facts);
     if (!b->params.height)
-        b->params.height = (int32_t)(facts->default_side < facts->max_height ? facts->default_side : facts->max_height);
+        b->params.height = zi_default_height(&model->facts);
     for (int i = 0; i < ZI_COMPONENTS && b->params.layers > 0; i++)
         model->family->components[i].limit_layers(model->networks, b->params.layers);
 }
@@ -361,7 +362,7 @@ static zimage_status bench_model(bench_run *b)
     b->result->figures[ZIMAGE_BENCH_LOAD].seconds = zi_now() - start;
     adapt(b, model);
     ZI_TRY(open_session(b, model));
-    note_session(b);
+    record_session(b);
     zimage_status status = ZIMAGE_OK;
     for (int stage = 0; stage < TIMED_STAGES && status == ZIMAGE_OK; stage++)
         if (zi_model_has(model, timed[stage].component))
@@ -391,15 +392,15 @@ static int largest_product(const zi_counts *counts, const int *used, int count)
  * The share of the registers' peak that oneDNN reaches on the stage's largest products, each weighted by its
  * operations; 0: it failed. The peak is taken beside each, so that other work on the machine slows both alike.
  */
-static double onednn_share(zi_onednn *dnn, zi_run *run, const zi_counts *counts)
+static double onednn_share(zi_onednn *dnn, zi_ops *ops, const zi_counts *counts)
 {
     double flops = 0, ideal = 0;
     int used[MAIN_PRODUCTS];
     for (int n = 0; n < MAIN_PRODUCTS && n < counts->product_count; n++) {
         used[n] = largest_product(counts, used, n);
         const zi_product *p = &counts->products[used[n]];
-        double before = peak_rate(run), rate = zi_onednn_rate(dnn, p->rows, p->out, p->in);
-        double after = peak_rate(run), peak = before > after ? before : after;
+        double before = peak_rate(ops), rate = zi_onednn_rate(dnn, p->rows, p->out, p->in);
+        double after = peak_rate(ops), peak = before > after ? before : after;
         if (!(rate > 0))
             return 0;
         flops += p->flops;
@@ -410,11 +411,10 @@ static double onednn_share(zi_onednn *dnn, zi_run *run, const zi_counts *counts)
 
 static void compare_stages(bench_run *b, zi_onednn *dnn, zi_ops *ops)
 {
-    zi_run run = {.ops = ops};
     snprintf(b->result->info.onednn, sizeof b->result->info.onednn, "%s", zi_onednn_version(dnn));
     for (int stage = 0; stage < TIMED_STAGES; stage++) {
         zimage_bench_figures *figures = &b->result->figures[stage];
-        double share = figures->seconds > 0 ? onednn_share(dnn, &run, &b->counts[stage]) : 0;
+        double share = figures->seconds > 0 ? onednn_share(dnn, ops, &b->counts[stage]) : 0;
         if (share > 0)
             figures->percent_of_onednn = figures->percent_of_peak / share;
     }
@@ -494,9 +494,10 @@ zimage_status zimage_bench_run(const char *model_path, const zimage_bench_params
 {
     bench_run b = {.model_path = model_path, .run = {.error = error}};
     b.run.user = &b;
+    if (result)
+        *result = NULL;
     if (!params || !result)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "params and bench: NULL, expected both");
-    *result = NULL;
     /* NOLINTNEXTLINE(bugprone-sizeof-expression): the last field is a pointer */
     ZI_TRY(ZI_TAKE(&b.params, params, zimage_bench_params, session, error));
     ZI_TRY(ZI_TAKE(&b.session_params, b.params.session, zimage_session_params, cache_folder, error));

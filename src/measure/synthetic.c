@@ -44,8 +44,9 @@ static const published models[] = {
     },
 };
 
-/* q4, q8: MLX's groups of 32 with BF16 scales in text encoder and transformer, the rest BF16 (docs/spec/formats.md 2).
- * */
+/*
+ * q4, q8: MLX's groups of 32 with BF16 scales in text encoder and transformer, the rest BF16 (docs/spec/formats.md 2).
+ */
 static const struct {
     const char *name;
     zi_memory_format networks;

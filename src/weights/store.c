@@ -82,16 +82,19 @@ static void add_entry(zi_store *store, const zi_entry *entry)
     store->bytes += entry->weight.bytes;
 }
 
+/* The store holds all tensors of one file. */
+static zimage_status add_all_of(zi_store *store, const zi_safetensors *file, zimage_error *error)
+{
+    ZI_TRY(allocate_entries(store, file->count, error));
+    for (size_t i = 0; i < file->count; i++)
+        add_entry(store, &file->entries[i]);
+    return ZIMAGE_OK;
+}
+
 static zimage_status fill_from_file(zi_store *store, zimage_error *error)
 {
     ZI_TRY(add_file(store, store->path, error));
-    for (size_t f = 0; f < store->file_count; f++) { /* one file; clang-tidy does not know that */
-        const zi_safetensors *file = &store->files[f];
-        ZI_TRY(allocate_entries(store, file->count, error));
-        for (size_t i = 0; i < file->count; i++)
-            add_entry(store, &file->entries[i]);
-    }
-    return ZIMAGE_OK;
+    return add_all_of(store, &store->files[0], error);
 }
 
 /*
@@ -205,9 +208,8 @@ static zimage_status add_all_mapped(zi_store *store, const char *folder, json_t 
     const char *tensor;
     json_t *shard;
     size_t count = json_object_size(map);
-    zimage_status status = allocate_entries(store, count, error);
-    if (status != ZIMAGE_OK)
-        return status;
+    ZI_TRY(allocate_entries(store, count, error));
+    zimage_status status = ZIMAGE_OK;
     const char **names = calloc(count + 1, sizeof *names); /* of the shards: at most one for each tensor */
     if (!names)
         return zi_fail_memory(error, store->path, (count + 1) * sizeof *names);
@@ -357,10 +359,7 @@ zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_
         return zi_fail_memory(error, store->path, sizeof *store->files);
     ZI_TRY(zi_specs_fill(store->specs, store->path, format, pool, &store->files[0], error));
     store->file_count = 1;
-    const zi_safetensors *file = &store->files[0];
-    ZI_TRY(allocate_entries(store, file->count, error));
-    for (size_t i = 0; i < file->count; i++)
-        add_entry(store, &file->entries[i]);
+    ZI_TRY(add_all_of(store, &store->files[0], error));
     store->layout = zi_layout_detect(store->entries, store->count);
     number_weights(store);
     zi_specs_free(store->specs);
