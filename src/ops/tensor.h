@@ -34,14 +34,21 @@ typedef struct zi_tensor {
     void *data;
 } zi_tensor;
 
+/* Dimensions and shape as two arguments: f(x, ZI_SHAPE(rows, columns)). */
+#define ZI_SHAPE(...)                                                                                                  \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])                                       \
+    {                                                                                                                  \
+        __VA_ARGS__                                                                                                    \
+    }
+
+int64_t zi_shape_count(int dims, const int64_t *shape);
 /* A dense tensor of that shape without memory (data NULL). */
 zi_tensor zi_tensor_describe(zi_dtype dtype, int dims, const int64_t *shape);
 int64_t zi_tensor_count(const zi_tensor *tensor);
 int zi_tensor_is_dense(const zi_tensor *tensor);
 /* The view of rows [first, first + count) of the outermost dimension. */
 zi_tensor zi_tensor_rows(const zi_tensor *tensor, int64_t first, int64_t count);
-/* The view of columns [first, first + count) of a matrix [rows, columns]. ops.h says which operations take such views.
- * */
+/* The view of columns [first, first + count) of a matrix [rows, columns]; ops.h says which operations take it. */
 zi_tensor zi_tensor_columns(const zi_tensor *tensor, int64_t first, int64_t count);
 /* The same elements in another shape of equal count; the tensor must be dense (both checked by assert). */
 zi_tensor zi_tensor_shaped(const zi_tensor *tensor, int dims, const int64_t *shape);
