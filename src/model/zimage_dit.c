@@ -405,11 +405,10 @@ static zimage_status modulate(const zi_zimage_dit *model, const zi_zimage_dit_bl
     if (!block->adaln)
         return ZIMAGE_OK;
     int64_t dim = model->config.dim;
-    const int64_t flat[] = {4 * dim}, split[] = {4, dim};
     ZI_TRY(zi_linear(run, &mod->m, a, block->adaln, block->adaln_bias));
-    zi_tensor m = zi_tensor_shaped(&mod->m, 1, flat);
+    zi_tensor m = zi_tensor_shaped(&mod->m, ZI_SHAPE(4 * dim));
     ZI_TRY(zi_table(run)->modulation(run, &m, 4, adaln_parts));
-    m = zi_tensor_shaped(&m, 2, split);
+    m = zi_tensor_shaped(&m, ZI_SHAPE(4, dim));
     for (int i = 0; i < 4; i++)
         mod->vectors[i] = zi_row_vector(&m, i);
     mod->scale_msa = &mod->vectors[0];

@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,7 +79,7 @@ zimage_status zi_host_alloc(zi_run *run, zi_tensor *tensor, int dims, const int6
 
 zimage_status zi_host_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
 {
-    return zi_table(run)->alloc(run, x, 2, (const int64_t[]){rows, columns});
+    return zi_table(run)->alloc(run, x, ZI_SHAPE(rows, columns));
 }
 
 zi_arena_mark zi_host_mark(zi_run *run)
@@ -206,8 +205,7 @@ zimage_status zi_host_unpatchify(zi_run *run, zi_tensor *latents, const zi_tenso
     return ZIMAGE_OK;
 }
 
-/* ---- small operations
- * ------------------------------------------------------------------------------------------------- */
+/* ---- small operations -------------------------------------------------------------------------------------------- */
 
 zimage_status zi_host_rope_table(zi_run *run, zi_tensor *cos, zi_tensor *sin, const float *angles)
 {
@@ -276,7 +274,7 @@ zimage_status zi_host_group_norm_fold(zi_run *run, zi_channel_affine *affine, co
     return ZIMAGE_OK;
 }
 
-/* ---- what host memory makes simple ------------------------------------------------------------------------------- */
+/* ---- what needs no work without a device ------------------------------------------------------------------------- */
 
 zimage_status zi_host_name_check(zi_run *run, const char *name)
 {
