@@ -1,5 +1,37 @@
 #include "model/common.h"
 
+#include <string.h>
+
+zimage_status zi_require_string(const zi_json_reader *json, const char *field, const char *only)
+{
+    const char *value;
+    ZI_TRY(zi_json_string(json, field, only, &value));
+    if (strcmp(value, only) != 0)
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is \"%s\", only \"%s\" is supported", json->path,
+                       field, value, only);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_require_false(const zi_json_reader *json, const char *field)
+{
+    const int no = 0;
+    int value;
+    ZI_TRY(zi_json_bool(json, field, &no, &value));
+    if (value)
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is true, only false is supported", json->path,
+                       field);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_require_null(const zi_json_reader *json, const char *field)
+{
+    const json_t *value = json_object_get(json->object, field);
+    if (value && !json_is_null(value))
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is set, only null is supported", json->path,
+                       field);
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_alloc1(zi_run *run, zi_tensor *tensor, int64_t count)
 {
     return zi_table(run)->alloc(run, tensor, ZI_SHAPE(count));

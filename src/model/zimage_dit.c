@@ -15,9 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
-#include "model/common.h"
-
 #define ADALN_EMBED_DIM 256 /* constants of the reference that no config field carries */
 #define T_HIDDEN        1024
 #define T_FREQUENCIES   256
@@ -29,13 +26,8 @@
 
 static zimage_status refuse_variants(const zi_json_reader *json)
 {
-    const char *class_name;
     int qk_norm;
-    ZI_TRY(zi_json_string(json, "_class_name", "ZImageTransformer2DModel", &class_name));
-    if (strcmp(class_name, "ZImageTransformer2DModel") != 0)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: _class_name is \"%s\", only \"ZImageTransformer2DModel\" is supported", json->path,
-                       class_name);
+    ZI_TRY(zi_require_string(json, "_class_name", "ZImageTransformer2DModel"));
     ZI_TRY(zi_json_bool(json, "qk_norm", NULL, &qk_norm));
     if (!qk_norm)
         return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: qk_norm is false, only true is supported",
@@ -101,10 +93,9 @@ static zimage_status read_config(const zi_json_reader *json, void *out)
     ZI_TRY(zi_json_int(json, "dim", 1, 65536, NULL, &config->dim));
     ZI_TRY(zi_json_int(json, "n_layers", 1, 1024, NULL, &config->n_layers));
     ZI_TRY(zi_json_int(json, "n_refiner_layers", 0, 1024, NULL, &config->n_refiner_layers));
+    /* MLX conversions write nheads. */
     const char *heads =
-        json_object_get(json->object, "n_heads") ? "n_heads" : "nheads"; /* MLX conversions write nheads */
-    if (!json_object_get(json->object, heads))
-        heads = "n_heads";
+        json_object_get(json->object, "nheads") && !json_object_get(json->object, "n_heads") ? "nheads" : "n_heads";
     ZI_TRY(zi_json_int(json, heads, 1, 4096, NULL, &config->n_heads));
     if (config->dim % config->n_heads != 0)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s %lld does not divide dim %lld", json->path, heads,
