@@ -236,7 +236,7 @@ static zimage_status prepare(zi_run *run, const zi_networks *n, const zi_tensor 
 
 static zimage_status forward(zi_run *run, const void *inputs, const zi_tensor *latents, float sigma, zi_tensor *out)
 {
-    return zi_zimage_dit_evaluate(inputs, run, latents, model_time(sigma), out);
+    return zi_zimage_dit_forward_pass(inputs, run, latents, model_time(sigma), out);
 }
 
 static zimage_status decode(zi_run *run, const zi_networks *n, const float *latents, int64_t rows, int64_t columns,
