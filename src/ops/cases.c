@@ -299,7 +299,7 @@ static zimage_status open_trials(runner *r, zi_ops *ops, zi_ops *reference)
     return ZIMAGE_OK;
 }
 
-/* As in a job stacks are never empty, so that their memory is not mapped anew for each case. */
+/* Keeps a block of the stack in use, as a job does, so that its memory is not mapped anew for each case. */
 static zimage_status keep_stack(zi_run *run)
 {
     zi_tensor kept;

@@ -274,22 +274,7 @@ zimage_status zi_host_group_norm_fold(zi_run *run, zi_channel_affine *affine, co
     return ZIMAGE_OK;
 }
 
-/* ---- what needs no work without a device ------------------------------------------------------------------------- */
-
-zimage_status zi_host_name_check(zi_run *run, const char *name)
-{
-    return ZIMAGE_OK; /* check_finite has answered at once */
-}
-
-zimage_status zi_host_finish(zi_run *run)
-{
-    return ZIMAGE_OK;
-}
-
-zimage_status zi_host_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user)
-{
-    return work(run, user);
-}
+/* ---- rehearsal --------------------------------------------------------------------------------------------------- */
 
 zimage_status zi_host_rehearse_begin(zi_run *run)
 {
@@ -318,6 +303,23 @@ void zi_host_rehearse_end(zi_run *run)
     zi_arena_free(host->arena);
     host->arena = host->real;
     host->real = NULL;
+}
+
+/* ---- what needs no work in host memory --------------------------------------------------------------------------- */
+
+zimage_status zi_host_name_check(zi_run *run, const char *name)
+{
+    return ZIMAGE_OK; /* check_finite has answered at once */
+}
+
+zimage_status zi_host_finish(zi_run *run)
+{
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_host_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user)
+{
+    return work(run, user);
 }
 
 zimage_status zi_host_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, int commit,

@@ -70,14 +70,15 @@ typedef enum zi_precise { ZI_PRECISE_INT8 = 1, ZI_PRECISE_FP8 = 2, ZI_PRECISE = 
  */
 typedef struct zi_weight {
     const char *name; /* owned by the store */
-    uint64_t id; /* of its store's, never used again in the process; 0: none. A backend that keeps copies knows it by
-                       * this, not by its address, which another file may be mapped to later. */
+    /* Given by its store and never used again in the process; 0: none. A backend that keeps copies of weights
+     * identifies a weight by its id, not by its address: another file may be mapped to that address later. */
+    uint64_t id;
     zi_dtype dtype;
     int dims;
     int64_t shape[4];
     const uint8_t *data;
     size_t bytes;
-    int precise; /* zi_precise: computation that leaves its products to bf16 or float32 (zi_bind_precise) */
+    int precise; /* set of zi_precise: compute types that compute its products in bf16 or float32 instead */
     /* ZI_GROUPED only: shape is the logical [out, in], data and bytes the packed numbers */
     int bits;                       /* of a number: 1 to 6, or 8 */
     int group;                      /* inputs that share a scale and a bias: 32, 64 or 128 */
