@@ -149,7 +149,7 @@ static zi_weight weight(zi_dtype dtype, int dims, const int64_t *shape)
     w.scales = data + w.bytes;
     w.biases = w.scales + scales;
     for (size_t i = 0; i < w.bytes + 2 * scales; i++)
-        data[i] = i % 4 == 3 ? 0x3c : i % 4 == 1 ? 0x3c : (uint8_t)(i * 13);
+        data[i] = i % 2 ? 0x3c : (uint8_t)(i * 13);
     w.data = data;
     return w;
 }
@@ -207,9 +207,9 @@ static void bench_linear(int64_t tokens, int64_t out, int64_t in, zi_dtype dtype
     char what[80];
     zi_arena_mark mark = zi_table(&run)->mark(&run);
     timed r = {.call = glu ? call_glu : call_linear};
-    r.x = tensor(2, (int64_t[]){tokens, in});
-    r.y = tensor(2, (int64_t[]){tokens, out});
-    r.w = weight(dtype, 2, (int64_t[]){out, in});
+    r.x = tensor(ZI_SHAPE(tokens, in));
+    r.y = tensor(ZI_SHAPE(tokens, out));
+    r.w = weight(dtype, ZI_SHAPE(out, in));
     r.w3 = r.w;
     snprintf(what, sizeof(what), "%s %d x %dx%d %s", glu ? "glu" : "linear", (int)tokens, (int)out, (int)in,
              zi_dtype_name(dtype));
@@ -239,9 +239,9 @@ static void bench_conv(int64_t side, int64_t in, int64_t out, int64_t size, int 
     zi_arena_mark mark = zi_table(&run)->mark(&run);
     zi_channel_affine fold = {tensor(1, &in), tensor(1, &in)};
     timed r = {.call = call_conv};
-    r.w = weight(ZI_F32, 4, (int64_t[]){out, in, size, size});
-    r.x = tensor(3, (int64_t[]){side, side, in});
-    r.y = tensor(3, (int64_t[]){side << upsample, side << upsample, out});
+    r.w = weight(ZI_F32, ZI_SHAPE(out, in, size, size));
+    r.x = tensor(ZI_SHAPE(side, side, in));
+    r.y = tensor(ZI_SHAPE(side << upsample, side << upsample, out));
     r.conv = zi_conv_same(&r.w, NULL);
     r.conv.affine = affine ? &fold : NULL;
     r.conv.upsample = upsample;
@@ -255,14 +255,10 @@ static void bench_conv(int64_t side, int64_t in, int64_t out, int64_t size, int 
 
 static zimage_compute compute_named(const char *name)
 {
-    static const char *const names[] = {[ZIMAGE_COMPUTE_F32] = "f32",
-                                        [ZIMAGE_COMPUTE_AUTO] = "auto",
-                                        [ZIMAGE_COMPUTE_BF16] = "bf16",
-                                        [ZIMAGE_COMPUTE_INT8] = "int8"};
-    for (int i = 0; i < (int)(sizeof(names) / sizeof(names[0])); i++)
-        if (names[i] != NULL && strcmp(names[i], name) == 0)
-            return (zimage_compute)i;
-    fprintf(stderr, "computation: \"%s\", expected f32, auto, bf16 or int8\n", name);
+    zimage_compute compute;
+    if (zimage_compute_parse(name, &compute) && compute != ZIMAGE_COMPUTE_FP8)
+        return compute;
+    fprintf(stderr, "compute type: \"%s\", expected f32, auto, bf16 or int8\n", name);
     exit(2);
 }
 
@@ -275,7 +271,7 @@ int main(int argc, char **argv)
     };
     check(zi_ops_cpu_new(pool, &options, &run.ops, &error));
     filter = argc > 3 ? argv[3] : "";
-    tensor(1, (int64_t[]){16}); /* keeps the arena from being empty, as in a job */
+    tensor(ZI_SHAPE(16)); /* keeps the arena from being empty, as in a job */
     measure_peak();
     const zi_packed_gemm *gemm = zi_cpu_of(&run)->linear;
     if (gemm != NULL && strstr("levels", filter) != NULL)

@@ -1,39 +1,65 @@
 #include "model/common.h"
 
+#include <string.h>
+
+zimage_status zi_require_string(const zi_json_reader *json, const char *field, const char *only)
+{
+    const char *value;
+    ZI_TRY(zi_json_string(json, field, only, &value));
+    if (strcmp(value, only) != 0)
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is \"%s\", only \"%s\" is supported", json->path,
+                       field, value, only);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_require_false(const zi_json_reader *json, const char *field)
+{
+    const int no = 0;
+    int value;
+    ZI_TRY(zi_json_bool(json, field, &no, &value));
+    if (value)
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is true, only false is supported", json->path,
+                       field);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_require_null(const zi_json_reader *json, const char *field)
+{
+    const json_t *value = json_object_get(json->object, field);
+    if (value && !json_is_null(value))
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is set, only null is supported", json->path,
+                       field);
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_alloc1(zi_run *run, zi_tensor *tensor, int64_t count)
 {
-    const int64_t shape[] = {count};
-    return zi_table(run)->alloc(run, tensor, 1, shape);
+    return zi_table(run)->alloc(run, tensor, ZI_SHAPE(count));
 }
 
 zimage_status zi_alloc2(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns)
 {
-    const int64_t shape[] = {rows, columns};
-    return zi_table(run)->alloc(run, tensor, 2, shape);
+    return zi_table(run)->alloc(run, tensor, ZI_SHAPE(rows, columns));
 }
 
 zimage_status zi_alloc3(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels)
 {
-    const int64_t shape[] = {rows, columns, channels};
-    return zi_table(run)->alloc(run, tensor, 3, shape);
+    return zi_table(run)->alloc(run, tensor, ZI_SHAPE(rows, columns, channels));
 }
 
 zimage_status zi_alloc1_f32(zi_run *run, zi_tensor *tensor, int64_t count)
 {
-    const int64_t shape[] = {count};
-    return zi_table(run)->alloc_f32(run, tensor, 1, shape);
+    return zi_table(run)->alloc_f32(run, tensor, ZI_SHAPE(count));
 }
 
 zimage_status zi_alloc2_f32(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns)
 {
-    const int64_t shape[] = {rows, columns};
-    return zi_table(run)->alloc_f32(run, tensor, 2, shape);
+    return zi_table(run)->alloc_f32(run, tensor, ZI_SHAPE(rows, columns));
 }
 
 zimage_status zi_alloc3_f32(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns, int64_t channels)
 {
-    const int64_t shape[] = {rows, columns, channels};
-    return zi_table(run)->alloc_f32(run, tensor, 3, shape);
+    return zi_table(run)->alloc_f32(run, tensor, ZI_SHAPE(rows, columns, channels));
 }
 
 zimage_status zi_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight, const zi_weight *bias)
@@ -67,28 +93,24 @@ zimage_status zi_rms_norm(zi_run *run, zi_tensor *y, const zi_tensor *x, const z
 zi_tensor zi_row_vector(const zi_tensor *matrix, int64_t index)
 {
     zi_tensor row = zi_tensor_rows(matrix, index, 1);
-    const int64_t shape[] = {matrix->shape[1]};
-    return zi_tensor_shaped(&row, 1, shape);
+    return zi_tensor_shaped(&row, ZI_SHAPE(matrix->shape[1]));
 }
 
 void zi_bind_vector(zi_binder *binder, const zi_weight **weight, int64_t count, const char *prefix, const char *name)
 {
-    const int64_t shape[] = {count};
-    zi_bind(binder, weight, 1, shape, "%s%s", prefix, name);
+    zi_bind(binder, weight, ZI_SHAPE(count), "%s%s", prefix, name);
 }
 
 void zi_bind_matrix(zi_binder *binder, const zi_weight **weight, int64_t out, int64_t in, const char *prefix,
                     const char *name)
 {
-    const int64_t shape[] = {out, in};
-    zi_bind(binder, weight, 2, shape, "%s%s", prefix, name);
+    zi_bind(binder, weight, ZI_SHAPE(out, in), "%s%s", prefix, name);
 }
 
 void zi_bind_conv(zi_binder *binder, const zi_weight **weight, int64_t out, int64_t in, int64_t kernel,
                   const char *prefix, const char *name)
 {
-    const int64_t shape[] = {out, in, kernel, kernel};
-    zi_bind(binder, weight, 4, shape, "%s%s", prefix, name);
+    zi_bind(binder, weight, ZI_SHAPE(out, in, kernel, kernel), "%s%s", prefix, name);
 }
 
 zimage_status zi_rope_from_angles(zi_run *run, zi_rope *rope, const float *angles, int64_t tokens, int64_t half)

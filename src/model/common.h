@@ -1,11 +1,18 @@
-/* What the networks share: allocating and binding in one line, and tables for rotary position embeddings. */
+/* What the networks share: reading configurations, allocating and binding in one line, linear layers, rotary position
+ * embeddings. */
 #ifndef ZI_MODEL_COMMON_H
 #define ZI_MODEL_COMMON_H
 
+#include "base/json.h"
 #include "ops/ops.h"
 #include "weights/store.h"
 
 #define ZI_NAME_MAX 128 /* tensor name prefixes are short: "noise_refiner.1023.attention." */
+
+/* Fail with ZIMAGE_ERROR_UNSUPPORTED unless the field has the only supported value. A missing field has it. */
+zimage_status zi_require_string(const zi_json_reader *json, const char *field, const char *only);
+zimage_status zi_require_false(const zi_json_reader *json, const char *field);
+zimage_status zi_require_null(const zi_json_reader *json, const char *field);
 
 zimage_status zi_alloc1(zi_run *run, zi_tensor *tensor, int64_t count);
 zimage_status zi_alloc2(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns);

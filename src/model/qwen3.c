@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "model/common.h"
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
@@ -17,25 +16,10 @@
 /* What would change the mathematics and is not implemented. */
 static zimage_status refuse_variants(const zi_json_reader *json)
 {
-    const int no = 0;
-    int attention_bias, sliding;
-    const char *type, *activation;
-    ZI_TRY(zi_json_string(json, "model_type", "qwen3", &type));
-    if (strcmp(type, "qwen3") != 0)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: model_type is \"%s\", only \"qwen3\" is supported",
-                       json->path, type);
-    ZI_TRY(zi_json_string(json, "hidden_act", "silu", &activation));
-    if (strcmp(activation, "silu") != 0)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: hidden_act is \"%s\", only \"silu\" is supported",
-                       json->path, activation);
-    ZI_TRY(zi_json_bool(json, "attention_bias", &no, &attention_bias));
-    if (attention_bias)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: attention_bias is true, only false is supported",
-                       json->path);
-    ZI_TRY(zi_json_bool(json, "use_sliding_window", &no, &sliding));
-    if (sliding)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: use_sliding_window is true, only false is supported",
-                       json->path);
+    ZI_TRY(zi_require_string(json, "model_type", "qwen3"));
+    ZI_TRY(zi_require_string(json, "hidden_act", "silu"));
+    ZI_TRY(zi_require_false(json, "attention_bias"));
+    ZI_TRY(zi_require_false(json, "use_sliding_window"));
     const json_t *layer_types = json_object_get(json->object, "layer_types");
     for (size_t i = 0; i < json_array_size(layer_types); i++) {
         const char *layer_type = json_string_value(json_array_get(layer_types, i));
@@ -43,11 +27,7 @@ static zimage_status refuse_variants(const zi_json_reader *json)
             return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
                            "%s: layer_types[%zu] is not \"full_attention\", the only supported kind", json->path, i);
     }
-    const json_t *scaling = json_object_get(json->object, "rope_scaling");
-    if (scaling && !json_is_null(scaling))
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: rope_scaling is set, only null is supported",
-                       json->path);
-    return ZIMAGE_OK;
+    return zi_require_null(json, "rope_scaling");
 }
 
 /* transformers 5 writes rope_parameters { rope_type, rope_theta }, older versions rope_theta. */

@@ -1,5 +1,5 @@
-/* Qwen3 as a text encoder (docs/spec/text-encoder.md 1-4): hidden_states[-2], all layers but the last, no final norm.
- * */
+/* Qwen3 as a text encoder (docs/spec/text-encoder.md 1-4): hidden_states[-2], which is the output of the layer before
+ * the last, without the final norm. */
 #ifndef ZI_MODEL_QWEN3_H
 #define ZI_MODEL_QWEN3_H
 

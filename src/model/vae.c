@@ -1,15 +1,13 @@
 /*
  * The decoder of AutoencoderKL. Formulas: docs/spec/vae.md 2, 3, 5, 6; reference: diffusers, models/autoencoders/vae.py
  * (Decoder), models/unets/unet_2d_blocks.py (UNetMidBlock2D, UpDecoderBlock2D), models/resnet.py (ResnetBlock2D).
- * Images are channels-last [rows, columns, channels]. GroupNorm + SiLU is never a pass of its own: its statistics
- * become a scale and a shift a channel, applied when the next convolution reads.
  *
  * Memory. All full images live in one region with two ends. The current image x lies at one end; a block that replaces
  * it writes its result y at the other end, and the inner image h beside y, so that afterwards everything but y is free
  * again. A block therefore needs x + h + y, or x + h where it works in place (h is written whole before conv2 adds to
  * x). The last level is different: its input, the upsampled image with the channels of the level before, would be the
  * widest of all. It is never stored: each band of its rows is computed when needed, once for norm1's sums and once for
- * conv1 and conv_shortcut. With P output pixels and the published widths (128, 256, 512, 512), in float32 values:
+ * conv1 and conv_shortcut. With P output pixels and the published widths (128, 256, 512, 512), in float32 numbers:
  *   up_blocks.2.resnets.0   P/4 (512 + 256 + 256)      = 256 P
  *   up_blocks.3.resnets.0   P/4 256 + P (128 + 128)    = 320 P   + the band: at most BAND_BYTES
  *   up_blocks.3.resnets.1   P (128 + 128)              = 256 P
@@ -18,14 +16,10 @@
  */
 #include "model/vae.h"
 
-#include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "base/numbers.h"
-#include "model/common.h"
 
 #define MAX_LATENT_SIDE (1 << 14) /* keeps every product of sizes far below 2^63 */
 #define MAX_CHANNELS    (1 << 13)
@@ -33,15 +27,6 @@
 #define BAND_BYTES      ((int64_t)64 << 20)
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
-
-static zimage_status require_null(const zi_json_reader *json, const char *field)
-{
-    const json_t *value = json_object_get(json->object, field);
-    if (value && !json_is_null(value))
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is set, only null is supported", json->path,
-                       field);
-    return ZIMAGE_OK;
-}
 
 /* An absent list is fine: the class default is of the supported type. */
 static zimage_status check_block_types(const zi_json_reader *json, const char *field, const char *type, int64_t levels)
@@ -68,18 +53,11 @@ static zimage_status check_block_types(const zi_json_reader *json, const char *f
 
 static zimage_status refuse_variants(const zi_json_reader *json)
 {
-    const char *class_name, *activation;
-    ZI_TRY(zi_json_string(json, "_class_name", "AutoencoderKL", &class_name));
-    if (strcmp(class_name, "AutoencoderKL") != 0)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: _class_name is \"%s\", only \"AutoencoderKL\" is supported", json->path, class_name);
-    ZI_TRY(zi_json_string(json, "act_fn", "silu", &activation));
-    if (strcmp(activation, "silu") != 0)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: act_fn is \"%s\", only \"silu\" is supported",
-                       json->path, activation);
-    ZI_TRY(require_null(json, "decoder_block_out_channels"));
-    ZI_TRY(require_null(json, "latents_mean"));
-    return require_null(json, "latents_std");
+    ZI_TRY(zi_require_string(json, "_class_name", "AutoencoderKL"));
+    ZI_TRY(zi_require_string(json, "act_fn", "silu"));
+    ZI_TRY(zi_require_null(json, "decoder_block_out_channels"));
+    ZI_TRY(zi_require_null(json, "latents_mean"));
+    return zi_require_null(json, "latents_std");
 }
 
 static zimage_status load_levels(const zi_json_reader *json, zi_vae_config *config)
@@ -320,8 +298,7 @@ static int64_t choose_band_rows(const decoder *d, int64_t rows, int64_t columns,
     int64_t row_bytes = columns * channels * (int64_t)sizeof(float), asked = d->band_rows;
     int64_t whole = zi_max_int64(WHOLE_BYTES, (int64_t)zi_table(d->c.run)->whole_image_bytes(d->c.run->ops));
     int64_t chosen = asked > 0 ? asked : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
-    chosen = zi_max_int64(chosen, 1);
-    return chosen < rows ? chosen : rows;
+    return zi_min_int64(zi_max_int64(chosen, 1), rows);
 }
 
 static zimage_status open_bands(decoder *d, bands *b, int64_t level)
@@ -331,8 +308,7 @@ static zimage_status open_bands(decoder *d, bands *b, int64_t level)
     b->columns = 2 * d->c.x.shape[1];
     b->channels = d->c.x.shape[2];
     b->band_rows = choose_band_rows(d, b->rows, b->columns, b->channels);
-    int64_t buffer_rows = b->band_rows < b->rows ? b->band_rows + 2 : b->rows;
-    return zi_alloc3(d->c.run, &b->buffer, buffer_rows < b->rows ? buffer_rows : b->rows, b->columns, b->channels);
+    return zi_alloc3(d->c.run, &b->buffer, zi_min_int64(b->band_rows + 2, b->rows), b->columns, b->channels);
 }
 
 /* Rows [first, first + count) of the upsampled image, into the buffer. */
@@ -358,7 +334,7 @@ static zimage_status normalize_bands(decoder *d, const bands *b, int64_t level, 
     ZI_TRY(zi_vae_alloc_affine(&d->c, affine, b->channels));
     for (int64_t row = 0; row < b->rows; row += b->band_rows) {
         zi_tensor band;
-        int64_t count = b->rows - row < b->band_rows ? b->rows - row : b->band_rows;
+        int64_t count = zi_min_int64(b->band_rows, b->rows - row);
         ZI_TRY(upsample_band(d, b, row, count, &band));
         ZI_TRY(check_band(d, &band, level));
         ZI_TRY(zi_table(d->c.run)->group_norm_sums(d->c.run, &d->c.sums, &band, row > 0));
@@ -390,8 +366,8 @@ static zimage_status consume_bands(decoder *d, const bands *b, const zi_vae_resn
                                    const zi_channel_affine *affine, zi_tensor *h, zi_tensor *y)
 {
     for (int64_t row = 0; row < b->rows; row += b->band_rows) {
-        int64_t count = b->rows - row < b->band_rows ? b->rows - row : b->band_rows;
-        int64_t first = row > 0 ? row - 1 : 0, end = row + count < b->rows ? row + count + 1 : b->rows;
+        int64_t count = zi_min_int64(b->band_rows, b->rows - row);
+        int64_t first = zi_max_int64(row - 1, 0), end = zi_min_int64(row + count + 1, b->rows);
         band from = {b->buffer, first};
         if (b->band_rows < b->rows)
             ZI_TRY(upsample_band(d, b, first, end - first, &from.rows));
@@ -496,7 +472,7 @@ static zimage_status run_conv_out(decoder *d, const zi_vae_output *out)
     ZI_TRY(zi_vae_normalize(&d->c, &affine, &d->c.x, &d->model->conv_norm_out));
     ZI_TRY(zi_alloc3_f32(d->c.run, &buffer, band_rows, columns, 3));
     for (int64_t row = 0; row < rows; row += band_rows) {
-        int64_t count = rows - row < band_rows ? rows - row : band_rows;
+        int64_t count = zi_min_int64(band_rows, rows - row);
         zi_conv conv = zi_conv_same(d->model->conv_out.weight, d->model->conv_out.bias);
         conv.affine = &affine;
         conv.y_row = row;

@@ -10,13 +10,11 @@
 
 /* ---- the region of images ---------------------------------------------------------------------------------------- */
 
-/* Values rounded up to a cache line, so that every image of the region starts on one. */
 int64_t zi_vae_image_size(int64_t rows, int64_t columns, int64_t channels)
 {
     return (rows * columns * channels + 15) / 16 * 16;
 }
 
-/* An image `skip` values away from an end of the region. */
 zi_tensor zi_vae_image_at(const zi_vae_canvas *c, int end, int64_t skip, int64_t rows, int64_t columns,
                           int64_t channels)
 {
@@ -24,11 +22,9 @@ zi_tensor zi_vae_image_at(const zi_vae_canvas *c, int end, int64_t skip, int64_t
     assert(skip + size <= whole);
     zi_tensor flat =
         zi_tensor_rows(&c->region, end == ZI_VAE_LOW_END ? skip : whole - skip - size, rows * columns * channels);
-    const int64_t shape[] = {rows, columns, channels};
-    return zi_tensor_shaped(&flat, 3, shape);
+    return zi_tensor_shaped(&flat, ZI_SHAPE(rows, columns, channels));
 }
 
-/* An image with x's sides at the other end. */
 zi_tensor zi_vae_image_opposite(const zi_vae_canvas *c, int64_t skip, int64_t channels)
 {
     return zi_vae_image_at(c, !c->end, skip, c->x.shape[0], c->x.shape[1], channels);
@@ -42,7 +38,6 @@ void zi_vae_replace_x(zi_vae_canvas *c, zi_tensor y)
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
-/* A convolution from a whole image to a whole image. */
 zimage_status zi_vae_convolve(zi_vae_canvas *c, zi_tensor *y, const zi_tensor *x, const zi_vae_affine *weights,
                               const zi_channel_affine *affine, int upsample, int accumulate)
 {
@@ -67,7 +62,6 @@ zimage_status zi_vae_fold_norm(zi_vae_canvas *c, zi_channel_affine *affine, int6
                                              NORM_EPS);
 }
 
-/* GroupNorm of a stored image as a scale and a shift a channel. */
 zimage_status zi_vae_normalize(zi_vae_canvas *c, zi_channel_affine *affine, const zi_tensor *x,
                                const zi_vae_affine *norm)
 {
@@ -76,7 +70,6 @@ zimage_status zi_vae_normalize(zi_vae_canvas *c, zi_channel_affine *affine, cons
     return zi_vae_fold_norm(c, affine, zi_tensor_count(x), norm);
 }
 
-/* y += conv2(SiLU(norm2(h))) */
 zimage_status zi_vae_add_second_half(zi_vae_canvas *c, const zi_vae_resnet *resnet, zi_tensor *y, const zi_tensor *h)
 {
     zi_channel_affine affine;

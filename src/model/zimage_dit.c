@@ -15,9 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
-#include "model/common.h"
-
 #define ADALN_EMBED_DIM 256 /* constants of the reference that no config field carries */
 #define T_HIDDEN        1024
 #define T_FREQUENCIES   256
@@ -29,13 +26,8 @@
 
 static zimage_status refuse_variants(const zi_json_reader *json)
 {
-    const char *class_name;
     int qk_norm;
-    ZI_TRY(zi_json_string(json, "_class_name", "ZImageTransformer2DModel", &class_name));
-    if (strcmp(class_name, "ZImageTransformer2DModel") != 0)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: _class_name is \"%s\", only \"ZImageTransformer2DModel\" is supported", json->path,
-                       class_name);
+    ZI_TRY(zi_require_string(json, "_class_name", "ZImageTransformer2DModel"));
     ZI_TRY(zi_json_bool(json, "qk_norm", NULL, &qk_norm));
     if (!qk_norm)
         return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: qk_norm is false, only true is supported",
@@ -101,10 +93,9 @@ static zimage_status read_config(const zi_json_reader *json, void *out)
     ZI_TRY(zi_json_int(json, "dim", 1, 65536, NULL, &config->dim));
     ZI_TRY(zi_json_int(json, "n_layers", 1, 1024, NULL, &config->n_layers));
     ZI_TRY(zi_json_int(json, "n_refiner_layers", 0, 1024, NULL, &config->n_refiner_layers));
+    /* MLX conversions write nheads. */
     const char *heads =
-        json_object_get(json->object, "n_heads") ? "n_heads" : "nheads"; /* MLX conversions write nheads */
-    if (!json_object_get(json->object, heads))
-        heads = "n_heads";
+        json_object_get(json->object, "nheads") && !json_object_get(json->object, "n_heads") ? "nheads" : "n_heads";
     ZI_TRY(zi_json_int(json, heads, 1, 4096, NULL, &config->n_heads));
     if (config->dim % config->n_heads != 0)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s %lld does not divide dim %lld", json->path, heads,
@@ -405,11 +396,10 @@ static zimage_status modulate(const zi_zimage_dit *model, const zi_zimage_dit_bl
     if (!block->adaln)
         return ZIMAGE_OK;
     int64_t dim = model->config.dim;
-    const int64_t flat[] = {4 * dim}, split[] = {4, dim};
     ZI_TRY(zi_linear(run, &mod->m, a, block->adaln, block->adaln_bias));
-    zi_tensor m = zi_tensor_shaped(&mod->m, 1, flat);
+    zi_tensor m = zi_tensor_shaped(&mod->m, ZI_SHAPE(4 * dim));
     ZI_TRY(zi_table(run)->modulation(run, &m, 4, adaln_parts));
-    m = zi_tensor_shaped(&m, 2, split);
+    m = zi_tensor_shaped(&m, ZI_SHAPE(4, dim));
     for (int i = 0; i < 4; i++)
         mod->vectors[i] = zi_row_vector(&m, i);
     mod->scale_msa = &mod->vectors[0];
@@ -430,7 +420,7 @@ typedef struct stack {
 } stack;
 
 /*
- * Spec 3.6, on x [T, D] in place, with h = RMS(attention_norm1, x) * s1 done already:
+ * Section 3.6, on x [T, D] in place, with h = RMS(attention_norm1, x) * s1 done already:
  *   x += g1 * RMS(attention_norm2, Attention(h))
  *   x += g2 * RMS(ffn_norm2, FFN(RMS(ffn_norm1, x) * s2))
  * and the next block's h, while x is at hand.
@@ -579,32 +569,32 @@ static zimage_status final_layer(const zi_zimage_dit *model, zi_run *run, const 
     return zi_end_block(run, out, "transformer final_layer");
 }
 
-/* A forward pass behind the sinusoid [1, 256] of t: the host reads and writes nothing of it, so a backend may record
- * it. Its bytes are the recording's key. */
-typedef struct evaluation {
+/* A forward pass after the sinusoid [1, 256] of t. The host reads and writes none of its tensors, so a backend may
+ * record it. The bytes of this struct are the recording's key. */
+typedef struct forward_pass {
     zi_zimage_dit_inputs inputs;
     zi_tensor latents, sinusoid, out;
-} evaluation;
+} forward_pass;
 
-static zimage_status evaluate(zi_run *run, const void *user)
+static zimage_status run_forward_pass(zi_run *run, const void *user)
 {
-    const evaluation *e = user;
-    const zi_zimage_dit_inputs *inputs = &e->inputs;
+    const forward_pass *pass = user;
+    const zi_zimage_dit_inputs *inputs = &pass->inputs;
     const zi_zimage_dit *model = inputs->model;
     const zi_zimage_dit_config *config = &model->config;
     int64_t tokens = inputs->grid_rows * inputs->grid_columns, image_padded = zi_zimage_dit_padded(tokens);
     const block_list refiner = {model->noise_refiner, config->n_refiner_layers, "noise_refiner"};
     const block_list layers = {model->layers, config->n_layers, "layers"};
-    zi_tensor a, x, out = e->out; /* [1, A], [T, D]: image first, then caption */
+    zi_tensor a, x, out = pass->out; /* [1, A], [T, D]: image first, then caption */
 
     ZI_TRY(zi_alloc2_f32(run, &a, 1, config->adaln_dim));
-    ZI_TRY(embed_timestep(model, run, &e->sinusoid, &a));
+    ZI_TRY(embed_timestep(model, run, &pass->sinusoid, &a));
     ZI_TRY(zi_alloc2(run, &x, image_padded + inputs->caption.shape[0], config->dim));
 
     zi_tensor image = zi_tensor_rows(&x, 0, image_padded);
     const zi_rope image_rope = {zi_tensor_rows(&inputs->rope.cos, 0, image_padded),
                                 zi_tensor_rows(&inputs->rope.sin, 0, image_padded)};
-    ZI_TRY(embed_image(inputs, run, &e->latents, &image));
+    ZI_TRY(embed_image(inputs, run, &pass->latents, &image));
     ZI_TRY(run_blocks(model, &refiner, run, &image_rope, &a, &image));
 
     zi_tensor text = zi_tensor_rows(&x, image_padded, inputs->caption.shape[0]);
@@ -615,21 +605,21 @@ static zimage_status evaluate(zi_run *run, const void *user)
     return final_layer(model, run, &a, &result, &out);
 }
 
-static zimage_status start_evaluation(zi_run *run, evaluation *e, float t)
+static zimage_status start_forward_pass(zi_run *run, forward_pass *pass, float t)
 {
     float frequencies[T_FREQUENCIES];
-    timestep_frequencies(t, e->inputs.model->config.t_scale, frequencies);
-    ZI_TRY(zi_alloc2_f32(run, &e->sinusoid, 1, T_FREQUENCIES));
-    ZI_TRY(zi_table(run)->upload(run, &e->sinusoid, frequencies));
-    return zi_table(run)->repeat(run, e, sizeof *e, evaluate, e);
+    timestep_frequencies(t, pass->inputs.model->config.t_scale, frequencies);
+    ZI_TRY(zi_alloc2_f32(run, &pass->sinusoid, 1, T_FREQUENCIES));
+    ZI_TRY(zi_table(run)->upload(run, &pass->sinusoid, frequencies));
+    return zi_table(run)->repeat(run, pass, sizeof *pass, run_forward_pass, pass);
 }
 
-zimage_status zi_zimage_dit_evaluate(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents, float t,
-                                     zi_tensor *out)
+zimage_status zi_zimage_dit_forward_pass(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
+                                         float t, zi_tensor *out)
 {
-    evaluation e = {.inputs = *inputs, .latents = *latents, .out = *out};
+    forward_pass pass = {.inputs = *inputs, .latents = *latents, .out = *out};
     zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = start_evaluation(run, &e, t);
+    zimage_status status = start_forward_pass(run, &pass, t);
     zi_table(run)->release(run, mark);
     return status;
 }
@@ -665,7 +655,7 @@ zimage_status zi_zimage_dit_forward(const zi_zimage_dit *model, zi_run *run, con
     zi_arena_mark mark = zi_table(run)->mark(run);
     zimage_status status = zi_zimage_dit_prepare(model, run, caption, rows, columns, &inputs);
     if (status == ZIMAGE_OK)
-        status = zi_zimage_dit_evaluate(&inputs, run, latents, t, out);
+        status = zi_zimage_dit_forward_pass(&inputs, run, latents, t, out);
     zi_table(run)->release(run, mark);
     return status;
 }

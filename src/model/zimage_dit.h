@@ -62,8 +62,8 @@ zimage_status zi_zimage_dit_prepare(const zi_zimage_dit *model, zi_run *run, con
                                     int64_t columns, zi_zimage_dit_inputs *inputs);
 /* One forward pass. latents, out [C, H, W]; t = 1 - sigma. The output is clean - noise; the family (pipeline/zimage.c)
  * negates it. */
-zimage_status zi_zimage_dit_evaluate(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents, float t,
-                                     zi_tensor *out);
+zimage_status zi_zimage_dit_forward_pass(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
+                                         float t, zi_tensor *out);
 /* Both, for a single forward pass. */
 zimage_status zi_zimage_dit_forward(const zi_zimage_dit *model, zi_run *run, const zi_tensor *latents, float t,
                                     const zi_tensor *caption, zi_tensor *out);

@@ -47,34 +47,23 @@ static void append(char *text, size_t size, const char *more)
     snprintf(text + length, size - length, ", %s", more);
 }
 
-/* What the bits of zi_stored and the flags of a case are called in its name; NULL: nothing. */
+/* What a case's name says of the bits of zi_stored, in their order, and of flags; the other flags add nothing. */
 static const char *const format_names[] = {"F32", "F16", "BF16", "Q4", "Q4 of 64", "Q8", "Q6 of 128", "Q3 of 64"};
-static const char *const flag_names[] = {NULL,
-                                         "unaligned",
-                                         "short",
-                                         "column views",
-                                         "odd column views",
-                                         "bias",
-                                         "added",
-                                         "in place",
-                                         NULL,
-                                         "wide",
-                                         "weight",
-                                         "scale",
-                                         "shift",
-                                         "layer",
-                                         "gate",
-                                         "plain",
-                                         "last",
-                                         "other form",
-                                         "large",
-                                         "causal",
-                                         "doubled",
-                                         "affine",
-                                         "stride 2",
-                                         "one-sided padding",
-                                         "bands",
-                                         "post scale"};
+static const struct {
+    int flag;
+    const char *name;
+} flag_names[] = {{UNALIGNED, "unaligned"}, {SHORT, "short"},
+                  {VIEWS, "column views"},  {ODD_VIEWS, "odd column views"},
+                  {BIAS, "bias"},           {ADD, "added"},
+                  {IN_PLACE, "in place"},   {WIDE, "wide"},
+                  {WEIGHT, "weight"},       {SCALE, "scale"},
+                  {SHIFT, "shift"},         {LAYER, "layer"},
+                  {GATE, "gate"},           {PLAIN, "plain"},
+                  {LAST, "last"},           {OTHER, "other form"},
+                  {LARGE, "large"},         {CAUSAL, "causal"},
+                  {DOUBLED, "doubled"},     {AFFINE, "affine"},
+                  {STRIDE, "stride 2"},     {LOPSIDED, "one-sided padding"},
+                  {BANDS, "bands"},         {POST_SCALE, "post scale"}};
 
 /* "33 x 130 -> 70, BF16, bias" */
 static void name_case(const zi_case *c, char *name, size_t size)
@@ -84,8 +73,8 @@ static void name_case(const zi_case *c, char *name, size_t size)
         if (c->stored >> i & 1)
             append(name, size, format_names[i]);
     for (size_t i = 0; i < sizeof(flag_names) / sizeof(flag_names[0]); i++)
-        if (c->flags >> i & 1 && flag_names[i] != NULL)
-            append(name, size, flag_names[i]);
+        if (c->flags & flag_names[i].flag)
+            append(name, size, flag_names[i].name);
 }
 
 /* ---- comparing --------------------------------------------------------------------------------------------------- */
@@ -155,7 +144,7 @@ static zimage_status run_operations(zi_trial *t, const zi_case *c, const char **
     if (status == ZIMAGE_OK || status == ZIMAGE_ERROR_MEMORY)
         return status;
     *fault = t->error.message;
-    (void)zi_table(&t->run)->finish(&t->run); /* what it says was queued by this case, too */
+    (void)zi_table(&t->run)->finish(&t->run); /* an error of the queue is of this case, too */
     return ZIMAGE_OK;
 }
 
@@ -208,10 +197,10 @@ static zimage_status run_everywhere(runner *r, const zi_case *c, zi_case_finding
 static int is_left_out(const runner *r, const zi_case *c, int index)
 {
     const zi_cases_options *o = r->options;
-    return c->kind->bound->allowed[r->backend->precision] == 0 || (o->quick && c->flags & ZI_CASE_SLOW) ||
+    return c->kind->bound->allowed[r->backend->precision] == 0 || (o->quick && c->flags & SLOW) ||
            (o->group != NULL && strcmp(o->group, c->kind->group) != 0) || index < o->first ||
            (o->count > 0 && index >= o->first + o->count) ||
-           (r->backend->precision == ZI_PRECISION_INT8 && c->stored > ZI_STORED_DENSE); /* these round near ties */
+           (r->backend->precision == ZI_PRECISION_INT8 && c->stored > DENSE); /* int8 would round groups near ties */
 }
 
 static const zimage_error *failed_of(const runner *r)
@@ -310,7 +299,7 @@ static zimage_status open_trials(runner *r, zi_ops *ops, zi_ops *reference)
     return ZIMAGE_OK;
 }
 
-/* As in a job stacks are never empty, so that their memory is not mapped anew for each case. */
+/* Keeps a block of the stack in use, as a job does, so that its memory is not mapped anew for each case. */
 static zimage_status keep_stack(zi_run *run)
 {
     zi_tensor kept;

@@ -4,29 +4,6 @@
 
 #include "ops/trial.h"
 
-#define EPS   1e-6f
-#define SHAPE ZI_SHAPE
-
-enum {
-    F32 = ZI_STORED_F32,
-    F16 = ZI_STORED_F16,
-    BF16 = ZI_STORED_BF16,
-    SLOW = ZI_CASE_SLOW,
-    UNALIGNED = ZI_CASE_UNALIGNED,
-    BIAS = ZI_CASE_BIAS,
-    SUM = ZI_CASE_BIAS | ZI_CASE_ADD,
-    ADD = ZI_CASE_ADD,
-    WIDE = ZI_CASE_WIDE,
-    IN_PLACE = ZI_CASE_IN_PLACE,
-    LARGE = ZI_CASE_LARGE,
-    DOUBLED = ZI_CASE_DOUBLED,
-    AFFINE = ZI_CASE_AFFINE,
-    STRIDE = ZI_CASE_STRIDE,
-    LOPSIDED = ZI_CASE_LOPSIDED,
-    BANDS = ZI_CASE_BANDS,
-    OTHER = ZI_CASE_OTHER,
-};
-
 /* ---- convolutions ------------------------------------------------------------------------------------------------ */
 
 /* In bf16 what affine and SiLU make of x is rounded, too. */
@@ -111,9 +88,9 @@ static zimage_status make_conv(zi_trial *t, const zi_case *c, convolution *v)
     const int64_t rows = c->size[0], columns = c->size[1], in = c->size[2], out = c->size[3], side = c->size[4];
     const zi_input input = {.magnitude = 1, .operand = 1},
                    output = {.magnitude = 1, .written = 1, .exact = c->flags & WIDE};
-    const int doubled = (c->flags & DOUBLED) != 0, flags = c->flags & UNALIGNED ? ZI_WEIGHT_UNALIGNED : 0;
-    ZI_TRY(zi_trial_weight(t, &v->w, c->stored, flags, SHAPE(out, in, side, side)));
-    ZI_TRY(zi_trial_weight(t, &v->bias, c->stored, flags, SHAPE(out)));
+    const int doubled = (c->flags & DOUBLED) != 0;
+    ZI_TRY(zi_trial_weight(t, &v->w, c->stored, c->flags, SHAPE(out, in, side, side)));
+    ZI_TRY(zi_trial_weight(t, &v->bias, c->stored, c->flags, SHAPE(out)));
     ZI_TRY(zi_trial_round_weight(t, &v->w));
     v->conv = zi_conv_same(&v->w, c->flags & BIAS ? &v->bias : NULL);
     v->conv.upsample = doubled;

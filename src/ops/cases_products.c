@@ -4,43 +4,6 @@
 
 #include "ops/trial.h"
 
-#define EPS   1e-6f
-#define SHAPE ZI_SHAPE
-
-enum {
-    F32 = ZI_STORED_F32,
-    F16 = ZI_STORED_F16,
-    BF16 = ZI_STORED_BF16,
-    DENSE = ZI_STORED_DENSE,
-    Q4 = ZI_STORED_Q4,
-    Q4_64 = ZI_STORED_Q4_64,
-    Q8 = ZI_STORED_Q8,
-    SLOW = ZI_CASE_SLOW,
-    UNALIGNED = ZI_CASE_UNALIGNED,
-    SHORT = ZI_CASE_SHORT,
-    VIEWS = ZI_CASE_VIEWS,
-    ODD_VIEWS = ZI_CASE_ODD_VIEWS,
-    BIAS = ZI_CASE_BIAS,
-    ADD = ZI_CASE_ADD,
-    SUM = ZI_CASE_BIAS | ZI_CASE_ADD,
-    IN_PLACE = ZI_CASE_IN_PLACE,
-    CAUSAL = ZI_CASE_CAUSAL,
-};
-
-static int weight_flags(const zi_case *c)
-{
-    return (c->flags & UNALIGNED ? ZI_WEIGHT_UNALIGNED : 0) | (c->flags & SHORT ? ZI_WEIGHT_SHORT : 0);
-}
-
-/* Columns beside a matrix, for the flags of column views. */
-static void set_view(zi_input *input, int flags)
-{
-    if (flags & VIEWS)
-        input->left = 16, input->right = 24;
-    if (flags & ODD_VIEWS)
-        input->left = 3, input->right = 5;
-}
-
 /* ---- linear ------------------------------------------------------------------------------------------------------ */
 
 /* float32 sums of up to some thousand products of random signs. Stored in bf16, a result may be rounded twice: stored
@@ -64,15 +27,15 @@ typedef struct product {
 static zimage_status make_product(zi_trial *t, const zi_case *c, product *p)
 {
     int64_t tokens = c->size[0], in = c->size[1], out = c->size[2];
-    int rounded = tokens > t->options->exact_tokens, exact = c->flags & ZI_CASE_EXACT;
+    int rounded = tokens > t->options->exact_tokens, exact = c->flags & EXACT;
     zi_input x = {.magnitude = 3, .operand = rounded, .exact = exact};
-    zi_input y = {.magnitude = 1, .written = 1, .exact = exact | (c->flags & ZI_CASE_WIDE)};
-    set_view(&x, c->flags);
-    set_view(&y, c->flags);
+    zi_input y = {.magnitude = 1, .written = 1, .exact = exact | (c->flags & WIDE)};
+    zi_trial_view(&x, c->flags);
+    zi_trial_view(&y, c->flags);
     ZI_TRY(zi_trial_input(t, &p->x, &x, SHAPE(tokens, in)));
     ZI_TRY(zi_trial_input(t, &p->y, &y, SHAPE(tokens, out)));
-    ZI_TRY(zi_trial_weight(t, &p->w, c->stored, weight_flags(c), SHAPE(out, in)));
-    ZI_TRY(zi_trial_weight(t, &p->bias, c->stored, weight_flags(c), SHAPE(out)));
+    ZI_TRY(zi_trial_weight(t, &p->w, c->stored, c->flags, SHAPE(out, in)));
+    ZI_TRY(zi_trial_weight(t, &p->bias, c->stored, c->flags, SHAPE(out)));
     return rounded ? zi_trial_round_weight(t, &p->w) : ZIMAGE_OK;
 }
 
@@ -153,9 +116,9 @@ static zimage_status one_address(zi_trial *t, const zi_case *c)
 static int stored_of(const zi_case *c, int which)
 {
     static const int dense[] = {BF16, F32, F16};
-    if (c->flags & ZI_CASE_OTHER)
+    if (c->flags & OTHER)
         return dense[which];
-    return c->flags & ZI_CASE_WIDE && which == 1 ? Q8 : c->stored;
+    return c->flags & WIDE && which == 1 ? Q8 : c->stored;
 }
 
 static zimage_status linears(zi_trial *t, const zi_case *c)
@@ -167,17 +130,17 @@ static zimage_status linears(zi_trial *t, const zi_case *c)
     zi_weight w[COUNT];
     const zi_weight *weights[COUNT];
     zi_tensor x, all, y[COUNT];
-    set_view(&x_input, c->flags);
-    set_view(&y_input, c->flags);
+    zi_trial_view(&x_input, c->flags);
+    zi_trial_view(&y_input, c->flags);
     ZI_TRY(zi_trial_input(t, &x, &x_input, SHAPE(tokens, in)));
-    if (c->flags & ZI_CASE_BANDS)
+    if (c->flags & BANDS)
         ZI_TRY(zi_trial_input(t, &all, &y_input, SHAPE(COUNT * tokens, c->size[2])));
     for (int i = 0; i < COUNT; i++) {
-        if (c->flags & ZI_CASE_BANDS)
+        if (c->flags & BANDS)
             y[i] = zi_tensor_rows(&all, i * tokens, tokens);
         else
             ZI_TRY(zi_trial_input(t, &y[i], &y_input, SHAPE(tokens, c->size[2 + i])));
-        ZI_TRY(zi_trial_weight(t, &w[i], stored_of(c, i), weight_flags(c), SHAPE(c->size[2 + i], in)));
+        ZI_TRY(zi_trial_weight(t, &w[i], stored_of(c, i), c->flags, SHAPE(c->size[2 + i], in)));
         if (rounded)
             ZI_TRY(zi_trial_round_weight(t, &w[i]));
         weights[i] = &w[i];
@@ -197,7 +160,7 @@ static const zi_bound tiled_bound = {{6e-6, 2e-6, 2e-6, 0x1p-6, 0}};
 /* OTHER: the second weight is stored in groups. These would be rounded to int8 near ties. */
 static int second_stored(const zi_trial *t, const zi_case *c)
 {
-    if (!(c->flags & ZI_CASE_OTHER) || t->precision == ZI_PRECISION_INT8)
+    if (!(c->flags & OTHER) || t->precision == ZI_PRECISION_INT8)
         return c->stored;
     return c->stored == F16 ? Q8 : Q4;
 }
@@ -209,12 +172,12 @@ static zimage_status gated(zi_trial *t, const zi_case *c)
     zi_input x_input = {.magnitude = 1, .operand = 1}, y_input = {.magnitude = 1, .written = 1};
     zi_tensor x, y;
     zi_weight w1, w3;
-    set_view(&x_input, c->flags);
-    set_view(&y_input, c->flags);
+    zi_trial_view(&x_input, c->flags);
+    zi_trial_view(&y_input, c->flags);
     ZI_TRY(zi_trial_input(t, &x, &x_input, SHAPE(tokens, in)));
     ZI_TRY(zi_trial_input(t, &y, &y_input, SHAPE(tokens, out)));
-    ZI_TRY(zi_trial_weight(t, &w1, c->stored, weight_flags(c), SHAPE(out, in)));
-    ZI_TRY(zi_trial_weight(t, &w3, second_stored(t, c), weight_flags(c), SHAPE(out, in)));
+    ZI_TRY(zi_trial_weight(t, &w1, c->stored, c->flags, SHAPE(out, in)));
+    ZI_TRY(zi_trial_weight(t, &w3, second_stored(t, c), c->flags, SHAPE(out, in)));
     ZI_TRY(zi_trial_round_weight(t, &w1));
     ZI_TRY(zi_trial_round_weight(t, &w3));
     ZI_TRY(zi_table(&t->run)->linear_glu(&t->run, &y, &x, &w1, &w3));
@@ -240,8 +203,8 @@ static zimage_status attention_views(zi_trial *t, const zi_case *c, attention_in
 {
     int64_t width = a->shape.heads * a->shape.head_dim, kv_width = a->shape.kv_heads * a->shape.head_dim;
     zi_tensor all;
-    set_view(q, c->flags);
-    set_view(o, c->flags);
+    zi_trial_view(q, c->flags);
+    zi_trial_view(o, c->flags);
     ZI_TRY(zi_trial_input(t, &all, q, SHAPE(queries, width + 2 * kv_width)));
     a->q = zi_tensor_columns(&all, 0, width);
     a->k = zi_tensor_columns(&all, width, kv_width);
@@ -265,7 +228,7 @@ static zimage_status make_keys(zi_trial *t, zi_tensor *x, const zi_input *input,
 static zimage_status make_attention(zi_trial *t, const zi_case *c, attention_input *a)
 {
     int64_t queries = c->size[0], keys = c->size[1], width = (int64_t)c->size[2] * c->size[4];
-    float magnitude = c->flags & ZI_CASE_LARGE ? 60 : 2;
+    float magnitude = c->flags & LARGE ? 60 : 2;
     zi_input q = {.magnitude = magnitude, .operand = 1, .written = c->flags & IN_PLACE};
     zi_input o = {.magnitude = 1, .written = 1};
     const zi_input k = {.magnitude = magnitude, .operand = 1}, v = {.magnitude = 1, .operand = 1};
@@ -293,7 +256,7 @@ static zimage_status attention(zi_trial *t, const zi_case *c)
     ZI_TRY(make_attention(t, c, &a));
     ZI_TRY(zi_table(&t->run)->attention(&t->run, &a.o, &a.q, &a.k, &a.v, &a.shape));
     int largest = c->flags & (VIEWS | ODD_VIEWS) ? 2 : 1; /* of the values */
-    return zi_trial_result_of(t, &a.o, c->flags & ZI_CASE_LARGE ? &sharp_bound : &attention_bound,
+    return zi_trial_result_of(t, &a.o, c->flags & LARGE ? &sharp_bound : &attention_bound,
                               t->precision == ZI_PRECISION_BF16 ? largest : 0);
 }
 
@@ -547,8 +510,8 @@ const zi_case zi_cases_products[] = {
     {&linear_kind, {33, 96, 64}, DENSE | Q4 | Q8, SLOW},
     {&linear_kind, {7, 160, 95}, F32 | BF16 | Q8, SLOW | BIAS},
     {&linear_kind, {7, 160, 95}, F16 | Q4, SLOW | SUM},
-    {&linear_kind, {19, 256, 40}, ZI_STORED_Q6_128_F16 | ZI_STORED_Q3_64_F32, SLOW},
-    {&linear_kind, {3, 256, 40}, ZI_STORED_Q6_128_F16 | ZI_STORED_Q3_64_F32, SLOW},
+    {&linear_kind, {19, 256, 40}, Q6_128_F16 | Q3_64_F32, SLOW},
+    {&linear_kind, {3, 256, 40}, Q6_128_F16 | Q3_64_F32, SLOW},
     {&linear_kind, {130, 31, 5}, BF16, SLOW | BIAS},
     {&linear_kind, {200, 1024, 512}, BF16, SLOW | BIAS}, /* large enough for a backend to time algorithms */
     {&linear_kind, {200, 1024, 512}, BF16, SLOW | SUM},
@@ -581,18 +544,18 @@ const zi_case zi_cases_products[] = {
     {&linear_kind, {40, 4000, 20}, F32, SLOW | UNALIGNED | SUM},
     {&linear_kind, {19, 129, 37}, F32, SLOW}, /* float32 at an aligned address may be read in place */
     {&linear_kind, {3, 129, 37}, F32, SLOW},
-    {&exact_kind, {1, 96, 40}, DENSE, SHORT | BIAS | ZI_CASE_EXACT},
-    {&exact_kind, {3, 31, 5}, BF16, SLOW | BIAS | ZI_CASE_EXACT},
-    {&exact_kind, {2, 520, 70}, BF16, SLOW | BIAS | ZI_CASE_EXACT},
-    {&exact_kind, {33, 64, 48}, BF16, BIAS | ZI_CASE_WIDE},
+    {&exact_kind, {1, 96, 40}, DENSE, SHORT | BIAS | EXACT},
+    {&exact_kind, {3, 31, 5}, BF16, SLOW | BIAS | EXACT},
+    {&exact_kind, {2, 520, 70}, BF16, SLOW | BIAS | EXACT},
+    {&exact_kind, {33, 64, 48}, BF16, BIAS | WIDE},
     {&once_kind, {300, 512, 256}, BF16, SLOW | BIAS},
     {&address_kind, {33}, 0, 0},
-    {&linears_kind, {1, 100, 33, 17, 40}, BF16, SLOW | ZI_CASE_OTHER},
-    {&linears_kind, {20, 100, 33, 17, 40}, BF16, ZI_CASE_OTHER},
-    {&linears_kind, {39, 100, 33, 17, 40}, BF16, SLOW | ZI_CASE_OTHER},
-    {&linears_kind, {58, 100, 33, 17, 40}, BF16, SLOW | ZI_CASE_OTHER},
-    {&linears_kind, {70, 96, 32, 64, 96}, BF16, ZI_CASE_WIDE},
-    {&linears_kind, {70, 96, 64, 64, 64}, BF16 | Q8, ZI_CASE_BANDS},
+    {&linears_kind, {1, 100, 33, 17, 40}, BF16, SLOW | OTHER},
+    {&linears_kind, {20, 100, 33, 17, 40}, BF16, OTHER},
+    {&linears_kind, {39, 100, 33, 17, 40}, BF16, SLOW | OTHER},
+    {&linears_kind, {58, 100, 33, 17, 40}, BF16, SLOW | OTHER},
+    {&linears_kind, {70, 96, 32, 64, 96}, BF16, WIDE},
+    {&linears_kind, {70, 96, 64, 64, 64}, BF16 | Q8, BANDS},
     {&linears_kind, {131, 96, 32, 64, 48}, BF16, VIEWS},
     {&linears_kind, {3, 96, 32, 64, 48}, BF16, VIEWS},
     {&linears_kind, {41, 95, 31, 17, 40}, BF16, ODD_VIEWS},
@@ -607,12 +570,12 @@ const zi_case zi_cases_products[] = {
     {&gated_kind, {43, 65, 31}, BF16, ODD_VIEWS},
     {&gated_kind, {40, 64, 100}, BF16, SLOW},
     {&gated_kind, {40, 64, 96}, BF16, SLOW},
-    {&gated_kind, {65, 96, 72}, F16, SLOW | ZI_CASE_OTHER},
-    {&gated_kind, {65, 96, 64}, F16, SLOW | ZI_CASE_OTHER},
+    {&gated_kind, {65, 96, 72}, F16, SLOW | OTHER},
+    {&gated_kind, {65, 96, 64}, F16, SLOW | OTHER},
     /* the sizes of a kernel that computes both products: no, one and two pairs of row tiles, and odd ones */
-    {&gated_kind, {70, 64, 256}, BF16, SLOW | ZI_CASE_OTHER},
-    {&tiled_kind, {260, 128, 256}, BF16, SLOW | ZI_CASE_OTHER},
-    {&tiled_kind, {450, 192, 256}, BF16, SLOW | ZI_CASE_OTHER},
+    {&gated_kind, {70, 64, 256}, BF16, SLOW | OTHER},
+    {&tiled_kind, {260, 128, 256}, BF16, SLOW | OTHER},
+    {&tiled_kind, {450, 192, 256}, BF16, SLOW | OTHER},
     {&tiled_kind, {1, 128, 512}, BF16, SLOW},
     {&tiled_kind, {381, 128, 512}, BF16, SLOW},
     {&tiled_kind, {761, 128, 512}, BF16, SLOW},
@@ -678,8 +641,8 @@ const zi_case zi_cases_products[] = {
     {&padded_kind, {129, 512, 2, 2, 64, 385}, 0, SLOW},
     {&padded_kind, {150, 150, 2, 1, 64, 150}, 0, SLOW},
     {&attention_kind, {150, 150, 2, 2, 128}, 0, SLOW | VIEWS},
-    {&sharp_kind, {50, 200, 2, 1, 64}, 0, SLOW | ZI_CASE_LARGE | IN_PLACE},
-    {&sharp_kind, {150, 150, 2, 1, 64}, 0, SLOW | ZI_CASE_LARGE | CAUSAL | IN_PLACE},
+    {&sharp_kind, {50, 200, 2, 1, 64}, 0, SLOW | LARGE | IN_PLACE},
+    {&sharp_kind, {150, 150, 2, 1, 64}, 0, SLOW | LARGE | CAUSAL | IN_PLACE},
     {&not_finite_kind, {5, 200, 1, 1, 8}, 0, 0},
     {NULL, {0}, 0, 0},
 };

@@ -4,39 +4,6 @@
 
 #include "ops/trial.h"
 
-#define EPS   1e-6f
-#define SHAPE ZI_SHAPE
-
-enum {
-    F32 = ZI_STORED_F32,
-    F16 = ZI_STORED_F16,
-    BF16 = ZI_STORED_BF16,
-    DENSE = ZI_STORED_DENSE,
-    ALL = ZI_STORED_ALL,
-    SLOW = ZI_CASE_SLOW,
-    VIEWS = ZI_CASE_VIEWS,
-    ODD_VIEWS = ZI_CASE_ODD_VIEWS,
-    IN_PLACE = ZI_CASE_IN_PLACE,
-    WEIGHT = ZI_CASE_WEIGHT,
-    SCALE = ZI_CASE_SCALE,
-    SHIFT = ZI_CASE_SHIFT,
-    LAYER = ZI_CASE_LAYER,
-    GATE = ZI_CASE_GATE,
-    PLAIN = ZI_CASE_PLAIN,
-    LAST = ZI_CASE_LAST,
-    OTHER = ZI_CASE_OTHER,
-    LARGE = ZI_CASE_LARGE,
-};
-
-/* Columns beside a matrix, for the flags of column views. */
-static void set_view(zi_input *input, int flags)
-{
-    if (flags & VIEWS)
-        input->left = 16, input->right = 24;
-    if (flags & ODD_VIEWS)
-        input->left = 3, input->right = 5;
-}
-
 /* ---- moving data ------------------------------------------------------------------------------------------------- */
 
 static const zi_bound same_bound = {{1e-12, 0, 0, 1e-12, 0}} /* not rounded, or rounded as the inputs are */;
@@ -49,9 +16,9 @@ static zimage_status moving(zi_trial *t, const zi_case *c)
     const zi_input exact = {.magnitude = 1, .exact = 1}, copy = {.magnitude = 1, .exact = 1, .written = 1};
     zi_tensor x, y, plain, f, g;
     const int64_t shape[] = {c->size[0], c->size[1]};
-    set_view(&from, c->flags);
+    zi_trial_view(&from, c->flags);
     if (c->flags & OTHER)
-        set_view(&to, c->flags);
+        zi_trial_view(&to, c->flags);
     ZI_TRY(zi_trial_input(t, &x, &from, 2, shape));
     ZI_TRY(zi_trial_input(t, &y, &to, 2, shape));
     ZI_TRY(zi_trial_input(t, &f, &exact, 2, shape));
@@ -185,7 +152,7 @@ static zimage_status residual(zi_trial *t, const zi_case *c)
     ZI_TRY(zi_trial_input(t, &x, &stream, SHAPE(rows, n)));
     ZI_TRY(zi_trial_input(t, &y, &branch, SHAPE(rows, n)));
     ZI_TRY(zi_trial_input(t, &h, &output, SHAPE(rows, n)));
-    post.norm.scale = c->flags & ZI_CASE_POST_SCALE ? &post.scale : NULL;
+    post.norm.scale = c->flags & POST_SCALE ? &post.scale : NULL;
     post.norm.shift = NULL;
     if (c->flags & OTHER)
         next.norm.eps = 0.25f;
@@ -210,7 +177,7 @@ static zimage_status rope(zi_trial *t, const zi_case *c)
     int64_t tokens = c->size[0], heads = c->size[1], dim = c->size[2];
     zi_weight w;
     zi_tensor x, cosines, sines;
-    set_view(&input, c->flags);
+    zi_trial_view(&input, c->flags);
     ZI_TRY(zi_trial_weight(t, &w, c->stored, 0, SHAPE(dim)));
     ZI_TRY(zi_trial_input(t, &cosines, &exact, SHAPE(tokens, dim / 2)));
     ZI_TRY(zi_trial_input(t, &sines, &exact, SHAPE(tokens, dim / 2)));
@@ -502,8 +469,8 @@ const zi_case zi_cases_rows[] = {
     {&residual_kind, {17, 64}, F32, PLAIN | GATE | LAYER | SCALE | SHIFT | IN_PLACE},
     {&residual_kind, {9, 96}, F32, PLAIN | WEIGHT | SCALE},
     {&residual_kind, {5, 31}, F16, WEIGHT | GATE | LAYER | OTHER},
-    {&residual_kind, {33, 100}, BF16, WEIGHT | GATE | SCALE | ZI_CASE_POST_SCALE},
-    {&residual_kind, {9, 96}, F32, LAST | ZI_CASE_POST_SCALE},
+    {&residual_kind, {33, 100}, BF16, WEIGHT | GATE | SCALE | POST_SCALE},
+    {&residual_kind, {9, 96}, F32, LAST | POST_SCALE},
     {&residual_kind, {7, 384}, F16, WEIGHT | SCALE | SHIFT | OTHER},
     {&residual_kind, {1, 1}, BF16, SLOW | LAST},
     {&residual_kind, {1, 1}, BF16, SLOW | WEIGHT | GATE | SCALE},

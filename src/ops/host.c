@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,7 +79,7 @@ zimage_status zi_host_alloc(zi_run *run, zi_tensor *tensor, int dims, const int6
 
 zimage_status zi_host_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
 {
-    return zi_table(run)->alloc(run, x, 2, (const int64_t[]){rows, columns});
+    return zi_table(run)->alloc(run, x, ZI_SHAPE(rows, columns));
 }
 
 zi_arena_mark zi_host_mark(zi_run *run)
@@ -206,8 +205,7 @@ zimage_status zi_host_unpatchify(zi_run *run, zi_tensor *latents, const zi_tenso
     return ZIMAGE_OK;
 }
 
-/* ---- small operations
- * ------------------------------------------------------------------------------------------------- */
+/* ---- small operations -------------------------------------------------------------------------------------------- */
 
 zimage_status zi_host_rope_table(zi_run *run, zi_tensor *cos, zi_tensor *sin, const float *angles)
 {
@@ -276,22 +274,7 @@ zimage_status zi_host_group_norm_fold(zi_run *run, zi_channel_affine *affine, co
     return ZIMAGE_OK;
 }
 
-/* ---- what host memory makes simple ------------------------------------------------------------------------------- */
-
-zimage_status zi_host_name_check(zi_run *run, const char *name)
-{
-    return ZIMAGE_OK; /* check_finite has answered at once */
-}
-
-zimage_status zi_host_finish(zi_run *run)
-{
-    return ZIMAGE_OK;
-}
-
-zimage_status zi_host_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user)
-{
-    return work(run, user);
-}
+/* ---- rehearsal --------------------------------------------------------------------------------------------------- */
 
 zimage_status zi_host_rehearse_begin(zi_run *run)
 {
@@ -320,6 +303,23 @@ void zi_host_rehearse_end(zi_run *run)
     zi_arena_free(host->arena);
     host->arena = host->real;
     host->real = NULL;
+}
+
+/* ---- what needs no work in host memory --------------------------------------------------------------------------- */
+
+zimage_status zi_host_name_check(zi_run *run, const char *name)
+{
+    return ZIMAGE_OK; /* check_finite has answered at once */
+}
+
+zimage_status zi_host_finish(zi_run *run)
+{
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_host_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user)
+{
+    return work(run, user);
 }
 
 zimage_status zi_host_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, int commit,

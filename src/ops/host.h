@@ -30,7 +30,7 @@ zimage_status zi_host_floats(zi_run *run, int64_t count, const char *what, float
 /* A weight vector as float32 in the arena. */
 zimage_status zi_host_vector(zi_run *run, const zi_weight *weight, float **data);
 
-/* Entries of the table. */
+/* Entries of the table. The counting backend uses those that need neither an arena nor data. */
 zi_op_alloc zi_host_alloc;
 zi_op_alloc_operand zi_host_alloc_operand; /* a plain tensor */
 zi_op_mark zi_host_mark;

@@ -21,10 +21,10 @@ typedef struct zi_ops zi_ops;
 
 /* ---- a run ------------------------------------------------------------------------------------------------------- */
 
-/* One job on one backend, passed to every operation: who reports what went wrong, and who hears of progress. */
+/* One job on one backend, passed to every operation: where errors go, and who receives progress. */
 typedef struct zi_run {
     zi_ops *ops;
-    zimage_error *error; /* where a failing operation writes its sentence; may be NULL */
+    zimage_error *error; /* where a failing operation writes its message; may be NULL */
     /* Called after each block of a network; non-zero stops the job with ZIMAGE_ERROR_CANCELLED. May be NULL. */
     int (*block_done)(void *user);
     void *user;
@@ -52,7 +52,7 @@ typedef struct zi_norm {
     const zi_tensor *shift;  /* [n], from alloc_f32 */
 } zi_norm;
 
-/* x += gate * post(y); then h = next(x), while x is at hand. */
+/* x += gate * post(y), then h = next(x): one operation, so that a backend can do both in one pass. */
 typedef struct zi_residual {
     const zi_norm *post;   /* ZI_NORM_RMS without shift; NULL: y is added as it is */
     const zi_tensor *gate; /* [n], from alloc_f32; NULL: 1 */
@@ -77,7 +77,7 @@ typedef struct zi_attention {
     int64_t key_length; /* keys from here on are padding that no query sees; 0: every key is real */
 } zi_attention;
 
-/* What becomes of one part of a modulation vector. */
+/* The function that one part x of a modulation vector goes through. */
 typedef enum zi_modulation {
     ZI_MODULATION_COPY,     /* x */
     ZI_MODULATION_ONE_PLUS, /* 1 + x: a scale */
@@ -112,7 +112,7 @@ typedef struct zi_conv {
     int64_t x_row, y_row, image_rows;
 } zi_conv;
 
-/* A zi_conv of stride 1 whose output has its input's size (after doubling); the rest is the caller's. */
+/* A zi_conv of stride 1 whose output has its input's size (after doubling); the caller sets the other fields. */
 zi_conv zi_conv_same(const zi_weight *weight, const zi_weight *bias);
 /* Output rows (or columns) of `size` input ones, after doubling. */
 int64_t zi_conv_rows(const zi_conv *conv, int64_t size);
@@ -228,15 +228,16 @@ typedef struct zi_memory_plan {
 } zi_memory_plan;
 
 /*
- * A rehearsal runs a job's operations without computing. It teaches a backend how much memory each stage takes, and
+ * A rehearsal runs a job's operations without computing. A backend learns from it how much memory each stage takes, and
  * which weights each stage reads in which order; both come from the operations themselves, so that a plan can't differ
  * from the job.
  *
- * Between rehearse_begin and rehearse_end the stack is an imaginary one, empty at first; operations only take place on
- * it, and note weights. Data of tensors is never read or written. check_finite answers 1.
+ * Between rehearse_begin and rehearse_end the stack is an imaginary one, empty at first. Operations only take memory
+ * from it and record the weights that they would read. They never read or write data of tensors. check_finite answers
+ * 1.
  */
 typedef zimage_status zi_op_rehearse_begin(zi_run *run);
-/* A stage ends: what was noted since the last stage's end is one run of `stage` from now on. *peak: the most bytes of
+/* A stage ends: what was recorded since the end of the last stage is one run of `stage`. *peak: the most bytes of
  * memory that the stack took since then. */
 typedef zimage_status zi_op_rehearse_stage(zi_run *run, int stage, size_t *peak);
 /* Operations compute again. Also called after a rehearsal that failed. */
@@ -314,7 +315,7 @@ typedef struct zi_ops_table {
     size_t (*peak_bytes)(const zi_ops *ops);
     /* Bytes of the device's own memory in use now, by whichever process; 0: it has none. */
     size_t (*device_bytes)(zi_ops *ops);
-    /* An image of at most that many bytes (in float32) need not be worked on in bands of rows; 0: no opinion. */
+    /* An image of at most that many bytes (in float32) need not be computed in bands of rows; 0: the caller decides. */
     size_t (*whole_image_bytes)(const zi_ops *ops);
     void (*free)(zi_ops *ops);
 } zi_ops_table;

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "ops/shapes.h"
+#include "ops/host.h"
 
 typedef struct counter {
     zi_ops ops;
@@ -54,7 +54,8 @@ static zimage_status read_norm(zi_run *run, const zi_norm *norm)
     return norm ? read_weight(run, norm->weight) : ZIMAGE_OK;
 }
 
-static void count_product(counter *p, int64_t rows, int64_t out, int64_t in)
+/* Returns the product's floating-point operations. */
+static double count_product(counter *p, int64_t rows, int64_t out, int64_t in)
 {
     zi_product *products = p->counts.products;
     double flops = 2 * (double)rows * (double)out * (double)in;
@@ -62,10 +63,11 @@ static void count_product(counter *p, int64_t rows, int64_t out, int64_t in)
     while (i < p->counts.product_count && !(products[i].rows == rows && products[i].out == out && products[i].in == in))
         i++;
     if (i == ZI_COUNT_PRODUCTS)
-        return;
+        return flops;
     if (i == p->counts.product_count)
         products[p->counts.product_count++] = (zi_product){.rows = rows, .out = out, .in = in};
     products[i].flops += flops;
+    return flops;
 }
 
 /* A linear product, read once from its storage for all tokens. */
@@ -73,8 +75,7 @@ static zimage_status count_linear(zi_run *run, const zi_tensor *x, const zi_weig
 {
     counter *p = counter_of(run);
     int64_t out = weight->shape[0], in = weight->shape[1], rows = zi_tensor_count(x) / in;
-    count_product(p, rows, out, in);
-    p->counts.linear_flops += 2 * (double)rows * (double)out * (double)in;
+    p->counts.linear_flops += count_product(p, rows, out, in);
     p->counts.unpacked += (double)out * (double)in;
     return read_weight(run, weight);
 }
@@ -84,11 +85,6 @@ static zimage_status count_linear(zi_run *run, const zi_tensor *x, const zi_weig
 static zimage_status count_alloc(zi_run *run, zi_tensor *tensor, int dims, const int64_t *shape)
 {
     return zi_check_tensor(run, tensor, ZI_F32, dims, shape);
-}
-
-static zimage_status count_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
-{
-    return count_alloc(run, x, 2, (const int64_t[]){rows, columns});
 }
 
 static zi_arena_mark count_mark(zi_run *run)
@@ -200,8 +196,7 @@ static zimage_status count_conv2d(zi_run *run, zi_tensor *y, const zi_tensor *x,
 {
     counter *p = counter_of(run);
     int64_t out = conv->weight->shape[0], weights = zi_weight_count(conv->weight), pixels = zi_tensor_count(y) / out;
-    count_product(p, pixels, out, weights / out);
-    p->counts.conv_flops += 2 * (double)pixels * (double)weights;
+    p->counts.conv_flops += count_product(p, pixels, out, weights / out);
     ZI_TRY(read_weight(run, conv->weight));
     return read_weight(run, conv->bias);
 }
@@ -230,22 +225,12 @@ static zimage_status count_check_finite(zi_run *run, const zi_tensor *x, int *fi
     return ZIMAGE_OK;
 }
 
-static zimage_status count_name_check(zi_run *run, const char *name)
-{
-    return ZIMAGE_OK;
-}
-
-static zimage_status count_nothing(zi_run *run)
-{
-    return ZIMAGE_OK;
-}
-
-static zimage_status count_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user)
-{
-    return work(run, user);
-}
-
 /* ---- the backend ------------------------------------------------------------------------------------------------- */
+
+static zimage_status count_rehearse_begin(zi_run *run)
+{
+    return ZIMAGE_OK;
+}
 
 static zimage_status count_rehearse_stage(zi_run *run, int stage, size_t *peak)
 {
@@ -257,29 +242,12 @@ static void count_rehearse_end(zi_run *run)
 {
 }
 
-static zimage_status count_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, int commit,
-                                   zi_memory_plan *plan)
-{
-    *plan = (zi_memory_plan){.activations = activations};
-    return ZIMAGE_OK;
-}
-
 static void count_describe(const zi_ops *ops, char *text, size_t size)
 {
     snprintf(text, size, "count");
 }
 
-static double count_peak_rate(zi_run *run)
-{
-    return 0;
-}
-
-static size_t count_device_bytes(zi_ops *ops)
-{
-    return 0;
-}
-
-static size_t count_no_bytes(const zi_ops *ops)
+static size_t count_peak_bytes(const zi_ops *ops)
 {
     return 0;
 }
@@ -296,7 +264,7 @@ static const zi_ops_table count_table = {
     .memory = ZI_MEMORY_HOST,
     .alloc = count_alloc,
     .alloc_f32 = count_alloc,
-    .alloc_operand = count_alloc_operand,
+    .alloc_operand = zi_host_alloc_operand,
     .mark = count_mark,
     .release = count_release,
     .upload = count_upload,
@@ -321,19 +289,19 @@ static const zi_ops_table count_table = {
     .group_norm_fold = count_group_norm_fold,
     .channel_affine = count_channel_affine,
     .check_finite = count_check_finite,
-    .name_check = count_name_check,
-    .finish = count_nothing,
-    .repeat = count_repeat,
-    .rehearse_begin = count_nothing,
+    .name_check = zi_host_name_check,
+    .finish = zi_host_finish,
+    .repeat = zi_host_repeat,
+    .rehearse_begin = count_rehearse_begin,
     .rehearse_stage = count_rehearse_stage,
     .rehearse_end = count_rehearse_end,
-    .arrange = count_arrange,
-    .forget_weights = count_nothing,
+    .arrange = zi_host_arrange,
+    .forget_weights = zi_host_forget_weights,
     .describe = count_describe,
-    .peak_rate = count_peak_rate,
-    .peak_bytes = count_no_bytes,
-    .device_bytes = count_device_bytes,
-    .whole_image_bytes = count_no_bytes,
+    .peak_rate = zi_host_peak_rate,
+    .peak_bytes = count_peak_bytes,
+    .device_bytes = zi_host_device_bytes,
+    .whole_image_bytes = zi_host_whole_image_bytes,
     .free = count_free,
 };
 

@@ -276,8 +276,7 @@ static zimage_status ref_channel_affine(zi_run *run, zi_tensor *y, const zi_tens
     return ZIMAGE_OK;
 }
 
-/* The products of one output pixel (row, column of the output image) with the filter [in, size, size] of one channel.
- * */
+/* The sum of one output channel, whose filter is [in, size, size], for one pixel (row, column) of the output image. */
 static double convolve(const zi_tensor *x, const zi_conv *conv, const float *filter, int64_t row, int64_t column)
 {
     int64_t size = conv->weight->shape[2], channels = x->shape[2];

@@ -12,7 +12,7 @@
 #define CACHE_FILE "machine.json"
 #define REPEATS    3
 #define LARGE      1024 /* side of the matrix that is measured with */
-#define SMALL      256  /* of a backend without a peak rate: the reference is some hundred times slower */
+#define SMALL      256  /* with a backend without a peak rate: the reference backend is some hundred times slower */
 
 /* ---- measuring --------------------------------------------------------------------------------------------------- */
 
@@ -70,35 +70,32 @@ static zimage_status make(zi_run *run, zi_tensor *tensor, int dims, const int64_
 static zimage_status time_linear(zi_run *run, const zi_weight *weight, int64_t tokens, double *seconds)
 {
     trial t = {.weight = *weight};
-    const int64_t x[2] = {tokens, weight->shape[1]}, y[2] = {tokens, weight->shape[0]};
-    ZI_TRY(make(run, &t.x, 2, x));
-    ZI_TRY(make(run, &t.y, 2, y));
+    ZI_TRY(make(run, &t.x, ZI_SHAPE(tokens, weight->shape[1])));
+    ZI_TRY(make(run, &t.y, ZI_SHAPE(tokens, weight->shape[0])));
     return fastest(run, run_linear, &t, seconds);
 }
 
 static zimage_status time_attention(zi_run *run, int64_t tokens, int64_t heads, int64_t dim, double *seconds)
 {
     trial t = {.attention = {.heads = heads, .kv_heads = heads, .head_dim = dim}};
-    const int64_t shape[2] = {tokens, heads * dim};
-    ZI_TRY(make(run, &t.x, 2, shape));
-    ZI_TRY(make(run, &t.y, 2, shape));
-    ZI_TRY(make(run, &t.k, 2, shape));
-    ZI_TRY(make(run, &t.v, 2, shape));
+    ZI_TRY(make(run, &t.x, ZI_SHAPE(tokens, heads * dim)));
+    ZI_TRY(make(run, &t.y, ZI_SHAPE(tokens, heads * dim)));
+    ZI_TRY(make(run, &t.k, ZI_SHAPE(tokens, heads * dim)));
+    ZI_TRY(make(run, &t.v, ZI_SHAPE(tokens, heads * dim)));
     return fastest(run, run_attention, &t, seconds);
 }
 
 static zimage_status time_conv(zi_run *run, const zi_weight *weight, int64_t side, double *seconds)
 {
     trial t = {.weight = *weight};
-    const int64_t x[3] = {side, side, weight->shape[1]}, y[3] = {side, side, weight->shape[0]};
-    ZI_TRY(make(run, &t.x, 3, x));
-    ZI_TRY(make(run, &t.y, 3, y));
+    ZI_TRY(make(run, &t.x, ZI_SHAPE(side, side, weight->shape[1])));
+    ZI_TRY(make(run, &t.y, ZI_SHAPE(side, side, weight->shape[0])));
     t.conv = zi_conv_same(&t.weight, NULL);
     t.conv.image_rows = side;
     return fastest(run, run_conv, &t, seconds);
 }
 
-/* numbers: [size, size] stored as BF16. The reference backend is some hundred times slower and gets smaller sizes. */
+/* numbers: [size, size] stored as BF16 */
 static zimage_status measure_with(zi_run *run, const uint8_t *numbers, int64_t size, zi_speed *speed)
 {
     const int64_t many = size / 4, few = size / 32, side = size / 32, dim = 64, heads = size / 2 / dim,

@@ -38,7 +38,7 @@ const char *zi_dtype_name(zi_dtype dtype)
     return "other";
 }
 
-static int64_t count_of(int dims, const int64_t *shape)
+int64_t zi_shape_count(int dims, const int64_t *shape)
 {
     int64_t count = 1;
     for (int i = 0; i < dims; i++)
@@ -48,7 +48,7 @@ static int64_t count_of(int dims, const int64_t *shape)
 
 int64_t zi_tensor_count(const zi_tensor *tensor)
 {
-    return count_of(tensor->dims, tensor->shape);
+    return zi_shape_count(tensor->dims, tensor->shape);
 }
 
 int zi_tensor_is_dense(const zi_tensor *tensor)
@@ -73,7 +73,7 @@ zi_tensor zi_tensor_rows(const zi_tensor *tensor, int64_t first, int64_t count)
     if (tensor->dims == 1)
         rows.ld = count, rows.offset += first;
     else
-        rows.offset += first * count_of(tensor->dims - 2, tensor->shape + 1) * tensor->ld;
+        rows.offset += first * zi_shape_count(tensor->dims - 2, tensor->shape + 1) * tensor->ld;
     return rows;
 }
 
@@ -89,7 +89,7 @@ zi_tensor zi_tensor_columns(const zi_tensor *tensor, int64_t first, int64_t coun
 
 zi_tensor zi_tensor_shaped(const zi_tensor *tensor, int dims, const int64_t *shape)
 {
-    assert(zi_tensor_is_dense(tensor) && count_of(dims, shape) == zi_tensor_count(tensor));
+    assert(zi_tensor_is_dense(tensor) && zi_shape_count(dims, shape) == zi_tensor_count(tensor));
     zi_tensor shaped = zi_tensor_describe(tensor->dtype, dims, shape);
     shaped.data = tensor->data;
     shaped.offset = tensor->offset;
@@ -98,7 +98,7 @@ zi_tensor zi_tensor_shaped(const zi_tensor *tensor, int dims, const int64_t *sha
 
 int64_t zi_weight_count(const zi_weight *weight)
 {
-    return count_of(weight->dims, weight->shape);
+    return zi_shape_count(weight->dims, weight->shape);
 }
 
 static inline float float_of(uint32_t bits)

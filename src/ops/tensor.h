@@ -34,14 +34,21 @@ typedef struct zi_tensor {
     void *data;
 } zi_tensor;
 
+/* Dimensions and shape as two arguments: f(x, ZI_SHAPE(rows, columns)). */
+#define ZI_SHAPE(...)                                                                                                  \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])                                       \
+    {                                                                                                                  \
+        __VA_ARGS__                                                                                                    \
+    }
+
+int64_t zi_shape_count(int dims, const int64_t *shape);
 /* A dense tensor of that shape without memory (data NULL). */
 zi_tensor zi_tensor_describe(zi_dtype dtype, int dims, const int64_t *shape);
 int64_t zi_tensor_count(const zi_tensor *tensor);
 int zi_tensor_is_dense(const zi_tensor *tensor);
 /* The view of rows [first, first + count) of the outermost dimension. */
 zi_tensor zi_tensor_rows(const zi_tensor *tensor, int64_t first, int64_t count);
-/* The view of columns [first, first + count) of a matrix [rows, columns]. ops.h says which operations take such views.
- * */
+/* The view of columns [first, first + count) of a matrix [rows, columns]; ops.h says which operations take it. */
 zi_tensor zi_tensor_columns(const zi_tensor *tensor, int64_t first, int64_t count);
 /* The same elements in another shape of equal count; the tensor must be dense (both checked by assert). */
 zi_tensor zi_tensor_shaped(const zi_tensor *tensor, int dims, const int64_t *shape);
@@ -63,14 +70,15 @@ typedef enum zi_precise { ZI_PRECISE_INT8 = 1, ZI_PRECISE_FP8 = 2, ZI_PRECISE = 
  */
 typedef struct zi_weight {
     const char *name; /* owned by the store */
-    uint64_t id; /* of its store's, never used again in the process; 0: none. A backend that keeps copies knows it by
-                       * this, not by its address, which another file may be mapped to later. */
+    /* Given by its store and never used again in the process; 0: none. A backend that keeps copies of weights
+     * identifies a weight by its id, not by its address: another file may be mapped to that address later. */
+    uint64_t id;
     zi_dtype dtype;
     int dims;
     int64_t shape[4];
     const uint8_t *data;
     size_t bytes;
-    int precise; /* zi_precise: computation that leaves its products to bf16 or float32 (zi_bind_precise) */
+    int precise; /* set of zi_precise: compute types that compute its products in bf16 or float32 instead */
     /* ZI_GROUPED only: shape is the logical [out, in], data and bytes the packed numbers */
     int bits;                       /* of a number: 1 to 6, or 8 */
     int group;                      /* inputs that share a scale and a bias: 32, 64 or 128 */

@@ -5,16 +5,9 @@
 #include <string.h>
 
 #include "base/numbers.h"
+#include "ops/shapes.h"
 
-#define GUARD 64 /* elements before and behind a tensor: NaN for who reads them */
-
-static int64_t count_of(int dims, const int64_t *shape)
-{
-    int64_t count = 1;
-    for (int i = 0; i < dims; i++)
-        count *= shape[i];
-    return count;
-}
+#define GUARD 64 /* elements before and behind a tensor; they are NaN, so that a result shows if one was read */
 
 void zi_trial_begin(zi_trial *t)
 {
@@ -27,18 +20,31 @@ int zi_trial_rehearses(const zi_trial *t)
     return t->options->rehearse;
 }
 
+void zi_trial_view(zi_input *input, int flags)
+{
+    if (flags & VIEWS)
+        input->left = 16, input->right = 24;
+    if (flags & ODD_VIEWS)
+        input->left = 3, input->right = 5;
+}
+
 /* ---- numbers ----------------------------------------------------------------------------------------------------- */
+
+static double random_unit(zi_trial *t)
+{
+    return (double)zi_random_bits(&t->random) / 0x1p31 - 1;
+}
 
 float zi_trial_random(zi_trial *t)
 {
-    return (float)((double)zi_random_bits(&t->random) / 0x1p31 - 1);
+    return (float)random_unit(t);
 }
 
 /* An element of a row. For int8 the row's first element is its largest, and the others lie near whole shares of it, so
  * that no rounding is near a tie. */
 static float random_element(zi_trial *t, int64_t column)
 {
-    double x = (double)zi_random_bits(&t->random) / 0x1p31 - 1;
+    double x = random_unit(t);
     if (t->precision != ZI_PRECISION_INT8)
         return (float)x;
     return column == 0 ? 127.0f / 128 : (float)(copysign(floor(fabs(x) * 126.99) + 0.2 * fabs(x), x) / 128);
@@ -103,10 +109,10 @@ zimage_status zi_trial_round(zi_trial *t, zi_tensor *x)
     if (!t->reference || !zi_trial_rounds(t))
         return ZIMAGE_OK;
     void *data;
-    int64_t count = zi_tensor_count(x), n = x->shape[x->dims - 1];
+    int64_t count = zi_tensor_count(x);
     ZI_TRY(zi_trial_memory(t, count * (int64_t)sizeof(float), &data));
     ZI_TRY(zi_table(&t->run)->download(&t->run, data, x));
-    zi_cases_round_rows(t->options->compute, data, count / n, n);
+    zi_cases_round_rows(t->options->compute, data, zi_row_count(x), zi_features(x));
     return zi_table(&t->run)->upload(&t->run, x, data);
 }
 
@@ -142,7 +148,7 @@ zimage_status zi_trial_input_of(zi_trial *t, zi_tensor *x, const zi_input *input
     const zi_ops_table *table = zi_table(&t->run);
     zi_trial_tensor *k = &t->tensors[t->tensor_count++];
     *k = (zi_trial_tensor){.columns = shape[dims - 1], .left = input->left, .right = input->right};
-    k->rows = count_of(dims, shape) / k->columns;
+    k->rows = zi_shape_count(dims, shape) / k->columns;
     k->uploaded = values;
     k->written = input->written;
     round_for_reference(t, input, values, k->rows, k->columns);
@@ -164,7 +170,7 @@ zimage_status zi_trial_input_of(zi_trial *t, zi_tensor *x, const zi_input *input
 zimage_status zi_trial_input(zi_trial *t, zi_tensor *x, const zi_input *input, int dims, const int64_t *shape)
 {
     float *values;
-    ZI_TRY(zi_trial_floats(t, input, count_of(dims, shape), shape[dims - 1], &values));
+    ZI_TRY(zi_trial_floats(t, input, zi_shape_count(dims, shape), shape[dims - 1], &values));
     return zi_trial_input_of(t, x, input, values, dims, shape);
 }
 
@@ -208,11 +214,11 @@ static zimage_status random_elements(zi_trial *t, zi_dtype dtype, int64_t count,
 {
     uint8_t *bytes;
     int64_t size = (int64_t)zi_dtype_size(dtype);
-    ZI_TRY(guarded_bytes(t, count * size, flags & ZI_WEIGHT_UNALIGNED, &bytes));
+    ZI_TRY(guarded_bytes(t, count * size, flags & UNALIGNED, &bytes));
     for (int64_t i = 0; i < count; i++) {
         float x = magnitude * random_element(t, i % columns);
         uint8_t half[2];
-        if (flags & ZI_WEIGHT_SHORT) {
+        if (flags & SHORT) {
             uint16_t bits;
             store_element(ZI_BF16, x, half);
             memcpy(&bits, half, sizeof(bits));
@@ -228,14 +234,14 @@ static zimage_status random_groups(zi_trial *t, zi_weight *w, int flags)
 {
     uint8_t *packed;
     int64_t count = zi_weight_count(w), bytes = count * w->bits / 8;
-    ZI_TRY(guarded_bytes(t, bytes, flags & ZI_WEIGHT_UNALIGNED, &packed));
+    ZI_TRY(guarded_bytes(t, bytes, flags & UNALIGNED, &packed));
     for (int64_t i = 0; i < bytes; i++)
         packed[i] = (uint8_t)zi_random_bits(&t->random);
     w->data = packed;
     w->bytes = (size_t)bytes;
     int64_t groups = count / w->group;
-    ZI_TRY(random_elements(t, w->scale_dtype, groups, groups, 0.1f, flags & ZI_WEIGHT_UNALIGNED, &w->scales));
-    return random_elements(t, w->scale_dtype, groups, groups, 1, flags & ZI_WEIGHT_UNALIGNED, &w->biases);
+    ZI_TRY(random_elements(t, w->scale_dtype, groups, groups, 0.1f, flags & UNALIGNED, &w->scales));
+    return random_elements(t, w->scale_dtype, groups, groups, 1, flags & UNALIGNED, &w->biases);
 }
 
 /* What a bit of zi_stored means; bits 0: not groups. */
@@ -246,9 +252,8 @@ typedef struct format {
 } format;
 
 static const format formats[] = {
-    {ZI_STORED_F32, ZI_F32, 0, 0},          {ZI_STORED_F16, ZI_F16, 0, 0},        {ZI_STORED_BF16, ZI_BF16, 0, 0},
-    {ZI_STORED_Q4, ZI_BF16, 4, 32},         {ZI_STORED_Q4_64, ZI_BF16, 4, 64},    {ZI_STORED_Q8, ZI_BF16, 8, 32},
-    {ZI_STORED_Q6_128_F16, ZI_F16, 6, 128}, {ZI_STORED_Q3_64_F32, ZI_F32, 3, 64},
+    {F32, ZI_F32, 0, 0},     {F16, ZI_F16, 0, 0},  {BF16, ZI_BF16, 0, 0},        {Q4, ZI_BF16, 4, 32},
+    {Q4_64, ZI_BF16, 4, 64}, {Q8, ZI_BF16, 8, 32}, {Q6_128_F16, ZI_F16, 6, 128}, {Q3_64_F32, ZI_F32, 3, 64},
 };
 
 zimage_status zi_trial_weight(zi_trial *t, zi_weight *w, int stored, int flags, int dims, const int64_t *shape)
@@ -311,7 +316,7 @@ static const zi_trial_tensor *owner_of(const zi_trial *t, const zi_tensor *x)
 static zimage_status download_view(zi_trial *t, float *values, const zi_tensor *x)
 {
     const zi_trial_tensor *k = owner_of(t, x);
-    int64_t n = x->shape[x->dims - 1], rows = zi_tensor_count(x) / n;
+    int64_t n = zi_features(x), rows = zi_row_count(x);
     void *whole;
     assert(k != NULL);
     ZI_TRY(zi_trial_memory(t, whole_count(k) * (int64_t)sizeof(float), &whole));

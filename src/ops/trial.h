@@ -1,4 +1,7 @@
-/* One run of a case on one backend: random inputs between guards, and the results. For cases.c and cases_list.c. */
+/*
+ * One run of a case on one backend: random inputs between guards, and the results. Only cases.c, cases_*.c and trial.c
+ * include this header. What the lists of cases repeat on each line therefore has names without a prefix.
+ */
 #ifndef ZI_OPS_TRIAL_H
 #define ZI_OPS_TRIAL_H
 
@@ -24,16 +27,16 @@ typedef struct zi_bound {
 
 /* What weights are stored in: bits of a set. Groups have scales and biases in bf16 unless their name says otherwise. */
 typedef enum zi_stored {
-    ZI_STORED_F32 = 1,
-    ZI_STORED_F16 = 2,
-    ZI_STORED_BF16 = 4,
-    ZI_STORED_Q4 = 8, /* 4 bits, groups of 32 */
-    ZI_STORED_Q4_64 = 16,
-    ZI_STORED_Q8 = 32,
-    ZI_STORED_Q6_128_F16 = 64,
-    ZI_STORED_Q3_64_F32 = 128,
-    ZI_STORED_DENSE = 7,
-    ZI_STORED_ALL = 8 * 32 - 1,
+    F32 = 1,
+    F16 = 2,
+    BF16 = 4,
+    Q4 = 8, /* 4 bits, groups of 32 */
+    Q4_64 = 16,
+    Q8 = 32,
+    Q6_128_F16 = 64,
+    Q3_64_F32 = 128,
+    DENSE = 7,
+    ALL = 8 * 32 - 1,
 } zi_stored;
 
 enum { ZI_TRIAL_TENSORS = 24, ZI_TRIAL_RESULTS = 40, ZI_TRIAL_ANSWERS = 256 };
@@ -80,11 +83,8 @@ typedef struct zi_input {
     int64_t left, right; /* columns beside the view of a matrix */
 } zi_input;
 
-#define ZI_SHAPE(...)                                                                                                  \
-    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])                                       \
-    {                                                                                                                  \
-        __VA_ARGS__                                                                                                    \
-    }
+/* Columns beside a matrix, for the flags VIEWS and ODD_VIEWS. */
+void zi_trial_view(zi_input *input, int flags);
 
 /* Ready for the next case: no tensors, no results, the same random numbers again. */
 void zi_trial_begin(zi_trial *t);
@@ -103,11 +103,8 @@ zimage_status zi_trial_input_of(zi_trial *t, zi_tensor *x, const zi_input *input
 /* Puts the elements that a tensor began with there again. */
 zimage_status zi_trial_restore(zi_trial *t, const zi_tensor *x);
 
-enum { ZI_WEIGHT_UNALIGNED = 1, ZI_WEIGHT_SHORT = 2 };
-/*
- * A random weight; `stored` is one bit of zi_stored, and a vector is stored in BF16 where that means groups. Flags: at
- * an odd address; with elements that bf16 holds exactly.
- */
+/* A random weight. `stored` is one bit of zi_stored; a vector is stored in BF16 where that bit means groups. Of the
+ * flags of a case UNALIGNED and SHORT are read. */
 zimage_status zi_trial_weight(zi_trial *t, zi_weight *w, int stored, int flags, int dims, const int64_t *shape);
 /* Rounds the reference's weight as an operand of a product. */
 zimage_status zi_trial_round_weight(zi_trial *t, zi_weight *w);
@@ -128,34 +125,38 @@ zimage_status zi_trial_end(zi_trial *t, const char **fault);
 
 /* ---- cases ------------------------------------------------------------------------------------------------------- */
 
-/* What a case adds to its operation. What a flag means to an operation is said where the operation's cases are. */
+#define EPS   1e-6f /* of norms */
+#define SHAPE ZI_SHAPE
+
+/* What a case adds to its operation. The comment of an operation's cases says what a flag means to them. */
 enum {
-    ZI_CASE_SLOW = 1 << 0,      /* left out where the caller is in a hurry */
-    ZI_CASE_UNALIGNED = 1 << 1, /* weights at an odd address */
-    ZI_CASE_SHORT = 1 << 2,     /* weights with elements that bf16 holds exactly */
-    ZI_CASE_VIEWS = 1 << 3,     /* column views at whole 16 bytes */
-    ZI_CASE_ODD_VIEWS = 1 << 4, /* column views at odd places */
-    ZI_CASE_BIAS = 1 << 5,
-    ZI_CASE_ADD = 1 << 6, /* y += ... */
-    ZI_CASE_IN_PLACE = 1 << 7,
-    ZI_CASE_EXACT = 1 << 8, /* inputs and outputs from alloc_f32 */
-    ZI_CASE_WIDE = 1 << 9,  /* the output from alloc_f32 */
-    ZI_CASE_WEIGHT = 1 << 10,
-    ZI_CASE_SCALE = 1 << 11,
-    ZI_CASE_SHIFT = 1 << 12,
-    ZI_CASE_LAYER = 1 << 13,
-    ZI_CASE_GATE = 1 << 14,
-    ZI_CASE_PLAIN = 1 << 15,
-    ZI_CASE_LAST = 1 << 16,
-    ZI_CASE_OTHER = 1 << 17, /* the operation's other form: each operation has two at most */
-    ZI_CASE_LARGE = 1 << 18, /* large numbers */
-    ZI_CASE_CAUSAL = 1 << 19,
-    ZI_CASE_DOUBLED = 1 << 20,
-    ZI_CASE_AFFINE = 1 << 21,
-    ZI_CASE_STRIDE = 1 << 22,
-    ZI_CASE_LOPSIDED = 1 << 23,
-    ZI_CASE_BANDS = 1 << 24,
-    ZI_CASE_POST_SCALE = 1 << 25,
+    SLOW = 1 << 0,      /* left out if zi_cases_options.quick */
+    UNALIGNED = 1 << 1, /* weights at an odd address */
+    SHORT = 1 << 2,     /* weights with elements that bf16 holds exactly */
+    VIEWS = 1 << 3,     /* column views at whole 16 bytes */
+    ODD_VIEWS = 1 << 4, /* column views at odd places */
+    BIAS = 1 << 5,
+    ADD = 1 << 6, /* y += ... */
+    SUM = BIAS | ADD,
+    IN_PLACE = 1 << 7,
+    EXACT = 1 << 8, /* inputs and outputs from alloc_f32 */
+    WIDE = 1 << 9,  /* the output from alloc_f32 */
+    WEIGHT = 1 << 10,
+    SCALE = 1 << 11,
+    SHIFT = 1 << 12,
+    LAYER = 1 << 13,
+    GATE = 1 << 14,
+    PLAIN = 1 << 15,
+    LAST = 1 << 16,
+    OTHER = 1 << 17, /* the operation's other form: each operation has two at most */
+    LARGE = 1 << 18, /* large numbers */
+    CAUSAL = 1 << 19,
+    DOUBLED = 1 << 20,
+    AFFINE = 1 << 21,
+    STRIDE = 1 << 22,
+    LOPSIDED = 1 << 23,
+    BANDS = 1 << 24,
+    POST_SCALE = 1 << 25,
 };
 
 typedef struct zi_case_kind zi_case_kind;

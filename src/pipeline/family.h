@@ -82,8 +82,8 @@ typedef struct zi_family {
     void (*context_shape)(const zi_networks *networks, int64_t tokens, int64_t shape[2]);
     zimage_status (*make_context)(zi_run *run, const zi_networks *networks, const zi_tensor *features,
                                   zi_tensor *context);
-    /* What all steps of one size and context share: *inputs (inputs_size bytes) and tensors on the stack, which stay.
-     * */
+    /* Makes what all steps of one size and context share: *inputs (inputs_size bytes) and tensors that stay on the
+     * stack. */
     zimage_status (*prepare)(zi_run *run, const zi_networks *networks, const zi_tensor *context, int64_t rows,
                              int64_t columns, void *inputs);
     /* One forward pass. latents, out [C, rows, columns] from alloc_f32. */

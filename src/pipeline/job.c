@@ -1,12 +1,11 @@
 #include "pipeline/job.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* ---- the list of stages ------------------------------------------------------------------------------------------ */
 
-static zimage_status run_text(zi_run *run, zi_job *job, int prompt);
-static zimage_status run_context(zi_run *run, zi_job *job, int prompt);
+static zimage_status run_text(zi_run *run, zi_job *job, int index);
+static zimage_status run_context(zi_run *run, zi_job *job, int index);
 static zimage_status run_denoise(zi_run *run, zi_job *job, int index);
 static zimage_status run_decode(zi_run *run, zi_job *job, int index);
 static zimage_status run_preview(zi_run *run, zi_job *job, int index);
@@ -96,8 +95,8 @@ zimage_status zi_job_open(zi_run *run, zi_job *job)
     }
     job->above_contexts = zi_table(run)->mark(run);
     for (int i = 0; i < job->prompts; i++) {
-        const int64_t shape[2] = {job->prompt[i].tokens, job->model->facts.features};
-        ZI_TRY(zi_table(run)->alloc(run, &job->features[i], 2, shape));
+        ZI_TRY(
+            zi_table(run)->alloc(run, &job->features[i], ZI_SHAPE(job->prompt[i].tokens, job->model->facts.features)));
     }
     return ZIMAGE_OK;
 }

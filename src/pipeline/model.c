@@ -27,7 +27,7 @@ int zi_is_conversion(const char *folder)
 
 /* ---- the family -------------------------------------------------------------------------------------------------- */
 
-/* "A, B or C" of all classes that some family runs. */
+/* "A, B, C": the pipeline classes of all families. */
 static void list_pipelines(char *text, size_t size)
 {
     size_t length = 0;

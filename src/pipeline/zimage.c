@@ -4,7 +4,6 @@
  * VAE.
  */
 #include <math.h>
-#include <string.h>
 
 #include "base/json.h"
 #include "base/numbers.h"
@@ -13,9 +12,7 @@
 #include "model/zimage_dit.h"
 #include "pipeline/family.h"
 
-#define MAX_PROMPT_TOKENS 512  /* the pipeline's max_sequence_length, template included */
-#define TRAIN_TIMESTEPS   1000 /* constant in the pipeline */
-#define TURBO_SHIFT       3.0  /* the static shift of Z-Image-Turbo; the base model has another */
+#define MAX_PROMPT_TOKENS 512 /* the pipeline's max_sequence_length, template included */
 #define TURBO_STEPS       8
 #define BASE_STEPS        50 /* the pipeline's default num_inference_steps */
 #define DEFAULT_SIDE      1024
@@ -143,7 +140,8 @@ static void describe(const zi_networks *n, const zi_scheduler_config *scheduler,
 {
     const zi_zimage_dit_config *dit = &n->transformer_config;
     int64_t multiple = n->vae_config.scale_factor * dit->patch;
-    int turbo = !scheduler->use_dynamic_shifting && scheduler->shift == TURBO_SHIFT;
+    /* Only the schedule distinguishes Z-Image-Turbo from the base model. */
+    int turbo = !scheduler->use_dynamic_shifting && scheduler->shift == zi_scheduler_turbo().shift;
     *facts = (zi_facts){
         .latent_channels = dit->in_channels,
         .scale_factor = n->vae_config.scale_factor,
@@ -180,7 +178,7 @@ static void sigmas(const zi_networks *n, const zi_scheduler_config *scheduler, i
 /* The network's time: (1000 - timestep) / 1000, about 1 - sigma, with the pipeline's float32 rounding. */
 static float model_time(float sigma)
 {
-    return ((float)TRAIN_TIMESTEPS - zi_scheduler_timestep(sigma)) / (float)TRAIN_TIMESTEPS;
+    return ((float)ZI_TRAIN_TIMESTEPS - zi_scheduler_timestep(sigma)) / (float)ZI_TRAIN_TIMESTEPS;
 }
 
 static float guidance_at(float scale, double truncation, float sigma)
@@ -238,7 +236,7 @@ static zimage_status prepare(zi_run *run, const zi_networks *n, const zi_tensor 
 
 static zimage_status forward(zi_run *run, const void *inputs, const zi_tensor *latents, float sigma, zi_tensor *out)
 {
-    return zi_zimage_dit_evaluate(inputs, run, latents, model_time(sigma), out);
+    return zi_zimage_dit_forward_pass(inputs, run, latents, model_time(sigma), out);
 }
 
 static zimage_status decode(zi_run *run, const zi_networks *n, const float *latents, int64_t rows, int64_t columns,

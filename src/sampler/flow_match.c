@@ -9,7 +9,11 @@
 
 #include "base/json.h"
 
-#define TRAIN_TIMESTEPS 1000 /* a constant of pipeline_z_image.py */
+/* Defaults of calculate_shift in pipeline_z_image.py. */
+#define BASE_SHIFT  0.5
+#define MAX_SHIFT   1.15
+#define BASE_LENGTH 256
+#define MAX_LENGTH  4096
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
@@ -47,8 +51,8 @@ static zimage_status refuse_variants(const zi_json_reader *json)
 
 static zimage_status load_dynamic(const zi_json_reader *json, zi_scheduler_config *config)
 {
-    const double base_shift = 0.5, max_shift = 1.15; /* defaults of calculate_shift */
-    const int64_t base_length = 256, max_length = 4096;
+    const double base_shift = BASE_SHIFT, max_shift = MAX_SHIFT;
+    const int64_t base_length = BASE_LENGTH, max_length = MAX_LENGTH;
     const char *type;
     ZI_TRY(zi_json_number(json, "base_shift", -50, 50, &base_shift, &config->base_shift));
     ZI_TRY(zi_json_number(json, "max_shift", -50, 50, &max_shift, &config->max_shift));
@@ -66,21 +70,20 @@ static zimage_status load_dynamic(const zi_json_reader *json, zi_scheduler_confi
     return ZIMAGE_OK;
 }
 
-/* A zi_config_reader. */
 static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_scheduler_config *config = out;
     const int no = 0; /* the defaults of the scheduler's class */
     const double shift = 1.0;
-    const int64_t fallback = TRAIN_TIMESTEPS;
+    const int64_t fallback = ZI_TRAIN_TIMESTEPS;
     int64_t timesteps;
     ZI_TRY(refuse_variants(json));
     ZI_TRY(zi_json_bool(json, "use_dynamic_shifting", &no, &config->use_dynamic_shifting));
     ZI_TRY(zi_json_number(json, "shift", 1e-3, 1e3, &shift, &config->shift));
     ZI_TRY(zi_json_int(json, "num_train_timesteps", 1, 1000000, &fallback, &timesteps));
-    if (timesteps != TRAIN_TIMESTEPS)
+    if (timesteps != ZI_TRAIN_TIMESTEPS)
         return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"num_train_timesteps\": %lld, only %d is supported",
-                       json->path, (long long)timesteps, TRAIN_TIMESTEPS);
+                       json->path, (long long)timesteps, ZI_TRAIN_TIMESTEPS);
     return load_dynamic(json, config);
 }
 
@@ -91,8 +94,11 @@ zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, z
 
 zi_scheduler_config zi_scheduler_turbo(void)
 {
-    return (zi_scheduler_config){
-        .shift = 3.0, .base_shift = 0.5, .max_shift = 1.15, .base_image_seq_len = 256, .max_image_seq_len = 4096};
+    return (zi_scheduler_config){.shift = 3.0,
+                                 .base_shift = BASE_SHIFT,
+                                 .max_shift = MAX_SHIFT,
+                                 .base_image_seq_len = BASE_LENGTH,
+                                 .max_image_seq_len = MAX_LENGTH};
 }
 
 /* ---- sigmas ------------------------------------------------------------------------------------------------------ */
@@ -141,7 +147,7 @@ void zi_scheduler_sigmas(const zi_scheduler_config *config, int steps, int64_t i
 
 float zi_scheduler_timestep(float sigma)
 {
-    return sigma * (float)TRAIN_TIMESTEPS;
+    return sigma * (float)ZI_TRAIN_TIMESTEPS;
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */

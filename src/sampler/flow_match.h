@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 
+#define ZI_TRAIN_TIMESTEPS 1000 /* a constant of pipeline_z_image.py */
+
 typedef struct zi_scheduler_config {
     int use_dynamic_shifting;
     double shift;

@@ -1,7 +1,6 @@
 /* Formulas: docs/spec/rng.md; each heading below names its section. */
 #include "sampler/noise.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
