@@ -522,8 +522,7 @@ const cli_option cli_table[] = {
         .help = "The command to describe.",
         .commands = ON(HELP),
         .group = CLI_GROUP_FILES,
-        TEXT(command),
-        .words = "generate inspect bench devices selftest tokenize completion help",
+        ENUM(command, cli_command_name),
         .operand = 1,
     },
     /* ---- device, memory and speed ---- */

@@ -44,11 +44,11 @@ typedef struct cli_options {
     uint64_t given; /* bit i: row i of the table was given by the user */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
-    const char *text, *cpu_mask, *device, *command;
+    const char *text, *cpu_mask, *device;
     int64_t width, height, steps, count, tokens, layers, threads;
     uint64_t seed, mem, vram;
     double guidance, cfg_truncation, cfg_normalization;
-    int rng, dequantize, compute, template_kind, shell;
+    int rng, dequantize, compute, template_kind, shell, command;
     int plan, reference, no_cache, json, quiet, verbose, man, help;
 } cli_options;
 
