@@ -136,6 +136,9 @@ int cli_given(const cli_options *options, size_t offset);
 
 #define CLI_TEXT_MAX 512 /* size of buffers for the sentences below */
 
+/* Appends to the text in a buffer of `size` bytes; what does not fit is cut. */
+void cli_append(char *text, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* Reads an option's text into its field and marks it as given; 0: the text is no such value. */
 int cli_set(cli_options *options, const cli_option *option, const char *text);
 /* "a whole number from 1 to 1000": what cli_set takes. */
