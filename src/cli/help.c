@@ -96,7 +96,7 @@ static void print_keys(cli_command_id command)
              "has %s, and optionally %s. Each means what the option of that name does; output is a file name without "
              "folders.",
              needed, other);
-    printf("\nA line of a batch:\n  {\"prompt\": \"a red apple\", \"output\": \"apple.png\", \"seed\": 7}\n  ");
+    printf("\nA line of a batch:\n  %s\n  ", CLI_BATCH_EXAMPLE);
     print_wrapped(stdout, text, 2, 2);
 }
 

@@ -168,6 +168,9 @@ int cli_check(cli_command_id command, const cli_options *options);
 
 /* ---- help.c, man.c, completion.c ---- */
 
+/* A line of a batch file, as the help and the manual page show it. */
+#define CLI_BATCH_EXAMPLE "{\"prompt\": \"a red apple\", \"output\": \"apple.png\", \"seed\": 7}"
+
 void cli_print_help(cli_command_id command);
 void cli_print_overview(FILE *file);
 void cli_print_man(void);
