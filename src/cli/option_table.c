@@ -602,8 +602,8 @@ const cli_option cli_table[] = {
     {
         .name = "dequantize",
         .argument = "KIND",
-        .help = "Expand packed weights once into memory, in this type. With none they stay packed and are expanded "
-                "where they are used.",
+        .help = "Dequantise quantised weights once, when the model is opened, to this type. With none they stay "
+                "quantised, and are dequantised where they are used.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_MACHINE,
         ENUM(dequantize, cli_dequantize_name),
