@@ -26,7 +26,7 @@ static void expect_refused(const char *const *arguments, const char *word1, cons
 
 #define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
-static void makes_a_picture(void **state)
+static void makes_an_image(void **state)
 {
     run_program(ARGUMENTS("generate", "a red apple", "-m", TINY, "-o", "p.png", "-W", "48", "-H", "32", "--seed", "7"),
                 &o);
@@ -129,20 +129,19 @@ static void latents_out_and_in(void **state)
     run_shell("rm -f '%s'/*.png '%s'/*.safetensors", test_folder, test_folder);
 }
 
-/* A folder packed for MLX; that its weights make the same picture packed and expanded is test_mlx's. */
-static void packed_weights(void **state)
+/* A folder quantised by MLX. test_mlx checks that quantised and dequantised weights make the same image. */
+static void quantised_weights(void **state)
 {
-    run_shell("cp -r '%s/mlx/uqer1244' '%s/packed' && cp -r '%s/vae' '%s/tokenizer' '%s/packed'", ZIMAGE_TEST_DATA,
-              test_folder, TINY, TINY, test_folder);
-#define PAINT(...) ARGUMENTS("generate", "x", "-m", "packed", "-W", "32", "-H", "32", "-q", "--seed", "5", __VA_ARGS__)
-    run_program(PAINT("-o", "a.png"), &o);
+    const char *model = packed_model("uqer1244");
+#define SMALL(...) ARGUMENTS("generate", "x", "-m", model, "-W", "32", "-H", "32", "-q", "--seed", "5", __VA_ARGS__)
+    run_program(SMALL("-o", "a.png"), &o);
     assert_non_null(strstr(o.err, "scheduler_config.json"));
-    run_program(PAINT("-o", "b.png", "--dequantize", "f32"), &o);
-    run_program(PAINT("-o", "c.png", "--dequantize=bf16"), &o);
+    run_program(SMALL("-o", "b.png", "--dequantize", "f32"), &o);
+    run_program(SMALL("-o", "c.png", "--dequantize=bf16"), &o);
     assert_true(has_file("a.png") && has_file("b.png") && has_file("c.png"));
-    run_program(ARGUMENTS("inspect", "packed"), &o);
+    run_program(ARGUMENTS("inspect", model), &o);
     assert_non_null(strstr(o.out, "U4 group 32"));
-    expect_refused(ARGUMENTS("generate", "x", "-m", "packed", "-o", "d.png", "--dequantize", "int8"), "--dequantize",
+    expect_refused(SMALL("-o", "d.png", "--dequantize", "int8"), "--dequantize",
                    "\"int8\", expected none, bf16 or f32");
     run_program(ARGUMENTS("generate", "--help"), &o);
     assert_non_null(strstr(o.out, "--dequantize KIND"));
@@ -392,7 +391,7 @@ static void bad_prompts(void **state)
     run_shell("rm -f '%s'/*", test_folder);
 }
 
-/* The picture command on a spoiled copy must refuse with both words. */
+/* zimage generate must refuse the spoiled copy of a model, with both words. */
 static void expect_model_refused(const char *model, const char *word1, const char *word2)
 {
     expect_refused(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "32", "-H", "32", "--steps", "1"),
@@ -518,7 +517,7 @@ static void the_example_works(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(makes_a_picture),
+        cmocka_unit_test(makes_an_image),
         cmocka_unit_test(same_seed_same_bytes),
         cmocka_unit_test(json_names_and_counts),
         cmocka_unit_test(json_after_a_failure),
@@ -526,7 +525,7 @@ int main(void)
         cmocka_unit_test(parts_of_models),
         cmocka_unit_test(places_of_the_cache),
         cmocka_unit_test(batches),
-        cmocka_unit_test(packed_weights),
+        cmocka_unit_test(quantised_weights),
         cmocka_unit_test(no_text_encoder_is_fine_with_embeds),
         cmocka_unit_test(interrupt_leaves_nothing),
         cmocka_unit_test(a_second_interrupt_ends_at_once),

@@ -85,10 +85,8 @@ static int unknown_key(const batch *b, const char *key)
     const char *similar = cli_similar(CLI_GENERATE, key, 1);
     char keys[CLI_TEXT_MAX] = "";
     for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));)
-        if (option->key) {
-            size_t used = strlen(keys);
-            snprintf(keys + used, sizeof keys - used, "%s%s", used ? ", " : "", option->key);
-        }
+        if (option->key)
+            cli_append(keys, sizeof keys, "%s%s", *keys ? ", " : "", option->key);
     if (similar)
         return line_error(b, "\"%.*s\": unknown key, did you mean \"%s\"? Keys are %s", SHOWN_MAX, key, similar, keys);
     return line_error(b, "\"%.*s\": unknown key, expected one of %s", SHOWN_MAX, key, keys);

@@ -1,6 +1,5 @@
 /* zimage bench: how fast the stages run here, with random weights or a model's own. */
 #include <jansson.h>
-#include <string.h>
 
 #include "cli.h"
 
@@ -40,16 +39,11 @@ static json_t *stage_json(const zimage_bench *bench, int stage)
 
 static int print_json(const zimage_bench *bench, const zimage_bench_info *info)
 {
-    json_t *stages = json_array(), *tiers = json_array();
+    json_t *stages = json_array();
     for (int i = 0; i < ZIMAGE_BENCH_STAGE_COUNT; i++)
         json_array_append_new(stages, stage_json(bench, i));
-    for (const char *name = info->kernels; *name; name += strspn(name, ", ")) {
-        size_t length = strcspn(name, ",");
-        json_array_append_new(tiers, json_stringn(name, length));
-        name += length;
-    }
     json_t *all = json_pack("{s:o, s:I, s:o}", "stages", stages, "peak_rss_bytes", (json_int_t)info->peak_rss_bytes,
-                            "tiers", tiers);
+                            "tiers", cli_names_json(info->kernels));
     if (info->on_gpu)
         json_object_set_new(all, "peak_device_bytes", json_integer((json_int_t)info->peak_device_bytes));
     return cli_print_json(COMMAND, all, CLI_MEASURED);

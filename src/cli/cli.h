@@ -51,6 +51,8 @@ int cli_failure(const char *command, const zimage_error *error);
 /* Prints a JSON value on one line of standard output, and releases it. NULL (no memory, or text that is not UTF-8) and
  * a failed write are reported. digits: of numbers that are not whole. Returns the exit code. */
 int cli_print_json(const char *command, json_t *value, int digits);
+/* An array of the names in a list such as "avx2,avx512"; a space may follow a comma. */
+json_t *cli_names_json(const char *names);
 /* How a GPU's memory is divided; NULL without one. */
 json_t *cli_memory_json(const zimage_memory_info *memory);
 /* Whole MiB, rounded up: as --mem takes them. */

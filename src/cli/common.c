@@ -78,6 +78,16 @@ int cli_print_json(const char *command, json_t *value, int digits)
     return failed ? CLI_FAILURE : 0;
 }
 
+json_t *cli_names_json(const char *names)
+{
+    json_t *list = json_array();
+    for (size_t length; *names; names += length + strspn(names + length, ", ")) {
+        length = strcspn(names, ",");
+        json_array_append_new(list, json_stringn(names, length));
+    }
+    return list;
+}
+
 json_t *cli_memory_json(const zimage_memory_info *m)
 {
     if (m->limit_bytes == 0)

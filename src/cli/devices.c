@@ -28,16 +28,6 @@ static int is_cpu(const zimage_device_info *info)
  * {"cpu": {"model", "threads", "features": [name], "kernels": [{"name", "usable", "gops"}]},
  *  "cuda": {"devices": [{"device", "name", "capability", "bytes", "usable", "fault"}], "fault"}} */
 
-static json_t *features_json(const char *features)
-{
-    json_t *list = json_array();
-    for (size_t length; *features; features += length + (features[length] == ',')) {
-        length = strcspn(features, ",");
-        json_array_append_new(list, json_stringn(features, length));
-    }
-    return list;
-}
-
 static json_t *cpu_json(const zimage_device_list *list, const zimage_device_info *info)
 {
     json_t *kernels = json_array();
@@ -48,7 +38,7 @@ static json_t *cpu_json(const zimage_device_list *list, const zimage_device_info
                                                  "gops", kernel.usable ? json_real(kernel.gops) : json_null()));
     }
     return json_pack("{s:s, s:i, s:o, s:o}", "model", info->name, "threads", info->threads, "features",
-                     features_json(info->cpu_features), "kernels", kernels);
+                     cli_names_json(info->cpu_features), "kernels", kernels);
 }
 
 /* Adds a device to those of its backend, whose name is the device's up to a colon. */

@@ -1,6 +1,5 @@
 /* What --help and zimage help print, from the tables. */
 #include <ctype.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,34 +14,24 @@
 
 /* ---- description ---- */
 
-static void append(char *text, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
-static void append(char *text, size_t size, const char *format, ...)
-{
-    size_t used = strlen(text);
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text + used, size - used, format, arguments);
-    va_end(arguments);
-}
-
 void cli_describe(cli_command_id command, const cli_option *option, char *text, size_t size)
 {
     char part[CLI_TEXT_MAX];
     snprintf(text, size, "%s", option->help);
     if (option->kind == CLI_ENUM) {
         cli_value_names(option, " or ", part);
-        append(text, size, " One of %s.", part);
+        cli_append(text, size, " One of %s.", part);
     } else if ((option->kind == CLI_INT || option->kind == CLI_FLOAT) && option->high < WORTH_NAMING) {
-        append(text, size, " %s: %g to %g.", option->argument, option->low, option->high);
+        cli_append(text, size, " %s: %g to %g.", option->argument, option->low, option->high);
     }
     for (const cli_rule *rule = option->rules; rule->kind != CLI_NO_RULE; rule++)
         if (rule->kind == CLI_NEEDS && cli_find(command, rule->other)) {
             cli_rule_sentence(rule, 0, part);
             part[strcspn(part, ";")] = 0;
-            append(text, size, " %c%s.", toupper((unsigned char)*part), part + 1);
+            cli_append(text, size, " %c%s.", toupper((unsigned char)*part), part + 1);
         }
     if (option->fallback)
-        append(text, size, " Default: %s.", option->fallback);
+        cli_append(text, size, " Default: %s.", option->fallback);
 }
 
 /* Prints words, the first of them at `column`; further lines begin at `indent`. */
@@ -99,7 +88,7 @@ static void print_keys(cli_command_id command)
     for (const cli_option *option = NULL; (option = cli_next(command, option));)
         if (option->key) {
             char *list = option->key_needed ? needed : other;
-            append(list, CLI_TEXT_MAX, "%s%s", *list ? ", " : "", option->key);
+            cli_append(list, CLI_TEXT_MAX, "%s%s", *list ? ", " : "", option->key);
         }
     if (!*needed)
         return;
@@ -107,7 +96,7 @@ static void print_keys(cli_command_id command)
              "has %s, and optionally %s. Each means what the option of that name does; output is a file name without "
              "folders.",
              needed, other);
-    printf("\nA line of a batch:\n  {\"prompt\": \"a red apple\", \"output\": \"apple.png\", \"seed\": 7}\n  ");
+    printf("\nA line of a batch:\n  %s\n  ", CLI_BATCH_EXAMPLE);
     print_wrapped(stdout, text, 2, 2);
 }
 

@@ -33,16 +33,12 @@ int cmd_completion(const cli_options *options)
 
 int cmd_help(const cli_options *options)
 {
-    if (options->man) {
+    if (options->man)
         cli_print_man();
-    } else if (options->command) {
-        cli_command_id command = find_command(options->command);
-        if (command == CLI_COMMANDS)
-            return unknown_command(options->command);
-        cli_print_help(command);
-    } else {
+    else if (CLI_IS_GIVEN(options, command))
+        cli_print_help((cli_command_id)options->command);
+    else
         cli_print_overview(stdout);
-    }
     return 0;
 }
 

@@ -1,6 +1,5 @@
 /* The manual page zimage(1) in man(7)'s macros, from the tables. */
 #include <stdio.h>
-#include <string.h>
 
 #include "cli.h"
 
@@ -94,7 +93,7 @@ static void print_keys(void)
             printf("\\fR has it%s.\n", option->key_needed ? "; every line has to hold it" : "");
         }
     printf(".PP\n");
-    print_code("{\"prompt\": \"a red apple\", \"output\": \"apple.png\", \"seed\": 7}");
+    print_code(CLI_BATCH_EXAMPLE);
 }
 
 static void print_rest(void)

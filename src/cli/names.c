@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "options.h"
 #include "zimage.h"
 
 /* The library's names; its _parse ends the list: it knows no value behind the last. */
@@ -22,4 +23,9 @@ const char *cli_shell_name(int value)
 {
     static const char *const words[] = {"bash", "zsh", "fish"};
     return (unsigned)value < sizeof words / sizeof *words ? words[value] : NULL;
+}
+
+const char *cli_command_name(int value)
+{
+    return (unsigned)value < CLI_COMMANDS ? cli_commands[value].name : NULL;
 }

@@ -7,5 +7,6 @@ const char *cli_compute_name(int value);
 const char *cli_dequantize_name(int value);
 const char *cli_template_name(int value);
 const char *cli_shell_name(int value);
+const char *cli_command_name(int value);
 
 #endif

@@ -55,11 +55,9 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .name = "generate",
             .summary = "make images from prompts",
             .usage = {"PROMPT [OPTIONS]", "--batch FILE.jsonl --out-dir DIR [OPTIONS]"},
-            .about =
-                "Makes an image from a prompt, or one for each line of a batch file, and writes PNG files. With --json "
-                "it "
-                "prints one object: images (path, seed, seconds), seconds of each stage, peak_rss_bytes and, on a GPU, "
-                "device.",
+            .about = "Makes an image from a prompt, or one for each line of a batch file, and writes PNG files. With "
+                     "--json it prints one object: images (path, seed, seconds), seconds of each stage, peak_rss_bytes "
+                     "and, on a GPU, device.",
             .one_of = {"prompt", "prompt-embeds", "batch"},
             .missing = "PROMPT: missing, expected a text such as \"a red apple\", --prompt-embeds or --batch",
             .examples = {"zimage generate \"a red apple\"",
@@ -87,11 +85,10 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .usage = {"--synthetic z-image-turbo [OPTIONS]", "-m DIR [OPTIONS]"},
             .about =
                 "Times the text encoder, one step of the transformer and the VAE decoder. Prints TFLOP/s and "
-                "percentages "
-                "of two speeds measured in the same run: the CPU's peak of multiply-adds, and oneDNN's matrix product "
-                "if libdnnl is installed. On a GPU the percentages are those of its largest matrix product on random "
-                "numbers. With --json it prints one object: stages, peak_rss_bytes, tiers and, on a GPU, "
-                "peak_device_bytes.",
+                "percentages of two speeds measured in the same run: the CPU's peak of multiply-adds, and oneDNN's "
+                "matrix product if libdnnl is installed. On a GPU the percentages are those of its largest matrix "
+                "product on random numbers. With --json it prints one object: stages, peak_rss_bytes, tiers and, on a "
+                "GPU, peak_device_bytes.",
             .one_of = {"synthetic", "model"},
             .missing = "--synthetic MODEL or -m DIR: expected one of them",
             .operand_hint = "a model is named with -m DIR",
@@ -114,8 +111,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .usage = {"[OPTIONS]"},
             .about =
                 "Checks every kernel that this machine can run against plain C, then a tiny image made by each. It "
-                "takes "
-                "a few seconds and needs no model. The exit status is 0 if everything is correct, and 1 otherwise.",
+                "takes a few seconds and needs no model. The exit status is 0 if everything is correct, and 1 "
+                "otherwise.",
             .examples = {"zimage selftest"},
         },
     [CLI_TOKENIZE] =
@@ -125,9 +122,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .usage = {"TEXT [OPTIONS]"},
             .about =
                 "Prints the token ids of TEXT on one line, all of them. TEXT \"-\" is read from standard input, byte "
-                "for "
-                "byte: a newline at its end counts. Write \"--\" before a TEXT that begins with a dash. With --json it "
-                "prints one object: template, count, ids.",
+                "for byte: a newline at its end counts. Write \"--\" before a TEXT that begins with a dash. With "
+                "--json it prints one object: template, count, ids.",
             .one_of = {"text"},
             .missing = "TEXT: missing, expected one text, in quotes if it has several words",
             .examples = {"zimage tokenize -m DIR --template z-image \"a cat\""},
@@ -269,8 +265,7 @@ const cli_option cli_table[] = {
         .name = "guidance",
         .argument = "G",
         .help = "Scale of classifier-free guidance, in diffusers' convention: prediction = positive + G (positive - "
-                "negative). "
-                "0 is none; distilled models need none.",
+                "negative). 0 is none; distilled models need none.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         FLOAT(guidance, 0, SCALE_MAX),
@@ -408,8 +403,7 @@ const cli_option cli_table[] = {
         .name = "synthetic",
         .argument = "MODEL",
         .help = "Time random weights in the sizes of z-image-turbo, or of small, a toy. They are made in memory, one "
-                "network "
-                "at a time: one random block, repeated at changing offsets. No file is written.",
+                "network at a time: one random block, repeated at changing offsets. No file is written.",
         .commands = ON(BENCH),
         .group = CLI_GROUP_FILES,
         TEXT(synthetic),
@@ -441,8 +435,7 @@ const cli_option cli_table[] = {
         .name = "batch",
         .argument = "FILE.jsonl",
         .help = "Make one image for each line, a JSON object. The model is opened once, and all lines are checked "
-                "before the "
-                "first image is made. Options on the command line hold for lines that don't say otherwise.",
+                "before the first image is made. Options on the command line hold for lines that don't say otherwise.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(batch),
@@ -529,8 +522,7 @@ const cli_option cli_table[] = {
         .help = "The command to describe.",
         .commands = ON(HELP),
         .group = CLI_GROUP_FILES,
-        TEXT(command),
-        .words = "generate inspect bench devices selftest tokenize completion help",
+        ENUM(command, cli_command_name),
         .operand = 1,
     },
     /* ---- device, memory and speed ---- */
@@ -538,8 +530,7 @@ const cli_option cli_table[] = {
         .name = "device",
         .argument = "KIND",
         .help = "Where to compute: cpu, cuda, cuda:K (GPU number K) or auto: a GPU if zimage devices lists a usable "
-                "one and no "
-                "other option asks for the CPU.",
+                "one and no other option asks for the CPU.",
         .commands = ON(GENERATE) | ON(BENCH),
         .group = CLI_GROUP_MACHINE,
         TEXT(device),
@@ -560,8 +551,7 @@ const cli_option cli_table[] = {
         .name = "compute",
         .argument = "KIND",
         .help = "Compute type of matrix products. On a CPU auto is bf16 where that is clearly faster than f32, else "
-                "f32, and fp8 "
-                "is not available. On a GPU auto is bf16, and int8 is not available.",
+                "f32, and fp8 is not available. On a GPU auto is bf16, and int8 is not available.",
         .commands = ON(GENERATE) | ON(BENCH),
         .group = CLI_GROUP_MACHINE,
         ENUM(compute, cli_compute_name),
@@ -580,8 +570,7 @@ const cli_option cli_table[] = {
         .name = "vram",
         .argument = "SIZE",
         .help = "Most memory of a GPU to use: 8G, 4096M, ... (default: what is free). Weights that do not fit are "
-                "copied to the "
-                "GPU at each step. A stage that needs more is refused before work begins.",
+                "copied to the GPU at each step. A stage that needs more is refused before work begins.",
         .commands = ON(GENERATE) | ON(BENCH),
         .group = CLI_GROUP_MACHINE,
         SIZE(vram),
@@ -613,9 +602,8 @@ const cli_option cli_table[] = {
     {
         .name = "dequantize",
         .argument = "KIND",
-        .help = "Expand packed weights once into memory, in this type. With none they stay packed and are expanded "
-                "where they are "
-                "used.",
+        .help = "Dequantise quantised weights once, when the model is opened, to this type. With none they stay "
+                "quantised, and are dequantised where they are used.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_MACHINE,
         ENUM(dequantize, cli_dequantize_name),

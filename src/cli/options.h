@@ -44,11 +44,11 @@ typedef struct cli_options {
     uint64_t given; /* bit i: row i of the table was given by the user */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
-    const char *text, *cpu_mask, *device, *command;
+    const char *text, *cpu_mask, *device;
     int64_t width, height, steps, count, tokens, layers, threads;
     uint64_t seed, mem, vram;
     double guidance, cfg_truncation, cfg_normalization;
-    int rng, dequantize, compute, template_kind, shell;
+    int rng, dequantize, compute, template_kind, shell, command;
     int plan, reference, no_cache, json, quiet, verbose, man, help;
 } cli_options;
 
@@ -136,6 +136,9 @@ int cli_given(const cli_options *options, size_t offset);
 
 #define CLI_TEXT_MAX 512 /* size of buffers for the sentences below */
 
+/* Appends to the text in a buffer of `size` bytes; what does not fit is cut. */
+void cli_append(char *text, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* Reads an option's text into its field and marks it as given; 0: the text is no such value. */
 int cli_set(cli_options *options, const cli_option *option, const char *text);
 /* "a whole number from 1 to 1000": what cli_set takes. */
@@ -164,6 +167,9 @@ void cli_rule_sentence(const cli_rule *rule, int keys, char text[CLI_TEXT_MAX]);
 int cli_check(cli_command_id command, const cli_options *options);
 
 /* ---- help.c, man.c, completion.c ---- */
+
+/* A line of a batch file, as the help and the manual page show it. */
+#define CLI_BATCH_EXAMPLE "{\"prompt\": \"a red apple\", \"output\": \"apple.png\", \"seed\": 7}"
 
 void cli_print_help(cli_command_id command);
 void cli_print_overview(FILE *file);

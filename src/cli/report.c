@@ -1,7 +1,6 @@
 #include "report.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli.h"
 #include "names.h"

@@ -1,7 +1,6 @@
 /* What the program asks the operating system for; Linux and macOS have a branch each. */
 #include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>

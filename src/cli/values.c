@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,15 +111,21 @@ int cli_set(cli_options *options, const cli_option *option, const char *text)
     return 1;
 }
 
+void cli_append(char *text, size_t size, const char *format, ...)
+{
+    size_t used = strlen(text);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text + used, size - used, format, arguments);
+    va_end(arguments);
+}
+
 void cli_value_names(const cli_option *option, const char *last, char text[CLI_TEXT_MAX])
 {
     const char *name;
-    size_t used = 0;
     *text = 0;
-    for (int i = 0; (name = option->value_name(i)) && used < CLI_TEXT_MAX; i++) {
-        const char *between = i == 0 ? "" : option->value_name(i + 1) ? ", " : last;
-        used += (size_t)snprintf(text + used, CLI_TEXT_MAX - used, "%s%s", between, name);
-    }
+    for (int i = 0; (name = option->value_name(i)); i++)
+        cli_append(text, CLI_TEXT_MAX, "%s%s", i == 0 ? "" : option->value_name(i + 1) ? ", " : last, name);
 }
 
 void cli_expected(const cli_option *option, char text[CLI_TEXT_MAX])

@@ -4,8 +4,8 @@
 #   tools/compare/images.sh OLD_PROGRAM NEW_PROGRAM [--gpu | --no-gpu] [--only REGEX]
 #
 # The cases: every set of CPU features that --cpu-mask allows on this machine, every compute type, the C reference,
-# plain and packed models, guidance, memory limits small enough for bands of rows; then the emulated GPU of both builds
-# (target zimage_cuda_emulated), with all of its memory and with little of it.
+# plain and quantised models, guidance, memory limits small enough for bands of rows; then the emulated GPU of both
+# builds (target zimage_cuda_emulated), with all of its memory and with little of it.
 # --gpu: this machine's own GPU instead of the emulated one; both programs need their libzimage-cuda.so beside them.
 # --no-gpu: no GPU cases; without it a missing emulated GPU is a failure.
 # --only REGEX: only the cases whose name matches.
