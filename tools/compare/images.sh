@@ -34,47 +34,37 @@ scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT
 export XDG_CACHE_HOME=$scratch/cache # both programs read the same measurements of this machine
 
-# ---- the two command lines ------------------------------------------------------------------------------------------
-# Cases are written with the new program's options. Where an older program spells an option otherwise, old_arguments
-# translates it; least_memory and the like name the fields of the old and of the new program's --plan --json.
+# ---- the two programs -----------------------------------------------------------------------------------------------
 
-new_arguments() { arguments=(generate "$@"); }
-old_arguments() { arguments=(generate "$@"); }
-least_memory="least_bytes least_bytes"
-least_gpu_memory="device.least_bytes device.least_bytes"
-whole_gpu_memory="device.total_bytes device.total_bytes"
+on_gpu=0
 
-# run_old OPTIONS..., run_new OPTIONS...; on_gpu=1 takes the program beside the GPU library.
-run_old() {
-    old_arguments "$@"
-    "${old_path[on_gpu]}" "${arguments[@]}"
-}
-run_new() {
-    new_arguments "$@"
-    "${new_path[on_gpu]}" "${arguments[@]}"
+# generate WHICH OPTIONS...: WHICH is old or new; on_gpu=1 takes the program beside the GPU library.
+generate() {
+    local which=$1
+    shift
+    "${programs[$which $on_gpu]}" generate "$@"
 }
 
 # The programs of the CPU cases, then those of the GPU cases. A program finds libzimage-cuda.so in its own folder.
-old_path=("$old_program" "$old_program")
-new_path=("$new_program" "$new_program")
+declare -A programs=(["old 0"]=$old_program ["new 0"]=$new_program ["old 1"]=$old_program ["new 1"]=$new_program)
 has_gpu=1
 [ "$gpu" != none ] || has_gpu=0
 if [ "$gpu" = emulated ]; then
-    # emulated_program PROGRAM NAME: a copy of it beside its build's emulated GPU library, as `beside`.
-    emulated_program() {
-        local library
-        library=$(dirname "$1")/tests/cuda_emulated/libzimage-cuda.so
+    # use_emulated WHICH: the GPU cases take a copy of the program beside its build's emulated GPU library.
+    use_emulated() {
+        local program=${programs[$1 1]} library
+        library=$(dirname "$program")/tests/cuda_emulated/libzimage-cuda.so
         if [ ! -f "$library" ]; then
             echo "no emulated GPU: $library is not there" >&2
             has_gpu=0
-            return 1
+            return
         fi
-        mkdir "$scratch/$2"
-        cp "$1" "$library" "$scratch/$2/"
-        beside=$scratch/$2/$(basename "$1")
+        mkdir "$scratch/$1"
+        cp "$program" "$library" "$scratch/$1/"
+        programs[$1 1]=$scratch/$1/$(basename "$program")
     }
-    emulated_program "$old_program" old && old_path[1]=$beside
-    emulated_program "$new_program" new && new_path[1]=$beside
+    use_emulated old
+    use_emulated new
 fi
 
 # ---- test models ----------------------------------------------------------------------------------------------------
@@ -127,8 +117,6 @@ word() { if "$@"; then echo same; else echo DIFFERENT; fi; }
 # row NAME LATENTS PIXELS: a line of the table.
 row() { printf '%-64s | %-9s | %-9s\n' "$1" "$2" "$3"; }
 
-on_gpu=0
-
 # run_case NAME OLD_LIMIT NEW_LIMIT OPTIONS...: limits are a further option of either program, or empty.
 run_case() {
     local name=$1 limits=("$2" "$3") which i=0
@@ -137,7 +125,7 @@ run_case() {
     rm -f "$scratch"/*.png "$scratch"/*.safetensors
     for which in old new; do
         # shellcheck disable=SC2086 # a limit is an option and its value
-        if ! "run_$which" "$@" ${limits[i]} --seed 7 -q -o "$scratch/$which.png" \
+        if ! generate "$which" "$@" ${limits[i]} --seed 7 -q -o "$scratch/$which.png" \
             --save-latents "$scratch/$which.safetensors" >"$scratch/$which.log" 2>&1; then
             row "$name" "$which" "FAILED"
             sed 's/^/    /' "$scratch/$which.log"
@@ -159,12 +147,11 @@ both() {
     run_case "$name" "" "" "$@"
 }
 
-# planned WHICH FIELDS OPTIONS...: a number of the program's plan; FIELDS are the old and the new program's paths to it.
+# planned WHICH FIELD OPTIONS...: a number of the program's plan; FIELD is the path to it in the JSON.
 planned() {
-    local which=$1 field=${2% *}
-    [ "$which" = old ] || field=${2#* }
+    local which=$1 field=$2
     shift 2
-    "run_$which" "$@" --plan --json 2>/dev/null | python3 -c '
+    generate "$which" "$@" --plan --json 2>/dev/null | python3 -c '
 import json, sys
 value = json.load(sys.stdin)
 for key in sys.argv[1].split("."):
@@ -177,13 +164,13 @@ no_plan() {
     failing=$((failing + 1))
 }
 
-# with_least NAME OPTION FIELDS OPTIONS...: with the least memory that each program's own plan names.
+# with_least NAME OPTION FIELD OPTIONS...: with the least memory that each program's own plan names.
 with_least() {
-    local name=$1 option=$2 fields=$3 least_old least_new
+    local name=$1 option=$2 field=$3 least_old least_new
     shift 3
     [[ $name =~ $only ]] || return
-    least_old=$(planned old "$fields" "$@") || { no_plan "$name"; return; }
-    least_new=$(planned new "$fields" "$@") || { no_plan "$name"; return; }
+    least_old=$(planned old "$field" "$@") || { no_plan "$name"; return; }
+    least_new=$(planned new "$field" "$@") || { no_plan "$name"; return; }
     run_case "$name" "$option $least_old" "$option $least_new" "$@"
 }
 
@@ -193,8 +180,8 @@ with_half() {
     shift
     [[ $name =~ $only ]] || return
     for which in old new; do
-        least=$(planned "$which" "$least_gpu_memory" "$@") || { no_plan "$name"; return; }
-        whole=$(planned "$which" "$whole_gpu_memory" "$@") || { no_plan "$name"; return; }
+        least=$(planned "$which" device.least_bytes "$@") || { no_plan "$name"; return; }
+        whole=$(planned "$which" device.total_bytes "$@") || { no_plan "$name"; return; }
         limits+=("--vram $(((least + whole) / 2))")
     done
     run_case "$name" "${limits[@]}" "$@"
@@ -248,10 +235,10 @@ setting_cases() {
     both "reference base guided" "a pear" -m "$models/base" -W 32 -H 32 --steps 2 --reference "${guided[@]}"
     for compute in f32 bf16 int8; do
         for model in f32 q4 q8; do
-            with_least "bands $compute $model" --mem "$least_memory" "a red apple" -m "$models/$model" -W 512 -H 512 \
+            with_least "bands $compute $model" --mem least_bytes "a red apple" -m "$models/$model" -W 512 -H 512 \
                 --steps 1 --compute "$compute"
         done
-        with_least "bands $compute f32 guided" --mem "$least_memory" "a pear" -m "$models/f32" -W 512 -H 512 --steps 1 \
+        with_least "bands $compute f32 guided" --mem least_bytes "a pear" -m "$models/f32" -W 512 -H 512 --steps 1 \
             --compute "$compute" "${guided[@]}"
         both "one thread $compute f32" "a red apple" -m "$models/f32" "${tiny[@]}" --compute "$compute" --threads 1
         for kind in bf16 f32; do
@@ -283,9 +270,9 @@ gpu_cases() {
         both "$gpu GPU $compute q4 guided" "a pear" -m "$models/q4" "${options[@]}" "${guided[@]}"
         both "$gpu GPU $compute emoji" "a red apple" -m "$models/emoji" -W 64 -H 64 --steps 1 --device cuda \
             --compute "$compute"
-        with_least "$gpu GPU $compute f32, least memory" --vram "$least_gpu_memory" "a red apple" -m "$models/f32" \
+        with_least "$gpu GPU $compute f32, least memory" --vram device.least_bytes "a red apple" -m "$models/f32" \
             "${options[@]}"
-        with_least "$gpu GPU $compute q4 guided, least memory" --vram "$least_gpu_memory" "a pear" -m "$models/q4" \
+        with_least "$gpu GPU $compute q4 guided, least memory" --vram device.least_bytes "a pear" -m "$models/q4" \
             "${options[@]}" "${guided[@]}"
         with_half "$gpu GPU $compute f32, half of the memory" "a red apple" -m "$models/f32" "${options[@]}"
     done

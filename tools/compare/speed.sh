@@ -44,22 +44,16 @@ scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT
 export XDG_CACHE_HOME=$scratch/cache # both programs read the same measurements of this machine
 
-# ---- the two command lines ------------------------------------------------------------------------------------------
-# bench_old, bench_new SIZE FORMAT COMPUTE: where an older program spells an option otherwise, only these change.
+# ---- times ----------------------------------------------------------------------------------------------------------
 
 runs=1 # of each stage in one bench; short stages take more by themselves
 [ "$device" = cpu ] || runs=5
 
-bench_new() {
-    "$new_program" bench --synthetic z-image-turbo -W "$1" -H "$1" --format "$2" --compute "$3" --device "$device" \
+# bench PROGRAM SIZE FORMAT COMPUTE
+bench() {
+    "$1" bench --synthetic z-image-turbo -W "$2" -H "$2" --format "$3" --compute "$4" --device "$device" \
         --steps "$runs" --json -q "${extra[@]}"
 }
-bench_old() {
-    "$old_program" bench --synthetic z-image-turbo -W "$1" -H "$1" --format "$2" --compute "$3" --device "$device" \
-        --steps "$runs" --json -q "${extra[@]}"
-}
-
-# ---- times ----------------------------------------------------------------------------------------------------------
 
 # summary OLD_FILE NEW_FILE: each holds one JSON object of bench a line.
 summary() {
@@ -99,7 +93,8 @@ compare_times() {
     : >"$scratch/new"
     for ((pair = 0; pair < pairs; pair++)); do
         for which in old new; do
-            if ! "bench_$which" "$size" "$format" "$compute" >>"$scratch/$which" 2>"$scratch/errors"; then
+            local program=${which}_program
+            if ! bench "${!program}" "$size" "$format" "$compute" >>"$scratch/$which" 2>"$scratch/errors"; then
                 echo "$which failed:"
                 cat "$scratch/errors"
                 return 1
