@@ -600,7 +600,7 @@ const zi_case zi_cases_products[] = {
     {&operands_kind, {120, 64, 96, 17}, F32, 0},
     {&block_kind, {40, 96, 2, 64, 100}, BF16, 0},
     {&block_kind, {33, 64, 3, 40, 72}, BF16, 0},
-    {&block_kind, {33, 64, 3, 40, 72}, Q8, SLOW},
+    {&block_kind, {33, 64, 4, 40, 96}, Q8, SLOW},
     {&block_kind, {101, 70, 3, 40, 90}, BF16, SLOW},
     {&block_kind, {150, 128, 2, 64, 512}, BF16, SLOW},
     {&block_kind, {40, 96, 2, 64, 112}, BF16, SLOW},
