@@ -331,11 +331,6 @@ static void what_a_folder_may_lack(void **state)
     assert_int_equal(open_status(folder, &error), ZIMAGE_OK);
     run_shell("rm '%s/transformer/model.safetensors'", folder);
     assert_error(&error, open_status(folder, &error), ZIMAGE_ERROR_FILE, "/transformer: ", "no weights", NULL);
-
-    zimage_model *model;
-    const zimage_model_params params = {.struct_size = sizeof params, .dequantize = (zimage_dequantize)3};
-    assert_error(&error, zimage_model_open(folder, &params, &model, &error), ZIMAGE_ERROR_ARGUMENT, "dequantize: 3",
-                 "expected", NULL);
 }
 
 static void inspect_describes_packed_matrices(void **state)

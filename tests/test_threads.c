@@ -9,7 +9,8 @@
 #define BYTES  (WIDTH * HEIGHT * 3)
 
 typedef struct worker {
-    zimage_model *model; /* shared; NULL: the worker opens its own */
+    zimage_session *session; /* the worker closes it; NULL: the worker opens one */
+    zimage_model *model;     /* of the session that the worker opens; NULL: the worker opens a model, too */
     int32_t threads;
     uint64_t seed;
     uint8_t *pixels;
@@ -37,9 +38,11 @@ static void *make_image(void *argument)
     worker *w = argument;
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_session_params params = {.struct_size = sizeof params, .threads = w->threads};
-    zimage_session *session = NULL;
-    zimage_status status = w->model ? zimage_session_open(w->model, &params, &session, &error)
-                                    : session_on(ZIMAGE_TEST_DATA "/tiny", NULL, &params, &session, &error);
+    zimage_session *session = w->session;
+    zimage_status status = ZIMAGE_OK;
+    if (!session)
+        status = w->model ? zimage_session_open(w->model, &params, &session, &error)
+                          : session_on(ZIMAGE_TEST_DATA "/tiny", NULL, &params, &session, &error);
     if (status == ZIMAGE_OK)
         make(w, session, &error);
     snprintf(w->problem, sizeof w->problem, "%.200s", error.message);
@@ -47,8 +50,8 @@ static void *make_image(void *argument)
     return NULL;
 }
 
-/* The workers' images, made at the same time, equal those that one makes alone. */
-static void compare_with_alone(worker *together, int count)
+/* The workers' images, made at the same time, equal those that one makes alone. Closes the model while they work. */
+static void compare_with_alone(worker *together, int count, zimage_model *model)
 {
     worker alone[2] = {{.threads = 1, .seed = 1}, {.threads = 1, .seed = 2}};
     pthread_t threads[8];
@@ -56,6 +59,7 @@ static void compare_with_alone(worker *together, int count)
         make_image(&alone[i]);
     for (int i = 0; i < count; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, make_image, &together[i]), 0);
+    zimage_model_close(model);
     for (int i = 0; i < count; i++)
         pthread_join(threads[i], NULL);
     for (int i = 0; i < count; i++) {
@@ -73,7 +77,7 @@ static void models_side_by_side(void **state)
 {
     worker together[4] = {
         {.threads = 2, .seed = 1}, {.threads = 3, .seed = 2}, {.threads = 1, .seed = 1}, {.threads = 4, .seed = 2}};
-    compare_with_alone(together, 4);
+    compare_with_alone(together, 4, NULL);
 }
 
 /* The caller's handle is closed while the sessions work: they keep the model. */
@@ -84,10 +88,11 @@ static void sessions_of_one_model(void **state)
     assert_int_equal(zimage_model_open(ZIMAGE_TEST_DATA "/tiny", NULL, &model, &error), ZIMAGE_OK);
     worker together[4] = {
         {.threads = 2, .seed = 1}, {.threads = 3, .seed = 2}, {.threads = 1, .seed = 1}, {.threads = 1, .seed = 2}};
-    for (int i = 0; i < 4; i++)
-        together[i].model = model;
-    compare_with_alone(together, 4);
-    zimage_model_close(model);
+    for (int i = 0; i < 4; i++) {
+        const zimage_session_params params = {.struct_size = sizeof params, .threads = together[i].threads};
+        assert_int_equal(zimage_session_open(model, &params, &together[i].session, &error), ZIMAGE_OK);
+    }
+    compare_with_alone(together, 4, model);
 }
 
 /* Asks a model for facts, checks and plans while other sessions work. The askers share a cache folder. */
@@ -151,7 +156,7 @@ static void plans_beside_images(void **state)
         askers[i] = (asker){.model = model, .cache_folder = cache_folder};
         assert_int_equal(pthread_create(&threads[i], NULL, ask, &askers[i]), 0);
     }
-    compare_with_alone(together, 2);
+    compare_with_alone(together, 2, NULL);
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
     for (int i = 0; i < 2; i++) {

@@ -269,7 +269,9 @@ zimage_status zi_trial_weight(zi_trial *t, zi_weight *w, int stored, int flags, 
         w->scale_dtype = f->dtype;
         w->bits = f->bits;
         w->group = f->group;
-        assert(columns % f->group == 0);
+        if (columns % f->group != 0)
+            return zi_fail(t->run.error, ZIMAGE_ERROR_ARGUMENT, "a case has rows of %lld weights in groups of %d",
+                           (long long)columns, f->group);
         return random_groups(t, w, flags);
     }
     if (f->bits > 0)

@@ -1,0 +1,116 @@
+/*
+ * What the tests of networks share: models of tests/golden/tiny, stages compared with their goldens, weights with a NaN,
+ * configurations that are refused.
+ */
+#ifndef ZI_TESTS_NETWORKS_H
+#define ZI_TESTS_NETWORKS_H
+
+#include <jansson.h>
+
+#include "files.h"
+#include "fixture.h"
+#include "record_ops.h"
+#include "tables.h"
+
+#define TOLERANCE 2e-5
+
+static inline void golden_path(char *path, size_t size, const char *name)
+{
+    snprintf(path, size, "%s/%s", ZIMAGE_TEST_DATA, name);
+}
+
+static inline zi_store *open_component(const char *folder, const char *base)
+{
+    char path[4096];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_store *store = NULL;
+    golden_path(path, sizeof path, folder);
+    if (zi_store_open(path, base, &store, NULL, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    return store;
+}
+
+/* "reference: transformer a q" against the golden NAME. */
+static inline void compare(zi_run *run, const zi_store *golden, const char *stage, const float *ours, size_t count,
+                           const char *name)
+{
+    char line[128];
+    size_t total;
+    float *want = fixture_floats(golden, name, &total);
+    assert_true(count <= total); /* the first rows may be enough: fillers are not computed */
+    snprintf(line, sizeof line, "%s: %s %s", recorder.inner ? recorder.inner->name : zi_table(run)->name, stage, name);
+    parity(line, ours, want, count, TOLERANCE);
+    free(want);
+}
+
+static inline void compare_record(zi_run *run, const zi_store *golden, const char *stage, const char *kind, int index,
+                                  const char *name)
+{
+    const record *r = recorded(kind, index);
+    compare(run, golden, stage, r->data, (size_t)r->count, name);
+}
+
+static inline int count_block(void *user)
+{
+    ++*(int64_t *)user;
+    return 0;
+}
+
+/* A copy of a weight that ends in a NaN; free() the data. */
+static inline zi_weight with_nan(const zi_weight *weight)
+{
+    zi_weight copy = *weight;
+    uint8_t *data = malloc(weight->bytes);
+    const float nan = NAN;
+    assert_non_null(data);
+    assert_int_equal(weight->dtype, ZI_F32);
+    memcpy(data, weight->data, weight->bytes);
+    memcpy(data + weight->bytes - sizeof nan, &nan, sizeof nan);
+    copy.data = data;
+    return copy;
+}
+
+typedef zimage_status (*config_loader)(const char *path, zimage_error *error);
+
+/* The golden configuration with one field replaced by a JSON value, or removed (NULL). */
+static inline void expect_refusal(config_loader load, const char *golden, const char *field, const char *value,
+                                  zimage_status expected)
+{
+    char source[4096];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    const char *path = temporary("config.json");
+    golden_path(source, sizeof source, golden);
+    json_t *json = json_load_file(source, 0, NULL);
+    assert_non_null(json);
+    if (value)
+        assert_int_equal(json_object_set_new(json, field, json_loads(value, JSON_DECODE_ANY, NULL)), 0);
+    else
+        json_object_del(json, field);
+    assert_int_equal(json_dump_file(json, path, 0), 0);
+    json_decref(json);
+    zimage_status status = load(path, &error);
+    if (status == ZIMAGE_OK)
+        fail_msg("%s: %s = %s was accepted", golden, field, value ? value : "(missing)");
+    assert_error(&error, status, expected, path, field, NULL);
+}
+
+typedef struct refusal {
+    const char *field, *value;
+    zimage_status status;
+} refusal;
+
+static inline void expect_refusals(config_loader load, const char *golden, const char *const *required,
+                                   const refusal *refusals, size_t count)
+{
+    for (; *required; required++) {
+        expect_refusal(load, golden, *required, NULL, ZIMAGE_ERROR_MODEL);
+        expect_refusal(load, golden, *required, "\"x\"", ZIMAGE_ERROR_MODEL);
+        expect_refusal(load, golden, *required, "-1", ZIMAGE_ERROR_MODEL);
+        expect_refusal(load, golden, *required, "1e300", ZIMAGE_ERROR_MODEL);
+        expect_refusal(load, golden, *required, "9223372036854775807", ZIMAGE_ERROR_MODEL);
+    }
+    for (size_t i = 0; i < count; i++)
+        expect_refusal(load, golden, refusals[i].field, refusals[i].value, refusals[i].status);
+}
+
+#endif

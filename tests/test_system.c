@@ -1,0 +1,103 @@
+/* What the operating system reports: CPU quotas, memory, the CPU's model, the user's cache folder. */
+#include "base/cpu_count.h"
+#include "base/file.h"
+#include "base/system.h"
+#include "files.h"
+
+static void cpu_quotas_are_read(void **state)
+{
+    char root[PATH_MAX];
+    snprintf(root, sizeof root, "%s", temporary("cgroup"));
+    const char *folders[] = {"cgroup", "cgroup/a", "cgroup/a/b", "cgroup/cpu", "cgroup/cpu/old"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        assert_int_equal(mkdir(temporary(folders[i]), 0777), 0);
+    write_text(temporary("cgroup/a/cpu.max"), "250000 100000\n");
+    write_text(temporary("cgroup/a/b/cpu.max"), "max 100000\n");
+    write_text(temporary("cgroup/cpu/cpu.cfs_quota_us"), "-1\n");
+    write_text(temporary("cgroup/cpu/cpu.cfs_period_us"), "100000\n");
+    write_text(temporary("cgroup/cpu/old/cpu.cfs_quota_us"), "50000\n");
+    write_text(temporary("cgroup/cpu/old/cpu.cfs_period_us"), "100000\n");
+    const struct {
+        const char *membership;
+        int cpus;
+    } cases[] = {
+        {"0::/a/b\n", 3}, /* the quota of the parent, 2.5, rounded up */
+        {"0::/\n", 0},
+        {"0::/elsewhere/deep\n", 0},
+        {"5:cpuset:/old\n4:cpu,cpuacct:/old\n", 1},
+        {"4:cpuacct,cpu:/old/gone\n", 1},
+        {"4:cpuset:/old\n", 0},
+        {"4:cpu:/\n0::/a\n", 3},
+        {"nonsense\n\n:\n", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_text(temporary("membership"), cases[i].membership);
+        assert_int_equal(zi_cgroup_cpus(temporary("membership"), root), cases[i].cpus);
+    }
+    assert_int_equal(zi_cgroup_cpus(temporary("absent"), root), 0);
+    assert_true(zi_cpu_count() >= 1);
+}
+
+static void resident_bytes_follow_the_memory_in_use(void **state)
+{
+    const size_t size = (size_t)64 << 20, tolerance = (size_t)8 << 20;
+    size_t before = zi_resident_bytes();
+    char *block = malloc(size);
+    assert_non_null(block);
+    memset(block, 1, size);
+    size_t during = zi_resident_bytes();
+    assert_true(before > 0);
+    assert_true(during + tolerance >= before + size);
+    assert_int_equal(((volatile char *)block)[size - 1], 1); /* the compiler must keep the block */
+    free(block);
+    assert_true(zi_peak_resident_bytes() + tolerance >= during);
+    assert_true(zi_physical_bytes() > during);
+}
+
+static void cpu_has_a_model(void **state)
+{
+    char model[200] = "", cut[4] = "";
+    zi_cpu_model(model, sizeof model);
+    assert_true(strlen(model) > 0);
+    assert_null(strchr(model, '\n'));
+    zi_cpu_model(cut, sizeof cut);
+    assert_memory_equal(cut, model, strlen(cut));
+}
+
+/* The cache folder with these variables (NULL: unset). The caller frees it. */
+static char *cache_folder_of(const char *cache, const char *home, int create)
+{
+    cache ? setenv("XDG_CACHE_HOME", cache, 1) : unsetenv("XDG_CACHE_HOME");
+    home ? setenv("HOME", home, 1) : unsetenv("HOME");
+    return zi_cache_folder(create);
+}
+
+static void cache_folder_is_the_users(void **state)
+{
+    char chosen[2 * PATH_MAX], home[2 * PATH_MAX];
+    snprintf(chosen, sizeof chosen, "%s", temporary("chosen"));
+    snprintf(home, sizeof home, "%s", temporary("home"));
+    char *folder = cache_folder_of(chosen, home, 0);
+    assert_string_equal(folder, temporary("chosen/zimage"));
+    assert_false(zi_folder_exists(folder));
+    free(folder);
+    folder = cache_folder_of(chosen, home, 1);
+    assert_true(zi_folder_exists(folder));
+    free(folder);
+    folder = cache_folder_of("not/absolute", home, 0);
+    assert_memory_equal(folder, home, strlen(home));
+    free(folder);
+    assert_null(cache_folder_of(NULL, "", 1));
+    assert_null(cache_folder_of(NULL, NULL, 1));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cpu_quotas_are_read),
+        cmocka_unit_test(resident_bytes_follow_the_memory_in_use),
+        cmocka_unit_test(cpu_has_a_model),
+        cmocka_unit_test(cache_folder_is_the_users),
+    };
+    return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
+}

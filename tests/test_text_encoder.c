@@ -1,0 +1,153 @@
+/* The text encoder against transformers on tests/golden/tiny, on the reference and the CPU backend; what it refuses. */
+#include "model/qwen3.h"
+#include "networks.h"
+
+static void open_text_encoder(const char *folder, zi_store **store, zi_qwen3 *model)
+{
+    char path[4096];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_qwen3_config config;
+    golden_path(path, sizeof path, "tiny/text_encoder/config.json");
+    if (zi_qwen3_config_read(path, NULL, &config, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    *store = open_component(folder, "model");
+    if (zi_qwen3_bind(model, &config, *store, NULL, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+}
+
+static void load_ids(const zi_store *golden, const char *name, int32_t *ids, size_t count)
+{
+    const zi_weight *weight = fixture_find(golden, name);
+    assert_int_equal(zi_weight_count(weight), count);
+    memcpy(ids, weight->data, count * sizeof *ids);
+}
+
+static void encode_case(const zi_qwen3 *model, zi_run *run, const zi_store *golden, int tokens)
+{
+    int32_t ids[512];
+    char name[128];
+    int64_t blocks = 0;
+    const int64_t shape[] = {tokens, model->config.hidden_size};
+    float *out = malloc((size_t)(shape[0] * shape[1]) * sizeof *out);
+    assert_non_null(out);
+    snprintf(name, sizeof name, "n%d.ids", tokens);
+    load_ids(golden, name, ids, (size_t)tokens);
+    zi_arena_mark mark = zi_table(run)->mark(run);
+    zi_tensor x = table_tensor(run, 2, shape, NULL);
+    record_start(run);
+    run->block_done = count_block;
+    run->user = &blocks;
+    table_ok(zi_qwen3_encode(model, run, ids, tokens, &x));
+    run->block_done = NULL;
+    table_ok(zi_table(run)->download(run, out, &x));
+    assert_int_equal(blocks, zi_qwen3_encode_blocks(model));
+    for (int k = 0; tokens < 512 && k < 4; k++) {
+        snprintf(name, sizeof name, "n%d.hidden_states.%d", tokens, k);
+        compare_record(run, golden, "text_encoder", "block", k, name);
+    }
+    if (tokens == 512)
+        compare(run, golden, "text_encoder", out, (size_t)(shape[0] * shape[1]), "n512.prompt_embeds");
+    record_stop(run);
+    zi_table(run)->release(run, mark);
+    free(out);
+}
+
+static void test_text_encoder(void **state)
+{
+    static const int tokens[] = {1, 8, 77, 512};
+    zi_store *store, *golden = fixture_open("text_encoder.safetensors");
+    zi_qwen3 model;
+    open_text_encoder("tiny/text_encoder", &store, &model);
+    assert_int_equal(model.layers_needed, 3);
+    for (int t = 0; t < TABLES; t++) {
+        zi_run *run = table_open(t);
+        for (int i = 0; i < 4; i++)
+            encode_case(&model, run, golden, tokens[i]);
+        table_close(run);
+    }
+    zi_qwen3_free(&model);
+    zi_store_free(store);
+    zi_store_free(golden);
+}
+
+static void test_text_encoder_f16(void **state)
+{
+    zi_store *store, *golden = fixture_open("text_encoder.safetensors");
+    zi_qwen3 model;
+    int32_t ids[8];
+    float out[8 * 32];
+    const int64_t shape[] = {8, 32};
+    open_text_encoder("tiny-f16/text_encoder", &store, &model);
+    load_ids(golden, "n8.ids", ids, 8);
+    for (int t = 0; t < TABLES; t++) {
+        zi_run *run = table_open(t);
+        zi_tensor x = table_tensor(run, 2, shape, NULL);
+        table_ok(zi_qwen3_encode(&model, run, ids, 8, &x));
+        table_ok(zi_table(run)->download(run, out, &x));
+        compare(run, golden, "text_encoder", out, 8 * 32, "f16.n8.prompt_embeds");
+        table_close(run);
+    }
+    zi_qwen3_free(&model);
+    zi_store_free(store);
+    zi_store_free(golden);
+}
+
+static void test_text_encoder_refuses_ids(void **state)
+{
+    zi_store *store;
+    zi_qwen3 model;
+    const int64_t shape[] = {2, 32};
+    open_text_encoder("tiny/text_encoder", &store, &model);
+    zi_run *run = table_open(0);
+    zi_tensor x = table_tensor(run, 2, shape, NULL);
+    const int32_t beyond[] = {3, 768}, negative[] = {-1, 3};
+    assert_error(&table_error, zi_qwen3_encode(&model, run, beyond, 2, &x), ZIMAGE_ERROR_MODEL, "768", "vocab_size",
+                 NULL);
+    assert_error(&table_error, zi_qwen3_encode(&model, run, negative, 2, &x), ZIMAGE_ERROR_MODEL, "-1", NULL, NULL);
+    table_close(run);
+    zi_qwen3_free(&model);
+    zi_store_free(store);
+}
+
+/* ---- configurations ---------------------------------------------------------------------------------------------- */
+
+static zimage_status load_text_encoder(const char *path, zimage_error *error)
+{
+    zi_qwen3_config config;
+    return zi_qwen3_config_read(path, NULL, &config, error);
+}
+
+static void test_text_encoder_config(void **state)
+{
+    static const char *const required[] = {"hidden_size", "intermediate_size", "num_hidden_layers",
+                                           "vocab_size",  "rms_norm_eps",      "num_attention_heads",
+                                           NULL};
+    static const refusal refusals[] = {
+        {"num_key_value_heads", "3", ZIMAGE_ERROR_MODEL},
+        {"num_key_value_heads", "0", ZIMAGE_ERROR_MODEL},
+        {"num_attention_heads", "4.5", ZIMAGE_ERROR_MODEL},
+        {"head_dim", "15", ZIMAGE_ERROR_MODEL},
+        {"hidden_act", "\"gelu\"", ZIMAGE_ERROR_UNSUPPORTED},
+        {"attention_bias", "true", ZIMAGE_ERROR_UNSUPPORTED},
+        {"attention_bias", "0", ZIMAGE_ERROR_MODEL},
+        {"use_sliding_window", "true", ZIMAGE_ERROR_UNSUPPORTED},
+        {"layer_types", "[\"full_attention\", \"sliding_attention\"]", ZIMAGE_ERROR_UNSUPPORTED},
+        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4}", ZIMAGE_ERROR_UNSUPPORTED},
+        {"rope_parameters", "{\"rope_type\": \"yarn\", \"rope_theta\": 1e6}", ZIMAGE_ERROR_UNSUPPORTED},
+        {"rope_parameters", "7", ZIMAGE_ERROR_MODEL},
+        {"model_type", "\"llama\"", ZIMAGE_ERROR_UNSUPPORTED},
+    };
+    expect_refusals(load_text_encoder, "tiny/text_encoder/config.json", required, refusals,
+                    sizeof refusals / sizeof *refusals);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_text_encoder),
+        cmocka_unit_test(test_text_encoder_f16),
+        cmocka_unit_test(test_text_encoder_refuses_ids),
+        cmocka_unit_test(test_text_encoder_config),
+    };
+    return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
+}
