@@ -1,6 +1,6 @@
 /*
- * What the tests of networks share: models of tests/golden/tiny, stages compared with their goldens, weights with a NaN,
- * configurations that are refused.
+ * What the tests of networks share: models of tests/golden/tiny, stages compared with their goldens, weights with
+ * a NaN, configurations that are refused.
  */
 #ifndef ZI_TESTS_NETWORKS_H
 #define ZI_TESTS_NETWORKS_H
@@ -34,7 +34,7 @@ static inline zi_store *open_component(const char *folder, const char *base)
 static inline void compare(zi_run *run, const zi_store *golden, const char *stage, const float *ours, size_t count,
                            const char *name)
 {
-    char line[128];
+    char line[256];
     size_t total;
     float *want = fixture_floats(golden, name, &total);
     assert_true(count <= total); /* the first rows may be enough: fillers are not computed */

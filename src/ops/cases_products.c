@@ -310,8 +310,9 @@ static zimage_status operands(zi_trial *t, const zi_case *c)
 }
 
 /* Behind the first products, behind attention, behind the gated product: with the roundings of all before. */
-static const zi_bound chain_v_bound = {{3e-6, 0x1p-8, 0, 0x1p-7, 0.1}},
-                      chain_v_groups_bound = {{3e-6, 0x1p-8, 0, 0x1p-6, 0.1}};
+static const zi_bound chain_v_bound = {{3e-6, 0x1p-8, 0, 0x1p-7, 0.1}};
+/* Random groups are so large that attention takes one key: with fp8's rounding not always the same one. */
+static const zi_bound chain_v_groups_bound = {{3e-6, 0x1p-8, 0, 0x1p-6, 0}};
 static const zi_bound chain_x_bound = {{5e-6, 0x1p-8, 0, 0x1p-5, 0.1415}};
 static const zi_bound chain_z_bound = {{2e-5, 0x1p-7, 0, 0x1p-4, 0.2}};
 
@@ -393,7 +394,7 @@ static zimage_status block(zi_trial *t, const zi_case *c)
     chain all;
     ZI_TRY(make_chain(t, c, &all));
     ZI_TRY(run_chain(&t->run, &all));
-    ZI_TRY(zi_trial_result_of(t, &all.v, c->stored > DENSE ? &chain_v_groups_bound : &chain_v_bound, 0));
+    ZI_TRY(zi_trial_result_of(t, &all.v, c->kind->bound, 0));
     return chain_results(t, &all);
 }
 
@@ -481,6 +482,8 @@ static const zi_case_kind operands_kind = {"operands", "alloc_operand norm linea
                                            operands, &operands_bound};
 static const zi_case_kind block_kind = {"operands", "alloc_operand norm linears attention linear residual linear_glu",
                                         "block %d x %d, %d heads x %d, hidden %d", block, &chain_v_bound};
+static const zi_case_kind groups_kind = {"operands", "alloc_operand norm linears attention linear residual linear_glu",
+                                         "block %d x %d, %d heads x %d, hidden %d", block, &chain_v_groups_bound};
 static const zi_case_kind repeat_kind = {"repeat", "repeat forget_weights name_check finish",
                                          "block %d x %d, %d heads x %d, hidden %d", repeated, &chain_v_bound};
 
@@ -600,7 +603,7 @@ const zi_case zi_cases_products[] = {
     {&operands_kind, {120, 64, 96, 17}, F32, 0},
     {&block_kind, {40, 96, 2, 64, 100}, BF16, 0},
     {&block_kind, {33, 64, 3, 40, 72}, BF16, 0},
-    {&block_kind, {33, 64, 4, 40, 96}, Q8, SLOW},
+    {&groups_kind, {33, 64, 4, 40, 96}, Q8, SLOW},
     {&block_kind, {101, 70, 3, 40, 90}, BF16, SLOW},
     {&block_kind, {150, 128, 2, 64, 512}, BF16, SLOW},
     {&block_kind, {40, 96, 2, 64, 112}, BF16, SLOW},
