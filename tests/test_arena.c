@@ -39,7 +39,7 @@ static void imaginary_arenas_are_as_large_as_real_ones(void **state)
     uint32_t random = 1;
     int count = 0;
     assert_true(arenas[0] && arenas[1]);
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 2000; i++) {
         random = random * 1664525u + 1013904223u;
         size_t bytes = (size_t)1 << (random >> 8) % 28;
         int release = count == MARKS || (count > 0 && (random >> 20) % 3 == 0);
@@ -61,7 +61,7 @@ static void imaginary_arenas_are_as_large_as_real_ones(void **state)
         assert_true(zi_arena_held_peak(arenas[1]) >= zi_arena_peak(arenas[1]));
         if (!ARENA_HAS_GAPS)
             assert_int_equal(zi_arena_held_peak(arenas[0]), zi_arena_held_peak(arenas[1]));
-        for (int k = 0; k < 2 && i % 1000 == 0; k++)
+        for (int k = 0; k < 2 && i % 100 == 0; k++)
             zi_arena_reset_peak(arenas[k]);
     }
     zi_arena_free(arenas[0]);

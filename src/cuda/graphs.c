@@ -32,6 +32,7 @@ typedef struct graph_key {
         } attention;
         struct {
             int64_t rows, columns, in, out, side, x_columns, stride, left;
+            int64_t unused; /* fills the key, so that each of its bytes has one meaning */
         } conv;
     };
 } graph_key;
