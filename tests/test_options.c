@@ -418,6 +418,67 @@ static void forms_of_options(void **state)
     assert_int_equal(o.code, 0);
 }
 
+/* ---- mistyped names and those of other programs ---- */
+
+static void similar_names(void **state)
+{
+    static const struct {
+        const char *typed, *meant;
+    } cases[] = {{"setps", "steps"},
+                 {"step", "steps"},
+                 {"STEPS", "steps"},
+                 {"stepps", "steps"},
+                 {"widht", "width"},
+                 {"sede", "seed"},
+                 {"heigth", "height"},
+                 {"out_dir", "out-dir"},
+                 {"text_encoder", "text-encoder"},
+                 {"num-inference-steps", "steps"},
+                 {"num_inference_steps", "steps"},
+                 {"guidance-scale", "guidance"},
+                 {"guidance_scale", "guidance"},
+                 {"cfg-scale", "guidance"},
+                 {"negative-prompt", "negative"},
+                 {"negative_prompt", "negative"},
+                 {"num_images_per_prompt", "count"},
+                 {"diffusion-model", "transformer"},
+                 {"prompt-file", "batch"},
+                 {"frobnicate", NULL},
+                 {"zoom", NULL},
+                 {"", NULL},
+                 {"xyz", NULL},
+                 {"abc", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *found = cli_similar(CLI_GENERATE, cases[i].typed, 0);
+        if (!found != !cases[i].meant || (found && strcmp(found, cases[i].meant) != 0))
+            fail_msg("%s: %s", cases[i].typed, found ? found : "nothing");
+    }
+    assert_string_equal(cli_similar(CLI_GENERATE, "num-inference-steps", 1), "steps");
+    assert_string_equal(cli_similar(CLI_GENERATE, "cfg-truncation", 1), "cfg_truncation");
+    assert_null(cli_similar(CLI_GENERATE, "prompt-file", 1)); /* a line holds no batch */
+    assert_string_equal(cli_similar_command("genrate"), "generate");
+    assert_string_equal(cli_similar_command("Device"), "devices");
+    assert_null(cli_similar_command("paint"));
+    assert_null(cli_similar_command(""));
+    expect_usage_error(ARGUMENTS("generate", "x", "--num-inference-steps", "9"), "--num-inference-steps",
+                       "did you mean --steps?");
+}
+
+/* A name of another program stands in one row of a command, and is no option's own. */
+static void names_of_other_programs_stand_once(void **state)
+{
+    for (int c = 0; c < CLI_COMMANDS; c++)
+        for (const cli_option *option = NULL; (option = cli_next((cli_command_id)c, option));) {
+            char names[CLI_TEXT_MAX], *rest = names;
+            snprintf(names, sizeof names, "%s", option->elsewhere ? option->elsewhere : "");
+            for (char *name; (name = strtok_r(rest, " ", &rest));) {
+                assert_null(cli_find((cli_command_id)c, name));
+                if (strcmp(cli_similar((cli_command_id)c, name, 0), option->name) != 0)
+                    fail_msg("%s leads to --%s", name, cli_similar((cli_command_id)c, name, 0));
+            }
+        }
+}
+
 /* ---- lines of a batch ---- */
 
 static void wrong_lines(void **state)
@@ -443,6 +504,7 @@ static void wrong_lines(void **state)
     }
     expect_line_refused(LINE(", \"negative\": 5"), "negative: 5, expected a text", "");
     expect_line_refused(LINE(", \"guidence\": 5"), "\"guidence\": unknown key", "did you mean \"guidance\"?");
+    expect_line_refused(LINE(", \"num_inference_steps\": 5"), "unknown key", "did you mean \"steps\"?");
     expect_line_refused(LINE(", \"zoom\": 5"), "\"zoom\": unknown key", "cfg_truncation");
     expect_line_refused(LINE(", \"negative\": \"b\""), "negative: only with guidance above 0", "");
     expect_line_refused(LINE(", \"seed\": 18446744073709551616"), "seed: 18446744073709551616", "18446744073709551615");
@@ -522,6 +584,8 @@ int main(void)
         cmocka_unit_test(rules_in_lines),
         cmocka_unit_test(values_and_bounds),
         cmocka_unit_test(forms_of_options),
+        cmocka_unit_test(similar_names),
+        cmocka_unit_test(names_of_other_programs_stand_once),
         cmocka_unit_test(wrong_lines),
         cmocka_unit_test(lines_are_read),
         cmocka_unit_test(seeds_up_to_the_largest),

@@ -175,6 +175,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "negative",
+        .elsewhere = "negative-prompt neg-prompt uncond",
         .argument = "TEXT",
         .help = "Negative prompt: what guidance leads away from.",
         .commands = ON(GENERATE),
@@ -223,6 +224,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "steps",
+        .elsewhere = "num-inference-steps inference-steps sampling-steps num-steps sample-steps",
         .argument = "N",
         .help = "Denoising steps (default: the model's own). Each is one forward pass of the transformer, or two with "
                 "guidance.",
@@ -233,6 +235,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "seed",
+        .elsewhere = "manual-seed random-seed noise-seed",
         .argument = "N",
         .help = "Seed of the initial noise, 0 to 2^64 - 1 (default: a random one, which is printed).",
         .commands = ON(GENERATE),
@@ -252,6 +255,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "count",
+        .elsewhere = "num-images-per-prompt num-images batch-count batch-size images",
         .letter = 'n',
         .argument = "N",
         .help =
@@ -263,6 +267,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "guidance",
+        .elsewhere = "guidance-scale cfg-scale cfg true-cfg-scale",
         .argument = "G",
         .help = "Scale of classifier-free guidance, in diffusers' convention: prediction = positive + G (positive - "
                 "negative). 0 is none; distilled models need none.",
@@ -274,6 +279,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "cfg-truncation",
+        .elsewhere = "cfg-trunc-ratio",
         .argument = "T",
         .help = "No guidance once 1 - sigma exceeds T; 1 is guidance at all steps.",
         .commands = ON(GENERATE),
@@ -285,6 +291,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "cfg-normalization",
+        .elsewhere = "cfg-norm cfg-renorm",
         .argument = "N",
         .help = "Limit the norm of the guided prediction to N times the norm of the positive one; 0 is no limit.",
         .commands = ON(GENERATE),
@@ -324,6 +331,7 @@ const cli_option cli_table[] = {
     /* ---- files ---- */
     {
         .name = "model",
+        .elsewhere = "model-path pretrained-model-name-or-path checkpoint ckpt base-model",
         .letter = 'm',
         .argument = "DIR",
         .help = "Model folder in diffusers' layout, or converted for MLX (default: the bundled emoji model).",
@@ -361,6 +369,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "transformer",
+        .elsewhere = "diffusion-model unet dit",
         .argument = "DIR",
         .help = "Folder of the transformer, instead of the model's own.",
         .commands = ON(GENERATE),
@@ -369,6 +378,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "text-encoder",
+        .elsewhere = "llm clip qwen",
         .argument = "DIR",
         .help = "Folder of the text encoder, instead of the model's own.",
         .commands = ON(GENERATE),
@@ -422,6 +432,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "output",
+        .elsewhere = "out output-path output-file image-path out-file",
         .letter = 'o',
         .argument = "FILE.png",
         .help = "Where the image is written (default: a name made of the prompt and the seed).",
@@ -433,6 +444,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "batch",
+        .elsewhere = "prompt-file batch-file prompts from-file",
         .argument = "FILE.jsonl",
         .help = "Make one image for each line, a JSON object. The model is opened once, and all lines are checked "
                 "before the first image is made. Options on the command line hold for lines that don't say otherwise.",
@@ -451,6 +463,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "out-dir",
+        .elsewhere = "output-dir outdir output-folder",
         .argument = "DIR",
         .help = "Folder for the images of a batch.",
         .commands = ON(GENERATE),
@@ -528,6 +541,7 @@ const cli_option cli_table[] = {
     /* ---- device, memory and speed ---- */
     {
         .name = "device",
+        .elsewhere = "gpu backend cuda",
         .argument = "KIND",
         .help = "Where to compute: cpu, cuda, cuda:K (GPU number K) or auto: a GPU if zimage devices lists a usable "
                 "one and no other option asks for the CPU.",
@@ -549,6 +563,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "compute",
+        .elsewhere = "dtype torch-dtype precision",
         .argument = "KIND",
         .help = "Compute type of matrix products. On a CPU auto is bf16 where that is clearly faster than f32, else "
                 "f32, and fp8 is not available. On a GPU auto is bf16, and int8 is not available.",
@@ -559,6 +574,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "mem",
+        .elsewhere = "max-memory memory-limit ram",
         .argument = "SIZE",
         .help = "Most memory to use: 6G, 512M, ... An image that needs more is refused before work begins.",
         .commands = ON(GENERATE),
@@ -568,6 +584,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "vram",
+        .elsewhere = "max-vram gpu-memory lowvram",
         .argument = "SIZE",
         .help = "Most memory of a GPU to use: 8G, 4096M, ... (default: what is free). Weights that do not fit are "
                 "copied to the GPU at each step. A stage that needs more is refused before work begins.",
@@ -624,6 +641,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "plan",
+        .elsewhere = "dry-run",
         .help = "Make no image: print the operations, the predicted seconds and the memory of each stage.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_MACHINE,

@@ -111,6 +111,7 @@ typedef struct cli_option {
     const char *words;                    /* of CLI_TEXT: usual values for completion, separated by spaces */
     const char *fallback;                 /* text of the default; NULL: none */
     const char *key;                      /* in a line of a batch; NULL: a line can't hold it */
+    const char *elsewhere; /* its names in other programs, separated by spaces: "did you mean" finds it */
     cli_rule rules[CLI_RULES];
     int key_needed; /* 1: every line of a batch has to hold it */
     char letter;    /* 'W': -W; 0: none */
@@ -154,8 +155,11 @@ const char *cli_text(const cli_options *options, const cli_option *option);
 
 /* Fills options; 0, or CLI_USAGE with a printed sentence. With --help nothing behind it is read or checked. */
 int cli_parse(cli_command_id command, int argc, char **argv, cli_options *options);
-/* The name that is most like a mistyped one, or NULL. With keys: of the keys of a batch's line. */
+/* The name that is meant by a mistyped one, or by the one of another program; NULL: none. With keys: of the keys of a
+ * batch's line. A dash and an underscore are the same here. */
 const char *cli_similar(cli_command_id command, const char *name, int keys);
+/* The command whose name is most like a mistyped one, or NULL. */
+const char *cli_similar_command(const char *name);
 
 /* ---- combinations (rules.c) ---- */
 

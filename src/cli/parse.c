@@ -1,4 +1,5 @@
 /* The command line. Names of options are not abbreviated: --prompt never means --prompt-embeds. */
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,43 +38,107 @@ int cli_given(const cli_options *options, size_t offset)
 
 /* ---- mistyped names ---- */
 
-#define NAME_MAX_LENGTH 32
-#define TYPING_MISTAKES 2 /* letters added, left out or changed */
+#define NAME_MAX_LENGTH 40
+#define NO_NAME         NAME_MAX_LENGTH /* a distance that no two names have */
+#define LETTERS_A_SLIP  3 /* a name of so many letters is still known after one mistake, of twice as many after two */
+#define MOST_SLIPS      2
 
-/* The fewest letters to add, leave out or change until a is b; a large number for long names. */
+static int least_of(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* The fewest letters to add, leave out, change, or exchange with their neighbour until a is b (the optimal string
+ * alignment distance); NO_NAME for long names. */
 static int distance(const char *a, const char *b)
 {
+    int rows[3][NAME_MAX_LENGTH + 1], *before = rows[0], *last = rows[1], *row = rows[2];
     size_t n = strlen(b);
-    int row[NAME_MAX_LENGTH + 1];
-    if (strlen(a) > NAME_MAX_LENGTH || n > NAME_MAX_LENGTH)
-        return NAME_MAX_LENGTH;
+    if (strlen(a) >= NAME_MAX_LENGTH || n >= NAME_MAX_LENGTH)
+        return NO_NAME;
     for (size_t k = 0; k <= n; k++)
         row[k] = (int)k;
     for (size_t i = 0; a[i]; i++) {
-        int diagonal = row[0];
+        int *oldest = before;
+        before = last;
+        last = row;
+        row = oldest;
         row[0] = (int)i + 1;
         for (size_t k = 0; k < n; k++) {
-            int change = diagonal + (a[i] != b[k]);
-            int other = (row[k] < row[k + 1] ? row[k] : row[k + 1]) + 1;
-            diagonal = row[k + 1];
-            row[k + 1] = change < other ? change : other;
+            row[k + 1] = least_of(last[k] + (a[i] != b[k]), least_of(row[k], last[k + 1]) + 1);
+            if (i && k && a[i] == b[k - 1] && a[i - 1] == b[k])
+                row[k + 1] = least_of(row[k + 1], before[k - 1] + 1);
         }
     }
     return row[n];
 }
 
+/* How many mistakes lead from the name to what was typed; NO_NAME: more than anybody makes. A beginning of the name is
+ * one mistake. */
+static int mistakes(const char *typed, const char *name)
+{
+    size_t length = strlen(typed);
+    if (!strcmp(typed, name))
+        return 0;
+    if (length && !strncmp(typed, name, length))
+        return 1;
+    int slips = distance(typed, name), most = least_of((int)strlen(name) / LETTERS_A_SLIP, MOST_SLIPS);
+    return slips <= most ? slips : NO_NAME;
+}
+
+/* Small letters, and dashes for underscores. */
+static void spell(const char *name, char spelled[NAME_MAX_LENGTH + 1])
+{
+    size_t length = 0;
+    for (; name[length] && length < NAME_MAX_LENGTH; length++)
+        spelled[length] = name[length] == '_' ? '-' : (char)tolower((unsigned char)name[length]);
+    spelled[length] = 0;
+}
+
+/* Whether a list of words, separated by spaces, holds the word. */
+static int has_word(const char *list, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *c = list; c && *c; c += strspn(c, " ")) {
+        size_t end = strcspn(c, " ");
+        if (end == length && !strncmp(c, word, length))
+            return 1;
+        c += end;
+    }
+    return 0;
+}
+
 const char *cli_similar(cli_command_id command, const char *name, int keys)
 {
+    char typed[NAME_MAX_LENGTH + 1], known[NAME_MAX_LENGTH + 1];
     const char *best = NULL;
-    int least = TYPING_MISTAKES + 1;
+    int least = NO_NAME;
+    spell(name, typed);
     for (const cli_option *option = NULL; (option = cli_next(command, option));) {
         const char *candidate = keys ? option->key : option->name;
         if (!candidate)
             continue;
-        int mistakes = *name && !strncmp(candidate, name, strlen(name)) ? 1 : distance(name, candidate);
-        if (mistakes < least) {
-            least = mistakes;
+        spell(candidate, known);
+        int slips = has_word(option->elsewhere, typed) ? 0 : mistakes(typed, known);
+        if (slips < least) {
+            least = slips;
             best = candidate;
+        }
+    }
+    return best;
+}
+
+const char *cli_similar_command(const char *name)
+{
+    char typed[NAME_MAX_LENGTH + 1];
+    const char *best = NULL;
+    int least = NO_NAME;
+    spell(name, typed);
+    for (int i = 0; i < CLI_COMMANDS; i++) {
+        int slips = mistakes(typed, cli_commands[i].name);
+        if (slips < least) {
+            least = slips;
+            best = cli_commands[i].name;
         }
     }
     return best;
