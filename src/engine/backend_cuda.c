@@ -1,11 +1,11 @@
 /* CUDA GPUs, through libzimage-cuda, which is looked for when a GPU is asked for. */
 #include <dlfcn.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
+#include "base/library.h"
 #include "cuda/cuda.h"
 #include "engine/backends.h"
 
@@ -22,58 +22,15 @@ typedef struct cuda_library {
     zi_ops_cuda_new_fn *ops_new;
 } cuda_library;
 
-/* The folder of the file that this code was loaded from: the program, or libzimage. */
-static int own_folder(char *folder, size_t size)
-{
-    Dl_info info;
-    char path[PATH_MAX];
-    if (!dladdr((const void *)zi_backend_open, &info) || !info.dli_fname || !realpath(info.dli_fname, path))
-        return 0;
-    char *slash = strrchr(path, '/');
-    if (!slash)
-        return 0;
-    *slash = 0;
-    return snprintf(folder, size, "%s", path) < (int)size;
-}
-
-/* The library stays loaded: the driver's own threads and memory belong to it. */
-static void *load(const char *path)
-{
-    return dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-}
-
-/* Beside this code, in ../lib of it, then wherever the system looks. why: what is wrong with the last file. */
-static void *find_library(char *why, size_t size)
-{
-    static const char *const places[] = {"/" LIBRARY, "/../lib/" LIBRARY};
-    char folder[PATH_MAX], path[PATH_MAX + sizeof LIBRARY + 16];
-    int found = 0;
-    *why = 0;
-    for (size_t i = 0; i < 2 && !found && own_folder(folder, sizeof folder); i++) {
-        snprintf(path, sizeof path, "%s%s", folder, places[i]);
-        FILE *file = fopen(path, "rb");
-        found = file != NULL;
-        if (file)
-            fclose(file);
-    }
-    void *library = load(found ? path : LIBRARY);
-    if (!library) {
-        const char *text = dlerror();
-        snprintf(why, size, "%s", text ? text : "no reason was given");
-    }
-    return library;
-}
-
 static zimage_status open_library(cuda_library *cuda, zimage_error *error)
 {
     char why[400];
     *cuda = (cuda_library){NULL, NULL};
-    void *library = find_library(why, sizeof why);
+    void *library = zi_library_open(LIBRARY, why, sizeof why);
     if (!library)
         return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "no CUDA device: " LIBRARY
-                       " can't be loaded (%s); expected it beside the program, in its ../lib "
-                       "or on the system's library path",
+                       "no CUDA device: " LIBRARY " can't be loaded (%s); expected it beside the program, in its ../lib "
+                       "or in the system's folder of libraries",
                        why);
     zi_cuda_abi_fn *abi = (zi_cuda_abi_fn *)dlsym(library, "zi_cuda_abi");
     cuda->devices = (zi_cuda_devices_fn *)dlsym(library, "zi_cuda_devices");

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/library.h"
 
 #define MOST_ROWS 2048
 #define REPEATS   3
@@ -105,9 +106,10 @@ static int find_functions(zi_onednn *dnn, int threads)
 zi_onednn *zi_onednn_open(int threads)
 {
     static const char *const files[] = {"libdnnl.so.3", "libdnnl.so.2"};
+    char why[400];
     void *library = NULL;
     for (size_t i = 0; i < 2 && !library; i++) /* stays loaded: its threads may outlive the work */
-        library = dlopen(files[i], RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+        library = zi_library_open(files[i], why, sizeof why);
     if (!library)
         return NULL;
     zi_onednn *dnn = calloc(1, sizeof *dnn);
