@@ -26,7 +26,8 @@ static int group_make(void **state)
         put_hostile("here/lib", names[i]);
     }
     run_shell("cd '%s/here' && echo 'exit 3' >zimage && chmod +x zimage && mkdir -p models share/zimage/models && "
-              "cp -r '%s' models/emoji && cp -r '%s' share/zimage/models/emoji && echo x >models/emoji/model_index.json",
+              "cp -r '%s' models/emoji && cp -r '%s' share/zimage/models/emoji && "
+              "echo x >models/emoji/model_index.json",
               test_folder, TINY, TINY);
     return setenv("ZIMAGE_TEST_MARK", mark, 1);
 }

@@ -29,9 +29,9 @@ static zimage_status open_library(cuda_library *cuda, zimage_error *error)
     void *library = zi_library_open(LIBRARY, why, sizeof why);
     if (!library)
         return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "no CUDA device: " LIBRARY " can't be loaded (%s); expected it beside the program, in its ../lib "
-                       "or in the system's folder of libraries",
-                       why);
+                       "no CUDA device: %s can't be loaded (%s); expected it beside the program, in its ../lib or in "
+                       "the system's folder of libraries",
+                       LIBRARY, why);
     zi_cuda_abi_fn *abi = (zi_cuda_abi_fn *)dlsym(library, "zi_cuda_abi");
     cuda->devices = (zi_cuda_devices_fn *)dlsym(library, "zi_cuda_devices");
     cuda->ops_new = (zi_ops_cuda_new_fn *)dlsym(library, "zi_ops_cuda_new");
