@@ -49,6 +49,9 @@ static void sample(const cli_option *option, double above, char text[WORD_MAX])
     case CLI_ENUM:
         strcpy(text, option->value_name(0));
         break;
+    case CLI_PIXELS:
+        strcpy(text, "64x48");
+        break;
     default:
         strcpy(text, "x.png");
         break;
@@ -418,6 +421,107 @@ static void forms_of_options(void **state)
     assert_int_equal(o.code, 0);
 }
 
+/* A text that begins with a dash is never taken for letters of options: each of these was. */
+static void prompts_that_begin_with_a_dash(void **state)
+{
+    static const char *const prompts[] = {"-5 degrees, snow",
+                                          "-portrait of a man",
+                                          "-hazy morning",
+                                          "-quiet lake",
+                                          "-mountain of gold",
+                                          "-snow on a tree",
+                                          "-no people",
+                                          "--- a cat",
+                                          "--steps of stone",
+                                          "--prompt a cat",
+                                          "-5",
+                                          "-\xe9\x9b\xaa"};
+    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
+        cli_options options;
+        char *words[] = {"--", (char *)(uintptr_t)prompts[i]};
+        expect_usage_error(ARGUMENTS("generate", prompts[i]), prompts[i], "write -- before it: zimage generate -- \"");
+        assert_int_equal(cli_parse(CLI_GENERATE, 2, words, &options), 0);
+        assert_string_equal(options.prompt, prompts[i]);
+    }
+    expect_usage_error(ARGUMENTS("tokenize", "-5 degrees"), "-5 degrees", "zimage tokenize -- \"");
+    cli_options options;
+    char *apart[] = {"-p", "-5 degrees, snow"}, *joined[] = {"--prompt=--steps", "-pq"};
+    assert_int_equal(cli_parse(CLI_GENERATE, 2, apart, &options), 0);
+    assert_string_equal(options.prompt, "-5 degrees, snow");
+    assert_int_equal(cli_parse(CLI_GENERATE, 1, joined, &options), 0);
+    assert_string_equal(options.prompt, "--steps");
+    assert_int_equal(cli_parse(CLI_GENERATE, 1, joined + 1, &options), 0);
+    assert_string_equal(options.prompt, "q");
+}
+
+/* Where a value is missing, the next option is not taken for it. */
+static void an_option_is_no_value(void **state)
+{
+    expect_usage_error(ARGUMENTS("generate", "x", "-o", "--seed", "7"), "--output: the value is missing",
+                       "write --output=--seed");
+    expect_usage_error(ARGUMENTS("generate", "-p", "-W", "32"), "--prompt: the value is missing", "--prompt=-W");
+    expect_usage_error(ARGUMENTS("generate", "x", "--model", "-q"), "--model: the value is missing", "folder");
+    expect_usage_error(ARGUMENTS("generate", "x", "--steps", "--seed"), "--steps: the value is missing", "1 to 1000");
+}
+
+static void sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        int width, height;
+    } cases[] = {{"1024x768", 1024, 768},
+                 {"16X32", 16, 32},
+                 {"16*32", 16, 32},
+                 {"16\xc3\x97"
+                  "32",
+                  16, 32},
+                 {"1024", 0, 0},
+                 {"1024x", 0, 0},
+                 {"x768", 0, 0},
+                 {"1024x768x2", 0, 0},
+                 {"0x16", 0, 0},
+                 {"16x-16", 0, 0},
+                 {"16 x 16", 0, 0},
+                 {"16,16", 0, 0},
+                 {"-16x16", 0, 0},
+                 {"16x99999999999", 0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cli_options options = {0};
+        const cli_option *size = cli_find(CLI_GENERATE, "size");
+        assert_int_equal(cli_set(&options, size, cases[i].text), cases[i].width > 0);
+        assert_int_equal(options.width, cases[i].width);
+        assert_int_equal(options.height, cases[i].height);
+        assert_int_equal(CLI_IS_GIVEN(&options, height), cases[i].width > 0);
+    }
+    expect_usage_error(ARGUMENTS("generate", "x", "--size", "64x48", "-W", "64"), "--width", "given already");
+    expect_usage_error(ARGUMENTS("generate", "x", "-H", "64", "--size", "64x48"), "--size", "given already");
+    expect_usage_error(ARGUMENTS("bench", "--synthetic", "small", "--size", "99999x16"), "--size", "1024x768");
+    run_program(ARGUMENTS("a cat", "-m", TINY, "-q", "--steps", "1", "--size", "48x32", "-s", "7", "-o", "a.png"), &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    assert_non_null(strstr(o.out, "a.png  48x32  seed 7  "));
+    run_shell("rm -f '%s'/*", test_folder);
+}
+
+/* A prompt or an option where a command is expected means generate; a single word may be a mistyped command. */
+static void commands_are_optional(void **state)
+{
+    static const char *const first[][2] = {
+        {"-p", "x"}, {"--prompt", "x"}, {"a cat", NULL}, {"--prompt=x", NULL}, {"\xe7\x8c\xab", NULL}};
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
+        line l = {.count = 0};
+        for (int k = 0; k < 2 && first[i][k]; k++)
+            add_word(&l, "%s", first[i][k]);
+        add_word(&l, "%s", "--steps=0");
+        expect_usage_error(l.words, "zimage generate: --steps: \"0\"", "");
+    }
+    expect_usage_error(ARGUMENTS("genrate", "a cat"), "\"genrate\", did you mean generate?", "--help");
+    expect_usage_error(ARGUMENTS("device"), "did you mean devices?", "");
+    expect_usage_error(ARGUMENTS("apple"), "no command \"apple\"", "zimage generate \"apple\"");
+    expect_usage_error(ARGUMENTS(""), "no command \"\"", "");
+    expect_usage_error(ARGUMENTS("--frobnicate"), "--frobnicate: unknown option", "");
+}
+
 /* ---- mistyped names and those of other programs ---- */
 
 static void similar_names(void **state)
@@ -505,6 +609,9 @@ static void wrong_lines(void **state)
     expect_line_refused(LINE(", \"negative\": 5"), "negative: 5, expected a text", "");
     expect_line_refused(LINE(", \"guidence\": 5"), "\"guidence\": unknown key", "did you mean \"guidance\"?");
     expect_line_refused(LINE(", \"num_inference_steps\": 5"), "unknown key", "did you mean \"steps\"?");
+    expect_line_refused(LINE(", \"size\": \"16x16\", \"width\": 16"), "width: 16, but the line gives it already",
+                        "size");
+    expect_line_refused(LINE(", \"height\": 16, \"size\": \"16x16\""), "size: \"16x16\", but", "already");
     expect_line_refused(LINE(", \"zoom\": 5"), "\"zoom\": unknown key", "cfg_truncation");
     expect_line_refused(LINE(", \"negative\": \"b\""), "negative: only with guidance above 0", "");
     expect_line_refused(LINE(", \"seed\": 18446744073709551616"), "seed: 18446744073709551616", "18446744073709551615");
@@ -535,7 +642,8 @@ static void lines_are_read(void **state)
 {
     write_lines(
         "\xef\xbb\xbf  {\"w\\u0069dth\":32,\"prompt\":\"a \\\"}{,\\\\\",\"output\":\"1.png\",\"seed\" : 0 }  \n\n"
-        "{\"guidance\": 2.5, \"negative\": \"b\", \"prompt\": \"\", \"output\": \"2.png\", \"rng\": \"numpy\"}");
+        "{\"guidance\": 2.5, \"negative\": \"b\", \"prompt\": \"\", \"output\": \"2.png\", \"rng\": \"numpy\"}\n"
+        "{\"prompt\": \"c\", \"output\": \"3.png\", \"size\": \"16x32\"}");
     run_program(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", ".", "-m", TINY, "-q", "--steps", "1", "-W",
                           "48", "-H", "16", "--cfg-truncation", "0.5"),
                 &o);
@@ -543,6 +651,7 @@ static void lines_are_read(void **state)
         fail_msg("%s", o.err);
     assert_non_null(strstr(o.out, "./1.png  32x16  seed 0  "));
     assert_non_null(strstr(o.out, "./2.png  48x16  seed "));
+    assert_non_null(strstr(o.out, "./3.png  16x32  seed "));
     run_shell("rm -f '%s'/*", test_folder);
 }
 
@@ -584,6 +693,10 @@ int main(void)
         cmocka_unit_test(rules_in_lines),
         cmocka_unit_test(values_and_bounds),
         cmocka_unit_test(forms_of_options),
+        cmocka_unit_test(prompts_that_begin_with_a_dash),
+        cmocka_unit_test(an_option_is_no_value),
+        cmocka_unit_test(sizes),
+        cmocka_unit_test(commands_are_optional),
         cmocka_unit_test(similar_names),
         cmocka_unit_test(names_of_other_programs_stand_once),
         cmocka_unit_test(wrong_lines),

@@ -113,6 +113,9 @@ static int take_value(batch *b, cli_options *options, const char *key, const jso
         number[length] = 0;
         text = number;
     }
+    if (options->given & cli_bits(option))
+        return line_error(b, "%s: %.*s, but the line gives it already: size is width and height in one", key,
+                          length < SHOWN_MAX ? (int)length : SHOWN_MAX, raw);
     if (text && cli_set(options, option, text))
         return 0;
     cli_expected(option, expected);

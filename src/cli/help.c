@@ -117,11 +117,13 @@ void cli_print_help(cli_command_id command)
 
 void cli_print_overview(FILE *file)
 {
-    fprintf(file, "usage: zimage COMMAND [OPTIONS]\n\nMakes images from text with Z-Image models.\n\ncommands:\n");
+    fprintf(file, "usage: zimage COMMAND [OPTIONS]\n"
+                  "       zimage \"PROMPT OF SEVERAL WORDS\" [OPTIONS]   the same as zimage generate\n\n"
+                  "Makes images from text with Z-Image models.\n\ncommands:\n");
     for (int i = 0; i < CLI_COMMANDS; i++) {
         fprintf(file, "  %-*s", SUMMARY_COLUMN - 2, cli_commands[i].name);
         print_wrapped(file, cli_commands[i].summary, SUMMARY_COLUMN, SUMMARY_COLUMN);
     }
     fprintf(file, "\n  zimage COMMAND --help   options of a command\n  zimage --version        version\n\n"
-                  "first image: zimage generate \"a red apple\"\n");
+                  "first image: zimage \"a red apple\"\n");
 }

@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
@@ -19,9 +20,28 @@ static cli_command_id find_command(const char *name)
     return (cli_command_id)i;
 }
 
+/* Whether the first argument begins a command line of generate: it is an option, or a text that is no single word.
+ * (A single word may be a mistyped command.) */
+static int begins_generate(const char *argument)
+{
+    int several = 0;
+    for (const char *c = argument; *c; c++)
+        several |= *c == ' ' || !isascii((unsigned char)*c);
+    return several || (argument[0] == '-' && argument[1]);
+}
+
 static int unknown_command(const char *name)
 {
-    fprintf(stderr, "zimage: there is no command \"%s\"; zimage --help lists them\n", name);
+    const char *similar = cli_similar_command(name);
+    if (similar)
+        fprintf(stderr, "zimage: there is no command \"%s\", did you mean %s? zimage --help lists them\n", name,
+                similar);
+    else
+        fprintf(
+            stderr,
+            "zimage: there is no command \"%s\"; zimage --help lists them. If it is a prompt, write zimage generate "
+            "\"%s\"\n",
+            name, name);
     return CLI_USAGE;
 }
 
@@ -80,5 +100,7 @@ int main(int argc, char **argv)
         return flush_output(0);
     }
     cli_command_id command = find_command(argv[1]);
+    if (command == CLI_COMMANDS && begins_generate(argv[1]))
+        return flush_output(run_command(CLI_GENERATE, argc - 1, argv + 1));
     return command == CLI_COMMANDS ? unknown_command(argv[1]) : flush_output(run_command(command, argc - 2, argv + 2));
 }

@@ -121,9 +121,12 @@ void cli_print_man(void)
 {
     printf(".TH ZIMAGE 1 \"\" \"zimage %s\" \"User Commands\"\n"
            ".SH NAME\nzimage \\- make images from text with Z\\-Image models\n"
-           ".SH SYNOPSIS\n\\fBzimage\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.br\n\\fBzimage \\-\\-version\\fR\n"
+           ".SH SYNOPSIS\n\\fBzimage\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.br\n\\fBzimage\\fR "
+           "\\fIPROMPT\\fR [\\fIOPTIONS\\fR]\n.br\n\\fBzimage \\-\\-version\\fR\n"
            ".SH DESCRIPTION\n"
            "zimage runs Z\\-Image models: it makes images from prompts, on CPUs and on NVIDIA GPUs.\n"
+           "A prompt of several words needs no command: \\fBzimage \"a red apple\"\\fR is \\fBzimage generate \"a red "
+           "apple\"\\fR.\n"
            ".SH COMMANDS\n",
            zimage_version());
     for (int i = 0; i < CLI_COMMANDS; i++)

@@ -23,6 +23,7 @@
 #define UINT64(member)          .kind = CLI_UINT64, FIELD(member, uint64_t)
 #define FLOAT(member, from, to) .kind = CLI_FLOAT, .low = from, .high = to, FIELD(member, double)
 #define SIZE(member)            .kind = CLI_SIZE, FIELD(member, uint64_t)
+#define PIXELS(from, to)        .kind = CLI_PIXELS, .low = from, .high = to, FIELD(width, int64_t)
 #define ENUM(member, names)     .kind = CLI_ENUM, .value_name = names, FIELD(member, int)
 #define TEXT(member)            .kind = CLI_TEXT, FIELD(member, const char *)
 #define FILE_NAME(member)       .kind = CLI_FILE, FIELD(member, const char *)
@@ -185,6 +186,24 @@ const cli_option cli_table[] = {
         .rules = {NEEDS_ABOVE("guidance", 0, no_guidance)},
     },
     {
+        .name = "size",
+        .elsewhere = "resolution image-size dimensions",
+        .argument = "WxH",
+        .help = "Width and height of the image in pixels, for example 1024x768: --width and --height in one.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        PIXELS(1, INT_MAX),
+        .key = "size",
+    },
+    {
+        .name = "size",
+        .argument = "WxH",
+        .help = "Width and height of the image in pixels, for example 1024x768: --width and --height in one.",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_IMAGE,
+        PIXELS(1, SIDE_MAX),
+    },
+    {
         .name = "width",
         .letter = 'W',
         .argument = "N",
@@ -236,6 +255,7 @@ const cli_option cli_table[] = {
     {
         .name = "seed",
         .elsewhere = "manual-seed random-seed noise-seed",
+        .letter = 's',
         .argument = "N",
         .help = "Seed of the initial noise, 0 to 2^64 - 1 (default: a random one, which is printed).",
         .commands = ON(GENERATE),

@@ -45,7 +45,8 @@ typedef struct cli_options {
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
     const char *text, *cpu_mask, *device;
-    int64_t width, height, steps, count, tokens, layers, threads;
+    int64_t width, height; /* --size fills both */
+    int64_t steps, count, tokens, layers, threads;
     uint64_t seed, mem, vram;
     double guidance, cfg_truncation, cfg_normalization;
     int rng, dequantize, compute, template_kind, shell, command;
@@ -59,6 +60,7 @@ typedef enum cli_kind {
     CLI_UINT64, /* uint64_t */
     CLI_FLOAT,  /* double in [low, high] */
     CLI_SIZE,   /* uint64_t: bytes such as 512M */
+    CLI_PIXELS, /* two int64_t, the fields width and height: 1024x768 */
     CLI_ENUM,   /* int: index of a word that value_name returns */
     CLI_TEXT,   /* const char *, as are the next two */
     CLI_FILE,
@@ -129,6 +131,8 @@ const cli_option *cli_next(cli_command_id command, const cli_option *option);
 /* NULL: the command has no such option. */
 const cli_option *cli_find(cli_command_id command, const char *name);
 uint64_t cli_bit(const cli_option *option);
+/* The bits of all options of the command that this one gives: --size gives --width and --height as well. */
+uint64_t cli_bits(const cli_option *option);
 /* Whether the user gave a value for a field: CLI_IS_GIVEN(options, seed). */
 int cli_given(const cli_options *options, size_t offset);
 #define CLI_IS_GIVEN(options, field) cli_given(options, offsetof(cli_options, field))

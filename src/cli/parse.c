@@ -28,6 +28,19 @@ uint64_t cli_bit(const cli_option *option)
     return (uint64_t)1 << (option - cli_table);
 }
 
+_Static_assert(offsetof(cli_options, height) == offsetof(cli_options, width) + sizeof(int64_t),
+               "CLI_PIXELS fills both");
+
+uint64_t cli_bits(const cli_option *option)
+{
+    uint64_t bits = cli_bit(option);
+    for (const cli_option *other = cli_table; option->kind == CLI_PIXELS && other < cli_table + cli_table_size; other++)
+        if ((other->commands & option->commands) &&
+            (other->offset == offsetof(cli_options, width) || other->offset == offsetof(cli_options, height)))
+            bits |= cli_bit(other);
+    return bits;
+}
+
 int cli_given(const cli_options *options, size_t offset)
 {
     for (size_t i = 0; i < cli_table_size; i++)
@@ -161,7 +174,7 @@ static const char *command_name(const parser *p)
 /* typed: the option as it stands on the command line, for messages. */
 static int take(parser *p, const cli_option *option, const char *typed, const char *text)
 {
-    if (option->kind != CLI_FLAG && (p->options->given & cli_bit(option)))
+    if (option->kind != CLI_FLAG && (p->options->given & cli_bits(option)))
         return cli_usage_error(command_name(p), "%s: \"%s\", but it is given already", typed, text);
     if (cli_set(p->options, option, text))
         return 0;
@@ -170,36 +183,61 @@ static int take(parser *p, const cli_option *option, const char *typed, const ch
     return cli_usage_error(command_name(p), "%s: \"%s\", expected %s", typed, text, expected);
 }
 
+/* Whether an argument is an option of the command, as it is written without a value. */
+static int is_option(cli_command_id command, const char *argument)
+{
+    if (!strncmp(argument, "--", 2))
+        return cli_find(command, argument + 2) != NULL;
+    const cli_option *option = NULL;
+    while ((option = cli_next(command, option)) &&
+           !(argument[0] == '-' && option->letter && argument[1] == option->letter && !argument[2])) {
+    }
+    return option != NULL;
+}
+
 /* attached: the value that stands in the same argument; NULL: none. */
 static int take_named(parser *p, const cli_option *option, const char *attached)
 {
-    char typed[64];
+    char typed[64], expected[CLI_TEXT_MAX];
     snprintf(typed, sizeof typed, "--%s", option->name);
     if (option->kind == CLI_FLAG)
         return attached ? cli_usage_error(command_name(p), "%s: \"%s\", but it takes no value", typed, attached)
                         : take(p, option, typed, "");
-    if (!attached && p->at < p->argc)
-        attached = p->argv[p->at++];
     if (attached)
         return take(p, option, typed, attached);
-    char expected[CLI_TEXT_MAX];
+    const char *next = p->at < p->argc ? p->argv[p->at++] : NULL;
     cli_expected(option, expected);
-    return cli_usage_error(command_name(p), "%s: the value is missing, expected %s", typed, expected);
+    if (!next)
+        return cli_usage_error(command_name(p), "%s: the value is missing, expected %s", typed, expected);
+    if (is_option(p->command, next))
+        return cli_usage_error(command_name(p),
+                               "%s: the value is missing, expected %s, and %s is an option; if it is the value, write "
+                               "%s=%s",
+                               typed, expected, next, typed, next);
+    return take(p, option, typed, next);
+}
+
+/* The option whose text may stand alone; NULL: the command has none. */
+static const cli_option *operand_text(cli_command_id command)
+{
+    const cli_option *option = NULL;
+    while ((option = cli_next(command, option)) && !(option->operand && option->kind == CLI_TEXT)) {
+    }
+    return option;
 }
 
 static int unknown_option(const parser *p, const char *typed, const char *similar)
 {
     const char *command = command_name(p);
-    const cli_option *option = NULL;
-    while ((option = cli_next(p->command, option)) && !(option->operand && option->kind == CLI_TEXT)) {
-    }
+    const cli_option *option = operand_text(p->command);
     if (similar)
         return cli_usage_error(command, "%s: unknown option, did you mean --%s? zimage %s --help lists all", typed,
                                similar, command);
     if (option)
         return cli_usage_error(command,
-                               "%s: unknown option; zimage %s --help lists all. If it is the %s, write -- before it",
-                               typed, command, option->argument);
+                               "%s: unknown option; zimage %s --help lists all. If it is the %s, write -- before it: "
+                               "zimage %s -- \"%s\"",
+                               typed, command, option->argument, command, typed);
     return cli_usage_error(command, "%s: unknown option; zimage %s --help lists all", typed, command);
 }
 
@@ -211,12 +249,17 @@ static int take_long(parser *p, const char *argument)
     const char *attached = argument[2 + length] ? argument + 2 + length + 1 : NULL;
     snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1), argument + 2);
     const cli_option *option = length < sizeof name ? cli_find(p->command, name) : NULL;
-    return option ? take_named(p, option, attached) : unknown_option(p, argument, cli_similar(p->command, name, 0));
+    if (option)
+        return take_named(p, option, attached);
+    return unknown_option(p, argument, strchr(name, ' ') ? NULL : cli_similar(p->command, name, 0));
 }
 
-/* -q, -qh, -W VALUE, -WVALUE */
+/* -q, -qh, -W VALUE, -WVALUE. An argument with a space is a text that begins with a dash: "-portrait of a man" is not
+ * the prompt "ortrait of a man", and "-hazy morning" asks for no help. */
 static int take_letters(parser *p, const char *argument)
 {
+    if (strchr(argument, ' '))
+        return unknown_option(p, argument, NULL);
     for (const char *letter = argument + 1; *letter; letter++) {
         const cli_option *option = NULL;
         while ((option = cli_next(p->command, option)) && option->letter != *letter) {

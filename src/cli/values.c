@@ -65,6 +65,24 @@ static int read_size(const char *text, uint64_t *bytes)
     return 1;
 }
 
+/* Two numbers with an x, or a multiplication sign, between them. */
+static int read_pixels(const cli_option *option, const char *text, int64_t sides[2])
+{
+    static const char *const signs[] = {"x", "X", "*", "\xc3\x97"};
+    char *behind;
+    errno = 0;
+    long long width = strtoll(text, &behind, 10);
+    if (!begins_a_number(text, 0) || errno || (double)width < option->low || (double)width > option->high)
+        return 0;
+    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
+        if (!strncmp(behind, signs[i], strlen(signs[i])) && begins_a_number(behind + strlen(signs[i]), 0) &&
+            read_int(option, behind + strlen(signs[i]), &sides[1])) {
+            sides[0] = width;
+            return 1;
+        }
+    return 0;
+}
+
 static int read_enum(const cli_option *option, const char *text, int *value)
 {
     const char *name;
@@ -90,6 +108,8 @@ static int read_value(const cli_option *option, const char *text, void *field)
         return read_float(option, text, field);
     case CLI_SIZE:
         return read_size(text, field);
+    case CLI_PIXELS:
+        return read_pixels(option, text, field);
     case CLI_ENUM:
         return read_enum(option, text, field);
     case CLI_TEXT:
@@ -107,7 +127,7 @@ int cli_set(cli_options *options, const cli_option *option, const char *text)
 {
     if (!read_value(option, text, (char *)options + option->offset))
         return 0;
-    options->given |= cli_bit(option);
+    options->given |= cli_bits(option);
     return 1;
 }
 
@@ -148,6 +168,9 @@ void cli_expected(const cli_option *option, char text[CLI_TEXT_MAX])
         break;
     case CLI_SIZE:
         words = "a size such as 6G, 512M or a number of bytes";
+        break;
+    case CLI_PIXELS:
+        words = "a width and a height such as 1024x768";
         break;
     case CLI_FILE:
         words = "a file name";
