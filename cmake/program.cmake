@@ -1,0 +1,23 @@
+# The program `zimage`: it includes the public header only. Its target has another name than the file, so that a project
+# that includes this one may call a target of its own zimage.
+file(GLOB ZIMAGE_CLI_SOURCES CONFIGURE_DEPENDS src/cli/*.c)
+list(REMOVE_ITEM ZIMAGE_CLI_SOURCES ${PROJECT_SOURCE_DIR}/src/cli/main.c)
+add_library(zimage_cli STATIC ${ZIMAGE_CLI_SOURCES})
+target_compile_definitions(zimage_cli PUBLIC ZIMAGE_EXPERIMENTAL
+                           PRIVATE ZIMAGE_INSTALL_MODELS="${CMAKE_INSTALL_FULL_DATADIR}/zimage/models")
+target_link_libraries(zimage_cli PUBLIC zimage_static PkgConfig::ZIMAGE_LIBS Threads::Threads m)
+add_executable(zimage_program src/cli/main.c)
+set_target_properties(zimage_program PROPERTIES OUTPUT_NAME zimage)
+target_link_libraries(zimage_program PRIVATE zimage_cli)
+
+# Its manual page and completions, which it prints itself.
+if(NOT CMAKE_CROSSCOMPILING OR CMAKE_CROSSCOMPILING_EMULATOR)
+    set(ZIMAGE_PRINTED zimage.1 zimage.bash _zimage zimage.fish)
+    add_custom_command(OUTPUT ${ZIMAGE_PRINTED}
+                       COMMAND zimage_program help --man > zimage.1
+                       COMMAND zimage_program completion bash > zimage.bash
+                       COMMAND zimage_program completion zsh > _zimage
+                       COMMAND zimage_program completion fish > zimage.fish
+                       DEPENDS zimage_program)
+    add_custom_target(zimage_printed ALL DEPENDS ${ZIMAGE_PRINTED})
+endif()
