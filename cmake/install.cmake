@@ -1,5 +1,5 @@
-# What `cmake --install BUILD [--prefix X]` copies. Nothing in the installed files names a folder, so that X can be chosen
-# when installing, and moved later. The exception is a folder that was itself given as an absolute path.
+# What `cmake --install BUILD [--prefix X]` copies. The installed files name no folder, so X can be chosen when
+# installing, and moved later. The exception is a CMAKE_INSTALL_LIBDIR that is an absolute path.
 include(CMakePackageConfigHelpers)
 string(REPLACE ";" " " ZIMAGE_PC_MODULES "${ZIMAGE_MODULES}")
 

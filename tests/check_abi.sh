@@ -4,8 +4,9 @@
 # - a program of this version runs on a later 0.2.x, whose structs have grown
 # - a program of that later version runs on this library, and is refused where it sets what this version does not know
 # BUILD/tests/abi holds this version's program, the later version's, and the later version's library (grown/).
+# shellcheck disable=SC2086 # cc: several words
 set -eu
-build=$1 source=$2 cc=$3
+build=$1 source=$2 cc=$3 # cc: may be several words
 abi=$build/tests/abi
 model=$source/tests/golden/tiny
 work=$(mktemp -d)
@@ -22,8 +23,8 @@ readelf -d "$abi/program" | grep -q 'NEEDED.*\[libzimage\.so\.0\.2\]' || fail "t
 mkdir "$work/0.1" "$work/only" "$work/forced"
 cp "$source/tests/abi/zimage-0.1.h" "$work/0.1/zimage.h"
 sed -n 's/^ZIMAGE_API .*[ *]\(zimage_[a-z0-9_]*\)(.*/void \1(void) {}/p' "$work/0.1/zimage.h" >"$work/0.1/empty.c"
-"$cc" -shared -fPIC -Wl,-soname,libzimage.so.0 -o "$work/0.1/libzimage.so.0" "$work/0.1/empty.c"
-"$cc" -std=c11 -I"$work/0.1" -o "$work/minimal" "$source/tests/abi/minimal-0.1.c" "$work/0.1/libzimage.so.0"
+$cc -shared -fPIC -Wl,-soname,libzimage.so.0 -o "$work/0.1/libzimage.so.0" "$work/0.1/empty.c"
+$cc -std=c11 -I"$work/0.1" -o "$work/minimal" "$source/tests/abi/minimal-0.1.c" "$work/0.1/libzimage.so.0"
 ln -s "$(readlink -f "$build/libzimage.so")" "$work/only/libzimage.so.0.2"
 ln -s "$(readlink -f "$build/libzimage.so")" "$work/forced/libzimage.so.0"
 

@@ -6,8 +6,9 @@
 #   static, all static) and find_package (shared, static; other versions are refused)
 # - add_subdirectory builds the example in a project that has targets of its own with the names of the program's
 # - the installed program, started through PATH in another folder, finds the bundled model and the CUDA library
+# shellcheck disable=SC2086 # cc: several words
 set -eu
-build=$1 source=$2 cc=$3
+build=$1 source=$2 cc=$3 # cc: may be several words
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 fail() { echo "FAIL: $*"; exit 1; }
@@ -88,7 +89,7 @@ needs_shared() { readelf -d "$1" 2>/dev/null | grep -q 'NEEDED.*libzimage'; }
 compile() { # OUTPUT FLAGS...
     output=$1
     shift
-    quietly "$cc" -std=c11 -Wall -Wextra -Werror -o "$output" "$example" "$@"
+    quietly $cc -std=c11 -Wall -Wextra -Werror -o "$output" "$example" "$@"
     run_example "$output"
 }
 
@@ -100,7 +101,7 @@ check_pkg_config() {
         for path in $(echo "$flags" | tr ' ' '\n' | sed -n 's/^-[IL]\(.*\)/\1/p; s/^\(\/.*\.a\)$/\1/p'); do
             [ -e "$path" ] || fail "pkg-config $module names $path, which does not exist"
         done
-        echo "$flags" | grep -qF "$root/" || fail "pkg-config $module does not name the folder of the installation: $flags"
+        echo "$flags" | grep -qF "$root/" || fail "pkg-config $module does not name $root: $flags"
     done
     # shellcheck disable=SC2046
     compile "$work/shared" $(pkg-config --cflags --libs zimage)
@@ -110,7 +111,7 @@ check_pkg_config() {
     ! needs_shared "$work/static" || fail "pkg-config zimage-static linked the shared library"
     # Where all libraries have static forms, as on Debian, a program can be one file that needs nothing.
     # shellcheck disable=SC2046
-    if echo 'int main(void) { return 0; }' | "$cc" -static -xc -o "$work/probe" - \
+    if echo 'int main(void) { return 0; }' | $cc -static -xc -o "$work/probe" - \
         $(pkg-config --static --libs libpng libpcre2-8 libutf8proc jansson) 2>/dev/null; then
         # shellcheck disable=SC2046
         compile "$work/all_static" -static $(pkg-config --static --cflags --libs zimage) -Wl,--no-warnings
@@ -127,7 +128,7 @@ project() {
 configure() { # FOLDER ARGUMENTS...
     folder=$1
     shift
-    cmake -G Ninja -S "$folder" -B "$folder/build" -DCMAKE_C_COMPILER="$cc" "$@" >"$work/log" 2>&1
+    CC="$cc" cmake -G Ninja -S "$folder" -B "$folder/build" "$@" >"$work/log" 2>&1
 }
 
 check_find_package() {
