@@ -112,6 +112,8 @@ static void json_files_are_checked(void **state)
         {"{},{}", "end of file"},
         {"{\"a\": 1,\n\"a\": 2}", "line 2"},
         {"{\"a\": 1", "line 1"},
+        {"{\"a\": \"b\\u0000\"}", "a string holds a zero byte"},
+        {"{\"a\\u0000b\": 1}", "a key holds a zero byte"},
         {"{\"a\": 99999999999999999999}", "-2^63"},
         {"{\"a\": 1e999}", "1.8e308"},
         {"{\"a\xff\": 1}", "decode byte"},
@@ -134,11 +136,82 @@ static void json_files_are_checked(void **state)
     write_text(temporary("deep.json"), deep);
     assert_error(&error, zi_json_load(temporary("deep.json"), &object, &error), ZIMAGE_ERROR_FORMAT,
                  "deep.json: ", "depth", NULL);
-    assert_int_equal(truncate(temporary("deep.json"), (off_t)65 << 20), 0);
+    assert_int_equal(truncate(temporary("deep.json"), (off_t)1 << 20), 0);
     assert_error(&error, zi_json_load(temporary("deep.json"), &object, &error), ZIMAGE_ERROR_FORMAT,
-                 "deep.json: ", "at most", NULL);
+                 "deep.json: ", "depth of 100000, expected at most 32", NULL);
+    assert_int_equal(truncate(temporary("deep.json"), ((off_t)1 << 20) + 1), 0);
+    assert_error(&error, zi_json_load(temporary("deep.json"), &object, &error), ZIMAGE_ERROR_FORMAT,
+                 "deep.json: ", "1048577 bytes, expected at most 1048576", NULL);
     assert_error(&error, zi_json_load(temporary("absent.json"), &object, &error), ZIMAGE_ERROR_FILE, "absent.json",
                  NULL, NULL);
+}
+
+/* "[0,[...],[...]]" with so many lists of two */
+static char *many_lists(size_t lists)
+{
+    char *text = malloc(2 + 6 * lists + 2), *end = text + sprintf(text, "[0");
+    for (size_t i = 0; i < lists; i++)
+        end += sprintf(end, ",[1,2]");
+    strcpy(end, "]");
+    return text;
+}
+
+/* What would take more memory than it is worth is refused before it is parsed; brackets in texts do not count. */
+static void texts_are_limited(void **state)
+{
+    const zi_json_limits limits = {.bytes = 1000, .values = 32, .depth = 3, .members = 12};
+    const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"[[[1]]]", NULL},
+        {"[[[[1]]]]", "the text nests arrays and objects to a depth of 4, expected at most 3"},
+        {"{\"a\": {\"b\": {\"c\": {}}}}", "depth of 4"},
+        {"[\"[[[[[[[\\\"[[[[,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,\"]", NULL},
+        {"[1,2,3,4,5,6,7,8,9,10,11,12]", NULL},
+        {"[1,2,3,4,5,6,7,8,9,10,11,12,13]", "the text holds 13 entries, expected at most 12"},
+        {"[[1,2,3,4,5,6,7,8,9,10,11,12,13,14]]", NULL},
+        {"]]]]][", "not valid JSON"},
+    };
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    json_t *value;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        zimage_status status =
+            zi_json_parse("f", "the text", &limits, cases[i].text, strlen(cases[i].text), &value, &error);
+        if (cases[i].says)
+            assert_error(&error, status, ZIMAGE_ERROR_FORMAT, "f: ", cases[i].says, NULL);
+        else
+            assert_int_equal(status, ZIMAGE_OK);
+        json_decref(value);
+    }
+    char *text = many_lists(10);
+    assert_int_equal(zi_json_parse("f", "the text", &limits, text, strlen(text), &value, &error), ZIMAGE_OK);
+    json_decref(value);
+    free(text);
+    text = many_lists(11);
+    assert_error(&error, zi_json_parse("f", "the text", &limits, text, strlen(text), &value, &error),
+                 ZIMAGE_ERROR_FORMAT, "f: the text holds 34 values, expected at most 32", NULL, NULL);
+    free(text);
+    text = many_lists(200);
+    assert_error(&error, zi_json_parse("f", "the text", &limits, text, strlen(text), &value, &error),
+                 ZIMAGE_ERROR_FORMAT, "f: the text has 1203 bytes, expected at most 1000", NULL, NULL);
+    assert_null(value);
+    free(text);
+}
+
+/* A file in the folder of a model may be a link to a file that is no model's. */
+static void words_of_other_files_are_not_quoted(void **state)
+{
+    static const char *const texts[] = {
+        "hunter2:x:0:0\n", "{hunter2",   "{\"a\": hunter2}",           "{\"hunter2\": 3 hunter2",
+        "{} hunter2",      "[\"hunter2", "{\"a\": \"hunter2\\u0000\"}"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        json_t *object;
+        write_text(temporary("other.json"), texts[i]);
+        assert_error(&error, zi_json_load(temporary("other.json"), &object, &error), ZIMAGE_ERROR_FORMAT,
+                     "other.json: the file is not valid JSON: line 1", NULL, NULL);
+        assert_null(strstr(error.message, "hunter2"));
+    }
 }
 
 typedef struct counted {
@@ -178,6 +251,8 @@ int main(void)
         cmocka_unit_test(json_fields_are_read),
         cmocka_unit_test(json_fields_are_checked),
         cmocka_unit_test(json_files_are_checked),
+        cmocka_unit_test(texts_are_limited),
+        cmocka_unit_test(words_of_other_files_are_not_quoted),
         cmocka_unit_test(configurations_are_read),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);

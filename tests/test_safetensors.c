@@ -98,9 +98,35 @@ static void beginning_is_checked(void **state)
     assert_refused("header length is 18446744073709551615", "only 2 bytes");
     write_text(PATH, "This is not a safetensors file at all.");
     assert_refused("truncated or not a safetensors file", NULL);
-    write_bytes(PATH, "\x01\xe1\xf5\x05\0\0\0\0{}", 10); /* 100,000,001 */
-    assert_int_equal(truncate(PATH, 100000100), 0);
-    assert_refused("header length is 100000001", "at most 100000000");
+    write_bytes(PATH, "\x01\0\0\x02\0\0\0\0{}", 10); /* 32 MiB and a byte */
+    assert_int_equal(truncate(PATH, 33554500), 0);
+    assert_refused("header length is 33554433", "at most 33554432");
+}
+
+/* BEFORE, then `count` times a comma and ENTRY, then AFTER. */
+static void write_repeated(const char *before, const char *entry, size_t count, const char *after)
+{
+    size_t each = strlen(entry), size = strlen(before) + count * (each + 1) + strlen(after);
+    char *header = malloc(size + 1), *end = header + sprintf(header, "%s", before);
+    for (size_t i = 0; i < count; i++) {
+        *end++ = ',';
+        memcpy(end, entry, each);
+        end += each;
+    }
+    strcpy(end, after);
+    write_safetensors(PATH, header, 0);
+    free(header);
+}
+
+/* Small files whose trees would take gigabytes are refused before a tree is built. */
+static void headers_are_limited(void **state)
+{
+    write_repeated("{\"a\":[1", "[]", 10000000, "]}");
+    assert_refused("the header holds 20000002 values", "expected at most 700000");
+    write_repeated("{\"a\":1", "\"t\":{\"shape\":[]}", 1000000, "}");
+    assert_refused("the header holds 1000001 entries", "expected at most 65537");
+    write_repeated("{\"a\":[[[[[[[[1", "2", 3, "]]]]]]]]}");
+    assert_refused("depth of 9", "expected at most 8");
 }
 
 static void header_must_be_json(void **state)
@@ -344,6 +370,7 @@ int main(void)
         cmocka_unit_test(good_file_is_read),
         cmocka_unit_test(file_without_tensors_is_read),
         cmocka_unit_test(beginning_is_checked),
+        cmocka_unit_test(headers_are_limited),
         cmocka_unit_test(header_must_be_json),
         cmocka_unit_test(tensors_are_checked),
         cmocka_unit_test(long_names_do_not_hide_the_reason),

@@ -7,7 +7,82 @@
 
 #include "base/file.h"
 
-#define FILE_LIMIT ((size_t)64 << 20)
+const zi_json_limits zi_config_limits = {ZI_CONFIG_BYTES, ZI_CONFIG_VALUES, ZI_CONFIG_DEPTH, 0};
+const zi_json_limits zi_index_limits = {ZI_INDEX_BYTES, ZI_INDEX_VALUES, ZI_INDEX_DEPTH, 0};
+const zi_json_limits zi_tokenizer_limits = {ZI_TOKENIZER_BYTES, ZI_TOKENIZER_VALUES, ZI_TOKENIZER_DEPTH, 0};
+const zi_json_limits zi_header_limits = {ZI_HEADER_BYTES, ZI_HEADER_VALUES, ZI_HEADER_DEPTH,
+                                         ZI_HEADER_TENSORS + 1}; /* and the metadata */
+const zi_json_limits zi_cache_limits = {ZI_CACHE_BYTES, ZI_CACHE_VALUES, ZI_CACHE_DEPTH, 0};
+
+/* ---- scanning ---------------------------------------------------------------------------------------------------- */
+
+/* What a quick look at a text finds. For text that is not JSON the figures mean nothing: its parsing fails. */
+typedef struct scan {
+    size_t longest; /* bytes of the longest string or number */
+    size_t values, depth, members;
+} scan;
+
+enum { ORDINARY, QUOTE, BETWEEN, COMMA, OPENING, CLOSING };
+
+static const uint8_t character_kinds[256] = {
+    ['"'] = QUOTE, [' '] = BETWEEN, ['\t'] = BETWEEN, ['\r'] = BETWEEN, ['\n'] = BETWEEN, [':'] = BETWEEN,
+    [','] = COMMA, ['['] = OPENING, ['{'] = OPENING,  [']'] = CLOSING,  ['}'] = CLOSING,
+};
+
+/* The first value of an array or object is counted at its bracket, each other one at its comma. */
+static void count_character(scan *s, int kind, size_t *depth)
+{
+    if (kind == OPENING) {
+        ++*depth;
+        s->values++;
+        s->members += *depth == 1;
+        s->depth = *depth > s->depth ? *depth : s->depth;
+    } else if (kind == CLOSING) {
+        *depth -= *depth > 0;
+    } else if (kind == COMMA) {
+        s->values++;
+        s->members += *depth == 1;
+    }
+}
+
+static scan scan_text(const char *text, size_t length)
+{
+    scan s = {0};
+    size_t begin = 0, depth = 0;
+    int in_string = 0;
+    for (size_t i = 0; i < length; i++) {
+        int kind = character_kinds[(uint8_t)text[i]];
+        if (in_string && text[i] == '\\') {
+            i++;
+        } else if (kind == QUOTE || (!in_string && kind != ORDINARY)) {
+            s.longest = i - begin > s.longest ? i - begin : s.longest;
+            begin = i;
+            in_string ^= kind == QUOTE;
+            count_character(&s, kind, &depth);
+        }
+    }
+    s.longest = s.longest > length - begin ? s.longest : length - begin;
+    return s;
+}
+
+static zimage_status check_scan(const char *path, const char *name_of_text, const zi_json_limits *limits, const scan *s,
+                                zimage_error *error)
+{
+    if (s->depth > limits->depth)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                       "%s: %s nests arrays and objects to a depth of %zu, expected at "
+                       "most %zu",
+                       path, name_of_text, s->depth, limits->depth);
+    if (limits->members > 0 && s->members > limits->members)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: %s holds %zu entries, expected at most %zu", path, name_of_text,
+                       s->members, limits->members);
+    if (s->values > limits->values)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: %s holds %zu values, expected at most %zu", path, name_of_text,
+                       s->values, limits->values);
+    return ZIMAGE_OK;
+}
+
+/* ---- parsing ----------------------------------------------------------------------------------------------------- */
 
 /*
  * A defence against a fault of jansson 2.14: where memory runs out while the buffer of a token grows, jansson drops a
@@ -21,24 +96,6 @@ typedef struct wrapped_text {
     size_t padding;
     int part;
 } wrapped_text;
-
-/* The bytes of the longest string or number. For text that is not JSON the result is arbitrary: its parsing fails. */
-static size_t longest_token(const char *text, size_t length)
-{
-    size_t longest = 0, begin = 0;
-    int in_string = 0;
-    for (size_t i = 0; i < length; i++) {
-        int quote = text[i] == '"';
-        if (in_string && text[i] == '\\')
-            i++;
-        else if (quote || (!in_string && strchr(" \t\r\n,:[]{}", text[i]))) {
-            longest = i - begin > longest ? i - begin : longest;
-            begin = i;
-            in_string ^= quote;
-        }
-    }
-    return longest > length - begin ? longest : length - begin;
-}
 
 /* A json_load_callback_t. */
 static size_t read_wrapped(void *buffer, size_t capacity, void *data)
@@ -62,10 +119,9 @@ static size_t read_wrapped(void *buffer, size_t capacity, void *data)
     return filled;
 }
 
-/* NULL: malformed, or out of memory. */
-static json_t *parse_intact(const char *text, size_t length)
+/* padding: the bytes of the longest token. NULL: malformed, or out of memory. */
+static json_t *parse_intact(const char *text, size_t length, size_t padding)
 {
-    size_t padding = longest_token(text, length);
     wrapped_text wrapped = {{"[\"", "\",", text, "]"}, {2, 2, length, 1}, padding, 0};
     json_t *array = json_load_callback(read_wrapped, &wrapped, JSON_REJECT_DUPLICATES, NULL);
     json_t *value = NULL;
@@ -75,19 +131,46 @@ static json_t *parse_intact(const char *text, size_t length)
     return value;
 }
 
-/* An addition to jansson's message, which does not say what range is valid. */
+/* What jansson's words leave out; NULL: nothing. */
 static const char *hint(const json_error_t *problem)
 {
-    if (json_error_code(problem) != json_error_numeric_overflow)
-        return "";
-    return strstr(problem->text, "integer") ? "; integers must be from -2^63 to 2^63 - 1"
-                                            : "; numbers must be within 1.8e308 of zero";
+    switch (json_error_code(problem)) {
+    case json_error_null_character:
+        return "a string holds a zero byte";
+    case json_error_null_byte_in_key:
+        return "a key holds a zero byte";
+    case json_error_numeric_overflow:
+        return strstr(problem->text, "integer") ? "integers must be from -2^63 to 2^63 - 1"
+                                                : "numbers must be within 1.8e308 of zero";
+    default:
+        return NULL;
+    }
 }
 
-zimage_status zi_json_parse(const char *path, const char *name_of_text, const char *text, size_t length, json_t **value,
-                            zimage_error *error)
+/*
+ * jansson adds the text where parsing stopped (near 'TEXT'). It is left out, but for a key that is there twice: the
+ * file may be a link to one that is no JSON and nobody else's business, such as a file of passwords.
+ */
+static zimage_status fail_parse(const char *path, const char *name_of_text, json_error_t *problem, zimage_error *error)
 {
-    *value = parse_intact(text, length);
+    const char *more = hint(problem);
+    char *near = strstr(problem->text, " near '");
+    if (near && json_error_code(problem) != json_error_duplicate_key)
+        *near = 0;
+    return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: %s is not valid JSON: line %d, column %d: %s%s%s", path,
+                   name_of_text, problem->line, problem->column, problem->text, more ? "; " : "", more ? more : "");
+}
+
+zimage_status zi_json_parse(const char *path, const char *name_of_text, const zi_json_limits *limits, const char *text,
+                            size_t length, json_t **value, zimage_error *error)
+{
+    *value = NULL;
+    if (length > limits->bytes)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: %s has %zu bytes, expected at most %zu", path, name_of_text,
+                       length, limits->bytes);
+    const scan s = scan_text(text, length);
+    ZI_TRY(check_scan(path, name_of_text, limits, &s, error));
+    *value = parse_intact(text, length, s.longest);
     if (*value)
         return ZIMAGE_OK;
     /* A second time without the wrapper, to learn the fault and its line. No fault: memory ran out the first time. */
@@ -97,16 +180,15 @@ zimage_status zi_json_parse(const char *path, const char *name_of_text, const ch
         json_decref(again);
         return zi_fail(error, ZIMAGE_ERROR_MEMORY, "%s: out of memory while reading %s", path, name_of_text);
     }
-    return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: %s is not valid JSON: line %d, column %d: %s%s", path, name_of_text,
-                   problem.line, problem.column, problem.text, hint(&problem));
+    return fail_parse(path, name_of_text, &problem, error);
 }
 
 /* zi_json_parse of a text that must be an object. */
-static zimage_status parse_object(const char *path, const char *name_of_text, const char *text, size_t length,
-                                  json_t **object, zimage_error *error)
+static zimage_status parse_object(const char *path, const char *name_of_text, const zi_json_limits *limits,
+                                  const char *text, size_t length, json_t **object, zimage_error *error)
 {
     char buffer[64];
-    ZI_TRY(zi_json_parse(path, name_of_text, text, length, object, error));
+    ZI_TRY(zi_json_parse(path, name_of_text, limits, text, length, object, error));
     if (json_is_object(*object))
         return ZIMAGE_OK;
     zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: %s holds %s, expected a JSON object", path, name_of_text,
@@ -116,19 +198,24 @@ static zimage_status parse_object(const char *path, const char *name_of_text, co
     return ZIMAGE_ERROR_FORMAT;
 }
 
-zimage_status zi_json_load(const char *path, json_t **object, zimage_error *error)
+zimage_status zi_json_load_within(const char *path, const zi_json_limits *limits, json_t **object, zimage_error *error)
 {
     char *text = NULL;
     size_t length = 0;
     *object = NULL;
-    ZI_TRY(zi_read_file(path, FILE_LIMIT, &text, &length, error));
+    ZI_TRY(zi_read_file(path, limits->bytes, &text, &length, error));
     if (length == 0) {
         free(text);
         return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the file is empty, expected a JSON object", path);
     }
-    zimage_status status = parse_object(path, "the file", text, length, object, error);
+    zimage_status status = parse_object(path, "the file", limits, text, length, object, error);
     free(text);
     return status;
+}
+
+zimage_status zi_json_load(const char *path, json_t **object, zimage_error *error)
+{
+    return zi_json_load_within(path, &zi_config_limits, object, error);
 }
 
 zimage_status zi_config_read(const char *path, const char *text, zi_config_reader *read, void *config, size_t size,
@@ -137,7 +224,7 @@ zimage_status zi_config_read(const char *path, const char *text, zi_config_reade
     json_t *object = NULL;
     memset(config, 0, size);
     if (text)
-        ZI_TRY(parse_object(path, "the configuration", text, strlen(text), &object, error));
+        ZI_TRY(parse_object(path, "the configuration", &zi_config_limits, text, strlen(text), &object, error));
     else
         ZI_TRY(zi_json_load(path, &object, error));
     const zi_json_reader reader = {object, path, error};

@@ -5,16 +5,19 @@
 #include <jansson.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 
 /*
- * Reads a file of at most 64 MiB that holds one JSON object. A duplicate key is an error. The caller releases *object
- * with json_decref.
+ * Reads a file that holds one JSON object, within limits (limits.h). A duplicate key, a zero byte in a string and
+ * invalid UTF-8 are errors. The caller releases *object with json_decref.
  */
+zimage_status zi_json_load_within(const char *path, const zi_json_limits *limits, json_t **object, zimage_error *error);
+/* The same within the limits of a configuration. */
 zimage_status zi_json_load(const char *path, json_t **object, zimage_error *error);
 
 /* Parses JSON text. Messages call it name_of_text ("the header"). A number beyond 64 bits is an error, too. */
-zimage_status zi_json_parse(const char *path, const char *name_of_text, const char *text, size_t length, json_t **value,
-                            zimage_error *error);
+zimage_status zi_json_parse(const char *path, const char *name_of_text, const zi_json_limits *limits, const char *text,
+                            size_t length, json_t **value, zimage_error *error);
 
 /* What a message calls a value: "-3", "\"text\"", "an array", "missing" for NULL. Returns buffer or a constant. */
 const char *zi_json_describe(const json_t *value, char *buffer, size_t size);

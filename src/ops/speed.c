@@ -194,7 +194,7 @@ static json_t *read_all(const char *folder)
 {
     json_t *all = NULL;
     char *path = folder ? zi_path_join(folder, CACHE_FILE) : NULL;
-    if (!path || zi_json_load(path, &all, NULL) != ZIMAGE_OK)
+    if (!path || zi_json_load_within(path, &zi_cache_limits, &all, NULL) != ZIMAGE_OK)
         all = json_object();
     free(path);
     return all;

@@ -447,7 +447,7 @@ zimage_status zi_tokenizer_load(const char *path, zi_tokenizer **tokenizer, zima
 {
     json_t *root = NULL;
     *tokenizer = NULL;
-    ZI_TRY(zi_json_load(path, &root, error));
+    ZI_TRY(zi_json_load_within(path, &zi_tokenizer_limits, &root, error));
     reader r = {.path = path, .error = error, .tokenizer = calloc(1, sizeof *r.tokenizer)};
     zimage_status status = r.tokenizer ? read_all(&r, root) : zi_fail_memory(error, "a tokenizer", sizeof *r.tokenizer);
     free(r.ids);

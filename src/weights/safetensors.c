@@ -10,7 +10,6 @@
 
 #include "base/json.h"
 
-#define HEADER_LIMIT   100000000
 #define LARGEST_NUMBER ((int64_t)1 << 53) /* a double holds every integer up to here, so every JSON reader does */
 #define METADATA       "__metadata__"
 
@@ -278,9 +277,9 @@ static zimage_status split_file(const zi_safetensors *file, buffer *header, buff
                        "%s: the header length is %llu, but only %zu bytes follow it: the file is truncated or not a "
                        "safetensors file",
                        file->path, (unsigned long long)length, mapping->size - 8);
-    if (length > HEADER_LIMIT)
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the header length is %llu, expected at most %d", file->path,
-                       (unsigned long long)length, HEADER_LIMIT);
+    if (length > ZI_HEADER_BYTES)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the header length is %llu, expected at most %zu", file->path,
+                       (unsigned long long)length, ZI_HEADER_BYTES);
     if (mapping->data[8] != '{')
         return zi_fail(error, ZIMAGE_ERROR_FORMAT,
                        "%s: this is not a safetensors file: its header does not begin with '{'", file->path);
@@ -294,7 +293,8 @@ static zimage_status read_file(zi_safetensors *file, zimage_error *error)
     buffer text = {0}, data = {0};
     json_t *header = NULL;
     ZI_TRY(split_file(file, &text, &data, error));
-    ZI_TRY(zi_json_parse(file->path, "the header", (const char *)text.data, text.size, &header, error));
+    ZI_TRY(
+        zi_json_parse(file->path, "the header", &zi_header_limits, (const char *)text.data, text.size, &header, error));
     zimage_status status = read_entries(file, header, data, error);
     json_decref(header);
     if (status == ZIMAGE_OK)

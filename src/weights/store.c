@@ -230,7 +230,7 @@ static zimage_status fill_from_index(zi_store *store, const char *folder, const 
 {
     json_t *index = NULL;
     char text[64];
-    ZI_TRY(zi_json_load(store->path, &index, error));
+    ZI_TRY(zi_json_load_within(store->path, &zi_index_limits, &index, error));
     json_t *map = json_object_get(index, "weight_map");
     zimage_status status;
     if (json_is_object(map))
