@@ -517,16 +517,11 @@ static void every_format_passes_through(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(memory_is_what_was_planned),
-        cmocka_unit_test(same_bytes_in_less_memory),
-        cmocka_unit_test(refuses_a_byte_less),
-        cmocka_unit_test(goes_on_after_other_jobs),
-        cmocka_unit_test(text_encoder_gives_way),
-        cmocka_unit_test(waits_for_memory),
-        cmocka_unit_test(stack_says_what_is_missing),
-        cmocka_unit_test(rehearsal_is_one_stack),
-        cmocka_unit_test(weights_have_identities),
-        cmocka_unit_test(same_bytes_with_guidance_and_previews),
+        cmocka_unit_test(memory_is_what_was_planned),  cmocka_unit_test(same_bytes_in_less_memory),
+        cmocka_unit_test(refuses_a_byte_less),         cmocka_unit_test(goes_on_after_other_jobs),
+        cmocka_unit_test(text_encoder_gives_way),      cmocka_unit_test(waits_for_memory),
+        cmocka_unit_test(stack_says_what_is_missing),  cmocka_unit_test(rehearsal_is_one_stack),
+        cmocka_unit_test(weights_have_identities),     cmocka_unit_test(same_bytes_with_guidance_and_previews),
         cmocka_unit_test(every_format_passes_through),
     };
     setenv("ZIMAGE_EMULATED_MIB", GPU_MIB, 1);
