@@ -113,7 +113,7 @@ typedef enum zimage_status {
 typedef struct zimage_error {
     uint32_t struct_size;
     zimage_status status;
-    char message[1536]; /* UTF-8, one sentence or a short list, no trailing newline */
+    char message[1536]; /* one printable line (zimage_printable): a sentence or a short list, no trailing newline */
 } zimage_error;
 
 #define ZIMAGE_ERROR_INIT                                                                                              \
@@ -133,9 +133,19 @@ ZIMAGE_API const char *zimage_version(void);
 /* Frees plain data that a function of this library returned: tokens, tensors, encoded images. data may be NULL. */
 ZIMAGE_API void zimage_free(void *data);
 
+/*
+ * Writes a text into line [size] as one printable line of valid UTF-8, and returns the bytes that the whole line has
+ * (without its zero). What does not fit is cut between two characters. text NULL is ""; line may be NULL if size is 0.
+ * Names of files and tensors come from strangers: printed as they are, they could command a terminal. So control
+ * characters and bytes that are not UTF-8 become \x1b, \xff; U+0080 to U+009F, and the characters that end a line or
+ * change the direction of writing (U+2028 to U+202E, U+2066 to U+2069), become \u009b, \u202e. All else stays. Messages
+ * of this library are printable already; names that functions return are as the files have them.
+ */
+ZIMAGE_API size_t zimage_printable(const char *text, char *line, size_t size);
+
 typedef enum zimage_log_level { ZIMAGE_LOG_WARNING = 1, ZIMAGE_LOG_INFO = 2 } zimage_log_level;
 
-/* Receives one line of text, in the thread that called the library. */
+/* Receives one printable line of text, in the thread that called the library. */
 typedef void (*zimage_log_fn)(zimage_log_level level, const char *message, void *user);
 
 /*

@@ -626,7 +626,7 @@ static void wrong_lines(void **state)
     expect_line_refused("{\"prompt\": \"a\", \"output\": \"good.png\"}", "output: \"good.png\"", "line 1 has the same");
     expect_line_refused("[1]", "expected a JSON object", "another value");
     expect_line_refused("{\"prompt\"", "expected a JSON object", "");
-    expect_line_refused("{\"\\u001b[31m\": 1}", "\"?[31m\": unknown key", "");
+    expect_line_refused("{\"\\u001b[31m\": 1}", "\"\\x1b[31m\": unknown key", "");
     expect_line_refused("{\"prompt\": \"\\u0000\", \"output\": \"1.png\"}", "", "");
     expect_line_refused("{\"prompt\": \"\xff\", \"output\": \"1.png\"}", "decode byte 0xff", "");
     write_lines("\n\n");

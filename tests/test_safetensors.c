@@ -205,7 +205,7 @@ static void tensors_are_checked(void **state)
         {"{\"__metadata__\":[]}", 0, "\"__metadata__\"", "\": an array, expected an object of strings"},
         {"{\"__metadata__\":{\"k\":1}}", 0, "\"__metadata__\": \"k\"", ": 1, expected a string"},
         /* names that must not reach a terminal as they are */
-        {"{\"a\\n\\u001b[2J\":3}", 0, "tensor \"a  [2J\"", NULL},
+        {"{\"a\\n\\u001b[2J\":3}", 0, "tensor \"a\\x0a\\x1b[2J\"", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_safetensors(PATH, cases[i].header, cases[i].data_size);

@@ -6,72 +6,32 @@
 #undef zi_fail /* error.h has macros of these names for clang-tidy */
 #undef zi_fail_memory
 
-/* Bytes of the well-formed UTF-8 sequence at text (zero-terminated), or 0. Unicode 15, table 3-7. */
-static size_t sequence_length(const unsigned char *text)
+/* Drops an incomplete UTF-8 character at the end of a text that was cut there. */
+static void drop_incomplete(char *text)
 {
-    unsigned char low = 0x80, high = 0xBF;
-    size_t length = 0;
-    if (text[0] < 0x80)
-        return 1;
-    if (text[0] >= 0xC2 && text[0] <= 0xDF)
-        length = 2;
-    else if (text[0] >= 0xE0 && text[0] <= 0xEF)
-        length = 3;
-    else if (text[0] >= 0xF0 && text[0] <= 0xF4)
-        length = 4;
-    if (text[0] == 0xE0)
-        low = 0xA0; /* overlong */
-    else if (text[0] == 0xED)
-        high = 0x9F; /* surrogates */
-    else if (text[0] == 0xF0)
-        low = 0x90;
-    else if (text[0] == 0xF4)
-        high = 0x8F;
-    for (size_t i = 1; i < length; i++) {
-        if (text[i] < low || text[i] > high)
-            return 0;
-        low = 0x80;
-        high = 0xBF;
-    }
-    return length;
+    size_t length = strlen(text), continuation = 0;
+    while (continuation < 3 && continuation < length && (text[length - 1 - continuation] & 0xC0) == 0x80)
+        continuation++;
+    if (continuation == length)
+        return;
+    unsigned char lead = (unsigned char)text[length - 1 - continuation];
+    size_t whole = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC2 ? 2 : 1;
+    if (continuation + 1 < whole)
+        text[length - 1 - continuation] = 0;
 }
 
-static int is_control(const unsigned char *text)
-{
-    return text[0] < 0x20 || text[0] == 0x7F || (text[0] == 0xC2 && text[1] < 0xA0);
-}
-
-/*
- * Makes text one line of valid UTF-8. Paths and tensor names come from outside, and must not send control sequences to
- * a terminal. cut: the text was cut at its end, so an incomplete character there is dropped.
- */
-static void make_printable(char *text, int cut)
-{
-    size_t length = strlen(text), kept = 0;
-    for (size_t at = 0; at < length;) {
-        const unsigned char *sequence = (const unsigned char *)text + at;
-        size_t bytes = sequence_length(sequence);
-        if (bytes == 0 && cut && length - at < 4 && sequence[0] >= 0xC2)
-            break;
-        if (bytes == 0 || is_control(sequence)) {
-            text[kept++] = bytes == 0 ? '?' : ' ';
-            at += bytes == 0 ? 1 : bytes;
-            continue;
-        }
-        memmove(text + kept, sequence, bytes);
-        kept += bytes;
-        at += bytes;
-    }
-    text[kept] = 0;
-}
-
+/* Formats one printable line. Paths and tensor names come from outside, and must not send control sequences to a
+ * terminal: also not where another program prints the message. */
 static void format_line(char *line, size_t capacity, const char *format, va_list arguments)
 {
+    char raw[sizeof((zimage_error *)0)->message];
     int length =
-        vsnprintf(line, capacity, format, arguments); /* NOLINT(clang-analyzer-valist.Uninitialized): clang 14 */
+        vsnprintf(raw, sizeof raw, format, arguments); /* NOLINT(clang-analyzer-valist.Uninitialized): clang 14 */
     if (length < 0)
-        snprintf(line, capacity, "the message could not be formatted");
-    make_printable(line, length >= 0 && (size_t)length >= capacity);
+        snprintf(raw, sizeof raw, "the message could not be formatted");
+    else if ((size_t)length >= sizeof raw)
+        drop_incomplete(raw);
+    zimage_printable(raw, line, capacity);
 }
 
 /* Writes no byte beyond error->struct_size, which differs where the program was built against another version 0.2.x. */

@@ -17,8 +17,8 @@
 
 /*
  * Sets the status and the message of `error` (may be NULL) and returns the status. The message becomes one line of
- * valid UTF-8: control characters and invalid bytes, which paths and names may hold, are replaced, and a message that
- * is longer than the buffer is cut between two characters.
+ * valid UTF-8: control characters and invalid bytes, which paths and names may hold, are written as zimage_printable
+ * writes them, and a message that is longer than the buffer is cut between two characters.
  */
 zimage_status zi_fail(zimage_error *error, zimage_status status, const char *format, ...) ZI_PRINTF(3, 4);
 

@@ -86,13 +86,14 @@ static void print_memory(const zimage_bench *bench, int stage)
 
 static int print_table(const cli_options *o, const zimage_bench *bench, const zimage_bench_info *info)
 {
-    printf("%s, %dx%d, %d prompt tokens; %s", o->model ? o->model : o->synthetic, info->width, info->height,
-           info->tokens, info->kernels);
+    char machine[CLI_TEXT_MAX];
     if (info->on_gpu)
-        printf(", peak %.3f TFLOP/s\n", info->peak_tflops);
+        snprintf(machine, sizeof machine, ", peak %.3f TFLOP/s", info->peak_tflops);
     else
-        printf("; %d threads, peak %.3f TFLOP/s; oneDNN %s\n", info->threads, info->peak_tflops,
-               *info->onednn ? info->onednn : "not installed");
+        snprintf(machine, sizeof machine, "; %d threads, peak %.3f TFLOP/s; oneDNN %s", info->threads,
+                 info->peak_tflops, *info->onednn ? info->onednn : "not installed");
+    cli_line(stdout, "%s, %dx%d, %d prompt tokens; %s%s", o->model ? o->model : o->synthetic, info->width, info->height,
+             info->tokens, info->kernels, machine);
     if (o->layers)
         printf("only %d layers of the transformer and %d of the text encoder\n", info->transformer_layers,
                info->text_layers);

@@ -42,14 +42,21 @@ int cli_program_path(char *path, size_t size);
 /* The most physical memory that this process has occupied at once, in bytes; 0: unknown. */
 uint64_t cli_peak_resident_bytes(void);
 
-/* Prints "zimage BEGIN: sentence" as one line, without control characters: names from files are quoted in it. */
+/* Prints one line, with a newline behind it. What a terminal would take for commands is written out (zimage_printable):
+ * names and texts from files and from the user are printed by this function only. */
+void cli_line(FILE *file, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cli_vline(FILE *file, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
+/* Prints "zimage BEGIN: sentence" to stderr, by cli_line. */
 void cli_message(const char *begin, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
 /* Prints "zimage COMMAND: sentence" and returns CLI_USAGE or CLI_FAILURE. */
 int cli_usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int cli_failure(const char *command, const zimage_error *error);
 
-/* Prints a JSON value on one line of standard output, and releases it. NULL (no memory, or text that is not UTF-8) and
- * a failed write are reported. digits: of numbers that are not whole. Returns the exit code. */
+/* A text as JSON; bytes that are not UTF-8 are written out as zimage_printable writes them. NULL: no memory. */
+json_t *cli_text_json(const char *text);
+/* Prints a JSON value on one line of standard output, and releases it. NULL (no memory) and
+ * a failed write are reported. Characters beyond ASCII are escaped. digits: of numbers that are not whole. Returns the
+ * exit code. */
 int cli_print_json(const char *command, json_t *value, int digits);
 /* An array of the names in a list such as "avx2,avx512"; a space may follow a comma. */
 json_t *cli_names_json(const char *names);

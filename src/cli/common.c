@@ -1,23 +1,41 @@
-#include <ctype.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "progress.h"
 
-#define MESSAGE_MAX 4096 /* a longer message is cut */
+void cli_vline(FILE *file, const char *format, va_list arguments)
+{
+    char *text = NULL, *line = NULL;
+    int length = vasprintf(&text, format, arguments);
+    size_t size = length < 0 ? 0 : zimage_printable(text, NULL, 0) + 1;
+    if (size > 0 && (line = malloc(size)))
+        zimage_printable(text, line, size);
+    if (file == stderr)
+        progress_interrupt();
+    fprintf(file, "%s\n", line ? line : "no memory to print a line");
+    free(line);
+    if (length >= 0)
+        free(text);
+}
+
+void cli_line(FILE *file, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    cli_vline(file, format, arguments);
+    va_end(arguments);
+}
 
 void cli_message(const char *begin, const char *format, va_list arguments)
 {
-    char text[MESSAGE_MAX];
-    int used = snprintf(text, sizeof text, "zimage %s: ", begin);
-    if (used < (int)sizeof text)
-        vsnprintf(text + used, sizeof text - (size_t)used, format, arguments);
-    for (char *c = text; *c; c++)
-        if (iscntrl((unsigned char)*c))
-            *c = '?';
-    fprintf(stderr, "%s\n", text);
+    char *text = NULL;
+    int length = vasprintf(&text, format, arguments);
+    cli_line(stderr, "zimage %s: %s", begin, length < 0 ? "no memory for a message" : text);
+    if (length >= 0)
+        free(text);
 }
 
 int cli_usage_error(const char *command, const char *format, ...)
@@ -68,13 +86,38 @@ const char *cli_model(const cli_options *options)
     return ZIMAGE_INSTALL_MODELS "/emoji";
 }
 
+json_t *cli_text_json(const char *text)
+{
+    json_t *value = json_string(text); /* NULL: it is not UTF-8 */
+    size_t size = value ? 0 : zimage_printable(text, NULL, 0) + 1;
+    char *line = size ? malloc(size) : NULL;
+    if (line) {
+        zimage_printable(text, line, size);
+        value = json_string(line);
+        free(line);
+    }
+    return value;
+}
+
+/* jansson escapes every control character but DEL, which JSON lets stand. */
+static int write_json(const char *text, size_t size, void *file)
+{
+    for (size_t at = 0, length; at < size; at += length + 1) {
+        const char *del = memchr(text + at, 0x7F, size - at);
+        length = del ? (size_t)(del - text) - at : size - at;
+        if (fwrite(text + at, 1, length, file) != length || (del && fputs("\\u007f", file) < 0))
+            return -1;
+    }
+    return 0;
+}
+
 int cli_print_json(const char *command, json_t *value, int digits)
 {
-    int failed =
-        !value || json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION((size_t)digits)) != 0 || puts("") < 0;
+    size_t flags = JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION((size_t)digits);
+    int failed = !value || json_dump_callback(value, write_json, stdout, flags) != 0 || puts("") < 0;
     json_decref(value);
     if (failed)
-        fprintf(stderr, "zimage %s: --json: the object can't be made or written\n", command);
+        (void)cli_usage_error(command, "--json: the object can't be made or written");
     return failed ? CLI_FAILURE : 0;
 }
 
@@ -122,7 +165,7 @@ unsigned long long cli_mib(uint64_t bytes)
 void cli_log(zimage_log_level level, const char *message, void *user)
 {
     (void)user;
-    fprintf(stderr, "zimage: %s%s\n", level == ZIMAGE_LOG_WARNING ? "warning: " : "", message);
+    cli_line(stderr, "zimage: %s%s", level == ZIMAGE_LOG_WARNING ? "warning: " : "", message);
 }
 
 void cli_log_warnings(zimage_log_level level, const char *message, void *user)

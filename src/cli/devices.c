@@ -37,7 +37,7 @@ static json_t *cpu_json(const zimage_device_list *list, const zimage_device_info
         json_array_append_new(kernels, json_pack("{s:s, s:b, s:o}", "name", kernel.name, "usable", kernel.usable,
                                                  "gops", kernel.usable ? json_real(kernel.gops) : json_null()));
     }
-    return json_pack("{s:s, s:i, s:o, s:o}", "model", info->name, "threads", info->threads, "features",
+    return json_pack("{s:o, s:i, s:o, s:o}", "model", cli_text_json(info->name), "threads", info->threads, "features",
                      cli_names_json(info->cpu_features), "kernels", kernels);
 }
 
@@ -48,14 +48,14 @@ static void add_device_json(json_t *all, const zimage_device_info *info)
     snprintf(backend, sizeof backend, "%.*s", (int)strcspn(info->device, ":"), info->device);
     if (!json_object_get(all, backend))
         json_object_set_new(all, backend, json_pack("{s:[], s:n}", "devices", "fault"));
-    json_t *entry = json_object_get(all, backend), *fault = *info->fault ? json_string(info->fault) : json_null();
+    json_t *entry = json_object_get(all, backend), *fault = *info->fault ? cli_text_json(info->fault) : json_null();
     if (!*info->name)
         json_object_set_new(entry, "fault", fault);
     else
         json_array_append_new(json_object_get(entry, "devices"),
-                              json_pack("{s:s, s:s, s:s, s:I, s:b, s:o}", "device", info->device, "name", info->name,
-                                        "capability", info->capability, "bytes", (json_int_t)info->memory_bytes,
-                                        "usable", info->usable, "fault", fault));
+                              json_pack("{s:s, s:o, s:s, s:I, s:b, s:o}", "device", info->device, "name",
+                                        cli_text_json(info->name), "capability", info->capability, "bytes",
+                                        (json_int_t)info->memory_bytes, "usable", info->usable, "fault", fault));
 }
 
 static int print_json(const zimage_device_list *list)
@@ -76,7 +76,8 @@ static int print_json(const zimage_device_list *list)
 
 static void print_cpu(const zimage_device_list *list, const zimage_device_info *info)
 {
-    printf("cpu: %s, %d threads\nfeatures:", info->name, info->threads);
+    cli_line(stdout, "cpu: %s, %d threads", info->name, info->threads);
+    printf("features:");
     for (const char *c = *info->cpu_features ? info->cpu_features : "none", *end; *c; c = end + (*end == ',')) {
         end = c + strcspn(c, ",");
         printf(" %.*s", (int)(end - c), c);
@@ -94,14 +95,14 @@ static void print_cpu(const zimage_device_list *list, const zimage_device_info *
 
 static void print_gpu(const zimage_device_info *info)
 {
-    printf("%s: ", info->device);
-    if (*info->name) {
-        printf("%s, ", info->name);
-        if (*info->capability)
-            printf("compute capability %s, ", info->capability);
-        printf("%llu MiB%s", cli_mib(info->memory_bytes), *info->fault ? ": " : "");
-    }
-    printf("%s\n", info->fault);
+    char memory[32];
+    snprintf(memory, sizeof memory, "%llu MiB", cli_mib(info->memory_bytes));
+    if (*info->name)
+        cli_line(stdout, "%s: %s, %s%s%s%s%s%s", info->device, info->name,
+                 *info->capability ? "compute capability " : "", info->capability, *info->capability ? ", " : "",
+                 memory, *info->fault ? ": " : "", info->fault);
+    else
+        cli_line(stdout, "%s: %s", info->device, info->fault);
 }
 
 static int print_readable(const zimage_device_list *list)

@@ -34,8 +34,9 @@ static json_t *tensor_json(const zimage_tensor_info *info)
     json_t *shape = json_array();
     for (int i = 0; i < info->dimensions; i++)
         json_array_append_new(shape, json_integer(info->shape[i]));
-    return json_pack("{s:s, s:s, s:o, s:I, s:s}", "name", info->name, "dtype", info->dtype, "shape", shape, "bytes",
-                     (json_int_t)info->bytes, "file", info->file);
+    return json_pack("{s:o, s:o, s:o, s:I, s:o}", "name", cli_text_json(info->name), "dtype",
+                     cli_text_json(info->dtype), "shape", shape, "bytes", (json_int_t)info->bytes, "file",
+                     cli_text_json(info->file));
 }
 
 static json_t *component_json(const zimage_inspection *in, size_t component)
@@ -48,9 +49,9 @@ static json_t *component_json(const zimage_inspection *in, size_t component)
         get_tensor(in, component, i, &tensor);
         json_array_append_new(tensors, tensor_json(&tensor));
     }
-    return json_pack("{s:s, s:s, s:I, s:I, s:o*, s:o}", "name", info.name, "class", info.class_name, "parameters",
-                     (json_int_t)info.parameters, "bytes", (json_int_t)info.bytes, "config", config_of(&info),
-                     "tensors", tensors);
+    return json_pack("{s:o, s:o, s:I, s:I, s:o*, s:o}", "name", cli_text_json(info.name), "class",
+                     cli_text_json(info.class_name), "parameters", (json_int_t)info.parameters, "bytes",
+                     (json_int_t)info.bytes, "config", config_of(&info), "tensors", tensors);
 }
 
 static int print_json(const char *path, const zimage_inspection *in)
@@ -58,47 +59,51 @@ static int print_json(const char *path, const zimage_inspection *in)
     json_t *components = json_array();
     for (size_t i = 0; i < zimage_inspection_components(in); i++)
         json_array_append_new(components, component_json(in, i));
-    json_t *all =
-        json_pack("{s:s, s:s, s:o}", "path", path, "class", zimage_inspection_class(in), "components", components);
+    json_t *all = json_pack("{s:o, s:o, s:o}", "path", cli_text_json(path), "class",
+                            cli_text_json(zimage_inspection_class(in)), "components", components);
     return cli_print_json(COMMAND, all, CLI_EXACT);
 }
 
 /* ---- text ---- */
 
-static void print_size(double bytes)
+#define SIZE_TEXT  32  /* bytes for "1023.9 GiB" */
+#define SHAPE_TEXT 128 /* bytes for four numbers of 64 bits */
+
+static void write_size(double bytes, char text[SIZE_TEXT])
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     int unit = 0;
     for (; bytes >= 1024 && unit < 4; unit++)
         bytes /= 1024;
-    printf(unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+    snprintf(text, SIZE_TEXT, unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
 }
 
 static void print_config(json_t *config)
 {
     for (void *i = json_object_iter(config); i; i = json_object_iter_next(config, i)) {
         char *text = json_dumps(json_object_iter_value(i), JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(9));
-        printf("    %-32s %s\n", json_object_iter_key(i), text ? text : "?");
+        cli_line(stdout, "    %-32s %s", json_object_iter_key(i), text ? text : "?");
         free(text);
     }
 }
 
 static void print_tensor(const zimage_tensor_info *info)
 {
-    printf("    %-56s %-12s [", info->name, info->dtype);
+    char shape[SHAPE_TEXT] = "";
     for (int i = 0; i < info->dimensions; i++)
-        printf("%s%lld", i ? ", " : "", (long long)info->shape[i]);
-    printf("]\n");
+        cli_append(shape, sizeof shape, "%s%lld", i ? ", " : "", (long long)info->shape[i]);
+    cli_line(stdout, "    %-56s %-12s [%s]", info->name, info->dtype, shape);
 }
 
 static void print_component(const zimage_inspection *in, size_t component)
 {
     zimage_component_info info;
+    char size[SIZE_TEXT];
     get_component(in, component, &info);
-    printf("\n%s  %s  %llu parameters in %zu tensors, ", info.name, info.class_name,
-           (unsigned long long)info.parameters, info.tensors);
-    print_size((double)info.bytes);
+    write_size((double)info.bytes, size);
     printf("\n");
+    cli_line(stdout, "%s  %s  %llu parameters in %zu tensors, %s", info.name, info.class_name,
+             (unsigned long long)info.parameters, info.tensors, size);
     json_t *config = config_of(&info);
     print_config(config);
     json_decref(config);
@@ -111,7 +116,7 @@ static void print_component(const zimage_inspection *in, size_t component)
 
 static int print_readable(const char *path, const zimage_inspection *in)
 {
-    printf("%s  %s\n", path, zimage_inspection_class(in));
+    cli_line(stdout, "%s  %s", path, zimage_inspection_class(in));
     for (size_t i = 0; i < zimage_inspection_components(in); i++)
         print_component(in, i);
     return 0;

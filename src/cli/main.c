@@ -34,14 +34,13 @@ static int unknown_command(const char *name)
 {
     const char *similar = cli_similar_command(name);
     if (similar)
-        fprintf(stderr, "zimage: there is no command \"%s\", did you mean %s? zimage --help lists them\n", name,
-                similar);
+        cli_line(stderr, "zimage: there is no command \"%s\", did you mean %s? zimage --help lists them", name,
+                 similar);
     else
-        fprintf(
-            stderr,
-            "zimage: there is no command \"%s\"; zimage --help lists them. If it is a prompt, write zimage generate "
-            "\"%s\"\n",
-            name, name);
+        cli_line(stderr,
+                 "zimage: there is no command \"%s\"; zimage --help lists them. If it is a prompt, write zimage "
+                 "generate \"%s\"",
+                 name, name);
     return CLI_USAGE;
 }
 

@@ -459,6 +459,7 @@ const cli_option cli_table[] = {
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(output),
+        .written = 1,
         .key = "output",
         .key_needed = 1,
     },
@@ -489,6 +490,7 @@ const cli_option cli_table[] = {
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FOLDER(out_dir),
+        .written = 1,
         .rules = {NEEDS("batch", "-o names the file of one image")},
     },
     {
@@ -520,6 +522,7 @@ const cli_option cli_table[] = {
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(save_latents),
+        .written = 1,
         .rules = {EXCLUDES_ABOVE("count", 1, "each image would replace the file of the one before")},
     },
     {
@@ -684,6 +687,7 @@ const cli_option cli_table[] = {
         .commands = ON(GENERATE) | ON(BENCH),
         .group = CLI_GROUP_MACHINE,
         FOLDER(cache_dir),
+        .written = 1,
     },
     {
         .name = "no-cache",

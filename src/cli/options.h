@@ -116,6 +116,7 @@ typedef struct cli_option {
     const char *elsewhere; /* its names in other programs, separated by spaces: "did you mean" finds it */
     cli_rule rules[CLI_RULES];
     int key_needed; /* 1: every line of a batch has to hold it */
+    int written;    /* 1: the file or folder is written, so its name has to be printable */
     char letter;    /* 'W': -W; 0: none */
 } cli_option;
 

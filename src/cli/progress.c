@@ -54,6 +54,10 @@ void progress_show(progress_bar *bar, const zimage_progress *p)
         fprintf(stderr, "%s (%.1f s)\n", stage, p->elapsed);
 }
 
+void progress_interrupt(void)
+{
+}
+
 void progress_end(progress_bar *bar)
 {
     if (bar->shown)

@@ -13,5 +13,7 @@ typedef struct progress_bar {
 void progress_init(progress_bar *bar, int quiet);
 void progress_show(progress_bar *bar, const zimage_progress *progress);
 void progress_end(progress_bar *bar); /* clears the bar */
+/* Clears a bar that is shown, before something else is printed; the next progress draws it again. */
+void progress_interrupt(void);
 
 #endif

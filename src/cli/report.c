@@ -54,8 +54,8 @@ int cli_report_begin(cli_report *report, int json, double load_seconds)
  * jansson writes the text only. */
 static void add_entry(cli_report *report, const cli_job *job, double seconds)
 {
-    json_t *path = json_string(job->path);
-    char *text = path ? json_dumps(path, JSON_ENCODE_ANY) : NULL;
+    json_t *path = cli_text_json(job->path);
+    char *text = path ? json_dumps(path, JSON_ENCODE_ANY | JSON_ENSURE_ASCII) : NULL;
     json_decref(path);
     fprintf(report->images, "%s{\"path\":%s,\"seed\":%llu,\"seconds\":%.6g}", report->count ? "," : "",
             text ? text : "null", (unsigned long long)job->seed, seconds);
@@ -73,10 +73,11 @@ void cli_report_image(cli_report *report, const cli_job *job, const zimage_image
     if (report->images) {
         add_entry(report, job, info.seconds);
     } else {
-        printf("%s  %dx%d  ", job->path, zimage_image_width(image), zimage_image_height(image));
+        char seed[32] = "";
         if (!job->options->latents)
-            printf("seed %llu  ", (unsigned long long)job->seed);
-        printf("%.1f s\n", info.seconds);
+            snprintf(seed, sizeof seed, "seed %llu  ", (unsigned long long)job->seed);
+        cli_line(stdout, "%s  %dx%d  %s%.1f s", job->path, zimage_image_width(image), zimage_image_height(image), seed,
+                 info.seconds);
         fflush(stdout);
     }
     report->count++;

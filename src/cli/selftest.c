@@ -70,13 +70,13 @@ static void on_check(const zimage_check *check, void *user)
     }
     if (!strcmp(check->name, "begin")) {
         if (f->options->verbose && check->usable)
-            fprintf(stderr, "zimage: checking %s\n", check->kernels);
+            cli_line(stderr, "zimage: checking %s", check->kernels);
         return;
     }
     if (!check->passed)
         json_object_set_new(set, "passed", json_false());
     if (check->fault)
-        json_array_append_new(json_object_get(set, "faults"), json_string(check->fault));
+        json_array_append_new(json_object_get(set, "faults"), cli_text_json(check->fault));
     if (!strcmp(check->name, "image"))
         json_object_set_new(set, "image",
                             json_pack("{s:b, s:o, s:o}", "passed", check->passed, "mean_difference",
@@ -119,8 +119,8 @@ static void print_readable(const json_t *sets, int passed, double seconds)
     for (size_t i = 0; i < json_array_size(sets); i++) {
         const json_t *set = json_array_get(sets, i), *faults = json_object_get(set, "faults");
         for (size_t k = 0; k < json_array_size(faults); k++)
-            printf("FAILED %s: %s\n", json_string_value(json_object_get(set, "name")),
-                   json_string_value(json_array_get(faults, k)));
+            cli_line(stdout, "FAILED %s: %s", json_string_value(json_object_get(set, "name")),
+                     json_string_value(json_array_get(faults, k)));
     }
     printf("%s in %.1f s\n", passed ? "everything is correct" : "NOT CORRECT", seconds);
 }

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "options.h"
+#include "cli.h"
 
 /* strto... skip spaces and take signs; a number here begins with a digit, or with '-' where that is allowed. */
 static int begins_a_number(const char *text, int negative)
@@ -94,6 +94,18 @@ static int read_enum(const cli_option *option, const char *text, int *value)
     return 0;
 }
 
+/* Whether the name of a file that will be written commands a terminal: whoever lists the folder would run it. A name in
+ * another encoding than UTF-8 is left to the user. */
+static int has_control(const char *name)
+{
+    json_t *text = json_string(name); /* NULL: it is not UTF-8 */
+    int control = text && zimage_printable(name, NULL, 0) != strlen(name);
+    json_decref(text);
+    for (const char *c = name; *c; c++)
+        control |= isascii((unsigned char)*c) && iscntrl((unsigned char)*c);
+    return control;
+}
+
 static int read_value(const cli_option *option, const char *text, void *field)
 {
     switch (option->kind) {
@@ -118,7 +130,7 @@ static int read_value(const cli_option *option, const char *text, void *field)
     case CLI_FILE:
     case CLI_FOLDER:
         *(const char **)field = text;
-        return *text != 0;
+        return *text && !(option->written && has_control(text));
     }
     return 0;
 }
@@ -173,10 +185,10 @@ void cli_expected(const cli_option *option, char text[CLI_TEXT_MAX])
         words = "a width and a height such as 1024x768";
         break;
     case CLI_FILE:
-        words = "a file name";
+        words = option->written ? "a file name without control characters" : "a file name";
         break;
     case CLI_FOLDER:
-        words = "the name of a folder";
+        words = option->written ? "the name of a folder, without control characters" : "the name of a folder";
         break;
     case CLI_FLAG:
     case CLI_TEXT:

@@ -1,0 +1,250 @@
+/* What the program prints commands no terminal, whatever the names and texts in files and arguments are. */
+#include "program.h"
+
+#define TINY ZIMAGE_TEST_DATA "/tiny"
+
+#define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* A control sequence of each kind: C0, DEL, C1, an override of the direction, a new line, and a byte that is no UTF-8. */
+#define C0 "\x1b[31m"
+#define C1                                                                                                             \
+    "\xc2\x9b"                                                                                                         \
+    "31m"
+#define BIDI "\xe2\x80\xae"
+#define UTF8                                                                                                           \
+    C0 "\x7f" C1 BIDI "\xe2\x81\xa6"                                                                                   \
+       "\xe2\x80\xa8"                                                                                                  \
+       "\n"
+#define BROKEN UTF8 "\xff\x9b"
+/* The same as JSON writes it. */
+#define JSON_TEXT "\\u001b[31m\\u007f\\u009b31m\\u202e\\u2066\\u2028\\n"
+#define SHOWN     "\\x1b[31m\\x7f\\u009b31m\\u202e\\u2066\\u2028"
+
+static outcome o;
+
+static const char *command_in(const char *text)
+{
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++)
+        if ((*c < 0x20 && *c != '\n') || *c == 0x7F || (c[0] == 0xC2 && c[1] < 0xA0) ||
+            (c[0] == 0xE2 &&
+             ((c[1] == 0x80 && c[2] >= 0xA8 && c[2] <= 0xAE) || (c[1] == 0x81 && c[2] >= 0xA6 && c[2] <= 0xA9))))
+            return (const char *)c;
+    json_t *valid = json_string(text);
+    json_decref(valid);
+    return valid ? NULL : text;
+}
+
+/* Runs the program; `shown` is in what it prints. */
+static void expect_printable(const char *const *arguments, const char *shown)
+{
+    run_program(arguments, &o);
+    const char *out = command_in(o.out), *err = command_in(o.err);
+    if (out || err)
+        fail_msg("%s %s: control characters in: %s", arguments[0], arguments[1] ? arguments[1] : "", out ? out : err);
+    if (o.code >= 126 || (!strstr(o.out, shown) && !strstr(o.err, shown)))
+        fail_msg("%s: exit code %d, expected %s in: %s%s", arguments[0], o.code, shown, o.out, o.err);
+}
+
+static void write_file(const char *path, const void *data, size_t length)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, length, file), length);
+    fclose(file);
+}
+
+/* A safetensors file with one tensor of one element. */
+static void write_tensor(const char *path, const char *name, const char *type)
+{
+    char bytes[1024] = {0};
+    int length = snprintf(bytes + 8, sizeof bytes - 8,
+                          "{\"%s\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,4]}}", name, type);
+    bytes[0] = (char)length;
+    assert_true(length < 256);
+    write_file(path, bytes, 8 + (size_t)length + 4);
+}
+
+static void each_character(void **state)
+{
+    static const struct {
+        const char *text, *line;
+    } cases[] = {{"", ""},
+                 {"a red apple", "a red apple"},
+                 {"\xe7\xba\xa2\xe8\x8b\xb9\xe6\x9e\x9c \xf0\x9f\x8d\x8e", NULL},
+                 {"\x01\x1f\x7f\t\n\r", "\\x01\\x1f\\x7f\\x09\\x0a\\x0d"},
+                 {"\xc2\x80\xc2\x9f\xc2\xa0", "\\u0080\\u009f\xc2\xa0"},
+                 {"\xe2\x80\xa7\xe2\x80\xa8\xe2\x80\xae\xe2\x80\xaf", "\xe2\x80\xa7\\u2028\\u202e\xe2\x80\xaf"},
+                 {"\xe2\x81\xa5\xe2\x81\xa6\xe2\x81\xa9\xe2\x81\xaa", "\xe2\x81\xa5\\u2066\\u2069\xe2\x81\xaa"},
+                 {"\xff\x9b\xc3", "\\xff\\x9b\\xc3"},
+                 {"\xed\xa0\x80", "\\xed\\xa0\\x80"},
+                 {"\xc0\x9b", "\\xc0\\x9b"},
+                 {"\xe2\x80", "\\xe2\\x80"},
+                 {"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"},
+                 {"a\\b", "a\\b"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char line[64];
+        const char *expected = cases[i].line ? cases[i].line : cases[i].text;
+        assert_int_equal(zimage_printable(cases[i].text, line, sizeof line), strlen(expected));
+        assert_string_equal(line, expected);
+        for (size_t size = 0; size <= strlen(expected) + 1; size++) { /* cut, never within a character or an escape */
+            memset(line, 'x', sizeof line);
+            assert_int_equal(zimage_printable(cases[i].text, line, size), strlen(expected));
+            assert_int_equal(line[size], 'x');
+            if (size > 0) {
+                assert_memory_equal(line, expected, strlen(line));
+                assert_null(command_in(line));
+                assert_true(strlen(line) < size && strlen(line) + 12 >= size);
+            }
+        }
+    }
+}
+
+static void nothing_to_print(void **state)
+{
+    char line[2] = "x";
+    assert_int_equal(zimage_printable(NULL, line, sizeof line), 0);
+    assert_string_equal(line, "");
+    assert_int_equal(zimage_printable("a\n", NULL, 0), 5);
+    assert_int_equal(zimage_printable("a\n", NULL, 9), 5);
+}
+
+static void names_in_weight_files(void **state)
+{
+    write_tensor(in_folder("t.safetensors"), JSON_TEXT, "F32");
+    expect_printable(ARGUMENTS("inspect", "t.safetensors"), SHOWN);
+    assert_int_equal(o.code, 0);
+    expect_printable(ARGUMENTS("inspect", "t.safetensors", "--json"), "\\u001B[31m");
+    assert_int_equal(o.code, 0);
+    expect_printable(ARGUMENTS("generate", "a", "-o", "a.png", "--latents", "t.safetensors"), "latents");
+    write_tensor(in_folder("t.safetensors"), "latents", JSON_TEXT);
+    expect_printable(ARGUMENTS("inspect", "t.safetensors"), SHOWN);
+    write_file(in_folder("t.safetensors"), "\x10\0\0\0\0\0\0\0{\"\x1b[31m\xff\x9b\": }}", 24);
+    expect_printable(ARGUMENTS("inspect", "t.safetensors"), "t.safetensors");
+    unlink(in_folder("t.safetensors"));
+}
+
+static void names_of_files(void **state)
+{
+    char name[256], text[256];
+    expect_printable(ARGUMENTS("inspect", BROKEN), SHOWN "\\x0a\\xff\\x9b");
+    expect_printable(ARGUMENTS("generate", "a", "-m", BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("tokenize", "a", "-m", BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("bench", "-m", BROKEN), SHOWN);
+    snprintf(name, sizeof name, BROKEN ".safetensors");
+    write_tensor(in_folder(name), "a", "F32");
+    expect_printable(ARGUMENTS("inspect", name), SHOWN "\\x0a\\xff\\x9b.safetensors");
+    assert_int_equal(o.code, 0);
+    expect_printable(ARGUMENTS("inspect", name, "--json"), "\\\\xff\\\\x9b.safetensors");
+    assert_int_equal(o.code, 0);
+    json_t *object = json_loads(o.out, 0, NULL);
+    assert_non_null(object);
+    json_decref(object);
+    unlink(in_folder(name));
+    run_shell("cp -r '%s' '%s/model'", TINY, test_folder);
+    snprintf(name, sizeof name, "%s/model" BROKEN, test_folder);
+    assert_int_equal(rename(in_folder("model"), name), 0);
+    snprintf(text, sizeof text, "model" BROKEN);
+    expect_printable(ARGUMENTS("inspect", text), SHOWN);
+    expect_printable(ARGUMENTS("inspect", text, "--json"), "\"class\"");
+    assert_int_equal(o.code, 0);
+    expect_printable(ARGUMENTS("generate", "a", "-m", text, "-W", "16", "-H", "16", "--steps", "1", "-o", "a.png"),
+                     "a.png");
+    assert_int_equal(o.code, 0);
+    expect_printable(ARGUMENTS("generate", "a", "-m", text, "-W", "17", "-o", "b.png"), "17");
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
+static void texts_of_configurations(void **state)
+{
+    static const char *const files[] = {
+        "model_index.json",         "transformer/config.json",         "vae/config.json",
+        "text_encoder/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        const char *model = copy_model("model");
+        spoil_json(model, files[i], "_class_name", "\"" JSON_TEXT "\"");
+        spoil_json(model, files[i], UTF8, "\"" JSON_TEXT "\"");
+        run_program(ARGUMENTS("inspect", model), &o);
+        assert_null(command_in(o.out));
+        assert_null(command_in(o.err));
+        if (i >= 1 && i <= 3) /* inspect prints these */
+            assert_non_null(strstr(o.out, SHOWN));
+        expect_printable(ARGUMENTS("generate", "a", "-m", model, "-W", "16", "-H", "16", "--steps", "1", "-o", "a.png"),
+                         "");
+        write_file(in_folder("x"), "{\"\x1b[31m\xff\x9b\": }}", 14);
+        run_shell("mv '%s' '%s/%s'", in_folder("x"), model, files[i]);
+        expect_printable(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png"), files[i]);
+    }
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
+static void arguments(void **state)
+{
+    expect_printable(ARGUMENTS("generate", "a", BROKEN), SHOWN "\\x0a\\xff\\x9b");
+    expect_printable(ARGUMENTS("generate", "a", "--" BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("generate", "a", "--steps", BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("generate", "a", "--device", BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("generate", "a", "--cpu-mask", BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("generate", "--batch", BROKEN, "--out-dir", "."), SHOWN);
+    expect_printable(ARGUMENTS("generate", "-" BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("bench", "--synthetic", BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("help", BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("selftest", "--device", BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("-" BROKEN), SHOWN);
+    expect_printable(ARGUMENTS("\x1b[31m"), "\\x1b[31m");
+    expect_printable(ARGUMENTS(BROKEN, "-m", TINY, "-o", "a.png", "--steps", "1"), "prompt");
+}
+
+static void lines_of_a_batch(void **state)
+{
+    static const char *const lines[] = {"{\"" JSON_TEXT "\": 1}",
+                                        "{\"prompt\": 5, \"output\": \"" JSON_TEXT ".png\"}",
+                                        "{\"prompt\": \"" BIDI "\", \"output\": 5, \"" C1 "\": 7}",
+                                        "{\"prompt\": \"a\", \"output\": \"\xc2\x9b\xe2\x80\xae.png\"}",
+                                        "{\"prompt\": \"a\", \"output\": \"a\\tb.png\"}",
+                                        "\x1b[31m",
+                                        "{\"\xff\x9b\": 5}",
+                                        "{\"seed\": \x1b[31m}"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        write_file(in_folder("b.jsonl"), lines[i], strlen(lines[i]));
+        expect_printable(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", ".", "-m", TINY), "line 1");
+        assert_int_not_equal(o.code, 0);
+    }
+    unlink(in_folder("b.jsonl"));
+    assert_int_equal(count_files(test_folder), 0);
+}
+
+/* A name that would be written: no control characters. One in another encoding is the user's own affair. */
+static void names_to_write(void **state)
+{
+    static const char *const names[] = {"a\x1b[31m.png", "a\n.png",           "a\x7f.png",
+                                        "a\xc2\x9b.png", "a\xe2\x80\xae.png", "\xff\x1b.png"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        expect_printable(ARGUMENTS("generate", "a", "-m", TINY, "-o", names[i]), "without control characters");
+        assert_int_equal(o.code, 2);
+        expect_printable(ARGUMENTS("generate", "a", "-m", TINY, "--save-latents", names[i]),
+                         "without control characters");
+        expect_printable(ARGUMENTS("generate", "--batch", "x", "--out-dir", names[i]), "without control characters");
+        expect_printable(ARGUMENTS("generate", "a", "--cache-dir", names[i]), "without control characters");
+    }
+    assert_int_equal(count_files(test_folder), 0);
+    expect_printable(
+        ARGUMENTS("generate", "a", "-m", TINY, "-W", "16", "-H", "16", "--steps", "1", "-o", "\xe9t\xe9.png"),
+        "\\xe9t\\xe9.png  16x16");
+    assert_int_equal(access(in_folder("\xe9t\xe9.png"), F_OK), 0);
+    expect_printable(
+        ARGUMENTS("generate", "a", "-m", TINY, "-W", "16", "-H", "16", "--steps", "1", "-o", "\xe9t\xe9.png", "--json"),
+        "{\"path\":\"\\\\xe9t\\\\xe9.png\"");
+    assert_int_equal(o.code, 0);
+    run_shell("rm -rf '%s'/*", test_folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_character), cmocka_unit_test(names_in_weight_files),
+        cmocka_unit_test(names_of_files), cmocka_unit_test(texts_of_configurations),
+        cmocka_unit_test(arguments),      cmocka_unit_test(lines_of_a_batch),
+        cmocka_unit_test(names_to_write),
+    };
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
