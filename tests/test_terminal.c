@@ -241,10 +241,10 @@ static void names_to_write(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_character), cmocka_unit_test(names_in_weight_files),
-        cmocka_unit_test(names_of_files), cmocka_unit_test(texts_of_configurations),
-        cmocka_unit_test(arguments),      cmocka_unit_test(lines_of_a_batch),
-        cmocka_unit_test(names_to_write),
+        cmocka_unit_test(each_character),          cmocka_unit_test(nothing_to_print),
+        cmocka_unit_test(names_in_weight_files),   cmocka_unit_test(names_of_files),
+        cmocka_unit_test(texts_of_configurations), cmocka_unit_test(arguments),
+        cmocka_unit_test(lines_of_a_batch),        cmocka_unit_test(names_to_write),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }
