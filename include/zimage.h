@@ -461,6 +461,9 @@ typedef struct zimage_image_info {
     uint32_t struct_size;
     int32_t prompt_tokens; /* tokens of the prompt with its template, after a cut */
     double seconds;        /* time of the whole call */
+    /* Together with the request, the model and the version these decide the bytes of the image. */
+    zimage_compute compute; /* what AUTO became */
+    char kernels[116];      /* what computed it, in a few words: "avx512, bf16 amx", "cuda:0 bf16 NVIDIA H200" */
 } zimage_image_info;
 ZIMAGE_API zimage_status zimage_image_get_info(const zimage_image *image, zimage_image_info *info, zimage_error *error);
 /* Seconds that a stage took. */

@@ -114,6 +114,34 @@ static inline void run_program(const char *const *arguments, outcome *o)
     finish_program(start_program(arguments), o);
 }
 
+#define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static inline int has_file(const char *name)
+{
+    return access(in_folder(name), F_OK) == 0;
+}
+
+/* Expects failure: exit code non-zero (not a crash), one sentence on stderr with both words, no file made. */
+static inline void expect_refusal(const char *const *arguments, outcome *o, const char *word1, const char *word2)
+{
+    int before = count_files(test_folder);
+    run_program(arguments, o);
+    if (o->code == 0 || o->code >= 126)
+        fail_msg("exit code %d, expected a refusal; stderr: %s", o->code, o->err);
+    if (!strstr(o->err, word1) || !strstr(o->err, word2))
+        fail_msg("expected \"%s\" and \"%s\" in: %s", word1, word2, o->err);
+    assert_int_equal(count_files(test_folder), before);
+}
+
+/* Writes a text file in test_folder. */
+static inline void write_file(const char *name, const char *text)
+{
+    FILE *file = fopen(in_folder(name), "wb");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
 /* A fresh copy of the tiny model as test_folder/NAME. */
 static inline const char *copy_model(const char *name)
 {

@@ -6,8 +6,6 @@
 
 #define TINY ZIMAGE_TEST_DATA "/tiny"
 
-#define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
 static outcome o;
 
 /* ---- command lines, built from the table ---- */
@@ -299,9 +297,7 @@ static void rules_on_the_command_line(void **state)
 
 static void write_lines(const char *lines)
 {
-    FILE *file = fopen(in_folder("b.jsonl"), "w");
-    fputs(lines, file);
-    fclose(file);
+    write_file("b.jsonl", lines);
 }
 
 #define BATCH(...)                                                                                                     \
@@ -322,6 +318,8 @@ static void json_of(const cli_option *option, const char *value, char text[2 * W
 {
     int number = option->kind == CLI_INT || option->kind == CLI_UINT64 || option->kind == CLI_FLOAT;
     snprintf(text, 2 * WORD_MAX, number ? "%s" : "\"%s\"", value);
+    if (option->kind == CLI_FLAG)
+        strcpy(text, "true");
 }
 
 static void rules_in_lines(void **state)
@@ -592,12 +590,13 @@ static void wrong_lines(void **state)
         char text[256], word[WORD_MAX], expected[CLI_TEXT_MAX];
         static const char *const wrong[] = {"null", "true", "[1]", "{\"a\": [\"]\"]}", "\"7\"", "5",
                                             "7.5",  "1e3",  "-1"};
-        if (!option->key || option->key_needed)
+        if (!option->key || !strcmp(option->key, "prompt") || !strcmp(option->key, "output"))
             continue;
         cli_expected(option, expected);
         for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
             int number = option->kind == CLI_INT || option->kind == CLI_UINT64;
-            if (i >= 4 && !(number ? i != 5 : option->kind == CLI_FLOAT ? i == 4 || i == 8 : i >= 5))
+            int is_flag = option->kind == CLI_FLAG;
+            if (is_flag ? i == 1 : i >= 4 && !(number ? i != 5 : option->kind == CLI_FLOAT ? i == 4 || i == 8 : i >= 5))
                 continue; /* not wrong for this kind */
             snprintf(text, sizeof text, LINE(", \"guidance\": 1, \"%s\": %s"), option->key, wrong[i]);
             if (!strcmp(option->key, "guidance"))
@@ -620,7 +619,10 @@ static void wrong_lines(void **state)
     expect_line_refused(LINE(", \"width\": 100"), "width: 100, expected a multiple of 16", "1024");
     expect_line_refused(LINE(", \"height\": 4096"), "height: 4096, expected a multiple of 16", "1024");
     expect_line_refused("{\"output\": \"1.png\"}", "prompt: missing", "a text");
-    expect_line_refused("{\"prompt\": \"a\"}", "output: missing", "a file name");
+    expect_line_refused(LINE(", \"prompt_embeds\": \"e.safetensors\""), "prompt and prompt_embeds", "one of them");
+    expect_line_refused(LINE(", \"model\": \"m\""), "\"model\": unknown key", "--model stands on the command line");
+    expect_line_refused(LINE(", \"out_dir\": \"m\""), "\"out_dir\": unknown key", "--out-dir");
+    expect_line_refused(LINE(", \"save_latents\": \"x/y\""), "save_latents: \"x/y\"", "without folders");
     expect_line_refused("{\"prompt\": \"a\", \"output\": \"../1.png\"}", "output: \"../1.png\"", "without folders");
     expect_line_refused("{\"prompt\": \"a\", \"output\": \"1.jpg\"}", "output: \"1.jpg\"", ".png");
     expect_line_refused("{\"prompt\": \"a\", \"output\": \"good.png\"}", "output: \"good.png\"", "line 1 has the same");

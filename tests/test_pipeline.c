@@ -71,6 +71,8 @@ static void run_case(zimage_session *session, const zi_store *store, const char 
     zimage_image_info info = {.struct_size = sizeof info};
     assert_int_equal(zimage_image_get_info(image, &info, &error), ZIMAGE_OK);
     assert_int_equal(info.prompt_tokens, of_case(store, name, "ids")->shape[0]);
+    assert_int_equal(info.compute, ZIMAGE_COMPUTE_F32);
+    assert_true(*info.kernels != 0);
     char key[64], stage[64];
     int64_t shape[3];
     size_t count;

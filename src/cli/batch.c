@@ -12,12 +12,15 @@
 #define SHOWN_MAX  60 /* bytes of a wrong value in a message */
 #define NUMBER_MAX 64 /* bytes of a number that can be one */
 
+/* Limits of a file, so that one that is no batch does not fill the memory. A prompt's first 512 tokens count. */
+#define LINE_BYTES_MAX ((size_t)4 << 20)
+#define IMAGES_MAX     100000
+
 typedef struct batch {
     const cli_options *options; /* of the command line */
     cli_jobs *jobs;
-    int64_t line;    /* that is read now, from 1 */
-    uint64_t used;   /* bits of the command line's options that change the image of some line */
-    json_t *outputs; /* file name -> line */
+    int64_t line;  /* that is read now, from 1 */
+    uint64_t used; /* bits of the command line's options that change the image of some line */
 } batch;
 
 static int line_error(const batch *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -80,8 +83,22 @@ static const cli_option *find_key(const char *key)
     return option;
 }
 
+/* An option that a line can't hold, by the key that it would have; NULL: there is none. */
+static const cli_option *find_other_option(const char *key)
+{
+    char name[SHOWN_MAX];
+    snprintf(name, sizeof name, "%s", key);
+    for (char *c = name; *c; c++)
+        *c = *c == '_' ? '-' : *c;
+    return cli_find(CLI_GENERATE, name);
+}
+
 static int unknown_key(const batch *b, const char *key)
 {
+    const cli_option *other = find_other_option(key);
+    if (other && !other->key)
+        return line_error(b, "\"%.*s\": unknown key; --%s stands on the command line, for all lines", SHOWN_MAX, key,
+                          other->name);
     const char *similar = cli_similar(CLI_GENERATE, key, 1);
     char keys[CLI_TEXT_MAX] = "";
     for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));)
@@ -106,7 +123,13 @@ static int take_value(batch *b, cli_options *options, const char *key, const jso
     const char *text = NULL;
     if (!option)
         return unknown_key(b, key);
-    if (!is_number(option)) {
+    if (option->kind == CLI_FLAG && json_is_boolean(value)) {
+        cli_set_flag(options, option, json_is_true(value));
+        return 0;
+    }
+    if (option->kind == CLI_FLAG) {
+        text = NULL;
+    } else if (!is_number(option)) {
         text = json_string_value(value);
     } else if (json_is_real(value) && length < sizeof number) {
         memcpy(number, raw, length);
@@ -141,15 +164,29 @@ static int take_keys(batch *b, cli_options *options, const json_t *object, const
     return code;
 }
 
-/* own: bits of the options that the line itself says. */
-static int check_line(batch *b, const cli_options *options, uint64_t own)
+/* A line says in one way what the image shows. own: bits of the options that the line itself says. */
+static int check_needed(const batch *b, uint64_t own)
+{
+    const cli_option *found = NULL, *first = NULL;
+    for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));) {
+        if (!option->key_needed)
+            continue;
+        first = first ? first : option;
+        if (found && (own & cli_bit(option)))
+            return line_error(b, "%s and %s: expected one of them", found->key, option->key);
+        if (own & cli_bit(option))
+            found = option;
+    }
+    if (found)
+        return 0;
+    char expected[CLI_TEXT_MAX];
+    cli_expected(first, expected);
+    return line_error(b, "%s: missing, expected %s", first->key, expected);
+}
+
+static int check_rules(batch *b, const cli_options *options, uint64_t own)
 {
     for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));) {
-        if (option->key_needed && !(own & cli_bit(option))) {
-            char expected[CLI_TEXT_MAX];
-            cli_expected(option, expected);
-            return line_error(b, "%s: missing, expected %s", option->key, expected);
-        }
         if (!(options->given & cli_bit(option)))
             continue;
         const cli_rule *rule = cli_broken_rule(CLI_GENERATE, option, options);
@@ -164,93 +201,87 @@ static int check_line(batch *b, const cli_options *options, uint64_t own)
     return 0;
 }
 
-/* Checks the line's file name. Returns its path in the folder, to be released with free; NULL: a printed sentence. */
-static char *output_path(batch *b, const char *output)
+/* The files that a line writes lie in the folder of the batch. */
+static int check_files(const batch *b, const cli_options *options)
 {
-    char label[PATH_MAX + 64], path[PATH_MAX];
-    const json_t *before = json_object_get(b->outputs, output);
-    if (!cli_has_png_suffix(output) || strchr(output, '/')) {
-        line_error(b, "output: \"%.*s\", expected a file name ending in .png, without folders", SHOWN_MAX, output);
-        return NULL;
-    }
-    if (before) {
-        line_error(b, "output: \"%.*s\", but line %lld has the same", SHOWN_MAX, output,
-                   (long long)json_integer_value(before));
-        return NULL;
-    }
-    if (snprintf(path, sizeof path, "%s/%s", b->options->out_dir, output) >= CLI_PATH_MAX) {
-        line_error(b, "output: the path is too long");
-        return NULL;
-    }
-    snprintf(label, sizeof label, "%s: line %lld: output", b->options->batch, (long long)b->line);
-    if (!cli_can_write_image(COMMAND, label, path))
-        return NULL;
-    json_object_set_new(b->outputs, output, json_integer(b->line));
-    return strdup(path);
+    const char *output = options->output, *latents = options->save_latents;
+    if (output && (!cli_has_png_suffix(output) || strchr(output, '/')))
+        return line_error(b, "output: \"%.*s\", expected a file name ending in .png, without folders", SHOWN_MAX,
+                          output);
+    if (latents && strchr(latents, '/'))
+        return line_error(b, "save_latents: \"%.*s\", expected a file name without folders", SHOWN_MAX, latents);
+    return 0;
 }
 
-/* The job's options, text and path. What it holds is released by the caller in every case. */
-static int fill_job(batch *b, cli_job *job, const char *text)
+static uint64_t bit_of(const char *name)
 {
-    cli_options *options = job->own = malloc(sizeof *options);
-    if (!options)
-        return line_error(b, "no memory for it");
+    return cli_bit(cli_find(CLI_GENERATE, name));
+}
+
+static int take_object(batch *b, cli_batch_line *line, const char *text)
+{
+    cli_options *options = &line->options;
     *options = *b->options;
     options->given = 0;
     options->batch = options->out_dir = NULL;
-    int code = take_keys(b, options, job->json, text);
-    if (code)
-        return code;
+    int code = take_keys(b, options, line->json, text);
     uint64_t own = options->given;
-    options->given |=
-        b->options->given & ~cli_bit(cli_find(CLI_GENERATE, "batch")) & ~cli_bit(cli_find(CLI_GENERATE, "out-dir"));
-    if ((code = check_line(b, options, own)))
-        return code;
-    job->options = options;
-    job->line = b->line;
-    job->seed = CLI_IS_GIVEN(options, seed) ? options->seed : cli_random_seed();
-    job->path = output_path(b, options->output);
-    return job->path ? 0 : CLI_USAGE;
+    options->given |= b->options->given & ~bit_of("batch") & ~bit_of("out-dir");
+    if (!code)
+        code = check_needed(b, own);
+    if (!code)
+        code = check_rules(b, options, own);
+    if (!code)
+        code = check_files(b, options);
+    if (!code && b->jobs->count + (uint64_t)options->count > IMAGES_MAX)
+        code = line_error(b, "more than %d images, expected fewer", IMAGES_MAX);
+    return code ? code : cli_jobs_add(b->jobs, options, b->line);
 }
 
 static int take_line(batch *b, const char *text, size_t length)
 {
     json_error_t reason;
-    cli_job job = {.json = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &reason)};
-    int code = json_is_object(job.json)
-                   ? fill_job(b, &job, text)
-                   : line_error(b, "expected a JSON object, found %s", job.json ? "another value" : reason.text);
-    if (!code && !cli_jobs_add(b->jobs, &job))
-        code = line_error(b, "no memory for it");
-    if (code) {
-        free(job.path);
-        free(job.own);
-        json_decref(job.json);
-    }
-    return code;
+    cli_batch_line *line = calloc(1, sizeof *line);
+    if (!line)
+        return line_error(b, "no memory for it");
+    line->next = b->jobs->lines;
+    b->jobs->lines = line;
+    line->json = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &reason);
+    return json_is_object(line->json)
+               ? take_object(b, line, text)
+               : line_error(b, "expected a JSON object, found %s", line->json ? "another value" : reason.text);
 }
 
 /* ---- the file ---- */
 
-static int read_lines(batch *b, FILE *file)
+/* Reads a line of at most LINE_BYTES_MAX bytes, without its newline, into text [LINE_BYTES_MAX + 1]. *length: a longer
+ * line has LINE_BYTES_MAX + 1. Returns 0 at the end of the file. */
+static int next_line(FILE *file, char *text, size_t *length)
+{
+    int c;
+    *length = 0;
+    while ((c = getc(file)) != EOF && c != '\n' && *length <= LINE_BYTES_MAX)
+        text[(*length)++] = (char)c;
+    text[*length <= LINE_BYTES_MAX ? *length : LINE_BYTES_MAX] = 0;
+    return c != EOF || *length > 0;
+}
+
+static int read_lines(batch *b, FILE *file, char *text)
 {
     static const char byte_order_mark[] = "\xef\xbb\xbf";
-    char *text = NULL;
-    size_t capacity = 0;
-    ssize_t length;
+    size_t length;
     int code = 0;
-    for (b->line = 1; !code && (length = getline(&text, &capacity, file)) != -1; b->line++) {
+    for (b->line = 1; !code && next_line(file, text, &length); b->line++) {
         const char *begin = text;
         if (b->line == 1 && !strncmp(text, byte_order_mark, strlen(byte_order_mark)))
             begin += strlen(byte_order_mark);
-        if (length > 0 && text[length - 1] == '\n')
-            text[--length] = 0;
-        if (*skip_space(begin) || strlen(text) != (size_t)length)
+        if (length > LINE_BYTES_MAX)
+            code = line_error(b, "more than %zu bytes, expected a JSON object a line", LINE_BYTES_MAX);
+        else if (*skip_space(begin) || strlen(text) != length)
             code = take_line(b, begin, (size_t)(text + length - begin));
     }
     if (!code && ferror(file))
         code = cli_usage_error(COMMAND, "--batch: can't read %s: %s", b->options->batch, strerror(errno));
-    free(text);
     return code;
 }
 
@@ -263,20 +294,20 @@ static int check_used(const batch *b)
     return 0;
 }
 
-int cli_batch_read(const cli_options *options, cli_jobs *jobs)
+int cli_batch_read(cli_jobs *jobs)
 {
-    batch b = {.options = options, .jobs = jobs, .outputs = json_object()};
-    FILE *file = fopen(options->batch, "r");
-    if (!file) {
-        json_decref(b.outputs);
-        return cli_usage_error(COMMAND, "--batch: can't read %s: %s", options->batch, strerror(errno));
-    }
-    int code = read_lines(&b, file);
+    batch b = {.options = jobs->options, .jobs = jobs};
+    const char *path = b.options->batch;
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return cli_usage_error(COMMAND, "--batch: can't read %s: %s", path, strerror(errno));
+    char *text = malloc(LINE_BYTES_MAX + 1);
+    int code = text ? read_lines(&b, file, text) : cli_usage_error(COMMAND, "--batch: no memory to read %s", path);
     if (!code && jobs->count == 0)
-        code = cli_usage_error(COMMAND, "--batch: %s has no line, expected a JSON object a line", options->batch);
+        code = cli_usage_error(COMMAND, "--batch: %s has no line, expected a JSON object a line", path);
     if (!code)
         code = check_used(&b);
+    free(text);
     fclose(file);
-    json_decref(b.outputs);
     return code;
 }

@@ -1,9 +1,14 @@
 /* zimage generate: prompts to PNG files. */
+#include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "jobs.h"
+#include "metadata.h"
+#include "places.h"
 #include "progress.h"
 #include "report.h"
 #include "request.h"
@@ -17,7 +22,6 @@ typedef struct work {
     cli_inputs inputs;
     cli_jobs jobs;
     cli_report report;
-    double load_seconds;
 } work;
 
 static volatile sig_atomic_t interrupted;
@@ -52,14 +56,51 @@ static zimage_status save_latents(const char *path, const zimage_image *image, z
     return zimage_tensor_write(path, "latents", latents, shape, 4, error);
 }
 
-static int make_image(work *w, const cli_job *job)
+/* Prints an error of a job, with its line of the batch. */
+static int failure(const work *w, const cli_job *job, const zimage_error *error)
+{
+    if (!job->line)
+        return cli_failure(COMMAND, error);
+    cli_usage_error(COMMAND, "%s: line %lld: %s", w->options->batch, (long long)job->line, error->message);
+    return CLI_FAILURE;
+}
+
+static zimage_status write_image(work *w, cli_job *job, const zimage_request *request, const zimage_image *image,
+                                 zimage_error *error)
+{
+    if (job->named)
+        return cli_write_image(job, request, image, error);
+    char *path = cli_claim_name(job->path, w->jobs.places);
+    if (!path) {
+        snprintf(error->message, sizeof error->message, "%s: can't be written: %s", job->path, strerror(errno));
+        return error->status = ZIMAGE_ERROR_FILE;
+    }
+    free(job->path);
+    job->path = path;
+    zimage_status status = cli_write_image(job, request, image, error);
+    if (status != ZIMAGE_OK)
+        unlink(path);
+    return status;
+}
+
+/* The image first: it stays where the latents can't be written. */
+static zimage_status write_files(work *w, cli_job *job, const zimage_request *request, const zimage_image *image,
+                                 zimage_error *error)
+{
+    zimage_status status = write_image(w, job, request, image, error);
+    if (status != ZIMAGE_OK)
+        return status;
+    cli_report_image(&w->report, job, image);
+    return job->latents ? save_latents(job->latents, image, error) : ZIMAGE_OK;
+}
+
+static int make_image(work *w, cli_job *job)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_request request;
     progress_bar bar;
-    int code = cli_request_fill(job->options, w->model, &w->inputs, &request);
-    if (code)
-        return code;
+    if (cli_request_fill(job->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK)
+        return failure(w, job, &error);
     progress_init(&bar, w->options->quiet);
     request.seed = job->seed;
     request.release_weights = w->jobs.count == 1; /* nothing comes after this image */
@@ -69,14 +110,10 @@ static int make_image(work *w, const cli_job *job)
     zimage_image *image = NULL;
     zimage_status status = zimage_generate(w->session, &request, &image, &error);
     progress_end(&bar);
-    if (status == ZIMAGE_OK && job->options->save_latents)
-        status = save_latents(job->options->save_latents, image, &error);
     if (status == ZIMAGE_OK)
-        status = cli_write_image(job, &request, image, &error);
-    if (status == ZIMAGE_OK)
-        cli_report_image(&w->report, job, image);
+        status = write_files(w, job, &request, image, &error);
     zimage_image_free(image);
-    return status == ZIMAGE_OK ? 0 : cli_failure(COMMAND, &error);
+    return status == ZIMAGE_OK ? 0 : failure(w, job, &error);
 }
 
 static int plan_image(work *w)
@@ -84,30 +121,34 @@ static int plan_image(work *w)
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_request request;
     zimage_plan *plan = NULL;
-    int code = cli_request_fill(w->options, w->model, &w->inputs, &request);
-    if (code)
-        return code;
+    if (cli_request_fill(w->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK)
+        return cli_failure(COMMAND, &error);
     request.release_weights = 1;
     if (zimage_plan_make(w->session, &request, &plan, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);
-    code = cli_print_plan(plan, w->options->json);
+    int code = cli_print_plan(plan, w->options->json);
     zimage_plan_free(plan);
     return code;
 }
 
 /* Whether the model can make all images of a batch, before the first is made. */
-static int check_batch(const work *w)
+static int check_batch(work *w)
 {
+    const cli_options *checked = NULL;
     for (size_t i = 0; i < w->jobs.count && w->options->batch; i++) {
         const cli_job *job = &w->jobs.items[i];
         zimage_error error = ZIMAGE_ERROR_INIT;
         zimage_request request;
-        int code = cli_request_fill(job->options, w->model, &w->inputs, &request);
-        if (code)
-            return code;
-        if (zimage_request_check(w->session, &request, &error) != ZIMAGE_OK)
-            return cli_usage_error(COMMAND, "%s: line %lld: %s", w->options->batch, (long long)job->line,
-                                   error.message);
+        if (job->options == checked) /* only the seed differs */
+            continue;
+        checked = job->options;
+        zimage_status status = cli_request_fill(job->options, w->model, &w->inputs, &request, &error);
+        if (status == ZIMAGE_OK)
+            status = zimage_request_check(w->session, &request, &error);
+        if (status != ZIMAGE_OK) {
+            failure(w, job, &error);
+            return CLI_USAGE;
+        }
         if (interrupted)
             return CLI_FAILURE;
     }
@@ -117,16 +158,9 @@ static int check_batch(const work *w)
 static int make_images(work *w)
 {
     int code = check_batch(w);
-    if (code)
-        return code;
-    if (!cli_report_begin(&w->report, w->options->json, w->load_seconds)) {
-        fprintf(stderr, "zimage " COMMAND ": no memory for --json\n");
-        return CLI_FAILURE;
-    }
     for (size_t i = 0; i < w->jobs.count && !code; i++)
         code = make_image(w, &w->jobs.items[i]);
-    int printed = cli_report_end(&w->report);
-    return code ? code : printed;
+    return code;
 }
 
 static zimage_status open_all(work *w, zimage_error *error)
@@ -145,19 +179,30 @@ static zimage_status open_all(work *w, zimage_error *error)
         .scheduler = o->scheduler,
     };
     zimage_status status = zimage_model_open(cli_model(o), &model, &w->model, error);
-    if (status == ZIMAGE_OK)
-        status = zimage_session_open(w->model, &session, &w->session, error);
-    return status == ZIMAGE_OK ? cli_inputs_read(o, w->model, &w->inputs, error) : status;
+    return status == ZIMAGE_OK ? zimage_session_open(w->model, &session, &w->session, error) : status;
 }
 
-static int run(work *w)
+static int open_and_make(work *w)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     double start = cli_seconds_now();
     if (open_all(w, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);
-    w->load_seconds = cli_seconds_now() - start;
+    w->report.load_seconds = cli_seconds_now() - start;
     return w->options->plan ? plan_image(w) : make_images(w);
+}
+
+/* With --json the object is printed in every case: it says what was made until the work failed or was interrupted. */
+static int run(work *w)
+{
+    if (w->options->plan)
+        return open_and_make(w);
+    if (!cli_report_begin(&w->report, w->options->json)) {
+        (void)cli_usage_error(COMMAND, "no memory for --json");
+        return CLI_FAILURE;
+    }
+    int code = open_and_make(w), printed = cli_report_end(&w->report);
+    return code ? code : printed;
 }
 
 int cmd_generate(const cli_options *options)
@@ -166,11 +211,12 @@ int cmd_generate(const cli_options *options)
     if (access(cli_model(options), F_OK) != 0)
         return cli_usage_error(COMMAND, "--model: there is no model folder %s; name one with -m DIR",
                                cli_model(options));
+    catch_signals();
     int code = options->plan ? 0 : cli_jobs_make(options, &w.jobs);
-    if (!code) {
-        catch_signals();
+    if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
+        code = CLI_USAGE;
+    if (!code)
         code = run(&w);
-    }
     cli_inputs_free(&w.inputs);
     cli_jobs_free(&w.jobs);
     zimage_session_close(w.session);

@@ -88,13 +88,13 @@ static void print_keys(cli_command_id command)
     for (const cli_option *option = NULL; (option = cli_next(command, option));)
         if (option->key) {
             char *list = option->key_needed ? needed : other;
-            cli_append(list, CLI_TEXT_MAX, "%s%s", *list ? ", " : "", option->key);
+            cli_append(list, CLI_TEXT_MAX, "%s%s", !*list ? "" : option->key_needed ? " or " : ", ", option->key);
         }
     if (!*needed)
         return;
     snprintf(text, sizeof text,
-             "has %s, and optionally %s. Each means what the option of that name does; output is a file name without "
-             "folders.",
+             "has %s, and optionally %s. Each means what the option of that name does. output and save_latents are "
+             "file names without folders.",
              needed, other);
     printf("\nA line of a batch:\n  %s\n  ", CLI_BATCH_EXAMPLE);
     print_wrapped(stdout, text, 2, 2);

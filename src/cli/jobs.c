@@ -1,58 +1,155 @@
 #include "jobs.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli.h"
 #include "naming.h"
+#include "places.h"
 
-int cli_jobs_add(cli_jobs *jobs, const cli_job *job)
+#define COMMAND "generate"
+
+#define LABEL_MAX (PATH_MAX + 64)
+
+/* What begins a message about a job's file: "--output", or "b.jsonl: line 3: output". */
+static void label_of(const cli_jobs *jobs, const cli_job *job, const char *name, char label[LABEL_MAX])
+{
+    if (job->line)
+        snprintf(label, LABEL_MAX, "%s: line %lld: %s", jobs->options->batch, (long long)job->line,
+                 cli_find(CLI_GENERATE, name)->key);
+    else
+        snprintf(label, LABEL_MAX, "--%s", name);
+}
+
+static int no_memory(const cli_jobs *jobs)
+{
+    (void)cli_usage_error(COMMAND, "no memory for %zu images", jobs->count + 1);
+    return CLI_FAILURE;
+}
+
+/* ---- one job ---- */
+
+/* Notes that a job writes to a path. An exit code after a message, which calls the file `name`: another does. */
+static int take_place(cli_jobs *jobs, const cli_job *job, const char *label, const char *name, const char *path)
+{
+    char real[PATH_MAX];
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return 0;                                       /* a device takes any number of files */
+    const char *paths[] = {path, realpath(path, real)}; /* a link may lead to another job's file */
+    for (int i = 0; i < 2 && paths[i]; i++) {
+        const json_t *other = json_object_get(jobs->places, paths[i]);
+        if (other && json_integer_value(other))
+            return cli_usage_error(COMMAND, "%s: \"%s\", but line %lld has the same", label, name,
+                                   (long long)json_integer_value(other));
+        if (other)
+            return cli_usage_error(COMMAND, "%s: \"%s\", but --output has the same", label, name);
+    }
+    for (int i = 0; i < 2 && paths[i]; i++)
+        json_object_set_new_nocheck(jobs->places, paths[i], json_integer(job->line));
+    return 0;
+}
+
+/* Where a line's file lies: in the folder of the batch. 0: the path is too long. */
+static int in_folder(const cli_jobs *jobs, const cli_job *job, const char *name, char path[PATH_MAX])
+{
+    const char *folder = job->line ? jobs->options->out_dir : NULL;
+    return snprintf(path, PATH_MAX, "%s%s%s", folder ? folder : "", folder ? "/" : "", name) < CLI_PATH_MAX;
+}
+
+/* The path of a job's file, which is noted if `named`. NULL: an exit code is in *code. */
+static char *place_of(cli_jobs *jobs, const cli_job *job, const char *option, const char *name, int named, int *code)
+{
+    char label[LABEL_MAX], path[PATH_MAX], *copy = NULL;
+    label_of(jobs, job, option, label);
+    if (!in_folder(jobs, job, name, path))
+        *code = cli_usage_error(COMMAND, "%s: the path is too long", label);
+    else if (named)
+        *code = take_place(jobs, job, label, name, path);
+    if (!*code && !(copy = strdup(path)))
+        *code = no_memory(jobs);
+    return copy;
+}
+
+static int append(cli_jobs *jobs, const cli_job *job)
 {
     if ((jobs->count & (jobs->count - 1)) == 0) { /* the memory doubles at each power of two */
         size_t capacity = jobs->count ? 2 * jobs->count : 1;
         cli_job *items = realloc(jobs->items, capacity * sizeof *items);
         if (!items)
-            return 0;
+            return no_memory(jobs);
         jobs->items = items;
     }
     jobs->items[jobs->count++] = *job;
-    return 1;
+    return 0;
 }
 
-void cli_jobs_free(cli_jobs *jobs)
-{
-    for (size_t i = 0; i < jobs->count; i++) {
-        free(jobs->items[i].path);
-        free(jobs->items[i].own);
-        json_decref(jobs->items[i].json);
-    }
-    free(jobs->items);
-    *jobs = (cli_jobs){0};
-}
-
-/* The images of the command line's own prompt: --count of them. */
-static int make_counted(const cli_options *options, cli_jobs *jobs)
+int cli_jobs_add(cli_jobs *jobs, const cli_options *options, int64_t line)
 {
     uint64_t seed = CLI_IS_GIVEN(options, seed) ? options->seed : cli_random_seed();
-    for (int64_t i = 0; i < options->count; i++) {
-        char path[PATH_MAX];
-        cli_name_image(options, seed + (uint64_t)i, i + 1, path);
-        if (!cli_can_write_image("generate", "--output", path))
-            return CLI_USAGE;
-        cli_job job = {.options = options, .seed = seed + (uint64_t)i, .path = strdup(path)};
-        if (!job.path || !cli_jobs_add(jobs, &job)) {
+    int code = 0;
+    for (int64_t i = 0; i < options->count && !code; i++) {
+        char name[PATH_MAX];
+        cli_job job = {.options = options, .seed = seed + (uint64_t)i, .line = line, .named = options->output != NULL};
+        cli_name_image(options, job.seed, i + 1, name);
+        job.path = place_of(jobs, &job, "output", name, job.named, &code);
+        if (!code && options->save_latents)
+            job.latents = place_of(jobs, &job, "save-latents", options->save_latents, 1, &code);
+        if (!code)
+            code = append(jobs, &job);
+        if (code) {
             free(job.path);
-            fprintf(stderr, "zimage generate: no memory for %lld images\n", (long long)options->count);
-            return CLI_FAILURE;
+            free(job.latents);
         }
+    }
+    return code;
+}
+
+/* ---- all jobs ---- */
+
+/* Whether every file can be written. */
+static int try_places(const cli_jobs *jobs)
+{
+    for (size_t i = 0; i < jobs->count; i++) {
+        const cli_job *job = &jobs->items[i];
+        char label[LABEL_MAX];
+        label_of(jobs, job, "output", label);
+        if (!(job->named ? cli_can_write_image : cli_can_create)(COMMAND, label, job->path))
+            return CLI_USAGE;
+        label_of(jobs, job, "save-latents", label);
+        if (job->latents && !cli_can_write(COMMAND, label, job->latents))
+            return CLI_USAGE;
     }
     return 0;
 }
 
 int cli_jobs_make(const cli_options *options, cli_jobs *jobs)
 {
-    if (options->save_latents && !cli_can_write("generate", "--save-latents", options->save_latents))
-        return CLI_USAGE;
-    return options->batch ? cli_batch_read(options, jobs) : make_counted(options, jobs);
+    *jobs = (cli_jobs){.options = options, .places = json_object(), .existing_folder = SIZE_MAX};
+    if (!jobs->places)
+        return no_memory(jobs);
+    int code = options->batch ? cli_batch_read(jobs) : cli_jobs_add(jobs, options, 0);
+    if (!code && options->batch && !cli_folder_make(COMMAND, "--out-dir", options->out_dir, &jobs->existing_folder))
+        code = CLI_USAGE;
+    return code ? code : try_places(jobs);
+}
+
+void cli_jobs_free(cli_jobs *jobs)
+{
+    for (size_t i = 0; i < jobs->count; i++) {
+        free(jobs->items[i].path);
+        free(jobs->items[i].latents);
+    }
+    while (jobs->lines) {
+        cli_batch_line *line = jobs->lines;
+        jobs->lines = line->next;
+        json_decref(line->json);
+        free(line);
+    }
+    if (jobs->options && jobs->options->out_dir)
+        cli_folder_unmake(jobs->options->out_dir, jobs->existing_folder);
+    json_decref(jobs->places);
+    free(jobs->items);
+    *jobs = (cli_jobs){0};
 }

@@ -7,27 +7,38 @@
 #include "options.h"
 
 typedef struct cli_job {
-    const cli_options *options; /* of the command line, or `own` */
+    const cli_options *options; /* of the command line, or of a cli_batch_line */
     uint64_t seed;
-    char *path;       /* of the PNG file */
-    int64_t line;     /* of the batch, from 1; 0: no batch */
-    cli_options *own; /* of the batch's line, completed by the command line; its texts belong to `json` */
-    json_t *json;
+    int64_t line;  /* of the batch, from 1; 0: no batch */
+    char *path;    /* of the PNG file */
+    char *latents; /* of the file for the final latents; NULL: none */
+    int named;     /* path was chosen by the user; 0: a default name, under which no file is replaced */
 } cli_job;
 
+/* A line of a batch. */
+typedef struct cli_batch_line {
+    struct cli_batch_line *next;
+    cli_options options; /* of the line, completed by the command line; its texts belong to `json` */
+    json_t *json;
+} cli_batch_line;
+
 typedef struct cli_jobs {
+    const cli_options *options; /* of the command line */
     cli_job *items;
     size_t count;
+    cli_batch_line *lines;
+    json_t *places;         /* path of a file that the user named -> the line that writes it */
+    size_t existing_folder; /* bytes of the path of --out-dir that existed before */
 } cli_jobs;
-
-/* Adds a copy of job, which then belongs to jobs; 0: no memory, and job is the caller's still. */
-int cli_jobs_add(cli_jobs *jobs, const cli_job *job);
-void cli_jobs_free(cli_jobs *jobs);
 
 /* The jobs of the command line or of its batch; their files can be written. 0, or an exit code after a message. */
 int cli_jobs_make(const cli_options *options, cli_jobs *jobs);
+/* Adds the images of the command line (line 0), or of a line's options: as many as their count says. */
+int cli_jobs_add(cli_jobs *jobs, const cli_options *options, int64_t line);
+/* Removes the folders that were made for images, where they are empty. */
+void cli_jobs_free(cli_jobs *jobs);
 
 /* batch.c: all lines of options->batch. 0, or an exit code and a printed sentence. */
-int cli_batch_read(const cli_options *options, cli_jobs *jobs);
+int cli_batch_read(cli_jobs *jobs);
 
 #endif

@@ -90,7 +90,7 @@ static void print_keys(void)
             print_text(expected, 1);
             printf(", as \\fB\\-\\-");
             print_text(option->name, 1);
-            printf("\\fR has it%s.\n", option->key_needed ? "; every line has to hold it" : "");
+            printf("\\fR has it%s.\n", option->key_needed ? "; a line has one of the keys of which this is said" : "");
         }
     printf(".PP\n");
     print_code(CLI_BATCH_EXAMPLE);

@@ -1,92 +1,116 @@
 #include "naming.h"
 
-#include <ctype.h>
-#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
+#include <utf8proc.h>
 
-#include "cli.h"
+/* The part of a file name that is made of the prompt. Some file systems take names of 143 bytes only; the seed, a
+ * number and the suffix of a temporary file have to fit behind it. */
+#define SLUG_CHARACTERS 40
+#define SLUG_BYTES      80
+#define CHARACTER_BYTES 4 /* of UTF-8, at most */
 
-#define SLUG_MAX 40 /* characters of the prompt in a file name */
+#define DEFAULT_STEM "zimage" /* of a prompt without letters and digits */
+#define PNG_SUFFIX   ".png"
 
-/* "a red apple" -> "a-red-apple", ASCII letters and digits only; empty for other scripts. */
-static void slug_of(const char *prompt, char slug[SLUG_MAX + 1])
+typedef enum letter_kind { LETTER, MARK, INVISIBLE, SEPARATOR } letter_kind;
+
+static letter_kind kind_of(utf8proc_int32_t character)
 {
-    size_t length = 0;
-    for (const char *c = prompt ? prompt : ""; *c && length < SLUG_MAX; c++) {
-        if (isascii((unsigned char)*c) && isalnum((unsigned char)*c))
-            slug[length++] = (char)tolower((unsigned char)*c);
-        else if (length && slug[length - 1] != '-' && isascii((unsigned char)*c))
-            slug[length++] = '-';
+    switch (utf8proc_category(character)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_NO:
+        return LETTER;
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+        return MARK;
+    case UTF8PROC_CATEGORY_CF: /* joiners inside of words, and marks that change the direction of text */
+        return INVISIBLE;
+    default:
+        return SEPARATOR;
     }
-    while (length && slug[length - 1] == '-')
-        length--;
-    slug[length] = 0;
+}
+
+/* Letters, marks and digits of all scripts in lower case, other characters as one dash. A name begins with a letter or
+ * a digit. Bytes that are not UTF-8 separate words, too. */
+static void slug_of(const char *prompt, char slug[SLUG_BYTES + 1])
+{
+    const utf8proc_uint8_t *c = (const utf8proc_uint8_t *)prompt;
+    size_t length = 0, words_end = 0;
+    for (int characters = 0; c && *c && characters < SLUG_CHARACTERS && length + CHARACTER_BYTES <= SLUG_BYTES;) {
+        utf8proc_int32_t character;
+        utf8proc_ssize_t bytes = utf8proc_iterate(c, -1, &character);
+        letter_kind kind = bytes > 0 ? kind_of(character) : SEPARATOR;
+        c += bytes > 0 ? bytes : 1;
+        if (kind == LETTER || (kind == MARK && length > 0 && length == words_end)) {
+            length += (size_t)utf8proc_encode_char(utf8proc_tolower(character), (utf8proc_uint8_t *)slug + length);
+            words_end = length;
+            characters++;
+        } else if (kind == SEPARATOR && length > 0 && length == words_end) {
+            slug[length++] = '-';
+            characters++;
+        }
+    }
+    slug[words_end] = 0;
 }
 
 int cli_has_png_suffix(const char *path)
 {
-    size_t length = strlen(path);
-    return length > 4 && !strcasecmp(path + length - 4, ".png");
+    size_t length = strlen(path), suffix = strlen(PNG_SUFFIX);
+    return length > suffix && !strcasecmp(path + length - suffix, PNG_SUFFIX);
+}
+
+static int stem_length(const char *path)
+{
+    return (int)(strlen(path) - (cli_has_png_suffix(path) ? strlen(PNG_SUFFIX) : 0));
 }
 
 void cli_name_image(const cli_options *options, uint64_t seed, int64_t index, char path[PATH_MAX])
 {
     const char *output = options->output;
     if (!output) {
-        char slug[SLUG_MAX + 1];
+        char slug[SLUG_BYTES + 1];
         slug_of(options->prompt, slug);
-        snprintf(path, PATH_MAX, "%s-%llu.png", *slug ? slug : "zimage", (unsigned long long)seed);
+        snprintf(path, PATH_MAX, "%s-%llu" PNG_SUFFIX, *slug ? slug : DEFAULT_STEM, (unsigned long long)seed);
     } else if (options->count == 1) {
         snprintf(path, PATH_MAX, "%s", output);
     } else {
-        int stem = (int)strlen(output) - (cli_has_png_suffix(output) ? 4 : 0);
-        snprintf(path, PATH_MAX, "%.*s-%lld.png", stem, output, (long long)index);
+        snprintf(path, PATH_MAX, "%.*s-%lld" PNG_SUFFIX, stem_length(output), output, (long long)index);
     }
 }
 
-static int can_write_folder(const char *command, const char *label, const char *path)
+void cli_number_name(const char *path, int number, char numbered[PATH_MAX])
 {
-    char folder[PATH_MAX];
-    snprintf(folder, sizeof folder, "%s", path);
-    char *slash = strrchr(folder, '/');
-    if (slash)
-        slash[slash == folder] = 0;
+    if (number == 1)
+        snprintf(numbered, PATH_MAX, "%s", path);
     else
-        strcpy(folder, ".");
-    if (access(folder, W_OK | X_OK) == 0)
-        return 1;
-    cli_usage_error(command, "%s: can't write to the folder %s: %s", label, folder, strerror(errno));
-    return 0;
+        snprintf(numbered, PATH_MAX, "%.*s-%d" PNG_SUFFIX, stem_length(path), path, number);
 }
 
-/* Whether path is a file to be made or replaced, and not a device, which is written as it is. */
-static int is_regular(const char *path)
+void cli_name_folder(const char *path, char name[PATH_MAX])
 {
-    struct stat st;
-    return stat(path, &st) != 0 || S_ISREG(st.st_mode);
-}
-
-int cli_can_write(const char *command, const char *label, const char *path)
-{
-    struct stat st;
-    if (strlen(path) >= CLI_PATH_MAX)
-        return !cli_usage_error(command, "%s: the path is too long", label);
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        return !cli_usage_error(command, "%s: %s is a folder, expected a file name", label, path);
-    return is_regular(path) ? can_write_folder(command, label, path) : 1;
-}
-
-int cli_can_write_image(const char *command, const char *label, const char *path)
-{
-    if (!cli_can_write(command, label, path))
-        return 0;
-    if (is_regular(path) && !cli_has_png_suffix(path))
-        return !cli_usage_error(command, "%s: %s, expected a name ending in .png", label, path);
-    return 1;
+    char real[PATH_MAX];
+    const char *text = realpath(path, real) ? real : path;
+    const char *last = strrchr(text, '/');
+    const char snapshots[] = "/snapshots";
+    size_t above = last ? (size_t)(last - text) : 0, length = strlen(snapshots);
+    if (above > length && !strncmp(last - length, snapshots, length)) {
+        last -= length;
+        while (last > text && last[-1] != '/')
+            last--;
+        last -= last > text;
+    }
+    snprintf(name, PATH_MAX, "%s", last && last[1] ? last + 1 : text);
 }
 
 uint64_t cli_random_seed(void)

@@ -1,4 +1,4 @@
-/* Names of the files that are written, and whether they can be. */
+/* Names of the files that are written. */
 #ifndef ZI_CLI_NAMING_H
 #define ZI_CLI_NAMING_H
 
@@ -11,12 +11,14 @@
 
 uint64_t cli_random_seed(void);
 int cli_has_png_suffix(const char *path);
-/* The file name of image `index` (from 1) of options->count. */
-void cli_name_image(const cli_options *options, uint64_t seed, int64_t index, char path[PATH_MAX]);
 
-/* Whether the folder of a file can be written, and for an image whether its name ends in .png: looked at before minutes
- * of work. 0: a printed sentence. label begins the sentence: "--output". */
-int cli_can_write(const char *command, const char *label, const char *path);
-int cli_can_write_image(const char *command, const char *label, const char *path);
+/* The file name of image `index` (from 1) of options->count: that of --output, else one made of the prompt and the
+ * seed. Such a default name is UTF-8: letters, digits and dashes. */
+void cli_name_image(const cli_options *options, uint64_t seed, int64_t index, char path[PATH_MAX]);
+/* The name with which a default name that is taken is replaced: "a-7.png" -> "a-7-2.png"; 1: the name itself. */
+void cli_number_name(const char *path, int number, char numbered[PATH_MAX]);
+/* A folder's own name, without the folders that it lies in: "/home/a/models/emoji/" -> "emoji". A snapshot of the hub's
+ * cache keeps the repository's name: "models--A--B/snapshots/REVISION". */
+void cli_name_folder(const char *path, char name[PATH_MAX]);
 
 #endif

@@ -56,7 +56,7 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .name = "generate",
             .summary = "make images from prompts",
             .usage = {"PROMPT [OPTIONS]", "--batch FILE.jsonl --out-dir DIR [OPTIONS]"},
-            .about = "Makes an image from a prompt, or one for each line of a batch file, and writes PNG files. With "
+            .about = "Makes an image from a prompt, or those of each line of a batch file, and writes PNG files. With "
                      "--json it prints one object: images (path, seed, seconds), seconds of each stage, peak_rss_bytes "
                      "and, on a GPU, device.",
             .one_of = {"prompt", "prompt-embeds", "batch"},
@@ -284,6 +284,7 @@ const cli_option cli_table[] = {
         .group = CLI_GROUP_IMAGE,
         INT(count, 1, COUNT_MAX),
         .fallback = "1",
+        .key = "count",
     },
     {
         .name = "guidance",
@@ -455,19 +456,20 @@ const cli_option cli_table[] = {
         .elsewhere = "out output-path output-file image-path out-file",
         .letter = 'o',
         .argument = "FILE.png",
-        .help = "Where the image is written (default: a name made of the prompt and the seed).",
+        .help =
+            "Where the image is written, instead of a file that is there (default: a name made of the prompt and the "
+            "seed, with a number behind it if there is such a file).",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(output),
         .written = 1,
         .key = "output",
-        .key_needed = 1,
     },
     {
         .name = "batch",
         .elsewhere = "prompt-file batch-file prompts from-file",
         .argument = "FILE.jsonl",
-        .help = "Make one image for each line, a JSON object. The model is opened once, and all lines are checked "
+        .help = "Make the images of each line, a JSON object. The model is opened once, and all lines are checked "
                 "before the first image is made. Options on the command line hold for lines that don't say otherwise.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
@@ -476,8 +478,6 @@ const cli_option cli_table[] = {
             {
                 NEEDS("out-dir", "the folder for its images"),
                 EXCLUDES("output", "each line names its own file"),
-                EXCLUDES("seed", "each line may have its own"),
-                EXCLUDES_ABOVE("count", 1, "each line makes one image"),
                 EXCLUDES("latents", "it is for one image"),
                 EXCLUDES("save-latents", "it is for one image"),
             },
@@ -486,7 +486,7 @@ const cli_option cli_table[] = {
         .name = "out-dir",
         .elsewhere = "output-dir outdir output-folder",
         .argument = "DIR",
-        .help = "Folder for the images of a batch.",
+        .help = "Folder for the images of a batch; it is created if it does not exist.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FOLDER(out_dir),
@@ -500,6 +500,8 @@ const cli_option cli_table[] = {
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(prompt_embeds),
+        .key = "prompt_embeds",
+        .key_needed = 1,
     },
     {
         .name = "latents",
@@ -508,6 +510,7 @@ const cli_option cli_table[] = {
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(latents),
+        .key = "latents",
         .rules =
             {
                 EXCLUDES("seed", "the file replaces the noise of a seed"),
@@ -523,7 +526,16 @@ const cli_option cli_table[] = {
         .group = CLI_GROUP_FILES,
         FILE_NAME(save_latents),
         .written = 1,
+        .key = "save_latents",
         .rules = {EXCLUDES_ABOVE("count", 1, "each image would replace the file of the one before")},
+    },
+    {
+        .name = "no-metadata",
+        .help = "Store no text in the image's file: no prompt, no seed, no settings.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FLAG(no_metadata),
+        .key = "no_metadata",
     },
     {
         .name = "text",
@@ -676,6 +688,7 @@ const cli_option cli_table[] = {
                 EXCLUDES("save-latents", no_image),
                 EXCLUDES("seed", no_image),
                 EXCLUDES("rng", no_image),
+                EXCLUDES("no-metadata", no_image),
                 EXCLUDES_ABOVE("count", 1, no_image),
             },
     },

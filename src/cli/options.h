@@ -50,7 +50,7 @@ typedef struct cli_options {
     uint64_t seed, mem, vram;
     double guidance, cfg_truncation, cfg_normalization;
     int rng, dequantize, compute, template_kind, shell, command;
-    int plan, reference, no_cache, json, quiet, verbose, man, help;
+    int plan, reference, no_cache, no_metadata, json, quiet, verbose, man, help;
 } cli_options;
 
 /* How an option's text is read, and the type of its field. */
@@ -115,7 +115,7 @@ typedef struct cli_option {
     const char *key;                      /* in a line of a batch; NULL: a line can't hold it */
     const char *elsewhere; /* its names in other programs, separated by spaces: "did you mean" finds it */
     cli_rule rules[CLI_RULES];
-    int key_needed; /* 1: every line of a batch has to hold it */
+    int key_needed; /* 1: a line of a batch has to hold exactly one of these keys */
     int written;    /* 1: the file or folder is written, so its name has to be printable */
     char letter;    /* 'W': -W; 0: none */
 } cli_option;
@@ -147,6 +147,8 @@ void cli_append(char *text, size_t size, const char *format, ...) __attribute__(
 
 /* Reads an option's text into its field and marks it as given; 0: the text is no such value. */
 int cli_set(cli_options *options, const cli_option *option, const char *text);
+/* Sets a flag to the value in a line of a batch, where it may also be 0, and marks it as given. */
+void cli_set_flag(cli_options *options, const cli_option *option, int value);
 /* "a whole number from 1 to 1000": what cli_set takes. */
 void cli_expected(const cli_option *option, char text[CLI_TEXT_MAX]);
 /* "auto, f32, bf16 or int8": the words of an enum. */

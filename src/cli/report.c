@@ -3,49 +3,10 @@
 #include <stdlib.h>
 
 #include "cli.h"
-#include "names.h"
 
-#define TEXTS_MAX 16
-
-zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
-                              zimage_error *error)
+int cli_report_begin(cli_report *report, int json)
 {
-    const cli_options *o = job->options;
-    char seed[32], size[32], steps[16], guidance[32], software[32];
-    const zimage_text parts[] = {{"transformer", o->transformer},
-                                 {"text_encoder", o->text_encoder},
-                                 {"vae", o->vae},
-                                 {"tokenizer", o->tokenizer},
-                                 {"scheduler", o->scheduler}};
-    zimage_text texts[TEXTS_MAX];
-    size_t n = 0;
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)job->seed);
-    snprintf(size, sizeof size, "%dx%d", zimage_image_width(image), zimage_image_height(image));
-    snprintf(steps, sizeof steps, "%d", request->steps);
-    snprintf(guidance, sizeof guidance, "%g", o->guidance);
-    snprintf(software, sizeof software, "zimage %s", zimage_version());
-    if (o->prompt)
-        texts[n++] = (zimage_text){"prompt", o->prompt};
-    if (o->negative && o->guidance > 0)
-        texts[n++] = (zimage_text){"negative_prompt", o->negative};
-    if (!o->latents) {
-        texts[n++] = (zimage_text){"seed", seed};
-        texts[n++] = (zimage_text){"rng", cli_rng_name(o->rng)};
-    }
-    texts[n++] = (zimage_text){"size", size};
-    texts[n++] = (zimage_text){"steps", steps};
-    texts[n++] = (zimage_text){"guidance", guidance};
-    texts[n++] = (zimage_text){"model", cli_model(o)};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (parts[i].value)
-            texts[n++] = parts[i];
-    texts[n++] = (zimage_text){"Software", software};
-    return zimage_image_write(image, job->path, texts, n, error);
-}
-
-int cli_report_begin(cli_report *report, int json, double load_seconds)
-{
-    *report = (cli_report){.load_seconds = load_seconds};
+    *report = (cli_report){0};
     report->images = json ? open_memstream(&report->text, &report->size) : NULL;
     return report->images || !json;
 }

@@ -1,4 +1,4 @@
-/* What is reported of images: the text inside their files, lines, and the object of --json. */
+/* What is reported of images: lines, and the object of --json. */
 #ifndef ZI_CLI_REPORT_H
 #define ZI_CLI_REPORT_H
 
@@ -12,19 +12,16 @@ typedef struct cli_report {
     char *text;
     size_t size;
     size_t count;
-    double seconds[ZIMAGE_STAGE_COUNT], load_seconds;
+    double seconds[ZIMAGE_STAGE_COUNT];
+    double load_seconds;       /* how long the model took to open; set by the caller */
     zimage_memory_info memory; /* of the GPU, for the last image */
 } cli_report;
 
-/* load_seconds: how long the model took to open. 0: no memory. */
-int cli_report_begin(cli_report *report, int json, double load_seconds);
+/* 0: no memory. */
+int cli_report_begin(cli_report *report, int json);
 void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image);
 /* With --json prints the object. Releases everything; returns the exit code. */
 int cli_report_end(cli_report *report);
-
-/* Writes the PNG with the text chunks that make the image reproducible. */
-zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
-                              zimage_error *error);
 
 /* Prints a plan: a table, or with --json an object. Returns the exit code. */
 int cli_print_plan(const zimage_plan *plan, int json);

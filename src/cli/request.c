@@ -1,8 +1,7 @@
 #include "request.h"
 
 #include <float.h>
-
-#include "cli.h"
+#include <stdio.h>
 
 static zimage_status read_embeds(const char *path, const zimage_model *model, cli_inputs *inputs, zimage_error *error)
 {
@@ -32,16 +31,24 @@ static zimage_status read_latents(const char *path, cli_inputs *inputs, zimage_e
     return status;
 }
 
-zimage_status cli_inputs_read(const cli_options *o, const zimage_model *model, cli_inputs *inputs, zimage_error *error)
-{
-    zimage_status status = o->prompt_embeds ? read_embeds(o->prompt_embeds, model, inputs, error) : ZIMAGE_OK;
-    return status == ZIMAGE_OK && o->latents ? read_latents(o->latents, inputs, error) : status;
-}
-
 void cli_inputs_free(cli_inputs *inputs)
 {
     zimage_free(inputs->embeds);
     zimage_free(inputs->latents);
+    *inputs = (cli_inputs){0};
+}
+
+static zimage_status read_inputs(const cli_options *o, const zimage_model *model, cli_inputs *inputs,
+                                 zimage_error *error)
+{
+    if (inputs->options == o)
+        return ZIMAGE_OK;
+    cli_inputs_free(inputs);
+    zimage_status status = o->prompt_embeds ? read_embeds(o->prompt_embeds, model, inputs, error) : ZIMAGE_OK;
+    if (status == ZIMAGE_OK && o->latents)
+        status = read_latents(o->latents, inputs, error);
+    inputs->options = status == ZIMAGE_OK ? o : NULL;
+    return status;
 }
 
 /* Width and height: those of the options, else those of --latents, else the model's own. */
@@ -60,28 +67,32 @@ static void choose_size(const cli_options *o, const cli_inputs *inputs, const zi
         request->height = (int32_t)o->height;
 }
 
-static int check_latents(const cli_options *o, const cli_inputs *inputs, const zimage_model_info *info,
-                         const zimage_request *request)
+static zimage_status check_latents(const cli_options *o, const cli_inputs *inputs, const zimage_model_info *info,
+                                   const zimage_request *request, zimage_error *error)
 {
     int64_t rows = request->height / info->vae_scale_factor, columns = request->width / info->vae_scale_factor;
     const int64_t *shape = inputs->latents_shape;
     if (!inputs->latents || (inputs->latents_dims == 4 && shape[0] == 1 && shape[1] == info->latent_channels &&
                              shape[2] == rows && shape[3] == columns))
-        return 0;
-    return cli_usage_error("generate",
-                           "%s: tensor \"latents\" has %d dimensions [%lld, %lld, %lld, %lld], expected [1, %d, %lld, "
-                           "%lld] for an image of %dx%d",
-                           o->latents, inputs->latents_dims, (long long)shape[0], (long long)shape[1],
-                           (long long)shape[2], (long long)shape[3], info->latent_channels, (long long)rows,
-                           (long long)columns, request->width, request->height);
+        return ZIMAGE_OK;
+    snprintf(error->message, sizeof error->message,
+             "%s: tensor \"latents\" has %d dimensions [%lld, %lld, %lld, %lld], expected [1, %d, %lld, %lld] for an "
+             "image of %dx%d",
+             o->latents, inputs->latents_dims, (long long)shape[0], (long long)shape[1], (long long)shape[2],
+             (long long)shape[3], info->latent_channels, (long long)rows, (long long)columns, request->width,
+             request->height);
+    return error->status = ZIMAGE_ERROR_ARGUMENT;
 }
 
-int cli_request_fill(const cli_options *o, const zimage_model *model, const cli_inputs *inputs, zimage_request *request)
+zimage_status cli_request_fill(const cli_options *o, const zimage_model *model, cli_inputs *inputs,
+                               zimage_request *request, zimage_error *error)
 {
-    zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_model_info info = {.struct_size = sizeof info};
-    if (zimage_model_get_info(model, &info, &error) != ZIMAGE_OK)
-        return cli_failure("generate", &error);
+    zimage_status status = zimage_model_get_info(model, &info, error);
+    if (status == ZIMAGE_OK)
+        status = read_inputs(o, model, inputs, error);
+    if (status != ZIMAGE_OK)
+        return status;
     *request = (zimage_request){
         .struct_size = sizeof *request,
         .prompt = o->prompt,
@@ -99,5 +110,5 @@ int cli_request_fill(const cli_options *o, const zimage_model *model, const cli_
         .memory_limit = o->mem,
     };
     choose_size(o, inputs, &info, request);
-    return check_latents(o, inputs, &info, request);
+    return check_latents(o, inputs, &info, request, error);
 }

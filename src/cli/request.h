@@ -7,18 +7,18 @@
 
 /* Tensors of --prompt-embeds and --latents. */
 typedef struct cli_inputs {
+    const cli_options *options; /* that name the files; NULL: nothing was read */
     float *embeds, *latents;
     int64_t embeds_shape[4], latents_shape[4];
     int32_t embeds_dims, latents_dims;
     uint64_t latents_count;
 } cli_inputs;
 
-zimage_status cli_inputs_read(const cli_options *options, const zimage_model *model, cli_inputs *inputs,
-                              zimage_error *error);
 void cli_inputs_free(cli_inputs *inputs);
 
-/* The request of options; 0, or CLI_USAGE with a printed sentence. */
-int cli_request_fill(const cli_options *options, const zimage_model *model, const cli_inputs *inputs,
-                     zimage_request *request);
+/* The request of options. Their files are read into inputs, unless these are theirs already; the request points there
+ * and into options. */
+zimage_status cli_request_fill(const cli_options *options, const zimage_model *model, cli_inputs *inputs,
+                               zimage_request *request, zimage_error *error);
 
 #endif

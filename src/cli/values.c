@@ -143,6 +143,12 @@ int cli_set(cli_options *options, const cli_option *option, const char *text)
     return 1;
 }
 
+void cli_set_flag(cli_options *options, const cli_option *option, int value)
+{
+    *(int *)(void *)((char *)options + option->offset) = value;
+    options->given |= cli_bit(option);
+}
+
 void cli_append(char *text, size_t size, const char *format, ...)
 {
     size_t used = strlen(text);
@@ -191,6 +197,8 @@ void cli_expected(const cli_option *option, char text[CLI_TEXT_MAX])
         words = option->written ? "the name of a folder, without control characters" : "the name of a folder";
         break;
     case CLI_FLAG:
+        words = "true or false";
+        break;
     case CLI_TEXT:
         break;
     }

@@ -184,6 +184,14 @@ const char *zi_ops_cpu_tier(const zi_ops *ops)
     return ((const zi_cpu *)ops)->kernels->name;
 }
 
+zimage_compute zi_ops_cpu_compute(const zi_ops *ops)
+{
+    const zi_cpu *cpu = (const zi_cpu *)ops;
+    if (cpu->linear == NULL)
+        return ZIMAGE_COMPUTE_F32;
+    return cpu->linear == cpu->bf16 ? ZIMAGE_COMPUTE_BF16 : ZIMAGE_COMPUTE_INT8;
+}
+
 void zi_ops_cpu_describe(const zi_ops *ops, char *text, size_t size)
 {
     const zi_cpu *cpu = (const zi_cpu *)ops;

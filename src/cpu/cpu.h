@@ -15,6 +15,8 @@ zimage_status zi_ops_cpu_new(zi_pool *pool, const zi_cpu_options *options, zi_op
 
 /* The tier of a backend's float32 kernels: "generic", "avx2" or "avx512". */
 const char *zi_ops_cpu_tier(const zi_ops *ops);
+/* The type of a backend's linear layers. */
+zimage_compute zi_ops_cpu_compute(const zi_ops *ops);
 /* The tier and the packed gemms: "avx512, int8 amx, bf16 amx". */
 void zi_ops_cpu_describe(const zi_ops *ops, char *text, size_t size);
 

@@ -55,4 +55,11 @@ static zimage_status open_cpu(const zi_backend_choice *choice, int index, zi_poo
 }
 
 const zi_backend zi_backend_cpu = {
-    .name = "cpu", .is_gpu = 0, .find = find, .suits = suits, .index_of = index_of, .open = open_cpu};
+    .name = "cpu",
+    .is_gpu = 0,
+    .find = find,
+    .suits = suits,
+    .index_of = index_of,
+    .automatic = zi_ops_cpu_compute,
+    .open = open_cpu,
+};

@@ -105,6 +105,11 @@ static int index_of(const char *device)
     return whole && index < ZI_DEVICES_MAX ? (int)index : -1;
 }
 
+static zimage_compute automatic(const zi_ops *ops)
+{
+    return ZIMAGE_COMPUTE_BF16;
+}
+
 static zimage_status open_cuda(const zi_backend_choice *choice, int index, zi_pool *pool, zi_ops **ops,
                                zimage_error *error)
 {
@@ -122,7 +127,7 @@ static zimage_status open_cuda(const zi_backend_choice *choice, int index, zi_po
         zi_folder_create(choice->cache_folder); /* the library keeps its choices there; without it they are lost */
     const zi_cuda_options options = {
         .device = index,
-        .compute = choice->compute == ZIMAGE_COMPUTE_AUTO ? ZIMAGE_COMPUTE_BF16 : choice->compute,
+        .compute = choice->compute == ZIMAGE_COMPUTE_AUTO ? automatic(NULL) : choice->compute,
         .memory = choice->memory,
         .upload_threads = zi_pool_threads(pool),
         .cache = choice->cache_folder,
@@ -131,4 +136,11 @@ static zimage_status open_cuda(const zi_backend_choice *choice, int index, zi_po
 }
 
 const zi_backend zi_backend_cuda = {
-    .name = "cuda", .is_gpu = 1, .find = find, .suits = suits, .index_of = index_of, .open = open_cuda};
+    .name = "cuda",
+    .is_gpu = 1,
+    .find = find,
+    .suits = suits,
+    .index_of = index_of,
+    .automatic = automatic,
+    .open = open_cuda,
+};

@@ -56,3 +56,11 @@ zimage_status zi_backend_open(const zi_backend_choice *choice, zi_pool *pool, zi
     list_names(names, sizeof names);
     return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "device: \"%s\", expected %s", device, names);
 }
+
+zimage_compute zi_backend_compute(const zi_ops *ops, zimage_compute compute)
+{
+    for (const zi_backend *const *backend = zi_backends; *backend && compute == ZIMAGE_COMPUTE_AUTO; backend++)
+        if (!strcmp((*backend)->name, ops->table->name))
+            compute = (*backend)->automatic(ops);
+    return compute == ZIMAGE_COMPUTE_AUTO ? ZIMAGE_COMPUTE_F32 : compute; /* the reference is in none of the lists */
+}

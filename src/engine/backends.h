@@ -27,6 +27,8 @@ typedef struct zi_backend {
     int (*suits)(const zi_backend_choice *choice);
     /* The index of the device that `device` names; -1: it names none of this backend's. */
     int (*index_of)(const char *device);
+    /* What compute type AUTO became in an open backend. */
+    zimage_compute (*automatic)(const zi_ops *ops);
     /* Opens a device; the pool stays the caller's and must outlive the backend. */
     zimage_status (*open)(const zi_backend_choice *choice, int index, zi_pool *pool, zi_ops **ops, zimage_error *error);
 } zi_backend;
@@ -40,6 +42,9 @@ extern const zi_backend *const zi_backends[];
 
 /* Opens what a choice names. */
 zimage_status zi_backend_open(const zi_backend_choice *choice, zi_pool *pool, zi_ops **ops, zimage_error *error);
+
+/* The compute type of a backend that was opened with a choice of `compute`; never AUTO. */
+zimage_compute zi_backend_compute(const zi_ops *ops, zimage_compute compute);
 
 /* Whether the device has memory of its own, which a limit and a plan are for. */
 static inline int zi_has_own_memory(const zi_ops *ops)

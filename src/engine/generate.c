@@ -240,13 +240,23 @@ static zimage_status run_job(generation *g)
     return status;
 }
 
+static void set_info(const generation *g)
+{
+    zimage_image_info *info = zi_image_info(g->image);
+    const zi_ops *ops = g->session->ops;
+    info->prompt_tokens = (int32_t)g->tokens.counts[0];
+    info->seconds = zi_now() - g->start;
+    info->compute = g->session->compute;
+    ops->table->describe(ops, info->kernels, sizeof info->kernels);
+}
+
 static zimage_status generate(generation *g)
 {
     ZI_TRY(zi_request_tokens(g->session, g->request, &g->tokens, g->run.error));
     zi_request_job(g->session, g->request, &g->tokens, &g->job);
     zimage_status status = run_job(g);
     if (status == ZIMAGE_OK)
-        zi_image_set_info(g->image, (int32_t)g->tokens.counts[0], zi_now() - g->start);
+        set_info(g);
     return status;
 }
 

@@ -148,6 +148,7 @@ zimage_status zi_session_new(zimage_model *model, const zimage_session_params *p
         zimage_session_close(s);
         return status;
     }
+    s->compute = zi_backend_compute(s->ops, params->compute);
     s->base_bytes = zi_resident_bytes();
     *session = s;
     return ZIMAGE_OK;

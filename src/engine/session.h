@@ -20,6 +20,7 @@ struct zimage_session {
     zi_log log;
     zi_pool *pool;
     zi_ops *ops;
+    zimage_compute compute; /* never AUTO */
     uint64_t device_memory; /* most bytes of a device's own memory to take; 0: what is free */
     char *cache_folder;     /* NULL: nothing is kept */
     size_t base_bytes;      /* of the process in memory when the session was open, before any weight was read */

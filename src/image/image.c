@@ -14,8 +14,8 @@ struct zimage_image {
     uint8_t *pixels; /* [height][width][3] */
     float *latents;  /* [channels, rows, columns]; NULL: it was not generated */
     int64_t latents_shape[3];
-    double stage_seconds[ZIMAGE_STAGE_COUNT], seconds;
-    int32_t prompt_tokens;
+    double stage_seconds[ZIMAGE_STAGE_COUNT];
+    zimage_image_info info;
     zimage_memory_info memory;
 };
 
@@ -63,10 +63,9 @@ void zi_image_add_seconds(zimage_image *image, zimage_stage stage, double second
     image->stage_seconds[stage] += seconds;
 }
 
-void zi_image_set_info(zimage_image *image, int32_t prompt_tokens, double seconds)
+zimage_image_info *zi_image_info(zimage_image *image)
 {
-    image->prompt_tokens = prompt_tokens;
-    image->seconds = seconds;
+    return &image->info;
 }
 
 zimage_memory_info *zi_image_memory(zimage_image *image)
@@ -104,8 +103,7 @@ zimage_status zimage_image_get_info(const zimage_image *image, zimage_image_info
 {
     if (!image)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image: NULL, expected an image");
-    zimage_image_info own = {.prompt_tokens = image->prompt_tokens, .seconds = image->seconds};
-    return ZI_GIVE(info, &own, zimage_image_info, seconds, error);
+    return ZI_GIVE(info, &image->info, zimage_image_info, seconds, error);
 }
 
 double zimage_image_seconds(const zimage_image *image, zimage_stage stage)

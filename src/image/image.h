@@ -12,7 +12,8 @@ zimage_status zi_image_add_latents(zimage_image *image, int64_t channels, int64_
                                    zimage_error *error);
 float *zi_image_latents(zimage_image *image);
 void zi_image_add_seconds(zimage_image *image, zimage_stage stage, double seconds);
-void zi_image_set_info(zimage_image *image, int32_t prompt_tokens, double seconds);
+/* The facts that zimage_image_get_info returns. */
+zimage_image_info *zi_image_info(zimage_image *image);
 zimage_memory_info *zi_image_memory(zimage_image *image);
 
 #endif

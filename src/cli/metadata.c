@@ -1,0 +1,130 @@
+#include "metadata.h"
+
+#include <float.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli.h"
+#include "names.h"
+#include "naming.h"
+
+#define TEXTS_MAX   24
+#define VALUE_BYTES 128 /* of a number or a word */
+
+typedef struct metadata {
+    zimage_text texts[TEXTS_MAX];
+    size_t count;
+    char values[TEXTS_MAX][VALUE_BYTES];
+    char folders[TEXTS_MAX][PATH_MAX];
+} metadata;
+
+/* A text that outlives the metadata; NULL is left out. */
+static void add(metadata *m, const char *key, const char *value)
+{
+    if (value && m->count < TEXTS_MAX)
+        m->texts[m->count++] = (zimage_text){key, value};
+}
+
+static void add_value(metadata *m, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void add_value(metadata *m, const char *key, const char *format, ...)
+{
+    va_list arguments;
+    if (m->count == TEXTS_MAX)
+        return;
+    va_start(arguments, format);
+    vsnprintf(m->values[m->count], VALUE_BYTES, format, arguments);
+    va_end(arguments);
+    add(m, key, m->values[m->count]);
+}
+
+/* The shortest decimal number that gives the value back. */
+static void add_number(metadata *m, const char *key, double value)
+{
+    char text[VALUE_BYTES];
+    for (int digits = FLT_DIG; digits <= DBL_DECIMAL_DIG; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    add_value(m, key, "%s", text);
+}
+
+/* The own name of a folder or a file; NULL is left out. */
+static void add_path(metadata *m, const char *key, const char *path)
+{
+    if (!path || m->count == TEXTS_MAX)
+        return;
+    cli_name_folder(path, m->folders[m->count]);
+    add(m, key, m->folders[m->count]);
+}
+
+static void add_prompts(metadata *m, const cli_options *o)
+{
+    add(m, "prompt", o->prompt);
+    add_path(m, "prompt_embeds", o->prompt_embeds);
+    if (o->guidance > 0)
+        add(m, "negative_prompt", o->negative);
+}
+
+static void add_noise(metadata *m, const cli_job *job)
+{
+    const cli_options *o = job->options;
+    add_path(m, "latents", o->latents);
+    if (o->latents)
+        return;
+    add_value(m, "seed", "%llu", (unsigned long long)job->seed);
+    add(m, "rng", cli_rng_name(o->rng));
+}
+
+static void add_guidance(metadata *m, const cli_options *o)
+{
+    add_number(m, "guidance", o->guidance);
+    if (o->guidance > 0) {
+        add_number(m, "cfg_truncation", o->cfg_truncation);
+        add_number(m, "cfg_normalization", o->cfg_normalization);
+    }
+}
+
+static void add_model(metadata *m, const cli_options *o)
+{
+    add_path(m, "model", cli_model(o));
+    add_path(m, "transformer", o->transformer);
+    add_path(m, "text_encoder", o->text_encoder);
+    add_path(m, "vae", o->vae);
+    add_path(m, "tokenizer", o->tokenizer);
+    add_path(m, "scheduler", o->scheduler);
+    if (o->dequantize)
+        add(m, "dequantize", cli_dequantize_name(o->dequantize));
+}
+
+static void add_all(metadata *m, const cli_job *job, const zimage_request *request, const zimage_image *image)
+{
+    zimage_image_info info = {.struct_size = sizeof info};
+    zimage_image_get_info(image, &info, NULL); /* this can't fail */
+    add_prompts(m, job->options);
+    add_noise(m, job);
+    add_value(m, "size", "%dx%d", zimage_image_width(image), zimage_image_height(image));
+    add_value(m, "steps", "%d", request->steps);
+    add_guidance(m, job->options);
+    add_model(m, job->options);
+    add(m, "compute", zimage_compute_name(info.compute));
+    add_value(m, "kernels", "%s", info.kernels);
+    add_value(m, "Software", "zimage %s", zimage_version());
+}
+
+zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
+                              zimage_error *error)
+{
+    metadata *m = calloc(1, sizeof *m);
+    if (!m) {
+        snprintf(error->message, sizeof error->message, "%s: no memory for its texts", job->path);
+        return error->status = ZIMAGE_ERROR_MEMORY;
+    }
+    if (!job->options->no_metadata)
+        add_all(m, job, request, image);
+    zimage_status status = zimage_image_write(image, job->path, m->texts, m->count, error);
+    free(m);
+    return status;
+}

@@ -1,0 +1,27 @@
+/* The places where files will be written: tried before minutes of work. */
+#ifndef ZI_CLI_PLACES_H
+#define ZI_CLI_PLACES_H
+
+#include <jansson.h>
+#include <stddef.h>
+
+/* Whether a file can be written: a file of that name, or one in its folder, is created and removed again. An image's
+ * name ends in .png. 0: a printed sentence. label begins the sentence: "--output". */
+int cli_can_write(const char *command, const char *label, const char *path);
+int cli_can_write_image(const char *command, const char *label, const char *path);
+/* The same for a default name: a file that exists stays, and the new one gets another name. */
+int cli_can_create(const char *command, const char *label, const char *path);
+
+/* Creates a folder and its missing parents; *existing: bytes of the path that were there before. 0: a printed sentence,
+ * and nothing was created. */
+int cli_folder_make(const char *command, const char *label, const char *path, size_t *existing);
+/* Removes those folders again, as far as they are empty. */
+void cli_folder_unmake(const char *path, size_t existing);
+/* Whether the folder exists or can be created; nothing stays. 0: a printed sentence. */
+int cli_can_make_folder(const char *command, const char *label, const char *path);
+
+/* Creates an empty file under path or, where that exists or is a key of `taken`, under the first free name with a
+ * number. The caller replaces the file, and releases the name with free. NULL: errno says why. */
+char *cli_claim_name(const char *path, const json_t *taken);
+
+#endif
