@@ -134,7 +134,7 @@ static inline void expect_refusal(const char *const *arguments, outcome *o, cons
 }
 
 /* Writes a text file in test_folder. */
-static inline void write_file(const char *name, const char *text)
+static inline void put_file(const char *name, const char *text)
 {
     FILE *file = fopen(in_folder(name), "wb");
     assert_non_null(file);

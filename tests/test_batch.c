@@ -17,7 +17,7 @@ static void clear(void)
 
 static void expect_done(const char *lines, const char *const *arguments)
 {
-    write_file("b.jsonl", lines);
+    put_file("b.jsonl", lines);
     run_program(arguments, &o);
     if (o.code)
         fail_msg("exit code %d: %s", o.code, o.err);
@@ -26,7 +26,7 @@ static void expect_done(const char *lines, const char *const *arguments)
 /* Nothing is made, not even the folder. */
 static void expect_batch_refused(const char *lines, const char *word1, const char *word2)
 {
-    write_file("b.jsonl", lines);
+    put_file("b.jsonl", lines);
     expect_refusal(BATCH(NULL), &o, word1, word2);
     assert_int_equal(o.code, 2);
     assert_false(has_file("out"));
@@ -36,7 +36,7 @@ static void expect_batch_refused(const char *lines, const char *word1, const cha
 
 static void the_folder_is_created(void **state)
 {
-    write_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.png\"}\n\n{\"prompt\": \"b\", \"output\": \"2.png\"}\n");
+    put_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.png\"}\n\n{\"prompt\": \"b\", \"output\": \"2.png\"}\n");
     run_program(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", "new//deep/", "-m", TINY, "-q", "--steps", "1",
                           "-W", "16", "-H", "16"),
                 &o);
@@ -44,8 +44,8 @@ static void the_folder_is_created(void **state)
         fail_msg("%s", o.err);
     assert_true(has_file("new/deep/1.png") && has_file("new/deep/2.png"));
     clear();
-    write_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.png\"}\n");
-    write_file("file", "");
+    put_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.png\"}\n");
+    put_file("file", "");
     static const char *const folders[] = {"file", "file/x", "/proc/x"};
     for (int i = 0; i < 3; i++)
         expect_refusal(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", folders[i], "-m", "."), &o, "--out-dir",
@@ -169,7 +169,7 @@ static void expect_images(int count)
 static void reports_after_a_failure(void **state)
 {
     run_shell("cd '%s' && mkdir out && ln -s /dev/full out/2.png", test_folder);
-    write_file("b.jsonl", GOOD "{\"prompt\": \"a\", \"output\": \"2.png\"}\n{\"prompt\": \"a\"}\n");
+    put_file("b.jsonl", GOOD "{\"prompt\": \"a\", \"output\": \"2.png\"}\n{\"prompt\": \"a\"}\n");
     run_program(BATCH("--json"), &o);
     assert_int_equal(o.code, 1);
     expect_images(1);
@@ -185,7 +185,7 @@ static void reports_after_a_failure(void **state)
     expect_images(1);
     clear();
     /* Before the first image, too. */
-    write_file("b.jsonl", GOOD);
+    put_file("b.jsonl", GOOD);
     run_program(ARGUMENTS("generate", "x", "-m", ".", "-o", "a.png", "--json"), &o);
     assert_int_equal(o.code, 1);
     expect_images(0);
@@ -196,8 +196,8 @@ static void reports_after_a_signal(void **state)
 {
     static const int signals[] = {SIGTERM, SIGINT};
     for (int i = 0; i < 2; i++) {
-        write_file("b.jsonl",
-                   GOOD "{\"prompt\": \"a\", \"output\": \"2.png\", \"steps\": 1000, \"size\": \"256x256\"}\n");
+        put_file("b.jsonl",
+                 GOOD "{\"prompt\": \"a\", \"output\": \"2.png\", \"steps\": 1000, \"size\": \"256x256\"}\n");
         pid_t child = start_program(BATCH("--json"));
         for (int tries = 0; tries < 3000 && !has_file("out/1.png"); tries++)
             usleep(10000);

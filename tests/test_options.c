@@ -297,7 +297,7 @@ static void rules_on_the_command_line(void **state)
 
 static void write_lines(const char *lines)
 {
-    write_file("b.jsonl", lines);
+    put_file("b.jsonl", lines);
 }
 
 #define BATCH(...)                                                                                                     \
