@@ -1,11 +1,17 @@
-/* What the program prints commands no terminal, whatever the names and texts in files and arguments are. */
+/* What the program prints on a terminal: nothing commands it, whatever the names and texts in files and arguments are;
+ * progress is one line of any width. */
+#include <sys/ioctl.h>
+#include <termios.h>
+
+#include "cli/cli.h"
+#include "cli/progress.h"
 #include "program.h"
 
 #define TINY ZIMAGE_TEST_DATA "/tiny"
 
 #define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
-/* A control sequence of each kind: C0, DEL, C1, an override of the direction, a new line, and a byte that is no UTF-8. */
+/* A control sequence of each kind: C0, DEL, C1, a change of direction, ends of lines, and bytes that are no UTF-8. */
 #define C0 "\x1b[31m"
 #define C1                                                                                                             \
     "\xc2\x9b"                                                                                                         \
@@ -238,13 +244,195 @@ static void names_to_write(void **state)
     run_shell("rm -rf '%s'/*", test_folder);
 }
 
+/* ---- progress ---- */
+
+static zimage_progress at(zimage_stage stage, int step, int steps, double fraction, double elapsed)
+{
+    return (zimage_progress){sizeof(zimage_progress), stage, step, steps, 0, 10, fraction, elapsed, NULL, 0, 0};
+}
+
+static void expect_line(const progress_bar *bar, const zimage_progress *p, int columns, const char *expected)
+{
+    char line[PROGRESS_LINE_MAX];
+    progress_line(bar, p, columns, line);
+    if (strcmp(line, expected) != 0)
+        fail_msg("%d columns: \"%s\", expected \"%s\"", columns, line, expected);
+}
+
+static void lines_of_each_width(void **state)
+{
+    progress_bar bar = {
+        .image = 2, .images = 5, .stage = ZIMAGE_STAGE_DENOISE, .begin_seconds = 2, .begin_fraction = 0.1};
+    zimage_progress p = at(ZIMAGE_STAGE_DENOISE, 3, 8, 0.3, 8);
+    expect_line(&bar, &p, 100,
+                "[########--------------------]   30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
+    expect_line(&bar, &p, 80, "[###--------]   30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
+    expect_line(&bar, &p, 66, " 30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
+    expect_line(&bar, &p, 40, " 30%  image 2/5  denoise 3/8  21 s left");
+    expect_line(&bar, &p, 30, " 30%  denoise 3/8  21 s left");
+    expect_line(&bar, &p, 18, " 30%  denoise 3/8");
+    expect_line(&bar, &p, 17, " 30%  21 s left");
+    expect_line(&bar, &p, 5, " 30%");
+    expect_line(&bar, &p, 4, "");
+    for (int columns = -1; columns < 300; columns++) {
+        char line[PROGRESS_LINE_MAX];
+        p = at((zimage_stage)(columns & 3), 999, 1000, 0.9999, 1e7);
+        bar.image = bar.images = 100000;
+        progress_line(&bar, &p, columns, line);
+        assert_true((int)strlen(line) < columns || !*line);
+    }
+}
+
+/* What is left follows from the rate of the present stage: a slow last stage does not say "0 s left" for long. */
+static void times_and_rates(void **state)
+{
+    progress_bar bar = {
+        .image = 1, .images = 1, .stage = ZIMAGE_STAGE_DECODE, .begin_seconds = 10, .begin_fraction = 0.98};
+    zimage_progress p = at(ZIMAGE_STAGE_DECODE, 1, 1, 0.984, 12);
+    expect_line(&bar, &p, 41, " 98%  vae decode  12 s elapsed  8 s left");
+    p = at(ZIMAGE_STAGE_DECODE, 1, 1, 0.98, 10.1); /* nothing of the stage is done: the rate of all, which says 0 s */
+    expect_line(&bar, &p, 40, " 98%  vae decode  10 s elapsed");
+    bar = (progress_bar){.stage = ZIMAGE_STAGE_DENOISE};
+    p = at(ZIMAGE_STAGE_DENOISE, 1, 20, 0.01, 0.2); /* too early for an estimate or a rate */
+    expect_line(&bar, &p, 34, "  1%  denoise 1/20  0 s elapsed");
+    p = at(ZIMAGE_STAGE_DENOISE, 5, 20, 0.2, 1);
+    expect_line(&bar, &p, 55, " 20%  denoise 5/20  4.0 steps/s  1 s elapsed  4 s left");
+    p = at(ZIMAGE_STAGE_DENOISE, 5, 20, 0.2, 75.4);
+    expect_line(&bar, &p, 58, " 20%  denoise 5/20  18.9 s/step  1:15 elapsed  5:02 left");
+    p = at(ZIMAGE_STAGE_DENOISE, 5, 20, 0.2, 7384);
+    expect_line(&bar, &p, 65, " 20%  denoise 5/20  1846.0 s/step  2:03:04 elapsed  8:12:16 left");
+}
+
+/* Runs the program with stderr on a terminal of so many columns, and keeps what arrives there in o.err. */
+static void run_on_terminal(const char *const *arguments, int columns)
+{
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    int terminal = open(ptsname(master), O_RDWR | O_NOCTTY);
+    const struct winsize size = {.ws_row = 24, .ws_col = (unsigned short)columns};
+    assert_true(terminal >= 0 && ioctl(terminal, TIOCSWINSZ, &size) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        const char *argv[64] = {ZIMAGE_PROGRAM};
+        for (int i = 0; arguments[i]; i++)
+            argv[i + 1] = arguments[i];
+        setenv("TERM", "xterm", 1);
+        if (chdir(test_folder) != 0 || dup2(terminal, STDERR_FILENO) < 0 || !freopen("out", "wb", stdout))
+            _exit(126);
+        execv(argv[0], (char *const *)argv);
+        _exit(127);
+    }
+    close(terminal);
+    size_t length = 0;
+    for (ssize_t more; (more = read(master, o.err + length, sizeof o.err - 1 - length)) > 0;)
+        length += (size_t)more;
+    o.err[length] = 0;
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    close(master);
+    unlink(in_folder("out"));
+}
+
+/* Follows the cursor: progress never leaves its line and never reaches the last column. Returns the drawings. */
+static int follow(const char *text, int columns)
+{
+    int column = 0, drawings = 0;
+    for (const char *c = text; *c; c++) {
+        if (*c == '\r') {
+            column = 0;
+        } else if (!strncmp(c, "\033[K", 3)) {
+            drawings += column > 0;
+            c += 2;
+        } else {
+            assert_true((unsigned char)*c >= ' ' && (unsigned char)*c < 0x7F);
+            assert_true(++column < columns);
+        }
+    }
+    assert_int_equal(column, 0);
+    return drawings;
+}
+
+static void progress_keeps_to_one_line(void **state)
+{
+    static const int widths[] = {1, 5, 12, 20, 40, 80, 200};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        run_on_terminal(
+            ARGUMENTS("generate", "a", "-m", TINY, "--size", "48x48", "--steps", "30", "-n", "2", "-s", "1"),
+            widths[i]);
+        assert_int_equal(o.code, 0);
+        int drawings = follow(o.err, widths[i]);
+        assert_true(widths[i] < 5 || (drawings >= 2 && drawings < 60));
+        assert_true(strlen(o.err) < 4 || !strcmp(o.err + strlen(o.err) - 4, "\r\033[K"));
+        if (widths[i] >= 40)
+            assert_non_null(strstr(o.err, "image 2/2"));
+        run_shell("rm -f '%s'/*.png", test_folder);
+    }
+    run_on_terminal(ARGUMENTS("generate", "a", "-m", TINY, "--size", "48x48", "--steps", "3", "-q", "-o", "a.png"), 40);
+    assert_string_equal(o.err, "");
+    unlink(in_folder("a.png"));
+}
+
+/* A message clears the line first; the next progress draws it again at once. */
+static void messages_interrupt_progress(void **state)
+{
+    char text[1024];
+    int kept = dup(STDERR_FILENO), file = open(in_folder("err"), O_RDWR | O_CREAT, 0600);
+    assert_true(kept >= 0 && file >= 0 && dup2(file, STDERR_FILENO) >= 0);
+    progress_bar bar;
+    zimage_progress p = at(ZIMAGE_STAGE_DENOISE, 1, 8, 0.5, 1);
+    progress_init(&bar, 0, 1, 1);
+    bar.terminal = 1;
+    progress_show(&bar, &p);
+    cli_log(ZIMAGE_LOG_WARNING, "x", NULL);
+    progress_show(&bar, &p);
+    progress_show(&bar, &p); /* too early to draw again */
+    progress_end(&bar);
+    cli_log(ZIMAGE_LOG_WARNING, "y", NULL);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    close(file);
+    read_text(in_folder("err"), text, sizeof text);
+    char line[PROGRESS_LINE_MAX], expected[1024];
+    progress_line(&bar, &p, 80, line);
+    snprintf(expected, sizeof expected, "\r%s\033[K\r\033[Kzimage: warning: x\n\r%s\033[K\r\033[Kzimage: warning: y\n",
+             line, line);
+    assert_string_equal(text, expected);
+    unlink(in_folder("err"));
+}
+
+/* Where stderr is no terminal: lines, which do not flood a log. */
+static void lines_without_a_terminal(void **state)
+{
+    run_program(ARGUMENTS("generate", "a", "-m", TINY, "--size", "16x16", "--steps", "300", "-n", "2", "-s", "1"), &o);
+    assert_int_equal(o.code, 0);
+    assert_non_null(strstr(o.err, "image 2 of 2, denoise, step 1 of 300 ("));
+    assert_non_null(strstr(o.err, "image 2 of 2, denoise, step 300 of 300 ("));
+    assert_non_null(strstr(o.err, "/s")); /* the rate */
+    assert_null(strchr(o.err, '\r'));
+    int lines = 0;
+    for (const char *c = o.err; *c; c++)
+        lines += *c == '\n';
+    assert_true(lines >= 10 && lines < 100);
+    run_shell("rm -f '%s'/*.png", test_folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_character),          cmocka_unit_test(nothing_to_print),
-        cmocka_unit_test(names_in_weight_files),   cmocka_unit_test(names_of_files),
-        cmocka_unit_test(texts_of_configurations), cmocka_unit_test(arguments),
-        cmocka_unit_test(lines_of_a_batch),        cmocka_unit_test(names_to_write),
+        cmocka_unit_test(each_character),
+        cmocka_unit_test(nothing_to_print),
+        cmocka_unit_test(names_in_weight_files),
+        cmocka_unit_test(names_of_files),
+        cmocka_unit_test(texts_of_configurations),
+        cmocka_unit_test(arguments),
+        cmocka_unit_test(lines_of_a_batch),
+        cmocka_unit_test(names_to_write),
+        cmocka_unit_test(lines_of_each_width),
+        cmocka_unit_test(times_and_rates),
+        cmocka_unit_test(progress_keeps_to_one_line),
+        cmocka_unit_test(messages_interrupt_progress),
+        cmocka_unit_test(lines_without_a_terminal),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -101,7 +101,7 @@ static int make_image(work *w, cli_job *job)
     progress_bar bar;
     if (cli_request_fill(job->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK)
         return failure(w, job, &error);
-    progress_init(&bar, w->options->quiet);
+    progress_init(&bar, w->options->quiet, (int32_t)(job - w->jobs.items) + 1, (int32_t)w->jobs.count);
     request.seed = job->seed;
     request.release_weights = w->jobs.count == 1; /* nothing comes after this image */
     request.progress = on_progress;

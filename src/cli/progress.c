@@ -1,65 +1,219 @@
 #include "progress.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
-#define WIDTH 28 /* of the bar */
+#define BAR_MOST      30   /* columns of the bar with its brackets */
+#define BAR_LEAST     8    /* a shorter one says nothing */
+#define GAP           2    /* columns between two parts of the line */
+#define PART_MAX      48   /* bytes of a part, */
+#define TIME_MAX      32   /* and of a time in it */
+#define COLUMNS       80   /* of a terminal that does not say its width */
+#define DRAW_SECONDS  0.1  /* least time between two drawings: more would only flood a slow connection */
+#define LINE_SECONDS  1.0  /* least time between two lines of steps where stderr is no terminal */
+#define QUIET_SECONDS 60.0 /* most time there without a line while a step goes on */
 
-void progress_init(progress_bar *bar, int quiet)
+/* An estimate needs some time and some work behind it. */
+#define ESTIMATE_SECONDS  0.5
+#define ESTIMATE_FRACTION 0.02
+
+static progress_bar *drawn; /* the bar that has drawn last; NULL: none */
+
+void progress_init(progress_bar *bar, int quiet, int32_t image, int32_t images)
 {
-    *bar = (progress_bar){.quiet = quiet, .terminal = isatty(STDERR_FILENO), .stage = (zimage_stage)ZIMAGE_STAGE_COUNT};
+    const char *kind = getenv("TERM");
+    *bar = (progress_bar){
+        .quiet = quiet,
+        .terminal = isatty(STDERR_FILENO) && kind && *kind && strcmp(kind, "dumb") != 0,
+        .image = image,
+        .images = images,
+        .stage = (zimage_stage)ZIMAGE_STAGE_COUNT,
+        .last_print = -1,
+    };
 }
+
+/* ---- texts ---- */
 
 /* "text_encoder" -> "text encoder" */
-static void readable(char out[32], const char *name)
+static void write_stage(char text[PART_MAX], zimage_stage stage)
 {
-    int i = 0;
-    for (; i < 31 && name[i]; i++)
-        out[i] = name[i] == '_' ? ' ' : name[i];
-    out[i] = 0;
+    snprintf(text, PART_MAX, "%s", zimage_stage_name(stage));
+    for (char *c = text; *c; c++)
+        if (*c == '_')
+            *c = ' ';
 }
 
-static void show_bar(progress_bar *bar, const zimage_progress *p, const char *stage)
+/* "12 s", "1:15", "2:03:59" */
+static void write_seconds(char text[TIME_MAX], double seconds)
 {
-    char line[WIDTH * 3 + 1];
-    int filled = (int)(p->fraction * WIDTH + 0.5), length = 0;
-    for (int i = 0; i < WIDTH; i++)
-        length += snprintf(line + length, sizeof line - (size_t)length, "%s", i < filled ? "━" : "─");
-    fprintf(stderr, "\r\033[K%s %3.0f%%  %s", line, p->fraction * 100, stage);
-    if (p->steps > 1)
-        fprintf(stderr, " %d/%d", p->step, p->steps);
-    if (p->fraction > 0.02 && p->elapsed > 0.5)
-        fprintf(stderr, "  %.0f s left", p->elapsed * (1 - p->fraction) / p->fraction);
-    fflush(stderr);
-    bar->shown = 1;
+    long long whole = (long long)(seconds + 0.5);
+    if (whole < 60)
+        snprintf(text, TIME_MAX, "%lld s", whole);
+    else if (whole < 3600)
+        snprintf(text, TIME_MAX, "%lld:%02lld", whole / 60, whole % 60);
+    else
+        snprintf(text, TIME_MAX, "%lld:%02lld:%02lld", whole / 3600, whole / 60 % 60, whole % 60);
 }
+
+/* "1.3 s/step" or "4.2 steps/s", measured since the first step began; empty before the first step is done. */
+static void write_rate(char text[PART_MAX], const progress_bar *bar, const zimage_progress *p)
+{
+    double steps = p->step - 1 + (p->blocks > 0 ? (double)p->block / p->blocks : 0);
+    double seconds = p->elapsed - bar->begin_seconds;
+    *text = 0;
+    if (p->steps <= 1 || steps < 1 || seconds <= 0)
+        return;
+    if (seconds >= steps)
+        snprintf(text, PART_MAX, "%.1f s/step", seconds / steps);
+    else
+        snprintf(text, PART_MAX, "%.1f steps/s", steps / seconds);
+}
+
+/* Seconds until the image is there; 0: not known. Stages do their work at different rates, so the rate is that of the
+ * present stage where it has one. */
+static double seconds_left(const progress_bar *bar, const zimage_progress *p)
+{
+    double seconds = p->elapsed - bar->begin_seconds, done = p->fraction - bar->begin_fraction;
+    if (seconds < ESTIMATE_SECONDS || done <= 0) {
+        seconds = p->elapsed;
+        done = p->fraction;
+    }
+    return seconds >= ESTIMATE_SECONDS && p->fraction >= ESTIMATE_FRACTION ? seconds * (1 - p->fraction) / done : 0;
+}
+
+/* ---- the line on a terminal ---- */
+
+/* The parts, in the order of the line. */
+enum { BAR, PERCENT, IMAGE, STAGE, RATE, ELAPSED, LEFT, PARTS };
+
+/* The part of the bar that is done is filled. */
+static void write_bar(char text[PART_MAX], int columns, double fraction)
+{
+    int inside = columns - 2, filled = (int)(fraction * inside + 0.5);
+    memset(text, '-', (size_t)columns);
+    memset(text + 1, '#', (size_t)filled);
+    text[0] = '[';
+    text[columns - 1] = ']';
+    text[columns] = 0;
+}
+
+static void write_parts(const progress_bar *bar, const zimage_progress *p, char parts[PARTS][PART_MAX])
+{
+    char seconds[TIME_MAX];
+    double left = seconds_left(bar, p);
+    memset(parts, 0, PARTS * sizeof *parts);
+    snprintf(parts[PERCENT], PART_MAX, "%3.0f%%", p->fraction * 100);
+    if (bar->images > 1)
+        snprintf(parts[IMAGE], PART_MAX, "image %d/%d", (int)bar->image, (int)bar->images);
+    write_stage(parts[STAGE], p->stage);
+    if (p->steps > 1)
+        snprintf(parts[STAGE] + strlen(parts[STAGE]), PART_MAX - strlen(parts[STAGE]), " %d/%d", (int)p->step,
+                 (int)p->steps);
+    write_rate(parts[RATE], bar, p);
+    write_seconds(seconds, p->elapsed);
+    snprintf(parts[ELAPSED], PART_MAX, "%s elapsed", seconds);
+    if (left >= 1) {
+        write_seconds(seconds, left);
+        snprintf(parts[LEFT], PART_MAX, "%s left", seconds);
+    }
+}
+
+void progress_line(const progress_bar *bar, const zimage_progress *p, int columns, char line[PROGRESS_LINE_MAX])
+{
+    static const int by_importance[] = {PERCENT, STAGE, LEFT, IMAGE, RATE, ELAPSED};
+    char parts[PARTS][PART_MAX];
+    int fits[PARTS] = {0}, used = 0, length = 0;
+    write_parts(bar, p, parts);
+    columns--; /* many terminals go to the next line when the last column is written */
+    for (size_t i = 0; i < sizeof by_importance / sizeof *by_importance; i++) {
+        const char *part = parts[by_importance[i]];
+        int more = (int)strlen(part) + (used ? GAP : 0);
+        fits[by_importance[i]] = *part && used + more <= columns;
+        used += fits[by_importance[i]] ? more : 0;
+    }
+    int room = columns - used - GAP < BAR_MOST ? columns - used - GAP : BAR_MOST;
+    fits[BAR] = room >= BAR_LEAST;
+    if (fits[BAR])
+        write_bar(parts[BAR], room, p->fraction);
+    *line = 0;
+    for (int i = 0; i < PARTS; i++)
+        if (fits[i])
+            length +=
+                snprintf(line + length, PROGRESS_LINE_MAX - (size_t)length, "%*s%s", length ? GAP : 0, "", parts[i]);
+}
+
+static int terminal_columns(void)
+{
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : COLUMNS;
+}
+
+static void draw(progress_bar *bar, const zimage_progress *p)
+{
+    char line[PROGRESS_LINE_MAX];
+    if (bar->last_print >= 0 && p->elapsed < bar->last_print + DRAW_SECONDS)
+        return;
+    progress_line(bar, p, terminal_columns(), line);
+    fprintf(stderr, "\r%s\033[K", line);
+    fflush(stderr);
+    bar->last_print = p->elapsed;
+    bar->shown = 1;
+    drawn = bar;
+}
+
+/* ---- lines where there is no terminal ---- */
+
+static void print_line(progress_bar *bar, const zimage_progress *p, int next_step)
+{
+    char image[PART_MAX] = "", stage[PART_MAX], step[PART_MAX] = "", rate[PART_MAX];
+    double since = p->elapsed - bar->last_print;
+    int worth = next_step && (p->step == 1 || p->step == p->steps || since >= LINE_SECONDS);
+    if (!worth && since < QUIET_SECONDS)
+        return;
+    if (bar->images > 1)
+        snprintf(image, sizeof image, "image %d of %d, ", (int)bar->image, (int)bar->images);
+    write_stage(stage, p->stage);
+    if (p->steps > 1)
+        snprintf(step, sizeof step, ", step %d of %d", (int)p->step, (int)p->steps);
+    write_rate(rate, bar, p);
+    fprintf(stderr, "%s%s%s (%.1f s%s%s)\n", image, stage, step, p->elapsed, *rate ? ", " : "", rate);
+    bar->last_print = p->elapsed;
+}
+
+/* ---- what happens ---- */
 
 void progress_show(progress_bar *bar, const zimage_progress *p)
 {
     if (bar->quiet)
         return;
-    char stage[32];
-    readable(stage, zimage_stage_name(p->stage));
-    if (bar->terminal) {
-        show_bar(bar, p, stage);
-        return;
+    int next_stage = p->stage != bar->stage, next_step = next_stage || p->step != bar->step;
+    if (next_stage) {
+        bar->begin_seconds = p->elapsed;
+        bar->begin_fraction = p->fraction;
     }
-    if (p->stage == bar->stage && p->step == bar->step)
-        return;
     bar->stage = p->stage;
     bar->step = p->step;
-    if (p->steps > 1)
-        fprintf(stderr, "%s, step %d of %d (%.1f s)\n", stage, p->step, p->steps, p->elapsed);
+    if (bar->terminal)
+        draw(bar, p);
     else
-        fprintf(stderr, "%s (%.1f s)\n", stage, p->elapsed);
+        print_line(bar, p, next_step);
 }
 
 void progress_interrupt(void)
 {
+    if (!drawn || !drawn->shown)
+        return;
+    fprintf(stderr, "\r\033[K");
+    drawn->shown = 0;
+    drawn->last_print = -1;
 }
 
 void progress_end(progress_bar *bar)
 {
-    if (bar->shown)
-        fprintf(stderr, "\r\033[K");
+    progress_interrupt();
+    if (drawn == bar)
+        drawn = NULL;
 }

@@ -1,19 +1,31 @@
-/* Progress on stderr: a bar on a terminal, a line a stage or step otherwise. */
+/* Progress on stderr: one line that is written again and again on a terminal, a line a stage or step otherwise. */
 #ifndef ZI_CLI_PROGRESS_H
 #define ZI_CLI_PROGRESS_H
 
 #include "zimage.h"
 
+/* Of one image. */
 typedef struct progress_bar {
-    int quiet, terminal, shown;
-    zimage_stage stage; /* last shown */
+    int quiet, terminal;
+    int shown;             /* 1: a line is on the terminal, without a newline behind it */
+    int32_t image, images; /* the image is number `image` of `images`, from 1 */
+    zimage_stage stage;    /* last seen, with its step */
     int32_t step;
+    double begin_seconds;  /* when this stage began: seconds since the image's beginning, */
+    double begin_fraction; /* and the part of the work that was done */
+    double last_print;     /* seconds since the image's beginning; below 0: nothing was printed */
 } progress_bar;
 
-void progress_init(progress_bar *bar, int quiet);
+#define PROGRESS_LINE_MAX 256 /* bytes of a line, which is ASCII */
+
+void progress_init(progress_bar *bar, int quiet, int32_t image, int32_t images);
 void progress_show(progress_bar *bar, const zimage_progress *progress);
-void progress_end(progress_bar *bar); /* clears the bar */
-/* Clears a bar that is shown, before something else is printed; the next progress draws it again. */
+void progress_end(progress_bar *bar); /* clears the line */
+/* Clears a line that is on the terminal, before something else is printed; the next progress writes it again. */
 void progress_interrupt(void);
+
+/* The line for a terminal of so many columns. It leaves the last column free, and what does not fit away: first the
+ * bar, then elapsed time, rate, number of the image, time that is left, stage, percentage. */
+void progress_line(const progress_bar *bar, const zimage_progress *progress, int columns, char line[PROGRESS_LINE_MAX]);
 
 #endif
