@@ -157,6 +157,20 @@ static void lines_hold_what_a_command_line_does(void **state)
 
 /* ---- what is reported ---- */
 
+/* A warning about a prompt names its line, and is given once, before the first image. */
+static void warnings_name_their_line(void **state)
+{
+    char text[8192] = GOOD "{\"count\": 2, \"prompt\": \"";
+    for (int i = 0; i < 700; i++)
+        strcat(text, "a giant ");
+    strcat(text, "\"}\n");
+    expect_done(text, BATCH("--seed", "1"));
+    const char *warning = strstr(o.err, "zimage: warning: b.jsonl: line 2: prompt: ");
+    if (!warning || strstr(strchr(warning, '\n'), "warning"))
+        fail_msg("%s", o.err);
+    clear();
+}
+
 static void expect_images(int count)
 {
     json_t *result = json_loads(o.out, 0, NULL), *images = json_object_get(result, "images");
@@ -220,6 +234,7 @@ int main(void)
         cmocka_unit_test(one_file_has_one_line),
         cmocka_unit_test(other_files),
         cmocka_unit_test(lines_hold_what_a_command_line_does),
+        cmocka_unit_test(warnings_name_their_line),
         cmocka_unit_test(reports_after_a_failure),
         cmocka_unit_test(reports_after_a_signal),
     };

@@ -618,7 +618,7 @@ static void wrong_lines(void **state)
     expect_line_refused(LINE(", \"seed\": 1, \"seed\": 2"), "duplicate", "");
     expect_line_refused(LINE(", \"width\": 100"), "width: 100, expected a multiple of 16", "1024");
     expect_line_refused(LINE(", \"height\": 4096"), "height: 4096, expected a multiple of 16", "1024");
-    expect_line_refused("{\"output\": \"1.png\"}", "prompt: missing", "a text");
+    expect_line_refused("{\"output\": \"1.png\"}", "prompt or prompt_embeds: missing", "a text");
     expect_line_refused(LINE(", \"prompt_embeds\": \"e.safetensors\""), "prompt and prompt_embeds", "one of them");
     expect_line_refused(LINE(", \"model\": \"m\""), "\"model\": unknown key", "--model stands on the command line");
     expect_line_refused(LINE(", \"out_dir\": \"m\""), "\"out_dir\": unknown key", "--out-dir");

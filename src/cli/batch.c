@@ -14,6 +14,7 @@
 
 /* Limits of a file, so that one that is no batch does not fill the memory. A prompt's first 512 tokens count. */
 #define LINE_BYTES_MAX ((size_t)4 << 20)
+#define FILE_BYTES_MAX ((size_t)256 << 20)
 #define IMAGES_MAX     100000
 
 typedef struct batch {
@@ -167,21 +168,18 @@ static int take_keys(batch *b, cli_options *options, const json_t *object, const
 /* A line says in one way what the image shows. own: bits of the options that the line itself says. */
 static int check_needed(const batch *b, uint64_t own)
 {
-    const cli_option *found = NULL, *first = NULL;
+    const cli_option *found = NULL;
+    char needed[CLI_TEXT_MAX] = "";
     for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));) {
         if (!option->key_needed)
             continue;
-        first = first ? first : option;
+        cli_append(needed, sizeof needed, "%s%s", *needed ? " or " : "", option->key);
         if (found && (own & cli_bit(option)))
             return line_error(b, "%s and %s: expected one of them", found->key, option->key);
         if (own & cli_bit(option))
             found = option;
     }
-    if (found)
-        return 0;
-    char expected[CLI_TEXT_MAX];
-    cli_expected(first, expected);
-    return line_error(b, "%s: missing, expected %s", first->key, expected);
+    return found ? 0 : line_error(b, "%s: missing, expected a text or the name of a file", needed);
 }
 
 static int check_rules(batch *b, const cli_options *options, uint64_t own)
@@ -269,14 +267,17 @@ static int next_line(FILE *file, char *text, size_t *length)
 static int read_lines(batch *b, FILE *file, char *text)
 {
     static const char byte_order_mark[] = "\xef\xbb\xbf";
-    size_t length;
+    size_t length, bytes = 0;
     int code = 0;
     for (b->line = 1; !code && next_line(file, text, &length); b->line++) {
         const char *begin = text;
+        bytes += length;
         if (b->line == 1 && !strncmp(text, byte_order_mark, strlen(byte_order_mark)))
             begin += strlen(byte_order_mark);
         if (length > LINE_BYTES_MAX)
             code = line_error(b, "more than %zu bytes, expected a JSON object a line", LINE_BYTES_MAX);
+        else if (bytes > FILE_BYTES_MAX)
+            code = line_error(b, "the file has more than %zu bytes, expected fewer", FILE_BYTES_MAX);
         else if (*skip_space(begin) || strlen(text) != length)
             code = take_line(b, begin, (size_t)(text + length - begin));
     }

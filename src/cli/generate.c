@@ -1,5 +1,6 @@
 /* zimage generate: prompts to PNG files. */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,8 @@
 
 #define COMMAND "generate"
 
+#define MESSAGE_MAX (PATH_MAX + 2048) /* bytes of a logged line */
+
 typedef struct work {
     const cli_options *options; /* of the command line */
     zimage_model *model;
@@ -22,6 +25,8 @@ typedef struct work {
     cli_inputs inputs;
     cli_jobs jobs;
     cli_report report;
+    const cli_job *job; /* that is checked or made now; NULL: none yet */
+    int warned;         /* the job's warnings are printed already */
 } work;
 
 static volatile sig_atomic_t interrupted;
@@ -47,6 +52,20 @@ static int on_progress(const zimage_progress *p, void *user)
 {
     progress_show(user, p);
     return interrupted != 0;
+}
+
+/* zimage_log_fn of work. The check of a batch says what the making of its images would say again. */
+static void log_message(zimage_log_level level, const char *message, void *user)
+{
+    const work *w = user;
+    char text[MESSAGE_MAX];
+    if (level == ZIMAGE_LOG_WARNING ? w->warned : w->options->quiet)
+        return;
+    if (w->job && w->job->line)
+        snprintf(text, sizeof text, "%s: line %lld: %s", w->options->batch, (long long)w->job->line, message);
+    else
+        snprintf(text, sizeof text, "%s", message);
+    cli_log(level, text, NULL);
 }
 
 static zimage_status save_latents(const char *path, const zimage_image *image, zimage_error *error)
@@ -141,6 +160,7 @@ static int check_batch(work *w)
         zimage_request request;
         if (job->options == checked) /* only the seed differs */
             continue;
+        w->job = job;
         checked = job->options;
         zimage_status status = cli_request_fill(job->options, w->model, &w->inputs, &request, &error);
         if (status == ZIMAGE_OK)
@@ -158,8 +178,11 @@ static int check_batch(work *w)
 static int make_images(work *w)
 {
     int code = check_batch(w);
-    for (size_t i = 0; i < w->jobs.count && !code; i++)
+    for (size_t i = 0; i < w->jobs.count && !code; i++) {
+        w->job = &w->jobs.items[i];
+        w->warned = w->options->batch || i > 0;
         code = make_image(w, &w->jobs.items[i]);
+    }
     return code;
 }
 
@@ -168,10 +191,13 @@ static zimage_status open_all(work *w, zimage_error *error)
     const cli_options *o = w->options;
     zimage_session_params session;
     cli_session_params(o, &session);
+    session.log = log_message;
+    session.log_user = w;
     const zimage_model_params model = {
         .struct_size = sizeof model,
         .dequantize = (zimage_dequantize)o->dequantize,
-        .log = session.log,
+        .log = log_message,
+        .log_user = w,
         .transformer = o->transformer,
         .text_encoder = o->text_encoder,
         .vae = o->vae,

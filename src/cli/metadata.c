@@ -56,7 +56,9 @@ static void add_path(metadata *m, const char *key, const char *path)
 {
     if (!path || m->count == TEXTS_MAX)
         return;
-    cli_name_folder(path, m->folders[m->count]);
+    char name[PATH_MAX];
+    cli_name_folder(path, name);
+    zimage_printable(name, m->folders[m->count], sizeof m->folders[0]);
     add(m, key, m->folders[m->count]);
 }
 

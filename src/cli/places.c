@@ -18,12 +18,9 @@
 
 static void folder_of(const char *path, char folder[PATH_MAX])
 {
-    snprintf(folder, PATH_MAX, "%s", path);
-    char *slash = strrchr(folder, '/');
-    if (slash)
-        slash[slash == folder] = 0;
-    else
-        strcpy(folder, ".");
+    const char *slash = strrchr(path, '/');
+    int length = slash ? (int)(slash - path) + (slash == path) : 1;
+    snprintf(folder, PATH_MAX, "%.*s", length, slash ? path : ".");
 }
 
 /* Creates a file that did not exist. Returns 0 or an errno value. */
@@ -60,7 +57,11 @@ static int may_replace(const char *folder, const struct stat *file)
 /* A name of an open descriptor, such as /dev/stdout, may look like a regular file, but is written in place. */
 static int names_descriptor(const char *path)
 {
-    return !strncmp(path, "/dev/", strlen("/dev/")) || !strncmp(path, "/proc/", strlen("/proc/"));
+    static const char *const begins[] = {"/dev/std", "/dev/fd/", "/proc/"};
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
+        if (!strncmp(path, begins[i], strlen(begins[i])))
+            return 1;
+    return 0;
 }
 
 /* Whether path is a file to be made or replaced, and not a device, which is written as it is. */
