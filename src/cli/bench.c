@@ -2,6 +2,7 @@
 #include <jansson.h>
 
 #include "cli.h"
+#include "places.h"
 
 #define COMMAND "bench"
 
@@ -112,6 +113,8 @@ int cmd_bench(const cli_options *o)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_session_params session;
+    if (o->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", o->cache_dir))
+        return CLI_USAGE;
     cli_session_params(o, &session);
     const zimage_bench_params params = {
         .struct_size = sizeof params,

@@ -82,13 +82,15 @@ static int try_new(const char *path, const char *folder)
 static int try_file(const char *path, const char *folder)
 {
     struct stat st;
+    char real[PATH_MAX], target[PATH_MAX];
     if (stat(path, &st) != 0)
-        return try_new(path, folder); /* a link to a file that is missing will be replaced */
+        return try_new(path, folder);
     if (access(path, W_OK) != 0)
         return errno;
     if (!is_replaced(path, &st, 1))
         return 0;
-    return may_replace(folder, &st) ? try_folder(folder) : EPERM;
+    folder_of(realpath(path, real) ? real : path, target); /* the file that a link leads to is replaced */
+    return may_replace(target, &st) ? try_folder(target) : EPERM;
 }
 
 /* Prints a sentence if code is an errno value. Returns whether it is 0. */
@@ -160,7 +162,7 @@ int cli_folder_make(const char *command, const char *label, const char *path, si
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return 1;
     cli_folder_unmake(path, *existing);
-    return !cli_usage_error(command, "%s: %s is not a folder", label, path);
+    return !cli_usage_error(command, "%s: %s is no folder", label, path);
 }
 
 void cli_folder_unmake(const char *path, size_t existing)

@@ -147,6 +147,7 @@ static void places_are_tried_before_the_model(void **state)
     expect_tried("--output", "a.jpg", "ending in .png");
     expect_tried("--cache-dir", "file/cache", "Not a directory");
     expect_tried("--cache-dir", "/proc/cache", "can't make");
+    expect_refusal(ARGUMENTS("bench", "--synthetic", "small", "--cache-dir", "file"), &o, "--cache-dir", "no folder");
     expect_refusal(ARGUMENTS("generate", "x", "-m", "no-model", "-o", "a.png", "--save-latents", "./a.png"), &o,
                    "model_index.json", "");
     expect_refusal(ARGUMENTS("generate", "x", "-m", "no-model", "-o", "a.png", "--save-latents", "a.png"), &o,
