@@ -132,7 +132,7 @@ static void no_text_encoder_is_fine_with_embeds(void **state)
                 &o);
     if (o.code)
         fail_msg("%s", o.err);
-    expect_refused(ARGUMENTS("generate", "a prompt", "-m", model, "-o", "b.png"), "text_encoder", "prompt_embeds");
+    expect_refused(ARGUMENTS("generate", "a prompt", "-m", model, "-o", "b.png"), "text_encoder", "--prompt-embeds");
     run_shell("rm -rf '%s'/*", test_folder);
 }
 

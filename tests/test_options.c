@@ -419,6 +419,87 @@ static void forms_of_options(void **state)
     assert_int_equal(o.code, 0);
 }
 
+/* ---- the library's sentences ---- */
+
+static void expect_translated(cli_command_id command, const cli_options *options, const char *sentence,
+                              const char *expected)
+{
+    char text[CLI_SENTENCE_MAX];
+    cli_translate(command, options, sentence, text);
+    assert_string_equal(text, expected);
+}
+
+static void sentences_name_what_was_typed(void **state)
+{
+    cli_options options;
+    char *words[] = {"x", "-W", "17", "--guidance=3", "--mem", "1G", "--negative", "y", "--device", "cpu"};
+    assert_int_equal(cli_parse(CLI_GENERATE, 10, words, &options), 0);
+    expect_translated(CLI_GENERATE, &options, "width: 17, expected 16", "--width: 17, expected 16");
+    expect_translated(CLI_GENERATE, &options, "height: 17, expected 16", "height: 17, expected 16"); /* the model's */
+    expect_translated(CLI_GENERATE, &options, "width and height: 17x17", "--width and --height: 17x17");
+    expect_translated(CLI_GENERATE, &options, "guidance_scale: 3", "--guidance: 3");
+    expect_translated(CLI_GENERATE, &options, "negative_prompt: no prompt_embeds", "--negative: no --prompt-embeds");
+    expect_translated(CLI_GENERATE, &options, "memory_limit: 1; device_memory limits that",
+                      "--mem: 1; --vram limits that");
+    expect_translated(CLI_GENERATE, &options, "width/x.safetensors: memory_limit", "width/x.safetensors: memory_limit");
+    expect_translated(CLI_GENERATE, &options, "widths: 17", "widths: 17");
+    expect_translated(CLI_GENERATE, &options, "width", "width");
+    expect_translated(CLI_GENERATE, &options, "", "");
+    char *size[] = {"x", "--size", "17x17"}, *bench[] = {"-m", "x", "--steps", "5"};
+    assert_int_equal(cli_parse(CLI_GENERATE, 3, size, &options), 0);
+    expect_translated(CLI_GENERATE, &options, "height: 17", "--size: 17");
+    expect_translated(CLI_GENERATE, &options, "width and height: 17x17", "--size: 17x17");
+    assert_int_equal(cli_parse(CLI_BENCH, 4, bench, &options), 0);
+    expect_translated(CLI_BENCH, &options, "repeats: 5, expected 1", "--steps: 5, expected 1");
+
+    run_program(ARGUMENTS("devices", "--cpu-mask", "mmx"), &o);
+    expect_in(o.err, "zimage devices: --cpu-mask: ", "the message", "devices");
+}
+
+static void sentences_of_the_program(void **state)
+{
+    static const struct {
+        const char *arguments[4], *begin;
+    } cases[] = {{{"-W", "17"}, "zimage generate: --width: 17, expected a multiple of 16"},
+                 {{"-H", "17"}, "zimage generate: --height: 17, expected"},
+                 {{"--size", "32x17"}, "zimage generate: --size: 17, expected"},
+                 {{"--size=17x32"}, "zimage generate: --size: 17, expected"},
+                 {{"--mem", "1M"}, "zimage generate: --mem: 1 MiB, but"},
+                 {{"--device", "tpu"}, "zimage generate: --device: \"tpu\", expected"},
+                 {{"--cpu-mask", "mmx"}, "zimage generate: --cpu-mask: "},
+                 {{"--compute", "fp8", "--device", "cpu"}, "zimage generate: --compute: fp8, expected"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        line l = {.count = 0};
+        add_word(&l, "generate");
+        add_word(&l, "x");
+        add_word(&l, "-m%s", TINY);
+        for (int k = 0; k < 4 && cases[i].arguments[k]; k++)
+            add_word(&l, "%s", cases[i].arguments[k]);
+        run_program(l.words, &o);
+        if (o.code == 0 || strncmp(o.err, cases[i].begin, strlen(cases[i].begin)) != 0)
+            fail_msg("expected \"%s\" in: %s", cases[i].begin, o.err);
+    }
+    run_program(ARGUMENTS("generate", "a\xff", "-m", TINY), &o);
+    expect_in(o.err, "zimage generate: --prompt: ", "the message", "a broken text");
+    run_program(ARGUMENTS("bench", "--synthetic", "huge"), &o);
+    expect_in(o.err, "zimage bench: --synthetic: \"huge\"", "the message", "bench");
+    run_program(ARGUMENTS("bench", "--synthetic", "small", "--size", "17x16"), &o);
+    expect_in(o.err, "zimage bench: --size: 17x16", "the message", "bench");
+    run_program(ARGUMENTS("selftest", "--device", "tpu"), &o);
+    expect_in(o.err, "zimage selftest: --device: ", "the message", "selftest");
+    /* In a batch: the key of the line, or the option for all lines. */
+    write_lines("{\"prompt\": \"a\", \"output\": \"1.png\", \"height\": 16, \"width\": 17}\n");
+    expect_usage_error(BATCH(NULL), "b.jsonl: line 1: width: 17, expected", "");
+    expect_usage_error(BATCH("--size", "32x32"), "--size: no line of b.jsonl uses it", "");
+    write_lines("{\"prompt\": \"a\", \"output\": \"1.png\", \"height\": 16}\n");
+    expect_usage_error(BATCH("-W", "17"), "b.jsonl: line 1: --width: 17, expected", "");
+    expect_usage_error(BATCH("--size", "17x17"), "b.jsonl: line 1: --size: 17, expected", "");
+    write_lines("{\"prompt\": \"a\", \"output\": \"1.png\", \"size\": \"16x17\"}\n");
+    expect_usage_error(BATCH(NULL), "b.jsonl: line 1: size: 17, expected", "");
+    expect_usage_error(BATCH("-W", "17"), "--width: no line of b.jsonl uses it", "");
+    run_shell("rm -f '%s'/*", test_folder);
+}
+
 /* A text that begins with a dash is never taken for letters of options: each of these was. */
 static void prompts_that_begin_with_a_dash(void **state)
 {
@@ -695,6 +776,8 @@ int main(void)
         cmocka_unit_test(rules_in_lines),
         cmocka_unit_test(values_and_bounds),
         cmocka_unit_test(forms_of_options),
+        cmocka_unit_test(sentences_name_what_was_typed),
+        cmocka_unit_test(sentences_of_the_program),
         cmocka_unit_test(prompts_that_begin_with_a_dash),
         cmocka_unit_test(an_option_is_no_value),
         cmocka_unit_test(sizes),

@@ -193,8 +193,9 @@ static int check_rules(batch *b, const cli_options *options, uint64_t own)
             cli_rule_sentence(rule, 1, sentence);
             return line_error(b, "%s: %s", option->key, sentence);
         }
-        if (!rule && !(own & cli_bit(option)))
-            b->used |= cli_bit(option);
+        uint64_t parts = cli_bits(option) & ~cli_bit(option); /* of a size, which a line may give one by one */
+        if (!rule && ((parts ? parts : cli_bit(option)) & ~own))
+            b->used |= cli_bits(option);
     }
     return 0;
 }
@@ -223,7 +224,7 @@ static int take_object(batch *b, cli_batch_line *line, const char *text)
     options->given = 0;
     options->batch = options->out_dir = NULL;
     int code = take_keys(b, options, line->json, text);
-    uint64_t own = options->given;
+    uint64_t own = options->own = options->given;
     options->given |= b->options->given & ~bit_of("batch") & ~bit_of("out-dir");
     if (!code)
         code = check_needed(b, own);

@@ -130,7 +130,7 @@ int cmd_bench(const cli_options *o)
     zimage_bench *bench = NULL;
     zimage_bench_info info = {.struct_size = sizeof info};
     if (zimage_bench_run(o->model, &params, &bench, &error) != ZIMAGE_OK)
-        return cli_failure(COMMAND, &error);
+        return cli_option_failure(CLI_BENCH, o, &error);
     zimage_bench_get_info(bench, &info, NULL);
     int code = o->json ? print_json(bench, &info) : print_table(o, bench, &info);
     zimage_bench_free(bench);

@@ -51,6 +51,8 @@ void cli_message(const char *begin, const char *format, va_list arguments) __att
 /* Prints "zimage COMMAND: sentence" and returns CLI_USAGE or CLI_FAILURE. */
 int cli_usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int cli_failure(const char *command, const zimage_error *error);
+/* The same for an error in what the options say: it names them as the user does (cli_translate). */
+int cli_option_failure(cli_command_id command, const cli_options *options, const zimage_error *error);
 
 /* A text as JSON; bytes that are not UTF-8 are written out as zimage_printable writes them. NULL: no memory. */
 json_t *cli_text_json(const char *text);

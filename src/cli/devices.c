@@ -123,7 +123,7 @@ int cmd_devices(const cli_options *o)
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_device_list *list = NULL;
     if (zimage_devices(o->cpu_mask, &list, &error) != ZIMAGE_OK)
-        return cli_failure(COMMAND, &error);
+        return cli_option_failure(CLI_DEVICES, o, &error);
     int code = o->json ? print_json(list) : print_readable(list);
     zimage_device_list_free(list);
     return code;

@@ -78,9 +78,11 @@ static zimage_status save_latents(const char *path, const zimage_image *image, z
 /* Prints an error of a job, with its line of the batch. */
 static int failure(const work *w, const cli_job *job, const zimage_error *error)
 {
+    char sentence[CLI_SENTENCE_MAX];
     if (!job->line)
-        return cli_failure(COMMAND, error);
-    cli_usage_error(COMMAND, "%s: line %lld: %s", w->options->batch, (long long)job->line, error->message);
+        return cli_option_failure(CLI_GENERATE, job->options, error);
+    cli_translate(CLI_GENERATE, job->options, error->message, sentence);
+    cli_usage_error(COMMAND, "%s: line %lld: %s", w->options->batch, (long long)job->line, sentence);
     return CLI_FAILURE;
 }
 
@@ -141,10 +143,10 @@ static int plan_image(work *w)
     zimage_request request;
     zimage_plan *plan = NULL;
     if (cli_request_fill(w->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK)
-        return cli_failure(COMMAND, &error);
+        return cli_option_failure(CLI_GENERATE, w->options, &error);
     request.release_weights = 1;
     if (zimage_plan_make(w->session, &request, &plan, &error) != ZIMAGE_OK)
-        return cli_failure(COMMAND, &error);
+        return cli_option_failure(CLI_GENERATE, w->options, &error);
     int code = cli_print_plan(plan, w->options->json);
     zimage_plan_free(plan);
     return code;
@@ -213,7 +215,7 @@ static int open_and_make(work *w)
     zimage_error error = ZIMAGE_ERROR_INIT;
     double start = cli_seconds_now();
     if (open_all(w, &error) != ZIMAGE_OK)
-        return cli_failure(COMMAND, &error);
+        return cli_option_failure(CLI_GENERATE, w->options, &error);
     w->report.load_seconds = cli_seconds_now() - start;
     return w->options->plan ? plan_image(w) : make_images(w);
 }

@@ -176,6 +176,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "negative",
+        .field = "negative_prompt",
         .elsewhere = "negative-prompt neg-prompt uncond",
         .argument = "TEXT",
         .help = "Negative prompt: what guidance leads away from.",
@@ -288,6 +289,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "guidance",
+        .field = "guidance_scale",
         .elsewhere = "guidance-scale cfg-scale cfg true-cfg-scale",
         .argument = "G",
         .help = "Scale of classifier-free guidance, in diffusers' convention: prediction = positive + G (positive - "
@@ -333,6 +335,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "steps",
+        .field = "repeats",
         .argument = "N",
         .help = "Runs of each stage, of which the median counts. When the first is short, one more is made and not "
                 "counted.",
@@ -495,6 +498,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "prompt-embeds",
+        .field = "prompt_embeds",
         .argument = "FILE.safetensors",
         .help = "Text features instead of a prompt: the tensor prompt_embeds [tokens, dim].",
         .commands = ON(GENERATE),
@@ -609,6 +613,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "mem",
+        .field = "memory_limit",
         .elsewhere = "max-memory memory-limit ram",
         .argument = "SIZE",
         .help = "Most memory to use: 6G, 512M, ... An image that needs more is refused before work begins.",
@@ -619,6 +624,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "vram",
+        .field = "device_memory",
         .elsewhere = "max-vram gpu-memory lowvram",
         .argument = "SIZE",
         .help = "Most memory of a GPU to use: 8G, 4096M, ... (default: what is free). Weights that do not fit are "
@@ -694,6 +700,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "cache-dir",
+        .field = "cache_folder",
         .argument = "DIR",
         .help =
             "Folder where measurements of this machine are kept (default: $XDG_CACHE_HOME/zimage or ~/.cache/zimage).",

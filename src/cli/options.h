@@ -42,6 +42,7 @@ extern const cli_command cli_commands[CLI_COMMANDS];
 /* The values of all options of all commands. What is not given has the table's default, or 0. */
 typedef struct cli_options {
     uint64_t given; /* bit i: row i of the table was given by the user */
+    uint64_t own;   /* those of them that a line of a batch gave, and not the command line */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
     const char *text, *cpu_mask, *device;
@@ -113,6 +114,7 @@ typedef struct cli_option {
     const char *words;                    /* of CLI_TEXT: usual values for completion, separated by spaces */
     const char *fallback;                 /* text of the default; NULL: none */
     const char *key;                      /* in a line of a batch; NULL: a line can't hold it */
+    const char *field;                    /* the library\'s name of the value; NULL: the option\'s, with underscores */
     const char *elsewhere; /* its names in other programs, separated by spaces: "did you mean" finds it */
     cli_rule rules[CLI_RULES];
     int key_needed; /* 1: a line of a batch has to hold exactly one of these keys */
@@ -176,6 +178,15 @@ const cli_rule *cli_broken_rule(cli_command_id command, const cli_option *option
 void cli_rule_sentence(const cli_rule *rule, int keys, char text[CLI_TEXT_MAX]);
 /* 0, or CLI_USAGE with a printed sentence: a combination in which an option would have no effect. */
 int cli_check(cli_command_id command, const cli_options *options);
+
+/* ---- the library's sentences (fields.c) ---- */
+
+#define CLI_SENTENCE_MAX 2048 /* more than a zimage_error holds */
+
+/* Replaces the library's names of values by what the user typed: "height: 17, expected ..." becomes "--height: ...",
+ * "--size: ..." or, in a line of a batch, "height: ...". A sentence about something else stays as it is. */
+void cli_translate(cli_command_id command, const cli_options *options, const char *sentence,
+                   char text[CLI_SENTENCE_MAX]);
 
 /* ---- help.c, man.c, completion.c ---- */
 

@@ -134,7 +134,7 @@ int cmd_selftest(const cli_options *o)
     double start = cli_seconds_now();
     if (zimage_selftest(&params, &passed, &error) != ZIMAGE_OK) {
         json_decref(f.kernels);
-        return cli_failure(COMMAND, &error);
+        return cli_option_failure(CLI_SELFTEST, o, &error);
     }
     double seconds = cli_seconds_now() - start;
     int code = 0;
