@@ -246,9 +246,10 @@ static int take_line(batch *b, const char *text, size_t length)
     line->next = b->jobs->lines;
     b->jobs->lines = line;
     line->json = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &reason);
-    return json_is_object(line->json)
-               ? take_object(b, line, text)
-               : line_error(b, "expected a JSON object, found %s", line->json ? "another value" : reason.text);
+    if (!line->json)
+        return line_error(b, "expected a JSON object on one line: %s", reason.text);
+    return json_is_object(line->json) ? take_object(b, line, text)
+                                      : line_error(b, "expected a JSON object, found another value");
 }
 
 /* ---- the file ---- */
