@@ -16,8 +16,6 @@
 
 #define COMMAND "generate"
 
-#define MESSAGE_MAX (PATH_MAX + 2048) /* bytes of a logged line */
-
 typedef struct work {
     const cli_options *options; /* of the command line */
     zimage_model *model;
@@ -58,13 +56,14 @@ static int on_progress(const zimage_progress *p, void *user)
 static void log_message(zimage_log_level level, const char *message, void *user)
 {
     const work *w = user;
-    char text[MESSAGE_MAX];
+    char sentence[CLI_SENTENCE_MAX], text[PATH_MAX + CLI_SENTENCE_MAX];
     if (level == ZIMAGE_LOG_WARNING ? w->warned : w->options->quiet)
         return;
+    cli_translate(CLI_GENERATE, w->job ? w->job->options : w->options, message, sentence);
     if (w->job && w->job->line)
-        snprintf(text, sizeof text, "%s: line %lld: %s", w->options->batch, (long long)w->job->line, message);
+        snprintf(text, sizeof text, "%s: line %lld: %s", w->options->batch, (long long)w->job->line, sentence);
     else
-        snprintf(text, sizeof text, "%s", message);
+        snprintf(text, sizeof text, "%s", sentence);
     cli_log(level, text, NULL);
 }
 
