@@ -1,16 +1,39 @@
 #!/bin/sh
-# Builds zimage if needed and makes an image in the current folder: ./run.sh "a red apple" [options of zimage generate]
+# Builds zimage if needed and makes an image: ./run.sh "a red apple" [options of zimage generate]
+# Files are read and written as seen from the current folder. The program itself is build/run/zimage.
+# It prints to stderr; stdout is the program's.
 set -eu
-source=$(cd "$(dirname "$0")" && pwd)
-build=$source/build/run
+script=$(readlink -f -- "$0" 2>/dev/null) || script=$0
+source=$(CDPATH='' cd -- "$(dirname -- "$script")" && pwd -P)
 . "$source/tools/install-dependencies.sh"
-install_dependencies build
-if [ ! -f "$build/build.ninja" ]; then
-    mkdir -p "$build"
-    cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_TESTS=OFF \
-        >"$build/configure.log" 2>&1 ||
-        { cat "$build/configure.log" >&2; exit 1; }
+. "$source/tools/build-folder.sh"
+
+# The folder holds a build of other sources (it was moved), or by another compiler.
+made_otherwise() {
+    [ -f "$build/made_of" ] && [ "$(cat "$build/made_of")" != "$source ${CC:-}" ]
+}
+
+build_program() {
+    install_dependencies build
+    made_otherwise && rm -rf "$build"
+    if [ ! -f "$build/build.ninja" ]; then
+        configure_folder -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_TESTS=OFF
+        printf '%s\n' "$source ${CC:-}" >"$build/made_of"
+    fi
+    if is_current "$build/zimage"; then
+        cmake --build "$build" >"$build/build.log" 2>&1 || { cat "$build/build.log" >&2; return 1; }
+    else
+        echo "zimage: builds $build/zimage (half a minute on two cores) ..." >&2
+        # shellcheck disable=SC2119
+        build_in_folder
+        echo "zimage: $build/zimage is ready; it has more commands: $build/zimage --help" >&2
+    fi
+}
+
+build=$source/build/run
+if mine "$build" || ! is_current "$build/zimage"; then # the program of another user is as good as one's own
+    build_folder run
+    build_program
 fi
-cmake --build "$build" >"$build/build.log" 2>&1 || { cat "$build/build.log" >&2; exit 1; }
 [ $# -gt 0 ] || set -- "a red apple"
 exec "$build/zimage" generate "$@"

@@ -30,7 +30,7 @@ static inline zi_store *open_component(const char *folder, const char *base)
     return store;
 }
 
-/* "reference: transformer a q" against the golden NAME. */
+/* "reference: transformer: a.q" against the golden NAME. */
 static inline void compare(zi_run *run, const zi_store *golden, const char *stage, const float *ours, size_t count,
                            const char *name)
 {
@@ -38,7 +38,7 @@ static inline void compare(zi_run *run, const zi_store *golden, const char *stag
     size_t total;
     float *want = fixture_floats(golden, name, &total);
     assert_true(count <= total); /* the first rows may be enough: fillers are not computed */
-    snprintf(line, sizeof line, "%s: %s %s", recorder.inner ? recorder.inner->name : zi_table(run)->name, stage, name);
+    snprintf(line, sizeof line, "%s: %s: %s", recorder.inner ? recorder.inner->name : zi_table(run)->name, stage, name);
     parity(line, ours, want, count, TOLERANCE);
     free(want);
 }

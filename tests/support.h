@@ -32,13 +32,21 @@ static inline double relative_error(const float *a, const float *b, size_t count
     return worst / scale;
 }
 
-/* One line of the parity table, and the assertion. */
-static inline void parity(const char *stage, const float *ours, const float *reference, size_t count, double tolerance)
+/*
+ * One line of the parity table, and the assertion. name: "BACKEND: STAGE: CASE"; tools/parity.sh prints the worst case
+ * of each stage on each backend. note: more about the case, or "".
+ */
+static inline void parity_line(const char *name, double error, double tolerance, const char *note)
 {
-    double error = relative_error(ours, reference, count);
-    printf("parity | %-44s | %9.2e | %9.2e | %s\n", stage, error, tolerance, error <= tolerance ? "ok" : "FAIL");
+    printf("parity | %-56s | %8.3g | %8.3g | %s%s\n", name, error, tolerance, error <= tolerance ? "ok" : "FAIL", note);
     if (!(error <= tolerance))
-        fail_msg("%s: relative error %g exceeds %g", stage, error, tolerance);
+        fail_msg("%s: error %g exceeds %g", name, error, tolerance);
+}
+
+/* The same, of the largest error relative to the reference's scale. */
+static inline void parity(const char *name, const float *ours, const float *reference, size_t count, double tolerance)
+{
+    parity_line(name, relative_error(ours, reference, count), tolerance, "");
 }
 
 #endif

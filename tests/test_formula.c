@@ -149,7 +149,7 @@ static void compare(const char *table, const char *name, const float *ours, size
 {
     char line[128];
     float *want = fixture_floats(golden, name, NULL);
-    snprintf(line, sizeof line, "%s: formula %s", table, name);
+    snprintf(line, sizeof line, "%s: networks with weights of a formula: %s", table, name);
     parity(line, ours, want, count, 2e-5);
     free(want);
 }

@@ -17,7 +17,7 @@ static int close_golden(void **state)
 }
 
 /* Compares and prints the largest |ours - want| and how many differ. tolerance: absolute up to 1, relative above. */
-static void compare(const char *stage, const float *ours, const float *want, size_t count, double tolerance)
+static void compare(const char *name, const float *ours, const float *want, size_t count, double tolerance)
 {
     double worst = 0;
     size_t different = 0;
@@ -27,10 +27,12 @@ static void compare(const char *stage, const float *ours, const float *want, siz
             worst = isnan(error) ? INFINITY : error;
         different += ours[i] != want[i];
     }
-    printf("parity | %-44s | %9.2e | %9.2e | %s (%zu of %zu equal)\n", stage, worst, tolerance,
-           worst <= tolerance ? "ok" : "FAIL", count - different, count);
-    if (!(worst <= tolerance))
-        fail_msg("%s: error %g exceeds %g", stage, worst, tolerance);
+    char line[128], note[64];
+    const char *dot = strchr(name, '.');
+    assert_non_null(dot);
+    snprintf(line, sizeof line, "host: noise of %.*s: %s", (int)(dot - name), name, dot + 1);
+    snprintf(note, sizeof note, " (%zu of %zu equal)", count - different, count);
+    parity_line(line, worst, tolerance, note);
 }
 
 static void compare_named(const char *name, const float *ours, double tolerance)

@@ -34,7 +34,8 @@ static const zi_weight *of_case(const zi_store *store, const char *name, const c
 }
 
 /* Bytes that differ from the reference's: at most 1, and few. */
-static void compare_bytes(const char *name, const uint8_t *ours, const uint8_t *reference, size_t count)
+static void compare_bytes(const char *backend, const char *name, const uint8_t *ours, const uint8_t *reference,
+                          size_t count)
 {
     size_t off = 0;
     int worst = 0;
@@ -44,12 +45,14 @@ static void compare_bytes(const char *name, const uint8_t *ours, const uint8_t *
         if (difference > worst)
             worst = difference;
     }
-    printf("parity | pipeline %-35s | %zu of %zu bytes off, by at most %d\n", name, off, count, worst);
-    assert_true(worst <= 1);
+    char line[96], note[64];
+    snprintf(line, sizeof line, "%s: image, pixels: %s", backend, name);
+    snprintf(note, sizeof note, " (%zu of %zu bytes off)", off, count);
+    parity_line(line, worst, 1, note);
     assert_true(off * 1000 <= count);
 }
 
-static void run_case(zimage_session *session, const zi_store *store, const char *name)
+static void run_case(zimage_session *session, const char *backend, const zi_store *store, const char *name)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_request request = {.struct_size = sizeof request};
@@ -77,12 +80,12 @@ static void run_case(zimage_session *session, const zi_store *store, const char 
     int64_t shape[3];
     size_t count;
     snprintf(key, sizeof key, "%s.latents", name);
-    snprintf(stage, sizeof stage, "pipeline %s, final latents", name);
+    snprintf(stage, sizeof stage, "%s: image, latents: %s", backend, name);
     float *latents = fixture_floats(store, key, &count);
     const float *ours = zimage_image_latents(image, shape);
     assert_int_equal(shape[0] * shape[1] * shape[2], count);
     parity(stage, ours, latents, count, 2e-5);
-    compare_bytes(name, zimage_image_pixels(image), of_case(store, name, "rgb")->data,
+    compare_bytes(backend, name, zimage_image_pixels(image), of_case(store, name, "rgb")->data,
                   (size_t)settings[0] * (size_t)settings[1] * 3);
     free(latents);
     free(text);
@@ -94,10 +97,10 @@ static void images_equal_the_reference(void **state)
     zi_store *store = fixture_open("pipeline.safetensors");
     for (int reference = 0; reference < 2; reference++) {
         zimage_session *session = open_tiny(reference);
-        printf("backend: %s\n", reference ? "reference" : "cpu");
+        const char *backend = reference ? "reference" : "cpu";
         warnings = 0;
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-            run_case(session, store, cases[i]);
+            run_case(session, backend, store, cases[i]);
         assert_int_equal(warnings, 1); /* the cut of "long" to 512 tokens is logged */
         zimage_session_close(session);
     }
@@ -126,7 +129,7 @@ static void tensors_instead_of_prompt_and_seed(void **state)
     zimage_image *image = NULL;
     if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
-    compare_bytes("en, from tensors", zimage_image_pixels(image), of_case(store, "en", "rgb")->data,
+    compare_bytes("cpu", "en, from tensors", zimage_image_pixels(image), of_case(store, "en", "rgb")->data,
                   (size_t)settings[0] * (size_t)settings[1] * 3);
     zimage_image_free(image);
     free(embeds);
@@ -179,7 +182,7 @@ static void guidance_equals_the_reference(void **state)
         int64_t shape[3];
         size_t count;
         snprintf(key, sizeof key, "loop.%s.after", runs[i].name);
-        snprintf(stage, sizeof stage, "guidance %s, final latents", runs[i].name);
+        snprintf(stage, sizeof stage, "cpu: image with guidance, latents: %s", runs[i].name);
         float *after = fixture_floats(store, key, &count);
         const float *ours = zimage_image_latents(image, shape);
         parity(stage, ours, after + count - count / 8, count / 8, 2e-5);

@@ -73,9 +73,10 @@ static void check_schedule(const zi_scheduler_config *config, const char *prefix
 
 static void report(const char *what)
 {
-    printf("parity | scheduler %-34s | %9.2e | %9.2e | %s (%zu of %zu schedules equal)\n", what, worst_sigma, 1e-7,
-           worst_sigma <= 1e-7 ? "ok" : "FAIL", equal_schedules, schedules);
-    assert_true(worst_sigma <= 1e-7);
+    char name[64], note[64];
+    snprintf(name, sizeof name, "host: sigmas: %s", what);
+    snprintf(note, sizeof note, " (%zu of %zu schedules equal)", equal_schedules, schedules);
+    parity_line(name, worst_sigma, 1e-7, note);
     assert_true(worst_timestep <= 1e-4);
     assert_true(worst_time <= 1e-7);
     schedules = equal_schedules = 0;
@@ -223,7 +224,7 @@ static void run_loop(zi_run *run, const loop_case *c)
     take_steps(run, &job, c, latents, after);
     zi_job_close(run, &job);
     snprintf(name, sizeof name, "loop.%s.after", c->name);
-    snprintf(line, sizeof line, "%s: %s", zi_table(run)->name, name);
+    snprintf(line, sizeof line, "%s: steps and guidance: %s", zi_table(run)->name, name);
     float *want = fixture_floats(golden, name, NULL);
     parity(line, after, want, sizeof after / sizeof(float), 2e-5);
     free(want);

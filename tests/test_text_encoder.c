@@ -43,10 +43,10 @@ static void encode_case(const zi_qwen3 *model, zi_run *run, const zi_store *gold
     assert_int_equal(blocks, zi_qwen3_encode_blocks(model));
     for (int k = 0; tokens < 512 && k < 4; k++) {
         snprintf(name, sizeof name, "n%d.hidden_states.%d", tokens, k);
-        compare_record(run, golden, "text_encoder", "block", k, name);
+        compare_record(run, golden, "text encoder, layers", "block", k, name);
     }
     if (tokens == 512)
-        compare(run, golden, "text_encoder", out, (size_t)(shape[0] * shape[1]), "n512.prompt_embeds");
+        compare(run, golden, "text encoder", out, (size_t)(shape[0] * shape[1]), "n512.prompt_embeds");
     record_stop(run);
     zi_table(run)->release(run, mark);
     free(out);
@@ -84,7 +84,7 @@ static void test_text_encoder_f16(void **state)
         zi_tensor x = table_tensor(run, 2, shape, NULL);
         table_ok(zi_qwen3_encode(&model, run, ids, 8, &x));
         table_ok(zi_table(run)->download(run, out, &x));
-        compare(run, golden, "text_encoder", out, 8 * 32, "f16.n8.prompt_embeds");
+        compare(run, golden, "text encoder", out, 8 * 32, "f16.n8.prompt_embeds");
         table_close(run);
     }
     zi_qwen3_free(&model);

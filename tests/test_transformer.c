@@ -112,48 +112,48 @@ static void compare_block(zi_run *run, const zi_store *golden, const char *block
     char name[96];
     for (int i = 0; i < 4; i++) {
         snprintf(name, sizeof name, "a.%s.%s", block, kinds[i]);
-        compare_record(run, golden, "transformer", kinds[i], index, name);
+        compare_record(run, golden, "transformer, layers", kinds[i], index, name);
     }
     snprintf(name, sizeof name, "a.%s.attention_in", block);
-    compare_record(run, golden, "transformer", "rms_norm", norm, name);
+    compare_record(run, golden, "transformer, layers", "rms_norm", norm, name);
     snprintf(name, sizeof name, "a.%s.attention", block);
-    compare_record(run, golden, "transformer", "branch", 2 * index, name);
+    compare_record(run, golden, "transformer, layers", "branch", 2 * index, name);
     snprintf(name, sizeof name, "a.%s.feed_forward_in", block);
-    compare_record(run, golden, "transformer", "next", index, name);
+    compare_record(run, golden, "transformer, layers", "next", index, name);
     snprintf(name, sizeof name, "a.%s.feed_forward", block);
-    compare_record(run, golden, "transformer", "branch", 2 * index + 1, name);
+    compare_record(run, golden, "transformer, layers", "branch", 2 * index + 1, name);
     if (!modulated)
         return;
     snprintf(name, sizeof name, "a.%s.adaln", block);
-    compare_record(run, golden, "transformer", "adaln", index, name);
+    compare_record(run, golden, "transformer, layers", "adaln", index, name);
 }
 
 static void compare_caption_stages(zi_run *run, const zi_store *golden)
 {
-    compare(run, golden, "transformer", recorded("block", 0)->data, 7 * 64, "a.cap_embedder");
-    compare_record(run, golden, "transformer", "block", 0, "a.context_refiner.0.input");
-    compare_record(run, golden, "transformer", "cos", 0, "a.rope.caption_cos");
-    compare_record(run, golden, "transformer", "sin", 0, "a.rope.caption_sin");
+    compare(run, golden, "transformer, layers", recorded("block", 0)->data, 7 * 64, "a.cap_embedder");
+    compare_record(run, golden, "transformer, layers", "block", 0, "a.context_refiner.0.input");
+    compare_record(run, golden, "transformer, layers", "cos", 0, "a.rope.caption_cos");
+    compare_record(run, golden, "transformer, layers", "sin", 0, "a.rope.caption_sin");
     compare_block(run, golden, "context_refiner.0", 0, 1, 0);
-    compare_record(run, golden, "transformer", "block", 1, "a.context_refiner.0.output");
+    compare_record(run, golden, "transformer, layers", "block", 1, "a.context_refiner.0.output");
 }
 
 static void compare_forward_stages(zi_run *run, const zi_store *golden)
 {
-    compare_record(run, golden, "transformer", "upload", 0, "a.t_frequencies");
-    compare_record(run, golden, "transformer", "block", 0, "a.t_embedder");
-    compare_record(run, golden, "transformer", "patches", 0, "a.x_tokens");
-    compare(run, golden, "transformer", recorded("block", 1)->data, 15 * 64, "a.x_embedder");
-    compare_record(run, golden, "transformer", "block", 1, "a.noise_refiner.0.input");
-    compare_record(run, golden, "transformer", "cos", 0, "a.rope.image_cos");
-    compare_record(run, golden, "transformer", "sin", 0, "a.rope.image_sin");
+    compare_record(run, golden, "transformer, layers", "upload", 0, "a.t_frequencies");
+    compare_record(run, golden, "transformer, layers", "block", 0, "a.t_embedder");
+    compare_record(run, golden, "transformer, layers", "patches", 0, "a.x_tokens");
+    compare(run, golden, "transformer, layers", recorded("block", 1)->data, 15 * 64, "a.x_embedder");
+    compare_record(run, golden, "transformer, layers", "block", 1, "a.noise_refiner.0.input");
+    compare_record(run, golden, "transformer, layers", "cos", 0, "a.rope.image_cos");
+    compare_record(run, golden, "transformer, layers", "sin", 0, "a.rope.image_sin");
     compare_block(run, golden, "noise_refiner.0", 0, 0, 1);
-    compare_record(run, golden, "transformer", "block", 2, "a.noise_refiner.0.output");
+    compare_record(run, golden, "transformer, layers", "block", 2, "a.noise_refiner.0.output");
     compare_block(run, golden, "layers.0", 1, 1, 1);
-    compare_record(run, golden, "transformer", "block", 3, "a.layers.0.output");
-    compare_record(run, golden, "transformer", "block", 4, "a.layers.1.output");
-    compare_record(run, golden, "transformer", "linear", -1, "a.final_layer"); /* the 15 real rows */
-    compare_record(run, golden, "transformer", "block", 5, "a.output");
+    compare_record(run, golden, "transformer, layers", "block", 3, "a.layers.0.output");
+    compare_record(run, golden, "transformer, layers", "block", 4, "a.layers.1.output");
+    compare_record(run, golden, "transformer, layers", "linear", -1, "a.final_layer"); /* the 15 real rows */
+    compare_record(run, golden, "transformer, layers", "block", 5, "a.output");
 }
 
 static void test_transformer_stages(void **state)

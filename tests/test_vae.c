@@ -40,7 +40,7 @@ static void decode_case(const zi_vae *model, zi_run *run, const zi_store *golden
     run->block_done = NULL;
     assert_int_equal(blocks, zi_vae_decode_blocks(model));
     fixture_channels_first(rgb, count);
-    compare(run, golden, "vae", rgb, count, image);
+    compare(run, golden, "VAE decoder", rgb, count, image);
     free(latents);
     free(rgb);
 }
@@ -93,7 +93,7 @@ static void compare_image(zi_run *run, const zi_store *golden, int block, const 
     for (int64_t i = 0; i < pixels; i++)
         for (int64_t c = 0; c < channels; c++)
             planes[c * pixels + i] = r->data[i * channels + c];
-    compare(run, golden, "vae", planes, (size_t)r->count, name);
+    compare(run, golden, "VAE decoder, layers", planes, (size_t)r->count, name);
     free(planes);
 }
 
