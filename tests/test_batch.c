@@ -150,7 +150,8 @@ static void lines_hold_what_a_command_line_does(void **state)
     assert_non_null(strstr(o.out, "\"out/t.png\",\"seed\":18446744073709551615"));
     expect_done("{\"prompt\": \"x\", \"output\": \"b.png\", \"latents\": \"l.safetensors\"}\n",
                 ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", "out", "-m", TINY, "-q", "--steps", "1",
-                          "--no-metadata"));
+                          "--no-metadata", "--json"));
+    assert_null(strstr(o.out, "\"seed\"")); /* the file replaced its noise */
     run_shell("cd '%s' && cmp b.png out/b.png", test_folder);
     clear();
 }
@@ -189,6 +190,8 @@ static void reports_after_a_failure(void **state)
     expect_images(1);
     assert_non_null(strstr(o.out, "out/1.png"));
     assert_non_null(strstr(o.err, "b.jsonl: line 2: "));
+    assert_non_null(strstr(o.out, ",\"line\":1}],"));
+    assert_non_null(strstr(o.out, "\"error\":\"b.jsonl: line 2: "));
     assert_int_equal(count_files(in_folder("out")), 2);
     clear();
     run_shell("ln -s /dev/full '%s'", in_folder("x-2.png"));
@@ -203,6 +206,7 @@ static void reports_after_a_failure(void **state)
     run_program(ARGUMENTS("generate", "x", "-m", ".", "-o", "a.png", "--json"), &o);
     assert_int_equal(o.code, 1);
     expect_images(0);
+    assert_non_null(strstr(o.out, "\"error\":\"./model_index.json: "));
     clear();
 }
 

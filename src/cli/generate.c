@@ -16,6 +16,8 @@
 
 #define COMMAND "generate"
 
+#define TEXT_MAX (PATH_MAX + CLI_SENTENCE_MAX) /* bytes of a sentence with its line of a batch */
+
 typedef struct work {
     const cli_options *options; /* of the command line */
     zimage_model *model;
@@ -52,21 +54,6 @@ static int on_progress(const zimage_progress *p, void *user)
     return interrupted != 0;
 }
 
-/* zimage_log_fn of work. The check of a batch says what the making of its images would say again. */
-static void log_message(zimage_log_level level, const char *message, void *user)
-{
-    const work *w = user;
-    char sentence[CLI_SENTENCE_MAX], text[PATH_MAX + CLI_SENTENCE_MAX];
-    if (level == ZIMAGE_LOG_WARNING ? w->warned : w->options->quiet)
-        return;
-    cli_translate(CLI_GENERATE, w->job ? w->job->options : w->options, message, sentence);
-    if (w->job && w->job->line)
-        snprintf(text, sizeof text, "%s: line %lld: %s", w->options->batch, (long long)w->job->line, sentence);
-    else
-        snprintf(text, sizeof text, "%s", sentence);
-    cli_log(level, text, NULL);
-}
-
 static zimage_status save_latents(const char *path, const zimage_image *image, zimage_error *error)
 {
     int64_t shape[4] = {1};
@@ -74,14 +61,33 @@ static zimage_status save_latents(const char *path, const zimage_image *image, z
     return zimage_tensor_write(path, "latents", latents, shape, 4, error);
 }
 
-/* Prints an error of a job, with its line of the batch. */
-static int failure(const work *w, const cli_job *job, const zimage_error *error)
+/* A sentence of the library about a job (NULL: about all) in the user's words, with the job's line of the batch. */
+static void sentence_of(const work *w, const cli_job *job, const char *message, char text[TEXT_MAX])
 {
     char sentence[CLI_SENTENCE_MAX];
-    if (!job->line)
-        return cli_option_failure(CLI_GENERATE, job->options, error);
-    cli_translate(CLI_GENERATE, job->options, error->message, sentence);
-    cli_usage_error(COMMAND, "%s: line %lld: %s", w->options->batch, (long long)job->line, sentence);
+    cli_translate(CLI_GENERATE, job ? job->options : w->options, message, sentence);
+    if (job && job->line)
+        snprintf(text, TEXT_MAX, "%s: line %lld: %s", w->options->batch, (long long)job->line, sentence);
+    else
+        snprintf(text, TEXT_MAX, "%s", sentence);
+}
+
+/* zimage_log_fn of work. The check of a batch says what the making of its images would say again. */
+static void log_message(zimage_log_level level, const char *message, void *user)
+{
+    const work *w = user;
+    char text[TEXT_MAX];
+    if (level == ZIMAGE_LOG_WARNING ? w->warned : w->options->quiet)
+        return;
+    sentence_of(w, w->job, message, text);
+    cli_log(level, text, NULL);
+}
+
+/* Prints an error of the job under way. */
+static int failure(work *w, const zimage_error *error)
+{
+    sentence_of(w, w->job, error->message, w->report.error);
+    (void)cli_usage_error(COMMAND, "%s", w->report.error);
     return CLI_FAILURE;
 }
 
@@ -120,7 +126,7 @@ static int make_image(work *w, cli_job *job)
     zimage_request request;
     progress_bar bar;
     if (cli_request_fill(job->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK)
-        return failure(w, job, &error);
+        return failure(w, &error);
     progress_init(&bar, w->options->quiet, (int32_t)(job - w->jobs.items) + 1, (int32_t)w->jobs.count);
     request.seed = job->seed;
     request.release_weights = w->jobs.count == 1; /* nothing comes after this image */
@@ -133,7 +139,7 @@ static int make_image(work *w, cli_job *job)
     if (status == ZIMAGE_OK)
         status = write_files(w, job, &request, image, &error);
     zimage_image_free(image);
-    return status == ZIMAGE_OK ? 0 : failure(w, job, &error);
+    return status == ZIMAGE_OK ? 0 : failure(w, &error);
 }
 
 static int plan_image(work *w)
@@ -142,10 +148,10 @@ static int plan_image(work *w)
     zimage_request request;
     zimage_plan *plan = NULL;
     if (cli_request_fill(w->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK)
-        return cli_option_failure(CLI_GENERATE, w->options, &error);
+        return failure(w, &error);
     request.release_weights = 1;
     if (zimage_plan_make(w->session, &request, &plan, &error) != ZIMAGE_OK)
-        return cli_option_failure(CLI_GENERATE, w->options, &error);
+        return failure(w, &error);
     int code = cli_print_plan(plan, w->options->json);
     zimage_plan_free(plan);
     return code;
@@ -167,7 +173,7 @@ static int check_batch(work *w)
         if (status == ZIMAGE_OK)
             status = zimage_request_check(w->session, &request, &error);
         if (status != ZIMAGE_OK) {
-            failure(w, job, &error);
+            failure(w, &error);
             return CLI_USAGE;
         }
         if (interrupted)
@@ -214,7 +220,7 @@ static int open_and_make(work *w)
     zimage_error error = ZIMAGE_ERROR_INIT;
     double start = cli_seconds_now();
     if (open_all(w, &error) != ZIMAGE_OK)
-        return cli_option_failure(CLI_GENERATE, w->options, &error);
+        return failure(w, &error);
     w->report.load_seconds = cli_seconds_now() - start;
     return w->options->plan ? plan_image(w) : make_images(w);
 }

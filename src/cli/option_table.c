@@ -57,8 +57,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .summary = "make images from prompts",
             .usage = {"PROMPT [OPTIONS]", "--batch FILE.jsonl --out-dir DIR [OPTIONS]"},
             .about = "Makes an image from a prompt, or those of each line of a batch file, and writes PNG files. With "
-                     "--json it prints one object: images (path, seed, seconds), seconds of each stage, peak_rss_bytes "
-                     "and, on a GPU, device.",
+                     "--json it prints one object: images (path, seed, seconds and, of a batch, line), seconds of each "
+                     "stage, peak_rss_bytes, device (on a GPU) and error (after a failure).",
             .one_of = {"prompt", "prompt-embeds", "batch"},
             .missing = "PROMPT: missing, expected a text such as \"a red apple\", --prompt-embeds or --batch",
             .examples = {"zimage generate \"a red apple\"",

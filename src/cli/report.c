@@ -11,15 +11,20 @@ int cli_report_begin(cli_report *report, int json)
     return report->images || !json;
 }
 
-/* {"path": ..., "seed": ..., "seconds": ...}. Whole numbers of jansson end at 2^63 - 1, and seeds at 2^64 - 1: so
- * jansson writes the text only. */
+/* {"path": ..., "seed": ..., "seconds": ..., "line": ...}, without the seed of noise that a file replaced, and the line
+ * only of a batch. Whole numbers of jansson end at 2^63 - 1, and seeds at 2^64 - 1: so jansson writes the text only. */
 static void add_entry(cli_report *report, const cli_job *job, double seconds)
 {
     json_t *path = cli_text_json(job->path);
     char *text = path ? json_dumps(path, JSON_ENCODE_ANY | JSON_ENSURE_ASCII) : NULL;
     json_decref(path);
-    fprintf(report->images, "%s{\"path\":%s,\"seed\":%llu,\"seconds\":%.6g}", report->count ? "," : "",
-            text ? text : "null", (unsigned long long)job->seed, seconds);
+    fprintf(report->images, "%s{\"path\":%s", report->count ? "," : "", text ? text : "null");
+    if (!job->options->latents)
+        fprintf(report->images, ",\"seed\":%llu", (unsigned long long)job->seed);
+    fprintf(report->images, ",\"seconds\":%.6g", seconds);
+    if (job->line)
+        fprintf(report->images, ",\"line\":%lld", (long long)job->line);
+    fputc('}', report->images);
     free(text);
 }
 
@@ -51,9 +56,11 @@ static char *other_members(const cli_report *report)
     json_object_set_new(seconds, "load", json_real(report->load_seconds));
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
         json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(report->seconds[i]));
-    json_t *members = json_pack("{s:o, s:I, s:o*}", "seconds", seconds, "peak_rss_bytes",
-                                (json_int_t)cli_peak_resident_bytes(), "device", cli_memory_json(&report->memory));
-    char *text = members ? json_dumps(members, JSON_COMPACT | JSON_EMBED | JSON_REAL_PRECISION(6)) : NULL;
+    json_t *members = json_pack("{s:o, s:I, s:o*, s:o*}", "seconds", seconds, "peak_rss_bytes",
+                                (json_int_t)cli_peak_resident_bytes(), "device", cli_memory_json(&report->memory),
+                                "error", *report->error ? cli_text_json(report->error) : NULL);
+    const size_t flags = JSON_COMPACT | JSON_EMBED | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(CLI_MEASURED);
+    char *text = members ? json_dumps(members, flags) : NULL;
     json_decref(members);
     return text;
 }

@@ -2,6 +2,7 @@
 #ifndef ZI_CLI_REPORT_H
 #define ZI_CLI_REPORT_H
 
+#include <limits.h>
 #include <stdio.h>
 
 #include "jobs.h"
@@ -13,8 +14,9 @@ typedef struct cli_report {
     size_t size;
     size_t count;
     double seconds[ZIMAGE_STAGE_COUNT];
-    double load_seconds;       /* how long the model took to open; set by the caller */
-    zimage_memory_info memory; /* of the GPU, for the last image */
+    double load_seconds;                     /* how long the model took to open; set by the caller */
+    zimage_memory_info memory;               /* of the GPU, for the last image */
+    char error[PATH_MAX + CLI_SENTENCE_MAX]; /* why the work ended early; set by the caller */
 } cli_report;
 
 /* 0: no memory. */
