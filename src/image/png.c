@@ -192,6 +192,17 @@ typedef struct png_result {
     png_bytep *rows;
 } png_result;
 
+/*
+ * Makes libpng skip the chunks that do not change pixels: texts, profiles, palettes that are only suggested. Otherwise
+ * libpng allocates what such a chunk says that it holds, up to 2 GiB, before it reads a byte of it, and decompresses
+ * texts.
+ */
+static void skip_metadata(png_structp png)
+{
+    static const png_byte names[] = "tEXt\0zTXt\0iTXt\0iCCP\0sPLT\0eXIf\0hIST\0pCAL\0sCAL\0oFFs\0pHYs\0tIME";
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, names, sizeof names / 5);
+}
+
 /* Makes libpng convert every kind of PNG to 8-bit RGB, with alpha blended over white. */
 static void convert_to_rgb8(png_structp png, png_infop info)
 {
@@ -213,6 +224,7 @@ static int read_png(png_structp png, png_infop info, png_stream *stream, png_res
     if (setjmp(png_jmpbuf(png)))
         return 0;
     png_set_read_fn(png, stream, read_bytes);
+    skip_metadata(png);
     png_read_info(png, info);
     result->width = png_get_image_width(png, info);
     result->height = png_get_image_height(png, info);

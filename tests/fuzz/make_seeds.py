@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""Makes the first inputs of the fuzz targets in a folder, and the model folder tests/fuzz/toy: make_seeds.py FOLDER
+
+They are made of the files in tests/golden, which the formats' libraries wrote, with smaller sizes. libFuzzer grows the
+corpora from them (run.sh).
+"""
+import json
+import pathlib
+import struct
+import sys
+import zlib
+
+here = pathlib.Path(__file__).resolve().parent
+golden = here.parent / "golden"
+tiny = golden / "tiny"
+out = pathlib.Path(sys.argv[1])
+
+
+def save(target, name, data):
+    folder = out / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+def container(files):
+    """Files as container.c reads them."""
+    data = b""
+    for name, content in files.items():
+        if isinstance(content, (dict, list)):
+            content = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+        content = content if isinstance(content, bytes) else content.encode()
+        data += name.encode() + b"\0" + str(len(content)).encode() + b"\n" + content
+    return data
+
+
+def load(path):
+    return json.loads((tiny / path).read_text())
+
+
+# ---- safetensors
+
+
+def safetensors(header, data=b""):
+    text = json.dumps(header, separators=(",", ":"))
+    return struct.pack("<Q", len(text)) + text.encode() + data
+
+
+def tensor(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+two = {"a": tensor("F32", [2, 3], 0, 24), "b": tensor("BF16", [4], 24, 32)}
+save("safetensors", "two", safetensors(two, bytes(range(32))))
+save("safetensors", "metadata", safetensors({"__metadata__": {"format": "pt"}, **two}, bytes(32)))
+save("safetensors", "empty", safetensors({}))
+save("safetensors", "scalar", safetensors({"x": tensor("F16", [], 0, 2)}, b"\0\x3c"))
+save("safetensors", "types", safetensors({t: tensor(t, [n], 8 * i, 8 * i + 8) for i, (t, n) in enumerate(
+    [("F64", 1), ("I64", 1), ("U32", 2), ("F8_E4M3", 8), ("BOOL", 8), ("I16", 4), ("F4", 16)])}, bytes(56)))
+save("safetensors", "packed", safetensors({
+    "x.weight": tensor("U32", [2, 4], 0, 32), "x.scales": tensor("BF16", [2, 1], 32, 36),
+    "x.biases": tensor("BF16", [2, 1], 36, 40)}, bytes(40)))
+save("safetensors", "lfs", b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 24\n")
+save("safetensors", "five", safetensors({"x": tensor("F32", [1, 2, 1, 1, 2], 0, 16), "y": tensor("U8", [0], 16, 16)},
+                                        bytes(16)))
+
+# ---- a tokenizer of the bytes and a few merges
+
+
+def byte_character(byte):
+    visible = [*range(33, 127), *range(0xA1, 0xAD), *range(0xAE, 256)]
+    if byte in visible:
+        return chr(byte)
+    return chr(256 + [b for b in range(256) if b not in visible].index(byte))
+
+
+full = load("tokenizer/tokenizer.json")
+merges = full["model"]["merges"][:4]
+names = [byte_character(b) for b in range(256)] + ["".join(pair) for pair in merges]
+tokenizer = json.loads(json.dumps(full))
+tokenizer["model"]["vocab"] = {name: i for i, name in enumerate(names)}
+tokenizer["model"]["merges"] = merges
+specials = [token for token in full["added_tokens"] if token["content"].startswith("<|")]
+tokenizer["added_tokens"] = [{**token, "id": len(names) + i} for i, token in enumerate(specials)]
+config = load("tokenizer/tokenizer_config.json")
+config["added_tokens_decoder"] = {str(t["id"]): {k: v for k, v in t.items() if k != "id"}
+                                  for t in tokenizer["added_tokens"]}
+config.pop("chat_template")
+template = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {}}
+save("tokenizer", "plain", container({"tokenizer.json": tokenizer}))
+save("tokenizer", "template", container({"tokenizer.json": {**tokenizer, "post_processor": template}, "@text": "ab c"}))
+save("tokenizer", "config", container({"tokenizer.json": tokenizer, "tokenizer_config.json": config,
+                                       "@text": "a<|im_end|>b\u00e9 \u4f60 12"}))
+plain = {name: i for i, name in enumerate(names)}
+save("tokenizer", "vocabulary", container({
+    "vocab.json": plain, "merges.txt": "#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair in merges),
+    "tokenizer_config.json": config}))
+save("tokenizer", "pairs", container({"tokenizer.json": {
+    **tokenizer, "model": {**tokenizer["model"], "merges": [" ".join(pair) for pair in merges]}}}))
+save("tokenizer", "pattern", container({"tokenizer.json": {
+    **tokenizer, "normalizer": None, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "(a+)+b"}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}]}},
+    "@text": "a" * 28}))
+
+# ---- texts
+
+for i, text in enumerate(["a red apple", "Don't STOP,it'S  two   spaces\r\n\r\n x=3.14!", "你好，世界 \U0001f431 café",
+                          "e\u0301A\u030a\u1100\u1161\u11a8 \u0344\u0f73", "<|im_start|>user\n<think></think><|im_end|>",
+                          "a\u0300\u0316\u0301 \u200d\ufeff\x00\x7f ſ"]):
+    save("text", f"toy{i}", bytes([2 * (i % 3)]) + text.encode())
+    save("text", f"qwen3-{i}", bytes([1 + 2 * (i % 3)]) + text.encode())
+save("text", "invalid", b"\1abc\xff\xc0\x80\xed\xa0\x80\xf4\x90\x80\x80")
+
+# ---- batches
+
+line = {"prompt": "a red apple", "output": "apple.png", "seed": 7}
+save("batch", "one", json.dumps(line) + "\n")
+save("batch", "two", json.dumps(line) + "\n\n" + json.dumps({**line, "output": "b.png", "width": 64, "height": 64,
+                                                            "steps": 4, "guidance": 3.5, "negative": "blurry"}))
+save("batch", "mark", "\ufeff" + json.dumps({"prompt": "caf\u00e9 \U0001f431", "output": "x.png",
+                                             "seed": 18446744073709551615}, ensure_ascii=False))
+save("batch", "options", "--guidance=3\n--steps=5\n--negative=blurry\n" + json.dumps(line) + "\n")
+save("batch", "names", json.dumps({"prompt": "x", "negative_prompt": "y", "num_inference_steps": 4, "guidance_scale": 2,
+                                   "output": "x.png", "rng": "numpy", "cfg_normalization": 1, "cfg_truncation": 0.5}))
+save("batch", "control", json.dumps({"prompt": "\u001b[31mred", "output": "\u001b[2J.png", "\u001b]0;x\u0007": 1}))
+
+# ---- caches
+
+speed = {"linear": 1e11, "attention": 5e10, "conv": 2e10, "unpack": 1e-10}
+save("caches", "speed", json.dumps({"KEY": speed}))
+save("caches", "others", json.dumps({"Some CPU, avx2, 4 threads, zimage 0.2.0": speed, "KEY": {**speed, "unpack": 0}}))
+save("caches", "tiny-speed", json.dumps({"KEY": {**speed, "linear": 1e-320}}))
+save("caches", "plans", "GPU\nproduct 6b 01\nproduct 6b6579 0707070707\ngated 6b6579 00\nproduct 6b")
+save("caches", "other-gpu", "GPU 2\nproduct 6b 01\n")
+
+# ---- model folders
+
+transformer = load("transformer/config.json")
+transformer |= {"dim": 16, "n_heads": 2, "n_kv_heads": 2, "n_layers": 1, "axes_dims": [4, 2, 2], "cap_feat_dim": 8,
+                "axes_lens": [256, 16, 16]}
+vae = load("vae/config.json") | {"block_out_channels": [4, 8], "norm_num_groups": 2,
+                                 "down_block_types": ["DownEncoderBlock2D"] * 2,
+                                 "up_block_types": ["UpDecoderBlock2D"] * 2, "sample_size": 32}
+text_encoder = load("text_encoder/config.json") | {
+    "hidden_size": 8, "head_dim": 4, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 12,
+    "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2, "vocab_size": 320}
+toy = {"model_index.json": load("model_index.json"),
+       "scheduler/scheduler_config.json": load("scheduler/scheduler_config.json"),
+       "transformer/config.json": transformer, "vae/config.json": vae, "text_encoder/config.json": text_encoder,
+       "tokenizer/tokenizer.json": tokenizer}
+for name, content in toy.items(): # the inputs below hold what differs from this folder
+    path = here / "toy" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=None if "tokenizer" in name else 1, ensure_ascii=False) + "\n")
+
+
+def change(kind, which, a, b=0):
+    return bytes([kind if isinstance(kind, int) else ord(kind), which, a, b])
+
+
+every = 255
+conversion = {"model_index.json": "", "scheduler/scheduler_config.json": ""} # lacks both
+save("folder", "toy", container({"@options": b"\0"}))
+save("folder", "transformer", container({"transformer/config.json": transformer}))
+save("folder", "text-encoder", container({"text_encoder/config.json": text_encoder}))
+save("folder", "vae", container({"vae/config.json": vae, "model_index.json": toy["model_index.json"]}))
+save("folder", "conversion", container({**conversion, "@transformer": change("L", 0, 0)}))
+save("folder", "mflux", container({**conversion, "@transformer": change("L", 0, 1), "@vae": change("L", 0, 2)}))
+save("folder", "packed", container({**conversion, "@transformer": change(6, every, 0), "@options": b"\1"}))
+save("folder", "shards", container({"@transformer": change("S", 0, 0)}))
+save("folder", "own-weights", container({"vae/diffusion_pytorch_model.safetensors": safetensors(two, bytes(32))}))
+save("folder", "own-index", container({
+    "transformer/diffusion_pytorch_model.safetensors.index.json":
+    {"metadata": {"total_size": 32}, "weight_map": {"a": "1.safetensors", "b": "1.safetensors"}},
+    "transformer/1.safetensors": safetensors(two, bytes(32))}))
+save("folder", "types", container({"@transformer": change(0, every, 2) + change(0, 3, 9),
+                                   "@vae": change(0, every, 1) + change(1, 2, 0) + change(2, 5, 65)}))
+base = load("../tiny-base/scheduler/scheduler_config.json")
+save("folder", "dynamic", container({"scheduler/scheduler_config.json": base}))
+
+# ---- images: columns, rows, steps, compute type, mask, guidance, flags, rng, dequantize, prompt
+
+
+def request(*values, prompt="a red apple"):
+    return bytes(values) + prompt.encode()
+
+
+wide = transformer | {"dim": 64, "axes_dims": [8, 12, 12], "cap_feat_dim": 32}
+for i, (asked, changes) in enumerate([
+        (request(0, 1, 1, 0, 0, 0, 0, 0, 0), {}),
+        (request(1, 1, 0, 1, 0, 3, 7, 1, 0), {"@transformer": change(0, every, 2)}),
+        (request(3, 0, 1, 2, 0, 5, 10, 2, 0), {"@transformer": change(0, every, 1), "@vae": change(0, every, 2)}),
+        (request(0, 2, 0, 3, 3, 0, 48, 3, 0), {"@transformer": change(4, 9, 1, 3)}),
+        (request(1, 0, 0, 0, 4, 7, 32, 0, 1), {"@vae": change(4, 4, 2, every), "@text_encoder": change(4, 2, 4, 1)}),
+        (request(2, 3, 0, 1, 5, 1, 1, 1, 2, prompt=""), {"@text_encoder": change(0, every, 2)})]):
+    save("generate", str(i), container({**changes, "@request": asked}))
+for i, bits in enumerate(range(8)):
+    save("generate", f"packed{i}", container({
+        **conversion, "transformer/config.json": wide, "text_encoder/config.json": text_encoder | {"hidden_size": 32},
+        "@transformer": change(6, every, bits, i % 2), "@request": request(0, 0, 0, i % 3, 3 * (i % 2), 0, 0, 0, i % 3)}))
+save("generate", "mflux", container({**conversion, "@transformer": change("L", 0, 1), "@vae": change("L", 0, 2),
+                                     "@request": request(0, 0, 0, 0, 0, 0, 0, 0, 0)}))
+save("generate", "vae", container({"vae/config.json": vae, "@request": request(1, 1, 1, 1, 0, 0, 0, 0, 0)}))
+save("generate", "dynamic", container({"scheduler/scheduler_config.json": base,
+                                       "@request": request(1, 0, 2, 0, 0, 3, 8, 0, 0)}))
+
+# ---- PNG
+
+
+def png(kind, depth, width, height, interlaced=0, chunks=()):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    bits = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind] * depth
+    rows = b"".join(b"\0" + bytes((7 * y + x) % 256 for x in range((width * bits + 7) // 8)) for y in range(height))
+    if interlaced:
+        rows = bytes(2 * len(rows) + 64)
+    body = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced))
+    if kind == 3:
+        body += chunk(b"PLTE", bytes(range(48)))
+    body += b"".join(chunk(*pair) for pair in chunks) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+for kind, depth in [(0, 1), (0, 8), (0, 16), (2, 8), (2, 16), (3, 2), (3, 4), (4, 8), (4, 16), (6, 8), (6, 16)]:
+    save("png", f"{kind}-{depth}", png(kind, depth, 5, 4))
+save("png", "interlaced", png(2, 8, 9, 9, 1))
+save("png", "chunks", png(3, 4, 4, 4, 0, [
+    (b"tRNS", b"\0\x80"), (b"gAMA", struct.pack(">I", 45455)), (b"tEXt", b"prompt\0apple"), (b"zTXt", b"k\0\0" + zlib.compress(
+        b"text")), (b"iTXt", b"k\0\0\0\0\0caf\xc3\xa9"), (b"pHYs", bytes(9)), (b"bKGD", b"\1")]))
+save("png", "profile", png(6, 8, 3, 3, 0, [(b"iCCP", b"p\0\0" + zlib.compress(bytes(200))), (b"sRGB", b"\0"),
+                                           (b"cHRM", bytes(32)), (b"sBIT", b"\5\5\5\5")]))
