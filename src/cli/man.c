@@ -76,12 +76,20 @@ static void print_command(cli_command_id command)
 
 static void print_keys(void)
 {
+    const char *separator = "";
     printf(
         ".SH BATCH FILES\n"
         "A batch file has one JSON object a line. Empty lines are skipped. All lines are checked before the first "
         "image\n"
         "is made: an unknown key, a value of another type and a combination in which a key would have no effect are\n"
-        "refused with the number of the line. A line has these keys:\n");
+        "refused with the number of the line, and so is a line that writes the file of another one. Every line has\n"
+        "exactly one of the keys ");
+    for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));)
+        if (option->key_needed) {
+            printf("%s\\fB%s\\fR", separator, option->key);
+            separator = " and ";
+        }
+    printf(".\nA line may have these keys:\n");
     for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));)
         if (option->key) {
             char expected[CLI_TEXT_MAX];
@@ -90,7 +98,7 @@ static void print_keys(void)
             print_text(expected, 1);
             printf(", as \\fB\\-\\-");
             print_text(option->name, 1);
-            printf("\\fR has it%s.\n", option->key_needed ? "; a line has one of the keys of which this is said" : "");
+            printf("\\fR has it.\n");
         }
     printf(".PP\n");
     print_code(CLI_BATCH_EXAMPLE);
