@@ -1,6 +1,7 @@
 #include "model/common.h"
 
 #include <string.h>
+#include <strings.h>
 
 zimage_status zi_require_string(const zi_json_reader *json, const char *field, const char *only)
 {
@@ -12,14 +13,23 @@ zimage_status zi_require_string(const zi_json_reader *json, const char *field, c
     return ZIMAGE_OK;
 }
 
-zimage_status zi_require_false(const zi_json_reader *json, const char *field)
+zimage_status zi_require_bool(const zi_json_reader *json, const char *field, int only)
 {
-    const int no = 0;
     int value;
-    ZI_TRY(zi_json_bool(json, field, &no, &value));
-    if (value)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is true, only false is supported", json->path,
-                       field);
+    ZI_TRY(zi_field_bool(json, field, only, &value));
+    if (value != only)
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is %s, only %s is supported", json->path, field,
+                       value ? "true" : "false", only ? "true" : "false");
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_require_silu(const zi_json_reader *json, const char *field)
+{
+    const char *value;
+    ZI_TRY(zi_json_string(json, field, "silu", &value));
+    if (strcasecmp(value, "silu") != 0 && strcasecmp(value, "swish") != 0)
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is \"%s\", only \"silu\" is supported",
+                       json->path, field, value);
     return ZIMAGE_OK;
 }
 

@@ -3,7 +3,7 @@
 #ifndef ZI_MODEL_COMMON_H
 #define ZI_MODEL_COMMON_H
 
-#include "base/json.h"
+#include "base/fields.h"
 #include "ops/ops.h"
 #include "weights/store.h"
 
@@ -11,8 +11,10 @@
 
 /* Fail with ZIMAGE_ERROR_UNSUPPORTED unless the field has the only supported value. A missing field has it. */
 zimage_status zi_require_string(const zi_json_reader *json, const char *field, const char *only);
-zimage_status zi_require_false(const zi_json_reader *json, const char *field);
+zimage_status zi_require_bool(const zi_json_reader *json, const char *field, int only);
 zimage_status zi_require_null(const zi_json_reader *json, const char *field);
+/* The name of an activation: "silu", or "swish", which is the same function; capital letters are small ones. */
+zimage_status zi_require_silu(const zi_json_reader *json, const char *field);
 
 zimage_status zi_alloc1(zi_run *run, zi_tensor *tensor, int64_t count);
 zimage_status zi_alloc2(zi_run *run, zi_tensor *tensor, int64_t rows, int64_t columns);

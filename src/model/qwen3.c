@@ -11,49 +11,94 @@
 
 #include "model/common.h"
 
+#define DEFAULT_ROPE_THETA 10000.0 /* of Qwen3Config */
+
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-/* What would change the mathematics and is not implemented. */
-static zimage_status refuse_variants(const zi_json_reader *json)
+static zimage_status check_layer_types(const zi_json_reader *json, int64_t layers)
 {
-    ZI_TRY(zi_require_string(json, "model_type", "qwen3"));
-    ZI_TRY(zi_require_string(json, "hidden_act", "silu"));
-    ZI_TRY(zi_require_false(json, "attention_bias"));
-    ZI_TRY(zi_require_false(json, "use_sliding_window"));
-    const json_t *layer_types = json_object_get(json->object, "layer_types");
-    for (size_t i = 0; i < json_array_size(layer_types); i++) {
-        const char *layer_type = json_string_value(json_array_get(layer_types, i));
-        if (!layer_type || strcmp(layer_type, "full_attention") != 0)
+    const json_t *types = json_object_get(json->object, "layer_types");
+    char text[64];
+    if (!types || json_is_null(types))
+        return ZIMAGE_OK;
+    if (!json_is_array(types) || (int64_t)json_array_size(types) != layers)
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: layer_types is %s of %zu, expected an array of num_hidden_layers, %lld", json->path,
+                       zi_json_describe(types, text, sizeof text), json_array_size(types), (long long)layers);
+    for (size_t i = 0; i < json_array_size(types); i++) {
+        const char *type = json_string_value(json_array_get(types, i));
+        if (!type || strcmp(type, "full_attention") != 0)
             return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
                            "%s: layer_types[%zu] is not \"full_attention\", the only supported kind", json->path, i);
     }
-    return zi_require_null(json, "rope_scaling");
+    return ZIMAGE_OK;
 }
 
-/* transformers 5 writes rope_parameters { rope_type, rope_theta }, older versions rope_theta. */
-static zimage_status load_rope_theta(const zi_json_reader *json, double *theta)
+/*
+ * What would change the mathematics and is not implemented. is_causal is no field of Qwen3Config, but the mask of
+ * transformers 5 obeys it (masking_utils.py). transformers_weights names another file of weights.
+ */
+static zimage_status refuse_variants(const zi_json_reader *json)
 {
-    const json_t *parameters = json_object_get(json->object, "rope_parameters");
+    ZI_TRY(zi_require_string(json, "model_type", "qwen3"));
+    ZI_TRY(zi_require_silu(json, "hidden_act"));
+    ZI_TRY(zi_require_bool(json, "attention_bias", 0));
+    ZI_TRY(zi_require_bool(json, "use_sliding_window", 0));
+    ZI_TRY(zi_require_bool(json, "is_causal", 1));
+    ZI_TRY(zi_require_null(json, "transformers_weights"));
+    return zi_refuse_quantization(json);
+}
+
+/* The type is in "rope_type", or in "type" in older files. Only "default" is supported, so both must say so. */
+static zimage_status check_rope_type(const zi_json_reader *json, const char *object, const char *field)
+{
     char text[64];
-    if (!parameters || json_is_null(parameters))
-        return zi_json_number(json, "rope_theta", 1.0, 1e12, NULL, theta);
-    if (!json_is_object(parameters))
-        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: rope_parameters is %s, expected an object", json->path,
-                       zi_json_describe(parameters, text, sizeof text));
-    const zi_json_reader nested = {parameters, json->path, json->error};
-    const char *type;
-    ZI_TRY(zi_json_string(&nested, "rope_type", "default", &type));
-    if (strcmp(type, "default") != 0)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "%s: rope_parameters.rope_type is \"%s\", only \"default\" is supported", json->path, type);
-    return zi_json_number(&nested, "rope_theta", 1.0, 1e12, NULL, theta);
+    const json_t *type = json_object_get(json->object, field);
+    if (!type || (json_is_string(type) && strcmp(json_string_value(type), "default") == 0))
+        return ZIMAGE_OK;
+    return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s: \"%s\": %s, only \"default\" is supported",
+                   json->path, object, field, zi_json_describe(type, text, sizeof text));
+}
+
+/*
+ * Rotary positions as RotaryEmbeddingConfigMixin of transformers 5 reads them: the object rope_scaling, which older
+ * versions write, where it is not empty, otherwise the object rope_parameters. rope_theta stands in the object, or
+ * beside it.
+ */
+static zimage_status load_rope(const zi_json_reader *json, double *theta)
+{
+    static const char *const per_layer[] = {"full_attention", "sliding_attention"};
+    char text[64];
+    const char *object = "rope_scaling";
+    const json_t *rope = json_object_get(json->object, object);
+    if (!rope || json_is_null(rope) || (json_is_object(rope) && json_object_size(rope) == 0))
+        rope = json_object_get(json->object, object = "rope_parameters");
+    if (!rope || json_is_null(rope))
+        return zi_field_number(json, "rope_theta", 1.0, 1e12, DEFAULT_ROPE_THETA, theta);
+    if (!json_is_object(rope))
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s is %s, expected an object", json->path, object,
+                       zi_json_describe(rope, text, sizeof text));
+    const zi_json_reader nested = {rope, json->path, json->error};
+    for (size_t i = 0; i < sizeof per_layer / sizeof *per_layer; i++)
+        if (json_object_get(rope, per_layer[i]))
+            return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                           "%s: %s: \"%s\" is set, only one kind of rotary positions for all layers is supported",
+                           json->path, object, per_layer[i]);
+    ZI_TRY(check_rope_type(&nested, object, "rope_type"));
+    ZI_TRY(check_rope_type(&nested, object, "type"));
+    return zi_field_number(json_object_get(rope, "rope_theta") ? &nested : json, "rope_theta", 1.0, 1e12,
+                           DEFAULT_ROPE_THETA, theta);
 }
 
 static zimage_status load_heads(const zi_json_reader *json, zi_qwen3_config *config)
 {
-    ZI_TRY(zi_json_int(json, "num_attention_heads", 1, 4096, NULL, &config->num_attention_heads));
-    ZI_TRY(
-        zi_json_int(json, "num_key_value_heads", 1, 4096, &config->num_attention_heads, &config->num_key_value_heads));
+    ZI_TRY(zi_field_int(json, "num_attention_heads", 1, 4096, 32, &config->num_attention_heads));
+    /* Qwen3Config: null is num_attention_heads. */
+    const json_t *kv_heads = json_object_get(json->object, "num_key_value_heads");
+    if (kv_heads && json_is_null(kv_heads))
+        config->num_key_value_heads = config->num_attention_heads;
+    else
+        ZI_TRY(zi_field_int(json, "num_key_value_heads", 1, 4096, 32, &config->num_key_value_heads));
     if (config->num_attention_heads % config->num_key_value_heads != 0)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
                        "%s: num_key_value_heads %lld does not divide num_attention_heads %lld", json->path,
@@ -75,17 +120,19 @@ static zimage_status load_heads(const zi_json_reader *json, zi_qwen3_config *con
     return ZIMAGE_OK;
 }
 
+/* The defaults are those of Qwen3Config. */
 static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_qwen3_config *config = out;
     ZI_TRY(refuse_variants(json));
-    ZI_TRY(zi_json_int(json, "hidden_size", 1, 65536, NULL, &config->hidden_size));
-    ZI_TRY(zi_json_int(json, "intermediate_size", 1, 262144, NULL, &config->intermediate_size));
-    ZI_TRY(zi_json_int(json, "num_hidden_layers", 1, 1024, NULL, &config->num_hidden_layers));
-    ZI_TRY(zi_json_int(json, "vocab_size", 1, 1 << 24, NULL, &config->vocab_size));
+    ZI_TRY(zi_field_int(json, "hidden_size", 1, 65536, 4096, &config->hidden_size));
+    ZI_TRY(zi_field_int(json, "intermediate_size", 1, 262144, 22016, &config->intermediate_size));
+    ZI_TRY(zi_field_int(json, "num_hidden_layers", 1, 1024, 32, &config->num_hidden_layers));
+    ZI_TRY(check_layer_types(json, config->num_hidden_layers));
+    ZI_TRY(zi_field_int(json, "vocab_size", 1, 1 << 24, 151936, &config->vocab_size));
     ZI_TRY(load_heads(json, config));
-    ZI_TRY(zi_json_number(json, "rms_norm_eps", 0.0, 1.0, NULL, &config->rms_norm_eps));
-    return load_rope_theta(json, &config->rope_theta);
+    ZI_TRY(zi_field_number(json, "rms_norm_eps", 0.0, 1.0, 1e-6, &config->rms_norm_eps));
+    return load_rope(json, &config->rope_theta);
 }
 
 zimage_status zi_qwen3_config_read(const char *path, const char *text, zi_qwen3_config *config, zimage_error *error)

@@ -23,18 +23,26 @@
 
 #define MAX_LATENT_SIDE (1 << 14) /* keeps every product of sizes far below 2^63 */
 #define MAX_CHANNELS    (1 << 13)
+#define DOWN_BLOCKS     "down_block_types"
 #define WHOLE_BYTES     ((int64_t)256 << 20)
 #define BAND_BYTES      ((int64_t)64 << 20)
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-/* An absent list is fine: the class default is of the supported type. */
+const char *const zi_vae_fields[] = {
+    "out_channels", "up_block_types", "block_out_channels", "layers_per_block", "act_fn", "latent_channels",
+    "norm_num_groups", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "use_post_quant_conv",
+    "mid_block_add_attention", "sample_size", "decoder_block_out_channels",
+    /* of the encoder, and of memory */
+    "in_channels", "down_block_types", "use_quant_conv", "force_upcast", NULL};
+
+/* A missing list is the class default, one block. The encoder is not run, so that its list may be missing. */
 static zimage_status check_block_types(const zi_json_reader *json, const char *field, const char *type, int64_t levels)
 {
     const json_t *types = json_object_get(json->object, field);
-    if (!types || json_is_null(types))
-        return ZIMAGE_OK;
     char text[64];
+    if (zi_field_is_default(json, field) && (levels == 1 || strcmp(field, DOWN_BLOCKS) == 0))
+        return ZIMAGE_OK;
     if (!json_is_array(types))
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s is %s, expected an array", json->path, field,
                        zi_json_describe(types, text, sizeof text));
@@ -54,45 +62,48 @@ static zimage_status check_block_types(const zi_json_reader *json, const char *f
 static zimage_status refuse_variants(const zi_json_reader *json)
 {
     ZI_TRY(zi_require_string(json, "_class_name", "AutoencoderKL"));
-    ZI_TRY(zi_require_string(json, "act_fn", "silu"));
+    ZI_TRY(zi_require_silu(json, "act_fn"));
     ZI_TRY(zi_require_null(json, "decoder_block_out_channels"));
     ZI_TRY(zi_require_null(json, "latents_mean"));
-    return zi_require_null(json, "latents_std");
+    ZI_TRY(zi_require_null(json, "latents_std"));
+    return zi_refuse_quantization(json);
 }
 
 static zimage_status load_levels(const zi_json_reader *json, zi_vae_config *config)
 {
-    size_t levels;
-    ZI_TRY(zi_json_int_array(json, "block_out_channels", 1, MAX_CHANNELS, config->block_out_channels, ZI_VAE_MAX_LEVELS,
-                             &levels));
+    size_t levels = 1;
+    config->block_out_channels[0] = 64;
+    if (!zi_field_is_default(json, "block_out_channels"))
+        ZI_TRY(zi_json_int_array(json, "block_out_channels", 1, MAX_CHANNELS, config->block_out_channels,
+                                 ZI_VAE_MAX_LEVELS, &levels));
     config->levels = (int64_t)levels;
     config->scale_factor = (int64_t)1 << (levels - 1);
-    ZI_TRY(zi_json_int(json, "norm_num_groups", 1, MAX_CHANNELS, NULL, &config->norm_num_groups));
+    ZI_TRY(zi_field_int(json, "norm_num_groups", 1, MAX_CHANNELS, 32, &config->norm_num_groups));
     for (size_t i = 0; i < levels; i++)
         if (config->block_out_channels[i] % config->norm_num_groups != 0)
             return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
                            "%s: norm_num_groups %lld does not divide block_out_channels[%zu], %lld", json->path,
                            (long long)config->norm_num_groups, i, (long long)config->block_out_channels[i]);
-    ZI_TRY(check_block_types(json, "down_block_types", "DownEncoderBlock2D", config->levels));
+    ZI_TRY(check_block_types(json, DOWN_BLOCKS, "DownEncoderBlock2D", config->levels));
     return check_block_types(json, "up_block_types", "UpDecoderBlock2D", config->levels);
 }
 
+/* The defaults are those of AutoencoderKL. shift_factor has none that the pipeline can use: it adds the number. */
 static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_vae_config *config = out;
-    const int yes = 1; /* AutoencoderKL's defaults */
     ZI_TRY(refuse_variants(json));
     ZI_TRY(load_levels(json, config));
-    ZI_TRY(zi_json_int(json, "latent_channels", 1, 4096, NULL, &config->latent_channels));
-    ZI_TRY(zi_json_int(json, "out_channels", 1, 4096, NULL, &config->out_channels));
+    ZI_TRY(zi_field_int(json, "latent_channels", 1, 4096, 4, &config->latent_channels));
+    ZI_TRY(zi_field_int(json, "out_channels", 1, 4096, 3, &config->out_channels));
     if (config->out_channels != 3)
         return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: out_channels is %lld, only 3 (RGB) is supported",
                        json->path, (long long)config->out_channels);
-    ZI_TRY(zi_json_int(json, "layers_per_block", 1, 64, NULL, &config->layers_per_block));
-    ZI_TRY(zi_json_number(json, "scaling_factor", 1e-6, 1e6, NULL, &config->scaling_factor));
+    ZI_TRY(zi_field_int(json, "layers_per_block", 1, 64, 1, &config->layers_per_block));
+    ZI_TRY(zi_field_number(json, "scaling_factor", 1e-6, 1e6, 0.18215, &config->scaling_factor));
     ZI_TRY(zi_json_number(json, "shift_factor", -1e6, 1e6, NULL, &config->shift_factor));
-    ZI_TRY(zi_json_bool(json, "mid_block_add_attention", &yes, &config->mid_block_add_attention));
-    return zi_json_bool(json, "use_post_quant_conv", &yes, &config->use_post_quant_conv);
+    ZI_TRY(zi_field_bool(json, "mid_block_add_attention", 1, &config->mid_block_add_attention));
+    return zi_field_bool(json, "use_post_quant_conv", 1, &config->use_post_quant_conv);
 }
 
 zimage_status zi_vae_config_read(const char *path, const char *text, zi_vae_config *config, zimage_error *error)

@@ -23,6 +23,8 @@ typedef struct zi_vae {
     zi_vae_affine upsamplers[ZI_VAE_MAX_LEVELS];
 } zi_vae;
 
+/* Every field of the configuration, NULL-ended. */
+extern const char *const zi_vae_fields[];
 /* From the file `path`, or where text is not NULL from that JSON text, with `path` for messages. */
 zimage_status zi_vae_config_read(const char *path, const char *text, zi_vae_config *config, zimage_error *error);
 /* encoder.* and quant_conv.* are known and not needed. */

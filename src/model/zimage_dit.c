@@ -21,56 +21,71 @@
 #define T_MAX_PERIOD    10000.0
 #define QK_NORM_EPS     1e-5f
 #define FINAL_NORM_EPS  1e-6f
+#define PATCH           2 /* the default arguments of forward, which the pipeline does not change */
+#define F_PATCH         1
+#define MAX_PATCH_SIZES 8
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
+const char *const zi_zimage_dit_fields[] = {
+    "all_patch_size", "all_f_patch_size", "in_channels", "dim",     "n_layers",  "n_refiner_layers", "n_heads",
+    "n_kv_heads", /* the reference does not use it */
+    "norm_eps",       "qk_norm",          "cap_feat_dim", "siglip_feat_dim", "rope_theta", "t_scale",
+    "axes_dims",      "axes_lens",        "nheads", /* of MLX conversions */
+    NULL};
+
 static zimage_status refuse_variants(const zi_json_reader *json)
 {
-    int qk_norm;
     ZI_TRY(zi_require_string(json, "_class_name", "ZImageTransformer2DModel"));
-    ZI_TRY(zi_json_bool(json, "qk_norm", NULL, &qk_norm));
-    if (!qk_norm)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: qk_norm is false, only true is supported",
-                       json->path);
+    ZI_TRY(zi_require_bool(json, "qk_norm", 1));
     const json_t *siglip = json_object_get(json->object, "siglip_feat_dim");
     if (siglip && !json_is_null(siglip))
         return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
                        "%s: siglip_feat_dim is set (the Omni variant), only null is supported", json->path);
-    return ZIMAGE_OK;
+    return zi_refuse_quantization(json);
 }
 
-/* The pair (2, 1) of all_patch_size and all_f_patch_size, which the pipeline uses; without it the first pair. */
+static zimage_status load_sizes(const zi_json_reader *json, const char *field, int64_t fallback, int64_t *sizes,
+                                size_t *count)
+{
+    sizes[0] = fallback;
+    *count = 1;
+    return zi_field_is_default(json, field) ? ZIMAGE_OK
+                                            : zi_json_int_array(json, field, 1, 64, sizes, MAX_PATCH_SIZES, count);
+}
+
+/*
+ * The pairs of all_patch_size and all_f_patch_size have embedders and final layers of their own. The reference's
+ * pipeline always calls those of the pair (2, 1).
+ */
 static zimage_status load_patch(const zi_json_reader *json, zi_zimage_dit_config *config)
 {
-    int64_t patches[8], f_patches[8];
+    int64_t patches[MAX_PATCH_SIZES], f_patches[MAX_PATCH_SIZES];
     size_t patch_count, f_patch_count;
-    ZI_TRY(zi_json_int_array(json, "all_patch_size", 1, 64, patches, 8, &patch_count));
-    ZI_TRY(zi_json_int_array(json, "all_f_patch_size", 1, 64, f_patches, 8, &f_patch_count));
+    ZI_TRY(load_sizes(json, "all_patch_size", PATCH, patches, &patch_count));
+    ZI_TRY(load_sizes(json, "all_f_patch_size", F_PATCH, f_patches, &f_patch_count));
     if (patch_count != f_patch_count)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
                        "%s: all_f_patch_size has %zu entries, expected %zu as in all_patch_size", json->path,
                        f_patch_count, patch_count);
-    size_t pair = 0;
-    for (size_t i = patch_count; i-- > 0;)
-        if (patches[i] == 2 && f_patches[i] == 1)
-            pair = i;
-    if (f_patches[pair] != 1)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: all_f_patch_size[%zu] is %lld, only 1 is supported",
-                       json->path, pair, (long long)f_patches[pair]);
-    config->patch = patches[pair];
-    config->f_patch = f_patches[pair];
-    return ZIMAGE_OK;
+    config->patch = PATCH;
+    config->f_patch = F_PATCH;
+    config->patch_pairs = (int64_t)patch_count;
+    for (size_t i = 0; i < patch_count; i++)
+        if (patches[i] == PATCH && f_patches[i] == F_PATCH)
+            return ZIMAGE_OK;
+    return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                   "%s: all_patch_size and all_f_patch_size: no pair (%d, %d) at one place, expected the pair that the "
+                   "pipeline calls",
+                   json->path, PATCH, F_PATCH);
 }
 
 static zimage_status load_axes(const zi_json_reader *json, zi_zimage_dit_config *config)
 {
-    size_t dims, lens;
+    static const int64_t dims[3] = {32, 48, 48}, lens[3] = {1024, 512, 512};
     int64_t sum = 0;
-    ZI_TRY(zi_json_int_array(json, "axes_dims", 2, 4096, config->axes_dims, 3, &dims));
-    ZI_TRY(zi_json_int_array(json, "axes_lens", 1, 1 << 20, config->axes_lens, 3, &lens));
-    if (dims != 3 || lens != 3)
-        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s has %zu entries, expected 3", json->path,
-                       dims != 3 ? "axes_dims" : "axes_lens", dims != 3 ? dims : lens);
+    ZI_TRY(zi_field_int_array(json, "axes_dims", 2, 4096, dims, config->axes_dims, 3));
+    ZI_TRY(zi_field_int_array(json, "axes_lens", 1, 1 << 20, lens, config->axes_lens, 3));
     for (int axis = 0; axis < 3; axis++) {
         if (config->axes_dims[axis] % 2 != 0)
             return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: axes_dims[%d] is %lld, expected an even number",
@@ -84,26 +99,27 @@ static zimage_status load_axes(const zi_json_reader *json, zi_zimage_dit_config 
     return ZIMAGE_OK;
 }
 
+/* The defaults are those of ZImageTransformer2DModel. */
 static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_zimage_dit_config *config = out;
     ZI_TRY(refuse_variants(json));
     ZI_TRY(load_patch(json, config));
-    ZI_TRY(zi_json_int(json, "in_channels", 1, 4096, NULL, &config->in_channels));
-    ZI_TRY(zi_json_int(json, "dim", 1, 65536, NULL, &config->dim));
-    ZI_TRY(zi_json_int(json, "n_layers", 1, 1024, NULL, &config->n_layers));
-    ZI_TRY(zi_json_int(json, "n_refiner_layers", 0, 1024, NULL, &config->n_refiner_layers));
+    ZI_TRY(zi_field_int(json, "in_channels", 1, 4096, 16, &config->in_channels));
+    ZI_TRY(zi_field_int(json, "dim", 1, 65536, 3840, &config->dim));
+    ZI_TRY(zi_field_int(json, "n_layers", 1, 1024, 30, &config->n_layers));
+    ZI_TRY(zi_field_int(json, "n_refiner_layers", 0, 1024, 2, &config->n_refiner_layers));
     /* MLX conversions write nheads. */
     const char *heads =
         json_object_get(json->object, "nheads") && !json_object_get(json->object, "n_heads") ? "nheads" : "n_heads";
-    ZI_TRY(zi_json_int(json, heads, 1, 4096, NULL, &config->n_heads));
+    ZI_TRY(zi_field_int(json, heads, 1, 4096, 30, &config->n_heads));
     if (config->dim % config->n_heads != 0)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s %lld does not divide dim %lld", json->path, heads,
                        (long long)config->n_heads, (long long)config->dim);
-    ZI_TRY(zi_json_int(json, "cap_feat_dim", 1, 65536, NULL, &config->cap_feat_dim));
-    ZI_TRY(zi_json_number(json, "norm_eps", 0.0, 1.0, NULL, &config->norm_eps));
-    ZI_TRY(zi_json_number(json, "rope_theta", 1.0, 1e12, NULL, &config->rope_theta));
-    ZI_TRY(zi_json_number(json, "t_scale", 1e-6, 1e6, NULL, &config->t_scale));
+    ZI_TRY(zi_field_int(json, "cap_feat_dim", 1, 65536, 2560, &config->cap_feat_dim));
+    ZI_TRY(zi_field_number(json, "norm_eps", 0.0, 1.0, 1e-5, &config->norm_eps));
+    ZI_TRY(zi_field_number(json, "rope_theta", 1.0, 1e12, 256.0, &config->rope_theta));
+    ZI_TRY(zi_field_number(json, "t_scale", 1e-6, 1e6, 1000.0, &config->t_scale));
     zi_zimage_dit_config_derive(config);
     return load_axes(json, config);
 }

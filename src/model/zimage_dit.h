@@ -11,6 +11,7 @@ typedef struct zi_zimage_dit_config {
     int64_t patch, f_patch, in_channels, dim, n_layers, n_refiner_layers, n_heads, cap_feat_dim;
     double norm_eps, rope_theta, t_scale;
     int64_t axes_dims[3], axes_lens[3];
+    int64_t patch_pairs; /* entries of all_patch_size */
     /* derived */
     int64_t head_dim, ffn_dim, adaln_dim, t_hidden;
 } zi_zimage_dit_config;
@@ -30,6 +31,8 @@ typedef struct zi_zimage_dit {
     zi_zimage_dit_block *noise_refiner, *context_refiner, *layers;
 } zi_zimage_dit;
 
+/* Every field of the configuration, NULL-ended. */
+extern const char *const zi_zimage_dit_fields[];
 /* From the file `path`, or where text is not NULL from that JSON text, with `path` for messages. */
 zimage_status zi_zimage_dit_config_read(const char *path, const char *text, zi_zimage_dit_config *config,
                                         zimage_error *error);

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/json.h"
+#include "base/fields.h"
 
 /* Defaults of calculate_shift in pipeline_z_image.py. */
 #define BASE_SHIFT  0.5
@@ -17,11 +17,26 @@
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
+const char *const zi_scheduler_fields[] = {"num_train_timesteps",
+                                           "shift",
+                                           "use_dynamic_shifting",
+                                           "base_shift",
+                                           "max_shift",
+                                           "base_image_seq_len",
+                                           "max_image_seq_len",
+                                           "invert_sigmas",
+                                           "shift_terminal",
+                                           "use_karras_sigmas",
+                                           "use_exponential_sigmas",
+                                           "use_beta_sigmas",
+                                           "time_shift_type",
+                                           "stochastic_sampling",
+                                           NULL};
+
 static zimage_status refuse_flag(const zi_json_reader *json, const char *field)
 {
-    const int no = 0;
     int value;
-    ZI_TRY(zi_json_bool(json, field, &no, &value));
+    ZI_TRY(zi_field_bool(json, field, 0, &value));
     if (value)
         return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"%s\": true, only false is supported", json->path,
                        field);
@@ -34,7 +49,7 @@ static zimage_status refuse_variants(const zi_json_reader *json)
                                         "use_exponential_sigmas", "use_karras_sigmas"};
     const char *class_name;
     const double none = 0;
-    double terminal;
+    double terminal = none;
     ZI_TRY(zi_json_string(json, "_class_name", "FlowMatchEulerDiscreteScheduler", &class_name));
     if (strcmp(class_name, "FlowMatchEulerDiscreteScheduler") != 0)
         return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
@@ -42,27 +57,33 @@ static zimage_status refuse_variants(const zi_json_reader *json)
                        class_name);
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         ZI_TRY(refuse_flag(json, flags[i]));
-    ZI_TRY(zi_json_number(json, "shift_terminal", 0, 1, &none, &terminal));
+    if (!zi_field_is_default(json, "shift_terminal"))
+        ZI_TRY(zi_json_number(json, "shift_terminal", 0, 1, &none, &terminal));
     if (terminal != 0)
         return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"shift_terminal\": %g, only null is supported",
                        json->path, terminal);
     return ZIMAGE_OK;
 }
 
-static zimage_status load_dynamic(const zi_json_reader *json, zi_scheduler_config *config)
+/* The pipeline computes mu from these four fields even where the shift is static. */
+static zimage_status load_lengths(const zi_json_reader *json, zi_scheduler_config *config)
 {
-    const double base_shift = BASE_SHIFT, max_shift = MAX_SHIFT;
-    const int64_t base_length = BASE_LENGTH, max_length = MAX_LENGTH;
-    const char *type;
-    ZI_TRY(zi_json_number(json, "base_shift", -50, 50, &base_shift, &config->base_shift));
-    ZI_TRY(zi_json_number(json, "max_shift", -50, 50, &max_shift, &config->max_shift));
-    ZI_TRY(zi_json_int(json, "base_image_seq_len", 1, 1 << 30, &base_length, &config->base_image_seq_len));
-    ZI_TRY(zi_json_int(json, "max_image_seq_len", 1, 1 << 30, &max_length, &config->max_image_seq_len));
+    ZI_TRY(zi_field_number(json, "base_shift", -50, 50, BASE_SHIFT, &config->base_shift));
+    ZI_TRY(zi_field_number(json, "max_shift", -50, 50, MAX_SHIFT, &config->max_shift));
+    ZI_TRY(zi_field_int(json, "base_image_seq_len", 1, 1 << 30, BASE_LENGTH, &config->base_image_seq_len));
+    ZI_TRY(zi_field_int(json, "max_image_seq_len", 1, 1 << 30, MAX_LENGTH, &config->max_image_seq_len));
     if (config->base_image_seq_len == config->max_image_seq_len)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
                        "%s: \"max_image_seq_len\": %lld, expected another number than base_image_seq_len", json->path,
                        (long long)config->max_image_seq_len);
-    ZI_TRY(zi_json_string(json, "time_shift_type", "exponential", &type));
+    return ZIMAGE_OK;
+}
+
+static zimage_status load_type(const zi_json_reader *json, zi_scheduler_config *config)
+{
+    const char *type = "exponential";
+    if (!zi_field_is_default(json, "time_shift_type"))
+        ZI_TRY(zi_json_string(json, "time_shift_type", NULL, &type));
     config->linear_time_shift = strcmp(type, "linear") == 0;
     if (!config->linear_time_shift && strcmp(type, "exponential") != 0)
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
@@ -70,21 +91,24 @@ static zimage_status load_dynamic(const zi_json_reader *json, zi_scheduler_confi
     return ZIMAGE_OK;
 }
 
+/* The defaults are those of FlowMatchEulerDiscreteScheduler. */
 static zimage_status read_config(const zi_json_reader *json, void *out)
 {
     zi_scheduler_config *config = out;
-    const int no = 0; /* the defaults of the scheduler's class */
-    const double shift = 1.0;
-    const int64_t fallback = ZI_TRAIN_TIMESTEPS;
     int64_t timesteps;
     ZI_TRY(refuse_variants(json));
-    ZI_TRY(zi_json_bool(json, "use_dynamic_shifting", &no, &config->use_dynamic_shifting));
-    ZI_TRY(zi_json_number(json, "shift", 1e-3, 1e3, &shift, &config->shift));
-    ZI_TRY(zi_json_int(json, "num_train_timesteps", 1, 1000000, &fallback, &timesteps));
+    ZI_TRY(zi_field_bool(json, "use_dynamic_shifting", 0, &config->use_dynamic_shifting));
+    /* A dynamic shift does not read the static one, not even a null. */
+    const json_t *shift = json_object_get(json->object, "shift");
+    config->shift = 1;
+    if (!config->use_dynamic_shifting || (shift && !json_is_null(shift)))
+        ZI_TRY(zi_field_number(json, "shift", 1e-3, 1e3, 1.0, &config->shift));
+    ZI_TRY(zi_field_int(json, "num_train_timesteps", 1, 1000000, ZI_TRAIN_TIMESTEPS, &timesteps));
     if (timesteps != ZI_TRAIN_TIMESTEPS)
         return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: \"num_train_timesteps\": %lld, only %d is supported",
                        json->path, (long long)timesteps, ZI_TRAIN_TIMESTEPS);
-    return load_dynamic(json, config);
+    ZI_TRY(load_type(json, config));
+    return load_lengths(json, config);
 }
 
 zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, zimage_error *error)

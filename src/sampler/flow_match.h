@@ -18,6 +18,8 @@ typedef struct zi_scheduler_config {
     int64_t base_image_seq_len, max_image_seq_len;
 } zi_scheduler_config;
 
+/* Every field of the configuration, NULL-ended. */
+extern const char *const zi_scheduler_fields[];
 /* The published settings of Z-Image-Turbo: a static shift of 3. */
 zi_scheduler_config zi_scheduler_turbo(void);
 /* Reads scheduler_config.json. A setting that is not implemented (karras, beta, stochastic, ...) is an error. */

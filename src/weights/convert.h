@@ -2,7 +2,7 @@
 #ifndef ZI_WEIGHTS_CONVERT_H
 #define ZI_WEIGHTS_CONVERT_H
 
-#include "weights/names.h"
+#include "base/names.h"
 #include "weights/safetensors.h"
 
 /* Whether numbers of this type can be widened to float32 one by one. No other type may be read as numbers. */

@@ -8,8 +8,8 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/names.h"
 #include "weights/memory.h"
-#include "weights/names.h"
 #include "weights/store_entries.h"
 
 #define MLX_BASE "model" /* the name that MLX gives to the file of every component */

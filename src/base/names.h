@@ -1,6 +1,6 @@
-/* A list of names for a message, in bounded space: "a, b, c and 12 more". Only for src/weights. */
-#ifndef ZI_WEIGHTS_NAMES_H
-#define ZI_WEIGHTS_NAMES_H
+/* A list of names for a message, in bounded space: "a, b, c and 12 more". */
+#ifndef ZI_BASE_NAMES_H
+#define ZI_BASE_NAMES_H
 
 #include <stddef.h>
 

@@ -1,0 +1,377 @@
+"""Compares how `zimage` and diffusers read model folders: each of many changes to one folder, read by both.
+
+    python tools/golden/check_folders.py --zimage build/release/zimage [--only WORD] [--model tests/golden/tiny]
+
+The folder is loaded and saved by the installed diffusers and transformers, changed, and read by both. A line says:
+  equal     both make the same image, at most 1/255 off
+  refused   zimage refuses the folder, with the sentence that follows; the reference makes an image, or fails, too
+  lenient   zimage makes an image where the reference fails
+  WRONG     both make an image, and these differ
+FAIL: a line is WRONG.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from common import np, save_file, torch
+
+from PIL import Image
+from safetensors.torch import load_file
+
+from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ZImagePipeline
+from diffusers import ZImageTransformer2DModel
+from transformers import Qwen2TokenizerFast, Qwen3ForCausalLM
+
+NAN = float("nan")
+REMOVED = object()
+TRANSFORMER, TEXT, VAE = "transformer/config.json", "text_encoder/config.json", "vae/config.json"
+SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
+DEFAULT_NAME = "diffusion_pytorch_model"
+PROMPT, WIDTH, HEIGHT, STEPS, SEED = "a red apple", 64, 48, 3, 3
+
+
+def change(file, **fields):
+    """Sets fields of a JSON file; REMOVED removes one."""
+
+    def apply(folder):
+        path = os.path.join(folder, file)
+        with open(path) as f:
+            config = json.load(f)
+        for name, value in fields.items():
+            config.pop(name, None)
+            if value is not REMOVED:
+                config[name] = value
+        with open(path, "w") as f:
+            json.dump(config, f)
+
+    return apply
+
+
+def together(*changes):
+    return lambda folder: [apply(folder) for apply in changes]
+
+
+def weights(component, rename, name=DEFAULT_NAME):
+    """Writes the weights of a component again; rename maps (name, tensor) to any of those, or to None."""
+
+    def apply(folder):
+        path = os.path.join(folder, component, name + ".safetensors")
+        tensors = dict(filter(None, (rename(k, v) for k, v in load_file(path).items())))
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    return apply
+
+
+OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def old_attention(name, tensor, shape=lambda t: t):
+    for new, old in OLD_NAMES.items():
+        if f".attentions.0.{new}." in name:
+            name = name.replace(new, old)
+            tensor = shape(tensor) if tensor.ndim == 2 else tensor
+    return name, tensor.contiguous()
+
+
+def shards(component, name, index=True, stale=False, keep=False, twice=False, beyond=False):
+    """Splits the file into two shards; stale: another single file stays beside them."""
+
+    def apply(folder):
+        base = os.path.join(folder, component, name)
+        tensors = load_file(base + ".safetensors")
+        names = sorted(tensors)
+        half = len(names) // 2
+        parts = [{n: tensors[n] for n in names[:half]}, {n: tensors[n] for n in names[half:]}]
+        files = [f"{name}-{i + 1:05d}-of-00002.safetensors" for i in range(2)]
+        where = {n: files[i] for i in range(2) for n in parts[i]}
+        matrix = next(n for n in names[:half] if tensors[n].ndim == 2 and "encoder." not in n[:8])
+        if twice:  # the second shard has another value of a tensor that the index places in the first
+            parts[1][matrix] = tensors[matrix].flip(0).contiguous()
+        if beyond:
+            del where[matrix]
+        for part, file in zip(parts, files):
+            save_file(part, os.path.join(folder, component, file), metadata={"format": "pt"})
+        if index:
+            with open(base + ".safetensors.index.json", "w") as f:
+                json.dump({"metadata": {"total_size": 1}, "weight_map": where}, f)
+        if stale:
+            save_file({n: (t * 0.5).contiguous() for n, t in tensors.items()}, base + ".safetensors", {"format": "pt"})
+        elif not keep:
+            os.remove(base + ".safetensors")
+
+    return apply
+
+
+def move(old, new):
+    return lambda folder: os.rename(os.path.join(folder, old), os.path.join(folder, new))
+
+
+def more_patches(folder):
+    """A second pair of patch sizes, before the one that the pipeline calls."""
+    change(TRANSFORMER, all_patch_size=[1, 2], all_f_patch_size=[1, 1])(folder)
+    path = os.path.join(folder, "transformer", DEFAULT_NAME + ".safetensors")
+    tensors = load_file(path)
+    channels, dim = 4, tensors["x_pad_token"].shape[1]
+    tensors["all_x_embedder.1-1.weight"] = torch.ones(dim, channels)
+    tensors["all_x_embedder.1-1.bias"] = torch.ones(dim)
+    for name in [n for n in tensors if n.startswith("all_final_layer.2-1.")]:
+        tensor = tensors[name]
+        rows = channels if ".linear." in name else tensor.shape[0]
+        tensors[name.replace("2-1", "1-1")] = tensor[:rows].clone()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def component(**fields):
+    return change(INDEX, **fields)
+
+
+CHANGES = {
+    "unchanged": lambda folder: None,
+    # the pipeline's class and its components
+    "class img2img": change(INDEX, _class_name="ZImageImg2ImgPipeline"),
+    "class inpaint": change(INDEX, _class_name="ZImageInpaintPipeline"),
+    "class omni": change(INDEX, _class_name="ZImageOmniPipeline"),
+    "class controlnet": change(INDEX, _class_name="ZImageControlNetPipeline"),
+    "class made up": change(INDEX, _class_name="ZImageMadeUpPipeline"),
+    "class list": change(INDEX, _class_name=["pipeline", "ZImagePipeline"]),
+    "text_encoder Qwen3Model": component(text_encoder=["transformers", "Qwen3Model"]),
+    "text_encoder Qwen2Model": component(text_encoder=["transformers", "Qwen2Model"]),
+    "text_encoder AutoModel": component(text_encoder=["transformers", "AutoModel"]),
+    "text_encoder null": component(text_encoder=[None, None]),
+    "vae AutoencoderTiny": component(vae=["diffusers", "AutoencoderTiny"]),
+    "vae null": component(vae=[None, None]),
+    "transformer Flux": component(transformer=["diffusers", "FluxTransformer2DModel"]),
+    "transformer library": component(transformer=["transformers", "ZImageTransformer2DModel"]),
+    "scheduler Euler": component(scheduler=["diffusers", "EulerDiscreteScheduler"]),
+    "scheduler Heun": component(scheduler=["diffusers", "FlowMatchHeunDiscreteScheduler"]),
+    "tokenizer Qwen2TokenizerFast": component(tokenizer=["transformers", "Qwen2TokenizerFast"]),
+    "tokenizer PreTrainedTokenizerFast": component(tokenizer=["transformers", "PreTrainedTokenizerFast"]),
+    "tokenizer T5": component(tokenizer=["transformers", "T5Tokenizer"]),
+    "index without vae": component(vae=REMOVED),
+    "index with more": component(controlnet=["diffusers", "ZImageControlNetModel"], made_up=3),
+    "index string": component(vae="AutoencoderKL"),
+    # files of weights
+    "transformer shards": shards("transformer", DEFAULT_NAME),
+    "transformer stale file": shards("transformer", DEFAULT_NAME, stale=True),
+    "vae stale file": shards("vae", DEFAULT_NAME, stale=True),
+    "text_encoder shards": shards("text_encoder", "model"),
+    "text_encoder stale file": shards("text_encoder", "model", stale=True),
+    "transformer no index": shards("transformer", DEFAULT_NAME, index=False),
+    "text_encoder no index": shards("text_encoder", "model", index=False),
+    "transformer tensor twice": shards("transformer", DEFAULT_NAME, twice=True),
+    "text_encoder tensor twice": shards("text_encoder", "model", twice=True),
+    "transformer tensor beyond the index": shards("transformer", DEFAULT_NAME, beyond=True),
+    "text_encoder tensor beyond the index": shards("text_encoder", "model", beyond=True),
+    "transformer fp16": move(f"transformer/{DEFAULT_NAME}.safetensors", f"transformer/{DEFAULT_NAME}.fp16.safetensors"),
+    "text_encoder fp16": move("text_encoder/model.safetensors", "text_encoder/model.fp16.safetensors"),
+    "vae named model": move(f"vae/{DEFAULT_NAME}.safetensors", "vae/model.safetensors"),
+    "vae old names": weights("vae", old_attention),
+    "vae old names, 1x1": weights("vae", lambda n, t: old_attention(n, t, lambda m: m[:, :, None, None])),
+    "vae new names, 1x1": weights(
+        "vae", lambda n, t: (n, t[:, :, None, None].contiguous() if "attentions" in n and t.ndim == 2 else t)
+    ),
+    "vae old names, shards": together(weights("vae", old_attention), shards("vae", DEFAULT_NAME)),
+    # the scheduler's fields
+    "shift null": change(SCHEDULER, shift=None),
+    "shift null, dynamic": change(SCHEDULER, shift=None, use_dynamic_shifting=True),
+    "shift missing": change(SCHEDULER, shift=REMOVED),
+    "shift by default": change(SCHEDULER, _use_default_values=["shift"]),
+    "shift NaN": change(SCHEDULER, shift=NAN),
+    "base_shift null": change(SCHEDULER, base_shift=None),
+    "max_shift missing, dynamic": change(SCHEDULER, max_shift=REMOVED, base_shift=REMOVED, use_dynamic_shifting=True),
+    "shift absurd, dynamic": change(
+        SCHEDULER, base_shift=-50, max_shift=50, base_image_seq_len=1, max_image_seq_len=2, use_dynamic_shifting=True
+    ),
+    "linear negative": change(
+        SCHEDULER, time_shift_type="linear", base_shift=-0.9, max_shift=-0.8, use_dynamic_shifting=True
+    ),
+    "linear": change(SCHEDULER, time_shift_type="linear", use_dynamic_shifting=True),
+    "dynamic": change(SCHEDULER, use_dynamic_shifting=True),
+    "dynamic null": change(SCHEDULER, use_dynamic_shifting=None),
+    "invert_sigmas null": change(SCHEDULER, invert_sigmas=None),
+    "use_karras_sigmas null": change(SCHEDULER, use_karras_sigmas=None),
+    "use_karras_sigmas": change(SCHEDULER, use_karras_sigmas=True),
+    "shift_terminal 0": change(SCHEDULER, shift_terminal=0),
+    "shift_terminal": change(SCHEDULER, shift_terminal=0.1),
+    "time_shift_type null": change(SCHEDULER, time_shift_type=None),
+    "num_train_timesteps null": change(SCHEDULER, num_train_timesteps=None),
+    "scheduler unknown field": change(SCHEDULER, made_up=7),
+    "scheduler class": change(SCHEDULER, _class_name="EulerDiscreteScheduler"),
+    "scheduler without class": change(SCHEDULER, _class_name=REMOVED),
+    # the text encoder's fields
+    "rope yarn": change(TEXT, rope_parameters={"rope_type": "yarn", "rope_theta": 50000.0, "factor": 4.0}),
+    "rope yarn, old word": change(TEXT, rope_parameters={"type": "yarn", "rope_theta": 50000.0, "factor": 4.0}),
+    "rope linear, old word": change(TEXT, rope_parameters={"type": "linear", "rope_theta": 50000.0, "factor": 4.0}),
+    "rope_scaling yarn": change(TEXT, rope_scaling={"rope_type": "yarn", "factor": 4.0}),
+    "rope_scaling yarn, old word": change(TEXT, rope_scaling={"type": "yarn", "factor": 4.0}),
+    "rope_scaling default": change(TEXT, rope_scaling={"rope_type": "default"}),
+    "rope_scaling theta": change(TEXT, rope_scaling={"rope_type": "default", "rope_theta": 700.0}),
+    "rope_scaling empty": change(TEXT, rope_scaling={}),
+    "rope_theta alone": change(TEXT, rope_parameters=REMOVED, rope_theta=700.0),
+    "rope_theta beside": change(TEXT, rope_theta=700.0),
+    "rope nothing": change(TEXT, rope_parameters=REMOVED, rope_theta=REMOVED),
+    "rope theta missing": change(TEXT, rope_parameters={"rope_type": "default"}, rope_theta=700.0),
+    "rope type null": change(TEXT, rope_parameters={"rope_type": None, "rope_theta": 50000.0}),
+    "rope theta null": change(TEXT, rope_parameters={"rope_type": "default", "rope_theta": None}),
+    "rope per layer": change(
+        TEXT, rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 700.0}}
+    ),
+    "partial_rotary_factor": change(TEXT, partial_rotary_factor=0.5),
+    "partial_rotary_factor inside": change(
+        TEXT, rope_parameters={"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.5}
+    ),
+    "is_causal": change(TEXT, is_causal=False),
+    "sliding": change(TEXT, use_sliding_window=True, sliding_window=4, max_window_layers=0, layer_types=REMOVED),
+    "sliding unused": change(TEXT, use_sliding_window=False, sliding_window=4, max_window_layers=0),
+    "layer_types short": change(TEXT, layer_types=["full_attention"]),
+    "layer_types null": change(TEXT, layer_types=None),
+    "layer_types string": change(TEXT, layer_types="full_attention"),
+    "head_dim null": change(TEXT, head_dim=None),
+    "head_dim missing": change(TEXT, head_dim=REMOVED),
+    "kv heads null": change(TEXT, num_key_value_heads=None),
+    "kv heads missing": change(TEXT, num_key_value_heads=REMOVED),
+    "rms_norm_eps missing": change(TEXT, rms_norm_eps=REMOVED),
+    "rms_norm_eps null": change(TEXT, rms_norm_eps=None),
+    "rms_norm_eps large": change(TEXT, rms_norm_eps=0.1),
+    "hidden_act swish": change(TEXT, hidden_act="swish"),
+    "hidden_act missing": change(TEXT, hidden_act=REMOVED),
+    "hidden_act null": change(TEXT, hidden_act=None),
+    "hidden_size missing": change(TEXT, hidden_size=REMOVED),
+    "model_type missing": change(TEXT, model_type=REMOVED),
+    "model_type qwen2": change(TEXT, model_type="qwen2"),
+    "text quantization_config": change(TEXT, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+    "text quantization_config null": change(TEXT, quantization_config=None),
+    "transformers_weights": change(TEXT, transformers_weights="other.safetensors"),
+    "text unknown field": change(TEXT, made_up=7),
+    "pad_token_id": change(TEXT, pad_token_id=5),
+    "scale_attn": change(TEXT, attention_dropout=0.5, chunk_size_feed_forward=2, output_attentions=False),
+    "text return_dict": change(TEXT, return_dict=False),
+    "text adapter": lambda folder: open(os.path.join(folder, "text_encoder/adapter_config.json"), "w").write(
+        '{"base_model_name_or_path": "x", "peft_type": "LORA"}'
+    ),
+    # the transformer's fields
+    "patches": more_patches,
+    "patch 1": change(TRANSFORMER, all_patch_size=[1]),
+    "f_patch 2": change(TRANSFORMER, all_f_patch_size=[2]),
+    "patch missing": change(TRANSFORMER, all_patch_size=REMOVED, all_f_patch_size=REMOVED),
+    "patch null": change(TRANSFORMER, all_patch_size=None),
+    "t_scale missing": change(TRANSFORMER, t_scale=REMOVED),
+    "t_scale null": change(TRANSFORMER, t_scale=None),
+    "t_scale by default": change(TRANSFORMER, t_scale=10.0, _use_default_values=["t_scale"]),
+    "rope_theta missing": change(TRANSFORMER, rope_theta=REMOVED),
+    "norm_eps missing": change(TRANSFORMER, norm_eps=REMOVED),
+    "qk_norm missing": change(TRANSFORMER, qk_norm=REMOVED),
+    "qk_norm false": change(TRANSFORMER, qk_norm=False),
+    "axes_lens missing": change(TRANSFORMER, axes_lens=REMOVED),
+    "n_kv_heads": change(TRANSFORMER, n_kv_heads=1),
+    "n_kv_heads null": change(TRANSFORMER, n_kv_heads=None),
+    "n_refiner_layers missing": change(TRANSFORMER, n_refiner_layers=REMOVED),
+    "siglip_feat_dim missing": change(TRANSFORMER, siglip_feat_dim=REMOVED),
+    "transformer quantization_config": change(
+        TRANSFORMER, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}
+    ),
+    "transformer quantization_config null": change(TRANSFORMER, quantization_config=None),
+    "transformer unknown field": change(TRANSFORMER, made_up=7),
+    "transformer class": change(TRANSFORMER, _class_name="MadeUpModel"),
+    "transformer class missing": change(TRANSFORMER, _class_name=REMOVED),
+    # the VAE's fields
+    "shift_factor null": change(VAE, shift_factor=None),
+    "shift_factor missing": change(VAE, shift_factor=REMOVED),
+    "scaling_factor missing": change(VAE, scaling_factor=REMOVED),
+    "scaling_factor null": change(VAE, scaling_factor=None),
+    "act_fn missing": change(VAE, act_fn=REMOVED),
+    "act_fn swish": change(VAE, act_fn="swish"),
+    "act_fn SiLU": change(VAE, act_fn="SiLU"),
+    "layers_per_block missing": change(VAE, layers_per_block=REMOVED),
+    "norm_num_groups missing": change(VAE, norm_num_groups=REMOVED),
+    "out_channels missing": change(VAE, out_channels=REMOVED),
+    "latent_channels missing": change(VAE, latent_channels=REMOVED),
+    "up_block_types missing": change(VAE, up_block_types=REMOVED),
+    "down_block_types missing": change(VAE, down_block_types=REMOVED),
+    "sample_size pair": change(VAE, sample_size=[64, 64]),
+    "sample_size missing": change(VAE, sample_size=REMOVED),
+    "force_upcast": change(VAE, force_upcast=False),
+    "latents_mean": change(VAE, latents_mean=[0.5] * 4, latents_std=[2.0] * 4),
+    "use_post_quant_conv missing": change(VAE, use_post_quant_conv=REMOVED),
+    "mid attention missing": change(VAE, mid_block_add_attention=REMOVED),
+    "mid attention null": change(VAE, mid_block_add_attention=None),
+    "vae quantization_config": change(VAE, quantization_config={"quant_method": "gguf"}),
+    "vae unknown field": change(VAE, made_up=7),
+}
+
+
+def save_again(model, folder):
+    """Saves the folder by the installed versions."""
+    ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(model + "/scheduler"),
+        vae=AutoencoderKL.from_pretrained(model + "/vae"),
+        text_encoder=Qwen3ForCausalLM.from_pretrained(model + "/text_encoder"),
+        tokenizer=Qwen2TokenizerFast.from_pretrained(model + "/tokenizer"),
+        transformer=ZImageTransformer2DModel.from_pretrained(model + "/transformer"),
+    ).save_pretrained(folder)
+
+
+def by_reference(folder):
+    """[H, W, 3] bytes, or the reference's error."""
+    try:
+        pipe = DiffusionPipeline.from_pretrained(folder)
+        pipe.set_progress_bar_config(disable=True)
+        generator = torch.Generator("cpu").manual_seed(SEED)
+        settings = dict(height=HEIGHT, width=WIDTH, num_inference_steps=STEPS, guidance_scale=0.0)
+        image = pipe(PROMPT, generator=generator, output_type="np", **settings).images[0]
+        if np.isnan(image).any():
+            return "the image is not a number"
+        return (image * 255).round().astype("uint8")
+    except Exception as e:
+        return f"{type(e).__name__}: {e}".replace("\n", " ")[:160]
+
+
+def by_zimage(zimage, folder):
+    path = folder + ".png"
+    words = [zimage, "generate", PROMPT, "-m", folder, "-o", path, "--seed", SEED, "--steps", STEPS]
+    words += ["-W", WIDTH, "-H", HEIGHT, "--compute", "f32", "--quiet"]
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True)
+    said = done.stderr.replace(os.path.dirname(folder) + "/", "").strip().replace("\n", " | ")
+    return (np.asarray(Image.open(path).convert("RGB")) if done.returncode == 0 else None), said
+
+
+def compare(reference, image, said):
+    if image is None:
+        return "refused", f"{said}   [reference: {reference if isinstance(reference, str) else 'an image'}]"
+    if isinstance(reference, str):
+        return "lenient", f"{said}   [reference: {reference}]"
+    worst = np.abs(reference.astype(int) - image.astype(int)).max()
+    return ("equal" if worst <= 1 else "WRONG"), f"by at most {worst}   {said}"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--zimage", required=True, help="the program")
+    p.add_argument("--model", default=os.path.join(os.path.dirname(__file__), "../../tests/golden/tiny"))
+    p.add_argument("--only", default="", help="only changes whose name holds this word")
+    a = p.parse_args()
+    wrong = 0
+    with tempfile.TemporaryDirectory() as top:
+        saved = os.path.join(top, "saved")
+        save_again(a.model, saved)
+        for name, apply in CHANGES.items():
+            if a.only not in name:
+                continue
+            folder = os.path.join(top, "model")
+            shutil.copytree(saved, folder)
+            apply(folder)
+            verdict, words = compare(by_reference(folder), *by_zimage(os.path.abspath(a.zimage), folder))
+            print(f"{verdict:8} {name:38} {words}", flush=True)
+            wrong += verdict == "WRONG"
+            shutil.rmtree(folder)
+    print("FAIL" if wrong else "PASS")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
