@@ -72,12 +72,10 @@ static inline zi_weight with_nan(const zi_weight *weight)
 
 typedef zimage_status (*config_loader)(const char *path, zimage_error *error);
 
-/* The golden configuration with one field replaced by a JSON value, or removed (NULL). */
-static inline void expect_refusal(config_loader load, const char *golden, const char *field, const char *value,
-                                  zimage_status expected)
+/* Writes config.json: the golden configuration with one field replaced by a JSON value, or removed (NULL). */
+static inline const char *change_config(const char *golden, const char *field, const char *value)
 {
     char source[4096];
-    zimage_error error = ZIMAGE_ERROR_INIT;
     const char *path = temporary("config.json");
     golden_path(source, sizeof source, golden);
     json_t *json = json_load_file(source, 0, NULL);
@@ -88,6 +86,15 @@ static inline void expect_refusal(config_loader load, const char *golden, const 
         json_object_del(json, field);
     assert_int_equal(json_dump_file(json, path, 0), 0);
     json_decref(json);
+    return path;
+}
+
+static inline void expect_refusal(config_loader load, const char *golden, const char *field, const char *value,
+                                  zimage_status expected)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    const char *path = temporary("config.json");
+    change_config(golden, field, value);
     zimage_status status = load(path, &error);
     if (status == ZIMAGE_OK)
         fail_msg("%s: %s = %s was accepted", golden, field, value ? value : "(missing)");
@@ -99,16 +106,14 @@ typedef struct refusal {
     zimage_status status;
 } refusal;
 
-static inline void expect_refusals(config_loader load, const char *golden, const char *const *required,
+/* numbers: fields that must be a number of some range, so that null, text and absurd numbers are refused. */
+static inline void expect_refusals(config_loader load, const char *golden, const char *const *numbers,
                                    const refusal *refusals, size_t count)
 {
-    for (; *required; required++) {
-        expect_refusal(load, golden, *required, NULL, ZIMAGE_ERROR_MODEL);
-        expect_refusal(load, golden, *required, "\"x\"", ZIMAGE_ERROR_MODEL);
-        expect_refusal(load, golden, *required, "-1", ZIMAGE_ERROR_MODEL);
-        expect_refusal(load, golden, *required, "1e300", ZIMAGE_ERROR_MODEL);
-        expect_refusal(load, golden, *required, "9223372036854775807", ZIMAGE_ERROR_MODEL);
-    }
+    static const char *const absurd[] = {"null", "\"x\"", "-1", "1e300", "9223372036854775807", "[]", "{}"};
+    for (; *numbers; numbers++)
+        for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++)
+            expect_refusal(load, golden, *numbers, absurd[i], ZIMAGE_ERROR_MODEL);
     for (size_t i = 0; i < count; i++)
         expect_refusal(load, golden, refusals[i].field, refusals[i].value, refusals[i].status);
 }

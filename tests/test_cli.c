@@ -371,7 +371,7 @@ static void bad_configurations(void **state)
         {"transformer/config.json", "axes_lens", "[640, 64, -1]", "axes_lens"},
         {"transformer/config.json", "in_channels", "8", "all_x_embedder"},
         {"transformer/config.json", "cap_feat_dim", "48", ""},
-        {"text_encoder/config.json", "hidden_size", NULL, "hidden_size"},
+        {"text_encoder/config.json", "hidden_size", NULL, "4096"},
         {"text_encoder/config.json", "num_key_value_heads", "3", "num_key_value_heads"},
         {"text_encoder/config.json", "vocab_size", "100", ""},
         {"text_encoder/config.json", "hidden_act", "\"gelu\"", "hidden_act"},

@@ -271,6 +271,19 @@ static void test_refused_settings(void **state)
         {"{\"num_train_timesteps\": 500}", "num_train_timesteps", ZIMAGE_ERROR_UNSUPPORTED},
         {"{\"_class_name\": \"DDIMScheduler\"}", "_class_name", ZIMAGE_ERROR_UNSUPPORTED},
         {"{\"shift\": -1}", "shift", ZIMAGE_ERROR_MODEL},
+        {"{\"shift\": null}", "shift", ZIMAGE_ERROR_MODEL},
+        {"{\"shift\": 1e300}", "shift", ZIMAGE_ERROR_MODEL},
+        {"{\"shift\": NaN}", "line 1, column 13", ZIMAGE_ERROR_FORMAT},
+        {"{\"shift\": Infinity}", "not valid JSON", ZIMAGE_ERROR_FORMAT},
+        {"{\"shift\": 1e999}", "within", ZIMAGE_ERROR_FORMAT},
+        {"{\"base_shift\": null}", "base_shift", ZIMAGE_ERROR_MODEL},
+        {"{\"max_shift\": null}", "max_shift", ZIMAGE_ERROR_MODEL},
+        {"{\"max_shift\": 51}", "max_shift", ZIMAGE_ERROR_MODEL},
+        {"{\"base_image_seq_len\": null}", "base_image_seq_len", ZIMAGE_ERROR_MODEL},
+        {"{\"max_image_seq_len\": null}", "max_image_seq_len", ZIMAGE_ERROR_MODEL},
+        {"{\"num_train_timesteps\": null}", "num_train_timesteps", ZIMAGE_ERROR_MODEL},
+        {"{\"time_shift_type\": null}", "time_shift_type", ZIMAGE_ERROR_MODEL},
+        {"{\"use_dynamic_shifting\": true, \"shift\": 0}", "shift", ZIMAGE_ERROR_MODEL},
         {"{\"shift\": \"3\"}", "shift", ZIMAGE_ERROR_MODEL},
         {"{\"use_dynamic_shifting\": 1}", "use_dynamic_shifting", ZIMAGE_ERROR_MODEL},
         {"{\"time_shift_type\": \"cubic\"}", "time_shift_type", ZIMAGE_ERROR_MODEL},
@@ -286,12 +299,38 @@ static void test_refused_settings(void **state)
     }
 }
 
+/* What the class's defaults are, and where a null can't change the result. */
+static void test_defaults(void **state)
+{
+    static const char *const cases[] = {
+        "{}",
+        "{\"shift\": 1, \"shift_terminal\": null, \"made_up\": 7}",
+        "{\"shift\": 3.0, \"_use_default_values\": [\"shift\"], \"shift_terminal\": 0}",
+        "{\"use_dynamic_shifting\": null, \"invert_sigmas\": null, \"stochastic_sampling\": null}",
+    };
+    const char *path = temporary("scheduler_config.json");
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_scheduler_config config;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_text(path, cases[i]);
+        if (zi_scheduler_load(path, &config, &error) != ZIMAGE_OK)
+            fail_msg("%s: %s", cases[i], error.message);
+        assert_true(config.shift == 1 && config.base_shift == 0.5 && config.max_shift == 1.15);
+        assert_true(!config.use_dynamic_shifting && !config.linear_time_shift);
+        assert_int_equal(config.base_image_seq_len, 256);
+        assert_int_equal(config.max_image_seq_len, 4096);
+    }
+    write_text(path, "{\"shift\": null, \"use_dynamic_shifting\": true}");
+    assert_int_equal(zi_scheduler_load(path, &config, &error), ZIMAGE_OK);
+    assert_true(config.use_dynamic_shifting);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_static_shift),       cmocka_unit_test(test_dynamic_shift),
         cmocka_unit_test(test_euler_and_guidance), cmocka_unit_test(test_loops),
-        cmocka_unit_test(test_refused_settings),
+        cmocka_unit_test(test_refused_settings),   cmocka_unit_test(test_defaults),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }

@@ -48,7 +48,7 @@ static void shards_make_one_store(void **state)
     assert_int_equal(zi_store_find(store, "b")->data[0], 4);
     zi_store_free(store);
 
-    /* A tensor is not used where the index does not name it, or names another shard for it. */
+    /* Of tensors that the index does not name, or not there, the last shard's count, as in the reference. */
     write_safetensors(temporary("sharded/m-2.safetensors"),
                       "{" TENSOR("c", 0, 4) "," TENSOR("b", 4, 8) "," TENSOR("a", 8, 12) "," TENSOR("e", 12, 16) "}",
                       16);
@@ -57,23 +57,43 @@ static void shards_make_one_store(void **state)
     assert_contains(kept.text, "sharded/m.safetensors.index.json: ");
     assert_contains(kept.text, "2 tensors");
     assert_contains(kept.text, "a in m-2.safetensors, e in m-2.safetensors");
-    assert_int_equal(zi_store_count(store), 4);
-    assert_null(zi_store_find(store, "e"));
-    assert_string_equal(zi_store_file_of(store, 0), temporary("sharded/m-1.safetensors"));
+    assert_int_equal(zi_store_count(store), 5);
+    assert_int_equal(zi_store_bytes(store), 20);
+    assert_non_null(zi_store_find(store, "e"));
+    assert_string_equal(zi_store_file_of(store, 0), temporary("sharded/m-2.safetensors"));
+    assert_int_equal(zi_store_find(store, "a")->data[0], 8);
     zi_store_free(store);
     assert_int_equal(zi_store_open(temporary("sharded"), "m", &store, NULL, &error), ZIMAGE_OK);
     zi_store_free(store);
 }
 
-static void single_file_goes_first(void **state)
+/* diffusers reads the index. transformers, whose files are called "model", reads the single file. */
+static void index_or_single_file(void **state)
 {
+    static const struct {
+        const char *base, *read, *left;
+    } cases[] = {{"diffusion_pytorch_model", ".safetensors.index.json", ".safetensors"},
+                 {"model", ".safetensors", ".safetensors.index.json"}};
     new_folder("both");
-    write_safetensors(temporary("both/m.safetensors"), "{" TENSOR("a", 0, 4) "}", 4);
-    write_text(temporary("both/m.safetensors.index.json"), "broken");
-    zi_store *store;
-    assert_int_equal(zi_store_open(temporary("both"), "m", &store, NULL, NULL), ZIMAGE_OK);
-    assert_string_equal(zi_store_path(store), temporary("both/m.safetensors"));
-    zi_store_free(store);
+    write_safetensors(temporary("both/s.safetensors"), "{" TENSOR("a", 0, 4) "}", 4);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[100];
+        warnings kept = {0};
+        zi_log log = {keep_warning, &kept};
+        zi_store *store;
+        snprintf(name, sizeof name, "both/%s.safetensors", cases[i].base);
+        write_safetensors(temporary(name), "{" TENSOR("b", 0, 4) "}", 4);
+        snprintf(name, sizeof name, "both/%s.safetensors.index.json", cases[i].base);
+        write_text(temporary(name), "{\"weight_map\":{\"a\":\"s.safetensors\"}}");
+        assert_int_equal(zi_store_open(temporary("both"), cases[i].base, &store, &log, NULL), ZIMAGE_OK);
+        snprintf(name, sizeof name, "both/%s%s", cases[i].base, cases[i].read);
+        assert_string_equal(zi_store_path(store), temporary(name));
+        assert_string_equal(zi_store_at(store, 0)->name, i == 0 ? "a" : "b");
+        assert_int_equal(kept.count, 1);
+        snprintf(name, sizeof name, "both/%s%s: not used: ", cases[i].base, cases[i].left);
+        assert_contains(kept.text, name);
+        zi_store_free(store);
+    }
 }
 
 static void absent_weights_are_named(void **state)
@@ -86,6 +106,88 @@ static void absent_weights_are_named(void **state)
     assert_null(store);
     assert_error(&error, zi_store_open(temporary("nowhere"), "m", &store, NULL, &error), ZIMAGE_ERROR_FILE,
                  "/nowhere: ", "no such folder", NULL);
+}
+
+/* What lies in a folder without readable weights, and what the message says of it. */
+static void absent_weights_have_a_way_out(void **state)
+{
+    static const struct {
+        const char *files[3], *says, *also;
+    } cases[] = {
+        {{NULL}, "the folder is empty", NULL},
+        {{"m.safetensors:Zone.Identifier", ".DS_Store"}, "the folder is empty", NULL},
+        {{"m.fp16.safetensors"}, "m.fp16.safetensors is a variant", "rename the file"},
+        {{"m.safetensors.index.fp16.json", "m-00001-of-00002.fp16.safetensors"},
+         "is a variant",
+         "save the model again"},
+        {{"m.fp16-00001-of-00002.safetensors", "m.fp16.safetensors.index.json"}, "is a variant", "variant=..."},
+        {{"m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"}, "2 of the shards", "without the index"},
+        {{"m.bin"}, "m.bin", "pickled"},
+        {{"pytorch_model.bin"}, "pytorch_model.bin", "safe_serialization"},
+        {{"flux.ckpt"}, "flux.ckpt", "pickled"},
+        {{"x.pt"}, "x.pt", "pickled"},
+        {{"x-Q4.gguf"}, "x-Q4.gguf", "GGUF"},
+        {{"model.onnx"}, "model.onnx", "ONNX"},
+        {{"flax_model.msgpack"}, "flax_model.msgpack", "Flax"},
+        {{"m.safetensors.incomplete"}, "m.safetensors.incomplete", "not complete"},
+        {{"other.safetensors"}, "other.safetensors", "rename"},
+        {{"config.json"}, "neither", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[100], folder[40];
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zi_store *store;
+        snprintf(folder, sizeof folder, "absent-%zu", i);
+        new_folder(folder);
+        for (int f = 0; f < 3 && cases[i].files[f]; f++) {
+            snprintf(name, sizeof name, "%s/%s", folder, cases[i].files[f]);
+            write_text(temporary(name), "x");
+        }
+        assert_error(&error, zi_store_open(temporary(folder), "m", &store, NULL, &error), ZIMAGE_ERROR_FILE,
+                     "neither m.safetensors nor m.safetensors.index.json", cases[i].says, cases[i].also);
+    }
+}
+
+/* Files that lie in place of weights: each has a sentence of its own. */
+static void stand_ins_are_named(void **state)
+{
+    static const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9999\n", "git lfs pull"},
+        {"<!DOCTYPE html><html><head>", "web page"},
+        {"<html><body>Not found", "web page"},
+        {"PK\3\4\x14 archive/data.pkl", "zip archive"},
+        {"GGUF\3 and so on", "GGUF"},
+    };
+    new_folder("stand-in");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zi_store *store;
+        write_text(temporary("stand-in/m.safetensors"), cases[i].text);
+        assert_error(&error, zi_store_open(temporary("stand-in"), "m", &store, NULL, &error), ZIMAGE_ERROR_FORMAT,
+                     "stand-in/m.safetensors: ", cases[i].says, NULL);
+    }
+    /* Links that lead nowhere: the file, the index, a shard, the folder. */
+    static const char *const places[] = {"m.safetensors", "m.safetensors.index.json", "s.safetensors", ""};
+    write_text(temporary("stand-in/m.safetensors.index.json"), "{\"weight_map\":{\"a\":\"s.safetensors\"}}");
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        char name[64];
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zi_store *store;
+        new_folder("links");
+        if (i == 2)
+            write_text(temporary("links/m.safetensors.index.json"), "{\"weight_map\":{\"a\":\"s.safetensors\"}}");
+        if (i == 3)
+            rmdir(temporary("links"));
+        snprintf(name, sizeof name, "links%s%s", i == 3 ? "" : "/", places[i]);
+        assert_int_equal(symlink("../blobs/0123abcd", temporary(name)), 0);
+        assert_error(&error, zi_store_open(temporary("links"), "m", &store, NULL, &error), ZIMAGE_ERROR_FILE, name,
+                     "the link leads to ../blobs/0123abcd, which does not exist", NULL);
+        unlink(temporary(name));
+        unlink(temporary("links/m.safetensors.index.json"));
+        rmdir(temporary("links"));
+    }
 }
 
 static void index_is_checked(void **state)
@@ -280,10 +382,11 @@ static void long_lists_are_cut(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shards_make_one_store),    cmocka_unit_test(single_file_goes_first),
-        cmocka_unit_test(absent_weights_are_named), cmocka_unit_test(index_is_checked),
-        cmocka_unit_test(whole_network_binds),      cmocka_unit_test(problems_are_reported_together),
-        cmocka_unit_test(only_floats_are_bound),    cmocka_unit_test(long_lists_are_cut),
+        cmocka_unit_test(shards_make_one_store),         cmocka_unit_test(index_or_single_file),
+        cmocka_unit_test(absent_weights_have_a_way_out), cmocka_unit_test(stand_ins_are_named),
+        cmocka_unit_test(absent_weights_are_named),      cmocka_unit_test(index_is_checked),
+        cmocka_unit_test(whole_network_binds),           cmocka_unit_test(problems_are_reported_together),
+        cmocka_unit_test(only_floats_are_bound),         cmocka_unit_test(long_lists_are_cut),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
 }

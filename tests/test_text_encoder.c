@@ -119,9 +119,9 @@ static zimage_status load_text_encoder(const char *path, zimage_error *error)
 
 static void test_text_encoder_config(void **state)
 {
-    static const char *const required[] = {"hidden_size", "intermediate_size", "num_hidden_layers",
-                                           "vocab_size",  "rms_norm_eps",      "num_attention_heads",
-                                           NULL};
+    static const char *const numbers[] = {"hidden_size", "intermediate_size", "num_hidden_layers",
+                                          "vocab_size",  "rms_norm_eps",      "num_attention_heads",
+                                          NULL};
     static const refusal refusals[] = {
         {"num_key_value_heads", "3", ZIMAGE_ERROR_MODEL},
         {"num_key_value_heads", "0", ZIMAGE_ERROR_MODEL},
@@ -135,10 +135,73 @@ static void test_text_encoder_config(void **state)
         {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4}", ZIMAGE_ERROR_UNSUPPORTED},
         {"rope_parameters", "{\"rope_type\": \"yarn\", \"rope_theta\": 1e6}", ZIMAGE_ERROR_UNSUPPORTED},
         {"rope_parameters", "7", ZIMAGE_ERROR_MODEL},
+        {"rope_scaling", "\"yarn\"", ZIMAGE_ERROR_MODEL},
+        {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4}", ZIMAGE_ERROR_UNSUPPORTED},
+        {"rope_parameters", "{\"type\": \"linear\", \"factor\": 4, \"rope_theta\": 1e6}", ZIMAGE_ERROR_UNSUPPORTED},
+        {"rope_parameters", "{\"rope_type\": \"default\", \"type\": \"yarn\"}", ZIMAGE_ERROR_UNSUPPORTED},
+        {"rope_parameters", "{\"rope_type\": null}", ZIMAGE_ERROR_UNSUPPORTED},
+        {"rope_parameters", "{\"rope_type\": \"made_up\"}", ZIMAGE_ERROR_UNSUPPORTED},
+        {"rope_parameters", "{\"full_attention\": {\"rope_type\": \"default\"}}", ZIMAGE_ERROR_UNSUPPORTED},
+        {"is_causal", "false", ZIMAGE_ERROR_UNSUPPORTED},
+        {"is_causal", "null", ZIMAGE_ERROR_UNSUPPORTED},
+        {"layer_types", "[\"full_attention\"]", ZIMAGE_ERROR_MODEL},
+        {"layer_types", "\"full_attention\"", ZIMAGE_ERROR_MODEL},
+        {"transformers_weights", "\"other.safetensors\"", ZIMAGE_ERROR_UNSUPPORTED},
+        {"quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 32}",
+         ZIMAGE_ERROR_UNSUPPORTED},
         {"model_type", "\"llama\"", ZIMAGE_ERROR_UNSUPPORTED},
     };
-    expect_refusals(load_text_encoder, "tiny/text_encoder/config.json", required, refusals,
+    expect_refusals(load_text_encoder, "tiny/text_encoder/config.json", numbers, refusals,
                     sizeof refusals / sizeof *refusals);
+}
+
+static zi_qwen3_config read_text_encoder(const char *text)
+{
+    zi_qwen3_config config;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    if (zi_qwen3_config_read("config.json", text, &config, &error) != ZIMAGE_OK)
+        fail_msg("%s: %s", text, error.message);
+    return config;
+}
+
+/* A missing field has the default of Qwen3Config. */
+static void test_text_encoder_defaults(void **state)
+{
+    zi_qwen3_config c = read_text_encoder("{}");
+    assert_int_equal(c.vocab_size, 151936);
+    assert_int_equal(c.hidden_size, 4096);
+    assert_int_equal(c.intermediate_size, 22016);
+    assert_int_equal(c.num_hidden_layers, 32);
+    assert_int_equal(c.num_attention_heads, 32);
+    assert_int_equal(c.num_key_value_heads, 32);
+    assert_int_equal(c.head_dim, 128);
+    assert_true(c.rms_norm_eps == 1e-6 && c.rope_theta == 10000.0);
+    assert_int_equal(read_text_encoder("{\"num_attention_heads\": 64}").num_key_value_heads, 32);
+    assert_int_equal(
+        read_text_encoder("{\"num_attention_heads\": 64, \"num_key_value_heads\": null}").num_key_value_heads, 64);
+    read_text_encoder(
+        "{\"hidden_act\": \"swish\", \"use_sliding_window\": null, \"layer_types\": null, \"made_up\": 7}");
+    read_text_encoder("{\"quantization_config\": {\"group_size\": 64, \"bits\": 4}}"); /* MLX's */
+}
+
+/* rope_scaling goes before rope_parameters where it is not empty; rope_theta stands in the object, or beside it. */
+static void test_rope_theta(void **state)
+{
+    static const struct {
+        const char *text;
+        double theta;
+    } cases[] = {
+        {"{\"rope_theta\": 700}", 700},
+        {"{\"rope_theta\": 700, \"rope_scaling\": null}", 700},
+        {"{\"rope_theta\": 700, \"rope_scaling\": {}, \"rope_parameters\": {}}", 700},
+        {"{\"rope_theta\": 700, \"rope_scaling\": {\"rope_type\": \"default\"}}", 700},
+        {"{\"rope_theta\": 700, \"rope_parameters\": {\"rope_theta\": 800}}", 800},
+        {"{\"rope_theta\": 700, \"rope_parameters\": {\"type\": \"default\"}}", 700},
+        {"{\"rope_parameters\": {\"rope_theta\": 800}, \"rope_scaling\": {\"rope_theta\": 900}}", 900},
+        {"{\"rope_parameters\": {\"rope_type\": \"default\"}}", 10000},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_true(read_text_encoder(cases[i].text).rope_theta == cases[i].theta);
 }
 
 int main(void)
@@ -148,6 +211,8 @@ int main(void)
         cmocka_unit_test(test_text_encoder_f16),
         cmocka_unit_test(test_text_encoder_refuses_ids),
         cmocka_unit_test(test_text_encoder_config),
+        cmocka_unit_test(test_text_encoder_defaults),
+        cmocka_unit_test(test_rope_theta),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
 }

@@ -275,10 +275,10 @@ static zimage_status load_transformer(const char *path, zimage_error *error)
 
 static void test_transformer_config(void **state)
 {
-    static const char *const required[] = {
-        "in_channels",      "dim",     "n_layers",   "n_refiner_layers", "n_heads",   "norm_eps",
-        "cap_feat_dim",     "t_scale", "rope_theta", "axes_dims",        "axes_lens", "all_patch_size",
-        "all_f_patch_size", "qk_norm", NULL};
+    static const char *const numbers[] = {"in_channels",      "dim",       "n_layers",     "n_refiner_layers",
+                                          "n_heads",          "norm_eps",  "cap_feat_dim", "t_scale",
+                                          "rope_theta",       "axes_dims", "axes_lens",    "all_patch_size",
+                                          "all_f_patch_size", NULL};
     static const refusal refusals[] = {
         {"n_heads", "3", ZIMAGE_ERROR_MODEL},
         {"n_heads", "2.0", ZIMAGE_ERROR_MODEL},
@@ -289,14 +289,57 @@ static void test_transformer_config(void **state)
         {"axes_lens", "[64, 64]", ZIMAGE_ERROR_MODEL},
         {"axes_lens", "[64, 64, 0]", ZIMAGE_ERROR_MODEL},
         {"all_f_patch_size", "[2]", ZIMAGE_ERROR_UNSUPPORTED},
+        {"all_patch_size", "[1]", ZIMAGE_ERROR_UNSUPPORTED},
         {"all_f_patch_size", "[1, 1]", ZIMAGE_ERROR_MODEL},
         {"all_patch_size", "[]", ZIMAGE_ERROR_MODEL},
         {"qk_norm", "false", ZIMAGE_ERROR_UNSUPPORTED},
+        {"qk_norm", "null", ZIMAGE_ERROR_UNSUPPORTED},
+        {"qk_norm", "1", ZIMAGE_ERROR_MODEL},
+        {"quantization_config", "{\"quant_method\": \"bitsandbytes\"}", ZIMAGE_ERROR_UNSUPPORTED},
+        {"quantization_config", "{}", ZIMAGE_ERROR_UNSUPPORTED},
         {"siglip_feat_dim", "1152", ZIMAGE_ERROR_UNSUPPORTED},
         {"_class_name", "\"FluxTransformer2DModel\"", ZIMAGE_ERROR_UNSUPPORTED},
     };
-    expect_refusals(load_transformer, "tiny/transformer/config.json", required, refusals,
+    expect_refusals(load_transformer, "tiny/transformer/config.json", numbers, refusals,
                     sizeof refusals / sizeof *refusals);
+}
+
+static zi_zimage_dit_config read_transformer(const char *text)
+{
+    zi_zimage_dit_config config;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    if (zi_zimage_dit_config_read("config.json", text, &config, &error) != ZIMAGE_OK)
+        fail_msg("%s: %s", text, error.message);
+    return config;
+}
+
+/* A missing field, and one that _use_default_values names, has the default of ZImageTransformer2DModel. */
+static void test_transformer_defaults(void **state)
+{
+    const char *const texts[] = {
+        "{}",
+        "{\"siglip_feat_dim\": null, \"n_kv_heads\": 1, \"quantization_config\": null, \"made_up\": [7]}",
+        "{\"t_scale\": 10.0, \"all_patch_size\": [4], \"axes_lens\": [7, 7, 7], \"_use_default_values\": [\"t_scale\", "
+        "\"all_patch_size\", \"axes_lens\"]}",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        zi_zimage_dit_config c = read_transformer(texts[i]);
+        assert_int_equal(c.patch, 2);
+        assert_int_equal(c.f_patch, 1);
+        assert_int_equal(c.in_channels, 16);
+        assert_int_equal(c.dim, 3840);
+        assert_int_equal(c.n_layers, 30);
+        assert_int_equal(c.n_refiner_layers, 2);
+        assert_int_equal(c.n_heads, 30);
+        assert_int_equal(c.cap_feat_dim, 2560);
+        assert_true(c.norm_eps == 1e-5 && c.rope_theta == 256.0 && c.t_scale == 1000.0);
+        assert_memory_equal(c.axes_dims, ((int64_t[]){32, 48, 48}), sizeof c.axes_dims);
+        assert_memory_equal(c.axes_lens, ((int64_t[]){1024, 512, 512}), sizeof c.axes_lens);
+    }
+    /* Of several patch sizes the pipeline calls the pair (2, 1). */
+    zi_zimage_dit_config pairs = read_transformer("{\"all_patch_size\": [1, 2, 4], \"all_f_patch_size\": [1, 1, 2]}");
+    assert_int_equal(pairs.patch, 2);
+    assert_int_equal(pairs.patch_pairs, 3);
 }
 
 /* Weights that do not fit a configuration: the names are in the message. */
@@ -359,6 +402,7 @@ int main(void)
         cmocka_unit_test(test_transformer_names_bad_block),
         cmocka_unit_test(test_transformer_cancel),
         cmocka_unit_test(test_transformer_config),
+        cmocka_unit_test(test_transformer_defaults),
         cmocka_unit_test(test_binding),
         cmocka_unit_test(test_precise),
     };

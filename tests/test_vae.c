@@ -1,4 +1,5 @@
 /* The VAE against diffusers on tests/golden/tiny, on the reference and the CPU backend; what it refuses. */
+#include "base/file.h"
 #include "model/vae.h"
 #include "networks.h"
 #include "ops/host.h"
@@ -262,15 +263,18 @@ static zimage_status load_vae(const char *path, zimage_error *error)
 
 static void test_vae_config(void **state)
 {
-    static const char *const required[] = {"latent_channels",
-                                           "out_channels",
-                                           "layers_per_block",
-                                           "norm_num_groups",
-                                           "scaling_factor",
-                                           "block_out_channels",
-                                           NULL};
+    static const char *const numbers[] = {"latent_channels",
+                                          "out_channels",
+                                          "layers_per_block",
+                                          "norm_num_groups",
+                                          "scaling_factor",
+                                          "block_out_channels",
+                                          NULL};
     static const refusal refusals[] = {
         {"shift_factor", "null", ZIMAGE_ERROR_MODEL},
+        {"shift_factor", NULL, ZIMAGE_ERROR_MODEL},
+        {"up_block_types", "null", ZIMAGE_ERROR_MODEL},
+        {"quantization_config", "{\"quant_method\": \"gguf\"}", ZIMAGE_ERROR_UNSUPPORTED},
         {"norm_num_groups", "8", ZIMAGE_ERROR_MODEL},
         {"block_out_channels", "[8, 0]", ZIMAGE_ERROR_MODEL},
         {"out_channels", "4", ZIMAGE_ERROR_UNSUPPORTED},
@@ -282,7 +286,102 @@ static void test_vae_config(void **state)
         {"_class_name", "\"AutoencoderKLFlux2\"", ZIMAGE_ERROR_UNSUPPORTED},
         {"use_post_quant_conv", "1", ZIMAGE_ERROR_MODEL},
     };
-    expect_refusals(load_vae, "tiny/vae/config.json", required, refusals, sizeof refusals / sizeof *refusals);
+    expect_refusals(load_vae, "tiny/vae/config.json", numbers, refusals, sizeof refusals / sizeof *refusals);
+}
+
+static zi_vae_config read_vae(const char *text)
+{
+    zi_vae_config config;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    if (zi_vae_config_read("config.json", text, &config, &error) != ZIMAGE_OK)
+        fail_msg("%s: %s", text, error.message);
+    return config;
+}
+
+/* A missing field has the default of AutoencoderKL; null is false, where a field is true or false. */
+static void test_vae_defaults(void **state)
+{
+    zi_vae_config c = read_vae("{\"shift_factor\": 0.5}");
+    assert_int_equal(c.levels, 1);
+    assert_int_equal(c.block_out_channels[0], 64);
+    assert_int_equal(c.layers_per_block, 1);
+    assert_int_equal(c.latent_channels, 4);
+    assert_int_equal(c.out_channels, 3);
+    assert_int_equal(c.norm_num_groups, 32);
+    assert_true(c.scaling_factor == 0.18215 && c.shift_factor == 0.5);
+    assert_true(c.mid_block_add_attention && c.use_post_quant_conv);
+    c = read_vae(
+        "{\"shift_factor\": 0, \"act_fn\": \"SiLU\", \"mid_block_add_attention\": null, "
+        "\"use_post_quant_conv\": null, \"scaling_factor\": 3, \"_use_default_values\": [\"scaling_factor\"]}");
+    assert_true(!c.mid_block_add_attention && !c.use_post_quant_conv && c.scaling_factor == 0.18215);
+}
+
+/* Copies a safetensors file; in names of tensors the first text of a pair becomes the second. */
+static void rename_tensors(const char *source, const char *target, const char *const (*pairs)[2], size_t count)
+{
+    char *bytes = NULL;
+    size_t size = 0;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    assert_int_equal(zi_read_file(source, (size_t)1 << 24, &bytes, &size, &error), ZIMAGE_OK);
+    uint64_t length;
+    memcpy(&length, bytes, sizeof length);
+    json_t *header = json_loadb(bytes + 8, length, 0, NULL), *renamed = json_object(), *value;
+    const char *name;
+    assert_non_null(header);
+    json_object_foreach(header, name, value)
+    {
+        char changed[256];
+        snprintf(changed, sizeof changed, "%s", name);
+        for (size_t i = 0; i < count; i++) {
+            char *part = strstr(changed, pairs[i][0]);
+            if (part)
+                snprintf(part, sizeof changed - (size_t)(part - changed), "%s%s", pairs[i][1],
+                         strstr(name, pairs[i][0]) + strlen(pairs[i][0]));
+        }
+        json_object_set(renamed, changed, value);
+    }
+    char *text = json_dumps(renamed, JSON_COMPACT);
+    FILE *file = fopen(target, "wb");
+    const uint64_t text_length = strlen(text);
+    assert_non_null(file);
+    fwrite(&text_length, sizeof text_length, 1, file);
+    fwrite(text, 1, text_length, file);
+    fwrite(bytes + 8 + length, 1, size - 8 - length, file);
+    assert_int_equal(fclose(file), 0);
+    json_decref(header);
+    json_decref(renamed);
+    free(text);
+    free(bytes);
+}
+
+/* Files of diffusers before 0.18 have other names of the attention's layers. diffusers renames them in single files. */
+static void test_vae_outdated_names(void **state)
+{
+    static const char *const pairs[][2] = {{".attentions.0.to_q.", ".attentions.0.query."},
+                                           {".attentions.0.to_k.", ".attentions.0.key."},
+                                           {".attentions.0.to_v.", ".attentions.0.value."},
+                                           {".attentions.0.to_out.0.", ".attentions.0.proj_attn."}};
+    char source[4096];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_vae_config config;
+    zi_store *store, *other;
+    zi_vae model, outdated;
+    open_vae("tiny/vae", &store, &model);
+    config = model.config;
+    golden_path(source, sizeof source, "tiny/vae/diffusion_pytorch_model.safetensors");
+    assert_int_equal(mkdir(temporary("vae"), 0700), 0);
+    rename_tensors(source, temporary("vae/diffusion_pytorch_model.safetensors"), pairs, 4);
+    assert_int_equal(zi_store_open(temporary("vae"), "diffusion_pytorch_model", &other, NULL, &error), ZIMAGE_OK);
+    if (zi_vae_bind(&outdated, &config, other, NULL, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    assert_memory_equal(outdated.attention.to_k.weight->data, model.attention.to_k.weight->data,
+                        model.attention.to_k.weight->bytes);
+    assert_memory_equal(outdated.attention.to_out.bias->data, model.attention.to_out.bias->data,
+                        model.attention.to_out.bias->bytes);
+    zi_vae_free(&outdated);
+    zi_store_free(other);
+    zi_vae_free(&model);
+    zi_store_free(store);
 }
 
 int main(void)
@@ -296,6 +395,8 @@ int main(void)
         cmocka_unit_test(test_rounding),
         cmocka_unit_test(test_vae_names_bad_block),
         cmocka_unit_test(test_vae_config),
+        cmocka_unit_test(test_vae_defaults),
+        cmocka_unit_test(test_vae_outdated_names),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
 }

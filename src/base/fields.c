@@ -55,13 +55,15 @@ zimage_status zi_refuse_quantization(const zi_json_reader *json)
     const json_t *config = json_object_get(json->object, "quantization_config");
     const json_t *method = json_object_get(config, "quant_method");
     char text[64];
-    int of_mlx = json_is_integer(json_object_get(config, "group_size")) && json_is_integer(json_object_get(config, "bits"));
+    int of_mlx =
+        json_is_integer(json_object_get(config, "group_size")) && json_is_integer(json_object_get(config, "bits"));
     if (!config || json_is_null(config) || (!method && of_mlx))
         return ZIMAGE_OK;
-    return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
-                   "%s: \"quantization_config\": the weights are quantised, quant_method is %s; only weights that are not "
-                   "quantised, and MLX's, are supported",
-                   json->path, zi_json_describe(method, text, sizeof text));
+    return zi_fail(
+        json->error, ZIMAGE_ERROR_UNSUPPORTED,
+        "%s: \"quantization_config\": the weights are quantised, quant_method is %s; only weights that are not "
+        "quantised, and MLX's, are supported",
+        json->path, zi_json_describe(method, text, sizeof text));
 }
 
 static int is_known(const char *name, const char *const *known)
@@ -79,9 +81,7 @@ void zi_warn_of_unknown_fields(json_t *object, const char *path, const char *con
     zi_names unknown = {0};
     const char *name;
     json_t *value;
-    json_object_foreach(object, name, value)
-        if (!is_known(name, known))
-            zi_names_add(&unknown, "%s", name);
+    json_object_foreach(object, name, value) if (!is_known(name, known)) zi_names_add(&unknown, "%s", name);
     if (unknown.count > 0)
         zi_warn(log, "%s: %zu unknown field%s, not used: %s", path, unknown.count, unknown.count == 1 ? "" : "s",
                 zi_names_text(&unknown));

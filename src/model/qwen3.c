@@ -21,16 +21,19 @@ static zimage_status check_layer_types(const zi_json_reader *json, int64_t layer
     char text[64];
     if (!types || json_is_null(types))
         return ZIMAGE_OK;
-    if (!json_is_array(types) || (int64_t)json_array_size(types) != layers)
-        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
-                       "%s: layer_types is %s of %zu, expected an array of num_hidden_layers, %lld", json->path,
-                       zi_json_describe(types, text, sizeof text), json_array_size(types), (long long)layers);
+    if (!json_is_array(types))
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: layer_types is %s, expected an array", json->path,
+                       zi_json_describe(types, text, sizeof text));
     for (size_t i = 0; i < json_array_size(types); i++) {
         const char *type = json_string_value(json_array_get(types, i));
         if (!type || strcmp(type, "full_attention") != 0)
             return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
                            "%s: layer_types[%zu] is not \"full_attention\", the only supported kind", json->path, i);
     }
+    if ((int64_t)json_array_size(types) != layers)
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: layer_types has %zu entries, expected %lld as num_hidden_layers", json->path,
+                       json_array_size(types), (long long)layers);
     return ZIMAGE_OK;
 }
 

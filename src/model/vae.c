@@ -23,25 +23,24 @@
 
 #define MAX_LATENT_SIDE (1 << 14) /* keeps every product of sizes far below 2^63 */
 #define MAX_CHANNELS    (1 << 13)
-#define DOWN_BLOCKS     "down_block_types"
 #define WHOLE_BYTES     ((int64_t)256 << 20)
 #define BAND_BYTES      ((int64_t)64 << 20)
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-const char *const zi_vae_fields[] = {
-    "out_channels", "up_block_types", "block_out_channels", "layers_per_block", "act_fn", "latent_channels",
-    "norm_num_groups", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "use_post_quant_conv",
-    "mid_block_add_attention", "sample_size", "decoder_block_out_channels",
-    /* of the encoder, and of memory */
-    "in_channels", "down_block_types", "use_quant_conv", "force_upcast", NULL};
+const char *const zi_vae_fields[] = {"out_channels", "up_block_types", "block_out_channels", "layers_per_block",
+                                     "act_fn", "latent_channels", "norm_num_groups", "scaling_factor", "shift_factor",
+                                     "latents_mean", "latents_std", "use_post_quant_conv", "mid_block_add_attention",
+                                     "sample_size", "decoder_block_out_channels",
+                                     /* of the encoder, and of memory */
+                                     "in_channels", "down_block_types", "use_quant_conv", "force_upcast", NULL};
 
-/* A missing list is the class default, one block. The encoder is not run, so that its list may be missing. */
+/* A missing list is fine: the blocks are of the supported kind, or the reference fails. */
 static zimage_status check_block_types(const zi_json_reader *json, const char *field, const char *type, int64_t levels)
 {
     const json_t *types = json_object_get(json->object, field);
     char text[64];
-    if (zi_field_is_default(json, field) && (levels == 1 || strcmp(field, DOWN_BLOCKS) == 0))
+    if (zi_field_is_default(json, field))
         return ZIMAGE_OK;
     if (!json_is_array(types))
         return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: %s is %s, expected an array", json->path, field,
@@ -84,7 +83,7 @@ static zimage_status load_levels(const zi_json_reader *json, zi_vae_config *conf
             return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
                            "%s: norm_num_groups %lld does not divide block_out_channels[%zu], %lld", json->path,
                            (long long)config->norm_num_groups, i, (long long)config->block_out_channels[i]);
-    ZI_TRY(check_block_types(json, DOWN_BLOCKS, "DownEncoderBlock2D", config->levels));
+    ZI_TRY(check_block_types(json, "down_block_types", "DownEncoderBlock2D", config->levels));
     return check_block_types(json, "up_block_types", "UpDecoderBlock2D", config->levels);
 }
 
@@ -130,13 +129,19 @@ static void bind_conv(zi_binder *binder, zi_vae_affine *conv, int64_t out, int64
     zi_bind_vector(binder, &conv->bias, out, full, "bias");
 }
 
+/* A linear layer of the attention. Where a file has its outdated name `old`, that tensor counts, as in diffusers. */
 static void bind_linear(zi_binder *binder, zi_vae_affine *linear, int64_t channels, const char *prefix,
-                        const char *name)
+                        const char *name, const char *old)
 {
-    char full[2 * ZI_NAME_MAX];
-    snprintf(full, sizeof full, "%s%s.", prefix, name);
-    zi_bind_matrix(binder, &linear->weight, channels, channels, full, "weight");
-    zi_bind_vector(binder, &linear->bias, channels, full, "bias");
+    static const char *const parts[] = {"weight", "bias"};
+    char full[2][2 * ZI_NAME_MAX];
+    for (int i = 0; i < 2; i++) {
+        snprintf(full[i], sizeof full[i], "%s%s.%s", prefix, old, parts[i]);
+        if (!zi_binder_has_outdated(binder, full[i]))
+            snprintf(full[i], sizeof full[i], "%s%s.%s", prefix, name, parts[i]);
+    }
+    zi_bind_matrix(binder, &linear->weight, channels, channels, full[0], "");
+    zi_bind_vector(binder, &linear->bias, channels, full[1], "");
 }
 
 static void bind_resnet(zi_binder *binder, zi_vae_resnet *resnet, int64_t in, int64_t out, const char *prefix)
@@ -171,10 +176,10 @@ static void bind_mid(zi_binder *binder, zi_vae *model)
         return;
     const char *prefix = "decoder.mid_block.attentions.0.";
     bind_norm(binder, &model->attention.norm, channels, prefix, "group_norm");
-    bind_linear(binder, &model->attention.to_q, channels, prefix, "to_q");
-    bind_linear(binder, &model->attention.to_k, channels, prefix, "to_k");
-    bind_linear(binder, &model->attention.to_v, channels, prefix, "to_v");
-    bind_linear(binder, &model->attention.to_out, channels, prefix, "to_out.0");
+    bind_linear(binder, &model->attention.to_q, channels, prefix, "to_q", "query");
+    bind_linear(binder, &model->attention.to_k, channels, prefix, "to_k", "key");
+    bind_linear(binder, &model->attention.to_v, channels, prefix, "to_v", "value");
+    bind_linear(binder, &model->attention.to_out, channels, prefix, "to_out.0", "proj_attn");
 }
 
 static void bind_level(zi_binder *binder, zi_vae *model, int64_t level)

@@ -27,12 +27,24 @@
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-const char *const zi_zimage_dit_fields[] = {
-    "all_patch_size", "all_f_patch_size", "in_channels", "dim",     "n_layers",  "n_refiner_layers", "n_heads",
-    "n_kv_heads", /* the reference does not use it */
-    "norm_eps",       "qk_norm",          "cap_feat_dim", "siglip_feat_dim", "rope_theta", "t_scale",
-    "axes_dims",      "axes_lens",        "nheads", /* of MLX conversions */
-    NULL};
+const char *const zi_zimage_dit_fields[] = {"all_patch_size",
+                                            "all_f_patch_size",
+                                            "in_channels",
+                                            "dim",
+                                            "n_layers",
+                                            "n_refiner_layers",
+                                            "n_heads",
+                                            "n_kv_heads", /* the reference does not use it */
+                                            "norm_eps",
+                                            "qk_norm",
+                                            "cap_feat_dim",
+                                            "siglip_feat_dim",
+                                            "rope_theta",
+                                            "t_scale",
+                                            "axes_dims",
+                                            "axes_lens",
+                                            "nheads", /* of MLX conversions */
+                                            NULL};
 
 static zimage_status refuse_variants(const zi_json_reader *json)
 {
@@ -211,6 +223,10 @@ static void bind_all(zi_binder *binder, zi_zimage_dit *model)
     for (int64_t i = 0; i < config->n_layers; i++)
         bind_block(binder, &model->layers[i], config, 1, "layers", i);
     bind_precise(binder, model);
+    if (config->patch_pairs > 1) { /* the other pairs' */
+        zi_bind_ignore(binder, "all_x_embedder.");
+        zi_bind_ignore(binder, "all_final_layer.");
+    }
     zi_bind_ignore(binder, "norm_final."); /* a stray tensor of the ComfyUI file, section 2 */
 }
 

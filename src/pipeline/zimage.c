@@ -16,6 +16,7 @@
 #define TURBO_STEPS       8
 #define BASE_STEPS        50 /* the pipeline's default num_inference_steps */
 #define DEFAULT_SIDE      1024
+#define MAX_SAMPLE_SIZE   (1 << 20)
 
 struct zi_networks {
     zi_qwen3_config text_config;
@@ -82,10 +83,17 @@ static void unbind_transformer(zi_networks *n)
     zi_zimage_dit_free(&n->transformer);
 }
 
+/* A number, or the pair of height and width. */
 static zimage_status read_sample_size(const zi_json_reader *json, void *size)
 {
     const int64_t fallback = DEFAULT_SIDE;
-    return zi_json_int(json, "sample_size", 1, 1 << 20, &fallback, size);
+    int64_t pair[2];
+    size_t count;
+    if (!json_is_array(json_object_get(json->object, "sample_size")))
+        return zi_json_int(json, "sample_size", 1, MAX_SAMPLE_SIZE, &fallback, size);
+    ZI_TRY(zi_json_int_array(json, "sample_size", 1, MAX_SAMPLE_SIZE, pair, 2, &count));
+    *(int64_t *)size = pair[0];
+    return ZIMAGE_OK;
 }
 
 static zimage_status configure_vae(zi_networks *n, const char *path, const char *text, zimage_error *error)

@@ -143,6 +143,11 @@ void zi_bind_precise(zi_binder *binder, const zi_weight *weight, zi_precise comp
         zi_store_entries(binder->store)[index_of(binder->store, weight->name)].weight.precise = computations;
 }
 
+int zi_binder_has_outdated(const zi_binder *binder, const char *name)
+{
+    return !zi_store_is_sharded(binder->store) && zi_store_find(binder->store, name) != NULL;
+}
+
 void zi_bind_ignore(zi_binder *binder, const char *prefix)
 {
     size_t count = zi_store_count(binder->store), length = strlen(prefix);

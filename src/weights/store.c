@@ -9,10 +9,13 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/names.h"
+#include "base/stand_in.h"
+#include "weights/absent.h"
 #include "weights/memory.h"
 #include "weights/store_entries.h"
 
-#define MLX_BASE "model" /* the name that MLX gives to the file of every component */
+#define TRANSFORMERS_BASE "model"
+#define MLX_BASE          "model" /* the name that MLX gives to the file of every component */
 
 struct zi_store {
     char *path;
@@ -24,6 +27,7 @@ struct zi_store {
     const zi_layout *layout;
     zi_dtype packed_as; /* the type that packed weights become; ZI_GROUPED: they stay packed */
     int describe_only;
+    int sharded;            /* 1: an index was opened */
     zi_tensor_specs *specs; /* what networks need from a store in memory, until it is filled; otherwise NULL */
 };
 
@@ -63,6 +67,7 @@ static zimage_status add_file(zi_store *store, const char *path, zimage_error *e
     if (!files)
         return zi_fail_memory(error, path, bytes);
     store->files = files;
+    ZI_TRY(zi_refuse_stand_in(path, error));
     ZI_TRY(zi_safetensors_open(path, &files[store->file_count], error));
     store->file_count++;
     return ZIMAGE_OK;
@@ -140,89 +145,145 @@ static int is_plain_name(const char *name)
     return *name && !strchr(name, '/') && !strchr(name, '\\') && !strstr(name, "..");
 }
 
-/* Sets *index to the place of the shard in store->files; opens a shard that is new. names[i] belongs to files[i]. */
-static zimage_status find_shard(zi_store *store, const char *folder, const char **names, const char *name,
-                                size_t *index, zimage_error *error)
+/* ---- shards ------------------------------------------------------------------------------------------------------ */
+
+typedef struct found_tensor {
+    const zi_entry *entry;
+    size_t file;
+} found_tensor;
+
+/* An index and its shards, as they are read. Nothing but `names` and `found` is owned. */
+typedef struct sharded {
+    const char *folder;
+    const json_t *map;  /* "weight_map" */
+    const char **names; /* of the shards, sorted; names[i] belongs to files[i] of the store */
+    size_t count;
+    found_tensor *found; /* the tensors of all shards */
+} sharded;
+
+static int compare_texts(const void *a, const void *b)
 {
-    for (size_t i = 0; i < store->file_count; i++) {
-        *index = i;
-        if (strcmp(names[i], name) == 0)
-            return ZIMAGE_OK;
-    }
-    *index = store->file_count;
-    char *path = zi_path_join(folder, name);
-    if (!path)
-        return zi_fail_memory(error, "a path", strlen(folder) + strlen(name) + 2);
-    zimage_status status;
-    if (zi_file_exists(path))
-        status = add_file(store, path, error);
-    else
-        status = zi_fail(error, ZIMAGE_ERROR_FILE, "%s: \"weight_map\" names the shard %s, but there is no such file",
-                         store->path, path);
-    free(path);
-    if (status == ZIMAGE_OK)
-        names[*index] = name;
-    return status;
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static zimage_status add_mapped(zi_store *store, const char *folder, const char **names, const char *tensor,
-                                const json_t *shard, zimage_error *error)
+/* By name, then by shard. */
+static int compare_found(const void *a, const void *b)
 {
+    const found_tensor *first = a, *second = b;
+    int order = strcmp(first->entry->weight.name, second->entry->weight.name);
+    return order ? order : (first->file > second->file) - (first->file < second->file);
+}
+
+static zimage_status list_shards(const zi_store *store, sharded *s, json_t *map, zimage_error *error)
+{
+    const char *tensor;
+    json_t *shard;
     char text[64];
-    size_t index = 0;
-    if (!json_is_string(shard) || !is_plain_name(json_string_value(shard)))
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
-                       "%s: \"weight_map\": \"%.200s\": %s, expected the name of a file beside the index", store->path,
-                       tensor, zi_json_describe(shard, text, sizeof text));
-    ZI_TRY(find_shard(store, folder, names, json_string_value(shard), &index, error));
-    const zi_safetensors *file = &store->files[index];
-    const zi_entry *entry = zi_entries_find(file->entries, file->count, tensor);
-    if (!entry)
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
-                       "%s: \"weight_map\" says that tensor \"%.200s\" is in %s, but it is not there", store->path,
-                       tensor, file->path);
-    add_entry(store, entry);
+    size_t count = 0;
+    json_object_foreach(map, tensor, shard)
+    {
+        if (!json_is_string(shard) || !is_plain_name(json_string_value(shard)))
+            return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                           "%s: \"weight_map\": \"%.200s\": %s, expected the name of a file beside the index",
+                           store->path, tensor, zi_json_describe(shard, text, sizeof text));
+        s->names[count++] = json_string_value(shard);
+    }
+    if (count > 0)
+        qsort(s->names, count, sizeof *s->names, compare_texts);
+    for (size_t i = 0; i < count; i++)
+        if (s->count == 0 || strcmp(s->names[s->count - 1], s->names[i]) != 0)
+            s->names[s->count++] = s->names[i];
     return ZIMAGE_OK;
 }
 
-static void warn_of_extras(const zi_store *store, const json_t *map, const char **names, const zi_log *log)
+static zimage_status open_shards(zi_store *store, const sharded *s, zimage_error *error)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        char *path = zi_path_join(s->folder, s->names[i]);
+        if (!path)
+            return zi_fail_memory(error, "a path", strlen(s->folder) + strlen(s->names[i]) + 2);
+        zimage_status status = zi_refuse_dangling_link(path, error);
+        if (status == ZIMAGE_OK && !zi_file_exists(path))
+            status = zi_fail(error, ZIMAGE_ERROR_FILE,
+                             "%s: \"weight_map\" names the shard %s, but there is no such file", store->path, path);
+        if (status == ZIMAGE_OK)
+            status = add_file(store, path, error);
+        free(path);
+        ZI_TRY(status);
+    }
+    return ZIMAGE_OK;
+}
+
+/* Every tensor is where the index says. */
+static zimage_status check_map(const zi_store *store, const sharded *s, json_t *map, zimage_error *error)
+{
+    const char *tensor;
+    json_t *shard;
+    json_object_foreach(map, tensor, shard)
+    {
+        const char *name = json_string_value(shard);
+        const char **place = bsearch(&name, s->names, s->count, sizeof name, compare_texts);
+        const zi_safetensors *file = &store->files[place - s->names];
+        if (!zi_entries_find(file->entries, file->count, tensor))
+            return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                           "%s: \"weight_map\" says that tensor \"%.200s\" is in %s, but it is not there", store->path,
+                           tensor, file->path);
+    }
+    return ZIMAGE_OK;
+}
+
+/*
+ * The store holds all tensors of all shards. diffusers and transformers take from the index only the names of the
+ * shards: they read the shards in the order of their names, and of tensors of one name the last one counts.
+ */
+static zimage_status add_all_found(zi_store *store, sharded *s, const zi_log *log, zimage_error *error)
 {
     zi_names extras = {0};
-    for (size_t f = 0; f < store->file_count; f++) {
-        const zi_safetensors *file = &store->files[f];
-        for (size_t i = 0; i < file->count; i++) {
-            const char *name = file->entries[i].weight.name;
-            const char *shard = json_string_value(json_object_get(map, name));
-            if (!shard || strcmp(shard, names[f]) != 0)
-                zi_names_add(&extras, "%s in %s", name, names[f]);
-        }
+    size_t count = 0, total = 0;
+    for (size_t f = 0; f < s->count; f++)
+        total += store->files[f].count;
+    s->found = calloc(total + 1, sizeof *s->found);
+    if (!s->found)
+        return zi_fail_memory(error, store->path, (total + 1) * sizeof *s->found);
+    ZI_TRY(allocate_entries(store, total, error));
+    for (size_t f = 0; f < s->count; f++)
+        for (size_t i = 0; i < store->files[f].count; i++)
+            s->found[count++] = (found_tensor){&store->files[f].entries[i], f};
+    if (count > 0)
+        qsort(s->found, count, sizeof *s->found, compare_found);
+    for (size_t i = 0; i < count; i++) {
+        const char *name = s->found[i].entry->weight.name, *shard = s->names[s->found[i].file];
+        const char *expected = json_string_value(json_object_get(s->map, name));
+        if (!expected || strcmp(expected, shard) != 0)
+            zi_names_add(&extras, "%s in %s", name, shard);
+        if (i + 1 == count || strcmp(s->found[i + 1].entry->weight.name, name) != 0)
+            add_entry(store, s->found[i].entry);
     }
     if (extras.count > 0)
-        zi_warn(log, "%s: the shards hold %zu tensor%s that \"weight_map\" does not name, not used: %s", store->path,
-                extras.count, extras.count == 1 ? "" : "s", zi_names_text(&extras));
+        zi_warn(
+            log,
+            "%s: the shards hold %zu tensor%s that \"weight_map\" does not name there; of tensors of one name the last "
+            "shard's is used, as diffusers does: %s",
+            store->path, extras.count, extras.count == 1 ? "" : "s", zi_names_text(&extras));
+    return ZIMAGE_OK;
 }
 
 static zimage_status add_all_mapped(zi_store *store, const char *folder, json_t *map, const zi_log *log,
                                     zimage_error *error)
 {
-    const char *tensor;
-    json_t *shard;
-    size_t count = json_object_size(map);
-    ZI_TRY(allocate_entries(store, count, error));
-    zimage_status status = ZIMAGE_OK;
-    const char **names = calloc(count + 1, sizeof *names); /* of the shards: at most one for each tensor */
-    if (!names)
-        return zi_fail_memory(error, store->path, (count + 1) * sizeof *names);
-    json_object_foreach(map, tensor, shard)
-    {
-        status = add_mapped(store, folder, names, tensor, shard, error);
-        if (status != ZIMAGE_OK)
-            break;
-    }
+    size_t count = json_object_size(map) + 1;
+    sharded s = {.folder = folder, .map = map, .names = calloc(count, sizeof *s.names)};
+    if (!s.names)
+        return zi_fail_memory(error, store->path, count * sizeof *s.names);
+    zimage_status status = list_shards(store, &s, map, error);
     if (status == ZIMAGE_OK)
-        warn_of_extras(store, map, names, log);
-    free(names);
-    zi_entries_sort(store->entries, store->count);
+        status = open_shards(store, &s, error);
+    if (status == ZIMAGE_OK)
+        status = check_map(store, &s, map, error);
+    if (status == ZIMAGE_OK)
+        status = add_all_found(store, &s, log, error);
+    free(s.found);
+    free(s.names);
     return status;
 }
 
@@ -230,6 +291,7 @@ static zimage_status fill_from_index(zi_store *store, const char *folder, const 
 {
     json_t *index = NULL;
     char text[64];
+    ZI_TRY(zi_refuse_stand_in(store->path, error));
     ZI_TRY(zi_json_load_within(store->path, &zi_index_limits, &index, error));
     json_t *map = json_object_get(index, "weight_map");
     zimage_status status;
@@ -248,6 +310,7 @@ static zimage_status open_index(const char *folder, const char *path, zi_store *
     zi_store *made = store_new(path);
     if (!made)
         return zi_fail_memory(error, path, sizeof *made);
+    made->sharded = 1;
     return finish_open(made, fill_from_index(made, folder, log, error), store);
 }
 
@@ -264,22 +327,40 @@ static char *candidate(const char *folder, const char *base, const char *ending)
     return path;
 }
 
+/* Whether the file is there. A link that leads nowhere is an error. */
+static zimage_status find_file(const char *path, int *found, zimage_error *error)
+{
+    *found = zi_file_exists(path);
+    return zi_refuse_dangling_link(path, error);
+}
+
 /*
- * Opens the single file, or the index if there is no single file, as diffusers and transformers do. Without either it
- * returns ZIMAGE_OK and leaves *store NULL.
+ * Of a single file and an index diffusers reads the index (from_pretrained in modeling_utils.py), and transformers,
+ * whose files have the base name "model", the single file (_get_resolved_checkpoint_files).
  */
+static zimage_status open_one_of(const char *folder, const char *base, const char *single, const char *index,
+                                 zi_store **store, const zi_log *log, zimage_error *error)
+{
+    int has_single, has_index;
+    ZI_TRY(find_file(single, &has_single, error));
+    ZI_TRY(find_file(index, &has_index, error));
+    int single_first = strcmp(base, TRANSFORMERS_BASE) == 0;
+    if (has_single && has_index)
+        zi_warn(log, "%s: not used: %s is read, as %s does", single_first ? index : single,
+                single_first ? single : index, single_first ? "transformers" : "diffusers");
+    if (has_single && (single_first || !has_index))
+        return zi_store_open_file(single, store, error);
+    return has_index ? open_index(folder, index, store, log, error) : ZIMAGE_OK;
+}
+
+/* Without either file it returns ZIMAGE_OK and leaves *store NULL. */
 static zimage_status open_base(const char *folder, const char *base, zi_store **store, const zi_log *log,
                                zimage_error *error)
 {
     char *single = candidate(folder, base, ".safetensors");
     char *index = candidate(folder, base, ".safetensors.index.json");
-    zimage_status status = ZIMAGE_OK;
-    if (!single || !index)
-        status = zi_fail_memory(error, "a path", strlen(folder) + strlen(base) + 32);
-    else if (zi_file_exists(single))
-        status = zi_store_open_file(single, store, error);
-    else if (zi_file_exists(index))
-        status = open_index(folder, index, store, log, error);
+    zimage_status status = single && index ? open_one_of(folder, base, single, index, store, log, error)
+                                           : zi_fail_memory(error, "a path", strlen(folder) + strlen(base) + 32);
     free(single);
     free(index);
     return status;
@@ -289,15 +370,13 @@ zimage_status zi_store_open(const char *folder, const char *base, zi_store **sto
                             zimage_error *error)
 {
     *store = NULL;
+    ZI_TRY(zi_refuse_dangling_link(folder, error));
     if (!zi_folder_exists(folder))
         return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: there is no such folder; it should hold the weights", folder);
     ZI_TRY(open_base(folder, base, store, log, error));
     if (!*store && strcmp(base, MLX_BASE) != 0)
         ZI_TRY(open_base(folder, MLX_BASE, store, log, error));
-    if (*store)
-        return ZIMAGE_OK;
-    return zi_fail(error, ZIMAGE_ERROR_FILE,
-                   "%s: no weights: there is neither %s.safetensors nor %s.safetensors.index.json", folder, base, base);
+    return *store ? ZIMAGE_OK : zi_fail_without_weights(folder, base, error);
 }
 
 void zi_store_dequantize(zi_store *store, zi_dtype dtype)
@@ -418,4 +497,9 @@ const char *zi_store_path(const zi_store *store)
 size_t zi_store_bytes(const zi_store *store)
 {
     return store->bytes;
+}
+
+int zi_store_is_sharded(const zi_store *store)
+{
+    return store->sharded;
 }

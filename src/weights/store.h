@@ -12,8 +12,9 @@
 typedef struct zi_store zi_store;
 
 /*
- * Opens FOLDER/BASE.safetensors, otherwise FOLDER/BASE.safetensors.index.json and its shards. Where there is neither,
- * BASE becomes "model", the name that MLX gives to the file of every component.
+ * Opens FOLDER/BASE.safetensors.index.json and its shards, otherwise FOLDER/BASE.safetensors, as diffusers does. For
+ * the base "model" the single file goes first, as in transformers. Where there is neither, BASE becomes "model", the
+ * name that MLX gives to the file of every component.
  */
 zimage_status zi_store_open(const char *folder, const char *base, zi_store **store, const zi_log *log,
                             zimage_error *error);
@@ -33,6 +34,7 @@ const char *zi_store_dtype_of(const zi_store *store, size_t index);      /* as t
 const zi_weight *zi_store_find(const zi_store *store, const char *name); /* NULL: there is none */
 const char *zi_store_path(const zi_store *store);                        /* the file or the index, for messages */
 size_t zi_store_bytes(const zi_store *store);                            /* of the data of all tensors */
+int zi_store_is_sharded(const zi_store *store);                          /* 1: an index was opened */
 
 /* Gives the pages of mapped files back to the system, which reads them again at their next use. */
 void zi_store_release_pages(const zi_store *store);
@@ -87,6 +89,11 @@ void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_
  * int8.
  */
 void zi_bind_precise(zi_binder *binder, const zi_weight *weight, zi_precise computations);
+/*
+ * Whether the store has a tensor of this name, which diffusers gave up. It renames such tensors of a single file, but
+ * none of shards (_fix_state_dict_keys_on_load).
+ */
+int zi_binder_has_outdated(const zi_binder *binder, const char *name);
 /* Tensors whose names begin with `prefix` are expected, and not needed. */
 void zi_bind_ignore(zi_binder *binder, const char *prefix);
 /* Reports the problems, makes the copies that are needed, and frees the binder in every case. */
