@@ -372,11 +372,12 @@ typedef struct zimage_request {
     uint64_t latents_count; /* elements of latents, the product of that shape */
     zimage_progress_fn progress;
     void *progress_user;
-    /* Limit of the resident memory of the whole process in bytes; 0: none. All that the process held when the session
-     * was opened counts, your own data and other sessions included; what these take later is not known. To stay below
-     * the limit, the VAE decodes the image in bands of fewer rows, and weights are released as by release_weights. A
-     * job that still does not fit is refused before it starts; the message says how much it needs. The image is the
-     * same. On a GPU memory_limit is refused: use device_memory. */
+    /* Limit of the resident memory of the whole process in bytes. 0: none, but a job on the CPU that needs more memory
+     * than is free, weights aside, is refused before it starts. All that the process held when the session was opened
+     * counts, your own data and other sessions included; what these take later is not known. To stay below the limit,
+     * the VAE decodes the image in bands of fewer rows, and weights are released as by release_weights. A job that
+     * still does not fit is refused before it starts; the message says how much it needs. The image is the same. On a
+     * GPU memory_limit is refused: use device_memory. */
     uint64_t memory_limit;
 } zimage_request;
 

@@ -1,6 +1,7 @@
 /* Plans: what --plan says, what --mem does, and how near the predicted memory comes to the measured. */
 #include <sys/resource.h>
 
+#include "base/clock.h"
 #include "engine/session.h"
 #include "measure/synthetic.h"
 #include "program.h"
@@ -143,6 +144,44 @@ static void memory_limits(void **state)
     run_shell("cmp -s '%s' '%s' && rm -f '%s'/*", in_folder("a.png"), in_folder("b.png"), test_folder);
 }
 
+#define HUGE "131072" /* the most that a VAE decodes */
+
+/* What no machine has room for is refused before any of it is taken: within a second, by a process that stays small. */
+static void no_memory_is_taken_before_the_plan(void **state)
+{
+    const char *model = copy_model("huge");
+    struct rusage usage;
+    spoil_json(model, "transformer/config.json", "axes_lens", "[2048, 8192, 8192]");
+    FILE *batch = fopen(in_folder("huge.jsonl"), "w");
+    fprintf(batch, "{\"prompt\": \"x\", \"output\": \"small.png\", \"width\": 64, \"height\": 64}\n"
+                   "{\"prompt\": \"x\", \"output\": \"huge.png\", \"width\": " HUGE ", \"height\": " HUGE "}\n");
+    fclose(batch);
+    const struct {
+        const char *const *arguments;
+        const char *says;
+    } refused[] = {
+        {ARGUMENTS("generate", "x", "-m", model, "-W", HUGE, "-H", HUGE, "-o", "a.png"), "none is set"},
+        {ARGUMENTS("generate", "x", "-m", model, "-W", HUGE, "-H", HUGE, "-o", "a.png", "--mem", "64M"), "64 MiB, but"},
+        {ARGUMENTS("generate", "-m", model, "--batch", "huge.jsonl", "--out-dir", "."), "line 2: "},
+    };
+    double start = zi_now();
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        run_program(refused[i].arguments, &o);
+        if (o.code == 0 || !strstr(o.err, refused[i].says) || !strstr(o.err, "MiB"))
+            fail_msg("exit code %d: %s", o.code, o.err);
+    }
+    run_program(ARGUMENTS("generate", "x", "-m", model, "-W", HUGE, "-H", HUGE, "--plan"), &o);
+    assert_int_equal(o.code, 0);
+    assert_non_null(strstr(o.err, "MiB are free"));
+    if (MEMORY_IS_OURS) {
+        assert_true(zi_now() - start < 5);
+        assert_int_equal(getrusage(RUSAGE_CHILDREN, &usage), 0);
+        assert_true(usage.ru_maxrss < 256 << 10); /* KiB; the largest of all children */
+    }
+    run_shell("cd '%s' && rm -r huge huge.jsonl", test_folder);
+    assert_int_equal(count_files(test_folder), 0);
+}
+
 static void wrong_sizes(void **state)
 {
     static const char *const sizes[] = {"", "0", "-5M", "+5M", "6X", "6GB", "much", "M", "1e400", "nan", "inf", "0.1"};
@@ -270,6 +309,7 @@ int main(void)
         cmocka_unit_test(machine_is_measured_once),
         cmocka_unit_test(memory_limits),
         cmocka_unit_test(wrong_sizes),
+        cmocka_unit_test(no_memory_is_taken_before_the_plan),
         cmocka_unit_test(memory_of_the_tiny_model),
         cmocka_unit_test(memory_of_random_weights),
     };

@@ -15,6 +15,11 @@ static inline size_t zi_max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+static inline uint64_t zi_min_uint64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static inline int64_t zi_min_int64(int64_t a, int64_t b)
 {
     return a < b ? a : b;

@@ -295,7 +295,7 @@ zimage_status zi_cuda_op_arrange(zi_run *run, const zi_stage_runs *runs, int cou
     zi_cuda *cuda = zi_cuda_enter(run);
     needs n;
     int present = 0;
-    assert(count > 0 && !cuda->rehearsing && cuda->stack.in_use == 0);
+    assert(count > 0 && !cuda->ops.rehearsing && cuda->stack.in_use == 0);
     *plan = (zi_memory_plan){.limit = zi_cuda_limit(cuda), .activations = activations, .workspace = cuda->fixed};
     zimage_status status = count_needs(cuda, runs, count, &n);
     if (status == ZIMAGE_OK)

@@ -11,7 +11,7 @@
 zimage_status zi_cuda_wait(zi_cuda *cuda)
 {
     int checks = cuda->checks;
-    if (cuda->rehearsing) {
+    if (cuda->ops.rehearsing) {
         cuda->checks = 0;
         return ZIMAGE_OK;
     }

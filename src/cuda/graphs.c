@@ -374,7 +374,7 @@ static zimage_status attend(zi_cuda *cuda, const graph_key *key, void *o, void *
 {
     int64_t queries = key->attention.queries, features = key->attention.heads * key->attention.dim;
     size_t bytes = (size_t)(queries * key->attention.ldo) * sizeof(uint16_t);
-    if (cuda->rehearsing) /* takes the most that attention needs */
+    if (cuda->ops.rehearsing) /* takes the most that attention needs */
         return zi_cuda_stack_alloc(cuda, bytes, "attention", &data[O]);
     zi_cuda_graph *graph = find(cuda, key);
     if (graph != NULL && graph->plan == NULL)
@@ -480,7 +480,7 @@ static zimage_status convolve(zi_cuda *cuda, zi_tensor *y, const zi_cuda_conv *c
     data[Y] = zi_cuda_data(y);
     if (c->accumulate)
         ZI_TRY(zi_cuda_stack_alloc(cuda, pixels * (size_t)c->out * sizeof(uint16_t), "a convolution", &data[Y]));
-    if (cuda->rehearsing || !aligned(data))
+    if (cuda->ops.rehearsing || !aligned(data))
         return ZIMAGE_OK;
     zi_cuda_graph *graph = find(cuda, &key);
     if (graph == NULL) {

@@ -42,7 +42,6 @@ struct zi_cuda {
     zi_cuda_weights weights;
     zi_uploader uploader;
     zi_cuda_residency *residency;
-    int rehearsing; /* operations compute nothing */
     zi_cuda_choices choices;
     zi_cuda_plan *plans;
     int plan_count, plan_capacity;
@@ -66,7 +65,7 @@ static inline zi_cuda *zi_cuda_state(const zi_ops *ops)
 /* ZIMAGE_OK, or an error that says what failed. */
 zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what);
 /* Calls CUDA, and does not in a rehearsal: for everything that the GPU does. */
-#define ZI_CUDA_RUN(cuda, call, what) ((cuda)->rehearsing ? ZIMAGE_OK : zi_cuda_result(cuda, call, what))
+#define ZI_CUDA_RUN(cuda, call, what) ((cuda)->ops.rehearsing ? ZIMAGE_OK : zi_cuda_result(cuda, call, what))
 #define ZI_CUDA_TRY(cuda, call, what) ZI_TRY(ZI_CUDA_RUN(cuda, call, what))
 
 /* The first element of a tensor; of an operand (operand.h) its first byte. */

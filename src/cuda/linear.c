@@ -220,7 +220,7 @@ static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const 
         dense &= zi_tensor_is_dense(&y[i]);
     }
     if (dense &&
-        (cuda->rehearsing || (are_consecutive(w, count, w_bytes) && are_consecutive(results, count, y_bytes)))) {
+        (cuda->ops.rehearsing || (are_consecutive(w, count, w_bytes) && are_consecutive(results, count, y_bytes)))) {
         p.batch = count;
         p.step_w = elements(w_bytes, cuda->type);
         p.step_y = elements(y_bytes, y->dtype);
@@ -344,7 +344,7 @@ static zimage_status choose_gated(const gated *g, int *one_kernel)
     const int64_t key[5] = {p->rows, p->out, p->in, p->x_scales != NULL, g->y->dtype == ZI_OPERAND};
     float taken[2];
     int32_t chosen;
-    *one_kernel = !g->cuda->rehearsing && one_kernel_fits(g);
+    *one_kernel = !g->cuda->ops.rehearsing && one_kernel_fits(g);
     if (!*one_kernel || !zi_cuda_is_timed(p))
         return ZIMAGE_OK;
     if (!zi_cuda_recall(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen))) {

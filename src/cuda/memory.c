@@ -264,7 +264,7 @@ void zi_cuda_staging_close(zi_cuda_staging *s)
 zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t bytes)
 {
     zi_cuda_staging *s = &cuda->staging;
-    if (cuda->rehearsing)
+    if (cuda->ops.rehearsing)
         return ZIMAGE_OK;
     for (size_t at = 0; at < bytes; at += STAGING_BYTES) {
         size_t part = zi_min_size(bytes - at, STAGING_BYTES);

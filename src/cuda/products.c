@@ -316,7 +316,7 @@ zimage_status zi_cuda_multiply(zi_cuda *cuda, const zi_cuda_product *p, void *y,
     key.product.step_y = p->step_y;
     key.fp8 = p->x_scales != NULL;
     key.biased = p->bias != NULL;
-    if (cuda->rehearsing)
+    if (cuda->ops.rehearsing)
         return rehearse(cuda, &key);
     key.aligned[0] = alignment_of(y);
     key.aligned[1] = alignment_of(x);

@@ -184,7 +184,7 @@ zimage_status zi_cuda_op_repeat(zi_run *run, const void *key, size_t size, zi_wo
 {
     const work_item w = {run, key, size, work, user};
     zi_cuda *cuda = zi_cuda_begin(run); /* also so that no event of a weight is recorded into a graph */
-    if (cuda->rehearsing)
+    if (cuda->ops.rehearsing)
         return work(run, user);
     if (cuda->checks > 0) /* flags that wait to be read are not part of the work */
         ZI_TRY(zi_cuda_wait(cuda));

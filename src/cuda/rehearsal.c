@@ -41,12 +41,12 @@ zimage_status zi_cuda_op_rehearse_begin(zi_run *run)
     zi_cuda *cuda = zi_cuda_enter(run);
     zi_cuda_residency *r = cuda->residency;
     zi_cuda_stack imaginary;
-    assert(!cuda->rehearsing);
+    assert(!cuda->ops.rehearsing);
     ZI_TRY(zi_cuda_stack_imaginary(cuda, &imaginary));
     r->set_aside = cuda->stack;
     cuda->stack = imaginary;
     r->rehearsed.count = 0;
-    cuda->rehearsing = 1;
+    cuda->ops.rehearsing = 1;
     return ZIMAGE_OK;
 }
 
@@ -54,7 +54,7 @@ zimage_status zi_cuda_op_rehearse_stage(zi_run *run, int stage, size_t *peak)
 {
     zi_cuda *cuda = zi_cuda_enter(run);
     zi_cuda_residency *r = cuda->residency;
-    assert(cuda->rehearsing && stage >= 0 && stage < ZI_STAGES_MAX);
+    assert(cuda->ops.rehearsing && stage >= 0 && stage < ZI_STAGES_MAX);
     *peak = cuda->stack.peak;
     cuda->stack.peak = cuda->stack.in_use;
     zi_cuda_stage before = r->stages[stage];
@@ -67,10 +67,10 @@ zimage_status zi_cuda_op_rehearse_stage(zi_run *run, int stage, size_t *peak)
 void zi_cuda_op_rehearse_end(zi_run *run)
 {
     zi_cuda *cuda = zi_cuda_state(run->ops);
-    if (!cuda->rehearsing)
+    if (!cuda->ops.rehearsing)
         return;
     free(cuda->stack.chunks);
     cuda->stack = cuda->residency->set_aside;
-    cuda->rehearsing = 0;
+    cuda->ops.rehearsing = 0;
     cuda->checks = cuda->named = 0;
 }

@@ -403,7 +403,7 @@ static zimage_status get_unarranged(zi_cuda *cuda, zi_cuda_weight *weight, void 
 
 zimage_status zi_cuda_residency_get(zi_cuda *cuda, zi_cuda_weight *weight, void **data)
 {
-    if (cuda->rehearsing)
+    if (cuda->ops.rehearsing)
         return zi_cuda_rehearse_use(cuda, weight, data);
     if (weight->arranged)
         return get_arranged(cuda, weight, data);

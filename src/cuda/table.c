@@ -146,7 +146,7 @@ static zimage_status cuda_embed_rows(zi_run *run, zi_tensor *y, const zi_weight 
     float *values = malloc((size_t)(rows * features) * sizeof(*values));
     if (values == NULL)
         return zi_fail_memory(run->error, "embedded rows", (size_t)(rows * features) * sizeof(*values));
-    for (int64_t i = 0; i < rows && !cuda->rehearsing; i++) {
+    for (int64_t i = 0; i < rows && !cuda->ops.rehearsing; i++) {
         assert(ids[i] >= 0 && ids[i] < table->shape[0]);
         zi_weight_unpack(table, ids[i] * features, features, values + i * features);
     }

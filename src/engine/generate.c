@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/free_memory.h"
 #include "base/numbers.h"
 #include "engine/backends.h"
 #include "engine/plan.h"
@@ -206,8 +207,10 @@ static zimage_status prepare(generation *g)
 {
     const zimage_request *r = g->request;
     zi_job *job = &g->job;
-    const zi_plan_limits limits = {r->memory_limit, zi_request_releases(g->session, r), 1};
+    const zi_plan_limits limits = {r->memory_limit, zi_free_memory(), zi_request_releases(g->session, r), 1};
     g->latent_count = job->model->facts.latent_channels * job->rows * job->columns;
+    ZI_TRY(zi_plan_job(g->session, job, &limits, &g->plan, g->run.error));
+    log_memory(g);
     ZI_TRY(allocate(g));
     ZI_TRY(zi_image_new(r->width, r->height, &g->image, g->run.error));
     ZI_TRY(zi_image_add_latents(g->image, job->model->facts.latent_channels, job->rows, job->columns, g->run.error));
@@ -217,8 +220,6 @@ static zimage_status prepare(generation *g)
         memcpy(zi_image_latents(g->image), r->latents, (size_t)g->latent_count * sizeof(float));
     else
         zi_noise(r->rng, r->seed, zi_image_latents(g->image), g->latent_count);
-    ZI_TRY(zi_plan_job(g->session, job, &limits, &g->plan, g->run.error));
-    log_memory(g);
     job->band_rows = g->plan.band_rows;
     job->latents = zi_image_latents(g->image);
     job->velocity[0] = g->positive;

@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
+#include "base/free_memory.h"
 #include "base/numbers.h"
+#include "engine/backends.h"
 
 /* Pages of the program and its libraries that are first used after a session was opened, and the stacks of threads. */
 #define PROGRAM_BYTES (3 * ZI_MIB / 2)
@@ -163,7 +165,7 @@ static void add_up(const zimage_session *session, const zi_job *job, const zi_co
 {
     zi_job_run runs[ZI_JOB_RUNS_MAX];
     int entries = zi_job_list(job, runs);
-    plan->most = 0;
+    plan->most = plan->taken = 0;
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
         plan->activations[i] = plan->peak[i] = 0;
     for (int i = 0; i < entries; i++) {
@@ -173,6 +175,7 @@ static void add_up(const zimage_session *session, const zi_job *job, const zi_co
         plan->activations[stage] = zi_max_size(plan->activations[stage], activations);
         plan->peak[stage] = zi_max_size(plan->peak[stage], session->base_bytes + PROGRAM_BYTES + held + activations);
         plan->most = zi_max_size(plan->most, plan->peak[stage]);
+        plan->taken = zi_max_size(plan->taken, activations + PROGRAM_BYTES);
     }
 }
 
@@ -186,6 +189,14 @@ static zimage_status refuse(const zi_job_plan *plan, uint64_t limit, zimage_erro
                    zimage_stage_name(ZIMAGE_STAGE_CONTEXT), zi_mib(plan->peak[ZIMAGE_STAGE_CONTEXT]),
                    zimage_stage_name(ZIMAGE_STAGE_DENOISE), zi_mib(plan->peak[ZIMAGE_STAGE_DENOISE]),
                    zimage_stage_name(ZIMAGE_STAGE_DECODE), zi_mib(plan->peak[ZIMAGE_STAGE_DECODE]));
+}
+
+static zimage_status refuse_for_machine(const zi_job_plan *plan, uint64_t free, zimage_error *error)
+{
+    return zi_fail(error, ZIMAGE_ERROR_MEMORY,
+                   "memory_limit: none is set, and this request needs %llu MiB beside the weights, but %llu MiB are "
+                   "free; a memory_limit decides instead of what is free",
+                   zi_mib(plan->taken), (unsigned long long)(free / ZI_MIB));
 }
 
 /* ---- bands ------------------------------------------------------------------------------------------------------- */
@@ -220,10 +231,19 @@ static int device_needs_narrower(const rehearsal *r)
            (r->fits != ZIMAGE_OK || streams(&r->memory));
 }
 
-static int host_needs_narrower(const zi_job_plan *plan, uint64_t limit)
+/* Whether the job does not fit into host memory. A device's own memory is arranged for. */
+static int is_too_large(const zimage_session *session, const zi_job_plan *plan, const zi_plan_limits *limits)
 {
-    return limit > 0 && plan->most > limit &&
-           (plan->peak[ZIMAGE_STAGE_DECODE] > limit || plan->peak[ZIMAGE_STAGE_DENOISE] > limit);
+    if (limits->memory > 0)
+        return plan->most > limits->memory;
+    return !zi_has_own_memory(session->ops) && plan->taken > limits->free;
+}
+
+static int host_needs_narrower(const zimage_session *session, const zi_job_plan *plan, const zi_plan_limits *limits)
+{
+    return is_too_large(session, plan, limits) &&
+           (limits->memory == 0 || plan->peak[ZIMAGE_STAGE_DECODE] > limits->memory ||
+            plan->peak[ZIMAGE_STAGE_DENOISE] > limits->memory);
 }
 
 /* ---- the plan ---------------------------------------------------------------------------------------------------- */
@@ -261,14 +281,14 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
     ZI_TRY(rehearse(&run, job, job->band_rows, &r));
     add_up(session, job, counts, &r, limits->releases, plan);
     while (r.band_rows != ZI_NARROWEST_BAND &&
-           (host_needs_narrower(plan, limits->memory) || device_needs_narrower(&r))) {
+           (host_needs_narrower(session, plan, limits) || device_needs_narrower(&r))) {
         ZI_TRY(rehearse(&run, job, narrower(r.band_rows, image_rows), &r));
         add_up(session, job, counts, &r, limits->releases, plan);
     }
     plan->band_rows = r.band_rows;
     plan->least = (narrow.most < plan->most ? narrow.most : plan->most) + MARGIN;
-    if (limits->memory > 0 && plan->most > limits->memory)
-        return refuse(plan, limits->memory, error);
+    if (is_too_large(session, plan, limits))
+        return limits->memory > 0 ? refuse(plan, limits->memory, error) : refuse_for_machine(plan, limits->free, error);
     zimage_status status = arrange(&run, job, r.stack, limits->commit, &plan->memory);
     plan->memory.least = least_memory;
     return status;
@@ -289,6 +309,10 @@ zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *
     *stack = 0;
     for (int i = 0; i < ZI_STAGE_COUNT; i++)
         *stack = zi_max_size(*stack, r.stack[i]);
+    uint64_t needed = *stack + buffer_bytes(job, ZIMAGE_STAGE_DECODE), free = zi_free_memory();
+    if (!zi_has_own_memory(session->ops) && needed > free)
+        return zi_fail(error, ZIMAGE_ERROR_MEMORY, "memory: this stage needs %llu MiB, but %llu MiB are free",
+                       zi_mib(needed), (unsigned long long)(free / ZI_MIB));
     return arrange(&run, job, r.stack, 1, memory);
 }
 

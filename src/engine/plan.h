@@ -15,20 +15,22 @@ typedef struct zi_job_plan {
     size_t peak[ZIMAGE_STAGE_COUNT];        /* of the process in host memory */
     size_t most;                            /* the largest of peak */
     size_t least;                           /* what most would be with the narrowest bands and released weights */
-    int64_t band_rows;                      /* for family.decode */
-    zi_memory_plan memory;                  /* of a device with its own memory; else only activations */
+    size_t taken;      /* bytes that the job takes from the system and that it can't drop, as it can pages of weights */
+    int64_t band_rows; /* for family.decode */
+    zi_memory_plan memory; /* of a device with its own memory; else only activations */
 } zi_job_plan;
 
 /* What limits a plan. */
 typedef struct zi_plan_limits {
-    uint64_t memory; /* most bytes of host memory; 0: no limit */
+    uint64_t memory; /* most bytes of the process in host memory; 0: no limit */
+    uint64_t free;   /* without that limit: most bytes that the job may take; ZI_NO_LIMIT: as many as it needs */
     int releases;    /* the job gives weights back after their last stage; it must with a limit */
     int commit;      /* 1: divides a device's memory for the job, which must come next, and begins to copy weights */
 } zi_plan_limits;
 
 /*
- * Plans a job (its size; no data). The VAE's bands become narrower where host memory is limited and would not suffice,
- * or where that lets weights stay on a device. ZIMAGE_ERROR_MEMORY with the numbers where the job does not fit. The
+ * Plans a job (its size; no data). The VAE's bands become narrower where host memory would not suffice, or where that
+ * lets weights stay on a device. ZIMAGE_ERROR_MEMORY with the numbers where the job does not fit. The
  * stack must be empty.
  */
 zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
@@ -40,7 +42,7 @@ zimage_status zi_count_job(const zi_job *job, zi_counts counts[ZI_STAGE_COUNT], 
 /*
  * For a job of a single stage (zi_job.single) that runs job->steps times: rehearses it, divides a device's own memory
  * for those runs, which must come next, and sets job->band_rows so that weights can stay. *stack: most bytes of
- * activations.
+ * activations. ZIMAGE_ERROR_MEMORY where the machine has less than that and the image's buffers free.
  */
 zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *stack, zi_memory_plan *memory,
                             zimage_error *error);

@@ -1,6 +1,7 @@
 /* The public plan of a request. */
 #include <stdlib.h>
 
+#include "base/free_memory.h"
 #include "base/sized.h"
 #include "engine/plan.h"
 #include "engine/request.h"
@@ -34,14 +35,24 @@ static zimage_status predict(zimage_session *session, const zi_job_plan *counted
     return ZIMAGE_OK;
 }
 
-static zimage_status count(zimage_session *session, const zimage_request *request, zi_tokens *tokens,
+/* free: as zi_plan_limits.free */
+static zimage_status count(zimage_session *session, const zimage_request *request, zi_tokens *tokens, uint64_t free,
                            zi_job_plan *counted, zimage_error *error)
 {
-    const zi_plan_limits limits = {request->memory_limit, zi_request_releases(session, request), 0};
+    const zi_plan_limits limits = {request->memory_limit, free, zi_request_releases(session, request), 0};
     zi_job job;
     ZI_TRY(zi_request_tokens(session, request, tokens, error));
     zi_request_job(session, request, tokens, &job);
     return zi_plan_job(session, &job, &limits, counted, error);
+}
+
+/* A plan answers what a request needs, even if this machine can't run it. */
+static void warn_of_memory(const zimage_session *session, const zimage_request *request, const zi_job_plan *counted)
+{
+    uint64_t free = zi_free_memory();
+    if (request->memory_limit == 0 && !zi_has_own_memory(session->ops) && counted->taken > free)
+        zi_warn(&session->log, "this request needs %llu MiB beside the weights, but %llu MiB are free",
+                zi_mib(counted->taken), (unsigned long long)(free / ZI_MIB));
 }
 
 zimage_status zimage_plan_make(zimage_session *session, const zimage_request *request, zimage_plan **plan,
@@ -58,9 +69,11 @@ zimage_status zimage_plan_make(zimage_session *session, const zimage_request *re
     if (!made)
         return zi_fail_memory(error, "a plan", sizeof *made);
     zi_job_plan counted;
-    zimage_status status = count(session, &own, &tokens, &counted, error);
-    if (status == ZIMAGE_OK)
+    zimage_status status = count(session, &own, &tokens, ZI_NO_LIMIT, &counted, error);
+    if (status == ZIMAGE_OK) {
+        warn_of_memory(session, &own, &counted);
         status = predict(session, &counted, made, error);
+    }
     zi_tokens_free(&tokens);
     if (status == ZIMAGE_OK)
         *plan = made;
@@ -77,7 +90,7 @@ zimage_status zimage_request_check(zimage_session *session, const zimage_request
     if (!session || !request)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "session and request: NULL, expected both");
     ZI_TRY(zi_request_take(session, request, &own, error));
-    zimage_status status = count(session, &own, &tokens, &counted, error);
+    zimage_status status = count(session, &own, &tokens, zi_free_memory(), &counted, error);
     zi_tokens_free(&tokens);
     return status;
 }

@@ -98,7 +98,7 @@ static void free_inputs(bench_run *b)
     b->rgb8 = NULL;
 }
 
-/* A job of one stage, with random inputs. */
+/* A job of one stage: its sizes and token ids. */
 static zimage_status make_job(bench_run *b, int stage)
 {
     const zi_model *model = b->session->inner;
@@ -113,18 +113,28 @@ static zimage_status make_job(bench_run *b, int stage)
                       .forward_only = 1,
                       .single_stage = (int)timed[stage].stage,
                       .sigma = TIMED_SIGMA};
-    size_t places = (size_t)(b->job.rows * b->job.columns), count = places * (size_t)facts->latent_channels;
     b->ids = malloc((size_t)tokens * sizeof *b->ids);
-    b->features = random_floats((size_t)(tokens * facts->features));
+    if (!b->ids)
+        return zi_fail_memory(b->run.error, "a stage's inputs", (size_t)tokens * sizeof *b->ids);
+    for (int64_t i = 0; i < tokens; i++)
+        b->ids[i] = (int32_t)(i * 7919 % (facts->vocabulary > 0 ? facts->vocabulary : 1));
+    b->job.prompt[0] = (zi_prompt){.tokens = tokens, .encoded = timed[stage].stage == ZIMAGE_STAGE_TEXT, .ids = b->ids};
+    return ZIMAGE_OK;
+}
+
+/* Random inputs, and room for outputs. After the plan, which refuses a job that does not fit. */
+static zimage_status make_inputs(bench_run *b)
+{
+    const zi_facts *facts = &b->session->inner->facts;
+    int64_t scale = facts->scale_factor;
+    size_t places = (size_t)(b->job.rows * b->job.columns), count = places * (size_t)facts->latent_channels;
+    b->features = random_floats((size_t)(b->params.tokens * facts->features));
     b->latents = random_floats(count);
     b->velocity = malloc(count * sizeof *b->velocity);
     b->rgb8 = malloc(places * (size_t)(scale * scale) * 3);
-    if (!b->ids || !b->features || !b->latents || !b->velocity || !b->rgb8)
+    if (!b->features || !b->latents || !b->velocity || !b->rgb8)
         return zi_fail_memory(b->run.error, "a stage's inputs", places * (size_t)(scale * scale) * 3);
-    for (int64_t i = 0; i < tokens; i++)
-        b->ids[i] = (int32_t)(i * 7919 % (facts->vocabulary > 0 ? facts->vocabulary : 1));
-    b->job.prompt[0] = (zi_prompt){
-        .tokens = tokens, .encoded = timed[stage].stage == ZIMAGE_STAGE_TEXT, .ids = b->ids, .features = b->features};
+    b->job.prompt[0].features = b->features;
     b->job.latents = b->latents;
     b->job.velocity[0] = b->velocity;
     b->job.rgb8 = b->rgb8;
@@ -270,6 +280,7 @@ static zimage_status time_job(bench_run *b, int stage)
     zi_memory_info(&memory, (int)timed[stage].stage, &b->result->memory[stage]);
     b->result->figures[stage].planned_bytes =
         zi_has_own_memory(b->session->ops) ? memory.total : stack + b->counts[stage].weight_bytes;
+    ZI_TRY(make_inputs(b));
     zimage_status status = zi_job_open(&b->run, &b->job);
     if (status == ZIMAGE_OK)
         status = run_stage(b, stage);

@@ -215,6 +215,8 @@ void zi_qwen3_free(zi_qwen3 *model)
 static zimage_status rope_tables(const zi_qwen3 *model, zi_run *run, int64_t tokens, zi_rope *rope)
 {
     int64_t half = model->config.head_dim / 2;
+    if (run->ops->rehearsing)
+        return zi_rope_from_angles(run, rope, NULL, tokens, half);
     size_t bytes = (size_t)(tokens * half) * sizeof(float);
     float *angles = malloc(bytes); /* [n, d/2] */
     if (!angles)

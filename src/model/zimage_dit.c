@@ -319,6 +319,8 @@ static zimage_status rope_tables(const zi_zimage_dit *model, zi_run *run, int64_
     const zi_zimage_dit_config *config = &model->config;
     int64_t half = config->head_dim / 2, image_padded = zi_zimage_dit_padded(rows * columns);
     int64_t tokens = image_padded + caption_padded;
+    if (run->ops->rehearsing)
+        return zi_rope_from_angles(run, rope, NULL, tokens, half);
     size_t bytes = (size_t)(tokens * half) * sizeof(float);
     double *frequencies = malloc((size_t)half * sizeof *frequencies); /* [d/2] */
     float *angles = malloc(bytes), *next = angles;                    /* [T, d/2] */

@@ -285,6 +285,7 @@ zimage_status zi_host_rehearse_begin(zi_run *run)
         return zi_fail_memory(run->error, "a rehearsal", 0);
     host->real = host->arena;
     host->arena = imaginary;
+    host->ops.rehearsing = 1;
     return ZIMAGE_OK;
 }
 
@@ -303,6 +304,7 @@ void zi_host_rehearse_end(zi_run *run)
     zi_arena_free(host->arena);
     host->arena = host->real;
     host->real = NULL;
+    host->ops.rehearsing = 0;
 }
 
 /* ---- what needs no work in host memory --------------------------------------------------------------------------- */

@@ -323,6 +323,7 @@ typedef struct zi_ops_table {
 /* A backend's instance: its state follows this head. One thread at a time uses it. */
 struct zi_ops {
     const zi_ops_table *table;
+    int rehearsing; /* operations compute nothing: data that is made for them may be NULL */
 };
 
 static inline const zi_ops_table *zi_table(const zi_run *run)

@@ -4,8 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/free_memory.h"
 #include "base/numbers.h"
-#include "base/system.h"
 #include "weights/convert.h"
 
 #define ALIGNMENT 64
@@ -158,11 +158,11 @@ static size_t describe_all(const zi_tensor_specs *specs, const char *label, cons
 /* Linux maps more memory than there is, and ends the process when the memory is used. */
 static zimage_status check_size(const char *label, size_t bytes, zimage_error *error)
 {
-    size_t all = zi_physical_bytes();
-    if (all == 0 || bytes < all)
+    uint64_t free = zi_free_memory();
+    if (bytes < free)
         return ZIMAGE_OK;
-    return zi_fail(error, ZIMAGE_ERROR_MEMORY, "%s: the weights need %llu MiB, but this machine has %zu MiB of memory",
-                   label, zi_mib(bytes), all / ZI_MIB);
+    return zi_fail(error, ZIMAGE_ERROR_MEMORY, "%s: the weights need %llu MiB, but %llu MiB of memory are free", label,
+                   zi_mib(bytes), (unsigned long long)(free / ZI_MIB));
 }
 
 static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *mapping, zimage_error *error)
