@@ -111,9 +111,9 @@ static void memory_limits(void **state)
     assert_int_equal(o.code, 1);
     assert_int_equal(count_files(test_folder), 1);
     assert_ptr_equal(strchr(o.err, '\n'), o.err + strlen(o.err) - 1);
-    const char *numbers = strstr(o.err, "memory_limit: ");
+    const char *numbers = strstr(o.err, "--mem: ");
     assert_non_null(numbers);
-    assert_int_equal(sscanf(numbers, "memory_limit: %llu MiB, but this request needs %llu MiB", &limit, &need), 2);
+    assert_int_equal(sscanf(numbers, "--mem: %llu MiB, but this request needs %llu MiB", &limit, &need), 2);
     assert_int_equal(limit, 3);
     assert_non_null(strstr(o.err, "vae_decode"));
 

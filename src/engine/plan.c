@@ -195,7 +195,7 @@ static zimage_status refuse_for_machine(const zi_job_plan *plan, uint64_t free, 
 {
     return zi_fail(error, ZIMAGE_ERROR_MEMORY,
                    "memory_limit: none is set, and this request needs %llu MiB beside the weights, but %llu MiB are "
-                   "free; a memory_limit decides instead of what is free",
+                   "free; a limit decides instead of what is free",
                    zi_mib(plan->taken), (unsigned long long)(free / ZI_MIB));
 }
 
