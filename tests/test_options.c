@@ -487,6 +487,11 @@ static void sentences_of_the_program(void **state)
     expect_in(o.err, "zimage bench: --size: 17x16", "the message", "bench");
     run_program(ARGUMENTS("selftest", "--device", "tpu"), &o);
     expect_in(o.err, "zimage selftest: --device: ", "the message", "selftest");
+    setenv("ZIMAGE_MODEL", "nowhere", 1);
+    expect_usage_error(ARGUMENTS("generate", "x"), "zimage generate: ZIMAGE_MODEL: there is no model folder nowhere",
+                       "");
+    expect_usage_error(ARGUMENTS("generate", "x", "-m", "here"), "zimage generate: --model: ", "here");
+    unsetenv("ZIMAGE_MODEL");
     /* In a batch: the key of the line, or the option for all lines. */
     write_lines("{\"prompt\": \"a\", \"output\": \"1.png\", \"height\": 16, \"width\": 17}\n");
     expect_usage_error(BATCH(NULL), "b.jsonl: line 1: width: 17, expected", "");
@@ -531,6 +536,40 @@ static void prompts_that_begin_with_a_dash(void **state)
     assert_string_equal(options.prompt, "--steps");
     assert_int_equal(cli_parse(CLI_GENERATE, 1, joined + 1, &options), 0);
     assert_string_equal(options.prompt, "q");
+}
+
+/* A long name behind one dash was read as letters: -prompt=x was the prompt "rompt=x", -height printed the help. */
+static void long_names_behind_one_dash(void **state)
+{
+    for (int c = 0; c < CLI_COMMANDS; c++)
+        for (const cli_option *option = NULL; (option = cli_next((cli_command_id)c, option));) {
+            char typed[WORD_MAX], meant[WORD_MAX];
+            snprintf(meant, sizeof meant, "did you mean --%s?", option->name);
+            snprintf(typed, sizeof typed, "-%s", option->name);
+            expect_usage_error(ARGUMENTS(cli_commands[c].name, typed), typed, meant);
+            snprintf(typed, sizeof typed, "-%s=4", option->name);
+            expect_usage_error(ARGUMENTS(cli_commands[c].name, typed), typed, meant);
+        }
+}
+
+/* Editors and web pages turn two minus signs into one dash of another kind. */
+static void dashes_of_other_kinds(void **state)
+{
+    static const char *const dashes[] = {"\xe2\x80\x93", "\xe2\x80\x94", "\xe2\x88\x92", "\xe2\x80\x90"};
+    for (size_t i = 0; i < sizeof dashes / sizeof *dashes; i++) {
+        char typed[WORD_MAX];
+        snprintf(typed, sizeof typed, "%ssteps", dashes[i]);
+        expect_usage_error(ARGUMENTS("generate", "x", typed, "4"), typed, "another character than -");
+        expect_usage_error(ARGUMENTS(typed, "4"), typed, "another character than -");
+        expect_usage_error(ARGUMENTS("devices", typed), typed, "another character than -");
+        cli_options options;
+        char *words[] = {"--", typed};
+        assert_int_equal(cli_parse(CLI_GENERATE, 2, words, &options), 0);
+        assert_string_equal(options.prompt, typed);
+    }
+    cli_options options;
+    char *dialogue[] = {"\xe2\x80\x94 a dialogue"};
+    assert_int_equal(cli_parse(CLI_GENERATE, 1, dialogue, &options), 0);
 }
 
 /* Where a value is missing, the next option is not taken for it. */
@@ -779,6 +818,8 @@ int main(void)
         cmocka_unit_test(sentences_name_what_was_typed),
         cmocka_unit_test(sentences_of_the_program),
         cmocka_unit_test(prompts_that_begin_with_a_dash),
+        cmocka_unit_test(long_names_behind_one_dash),
+        cmocka_unit_test(dashes_of_other_kinds),
         cmocka_unit_test(an_option_is_no_value),
         cmocka_unit_test(sizes),
         cmocka_unit_test(commands_are_optional),

@@ -86,6 +86,12 @@ const char *cli_model(const cli_options *options)
     return ZIMAGE_INSTALL_MODELS "/emoji";
 }
 
+const char *cli_model_origin(const cli_options *options)
+{
+    const char *chosen = getenv("ZIMAGE_MODEL");
+    return options->model ? "--model" : chosen && *chosen ? "ZIMAGE_MODEL" : "the bundled model";
+}
+
 json_t *cli_text_json(const char *text)
 {
     json_t *value = json_string(text); /* NULL: it is not UTF-8 */

@@ -242,8 +242,8 @@ int cmd_generate(const cli_options *options)
 {
     work w = {.options = options};
     if (access(cli_model(options), F_OK) != 0)
-        return cli_usage_error(COMMAND, "--model: there is no model folder %s; name one with -m DIR",
-                               cli_model(options));
+        return cli_usage_error(COMMAND, "%s: there is no model folder %s; name one with -m DIR",
+                               cli_model_origin(options), cli_model(options));
     catch_signals();
     int code = options->plan ? 0 : cli_jobs_make(options, &w.jobs);
     if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))

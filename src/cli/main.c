@@ -94,7 +94,7 @@ int main(int argc, char **argv)
         cli_print_overview(stdout);
         return flush_output(0);
     }
-    if (!strcmp(argv[1], "--version")) {
+    if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
         printf("zimage %s\n", zimage_version());
         return flush_output(0);
     }

@@ -161,7 +161,8 @@ const char *cli_similar_command(const char *name)
 
 typedef struct parser {
     cli_command_id command;
-    int argc, at; /* at: the argument that is read next */
+    int argc, at;      /* at: the argument that is read next */
+    int only_operands; /* "--" was read */
     char **argv;
     cli_options *options;
 } parser;
@@ -254,12 +255,24 @@ static int take_long(parser *p, const char *argument)
     return unknown_option(p, argument, strchr(name, ' ') ? NULL : cli_similar(p->command, name, 0));
 }
 
+/* "-steps", "-steps=4": the name of an option behind one dash. NULL: it is none. */
+static const cli_option *find_behind_one_dash(cli_command_id command, const char *argument)
+{
+    char name[NAME_MAX_LENGTH + 1];
+    size_t length = strcspn(argument + 1, "=");
+    snprintf(name, sizeof name, "%.*s", (int)(length < NAME_MAX_LENGTH ? length : 0), argument + 1);
+    return length > 1 ? cli_find(command, name) : NULL;
+}
+
 /* -q, -qh, -W VALUE, -WVALUE. An argument with a space is a text that begins with a dash: "-portrait of a man" is not
  * the prompt "ortrait of a man", and "-hazy morning" asks for no help. */
 static int take_letters(parser *p, const char *argument)
 {
     if (strchr(argument, ' '))
         return unknown_option(p, argument, NULL);
+    const cli_option *meant = find_behind_one_dash(p->command, argument);
+    if (meant)
+        return unknown_option(p, argument, meant->name);
     for (const char *letter = argument + 1; *letter; letter++) {
         const cli_option *option = NULL;
         while ((option = cli_next(p->command, option)) && option->letter != *letter) {
@@ -273,6 +286,15 @@ static int take_letters(parser *p, const char *argument)
     return 0;
 }
 
+/* Whether a text is an option with one of the other dashes (U+2010 to U+2015, U+2212) that editors and web pages make
+ * of a minus. */
+static int has_other_dash(const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+    int dash = c[0] == 0xE2 && ((c[1] == 0x80 && c[2] >= 0x90 && c[2] <= 0x95) || (c[1] == 0x88 && c[2] == 0x92));
+    return dash && !strchr(text, ' ') && isascii(c[3]) && isalpha(c[3]);
+}
+
 /* A value that stands alone. */
 static int take_operand(parser *p, const char *text)
 {
@@ -280,6 +302,11 @@ static int take_operand(parser *p, const char *text)
     const cli_option *option = NULL;
     while ((option = cli_next(p->command, option)) && !option->operand) {
     }
+    if (!p->only_operands && has_other_dash(text))
+        return cli_usage_error(command->name,
+                               "%s: the dash is another character than -; an option begins with -- or -. If it is a "
+                               "text, write -- before it",
+                               text);
     if (!option)
         return cli_usage_error(command->name, "\"%s\": unexpected; %s", text,
                                command->operand_hint ? command->operand_hint : "it takes options only");
@@ -301,16 +328,16 @@ static void set_defaults(cli_command_id command, cli_options *options)
 
 int cli_parse(cli_command_id command, int argc, char **argv, cli_options *options)
 {
-    parser p = {command, argc, 0, argv, options};
-    int code = 0, only_operands = 0;
+    parser p = {.command = command, .argc = argc, .argv = argv, .options = options};
+    int code = 0;
     set_defaults(command, options);
     while (!code && p.at < argc && !options->help) {
         const char *argument = argv[p.at++];
-        if (!only_operands && !strcmp(argument, "--"))
-            only_operands = 1;
-        else if (!only_operands && !strncmp(argument, "--", 2))
+        if (!p.only_operands && !strcmp(argument, "--"))
+            p.only_operands = 1;
+        else if (!p.only_operands && !strncmp(argument, "--", 2))
             code = take_long(&p, argument);
-        else if (!only_operands && argument[0] == '-' && argument[1])
+        else if (!p.only_operands && argument[0] == '-' && argument[1])
             code = take_letters(&p, argument);
         else
             code = take_operand(&p, argument);
