@@ -682,6 +682,10 @@ static void similar_names(void **state)
     assert_string_equal(cli_similar_command("Device"), "devices");
     assert_null(cli_similar_command("paint"));
     assert_null(cli_similar_command(""));
+    expect_usage_error(ARGUMENTS("bench", "--seed", "9"), "--seed: unknown option, it is one of zimage generate", "");
+    expect_usage_error(ARGUMENTS("inspect", "--device=cpu"), "--device=cpu: unknown option, it is one of", "");
+    run_program(ARGUMENTS("generate", "x", "--lora", "9"), &o);
+    assert_string_equal(o.err, "zimage generate: --lora: unknown option; zimage generate --help lists all\n");
     expect_usage_error(ARGUMENTS("generate", "x", "--num-inference-steps", "9"), "--num-inference-steps",
                        "did you mean --steps?");
 }

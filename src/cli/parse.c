@@ -103,7 +103,7 @@ static int mistakes(const char *typed, const char *name)
 static void spell(const char *name, char spelled[NAME_MAX_LENGTH + 1])
 {
     size_t length = 0;
-    for (; name[length] && length < NAME_MAX_LENGTH; length++)
+    for (; length < NAME_MAX_LENGTH && name[length]; length++)
         spelled[length] = name[length] == '_' ? '-' : (char)tolower((unsigned char)name[length]);
     spelled[length] = 0;
 }
@@ -227,14 +227,28 @@ static const cli_option *operand_text(cli_command_id command)
     return option;
 }
 
-static int unknown_option(const parser *p, const char *typed, const char *similar)
+/* Another command that has the option; NULL: none has. */
+static const cli_command *owner_of(const char *name)
+{
+    for (int i = 0; i < CLI_COMMANDS; i++)
+        if (cli_find((cli_command_id)i, name))
+            return &cli_commands[i];
+    return NULL;
+}
+
+/* similar: the option that may be meant, or NULL. owner: another command that has the option, or NULL. */
+static int unknown_option(const parser *p, const char *typed, const char *similar, const cli_command *owner)
 {
     const char *command = command_name(p);
     const cli_option *option = operand_text(p->command);
+    int is_name = !strncmp(typed, "--", 2) && isalpha((unsigned char)typed[2]) && !strchr(typed, ' ');
+    if (owner)
+        return cli_usage_error(command, "%s: unknown option, it is one of zimage %s; zimage %s --help lists all", typed,
+                               owner->name, command);
     if (similar)
         return cli_usage_error(command, "%s: unknown option, did you mean --%s? zimage %s --help lists all", typed,
                                similar, command);
-    if (option)
+    if (option && !is_name)
         return cli_usage_error(command,
                                "%s: unknown option; zimage %s --help lists all. If it is the %s, write -- before it: "
                                "zimage %s -- \"%s\"",
@@ -252,7 +266,7 @@ static int take_long(parser *p, const char *argument)
     const cli_option *option = length < sizeof name ? cli_find(p->command, name) : NULL;
     if (option)
         return take_named(p, option, attached);
-    return unknown_option(p, argument, strchr(name, ' ') ? NULL : cli_similar(p->command, name, 0));
+    return unknown_option(p, argument, strchr(name, ' ') ? NULL : cli_similar(p->command, name, 0), owner_of(name));
 }
 
 /* "-steps", "-steps=4": the name of an option behind one dash. NULL: it is none. */
@@ -269,16 +283,16 @@ static const cli_option *find_behind_one_dash(cli_command_id command, const char
 static int take_letters(parser *p, const char *argument)
 {
     if (strchr(argument, ' '))
-        return unknown_option(p, argument, NULL);
+        return unknown_option(p, argument, NULL, NULL);
     const cli_option *meant = find_behind_one_dash(p->command, argument);
     if (meant)
-        return unknown_option(p, argument, meant->name);
+        return unknown_option(p, argument, meant->name, NULL);
     for (const char *letter = argument + 1; *letter; letter++) {
         const cli_option *option = NULL;
         while ((option = cli_next(p->command, option)) && option->letter != *letter) {
         }
         if (!option)
-            return unknown_option(p, argument, NULL);
+            return unknown_option(p, argument, NULL, NULL);
         if (option->kind != CLI_FLAG)
             return take_named(p, option, letter[1] ? letter + 1 : NULL);
         cli_set(p->options, option, "");
