@@ -7,8 +7,8 @@ log=$1
 cases=$(grep -c '^parity' "$log" || true)
 if [ "$cases" != 0 ]; then
     echo
-    echo "Parity with the reference libraries. An error is relative to the largest number of the reference, or, where it"
-    echo "is an integer, a count of steps of 255."
+    echo "Parity with the reference libraries. An error is relative to the largest number of the reference, or, where"
+    echo "it is an integer, a count of steps of 255."
 fi
 if [ "$cases" != 0 ] && [ "${2-}" = --table ]; then
     sed -n 's/^parity/ /p' "$log"
