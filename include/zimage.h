@@ -51,7 +51,7 @@
  * in host memory once. Each session has its own threads: with N busy sessions give each a part of the CPU's cores. On a
  * GPU each session holds its own weights: give each a device_memory. One thread at a time may use a session. Functions
  * on tokenizers, images, plans and lists may be called from any thread while no thread frees the object. The library
- * keeps no global state.
+ * keeps no global state but two lists for handlers of signals: of mapped files and of temporary files.
  *
  * Errors. Every function that can fail returns a zimage_status. If it fails and `error` is not NULL, it writes one
  * sentence there that names the file, the field and what was expected. A zimage_error starts with ZIMAGE_ERROR_INIT and
@@ -63,7 +63,13 @@
  * lists stay valid after their session and model are closed. Pointers inside parameters stay the caller's; they need to
  * live only until the call returns.
  *
- * Files. The library writes only to paths that the caller gives.
+ * Files. The library writes only to paths that the caller gives. A file appears under its name when it is complete.
+ * Until then it has no name, or, where the system or the file system can't do that, a temporary one in the same folder,
+ * which zimage_remove_temporary_files removes. A program with a limit of file sizes should ignore SIGXFSZ, and one that
+ * writes images to pipes SIGPIPE: the write then fails with an error instead of ending the process.
+ *
+ * Weights are mapped files. If another program makes such a file shorter, or if its disk fails, reading the lost part
+ * raises SIGBUS, which ends the process unless the program handles it: see zimage_replace_lost_pages.
  *
  * ABI. A struct that starts with `struct_size` may grow in a later version. The caller sets struct_size to sizeof the
  * struct, also in a struct that a function fills, and every other field to zero or to a value: a field that is zero
@@ -142,6 +148,30 @@ ZIMAGE_API void zimage_free(void *data);
  * of this library are printable already; names that functions return are as the files have them.
  */
 ZIMAGE_API size_t zimage_printable(const char *text, char *line, size_t size);
+
+/*
+ * For handlers of signals. The library installs none, and calls neither function itself. Both are async-signal-safe.
+ *
+ * zimage_replace_lost_pages is for SIGBUS. If the address (si_addr) lies in a file that the library has mapped, it puts
+ * zeros in place of the lost page and all later ones and returns the path of the file, which stays valid until the
+ * model is closed. The handler may then return, and the thread goes on. Calls that use the file fail soon afterwards
+ * with ZIMAGE_ERROR_FILE, and the message names the file. NULL: the address is none of the library's. Then the handler
+ * does what it would do without the library.
+ *
+ *   static void on_bus_error(int number, siginfo_t *info, void *context)
+ *   {
+ *       if (!zimage_replace_lost_pages(info->si_addr))
+ *           signal(number, SIG_DFL); // the thread repeats its access, and the signal ends the process
+ *   }
+ *   ...
+ *   struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
+ *   sigaction(SIGBUS, &action, NULL);
+ *
+ * zimage_remove_temporary_files removes the temporary files of all calls that are writing. A handler calls it before it
+ * ends the process.
+ */
+ZIMAGE_API const char *zimage_replace_lost_pages(const void *address);
+ZIMAGE_API void zimage_remove_temporary_files(void);
 
 typedef enum zimage_log_level { ZIMAGE_LOG_WARNING = 1, ZIMAGE_LOG_INFO = 2 } zimage_log_level;
 
@@ -230,7 +260,9 @@ typedef struct zimage_model_params {
  * Opens a model folder in diffusers' layout (model_index.json, transformer/, vae/, scheduler/, and unless only prompt
  * embeddings will be used text_encoder/ and tokenizer/) or one converted for MLX: the same folders with MLX's names and
  * packed weights, where model_index.json and scheduler/ may be absent (Z-Image-Turbo's schedule is used then). Weights
- * are memory-mapped and read in place: the files must stay unchanged until the model is closed. params may be NULL.
+ * are memory-mapped and read in place: the files must stay unchanged until the model is closed (a file that is replaced
+ * by a rename counts as unchanged). zimage_generate fails if one has become shorter, and warns if one was written.
+ * params may be NULL.
  * *model is released with zimage_model_close.
  */
 ZIMAGE_API zimage_status zimage_model_open(const char *path, const zimage_model_params *params, zimage_model **model,
@@ -500,10 +532,15 @@ ZIMAGE_API zimage_status zimage_image_encode(const zimage_image *image, zimage_f
  * max_pixels (0: 2^26). *image is released with zimage_image_free. */
 ZIMAGE_API zimage_status zimage_image_decode(const uint8_t *data, size_t size, uint64_t max_pixels,
                                              zimage_image **image, zimage_error *error);
-/* Writes a PNG file, whatever the extension of `path`, and replaces an existing file. It writes to a temporary name
- * beside `path` and renames that, so that a reader never sees half a file. It stores the given texts, nothing else. */
+/* Writes a PNG file, whatever the extension of `path`, and replaces an existing file in one step: a reader never sees
+ * half a file. A symbolic link is followed. It stores the given texts, nothing else. */
 ZIMAGE_API zimage_status zimage_image_write(const zimage_image *image, const char *path, const zimage_text *texts,
                                             size_t text_count, zimage_error *error);
+
+/* The same for a name that a stranger chose: the file lies in the folder, or in a folder below it. A name that leads
+ * out of the folder, by ".." or by a symbolic link, is refused, and so is a name that is itself a symbolic link. */
+ZIMAGE_API zimage_status zimage_image_write_beneath(const zimage_image *image, const char *folder, const char *name,
+                                                    const zimage_text *texts, size_t text_count, zimage_error *error);
 
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
@@ -532,9 +569,13 @@ ZIMAGE_API zimage_status zimage_tokenizer_encode(const zimage_tokenizer *tokeniz
 /* Reads tensor `name` (f32, f16 or bf16) as float32. shape holds up to 4 sizes. *data is released with zimage_free. */
 ZIMAGE_API zimage_status zimage_tensor_read(const char *path, const char *name, float **data, int64_t shape[4],
                                             int32_t *dimensions, zimage_error *error);
-/* Writes a file with one float32 tensor, by a temporary name and a rename. */
+/* Writes a file with one float32 tensor; it appears when it is complete. */
 ZIMAGE_API zimage_status zimage_tensor_write(const char *path, const char *name, const float *data,
                                              const int64_t *shape, int32_t dimensions, zimage_error *error);
+/* The same for the name of a file that a stranger chose: see zimage_image_write_beneath. */
+ZIMAGE_API zimage_status zimage_tensor_write_beneath(const char *folder, const char *file, const char *name,
+                                                     const float *data, const int64_t *shape, int32_t dimensions,
+                                                     zimage_error *error);
 
 /* ==== experimental: may change in any version ===================================================================== */
 

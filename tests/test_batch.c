@@ -1,5 +1,7 @@
 /* Batches: what is checked before the first image, what lines may hold, and what is reported when a line fails. The
  * keys, values and rules of lines are in test_options.c. */
+#include <sys/resource.h>
+
 #include "program.h"
 
 #define TINY ZIMAGE_TEST_DATA "/tiny"
@@ -183,16 +185,22 @@ static void expect_images(int count)
 /* Where an image of several fails, --json still reports those that were made, and the message names the line. */
 static void reports_after_a_failure(void **state)
 {
-    run_shell("cd '%s' && mkdir out && ln -s /dev/full out/2.png", test_folder);
-    put_file("b.jsonl", GOOD "{\"prompt\": \"a\", \"output\": \"2.png\"}\n{\"prompt\": \"a\"}\n");
+    struct rlimit before, limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = before;
+    limit.rlim_cur = 4096; /* bytes of a file: more than the first image has, and fewer than the second */
+    put_file("b.jsonl",
+             GOOD "{\"prompt\": \"a\", \"output\": \"2.png\", \"size\": \"256x256\"}\n{\"prompt\": \"a\"}\n");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
     run_program(BATCH("--json"), &o);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
     assert_int_equal(o.code, 1);
     expect_images(1);
     assert_non_null(strstr(o.out, "out/1.png"));
     assert_non_null(strstr(o.err, "b.jsonl: line 2: "));
     assert_non_null(strstr(o.out, ",\"line\":1}],"));
     assert_non_null(strstr(o.out, "\"error\":\"b.jsonl: line 2: "));
-    assert_int_equal(count_files(in_folder("out")), 2);
+    assert_int_equal(count_files(in_folder("out")), 1);
     clear();
     run_shell("ln -s /dev/full '%s'", in_folder("x-2.png"));
     run_program(ARGUMENTS("generate", "x", "-m", TINY, "-W", "16", "-H", "16", "--steps", "1", "-q", "-n", "3", "-o",

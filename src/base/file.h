@@ -1,21 +1,24 @@
-/* Files: read-only mappings, reading of small files, paths, and writing under a temporary name. */
+/* Files: reading regular files, paths, folders. (For mapped files see base/mapping.h, for writing base/output.h.) */
 #ifndef ZI_BASE_FILE_H
 #define ZI_BASE_FILE_H
 
-#include <stdio.h>
-
 #include "base/error.h"
 
-typedef struct zi_mapping {
-    const uint8_t *data; /* NULL for an empty file */
-    size_t size;
-} zi_mapping;
+/* "PATH: WHAT: REASON" for an errno value; memory that is short is ZIMAGE_ERROR_MEMORY, all else ZIMAGE_ERROR_FILE. */
+zimage_status zi_fail_file(zimage_error *error, int code, const char *path, const char *what);
 
-/* Maps a regular file into memory. The caller releases the mapping with zi_unmap. */
-zimage_status zi_map_file(const char *path, zi_mapping *mapping, zimage_error *error);
-void zi_unmap(zi_mapping *mapping);
-/* Gives the memory of the pages of a mapped file back to the system, which reads them again at their next use. */
-void zi_drop_pages(const zi_mapping *mapping);
+/* A regular file that is open for reading. */
+typedef struct zi_file {
+    const char *path; /* of the caller */
+    int descriptor;
+    uint64_t size; /* when it was opened */
+} zi_file;
+
+/* Opens a regular file. The caller releases it with zi_file_close; after a failure there is nothing to close. */
+zimage_status zi_file_open(const char *path, zi_file *file, zimage_error *error);
+/* Reads bytes [offset, offset + size). A file that ends before is an error: it became shorter since it was opened. */
+zimage_status zi_file_read(const zi_file *file, uint64_t offset, void *buffer, size_t size, zimage_error *error);
+void zi_file_close(zi_file *file);
 
 /* Reads a regular file of at most `limit` bytes. *text ends with a zero; the caller releases it with free(). */
 zimage_status zi_read_file(const char *path, size_t limit, char **text, size_t *length, zimage_error *error);
@@ -26,21 +29,5 @@ int zi_file_exists(const char *path); /* 1 for a regular file only */
 int zi_folder_exists(const char *path);
 /* Creates a folder and its missing parents. 1: the folder exists now. */
 int zi_folder_create(const char *path);
-
-/*
- * A file that appears complete or not at all. zi_output_open creates "path.<pid>-<n>.tmp" in the same folder, and the
- * caller writes to `file`. zi_output_commit flushes, syncs and renames it to path; zi_output_abandon removes it. Both
- * free the memory of the struct. After a failed open or commit there is nothing to abandon, and to abandon does no
- * harm. A device, a pipe or /dev/stdout can't be replaced, so it is written directly; then temporary is NULL.
- */
-typedef struct zi_output {
-    FILE *file;
-    char *path;
-    char *temporary;
-} zi_output;
-
-zimage_status zi_output_open(zi_output *output, const char *path, zimage_error *error);
-zimage_status zi_output_commit(zi_output *output, zimage_error *error);
-void zi_output_abandon(zi_output *output);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/cpu_count.h"
+#include "base/signals.h"
 
 /*
  * state = generation << 32 | OPEN | number of workers inside the job.
@@ -181,14 +182,14 @@ static void end_workers(zi_pool *pool, int count)
 }
 
 /*
- * Returns how many workers were started; *code is 0 or an errno value. Workers block all signals: the signals of the
- * process are handled by the threads of the application.
+ * Returns how many workers were started; *code is 0 or an errno value. Workers block the signals of the process, which
+ * are handled by the threads of the application.
  */
 static int start_workers(zi_pool *pool, int *code)
 {
     sigset_t all, before;
     int count = 0;
-    sigfillset(&all);
+    zi_signals_from_elsewhere(&all);
     *code = pthread_sigmask(SIG_SETMASK, &all, &before);
     if (*code != 0)
         return 0;

@@ -1,6 +1,7 @@
 #include "base/stand_in.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>

@@ -44,6 +44,18 @@ int cli_program_path(char *path, size_t size);
 /* The most physical memory that this process has occupied at once, in bytes; 0: unknown. */
 uint64_t cli_peak_resident_bytes(void);
 
+/* Opens the descriptors 0, 1 and 2 where the program was started without them. Otherwise a file that is opened later
+ * would get the number 1, and what is printed would go into it. Using them fails as before. */
+void cli_open_standard_files(void);
+/* Whether what is written to the path arrives at standard output: "/dev/stdout", or the name of the same pipe. */
+int cli_is_stdout(const char *path);
+/* Whether every output that goes to standard output is the only one there. 0, or an exit code after a message. */
+int cli_check_stdout(const cli_options *options);
+/* Flushes standard output, and keeps the errno value of the first failure for main, which says it. */
+void cli_flush_output(void);
+/* 0: nothing has failed that is known. */
+int cli_output_error(void);
+
 /* Prints one line, with a newline behind it. What a terminal would take for commands is written out (zimage_printable):
  * names and texts from files and from the user are printed by this function only. */
 void cli_line(FILE *file, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -58,9 +70,9 @@ int cli_option_failure(cli_command_id command, const cli_options *options, const
 
 /* A text as JSON; bytes that are not UTF-8 are written out as zimage_printable writes them. NULL: no memory. */
 json_t *cli_text_json(const char *text);
-/* Prints a JSON value on one line of standard output, and releases it. NULL (no memory) and
- * a failed write are reported. Characters beyond ASCII are escaped. digits: of numbers that are not whole. Returns the
- * exit code. */
+/* Prints a JSON value on one line of standard output, and releases it. NULL (no memory) is reported; a failed write is
+ * reported by main. Characters beyond ASCII are escaped. digits: of numbers that are not whole. Returns the exit code.
+ */
 int cli_print_json(const char *command, json_t *value, int digits);
 /* An array of the names in a list such as "avx2,avx512"; a space may follow a comma. */
 json_t *cli_names_json(const char *names);

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,6 +93,20 @@ const char *cli_model_origin(const cli_options *options)
     return options->model ? "--model" : chosen && *chosen ? "ZIMAGE_MODEL" : "the bundled model";
 }
 
+static int output_error;
+
+void cli_flush_output(void)
+{
+    errno = 0;
+    if (fflush(stdout) != 0 && output_error == 0)
+        output_error = errno;
+}
+
+int cli_output_error(void)
+{
+    return output_error;
+}
+
 json_t *cli_text_json(const char *text)
 {
     json_t *value = json_string(text); /* NULL: it is not UTF-8 */
@@ -111,8 +126,9 @@ static int write_json(const char *text, size_t size, void *file)
     for (size_t at = 0, length; at < size; at += length + 1) {
         const char *del = memchr(text + at, 0x7F, size - at);
         length = del ? (size_t)(del - text) - at : size - at;
-        if (fwrite(text + at, 1, length, file) != length || (del && fputs("\\u007f", file) < 0))
-            return -1;
+        fwrite(text + at, 1, length, file);
+        if (del)
+            fputs("\\u007f", file);
     }
     return 0;
 }
@@ -120,11 +136,15 @@ static int write_json(const char *text, size_t size, void *file)
 int cli_print_json(const char *command, json_t *value, int digits)
 {
     size_t flags = JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION((size_t)digits);
-    int failed = !value || json_dump_callback(value, write_json, stdout, flags) != 0 || puts("") < 0;
+    int failed = !value || json_dump_callback(value, write_json, stdout, flags) != 0;
     json_decref(value);
-    if (failed)
-        (void)cli_usage_error(command, "--json: the object can't be made or written");
-    return failed ? CLI_FAILURE : 0;
+    if (failed) {
+        (void)cli_usage_error(command, "--json: the object can't be made");
+        return CLI_FAILURE;
+    }
+    puts("");
+    cli_flush_output();
+    return 0;
 }
 
 json_t *cli_names_json(const char *names)

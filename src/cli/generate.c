@@ -1,7 +1,6 @@
 /* zimage generate: prompts to PNG files. */
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,10 +12,12 @@
 #include "progress.h"
 #include "report.h"
 #include "request.h"
+#include "signals.h"
 
 #define COMMAND "generate"
 
 #define TEXT_MAX (PATH_MAX + CLI_SENTENCE_MAX) /* bytes of a sentence with its line of a batch */
+#define SIGNAL_CODE 128 /* and the number of the signal: the exit code, as shells have it */
 
 typedef struct work {
     const cli_options *options; /* of the command line */
@@ -29,36 +30,20 @@ typedef struct work {
     int warned;         /* the job's warnings are printed already */
 } work;
 
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int signal_number)
-{
-    interrupted = signal_number;
-}
-
-/* The first SIGINT or SIGTERM asks the library to stop; then the signal has its default action again, so that a second
- * one ends the process at once. A signal that was ignored when the program was started stays ignored. */
-static void catch_signals(void)
-{
-    static const int signals[] = {SIGINT, SIGTERM};
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
-        struct sigaction before, action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
-            sigaction(signals[i], &action, NULL);
-    }
-}
-
 static int on_progress(const zimage_progress *p, void *user)
 {
     progress_show(user, p);
-    return interrupted != 0;
+    return cli_signal_caught() != 0;
 }
 
-static zimage_status save_latents(const char *path, const zimage_image *image, zimage_error *error)
+static zimage_status save_latents(const cli_job *job, const zimage_image *image, zimage_error *error)
 {
     int64_t shape[4] = {1};
     const float *latents = zimage_image_latents(image, shape + 1);
-    return zimage_tensor_write(path, "latents", latents, shape, 4, error);
+    if (job->folder)
+        return zimage_tensor_write_beneath(job->folder, cli_name_in_folder(job, job->latents), "latents", latents,
+                                           shape, 4, error);
+    return zimage_tensor_write(job->latents, "latents", latents, shape, 4, error);
 }
 
 /* A sentence of the library about a job (NULL: about all) in the user's words, with the job's line of the batch. */
@@ -117,7 +102,7 @@ static zimage_status write_files(work *w, cli_job *job, const zimage_request *re
     if (status != ZIMAGE_OK)
         return status;
     cli_report_image(&w->report, job, image);
-    return job->latents ? save_latents(job->latents, image, error) : ZIMAGE_OK;
+    return job->latents ? save_latents(job, image, error) : ZIMAGE_OK;
 }
 
 static int make_image(work *w, cli_job *job)
@@ -176,7 +161,7 @@ static int check_batch(work *w)
             failure(w, &error);
             return CLI_USAGE;
         }
-        if (interrupted)
+        if (cli_signal_caught())
             return CLI_FAILURE;
     }
     return 0;
@@ -244,7 +229,7 @@ int cmd_generate(const cli_options *options)
     if (access(cli_model(options), F_OK) != 0)
         return cli_usage_error(COMMAND, "%s: there is no model folder %s; name one with -m DIR",
                                cli_model_origin(options), cli_model(options));
-    catch_signals();
+    cli_signals_catch();
     int code = options->plan ? 0 : cli_jobs_make(options, &w.jobs);
     if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
         code = CLI_USAGE;
@@ -254,5 +239,5 @@ int cmd_generate(const cli_options *options)
     cli_jobs_free(&w.jobs);
     zimage_session_close(w.session);
     zimage_model_close(w.model);
-    return interrupted ? 128 + interrupted : code;
+    return cli_signal_caught() ? SIGNAL_CODE + cli_signal_caught() : code;
 }

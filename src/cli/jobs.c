@@ -52,10 +52,15 @@ static int take_place(cli_jobs *jobs, const cli_job *job, const char *label, con
 }
 
 /* Where a line's file lies: in the folder of the batch. 0: the path is too long. */
-static int in_folder(const cli_jobs *jobs, const cli_job *job, const char *name, char path[PATH_MAX])
+static int in_folder(const cli_job *job, const char *name, char path[PATH_MAX])
 {
-    const char *folder = job->line ? jobs->options->out_dir : NULL;
+    const char *folder = job->folder;
     return snprintf(path, PATH_MAX, "%s%s%s", folder ? folder : "", folder ? "/" : "", name) < CLI_PATH_MAX;
+}
+
+const char *cli_name_in_folder(const cli_job *job, const char *path)
+{
+    return path + strlen(job->folder) + 1;
 }
 
 /* The path of a job's file, which is noted if `named`. NULL: an exit code is in *code. */
@@ -63,7 +68,7 @@ static char *place_of(cli_jobs *jobs, const cli_job *job, const char *option, co
 {
     char label[LABEL_MAX], path[PATH_MAX], *copy = NULL;
     label_of(jobs, job, option, label);
-    if (!in_folder(jobs, job, name, path))
+    if (!in_folder(job, name, path))
         *code = cli_usage_error(COMMAND, "%s: the path is too long", label);
     else if (named)
         *code = take_place(jobs, job, label, name, path);
@@ -92,6 +97,7 @@ int cli_jobs_add(cli_jobs *jobs, const cli_options *options, int64_t line)
     for (int64_t i = 0; i < options->count && !code; i++) {
         char name[PATH_MAX];
         cli_job job = {.options = options, .seed = seed + (uint64_t)i, .line = line, .named = options->output != NULL};
+        job.folder = line ? jobs->options->out_dir : NULL;
         cli_name_image(options, job.seed, i + 1, name);
         job.path = place_of(jobs, &job, "output", name, job.named, &code);
         if (!code && options->save_latents)
@@ -115,9 +121,13 @@ static int try_places(const cli_jobs *jobs)
         const cli_job *job = &jobs->items[i];
         char label[LABEL_MAX];
         label_of(jobs, job, "output", label);
+        if (job->folder && cli_is_link(COMMAND, label, job->path))
+            return CLI_USAGE;
         if (!(job->named ? cli_can_write_image : cli_can_create)(COMMAND, label, job->path))
             return CLI_USAGE;
         label_of(jobs, job, "save-latents", label);
+        if (job->folder && job->latents && cli_is_link(COMMAND, label, job->latents))
+            return CLI_USAGE;
         if (job->latents && !cli_can_write(COMMAND, label, job->latents))
             return CLI_USAGE;
     }

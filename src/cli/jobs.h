@@ -9,8 +9,10 @@
 typedef struct cli_job {
     const cli_options *options; /* of the command line, or of a cli_batch_line */
     uint64_t seed;
-    int64_t line;  /* of the batch, from 1; 0: no batch */
-    char *path;    /* of the PNG file */
+    int64_t line; /* of the batch, from 1; 0: no batch */
+    char *path;   /* of the PNG file */
+    /* The folder of the batch, with which the paths begin: a line's files stay in it. NULL: no batch */
+    const char *folder;
     char *latents; /* of the file for the final latents; NULL: none */
     int named;     /* path was chosen by the user; 0: a default name, under which no file is replaced */
 } cli_job;
@@ -35,6 +37,8 @@ typedef struct cli_jobs {
 int cli_jobs_make(const cli_options *options, cli_jobs *jobs);
 /* Adds the images of the command line (line 0), or of a line's options: as many as their count says. */
 int cli_jobs_add(cli_jobs *jobs, const cli_options *options, int64_t line);
+/* The part of a job's path behind job->folder. */
+const char *cli_name_in_folder(const cli_job *job, const char *path);
 /* Removes the folders that were made for images, where they are empty. */
 void cli_jobs_free(cli_jobs *jobs);
 

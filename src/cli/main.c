@@ -1,9 +1,12 @@
 #include <ctype.h>
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "names.h"
+#include "signals.h"
 
 static int (*const run[CLI_COMMANDS])(const cli_options *options) = {
     [CLI_GENERATE] = cmd_generate,     [CLI_INSPECT] = cmd_inspect,   [CLI_BENCH] = cmd_bench,
@@ -61,6 +64,13 @@ int cmd_help(const cli_options *options)
     return 0;
 }
 
+/* "-" as in other programs. */
+static void name_stdout(const char **path)
+{
+    if (*path && !strcmp(*path, "-"))
+        *path = "/dev/stdout";
+}
+
 static int run_command(cli_command_id command, int argc, char **argv)
 {
     cli_options options = {0};
@@ -71,35 +81,68 @@ static int run_command(cli_command_id command, int argc, char **argv)
         cli_print_help(command);
         return 0;
     }
+    name_stdout(&options.output);
+    name_stdout(&options.save_latents);
     code = cli_check(command, &options);
+    if (!code && command == CLI_GENERATE)
+        code = cli_check_stdout(&options);
     return code ? code : run[command](&options);
 }
 
-/* What was printed has to have arrived, or the work has failed. */
-static int flush_output(int code)
+/* Whether nobody reads standard output any more. An earlier write that failed leaves no errno value. */
+static int stdout_is_broken_pipe(int reason)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout))
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return reason == EPIPE || (poll(&out, 1, 0) == 1 && (out.revents & POLLERR));
+}
+
+/* What was printed has to have arrived, or the work has failed. */
+static int finish_output(int code)
+{
+    cli_flush_output();
+    int failed = ferror(stdout) || cli_output_error(), reason = cli_output_error();
+    if (failed && stdout_is_broken_pipe(reason))
+        cli_end_by_pipe();
+    if (!failed) {
+        failed = close(STDOUT_FILENO) != 0; /* a network's file system may report here that the disk is full */
+        reason = errno;
+    }
+    if (!failed)
         return code;
-    fprintf(stderr, "zimage: can't write to standard output: %s\n", strerror(errno));
+    fprintf(stderr, "zimage: can't write to standard output: %s\n",
+            reason ? strerror(reason) : "an earlier write failed");
     return code ? code : CLI_FAILURE;
+}
+
+/* Most functions of the library fail if a part of a file was lost. This is for the others. */
+static int finish(int code)
+{
+    const char *path = cli_lost_file();
+    if (!code && path) {
+        (void)cli_usage_error("files", "%s: a part of the file was lost while it was in use", path);
+        code = CLI_FAILURE;
+    }
+    return finish_output(code);
 }
 
 int main(int argc, char **argv)
 {
+    cli_open_standard_files();
+    cli_signals_begin();
     if (argc < 2) {
         cli_print_overview(stderr);
         return CLI_USAGE;
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
         cli_print_overview(stdout);
-        return flush_output(0);
+        return finish_output(0);
     }
     if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
         printf("zimage %s\n", zimage_version());
-        return flush_output(0);
+        return finish_output(0);
     }
     cli_command_id command = find_command(argv[1]);
     if (command == CLI_COMMANDS && begins_generate(argv[1]))
-        return flush_output(run_command(CLI_GENERATE, argc - 1, argv + 1));
-    return command == CLI_COMMANDS ? unknown_command(argv[1]) : flush_output(run_command(command, argc - 2, argv + 2));
+        return finish(run_command(CLI_GENERATE, argc - 1, argv + 1));
+    return command == CLI_COMMANDS ? unknown_command(argv[1]) : finish(run_command(command, argc - 2, argv + 2));
 }

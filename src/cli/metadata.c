@@ -126,7 +126,10 @@ zimage_status cli_write_image(const cli_job *job, const zimage_request *request,
     }
     if (!job->options->no_metadata)
         add_all(m, job, request, image);
-    zimage_status status = zimage_image_write(image, job->path, m->texts, m->count, error);
+    zimage_status status = job->folder
+                               ? zimage_image_write_beneath(image, job->folder, cli_name_in_folder(job, job->path),
+                                                            m->texts, m->count, error)
+                               : zimage_image_write(image, job->path, m->texts, m->count, error);
     free(m);
     return status;
 }

@@ -132,6 +132,15 @@ int cli_can_write_image(const char *command, const char *label, const char *path
     return cli_can_write(command, label, path);
 }
 
+int cli_is_link(const char *command, const char *label, const char *path)
+{
+    struct stat st;
+    if (lstat(path, &st) != 0 || !S_ISLNK(st.st_mode))
+        return 0;
+    cli_usage_error(command, "%s: %s is a symbolic link, expected a file in the folder of --out-dir", label, path);
+    return 1;
+}
+
 /* ---- folders ---- */
 
 /* The next end of a folder's name in a path behind `at`, without the slashes that follow. */

@@ -12,6 +12,9 @@ int cli_can_write_image(const char *command, const char *label, const char *path
 /* The same for a default name: a file that exists stays, and the new one gets another name. */
 int cli_can_create(const char *command, const char *label, const char *path);
 
+/* Whether a path is a symbolic link: then a sentence is printed. A link in the folder of a batch may lead out of it. */
+int cli_is_link(const char *command, const char *label, const char *path);
+
 /* Creates a folder and its missing parents; *existing: bytes of the path that were there before. 0: a printed sentence,
  * and nothing was created. */
 int cli_folder_make(const char *command, const char *label, const char *path, size_t *existing);

@@ -28,6 +28,21 @@ static void add_entry(cli_report *report, const cli_job *job, double seconds)
     free(text);
 }
 
+/* Standard output that holds the image holds nothing else: then the line is a message, and --quiet omits it. */
+static void print_line(const cli_job *job, const zimage_image *image, double seconds)
+{
+    const cli_options *o = job->options;
+    int taken = cli_is_stdout(job->path) || (o->save_latents && cli_is_stdout(o->save_latents));
+    char seed[32] = "";
+    if (taken && o->quiet)
+        return;
+    if (!o->latents)
+        snprintf(seed, sizeof seed, "seed %llu  ", (unsigned long long)job->seed);
+    cli_line(taken ? stderr : stdout, "%s  %dx%d  %s%.1f s", job->path, zimage_image_width(image),
+             zimage_image_height(image), seed, seconds);
+    cli_flush_output();
+}
+
 void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image)
 {
     zimage_image_info info = {.struct_size = sizeof info};
@@ -39,12 +54,7 @@ void cli_report_image(cli_report *report, const cli_job *job, const zimage_image
     if (report->images) {
         add_entry(report, job, info.seconds);
     } else {
-        char seed[32] = "";
-        if (!job->options->latents)
-            snprintf(seed, sizeof seed, "seed %llu  ", (unsigned long long)job->seed);
-        cli_line(stdout, "%s  %dx%d  %s%.1f s", job->path, zimage_image_width(image), zimage_image_height(image), seed,
-                 info.seconds);
-        fflush(stdout);
+        print_line(job, image, info.seconds);
     }
     report->count++;
 }
@@ -71,10 +81,13 @@ int cli_report_end(cli_report *report)
         return 0;
     int failed = fclose(report->images) != 0;
     char *members = other_members(report);
-    failed |= !members || printf("{\"images\":[%s],%s}\n", report->text, members) < 0;
+    failed |= !members;
+    if (!failed)
+        printf("{\"images\":[%s],%s}\n", report->text, members);
+    cli_flush_output();
     free(members);
     free(report->text);
     if (failed)
-        fprintf(stderr, "zimage generate: --json: the object can't be made or written\n");
+        fprintf(stderr, "zimage generate: --json: the object can't be made\n");
     return failed ? CLI_FAILURE : 0;
 }

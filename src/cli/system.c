@@ -1,7 +1,10 @@
 /* What the program asks the operating system for; Linux and macOS have a branch each. */
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +29,46 @@ int cli_program_path(char *path, size_t size)
     resolved[length] = 0;
 #endif
     return snprintf(path, size, "%s", resolved) < (int)size;
+}
+
+void cli_open_standard_files(void)
+{
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_WRONLY}; /* so that reading 0 and writing 1 fail */
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd)
+            return; /* there is no /dev/null */
+}
+
+int cli_is_stdout(const char *path)
+{
+    static const char *const names[] = {"/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"};
+    struct stat named, standard;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(path, names[i]))
+            return 1;
+    if (stat(path, &named) != 0 || fstat(STDOUT_FILENO, &standard) != 0)
+        return 0;
+    return (S_ISFIFO(named.st_mode) || isatty(STDOUT_FILENO)) && named.st_dev == standard.st_dev &&
+           named.st_ino == standard.st_ino;
+}
+
+int cli_check_stdout(const cli_options *o)
+{
+    int image = o->output && !o->batch && cli_is_stdout(o->output);
+    int latents = o->save_latents && cli_is_stdout(o->save_latents);
+    if (image && latents)
+        return cli_usage_error("generate", "--output and --save-latents: both name standard output");
+    if (!image && !latents)
+        return 0;
+    const char *option = image ? "--output" : "--save-latents";
+    if (o->json)
+        return cli_usage_error("generate", "%s: standard output can't hold it beside the object of --json", option);
+    if (image && o->count > 1)
+        return cli_usage_error("generate", "--output: standard output can hold one image only, not the %lld of --count",
+                               (long long)o->count);
+    if (isatty(STDOUT_FILENO))
+        return cli_usage_error("generate", "%s: standard output is a terminal, expected a pipe or a file", option);
+    return 0;
 }
 
 uint64_t cli_peak_resident_bytes(void)

@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/signals.h"
+
 #define PIECE_BYTES ((size_t)4 << 20)
 
 struct zi_upload_lane {
@@ -189,7 +191,7 @@ static int start_lanes(zi_uploader *u)
 {
     sigset_t all, before;
     int started = 0;
-    sigfillset(&all);
+    zi_signals_from_elsewhere(&all);
     if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
         return 0;
     for (int i = 0; i < u->threads; i++) {

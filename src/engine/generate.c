@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/free_memory.h"
+#include "base/mapping.h"
 #include "base/numbers.h"
 #include "engine/backends.h"
 #include "engine/plan.h"
@@ -27,6 +28,7 @@ typedef struct generation {
     double flops_before;      /* of the stages and steps finished */
     double step_flops;        /* of the step under way */
     double start, step_start; /* seconds */
+    unsigned repairs;         /* zi_mapping_repairs when the files were last found complete */
     zimage_progress progress;
 } generation;
 
@@ -53,10 +55,24 @@ static zimage_status report(generation *g, const uint8_t *preview, int32_t width
     return ZIMAGE_OK;
 }
 
+/* Stops the job soon after a weight file lost pages; zimage_generate then says which. */
+static int has_lost_pages(generation *g)
+{
+    unsigned repairs = zi_mapping_repairs();
+    if (repairs == g->repairs)
+        return 0;
+    if (zi_model_check(g->session->inner, NULL, NULL) != ZIMAGE_OK)
+        return 1;
+    g->repairs = repairs; /* the pages of another model */
+    return 0;
+}
+
 /* zi_run.block_done. finish_step reports the last block of a step, with the preview. */
 static int on_block_done(void *user)
 {
     generation *g = user;
+    if (has_lost_pages(g))
+        return 1;
     if (g->progress.block + 1 >= g->progress.blocks)
         return 0;
     g->progress.block++;
@@ -253,9 +269,12 @@ static void set_info(const generation *g)
 
 static zimage_status generate(generation *g)
 {
+    ZI_TRY(zi_model_check(g->session->inner, NULL, g->run.error));
     ZI_TRY(zi_request_tokens(g->session, g->request, &g->tokens, g->run.error));
     zi_request_job(g->session, g->request, &g->tokens, &g->job);
     zimage_status status = run_job(g);
+    if (status == ZIMAGE_OK || has_lost_pages(g))
+        status = zi_model_check(g->session->inner, &g->session->log, g->run.error);
     if (status == ZIMAGE_OK)
         set_info(g);
     return status;
@@ -270,7 +289,7 @@ zimage_status zimage_generate(zimage_session *session, const zimage_request *req
     if (!session || !request || !image)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "session, request and image: NULL, expected all three");
     ZI_TRY(zi_request_take(session, request, &own, error));
-    generation g = {.session = session, .request = &own, .start = zi_now()};
+    generation g = {.session = session, .request = &own, .start = zi_now(), .repairs = zi_mapping_repairs()};
     g.run = (zi_run){.ops = session->ops, .error = error, .block_done = on_block_done, .user = &g};
     g.progress.struct_size = sizeof g.progress;
     zimage_status status = generate(&g);

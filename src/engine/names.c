@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mapping.h"
+#include "base/output.h"
 #include "weights/store.h"
 #include "weights/write.h"
 
@@ -68,6 +70,16 @@ const char *zimage_version(void)
     return VERSION_TEXT(ZIMAGE_VERSION_MAJOR, ZIMAGE_VERSION_MINOR, ZIMAGE_VERSION_PATCH);
 }
 
+const char *zimage_replace_lost_pages(const void *address)
+{
+    return zi_mapping_repair(address);
+}
+
+void zimage_remove_temporary_files(void)
+{
+    zi_output_remove_temporaries();
+}
+
 void zimage_free(void *data)
 {
     free(data);
@@ -114,6 +126,12 @@ zimage_status zimage_tensor_read(const char *path, const char *name, float **dat
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path, name, data, shape and dimensions: NULL, expected all five");
     ZI_TRY(zi_store_open_file(path, &store, error));
     zimage_status status = unpack_named(store, path, name, data, shape, dimensions, error);
+    if (status == ZIMAGE_OK)
+        status = zi_store_check(store, NULL, error);
+    if (status != ZIMAGE_OK) {
+        free(*data);
+        *data = NULL;
+    }
     zi_store_free(store);
     return status;
 }
@@ -124,4 +142,14 @@ zimage_status zimage_tensor_write(const char *path, const char *name, const floa
     if (!path || !name || !data || !shape)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path, name, data and shape: NULL, expected all four");
     return zi_safetensors_write(path, name, data, shape, dimensions, error);
+}
+
+zimage_status zimage_tensor_write_beneath(const char *folder, const char *file, const char *name, const float *data,
+                                          const int64_t *shape, int32_t dimensions, zimage_error *error)
+{
+    zi_output output;
+    if (!folder || !file || !name || !data || !shape)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "folder, file, name, data and shape: NULL, expected all five");
+    ZI_TRY(zi_output_open_beneath(&output, folder, file, error));
+    return zi_safetensors_write_to(&output, name, data, shape, dimensions, error);
 }

@@ -214,3 +214,13 @@ zimage_status zimage_image_write(const zimage_image *image, const char *path, co
     const zi_png_image png = {image->width, image->height, image->pixels, texts, text_count};
     return zi_png_write(path, &png, error);
 }
+
+zimage_status zimage_image_write_beneath(const zimage_image *image, const char *folder, const char *name,
+                                         const zimage_text *texts, size_t text_count, zimage_error *error)
+{
+    if (!image || !folder || !name)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image, folder and name: NULL, expected all three");
+    ZI_TRY(check_texts(texts, text_count, error));
+    const zi_png_image png = {image->width, image->height, image->pixels, texts, text_count};
+    return zi_png_write_beneath(folder, name, &png, error);
+}

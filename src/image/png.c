@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/output.h"
 
 /* ---- libpng's callbacks ------------------------------------------------------------------------------------------ */
 
@@ -12,7 +12,7 @@
 typedef struct png_stream {
     char reason[128];  /* the message of libpng */
     int out_of_memory; /* 1: that is the reason */
-    FILE *file;        /* the output; NULL: the output is data */
+    zi_output *output; /* NULL: the output is data */
     uint8_t *data;     /* output, which the stream owns; or input */
     size_t size, capacity, place;
 } png_stream;
@@ -55,9 +55,9 @@ static void fail_memory(png_structp png)
 static void write_bytes(png_structp png, png_bytep bytes, size_t count)
 {
     png_stream *stream = png_get_io_ptr(png);
-    if (stream->file) {
-        if (fwrite(bytes, 1, count, stream->file) != count)
-            png_error(png, "write error");
+    if (stream->output) {
+        if (!zi_output_write(stream->output, bytes, count))
+            png_error(png, "write error"); /* zi_output_commit says why */
         return;
     }
     if (stream->size + count > stream->capacity) {
@@ -74,9 +74,7 @@ static void write_bytes(png_structp png, png_bytep bytes, size_t count)
 
 static void flush_bytes(png_structp png)
 {
-    png_stream *stream = png_get_io_ptr(png);
-    if (stream->file)
-        fflush(stream->file);
+    (void)png; /* zi_output_commit flushes */
 }
 
 static void read_bytes(png_structp png, png_bytep bytes, size_t count)
@@ -155,22 +153,34 @@ static zimage_status encode(const zi_png_image *image, png_stream *stream, const
     return status;
 }
 
+/* Encodes into the file, and commits or abandons it. */
+static zimage_status write_output(const zi_png_image *image, zi_output *output, zimage_error *error)
+{
+    png_stream stream = {.output = output};
+    zimage_status status = encode(image, &stream, output->path, error);
+    if (status == ZIMAGE_OK || output->code != 0)
+        return zi_output_commit(output, error);
+    zi_output_abandon(output);
+    return status;
+}
+
 zimage_status zi_png_write(const char *path, const zi_png_image *image, zimage_error *error)
 {
     zi_output output;
     ZI_TRY(zi_output_open(&output, path, error));
-    png_stream stream = {.file = output.file};
-    zimage_status status = encode(image, &stream, output.path, error);
-    if (status != ZIMAGE_OK) {
-        zi_output_abandon(&output);
-        return status;
-    }
-    return zi_output_commit(&output, error);
+    return write_output(image, &output, error);
+}
+
+zimage_status zi_png_write_beneath(const char *folder, const char *name, const zi_png_image *image, zimage_error *error)
+{
+    zi_output output;
+    ZI_TRY(zi_output_open_beneath(&output, folder, name, error));
+    return write_output(image, &output, error);
 }
 
 zimage_status zi_png_encode(const zi_png_image *image, uint8_t **data, size_t *size, zimage_error *error)
 {
-    png_stream stream = {.file = NULL};
+    png_stream stream = {.output = NULL};
     zimage_status status = encode(image, &stream, "memory", error);
     if (status != ZIMAGE_OK) {
         free(stream.data);

@@ -11,8 +11,11 @@ typedef struct zi_png_image {
     size_t text_count;
 } zi_png_image;
 
-/* Writes the file under a temporary name, then renames it. */
+/* Writes a file that appears when it is complete. */
 zimage_status zi_png_write(const char *path, const zi_png_image *image, zimage_error *error);
+/* The same for a name that must not lead out of the folder (zi_output_open_beneath). */
+zimage_status zi_png_write_beneath(const char *folder, const char *name, const zi_png_image *image,
+                                   zimage_error *error);
 /* The caller releases *data [*size] with free(). */
 zimage_status zi_png_encode(const zi_png_image *image, uint8_t **data, size_t *size, zimage_error *error);
 /*

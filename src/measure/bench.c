@@ -378,6 +378,8 @@ static zimage_status bench_model(bench_run *b)
     for (int stage = 0; stage < TIMED_STAGES && status == ZIMAGE_OK; stage++)
         if (zi_model_has(model, timed[stage].component))
             status = time_stage(b, stage);
+    if (status == ZIMAGE_OK)
+        status = zi_model_check(model, &b->log, b->run.error);
     zimage_session_close(b->session);
     b->session = NULL;
     return status;

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/output.h"
 #include "base/system.h"
 
 #define CACHE_FILE "machine.json"
@@ -169,10 +170,8 @@ static void write_all(const char *path, const json_t *all)
     zi_output output;
     char *text = json_dumps(all, JSON_INDENT(2));
     if (text && zi_output_open(&output, path, NULL) == ZIMAGE_OK) {
-        if (fputs(text, output.file) >= 0)
-            zi_output_commit(&output, NULL);
-        else
-            zi_output_abandon(&output);
+        zi_output_write(&output, text, strlen(text));
+        zi_output_commit(&output, NULL);
     }
     free(text);
 }

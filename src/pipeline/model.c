@@ -219,10 +219,20 @@ zimage_status zi_model_open(const char *path, const zi_model_choice *choice, con
     ZI_TRY(zi_model_new(family, &o.model, error));
     zimage_status status = open_parts(&o);
     if (status == ZIMAGE_OK)
+        status = zi_model_check(o.model, log, error);
+    if (status == ZIMAGE_OK)
         *model = o.model;
     else
         zi_model_close(o.model);
     return status;
+}
+
+zimage_status zi_model_check(const zi_model *model, const zi_log *log, zimage_error *error)
+{
+    for (int i = 0; i < ZI_COMPONENTS; i++)
+        if (model->stores[i])
+            ZI_TRY(zi_store_check(model->stores[i], log, error));
+    return ZIMAGE_OK;
 }
 
 void zi_model_close(zi_model *model)

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/free_memory.h"
 #include "base/numbers.h"
@@ -168,14 +167,7 @@ static zimage_status check_size(const char *label, size_t bytes, zimage_error *e
 static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *mapping, zimage_error *error)
 {
     ZI_TRY(check_size(label, bytes, error));
-    void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED)
-        return zi_fail_memory(error, label, bytes);
-#if defined(MADV_HUGEPAGE)
-    madvise(data, bytes, MADV_HUGEPAGE); /* a hint: one page fault for 2 MiB instead of 512 */
-#endif
-    *mapping = (zi_mapping){data, bytes};
-    return ZIMAGE_OK;
+    return zi_map_memory(label, bytes, mapping, error);
 }
 
 /*
@@ -202,7 +194,7 @@ static void fill_weight(zi_weight *weight, uint8_t **next, uint8_t *const *block
 
 static zimage_status fill_all(zi_safetensors *file, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
 {
-    zi_mapping memory = {NULL, 0}; /* mapped: unlike memory of malloc it goes back to the system at once */
+    zi_mapping memory; /* mapped: unlike memory of malloc it goes back to the system at once */
     ZI_TRY(map_memory(file->path, BLOCKS * (BLOCK + PIECE), &memory, error));
     uint8_t *next = (uint8_t *)file->mapping.data;
     uint8_t *blocks[BLOCKS];

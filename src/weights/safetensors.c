@@ -18,6 +18,8 @@ typedef struct buffer {
     size_t size;
 } buffer;
 
+#define LENGTH_BYTES 8 /* of the header's length */
+
 typedef struct dtype_info {
     const char *name;
     size_t size; /* bytes an element */
@@ -259,40 +261,39 @@ static zimage_status check_tiling(zi_safetensors *file, buffer data, zimage_erro
     return ZIMAGE_OK;
 }
 
-/* Finds the text of the header, and the data after it. */
-static zimage_status split_file(const zi_safetensors *file, buffer *header, buffer *data, zimage_error *error)
+/* Reads the length of the header. */
+static zimage_status read_length(const zi_file *file, size_t *header, zimage_error *error)
 {
-    const zi_mapping *mapping = &file->mapping;
+    uint8_t bytes[LENGTH_BYTES];
     uint64_t length = 0;
-    if (mapping->size < 8)
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: this is not a safetensors file: it has %zu bytes, fewer than 8",
-                       file->path, mapping->size);
-    for (int i = 0; i < 8; i++)
-        length |= (uint64_t)mapping->data[i] << 8 * i;
+    if (file->size < LENGTH_BYTES)
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                       "%s: this is not a safetensors file: it has %llu bytes, fewer than %d", file->path,
+                       (unsigned long long)file->size, LENGTH_BYTES);
+    ZI_TRY(zi_file_read(file, 0, bytes, LENGTH_BYTES, error));
+    for (int i = 0; i < LENGTH_BYTES; i++)
+        length |= (uint64_t)bytes[i] << 8 * i;
     if (length == 0)
         return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: this is not a safetensors file: its header length is 0",
                        file->path);
-    if (length > mapping->size - 8)
+    if (length > file->size - LENGTH_BYTES)
         return zi_fail(error, ZIMAGE_ERROR_FORMAT,
-                       "%s: the header length is %llu, but only %zu bytes follow it: the file is truncated or not a "
+                       "%s: the header length is %llu, but only %llu bytes follow it: the file is truncated or not a "
                        "safetensors file",
-                       file->path, (unsigned long long)length, mapping->size - 8);
+                       file->path, (unsigned long long)length, (unsigned long long)(file->size - LENGTH_BYTES));
     if (length > ZI_HEADER_BYTES)
         return zi_fail(error, ZIMAGE_ERROR_FORMAT, "%s: the header length is %llu, expected at most %zu", file->path,
                        (unsigned long long)length, ZI_HEADER_BYTES);
-    if (mapping->data[8] != '{')
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
-                       "%s: this is not a safetensors file: its header does not begin with '{'", file->path);
-    *header = (buffer){mapping->data + 8, (size_t)length};
-    *data = (buffer){mapping->data + 8 + length, mapping->size - 8 - (size_t)length};
+    *header = (size_t)length;
     return ZIMAGE_OK;
 }
 
-static zimage_status read_file(zi_safetensors *file, zimage_error *error)
+static zimage_status parse_header(zi_safetensors *file, buffer text, buffer data, zimage_error *error)
 {
-    buffer text = {0}, data = {0};
     json_t *header = NULL;
-    ZI_TRY(split_file(file, &text, &data, error));
+    if (text.data[0] != '{')
+        return zi_fail(error, ZIMAGE_ERROR_FORMAT,
+                       "%s: this is not a safetensors file: its header does not begin with '{'", file->path);
     ZI_TRY(
         zi_json_parse(file->path, "the header", &zi_header_limits, (const char *)text.data, text.size, &header, error));
     zimage_status status = read_entries(file, header, data, error);
@@ -304,18 +305,47 @@ static zimage_status read_file(zi_safetensors *file, zimage_error *error)
     return status;
 }
 
+/* The header is read, not mapped: nothing changes it while it is parsed, and a file that becomes shorter meanwhile is
+ * an error instead of a signal. */
+static zimage_status read_file(zi_safetensors *file, const zi_file *source, zimage_error *error)
+{
+    size_t length = 0;
+    ZI_TRY(read_length(source, &length, error));
+    uint8_t *text = malloc(length);
+    if (!text)
+        return zi_fail_memory(error, file->path, length);
+    zimage_status status = zi_file_read(source, LENGTH_BYTES, text, length, error);
+    if (status == ZIMAGE_OK)
+        status = zi_map_file(source, &file->mapping, error);
+    const size_t begin = LENGTH_BYTES + length;
+    if (status == ZIMAGE_OK)
+        status = parse_header(file, (buffer){text, length},
+                              (buffer){file->mapping.data + begin, file->mapping.size - begin}, error);
+    free(text);
+    return status;
+}
+
 zimage_status zi_safetensors_open(const char *path, zi_safetensors *file, zimage_error *error)
 {
+    zi_file source;
     memset(file, 0, sizeof *file);
     file->path = strdup(path);
     if (!file->path)
         return zi_fail_memory(error, "a path", strlen(path) + 1);
-    zimage_status status = zi_map_file(path, &file->mapping, error);
-    if (status == ZIMAGE_OK)
-        status = read_file(file, error);
+    zimage_status status = zi_file_open(file->path, &source, error);
+    if (status == ZIMAGE_OK) {
+        status = read_file(file, &source, error);
+        zi_file_close(&source);
+    }
     if (status != ZIMAGE_OK)
         zi_safetensors_close(file);
     return status;
+}
+
+zimage_status zi_safetensors_check(const zi_safetensors *file, int *written, zimage_error *error)
+{
+    *written = 0;
+    return file->in_memory ? ZIMAGE_OK : zi_mapping_check(&file->mapping, file->path, written, error);
 }
 
 void zi_safetensors_close(zi_safetensors *file)

@@ -3,7 +3,7 @@
 #define ZI_WEIGHTS_SAFETENSORS_H
 
 #include "base/error.h"
-#include "base/file.h"
+#include "base/mapping.h"
 #include "ops/tensor.h"
 
 typedef struct zi_entry {
@@ -26,6 +26,8 @@ typedef struct zi_safetensors {
 /* Opens, maps and checks the file. After a failure there is nothing to close. */
 zimage_status zi_safetensors_open(const char *path, zi_safetensors *file, zimage_error *error);
 void zi_safetensors_close(zi_safetensors *file);
+/* Fails if a part of the file was lost while it was mapped. *written: it was written since then (mapping.h). */
+zimage_status zi_safetensors_check(const zi_safetensors *file, int *written, zimage_error *error);
 
 void zi_entries_sort(zi_entry *entries, size_t count);
 /* The entry of that name, searched by bisection in sorted entries; NULL: there is none. */

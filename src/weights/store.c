@@ -463,6 +463,17 @@ void zi_store_release_pages(const zi_store *store)
             zi_drop_pages(&store->files[i].mapping);
 }
 
+zimage_status zi_store_check(const zi_store *store, const zi_log *log, zimage_error *error)
+{
+    for (size_t i = 0; i < store->file_count; i++) {
+        int written;
+        ZI_TRY(zi_safetensors_check(&store->files[i], &written, error));
+        if (written)
+            zi_warn(log, "%s: the file was written while it was in use: results may be wrong", store->files[i].path);
+    }
+    return ZIMAGE_OK;
+}
+
 size_t zi_store_count(const zi_store *store)
 {
     return store->count;

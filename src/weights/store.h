@@ -20,6 +20,8 @@ zimage_status zi_store_open(const char *folder, const char *base, zi_store **sto
                             zimage_error *error);
 /* Opens one safetensors file. The caller frees *store with zi_store_free. */
 zimage_status zi_store_open_file(const char *path, zi_store **store, zimage_error *error);
+/* Fails if a part of a mapped file was lost (base/mapping.h). Warns of files that were written since then. */
+zimage_status zi_store_check(const zi_store *store, const zi_log *log, zimage_error *error);
 void zi_store_free(zi_store *store);
 /* Later binding dequantises packed weights to ZI_F32 or ZI_BF16, in memory of the store. ZI_GROUPED: it does not. */
 void zi_store_dequantize(zi_store *store, zi_dtype dtype);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/output.h"
 
 /* The bytes of the data; -1: the arguments do not describe a tensor. */
 static int64_t data_bytes(const char *name, const int64_t *shape, int dims)
@@ -58,32 +58,40 @@ static uint8_t *header_bytes(const json_t *header, size_t *size)
 }
 
 /* A write that fails here is reported by zi_output_commit. */
-static zimage_status write_file(const char *path, const uint8_t *header, size_t header_size, const float *data,
-                                size_t data_size, zimage_error *error)
-{
-    zi_output output;
-    ZI_TRY(zi_output_open(&output, path, error));
-    fwrite(header, 1, header_size, output.file);
-    if (data_size > 0)
-        fwrite(data, 1, data_size, output.file);
-    return zi_output_commit(&output, error);
-}
-
-zimage_status zi_safetensors_write(const char *path, const char *name, const float *data, const int64_t *shape,
-                                   int dims, zimage_error *error)
+static zimage_status write_bytes(zi_output *output, const char *name, const float *data, const int64_t *shape, int dims,
+                                 zimage_error *error)
 {
     int64_t bytes = data_bytes(name, shape, dims);
     if (bytes < 0)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
-                       "%s: tensor \"%.200s\" can't be written: its shape or name is invalid", path, name);
+                       "%s: tensor \"%.200s\" can't be written: its shape or name is invalid", output->path, name);
     json_t *header = NULL;
-    ZI_TRY(make_header(path, name, shape, dims, bytes, &header, error));
+    ZI_TRY(make_header(output->path, name, shape, dims, bytes, &header, error));
     size_t size = 0;
     uint8_t *text = header_bytes(header, &size);
     json_decref(header);
     if (!text)
         return zi_fail_memory(error, "a safetensors header", 0);
-    zimage_status status = write_file(path, text, size, data, (size_t)bytes, error);
+    if (zi_output_write(output, text, size))
+        zi_output_write(output, data, (size_t)bytes);
     free(text);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_safetensors_write_to(zi_output *output, const char *name, const float *data, const int64_t *shape,
+                                      int dims, zimage_error *error)
+{
+    zimage_status status = write_bytes(output, name, data, shape, dims, error);
+    if (status == ZIMAGE_OK)
+        return zi_output_commit(output, error);
+    zi_output_abandon(output);
     return status;
+}
+
+zimage_status zi_safetensors_write(const char *path, const char *name, const float *data, const int64_t *shape,
+                                   int dims, zimage_error *error)
+{
+    zi_output output;
+    ZI_TRY(zi_output_open(&output, path, error));
+    return zi_safetensors_write_to(&output, name, data, shape, dims, error);
 }
