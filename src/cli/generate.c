@@ -16,8 +16,8 @@
 
 #define COMMAND "generate"
 
-#define TEXT_MAX (PATH_MAX + CLI_SENTENCE_MAX) /* bytes of a sentence with its line of a batch */
-#define SIGNAL_CODE 128 /* and the number of the signal: the exit code, as shells have it */
+#define TEXT_MAX    (PATH_MAX + CLI_SENTENCE_MAX) /* bytes of a sentence with its line of a batch */
+#define SIGNAL_CODE 128                           /* and the number of the signal: the exit code, as shells have it */
 
 typedef struct work {
     const cli_options *options; /* of the command line */
