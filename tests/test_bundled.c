@@ -48,8 +48,26 @@ static void the_bundled_model_draws(void **state)
     }
 }
 
+/* The model's folder says its size: another one is warned of, and only another one. */
+static void another_size_is_warned_of(void **state)
+{
+    static const struct {
+        const char *size, *warning;
+    } cases[] = {{"256x256", NULL}, {"512x256", "512 x 256, but the model was trained at 256 x 256"}};
+    for (size_t i = 0; i < 2; i++) {
+        const char *const arguments[] = {"generate", "a red apple", "--size", cases[i].size, "--plan", "-q", NULL};
+        run_program(arguments, &o);
+        assert_int_equal(o.code, 0);
+        if (cases[i].warning)
+            assert_non_null(strstr(o.err, cases[i].warning));
+        else
+            assert_string_equal(o.err, "");
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_bundled_model_draws)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_bundled_model_draws),
+                                       cmocka_unit_test(another_size_is_warned_of)};
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

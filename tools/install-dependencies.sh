@@ -98,7 +98,7 @@ END
         sudo=sudo
     fi
     echo "zimage: missing:$missing" >&2
-    echo "zimage: $sudo ${manager%% *} installs$packages (about a minute) ..." >&2
+    echo "zimage: ${sudo:+$sudo }${manager%% *} installs$packages (about a minute) ..." >&2
     log=$(mktemp "${TMPDIR:-/tmp}/zimage-packages.XXXXXX")
     # A package source that can't be read does not matter if the others have the packages.
     # shellcheck disable=SC2086 # several words

@@ -131,6 +131,7 @@ zimage_status zi_request_tokens(const zimage_session *session, const zimage_requ
     int64_t rows = r->height / model->facts.scale_factor, columns = r->width / model->facts.scale_factor;
     int prompts = r->guidance_scale > 0 ? 2 : 1;
     *tokens = (zi_tokens){.counts = {r->prompt_tokens, r->negative_prompt_tokens}};
+    zi_sizes_warn(&model->facts.sizes, r->width, r->height, &session->log);
     if (!r->prompt_embeds)
         ZI_TRY(tokenize(session, "prompt", r->prompt, &tokens->ids[0], &tokens->counts[0], error));
     if (prompts > 1 && !r->negative_prompt_embeds)

@@ -7,6 +7,7 @@
 #define ZI_PIPELINE_FAMILY_H
 
 #include "ops/ops.h"
+#include "pipeline/sizes.h"
 #include "sampler/flow_match.h"
 #include "weights/store.h"
 
@@ -38,6 +39,7 @@ typedef struct zi_facts {
     int64_t features;   /* width of the text features */
     int64_t vocabulary; /* token ids are below it */
     int64_t max_prompt_tokens;
+    zi_sizes sizes; /* that the model was trained at */
     int default_steps, distilled;
 } zi_facts;
 

@@ -22,6 +22,7 @@ struct zi_networks {
     zi_qwen3_config text_config;
     zi_zimage_dit_config transformer_config;
     zi_vae_config vae_config;
+    zi_sizes sizes;
     int64_t sample_size; /* pixels of the default image, each way */
     zi_qwen3 text_encoder;
     zi_zimage_dit transformer;
@@ -59,7 +60,8 @@ static void unbind_text(zi_networks *n)
 
 static zimage_status configure_transformer(zi_networks *n, const char *path, const char *text, zimage_error *error)
 {
-    return zi_zimage_dit_config_read(path, text, &n->transformer_config, error);
+    ZI_TRY(zi_zimage_dit_config_read(path, text, &n->transformer_config, error));
+    return zi_sizes_read(path, text, &n->sizes, error);
 }
 
 static void limit_transformer_layers(zi_networks *n, int64_t layers)
@@ -160,6 +162,7 @@ static void describe(const zi_networks *n, const zi_scheduler_config *scheduler,
         .features = dit->cap_feat_dim,
         .vocabulary = n->text_config.vocab_size,
         .max_prompt_tokens = MAX_PROMPT_TOKENS,
+        .sizes = n->sizes,
         .default_steps = turbo ? TURBO_STEPS : BASE_STEPS,
         .distilled = turbo,
     };

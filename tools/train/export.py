@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import networks
-from networks import SHIFT, TEXT, TRANSFORMER, VAE
+from networks import SHIFT, SIZE, TEXT, TRANSFORMER, VAE
 
 LIMIT = 48_000_000
 
@@ -33,7 +33,9 @@ def configurations(scaling, shift):
             "_class_name": "FlowMatchEulerDiscreteScheduler", "_diffusers_version": "0.37.0",
             "num_train_timesteps": 1000, "shift": SHIFT, "use_dynamic_shifting": False},
         "transformer/config.json": {
-            "_class_name": "ZImageTransformer2DModel", "_diffusers_version": "0.37.0", "all_f_patch_size": [1],
+            "_class_name": "ZImageTransformer2DModel", "_diffusers_version": "0.37.0",
+            "_training_sizes": [[SIZE, SIZE]],  # [width, height]; read by zimage, ignored by diffusers
+            "all_f_patch_size": [1],
             "all_patch_size": [2], "axes_dims": t["axes_dims"], "axes_lens": t["axes_lens"],
             "cap_feat_dim": t["cap_feat_dim"], "dim": t["dim"], "in_channels": t["in_channels"],
             "n_heads": t["n_heads"], "n_kv_heads": t["n_heads"], "n_layers": t["n_layers"],
@@ -55,7 +57,7 @@ def configurations(scaling, shift):
             "force_upcast": True, "in_channels": 3, "latent_channels": v["latent_channels"],
             "latents_mean": None, "latents_std": None, "layers_per_block": v["layers_per_block"],
             "mid_block_add_attention": True, "norm_num_groups": v["norm_num_groups"], "out_channels": 3,
-            "sample_size": 256, "scaling_factor": scaling, "shift_factor": shift,
+            "sample_size": SIZE, "scaling_factor": scaling, "shift_factor": shift,
             "up_block_types": ["UpDecoderBlock2D"] * len(v["block_out_channels"]), "use_post_quant_conv": False, "use_quant_conv": False},
     }
 

@@ -18,7 +18,8 @@ TEXT = dict(vocab_size=5120, hidden_size=256, intermediate_size=512, num_hidden_
 REDUCTION = int(os.environ.get("EMOJI_REDUCTION", "16"))
 VAE = {8: dict(block_out_channels=[64, 96, 96, 96], layers_per_block=1, latent_channels=16, norm_num_groups=8),
        16: dict(block_out_channels=[64, 80, 96, 80, 80], layers_per_block=1, latent_channels=32, norm_num_groups=8)}[REDUCTION]
-SIDE = 256 // REDUCTION  # latents of a picture, each way
+SIZE = 256  # pixels of a picture, each way
+SIDE = SIZE // REDUCTION  # latents of a picture, each way
 TRANSFORMER = dict(in_channels=VAE["latent_channels"], dim=384, n_layers=6, n_refiner_layers=1, n_heads=6, norm_eps=1e-5, cap_feat_dim=256,
                    rope_theta=256.0, t_scale=1000.0, axes_dims=[16, 24, 24], axes_lens=[1536, 512, 512])
 SHIFT = 3.0

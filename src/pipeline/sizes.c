@@ -1,0 +1,56 @@
+#include "pipeline/sizes.h"
+
+#include <stdio.h>
+
+#define FIELD      "_training_sizes"
+#define PIXELS_MAX (1 << 20)
+
+static int is_side(const json_t *value)
+{
+    return json_is_integer(value) && json_integer_value(value) >= 1 && json_integer_value(value) <= PIXELS_MAX;
+}
+
+static zimage_status read_sizes(const zi_json_reader *json, void *out)
+{
+    zi_sizes *sizes = out;
+    const json_t *list = json_object_get(json->object, FIELD);
+    if (!list)
+        return ZIMAGE_OK;
+    size_t count = json_array_size(list);
+    if (count < 1 || count > ZI_SIZES_MAX)
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: \"" FIELD "\" has %zu elements, expected an array of 1 to %d pairs [width, height]",
+                       json->path, count, ZI_SIZES_MAX);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *pair = json_array_get(list, i);
+        const json_t *width = json_array_get(pair, 0), *height = json_array_get(pair, 1);
+        if (json_array_size(pair) != 2 || !is_side(width) || !is_side(height))
+            return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                           "%s: \"" FIELD "[%zu]\" is not a pair [width, height] of integers from 1 to %d", json->path,
+                           i, PIXELS_MAX);
+        sizes->width[i] = json_integer_value(width);
+        sizes->height[i] = json_integer_value(height);
+    }
+    sizes->count = count;
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_sizes_read(const char *path, const char *text, zi_sizes *sizes, zimage_error *error)
+{
+    return zi_config_read(path, text, read_sizes, sizes, sizeof *sizes, error);
+}
+
+void zi_sizes_warn(const zi_sizes *sizes, int64_t width, int64_t height, const zi_log *log)
+{
+    char text[ZI_SIZES_MAX * 20 + 1];
+    size_t length = 0;
+    for (size_t i = 0; i < sizes->count; i++) {
+        if (sizes->width[i] == width && sizes->height[i] == height)
+            return;
+        length += (size_t)snprintf(text + length, sizeof text - length, "%s%lld x %lld", i ? ", " : "",
+                                   (long long)sizes->width[i], (long long)sizes->height[i]);
+    }
+    if (sizes->count > 0)
+        zi_warn(log, "width, height: %lld x %lld, but the model was trained at %s: the image may be noise",
+                (long long)width, (long long)height, text);
+}
