@@ -265,15 +265,17 @@ static void lines_of_each_width(void **state)
         .image = 2, .images = 5, .stage = ZIMAGE_STAGE_DENOISE, .begin_seconds = 2, .begin_fraction = 0.1};
     zimage_progress p = at(ZIMAGE_STAGE_DENOISE, 3, 8, 0.3, 8);
     expect_line(&bar, &p, 100,
-                "[########--------------------]   30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
-    expect_line(&bar, &p, 80, "[###--------]   30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
-    expect_line(&bar, &p, 66, " 30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
-    expect_line(&bar, &p, 40, " 30%  image 2/5  denoise 3/8  21 s left");
-    expect_line(&bar, &p, 30, " 30%  denoise 3/8  21 s left");
-    expect_line(&bar, &p, 18, " 30%  denoise 3/8");
-    expect_line(&bar, &p, 17, " 30%  21 s left");
-    expect_line(&bar, &p, 5, " 30%");
-    expect_line(&bar, &p, 4, "");
+                "[########--------------------]  30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
+    expect_line(&bar, &p, 80, "[####--------]  30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
+    expect_line(&bar, &p, 66, "30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
+    expect_line(&bar, &p, 40, "30% image 2/5 denoise 3/8 21 s left");
+    expect_line(&bar, &p, 30, "30% denoise 3/8 21 s left");
+    expect_line(&bar, &p, 17, "30% denoise 3/8");
+    expect_line(&bar, &p, 15, "30% 21 s left");
+    expect_line(&bar, &p, 4, "30%");
+    expect_line(&bar, &p, 3, "");
+    bar.images = 1;
+    expect_line(&bar, &p, 40, "30% denoise 3/8 3.0 s/step 21 s left");
     for (int columns = -1; columns < 300; columns++) {
         char line[PROGRESS_LINE_MAX];
         p = at((zimage_stage)(columns & 3), 999, 1000, 0.9999, 1e7);
@@ -289,18 +291,18 @@ static void times_and_rates(void **state)
     progress_bar bar = {
         .image = 1, .images = 1, .stage = ZIMAGE_STAGE_DECODE, .begin_seconds = 10, .begin_fraction = 0.98};
     zimage_progress p = at(ZIMAGE_STAGE_DECODE, 1, 1, 0.984, 12);
-    expect_line(&bar, &p, 41, " 98%  vae decode  12 s elapsed  8 s left");
+    expect_line(&bar, &p, 41, "98% vae decode 12 s elapsed 8 s left");
     p = at(ZIMAGE_STAGE_DECODE, 1, 1, 0.98, 10.1); /* nothing of the stage is done: the rate of all, which says 0 s */
-    expect_line(&bar, &p, 40, " 98%  vae decode  10 s elapsed");
+    expect_line(&bar, &p, 40, "[#########] 98% vae decode 10 s elapsed");
     bar = (progress_bar){.stage = ZIMAGE_STAGE_DENOISE};
     p = at(ZIMAGE_STAGE_DENOISE, 1, 20, 0.01, 0.2); /* too early for an estimate or a rate */
-    expect_line(&bar, &p, 34, "  1%  denoise 1/20  0 s elapsed");
+    expect_line(&bar, &p, 34, "1% denoise 1/20 0 s elapsed");
     p = at(ZIMAGE_STAGE_DENOISE, 5, 20, 0.2, 1);
-    expect_line(&bar, &p, 55, " 20%  denoise 5/20  4.0 steps/s  1 s elapsed  4 s left");
+    expect_line(&bar, &p, 55, "20% denoise 5/20 4.0 steps/s 1 s elapsed 4 s left");
     p = at(ZIMAGE_STAGE_DENOISE, 5, 20, 0.2, 75.4);
-    expect_line(&bar, &p, 58, " 20%  denoise 5/20  18.9 s/step  1:15 elapsed  5:02 left");
+    expect_line(&bar, &p, 58, "20% denoise 5/20 18.9 s/step 1:15 elapsed 5:02 left");
     p = at(ZIMAGE_STAGE_DENOISE, 5, 20, 0.2, 7384);
-    expect_line(&bar, &p, 65, " 20%  denoise 5/20  1846.0 s/step  2:03:04 elapsed  8:12:16 left");
+    expect_line(&bar, &p, 65, "20%  denoise 5/20  1846.0 s/step  2:03:04 elapsed  8:12:16 left");
 }
 
 /* Runs the program with stderr on a terminal of so many columns, and keeps what arrives there in o.err. */

@@ -8,7 +8,7 @@
 
 #define BAR_MOST      30   /* columns of the bar with its brackets */
 #define BAR_LEAST     8    /* a shorter one says nothing */
-#define GAP           2    /* columns between two parts of the line */
+#define NARROW        60   /* columns; on a narrower terminal one space is between the parts, else two */
 #define PART_MAX      48   /* bytes of a part, */
 #define TIME_MAX      32   /* and of a time in it */
 #define COLUMNS       80   /* of a terminal that does not say its width */
@@ -27,7 +27,7 @@ void progress_init(progress_bar *bar, int quiet, int32_t image, int32_t images)
     const char *kind = getenv("TERM");
     *bar = (progress_bar){
         .quiet = quiet,
-        .terminal = isatty(STDERR_FILENO) && kind && *kind && strcmp(kind, "dumb") != 0,
+        .terminal = isatty(STDERR_FILENO) && !(kind && !strcmp(kind, "dumb")),
         .image = image,
         .images = images,
         .stage = (zimage_stage)ZIMAGE_STAGE_COUNT,
@@ -105,7 +105,7 @@ static void write_parts(const progress_bar *bar, const zimage_progress *p, char 
     char seconds[TIME_MAX];
     double left = seconds_left(bar, p);
     memset(parts, 0, PARTS * sizeof *parts);
-    snprintf(parts[PERCENT], PART_MAX, "%3.0f%%", p->fraction * 100);
+    snprintf(parts[PERCENT], PART_MAX, "%.0f%%", p->fraction * 100);
     if (bar->images > 1)
         snprintf(parts[IMAGE], PART_MAX, "image %d/%d", (int)bar->image, (int)bar->images);
     write_stage(parts[STAGE], p->stage);
@@ -125,16 +125,16 @@ void progress_line(const progress_bar *bar, const zimage_progress *p, int column
 {
     static const int by_importance[] = {PERCENT, STAGE, LEFT, IMAGE, RATE, ELAPSED};
     char parts[PARTS][PART_MAX];
-    int fits[PARTS] = {0}, used = 0, length = 0;
+    int fits[PARTS] = {0}, used = 0, length = 0, gap = columns < NARROW ? 1 : 2;
     write_parts(bar, p, parts);
     columns--; /* many terminals go to the next line when the last column is written */
     for (size_t i = 0; i < sizeof by_importance / sizeof *by_importance; i++) {
         const char *part = parts[by_importance[i]];
-        int more = (int)strlen(part) + (used ? GAP : 0);
+        int more = (int)strlen(part) + (used ? gap : 0);
         fits[by_importance[i]] = *part && used + more <= columns;
         used += fits[by_importance[i]] ? more : 0;
     }
-    int room = columns - used - GAP < BAR_MOST ? columns - used - GAP : BAR_MOST;
+    int room = columns - used - gap < BAR_MOST ? columns - used - gap : BAR_MOST;
     fits[BAR] = room >= BAR_LEAST;
     if (fits[BAR])
         write_bar(parts[BAR], room, p->fraction);
@@ -142,7 +142,7 @@ void progress_line(const progress_bar *bar, const zimage_progress *p, int column
     for (int i = 0; i < PARTS; i++)
         if (fits[i])
             length +=
-                snprintf(line + length, PROGRESS_LINE_MAX - (size_t)length, "%*s%s", length ? GAP : 0, "", parts[i]);
+                snprintf(line + length, PROGRESS_LINE_MAX - (size_t)length, "%*s%s", length ? gap : 0, "", parts[i]);
 }
 
 static int terminal_columns(void)
