@@ -189,7 +189,7 @@ static void give_features(zi_job *job, const char *name)
 static void take_steps(zi_run *run, zi_job *job, const loop_case *c, float *latents, float *after)
 {
     float sigmas[LOOP_STEPS + 1];
-    family->sigmas(job->model->networks, &job->model->scheduler, LOOP_STEPS, ROWS, COLUMNS, sigmas);
+    table_ok(family->sigmas(job->model->networks, &job->model->scheduler, LOOP_STEPS, ROWS, COLUMNS, sigmas, NULL));
     for (int i = 0; i < LOOP_STEPS; i++) {
         float scale = family->guidance_at(c->guidance_scale, c->truncation, sigmas[i]);
         job->sigma = sigmas[i];

@@ -1,5 +1,6 @@
 /* zimage generate: prompts to PNG files. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -226,8 +227,9 @@ static int run(work *w)
 int cmd_generate(const cli_options *options)
 {
     work w = {.options = options};
-    if (access(cli_model(options), F_OK) != 0)
-        return cli_usage_error(COMMAND, "%s: there is no model folder %s; name one with -m DIR",
+    /* A link that leads nowhere is not followed: the library says where it leads. */
+    if (faccessat(AT_FDCWD, cli_model(options), F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+        return cli_usage_error(COMMAND, "%s: there is no model folder %s; name one with -m DIR (nothing is downloaded)",
                                cli_model_origin(options), cli_model(options));
     cli_signals_catch();
     int code = options->plan ? 0 : cli_jobs_make(options, &w.jobs);

@@ -230,8 +230,8 @@ static zimage_status prepare(generation *g)
     ZI_TRY(allocate(g));
     ZI_TRY(zi_image_new(r->width, r->height, &g->image, g->run.error));
     ZI_TRY(zi_image_add_latents(g->image, job->model->facts.latent_channels, job->rows, job->columns, g->run.error));
-    job->model->family->sigmas(job->model->networks, &job->model->scheduler, r->steps, job->rows, job->columns,
-                               g->sigmas);
+    ZI_TRY(job->model->family->sigmas(job->model->networks, &job->model->scheduler, r->steps, job->rows, job->columns,
+                                      g->sigmas, g->run.error));
     if (r->latents)
         memcpy(zi_image_latents(g->image), r->latents, (size_t)g->latent_count * sizeof(float));
     else

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/sized.h"
+#include "pipeline/folder.h"
 #include "pipeline/model.h"
 
 typedef struct component {
@@ -142,9 +143,7 @@ static zimage_status read_class(zimage_inspection *in, const char *path, zimage_
     json_t *index = NULL;
     if (!index_path)
         return no_memory(error);
-    zimage_status status = zi_folder_exists(path)
-                               ? zi_json_load(index_path, &index, error)
-                               : zi_fail(error, ZIMAGE_ERROR_FILE, "%s: there is no such file or folder", path);
+    zimage_status status = zi_json_load(index_path, &index, error);
     free(index_path);
     if (status == ZIMAGE_OK) {
         free(in->class_name);
@@ -162,6 +161,7 @@ static zimage_status describe(zimage_inspection *in, const char *path, zimage_er
         return no_memory(error);
     if (zi_file_exists(path))
         return describe_file(in, path, error);
+    ZI_TRY(zi_folder_check(path, error));
     if (!zi_is_conversion(path))
         ZI_TRY(read_class(in, path, error));
     return describe_model(in, path, error);

@@ -17,9 +17,18 @@ typedef enum zi_component_kind { ZI_TEXT_ENCODER, ZI_TRANSFORMER, ZI_VAE, ZI_COM
 /* A family's networks, in a struct of its own. */
 typedef struct zi_networks zi_networks;
 
+/* Classes that read their files as this program does: ["diffusers", "AutoencoderKL"] in model_index.json. */
+typedef struct zi_classes {
+    const char *library;
+    const char *const *names; /* NULL-ended */
+} zi_classes;
+
 typedef struct zi_component {
     const char *folder;    /* in the model folder: "transformer" */
     const char *base_name; /* of the weights' files: "diffusion_pytorch_model" */
+    zi_classes classes;    /* what model_index.json may call it */
+    /* Every field of its configuration, NULL-ended: others are warned of. NULL: its class keeps any field. */
+    const char *const *fields;
     int optional;
     /* Reads config.json at `path`, or where text is not NULL that text, with `path` for messages. */
     zimage_status (*configure)(zi_networks *networks, const char *path, const char *text, zimage_error *error);
@@ -48,8 +57,10 @@ typedef struct zi_family {
     const char *const *pipeline_classes;    /* _class_name in model_index.json, NULL-ended */
     const char *const *transformer_classes; /* in transformer/config.json, for a folder without model_index.json */
     zi_component components[ZI_COMPONENTS];
-    size_t networks_size; /* bytes of its struct of networks */
-    size_t inputs_size;   /* bytes of what prepare fills */
+    zi_classes scheduler, tokenizer;
+    const char *const *scheduler_fields; /* as fields of a component */
+    size_t networks_size;                /* bytes of its struct of networks */
+    size_t inputs_size;                  /* bytes of what prepare fills */
     zimage_template chat_template;
 
     /* ---- the model ---- */
@@ -65,9 +76,9 @@ typedef struct zi_family {
     /* Whether positions of so many prompt tokens and so large latents exist. */
     zimage_status (*check_positions)(const zi_networks *networks, int64_t tokens, int64_t rows, int64_t columns,
                                      zimage_error *error);
-    /* sigmas [steps + 1], the last 0 */
-    void (*sigmas)(const zi_networks *networks, const zi_scheduler_config *scheduler, int steps, int64_t rows,
-                   int64_t columns, float *sigmas);
+    /* sigmas [steps + 1], the last 0. An error if the scheduler's settings lead to one that is not finite. */
+    zimage_status (*sigmas)(const zi_networks *networks, const zi_scheduler_config *scheduler, int steps, int64_t rows,
+                            int64_t columns, float *sigmas, zimage_error *error);
     /* The guidance scale at a sigma; 0: one forward pass. truncation: no guidance once 1 - sigma exceeds it. */
     float (*guidance_at)(float scale, double truncation, float sigma);
     /* positive [count] <- the guided velocity; normalization: limit of its norm relative to positive's, 0: none */

@@ -4,8 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fields.h"
 #include "base/file.h"
-#include "base/json.h"
+#include "base/stand_in.h"
+#include "pipeline/folder.h"
+
+#define SCHEDULER_FILE "scheduler_config.json"
 
 /* What opening a model passes on. */
 typedef struct opening {
@@ -14,44 +18,108 @@ typedef struct opening {
     const zi_log *log;
     zi_model *model;
     zimage_error *error;
+    int lacking[ZI_COMPONENTS]; /* 1: model_index.json says that the pipeline has none */
 } opening;
-
-int zi_is_conversion(const char *folder)
-{
-    char *index = zi_path_join(folder, "model_index.json"), *transformer = zi_path_join(folder, "transformer");
-    int converted = index && transformer && !zi_file_exists(index) && zi_folder_exists(transformer);
-    free(index);
-    free(transformer);
-    return converted;
-}
 
 /* ---- the family -------------------------------------------------------------------------------------------------- */
 
-/* "A, B, C": the pipeline classes of all families. */
-static void list_pipelines(char *text, size_t size)
+/* Appends "A, B, C". */
+static void append_names(char *text, size_t size, const char *const *names)
 {
-    size_t length = 0;
-    text[0] = 0;
-    for (const zi_family *const *family = zi_families; *family; family++)
-        for (const char *const *name = (*family)->pipeline_classes; *name && length < size; name++)
-            length += (size_t)snprintf(text + length, size - length, "%s%s", length ? ", " : "", *name);
+    for (; *names; names++) {
+        size_t length = strlen(text);
+        snprintf(text + length, size - length, "%s%s", length ? ", " : "", *names);
+    }
 }
 
-static zimage_status family_of_index(const char *path, const zi_family **family, zimage_error *error)
+/* The class of the pipeline decides; the classes of its components are checked when the family is known. */
+static zimage_status family_of_class(const zi_json_reader *index, const zi_family **family)
+{
+    const char *class_name;
+    char known[256] = "";
+    ZI_TRY(zi_json_string(index, "_class_name", NULL, &class_name));
+    *family = zi_family_of_pipeline(class_name);
+    if (*family)
+        return ZIMAGE_OK;
+    for (const zi_family *const *f = zi_families; *f; f++)
+        append_names(known, sizeof known, (*f)->pipeline_classes);
+    return zi_fail(index->error, ZIMAGE_ERROR_UNSUPPORTED,
+                   "%s: _class_name is \"%s\", which this version can't run (it runs %s)", index->path, class_name,
+                   known);
+}
+
+static int is_class(const json_t *entry, const zi_classes *classes)
+{
+    const char *library = json_string_value(json_array_get(entry, 0)),
+               *name = json_string_value(json_array_get(entry, 1));
+    if (json_array_size(entry) != 2 || !library || !name || strcmp(library, classes->library) != 0)
+        return 0;
+    for (const char *const *known = classes->names; *known; known++)
+        if (strcmp(*known, name) == 0)
+            return 1;
+    return 0;
+}
+
+/*
+ * The entry of a part: ["library", "class"]. Another class reads the same files in another way, or none at all. [null,
+ * null] is a part that the pipeline lacks; *lacking NULL: the part is needed. An index may name fewer parts.
+ */
+static zimage_status check_part(const zi_json_reader *index, const char *part, const zi_classes *classes, int *lacking)
+{
+    char known[256] = "", text[64];
+    const json_t *entry = json_object_get(index->object, part);
+    if (!entry || is_class(entry, classes))
+        return ZIMAGE_OK;
+    if (!json_is_array(entry) || json_array_size(entry) != 2)
+        return zi_fail(index->error, ZIMAGE_ERROR_MODEL, "%s: \"%s\": %s, expected an array of a library and a class",
+                       index->path, part, zi_json_describe(entry, text, sizeof text));
+    const json_t *library = json_array_get(entry, 0), *name = json_array_get(entry, 1);
+    if (json_is_null(library) && json_is_null(name) && lacking) {
+        *lacking = 1;
+        return ZIMAGE_OK;
+    }
+    append_names(known, sizeof known, classes->names);
+    char library_text[64];
+    return zi_fail(index->error, ZIMAGE_ERROR_UNSUPPORTED,
+                   "%s: %s is [%s, %s], which this version can't run (it runs \"%s\": %s)", index->path, part,
+                   zi_json_describe(library, library_text, sizeof library_text),
+                   zi_json_describe(name, text, sizeof text), classes->library, known);
+}
+
+/* Parts that the caller chose from elsewhere are not those of the index. */
+static zimage_status check_parts(opening *o, const zi_json_reader *index, const zi_family *family)
+{
+    for (int i = 0; i < ZI_COMPONENTS; i++) {
+        const zi_component *component = &family->components[i];
+        if (!o->choice->components[i])
+            ZI_TRY(
+                check_part(index, component->folder, &component->classes, component->optional ? &o->lacking[i] : NULL));
+    }
+    if (!o->choice->scheduler)
+        ZI_TRY(check_part(index, "scheduler", &family->scheduler, NULL));
+    if (!o->choice->tokenizer && !o->lacking[ZI_TEXT_ENCODER])
+        ZI_TRY(check_part(index, "tokenizer", &family->tokenizer, NULL));
+    return ZIMAGE_OK;
+}
+
+static void warn_of_other_parts(const opening *o, json_t *index, const char *path, const zi_family *family)
+{
+    const char *known[ZI_COMPONENTS + 3] = {"scheduler", "tokenizer"};
+    for (int i = 0; i < ZI_COMPONENTS; i++)
+        known[i + 2] = family->components[i].folder;
+    zi_warn_of_unknown_fields(index, path, known, o->log);
+}
+
+static zimage_status family_of_index(opening *o, const char *path, const zi_family **family)
 {
     json_t *index = NULL;
-    const char *class_name;
-    char known[256];
-    ZI_TRY(zi_json_load(path, &index, error));
-    const zi_json_reader reader = {index, path, error};
-    zimage_status status = zi_json_string(&reader, "_class_name", NULL, &class_name);
-    *family = status == ZIMAGE_OK ? zi_family_of_pipeline(class_name) : NULL;
-    if (status == ZIMAGE_OK && !*family) {
-        list_pipelines(known, sizeof known);
-        status =
-            zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                    "%s: _class_name is \"%s\", which this version can't run (it runs %s)", path, class_name, known);
-    }
+    ZI_TRY(zi_json_load(path, &index, o->error));
+    const zi_json_reader reader = {index, path, o->error};
+    zimage_status status = family_of_class(&reader, family);
+    if (status == ZIMAGE_OK)
+        status = check_parts(o, &reader, *family);
+    if (status == ZIMAGE_OK)
+        warn_of_other_parts(o, index, path, *family);
     json_decref(index);
     return status;
 }
@@ -73,16 +141,14 @@ static zimage_status family_of_conversion(const char *path, const zi_family **fa
     return ZIMAGE_OK;
 }
 
-static zimage_status find_family(const char *folder, const zi_family **family, zimage_error *error)
+static zimage_status find_family(opening *o, const zi_family **family)
 {
-    if (!zi_folder_exists(folder))
-        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: there is no such model folder", folder);
-    int conversion = zi_is_conversion(folder);
-    char *path = zi_path_join(folder, conversion ? "transformer/config.json" : "model_index.json");
+    ZI_TRY(zi_folder_check(o->path, o->error));
+    int conversion = zi_is_conversion(o->path);
+    char *path = zi_path_join(o->path, conversion ? "transformer/config.json" : "model_index.json");
     if (!path)
-        return zi_fail_memory(error, "a path", strlen(folder));
-    zimage_status status =
-        conversion ? family_of_conversion(path, family, error) : family_of_index(path, family, error);
+        return zi_fail_memory(o->error, "a path", strlen(o->path));
+    zimage_status status = conversion ? family_of_conversion(path, family, o->error) : family_of_index(o, path, family);
     free(path);
     return status;
 }
@@ -100,14 +166,60 @@ static char *path_of(const char *chosen, const char *folder, const char *sub, co
     return path;
 }
 
-static zimage_status configure(const opening *o, const zi_component *component, const char *config)
+/* A folder that was chosen for one part, and lacks its file: a file, a link that leads nowhere, or a whole model. */
+static zimage_status refuse_other_folder(const opening *o, const char *part, const char *file, const char *folder)
 {
+    char *inner = zi_path_join(folder, part), *path = inner ? zi_path_join(inner, file) : NULL;
+    zimage_status status = path ? zi_refuse_dangling_link(folder, o->error) : zi_fail_memory(o->error, "a path", 0);
+    if (status == ZIMAGE_OK && zi_file_exists(folder))
+        status = zi_fail(o->error, ZIMAGE_ERROR_FILE, "%s: this is a file, expected a folder like %s/ of a model",
+                         folder, part);
+    else if (status == ZIMAGE_OK && zi_file_exists(path))
+        status =
+            zi_fail(o->error, ZIMAGE_ERROR_FILE, "%s: this is a whole model, expected its folder %s", folder, inner);
+    free(path);
+    free(inner);
+    return status;
+}
+
+/* transformers loads an adapter (LoRA) that lies beside a model's files, if the package peft is installed. */
+static zimage_status refuse_adapter(const opening *o, const zi_component *component, const char *folder)
+{
+    char *adapter = zi_path_join(folder, "adapter_config.json");
+    int found = adapter && strcmp(component->classes.library, "transformers") == 0 && zi_file_exists(adapter);
+    zimage_status status = ZIMAGE_OK;
+    if (!adapter)
+        status = zi_fail_memory(o->error, "a path", strlen(folder));
+    else if (found)
+        status = zi_fail(o->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: adapters are not supported: merge it into the model",
+                         adapter);
+    free(adapter);
+    return status;
+}
+
+/* The reference ignores unknown fields of its own classes, with a warning. */
+static void warn_of_unknown(const opening *o, const char *path, const char *const *fields)
+{
+    json_t *config = NULL;
+    if (fields && zi_json_load(path, &config, NULL) == ZIMAGE_OK)
+        zi_warn_of_unknown_fields(config, path, fields, o->log);
+    json_decref(config);
+}
+
+static zimage_status configure(const opening *o, const zi_component *component, const char *folder, const char *config)
+{
+    if (!zi_file_exists(config))
+        ZI_TRY(refuse_other_folder(o, component->folder, "config.json", folder));
+    ZI_TRY(zi_refuse_stand_in(config, o->error));
+    ZI_TRY(refuse_adapter(o, component, folder));
     if (zi_is_conversion(o->path) && !zi_file_exists(config))
         return zi_fail(o->error, ZIMAGE_ERROR_FILE,
                        "%s: there is no such file; expected the configuration of the model that was converted (mflux "
                        "saves none: copy the original model's)",
                        config);
-    return component->configure(o->model->networks, config, NULL, o->error);
+    ZI_TRY(component->configure(o->model->networks, config, NULL, o->error));
+    warn_of_unknown(o, config, component->fields);
+    return ZIMAGE_OK;
 }
 
 static zimage_status open_weights(const opening *o, zi_component_kind kind, const char *folder)
@@ -125,9 +237,10 @@ static zimage_status open_component(const opening *o, zi_component_kind kind)
     char *folder = path_of(chosen, o->path, component->folder, NULL);
     char *config = path_of(chosen, o->path, component->folder, "config.json");
     zimage_status status = folder && config ? ZIMAGE_OK : zi_fail_memory(o->error, "a path", strlen(o->path));
-    int absent = status == ZIMAGE_OK && component->optional && !chosen && !zi_folder_exists(folder);
+    int absent =
+        status == ZIMAGE_OK && component->optional && !chosen && (o->lacking[kind] || !zi_folder_exists(folder));
     if (status == ZIMAGE_OK && !absent)
-        status = configure(o, component, config);
+        status = configure(o, component, folder, config);
     if (status == ZIMAGE_OK && !absent)
         status = open_weights(o, kind, folder);
     free(config);
@@ -142,23 +255,37 @@ static zimage_status open_tokenizer(const opening *o)
     char *path = path_of(o->choice->tokenizer, o->path, "tokenizer", "tokenizer.json");
     if (!path)
         return zi_fail_memory(o->error, "a path", strlen(o->path));
-    zimage_status status = zi_tokenizer_load(path, &o->model->tokenizer, o->error);
+    zimage_status status = zi_refuse_stand_in(path, o->error);
+    if (status == ZIMAGE_OK && o->choice->tokenizer && !zi_file_exists(path))
+        status = refuse_other_folder(o, "tokenizer", "tokenizer_config.json", o->choice->tokenizer);
+    if (status == ZIMAGE_OK)
+        status = zi_tokenizer_load(path, &o->model->tokenizer, o->error);
     free(path);
     return status;
 }
 
-static zimage_status open_scheduler(const opening *o)
+static zimage_status load_scheduler(const opening *o, const char *path)
 {
-    char *path = path_of(o->choice->scheduler, o->path, "scheduler", "scheduler_config.json");
-    if (!path)
-        return zi_fail_memory(o->error, "a path", strlen(o->path));
-    zimage_status status = ZIMAGE_OK;
+    if (o->choice->scheduler && !zi_file_exists(path))
+        ZI_TRY(refuse_other_folder(o, "scheduler", SCHEDULER_FILE, o->choice->scheduler));
+    ZI_TRY(zi_refuse_stand_in(path, o->error));
     o->model->scheduler = o->model->family->default_scheduler();
-    if (zi_is_conversion(o->path) && !zi_file_exists(path))
+    if (zi_is_conversion(o->path) && !zi_file_exists(path)) {
         zi_warn(o->log, "%s: there is no such file: the default schedule of %s is used, a shift of %g", path,
                 o->model->family->name, o->model->scheduler.shift);
-    else
-        status = zi_scheduler_load(path, &o->model->scheduler, o->error);
+        return ZIMAGE_OK;
+    }
+    ZI_TRY(zi_scheduler_load(path, &o->model->scheduler, o->error));
+    warn_of_unknown(o, path, o->model->family->scheduler_fields);
+    return ZIMAGE_OK;
+}
+
+static zimage_status open_scheduler(const opening *o)
+{
+    char *path = path_of(o->choice->scheduler, o->path, "scheduler", SCHEDULER_FILE);
+    if (!path)
+        return zi_fail_memory(o->error, "a path", strlen(o->path));
+    zimage_status status = load_scheduler(o, path);
     free(path);
     return status;
 }
@@ -213,9 +340,9 @@ zimage_status zi_model_open(const char *path, const zi_model_choice *choice, con
                             zimage_error *error)
 {
     const zi_family *family = NULL;
-    opening o = {path, choice, log, NULL, error};
+    opening o = {path, choice, log, NULL, error, {0}};
     *model = NULL;
-    ZI_TRY(find_family(path, &family, error));
+    ZI_TRY(find_family(&o, &family));
     ZI_TRY(zi_model_new(family, &o.model, error));
     zimage_status status = open_parts(&o);
     if (status == ZIMAGE_OK)

@@ -43,7 +43,4 @@ static inline int zi_model_has(const zi_model *model, zi_component_kind kind)
     return model->stores[kind] != NULL;
 }
 
-/* Whether the folder was converted for MLX: without model_index.json, but with transformer/. */
-int zi_is_conversion(const char *folder);
-
 #endif

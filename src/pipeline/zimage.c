@@ -179,11 +179,19 @@ static zimage_status check_positions(const zi_networks *n, int64_t tokens, int64
     return zi_zimage_dit_check_positions(&n->transformer, tokens, rows / patch, columns / patch, error);
 }
 
-static void sigmas(const zi_networks *n, const zi_scheduler_config *scheduler, int steps, int64_t rows, int64_t columns,
-                   float *out)
+static zimage_status sigmas(const zi_networks *n, const zi_scheduler_config *scheduler, int steps, int64_t rows,
+                            int64_t columns, float *out, zimage_error *error)
 {
-    int64_t patch = n->transformer_config.patch;
-    zi_scheduler_sigmas(scheduler, steps, (rows / patch) * (columns / patch), out);
+    int64_t patch = n->transformer_config.patch, tokens = (rows / patch) * (columns / patch);
+    zi_scheduler_sigmas(scheduler, steps, tokens, out);
+    for (int i = 0; i < steps; i++)
+        if (!isfinite(out[i]))
+            return zi_fail(
+                error, ZIMAGE_ERROR_MODEL,
+                "scheduler_config.json: base_shift, max_shift, base_image_seq_len and max_image_seq_len lead to "
+                "a shift of %g for %lld image tokens, and sigma %d is not a finite number",
+                zi_scheduler_mu(scheduler, tokens), (long long)tokens, i + 1);
+    return ZIMAGE_OK;
 }
 
 /* The network's time: (1000 - timestep) / 1000, about 1 - sigma, with the pipeline's float32 rounding. */
@@ -281,19 +289,53 @@ static const char *const pipeline_classes[] = {"ZImagePipeline", "ZImageImg2ImgP
                                                NULL};
 static const char *const transformer_classes[] = {"ZImageTransformer2DModel", NULL};
 
+#define CLASSES(...)                                                                                                   \
+    (const char *const[])                                                                                              \
+    {                                                                                                                  \
+        __VA_ARGS__, NULL                                                                                              \
+    }
+
 const zi_family zi_family_zimage = {
     .name = "z-image",
     .pipeline_classes = pipeline_classes,
     .transformer_classes = transformer_classes,
     .components =
         {
-            [ZI_TEXT_ENCODER] = {"text_encoder", "model", 1, configure_text, limit_text_layers, text_layers, bind_text,
+            [ZI_TEXT_ENCODER] = {"text_encoder",
+                                 "model",
+                                 {"transformers", CLASSES("Qwen3Model", "Qwen3ForCausalLM")},
+                                 NULL,
+                                 1,
+                                 configure_text,
+                                 limit_text_layers,
+                                 text_layers,
+                                 bind_text,
                                  unbind_text},
-            [ZI_TRANSFORMER] = {"transformer", "diffusion_pytorch_model", 0, configure_transformer,
-                                limit_transformer_layers, transformer_layers, bind_transformer, unbind_transformer},
-            [ZI_VAE] = {"vae", "diffusion_pytorch_model", 0, configure_vae, limit_vae_layers, vae_layers, bind_vae,
+            [ZI_TRANSFORMER] = {"transformer",
+                                "diffusion_pytorch_model",
+                                {"diffusers", transformer_classes},
+                                zi_zimage_dit_fields,
+                                0,
+                                configure_transformer,
+                                limit_transformer_layers,
+                                transformer_layers,
+                                bind_transformer,
+                                unbind_transformer},
+            [ZI_VAE] = {"vae",
+                        "diffusion_pytorch_model",
+                        {"diffusers", CLASSES("AutoencoderKL")},
+                        zi_vae_fields,
+                        0,
+                        configure_vae,
+                        limit_vae_layers,
+                        vae_layers,
+                        bind_vae,
                         unbind_vae},
         },
+    .scheduler = {"diffusers", CLASSES("FlowMatchEulerDiscreteScheduler")},
+    .scheduler_fields = zi_scheduler_fields,
+    .tokenizer = {"transformers",
+                  CLASSES("Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")},
     .networks_size = sizeof(zi_networks),
     .inputs_size = sizeof(zi_zimage_dit_inputs),
     .chat_template = ZIMAGE_TEMPLATE_Z_IMAGE,
