@@ -182,6 +182,45 @@ static void no_memory_is_taken_before_the_plan(void **state)
     assert_int_equal(count_files(test_folder), 0);
 }
 
+/* Runs the program with --mem LIMIT M and two more arguments; 1: the limit suffices. *need: what a refusal names. */
+static int runs_within(unsigned long long limit, const char *side, const char *const more[2], unsigned long long *need)
+{
+    char size[32];
+    unsigned long long named;
+    snprintf(size, sizeof size, "%lluM", limit);
+    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-W", side, "-H", side, "-o", "a.png", "--json", "-q", "--steps",
+                          "1", "--mem", size, more[0], more[1]),
+                &o);
+    if (o.code == 0)
+        return 1;
+    const char *numbers = strstr(o.err, "--mem: ");
+    if (!numbers || sscanf(numbers, "--mem: %llu MiB, but this request needs %llu MiB", &named, need) != 2)
+        fail_msg("exit code %d: %s", o.code, o.err);
+    assert_int_equal(named, limit);
+    return 0;
+}
+
+/* The smallest limit that is accepted is kept, and the limit that a refusal names is accepted. */
+static void limits_are_kept(void **state)
+{
+    static const char *const sides[] = {"64", "256", "512"};
+    static const char *const options[][2] = {{"--compute", "f32"}, {"--compute", "bf16"}, {"--guidance", "3"}};
+    for (size_t i = 0; i < 9; i++) {
+        unsigned long long need = 0, low, ignored;
+        const char *side = sides[i / 3], *const *more = options[i % 3];
+        assert_false(runs_within(1, side, more, &need));
+        for (low = need; runs_within(low, side, more, &ignored); low--) {
+            json_t *made = json_loads(o.out, 0, NULL);
+            double peak = json_number_value(json_object_get(made, "peak_rss_bytes")) / 1048576;
+            json_decref(made);
+            if (MEMORY_IS_OURS && peak > (double)low)
+                fail_msg("%s %s %s: --mem %lluM, but the peak is %.1f MiB", side, more[0], more[1], low, peak);
+        }
+        assert_true(low < need && need - low <= 4); /* what is named is not much more than what is needed */
+    }
+    unlink(in_folder("a.png"));
+}
+
 static void wrong_sizes(void **state)
 {
     static const char *const sizes[] = {"", "0", "-5M", "+5M", "6X", "6GB", "much", "M", "1e400", "nan", "inf", "0.1"};
@@ -308,6 +347,7 @@ int main(void)
         cmocka_unit_test(plans_are_told),
         cmocka_unit_test(machine_is_measured_once),
         cmocka_unit_test(memory_limits),
+        cmocka_unit_test(limits_are_kept),
         cmocka_unit_test(wrong_sizes),
         cmocka_unit_test(no_memory_is_taken_before_the_plan),
         cmocka_unit_test(memory_of_the_tiny_model),

@@ -8,8 +8,10 @@
 
 /* Pages of the program and its libraries that are first used after a session was opened, and the stacks of threads. */
 #define PROGRAM_BYTES (3 * ZI_MIB / 2)
-/* Added to the need that is reported: another process may begin a little larger than this one. */
-#define MARGIN (2 * ZI_MIB)
+/* What a job may take above its plan. A limit must leave room for it. */
+#define PLAN_ERROR ZI_MIB
+/* Added to the need that is reported: another process may also begin a little larger than this one. */
+#define MARGIN (PLAN_ERROR + ZI_MIB)
 
 /* A preview is a part of denoising. */
 static zimage_stage public_stage(int stage)
@@ -165,7 +167,8 @@ static void add_up(const zimage_session *session, const zi_job *job, const zi_co
 {
     zi_job_run runs[ZI_JOB_RUNS_MAX];
     int entries = zi_job_list(job, runs);
-    plan->most = plan->taken = 0;
+    plan->most = session->opening_bytes;
+    plan->taken = 0;
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
         plan->activations[i] = plan->peak[i] = 0;
     for (int i = 0; i < entries; i++) {
@@ -235,15 +238,15 @@ static int device_needs_narrower(const rehearsal *r)
 static int is_too_large(const zimage_session *session, const zi_job_plan *plan, const zi_plan_limits *limits)
 {
     if (limits->memory > 0)
-        return plan->most > limits->memory;
+        return plan->most + PLAN_ERROR > limits->memory;
     return !zi_has_own_memory(session->ops) && plan->taken > limits->free;
 }
 
 static int host_needs_narrower(const zimage_session *session, const zi_job_plan *plan, const zi_plan_limits *limits)
 {
     return is_too_large(session, plan, limits) &&
-           (limits->memory == 0 || plan->peak[ZIMAGE_STAGE_DECODE] > limits->memory ||
-            plan->peak[ZIMAGE_STAGE_DENOISE] > limits->memory);
+           (limits->memory == 0 || plan->peak[ZIMAGE_STAGE_DECODE] + PLAN_ERROR > limits->memory ||
+            plan->peak[ZIMAGE_STAGE_DENOISE] + PLAN_ERROR > limits->memory);
 }
 
 /* ---- the plan ---------------------------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@ zimage_status zi_model_handle(zi_model *inner, zimage_model **model, zimage_erro
         return zi_fail_memory(error, "a model", sizeof **model);
     }
     (*model)->inner = inner;
+    (*model)->peak_before = zi_peak_resident_bytes();
     atomic_init(&(*model)->references, 1);
     atomic_init(&(*model)->sessions, 0);
     return ZIMAGE_OK;
@@ -57,8 +58,11 @@ zimage_status zimage_model_open(const char *path, const zimage_model_params *par
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path: NULL, expected a model folder");
     ZI_TRY(ZI_TAKE(&own, params, zimage_model_params, scheduler, error));
     ZI_TRY(make_choice(&own, &choice, error));
+    size_t peak = zi_peak_resident_bytes();
     ZI_TRY(zi_model_open(path, &choice, &(zi_log){own.log, own.log_user}, &inner, error));
-    return zi_model_handle(inner, model, error);
+    ZI_TRY(zi_model_handle(inner, model, error));
+    (*model)->peak_before = peak;
+    return ZIMAGE_OK;
 }
 
 void zimage_model_close(zimage_model *model)
@@ -150,6 +154,9 @@ zimage_status zi_session_new(zimage_model *model, const zimage_session_params *p
     }
     s->compute = zi_backend_compute(s->ops, params->compute);
     s->base_bytes = zi_resident_bytes();
+    s->opening_bytes = zi_peak_resident_bytes();
+    if (s->opening_bytes <= model->peak_before)
+        s->opening_bytes = 0;
     *session = s;
     return ZIMAGE_OK;
 }

@@ -10,6 +10,7 @@
 
 struct zimage_model {
     zi_model *inner;
+    size_t peak_before;    /* the process's largest size in memory before the model was opened */
     atomic_int references; /* the caller's handle and each session */
     atomic_int sessions;
 };
@@ -23,6 +24,7 @@ struct zimage_session {
     zimage_compute compute; /* never AUTO */
     uint64_t device_memory; /* most bytes of a device's own memory to take; 0: what is free */
     char *cache_folder;     /* NULL: nothing is kept */
+    size_t opening_bytes;   /* the process's largest size in memory, if opening the model or the session led to it */
     size_t base_bytes;      /* of the process in memory when the session was open, before any weight was read */
 };
 
