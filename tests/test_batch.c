@@ -95,8 +95,12 @@ static void one_file_has_one_line(void **state)
     /* Default names give way to names, and to each other. */
     expect_done("{\"prompt\": \"a\"}\n{\"prompt\": \"b\", \"output\": \"a-1.png\"}\n{\"prompt\": \"a\"}\n",
                 BATCH("--seed", "1"));
-    run_shell("cd '%s/out' && [ $(ls | wc -l) = 3 ] && cmp -s a-1-2.png a-1-3.png && ! cmp -s a-1.png a-1-2.png",
+    run_shell("cd '%s/out' && [ $(ls | wc -l) = 3 ] && cmp -s a-1-2.png a-1-3.png && ! cmp -s a-1.png a-1-2.png && "
+              "rm a-1.png && ln -s elsewhere a-1.png",
               test_folder);
+    /* And to links. */
+    expect_done("{\"prompt\": \"a\"}\n", BATCH("--seed", "1"));
+    run_shell("cd '%s/out' && cmp -s a-1-2.png a-1-4.png && [ ! -e elsewhere ]", test_folder);
     clear();
 }
 

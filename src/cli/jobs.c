@@ -121,7 +121,7 @@ static int try_places(const cli_jobs *jobs)
         const cli_job *job = &jobs->items[i];
         char label[LABEL_MAX];
         label_of(jobs, job, "output", label);
-        if (job->folder && cli_is_link(COMMAND, label, job->path))
+        if (job->named && job->folder && cli_is_link(COMMAND, label, job->path))
             return CLI_USAGE;
         if (!(job->named ? cli_can_write_image : cli_can_create)(COMMAND, label, job->path))
             return CLI_USAGE;
