@@ -542,6 +542,11 @@ ZIMAGE_API zimage_status zimage_image_write(const zimage_image *image, const cha
 ZIMAGE_API zimage_status zimage_image_write_beneath(const zimage_image *image, const char *folder, const char *name,
                                                     const zimage_text *texts, size_t text_count, zimage_error *error);
 
+/* The same for a name that must be new: a file that exists, or appears meanwhile, is an error and stays as it is.
+ * folder NULL: the path is used as it is; else as by zimage_image_write_beneath. */
+ZIMAGE_API zimage_status zimage_image_write_new(const zimage_image *image, const char *folder, const char *path,
+                                                const zimage_text *texts, size_t text_count, zimage_error *error);
+
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
 typedef struct zimage_tokenizer zimage_tokenizer;

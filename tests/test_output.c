@@ -313,6 +313,51 @@ static void output_respects_a_limit_of_sizes(void **state)
     rmdir(temporary("ends"));
 }
 
+/* A commit that must make a new file. */
+static int make_new(const char *text, zimage_error *error)
+{
+    zi_output output;
+    if (zi_output_open_at(&output, &(zi_place){.path = temporary("ends/new"), .is_new = 1}, error) != ZIMAGE_OK)
+        return 0;
+    zi_output_write(&output, text, strlen(text));
+    return zi_output_commit(&output, error) == ZIMAGE_OK;
+}
+
+/* DONE: a file that exists, or appears before the commit, stays. Called with and without files that have no name. */
+static int new_is_new(void)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_output late;
+    int done = zi_output_open_at(&late, &(zi_place){.path = temporary("ends/new"), .is_new = 1}, &error) == ZIMAGE_OK;
+    done = done && make_new("first", &error) && !make_new("second", &error) && strstr(error.message, "File exists");
+    done = done && zi_output_commit(&late, &error) == ZIMAGE_ERROR_FILE && strstr(error.message, "File exists");
+    done = done && is_file(temporary("ends/new"), "first") && files_in(temporary("ends")) == 1;
+    unlink(temporary("ends/new"));
+    return done && symlink("nothing", temporary("ends/new")) == 0 && !make_new("third", &error) &&
+                   unlink(temporary("ends/new")) == 0
+               ? DONE
+               : FAILED;
+}
+
+static int new_is_new_without_unnamed_files(void)
+{
+    return refuse_unnamed_files() ? new_is_new() : SKIPPED;
+}
+
+static int new_is_new_without_links(void)
+{
+    return refuse_calls(SYS_linkat, 0, EPERM) && refuse_unnamed_files() ? new_is_new() : SKIPPED;
+}
+
+static void output_may_replace_nothing(void **state)
+{
+    assert_int_equal(mkdir(temporary("ends"), 0777), 0);
+    assert_done(new_is_new);
+    assert_done(new_is_new_without_unnamed_files);
+    assert_done(new_is_new_without_links);
+    rmdir(temporary("ends"));
+}
+
 /* A descriptor that stands behind other output, as after the shell's >>. */
 static void output_continues_at_a_descriptor(void **state)
 {
@@ -334,7 +379,7 @@ static void output_continues_at_a_descriptor(void **state)
 static int write_beneath(const char *name, zimage_error *error)
 {
     zi_output output;
-    zimage_status status = zi_output_open_beneath(&output, temporary("beneath"), name, error);
+    zimage_status status = zi_output_open_at(&output, &(zi_place){.path = name, .folder = temporary("beneath")}, error);
     if (status != ZIMAGE_OK)
         return 0;
     zi_output_write(&output, "new", 3);
@@ -401,6 +446,7 @@ int main(void)
         cmocka_unit_test(output_works_without_unnamed_files),
         cmocka_unit_test(output_is_copied_where_links_fail),
         cmocka_unit_test(output_respects_a_limit_of_sizes),
+        cmocka_unit_test(output_may_replace_nothing),
         cmocka_unit_test(output_stays_beneath_a_folder),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);

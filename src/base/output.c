@@ -182,8 +182,8 @@ static int copy_file(zi_output *output, int descriptor)
 static int name_file(zi_output *output, int descriptor)
 {
     int code = link_file(output, output->name, &descriptor);
-    if (code == 0)
-        return 0;
+    if (code == 0 || (code == EEXIST && output->is_new))
+        return code;
     if (code == EEXIST)
         code = make_temporary(output, link_file, &descriptor);
     if (code != 0)
@@ -285,6 +285,8 @@ static zimage_status open_output(zi_output *output, const char *path, zimage_err
     if (*path == 0)
         return zi_fail(error, ZIMAGE_ERROR_FILE, "the path of the output file is empty");
     int exists = stat(path, &status) == 0, descriptor = named_descriptor(path);
+    if (output->is_new && lstat(path, &status) == 0)
+        return zi_fail_file(error, EEXIST, path, CANT_WRITE);
     if (exists && S_ISDIR(status.st_mode))
         return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: " CANT_WRITE ": this is a folder", path);
     output->path = final_path(path, exists && descriptor < 0);
@@ -299,15 +301,6 @@ static zimage_status open_output(zi_output *output, const char *path, zimage_err
         return zi_fail_file(error, errno, path, CANT_WRITE);
     ZI_TRY(open_folder(output, output->path, error));
     return open_in_folder(output, error);
-}
-
-zimage_status zi_output_open(zi_output *output, const char *path, zimage_error *error)
-{
-    *output = (zi_output){.folder = -1};
-    zimage_status status = open_output(output, path, error);
-    if (status != ZIMAGE_OK)
-        forget(output);
-    return status;
 }
 
 /* ---- opening beneath a folder ------------------------------------------------------------------------------------ */
@@ -385,6 +378,8 @@ static zimage_status open_name(zi_output *output, zimage_error *error)
 {
     struct stat status;
     int exists = fstatat(output->folder, output->name, &status, AT_SYMLINK_NOFOLLOW) == 0;
+    if (exists && output->is_new)
+        return zi_fail_file(error, EEXIST, output->path, CANT_WRITE);
     if (exists && S_ISLNK(status.st_mode))
         return zi_fail(error, ZIMAGE_ERROR_FILE,
                        "%s: " CANT_WRITE ": this is a symbolic link, which may lead out of the "
@@ -415,13 +410,19 @@ static zimage_status open_output_beneath(zi_output *output, const char *folder, 
     return open_name(output, error);
 }
 
-zimage_status zi_output_open_beneath(zi_output *output, const char *folder, const char *name, zimage_error *error)
+zimage_status zi_output_open_at(zi_output *output, const zi_place *place, zimage_error *error)
 {
-    *output = (zi_output){.folder = -1};
-    zimage_status status = open_output_beneath(output, folder, name, error);
+    *output = (zi_output){.folder = -1, .is_new = place->is_new};
+    zimage_status status = place->folder ? open_output_beneath(output, place->folder, place->path, error)
+                                         : open_output(output, place->path, error);
     if (status != ZIMAGE_OK)
         forget(output);
     return status;
+}
+
+zimage_status zi_output_open(zi_output *output, const char *path, zimage_error *error)
+{
+    return zi_output_open_at(output, &(zi_place){.path = path}, error);
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
@@ -469,6 +470,26 @@ static int close_file(zi_output *output, int *unnamed)
     return code;
 }
 
+/*
+ * Gives the file of the temporary name its own. Returns an errno value; *kept: it has both. A new file gets a second
+ * name, because renaming replaces. Some file systems have no second names. There an empty file takes the name first.
+ */
+static int rename_temporary(zi_output *output, int *kept)
+{
+    const char *temporary = output->temporary->name;
+    int taken = -1, folder = output->folder;
+    if (output->is_new) {
+        *kept = linkat(folder, temporary, folder, output->name, 0) == 0;
+        if (*kept || errno == EEXIST)
+            return *kept ? 0 : errno;
+        int code = create_file(output, output->name, &taken);
+        if (code != 0)
+            return code;
+        close(taken);
+    }
+    return renameat(folder, temporary, folder, output->name) == 0 ? 0 : errno;
+}
+
 /* Returns an errno value. */
 static int commit(zi_output *output)
 {
@@ -479,10 +500,10 @@ static int commit(zi_output *output)
         code = name_file(output, unnamed);
     if (unnamed >= 0)
         close(unnamed);
-    if (code == 0 && output->temporary &&
-        renameat(output->folder, output->temporary->name, output->folder, output->name) != 0)
-        code = errno;
-    forget_temporary(output, code != 0);
+    int kept = 0; /* the temporary name */
+    if (code == 0 && output->temporary)
+        code = rename_temporary(output, &kept);
+    forget_temporary(output, code != 0 || kept);
     return code;
 }
 

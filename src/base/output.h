@@ -24,17 +24,26 @@ typedef struct zi_output {
     char *path;                     /* as messages show it */
     char *name;                     /* in the folder; NULL: written directly */
     int folder;                     /* descriptor; -1: written directly */
+    int is_new;                     /* as in zi_place */
     struct zi_temporary *temporary; /* NULL: the file has no temporary name */
     int code;                       /* errno value of the first zi_output_write that failed; else 0 */
 } zi_output;
 
-/* A symbolic link at the path is followed. */
+/* Where a file is written. */
+typedef struct zi_place {
+    const char *path; /* with folder NULL; a symbolic link there is followed */
+    /*
+     * Not NULL: path is a name in this folder that a stranger chose. The file lies in the folder or in a folder below
+     * it, also if there are symbolic links. A name with "..", and a name that leads out of the folder or is itself a
+     * symbolic link, is refused.
+     */
+    const char *folder;
+    int is_new; /* 1: a file that exists, also one that appears before the commit, is an error and stays as it is */
+} zi_place;
+
+zimage_status zi_output_open_at(zi_output *output, const zi_place *place, zimage_error *error);
+/* The same for a path that the user chose: it is followed and replaced. */
 zimage_status zi_output_open(zi_output *output, const char *path, zimage_error *error);
-/*
- * For names that a stranger chose: the file lies in the folder or in a folder below it, also if there are symbolic
- * links. A name with "..", and a name that leads out of the folder or is itself a symbolic link, is refused.
- */
-zimage_status zi_output_open_beneath(zi_output *output, const char *folder, const char *name, zimage_error *error);
 /* 0: the write failed. zi_output_commit reports why. */
 int zi_output_write(zi_output *output, const void *data, size_t size);
 zimage_status zi_output_commit(zi_output *output, zimage_error *error);

@@ -82,16 +82,26 @@ static zimage_status write_image(work *w, cli_job *job, const zimage_request *re
 {
     if (job->named)
         return cli_write_image(job, request, image, error);
-    char *path = cli_claim_name(job->path, w->jobs.places);
-    if (!path) {
-        snprintf(error->message, sizeof error->message, "%s: can't be written: %s", job->path, strerror(errno));
-        return error->status = ZIMAGE_ERROR_FILE;
+    zimage_status status = ZIMAGE_ERROR_FILE;
+    for (int number = 0; status != ZIMAGE_OK;) {
+        char *path = cli_free_name(job->path, &number, w->jobs.places);
+        if (!path) {
+            snprintf(error->message, sizeof error->message, "%s: can't be written: %s", job->path, strerror(errno));
+            return error->status = ZIMAGE_ERROR_FILE;
+        }
+        cli_job named = *job;
+        named.path = path;
+        status = cli_write_image(&named, request, image, error);
+        if (status == ZIMAGE_OK) {
+            free(job->path);
+            job->path = path;
+        } else {
+            int exists = cli_exists(path); /* another process has made it meanwhile */
+            free(path);
+            if (!exists)
+                return status;
+        }
     }
-    free(job->path);
-    job->path = path;
-    zimage_status status = cli_write_image(job, request, image, error);
-    if (status != ZIMAGE_OK)
-        unlink(path);
     return status;
 }
 

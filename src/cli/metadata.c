@@ -126,10 +126,14 @@ zimage_status cli_write_image(const cli_job *job, const zimage_request *request,
     }
     if (!job->options->no_metadata)
         add_all(m, job, request, image);
-    zimage_status status = job->folder
-                               ? zimage_image_write_beneath(image, job->folder, cli_name_in_folder(job, job->path),
-                                                            m->texts, m->count, error)
-                               : zimage_image_write(image, job->path, m->texts, m->count, error);
+    const char *name = job->folder ? cli_name_in_folder(job, job->path) : job->path;
+    zimage_status status;
+    if (!job->named)
+        status = zimage_image_write_new(image, job->folder, name, m->texts, m->count, error);
+    else if (job->folder)
+        status = zimage_image_write_beneath(image, job->folder, name, m->texts, m->count, error);
+    else
+        status = zimage_image_write(image, name, m->texts, m->count, error);
     free(m);
     return status;
 }

@@ -195,18 +195,19 @@ int cli_can_make_folder(const char *command, const char *label, const char *path
 
 /* ---- default names ---- */
 
-char *cli_claim_name(const char *path, const json_t *taken)
+int cli_exists(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
+char *cli_free_name(const char *path, int *number, const json_t *taken)
 {
     char name[PATH_MAX];
-    for (int number = 1; number <= NUMBERS_MAX; number++) {
-        cli_number_name(path, number, name);
-        int code = json_object_get(taken, name) ? EEXIST : create_new(name);
-        if (code == 0)
+    while (++*number <= NUMBERS_MAX) {
+        cli_number_name(path, *number, name);
+        if (!json_object_get(taken, name) && !cli_exists(name))
             return strdup(name);
-        if (code != EEXIST) {
-            errno = code;
-            return NULL;
-        }
     }
     errno = EEXIST;
     return NULL;

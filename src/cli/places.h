@@ -23,8 +23,10 @@ void cli_folder_unmake(const char *path, size_t existing);
 /* Whether the folder exists or can be created; nothing stays. 0: a printed sentence. */
 int cli_can_make_folder(const char *command, const char *label, const char *path);
 
-/* Creates an empty file under path or, where that exists or is a key of `taken`, under the first free name with a
- * number. The caller replaces the file, and releases the name with free. NULL: errno says why. */
-char *cli_claim_name(const char *path, const json_t *taken);
+/* Whether there is anything of that name, also a symbolic link that leads nowhere. */
+int cli_exists(const char *path);
+/* The first name with a number above *number that does not exist and is no key of `taken`; number 1 is path itself.
+ * Sets *number. The caller releases the name with free. NULL: errno says why. */
+char *cli_free_name(const char *path, int *number, const json_t *taken);
 
 #endif

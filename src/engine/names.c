@@ -150,6 +150,6 @@ zimage_status zimage_tensor_write_beneath(const char *folder, const char *file, 
     zi_output output;
     if (!folder || !file || !name || !data || !shape)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "folder, file, name, data and shape: NULL, expected all five");
-    ZI_TRY(zi_output_open_beneath(&output, folder, file, error));
+    ZI_TRY(zi_output_open_at(&output, &(zi_place){.path = file, .folder = folder}, error));
     return zi_safetensors_write_to(&output, name, data, shape, dimensions, error);
 }

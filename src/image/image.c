@@ -205,22 +205,32 @@ zimage_status zimage_image_decode(const uint8_t *data, size_t size, uint64_t max
     return ZIMAGE_OK;
 }
 
-zimage_status zimage_image_write(const zimage_image *image, const char *path, const zimage_text *texts,
-                                 size_t text_count, zimage_error *error)
+static zimage_status write_at(const zimage_image *image, const zi_place *place, const zimage_text *texts,
+                              size_t text_count, zimage_error *error)
 {
-    if (!image || !path)
+    if (!image || !place->path)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image and path: NULL, expected both");
     ZI_TRY(check_texts(texts, text_count, error));
     const zi_png_image png = {image->width, image->height, image->pixels, texts, text_count};
-    return zi_png_write(path, &png, error);
+    return zi_png_write(place, &png, error);
+}
+
+zimage_status zimage_image_write(const zimage_image *image, const char *path, const zimage_text *texts,
+                                 size_t text_count, zimage_error *error)
+{
+    return write_at(image, &(zi_place){.path = path}, texts, text_count, error);
 }
 
 zimage_status zimage_image_write_beneath(const zimage_image *image, const char *folder, const char *name,
                                          const zimage_text *texts, size_t text_count, zimage_error *error)
 {
-    if (!image || !folder || !name)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image, folder and name: NULL, expected all three");
-    ZI_TRY(check_texts(texts, text_count, error));
-    const zi_png_image png = {image->width, image->height, image->pixels, texts, text_count};
-    return zi_png_write_beneath(folder, name, &png, error);
+    if (!folder)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "folder: NULL, expected a folder");
+    return write_at(image, &(zi_place){.path = name, .folder = folder}, texts, text_count, error);
+}
+
+zimage_status zimage_image_write_new(const zimage_image *image, const char *folder, const char *path,
+                                     const zimage_text *texts, size_t text_count, zimage_error *error)
+{
+    return write_at(image, &(zi_place){.path = path, .folder = folder, .is_new = 1}, texts, text_count, error);
 }

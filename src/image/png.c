@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/output.h"
-
 /* ---- libpng's callbacks ------------------------------------------------------------------------------------------ */
 
 /* Shared by the callbacks of libpng: its error handler, and the functions that write and read. */
@@ -153,29 +151,16 @@ static zimage_status encode(const zi_png_image *image, png_stream *stream, const
     return status;
 }
 
-/* Encodes into the file, and commits or abandons it. */
-static zimage_status write_output(const zi_png_image *image, zi_output *output, zimage_error *error)
+zimage_status zi_png_write(const zi_place *place, const zi_png_image *image, zimage_error *error)
 {
-    png_stream stream = {.output = output};
-    zimage_status status = encode(image, &stream, output->path, error);
-    if (status == ZIMAGE_OK || output->code != 0)
-        return zi_output_commit(output, error);
-    zi_output_abandon(output);
+    zi_output output;
+    ZI_TRY(zi_output_open_at(&output, place, error));
+    png_stream stream = {.output = &output};
+    zimage_status status = encode(image, &stream, output.path, error);
+    if (status == ZIMAGE_OK || output.code != 0)
+        return zi_output_commit(&output, error);
+    zi_output_abandon(&output);
     return status;
-}
-
-zimage_status zi_png_write(const char *path, const zi_png_image *image, zimage_error *error)
-{
-    zi_output output;
-    ZI_TRY(zi_output_open(&output, path, error));
-    return write_output(image, &output, error);
-}
-
-zimage_status zi_png_write_beneath(const char *folder, const char *name, const zi_png_image *image, zimage_error *error)
-{
-    zi_output output;
-    ZI_TRY(zi_output_open_beneath(&output, folder, name, error));
-    return write_output(image, &output, error);
 }
 
 zimage_status zi_png_encode(const zi_png_image *image, uint8_t **data, size_t *size, zimage_error *error)

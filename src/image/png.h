@@ -2,7 +2,7 @@
 #ifndef ZI_IMAGE_PNG_H
 #define ZI_IMAGE_PNG_H
 
-#include "base/error.h"
+#include "base/output.h"
 
 typedef struct zi_png_image {
     int32_t width, height;
@@ -12,10 +12,7 @@ typedef struct zi_png_image {
 } zi_png_image;
 
 /* Writes a file that appears when it is complete. */
-zimage_status zi_png_write(const char *path, const zi_png_image *image, zimage_error *error);
-/* The same for a name that must not lead out of the folder (zi_output_open_beneath). */
-zimage_status zi_png_write_beneath(const char *folder, const char *name, const zi_png_image *image,
-                                   zimage_error *error);
+zimage_status zi_png_write(const zi_place *place, const zi_png_image *image, zimage_error *error);
 /* The caller releases *data [*size] with free(). */
 zimage_status zi_png_encode(const zi_png_image *image, uint8_t **data, size_t *size, zimage_error *error);
 /*
