@@ -40,7 +40,7 @@ done
 if git -C "$source" rev-parse --git-dir >/dev/null 2>&1; then
     for name in a-red-apple-7.png apple.png cat.safetensors prompts.jsonl images/apple.png build/run/zimage \
         Z-Image-Turbo/model_index.json; do
-        git -C "$source" check-ignore -q "$name" || fail "git does not ignore $name, which a command of the README makes"
+        git -C "$source" check-ignore -q "$name" || fail "git does not ignore $name, which the README makes"
     done
 fi
 echo "$ran commands of the README ran"

@@ -7,7 +7,7 @@
 # --fix: clang-format writes its changes. Long comments remain to be broken by hand.
 # Exit code: 0 all is right, 1 something is listed.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH="" cd "$(dirname "$0")/.."
 export LC_ALL=C.UTF-8 # columns are characters, not bytes
 
 # tests/abi/zimage-0.1.h is the header of version 0.1 as it was released.

@@ -2,7 +2,7 @@
 # Builds zimage for this machine's GPU, tests it, and times it beside PyTorch; prints one table. bench/gpu/README.md
 # says more.
 set -u
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH="" cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 out=$root/build/gpu-results build="" models="" python=python3 device=cuda tiny="" drawings="" prompts="" formats=""
 all="environment build tests images ceilings bench folder errors"
