@@ -7,12 +7,13 @@
 
 #include "base/file.h"
 
-const zi_json_limits zi_config_limits = {ZI_CONFIG_BYTES, ZI_CONFIG_VALUES, ZI_CONFIG_DEPTH, 0};
-const zi_json_limits zi_index_limits = {ZI_INDEX_BYTES, ZI_INDEX_VALUES, ZI_INDEX_DEPTH, 0};
-const zi_json_limits zi_tokenizer_limits = {ZI_TOKENIZER_BYTES, ZI_TOKENIZER_VALUES, ZI_TOKENIZER_DEPTH, 0};
-const zi_json_limits zi_header_limits = {ZI_HEADER_BYTES, ZI_HEADER_VALUES, ZI_HEADER_DEPTH,
-                                         ZI_HEADER_TENSORS + 1}; /* and the metadata */
-const zi_json_limits zi_cache_limits = {ZI_CACHE_BYTES, ZI_CACHE_VALUES, ZI_CACHE_DEPTH, 0};
+const zi_json_limits zi_config_limits = {ZI_CONFIG_BYTES, ZI_CONFIG_VALUES, ZI_CONFIG_DEPTH, 0, 0};
+const zi_json_limits zi_index_limits = {ZI_INDEX_BYTES, ZI_INDEX_VALUES, ZI_INDEX_DEPTH, 0, 0};
+const zi_json_limits zi_tokenizer_limits = {ZI_TOKENIZER_BYTES, ZI_TOKENIZER_VALUES, ZI_TOKENIZER_DEPTH, 0, 0};
+const zi_json_limits zi_header_limits = {ZI_HEADER_BYTES, ZI_HEADER_VALUES, ZI_HEADER_DEPTH, ZI_HEADER_TENSORS + 1,
+                                         0}; /* and the metadata */
+const zi_json_limits zi_tokenizer_config_limits = {ZI_CONFIG_BYTES, ZI_CONFIG_VALUES, ZI_CONFIG_DEPTH, 0, 1};
+const zi_json_limits zi_cache_limits = {ZI_CACHE_BYTES, ZI_CACHE_VALUES, ZI_CACHE_DEPTH, 0, 0};
 
 /* ---- scanning ---------------------------------------------------------------------------------------------------- */
 
@@ -120,10 +121,10 @@ static size_t read_wrapped(void *buffer, size_t capacity, void *data)
 }
 
 /* padding: the bytes of the longest token. NULL: malformed, or out of memory. */
-static json_t *parse_intact(const char *text, size_t length, size_t padding)
+static json_t *parse_intact(const char *text, size_t length, size_t padding, size_t flags)
 {
     wrapped_text wrapped = {{"[\"", "\",", text, "]"}, {2, 2, length, 1}, padding, 0};
-    json_t *array = json_load_callback(read_wrapped, &wrapped, JSON_REJECT_DUPLICATES, NULL);
+    json_t *array = json_load_callback(read_wrapped, &wrapped, flags, NULL);
     json_t *value = NULL;
     if (json_array_size(array) == 2 && json_string_length(json_array_get(array, 0)) == padding)
         value = json_incref(json_array_get(array, 1));
@@ -170,12 +171,13 @@ zimage_status zi_json_parse(const char *path, const char *name_of_text, const zi
                        length, limits->bytes);
     const scan s = scan_text(text, length);
     ZI_TRY(check_scan(path, name_of_text, limits, &s, error));
-    *value = parse_intact(text, length, s.longest);
+    const size_t flags = JSON_REJECT_DUPLICATES | (limits->only_reals ? JSON_DECODE_INT_AS_REAL : 0);
+    *value = parse_intact(text, length, s.longest, flags);
     if (*value)
         return ZIMAGE_OK;
     /* A second time without the wrapper, to learn the fault and its line. No fault: memory ran out the first time. */
     json_error_t problem = {0};
-    json_t *again = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
+    json_t *again = json_loadb(text, length, flags | JSON_DECODE_ANY, &problem);
     if (again || json_error_code(&problem) == json_error_out_of_memory || problem.text[0] == 0) {
         json_decref(again);
         return zi_fail(error, ZIMAGE_ERROR_MEMORY, "%s: out of memory while reading %s", path, name_of_text);

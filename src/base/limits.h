@@ -40,8 +40,11 @@ typedef struct zi_json_limits {
     size_t values;  /* numbers, texts, arrays and objects, but no keys; an empty array counts as if it had a value */
     size_t depth;   /* of arrays and objects in each other */
     size_t members; /* of the outermost array or object; 0: as many as `values` allows */
+    int only_reals; /* 1: integers are read as reals, so that they may be beyond 64 bits */
 } zi_json_limits;
 
 extern const zi_json_limits zi_config_limits, zi_index_limits, zi_tokenizer_limits, zi_header_limits, zi_cache_limits;
+/* transformers 4 writes "model_max_length": 1000000000000000019884624838656 where a tokenizer has no limit. */
+extern const zi_json_limits zi_tokenizer_config_limits;
 
 #endif

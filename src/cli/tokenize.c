@@ -7,7 +7,7 @@
 #include "names.h"
 
 #define COMMAND     "tokenize"
-#define INPUT_LIMIT ((size_t)512 << 20) /* more than the library takes: its error says so */
+#define INPUT_LIMIT ((size_t)2 << 20) /* more than the library takes: its error says so */
 
 /* All of standard input (or a little more than INPUT_LIMIT); free() it. NULL: a printed sentence. */
 static char *read_input(size_t *length)

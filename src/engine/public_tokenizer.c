@@ -1,4 +1,4 @@
-/* The public tokenizer: finds the tokenizer.json and hands on. */
+/* The public tokenizer: finds the files and hands on. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,33 +9,37 @@ struct zimage_tokenizer {
     zi_tokenizer *inner;
 };
 
-static zimage_status no_path_memory(zimage_error *error, const char *path)
+/* A tokenizer's folder, or a model folder with tokenizer/. */
+static zimage_status load_folder(const char *path, zi_tokenizer **tokenizer, zimage_error *error)
 {
-    return zi_fail_memory(error, "a path", strlen(path));
+    int found = 0;
+    ZI_TRY(zi_find_tokenizer(path, &found, error));
+    if (found)
+        return zi_tokenizer_load_folder(path, 1, tokenizer, error);
+    char *folder = zi_path_join(path, "tokenizer");
+    if (!folder)
+        return zi_fail_memory(error, "a path", strlen(path));
+    zimage_status status = zi_find_tokenizer(folder, &found, error);
+    if (status == ZIMAGE_OK && !found)
+        status =
+            zi_fail(error, ZIMAGE_ERROR_FILE,
+                    "%s: the folder has no tokenizer: looked for tokenizer.json, tokenizer/tokenizer.json, and for "
+                    "vocab.json with merges.txt in both places",
+                    path);
+    if (status == ZIMAGE_OK)
+        status = zi_tokenizer_load_folder(folder, 1, tokenizer, error);
+    free(folder);
+    return status;
 }
 
-/* *file: path itself, path/tokenizer.json or path/tokenizer/tokenizer.json; free() it. */
-static zimage_status find_file(const char *path, char **file, zimage_error *error)
+static zimage_status load(const char *path, zi_tokenizer **tokenizer, zimage_error *error)
 {
-    static const char *const NAMES[] = {"tokenizer.json", "tokenizer/tokenizer.json"};
-    if (zi_file_exists(path)) {
-        *file = strdup(path);
-        return *file ? ZIMAGE_OK : no_path_memory(error, path);
-    }
-    if (!zi_folder_exists(path))
-        return zi_fail(error, ZIMAGE_ERROR_FILE,
-                       "%s: no such file or folder; expected a tokenizer.json or a model folder", path);
-    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
-        *file = zi_path_join(path, NAMES[i]);
-        if (!*file)
-            return no_path_memory(error, path);
-        if (zi_file_exists(*file))
-            return ZIMAGE_OK;
-        free(*file);
-        *file = NULL;
-    }
-    return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: the folder has no tokenizer: looked for %s and %s", path, NAMES[0],
-                   NAMES[1]);
+    if (zi_file_exists(path))
+        return zi_tokenizer_load(path, tokenizer, error);
+    if (zi_folder_exists(path))
+        return load_folder(path, tokenizer, error);
+    return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: no such file or folder; expected a tokenizer.json or a model folder",
+                   path);
 }
 
 zimage_status zimage_tokenizer_open(const char *path, zimage_tokenizer **tokenizer, zimage_error *error)
@@ -49,11 +53,7 @@ zimage_status zimage_tokenizer_open(const char *path, zimage_tokenizer **tokeniz
     zimage_tokenizer *made = calloc(1, sizeof *made);
     if (!made)
         return zi_fail_memory(error, "a tokenizer", sizeof *made);
-    char *file = NULL;
-    zimage_status status = find_file(path, &file, error);
-    if (status == ZIMAGE_OK)
-        status = zi_tokenizer_load(file, &made->inner, error);
-    free(file);
+    zimage_status status = load(path, &made->inner, error);
     if (status == ZIMAGE_OK)
         *tokenizer = made;
     else

@@ -109,18 +109,18 @@ static zimage_status tokenize(const zimage_session *session, const char *field, 
                               int64_t *count, zimage_error *error)
 {
     const zi_model *model = session->inner;
+    int64_t limit = model->facts.max_prompt_tokens;
     zimage_error inner = ZIMAGE_ERROR_INIT;
-    size_t found = 0;
-    zimage_status status = zi_tokenizer_encode_prompt(model->tokenizer, model->family->chat_template, prompt,
-                                                      strlen(prompt), ids, &found, &inner);
+    zi_prompt_ids found;
+    zimage_status status =
+        zi_tokenizer_encode_cut(model->tokenizer, model->family->chat_template, prompt, (size_t)limit, &found, &inner);
     if (status != ZIMAGE_OK)
         return zi_fail(error, status, "%s: %s", field, inner.message);
-    *count = (int64_t)found;
-    if (*count > model->facts.max_prompt_tokens) {
-        zi_warn(&session->log, "%s: %zu tokens with its template, cut to the first %lld as the reference does", field,
-                found, (long long)model->facts.max_prompt_tokens);
-        *count = model->facts.max_prompt_tokens;
-    }
+    *ids = found.ids;
+    *count = (int64_t)found.count;
+    if (found.cut)
+        zi_warn(&session->log, "%s: more than %lld tokens with its template, cut to %lld as the reference does", field,
+                (long long)limit, (long long)limit);
     return ZIMAGE_OK;
 }
 

@@ -248,19 +248,28 @@ static zimage_status open_component(const opening *o, zi_component_kind kind)
     return status;
 }
 
+/* The tokenizer's folder, with the file that a stand-in may have replaced. */
+static zimage_status load_tokenizer(const opening *o, const char *folder, const char *path)
+{
+    int found = 0;
+    ZI_TRY(zi_refuse_stand_in(path, o->error));
+    ZI_TRY(zi_find_tokenizer(folder, &found, o->error));
+    if (o->choice->tokenizer && !found)
+        ZI_TRY(refuse_other_folder(o, "tokenizer", "tokenizer_config.json", folder));
+    /* The class that model_index.json names has the last word on the pattern, so only the common one is taken. */
+    ZI_TRY(zi_tokenizer_load_folder(folder, 0, &o->model->tokenizer, o->error));
+    return zi_tokenizer_check_template(o->model->tokenizer, o->model->family->chat_template, o->error);
+}
+
 static zimage_status open_tokenizer(const opening *o)
 {
     if (!zi_model_has(o->model, ZI_TEXT_ENCODER))
         return ZIMAGE_OK;
-    char *path = path_of(o->choice->tokenizer, o->path, "tokenizer", "tokenizer.json");
-    if (!path)
-        return zi_fail_memory(o->error, "a path", strlen(o->path));
-    zimage_status status = zi_refuse_stand_in(path, o->error);
-    if (status == ZIMAGE_OK && o->choice->tokenizer && !zi_file_exists(path))
-        status = refuse_other_folder(o, "tokenizer", "tokenizer_config.json", o->choice->tokenizer);
-    if (status == ZIMAGE_OK)
-        status = zi_tokenizer_load(path, &o->model->tokenizer, o->error);
+    char *folder = path_of(o->choice->tokenizer, o->path, "tokenizer", NULL);
+    char *path = folder ? zi_path_join(folder, "tokenizer.json") : NULL;
+    zimage_status status = path ? load_tokenizer(o, folder, path) : zi_fail_memory(o->error, "a path", strlen(o->path));
     free(path);
+    free(folder);
     return status;
 }
 

@@ -140,8 +140,8 @@ static zimage_status check(const zi_networks *n, const int present[ZI_COMPONENTS
             (long long)n->text_config.hidden_size, (long long)features);
     if (present[ZI_TEXT_ENCODER] && vocabulary > n->text_config.vocab_size)
         return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                       "%s/tokenizer/tokenizer.json: the largest token id is %lld, expected less than the text "
-                       "encoder's vocab_size, %lld",
+                       "%s/tokenizer: the largest token id is %lld, expected less than the text encoder's vocab_size, "
+                       "%lld",
                        path, (long long)vocabulary - 1, (long long)n->text_config.vocab_size);
     return ZIMAGE_OK;
 }

@@ -5,18 +5,19 @@
 #include "base/numbers.h"
 #include "text/grow.h"
 
-zimage_status zi_added_push(zi_added *added, const char *content, size_t length, int32_t id, zimage_error *error)
+zimage_status zi_added_push(zi_added *added, const char *content, const zi_added_token *like, zimage_error *error)
 {
     zi_added_token *tokens = zi_grow(added->tokens, &added->capacity, added->count + 1, sizeof *tokens);
     if (!tokens)
         return zi_fail_memory(error, "added tokens", (added->count + 1) * sizeof *tokens);
     added->tokens = tokens;
     zi_added_token *token = &tokens[added->count];
-    *token = (zi_added_token){malloc(length + 1), length, id};
+    *token = *like;
+    token->content = malloc(like->length + 1);
     if (!token->content)
-        return zi_fail_memory(error, "an added token", length + 1);
-    memcpy(token->content, content, length);
-    token->content[length] = '\0';
+        return zi_fail_memory(error, "an added token", like->length + 1);
+    memcpy(token->content, content, like->length);
+    token->content[like->length] = '\0';
     added->starts[(uint8_t)content[0]] = 1;
     added->count++;
     return ZIMAGE_OK;

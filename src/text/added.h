@@ -11,6 +11,7 @@ typedef struct zi_added_token {
     char *content;
     size_t length;
     int32_t id;
+    int special; /* 1: control of the model, which "split_special_tokens" takes for ordinary text */
 } zi_added_token;
 
 typedef struct zi_added {
@@ -20,8 +21,8 @@ typedef struct zi_added {
     uint8_t starts[256]; /* 1: there is a token that begins with this byte */
 } zi_added;
 
-/* Copies content. */
-zimage_status zi_added_push(zi_added *added, const char *content, size_t length, int32_t id, zimage_error *error);
+/* Adds a token with the length, id and flag of `like`. Copies content. */
+zimage_status zi_added_push(zi_added *added, const char *content, const zi_added_token *like, zimage_error *error);
 /* Sorts the tokens, after the last push. Returns a content that was pushed twice, or NULL. */
 const char *zi_added_seal(zi_added *added);
 void zi_added_free(zi_added *added);

@@ -8,14 +8,13 @@
 #include <string.h>
 
 #include "text/normalize.h"
+#include "text/template.h"
 #include "text/tokenizer_internal.h"
 #include "text/unicode.h"
 
-/* Positions have 32 bits, and NFC can make a text up to 3 times as long. */
-#define TEXT_LIMIT ((size_t)256 << 20)
-
 typedef struct encoder {
     const zi_tokenizer *tokenizer;
+    size_t enough; /* no more ids are needed */
     zi_splitter splitter;
     zi_normalizer normalizer;
     zi_bpe_scratch scratch;
@@ -24,14 +23,31 @@ typedef struct encoder {
 
 typedef zimage_status (*stretch_fn)(encoder *e, const char *text, size_t length, zimage_error *error);
 
+/*
+ * The next added token at or after `from` that cuts the text. With split_special_tokens the reference goes on after a
+ * special token, so that no other token is found within it.
+ */
+static const zi_added_token *next_token(const zi_tokenizer *tokenizer, const zi_added *added, const char *text,
+                                        size_t length, size_t from, size_t *at)
+{
+    for (;;) {
+        const zi_added_token *token = zi_added_next(added, text, length, from, at);
+        if (!token || !token->special || !tokenizer->split_special)
+            return token;
+        from = *at + token->length;
+    }
+}
+
 /* Cuts text at the added tokens: pushes their ids, and calls `stretch` for the text between them. */
 static zimage_status cut(encoder *e, const zi_added *added, const char *text, size_t length, stretch_fn stretch,
                          zimage_error *error)
 {
     size_t from = 0;
-    while (from < length) {
+    while (from < length && e->ids.count < e->enough) {
         size_t at = length;
-        const zi_added_token *token = zi_added_next(added, text, length, from, &at);
+        const zi_added_token *token = next_token(e->tokenizer, added, text, length, from, &at);
+        if (!token)
+            at = length;
         if (at > from)
             ZI_TRY(stretch(e, text + from, at - from, error));
         if (!token)
@@ -46,7 +62,7 @@ static zimage_status cut(encoder *e, const zi_added *added, const char *text, si
 static zimage_status encode_normalized(encoder *e, const char *text, size_t length, zimage_error *error)
 {
     ZI_TRY(zi_splitter_start(&e->splitter, text, length, error));
-    for (;;) {
+    while (e->ids.count < e->enough) {
         size_t begin = 0, end = 0;
         ZI_TRY(zi_splitter_next(&e->splitter, &begin, &end, error));
         if (begin == end)
@@ -54,6 +70,7 @@ static zimage_status encode_normalized(encoder *e, const char *text, size_t leng
         ZI_TRY(
             zi_bpe_encode(&e->tokenizer->bpe, &e->scratch, (const uint8_t *)text + begin, end - begin, &e->ids, error));
     }
+    return ZIMAGE_OK;
 }
 
 static zimage_status encode_stretch(encoder *e, const char *text, size_t length, zimage_error *error)
@@ -65,8 +82,10 @@ static zimage_status encode_stretch(encoder *e, const char *text, size_t length,
 
 static zimage_status check_text(const char *text, size_t length, zimage_error *error)
 {
-    if (length > TEXT_LIMIT)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "the text: %zu bytes, expected at most %zu", length, TEXT_LIMIT);
+    if (length > ZI_TEXT_LIMIT)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "the text has %zu bytes, expected at most %zu: a model reads at most 512 tokens", length,
+                       ZI_TEXT_LIMIT);
     size_t valid = zi_utf8_valid_prefix(text, length);
     if (valid == length)
         return ZIMAGE_OK;
@@ -74,11 +93,11 @@ static zimage_status check_text(const char *text, size_t length, zimage_error *e
                    (uint8_t)text[valid], valid);
 }
 
-/* The text has passed check_text. */
-static zimage_status encode(const zi_tokenizer *tokenizer, const char *text, size_t length, int32_t **ids,
-                            size_t *count, zimage_error *error)
+/* The first ids of the text, at least `enough` of them if it has so many. */
+static zimage_status encode(const zi_tokenizer *tokenizer, const char *text, size_t length, size_t enough, zi_ids *ids,
+                            zimage_error *error)
 {
-    encoder e = {.tokenizer = tokenizer};
+    encoder e = {.tokenizer = tokenizer, .enough = enough};
     ZI_TRY(zi_splitter_open(&e.splitter, tokenizer->split, error));
     zimage_status status = cut(&e, &tokenizer->raw, text, length, encode_stretch, error);
     /* Not NULL for an empty text, too, so that NULL always means failure. */
@@ -87,63 +106,60 @@ static zimage_status encode(const zi_tokenizer *tokenizer, const char *text, siz
     zi_splitter_close(&e.splitter);
     zi_normalizer_free(&e.normalizer);
     zi_bpe_scratch_free(&e.scratch);
-    if (status != ZIMAGE_OK) {
+    if (status == ZIMAGE_OK)
+        *ids = e.ids;
+    else
         free(e.ids.data);
-        return status;
-    }
-    *ids = e.ids.data;
-    *count = e.ids.count;
-    return ZIMAGE_OK;
+    return status;
 }
 
-/* What the chat template of a model makes of one message of the user. */
-typedef struct prompt_template {
-    const char *name;
-    const char *before, *after;
-    const char *needed[5]; /* the added tokens in before and after, ended by NULL */
-} prompt_template;
-
-static const prompt_template TEMPLATES[] = {
-    [ZIMAGE_TEMPLATE_NONE] = {"none", "", "", {NULL}},
-    [ZIMAGE_TEMPLATE_Z_IMAGE] = {"z-image",
-                                 "<|im_start|>user\n",
-                                 "<|im_end|>\n<|im_start|>assistant\n",
-                                 {"<|im_start|>", "<|im_end|>", NULL}},
-    [ZIMAGE_TEMPLATE_KLEIN] = {"klein",
-                               "<|im_start|>user\n",
-                               "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
-                               {"<|im_start|>", "<|im_end|>", "<think>", "</think>", NULL}},
-};
-
-/* A tokenizer without these tokens would take them for ordinary text: it belongs to another model. */
-static zimage_status check_template(const zi_tokenizer *tokenizer, const prompt_template *wrap, zimage_error *error)
+static zimage_status encode_templated(const zi_tokenizer *tokenizer, zimage_template template_kind, const char *text,
+                                      size_t length, size_t enough, zi_ids *ids, zimage_error *error)
 {
-    for (const char *const *needed = wrap->needed; *needed; needed++)
-        if (!zi_added_find(&tokenizer->raw, *needed) && !zi_added_find(&tokenizer->normalized, *needed))
-            return zi_fail(error, ZIMAGE_ERROR_MODEL,
-                           "the tokenizer has no added token \"%s\", which the %s template needs", *needed, wrap->name);
-    return ZIMAGE_OK;
+    char *whole = NULL;
+    size_t total = 0;
+    ZI_TRY(check_text(text, length, error));
+    ZI_TRY(zi_template_apply(tokenizer, template_kind, text, length, &whole, &total, error));
+    zimage_status status = encode(tokenizer, whole, total, enough, ids, error);
+    free(whole);
+    return status;
 }
 
 zimage_status zi_tokenizer_encode_prompt(const zi_tokenizer *tokenizer, zimage_template template_kind, const char *text,
                                          size_t length, int32_t **ids, size_t *count, zimage_error *error)
 {
+    zi_ids all = {0};
     *ids = NULL;
     *count = 0;
-    if ((size_t)template_kind >= sizeof TEMPLATES / sizeof TEMPLATES[0])
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "template: %d, expected a zimage_template", (int)template_kind);
-    const prompt_template *wrap = &TEMPLATES[template_kind];
-    ZI_TRY(check_text(text, length, error));
-    ZI_TRY(check_template(tokenizer, wrap, error));
-    size_t before = strlen(wrap->before), after = strlen(wrap->after), total = before + length + after;
-    char *whole = malloc(total + 1);
-    if (!whole)
-        return zi_fail_memory(error, "the prompt", total + 1);
-    memcpy(whole, wrap->before, before);
-    if (length)
-        memcpy(whole + before, text, length);
-    memcpy(whole + before + length, wrap->after, after);
-    zimage_status status = encode(tokenizer, whole, total, ids, count, error);
+    ZI_TRY(encode_templated(tokenizer, template_kind, text, length, SIZE_MAX, &all, error));
+    *ids = all.data;
+    *count = all.count;
+    return ZIMAGE_OK;
+}
+
+/* Truncation as the reference has it: of a text that is cut at its end, no more is encoded than its first ids need. */
+zimage_status zi_tokenizer_encode_cut(const zi_tokenizer *tokenizer, zimage_template template_kind, const char *prompt,
+                                      size_t limit, zi_prompt_ids *result, zimage_error *error)
+{
+    zi_ids ids = {0};
+    size_t enough = tokenizer->keep_end ? SIZE_MAX : limit + 1;
+    *result = (zi_prompt_ids){NULL, 0, 0};
+    ZI_TRY(encode_templated(tokenizer, template_kind, prompt, strlen(prompt), enough, &ids, error));
+    *result = (zi_prompt_ids){ids.data, ids.count, ids.count > limit};
+    if (!result->cut)
+        return ZIMAGE_OK;
+    if (tokenizer->keep_end)
+        memmove(ids.data, ids.data + (ids.count - limit), limit * sizeof *ids.data);
+    result->count = limit;
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_tokenizer_check_template(const zi_tokenizer *tokenizer, zimage_template template_kind,
+                                          zimage_error *error)
+{
+    char *whole = NULL;
+    size_t total = 0;
+    zimage_status status = zi_template_apply(tokenizer, template_kind, "a", 1, &whole, &total, error);
     free(whole);
     return status;
 }
@@ -161,5 +177,9 @@ void zi_tokenizer_free(zi_tokenizer *tokenizer)
     zi_added_free(&tokenizer->normalized);
     zi_split_free(tokenizer->split);
     zi_bpe_free(&tokenizer->bpe);
+    free(tokenizer->chat);
+    free(tokenizer->chat_name);
+    for (size_t i = 0; i < ZI_SPECIAL_NAMES; i++)
+        free(tokenizer->special[i].content);
     free(tokenizer);
 }
