@@ -541,15 +541,13 @@ static void prompts_that_begin_with_a_dash(void **state)
 /* A long name behind one dash was read as letters: -prompt=x was the prompt "rompt=x", -height printed the help. */
 static void long_names_behind_one_dash(void **state)
 {
-    for (int c = 0; c < CLI_COMMANDS; c++)
-        for (const cli_option *option = NULL; (option = cli_next((cli_command_id)c, option));) {
-            char typed[WORD_MAX], meant[WORD_MAX];
-            snprintf(meant, sizeof meant, "did you mean --%s?", option->name);
-            snprintf(typed, sizeof typed, "-%s", option->name);
-            expect_usage_error(ARGUMENTS(cli_commands[c].name, typed), typed, meant);
-            snprintf(typed, sizeof typed, "-%s=4", option->name);
-            expect_usage_error(ARGUMENTS(cli_commands[c].name, typed), typed, meant);
-        }
+    for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));) {
+        char typed[WORD_MAX], meant[WORD_MAX];
+        snprintf(meant, sizeof meant, "did you mean --%s?", option->name);
+        snprintf(typed, sizeof typed, option->kind == CLI_FLAG ? "-%s" : "-%s=4", option->name);
+        expect_usage_error(ARGUMENTS("generate", typed), typed, meant);
+    }
+    expect_usage_error(ARGUMENTS("generate", "-steps", "4"), "-steps: unknown option", "did you mean --steps?");
 }
 
 /* Editors and web pages turn two minus signs into one dash of another kind. */
