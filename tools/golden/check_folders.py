@@ -1,8 +1,12 @@
 """Compares how `zimage` and diffusers read model folders: each of many changes to one folder, read by both.
 
     python tools/golden/check_folders.py --zimage build/release/zimage [--only WORD] [--model tests/golden/tiny]
+    python tools/golden/check_folders.py --save DIR                          with other versions installed
+    python tools/golden/check_folders.py --zimage ... --model DIR --as-is
 
-The folder is loaded and saved by the installed diffusers and transformers, changed, and read by both. A line says:
+The folder is loaded and saved by the installed diffusers and transformers, changed, and read by both. The second and
+third line do that for a folder that other versions saved. Such a folder is read by the pinned versions, since the
+pipeline itself differs: that of diffusers 0.36 makes other sigmas, and so another image. A line of the output says:
   equal     both make the same image, at most 1/255 off
   refused   zimage refuses the folder, with the sentence that follows; the reference makes an image, or fails, too
   lenient   zimage makes an image where the reference fails
@@ -25,7 +29,8 @@ from safetensors.torch import load_file
 
 from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ZImagePipeline
 from diffusers import ZImageTransformer2DModel
-from transformers import Qwen2TokenizerFast, Qwen3ForCausalLM
+import transformers
+from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 NAN = float("nan")
 REMOVED = object()
@@ -305,12 +310,21 @@ CHANGES = {
 }
 
 
+def text_encoder_of(folder):
+    """transformers 4 does not know rope_parameters: the number moves to its field rope_theta."""
+    with open(os.path.join(folder, "config.json")) as f:
+        fields = json.load(f)
+    if transformers.__version__.startswith("4."):
+        fields["rope_theta"] = fields.pop("rope_parameters")["rope_theta"]
+    return Qwen3ForCausalLM.from_pretrained(folder, config=Qwen3Config.from_dict(fields))
+
+
 def save_again(model, folder):
     """Saves the folder by the installed versions."""
     ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(model + "/scheduler"),
         vae=AutoencoderKL.from_pretrained(model + "/vae"),
-        text_encoder=Qwen3ForCausalLM.from_pretrained(model + "/text_encoder"),
+        text_encoder=text_encoder_of(model + "/text_encoder"),
         tokenizer=Qwen2TokenizerFast.from_pretrained(model + "/tokenizer"),
         transformer=ZImageTransformer2DModel.from_pretrained(model + "/transformer"),
     ).save_pretrained(folder)
@@ -351,14 +365,24 @@ def compare(reference, image, said):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--zimage", required=True, help="the program")
+    p.add_argument("--zimage", help="the program")
+    p.add_argument("--save", help="only save the model by the installed versions, to this folder")
+    p.add_argument("--as-is", action="store_true", help="do not save the model again")
     p.add_argument("--model", default=os.path.join(os.path.dirname(__file__), "../../tests/golden/tiny"))
     p.add_argument("--only", default="", help="only changes whose name holds this word")
     a = p.parse_args()
+    if a.save:
+        save_again(a.model, a.save)
+        return
+    if not a.zimage:
+        p.error("--zimage is missing")
     wrong = 0
     with tempfile.TemporaryDirectory() as top:
         saved = os.path.join(top, "saved")
-        save_again(a.model, saved)
+        if a.as_is:
+            shutil.copytree(a.model, saved)
+        else:
+            save_again(a.model, saved)
         for name, apply in CHANGES.items():
             if a.only not in name:
                 continue
