@@ -19,13 +19,14 @@
 
 /* ---- paths ------------------------------------------------------------------------------------------------------- */
 
-/* Whether FOLDER/NAME is a file (or, is_folder, a folder). */
+/* Whether FOLDER/NAME is a file (or, is_folder, a folder). It allocates nothing, so that the answer is never wrong. */
 static int holds(const char *folder, const char *name, int is_folder)
 {
-    char *path = zi_path_join(folder, name);
-    int found = path && (is_folder ? zi_folder_exists(path) : zi_file_exists(path));
-    free(path);
-    return found;
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return 0;
+    return is_folder ? zi_folder_exists(path) : zi_file_exists(path);
 }
 
 int zi_is_conversion(const char *folder)
