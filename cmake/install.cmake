@@ -23,6 +23,7 @@ set(ZIMAGE_PC_PREFIX ${CMAKE_INSTALL_PREFIX})
 set(ZIMAGE_PC_INCLUDEDIR ${CMAKE_INSTALL_FULL_INCLUDEDIR})
 if(NOT IS_ABSOLUTE "${CMAKE_INSTALL_LIBDIR}") # else the place of the .pc files does not say where the prefix is
     file(RELATIVE_PATH up /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+    string(REGEX REPLACE "/$" "" up ${up})
     set(ZIMAGE_PC_PREFIX "\${pcfiledir}/${up}")
     if(NOT IS_ABSOLUTE "${CMAKE_INSTALL_INCLUDEDIR}")
         set(ZIMAGE_PC_INCLUDEDIR "\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}")

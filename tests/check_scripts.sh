@@ -182,7 +182,7 @@ check_test() {
     rm -f "$work/calls"
     try "$tree/test.sh" -R pool
     [ "$rc" = 0 ] || fail "test.sh: exit code $rc"
-    says "test.sh" "about .* minutes"
+    says "test.sh" "minutes on two cores"
     grep -q 'ctest .*-R pool$' "$work/out" || fail "test.sh does not pass options to ctest"
     grep -Eq '^VAE decoder +cpu +2 +3e-06 +2e-05 +b$' "$work/out" || fail "no worst case of the stage"
     [ "$(wc -l <"$work/out")" -le 6 ] || fail "the summary lists every case"
