@@ -115,9 +115,9 @@ static void print_rest(void)
         ".TP\n\\fB0\\fR\nEverything was done.\n"
         ".TP\n\\fB%d\\fR\nThe work failed. A sentence on standard error says why.\n"
         ".TP\n\\fB%d\\fR\nThe command line or a line of a batch is wrong. Nothing was done.\n"
-        ".TP\n\\fB130\\fR, \\fB143\\fR\nSIGINT or SIGTERM ended the work (also SIGHUP, 129): 128 and the number of the "
-        "signal. The first "
-        "Ctrl\\-C\n"
+        ".TP\n\\fB129\\fR, \\fB130\\fR, \\fB143\\fR\nSIGHUP, SIGINT or SIGTERM ended the work: 128 and the number of "
+        "the "
+        "signal. The first\nCtrl\\-C "
         "stops within one block of the network and leaves no file behind; a second one ends the program at once.\n"
         ".SH EXAMPLES\n",
         CLI_FAILURE, CLI_USAGE);

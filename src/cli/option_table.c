@@ -461,7 +461,7 @@ const cli_option cli_table[] = {
         .argument = "FILE.png",
         .help =
             "Where the image is written, instead of a file that is there (default: a name made of the prompt and the "
-            "seed, with a number behind it if there is such a file).",
+            "seed, with a number behind it if there is such a file). -: standard output.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(output),
