@@ -89,9 +89,13 @@ static void paths_that_are_no_model(void **state)
 /* What lies in place of the small files. */
 static void stand_ins_in_a_model(void **state)
 {
-    static const char *const files[] = {
-        "model_index.json",         "transformer/config.json",         "vae/config.json",
-        "text_encoder/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"};
+    static const char *const files[] = {"model_index.json",
+                                        "transformer/config.json",
+                                        "vae/config.json",
+                                        "text_encoder/config.json",
+                                        "scheduler/scheduler_config.json",
+                                        "tokenizer/tokenizer.json",
+                                        "tokenizer/tokenizer_config.json"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         const char *model = copy_model("m");
         run_shell("printf 'version https://git-lfs.github.com/spec/v1\\noid 1' >'%s/%s'", model, files[i]);

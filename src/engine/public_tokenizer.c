@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/stand_in.h"
 #include "text/tokenizer.h"
 
 struct zimage_tokenizer {
@@ -34,6 +35,7 @@ static zimage_status load_folder(const char *path, zi_tokenizer **tokenizer, zim
 
 static zimage_status load(const char *path, zi_tokenizer **tokenizer, zimage_error *error)
 {
+    ZI_TRY(zi_refuse_stand_in(path, error));
     if (zi_file_exists(path))
         return zi_tokenizer_load(path, tokenizer, error);
     if (zi_folder_exists(path))

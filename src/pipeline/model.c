@@ -213,10 +213,12 @@ static zimage_status configure(const opening *o, const zi_component *component, 
     ZI_TRY(zi_refuse_stand_in(config, o->error));
     ZI_TRY(refuse_adapter(o, component, folder));
     if (zi_is_conversion(o->path) && !zi_file_exists(config))
-        return zi_fail(o->error, ZIMAGE_ERROR_FILE,
-                       "%s: there is no such file; expected the configuration of the model that was converted (mflux "
-                       "saves none: copy the original model's)",
-                       config);
+        return zi_fail(
+            o->error, ZIMAGE_ERROR_FILE,
+            "%s: there is no such file. %s has no model_index.json, so that it is read as a conversion for MLX: "
+            "expected the configuration of the model that was converted (mflux saves none: copy the original "
+            "model's)",
+            config, o->path);
     ZI_TRY(component->configure(o->model->networks, config, NULL, o->error));
     warn_of_unknown(o, config, component->fields);
     return ZIMAGE_OK;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/stand_in.h"
 #include "text/load.h"
 
 /* Bytes of a merges.txt. Qwen3's has 1.7 MB. */
@@ -89,7 +90,9 @@ zimage_status zi_find_tokenizer(const char *folder, int *found, zimage_error *er
         if (!path)
             return zi_fail_memory(error, "a path", strlen(folder));
         *found = zi_file_exists(path);
+        zimage_status status = zi_refuse_dangling_link(path, error);
         free(path);
+        ZI_TRY(status);
     }
     return ZIMAGE_OK;
 }
@@ -100,6 +103,7 @@ static zimage_status open_files(const char *folder, folder_files *files, zimage_
         files->paths[i] = zi_path_join(folder, FOLDER_FILES[i].name);
         if (!files->paths[i])
             return zi_fail_memory(error, "a path", strlen(folder));
+        ZI_TRY(zi_refuse_stand_in(files->paths[i], error));
     }
     int complete = zi_file_exists(files->paths[TOKENIZER_FILE]);
     if (!complete && !zi_file_exists(files->paths[VOCAB_FILE]))
