@@ -186,7 +186,7 @@ static void no_memory_is_taken_before_the_plan(void **state)
 static int runs_within(unsigned long long limit, const char *side, const char *const more[2], unsigned long long *need)
 {
     char size[32];
-    unsigned long long named;
+    unsigned long long named = 0;
     snprintf(size, sizeof size, "%lluM", limit);
     run_program(ARGUMENTS("generate", "x", "-m", TINY, "-W", side, "-H", side, "-o", "a.png", "--json", "-q", "--steps",
                           "1", "--mem", size, more[0], more[1]),

@@ -319,8 +319,9 @@ static void test_transformer_defaults(void **state)
     const char *const texts[] = {
         "{}",
         "{\"siglip_feat_dim\": null, \"n_kv_heads\": 1, \"quantization_config\": null, \"made_up\": [7]}",
-        "{\"t_scale\": 10.0, \"all_patch_size\": [4], \"axes_lens\": [7, 7, 7], \"_use_default_values\": [\"t_scale\", "
-        "\"all_patch_size\", \"axes_lens\"]}",
+        ("{\"t_scale\": 10.0, \"all_patch_size\": [4], \"axes_lens\": [7, 7, 7], \"_use_default_values\": "
+         "[\"t_scale\", "
+         "\"all_patch_size\", \"axes_lens\"]}"),
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         zi_zimage_dit_config c = read_transformer(texts[i]);

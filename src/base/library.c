@@ -14,7 +14,7 @@
 #endif
 
 /* Below the folder of this code. */
-static const char *const near_code[] = {".", "../lib", "../" ZIMAGE_LIBRARY_FOLDER};
+static const char *const near_code[] = {".", "../lib", ("../" ZIMAGE_LIBRARY_FOLDER)};
 
 static const char *const system_folders[] = {"/usr/local/" ZIMAGE_LIBRARY_FOLDER,
                                              "/usr/local/lib",
