@@ -8,9 +8,11 @@ source=$(CDPATH='' cd -- "$(dirname -- "$script")" && pwd -P)
 . "$source/tools/install-dependencies.sh"
 . "$source/tools/build-folder.sh"
 
-# The folder holds a build of other sources (it was moved), or by another compiler.
+# The folder holds a build of other sources (it was moved), or by another compiler than CC names.
 made_otherwise() {
-    [ -f "$build/made_of" ] && [ "$(cat "$build/made_of")" != "$source ${CC:-}" ]
+    [ -f "$build/made_of" ] || return 1
+    [ "$(sed -n 1p "$build/made_of")" = "$source" ] || return 0
+    [ -n "${CC:-}" ] && [ "$(sed -n 2p "$build/made_of")" != "$CC" ]
 }
 
 build_program() {
@@ -18,7 +20,7 @@ build_program() {
     made_otherwise && rm -rf "$build"
     if [ ! -f "$build/build.ninja" ]; then
         configure_folder -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_TESTS=OFF
-        printf '%s\n' "$source ${CC:-}" >"$build/made_of"
+        printf '%s\n' "$source" "${CC:-}" >"$build/made_of"
     fi
     if is_current "$build/zimage"; then
         cmake --build "$build" >"$build/build.log" 2>&1 || { cat "$build/build.log" >&2; return 1; }

@@ -139,6 +139,8 @@ check_another_compiler_and_a_move() {
     try env CC=clang "$tree/run.sh" x
     expect "another compiler" "in $work: generate x" 3
     says "another compiler" "is ready"
+    try "$tree/run.sh" x
+    expect "no compiler named" "in $work: generate x" 0
     mv "$tree" "$work/moved"
     tree="$work/moved"
     try env CC=clang "$tree/run.sh" x
