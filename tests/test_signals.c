@@ -208,6 +208,8 @@ static void lost_weights_in_a_batch(void **state)
     empty_folder();
 }
 
+#define WRITER_SECONDS 100
+
 /* A writer that makes the file shorter and longer: inspect and generate answer, and no signal ends them. */
 static void files_beside_a_writer(void **state)
 {
@@ -219,6 +221,7 @@ static void files_beside_a_writer(void **state)
              model);
     pid_t writer = fork();
     if (writer == 0) {
+        alarm(WRITER_SECONDS); /* it ends also if this test fails or is killed */
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(127);
     }
