@@ -52,6 +52,7 @@
  * GPU each session holds its own weights: give each a device_memory. One thread at a time may use a session. Functions
  * on tokenizers, images, plans and lists may be called from any thread while no thread frees the object. The library
  * keeps no global state but two lists for handlers of signals: of mapped files and of temporary files.
+ * A thread needs 256 KiB of stack to open, plan and generate; with less these calls fail.
  *
  * Errors. Every function that can fail returns a zimage_status. If it fails and `error` is not NULL, it writes one
  * sentence there that names the file, the field and what was expected. A zimage_error starts with ZIMAGE_ERROR_INIT and
@@ -484,6 +485,7 @@ typedef struct zimage_image zimage_image;
 ZIMAGE_API zimage_status zimage_generate(zimage_session *session, const zimage_request *request, zimage_image **image,
                                          zimage_error *error);
 
+/* Of an image that is NULL: 0 and NULL. */
 ZIMAGE_API int32_t zimage_image_width(const zimage_image *image);
 ZIMAGE_API int32_t zimage_image_height(const zimage_image *image);
 ZIMAGE_API const uint8_t *zimage_image_pixels(const zimage_image *image); /* [height][width][3] RGB, owned by image */
@@ -505,7 +507,7 @@ ZIMAGE_API double zimage_image_seconds(const zimage_image *image, zimage_stage s
 ZIMAGE_API zimage_status zimage_image_get_memory(const zimage_image *image, zimage_memory_info *info,
                                                  zimage_error *error);
 /* Final latents [channels, rows, columns] in the transformer's scale: the VAE's scaling factor and shift are not yet
- * undone. Owned by image. NULL: zimage_generate did not make the image. */
+ * undone. Owned by image. NULL: zimage_generate did not make the image. shape may be NULL. */
 ZIMAGE_API const float *zimage_image_latents(const zimage_image *image, int64_t shape[3]);
 
 /* A copy of pixels [height][width][channels] with `stride` bytes between rows; channels: 3 (RGB) or 4 (RGBA: alpha is

@@ -1,5 +1,6 @@
 /* The public functions one by one: names of enums, devices, models and their parts, inspections, plans, caches. */
 #define ZIMAGE_EXPERIMENTAL
+#include <pthread.h>
 #include <sys/wait.h>
 
 #include "files.h"
@@ -502,6 +503,245 @@ static void all_three_refuse_alike(void **state)
     zimage_session_close(session);
 }
 
+/* ---- NULL -------------------------------------------------------------------------------------------------------- */
+
+/* The call refuses its NULL, with a sentence where there is room for one. */
+#define REFUSED(call_with, ...)                                                                                        \
+    do {                                                                                                               \
+        zimage_error refusal = ZIMAGE_ERROR_INIT;                                                                      \
+        if (call_with(__VA_ARGS__, &refusal) != ZIMAGE_ERROR_ARGUMENT || !strstr(refusal.message, "NULL"))             \
+            fail_msg("%s(%s): %s", #call_with, #__VA_ARGS__, refusal.message);                                         \
+        assert_int_equal(call_with(__VA_ARGS__, NULL), ZIMAGE_ERROR_ARGUMENT);                                         \
+    } while (0)
+
+/* Every function with every pointer NULL that may not be: objects, infos and results. */
+static void null_objects_are_refused(void **state)
+{
+    zimage_device_info device = {.struct_size = sizeof device};
+    zimage_kernel_info kernel = {.struct_size = sizeof kernel};
+    zimage_model_info model = {.struct_size = sizeof model};
+    zimage_plan_info plan = {.struct_size = sizeof plan};
+    zimage_stage_info stage = {.struct_size = sizeof stage};
+    zimage_memory_info memory = {.struct_size = sizeof memory};
+    zimage_image_info image = {.struct_size = sizeof image};
+    zimage_component_info component = {.struct_size = sizeof component};
+    zimage_tensor_info tensor = {.struct_size = sizeof tensor};
+    zimage_bench_info bench = {.struct_size = sizeof bench};
+    zimage_bench_figures figures = {.struct_size = sizeof figures};
+    REFUSED(zimage_device_get, NULL, 0, &device);
+    REFUSED(zimage_kernel_get, NULL, 0, &kernel);
+    REFUSED(zimage_model_get_info, NULL, &model);
+    REFUSED(zimage_plan_get_info, NULL, &plan);
+    REFUSED(zimage_plan_get_stage, NULL, ZIMAGE_STAGE_TEXT, &stage);
+    REFUSED(zimage_plan_get_memory, NULL, &memory);
+    REFUSED(zimage_image_get_info, NULL, &image);
+    REFUSED(zimage_image_get_memory, NULL, &memory);
+    REFUSED(zimage_inspection_get_component, NULL, 0, &component);
+    REFUSED(zimage_inspection_get_tensor, NULL, 0, 0, &tensor);
+    REFUSED(zimage_bench_get_info, NULL, &bench);
+    REFUSED(zimage_bench_get_figures, NULL, ZIMAGE_BENCH_LOAD, &figures);
+    REFUSED(zimage_bench_get_memory, NULL, ZIMAGE_BENCH_LOAD, &memory);
+    assert_int_equal(zimage_device_count(NULL), 0);
+    assert_int_equal(zimage_kernel_count(NULL), 0);
+    assert_int_equal(zimage_image_width(NULL), 0);
+    assert_int_equal(zimage_image_height(NULL), 0);
+    assert_null(zimage_image_pixels(NULL));
+    assert_true(zimage_image_seconds(NULL, ZIMAGE_STAGE_TEXT) == 0);
+    assert_null(zimage_image_latents(NULL, NULL));
+    assert_string_equal(zimage_inspection_class(NULL), "");
+    assert_int_equal(zimage_inspection_components(NULL), 0);
+    assert_int_equal(zimage_printable(NULL, NULL, 0), 0);
+    assert_null(zimage_replace_lost_pages(NULL));
+    zimage_free(NULL);
+    zimage_device_list_free(NULL);
+    zimage_model_close(NULL);
+    zimage_session_close(NULL);
+    zimage_plan_free(NULL);
+    zimage_image_free(NULL);
+    zimage_tokenizer_close(NULL);
+    zimage_inspection_free(NULL);
+    zimage_bench_free(NULL);
+}
+
+static void null_infos_are_refused(void **state)
+{
+    zimage_session *session = open_tiny(NULL);
+    zimage_request request = small_request();
+    zimage_plan *plan = make_plan(session, &request);
+    zimage_device_list *list = list_devices("generic");
+    zimage_inspection *in = NULL;
+    zimage_model *model = NULL;
+    zimage_image *image = NULL;
+    assert_int_equal(zimage_inspect(TINY, &in, NULL), ZIMAGE_OK);
+    assert_int_equal(zimage_model_open(TINY, NULL, &model, NULL), ZIMAGE_OK);
+    assert_int_equal(zimage_generate(session, &request, &image, NULL), ZIMAGE_OK);
+    REFUSED(zimage_device_get, list, 0, NULL);
+    REFUSED(zimage_kernel_get, list, 0, NULL);
+    REFUSED(zimage_model_get_info, model, NULL);
+    REFUSED(zimage_plan_get_info, plan, NULL);
+    REFUSED(zimage_plan_get_stage, plan, ZIMAGE_STAGE_TEXT, NULL);
+    REFUSED(zimage_plan_get_memory, plan, NULL);
+    REFUSED(zimage_image_get_info, image, NULL);
+    REFUSED(zimage_image_get_memory, image, NULL);
+    REFUSED(zimage_inspection_get_component, in, 0, NULL);
+    REFUSED(zimage_inspection_get_tensor, in, 0, 0, NULL);
+    assert_non_null(zimage_image_latents(image, NULL));
+    assert_true(zimage_image_seconds(image, (zimage_stage)-1) == 0 &&
+                zimage_image_seconds(image, (zimage_stage)4) == 0);
+    zimage_image_free(image);
+    zimage_model_close(model);
+    zimage_inspection_free(in);
+    zimage_device_list_free(list);
+    zimage_plan_free(plan);
+    zimage_session_close(session);
+}
+
+static void null_arguments_are_refused(void **state)
+{
+    static const uint8_t pixels[3];
+    static const float numbers[1];
+    static const int64_t one[4] = {1, 1, 1, 1};
+    zimage_session *session = open_tiny(NULL);
+    zimage_request request = small_request();
+    zimage_bench_params bench_params = {.struct_size = sizeof bench_params};
+    zimage_device_list *list = NULL;
+    zimage_model *model = NULL;
+    zimage_session *other = NULL;
+    zimage_plan *plan = NULL;
+    zimage_image *image = NULL, *made = NULL;
+    zimage_inspection *in = NULL;
+    zimage_bench *bench = NULL;
+    uint8_t *data = NULL;
+    float *values = NULL;
+    int64_t shape[4];
+    int32_t dimensions;
+    size_t size;
+    assert_int_equal(zimage_image_from_pixels(pixels, 1, 1, 3, 3, &image, NULL), ZIMAGE_OK);
+    REFUSED(zimage_devices, NULL, NULL);
+    REFUSED(zimage_model_open, NULL, NULL, &model);
+    REFUSED(zimage_model_open, TINY, NULL, NULL);
+    REFUSED(zimage_session_open, NULL, NULL, &other);
+    assert_int_equal(zimage_model_open(TINY, NULL, &model, NULL), ZIMAGE_OK);
+    REFUSED(zimage_session_open, model, NULL, NULL);
+    REFUSED(zimage_request_check, NULL, &request);
+    REFUSED(zimage_request_check, session, NULL);
+    REFUSED(zimage_plan_make, NULL, &request, &plan);
+    REFUSED(zimage_plan_make, session, NULL, &plan);
+    REFUSED(zimage_plan_make, session, &request, NULL);
+    REFUSED(zimage_generate, NULL, &request, &made);
+    REFUSED(zimage_generate, session, NULL, &made);
+    REFUSED(zimage_generate, session, &request, NULL);
+    REFUSED(zimage_image_from_pixels, NULL, 1, 1, 3, 3, &made);
+    REFUSED(zimage_image_from_pixels, pixels, 1, 1, 3, 3, NULL);
+    REFUSED(zimage_image_encode, NULL, ZIMAGE_FORMAT_PNG, NULL, 0, &data, &size);
+    REFUSED(zimage_image_encode, image, ZIMAGE_FORMAT_PNG, NULL, 1, &data, &size);
+    REFUSED(zimage_image_encode, image, ZIMAGE_FORMAT_PNG, NULL, 0, NULL, &size);
+    REFUSED(zimage_image_encode, image, ZIMAGE_FORMAT_PNG, NULL, 0, &data, NULL);
+    REFUSED(zimage_image_decode, NULL, 1, 0, &made);
+    REFUSED(zimage_image_decode, pixels, 1, 0, NULL);
+    REFUSED(zimage_image_write, NULL, "/nowhere/a.png", NULL, 0);
+    REFUSED(zimage_image_write, image, NULL, NULL, 0);
+    REFUSED(zimage_image_write, image, "/nowhere/a.png", NULL, 1);
+    REFUSED(zimage_image_write_beneath, NULL, "/nowhere", "a.png", NULL, 0);
+    REFUSED(zimage_image_write_beneath, image, NULL, "a.png", NULL, 0);
+    REFUSED(zimage_image_write_beneath, image, "/nowhere", NULL, NULL, 0);
+    REFUSED(zimage_image_write_beneath, image, "/nowhere", "a.png", NULL, 1);
+    REFUSED(zimage_tensor_write_beneath, NULL, "a", "a", numbers, one, 1);
+    REFUSED(zimage_tensor_write_beneath, "/nowhere", NULL, "a", numbers, one, 1);
+    REFUSED(zimage_tensor_write_beneath, "/nowhere", "a", NULL, numbers, one, 1);
+    REFUSED(zimage_tensor_write_beneath, "/nowhere", "a", "a", NULL, one, 1);
+    REFUSED(zimage_tensor_write_beneath, "/nowhere", "a", "a", numbers, NULL, 1);
+    REFUSED(zimage_tensor_read, NULL, "a", &values, shape, &dimensions);
+    REFUSED(zimage_tensor_read, "/nowhere", NULL, &values, shape, &dimensions);
+    REFUSED(zimage_tensor_read, "/nowhere", "a", NULL, shape, &dimensions);
+    REFUSED(zimage_tensor_read, "/nowhere", "a", &values, NULL, &dimensions);
+    REFUSED(zimage_tensor_read, "/nowhere", "a", &values, shape, NULL);
+    REFUSED(zimage_tensor_write, NULL, "a", numbers, one, 1);
+    REFUSED(zimage_tensor_write, "/nowhere/a", NULL, numbers, one, 1);
+    REFUSED(zimage_tensor_write, "/nowhere/a", "a", NULL, one, 1);
+    REFUSED(zimage_tensor_write, "/nowhere/a", "a", numbers, NULL, 1);
+    REFUSED(zimage_inspect, NULL, &in);
+    REFUSED(zimage_inspect, TINY, NULL);
+    REFUSED(zimage_selftest, NULL, NULL);
+    REFUSED(zimage_bench_run, NULL, NULL, &bench);
+    REFUSED(zimage_bench_run, TINY, &bench_params, NULL);
+    assert_true(!list && !plan && !made && !in && !bench && !data && !values);
+    zimage_image_free(image);
+    zimage_model_close(model);
+    zimage_session_close(session);
+}
+
+static void null_tokenizer_arguments_are_refused(void **state)
+{
+    zimage_tokenizer *tokenizer = NULL;
+    int32_t *ids = NULL;
+    size_t count = 0;
+    REFUSED(zimage_tokenizer_open, TINY, NULL);
+    REFUSED(zimage_tokenizer_open, NULL, &tokenizer);
+    assert_int_equal(zimage_tokenizer_open(TINY, &tokenizer, NULL), ZIMAGE_OK);
+    REFUSED(zimage_tokenizer_encode, NULL, ZIMAGE_TEMPLATE_NONE, "a", 1, &ids, &count);
+    REFUSED(zimage_tokenizer_encode, tokenizer, ZIMAGE_TEMPLATE_NONE, NULL, 1, &ids, &count);
+    REFUSED(zimage_tokenizer_encode, tokenizer, ZIMAGE_TEMPLATE_NONE, "a", 1, NULL, &count);
+    REFUSED(zimage_tokenizer_encode, tokenizer, ZIMAGE_TEMPLATE_NONE, "a", 1, &ids, NULL);
+    assert_int_equal(zimage_tokenizer_encode(tokenizer, ZIMAGE_TEMPLATE_NONE, NULL, 0, &ids, &count, NULL), ZIMAGE_OK);
+    zimage_free(ids);
+    zimage_tokenizer_close(tokenizer);
+}
+
+/* ---- stacks ------------------------------------------------------------------------------------------------------ */
+
+typedef struct small_thread {
+    zimage_model *model;
+    zimage_session *session;
+    zimage_error errors[8]; /* the last ones of the calls below */
+    int refused;
+} small_thread;
+
+static void *call_on_a_small_stack(void *arg)
+{
+    small_thread *t = arg;
+    zimage_request request = small_request();
+    zimage_device_list *list = NULL;
+    zimage_model *model = NULL;
+    zimage_session *session = NULL;
+    zimage_plan *plan = NULL;
+    zimage_image *image = NULL;
+    zimage_tokenizer *tokenizer = NULL;
+    zimage_inspection *in = NULL;
+    t->refused += zimage_devices(NULL, &list, &t->errors[0]) == ZIMAGE_ERROR_MEMORY;
+    t->refused += zimage_model_open(TINY, NULL, &model, &t->errors[1]) == ZIMAGE_ERROR_MEMORY;
+    t->refused += zimage_session_open(t->model, NULL, &session, &t->errors[2]) == ZIMAGE_ERROR_MEMORY;
+    t->refused += zimage_request_check(t->session, &request, &t->errors[3]) == ZIMAGE_ERROR_MEMORY;
+    t->refused += zimage_plan_make(t->session, &request, &plan, &t->errors[4]) == ZIMAGE_ERROR_MEMORY;
+    t->refused += zimage_generate(t->session, &request, &image, &t->errors[5]) == ZIMAGE_ERROR_MEMORY;
+    t->refused += zimage_tokenizer_open(TINY, &tokenizer, &t->errors[6]) == ZIMAGE_ERROR_MEMORY;
+    t->refused += zimage_inspect(TINY, &in, &t->errors[7]) == ZIMAGE_ERROR_MEMORY;
+    return NULL;
+}
+
+/* A thread whose stack is too small gets a sentence; it must not fault. */
+static void small_stacks_are_refused(void **state)
+{
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    small_thread t = {.session = open_tiny(NULL)};
+    pthread_attr_t attributes;
+    pthread_t thread;
+    for (size_t i = 0; i < 8; i++)
+        t.errors[i].struct_size = sizeof t.errors[i];
+    assert_int_equal(zimage_model_open(TINY, NULL, &t.model, NULL), ZIMAGE_OK);
+    assert_int_equal(pthread_attr_init(&attributes), 0);
+    assert_int_equal(pthread_attr_setstacksize(&attributes, 32 << 10), 0);
+    assert_int_equal(pthread_create(&thread, &attributes, call_on_a_small_stack, &t), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    pthread_attr_destroy(&attributes);
+    for (size_t i = 0; i < 8; i++)
+        assert_contains(t.errors[i].message, "stack: the calling thread has");
+    assert_int_equal(t.refused, 8);
+    zimage_model_close(t.model);
+    zimage_session_close(t.session);
+#endif
+}
+
 /* ---- files that are written -------------------------------------------------------------------------------------- */
 
 /* Everything that might write: opening, checking, planning (which measures), generating, devices, describing. */
@@ -595,6 +835,11 @@ int main(void)
         cmocka_unit_test(files_and_packed_folders_are_inspected),
         cmocka_unit_test(plans_add_up),
         cmocka_unit_test(all_three_refuse_alike),
+        cmocka_unit_test(null_objects_are_refused),
+        cmocka_unit_test(null_infos_are_refused),
+        cmocka_unit_test(null_arguments_are_refused),
+        cmocka_unit_test(null_tokenizer_arguments_are_refused),
+        cmocka_unit_test(small_stacks_are_refused),
         cmocka_unit_test(nothing_is_written_without_a_cache),
         cmocka_unit_test(the_cache_is_made_and_used),
     };

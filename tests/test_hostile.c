@@ -1,4 +1,4 @@
-/* The program in a folder that an attacker filled: it loads, reads and writes nothing there that was not asked for. */
+/* Hostile surroundings: a folder that an attacker filled, variables, and limits of the process. */
 #include "program.h"
 
 #define TINY ZIMAGE_TEST_DATA "/tiny"
@@ -116,6 +116,26 @@ static void models_of_the_current_folder_are_not_read(void **state)
     assert_false(was_loaded());
 }
 
+/* A small soft limit of the stack is raised; under a small hard limit there is a sentence and no fault. */
+static void small_stacks_do_not_fault(void **state)
+{
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    static const char *const limits[] = {"-S -s 64", "-s 64"};
+    for (size_t i = 0; i < 2; i++) {
+        char command[4 * PATH_MAX];
+        snprintf(command, sizeof command,
+                 "ulimit %s && exec '%s' generate x -m '%s' -W 32 -H 32 --steps 1 -q -o '%s' >'%s' 2>&1", limits[i],
+                 ZIMAGE_PROGRAM, TINY, in_folder("stack.png"), in_folder("stack.txt"));
+        int status = system(command);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), i);
+    }
+    char text[4096];
+    read_text(in_folder("stack.txt"), text, sizeof text);
+    assert_non_null(strstr(text, "ulimit -s: the stack may have 64 KiB, expected at least 1024 KiB"));
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -123,6 +143,7 @@ int main(void)
         cmocka_unit_test(libraries_beside_the_program_are_loaded),
         cmocka_unit_test(models_of_the_current_folder_are_not_read),
         cmocka_unit_test(relative_caches_are_ignored),
+        cmocka_unit_test(small_stacks_do_not_fault),
     };
     return cmocka_run_group_tests(tests, group_make, folder_remove);
 }

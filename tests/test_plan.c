@@ -96,6 +96,42 @@ static void machine_is_measured_once(void **state)
     setenv("XDG_CACHE_HOME", before, 1);
 }
 
+/* Figures that no machine measures, one at a time in an otherwise good file, are measured again. */
+static void absurd_measurements_are_not_believed(void **state)
+{
+    static const char *const fields[] = {"linear", "attention", "conv", "unpack"};
+    static const char *const values[] = {"1e-320", "0",    "-1", "1e300", "\"1e12\"",
+                                         "null",   "1e-5", "[]", "1e19",  "true"};
+    static const char *const plan[] = {"generate", "x", "-m", TINY, "--plan", "--json", NULL};
+    char path[2 * PATH_MAX];
+    snprintf(path, sizeof path, "%s/zimage/machine.json", getenv("XDG_CACHE_HOME"));
+    unlink(path);
+    json_decref(run_json(plan));
+    json_t *good = json_load_file(path, 0, NULL);
+    assert_int_equal(json_object_size(good), 1);
+    const char *key = json_object_iter_key(json_object_iter(good));
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        const char *field = fields[i % 4];
+        if (strcmp(values[i], "0") == 0 || strcmp(values[i], "1e-5") == 0)
+            field = "linear"; /* an unpacking of no time is possible */
+        json_t *bad = json_deep_copy(good);
+        json_object_set_new(json_object_get(bad, key), field, json_loads(values[i], JSON_DECODE_ANY, NULL));
+        assert_int_equal(json_dump_file(bad, path, 0), 0);
+        json_decref(bad);
+        json_t *made = run_json(plan);
+        double seconds = json_number_value(json_object_get(made, "seconds"));
+        if (!(seconds > 0 && seconds < 3600))
+            fail_msg("%s %s: %g seconds", field, values[i], seconds);
+        json_decref(made);
+        json_t *mended = json_load_file(path, 0, NULL), *value = json_object_get(json_object_get(mended, key), field);
+        if (!json_is_number(value) || json_number_value(value) < 0 ||
+            (*field != 'u' && json_number_value(value) < 1e5) || json_number_value(value) > 1e18)
+            fail_msg("%s %s: not mended", field, values[i]);
+        json_decref(mended);
+    }
+    json_decref(good);
+}
+
 static void memory_limits(void **state)
 {
     unsigned long long limit, need;
@@ -353,6 +389,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plans_are_told),
         cmocka_unit_test(machine_is_measured_once),
+        cmocka_unit_test(absurd_measurements_are_not_believed),
         cmocka_unit_test(memory_limits),
         cmocka_unit_test(limits_are_kept),
         cmocka_unit_test(wrong_sizes),

@@ -8,6 +8,7 @@
 
 #include "base/cpu_count.h"
 #include "base/signals.h"
+#include "base/stack.h"
 
 /*
  * state = generation << 32 | OPEN | number of workers inside the job.
@@ -197,7 +198,7 @@ static int start_workers(zi_pool *pool, int *code)
         worker *w = &pool->workers[count];
         w->pool = pool;
         w->index = count + 1;
-        *code = pthread_create(&w->thread, NULL, worker_main, w);
+        *code = zi_thread_start(&w->thread, worker_main, w);
         if (*code != 0)
             break;
     }

@@ -44,6 +44,8 @@ int cli_program_path(char *path, size_t size);
 /* The most physical memory that this process has occupied at once, in bytes; 0: unknown. */
 uint64_t cli_peak_resident_bytes(void);
 
+/* Lets the stack of the main thread grow to a usual size where `ulimit -s` is small. 0: it may not; prints why. */
+int cli_stack_begin(void);
 /* Opens the descriptors 0, 1 and 2 where the program was started without them. Otherwise a file that is opened later
  * would get the number 1, and what is printed would go into it. Using them fails as before. */
 void cli_open_standard_files(void);

@@ -128,6 +128,8 @@ static int finish(int code)
 int main(int argc, char **argv)
 {
     cli_open_standard_files();
+    if (!cli_stack_begin())
+        return CLI_FAILURE;
     cli_signals_begin();
     if (argc < 2) {
         cli_print_overview(stderr);

@@ -5,18 +5,23 @@
 static int print_json(const zimage_plan *plan, const zimage_plan_info *info, const zimage_memory_info *memory)
 {
     json_t *stages = json_array();
+    int failed = 0;
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++) {
         zimage_stage_info stage = {.struct_size = sizeof stage};
         zimage_plan_get_stage(plan, (zimage_stage)i, &stage, NULL);
-        json_array_append_new(stages,
-                              json_pack("{s:s, s:f, s:f, s:I, s:I, s:I}", "name", zimage_stage_name((zimage_stage)i),
-                                        "flops", stage.flops, "seconds", stage.seconds, "activation_bytes",
-                                        (json_int_t)stage.activation_bytes, "weight_bytes",
-                                        (json_int_t)stage.weight_bytes, "peak_bytes", (json_int_t)stage.peak_bytes));
+        failed |= json_array_append_new(
+            stages,
+            json_pack("{s:s, s:f, s:f, s:I, s:I, s:I}", "name", zimage_stage_name((zimage_stage)i), "flops",
+                      stage.flops, "seconds", stage.seconds, "activation_bytes", (json_int_t)stage.activation_bytes,
+                      "weight_bytes", (json_int_t)stage.weight_bytes, "peak_bytes", (json_int_t)stage.peak_bytes));
     }
     json_t *all = json_pack("{s:o, s:f, s:I, s:I, s:i, s:o*}", "stages", stages, "seconds", info->seconds, "peak_bytes",
                             (json_int_t)info->peak_bytes, "least_bytes", (json_int_t)info->least_bytes, "band_rows",
                             info->band_rows, "device", cli_memory_json(memory));
+    if (failed) {
+        json_decref(all);
+        all = NULL;
+    }
     return cli_print_json("generate", all, CLI_MEASURED);
 }
 

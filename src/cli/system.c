@@ -31,6 +31,22 @@ int cli_program_path(char *path, size_t size)
     return snprintf(path, size, "%s", resolved) < (int)size;
 }
 
+#define STACK_NEEDED ((rlim_t)1 << 20)
+#define STACK_WANTED ((rlim_t)8 << 20)
+
+int cli_stack_begin(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur >= STACK_WANTED) /* RLIM_INFINITY is the largest */
+        return 1;
+    limit.rlim_cur = limit.rlim_max < STACK_WANTED ? limit.rlim_max : STACK_WANTED;
+    if (limit.rlim_cur >= STACK_NEEDED && setrlimit(RLIMIT_STACK, &limit) == 0)
+        return 1;
+    fprintf(stderr, "zimage: ulimit -s: the stack may have %llu KiB, expected at least %llu KiB\n",
+            (unsigned long long)(limit.rlim_max >> 10), (unsigned long long)(STACK_NEEDED >> 10));
+    return 0;
+}
+
 void cli_open_standard_files(void)
 {
     static const int modes[] = {O_WRONLY, O_RDONLY, O_WRONLY}; /* so that reading 0 and writing 1 fail */

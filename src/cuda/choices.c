@@ -13,7 +13,8 @@
 #include "cuda/internal.h"
 
 #define MOST_BYTES ((size_t)4 << 20)
-#define RUNS       3 /* that are timed, after one that warms up */
+#define MOST_LINES 8192 /* every look-up passes all of them; a job has some hundred choices */
+#define RUNS       3    /* that are timed, after one that warms up */
 
 static uint64_t hash_of(const char *text)
 {
@@ -37,14 +38,23 @@ static int add_line(zi_cuda_choices *choices, char *line)
     return 1;
 }
 
+/* Whether the text has three words, as a choice has; recalling checks the rest. */
+static int is_line(const char *text, size_t length)
+{
+    const char *first = memchr(text, ' ', length);
+    return first != NULL && memchr(first + 1, ' ', length - (size_t)(first + 1 - text)) != NULL;
+}
+
 static void read_lines(zi_cuda_choices *choices, const char *text)
 {
     size_t length = strcspn(text, "\n");
     if (length != strlen(choices->header) || strncmp(text, choices->header, length) != 0)
         return;
     choices->written = 1;
-    for (text += length; *text; text += strcspn(text, "\n")) {
+    for (text += length; *text && choices->count < MOST_LINES; text += strcspn(text, "\n")) {
         text++;
+        if (!is_line(text, strcspn(text, "\n")))
+            continue;
         char *line = strndup(text, strcspn(text, "\n"));
         if (line == NULL || !add_line(choices, line)) {
             free(line);

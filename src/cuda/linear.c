@@ -347,7 +347,8 @@ static zimage_status choose_gated(const gated *g, int *one_kernel)
     *one_kernel = !g->cuda->ops.rehearsing && one_kernel_fits(g);
     if (!*one_kernel || !zi_cuda_is_timed(p))
         return ZIMAGE_OK;
-    if (!zi_cuda_recall(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen))) {
+    if (!zi_cuda_recall(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen)) ||
+        (chosen != 0 && chosen != 1)) {
         ZI_TRY(zi_cuda_time(g->cuda, multiply_then_gate, g, &taken[0]));
         ZI_TRY(zi_cuda_time(g->cuda, multiply_gated, g, &taken[1]));
         chosen = taken[1] < taken[0];

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/signals.h"
+#include "base/stack.h"
 
 #define PIECE_BYTES ((size_t)4 << 20)
 
@@ -195,7 +196,7 @@ static int start_lanes(zi_uploader *u)
     if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
         return 0;
     for (int i = 0; i < u->threads; i++) {
-        u->lanes[i].started = pthread_create(&u->lanes[i].thread, NULL, lane_main, &u->lanes[i]) == 0;
+        u->lanes[i].started = zi_thread_start(&u->lanes[i].thread, lane_main, &u->lanes[i]) == 0;
         started += u->lanes[i].started;
     }
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);

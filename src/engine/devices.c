@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/sized.h"
+#include "base/stack.h"
 #include "cpu/cpu.h"
 #include "cpu/features.h"
 #include "engine/backends.h"
@@ -54,6 +55,7 @@ zimage_status zimage_devices(const char *cpu_mask, zimage_device_list **list, zi
     if (!list)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "list: NULL, expected where to put the list");
     *list = NULL;
+    ZI_TRY(zi_stack_check(error));
     zimage_device_list *made = calloc(1, sizeof *made);
     if (!made)
         return zi_fail_memory(error, "the list of devices", sizeof *made);
@@ -75,8 +77,11 @@ size_t zimage_kernel_count(const zimage_device_list *list)
     return list ? list->kernel_count : 0;
 }
 
-static zimage_status no_such(size_t index, size_t count, zimage_error *error)
+/* list: what is looked into; NULL is a fault of its own. */
+static zimage_status no_such(const zimage_device_list *list, size_t index, size_t count, zimage_error *error)
 {
+    if (!list)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "list: NULL, expected a list of devices");
     return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "index: %zu, expected less than %zu", index, count);
 }
 
@@ -84,7 +89,7 @@ zimage_status zimage_device_get(const zimage_device_list *list, size_t index, zi
                                 zimage_error *error)
 {
     if (index >= zimage_device_count(list))
-        return no_such(index, zimage_device_count(list), error);
+        return no_such(list, index, zimage_device_count(list), error);
     return ZI_GIVE(info, &list->devices[index], zimage_device_info, memory_bytes, error);
 }
 
@@ -92,7 +97,7 @@ zimage_status zimage_kernel_get(const zimage_device_list *list, size_t index, zi
                                 zimage_error *error)
 {
     if (index >= zimage_kernel_count(list))
-        return no_such(index, zimage_kernel_count(list), error);
+        return no_such(list, index, zimage_kernel_count(list), error);
     return ZI_GIVE(info, &list->kernels[index], zimage_kernel_info, gops, error);
 }
 

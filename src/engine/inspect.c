@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/sized.h"
+#include "base/stack.h"
 #include "pipeline/folder.h"
 #include "pipeline/model.h"
 
@@ -173,6 +174,7 @@ zimage_status zimage_inspect(const char *path, zimage_inspection **inspection, z
         *inspection = NULL;
     if (!path || !inspection)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path and inspection: NULL, expected both");
+    ZI_TRY(zi_stack_check(error));
     zimage_inspection *in = calloc(1, sizeof *in);
     if (!in)
         return no_memory(error);
@@ -202,7 +204,9 @@ static zimage_status no_such(const char *field, size_t index, size_t count, zima
 zimage_status zimage_inspection_get_component(const zimage_inspection *inspection, size_t index,
                                               zimage_component_info *info, zimage_error *error)
 {
-    if (index >= zimage_inspection_components(inspection))
+    if (!inspection)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "inspection: NULL, expected an inspection");
+    if (index >= inspection->count)
         return no_such("component", index, zimage_inspection_components(inspection), error);
     const component *c = &inspection->components[index];
     zimage_component_info own = {.parameters = c->parameters,
@@ -217,7 +221,9 @@ zimage_status zimage_inspection_get_component(const zimage_inspection *inspectio
 zimage_status zimage_inspection_get_tensor(const zimage_inspection *inspection, size_t index, size_t tensor,
                                            zimage_tensor_info *info, zimage_error *error)
 {
-    if (index >= zimage_inspection_components(inspection))
+    if (!inspection)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "inspection: NULL, expected an inspection");
+    if (index >= inspection->count)
         return no_such("component", index, zimage_inspection_components(inspection), error);
     const component *c = &inspection->components[index];
     if (tensor >= zi_store_count(c->store))

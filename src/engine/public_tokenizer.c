@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/stack.h"
 #include "base/stand_in.h"
 #include "text/tokenizer.h"
 
@@ -52,6 +53,7 @@ zimage_status zimage_tokenizer_open(const char *path, zimage_tokenizer **tokeniz
     if (!path || !*path)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path: %s, expected a tokenizer.json or a model folder",
                        path ? "empty" : "NULL");
+    ZI_TRY(zi_stack_check(error));
     zimage_tokenizer *made = calloc(1, sizeof *made);
     if (!made)
         return zi_fail_memory(error, "a tokenizer", sizeof *made);

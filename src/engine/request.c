@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/sized.h"
+#include "base/stack.h"
 
 /* ---- checking ---------------------------------------------------------------------------------------------------- */
 
@@ -91,6 +92,7 @@ zimage_status zi_request_take(const zimage_session *session, const zimage_reques
                               zimage_error *error)
 {
     const zi_facts *facts = &session->inner->facts;
+    ZI_TRY(zi_stack_check(error));
     ZI_TRY(ZI_TAKE(own, request, zimage_request, memory_limit, error));
     if (!own->width)
         own->width = zi_default_width(facts);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/sized.h"
+#include "base/stack.h"
 #include "base/system.h"
 #include "engine/backends.h"
 
@@ -56,6 +57,7 @@ zimage_status zimage_model_open(const char *path, const zimage_model_params *par
     *model = NULL;
     if (!path)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path: NULL, expected a model folder");
+    ZI_TRY(zi_stack_check(error));
     ZI_TRY(ZI_TAKE(&own, params, zimage_model_params, scheduler, error));
     ZI_TRY(make_choice(&own, &choice, error));
     size_t peak = zi_peak_resident_bytes();
@@ -170,6 +172,7 @@ zimage_status zimage_session_open(zimage_model *model, const zimage_session_para
     *session = NULL;
     if (!model)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "model: NULL, expected an open model");
+    ZI_TRY(zi_stack_check(error));
     ZI_TRY(ZI_TAKE(&own, params, zimage_session_params, cache_folder, error));
     return zi_session_new(model, &own, session, error);
 }

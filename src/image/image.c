@@ -77,17 +77,17 @@ zimage_memory_info *zi_image_memory(zimage_image *image)
 
 int32_t zimage_image_width(const zimage_image *image)
 {
-    return image->width;
+    return image ? image->width : 0;
 }
 
 int32_t zimage_image_height(const zimage_image *image)
 {
-    return image->height;
+    return image ? image->height : 0;
 }
 
 const uint8_t *zimage_image_pixels(const zimage_image *image)
 {
-    return image->pixels;
+    return image ? image->pixels : NULL;
 }
 
 void zimage_image_free(zimage_image *image)
@@ -120,8 +120,11 @@ zimage_status zimage_image_get_memory(const zimage_image *image, zimage_memory_i
 
 const float *zimage_image_latents(const zimage_image *image, int64_t shape[3])
 {
-    memcpy(shape, image->latents_shape, sizeof image->latents_shape);
-    return image->latents;
+    if (shape)
+        memset(shape, 0, sizeof image->latents_shape);
+    if (image && shape)
+        memcpy(shape, image->latents_shape, sizeof image->latents_shape);
+    return image ? image->latents : NULL;
 }
 
 /* ---- from memory, to memory, to files ---------------------------------------------------------------------------- */

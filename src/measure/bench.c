@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/numbers.h"
 #include "base/sized.h"
+#include "base/stack.h"
 #include "base/system.h"
 #include "engine/backends.h"
 #include "engine/plan.h"
@@ -511,6 +512,7 @@ zimage_status zimage_bench_run(const char *model_path, const zimage_bench_params
         *result = NULL;
     if (!params || !result)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "params and bench: NULL, expected both");
+    ZI_TRY(zi_stack_check(error));
     /* NOLINTNEXTLINE(bugprone-sizeof-expression): the last field is a pointer */
     ZI_TRY(ZI_TAKE(&b.params, params, zimage_bench_params, session, error));
     ZI_TRY(ZI_TAKE(&b.session_params, b.params.session, zimage_session_params, cache_folder, error));

@@ -6,6 +6,7 @@
 
 #define ZIMAGE_EXPERIMENTAL
 #include "base/sized.h"
+#include "base/stack.h"
 #include "cpu/features.h"
 #include "cpu/kernels.h"
 #include "cpu/selftest.h"
@@ -306,6 +307,7 @@ zimage_status zimage_selftest(const zimage_selftest_params *params, int32_t *pas
     selftest t = {.passed = 1, .error = error};
     if (!passed)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "passed: NULL, expected where to put the result");
+    ZI_TRY(zi_stack_check(error));
     ZI_TRY(ZI_TAKE(&t.params, params, zimage_selftest_params, check_user, error));
     if (t.params.cpu_mask && !is_on_cpu(&t.params))
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cpu_mask: \"%s\", expected none with device \"%s\"",

@@ -10,10 +10,12 @@
 #include "base/output.h"
 #include "base/system.h"
 
-#define CACHE_FILE "machine.json"
-#define REPEATS    3
-#define LARGE      1024 /* side of the matrix that is measured with */
-#define SMALL      256  /* with a backend without a peak rate: the reference backend is some hundred times slower */
+#define CACHE_FILE    "machine.json"
+#define REPEATS       3
+#define LEAST_SECONDS 1e-9 /* of a measurement: a clock that stands still must not make an infinite rate */
+#define MOST_SECONDS  1e9
+#define LARGE         1024 /* side of the matrix that is measured with */
+#define SMALL         256  /* with a backend without a peak rate: the reference backend is some hundred times slower */
 
 /* ---- measuring --------------------------------------------------------------------------------------------------- */
 
@@ -42,14 +44,14 @@ static zimage_status run_conv(zi_run *run, trial *t)
 /* The best of a few runs, the first of which warms caches and threads. */
 static zimage_status fastest(zi_run *run, zimage_status (*work)(zi_run *, trial *), trial *t, double *seconds)
 {
-    *seconds = 1e9;
+    *seconds = MOST_SECONDS;
     for (int i = 0; i <= REPEATS; i++) {
         double start = zi_now();
         ZI_TRY(work(run, t));
         ZI_TRY(zi_table(run)->finish(run));
         double taken = zi_now() - start;
         if (i > 0 && taken < *seconds)
-            *seconds = taken;
+            *seconds = taken > LEAST_SECONDS ? taken : LEAST_SECONDS;
     }
     return ZIMAGE_OK;
 }
@@ -153,16 +155,35 @@ static void speed_key(const zi_ops *ops, int threads, char *key, size_t size)
              ZIMAGE_VERSION_MINOR, ZIMAGE_VERSION_PATCH);
 }
 
-static int positive(const json_t *entry, const char *field, double *value)
+/* Figures that no machine measures are not believed: the file may hold anything. */
+#define LEAST_RATE  1e5  /* floating-point operations a second: the reference backend in an emulator is faster */
+#define MOST_RATE   1e18 /* several hundred of the fastest GPUs */
+#define MOST_UNPACK 1e-3 /* seconds a number */
+
+static int is_within(double value, double low, double high)
 {
-    *value = json_number_value(json_object_get(entry, field));
-    return *value > 0;
+    return value >= low && value <= high; /* also not a NaN */
+}
+
+static int is_plausible(const zi_speed *speed)
+{
+    return is_within(speed->linear, LEAST_RATE, MOST_RATE) && is_within(speed->attention, LEAST_RATE, MOST_RATE) &&
+           is_within(speed->conv, LEAST_RATE, MOST_RATE) && is_within(speed->unpack, 0, MOST_UNPACK);
+}
+
+static double number_of(const json_t *entry, const char *field)
+{
+    const json_t *value = json_object_get(entry, field);
+    return json_is_number(value) ? json_number_value(value) : -1;
 }
 
 static int read_entry(const json_t *entry, zi_speed *speed)
 {
-    return positive(entry, "linear", &speed->linear) && positive(entry, "attention", &speed->attention) &&
-           positive(entry, "conv", &speed->conv) && (positive(entry, "unpack", &speed->unpack) || 1);
+    *speed = (zi_speed){.linear = number_of(entry, "linear"),
+                        .attention = number_of(entry, "attention"),
+                        .conv = number_of(entry, "conv"),
+                        .unpack = number_of(entry, "unpack")};
+    return is_plausible(speed);
 }
 
 static void write_all(const char *path, const json_t *all)
@@ -207,7 +228,7 @@ zimage_status zi_speed_get(zi_ops *ops, int threads, const char *folder, zi_spee
     zimage_status status = ZIMAGE_OK;
     if (!read_entry(json_object_get(all, key), speed)) {
         status = measure(ops, speed, error);
-        if (status == ZIMAGE_OK && all && folder)
+        if (status == ZIMAGE_OK && all && folder && is_plausible(speed))
             keep(all, folder, key, speed);
     }
     json_decref(all);
