@@ -31,8 +31,8 @@ zimage_status zi_stack_check(zimage_error *error)
     if (left >= ZI_STACK_NEEDED)
         return ZIMAGE_OK;
     return zi_fail(error, ZIMAGE_ERROR_MEMORY,
-                   "stack: the calling thread has %zu KiB left, expected at least %zu KiB (see pthread_attr_setstacksize "
-                   "and ulimit -s)",
+                   "stack: the calling thread has %zu KiB left, expected at least %zu KiB (ulimit -s, or "
+                   "pthread_attr_setstacksize)",
                    left >> 10, ZI_STACK_NEEDED >> 10);
 }
 

@@ -12,7 +12,8 @@ typedef struct zi_speed {
 /*
  * From FOLDER/machine.json, where an entry belongs to a CPU model, the backend's kernels, a number of threads and a
  * version of the library; else measured, in a fraction of a second, and kept there. folder NULL: always measured. A
- * file that can't be read or written is no error, and figures of it that no machine measures are measured again. ops: idle, its stack empty.
+ * file that can't be read or written is no error. Figures that no machine measures are measured again. ops: idle, its
+ * stack empty.
  */
 zimage_status zi_speed_get(zi_ops *ops, int threads, const char *folder, zi_speed *speed, zimage_error *error);
 
