@@ -63,7 +63,7 @@ static void count_weight(zi_cuda_weight *w, int64_t times, needs *n)
 static zimage_status count_needs(zi_cuda *cuda, const zi_stage_runs *runs, int count, needs *n)
 {
     zi_cuda_residency *r = cuda->residency;
-    *n = (needs){NULL};
+    *n = (needs){0};
     for (size_t i = 0; i < cuda->weights.capacity; i++)
         if (cuda->weights.places[i] != NULL)
             cuda->weights.places[i]->uses = 0;
