@@ -146,6 +146,7 @@ static void test_text_encoder_config(void **state)
         {"is_causal", "null", ZIMAGE_ERROR_UNSUPPORTED},
         {"layer_types", "[\"full_attention\"]", ZIMAGE_ERROR_MODEL},
         {"layer_types", "\"full_attention\"", ZIMAGE_ERROR_MODEL},
+        {"_use_default_values", "[\"rms_norm_eps\"]", ZIMAGE_ERROR_UNSUPPORTED},
         {"transformers_weights", "\"other.safetensors\"", ZIMAGE_ERROR_UNSUPPORTED},
         {"quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 32}",
          ZIMAGE_ERROR_UNSUPPORTED},

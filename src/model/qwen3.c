@@ -49,6 +49,7 @@ static zimage_status refuse_variants(const zi_json_reader *json)
     ZI_TRY(zi_require_bool(json, "use_sliding_window", 0));
     ZI_TRY(zi_require_bool(json, "is_causal", 1));
     ZI_TRY(zi_require_null(json, "transformers_weights"));
+    ZI_TRY(zi_require_null(json, "_use_default_values")); /* of diffusers: fields.h obeys it, transformers does not */
     return zi_refuse_quantization(json);
 }
 

@@ -131,6 +131,15 @@ def more_patches(folder):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def both_names(folder):
+    """The outdated name of a layer of the attention beside the new one, with another tensor."""
+    path = os.path.join(folder, "vae", DEFAULT_NAME + ".safetensors")
+    tensors = load_file(path)
+    new = "decoder.mid_block.attentions.0.to_q.weight"
+    tensors[new.replace("to_q", "query")] = tensors[new].flip(0).contiguous()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def component(**fields):
     return change(INDEX, **fields)
 
@@ -252,6 +261,12 @@ CHANGES = {
     "text quantization_config": change(TEXT, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
     "text quantization_config null": change(TEXT, quantization_config=None),
     "transformers_weights": change(TEXT, transformers_weights="other.safetensors"),
+    "text _use_default_values": change(TEXT, rms_norm_eps=0.1, _use_default_values=["rms_norm_eps"]),
+    "vae both names": both_names,
+    "text_encoder stripped": together(
+        component(text_encoder=["transformers", "Qwen3Model"]),
+        weights("text_encoder", lambda n, t: (n[6:], t) if n.startswith("model.") else None, "model"),
+    ),
     "text unknown field": change(TEXT, made_up=7),
     "pad_token_id": change(TEXT, pad_token_id=5),
     "scale_attn": change(TEXT, attention_dropout=0.5, chunk_size_feed_forward=2, output_attentions=False),
