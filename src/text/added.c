@@ -33,14 +33,24 @@ static int compare(const void *a, const void *b)
     return (x->length > y->length) - (x->length < y->length);
 }
 
+static int begins_with(const zi_added_token *token, const zi_added_token *prefix)
+{
+    return prefix->length <= token->length && memcmp(token->content, prefix->content, prefix->length) == 0;
+}
+
 const char *zi_added_seal(zi_added *added)
 {
-    if (added->count < 2)
-        return NULL;
-    qsort(added->tokens, added->count, sizeof *added->tokens, compare);
-    for (size_t i = 1; i < added->count; i++)
-        if (!compare(&added->tokens[i - 1], &added->tokens[i]))
-            return added->tokens[i].content;
+    zi_added_token *tokens = added->tokens;
+    if (added->count > 1)
+        qsort(tokens, added->count, sizeof *tokens, compare);
+    for (size_t i = 0; i < added->count; i++) {
+        if (i > 0 && !compare(&tokens[i - 1], &tokens[i]))
+            return tokens[i].content;
+        size_t prefix = i;
+        while (prefix > 0 && !begins_with(&tokens[i], &tokens[prefix - 1]))
+            prefix = tokens[prefix - 1].prefix;
+        tokens[i].prefix = prefix;
+    }
     return NULL;
 }
 
@@ -52,12 +62,15 @@ void zi_added_free(zi_added *added)
     *added = (zi_added){0};
 }
 
-/* The first token in [low, high), all of them longer than depth, whose byte at `depth` is at least `byte`. */
-static size_t lower_bound(const zi_added *added, size_t low, size_t high, size_t depth, unsigned byte)
+/* The number of tokens that are not behind the text in the order of compare(). */
+static size_t count_up_to(const zi_added *added, const char *text, size_t length)
 {
+    size_t low = 0, high = added->count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if ((uint8_t)added->tokens[middle].content[depth] < byte)
+        const zi_added_token *token = &added->tokens[middle];
+        int order = memcmp(token->content, text, zi_min_size(token->length, length));
+        if (order < 0 || (order == 0 && token->length <= length))
             low = middle + 1;
         else
             high = middle;
@@ -66,22 +79,21 @@ static size_t lower_bound(const zi_added *added, size_t low, size_t high, size_t
 }
 
 /*
- * The longest token that is a prefix of text. The tokens [low, high) have the first `depth` bytes of text in common. In
- * the sorted table they are neighbours, and the token of exactly depth bytes is the first of them.
+ * The longest token that the text begins with. Such tokens are not behind the text in the order. Everything between one
+ * of them and the text begins with it, too. So all of them are prefixes of the last token that is not behind the text.
  */
 static const zi_added_token *longest_at(const zi_added *added, const char *text, size_t length)
 {
-    const zi_added_token *longest = NULL;
-    size_t low = 0, high = added->count;
-    for (size_t depth = 0;; depth++) {
-        if (low < high && added->tokens[low].length == depth)
-            longest = &added->tokens[low++];
-        if (low >= high || depth >= length)
-            return longest;
-        unsigned byte = (uint8_t)text[depth];
-        low = lower_bound(added, low, high, depth, byte);
-        high = lower_bound(added, low, high, depth, byte + 1);
-    }
+    size_t at = count_up_to(added, text, length), common = 0;
+    if (at == 0)
+        return NULL;
+    const zi_added_token *last = &added->tokens[at - 1];
+    size_t most = zi_min_size(last->length, length);
+    while (common < most && last->content[common] == text[common])
+        common++;
+    while (at > 0 && added->tokens[at - 1].length > common)
+        at = added->tokens[at - 1].prefix;
+    return at > 0 ? &added->tokens[at - 1] : NULL;
 }
 
 const zi_added_token *zi_added_find(const zi_added *added, const char *content)

@@ -11,7 +11,8 @@ typedef struct zi_added_token {
     char *content;
     size_t length;
     int32_t id;
-    int special; /* 1: control of the model, which "split_special_tokens" takes for ordinary text */
+    int special;   /* 1: control of the model, which "split_special_tokens" takes for ordinary text */
+    size_t prefix; /* once sealed: 1 + the index of the longest other token that this one begins with; 0: none */
 } zi_added_token;
 
 typedef struct zi_added {

@@ -6,6 +6,8 @@
 #include "text/bpe.h"
 
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 #define EMPTY UINT64_MAX
 
@@ -28,7 +30,7 @@ static size_t hash(uint64_t pair)
 /* The slot of the pair; if the pair is not in the table, the empty slot where it would go. */
 static zi_merge *slot_of(const zi_bpe *bpe, uint64_t pair)
 {
-    size_t at = hash(pair) & bpe->mask;
+    size_t at = hash(pair ^ bpe->seed) & bpe->mask;
     while (bpe->slots[at].pair != pair && bpe->slots[at].pair != EMPTY)
         at = (at + 1) & bpe->mask;
     return &bpe->slots[at];
@@ -43,6 +45,8 @@ zimage_status zi_bpe_init(zi_bpe *bpe, size_t merges, zimage_error *error)
     if (!bpe->slots)
         return zi_fail_memory(error, "the merge table", slots * sizeof *bpe->slots);
     bpe->mask = slots - 1;
+    if (getentropy(&bpe->seed, sizeof bpe->seed) != 0)
+        bpe->seed = (uint64_t)(uintptr_t)bpe->slots;
     for (size_t i = 0; i < slots; i++)
         bpe->slots[i] = (zi_merge){EMPTY, 0, 0};
     return ZIMAGE_OK;

@@ -15,6 +15,7 @@ typedef struct zi_bpe {
     int32_t byte_ids[256];
     zi_merge *slots; /* open addressing, at most 3/4 full */
     size_t mask;     /* number of slots - 1; that number is a power of two */
+    uint64_t seed;   /* of the hash, random: a file can't be made so that its merges collide */
 } zi_bpe;
 
 /* Makes room for `merges` merges. */

@@ -4,11 +4,6 @@
 
 #include "text/load.h"
 
-/* PRETOKENIZE_REGEX of transformers' models/qwen2/tokenization_qwen2.py. */
-static const char QWEN2_PATTERN[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
-    "\\s+(?!\\S)|\\s+";
-
 /* Why a folder for Qwen2Tokenizer can't have stages of its own. */
 #define READ_OTHERWISE                                                                                                 \
     "for a Qwen2Tokenizer transformers 5 takes the one of Qwen2 instead, and transformers 4 takes it from the file"
@@ -60,7 +55,7 @@ static zimage_status read_split(const zi_loader *l, const json_t *split, int qwe
     const json_t *regex = json_object_get(json_object_get(split, "pattern"), "Regex");
     if (!json_is_string(regex))
         return zi_load_wrong(l, "pre_tokenizer.pretokenizers[0].pattern.Regex", "a string", regex);
-    if (qwen2_only && strcmp(json_string_value(regex), QWEN2_PATTERN) != 0)
+    if (qwen2_only && strcmp(json_string_value(regex), ZI_QWEN2_PATTERN) != 0)
         return zi_load_fail(l, ZIMAGE_ERROR_UNSUPPORTED,
                             "pre_tokenizer.pretokenizers[0].pattern.Regex is another pattern than that of Qwen2: %s",
                             READ_OTHERWISE);
@@ -168,5 +163,5 @@ zimage_status zi_load_stages(const zi_loader *l, const json_t *root, int qwen2_o
 zimage_status zi_load_qwen2_stages(const zi_loader *l)
 {
     l->tokenizer->nfc = 1;
-    return zi_split_new(QWEN2_PATTERN, "the pattern of Qwen2", &l->tokenizer->split, l->error);
+    return zi_split_new(ZI_QWEN2_PATTERN, "the pattern of Qwen2", &l->tokenizer->split, l->error);
 }

@@ -11,11 +11,24 @@
 
 struct zi_split {
     pcre2_code *code;
+    int is_qwen2; /* 1: the pattern is known to be fast */
 };
 
-/* Steps of backtracking in one match: the default of PCRE2, and a few for each byte of the text. */
+/* Steps of backtracking in one match of Qwen2's pattern: the default of PCRE2, and a few for each byte of the text. */
 #define MATCH_LIMIT_BASE     10000000u
 #define MATCH_LIMIT_PER_BYTE 4u
+
+/*
+ * Any other pattern may backtrack as much as its author likes. PCRE2 only takes a limit of steps for one match, and does
+ * not say how many a match took. So a match begins with few steps and is begun anew with more where they are not
+ * enough, and every limit is charged as if all of its steps were taken. A step may pass over all of the text that is
+ * left, so it costs the bytes of that. The just-in-time compiler does not count every step; so it is not used.
+ */
+#define WORK_BUDGET  ((uint64_t)1500000000)
+#define FIRST_LIMIT  32u
+#define LIMIT_GROWTH 8u
+/* KiB that one match may take. */
+#define HEAP_LIMIT (64u << 10)
 
 static const char *pcre2_text(int code, char *buffer, size_t size)
 {
@@ -48,8 +61,10 @@ zimage_status zi_split_new(const char *pattern, const char *where, zi_split **sp
         zi_split_free(made);
         return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "%s can match the empty string, which is not supported", where);
     }
+    made->is_qwen2 = strcmp(pattern, ZI_QWEN2_PATTERN) == 0;
     /* Without a just-in-time compiler (or without executable memory) matching is slower, with the same results. */
-    (void)pcre2_jit_compile(made->code, PCRE2_JIT_COMPLETE);
+    if (made->is_qwen2)
+        (void)pcre2_jit_compile(made->code, PCRE2_JIT_COMPLETE);
     *split = made;
     return ZIMAGE_OK;
 }
@@ -64,11 +79,13 @@ void zi_split_free(zi_split *split)
 
 zimage_status zi_splitter_open(zi_splitter *splitter, const zi_split *split, zimage_error *error)
 {
-    *splitter = (zi_splitter){.split = split};
+    *splitter = (zi_splitter){.split = split, .budget = WORK_BUDGET};
     splitter->match_data = pcre2_match_data_create_from_pattern(split->code, NULL);
     splitter->match_context = pcre2_match_context_create(NULL);
-    if (splitter->match_data && splitter->match_context)
+    if (splitter->match_data && splitter->match_context) {
+        pcre2_set_heap_limit(splitter->match_context, HEAP_LIMIT);
         return ZIMAGE_OK;
+    }
     zi_splitter_close(splitter);
     return zi_fail_memory(error, "matching a pattern", 256);
 }
@@ -108,6 +125,11 @@ zimage_status zi_splitter_start(zi_splitter *splitter, const char *text, size_t 
     splitter->offset = 0;
     splitter->match_end = 0;
     splitter->exhausted = 0;
+    if (!splitter->split->is_qwen2 && length > ZI_SLOW_PATTERN_LIMIT)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "the text has a part of %zu bytes, expected at most %zu for a tokenizer with another pattern "
+                       "than that of Qwen2",
+                       length, ZI_SLOW_PATTERN_LIMIT);
     const uint8_t *start = (const uint8_t *)text, *cursor = start, *end = start + length;
     while (cursor < end) {
         const uint8_t *character = cursor;
@@ -132,10 +154,35 @@ zimage_status zi_splitter_start(zi_splitter *splitter, const char *text, size_t 
 }
 
 /* PCRE2_NO_UTF_CHECK: the text is valid already, and a check in each match would take quadratic time. */
-static int match(zi_splitter *splitter, uint32_t options)
+static int match_once(const zi_splitter *splitter, uint32_t options)
 {
     return pcre2_match(splitter->split->code, (PCRE2_SPTR)splitter->subject, splitter->length, splitter->offset,
                        PCRE2_NO_UTF_CHECK | options, splitter->match_data, splitter->match_context);
+}
+
+/* A match within the budget. PCRE2_ERROR_MATCHLIMIT: the budget is spent. */
+static int match_within_budget(zi_splitter *splitter)
+{
+    uint64_t cost = splitter->length - splitter->offset + 1;
+    for (uint64_t limit = FIRST_LIMIT; splitter->budget >= cost; limit *= LIMIT_GROWTH) {
+        uint64_t steps = limit < splitter->budget / cost ? limit : splitter->budget / cost;
+        splitter->budget -= steps * cost;
+        pcre2_set_match_limit(splitter->match_context, (uint32_t)steps); /* WORK_BUDGET has less than 32 bits */
+        int code = match_once(splitter, PCRE2_NO_JIT);
+        if (code != PCRE2_ERROR_MATCHLIMIT)
+            return code;
+    }
+    return PCRE2_ERROR_MATCHLIMIT;
+}
+
+static int match(zi_splitter *splitter)
+{
+    if (!splitter->split->is_qwen2)
+        return match_within_budget(splitter);
+    int code = match_once(splitter, 0);
+    if (code == PCRE2_ERROR_JIT_STACKLIMIT)
+        code = match_once(splitter, PCRE2_NO_JIT); /* the interpreter keeps its backtracking on the heap */
+    return code;
 }
 
 static zimage_status match_failed(int code, size_t length, zimage_error *error)
@@ -143,6 +190,11 @@ static zimage_status match_failed(int code, size_t length, zimage_error *error)
     char text[160] = "";
     if (code == PCRE2_ERROR_NOMEMORY)
         return zi_fail_memory(error, "matching the tokenizer's pattern", length);
+    if (code == PCRE2_ERROR_MATCHLIMIT || code == PCRE2_ERROR_HEAPLIMIT)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "the tokenizer's pattern takes too much work on this text of %zu bytes: it tries too many ways "
+                       "to match",
+                       length);
     return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "the tokenizer's pattern can't be matched on this text: %s",
                    pcre2_text(code, text, sizeof text));
 }
@@ -150,9 +202,7 @@ static zimage_status match_failed(int code, size_t length, zimage_error *error)
 /* Finds the next match; sets *begin and match_end, or exhausted. */
 static zimage_status find_match(zi_splitter *splitter, size_t *begin, zimage_error *error)
 {
-    int code = match(splitter, 0);
-    if (code == PCRE2_ERROR_JIT_STACKLIMIT)
-        code = match(splitter, PCRE2_NO_JIT); /* the interpreter keeps its backtracking on the heap */
+    int code = match(splitter);
     if (code == PCRE2_ERROR_NOMATCH) {
         splitter->exhausted = 1;
         return ZIMAGE_OK;
