@@ -562,11 +562,11 @@ typedef enum zimage_template {
 ZIMAGE_API const char *zimage_template_name(zimage_template kind);
 ZIMAGE_API int zimage_template_parse(const char *name, zimage_template *kind);
 
-/* path: a tokenizer.json, the folder that holds it, or a model folder with tokenizer/. Released with
- * zimage_tokenizer_close. */
+/* path: a tokenizer's folder as transformers saves it, a model folder with tokenizer/, or a tokenizer.json, of which
+ * nothing else in its folder is read then. Released with zimage_tokenizer_close. */
 ZIMAGE_API zimage_status zimage_tokenizer_open(const char *path, zimage_tokenizer **tokenizer, zimage_error *error);
 ZIMAGE_API void zimage_tokenizer_close(zimage_tokenizer *tokenizer);
-/* text: UTF-8 of `length` bytes (zero bytes allowed). Nothing is cut. *ids [*count] is released with zimage_free. */
+/* text: UTF-8 of `length` bytes, at most 1 MiB (zero bytes allowed). Nothing is cut. *ids [*count] is released with zimage_free. */
 ZIMAGE_API zimage_status zimage_tokenizer_encode(const zimage_tokenizer *tokenizer, zimage_template kind,
                                                  const char *text, size_t length, int32_t **ids, size_t *count,
                                                  zimage_error *error);

@@ -19,10 +19,10 @@ struct zi_split {
 #define MATCH_LIMIT_PER_BYTE 4u
 
 /*
- * Any other pattern may backtrack as much as its author likes. PCRE2 only takes a limit of steps for one match, and does
- * not say how many a match took. So a match begins with few steps and is begun anew with more where they are not
+ * Any other pattern may backtrack as much as its author likes. PCRE2 only takes a limit of steps for one match, and
+ * does not say how many a match took. So a match begins with few steps and is begun anew with more where they are not
  * enough, and every limit is charged as if all of its steps were taken. A step may pass over all of the text that is
- * left, so it costs the bytes of that. The just-in-time compiler does not count every step; so it is not used.
+ * left, so it costs the bytes of that. The just-in-time compiler does not count every step, so it is not used.
  */
 #define WORK_BUDGET  ((uint64_t)1500000000)
 #define FIRST_LIMIT  32u
