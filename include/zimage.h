@@ -566,7 +566,8 @@ ZIMAGE_API int zimage_template_parse(const char *name, zimage_template *kind);
  * nothing else in its folder is read then. Released with zimage_tokenizer_close. */
 ZIMAGE_API zimage_status zimage_tokenizer_open(const char *path, zimage_tokenizer **tokenizer, zimage_error *error);
 ZIMAGE_API void zimage_tokenizer_close(zimage_tokenizer *tokenizer);
-/* text: UTF-8 of `length` bytes, at most 1 MiB (zero bytes allowed). Nothing is cut. *ids [*count] is released with zimage_free. */
+/* text: UTF-8 of `length` bytes, at most 1 MiB (zero bytes allowed). Nothing is cut. *ids [*count] is released with
+ * zimage_free. */
 ZIMAGE_API zimage_status zimage_tokenizer_encode(const zimage_tokenizer *tokenizer, zimage_template kind,
                                                  const char *text, size_t length, int32_t **ids, size_t *count,
                                                  zimage_error *error);
