@@ -58,9 +58,9 @@ while [ \$seq -lt 200 ]; do echo "Get:\$seq a package"; seq=\$((seq + 1)); done
 rm -f "$work/missing"
 END
 PATH="$work/bin"
-HOME="$work/home"
+HOME="$work/home" TMPDIR="$work"
 unset CC CXX XDG_CACHE_HOME
-export PATH HOME
+export PATH HOME TMPDIR
 mkdir "$HOME"
 
 # try COMMAND...: its stdout, stderr and exit code in $work/out, $work/err, rc
