@@ -482,13 +482,14 @@ static value call_of_text(runner *r, const zi_jinja_node *node, const value *met
 static value call_namespace(runner *r, const zi_jinja_node *node)
 {
     value made = new_map(r);
+    if (made.kind != MAP)
+        return made;
     for (const zi_jinja_node *argument = node->list; argument && r->j->status == ZIMAGE_OK; argument = argument->next) {
         if (argument->kind != ZI_JINJA_KEYWORD)
             return refuse(r, node, "a namespace of such values");
         put(r, &made.fields->first, argument->text, argument->length, evaluate(r, argument->a));
     }
-    if (made.kind == MAP)
-        made.fields->is_namespace = 1;
+    made.fields->is_namespace = 1;
     return made;
 }
 
@@ -886,7 +887,7 @@ static void define_variables(runner *r)
 {
     const zi_chat *chat = r->j->chat;
     value message = new_map(r), *items, messages = new_list(r, 1, &items);
-    if (r->j->status != ZIMAGE_OK)
+    if (message.kind != MAP || messages.kind != LIST)
         return;
     put(r, &message.fields->first, "content", 7, text_of(chat->content, chat->length));
     put(r, &message.fields->first, "role", 4, text_of("user", 4));

@@ -80,7 +80,7 @@ zimage_status zi_declare_tokens(zi_loader *l, const json_t *tokens)
         return zi_load_wrong(l, "added_tokens", "an array", tokens);
     for (size_t i = 0; i < json_array_size(tokens); i++) {
         char field[ZI_FIELD_SIZE];
-        zi_declared declared;
+        zi_declared declared = {0};
         const json_t *token = json_array_get(tokens, i);
         snprintf(field, sizeof field, "added_tokens[%zu]", i);
         ZI_TRY(zi_read_declared(l, field, token, 1, &declared));

@@ -74,7 +74,7 @@ static zimage_status declare_decoder(zi_loader *l, const zi_settings *s)
         return zi_load_wrong(l, "added_tokens_decoder", "an object", decoder);
     for (void *i = json_object_iter(decoder); i; i = json_object_iter_next(decoder, i)) {
         char field[ZI_FIELD_SIZE];
-        zi_declared token;
+        zi_declared token = {0};
         int32_t id = 0;
         snprintf(field, sizeof field, "added_tokens_decoder.%.40s", json_object_iter_key(i));
         if (!parse_id(json_object_iter_key(i), &id))

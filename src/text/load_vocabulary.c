@@ -78,8 +78,10 @@ static zimage_status set_names(const zi_loader *l, const char *const names[2], c
                                merge_names *merge)
 {
     char *text = zi_grow(merge->left, &merge->capacity, lengths[0] + lengths[1] + 2, 1);
-    if (!text)
-        return zi_fail_memory(l->error, "a merge", lengths[0] + lengths[1] + 2);
+    if (!text) {
+        zi_fail_memory(l->error, "a merge", lengths[0] + lengths[1] + 2);
+        return ZIMAGE_ERROR_MEMORY; /* never OK, as an analyser can see */
+    }
     merge->left = text;
     merge->right = text + lengths[0] + 1;
     merge->left_length = lengths[0];
@@ -134,8 +136,10 @@ static zimage_status read_merge_names(const zi_loader *l, merge_place place, con
             lengths[i] = json_string_length(name);
         }
     }
-    if (!valid)
-        return zi_load_wrong(l, name_place(place, field), "\"A B\" or [\"A\", \"B\"]", merge);
+    if (!valid || !names[0] || !names[1]) {
+        zi_load_wrong(l, name_place(place, field), "\"A B\" or [\"A\", \"B\"]", merge);
+        return ZIMAGE_ERROR_MODEL; /* never OK, as an analyser can see */
+    }
     return set_names(l, names, lengths, found);
 }
 
