@@ -75,6 +75,9 @@ void zi_cuda_choices_open(zi_cuda_choices *choices, const char *folder, const ch
     choices->path = zi_path_join(folder, name);
     if (choices->path == NULL || zi_read_file(choices->path, MOST_BYTES, &text, &length, NULL) != ZIMAGE_OK)
         return;
+    for (size_t i = 0; i < length; i++) /* a zero byte would hide the lines behind it, also those that are added */
+        if (text[i] == 0)
+            text[i] = '\n';
     read_lines(choices, text);
     free(text);
 }

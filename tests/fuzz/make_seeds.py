@@ -113,6 +113,13 @@ for i, text in enumerate(["a red apple", "Don't STOP,it'S  two   spaces\r\n\r\n 
     save("text", f"qwen3-{i}", bytes([1 + 2 * (i % 3)]) + text.encode())
 save("text", "invalid", b"\1abc\xff\xc0\x80\xed\xa0\x80\xf4\x90\x80\x80")
 
+# ---- chat templates: those whose golden exercises most, told by their length
+
+templates = sorted({case[0] for case in json.loads((golden / "chat-templates.json").read_text())}, key=lambda t: len(t))
+for i in [*range(0, len(templates), 6), len(templates) - 1]:
+    if len(templates[i]) <= 4096:
+        save("chat", f"golden{i}", templates[i])
+
 # ---- batches
 
 line = {"prompt": "a red apple", "output": "apple.png", "seed": 7}

@@ -182,28 +182,31 @@ static void put_number(uint8_t *to, const char *dtype, float number)
         to[0] = (uint8_t)(bits >> 13);
 }
 
+#define PATTERN 509 /* numbers that repeat: to make each one would take longer than all else */
+
 static void fill(uint8_t *data, const toy_tensor *t, uint64_t *state)
 {
     static const float values[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-40f, 0, -0.0f, 65504, 1e20f, 1, -1};
-    size_t size = dtype_bytes(t->dtype), count = (size_t)count_of(t);
+    size_t size = dtype_bytes(t->dtype), count = (size_t)count_of(t), made = zi_min_size(count, PATTERN);
     float spread = t->dims < 2 ? 0.5f : 0.1f, middle = t->dims < 2 ? 1 : 0;
-    for (size_t i = 0; i < count; i++)
-        put_number(data + i * size, t->dtype,
-                   middle + spread * ((float)(zi_random_bits(state) >> 8) / (float)(1 << 24) - 0.5f));
-    for (size_t i = 0; t->value && i < count; i++)
-        if (t->where == ALL_TENSORS || i == (size_t)t->where)
-            put_number(data + i * size, t->dtype, values[(size_t)t->value % (sizeof values / sizeof *values)]);
+    float value = values[(size_t)t->value % (sizeof values / sizeof *values)];
+    for (size_t i = 0; i < made; i++) {
+        float number = middle + spread * ((float)(zi_random_bits(state) >> 8) / (float)(1 << 24) - 0.5f);
+        put_number(data + i * size, t->dtype, t->value && t->where == ALL_TENSORS ? value : number);
+    }
+    for (size_t i = made; i < count; i += made)
+        memcpy(data + i * size, data, zi_min_size(made, count - i) * size);
+    if (t->value && (size_t)t->where < count)
+        put_number(data + (size_t)t->where * size, t->dtype, value);
 }
 
 /* Tensors first, first + step, ... as one file. */
 static void write_file(const toy_file *file, size_t first, size_t step, const char *name)
 {
-    uint8_t *bytes = malloc(DATA_CAPACITY);
+    static uint8_t bytes[DATA_CAPACITY];
     uint64_t state = ZI_RANDOM_SEED;
     json_t *header = json_object();
     size_t size = 0, length, capacity = DATA_CAPACITY / 2;
-    if (!bytes)
-        zi_fuzz_fail("out of memory");
     uint8_t *data = bytes + capacity;
     for (size_t i = first; i < file->count; i += step) {
         const toy_tensor *t = &file->tensors[i];
@@ -225,7 +228,6 @@ static void write_file(const toy_file *file, size_t first, size_t step, const ch
     memmove(bytes + 8 + length, data, size);
     zi_fuzz_write(name, bytes, 8 + length + size);
     json_decref(header);
-    free(bytes);
 }
 
 static void write_shards(const toy_file *file, const zi_component *component)
