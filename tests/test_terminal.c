@@ -124,7 +124,8 @@ static void names_in_weight_files(void **state)
     expect_printable(ARGUMENTS("generate", "a", "-o", "a.png", "--latents", "t.safetensors"), "latents");
     write_tensor(in_folder("t.safetensors"), "latents", JSON_TEXT);
     expect_printable(ARGUMENTS("inspect", "t.safetensors"), SHOWN);
-    write_file(in_folder("t.safetensors"), "\x10\0\0\0\0\0\0\0{\"\x1b[31m\xff\x9b\": }}", 24);
+    static const char broken[] = "\x0e\0\0\0\0\0\0\0{\"\x1b[31m\xff\x9b\": }}";
+    write_file(in_folder("t.safetensors"), broken, sizeof broken - 1);
     expect_printable(ARGUMENTS("inspect", "t.safetensors"), "t.safetensors");
     unlink(in_folder("t.safetensors"));
 }

@@ -15,6 +15,9 @@
 /* For functions whose constant arguments select code: the compiler makes one copy for each call. */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* For functions that measure a rate, which the checks of the sanitizers would change. */
+#define UNSANITIZED __attribute__((no_sanitize("address", "undefined")))
+
 /* Before a loop of constant length: unrolls it entirely, so that the arrays which it indexes stay in registers. */
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")

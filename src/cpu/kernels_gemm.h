@@ -137,7 +137,7 @@ static void store_glu(float *y, int64_t ldy, const float *gate, const float *up,
 #define PEAK_SUMS 12
 
 /* s = s * a + b, because a compiler would compute the product of s += a * b only once. */
-static double peak(int64_t rounds, float *sink)
+UNSANITIZED static double peak(int64_t rounds, float *sink)
 {
     vf sums[PEAK_SUMS], a = splat(*sink * 0 + 0.75f), b = splat(*sink * 0 + 0.125f);
     FOR_UNROLLED(j, PEAK_SUMS)

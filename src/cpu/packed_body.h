@@ -76,7 +76,7 @@ static void FN(product)(const zi_cpu_tiles *t)
         }
 }
 
-static double FN(peak)(int64_t rounds, float *sink)
+UNSANITIZED static double FN(peak)(int64_t rounds, float *sink)
 {
     SUMS sums[MR][NV] = {{{0}}};
     FN(lanes) x = (int32_t)*sink - (FN(lanes)){0}, w[NV];
