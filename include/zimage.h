@@ -174,6 +174,9 @@ ZIMAGE_API size_t zimage_printable(const char *text, char *line, size_t size);
 ZIMAGE_API const char *zimage_replace_lost_pages(const void *address);
 ZIMAGE_API void zimage_remove_temporary_files(void);
 
+/* The most physical memory that this process has occupied at once, in bytes, mapped weights included; 0: unknown. */
+ZIMAGE_API uint64_t zimage_peak_rss_bytes(void);
+
 typedef enum zimage_log_level { ZIMAGE_LOG_WARNING = 1, ZIMAGE_LOG_INFO = 2 } zimage_log_level;
 
 /* Receives one printable line of text, in the thread that called the library. */

@@ -41,8 +41,6 @@ const char *cli_cache_folder(const cli_options *options);
 double cli_seconds_now(void);
 /* The path of the program's own file; 0: the system does not say, or it is longer than size. */
 int cli_program_path(char *path, size_t size);
-/* The most physical memory that this process has occupied at once, in bytes; 0: unknown. */
-uint64_t cli_peak_resident_bytes(void);
 
 /* Lets the stack of the main thread grow to a usual size where `ulimit -s` is small. 0: it may not; prints why. */
 int cli_stack_begin(void);

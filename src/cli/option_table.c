@@ -160,6 +160,8 @@ const char *const cli_group_names[CLI_GROUPS] = {
 static const char no_image[] = "a plan makes no image";
 static const char no_guidance[] = "it changes nothing without guidance";
 
+#define SIZE_HELP "Width and height of the image in pixels, for example 1024x768: --width and --height in one."
+
 const cli_option cli_table[] = {
     /* ---- image ---- */
     {
@@ -190,7 +192,7 @@ const cli_option cli_table[] = {
         .name = "size",
         .elsewhere = "resolution image-size dimensions",
         .argument = "WxH",
-        .help = "Width and height of the image in pixels, for example 1024x768: --width and --height in one.",
+        .help = SIZE_HELP,
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         PIXELS(1, INT_MAX),
@@ -199,7 +201,7 @@ const cli_option cli_table[] = {
     {
         .name = "size",
         .argument = "WxH",
-        .help = "Width and height of the image in pixels, for example 1024x768: --width and --height in one.",
+        .help = SIZE_HELP,
         .commands = ON(BENCH),
         .group = CLI_GROUP_IMAGE,
         PIXELS(1, SIDE_MAX),

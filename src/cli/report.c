@@ -67,7 +67,7 @@ static char *other_members(const cli_report *report)
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
         json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(report->seconds[i]));
     json_t *members = json_pack("{s:o, s:I, s:o*, s:o*}", "seconds", seconds, "peak_rss_bytes",
-                                (json_int_t)cli_peak_resident_bytes(), "device", cli_memory_json(&report->memory),
+                                (json_int_t)zimage_peak_rss_bytes(), "device", cli_memory_json(&report->memory),
                                 "error", *report->error ? cli_text_json(report->error) : NULL);
     const size_t flags = JSON_COMPACT | JSON_EMBED | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(CLI_MEASURED);
     char *text = members ? json_dumps(members, flags) : NULL;

@@ -87,36 +87,6 @@ int cli_check_stdout(const cli_options *o)
     return 0;
 }
 
-/* proc(5): the line "VmHWM: 1234 kB" of status; 0: it can't be read. */
-static uint64_t high_water(void)
-{
-    char line[128];
-    unsigned long kib = 0;
-    FILE *file = fopen("/proc/self/status", "re");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "VmHWM: %lu", &kib) == 1)
-            break;
-    if (file)
-        fclose(file);
-    return (uint64_t)kib * 1024;
-}
-
-/* On Linux getrusage also counts the program that started this one, before it became this one. */
-uint64_t cli_peak_resident_bytes(void)
-{
-    struct rusage usage;
-    uint64_t peak = high_water();
-    if (peak > 0)
-        return peak;
-    if (getrusage(RUSAGE_SELF, &usage) != 0)
-        return 0;
-#if defined(__APPLE__)
-    return (uint64_t)usage.ru_maxrss; /* bytes on macOS, KiB elsewhere */
-#else
-    return (uint64_t)usage.ru_maxrss * 1024;
-#endif
-}
-
 double cli_seconds_now(void)
 {
     struct timespec t;

@@ -4,6 +4,7 @@
 
 #include "base/mapping.h"
 #include "base/output.h"
+#include "base/system.h"
 #include "weights/store.h"
 #include "weights/write.h"
 
@@ -78,6 +79,11 @@ const char *zimage_replace_lost_pages(const void *address)
 void zimage_remove_temporary_files(void)
 {
     zi_output_remove_temporaries();
+}
+
+uint64_t zimage_peak_rss_bytes(void)
+{
+    return zi_peak_resident_bytes();
 }
 
 void zimage_free(void *data)
