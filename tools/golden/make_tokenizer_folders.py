@@ -20,21 +20,11 @@ import shutil
 import tempfile
 
 import numpy as np
+from chat_template import CHAT_TEMPLATE
 from safetensors.numpy import load_file, save_file
 
 MERGES = 120
 LIMIT = 512  # max_sequence_length of the pipeline
-CHAT = (
-    "{%- for message in messages %}\n"
-    "    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}\n"
-    "{%- endfor %}\n"
-    "{%- if add_generation_prompt %}\n"
-    "    {{- '<|im_start|>assistant\\n' }}\n"
-    "    {%- if enable_thinking is defined and enable_thinking is false %}\n"
-    "        {{- '<think>\\n\\n</think>\\n\\n' }}\n"
-    "    {%- endif %}\n"
-    "{%- endif %}\n"
-)
 CHAT_SYSTEM = (
     "{% set ns = namespace(first=true) %}\n"
     "{% for m in messages[::-1] if m['role'] == 'user' and not m.content.startswith('<no>') %}\n"
@@ -117,7 +107,7 @@ def save4(tiny, out):
             f.write("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"][:MERGES]))
         for name, kind in (("old", Qwen2Tokenizer), ("fast", Qwen2TokenizerFast)):
             tokenizer = kind(f"{folder}/vocab.json", f"{folder}/merges.txt", unk_token=None, eos_token="<|im_end|>",
-                             pad_token="<|endoftext|>", additional_special_tokens=["<|im_start|>"], chat_template=CHAT,
+                             pad_token="<|endoftext|>", additional_special_tokens=["<|im_start|>"], chat_template=CHAT_TEMPLATE,
                              added_tokens_decoder={256 + MERGES + i: AddedToken(t, special=True, normalized=False)
                                                    for i, t in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])})  # fmt: skip
             tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in ("<think>", "</think>")])
