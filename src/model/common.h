@@ -49,6 +49,12 @@ void zi_bind_matrix(zi_binder *binder, const zi_weight **weight, int64_t out, in
 void zi_bind_conv(zi_binder *binder, const zi_weight **weight, int64_t out, int64_t in, int64_t kernel,
                   const char *prefix, const char *name);
 
+/* Latents of an image that the transformer reads beside those it changes. */
+typedef struct zi_reference {
+    int64_t rows, columns;
+    const float *latents; /* [channels, rows, columns] in host memory; NULL in a rehearsal */
+} zi_reference;
+
 /* cos and sin of each token's angles, both [tokens, head_dim / 2]. */
 typedef struct zi_rope {
     zi_tensor cos, sin;
