@@ -418,7 +418,7 @@ static void forward(zi_run *run, const zi_model *model, const float *values, flo
     ok(t->alloc_f32(run, &result, 3, image));
     ok(t->upload(run, &latents, values));
     ok(t->upload(run, &context, values));
-    ok(model->family->prepare(run, model->networks, &context, ROWS, COLUMNS, inputs));
+    ok(model->family->prepare(run, model->networks, &context, ROWS, COLUMNS, NULL, 0, inputs));
     ok(model->family->forward(run, inputs, &latents, 0.5f, &result));
     ok(t->download(run, out, &result));
     free(inputs);

@@ -158,7 +158,9 @@ static zimage_status run_step(generation *g, int step)
 {
     const zimage_request *r = g->request;
     const zi_family *family = g->job.model->family;
-    float sigma = g->sigmas[step], guidance = family->guidance_at(r->guidance_scale, r->cfg_truncation, sigma);
+    float sigma = g->sigmas[step], guidance = 0;
+    if (g->job.prompts > 1)
+        guidance = family->guidance_at(r->guidance_scale, r->cfg_truncation, sigma);
     g->job.sigma = sigma;
     g->job.passes = guidance > 0 ? 2 : 1;
     ZI_TRY(begin_step(g, ZIMAGE_STAGE_DENOISE, step + 1, r->steps,

@@ -6,6 +6,12 @@
 #include "base/sized.h"
 #include "base/stack.h"
 
+/* With guidance there is a second one. */
+static int prompts_of(const zimage_session *session, const zimage_request *r)
+{
+    return session->inner->family->guides(session->inner->networks, r->guidance_scale) ? 2 : 1;
+}
+
 /* ---- checking ---------------------------------------------------------------------------------------------------- */
 
 static zimage_status check_side(const char *field, int32_t value, int64_t multiple, int64_t limit, zimage_error *error)
@@ -36,7 +42,7 @@ static zimage_status check_text_source(const zimage_session *session, const zima
                         r->prompt_embeds_dim, error));
     if (!r->prompt_embeds && !r->prompt)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "prompt: NULL, expected a prompt or prompt_embeds");
-    int needs_encoder = !r->prompt_embeds || (r->guidance_scale > 0 && !r->negative_prompt_embeds);
+    int needs_encoder = !r->prompt_embeds || (prompts_of(session, r) > 1 && !r->negative_prompt_embeds);
     if (needs_encoder && !zi_model_has(session->inner, ZI_TEXT_ENCODER))
         return zi_fail(error, ZIMAGE_ERROR_MODEL,
                        "%s: the model folder has no text_encoder, expected %sprompt_embeds with this model",
@@ -131,7 +137,7 @@ zimage_status zi_request_tokens(const zimage_session *session, const zimage_requ
 {
     const zi_model *model = session->inner;
     int64_t rows = r->height / model->facts.scale_factor, columns = r->width / model->facts.scale_factor;
-    int prompts = r->guidance_scale > 0 ? 2 : 1;
+    int prompts = prompts_of(session, r);
     *tokens = (zi_tokens){.counts = {r->prompt_tokens, r->negative_prompt_tokens}};
     zi_sizes_warn(&model->facts.sizes, r->width, r->height, &session->log);
     if (!r->prompt_embeds)
@@ -139,8 +145,11 @@ zimage_status zi_request_tokens(const zimage_session *session, const zimage_requ
     if (prompts > 1 && !r->negative_prompt_embeds)
         ZI_TRY(tokenize(session, "negative_prompt", r->negative_prompt ? r->negative_prompt : "", &tokens->ids[1],
                         &tokens->counts[1], error));
-    for (int i = 0; i < prompts; i++)
-        ZI_TRY(model->family->check_positions(model->networks, tokens->counts[i], rows, columns, error));
+    for (int i = 0; i < prompts; i++) {
+        int64_t features =
+            tokens->ids[i] ? model->family->feature_rows(model->networks, tokens->counts[i]) : tokens->counts[i];
+        ZI_TRY(model->family->check_positions(model->networks, features, rows, columns, error));
+    }
     return ZIMAGE_OK;
 }
 
@@ -170,7 +179,8 @@ void zi_request_job(const zimage_session *session, const zimage_request *r, cons
         .model = session->inner,
         .rows = r->height / session->inner->facts.scale_factor,
         .columns = r->width / session->inner->facts.scale_factor,
-        .prompts = r->guidance_scale > 0 ? 2 : 1,
+        .in_bf16 = session->compute == ZIMAGE_COMPUTE_BF16 || session->compute == ZIMAGE_COMPUTE_FP8,
+        .prompts = prompts_of(session, r),
         .steps = r->steps,
     };
     for (int i = 0; i < job->prompts; i++)

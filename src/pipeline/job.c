@@ -80,6 +80,12 @@ int64_t zi_stage_blocks(const zi_job *job, int stage, int passes)
 
 /* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
+static int64_t feature_rows(const zi_job *job, int index)
+{
+    const zi_prompt *prompt = &job->prompt[index];
+    return prompt->encoded ? job->model->family->feature_rows(job->model->networks, prompt->tokens) : prompt->tokens;
+}
+
 zimage_status zi_job_open(zi_run *run, zi_job *job)
 {
     const zi_family *family = job->model->family;
@@ -90,13 +96,13 @@ zimage_status zi_job_open(zi_run *run, zi_job *job)
         job->inputs[i] = calloc(1, family->inputs_size);
         if (!job->inputs[i])
             return zi_fail_memory(run->error, "a job", family->inputs_size);
-        family->context_shape(job->model->networks, job->prompt[i].tokens, shape);
+        family->context_shape(job->model->networks, feature_rows(job, i), shape);
         ZI_TRY(zi_table(run)->alloc(run, &job->context[i], 2, shape));
     }
     job->above_contexts = zi_table(run)->mark(run);
     for (int i = 0; i < job->prompts; i++) {
         ZI_TRY(
-            zi_table(run)->alloc(run, &job->features[i], ZI_SHAPE(job->prompt[i].tokens, job->model->facts.features)));
+            zi_table(run)->alloc(run, &job->features[i], ZI_SHAPE(feature_rows(job, i), job->model->facts.features)));
     }
     return ZIMAGE_OK;
 }
@@ -140,7 +146,7 @@ static zimage_status prepare(zi_run *run, zi_job *job)
     zi_table(run)->release(run, job->above_contexts);
     for (int i = 0; i < job->prompts; i++)
         ZI_TRY(job->model->family->prepare(run, job->model->networks, &job->context[i], job->rows, job->columns,
-                                           job->inputs[i]));
+                                           job->references, job->reference_count, job->inputs[i]));
     job->prepared = 1;
     return job->forward_only ? copy_latents(run, job, &job->kept_latents, &job->kept_out) : ZIMAGE_OK;
 }
@@ -150,10 +156,11 @@ static zimage_status forward_pass(zi_run *run, zi_job *job, int index)
 {
     const zi_model *model = job->model;
     zi_tensor latents, out;
+    float time = model->family->time_at(job->sigma, job->in_bf16);
     if (job->forward_only)
-        return model->family->forward(run, job->inputs[index], &job->kept_latents, job->sigma, &job->kept_out);
+        return model->family->forward(run, job->inputs[index], &job->kept_latents, time, &job->kept_out);
     ZI_TRY(copy_latents(run, job, &latents, &out));
-    ZI_TRY(model->family->forward(run, job->inputs[index], &latents, job->sigma, &out));
+    ZI_TRY(model->family->forward(run, job->inputs[index], &latents, time, &out));
     float *velocity = job->velocity[index];
     if (!velocity)
         return ZIMAGE_OK; /* a rehearsal */

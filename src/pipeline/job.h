@@ -30,6 +30,7 @@ typedef struct zi_job {
     int64_t rows, columns;                 /* of the latents */
     int64_t preview_rows, preview_columns; /* of the latents of a preview; 0: no previews */
     int64_t band_rows;                     /* of the VAE, as family.decode takes it */
+    int in_bf16;                           /* the session computes in bf16 (family.h) */
     int prompts;                           /* 2 with guidance, else 1 */
     zi_prompt prompt[ZI_PROMPTS_MAX];
     int steps;
@@ -40,8 +41,10 @@ typedef struct zi_job {
     float *velocity[ZI_PROMPTS_MAX]; /* [C, rows, columns]: what denoise writes, noise - clean */
     const float *preview_latents;    /* [C, preview_rows, preview_columns] */
     uint8_t *rgb8, *preview_rgb8;    /* what decode and preview write */
-    float sigma;                     /* of the denoise under way */
-    int passes;                      /* forward passes of the denoise under way; 0: one for each prompt */
+    const zi_reference *references;  /* [reference_count] that the transformer reads */
+    int reference_count;
+    float sigma; /* of the denoise under way */
+    int passes;  /* forward passes of the denoise under way; 0: one for each prompt */
     /* For measuring: a denoise is the forward pass alone. Latents are copied to the device once, velocities never. */
     int forward_only;
 

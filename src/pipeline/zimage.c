@@ -14,7 +14,10 @@
 
 #define MAX_PROMPT_TOKENS 512 /* the pipeline's max_sequence_length, template included */
 #define TURBO_STEPS       8
-#define BASE_STEPS        50 /* the pipeline's default num_inference_steps */
+#define BASE_STEPS        50  /* the pipeline's default num_inference_steps */
+#define BASE_GUIDANCE     5   /* and guidance_scale */
+#define STRENGTH          0.6 /* pipeline_z_image_img2img.py's default */
+#define MASK_STRENGTH     1   /* pipeline_z_image_inpaint.py's default */
 #define DEFAULT_SIDE      1024
 #define MAX_SAMPLE_SIZE   (1 << 20)
 
@@ -165,12 +168,21 @@ static void describe(const zi_networks *n, const zi_scheduler_config *scheduler,
         .sizes = n->sizes,
         .default_steps = turbo ? TURBO_STEPS : BASE_STEPS,
         .distilled = turbo,
+        .default_guidance = turbo ? 0 : BASE_GUIDANCE,
+        .can_start_from_image = 1,
+        .default_strength = STRENGTH,
+        .default_mask_strength = MASK_STRENGTH,
     };
     if (facts->default_side < multiple)
         facts->default_side = multiple;
 }
 
 /* ---- in host memory ---------------------------------------------------------------------------------------------- */
+
+static int64_t feature_rows(const zi_networks *n, int64_t tokens)
+{
+    return tokens;
+}
 
 static zimage_status check_positions(const zi_networks *n, int64_t tokens, int64_t rows, int64_t columns,
                                      zimage_error *error)
@@ -198,6 +210,16 @@ static zimage_status sigmas(const zi_networks *n, const zi_scheduler_config *sch
 static float model_time(float sigma)
 {
     return ((float)ZI_TRAIN_TIMESTEPS - zi_scheduler_timestep(sigma)) / (float)ZI_TRAIN_TIMESTEPS;
+}
+
+static float time_at(float sigma, int in_bf16)
+{
+    return model_time(sigma);
+}
+
+static int guides(const zi_networks *n, float scale)
+{
+    return scale > 0;
 }
 
 static float guidance_at(float scale, double truncation, float sigma)
@@ -248,14 +270,14 @@ static zimage_status make_context(zi_run *run, const zi_networks *n, const zi_te
 }
 
 static zimage_status prepare(zi_run *run, const zi_networks *n, const zi_tensor *context, int64_t rows, int64_t columns,
-                             void *inputs)
+                             const zi_reference *references, int reference_count, void *inputs)
 {
     return zi_zimage_dit_prepare(&n->transformer, run, context, rows, columns, inputs);
 }
 
-static zimage_status forward(zi_run *run, const void *inputs, const zi_tensor *latents, float sigma, zi_tensor *out)
+static zimage_status forward(zi_run *run, const void *inputs, const zi_tensor *latents, float time, zi_tensor *out)
 {
-    return zi_zimage_dit_forward_pass(inputs, run, latents, model_time(sigma), out);
+    return zi_zimage_dit_forward_pass(inputs, run, latents, time, out);
 }
 
 static zimage_status decode(zi_run *run, const zi_networks *n, const float *latents, int64_t rows, int64_t columns,
@@ -342,11 +364,16 @@ const zi_family zi_family_zimage = {
     .check = check,
     .describe = describe,
     .default_scheduler = zi_scheduler_turbo,
+    .feature_rows = feature_rows,
     .check_positions = check_positions,
     .sigmas = sigmas,
+    .guides = guides,
     .guidance_at = guidance_at,
     .guide = guide,
     .velocity_sign = -1,
+    .bf16_start_noise = 1,
+    .time_at = time_at,
+    .samples_start = 1,
     .encode = encode,
     .context_shape = context_shape,
     .make_context = make_context,
