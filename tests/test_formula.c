@@ -349,6 +349,8 @@ static void test_text_encoder(void **state)
         .vocab_size = 50,
         .rms_norm_eps = 1e-6,
         .rope_theta = 1e6,
+        .states = {3},
+        .state_count = 1,
     };
     zi_qwen3 model;
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -360,7 +362,7 @@ static void test_text_encoder(void **state)
         const char *table = zi_table(run)->name;
         zi_tensor out = table_tensor(run, 2, shape, NULL);
         record_start(run);
-        table_ok(zi_qwen3_encode(&model, run, ids, 6, &out));
+        table_ok(zi_qwen3_encode(&model, run, ids, 6, 6, &out));
         compare(table, "qwen3.hidden_states.0", recorded("block", 0)->data, 6 * 32);
         compare(table, "qwen3.hidden_states.1", recorded("block", 1)->data, 6 * 32);
         compare(table, "qwen3.hidden_states.2", recorded("block", 2)->data, 6 * 32);

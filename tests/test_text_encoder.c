@@ -37,7 +37,7 @@ static void encode_case(const zi_qwen3 *model, zi_run *run, const zi_store *gold
     record_start(run);
     run->block_done = count_block;
     run->user = &blocks;
-    table_ok(zi_qwen3_encode(model, run, ids, tokens, &x));
+    table_ok(zi_qwen3_encode(model, run, ids, tokens, tokens, &x));
     run->block_done = NULL;
     table_ok(zi_table(run)->download(run, out, &x));
     assert_int_equal(blocks, zi_qwen3_encode_blocks(model));
@@ -58,7 +58,7 @@ static void test_text_encoder(void **state)
     zi_store *store, *golden = fixture_open("text_encoder.safetensors");
     zi_qwen3 model;
     open_text_encoder("tiny/text_encoder", &store, &model);
-    assert_int_equal(model.layers_needed, 3);
+    assert_int_equal(zi_qwen3_layers(&model.config), 3);
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
         for (int i = 0; i < 4; i++)
@@ -82,11 +82,47 @@ static void test_text_encoder_f16(void **state)
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
         zi_tensor x = table_tensor(run, 2, shape, NULL);
-        table_ok(zi_qwen3_encode(&model, run, ids, 8, &x));
+        table_ok(zi_qwen3_encode(&model, run, ids, 8, 8, &x));
         table_ok(zi_table(run)->download(run, out, &x));
         compare(run, golden, "text encoder", out, 8 * 32, "f16.n8.prompt_embeds");
         table_close(run);
     }
+    zi_qwen3_free(&model);
+    zi_store_free(store);
+    zi_store_free(golden);
+}
+
+/* Several states side by side, of a padded prompt: pads see the prompt's tokens and no pads. */
+static void test_states_of_padded_prompt(void **state)
+{
+    zi_store *store, *golden = fixture_open("text_encoder.safetensors");
+    zi_qwen3 model;
+    int32_t ids[16];
+    const int64_t shape[] = {16, 3 * 32};
+    float out[16 * 3 * 32], part[16 * 32];
+    char name[64];
+    open_text_encoder("tiny/text_encoder", &store, &model);
+    const zi_qwen3_config before = model.config;
+    load_ids(golden, "padded.ids", ids, 16);
+    for (int t = 0; t < TABLES; t++)
+        for (int first = 0; first < 2; first++) {
+            zi_run *run = table_open(t);
+            zi_tensor x = table_tensor(run, 2, shape, NULL);
+            model.config.state_count = 3;
+            for (int i = 0; i < 3; i++)
+                model.config.states[i] = first + i;
+            assert_int_equal(zi_qwen3_layers(&model.config), first + 2);
+            table_ok(zi_qwen3_encode(&model, run, ids, 16, 10, &x));
+            table_ok(zi_table(run)->download(run, out, &x));
+            for (int i = 0; i < 3; i++) {
+                for (int row = 0; row < 16; row++)
+                    memcpy(part + row * 32, out + (row * 3 + i) * 32, 32 * sizeof *out);
+                snprintf(name, sizeof name, "padded.hidden_states.%d", first + i);
+                compare(run, golden, "text encoder, padded", part, 16 * 32, name);
+            }
+            table_close(run);
+        }
+    model.config = before;
     zi_qwen3_free(&model);
     zi_store_free(store);
     zi_store_free(golden);
@@ -101,9 +137,11 @@ static void test_text_encoder_refuses_ids(void **state)
     zi_run *run = table_open(0);
     zi_tensor x = table_tensor(run, 2, shape, NULL);
     const int32_t beyond[] = {3, 768}, negative[] = {-1, 3};
-    assert_error(&table_error, zi_qwen3_encode(&model, run, beyond, 2, &x), ZIMAGE_ERROR_MODEL, "768", "vocab_size",
+    assert_error(&table_error, zi_qwen3_encode(&model, run, beyond, 2, 2, &x), ZIMAGE_ERROR_MODEL, "768", "vocab_size",
                  NULL);
-    assert_error(&table_error, zi_qwen3_encode(&model, run, negative, 2, &x), ZIMAGE_ERROR_MODEL, "-1", NULL, NULL);
+    assert_error(&table_error, zi_qwen3_encode(&model, run, beyond, 1, 2, &x), ZIMAGE_ERROR_ARGUMENT, "2 tokens",
+                 NULL, NULL);
+    assert_error(&table_error, zi_qwen3_encode(&model, run, negative, 2, 2, &x), ZIMAGE_ERROR_MODEL, "-1", NULL, NULL);
     table_close(run);
     zi_qwen3_free(&model);
     zi_store_free(store);
@@ -210,6 +248,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text_encoder),
         cmocka_unit_test(test_text_encoder_f16),
+        cmocka_unit_test(test_states_of_padded_prompt),
         cmocka_unit_test(test_text_encoder_refuses_ids),
         cmocka_unit_test(test_text_encoder_config),
         cmocka_unit_test(test_text_encoder_defaults),

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "model/common.h"
 
 #define DEFAULT_ROPE_THETA 10000.0 /* of Qwen3Config */
@@ -136,12 +137,20 @@ static zimage_status read_config(const zi_json_reader *json, void *out)
     ZI_TRY(zi_field_int(json, "vocab_size", 1, 1 << 24, 151936, &config->vocab_size));
     ZI_TRY(load_heads(json, config));
     ZI_TRY(zi_field_number(json, "rms_norm_eps", 0.0, 1.0, 1e-6, &config->rms_norm_eps));
+    config->states[0] = config->num_hidden_layers - 1; /* hidden_states[-2], section 4 */
+    config->state_count = 1;
     return load_rope(json, &config->rope_theta);
 }
 
 zimage_status zi_qwen3_config_read(const char *path, const char *text, zi_qwen3_config *config, zimage_error *error)
 {
     return zi_config_read(path, text, read_config, config, sizeof *config, error);
+}
+
+void zi_qwen3_limit_layers(zi_qwen3_config *config, int64_t layers)
+{
+    for (int i = 0; i < config->state_count; i++)
+        config->states[i] = zi_min_int64(config->states[i], layers);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -167,14 +176,16 @@ static void bind_layer(zi_binder *binder, zi_qwen3_layer *layer, const zi_qwen3_
 static void bind_all(zi_binder *binder, zi_qwen3 *model, const char *prefix)
 {
     char name[ZI_NAME_MAX];
+    int64_t needed = zi_qwen3_layers(&model->config);
     zi_bind_matrix(binder, &model->embed_tokens, model->config.vocab_size, model->config.hidden_size, prefix,
                    "embed_tokens.weight");
-    for (int64_t i = 0; i < model->layers_needed; i++) {
+    for (int64_t i = 0; i < model->config.num_hidden_layers; i++) {
         snprintf(name, sizeof name, "%slayers.%lld.", prefix, (long long)i);
-        bind_layer(binder, &model->layers[i], &model->config, name);
+        if (i < needed)
+            bind_layer(binder, &model->layers[i], &model->config, name);
+        else
+            zi_bind_ignore(binder, name);
     }
-    snprintf(name, sizeof name, "%slayers.%lld.", prefix, (long long)model->layers_needed);
-    zi_bind_ignore(binder, name);
     snprintf(name, sizeof name, "%snorm.", prefix);
     zi_bind_ignore(binder, name);
     zi_bind_ignore(binder, "lm_head.");
@@ -187,8 +198,7 @@ zimage_status zi_qwen3_bind(zi_qwen3 *model, const zi_qwen3_config *config, zi_s
     memset(model, 0, sizeof *model);
     ZI_TRY(zi_binder_new(store, &binder, error));
     model->config = *config;
-    model->layers_needed = config->num_hidden_layers - 1; /* hidden_states[-2], section 4 */
-    size_t count = model->layers_needed > 0 ? (size_t)model->layers_needed : 1;
+    size_t count = (size_t)zi_max_int64(zi_qwen3_layers(config), 1);
     model->layers = calloc(count, sizeof *model->layers);
     if (!model->layers) {
         zi_binder_finish(binder, NULL, NULL);
@@ -233,16 +243,24 @@ static zimage_status rope_tables(const zi_qwen3 *model, zi_run *run, int64_t tok
     return status;
 }
 
-/* x += o_proj(softmax(q k^T / sqrt(d), causal) v) */
+/* What all layers read. */
+typedef struct token_sequence {
+    zi_rope rope;
+    int64_t real; /* tokens that are seen */
+} token_sequence;
+
+/* x += o_proj(softmax(q k^T / sqrt(d), causal, padding unseen) v) */
 static zimage_status self_attention(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_run *run,
-                                    const zi_rope *rope, zi_tensor *x, const zi_tensor *h)
+                                    const token_sequence *sequence, zi_tensor *x, const zi_tensor *h)
 {
     const zi_ops_table *table = zi_table(run);
     const zi_qwen3_config *config = &model->config;
     const zi_attention shape = {.heads = config->num_attention_heads,
                                 .kv_heads = config->num_key_value_heads,
                                 .head_dim = config->head_dim,
-                                .causal = 1};
+                                .causal = 1,
+                                .key_length = sequence->real};
+    const zi_rope *rope = &sequence->rope;
     float eps = (float)config->rms_norm_eps;
     int64_t tokens = x->shape[0];
     const zi_weight *const weights[] = {layer->q_proj, layer->k_proj, layer->v_proj};
@@ -270,8 +288,8 @@ static zimage_status feed_forward(const zi_qwen3 *model, const zi_qwen3_layer *l
     return zi_linear_add(run, x, &u, layer->down_proj, NULL);
 }
 
-static zimage_status run_layer(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_run *run, const zi_rope *rope,
-                               zi_tensor *x)
+static zimage_status run_layer(const zi_qwen3 *model, const zi_qwen3_layer *layer, zi_run *run,
+                               const token_sequence *sequence, zi_tensor *x)
 {
     const zi_ops_table *table = zi_table(run);
     float eps = (float)model->config.rms_norm_eps;
@@ -280,7 +298,7 @@ static zimage_status run_layer(const zi_qwen3 *model, const zi_qwen3_layer *laye
 
     ZI_TRY(table->alloc_operand(run, &h, x->shape[0], model->config.hidden_size, layer->q_proj));
     ZI_TRY(zi_rms_norm(run, &h, x, layer->input_layernorm, NULL, eps));
-    ZI_TRY(self_attention(model, layer, run, rope, x, &h));
+    ZI_TRY(self_attention(model, layer, run, sequence, x, &h));
     table->release(run, mark);
 
     ZI_TRY(table->alloc_operand(run, &h, x->shape[0], model->config.hidden_size, layer->gate_proj));
@@ -288,37 +306,56 @@ static zimage_status run_layer(const zi_qwen3 *model, const zi_qwen3_layer *laye
     return feed_forward(model, layer, run, x, &h);
 }
 
-static zimage_status encode(const zi_qwen3 *model, zi_run *run, const int32_t *ids, int64_t count, zi_tensor *x)
+/* out [n, states D] <- x [n, D] at the places of the states that are the output of so many layers; x may be out. */
+static zimage_status keep_states(const zi_qwen3 *model, zi_run *run, int64_t layers, const zi_tensor *x, zi_tensor *out)
 {
-    zi_rope rope;
-    ZI_TRY(zi_table(run)->embed_rows(run, x, model->embed_tokens, ids));
-    ZI_TRY(zi_end_block(run, x, "text_encoder embed_tokens"));
-    ZI_TRY(rope_tables(model, run, count, &rope));
-    for (int64_t i = 0; i < model->layers_needed; i++) {
-        zi_arena_mark mark = zi_table(run)->mark(run);
-        ZI_TRY(run_layer(model, &model->layers[i], run, &rope, x));
-        zi_table(run)->release(run, mark);
-        ZI_TRY(zi_end_block(run, x, "text_encoder layers.%d", (int)i));
+    int64_t hidden = model->config.hidden_size;
+    for (int i = 0; x != out && i < model->config.state_count; i++) {
+        zi_tensor part = zi_tensor_columns(out, i * hidden, hidden);
+        if (model->config.states[i] == layers)
+            ZI_TRY(zi_table(run)->copy(run, &part, x));
     }
     return ZIMAGE_OK;
 }
 
-zimage_status zi_qwen3_encode(const zi_qwen3 *model, zi_run *run, const int32_t *ids, int64_t count, zi_tensor *out)
+static zimage_status encode(const zi_qwen3 *model, zi_run *run, const int32_t *ids, int64_t real, zi_tensor *out)
 {
-    if (count < 1 || count > 1 << 20)
-        return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT, "a prompt of %lld tokens can't be encoded", (long long)count);
+    token_sequence sequence = {.real = real};
+    zi_tensor own, *x = model->config.state_count > 1 ? &own : out;
+    int64_t count = out->shape[0];
+    if (x != out)
+        ZI_TRY(zi_alloc2(run, x, count, model->config.hidden_size));
+    ZI_TRY(zi_table(run)->embed_rows(run, x, model->embed_tokens, ids));
+    ZI_TRY(zi_end_block(run, x, "text_encoder embed_tokens"));
+    ZI_TRY(keep_states(model, run, 0, x, out));
+    ZI_TRY(rope_tables(model, run, count, &sequence.rope));
+    for (int64_t i = 0; i < zi_qwen3_layers(&model->config); i++) {
+        zi_arena_mark mark = zi_table(run)->mark(run);
+        ZI_TRY(run_layer(model, &model->layers[i], run, &sequence, x));
+        zi_table(run)->release(run, mark);
+        ZI_TRY(zi_end_block(run, x, "text_encoder layers.%d", (int)i));
+        ZI_TRY(keep_states(model, run, i + 1, x, out));
+    }
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_qwen3_encode(const zi_qwen3 *model, zi_run *run, const int32_t *ids, int64_t count, int64_t real,
+                              zi_tensor *out)
+{
+    if (count < 1 || count > 1 << 20 || real < 1 || real > count)
+        return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT, "a prompt of %lld tokens can't be encoded", (long long)real);
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= model->config.vocab_size)
             return zi_fail(run->error, ZIMAGE_ERROR_MODEL,
                            "token %lld has id %d but the text encoder's vocab_size is %lld", (long long)i, (int)ids[i],
                            (long long)model->config.vocab_size);
     zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = encode(model, run, ids, count, out);
+    zimage_status status = encode(model, run, ids, real, out);
     zi_table(run)->release(run, mark);
     return status;
 }
 
 int64_t zi_qwen3_encode_blocks(const zi_qwen3 *model)
 {
-    return 1 + model->layers_needed;
+    return 1 + zi_qwen3_layers(&model->config);
 }

@@ -39,16 +39,15 @@ static zimage_status configure_text(zi_networks *n, const char *path, const char
     return zi_qwen3_config_read(path, text, &n->text_config, error);
 }
 
-/* The last layer is never run: see qwen3.h. */
 static void limit_text_layers(zi_networks *n, int64_t layers)
 {
-    n->text_config.num_hidden_layers = zi_min_int64(n->text_config.num_hidden_layers - 1, layers) + 1;
-    n->text_encoder.layers_needed = zi_min_int64(n->text_encoder.layers_needed, layers);
+    zi_qwen3_limit_layers(&n->text_config, layers);
+    zi_qwen3_limit_layers(&n->text_encoder.config, layers);
 }
 
 static int64_t text_layers(const zi_networks *n)
 {
-    return n->text_encoder.layers_needed;
+    return zi_qwen3_layers(&n->text_encoder.config);
 }
 
 static zimage_status bind_text(zi_networks *n, zi_store *store, const zi_log *log, zimage_error *error)
@@ -255,7 +254,7 @@ static void guide(float *positive, const float *negative, int64_t count, float s
 
 static zimage_status encode(zi_run *run, const zi_networks *n, const int32_t *ids, int64_t tokens, zi_tensor *features)
 {
-    return zi_qwen3_encode(&n->text_encoder, run, ids, tokens, features);
+    return zi_qwen3_encode(&n->text_encoder, run, ids, tokens, tokens, features);
 }
 
 static void context_shape(const zi_networks *n, int64_t tokens, int64_t shape[2])
