@@ -1,6 +1,6 @@
 /*
  * Formulas: docs/spec/scheduler.md. Reference: diffusers, schedulers/scheduling_flow_match_euler_discrete.py as
- * pipelines/z_image/pipeline_z_image.py calls it.
+ * pipelines/z_image/pipeline_z_image.py and pipelines/flux2/pipeline_flux2_klein.py call it.
  */
 #include "sampler/flow_match.h"
 
@@ -125,6 +125,13 @@ zi_scheduler_config zi_scheduler_turbo(void)
                                  .max_image_seq_len = MAX_LENGTH};
 }
 
+zi_scheduler_config zi_scheduler_flux2(void)
+{
+    zi_scheduler_config config = zi_scheduler_turbo();
+    config.use_dynamic_shifting = 1;
+    return config;
+}
+
 /* ---- sigmas ------------------------------------------------------------------------------------------------------ */
 
 double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens)
@@ -135,8 +142,17 @@ double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens)
     return (double)image_tokens * slope + offset;
 }
 
+double zi_flux2_mu(int64_t image_tokens, int steps)
+{
+    double n = (double)image_tokens, at_200 = 0.00016927 * n + 0.45666666;
+    if (image_tokens > 4300)
+        return at_200;
+    double slope = (at_200 - (8.73809524e-05 * n + 1.89833333)) / 190.0;
+    return slope * steps + (at_200 - 200.0 * slope);
+}
+
 /* torch.linspace(1, 1 / steps, steps)[i]: torch counts from the nearer end, with one fused multiply-add. */
-static float base_sigma(int i, int steps)
+static float torch_sigma(int i, int steps)
 {
     const float start = 1.0f, end = (float)(1.0 / steps);
     if (steps == 1)
@@ -158,15 +174,36 @@ static float dynamic_shift(double mu, int linear, float sigma)
     return a / (a + (1.0f / sigma - 1.0f));
 }
 
+/* numpy.linspace(1, 1 / steps, steps)[i] in float64, then as float32 */
+static float numpy_sigma(int i, int steps)
+{
+    if (steps == 1)
+        return 1.0f;
+    double end = 1.0 / steps, step = (end - 1.0) / (steps - 1), product = i * step;
+    return (float)(i == steps - 1 ? end : product + 1.0);
+}
+
+/* base sigmas [steps] -> sigmas [steps + 1] */
+static void shift_sigmas(const zi_scheduler_config *config, double mu, int steps, float *sigmas)
+{
+    for (int i = 0; i < steps; i++)
+        sigmas[i] = config->use_dynamic_shifting ? dynamic_shift(mu, config->linear_time_shift, sigmas[i])
+                                                 : static_shift(config->shift, sigmas[i]);
+    sigmas[steps] = 0;
+}
+
 void zi_scheduler_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas)
 {
-    double mu = zi_scheduler_mu(config, image_tokens);
-    for (int i = 0; i < steps; i++) {
-        float sigma = base_sigma(i, steps);
-        sigmas[i] = config->use_dynamic_shifting ? dynamic_shift(mu, config->linear_time_shift, sigma)
-                                                 : static_shift(config->shift, sigma);
-    }
-    sigmas[steps] = 0;
+    for (int i = 0; i < steps; i++)
+        sigmas[i] = torch_sigma(i, steps);
+    shift_sigmas(config, zi_scheduler_mu(config, image_tokens), steps, sigmas);
+}
+
+void zi_flux2_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas)
+{
+    for (int i = 0; i < steps; i++)
+        sigmas[i] = numpy_sigma(i, steps);
+    shift_sigmas(config, zi_flux2_mu(image_tokens, steps), steps, sigmas);
 }
 
 float zi_scheduler_timestep(float sigma)

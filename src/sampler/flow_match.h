@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-#define ZI_TRAIN_TIMESTEPS 1000 /* a constant of pipeline_z_image.py */
+#define ZI_TRAIN_TIMESTEPS 1000 /* a constant of the pipelines */
 
 typedef struct zi_scheduler_config {
     int use_dynamic_shifting;
@@ -22,6 +22,8 @@ typedef struct zi_scheduler_config {
 extern const char *const zi_scheduler_fields[];
 /* The published settings of Z-Image-Turbo: a static shift of 3. */
 zi_scheduler_config zi_scheduler_turbo(void);
+/* FLUX.2: a dynamic shift (scripts/convert_flux2_to_diffusers.py takes the file of FLUX.1-dev). */
+zi_scheduler_config zi_scheduler_flux2(void);
 /* Reads scheduler_config.json. A setting that is not implemented (karras, beta, stochastic, ...) is an error. */
 zimage_status zi_scheduler_load(const char *path, zi_scheduler_config *config, zimage_error *error);
 
@@ -33,6 +35,11 @@ double zi_scheduler_mu(const zi_scheduler_config *config, int64_t image_tokens);
  * dynamic shift needs. Rounds to float32 where diffusers does.
  */
 void zi_scheduler_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas);
+
+/* The same for FLUX.2, whose mu also depends on the steps (compute_empirical_mu in pipeline_flux2_klein.py). The tokens
+ * are those of the image that is made, without references. */
+double zi_flux2_mu(int64_t image_tokens, int steps);
+void zi_flux2_sigmas(const zi_scheduler_config *config, int steps, int64_t image_tokens, float *sigmas);
 
 /* timestep = 1000 sigma, rounded to float32 */
 float zi_scheduler_timestep(float sigma);
