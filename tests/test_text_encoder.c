@@ -139,8 +139,8 @@ static void test_text_encoder_refuses_ids(void **state)
     const int32_t beyond[] = {3, 768}, negative[] = {-1, 3};
     assert_error(&table_error, zi_qwen3_encode(&model, run, beyond, 2, 2, &x), ZIMAGE_ERROR_MODEL, "768", "vocab_size",
                  NULL);
-    assert_error(&table_error, zi_qwen3_encode(&model, run, beyond, 1, 2, &x), ZIMAGE_ERROR_ARGUMENT, "2 tokens",
-                 NULL, NULL);
+    assert_error(&table_error, zi_qwen3_encode(&model, run, beyond, 1, 2, &x), ZIMAGE_ERROR_ARGUMENT, "2 tokens", NULL,
+                 NULL);
     assert_error(&table_error, zi_qwen3_encode(&model, run, negative, 2, 2, &x), ZIMAGE_ERROR_MODEL, "-1", NULL, NULL);
     table_close(run);
     zi_qwen3_free(&model);

@@ -43,8 +43,8 @@ zimage_status zi_qwen3_bind(zi_qwen3 *model, const zi_qwen3_config *config, zi_s
                             zimage_error *error);
 void zi_qwen3_free(zi_qwen3 *model);
 /*
- * out [count, state_count * hidden_size], allocated by the caller; ids are checked against vocab_size. No token sees the
- * tokens from `real` on, which are padding; but their own rows are computed.
+ * out [count, state_count * hidden_size], allocated by the caller; ids are checked against vocab_size. Tokens from
+ * `real` on are padding: no token sees them, but their own rows are computed.
  */
 zimage_status zi_qwen3_encode(const zi_qwen3 *model, zi_run *run, const int32_t *ids, int64_t count, int64_t real,
                               zi_tensor *out);
