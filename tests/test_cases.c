@@ -122,6 +122,7 @@ static const struct {
     ENTRY(alloc),
     ENTRY(alloc_f32),
     ENTRY(alloc_operand),
+    ENTRY(alloc_operand_parts),
     ENTRY(mark),
     ENTRY(release),
     ENTRY(upload),
@@ -455,6 +456,14 @@ static zimage_status watched_operand(zi_run *run, zi_tensor *x, int64_t rows, in
     return ZIMAGE_OK;
 }
 
+static zimage_status watched_parts(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
+{
+    size_t height = whole->mark(run).in_use;
+    ZI_TRY(whole->alloc_operand_parts(run, x, rows, columns, w));
+    watch(run, x, height);
+    return ZIMAGE_OK;
+}
+
 static void check_watched(size_t height)
 {
     while (watched_count > 0 && watched[watched_count - 1].height >= height) {
@@ -515,6 +524,7 @@ static void check_rehearsals(const char *name, zi_ops *ops, zi_cases_options opt
     expect_ok(zi_cases_run(ops, &options, on_real_case, &p, &last_error));
     table.alloc = table.alloc_f32 = watched_alloc;
     table.alloc_operand = watched_operand;
+    table.alloc_operand_parts = watched_parts;
     table.release = watched_release;
     table.rehearse_stage = watched_stage;
     ops->table = &table;

@@ -7,6 +7,7 @@ static const zi_ops_table cpu_table = {
     ZI_HOST_OPERATIONS,
     .name = "cpu",
     .alloc_operand = zi_cpu_alloc_operand,
+    .alloc_operand_parts = zi_cpu_alloc_operand_parts,
     .linear = zi_cpu_linear,
     .linears = zi_cpu_linears,
     .linear_glu = zi_cpu_linear_glu,

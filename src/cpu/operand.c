@@ -24,6 +24,16 @@ static void clear_edges(const zi_cpu_operand *o, int64_t rows, int64_t columns)
     }
 }
 
+/* In int8 the scale of a row needs all of it: there what is written in parts becomes float32, and is packed by its
+ * reader. */
+zimage_status zi_cpu_alloc_operand_parts(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
+{
+    const zi_packed_gemm *gemm = zi_packed_gemm_for(zi_cpu_of(run), w);
+    if (gemm != NULL && gemm->b != ZI_NUMBER_BF16)
+        return zi_host_alloc_operand(run, x, rows, columns, w);
+    return zi_cpu_alloc_operand(run, x, rows, columns, w);
+}
+
 zimage_status zi_cpu_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w)
 {
     const zi_packed_gemm *gemm = zi_packed_gemm_for(zi_cpu_of(run), w);
@@ -54,8 +64,8 @@ void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int
                          int64_t count)
 {
     const zi_cpu_operand *o = zi_cpu_operand_of(x);
-    int64_t mr = o->gemm->mr, chunk = first / zi_numbers_per_chunk(o->gemm->b);
-    assert(o->scales == NULL || count == x->shape[1]);
+    int64_t mr = o->gemm->mr, chunk = (x->offset + first) / zi_numbers_per_chunk(o->gemm->b);
+    assert(o->scales == NULL || count == x->ld);
     float factor = zi_row_factor(cpu->kernels, numbers, count, o->scales != NULL ? o->scales + row : NULL);
     uint8_t *place = o->rows + zi_packed_row(row, mr, o->chunks) + chunk * mr * ZI_CHUNK;
     cpu->kernels->pack(o->gemm->a, ZI_F32, numbers, count, factor, place, mr * ZI_CHUNK);
@@ -67,6 +77,7 @@ void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t
     const zi_cpu_operand *o = zi_cpu_operand_of(x);
     int64_t mr = o->gemm->mr, size = zi_numbers_per_chunk(ZI_NUMBER_BF16);
     assert(o->scales == NULL);
+    first += x->offset;
     for (int64_t last = row + rows; row < last;) {
         int64_t count = zi_min_int64(mr - row % mr, last - row);
         uint8_t *place = o->rows + zi_packed_row(row, mr, o->chunks) + first / size * mr * ZI_CHUNK;

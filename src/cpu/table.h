@@ -112,8 +112,8 @@ static inline const zi_cpu_operand *zi_cpu_operand_of(const zi_tensor *x)
 
 /* Whether rows of x can be written in parts. Not so in int8: the scale needs the whole row. */
 int zi_cpu_takes_parts(const zi_tensor *x);
-/* Writes columns [first, first + count) of a row of a ZI_OPERAND. int8: the whole row. bf16: `first` is a multiple
- * of 32, and so is count, unless the part ends the row. */
+/* Writes columns [first, first + count) of a row of a ZI_OPERAND or of a view of its columns. int8: the whole row. bf16:
+ * `first` is a multiple of 32, and so is count, unless the part ends the row. */
 void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t first, const float *numbers,
                          int64_t count);
 /* Sums of a gated product: [rows][ldc] each. */
@@ -122,11 +122,11 @@ typedef struct zi_glu_sums {
     int64_t ldc;
 } zi_glu_sums;
 
-/* Writes SiLU(gate) * up to rows [row, row + rows) and columns [first, first + columns) of a ZI_OPERAND in bf16. The
- * columns lie in one chunk. */
+/* Writes SiLU(gate) * up to rows [row, row + rows) and columns [first, first + columns) of a ZI_OPERAND in bf16 or of a
+ * view of its columns. The columns lie in one chunk. */
 void zi_cpu_pack_glu(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t rows, int64_t first, int64_t columns,
                      zi_glu_sums sums);
-/* Writes all of a ZI_OPERAND from float32. */
+/* Writes all of a ZI_OPERAND, or of a view of its columns, from float32. */
 void zi_cpu_pack_all(zi_run *run, const zi_tensor *x, const float *numbers);
 
 /* Output rows [first, first + count) of an image read its input rows [*low, *low + result). */
@@ -139,6 +139,7 @@ static inline int64_t zi_cpu_conv_input_most(const zi_conv *conv, int64_t count)
 }
 
 zi_op_alloc_operand zi_cpu_alloc_operand;
+zi_op_alloc_operand_parts zi_cpu_alloc_operand_parts;
 zi_op_linear zi_cpu_linear;
 zi_op_linears zi_cpu_linears;
 zi_op_linear_glu zi_cpu_linear_glu;

@@ -4,7 +4,8 @@
 
 #include "ops/ops.h"
 
-zi_op_alloc_operand zi_cuda_op_alloc_operand;   /* operand.c */
+zi_op_alloc_operand zi_cuda_op_alloc_operand; /* operand.c */
+zi_op_alloc_operand_parts zi_cuda_op_alloc_operand_parts;
 zi_op_linear zi_cuda_op_linear;                 /* linear.c */
 zi_op_linears zi_cuda_op_linears;               /* linear.c */
 zi_op_linear_glu zi_cuda_op_linear_glu;         /* linear.c */

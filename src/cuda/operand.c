@@ -32,6 +32,15 @@ zimage_status zi_cuda_op_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, 
     return zi_cuda_stack_alloc(cuda, scales_place(x) + (size_t)rows * sizeof(float), "activations", &x->data);
 }
 
+/* An ordinary activation: the scale of a row in fp8 needs all of it, so that its reader quantises it. */
+zimage_status zi_cuda_op_alloc_operand_parts(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns,
+                                             const zi_weight *w)
+{
+    zi_cuda *cuda = zi_cuda_enter(run);
+    assert(columns == w->shape[1]);
+    return zi_cuda_tensor_alloc(cuda, x, cuda->type, 2, (const int64_t[]){rows, columns});
+}
+
 zi_cuda_rows8 zi_cuda_rows8_of(const zi_tensor *operand)
 {
     assert(operand->dtype == ZI_OPERAND);

@@ -345,6 +345,7 @@ static const zi_ops_table cuda_table = {
     .alloc = cuda_alloc,
     .alloc_f32 = cuda_alloc_f32,
     .alloc_operand = zi_cuda_op_alloc_operand,
+    .alloc_operand_parts = zi_cuda_op_alloc_operand_parts,
     .mark = cuda_mark,
     .release = cuda_release,
     .upload = cuda_upload,

@@ -55,13 +55,13 @@ void zi_flux2_dit_free(zi_flux2_dit *model);
 zimage_status zi_flux2_dit_context(const zi_flux2_dit *model, zi_run *run, const zi_tensor *features,
                                    zi_tensor *context);
 
-/* How the tokens of references take part in a forward pass. */
-typedef enum zi_flux2_references {
-    /* They pass through every block at every step, beside the image's tokens. */
-    ZI_FLUX2_REFERENCES_EACH_STEP,
-    /* klein-9B-KV: they see each other only, at timestep 0. So they pass through the blocks once, and all steps read
-     * their keys and values. */
-    ZI_FLUX2_REFERENCES_ONCE,
+/* References, and how their tokens take part in a job. */
+typedef struct zi_flux2_references {
+    const zi_reference *images;
+    int count;
+    /* 0: they pass through every block at every step, beside the image's tokens. 1 (klein-9B-KV): they see each other
+     * only, at timestep 0; so they pass through the blocks once, and all steps read their keys and values. */
+    int once;
 } zi_flux2_references;
 
 /* What all forward passes of one size with one context and the same references share; its tensors lie on the stack. */
@@ -75,19 +75,18 @@ typedef struct zi_flux2_dit_inputs {
     zi_rope rope;           /* of the tokens of a forward pass: text, image, references */
 } zi_flux2_dit_inputs;
 
-/*
- * context [text tokens, dim] from zi_flux2_dit_context; latents of [rows, columns]. Reference number r is at 10 + 10 r
- * on axis T. What this allocates stays: with ZI_FLUX2_REFERENCES_ONCE two numbers for each block, token and feature.
- */
+/* context [text tokens, dim] from zi_flux2_dit_context; latents of [rows, columns]; references may be NULL. Reference
+ * number r is at 10 + 10 r on axis T. What this allocates stays; of references that pass once these are two numbers for
+ * each block, token and feature. */
 zimage_status zi_flux2_dit_prepare(const zi_flux2_dit *model, zi_run *run, const zi_tensor *context, int64_t rows,
-                                   int64_t columns, const zi_reference *references, int reference_count,
-                                   zi_flux2_references kind, zi_flux2_dit_inputs *inputs);
+                                   int64_t columns, const zi_flux2_references *references, zi_flux2_dit_inputs *inputs);
 /* One forward pass. latents, out [in_channels, rows, columns] from alloc_f32. out: the velocity, noise - clean. Where
  * activations are bf16, sigma is rounded as in the reference (docs/spec/scheduler.md 3). */
 zimage_status zi_flux2_dit_forward_pass(const zi_flux2_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
                                         float sigma, zi_tensor *out);
-/* Blocks that the calls above report through zi_end_block, for progress; prepare reports none. */
+/* Blocks that the calls above report through zi_end_block, for progress. */
 int64_t zi_flux2_dit_context_blocks(const zi_flux2_dit *model);
+int64_t zi_flux2_dit_prepare_blocks(const zi_flux2_dit *model, const zi_flux2_references *references);
 int64_t zi_flux2_dit_forward_blocks(const zi_flux2_dit *model);
 
 #endif

@@ -118,7 +118,8 @@ zi_conv zi_conv_same(const zi_weight *weight, const zi_weight *bias);
 int64_t zi_conv_rows(const zi_conv *conv, int64_t size);
 int64_t zi_conv_columns(const zi_conv *conv, int64_t size);
 
-#define ZI_LINEARS_MAX 3
+#define ZI_LINEARS_MAX  3
+#define ZI_OPERAND_STEP 32
 
 /* ---- operations: memory ------------------------------------------------------------------------------------------ */
 
@@ -130,6 +131,9 @@ typedef zi_op_alloc zi_op_alloc_f32;
  * same precision; norm (y), residual (h), attention (o) and linear_glu (y) write all of it. The backend may keep it in
  * the form that its products read. No views. */
 typedef zimage_status zi_op_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, int64_t columns, const zi_weight *w);
+/* The same, but attention (o) and linear_glu (y) write it in parts: views of columns that begin at multiples of
+ * ZI_OPERAND_STEP. Together they write all of it. */
+typedef zi_op_alloc_operand zi_op_alloc_operand_parts;
 typedef zi_arena_mark zi_op_mark(zi_run *run);
 typedef void zi_op_release(zi_run *run, zi_arena_mark mark);
 /* Between float32 in host memory and the backend's tensor of as many elements. */
@@ -270,6 +274,7 @@ typedef struct zi_ops_table {
     zi_op_alloc *alloc;
     zi_op_alloc_f32 *alloc_f32;
     zi_op_alloc_operand *alloc_operand;
+    zi_op_alloc_operand_parts *alloc_operand_parts;
     zi_op_mark *mark;
     zi_op_release *release;
     zi_op_upload *upload;

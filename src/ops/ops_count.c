@@ -265,6 +265,7 @@ static const zi_ops_table count_table = {
     .alloc = count_alloc,
     .alloc_f32 = count_alloc,
     .alloc_operand = zi_host_alloc_operand,
+    .alloc_operand_parts = zi_host_alloc_operand,
     .mark = count_mark,
     .release = count_release,
     .upload = count_upload,

@@ -349,6 +349,7 @@ static const zi_ops_table reference_table = {
     ZI_HOST_OPERATIONS,
     .name = "reference",
     .alloc_operand = zi_host_alloc_operand,
+    .alloc_operand_parts = zi_host_alloc_operand,
     .linear = ref_linear,
     .linears = ref_linears,
     .linear_glu = ref_linear_glu,

@@ -80,7 +80,6 @@ zi_tensor zi_tensor_rows(const zi_tensor *tensor, int64_t first, int64_t count)
 zi_tensor zi_tensor_columns(const zi_tensor *tensor, int64_t first, int64_t count)
 {
     assert(tensor->dims == 2 && first >= 0 && count >= 0 && first + count <= tensor->shape[1]);
-    assert(tensor->dtype != ZI_OPERAND);
     zi_tensor columns = *tensor;
     columns.shape[1] = count;
     columns.offset += first;
@@ -99,6 +98,24 @@ zi_tensor zi_tensor_shaped(const zi_tensor *tensor, int dims, const int64_t *sha
 int64_t zi_weight_count(const zi_weight *weight)
 {
     return zi_shape_count(weight->dims, weight->shape);
+}
+
+zi_weight zi_weight_slice(const zi_weight *weight, int64_t first, int64_t count)
+{
+    assert(weight->dims == 2 && first >= 0 && count >= 0 && first + count <= weight->shape[0]);
+    int grouped = weight->dtype == ZI_GROUPED;
+    size_t columns = (size_t)weight->shape[1], row = columns * zi_dtype_size(weight->dtype), scales = 0;
+    if (grouped) { /* a row is a whole number of bytes and of groups */
+        row = columns / 8 * (size_t)weight->bits;
+        scales = columns / (size_t)weight->group * zi_dtype_size(weight->scale_dtype);
+    }
+    zi_weight slice = *weight;
+    slice.shape[0] = count;
+    slice.bytes = (size_t)count * row;
+    slice.data = weight->data != NULL ? weight->data + (size_t)first * row : NULL;
+    slice.scales = weight->scales != NULL ? weight->scales + (size_t)first * scales : NULL;
+    slice.biases = weight->biases != NULL ? weight->biases + (size_t)first * scales : NULL;
+    return slice;
 }
 
 static inline float float_of(uint32_t bits)

@@ -87,6 +87,8 @@ typedef struct zi_weight {
 } zi_weight;
 
 int64_t zi_weight_count(const zi_weight *weight);
+/* Rows [first, first + count) of a matrix, as a weight of its own that reads the same data. */
+zi_weight zi_weight_slice(const zi_weight *weight, int64_t first, int64_t count);
 /* Converts elements [first, first + count) to float32. A dtype that cannot be computed with gives NaN, so that the next
  * check for finite activations fails. */
 void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, float *out);
