@@ -37,13 +37,19 @@ static inline float *fixture_floats(const zi_store *store, const char *name, siz
     return values;
 }
 
-/* Pixels [count / 3][3] to [3][count / 3], as the reference has them. */
+/* Pixels [count / channels][channels] to planes [channels][count / channels], as the reference has them. */
+static inline void fixture_to_planes(float *planes, const float *pixels, size_t channels, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        planes[i % channels * (count / channels) + i / channels] = pixels[i];
+}
+
+/* The same in place, of RGB. */
 static inline void fixture_channels_first(float *rgb, size_t count)
 {
     float *planes = malloc(count * sizeof *planes);
     assert_non_null(planes);
-    for (size_t i = 0; i < count; i++)
-        planes[i % 3 * (count / 3) + i / 3] = rgb[i];
+    fixture_to_planes(planes, rgb, 3, count);
     memcpy(rgb, planes, count * sizeof *rgb);
     free(planes);
 }

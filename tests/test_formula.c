@@ -415,16 +415,17 @@ static void vae_case(int use_post_quant_conv, const char *name, const float firs
 {
     const zi_vae_config config = {
         .latent_channels = 4,
-        .out_channels = 3,
         .layers_per_block = 1,
         .norm_num_groups = 8,
         .levels = 2,
         .block_out_channels = {16, 32},
+        .decoder_block_out_channels = {16, 32},
         .mid_block_add_attention = 1,
         .use_post_quant_conv = use_post_quant_conv,
         .scaling_factor = 1,
         .shift_factor = 0,
         .scale_factor = 2,
+        .patch = 1,
     };
     zi_vae model;
     float z[4 * 3 * 5], rgb[3 * 6 * 10];

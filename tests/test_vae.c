@@ -1,20 +1,11 @@
 /* The VAE against diffusers on tests/golden/tiny, on the reference and the CPU backend; what it refuses. */
-#include "base/file.h"
 #include "model/vae.h"
-#include "networks.h"
 #include "ops/host.h"
+#include "vae_files.h"
 
 static void open_vae(const char *folder, zi_store **store, zi_vae *model)
 {
-    char path[4096];
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zi_vae_config config;
-    golden_path(path, sizeof path, "tiny/vae/config.json");
-    if (zi_vae_config_read(path, NULL, &config, &error) != ZIMAGE_OK)
-        fail_msg("%s", error.message);
-    *store = open_component(folder, "diffusion_pytorch_model");
-    if (zi_vae_bind(model, &config, *store, NULL, &error) != ZIMAGE_OK)
-        fail_msg("%s", error.message);
+    open_golden_vae("tiny/vae", folder, store, model);
 }
 
 /* The goldens' z is the decoder's own input. */
@@ -88,12 +79,9 @@ static void test_vae_f16(void **state)
 static void compare_image(zi_run *run, const zi_store *golden, int block, const char *name)
 {
     const record *r = recorded("block", block);
-    int64_t channels = fixture_find(golden, name)->shape[0], pixels = r->count / channels;
     float *planes = malloc((size_t)r->count * sizeof *planes);
     assert_non_null(planes);
-    for (int64_t i = 0; i < pixels; i++)
-        for (int64_t c = 0; c < channels; c++)
-            planes[c * pixels + i] = r->data[i * channels + c];
+    fixture_to_planes(planes, r->data, (size_t)fixture_find(golden, name)->shape[0], (size_t)r->count);
     compare(run, golden, "VAE decoder, layers", planes, (size_t)r->count, name);
     free(planes);
 }
@@ -226,14 +214,14 @@ static void test_vae_names_bad_block(void **state)
         const zi_weight **weight;
         const char *block;
     } cases[] = {
-        {&model.conv_in.weight, "vae decoder.conv_in"},
-        {&model.mid[0].norm2.bias, "vae decoder.mid_block.resnets.0"},
-        {&model.attention.to_v.bias, "vae decoder.mid_block.attentions.0"},
-        {&model.upsamplers[0].bias, "vae decoder.up_blocks.0.upsamplers.0"},
-        {&model.up_resnets[2].conv1.bias, "vae decoder.up_blocks.1.resnets.0"},
-        {&model.upsamplers[2].weight, "vae decoder.up_blocks.2.upsamplers.0"},
-        {&model.up_resnets[6].conv_shortcut.weight, "vae decoder.up_blocks.3.resnets.0"},
-        {&model.conv_out.weight, "vae decoder.conv_out"},
+        {&model.decoder.conv_in.weight, "vae decoder.conv_in"},
+        {&model.decoder.mid.resnets[0].norm2.bias, "vae decoder.mid_block.resnets.0"},
+        {&model.decoder.mid.attention.to_v.bias, "vae decoder.mid_block.attentions.0"},
+        {&model.decoder.samplers[0].bias, "vae decoder.up_blocks.0.upsamplers.0"},
+        {&model.decoder.resnets[2].conv1.bias, "vae decoder.up_blocks.1.resnets.0"},
+        {&model.decoder.samplers[2].weight, "vae decoder.up_blocks.2.upsamplers.0"},
+        {&model.decoder.resnets[6].conv_shortcut.weight, "vae decoder.up_blocks.3.resnets.0"},
+        {&model.decoder.conv_out.weight, "vae decoder.conv_out"},
     };
     for (int t = 0; t < TABLES; t++) {
         zi_run *run = table_open(t);
@@ -263,13 +251,8 @@ static zimage_status load_vae(const char *path, zimage_error *error)
 
 static void test_vae_config(void **state)
 {
-    static const char *const numbers[] = {"latent_channels",
-                                          "out_channels",
-                                          "layers_per_block",
-                                          "norm_num_groups",
-                                          "scaling_factor",
-                                          "block_out_channels",
-                                          NULL};
+    static const char *const numbers[] = {"latent_channels", "in_channels",    "out_channels",       "layers_per_block",
+                                          "norm_num_groups", "scaling_factor", "block_out_channels", NULL};
     static const refusal refusals[] = {
         {"shift_factor", "null", ZIMAGE_ERROR_MODEL},
         {"shift_factor", NULL, ZIMAGE_ERROR_MODEL},
@@ -278,6 +261,7 @@ static void test_vae_config(void **state)
         {"norm_num_groups", "8", ZIMAGE_ERROR_MODEL},
         {"block_out_channels", "[8, 0]", ZIMAGE_ERROR_MODEL},
         {"out_channels", "4", ZIMAGE_ERROR_UNSUPPORTED},
+        {"in_channels", "4", ZIMAGE_ERROR_UNSUPPORTED},
         {"act_fn", "\"relu\"", ZIMAGE_ERROR_UNSUPPORTED},
         {"latents_mean", "[0]", ZIMAGE_ERROR_UNSUPPORTED},
         {"decoder_block_out_channels", "[8]", ZIMAGE_ERROR_UNSUPPORTED},
@@ -285,6 +269,7 @@ static void test_vae_config(void **state)
         {"up_block_types", "[\"A\", \"B\", \"C\", \"D\"]", ZIMAGE_ERROR_UNSUPPORTED},
         {"_class_name", "\"AutoencoderKLFlux2\"", ZIMAGE_ERROR_UNSUPPORTED},
         {"use_post_quant_conv", "1", ZIMAGE_ERROR_MODEL},
+        {"use_quant_conv", "\"no\"", ZIMAGE_ERROR_MODEL},
     };
     expect_refusals(load_vae, "tiny/vae/config.json", numbers, refusals, sizeof refusals / sizeof *refusals);
 }
@@ -306,61 +291,28 @@ static void test_vae_defaults(void **state)
     assert_int_equal(c.block_out_channels[0], 64);
     assert_int_equal(c.layers_per_block, 1);
     assert_int_equal(c.latent_channels, 4);
-    assert_int_equal(c.out_channels, 3);
     assert_int_equal(c.norm_num_groups, 32);
     assert_true(c.scaling_factor == 0.18215 && c.shift_factor == 0.5);
-    assert_true(c.mid_block_add_attention && c.use_post_quant_conv);
+    assert_true(c.mid_block_add_attention && c.use_quant_conv && c.use_post_quant_conv);
+    assert_int_equal(c.decoder_block_out_channels[0], 64);
+    assert_int_equal(c.patch, 1);
     c = read_vae(
         "{\"shift_factor\": 0, \"act_fn\": \"SiLU\", \"mid_block_add_attention\": null, "
         "\"use_post_quant_conv\": null, \"scaling_factor\": 3, \"_use_default_values\": [\"scaling_factor\"]}");
     assert_true(!c.mid_block_add_attention && !c.use_post_quant_conv && c.scaling_factor == 0.18215);
 }
 
-/* Copies a safetensors file; in names of tensors the first text of a pair becomes the second. */
-static void rename_tensors(const char *source, const char *target, const char *const (*pairs)[2], size_t count)
+static void to_outdated(vae_tensor *tensor)
 {
-    char *bytes = NULL;
-    size_t size = 0;
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    assert_int_equal(zi_read_file(source, (size_t)1 << 24, &bytes, &size, &error), ZIMAGE_OK);
-    uint64_t length;
-    memcpy(&length, bytes, sizeof length);
-    json_t *header = json_loadb(bytes + 8, length, 0, NULL), *renamed = json_object(), *value;
-    const char *name;
-    assert_non_null(header);
-    json_object_foreach(header, name, value)
-    {
-        char changed[256];
-        snprintf(changed, sizeof changed, "%s", name);
-        for (size_t i = 0; i < count; i++) {
-            char *part = strstr(changed, pairs[i][0]);
-            if (part)
-                snprintf(part, sizeof changed - (size_t)(part - changed), "%s%s", pairs[i][1],
-                         strstr(name, pairs[i][0]) + strlen(pairs[i][0]));
-        }
-        json_object_set(renamed, changed, value);
-    }
-    char *text = json_dumps(renamed, JSON_COMPACT);
-    FILE *file = fopen(target, "wb");
-    const uint64_t text_length = strlen(text);
-    assert_non_null(file);
-    fwrite(&text_length, sizeof text_length, 1, file);
-    fwrite(text, 1, text_length, file);
-    fwrite(bytes + 8 + length, 1, size - 8 - length, file);
-    assert_int_equal(fclose(file), 0);
-    json_decref(header);
-    json_decref(renamed);
-    free(text);
-    free(bytes);
+    rename_part(tensor, ".attentions.0.to_q.", ".attentions.0.query.");
+    rename_part(tensor, ".attentions.0.to_k.", ".attentions.0.key.");
+    rename_part(tensor, ".attentions.0.to_v.", ".attentions.0.value.");
+    rename_part(tensor, ".attentions.0.to_out.0.", ".attentions.0.proj_attn.");
 }
 
 /* Files of diffusers before 0.18 have other names of the attention's layers. diffusers renames them in single files. */
 static void test_vae_outdated_names(void **state)
 {
-    static const char *const pairs[][2] = {{".attentions.0.to_q.", ".attentions.0.query."},
-                                           {".attentions.0.to_k.", ".attentions.0.key."},
-                                           {".attentions.0.to_v.", ".attentions.0.value."},
-                                           {".attentions.0.to_out.0.", ".attentions.0.proj_attn."}};
     char source[4096];
     zimage_error error = ZIMAGE_ERROR_INIT;
     zi_vae_config config;
@@ -369,15 +321,16 @@ static void test_vae_outdated_names(void **state)
     open_vae("tiny/vae", &store, &model);
     config = model.config;
     golden_path(source, sizeof source, "tiny/vae/diffusion_pytorch_model.safetensors");
-    assert_int_equal(mkdir(temporary("vae"), 0700), 0);
-    rename_tensors(source, temporary("vae/diffusion_pytorch_model.safetensors"), pairs, 4);
-    assert_int_equal(zi_store_open(temporary("vae"), "diffusion_pytorch_model", &other, NULL, &error), ZIMAGE_OK);
+    edit_tensors(source, temporary("outdated.safetensors"), to_outdated);
+    assert_int_equal(zi_store_open_file(temporary("outdated.safetensors"), &other, &error), ZIMAGE_OK);
     if (zi_vae_bind(&outdated, &config, other, NULL, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
-    assert_memory_equal(outdated.attention.to_k.weight->data, model.attention.to_k.weight->data,
-                        model.attention.to_k.weight->bytes);
-    assert_memory_equal(outdated.attention.to_out.bias->data, model.attention.to_out.bias->data,
-                        model.attention.to_out.bias->bytes);
+    assert_memory_equal(outdated.decoder.mid.attention.to_k.weight->data, model.decoder.mid.attention.to_k.weight->data,
+                        model.decoder.mid.attention.to_k.weight->bytes);
+    assert_memory_equal(outdated.encoder.mid.attention.to_v.weight->data, model.encoder.mid.attention.to_v.weight->data,
+                        model.encoder.mid.attention.to_v.weight->bytes);
+    assert_memory_equal(outdated.decoder.mid.attention.to_out.bias->data, model.decoder.mid.attention.to_out.bias->data,
+                        model.decoder.mid.attention.to_out.bias->bytes);
     zi_vae_free(&outdated);
     zi_store_free(other);
     zi_vae_free(&model);

@@ -1,39 +1,28 @@
 /*
- * The decoder of AutoencoderKL. Formulas: docs/spec/vae.md 2, 3, 5, 6; reference: diffusers, models/autoencoders/vae.py
- * (Decoder), models/unets/unet_2d_blocks.py (UNetMidBlock2D, UpDecoderBlock2D), models/resnet.py (ResnetBlock2D).
- *
- * Memory. All full images live in one region with two ends. The current image x lies at one end; a block that replaces
- * it writes its result y at the other end, and the inner image h beside y, so that afterwards everything but y is free
- * again. A block therefore needs x + h + y, or x + h where it works in place (h is written whole before conv2 adds to
- * x). The last level is different: its input, the upsampled image with the channels of the level before, would be the
- * widest of all. It is never stored: each band of its rows is computed when needed, once for norm1's sums and once for
- * conv1 and conv_shortcut. With P output pixels and the published widths (128, 256, 512, 512), in float32 numbers:
- *   up_blocks.2.resnets.0   P/4 (512 + 256 + 256)      = 256 P
- *   up_blocks.3.resnets.0   P/4 256 + P (128 + 128)    = 320 P   + the band: at most BAND_BYTES
- *   up_blocks.3.resnets.1   P (128 + 128)              = 256 P
- * so 1280 P bytes and the band: 80 MiB at 256 x 256, 1.25 GiB at 1024 x 1024, 5 GiB at 2048 x 2048. An upsampled image
- * of at most WHOLE_BYTES is one band, computed once.
+ * The configurations and weights of AutoencoderKL and AutoencoderKLFlux2, and their latents in host memory. Formulas:
+ * docs/spec/vae.md; reference: diffusers, models/autoencoders/autoencoder_kl.py, autoencoder_kl_flux2.py, vae.py,
+ * pipelines/flux2/pipeline_flux2_klein.py (_encode_vae_image).
  */
 #include "model/vae.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/numbers.h"
-
-#define MAX_LATENT_SIDE (1 << 14) /* keeps every product of sizes far below 2^63 */
-#define MAX_CHANNELS    (1 << 13)
-#define WHOLE_BYTES     ((int64_t)256 << 20)
-#define BAND_BYTES      ((int64_t)64 << 20)
+#define MAX_CHANNELS        (1 << 13)
+#define MAX_LATENT_CHANNELS 4096
+#define FLUX2_PATCH         2 /* the pipelines of FLUX.2 know no other patch */
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-const char *const zi_vae_fields[] = {"out_channels", "up_block_types", "block_out_channels", "layers_per_block",
-                                     "act_fn", "latent_channels", "norm_num_groups", "scaling_factor", "shift_factor",
-                                     "latents_mean", "latents_std", "use_post_quant_conv", "mid_block_add_attention",
-                                     "sample_size", "decoder_block_out_channels",
-                                     /* of the encoder, and of memory */
-                                     "in_channels", "down_block_types", "use_quant_conv", "force_upcast", NULL};
+#define FIELDS_OF_BOTH                                                                                                 \
+    "in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "layers_per_block",     \
+        "act_fn", "latent_channels", "norm_num_groups", "sample_size", "force_upcast", "use_quant_conv",               \
+        "use_post_quant_conv", "mid_block_add_attention", "decoder_block_out_channels"
+
+const char *const zi_vae_fields[] = {FIELDS_OF_BOTH, "scaling_factor", "shift_factor",
+                                     "latents_mean", "latents_std",    NULL};
+const char *const zi_vae_flux2_fields[] = {FIELDS_OF_BOTH, "batch_norm_eps", "batch_norm_momentum", "patch_size", NULL};
 
 /* A missing list is fine: the blocks are of the supported kind, or the reference fails. */
 static zimage_status check_block_types(const zi_json_reader *json, const char *field, const char *type, int64_t levels)
@@ -58,56 +47,130 @@ static zimage_status check_block_types(const zi_json_reader *json, const char *f
     return ZIMAGE_OK;
 }
 
-static zimage_status refuse_variants(const zi_json_reader *json)
+/* What is alike in both classes, with its defaults. */
+typedef struct defaults {
+    int64_t block_out_channels[ZI_VAE_MAX_LEVELS];
+    int64_t levels, layers_per_block, latent_channels;
+} defaults;
+
+static zimage_status check_groups(const zi_json_reader *json, const char *field, const int64_t *channels,
+                                  const zi_vae_config *config)
 {
-    ZI_TRY(zi_require_string(json, "_class_name", "AutoencoderKL"));
-    ZI_TRY(zi_require_silu(json, "act_fn"));
-    ZI_TRY(zi_require_null(json, "decoder_block_out_channels"));
-    ZI_TRY(zi_require_null(json, "latents_mean"));
-    ZI_TRY(zi_require_null(json, "latents_std"));
-    return zi_refuse_quantization(json);
+    for (int64_t i = 0; i < config->levels; i++)
+        if (channels[i] % config->norm_num_groups != 0)
+            return zi_fail(json->error, ZIMAGE_ERROR_MODEL, "%s: norm_num_groups %lld does not divide %s[%d], %lld",
+                           json->path, (long long)config->norm_num_groups, field, (int)i, (long long)channels[i]);
+    return ZIMAGE_OK;
 }
 
-static zimage_status load_levels(const zi_json_reader *json, zi_vae_config *config)
+/* The decoder has the encoder's channels, unless the field says otherwise: the small decoder of FLUX.2. */
+static zimage_status load_decoder_levels(const zi_json_reader *json, zi_vae_config *config)
 {
-    size_t levels = 1;
-    config->block_out_channels[0] = 64;
+    const char *field = "decoder_block_out_channels";
+    size_t levels;
+    if (zi_field_is_default(json, field) || json_is_null(json_object_get(json->object, field)))
+        return ZIMAGE_OK;
+    ZI_TRY(zi_json_int_array(json, field, 1, MAX_CHANNELS, config->decoder_block_out_channels, ZI_VAE_MAX_LEVELS,
+                             &levels));
+    if ((int64_t)levels != config->levels)
+        return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
+                       "%s: %s has %zu entries, expected %lld, one for each of block_out_channels", json->path, field,
+                       levels, (long long)config->levels);
+    return check_groups(json, field, config->decoder_block_out_channels, config);
+}
+
+static zimage_status load_levels(const zi_json_reader *json, const defaults *d, zi_vae_config *config)
+{
+    size_t levels = (size_t)d->levels;
+    memcpy(config->block_out_channels, d->block_out_channels, sizeof d->block_out_channels);
     if (!zi_field_is_default(json, "block_out_channels"))
         ZI_TRY(zi_json_int_array(json, "block_out_channels", 1, MAX_CHANNELS, config->block_out_channels,
                                  ZI_VAE_MAX_LEVELS, &levels));
     config->levels = (int64_t)levels;
     config->scale_factor = (int64_t)1 << (levels - 1);
     ZI_TRY(zi_field_int(json, "norm_num_groups", 1, MAX_CHANNELS, 32, &config->norm_num_groups));
-    for (size_t i = 0; i < levels; i++)
-        if (config->block_out_channels[i] % config->norm_num_groups != 0)
-            return zi_fail(json->error, ZIMAGE_ERROR_MODEL,
-                           "%s: norm_num_groups %lld does not divide block_out_channels[%zu], %lld", json->path,
-                           (long long)config->norm_num_groups, i, (long long)config->block_out_channels[i]);
+    ZI_TRY(check_groups(json, "block_out_channels", config->block_out_channels, config));
+    memcpy(config->decoder_block_out_channels, config->block_out_channels, sizeof config->block_out_channels);
     ZI_TRY(check_block_types(json, "down_block_types", "DownEncoderBlock2D", config->levels));
     return check_block_types(json, "up_block_types", "UpDecoderBlock2D", config->levels);
 }
 
-/* The defaults are those of AutoencoderKL. shift_factor has none that the pipeline can use: it adds the number. */
+static zimage_status require_rgb(const zi_json_reader *json, const char *field)
+{
+    int64_t channels;
+    ZI_TRY(zi_field_int(json, field, 1, 4096, 3, &channels));
+    if (channels != 3)
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: %s is %lld, only 3 (RGB) is supported", json->path,
+                       field, (long long)channels);
+    return ZIMAGE_OK;
+}
+
+static zimage_status read_both(const zi_json_reader *json, const char *class_name, const defaults *d,
+                               zi_vae_config *config)
+{
+    ZI_TRY(zi_require_string(json, "_class_name", class_name));
+    ZI_TRY(zi_require_silu(json, "act_fn"));
+    ZI_TRY(zi_refuse_quantization(json));
+    ZI_TRY(load_levels(json, d, config));
+    ZI_TRY(zi_field_int(json, "latent_channels", 1, MAX_LATENT_CHANNELS, d->latent_channels, &config->latent_channels));
+    ZI_TRY(require_rgb(json, "in_channels"));
+    ZI_TRY(require_rgb(json, "out_channels"));
+    ZI_TRY(zi_field_int(json, "layers_per_block", 1, 64, d->layers_per_block, &config->layers_per_block));
+    ZI_TRY(zi_field_bool(json, "mid_block_add_attention", 1, &config->mid_block_add_attention));
+    ZI_TRY(zi_field_bool(json, "use_quant_conv", 1, &config->use_quant_conv));
+    return zi_field_bool(json, "use_post_quant_conv", 1, &config->use_post_quant_conv);
+}
+
+/* shift_factor has no default that the pipeline can use: it adds the number. */
 static zimage_status read_config(const zi_json_reader *json, void *out)
 {
+    static const defaults d = {.block_out_channels = {64}, .levels = 1, .layers_per_block = 1, .latent_channels = 4};
     zi_vae_config *config = out;
-    ZI_TRY(refuse_variants(json));
-    ZI_TRY(load_levels(json, config));
-    ZI_TRY(zi_field_int(json, "latent_channels", 1, 4096, 4, &config->latent_channels));
-    ZI_TRY(zi_field_int(json, "out_channels", 1, 4096, 3, &config->out_channels));
-    if (config->out_channels != 3)
-        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED, "%s: out_channels is %lld, only 3 (RGB) is supported",
-                       json->path, (long long)config->out_channels);
-    ZI_TRY(zi_field_int(json, "layers_per_block", 1, 64, 1, &config->layers_per_block));
+    config->patch = 1;
+    ZI_TRY(read_both(json, "AutoencoderKL", &d, config));
+    ZI_TRY(zi_require_null(json, "decoder_block_out_channels"));
+    ZI_TRY(zi_require_null(json, "latents_mean"));
+    ZI_TRY(zi_require_null(json, "latents_std"));
     ZI_TRY(zi_field_number(json, "scaling_factor", 1e-6, 1e6, 0.18215, &config->scaling_factor));
-    ZI_TRY(zi_json_number(json, "shift_factor", -1e6, 1e6, NULL, &config->shift_factor));
-    ZI_TRY(zi_field_bool(json, "mid_block_add_attention", 1, &config->mid_block_add_attention));
-    return zi_field_bool(json, "use_post_quant_conv", 1, &config->use_post_quant_conv);
+    return zi_json_number(json, "shift_factor", -1e6, 1e6, NULL, &config->shift_factor);
+}
+
+static zimage_status read_flux2_config(const zi_json_reader *json, void *out)
+{
+    static const defaults d = {
+        .block_out_channels = {128, 256, 512, 512}, .levels = 4, .layers_per_block = 2, .latent_channels = 32};
+    static const int64_t square[] = {FLUX2_PATCH, FLUX2_PATCH};
+    zi_vae_config *config = out;
+    int64_t patch[2];
+    config->patch = FLUX2_PATCH;
+    ZI_TRY(read_both(json, "AutoencoderKLFlux2", &d, config));
+    ZI_TRY(load_decoder_levels(json, config));
+    ZI_TRY(zi_field_int_array(json, "patch_size", 1, 64, square, patch, 2));
+    if (patch[0] != FLUX2_PATCH || patch[1] != FLUX2_PATCH)
+        return zi_fail(json->error, ZIMAGE_ERROR_UNSUPPORTED,
+                       "%s: patch_size is [%lld, %lld], only [2, 2] is supported", json->path, (long long)patch[0],
+                       (long long)patch[1]);
+    return zi_field_number(json, "batch_norm_eps", 0, 1, 1e-4, &config->batch_norm_eps);
 }
 
 zimage_status zi_vae_config_read(const char *path, const char *text, zi_vae_config *config, zimage_error *error)
 {
     return zi_config_read(path, text, read_config, config, sizeof *config, error);
+}
+
+zimage_status zi_vae_flux2_config_read(const char *path, const char *text, zi_vae_config *config, zimage_error *error)
+{
+    return zi_config_read(path, text, read_flux2_config, config, sizeof *config, error);
+}
+
+int64_t zi_vae_latent_channels(const zi_vae_config *config)
+{
+    return config->latent_channels * config->patch * config->patch;
+}
+
+int64_t zi_vae_latent_size(const zi_vae_config *config)
+{
+    return config->scale_factor * config->patch;
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -156,78 +219,138 @@ static void bind_resnet(zi_binder *binder, zi_vae_resnet *resnet, int64_t in, in
         bind_conv(binder, &resnet->conv_shortcut, out, in, 1, prefix, "conv_shortcut");
 }
 
-/* Channels of up_blocks.i: block_out_channels backwards. */
-static int64_t level_channels(const zi_vae_config *config, int64_t level)
+static void bind_mid(zi_binder *binder, zi_vae_mid_block *mid, int64_t channels, const char *half)
 {
-    return config->block_out_channels[config->levels - 1 - level];
-}
-
-static zi_vae_resnet *level_resnets(const zi_vae *model, int64_t level)
-{
-    return model->up_resnets + level * (model->config.layers_per_block + 1);
-}
-
-static void bind_mid(zi_binder *binder, zi_vae *model)
-{
-    int64_t channels = level_channels(&model->config, 0);
-    bind_resnet(binder, &model->mid[0], channels, channels, "decoder.mid_block.resnets.0.");
-    bind_resnet(binder, &model->mid[1], channels, channels, "decoder.mid_block.resnets.1.");
-    if (!model->config.mid_block_add_attention)
-        return;
-    const char *prefix = "decoder.mid_block.attentions.0.";
-    bind_norm(binder, &model->attention.norm, channels, prefix, "group_norm");
-    bind_linear(binder, &model->attention.to_q, channels, prefix, "to_q", "query");
-    bind_linear(binder, &model->attention.to_k, channels, prefix, "to_k", "key");
-    bind_linear(binder, &model->attention.to_v, channels, prefix, "to_v", "value");
-    bind_linear(binder, &model->attention.to_out, channels, prefix, "to_out.0", "proj_attn");
-}
-
-static void bind_level(zi_binder *binder, zi_vae *model, int64_t level)
-{
-    const zi_vae_config *config = &model->config;
-    int64_t channels = level_channels(config, level), in = level_channels(config, level > 0 ? level - 1 : 0);
     char prefix[ZI_NAME_MAX];
-    for (int64_t i = 0; i <= config->layers_per_block; i++, in = channels) {
-        snprintf(prefix, sizeof prefix, "decoder.up_blocks.%lld.resnets.%lld.", (long long)level, (long long)i);
-        bind_resnet(binder, &level_resnets(model, level)[i], in, channels, prefix);
+    for (int i = 0; i < 2; i++) {
+        snprintf(prefix, sizeof prefix, "%s.mid_block.resnets.%d.", half, i);
+        bind_resnet(binder, &mid->resnets[i], channels, channels, prefix);
     }
-    snprintf(prefix, sizeof prefix, "decoder.up_blocks.%lld.upsamplers.0.", (long long)level);
-    if (level + 1 < config->levels)
-        bind_conv(binder, &model->upsamplers[level], channels, channels, 3, prefix, "conv");
+    if (!mid->has_attention)
+        return;
+    snprintf(prefix, sizeof prefix, "%s.mid_block.attentions.0.", half);
+    bind_norm(binder, &mid->attention.norm, channels, prefix, "group_norm");
+    bind_linear(binder, &mid->attention.to_q, channels, prefix, "to_q", "query");
+    bind_linear(binder, &mid->attention.to_k, channels, prefix, "to_k", "key");
+    bind_linear(binder, &mid->attention.to_v, channels, prefix, "to_v", "value");
+    bind_linear(binder, &mid->attention.to_out, channels, prefix, "to_out.0", "proj_attn");
+}
+
+static void bind_level(zi_binder *binder, zi_vae_half *half, int64_t level, const char *kind)
+{
+    int64_t channels = half->channels[level], in = half->channels[level > 0 ? level - 1 : 0];
+    char prefix[ZI_NAME_MAX];
+    for (int64_t i = 0; i < half->level_resnets; i++, in = channels) {
+        snprintf(prefix, sizeof prefix, "%s.%s_blocks.%d.resnets.%d.", half->name, kind, (int)level, (int)i);
+        bind_resnet(binder, &half->resnets[level * half->level_resnets + i], in, channels, prefix);
+    }
+    snprintf(prefix, sizeof prefix, "%s.%s_blocks.%d.%ssamplers.0.", half->name, kind, (int)level, kind);
+    if (level + 1 < half->levels)
+        bind_conv(binder, &half->samplers[level], channels, channels, 3, prefix, "conv");
+}
+
+/* kind: "down", "up" */
+static void bind_half(zi_binder *binder, zi_vae_half *half, const char *kind)
+{
+    int64_t first = half->channels[0], last = half->channels[half->levels - 1];
+    char prefix[ZI_NAME_MAX];
+    snprintf(prefix, sizeof prefix, "%s.", half->name);
+    bind_conv(binder, &half->conv_in, first, half->in_channels, 3, prefix, "conv_in");
+    bind_mid(binder, &half->mid, strcmp(kind, "up") == 0 ? first : last, half->name);
+    for (int64_t level = 0; level < half->levels; level++)
+        bind_level(binder, half, level, kind);
+    bind_norm(binder, &half->conv_norm_out, last, prefix, "conv_norm_out");
+    bind_conv(binder, &half->conv_out, half->out_channels, last, 3, prefix, "conv_out");
 }
 
 static void bind_all(zi_binder *binder, zi_vae *model)
 {
     const zi_vae_config *config = &model->config;
-    int64_t first = level_channels(config, 0), last = level_channels(config, config->levels - 1);
+    int64_t channels = config->latent_channels, latent = zi_vae_latent_channels(config);
+    bind_half(binder, &model->decoder, "up");
     if (config->use_post_quant_conv)
-        bind_conv(binder, &model->post_quant_conv, config->latent_channels, config->latent_channels, 1, "",
-                  "post_quant_conv");
-    bind_conv(binder, &model->conv_in, first, config->latent_channels, 3, "decoder.", "conv_in");
-    bind_mid(binder, model);
-    for (int64_t level = 0; level < config->levels; level++)
-        bind_level(binder, model, level);
-    bind_norm(binder, &model->conv_norm_out, last, "decoder.", "conv_norm_out");
-    bind_conv(binder, &model->conv_out, config->out_channels, last, 3, "decoder.", "conv_out");
-    zi_bind_ignore(binder, "encoder.");
-    zi_bind_ignore(binder, "quant_conv.");
+        bind_conv(binder, &model->post_quant_conv, channels, channels, 1, "", "post_quant_conv");
+    model->has_encoder = zi_binder_has(binder, "encoder.conv_out.weight");
+    if (model->has_encoder)
+        bind_half(binder, &model->encoder, "down");
+    else
+        zi_bind_ignore(binder, "encoder.");
+    if (model->has_encoder && config->use_quant_conv)
+        bind_conv(binder, &model->quant_conv, 2 * channels, 2 * channels, 1, "", "quant_conv");
+    else
+        zi_bind_ignore(binder, "quant_conv.");
+    if (config->patch == 1)
+        return;
+    zi_bind_vector(binder, &model->running_mean, latent, "bn.", "running_mean");
+    zi_bind_vector(binder, &model->running_var, latent, "bn.", "running_var");
+    zi_bind_positive(binder);
+    zi_bind_ignore(binder, "bn.num_batches_tracked");
+}
+
+/* What is known before the weights are. */
+static zimage_status describe_half(zi_vae_half *half, const zi_vae_config *config, int encodes, zimage_error *error)
+{
+    half->name = encodes ? "encoder" : "decoder";
+    half->in_channels = encodes ? 3 : config->latent_channels;
+    half->out_channels = encodes ? 2 * config->latent_channels : 3;
+    half->levels = config->levels;
+    half->level_resnets = config->layers_per_block + (encodes ? 0 : 1);
+    half->mid.has_attention = config->mid_block_add_attention;
+    for (int64_t i = 0; i < config->levels; i++)
+        half->channels[i] =
+            encodes ? config->block_out_channels[i] : config->decoder_block_out_channels[config->levels - 1 - i];
+    size_t count = (size_t)(half->levels * half->level_resnets);
+    half->resnets = calloc(count, sizeof *half->resnets);
+    return half->resnets ? ZIMAGE_OK : zi_fail_memory(error, "the VAE's block table", count * sizeof *half->resnets);
+}
+
+/* The batch norm that AutoencoderKLFlux2 keeps for its pipelines: mean and deviation of each channel of the latents. */
+static zimage_status read_statistics(zi_vae *model, zimage_error *error)
+{
+    int64_t count = zi_vae_latent_channels(&model->config);
+    if (!model->running_mean || !model->running_var) /* AutoencoderKL, or a store that only collects names */
+        return ZIMAGE_OK;
+    model->mean = malloc((size_t)count * 2 * sizeof *model->mean);
+    if (!model->mean)
+        return zi_fail_memory(error, "the VAE's batch norm", (size_t)count * 2 * sizeof *model->mean);
+    model->deviation = model->mean + count;
+    zi_weight_unpack(model->running_mean, 0, count, model->mean);
+    zi_weight_unpack(model->running_var, 0, count, model->deviation);
+    for (int64_t i = 0; i < count; i++) {
+        float variance = model->deviation[i] + (float)model->config.batch_norm_eps;
+        if (!isfinite(model->mean[i]) || !(variance > 0 && isfinite(variance)))
+            return zi_fail(
+                error, ZIMAGE_ERROR_MODEL,
+                "%s: channel %d has %g in bn.running_mean and %g in bn.running_var, expected finite numbers, "
+                "and a variance above 0",
+                model->path, (int)i, model->mean[i], model->deviation[i]);
+        model->deviation[i] = sqrtf(variance);
+    }
+    return ZIMAGE_OK;
+}
+
+static zimage_status describe(zi_vae *model, const zi_vae_config *config, zi_store *store, zimage_error *error)
+{
+    memset(model, 0, sizeof *model);
+    model->config = *config;
+    model->path = zi_store_path(store);
+    ZI_TRY(describe_half(&model->decoder, config, 0, error));
+    return describe_half(&model->encoder, config, 1, error);
 }
 
 zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, zi_store *store, const zi_log *log,
                           zimage_error *error)
 {
     zi_binder *binder;
-    memset(model, 0, sizeof *model);
-    ZI_TRY(zi_binder_new(store, &binder, error));
-    model->config = *config;
-    size_t count = (size_t)(config->levels * (config->layers_per_block + 1));
-    model->up_resnets = calloc(count, sizeof *model->up_resnets);
-    if (!model->up_resnets) {
-        zi_binder_finish(binder, NULL, NULL);
-        return zi_fail_memory(error, "the VAE's block table", count * sizeof *model->up_resnets);
+    zimage_status status = describe(model, config, store, error);
+    if (status == ZIMAGE_OK)
+        status = zi_binder_new(store, &binder, error);
+    if (status == ZIMAGE_OK) {
+        bind_all(binder, model);
+        status = zi_binder_finish(binder, log, error);
     }
-    bind_all(binder, model);
-    zimage_status status = zi_binder_finish(binder, log, error);
+    if (status == ZIMAGE_OK)
+        status = read_statistics(model, error);
     if (status != ZIMAGE_OK)
         zi_vae_free(model);
     return status;
@@ -235,304 +358,48 @@ zimage_status zi_vae_bind(zi_vae *model, const zi_vae_config *config, zi_store *
 
 void zi_vae_free(zi_vae *model)
 {
-    free(model->up_resnets);
+    free(model->encoder.resnets);
+    free(model->decoder.resnets);
+    free(model->mean);
     memset(model, 0, sizeof *model);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------ */
-
-typedef struct decoder {
-    const zi_vae *model;
-    zi_vae_canvas c;
-    int64_t band_rows; /* of the last level; 0 = choose */
-} decoder;
-
-/* Whether the last level reads its input in bands; in place (no change of channels) it must be stored anyway. */
-static int last_level_streams(const zi_vae *model)
+zimage_status zi_vae_check_encoder(const zi_vae *model, zimage_error *error)
 {
-    int64_t last = model->config.levels - 1;
-    return last > 0 && level_channels(&model->config, last) != level_channels(&model->config, last - 1);
+    if (model->has_encoder)
+        return ZIMAGE_OK;
+    return zi_fail(
+        error, ZIMAGE_ERROR_MODEL,
+        "%s: there is no tensor encoder.conv_out.weight, expected the VAE's encoder, which reads input images",
+        model->path);
 }
 
-/* The largest sum of images alive at once (see the head of this file) for latents of rows x columns. */
-static int64_t region_size(const zi_vae *model, int64_t rows, int64_t columns)
+/* ---- latents ----------------------------------------------------------------------------------------------------- */
+
+int64_t zi_vae_latent_index(const zi_vae_config *config, const int64_t place[3], int64_t rows, int64_t columns,
+                            int64_t *channel)
 {
-    const zi_vae_config *config = &model->config;
-    int64_t first = zi_vae_image_size(rows, columns, level_channels(config, 0));
-    int64_t latents = zi_vae_image_size(rows, columns, config->latent_channels);
-    /* conv_in; attention: x, g, q, k, v */
-    int64_t size = zi_max_int64(latents + zi_max_int64(latents, first), 5 * first);
-    for (int64_t level = 0; level < config->levels; level++) {
-        int64_t channels = level_channels(config, level), before = level_channels(config, level > 0 ? level - 1 : 0);
-        int64_t scale = (int64_t)1 << level;
-        int64_t in = zi_vae_image_size(rows * scale, columns * scale, before);
-        int64_t out = zi_vae_image_size(rows * scale, columns * scale, channels);
-        int streams = level == config->levels - 1 && last_level_streams(model);
-        if (level > 0) {
-            int64_t small = zi_vae_image_size(rows * scale / 2, columns * scale / 2, before);
-            size = zi_max_int64(size, streams ? small + 2 * out : small + in);
-        }
-        if (!streams && before != channels)
-            size = zi_max_int64(size, in + 2 * out);
-        size = zi_max_int64(size, 2 * out);
+    int64_t patch = config->patch, y = place[1], x = place[2];
+    *channel = (place[0] * patch + y % patch) * patch + x % patch;
+    return (*channel * (rows / patch) + y / patch) * (columns / patch) + x / patch;
+}
+
+/* The values of the encoder's range as the transformer reads them. */
+static float normalized(const zi_vae *model, float z, int64_t channel)
+{
+    if (model->mean)
+        return (z - model->mean[channel]) / model->deviation[channel];
+    return (z - (float)model->config.shift_factor) * (float)model->config.scaling_factor;
+}
+
+void zi_vae_latents(const zi_vae *model, const float *moments, const float *noise, int64_t rows, int64_t columns,
+                    float *latents)
+{
+    int64_t count = model->config.latent_channels * rows * columns, channel;
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t place[] = {i / (rows * columns), i / columns % rows, i % columns};
+        float z = moments[i] + (noise ? expf(0.5f * moments[count + i]) * noise[i] : 0);
+        int64_t index = zi_vae_latent_index(&model->config, place, rows, columns, &channel);
+        latents[index] = normalized(model, z, channel);
     }
-    return size;
-}
-
-/* ---- blocks ------------------------------------------------------------------------------------------------------ */
-
-/* x <- conv(nearest-neighbour doubling of x) */
-static zimage_status run_upsampler(decoder *d, int64_t level)
-{
-    zi_tensor y = zi_vae_image_at(&d->c, !d->c.end, 0, 2 * d->c.x.shape[0], 2 * d->c.x.shape[1], d->c.x.shape[2]);
-    ZI_TRY(zi_vae_convolve(&d->c, &y, &d->c.x, &d->model->upsamplers[level], NULL, 1, 0));
-    zi_vae_replace_x(&d->c, y);
-    return zi_end_block(d->c.run, &d->c.x, "vae decoder.up_blocks.%d.upsamplers.0", (int)level);
-}
-
-static zimage_status run_resnets(decoder *d, int64_t level, int64_t first)
-{
-    for (int64_t i = first; i <= d->model->config.layers_per_block; i++) {
-        ZI_TRY(zi_vae_run_resnet(&d->c, &level_resnets(d->model, level)[i]));
-        ZI_TRY(zi_end_block(d->c.run, &d->c.x, "vae decoder.up_blocks.%d.resnets.%d", (int)level, (int)i));
-    }
-    return ZIMAGE_OK;
-}
-
-/* ---- the last level, in bands of rows ---------------------------------------------------------------------------- */
-
-typedef struct bands {
-    const zi_vae_affine *upsampler;
-    int64_t rows, columns, channels; /* of the upsampled image, never whole in memory unless it is one band */
-    int64_t band_rows;
-    zi_tensor buffer; /* [band_rows + 2 (a halo row above and below), columns, channels] */
-} bands;
-
-/* Rows of a band: as the caller chose, or all rows of a small image, else as many as BAND_BYTES hold. */
-static int64_t choose_band_rows(const decoder *d, int64_t rows, int64_t columns, int64_t channels)
-{
-    int64_t row_bytes = columns * channels * (int64_t)sizeof(float), asked = d->band_rows;
-    int64_t whole = zi_max_int64(WHOLE_BYTES, (int64_t)zi_table(d->c.run)->whole_image_bytes(d->c.run->ops));
-    int64_t chosen = asked > 0 ? asked : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
-    return zi_min_int64(zi_max_int64(chosen, 1), rows);
-}
-
-static zimage_status open_bands(decoder *d, bands *b, int64_t level)
-{
-    b->upsampler = &d->model->upsamplers[level - 1];
-    b->rows = 2 * d->c.x.shape[0];
-    b->columns = 2 * d->c.x.shape[1];
-    b->channels = d->c.x.shape[2];
-    b->band_rows = choose_band_rows(d, b->rows, b->columns, b->channels);
-    return zi_alloc3(d->c.run, &b->buffer, zi_min_int64(b->band_rows + 2, b->rows), b->columns, b->channels);
-}
-
-/* Rows [first, first + count) of the upsampled image, into the buffer. */
-static zimage_status upsample_band(decoder *d, const bands *b, int64_t first, int64_t count, zi_tensor *band)
-{
-    zi_conv conv = zi_conv_same(b->upsampler->weight, b->upsampler->bias);
-    conv.upsample = 1;
-    conv.y_row = first;
-    conv.image_rows = d->c.x.shape[0];
-    *band = zi_tensor_rows(&b->buffer, 0, count);
-    return zi_table(d->c.run)->conv2d(d->c.run, band, &d->c.x, &conv);
-}
-
-static zimage_status check_band(decoder *d, const zi_tensor *band, int64_t level)
-{
-    return zi_check_block(d->c.run, band, "vae decoder.up_blocks.%d.upsamplers.0", (int)(level - 1));
-}
-
-/* First pass: norm1 of the upsampled image. Where it is one band the buffer then holds it. */
-static zimage_status normalize_bands(decoder *d, const bands *b, int64_t level, zi_channel_affine *affine,
-                                     const zi_vae_affine *norm)
-{
-    ZI_TRY(zi_vae_alloc_affine(&d->c, affine, b->channels));
-    for (int64_t row = 0; row < b->rows; row += b->band_rows) {
-        zi_tensor band;
-        int64_t count = zi_min_int64(b->band_rows, b->rows - row);
-        ZI_TRY(upsample_band(d, b, row, count, &band));
-        ZI_TRY(check_band(d, &band, level));
-        ZI_TRY(zi_table(d->c.run)->group_norm_sums(d->c.run, &d->c.sums, &band, row > 0));
-    }
-    return zi_vae_fold_norm(&d->c, affine, b->rows * b->columns * b->channels, norm);
-}
-
-/* Rows [first, first + its rows) of an image. */
-typedef struct band {
-    zi_tensor rows;
-    int64_t first;
-} band;
-
-/* Rows [row, row + count) of y <- conv(x), of which `from` holds the rows that they read. */
-static zimage_status convolve_band(decoder *d, zi_tensor *y, int64_t row, int64_t count, const band *from,
-                                   const zi_vae_affine *weights, const zi_channel_affine *affine)
-{
-    zi_conv conv = zi_conv_same(weights->weight, weights->bias);
-    conv.affine = affine;
-    conv.x_row = from->first;
-    conv.y_row = row;
-    conv.image_rows = y->shape[0];
-    zi_tensor rows = zi_tensor_rows(y, row, count);
-    return zi_table(d->c.run)->conv2d(d->c.run, &rows, &from->rows, &conv);
-}
-
-/* Second pass: h = conv1(SiLU(norm1(up))), y = conv_shortcut(up), band by band. */
-static zimage_status consume_bands(decoder *d, const bands *b, const zi_vae_resnet *resnet,
-                                   const zi_channel_affine *affine, zi_tensor *h, zi_tensor *y)
-{
-    for (int64_t row = 0; row < b->rows; row += b->band_rows) {
-        int64_t count = zi_min_int64(b->band_rows, b->rows - row);
-        int64_t first = zi_max_int64(row - 1, 0), end = zi_min_int64(row + count + 1, b->rows);
-        band from = {b->buffer, first};
-        if (b->band_rows < b->rows)
-            ZI_TRY(upsample_band(d, b, first, end - first, &from.rows));
-        ZI_TRY(convolve_band(d, h, row, count, &from, &resnet->conv1, affine));
-        ZI_TRY(convolve_band(d, y, row, count, &from, &resnet->conv_shortcut, NULL));
-    }
-    return ZIMAGE_OK;
-}
-
-/* Upsampler of the level before and the first resnet of this one, without storing what lies between. */
-static zimage_status run_streamed_resnet(decoder *d, int64_t level)
-{
-    const zi_vae_resnet *resnet = &level_resnets(d->model, level)[0];
-    zi_arena_mark mark = zi_table(d->c.run)->mark(d->c.run);
-    int64_t channels = resnet->out_channels;
-    zi_channel_affine affine;
-    bands b;
-    ZI_TRY(open_bands(d, &b, level));
-    zi_tensor y = zi_vae_image_at(&d->c, !d->c.end, 0, b.rows, b.columns, channels);
-    zi_tensor h =
-        zi_vae_image_at(&d->c, !d->c.end, zi_vae_image_size(b.rows, b.columns, channels), b.rows, b.columns, channels);
-
-    ZI_TRY(normalize_bands(d, &b, level, &affine, &resnet->norm1));
-    ZI_TRY(consume_bands(d, &b, resnet, &affine, &h, &y));
-    zi_table(d->c.run)->release(d->c.run, mark);
-    ZI_TRY(zi_vae_add_second_half(&d->c, resnet, &y, &h));
-    zi_table(d->c.run)->release(d->c.run, mark);
-    zi_vae_replace_x(&d->c, y);
-    return zi_end_block(d->c.run, &d->c.x, "vae decoder.up_blocks.%d.resnets.0", (int)level);
-}
-
-/* ---- decoding ---------------------------------------------------------------------------------------------------- */
-
-/* x <- latents / scaling_factor + shift_factor in float32, channels last; docs/spec/vae.md 5. NULL: a rehearsal. */
-static zimage_status load_latents(decoder *d, const float *latents, int64_t rows, int64_t columns)
-{
-    const zi_vae_config *config = &d->model->config;
-    int64_t pixels = rows * columns, channels = config->latent_channels;
-    size_t bytes = (size_t)(pixels * channels) * sizeof(float);
-    float scaling = (float)config->scaling_factor, shift = (float)config->shift_factor;
-    d->c.end = ZI_VAE_LOW_END;
-    d->c.x = zi_vae_image_at(&d->c, ZI_VAE_LOW_END, 0, rows, columns, channels);
-    if (!latents)
-        return zi_table(d->c.run)->upload(d->c.run, &d->c.x, NULL);
-    float *z = malloc(bytes);
-    if (!z)
-        return zi_fail_memory(d->c.run->error, "latents", bytes);
-    for (int64_t c = 0; c < channels; c++)
-        for (int64_t i = 0; i < pixels; i++)
-            z[i * channels + c] = latents[c * pixels + i] / scaling + shift;
-    zimage_status status = zi_table(d->c.run)->upload(d->c.run, &d->c.x, z);
-    free(z);
-    return status;
-}
-
-static zimage_status run_conv_in(decoder *d)
-{
-    const zi_vae *model = d->model;
-    if (model->config.use_post_quant_conv) {
-        zi_tensor y = zi_vae_image_opposite(&d->c, 0, model->config.latent_channels);
-        ZI_TRY(zi_vae_convolve(&d->c, &y, &d->c.x, &model->post_quant_conv, NULL, 0, 0));
-        zi_vae_replace_x(&d->c, y);
-    }
-    zi_tensor y = zi_vae_image_opposite(&d->c, 0, level_channels(&model->config, 0));
-    ZI_TRY(zi_vae_convolve(&d->c, &y, &d->c.x, &model->conv_in, NULL, 0, 0));
-    zi_vae_replace_x(&d->c, y);
-    return zi_end_block(d->c.run, &d->c.x, "vae decoder.conv_in");
-}
-
-static zimage_status run_mid_block(decoder *d)
-{
-    ZI_TRY(zi_vae_run_resnet(&d->c, &d->model->mid[0]));
-    ZI_TRY(zi_end_block(d->c.run, &d->c.x, "vae decoder.mid_block.resnets.0"));
-    if (d->model->config.mid_block_add_attention) {
-        ZI_TRY(zi_vae_run_attention(&d->c, &d->model->attention));
-        ZI_TRY(zi_end_block(d->c.run, &d->c.x, "vae decoder.mid_block.attentions.0"));
-    }
-    ZI_TRY(zi_vae_run_resnet(&d->c, &d->model->mid[1]));
-    return zi_end_block(d->c.run, &d->c.x, "vae decoder.mid_block.resnets.1");
-}
-
-static zimage_status run_levels(decoder *d)
-{
-    int64_t levels = d->model->config.levels;
-    for (int64_t level = 0; level < levels; level++) {
-        int streams = level == levels - 1 && last_level_streams(d->model);
-        if (streams)
-            ZI_TRY(run_streamed_resnet(d, level));
-        else if (level > 0)
-            ZI_TRY(run_upsampler(d, level - 1));
-        ZI_TRY(run_resnets(d, level, streams ? 1 : 0));
-    }
-    return ZIMAGE_OK;
-}
-
-/* rgb, rgb8 = conv_out(SiLU(conv_norm_out(x))), in bands */
-static zimage_status run_conv_out(decoder *d, const zi_vae_output *out)
-{
-    int64_t rows = d->c.x.shape[0], columns = d->c.x.shape[1], band_rows = choose_band_rows(d, rows, columns, 3);
-    zi_channel_affine affine;
-    zi_tensor buffer, y; /* [band_rows, columns, 3] */
-    ZI_TRY(zi_vae_normalize(&d->c, &affine, &d->c.x, &d->model->conv_norm_out));
-    ZI_TRY(zi_alloc3_f32(d->c.run, &buffer, band_rows, columns, 3));
-    for (int64_t row = 0; row < rows; row += band_rows) {
-        int64_t count = zi_min_int64(band_rows, rows - row);
-        zi_conv conv = zi_conv_same(d->model->conv_out.weight, d->model->conv_out.bias);
-        conv.affine = &affine;
-        conv.y_row = row;
-        conv.image_rows = rows;
-        y = zi_tensor_rows(&buffer, 0, count);
-        ZI_TRY(zi_table(d->c.run)->conv2d(d->c.run, &y, &d->c.x, &conv));
-        ZI_TRY(zi_check_block(d->c.run, &y, "vae decoder.conv_out"));
-        if (out->rgb)
-            ZI_TRY(zi_table(d->c.run)->download(d->c.run, out->rgb + row * columns * 3, &y));
-        if (out->rgb8)
-            ZI_TRY(zi_table(d->c.run)->download_rgb8(d->c.run, out->rgb8 + row * columns * 3, &y));
-    }
-    return zi_end_block(d->c.run, &y, "vae decoder.conv_out");
-}
-
-static zimage_status decode(decoder *d, const float *latents, int64_t rows, int64_t columns, const zi_vae_output *out)
-{
-    ZI_TRY(zi_alloc2_f32(d->c.run, &d->c.sums, d->model->config.norm_num_groups, 4));
-    ZI_TRY(zi_alloc1(d->c.run, &d->c.region, region_size(d->model, rows, columns)));
-    ZI_TRY(load_latents(d, latents, rows, columns));
-    ZI_TRY(run_conv_in(d));
-    ZI_TRY(run_mid_block(d));
-    ZI_TRY(run_levels(d));
-    return run_conv_out(d, out);
-}
-
-zimage_status zi_vae_decode(const zi_vae *model, zi_run *run, const float *latents, int64_t rows, int64_t columns,
-                            int64_t band_rows, const zi_vae_output *out)
-{
-    if (rows < 1 || columns < 1 || rows > MAX_LATENT_SIDE || columns > MAX_LATENT_SIDE)
-        return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT,
-                       "the latents are %lld x %lld (columns x rows), expected 1 to %d each way", (long long)columns,
-                       (long long)rows, MAX_LATENT_SIDE);
-    decoder d = {.model = model, .c = {.run = run, .groups = model->config.norm_num_groups}, .band_rows = band_rows};
-    zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = decode(&d, latents, rows, columns, out);
-    zi_table(run)->release(run, mark);
-    return status;
-}
-
-int64_t zi_vae_decode_blocks(const zi_vae *model)
-{
-    const zi_vae_config *config = &model->config;
-    int64_t mid = 2 + (config->mid_block_add_attention ? 1 : 0);
-    int64_t upsamplers = config->levels - 1 - (last_level_streams(model) ? 1 : 0);
-    return 1 + mid + config->levels * (config->layers_per_block + 1) + upsamplers + 1; /* conv_in ... conv_out */
 }

@@ -6,7 +6,11 @@
 
 #include <assert.h>
 
-#define NORM_EPS 1e-6f
+#include "base/numbers.h"
+
+#define NORM_EPS    1e-6f
+#define WHOLE_BYTES ((int64_t)256 << 20)
+#define BAND_BYTES  ((int64_t)64 << 20)
 
 /* ---- the region of images ---------------------------------------------------------------------------------------- */
 
@@ -47,6 +51,26 @@ zimage_status zi_vae_convolve(zi_vae_canvas *c, zi_tensor *y, const zi_tensor *x
     conv.accumulate = accumulate;
     conv.image_rows = x->shape[0];
     return zi_table(c->run)->conv2d(c->run, y, x, &conv);
+}
+
+int64_t zi_vae_band_rows(const zi_vae_canvas *c, int64_t asked, int64_t rows, int64_t columns, int64_t channels)
+{
+    int64_t row_bytes = columns * channels * (int64_t)sizeof(float);
+    int64_t whole = zi_max_int64(WHOLE_BYTES, (int64_t)zi_table(c->run)->whole_image_bytes(c->run->ops));
+    int64_t chosen = asked > 0 ? asked : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
+    return zi_min_int64(zi_max_int64(chosen, 1), rows);
+}
+
+zimage_status zi_vae_convolve_band(zi_vae_canvas *c, zi_tensor *y, int64_t row, int64_t count, const zi_vae_band *from,
+                                   const zi_vae_affine *weights, const zi_channel_affine *affine)
+{
+    zi_conv conv = zi_conv_same(weights->weight, weights->bias);
+    conv.affine = affine;
+    conv.x_row = from->first;
+    conv.y_row = row;
+    conv.image_rows = y->shape[0];
+    zi_tensor rows = zi_tensor_rows(y, row, count);
+    return zi_table(c->run)->conv2d(c->run, &rows, &from->rows, &conv);
 }
 
 zimage_status zi_vae_alloc_affine(zi_vae_canvas *c, zi_channel_affine *affine, int64_t channels)
@@ -125,4 +149,16 @@ zimage_status zi_vae_run_attention(zi_vae_canvas *c, const zi_vae_attention *att
     ZI_TRY(zi_linear_add(c->run, &x, &q, attention->to_out.weight, attention->to_out.bias));
     table->release(c->run, mark);
     return ZIMAGE_OK;
+}
+
+zimage_status zi_vae_run_mid_block(zi_vae_canvas *c, const zi_vae_mid_block *mid, const char *half)
+{
+    ZI_TRY(zi_vae_run_resnet(c, &mid->resnets[0]));
+    ZI_TRY(zi_end_block(c->run, &c->x, "vae %s.mid_block.resnets.0", half));
+    if (mid->has_attention) {
+        ZI_TRY(zi_vae_run_attention(c, &mid->attention));
+        ZI_TRY(zi_end_block(c->run, &c->x, "vae %s.mid_block.attentions.0", half));
+    }
+    ZI_TRY(zi_vae_run_resnet(c, &mid->resnets[1]));
+    return zi_end_block(c->run, &c->x, "vae %s.mid_block.resnets.1", half);
 }

@@ -21,6 +21,12 @@ typedef struct zi_vae_attention {
     zi_vae_affine norm, to_q, to_k, to_v, to_out;
 } zi_vae_attention;
 
+typedef struct zi_vae_mid_block {
+    zi_vae_resnet resnets[2];
+    int has_attention; /* between the two */
+    zi_vae_attention attention;
+} zi_vae_mid_block;
+
 enum { ZI_VAE_LOW_END = 0, ZI_VAE_HIGH_END = 1 };
 
 /* The current image and the memory that images live in. */
@@ -46,6 +52,17 @@ void zi_vae_replace_x(zi_vae_canvas *c, zi_tensor y);
 /* A convolution of stride 1 from a whole image to a whole image; affine may be NULL. */
 zimage_status zi_vae_convolve(zi_vae_canvas *c, zi_tensor *y, const zi_tensor *x, const zi_vae_affine *weights,
                               const zi_channel_affine *affine, int upsample, int accumulate);
+/* Rows [first, first + its rows) of an image. */
+typedef struct zi_vae_band {
+    zi_tensor rows;
+    int64_t first;
+} zi_vae_band;
+
+/* Rows of a band: as asked for, or where asked is 0 all rows of a small image, else as many as BAND_BYTES hold. */
+int64_t zi_vae_band_rows(const zi_vae_canvas *c, int64_t asked, int64_t rows, int64_t columns, int64_t channels);
+/* Rows [row, row + count) of y <- conv(x) of stride 1, of which `from` holds the rows that they read. */
+zimage_status zi_vae_convolve_band(zi_vae_canvas *c, zi_tensor *y, int64_t row, int64_t count, const zi_vae_band *from,
+                                   const zi_vae_affine *weights, const zi_channel_affine *affine);
 zimage_status zi_vae_alloc_affine(zi_vae_canvas *c, zi_channel_affine *affine, int64_t channels);
 /* From c->sums over `elements` elements. */
 zimage_status zi_vae_fold_norm(zi_vae_canvas *c, zi_channel_affine *affine, int64_t elements,
@@ -59,5 +76,7 @@ zimage_status zi_vae_add_second_half(zi_vae_canvas *c, const zi_vae_resnet *resn
 zimage_status zi_vae_run_resnet(zi_vae_canvas *c, const zi_vae_resnet *resnet);
 /* x += attention of x, one head, pixels as tokens */
 zimage_status zi_vae_run_attention(zi_vae_canvas *c, const zi_vae_attention *attention);
+/* x <- mid_block(x) of "encoder" or "decoder", two or three blocks that end with zi_end_block */
+zimage_status zi_vae_run_mid_block(zi_vae_canvas *c, const zi_vae_mid_block *mid, const char *half);
 
 #endif

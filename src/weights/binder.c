@@ -143,9 +143,23 @@ void zi_bind_precise(zi_binder *binder, const zi_weight *weight, zi_precise comp
         zi_store_entries(binder->store)[index_of(binder->store, weight->name)].weight.precise = computations;
 }
 
+void zi_bind_positive(zi_binder *binder)
+{
+    zi_tensor_specs *specs = zi_store_specs(binder->store);
+    if (specs && specs->count > 0)
+        specs->list[specs->count - 1].positive = 1;
+}
+
 int zi_binder_has_outdated(const zi_binder *binder, const char *name)
 {
     return !zi_store_is_sharded(binder->store) && zi_store_find(binder->store, name) != NULL;
+}
+
+int zi_binder_has(const zi_binder *binder, const char *reference)
+{
+    char name[NAME_MAX_BYTES];
+    zi_layout_name(zi_store_layout(binder->store), reference, name, sizeof name);
+    return zi_store_specs(binder->store) || zi_store_find(binder->store, name);
 }
 
 void zi_bind_ignore(zi_binder *binder, const char *prefix)

@@ -30,12 +30,18 @@ static const zi_layout layouts[] = {
      .renames = {{"t_embedder.mlp.0.", "t_embedder.linear1."},
                  {"t_embedder.mlp.2.", "t_embedder.linear2."},
                  {"all_final_layer.2-1.adaLN_modulation.1.", "all_final_layer.2-1.adaLN_modulation.0."}}},
-    /* the VAE of mflux: the decoder */
+    /* the VAE of mflux for Z-Image */
     {.sign = "decoder.conv_in.conv.weight",
      .channels_last = 1,
      .renames = {{"decoder.conv_in.", "decoder.conv_in.conv."},
                  {"decoder.conv_out.", "decoder.conv_out.conv."},
-                 {"decoder.conv_norm_out.", "decoder.conv_norm_out.norm."}}},
+                 {"encoder.conv_in.", "encoder.conv_in.conv2d."},
+                 {"encoder.conv_out.", "encoder.conv_out.conv2d."},
+                 {"conv_norm_out.", "conv_norm_out.norm."}}},
+    /* the VAE of mflux for FLUX.2 */
+    {.sign = "decoder.mid_block.attentions.0.to_out.weight",
+     .channels_last = 1,
+     .renames = {{"attentions.0.to_out.0.", "attentions.0.to_out."}}},
 };
 static const zi_layout diffusers = {.sign = NULL};
 

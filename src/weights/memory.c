@@ -212,6 +212,17 @@ static zimage_status fill_all(zi_safetensors *file, const zi_memory_format *form
     return ZIMAGE_OK;
 }
 
+static void remove_signs(const zi_tensor_specs *specs, zi_safetensors *file)
+{
+    for (size_t i = 0; i < specs->count; i++) {
+        const zi_entry *entry =
+            specs->list[i].positive ? zi_entries_find(file->entries, file->count, specs->list[i].name) : NULL;
+        size_t size = entry ? zi_dtype_size(entry->weight.dtype) : 0;
+        for (size_t byte = size - 1; size > 0 && byte < entry->weight.bytes; byte += size)
+            ((uint8_t *)entry->weight.data)[byte] &= 0x7f;
+    }
+}
+
 static size_t names_size(const zi_tensor_specs *specs)
 {
     size_t size = 1;
@@ -230,7 +241,9 @@ static zimage_status make_file(const zi_tensor_specs *specs, const char *label, 
     if (specs->failed || !file->path || !file->strings || !file->entries)
         return zi_fail_memory(error, label, bytes);
     ZI_TRY(map_memory(label, describe_all(specs, file->path, format, file), &file->mapping, error));
-    return fill_all(file, format, pool, error);
+    ZI_TRY(fill_all(file, format, pool, error));
+    remove_signs(specs, file);
+    return ZIMAGE_OK;
 }
 
 zimage_status zi_specs_fill(const zi_tensor_specs *specs, const char *label, const zi_memory_format *format,

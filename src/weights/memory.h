@@ -13,6 +13,7 @@ typedef struct zi_tensor_spec {
     char *name;
     int dims;
     int64_t shape[4];
+    int positive; /* no number has a sign */
 } zi_tensor_spec;
 
 typedef struct zi_tensor_specs {

@@ -91,11 +91,15 @@ void zi_bind(zi_binder *binder, const zi_weight **weight, int dims, const int64_
  * int8.
  */
 void zi_bind_precise(zi_binder *binder, const zi_weight *weight, zi_precise computations);
+/* The tensor that zi_bind was called for last holds variances: zi_store_fill makes numbers above 0. */
+void zi_bind_positive(zi_binder *binder);
 /*
  * Whether the store has a tensor of this name, which diffusers gave up. It renames such tensors of a single file, but
  * none of shards (_fix_state_dict_keys_on_load).
  */
 int zi_binder_has_outdated(const zi_binder *binder, const char *name);
+/* Whether the store has a tensor that diffusers calls `name`; a store that only collects has what it is asked for. */
+int zi_binder_has(const zi_binder *binder, const char *name);
 /* Tensors whose names begin with `prefix` are expected, and not needed. */
 void zi_bind_ignore(zi_binder *binder, const char *prefix);
 /* Reports the problems, makes the copies that are needed, and frees the binder in every case. */

@@ -53,7 +53,7 @@ steps = {
     "tiny": lambda: make_tiny.make_all(out),
     "transformer": lambda: make_transformer.make(out),
     "text_encoder": lambda: make_text_encoder.make(out),
-    "vae": lambda: make_vae.make(out),
+    "vae": lambda: make_vae.make_all(out),
     "scheduler": lambda: make_scheduler.make(out),
     "noise": lambda: make_noise.make(out),
     "pipeline": lambda: make_pipeline.make(out),
