@@ -560,7 +560,7 @@ typedef struct zimage_tokenizer zimage_tokenizer;
 typedef enum zimage_template {
     ZIMAGE_TEMPLATE_NONE = 0,    /* "none" */
     ZIMAGE_TEMPLATE_Z_IMAGE = 1, /* "z-image" */
-    ZIMAGE_TEMPLATE_KLEIN = 2,   /* "klein": FLUX.2-klein; for tokenizers only, this version has no such model */
+    ZIMAGE_TEMPLATE_KLEIN = 2,   /* "klein": FLUX.2-klein */
 } zimage_template;
 ZIMAGE_API const char *zimage_template_name(zimage_template kind);
 ZIMAGE_API int zimage_template_parse(const char *name, zimage_template *kind);

@@ -248,6 +248,49 @@ static void generic_classes_keep_their_pattern(void **state)
     assert_non_null(strstr(error.message, "another pattern than that of Qwen2"));
 }
 
+/* ---- padding --------------------------------------------------------------------------------------------------- */
+
+#define PADDING                                                                                                        \
+    "{\"strategy\": {\"Fixed\": 3}, \"direction\": \"Left\", \"pad_to_multiple_of\": null, \"pad_id\": 0,"             \
+    " \"pad_type_id\": 0, \"pad_token\": \"<|endoftext|>\"}"
+
+/* What fills up the prompts of a model that reads their padding; NULL message: the id of <|endoftext|>. */
+static void padding_is_that_of_the_folder(void **state)
+{
+    static const struct {
+        const char *variant, *file, *where, *value, *message;
+    } CASES[] = {
+        {"old", NULL, NULL, NULL, NULL},
+        {"new", NULL, NULL, NULL, NULL},
+        {"legacy", NULL, NULL, NULL, NULL},
+        {"no-config", NULL, NULL, NULL, NULL},
+        {"left", NULL, NULL, NULL, "padding_side: \"left\""},
+        {"new", "tokenizer.json", "padding", PADDING, "padding_side: \"left\""},
+        {"new", CONFIG, "pad_token", "null", "pad_token: none"},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        const char *folder = assemble(find_variant(CASES[i].variant));
+        if (CASES[i].file)
+            change_file(folder, CASES[i].file, CASES[i].where, CASES[i].value);
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zi_tokenizer *tokenizer = load_folder(folder);
+        int32_t id = -1;
+        zimage_status status = zi_tokenizer_pad(tokenizer, &id, &error);
+        if (CASES[i].message) {
+            assert_int_not_equal(status, ZIMAGE_OK);
+            assert_non_null(strstr(error.message, CASES[i].message));
+        } else {
+            assert_int_equal(status, ZIMAGE_OK);
+            size_t count;
+            int32_t *ids = encode(tokenizer, ZIMAGE_TEMPLATE_NONE, LITERAL("<|endoftext|>"), &count);
+            assert_int_equal(count, 1);
+            assert_int_equal(id, ids[0]);
+            free(ids);
+        }
+        zi_tokenizer_free(tokenizer);
+    }
+}
+
 /* ---- the truncation side --------------------------------------------------------------------------------------- */
 
 /* transformers takes the side from the tokenizer.json where the configuration does not say it. */
@@ -307,6 +350,7 @@ int main(void)
         cmocka_unit_test(ids_equal_those_of_transformers),
         cmocka_unit_test(other_settings_are_refused),
         cmocka_unit_test(settings_that_change_nothing_are_accepted),
+        cmocka_unit_test(padding_is_that_of_the_folder),
         cmocka_unit_test(generic_classes_keep_their_pattern),
         cmocka_unit_test(the_side_of_tokenizer_json_counts),
         cmocka_unit_test(the_program_opens_each_folder),

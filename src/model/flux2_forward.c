@@ -22,18 +22,17 @@
 
 /* ---- time and modulation ----------------------------------------------------------------------------------------- */
 
-static float round_to(float value, zi_dtype type)
+static float rounded(float value, int in_bf16)
 {
-    return type == ZI_BF16 ? zi_bf16_to_f32(zi_f32_to_bf16(value)) : value;
+    return in_bf16 ? zi_bf16_to_f32(zi_f32_to_bf16(value)) : value;
 }
 
-/* What the sinusoid is made of: the scheduler's timestep, which the pipeline divides by 1000 and the transformer
- * multiplies by 1000, rounded to the type of activations each time. */
-static float timestep_of(float sigma, zi_dtype type)
+/* The pipeline divides the scheduler's timestep by 1000, and the transformer multiplies it by 1000. */
+float zi_flux2_timestep(float sigma, int in_bf16)
 {
-    float timestep = round_to(zi_scheduler_timestep(sigma), type);
-    timestep = round_to(timestep / (float)ZI_TRAIN_TIMESTEPS, type);
-    return round_to(timestep * (float)ZI_TRAIN_TIMESTEPS, type);
+    float timestep = rounded(zi_scheduler_timestep(sigma), in_bf16);
+    timestep = rounded(timestep / (float)ZI_TRAIN_TIMESTEPS, in_bf16);
+    return rounded(timestep * (float)ZI_TRAIN_TIMESTEPS, in_bf16);
 }
 
 /* sinusoid [1, channels] <- cos, then sin, of the timestep; in float32 as get_timestep_embedding */
@@ -505,19 +504,18 @@ static zimage_status run_forward_pass(zi_run *run, const void *user)
     return final_layer(model, run, &mod, &image, &out);
 }
 
-static zimage_status start_forward_pass(zi_run *run, forward_pass *pass, float sigma)
+static zimage_status start_forward_pass(zi_run *run, forward_pass *pass, float timestep)
 {
-    float timestep = timestep_of(sigma, pass->inputs.context.dtype);
     ZI_TRY(make_sinusoid(pass->inputs.model, run, timestep, &pass->sinusoid));
     return zi_table(run)->repeat(run, pass, sizeof *pass, run_forward_pass, pass);
 }
 
 zimage_status zi_flux2_dit_forward_pass(const zi_flux2_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
-                                        float sigma, zi_tensor *out)
+                                        float timestep, zi_tensor *out)
 {
     forward_pass pass = {.inputs = *inputs, .latents = *latents, .out = *out};
     zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = start_forward_pass(run, &pass, sigma);
+    zimage_status status = start_forward_pass(run, &pass, timestep);
     zi_table(run)->release(run, mark);
     return status;
 }

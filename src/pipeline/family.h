@@ -10,6 +10,7 @@
 #include "ops/ops.h"
 #include "pipeline/sizes.h"
 #include "sampler/flow_match.h"
+#include "text/tokenizer.h"
 #include "weights/store.h"
 
 /* The parts of a model that have weights. */
@@ -32,6 +33,12 @@ typedef struct zi_classes {
     const char *library;
     const char *const *names; /* NULL-ended */
 } zi_classes;
+
+#define ZI_CLASSES(...)                                                                                                \
+    (const char *const[])                                                                                              \
+    {                                                                                                                  \
+        __VA_ARGS__, NULL                                                                                              \
+    }
 
 typedef struct zi_component {
     const char *folder;    /* in the model folder: "transformer" */
@@ -76,12 +83,17 @@ typedef struct zi_family {
     zi_component components[ZI_COMPONENTS];
     zi_classes scheduler, tokenizer;
     const char *const *scheduler_fields; /* as fields of a component */
+    const char *const *index_fields;     /* of model_index.json, beside the parts; NULL-ended; NULL: none */
     size_t networks_size;                /* bytes of its struct of networks */
     size_t inputs_size;                  /* bytes of what prepare fills */
     zimage_template chat_template;
 
     /* ---- the model ---- */
 
+    /* Takes what model_index.json says beside the parts; its object is NULL where a conversion lacks the file. NULL:
+     * the family takes nothing. So is read_tokenizer. */
+    zimage_status (*read_index)(zi_networks *networks, const zi_json_reader *index, const zi_log *log);
+    zimage_status (*read_tokenizer)(zi_networks *networks, const zi_tokenizer *tokenizer, zimage_error *error);
     /* Whether the components fit each other; only those in `present` are configured. */
     zimage_status (*check)(const zi_networks *networks, const int present[ZI_COMPONENTS], int64_t vocabulary,
                            const char *path, zimage_error *error);

@@ -9,7 +9,9 @@
 #include "base/stand_in.h"
 #include "pipeline/folder.h"
 
-#define SCHEDULER_FILE "scheduler_config.json"
+#define INDEX_FILE       "model_index.json"
+#define SCHEDULER_FILE   "scheduler_config.json"
+#define KNOWN_FIELDS_MAX 16 /* of model_index.json */
 
 /* What opening a model passes on. */
 typedef struct opening {
@@ -104,9 +106,12 @@ static zimage_status check_parts(opening *o, const zi_json_reader *index, const 
 
 static void warn_of_other_parts(const opening *o, json_t *index, const char *path, const zi_family *family)
 {
-    const char *known[ZI_COMPONENTS + 3] = {"scheduler", "tokenizer"};
+    const char *known[KNOWN_FIELDS_MAX + 1] = {"scheduler", "tokenizer"};
+    size_t count = 2;
     for (int i = 0; i < ZI_COMPONENTS; i++)
-        known[i + 2] = family->components[i].folder;
+        known[count++] = family->components[i].folder;
+    for (const char *const *field = family->index_fields; field && *field && count < KNOWN_FIELDS_MAX; field++)
+        known[count++] = *field;
     zi_warn_of_unknown_fields(index, path, known, o->log);
 }
 
@@ -145,7 +150,7 @@ static zimage_status find_family(opening *o, const zi_family **family)
 {
     ZI_TRY(zi_folder_check(o->path, o->error));
     int conversion = zi_is_conversion(o->path);
-    char *path = zi_path_join(o->path, conversion ? "transformer/config.json" : "model_index.json");
+    char *path = zi_path_join(o->path, conversion ? "transformer/config.json" : INDEX_FILE);
     if (!path)
         return zi_fail_memory(o->error, "a path", strlen(o->path));
     zimage_status status = conversion ? family_of_conversion(path, family, o->error) : family_of_index(o, path, family);
@@ -250,6 +255,16 @@ static zimage_status open_component(const opening *o, zi_component_kind kind)
     return status;
 }
 
+static zimage_status read_tokenizer(const opening *o, const char *folder)
+{
+    zimage_error inner = ZIMAGE_ERROR_INIT;
+    const zi_family *family = o->model->family;
+    if (!family->read_tokenizer)
+        return ZIMAGE_OK;
+    zimage_status status = family->read_tokenizer(o->model->networks, o->model->tokenizer, &inner);
+    return status == ZIMAGE_OK ? status : zi_fail(o->error, status, "%s: %s", folder, inner.message);
+}
+
 /* The tokenizer's folder, with the file that a stand-in may have replaced. */
 static zimage_status load_tokenizer(const opening *o, const char *folder, const char *path)
 {
@@ -260,7 +275,8 @@ static zimage_status load_tokenizer(const opening *o, const char *folder, const 
         ZI_TRY(refuse_other_folder(o, "tokenizer", "tokenizer_config.json", folder));
     /* The class that model_index.json names has the last word on the pattern, so only the common one is taken. */
     ZI_TRY(zi_tokenizer_load_folder(folder, 0, &o->model->tokenizer, o->error));
-    return zi_tokenizer_check_template(o->model->tokenizer, o->model->family->chat_template, o->error);
+    ZI_TRY(zi_tokenizer_check_template(o->model->tokenizer, o->model->family->chat_template, o->error));
+    return read_tokenizer(o, folder);
 }
 
 static zimage_status open_tokenizer(const opening *o)
@@ -301,10 +317,28 @@ static zimage_status open_scheduler(const opening *o)
     return status;
 }
 
+static zimage_status read_index(const opening *o)
+{
+    const zi_family *family = o->model->family;
+    json_t *index = NULL;
+    if (!family->read_index)
+        return ZIMAGE_OK;
+    char *path = zi_path_join(o->path, INDEX_FILE);
+    if (!path)
+        return zi_fail_memory(o->error, "a path", strlen(o->path));
+    zimage_status status = zi_is_conversion(o->path) ? ZIMAGE_OK : zi_json_load(path, &index, o->error);
+    if (status == ZIMAGE_OK)
+        status = family->read_index(o->model->networks, &(zi_json_reader){index, path, o->error}, o->log);
+    json_decref(index);
+    free(path);
+    return status;
+}
+
 static zimage_status open_parts(const opening *o)
 {
     static const zi_component_kind order[ZI_COMPONENTS] = {ZI_TRANSFORMER, ZI_VAE, ZI_TEXT_ENCODER};
     int present[ZI_COMPONENTS];
+    ZI_TRY(read_index(o));
     ZI_TRY(open_scheduler(o));
     for (int i = 0; i < ZI_COMPONENTS; i++)
         ZI_TRY(open_component(o, order[i]));

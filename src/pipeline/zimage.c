@@ -11,6 +11,7 @@
 #include "model/vae.h"
 #include "model/zimage_dit.h"
 #include "pipeline/family.h"
+#include "sampler/guidance.h"
 
 #define MAX_PROMPT_TOKENS 512 /* the pipeline's max_sequence_length, template included */
 #define TURBO_STEPS       8
@@ -226,28 +227,14 @@ static float guidance_at(float scale, double truncation, float sigma)
     return truncation <= 1 && model_time(sigma) > truncation ? 0 : scale;
 }
 
-static float norm_of(const float *x, int64_t count)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < count; i++)
-        sum += (double)x[i] * x[i];
-    return (float)sqrt(sum);
-}
-
 /* positive + scale (positive - negative); a scale of 0 is no guidance. Then no longer than normalization |positive|. */
 static void guide(float *positive, const float *negative, int64_t count, float scale, float normalization)
 {
-    float limit = normalization > 0 ? norm_of(positive, count) * normalization : 0;
+    float limit = normalization > 0 ? zi_l2_norm(positive, count) * normalization : 0;
     for (int64_t i = 0; i < count; i++)
         positive[i] += scale * (positive[i] - negative[i]);
-    if (!(normalization > 0))
-        return;
-    float norm = norm_of(positive, count);
-    if (norm <= limit)
-        return;
-    float shrink = limit / norm;
-    for (int64_t i = 0; i < count; i++)
-        positive[i] *= shrink;
+    if (normalization > 0)
+        zi_limit_norm(positive, count, limit);
 }
 
 /* ---- on a backend ------------------------------------------------------------------------------------------------ */
@@ -310,12 +297,6 @@ static const char *const pipeline_classes[] = {"ZImagePipeline", "ZImageImg2ImgP
                                                NULL};
 static const char *const transformer_classes[] = {"ZImageTransformer2DModel", NULL};
 
-#define CLASSES(...)                                                                                                   \
-    (const char *const[])                                                                                              \
-    {                                                                                                                  \
-        __VA_ARGS__, NULL                                                                                              \
-    }
-
 const zi_family zi_family_zimage = {
     .name = "z-image",
     .pipeline_classes = pipeline_classes,
@@ -324,7 +305,7 @@ const zi_family zi_family_zimage = {
         {
             [ZI_TEXT_ENCODER] = {"text_encoder",
                                  "model",
-                                 {"transformers", CLASSES("Qwen3Model", "Qwen3ForCausalLM")},
+                                 {"transformers", ZI_CLASSES("Qwen3Model", "Qwen3ForCausalLM")},
                                  NULL,
                                  1,
                                  configure_text,
@@ -344,7 +325,7 @@ const zi_family zi_family_zimage = {
                                 unbind_transformer},
             [ZI_VAE] = {"vae",
                         "diffusion_pytorch_model",
-                        {"diffusers", CLASSES("AutoencoderKL")},
+                        {"diffusers", ZI_CLASSES("AutoencoderKL")},
                         zi_vae_fields,
                         0,
                         configure_vae,
@@ -353,10 +334,10 @@ const zi_family zi_family_zimage = {
                         bind_vae,
                         unbind_vae},
         },
-    .scheduler = {"diffusers", CLASSES("FlowMatchEulerDiscreteScheduler")},
+    .scheduler = {"diffusers", ZI_CLASSES("FlowMatchEulerDiscreteScheduler")},
     .scheduler_fields = zi_scheduler_fields,
     .tokenizer = {"transformers",
-                  CLASSES("Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")},
+                  ZI_CLASSES("Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")},
     .networks_size = sizeof(zi_networks),
     .inputs_size = sizeof(zi_zimage_dit_inputs),
     .chat_template = ZIMAGE_TEMPLATE_Z_IMAGE,

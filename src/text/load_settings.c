@@ -2,8 +2,8 @@
  * tokenizer_config.json. Its fields are obeyed, or refused where they change the reference's ids. The reference is
  * transformers as diffusers calls it: a chat template, then at most 512 ids. So these fields change nothing:
  * model_max_length (the pipeline gives the length), clean_up_tokenization_spaces and errors (decoding), padding_side
- * (the pipeline removes the padding; positions only count relative to each other), and with a tokenizer.json
- * add_bos_token and add_eos_token (its post-processor decides).
+ * where the pipeline removes the padding (positions only count relative to each other; zi_tokenizer_pad), and with a
+ * tokenizer.json add_bos_token and add_eos_token (its post-processor decides).
  */
 #include <string.h>
 
@@ -83,7 +83,6 @@ static zimage_status refuse_files(const zi_loader *l, const json_t *config)
 static zimage_status read_config(zi_loader *l, const zi_settings *s)
 {
     const json_t *config = s->config;
-    int padding_left = 0;
     ZI_TRY(check_class(l, config));
     ZI_TRY(refuse_files(l, config));
     ZI_TRY(zi_need_false(l, config, "add_prefix_space", 1));
@@ -93,7 +92,7 @@ static zimage_status read_config(zi_loader *l, const zi_settings *s)
         ZI_TRY(refuse_ends(l, config, "add_bos_token", "bos_token"));
         ZI_TRY(refuse_ends(l, config, "add_eos_token", "eos_token"));
     }
-    ZI_TRY(read_side(l, config, "padding_side", &padding_left));
+    ZI_TRY(read_side(l, config, "padding_side", &l->tokenizer->pad_left));
     ZI_TRY(read_side(l, config, "truncation_side", &l->tokenizer->keep_end));
     const json_t *split = json_object_get(config, "split_special_tokens");
     if (!zi_is_absent(split) && !json_is_boolean(split))
@@ -104,13 +103,17 @@ static zimage_status read_config(zi_loader *l, const zi_settings *s)
 
 zimage_status zi_load_settings(zi_loader *l, const zi_settings *s)
 {
-    /* Where the configuration is silent, transformers takes the side from the tokenizer.json. */
+    /* Where the configuration is silent, transformers takes the sides from the tokenizer.json. */
     const json_t *truncation = json_object_get(s->tokenizer, "truncation");
+    const json_t *padding = json_object_get(s->tokenizer, "padding");
     int keep_end = zi_is_text(json_object_get(truncation, "direction"), "Left");
+    int pad_left = zi_is_text(json_object_get(padding, "direction"), "Left");
     l->path = s->config_path;
     if (s->config)
         ZI_TRY(read_config(l, s));
     if (!json_object_get(s->config, "truncation_side"))
         l->tokenizer->keep_end = keep_end;
+    if (!json_object_get(s->config, "padding_side"))
+        l->tokenizer->pad_left = pad_left;
     return ZIMAGE_OK;
 }

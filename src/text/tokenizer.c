@@ -154,6 +154,25 @@ zimage_status zi_tokenizer_encode_cut(const zi_tokenizer *tokenizer, zimage_temp
     return ZIMAGE_OK;
 }
 
+zimage_status zi_tokenizer_pad(const zi_tokenizer *tokenizer, int32_t *id, zimage_error *error)
+{
+    const char *content = NULL;
+    for (size_t i = 0; i < ZI_SPECIAL_NAMES; i++)
+        if (tokenizer->special[i].name && strcmp(tokenizer->special[i].name, "pad_token") == 0)
+            content = tokenizer->special[i].content;
+    const zi_added_token *found = content ? zi_added_find(&tokenizer->raw, content) : NULL;
+    if (content && !found)
+        found = zi_added_find(&tokenizer->normalized, content);
+    if (!found)
+        return zi_fail(error, ZIMAGE_ERROR_MODEL,
+                       "pad_token: %s%s%s, expected an added token, with which this model fills up its prompts",
+                       content ? "\"" : "", content ? content : "none", content ? "\"" : "");
+    if (tokenizer->pad_left)
+        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "padding_side: \"left\", only \"right\" is supported");
+    *id = found->id;
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_tokenizer_check_template(const zi_tokenizer *tokenizer, zimage_template template_kind,
                                           zimage_error *error)
 {

@@ -53,6 +53,9 @@ typedef struct zi_prompt_ids {
 zimage_status zi_tokenizer_encode_cut(const zi_tokenizer *tokenizer, zimage_template template_kind, const char *prompt,
                                       size_t limit, zi_prompt_ids *result, zimage_error *error);
 
+/* *id: the token that fills a prompt up to a length. An error if the folder names none, or fills the left side. */
+zimage_status zi_tokenizer_pad(const zi_tokenizer *tokenizer, int32_t *id, zimage_error *error);
+
 /* Fails if the template can't be used with this tokenizer: one sentence, which names the file. */
 zimage_status zi_tokenizer_check_template(const zi_tokenizer *tokenizer, zimage_template template_kind,
                                           zimage_error *error);

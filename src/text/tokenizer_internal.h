@@ -18,6 +18,7 @@ struct zi_tokenizer {
     zi_bpe bpe;
     int64_t vocab_size;
     int keep_end;      /* 1: a text with too many ids loses its first ones ("truncation_side": "left") */
+    int pad_left;      /* 1: the folder fills a prompt up at its beginning ("padding_side": "left") */
     int split_special; /* 1: special tokens are taken for ordinary text ("split_special_tokens") */
     char *chat;        /* the folder's chat template, which belongs to the tokenizer; NULL: the folder has none */
     char *chat_name;   /* of its file and field, for messages */
