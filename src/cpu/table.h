@@ -112,8 +112,8 @@ static inline const zi_cpu_operand *zi_cpu_operand_of(const zi_tensor *x)
 
 /* Whether rows of x can be written in parts. Not so in int8: the scale needs the whole row. */
 int zi_cpu_takes_parts(const zi_tensor *x);
-/* Writes columns [first, first + count) of a row of a ZI_OPERAND or of a view of its columns. int8: the whole row. bf16:
- * `first` is a multiple of 32, and so is count, unless the part ends the row. */
+/* Writes columns [first, first + count) of a row of a ZI_OPERAND, or of a view of its columns. int8: the whole row.
+ * bf16: `first` is a multiple of 32, and so is count, unless the part ends the row. */
 void zi_cpu_pack_numbers(const zi_cpu *cpu, const zi_tensor *x, int64_t row, int64_t first, const float *numbers,
                          int64_t count);
 /* Sums of a gated product: [rows][ldc] each. */

@@ -374,6 +374,69 @@ static zimage_status chain_operations(zi_run *run, const chain *c)
     return table->linear(run, &z, &u, &c->w2, NULL, 0);
 }
 
+/* Tokens whose products have rows of their own in q, k and v, as in a transformer with two kinds of tokens. */
+typedef struct part {
+    zi_tensor x, y, h, both, qkv[3];
+} part;
+
+/* h = norm(x), and its rows of q, k and v */
+static zimage_status project_part(zi_trial *t, part *p, const zi_weight weights[3])
+{
+    const zi_norm norm = {.kind = ZI_NORM_LAYER, .eps = EPS};
+    const zi_weight *const all[] = {&weights[0], &weights[1], &weights[2]};
+    const zi_ops_table *table = zi_table(&t->run);
+    ZI_TRY(table->alloc_operand(&t->run, &p->h, p->x.shape[0], p->x.shape[1], all[0]));
+    ZI_TRY(table->norm(&t->run, &p->h, &p->x, &norm));
+    ZI_TRY(zi_trial_round(t, &p->h));
+    ZI_TRY(table->linears(&t->run, 3, p->qkv, &p->h, all));
+    for (int i = 0; i < 3; i++)
+        ZI_TRY(zi_trial_round(t, &p->qkv[i]));
+    return ZIMAGE_OK;
+}
+
+/* y = wo(attention, gated product of h): both are columns of one operand */
+static zimage_status combine_part(zi_trial *t, part *p, const zi_tensor *k, const zi_tensor *v,
+                                  const zi_attention *shape, const zi_weight weights[3])
+{
+    const zi_ops_table *table = zi_table(&t->run);
+    int64_t width = k->shape[1], hidden = weights[0].shape[0];
+    ZI_TRY(table->alloc_operand_parts(&t->run, &p->both, p->x.shape[0], width + hidden, &weights[2]));
+    zi_tensor o = zi_tensor_columns(&p->both, 0, width), u = zi_tensor_columns(&p->both, width, hidden);
+    ZI_TRY(table->linear_glu(&t->run, &u, &p->h, &weights[0], &weights[1]));
+    ZI_TRY(table->attention(&t->run, &o, &p->qkv[0], k, v, shape));
+    ZI_TRY(zi_trial_round(t, &p->both));
+    return table->linear(&t->run, &p->y, &p->both, &weights[2], NULL, 0);
+}
+
+/* Sizes: tokens, inputs, heads, head dimension, hidden, tokens of the first part. */
+static zimage_status parts(zi_trial *t, const zi_case *c)
+{
+    int64_t tokens = c->size[0], in = c->size[1], width = c->size[2] * c->size[3], hidden = c->size[4];
+    const int64_t first[3] = {0, c->size[5], tokens}, rows[5] = {width, width, width, hidden, hidden};
+    const zi_attention shape = {.heads = c->size[2], .kv_heads = c->size[2], .head_dim = c->size[3]};
+    const zi_input input = {.magnitude = 1, .written = 1};
+    zi_tensor x, y, qkv[3];
+    zi_weight weights[6];
+    part both[2];
+    ZI_TRY(zi_trial_input(t, &x, &input, SHAPE(tokens, in)));
+    ZI_TRY(zi_trial_input(t, &y, &input, SHAPE(tokens, in)));
+    for (int i = 0; i < 3; i++)
+        ZI_TRY(zi_trial_input(t, &qkv[i], &input, SHAPE(tokens, width)));
+    for (int i = 0; i < 5; i++)
+        ZI_TRY(chain_weight(t, c, &weights[i], rows[i], in));
+    ZI_TRY(chain_weight(t, c, &weights[5], in, width + hidden));
+    for (int i = 0; i < 2; i++) {
+        both[i].x = zi_tensor_rows(&x, first[i], first[i + 1] - first[i]);
+        both[i].y = zi_tensor_rows(&y, first[i], first[i + 1] - first[i]);
+        for (int j = 0; j < 3; j++)
+            both[i].qkv[j] = zi_tensor_rows(&qkv[j], first[i], first[i + 1] - first[i]);
+        ZI_TRY(project_part(t, &both[i], weights));
+    }
+    for (int i = 0; i < 2; i++)
+        ZI_TRY(combine_part(t, &both[i], &qkv[1], &qkv[2], &shape, weights + 3));
+    return zi_trial_result_of(t, &y, c->kind->bound, 0);
+}
+
 static zimage_status run_chain(zi_run *run, const void *user)
 {
     const chain *c = user;
@@ -484,6 +547,9 @@ static const zi_case_kind block_kind = {"operands", "alloc_operand norm linears 
                                         "block %d x %d, %d heads x %d, hidden %d", block, &chain_v_bound};
 static const zi_case_kind groups_kind = {"operands", "alloc_operand norm linears attention linear residual linear_glu",
                                          "block %d x %d, %d heads x %d, hidden %d", block, &chain_v_groups_bound};
+static const zi_case_kind parts_kind = {"operands",
+                                        "alloc_operand alloc_operand_parts norm linears attention linear_glu linear",
+                                        "parts %d x %d, %d heads x %d, hidden %d, first %d", parts, &chain_x_bound};
 static const zi_case_kind repeat_kind = {"repeat", "repeat forget_weights name_check finish",
                                          "block %d x %d, %d heads x %d, hidden %d", repeated, &chain_v_bound};
 
@@ -610,6 +676,10 @@ const zi_case zi_cases_products[] = {
     {&block_kind, {5, 8208, 1, 32, 48}, BF16, SLOW}, /* rows that no block of threads holds */
     {&block_kind, {3, 64, 2, 32, 4608}, BF16, SLOW},
     {&block_kind, {2, 64, 2, 32, 10256}, BF16, SLOW},
+    {&parts_kind, {45, 64, 2, 32, 48, 12}, BF16, 0},
+    {&parts_kind, {210, 64, 2, 64, 80, 101}, BF16, 0},
+    {&parts_kind, {200, 64, 4, 40, 48, 99}, F32, 0},
+    {&parts_kind, {140, 64, 3, 64, 96, 13}, F16 | Q8, SLOW},
     {&repeat_kind, {33, 64, 2, 32, 96}, BF16, 0},
     {&attention_kind, {1, 1, 1, 1, 8}, 0, 0},
     {&attention_kind, {3, 17, 2, 2, 6}, 0, 0},
