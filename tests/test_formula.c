@@ -2,8 +2,8 @@
  * Networks whose weights are made by a formula (spec golden.md, section 0), so that nothing but numbers is needed:
  * against tests/golden/formula.safetensors and the values printed in the specification.
  */
-#include "files.h"
 #include "fixture.h"
+#include "flux2_weights.h"
 #include "model/qwen3.h"
 #include "model/vae.h"
 #include "model/zimage_dit.h"
@@ -11,17 +11,6 @@
 #include "tables.h"
 
 /* ---- the generator ----------------------------------------------------------------------------------------------- */
-
-static uint32_t crc32_of(const char *text)
-{
-    uint32_t crc = 0xffffffffu;
-    for (; *text; text++) {
-        crc ^= (uint8_t)*text;
-        for (int bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-    }
-    return ~crc;
-}
 
 /* G(name, shape, scale, base): float32(base + scale sin(0.7 k + phase)), k = 1 .. count */
 static void generate(const char *name, float *out, int64_t count, double scale, double base)
@@ -43,90 +32,6 @@ static void generate_weight(const char *name, int dims, const int64_t *shape, fl
         generate(name, out, count, 0.1, 1);
     else
         generate(name, out, count, 0.05, 0);
-}
-
-/* A safetensors file in the making. */
-typedef struct weights_file {
-    char header[1 << 16];
-    size_t length;
-    float *data;
-    size_t used, capacity; /* values */
-} weights_file;
-
-static weights_file *weights_new(void)
-{
-    weights_file *file = calloc(1, sizeof *file);
-    assert_non_null(file);
-    file->capacity = 1 << 20;
-    file->data = malloc(file->capacity * sizeof *file->data);
-    assert_non_null(file->data);
-    file->length = (size_t)snprintf(file->header, sizeof file->header, "{");
-    return file;
-}
-
-static void add(weights_file *file, const char *prefix, const char *name, int dims, const int64_t *shape)
-{
-    char full[128];
-    size_t count = 1;
-    snprintf(full, sizeof full, "%s%s", prefix, name);
-    for (int i = 0; i < dims; i++)
-        count *= (size_t)shape[i];
-    assert_true(file->used + count <= file->capacity && file->length + 256 < sizeof file->header);
-    generate_weight(full, dims, shape, file->data + file->used);
-    file->length += (size_t)sprintf(file->header + file->length, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[",
-                                    file->used ? "," : "", full);
-    for (int i = 0; i < dims; i++)
-        file->length += (size_t)sprintf(file->header + file->length, "%s%lld", i ? "," : "", (long long)shape[i]);
-    file->length += (size_t)sprintf(file->header + file->length, "],\"data_offsets\":[%zu,%zu]}", file->used * 4,
-                                    (file->used + count) * 4);
-    file->used += count;
-}
-
-static void add1(weights_file *file, const char *prefix, const char *name, int64_t count)
-{
-    add(file, prefix, name, 1, &count);
-}
-
-static void add2(weights_file *file, const char *prefix, const char *name, int64_t out, int64_t in)
-{
-    const int64_t shape[] = {out, in};
-    add(file, prefix, name, 2, shape);
-}
-
-/* NAME.weight and NAME.bias: a linear layer, a norm (in 0) or a convolution (kernel > 0). */
-static void add_pair(weights_file *file, const char *prefix, const char *name, int64_t out, int64_t in, int64_t kernel)
-{
-    char weight[128], bias[128];
-    const int64_t shape[] = {out, in, kernel, kernel};
-    snprintf(weight, sizeof weight, "%s.weight", name);
-    snprintf(bias, sizeof bias, "%s.bias", name);
-    add(file, prefix, weight, kernel ? 4 : in ? 2 : 1, shape);
-    add1(file, prefix, bias, out);
-}
-
-/* Writes and opens the file, and frees the builder. */
-static zi_store *weights_open(weights_file *file)
-{
-    const char *path = temporary("model.safetensors");
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zi_store *store = NULL;
-    file->length += (size_t)sprintf(file->header + file->length, "}");
-    while (file->length % 8 != 0)
-        file->header[file->length++] = ' ';
-    size_t size = 8 + file->length + file->used * sizeof(float);
-    uint8_t *bytes = malloc(size);
-    assert_non_null(bytes);
-    for (int i = 0; i < 8; i++)
-        bytes[i] = (uint8_t)((uint64_t)file->length >> 8 * i);
-    memcpy(bytes + 8, file->header, file->length);
-    memcpy(bytes + 8 + file->length, file->data, file->used * sizeof(float));
-    write_bytes(path, bytes, size);
-    free(bytes);
-    free(file->data);
-    free(file);
-    if (zi_store_open_file(path, &store, &error) != ZIMAGE_OK)
-        fail_msg("%s", error.message);
-    return store;
 }
 
 /* ---- comparing --------------------------------------------------------------------------------------------------- */
@@ -219,7 +124,7 @@ static void add_block(weights_file *file, const zi_zimage_dit_config *config, co
 
 static zi_store *open_transformer(const zi_zimage_dit_config *config)
 {
-    weights_file *file = weights_new();
+    weights_file *file = weights_new(generate_weight);
     add2(file, "", "x_pad_token", 1, config->dim);
     add2(file, "", "cap_pad_token", 1, config->dim);
     add_pair(file, "", "all_x_embedder.2-1", config->dim, 16, 0);
@@ -307,11 +212,82 @@ static void test_ffn_dim(void **state)
     }
 }
 
+/* ---- FLUX.2 transformer (golden.md 2) ---------------------------------------------------------------------------- */
+
+static void run_flux2(const zi_flux2_dit *model, zi_run *run)
+{
+    static const float text_first[] = {-0.384104f, -1.993798f, 2.219868f, -0.052267f};
+    static const float last_first[] = {-0.384171f, -1.993650f, 2.219792f, -0.052270f};
+    const int64_t shape[] = {16, 3, 4}, feature_shape[] = {5, 24}, context_shape[] = {5, 64};
+    float tokens[16 * 16], latents[16 * 12], reference[16 * 4], features[5 * 24], want[16 * 12];
+    generate("latent", tokens, 16 * 16, 1, 0);
+    generate("text", features, 5 * 24, 1, 0);
+    float *output = fixture_floats(golden, "klein.output", NULL);
+    for (int channel = 0; channel < 16; channel++) {
+        for (int i = 0; i < 12; i++) {
+            latents[channel * 12 + i] = tokens[i * 16 + channel];
+            want[channel * 12 + i] = output[i * 16 + channel];
+        }
+        for (int i = 0; i < 4; i++)
+            reference[channel * 4 + i] = tokens[(12 + i) * 16 + channel];
+    }
+    free(output);
+    zi_tensor x = table_tensor(run, 3, shape, latents), out = table_tensor(run, 3, shape, NULL);
+    zi_tensor f = table_tensor(run, 2, feature_shape, features), context = table_tensor(run, 2, context_shape, NULL);
+    const zi_reference image = {2, 2, reference};
+    const zi_flux2_references references = {.images = &image, .count = 1};
+    zi_flux2_dit_inputs inputs;
+
+    table_ok(zi_flux2_dit_context(model, run, &f, &context));
+    table_ok(zi_flux2_dit_prepare(model, run, &context, 3, 4, &references, &inputs));
+    const char *table = zi_table(run)->name;
+    record_start(run);
+    table_ok(zi_flux2_dit_forward_pass(&inputs, run, &x, zi_flux2_timestep(0.75f, 0), &out));
+    compare_printed(recorded("block", -3)->data, 21 * 64, text_first, -1.79170, 1811.19912);
+    compare_printed(recorded("block", -2)->data, 21 * 64, last_first, -1.79224, 1811.19479);
+    char line[128];
+    snprintf(line, sizeof line, "%s: networks with weights of a formula: klein.output", table);
+    parity(line, recorded("block", -1)->data, want, 16 * 12, 2e-5);
+    record_stop(run);
+}
+
+static void test_flux2(void **state)
+{
+    zi_flux2_dit_config config = {
+        .in_channels = 16,
+        .num_layers = 2,
+        .num_single_layers = 2,
+        .heads = 2,
+        .head_dim = 32,
+        .joint_dim = 24,
+        .time_channels = 256,
+        .axes_dims = {8, 8, 8, 8},
+        .mlp_ratio = 3,
+        .rope_theta = 2000,
+        .eps = 1e-6,
+    };
+    zi_flux2_dit model;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_flux2_dit_config_derive(&config);
+    weights_file *file = weights_new(generate_weight);
+    add_flux2(file, &config);
+    zi_store *store = weights_open(file);
+    if (zi_flux2_dit_bind(&model, &config, store, NULL, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    for (int t = 0; t < TABLES; t++) {
+        zi_run *run = table_open(t);
+        run_flux2(&model, run);
+        table_close(run);
+    }
+    zi_flux2_dit_free(&model);
+    zi_store_free(store);
+}
+
 /* ---- text encoder (golden.md 4) ---------------------------------------------------------------------------------- */
 
 static zi_store *open_text_encoder(const zi_qwen3_config *config)
 {
-    weights_file *file = weights_new();
+    weights_file *file = weights_new(generate_weight);
     int64_t hidden = config->hidden_size, q = config->num_attention_heads * config->head_dim;
     int64_t kv = config->num_key_value_heads * config->head_dim;
     add2(file, "", "embed_tokens.weight", config->vocab_size, hidden); /* no "model." prefix here */
@@ -390,7 +366,7 @@ static void add_resnet(weights_file *file, const char *prefix, int64_t in, int64
 static zi_store *open_vae(const zi_vae_config *config)
 {
     const char *attention = "decoder.mid_block.attentions.0.";
-    weights_file *file = weights_new();
+    weights_file *file = weights_new(generate_weight);
     if (config->use_post_quant_conv)
         add_pair(file, "", "post_quant_conv", 4, 4, 1);
     add_pair(file, "decoder.", "conv_in", 32, 4, 3);
@@ -457,8 +433,8 @@ static void test_vae(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_generator),    cmocka_unit_test(test_transformer), cmocka_unit_test(test_ffn_dim),
-        cmocka_unit_test(test_text_encoder), cmocka_unit_test(test_vae),
+        cmocka_unit_test(test_generator), cmocka_unit_test(test_transformer),  cmocka_unit_test(test_ffn_dim),
+        cmocka_unit_test(test_flux2),     cmocka_unit_test(test_text_encoder), cmocka_unit_test(test_vae),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
