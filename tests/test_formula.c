@@ -363,20 +363,42 @@ static void add_resnet(weights_file *file, const char *prefix, int64_t in, int64
         add_pair(file, prefix, "conv_shortcut", out, in, 1);
 }
 
+static void add_mid_block(weights_file *file, const char *half)
+{
+    char prefix[64];
+    for (int i = 0; i < 2; i++) {
+        snprintf(prefix, sizeof prefix, "%s.mid_block.resnets.%d.", half, i);
+        add_resnet(file, prefix, 32, 32);
+    }
+    snprintf(prefix, sizeof prefix, "%s.mid_block.attentions.0.", half);
+    add_pair(file, prefix, "group_norm", 32, 0, 0);
+    add_pair(file, prefix, "to_q", 32, 32, 0);
+    add_pair(file, prefix, "to_k", 32, 32, 0);
+    add_pair(file, prefix, "to_v", 32, 32, 0);
+    add_pair(file, prefix, "to_out.0", 32, 32, 0);
+}
+
+static void add_encoder(weights_file *file)
+{
+    add_pair(file, "encoder.", "conv_in", 16, 3, 3);
+    add_resnet(file, "encoder.down_blocks.0.resnets.0.", 16, 16);
+    add_pair(file, "encoder.down_blocks.0.downsamplers.0.", "conv", 16, 16, 3);
+    add_resnet(file, "encoder.down_blocks.1.resnets.0.", 16, 32);
+    add_mid_block(file, "encoder");
+    add_pair(file, "encoder.", "conv_norm_out", 32, 0, 0);
+    add_pair(file, "encoder.", "conv_out", 8, 32, 3);
+}
+
 static zi_store *open_vae(const zi_vae_config *config)
 {
-    const char *attention = "decoder.mid_block.attentions.0.";
     weights_file *file = weights_new(generate_weight);
     if (config->use_post_quant_conv)
         add_pair(file, "", "post_quant_conv", 4, 4, 1);
+    if (config->use_quant_conv)
+        add_pair(file, "", "quant_conv", 8, 8, 1);
+    add_encoder(file);
     add_pair(file, "decoder.", "conv_in", 32, 4, 3);
-    add_resnet(file, "decoder.mid_block.resnets.0.", 32, 32);
-    add_resnet(file, "decoder.mid_block.resnets.1.", 32, 32);
-    add_pair(file, attention, "group_norm", 32, 0, 0);
-    add_pair(file, attention, "to_q", 32, 32, 0);
-    add_pair(file, attention, "to_k", 32, 32, 0);
-    add_pair(file, attention, "to_v", 32, 32, 0);
-    add_pair(file, attention, "to_out.0", 32, 32, 0);
+    add_mid_block(file, "decoder");
     add_resnet(file, "decoder.up_blocks.0.resnets.0.", 32, 32);
     add_resnet(file, "decoder.up_blocks.0.resnets.1.", 32, 32);
     add_pair(file, "decoder.up_blocks.0.upsamplers.0.", "conv", 32, 32, 3);
@@ -387,7 +409,39 @@ static zi_store *open_vae(const zi_vae_config *config)
     return weights_open(file);
 }
 
-static void vae_case(int use_post_quant_conv, const char *name, const float first[4], double sum, double sum_abs)
+/* What the specification prints of a result. */
+typedef struct printed {
+    const char *name;
+    float first[4];
+    double sum, sum_abs;
+} printed;
+
+static zimage_status upload_formula(zi_run *run, zi_tensor *dst, const float *src)
+{
+    static const int64_t shape[] = {8, 12, 3};
+    float planes[3 * 8 * 12], pixels[3 * 8 * 12];
+    assert_int_equal(dst->dims, 3);
+    assert_memory_equal(dst->shape, shape, sizeof shape);
+    generate("img", planes, 3 * 8 * 12, 1, 0);
+    for (int i = 0; i < 3 * 8 * 12; i++)
+        pixels[i] = planes[i % 3 * 8 * 12 + i / 3];
+    return recorder.inner->upload(run, dst, pixels);
+}
+
+/* The image is made by the formula, so that its values are no bytes: it takes the place of the uploaded image. */
+static void encode_case(const zi_vae *model, zi_run *run, const printed *want)
+{
+    static const uint8_t image[8 * 12 * 3];
+    float moments[8 * 4 * 6];
+    record_start(run);
+    recorder.table.upload = upload_formula;
+    table_ok(zi_vae_encode(model, run, image, 8, 12, 0, moments));
+    record_stop(run);
+    compare(zi_table(run)->name, want->name, moments, 8 * 4 * 6);
+    compare_printed(moments, 8 * 4 * 6, want->first, want->sum, want->sum_abs);
+}
+
+static void vae_case(int quant_convs, const printed *decoded, const printed *encoded)
 {
     const zi_vae_config config = {
         .latent_channels = 4,
@@ -397,7 +451,8 @@ static void vae_case(int use_post_quant_conv, const char *name, const float firs
         .block_out_channels = {16, 32},
         .decoder_block_out_channels = {16, 32},
         .mid_block_add_attention = 1,
-        .use_post_quant_conv = use_post_quant_conv,
+        .use_quant_conv = quant_convs,
+        .use_post_quant_conv = quant_convs,
         .scaling_factor = 1,
         .shift_factor = 0,
         .scale_factor = 2,
@@ -414,8 +469,9 @@ static void vae_case(int use_post_quant_conv, const char *name, const float firs
         zi_run *run = table_open(t);
         table_ok(zi_vae_decode(&model, run, z, 3, 5, 0, &(zi_vae_output){.rgb = rgb}));
         fixture_channels_first(rgb, 3 * 6 * 10);
-        compare(zi_table(run)->name, name, rgb, 3 * 6 * 10);
-        compare_printed(rgb, 3 * 6 * 10, first, sum, sum_abs);
+        compare(zi_table(run)->name, decoded->name, rgb, 3 * 6 * 10);
+        compare_printed(rgb, 3 * 6 * 10, decoded->first, decoded->sum, decoded->sum_abs);
+        encode_case(&model, run, encoded);
         table_close(run);
     }
     zi_vae_free(&model);
@@ -424,10 +480,16 @@ static void vae_case(int use_post_quant_conv, const char *name, const float firs
 
 static void test_vae(void **state)
 {
-    static const float a[] = {0.541873f, 0.577389f, 0.750606f, 0.853782f};
-    static const float b[] = {0.981129f, 1.591034f, 2.351632f, 2.765601f};
-    vae_case(0, "vae_a.decode", a, -4.59838, 111.97377);
-    vae_case(1, "vae_b.decode", b, -22.57541, 155.88630);
+    static const printed a[] = {
+        {"vae_a.decode", {0.541873f, 0.577389f, 0.750606f, 0.853782f}, -4.59838, 111.97377},
+        {"vae_a.encode", {0.451652f, 1.357874f, 1.536658f, 1.035666f}, 17.32683, 108.28299},
+    };
+    static const printed b[] = {
+        {"vae_b.decode", {0.981129f, 1.591034f, 2.351632f, 2.765601f}, -22.57541, 155.88630},
+        {"vae_b.encode", {1.572101f, 1.895474f, 1.610388f, 1.035585f}, 13.11775, 142.45059},
+    };
+    vae_case(0, &a[0], &a[1]);
+    vae_case(1, &b[0], &b[1]);
 }
 
 int main(void)

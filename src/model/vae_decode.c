@@ -1,6 +1,7 @@
 /*
- * Decoding, of both kinds of VAE. Formulas: docs/spec/vae.md 2, 3, 5, 6; reference: diffusers, models/autoencoders/vae.py
- * (Decoder), models/unets/unet_2d_blocks.py (UNetMidBlock2D, UpDecoderBlock2D), models/resnet.py (ResnetBlock2D).
+ * Decoding, of both kinds of VAE. Formulas: docs/spec/vae.md 2, 3, 5, 6; reference: diffusers,
+ * models/autoencoders/vae.py (Decoder), models/unets/unet_2d_blocks.py (UNetMidBlock2D, UpDecoderBlock2D),
+ * models/resnet.py (ResnetBlock2D).
  *
  * Memory. All full images live in one region with two ends. The current image x lies at one end; a block that replaces
  * it writes its result y at the other end, and the inner image h beside y, so that afterwards everything but y is free

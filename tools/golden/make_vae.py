@@ -162,7 +162,8 @@ def make_flux2_vae(folder, decoder_block_out_channels):
     vae.bn.running_var.copy_(0.3 + randn("bn.running_var", 12) ** 2)
     vae.bn.num_batches_tracked.fill_(7)
     vae.save_pretrained(folder)
-    os.chmod(f"{folder}/config.json", 0o644)
+    for file in os.listdir(folder):
+        os.chmod(f"{folder}/{file}", 0o644)
     return vae
 
 
@@ -173,7 +174,7 @@ def make_flux2(out, name, decoder_block_out_channels):
     tensors = {}
     for h, w in FLUX2_SIZES:
         size = f"{h}x{w}"
-        posterior = encode(vae, size, 8 * h, 8 * w, tensors, (h, w) == STAGES_SIZE)
+        posterior = encode(vae, size, 8 * h, 8 * w, tensors, False)
         # as Flux2KleinPipeline._encode_vae_image, and the end of its __call__
         latents = (Flux2KleinPipeline._patchify_latents(posterior.mode()) - mean) / std
         tensors[f"{size}.latents"] = latents[0]
