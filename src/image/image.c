@@ -12,6 +12,7 @@
 struct zimage_image {
     int32_t width, height;
     uint8_t *pixels; /* [height][width][3] */
+    uint8_t *alpha;  /* [height][width]; NULL: all is opaque */
     float *latents;  /* [channels, rows, columns]; NULL: it was not generated */
     int64_t latents_shape[3];
     double stage_seconds[ZIMAGE_STAGE_COUNT];
@@ -39,6 +40,11 @@ zimage_status zi_image_new(int32_t width, int32_t height, zimage_image **image, 
 uint8_t *zi_image_pixels(zimage_image *image)
 {
     return image->pixels;
+}
+
+const uint8_t *zi_image_alpha(const zimage_image *image)
+{
+    return image->alpha;
 }
 
 zimage_status zi_image_add_latents(zimage_image *image, int64_t channels, int64_t rows, int64_t columns,
@@ -95,6 +101,7 @@ void zimage_image_free(zimage_image *image)
     if (!image)
         return;
     free(image->pixels);
+    free(image->alpha);
     free(image->latents);
     free(image);
 }
@@ -138,6 +145,25 @@ static void copy_row(uint8_t *rgb, const uint8_t *pixels, int32_t width, int32_t
     }
 }
 
+/* Keeps the alpha plane of pixels with 4 channels, unless all are opaque. */
+static zimage_status keep_alpha(zimage_image *image, const uint8_t *pixels, size_t stride, zimage_error *error)
+{
+    size_t width = (size_t)image->width, height = (size_t)image->height;
+    int opaque = 1;
+    for (size_t y = 0; y < height && opaque; y++)
+        for (size_t x = 0; x < width && opaque; x++)
+            opaque = pixels[y * stride + 4 * x + 3] == 255;
+    if (opaque)
+        return ZIMAGE_OK;
+    image->alpha = malloc(width * height);
+    if (!image->alpha)
+        return zi_fail_memory(error, "the alpha of an image", width * height);
+    for (size_t y = 0; y < height; y++)
+        for (size_t x = 0; x < width; x++)
+            image->alpha[y * width + x] = pixels[y * stride + 4 * x + 3];
+    return ZIMAGE_OK;
+}
+
 zimage_status zimage_image_from_pixels(const uint8_t *pixels, int32_t width, int32_t height, size_t stride,
                                        int32_t channels, zimage_image **image, zimage_error *error)
 {
@@ -158,7 +184,12 @@ zimage_status zimage_image_from_pixels(const uint8_t *pixels, int32_t width, int
     ZI_TRY(zi_image_new(width, height, image, error));
     for (int32_t y = 0; y < height; y++)
         copy_row((*image)->pixels + (size_t)y * (size_t)width * 3, pixels + (size_t)y * stride, width, channels);
-    return ZIMAGE_OK;
+    zimage_status status = channels == 4 ? keep_alpha(*image, pixels, stride, error) : ZIMAGE_OK;
+    if (status != ZIMAGE_OK) {
+        zimage_image_free(*image);
+        *image = NULL;
+    }
+    return status;
 }
 
 static zimage_status check_texts(const zimage_text *texts, size_t count, zimage_error *error)

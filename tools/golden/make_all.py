@@ -14,6 +14,7 @@ import check_spec
 import make_mlx
 import make_noise
 import make_pipeline
+import make_resize
 import make_scheduler
 import make_text_encoder
 import make_tiny
@@ -28,7 +29,7 @@ parser.add_argument("--qwen3-tokenizer", help="folder with the published tokeniz
 parser.add_argument("--labels", help="emojibase folder: en/data.json, zh/data.json, ...")
 parser.add_argument("--count", type=int, default=21000)
 parser.add_argument(
-    "--only", nargs="*", help="tiny transformer text_encoder vae scheduler noise pipeline mlx tokenizer formula"
+    "--only", nargs="*", help="tiny transformer text_encoder vae scheduler noise pipeline resize mlx tokenizer formula"
 )
 a = parser.parse_args()
 
@@ -57,6 +58,7 @@ steps = {
     "scheduler": lambda: make_scheduler.make(out),
     "noise": lambda: make_noise.make(out),
     "pipeline": lambda: make_pipeline.make(out),
+    "resize": lambda: make_resize.make(out),
     "mlx": lambda: make_mlx.make(out),
     "formula": lambda: check_spec.make(out),
     "tokenizer": tokenizers,
