@@ -114,10 +114,12 @@ static void other_files(void **state)
                        words[i]);
         assert_int_equal(o.code, 2);
     }
-    run_shell(
-        "cd '%s' && printf '\\357\\273\\277{\"prompt\": \"a\", \"output\": \"1.png\"}\\r\\n' | '%s' generate --batch "
-        "/dev/stdin --out-dir out -m '%s' -W 16 -H 16 --steps 1 -q >/dev/null && [ -s out/1.png ]",
-        test_folder, ZIMAGE_PROGRAM, TINY);
+    run_shell("cd '%s' && for name in - /dev/stdin; do rm -rf out; printf "
+              "'\\357\\273\\277{\"prompt\": \"a\", \"output\": \"1.png\"}\\r\\n' | '%s' generate --batch $name "
+              "--out-dir out -m '%s' -W 16 -H 16 --steps 1 -q >/dev/null && [ -s out/1.png ] || exit 1; done; "
+              "echo '{}' | '%s' generate --batch - --out-dir new -m '%s' 2>err; [ $? = 2 ] && "
+              "grep -q '/dev/stdin: line 1: prompt' err && [ ! -e new ]",
+              test_folder, ZIMAGE_PROGRAM, TINY, ZIMAGE_PROGRAM, TINY);
     run_shell("cd '%s' && yes '{\"prompt\": \"a\"}' | '%s' generate --batch /dev/stdin --out-dir new -m '%s' 2>err; "
               "[ $? = 2 ] && grep -q 'more than 100000 images' err && [ ! -e new ]",
               test_folder, ZIMAGE_PROGRAM, TINY);
@@ -186,6 +188,41 @@ static void expect_images(int count)
     json_decref(result);
 }
 
+static off_t size_of(const char *name)
+{
+    struct stat st;
+    assert_int_equal(stat(in_folder(name), &st), 0);
+    return st.st_size;
+}
+
+/* Of nine seeds, the first whose file is smaller than that of the next. A file size limit then stops the second. */
+static void fails_at_the_second_of_many(void)
+{
+    struct rlimit before, limit;
+    char names[2][32] = {"x-1.png", "x-2.png"}, seed[] = "1";
+#define MANY(count, seed)                                                                                              \
+    ARGUMENTS("generate", "x", "-m", TINY, "--size", "32x32", "--steps", "1", "-q", "-o", "x.png", "--json", "-n",     \
+              count, "-s", seed)
+    run_program(MANY("9", seed), &o);
+    expect_images(9);
+    while (size_of(names[0]) >= size_of(names[1])) {
+        assert_true(*seed < '8');
+        snprintf(names[0], sizeof names[0], "x-%c.png", ++*seed);
+        snprintf(names[1], sizeof names[1], "x-%c.png", *seed + 1);
+    }
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = before;
+    limit.rlim_cur = (rlim_t)size_of(names[0]);
+    clear();
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    run_program(MANY("3", seed), &o);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(o.code, 1);
+    expect_images(1);
+    assert_true(has_file("x-1.png") && !has_file("x-2.png") && !has_file("x-3.png"));
+    clear();
+}
+
 /* Where an image of several fails, --json still reports those that were made, and the message names the line. */
 static void reports_after_a_failure(void **state)
 {
@@ -206,13 +243,7 @@ static void reports_after_a_failure(void **state)
     assert_non_null(strstr(o.out, "\"error\":\"b.jsonl: line 2: "));
     assert_int_equal(count_files(in_folder("out")), 1);
     clear();
-    run_shell("ln -s /dev/full '%s'", in_folder("x-2.png"));
-    run_program(ARGUMENTS("generate", "x", "-m", TINY, "-W", "16", "-H", "16", "--steps", "1", "-q", "-n", "3", "-o",
-                          "x.png", "--json"),
-                &o);
-    assert_int_equal(o.code, 1);
-    expect_images(1);
-    clear();
+    fails_at_the_second_of_many();
     /* Before the first image, too. */
     put_file("b.jsonl", GOOD);
     run_program(ARGUMENTS("generate", "x", "-m", ".", "-o", "a.png", "--json"), &o);

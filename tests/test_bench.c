@@ -1,6 +1,9 @@
 /* zimage bench: its report, its options, and stores in memory. */
+#include "base/free_memory.h"
+#include "engine/plan.h"
 #include "ops/tensor.h"
 #include "program.h"
+#include "session.h"
 #include "weights/store.h"
 
 #define TINY ZIMAGE_TEST_DATA "/tiny"
@@ -150,6 +153,53 @@ static void stores_in_memory(void **state)
     zi_pool_free(pool);
 }
 
+/* A tensor larger than any machine's memory. The whole file is described before anything is mapped. */
+static void weights_that_do_not_fit_are_refused(void **state)
+{
+    static const zi_memory_format formats[] = {{ZI_F32, 0, 0}, {ZI_BF16, 4, 32}};
+    zi_pool *pool;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    assert_int_equal(zi_pool_new(2, &pool, &error), ZIMAGE_OK);
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        zi_store *store;
+        zi_binder *binder;
+        const zi_weight *small, *large;
+        assert_int_equal(zi_store_new_memory("random", &store, &error), ZIMAGE_OK);
+        assert_int_equal(zi_binder_new(store, &binder, &error), ZIMAGE_OK);
+        zi_bind(binder, &small, 1, (const int64_t[]){64}, "a");
+        zi_bind(binder, &large, 2, (const int64_t[]){1 << 24, 1 << 22}, "b");
+        assert_int_equal(zi_binder_finish(binder, NULL, &error), ZIMAGE_OK);
+        assert_int_equal(zi_store_fill(store, &formats[i], pool, &error), ZIMAGE_ERROR_MEMORY);
+        if (!strstr(error.message, "random: the weights need") || !strstr(error.message, "MiB of memory are free"))
+            fail_msg("%s", error.message);
+        zi_store_free(store);
+    }
+    zi_pool_free(pool);
+}
+
+/* The same for the activations of a stage, which is rehearsed first. */
+static void activations_that_do_not_fit_are_refused(void **state)
+{
+    zimage_session *session;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zi_memory_plan memory;
+    size_t stack;
+    assert_int_equal(session_on(TINY, NULL, NULL, &session, &error), ZIMAGE_OK);
+    zi_job job = {.model = session->inner, .prompts = 1, .steps = 1, .single = 1, .single_stage = ZIMAGE_STAGE_DECODE};
+    job.prompt[0].tokens = 1;
+    job.rows = job.columns = 8;
+    assert_int_equal(zi_plan_stage(session, &job, &stack, &memory, &error), ZIMAGE_OK);
+    assert_true(stack > 0);
+    job.rows = job.columns = 1 << 14; /* the largest: 1.3 TiB */
+    if (zi_free_memory() >> 40 > 0)
+        skip();
+    zimage_status status = zi_plan_stage(session, &job, &stack, &memory, &error);
+    if (status != ZIMAGE_ERROR_MEMORY || !strstr(error.message, "memory: this stage needs") ||
+        !strstr(error.message, "MiB are free"))
+        fail_msg("%s", error.message);
+    zimage_session_close(session);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +207,8 @@ int main(void)
         cmocka_unit_test(times_random_weights),
         cmocka_unit_test(wrong_command_lines),
         cmocka_unit_test(stores_in_memory),
+        cmocka_unit_test(weights_that_do_not_fit_are_refused),
+        cmocka_unit_test(activations_that_do_not_fit_are_refused),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -105,6 +105,38 @@ static void default_names_replace_nothing(void **state)
     clear();
 }
 
+/* The names that -n makes of -o are not the user's own either. */
+static void numbered_names_replace_nothing(void **state)
+{
+    put_file("a-2.png", "mine");
+    run_program(RED("--size", "16x16", "-n", "3", "-o", "a.png", "--json"), &o);
+    assert_int_equal(o.code, 0);
+    assert_non_null(strstr(o.out, "\"a-1.png\""));
+    assert_non_null(strstr(o.out, "\"a-2-2.png\""));
+    assert_non_null(strstr(o.out, "\"a-3.png\""));
+    run_program(RED("--size", "32x16", "-n", "2", "-o", "a.png", "--json"), &o);
+    assert_int_equal(o.code, 0);
+    assert_non_null(strstr(o.out, "\"a-1-2.png\""));
+    assert_non_null(strstr(o.out, "\"a-2-3.png\""));
+    run_shell("cd '%s' && [ $(ls *.png | wc -l) = 6 ] && [ \"$(cat a-2.png)\" = mine ] && ! cmp -s a-1.png a-1-2.png",
+              test_folder);
+    clear();
+    /* In a batch, too; the other lines' names count. */
+    put_file("b.jsonl", "{\"prompt\": \"red\", \"output\": \"a.png\", \"count\": 2}\n"
+                        "{\"prompt\": \"red\", \"output\": \"a-1-2.png\"}\n");
+    run_shell("cd '%s' && mkdir out && echo mine >out/a-1.png && ln -s ../elsewhere out/a-2.png", test_folder);
+    run_program(ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", "out", "-m", TINY, "-q", "--size", "16x16",
+                          "--steps", "1", "--seed", "1"),
+                &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    run_shell(
+        "cd '%s/out' && [ \"$(cat a-1.png)\" = mine ] && [ -L a-2.png ] && [ ! -e ../elsewhere ] && [ -s a-2-2.png ] "
+        "&& cmp a-1-2.png a-1-3.png",
+        test_folder);
+    clear();
+}
+
 /* Processes that begin at the same time each get a name of their own. */
 static void default_names_of_many_processes(void **state)
 {
@@ -312,6 +344,7 @@ int main(void)
         cmocka_unit_test(names_of_prompts),
         cmocka_unit_test(names_of_any_bytes),
         cmocka_unit_test(default_names_replace_nothing),
+        cmocka_unit_test(numbered_names_replace_nothing),
         cmocka_unit_test(default_names_of_many_processes),
         cmocka_unit_test(places_are_tried_before_the_model),
         cmocka_unit_test(default_names_are_tried_before_the_model),

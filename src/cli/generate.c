@@ -82,6 +82,8 @@ static zimage_status write_image(work *w, cli_job *job, const zimage_request *re
 {
     if (job->named)
         return cli_write_image(job, request, image, error);
+    if (job->options->output) /* its name with a number is noted for this job */
+        json_object_del(w->jobs.places, job->path);
     zimage_status status = ZIMAGE_ERROR_FILE;
     for (int number = 0; status != ZIMAGE_OK;) {
         char *path = cli_free_name(job->path, &number, w->jobs.places);

@@ -63,14 +63,14 @@ const char *cli_name_in_folder(const cli_job *job, const char *path)
     return path + strlen(job->folder) + 1;
 }
 
-/* The path of a job's file, which is noted if `named`. NULL: an exit code is in *code. */
-static char *place_of(cli_jobs *jobs, const cli_job *job, const char *option, const char *name, int named, int *code)
+/* The path of a job's file, which is noted if `noted`. NULL: an exit code is in *code. */
+static char *place_of(cli_jobs *jobs, const cli_job *job, const char *option, const char *name, int noted, int *code)
 {
     char label[LABEL_MAX], path[PATH_MAX], *copy = NULL;
     label_of(jobs, job, option, label);
     if (!in_folder(job, name, path))
         *code = cli_usage_error(COMMAND, "%s: the path is too long", label);
-    else if (named)
+    else if (noted)
         *code = take_place(jobs, job, label, name, path);
     if (!*code && !(copy = strdup(path)))
         *code = no_memory(jobs);
@@ -96,10 +96,11 @@ int cli_jobs_add(cli_jobs *jobs, const cli_options *options, int64_t line)
     int code = 0;
     for (int64_t i = 0; i < options->count && !code; i++) {
         char name[PATH_MAX];
-        cli_job job = {.options = options, .seed = seed + (uint64_t)i, .line = line, .named = options->output != NULL};
+        cli_job job = {.options = options, .seed = seed + (uint64_t)i, .line = line};
+        job.named = options->output && options->count == 1;
         job.folder = line ? jobs->options->out_dir : NULL;
         cli_name_image(options, job.seed, i + 1, name);
-        job.path = place_of(jobs, &job, "output", name, job.named, &code);
+        job.path = place_of(jobs, &job, "output", name, options->output != NULL, &code);
         if (!code && options->save_latents)
             job.latents = place_of(jobs, &job, "save-latents", options->save_latents, 1, &code);
         if (!code)

@@ -14,7 +14,7 @@ typedef struct cli_job {
     /* The folder of the batch, with which the paths begin: a line's files stay in it. NULL: no batch */
     const char *folder;
     char *latents; /* of the file for the final latents; NULL: none */
-    int named;     /* path was chosen by the user; 0: a default name, under which no file is replaced */
+    int named;     /* path is the user's word for word; 0: made by the program, which then replaces no file */
 } cli_job;
 
 /* A line of a batch. */

@@ -65,10 +65,10 @@ int cmd_help(const cli_options *options)
 }
 
 /* "-" as in other programs. */
-static void name_stdout(const char **path)
+static void name_stream(const char **path, const char *device)
 {
     if (*path && !strcmp(*path, "-"))
-        *path = "/dev/stdout";
+        *path = device;
 }
 
 static int run_command(cli_command_id command, int argc, char **argv)
@@ -81,8 +81,9 @@ static int run_command(cli_command_id command, int argc, char **argv)
         cli_print_help(command);
         return 0;
     }
-    name_stdout(&options.output);
-    name_stdout(&options.save_latents);
+    name_stream(&options.output, "/dev/stdout");
+    name_stream(&options.save_latents, "/dev/stdout");
+    name_stream(&options.batch, "/dev/stdin");
     code = cli_check(command, &options);
     if (!code && command == CLI_GENERATE)
         code = cli_check_stdout(&options);

@@ -281,8 +281,9 @@ const cli_option cli_table[] = {
         .elsewhere = "num-images-per-prompt num-images batch-count batch-size images",
         .letter = 'n',
         .argument = "N",
-        .help =
-            "Make N images. Their seeds are SEED, SEED + 1 and so on; with --output their names get -1, -2 and so on.",
+        .help = "Make N images. Their seeds are SEED, SEED + 1 and so on. With --output their names get -1, -2 and so "
+                "on, and "
+                "another number if there is such a file.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         INT(count, 1, COUNT_MAX),
@@ -475,7 +476,8 @@ const cli_option cli_table[] = {
         .elsewhere = "prompt-file batch-file prompts from-file",
         .argument = "FILE.jsonl",
         .help = "Make the images of each line, a JSON object. The model is opened once, and all lines are checked "
-                "before the first image is made. Options on the command line hold for lines that don't say otherwise.",
+                "before the first image is made. Options on the command line hold for lines that don't say otherwise. "
+                "-: standard input.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(batch),
