@@ -75,6 +75,14 @@ static void compare_big(const char *name, const float *ours, size_t count, doubl
     assert_true(fabs(sum - golden_double(full, 0)) <= 1e-6 * want_abs);
 }
 
+/* The first numbers of a seed. */
+static void draw(zimage_rng kind, uint64_t seed, float *out, int64_t count)
+{
+    zi_noise noise;
+    zi_noise_seed(&noise, kind, seed);
+    zi_noise_next(&noise, ZI_NOISE_LATENTS, 0, out, count);
+}
+
 /* Expected to equal torch in every bit on CPUs with AVX2; the tolerance is 2e-7. */
 #define TORCH_TOLERANCE 2e-7
 
@@ -87,20 +95,20 @@ static void test_torch_cpu(void **state)
         for (size_t n = 0; n < (seeds[s] == 42 ? 11 : 3); n++) {
             char name[128];
             snprintf(name, sizeof name, "torch_cpu.seed%llu.n%d", (unsigned long long)seeds[s], counts[n]);
-            zi_noise(ZIMAGE_RNG_TORCH_CPU, seeds[s], out, counts[n]);
+            draw(ZIMAGE_RNG_TORCH_CPU, seeds[s], out, counts[n]);
             compare_named(name, out, TORCH_TOLERANCE);
         }
 }
 
 static void draw_in_turn(const char *prefix, uint64_t seed, const int *counts, int draws)
 {
-    zi_torch_cpu_rng rng;
+    zi_noise noise;
     float out[64];
-    zi_torch_cpu_seed(&rng, seed);
+    zi_noise_seed(&noise, ZIMAGE_RNG_TORCH_CPU, seed);
     for (int i = 0; i < draws; i++) {
         char name[128];
         snprintf(name, sizeof name, "%s.%d.n%d", prefix, i, counts[i]);
-        zi_torch_cpu_randn(&rng, out, counts[i]);
+        zi_noise_next(&noise, i % 2 ? ZI_NOISE_LATENTS : ZI_NOISE_POSTERIOR, 0, out, counts[i]);
         compare_named(name, out, TORCH_TOLERANCE);
     }
 }
@@ -115,9 +123,9 @@ static void test_torch_cpu_in_turn(void **state)
 static void test_torch_cpu_long(void **state)
 {
     static float out[262148];
-    zi_noise(ZIMAGE_RNG_TORCH_CPU, 42, out, 262144);
+    draw(ZIMAGE_RNG_TORCH_CPU, 42, out, 262144);
     compare_big("torch_cpu.seed42.n262144", out, 262144, TORCH_TOLERANCE);
-    zi_noise(ZIMAGE_RNG_TORCH_CPU, 42, out, 262148);
+    draw(ZIMAGE_RNG_TORCH_CPU, 42, out, 262148);
     compare_big("torch_cpu.seed42.n262148", out, 262148, TORCH_TOLERANCE);
 }
 
@@ -126,10 +134,10 @@ static void test_torch_cpu_bf16(void **state)
     static const int counts[] = {8, 16, 32, 40, 4096};
     static float out[4096];
     for (int i = 0; i < 5; i++) {
-        zi_torch_cpu_rng rng;
+        zi_noise noise;
         char name[128];
-        zi_torch_cpu_seed(&rng, 42);
-        zi_torch_cpu_randn_bf16(&rng, out, counts[i]);
+        zi_noise_seed(&noise, ZIMAGE_RNG_TORCH_CPU, 42);
+        zi_noise_next(&noise, ZI_NOISE_LATENTS, 1, out, counts[i]);
         snprintf(name, sizeof name, "torch_cpu_bf16.seed42.n%d", counts[i]);
         compare_named(name, out, 0);
     }
@@ -145,6 +153,40 @@ static void test_torch_cuda(void **state)
     zi_torch_cuda_randn(42, &offset, 132 * 2048, out, 262144);
     compare_named("torch_cuda.seed42.then.n262144.first", out, 3e-6);
     assert_int_equal(offset, 8);
+}
+
+/* A generator's second draw begins where its first ended. */
+static void test_torch_cuda_in_turn(void **state)
+{
+    static float out[262144];
+    zi_noise noise;
+    zi_noise_seed(&noise, ZIMAGE_RNG_TORCH_CUDA, 42);
+    zi_noise_next(&noise, ZI_NOISE_POSTERIOR, 0, out, 8);
+    compare_named("torch_cuda.seed42.n8.first", out, 3e-6);
+    zi_noise_next(&noise, ZI_NOISE_LATENTS, 0, out, 262144);
+    compare_named("torch_cuda.seed42.then.n262144.first", out, 3e-6);
+}
+
+/* Drawn in bf16 by the kinds whose numbers are only rounded. */
+static void test_rounded(void **state)
+{
+    static const zimage_rng kinds[] = {ZIMAGE_RNG_TORCH_CUDA, ZIMAGE_RNG_MLX, ZIMAGE_RNG_NUMPY};
+    for (int k = 0; k < 3; k++) {
+        zi_noise exact, rounded;
+        float a[33], b[33];
+        zi_noise_seed(&exact, kinds[k], 7);
+        zi_noise_seed(&rounded, kinds[k], 7);
+        for (int draw = 0; draw < 2; draw++) {
+            zi_noise_next(&exact, ZI_NOISE_LATENTS, 0, a, 33);
+            zi_noise_next(&rounded, ZI_NOISE_LATENTS, 1, b, 33);
+            for (int i = 0; i < 33; i++) {
+                uint32_t bits;
+                memcpy(&bits, &b[i], sizeof bits);
+                assert_int_equal(bits & 0xffff, 0);
+                assert_true(fabsf(a[i] - b[i]) <= fabsf(a[i]) / 256);
+            }
+        }
+    }
 }
 
 /* With T threads and more elements, element i + T k is the k-th number of thread i; the offset counts the rounds. */
@@ -179,9 +221,17 @@ static void mlx_seed(uint64_t seed)
     compare_named(name, out, 0);
     for (int i = 0; i < 4; i++) {
         snprintf(name, sizeof name, "mlx.key%llu.n%d", printed, counts[i]);
-        zi_noise(ZIMAGE_RNG_MLX, seed, out, counts[i]);
+        draw(ZIMAGE_RNG_MLX, seed, out, counts[i]);
         compare_named(name, out, 5e-7);
     }
+    zi_noise noise; /* the first call without a key takes the sub-key of the seed's */
+    zi_noise_seed(&noise, ZIMAGE_RNG_MLX, seed);
+    zi_noise_next(&noise, ZI_NOISE_POSTERIOR, 0, out, 8);
+    snprintf(name, sizeof name, "mlx.seed%llu.0.n8", printed);
+    compare_named(name, out, 5e-7);
+    zi_noise_next(&noise, ZI_NOISE_LATENTS, 0, out, 9);
+    snprintf(name, sizeof name, "mlx.key%llu.n9", printed);
+    compare_named(name, out, 5e-7);
     for (int i = 0; i < 3; i++) { /* without a key every call splits the global key */
         zi_mlx_split(key, next, sub);
         memcpy(key, next, sizeof key);
@@ -197,7 +247,7 @@ static void test_mlx(void **state)
     mlx_seed(0);
     mlx_seed(42);
     mlx_seed(1099511627783u);
-    zi_noise(ZIMAGE_RNG_MLX, 42, out, 262144);
+    draw(ZIMAGE_RNG_MLX, 42, out, 262144);
     compare_big("mlx.key42.n262144", out, 262144, 5e-7);
 }
 
@@ -212,11 +262,14 @@ static void test_numpy(void **state)
             snprintf(name, sizeof name, "numpy.seed%llu.%s", (unsigned long long)seeds[s], i < 33 ? "n33" : "then.n4");
             want[i] = (float)golden_double(name, i < 33 ? i : i - 33);
         }
-        zi_noise(ZIMAGE_RNG_NUMPY, seeds[s], out, 37);
+        zi_noise noise;
+        zi_noise_seed(&noise, ZIMAGE_RNG_NUMPY, seeds[s]);
+        zi_noise_next(&noise, ZI_NOISE_POSTERIOR, 0, out, 33);
+        zi_noise_next(&noise, ZI_NOISE_LATENTS, 0, out + 33, 4);
         snprintf(name, sizeof name, "numpy.seed%llu", (unsigned long long)seeds[s]);
         compare(name, out, want, 37, 0);
     }
-    zi_noise(ZIMAGE_RNG_NUMPY, 42, out, 262144);
+    draw(ZIMAGE_RNG_NUMPY, 42, out, 262144);
     compare_big("numpy.seed42.n262144", out, 262144, 0);
 }
 
@@ -228,7 +281,9 @@ int main(void)
         cmocka_unit_test(test_torch_cpu_long),
         cmocka_unit_test(test_torch_cpu_bf16),
         cmocka_unit_test(test_torch_cuda),
+        cmocka_unit_test(test_torch_cuda_in_turn),
         cmocka_unit_test(test_torch_cuda_few_threads),
+        cmocka_unit_test(test_rounded),
         cmocka_unit_test(test_mlx),
         cmocka_unit_test(test_numpy),
     };

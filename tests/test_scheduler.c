@@ -134,7 +134,7 @@ static void test_euler_and_guidance(void **state)
 {
     float latents[2] = {1, -2};
     const float prediction[2] = {0.5f, 4};
-    zi_euler_step(latents, prediction, 2, 1.0f, 0.75f);
+    zi_euler_step(latents, prediction, 2, 1.0f, 0.75f, 0);
     assert_true(latents[0] == 0.875f && latents[1] == -3);
 
     float positive[2] = {3, 4};
@@ -197,7 +197,7 @@ static void take_steps(zi_run *run, zi_job *job, const loop_case *c, float *late
         table_ok(zi_job_stage(run, job, ZIMAGE_STAGE_DENOISE, 0));
         if (scale > 0)
             family->guide(job->velocity[0], job->velocity[1], LOOP_COUNT, scale, c->normalization);
-        zi_euler_step(latents, job->velocity[0], LOOP_COUNT, sigmas[i], sigmas[i + 1]);
+        zi_euler_step(latents, job->velocity[0], LOOP_COUNT, sigmas[i], sigmas[i + 1], 0);
         memcpy(after + i * LOOP_COUNT, latents, LOOP_COUNT * sizeof *after);
     }
 }

@@ -94,7 +94,9 @@ static zimage_status paint(const zi_model *model, zi_run *run, uint8_t *pixels)
                   .rgb8 = pixels,
                   .sigma = SIGMA};
     int entries = zi_job_list(&job, runs);
-    zi_noise(ZIMAGE_RNG_TORCH_CPU, 42, latents, LATENTS);
+    zi_noise noise;
+    zi_noise_seed(&noise, ZIMAGE_RNG_TORCH_CPU, 42);
+    zi_noise_next(&noise, ZI_NOISE_LATENTS, 0, latents, LATENTS);
     zimage_status status = zi_job_open(run, &job);
     for (int i = 0; i < entries && status == ZIMAGE_OK; i++) {
         status = zi_job_stage(run, &job, runs[i].stage, runs[i].index);

@@ -168,6 +168,11 @@ uint16_t zi_f32_to_bf16(float value)
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
+float zi_round_bf16(float value)
+{
+    return zi_bf16_to_f32(zi_f32_to_bf16(value));
+}
+
 /* The data may be unaligned: every load is a memcpy, which compilers turn into plain unaligned loads. */
 static void unpack_f16(const uint8_t *restrict data, int64_t count, float *restrict out)
 {

@@ -96,5 +96,6 @@ void zi_weight_unpack(const zi_weight *weight, int64_t first, int64_t count, flo
 float zi_f16_to_f32(uint16_t bits);
 float zi_bf16_to_f32(uint16_t bits);
 uint16_t zi_f32_to_bf16(float value); /* rounded half to even; a NaN stays one */
+float zi_round_bf16(float value);     /* the same as a float */
 
 #endif

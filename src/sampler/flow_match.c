@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/fields.h"
+#include "ops/tensor.h"
 
 /* Defaults of calculate_shift in pipeline_z_image.py. */
 #define BASE_SHIFT  0.5
@@ -213,9 +214,41 @@ float zi_scheduler_timestep(float sigma)
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
-void zi_euler_step(float *latents, const float *velocity, int64_t count, float sigma, float sigma_next)
+int zi_first_step(int steps, double strength)
 {
-    float dt = sigma_next - sigma;
+    double noisy = fmin(steps * strength, steps);
+    return (int)fmax(steps - noisy, 0);
+}
+
+static float rounded(float value, int in_bf16)
+{
+    return in_bf16 ? zi_round_bf16(value) : value;
+}
+
+/* sum = a * x + b * y, every operation rounded */
+static float mix(float a, float x, float b, float y, int in_bf16)
+{
+    return rounded(rounded(a * x, in_bf16) + rounded(b * y, in_bf16), in_bf16);
+}
+
+void zi_euler_step(float *latents, const float *velocity, int64_t count, float sigma, float sigma_next, int in_bf16)
+{
+    float dt = sigma_next - sigma; /* float32 also for tensors in bf16 */
     for (int64_t i = 0; i < count; i++)
-        latents[i] += dt * velocity[i];
+        latents[i] = rounded(latents[i] + rounded(dt * rounded(velocity[i], in_bf16), in_bf16), in_bf16);
+}
+
+void zi_scale_noise(float *out, const float *clean, const float *noise, int64_t count, float sigma, int in_bf16)
+{
+    float noisy = rounded(sigma, in_bf16), rest = rounded(1.0f - noisy, in_bf16);
+    for (int64_t i = 0; i < count; i++)
+        out[i] = mix(noisy, noise[i], rest, clean[i], in_bf16);
+}
+
+void zi_blend(float *latents, const float *known, const float *weights, int64_t channels, int64_t places, int in_bf16)
+{
+    for (int64_t i = 0; i < channels * places; i++) {
+        float weight = rounded(weights[i % places], in_bf16);
+        latents[i] = mix(rounded(1.0f - weight, in_bf16), known[i], weight, latents[i], in_bf16);
+    }
 }

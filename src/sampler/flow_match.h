@@ -44,7 +44,20 @@ void zi_flux2_sigmas(const zi_scheduler_config *config, int steps, int64_t image
 /* timestep = 1000 sigma, rounded to float32 */
 float zi_scheduler_timestep(float sigma);
 
+/* The first of `steps` steps that is run with a strength in (0, 1], for which an image is changed; `steps`: none is. */
+int zi_first_step(int steps, double strength);
+
+/*
+ * The following compute on the latents' element i < count. in_bf16: each operation is rounded to bfloat16, as torch does
+ * with tensors of that type; the arguments are bfloat16 numbers.
+ */
+
 /* latents += (sigma_next - sigma) * velocity, where velocity = noise - clean */
-void zi_euler_step(float *latents, const float *velocity, int64_t count, float sigma, float sigma_next);
+void zi_euler_step(float *latents, const float *velocity, int64_t count, float sigma, float sigma_next, int in_bf16);
+/* out = sigma * noise + (1 - sigma) * clean */
+void zi_scale_noise(float *out, const float *clean, const float *noise, int64_t count, float sigma, int in_bf16);
+/* latents = (1 - weight) * known + weight * latents, in all channels; latents, known [channels, places], weights
+ * [places] */
+void zi_blend(float *latents, const float *known, const float *weights, int64_t channels, int64_t places, int in_bf16);
 
 #endif

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/tensor.h"
+
 #define PI 3.14159265358979323846
 
 static float from_bits(uint32_t bits)
@@ -153,21 +155,15 @@ static int has_fma(void)
 }
 #endif
 
-static float round_bf16(float value)
-{
-    uint32_t bits = to_bits(value);
-    return from_bits((bits + 0x7fffu + ((bits >> 16) & 1)) & 0xffff0000u);
-}
-
 /* Box-Muller with every intermediate result rounded to bf16 (docs/spec/rng.md 1.4). */
 static void normal_block_bf16(float *block)
 {
     for (int j = 0; j < 8; j++) {
-        float logarithm = round_bf16(logf(round_bf16(1.0f - block[j])));
-        float radius = round_bf16(sqrtf(round_bf16(-2.0f * logarithm)));
-        float theta = round_bf16((float)(2 * PI) * block[j + 8]);
-        block[j] = round_bf16(radius * round_bf16(cosf(theta)));
-        block[j + 8] = round_bf16(radius * round_bf16(sinf(theta)));
+        float logarithm = zi_round_bf16(logf(zi_round_bf16(1.0f - block[j])));
+        float radius = zi_round_bf16(sqrtf(zi_round_bf16(-2.0f * logarithm)));
+        float theta = zi_round_bf16((float)(2 * PI) * block[j + 8]);
+        block[j] = zi_round_bf16(radius * zi_round_bf16(cosf(theta)));
+        block[j + 8] = zi_round_bf16(radius * zi_round_bf16(sinf(theta)));
     }
 }
 
@@ -225,7 +221,7 @@ void zi_torch_cpu_randn_bf16(zi_torch_cpu_rng *rng, float *out, int64_t count)
         fill_blocks(rng, out, count, 8, normal_block_bf16);
     else
         for (int64_t i = 0; i < count; i++)
-            out[i] = round_bf16((float)next_normal(rng));
+            out[i] = zi_round_bf16((float)next_normal(rng));
 }
 
 /* ---- torch on CUDA: philox 4x32-10 (docs/spec/rng.md 2) ---------------------------------------------------------- */
@@ -379,45 +375,62 @@ static double numpy_double(zi_torch_cpu_rng *rng)
 }
 
 /* Marsaglia's polar method; NumPy returns the second number of each pair first. */
-void zi_numpy_randn(uint64_t seed, float *out, int64_t count)
+static double numpy_normal(zi_torch_cpu_rng *rng)
 {
-    zi_torch_cpu_rng rng;
-    zi_torch_cpu_seed(&rng, seed);
-    for (int64_t i = 0; i < count; i += 2) {
-        double x1, x2, r2;
-        do {
-            x1 = 2.0 * numpy_double(&rng) - 1.0;
-            x2 = 2.0 * numpy_double(&rng) - 1.0;
-            r2 = x1 * x1 + x2 * x2;
-        } while (r2 >= 1.0 || r2 == 0.0);
-        double factor = sqrt(-2.0 * log(r2) / r2);
-        out[i] = (float)(factor * x2);
-        if (i + 1 < count)
-            out[i + 1] = (float)(factor * x1);
+    double x1, x2, r2;
+    if (rng->has_cached) {
+        rng->has_cached = 0;
+        return rng->cached;
     }
+    do {
+        x1 = 2.0 * numpy_double(rng) - 1.0;
+        x2 = 2.0 * numpy_double(rng) - 1.0;
+        r2 = x1 * x1 + x2 * x2;
+    } while (r2 >= 1.0 || r2 == 0.0);
+    double factor = sqrt(-2.0 * log(r2) / r2);
+    rng->cached = factor * x1;
+    rng->has_cached = 1;
+    return factor * x2;
+}
+
+void zi_numpy_randn(zi_torch_cpu_rng *rng, float *out, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = (float)numpy_normal(rng);
 }
 
 /* ---- the choice -------------------------------------------------------------------------------------------------- */
 
-void zi_noise(zimage_rng kind, uint64_t seed, float *out, int64_t count)
+void zi_noise_seed(zi_noise *noise, zimage_rng kind, uint64_t seed)
 {
-    zi_torch_cpu_rng cpu;
-    uint64_t offset = 0;
-    uint32_t key[2];
-    switch (kind) {
+    *noise = (zi_noise){.kind = kind, .seed = seed};
+    zi_torch_cpu_seed(&noise->rng, seed);
+}
+
+static void mlx_next(uint64_t seed, zi_noise_use use, float *out, int64_t count)
+{
+    uint32_t key[2], next[2], sub[2];
+    zi_mlx_key(seed, key);
+    zi_mlx_split(key, next, sub);
+    zi_mlx_normal(use == ZI_NOISE_LATENTS ? key : sub, out, count);
+}
+
+void zi_noise_next(zi_noise *noise, zi_noise_use use, int in_bf16, float *out, int64_t count)
+{
+    switch (noise->kind) {
     case ZIMAGE_RNG_TORCH_CUDA:
-        zi_torch_cuda_randn(seed, &offset, 0, out, count);
-        return;
-    case ZIMAGE_RNG_MLX:
-        zi_mlx_key(seed, key);
-        zi_mlx_normal(key, out, count);
-        return;
-    case ZIMAGE_RNG_NUMPY:
-        zi_numpy_randn(seed, out, count);
-        return;
-    case ZIMAGE_RNG_TORCH_CPU:
+        zi_torch_cuda_randn(noise->seed, &noise->offset, 0, out, count);
         break;
+    case ZIMAGE_RNG_MLX:
+        mlx_next(noise->seed, use, out, count);
+        break;
+    case ZIMAGE_RNG_NUMPY:
+        zi_numpy_randn(&noise->rng, out, count);
+        break;
+    case ZIMAGE_RNG_TORCH_CPU:
+        (in_bf16 ? zi_torch_cpu_randn_bf16 : zi_torch_cpu_randn)(&noise->rng, out, count);
+        return;
     }
-    zi_torch_cpu_seed(&cpu, seed);
-    zi_torch_cpu_randn(&cpu, out, count);
+    for (int64_t i = 0; in_bf16 && i < count; i++)
+        out[i] = zi_round_bf16(out[i]);
 }
