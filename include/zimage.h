@@ -290,6 +290,10 @@ typedef struct zimage_model_info {
     int32_t default_steps;
     int32_t distilled; /* 1: made for few steps without guidance */
     char family[32];   /* "z-image" */
+    /* guidance_scale of the model's reference pipeline; 0: none. A request's 0 is no guidance all the same. */
+    float default_guidance;
+    int32_t has_image_encoder; /* 1: requests may have images */
+    int32_t max_references;    /* input images that the transformer can read; 0: it only starts from one */
 } zimage_model_info;
 
 ZIMAGE_API zimage_status zimage_model_get_info(const zimage_model *model, zimage_model_info *info, zimage_error *error);
@@ -346,8 +350,9 @@ typedef enum zimage_stage {
     ZIMAGE_STAGE_CONTEXT = 1, /* "context": what the transformer makes of the text features once for all steps */
     ZIMAGE_STAGE_DENOISE = 2, /* "denoise": forward passes of the transformer */
     ZIMAGE_STAGE_DECODE = 3,  /* "vae_decode" */
+    ZIMAGE_STAGE_ENCODE = 4,  /* "vae_encode": input images, before all other stages */
 } zimage_stage;
-#define ZIMAGE_STAGE_COUNT 4 /* of this version of the header */
+#define ZIMAGE_STAGE_COUNT 5 /* of this version of the header */
 ZIMAGE_API const char *zimage_stage_name(zimage_stage stage);
 ZIMAGE_API int zimage_stage_parse(const char *name, zimage_stage *stage);
 
@@ -355,7 +360,7 @@ typedef struct zimage_progress {
     uint32_t struct_size;
     zimage_stage stage;
     int32_t step;    /* 1-based in ZIMAGE_STAGE_DENOISE, else 1 */
-    int32_t steps;   /* the request's in ZIMAGE_STAGE_DENOISE, else 1 */
+    int32_t steps;   /* those that are run in ZIMAGE_STAGE_DENOISE, else 1 */
     int32_t block;   /* blocks of this step done so far, 0 .. blocks */
     int32_t blocks;  /* of this step; with guidance those of both forward passes */
     double fraction; /* of the whole request, 0 .. 1, by counted floating-point operations */
@@ -373,19 +378,22 @@ typedef struct zimage_progress {
  */
 typedef int (*zimage_progress_fn)(const zimage_progress *progress, void *user);
 
+typedef struct zimage_image zimage_image;
+
 typedef struct zimage_request {
     uint32_t struct_size;
     int32_t preview;             /* 1: progress carries a preview after each step */
     const char *prompt;          /* UTF-8, zero-terminated; not used, and may be NULL, with prompt_embeds */
     const char *negative_prompt; /* used when guidance_scale > 0; NULL: "" */
-    int32_t width;               /* pixels, a multiple of size_multiple, at most max_width; 0: the default width */
-    int32_t height;              /* likewise; 0: the default height, whatever the width */
-    int32_t steps;               /* 1 .. 1000; 0: the model's default */
+    /* Pixels, a multiple of size_multiple, at most max_width; 0: as the first input image, or the default width. */
+    int32_t width;
+    int32_t height; /* likewise, whatever the width */
+    int32_t steps;  /* 1 .. 1000; 0: the model's default */
     zimage_rng rng;
     uint64_t seed; /* 0 is a seed like any other; the library never chooses one by chance */
     /* Result = positive + guidance_scale * (positive - negative), as diffusers' ZImagePipeline; 0 to 1000. 0: no
-     * guidance and one forward pass a step, right for distilled models. Others need about 3 to 5: also there 0 means no
-     * guidance. */
+     * guidance and one forward pass a step, right for distilled models. Others need about 3 to 5
+     * (zimage_model_info.default_guidance): also there 0 means no guidance. */
     float guidance_scale;
     /* Limit of the norm of the guided result, in norms of the positive one; 0 to 1000. 0: no limit. */
     float cfg_normalization;
@@ -403,7 +411,7 @@ typedef struct zimage_request {
      * does nothing on a GPU, or while another session of the model is open. */
     int32_t release_weights;
     /* Initial noise of variance 1 instead of the seed's: row-major [1, latent_channels, height / f, width / f] with
-     * f = vae_scale_factor. */
+     * f = vae_scale_factor. With a start image, too, where diffusers takes latents to which noise was added already. */
     const float *latents;
     uint64_t latents_count; /* elements of latents, the product of that shape */
     zimage_progress_fn progress;
@@ -415,6 +423,21 @@ typedef struct zimage_request {
      * still does not fit is refused before it starts; the message says how much it needs. The image is the same. On a
      * GPU memory_limit is refused: use device_memory. */
     uint64_t memory_limit;
+    /*
+     * Input images, [image_count] of any size; they stay the caller's. A model that reads references
+     * (zimage_model_info.max_references) shows what they show. Another model starts from one image: it is resized to
+     * the request's size, and only the last steps are run, as strength says. With a mask every model starts from the
+     * first image and repaints a part of it; the others are references.
+     * Memory: the plan counts these images. Those that were made before the session was opened count twice.
+     */
+    const zimage_image *const *images;
+    /* What is repainted, as large as the first image: white (a luminance of at least 0.5), or of a mask with
+     * transparency what is transparent. All else stays, apart from what the VAE and the edge of a latent blur. */
+    const zimage_image *mask;
+    /* How much a start image changes, in (0, 1]: the first steps * (1 - strength) steps, rounded down, are left out. 0:
+     * the default of the model's reference pipeline. Expected 0 without a start image. */
+    double strength;
+    size_t image_count;
 } zimage_request;
 
 /*
@@ -481,8 +504,6 @@ ZIMAGE_API zimage_status zimage_plan_get_memory(const zimage_plan *plan, zimage_
 ZIMAGE_API void zimage_plan_free(zimage_plan *plan);
 
 /* ---- images ------------------------------------------------------------------------------------------------------ */
-
-typedef struct zimage_image zimage_image;
 
 /* Makes one image. *image is released with zimage_image_free. */
 ZIMAGE_API zimage_status zimage_generate(zimage_session *session, const zimage_request *request, zimage_image **image,

@@ -49,4 +49,23 @@ static inline void parity(const char *name, const float *ours, const float *refe
     parity_line(name, relative_error(ours, reference, count), tolerance, "");
 }
 
+/* The same for the bytes of an image: at most 1 off, and few. name: the case. */
+static inline void parity_bytes(const char *backend, const char *name, const uint8_t *ours, const uint8_t *reference,
+                                size_t count)
+{
+    size_t off = 0;
+    int worst = 0;
+    for (size_t i = 0; i < count; i++) {
+        int difference = abs((int)ours[i] - reference[i]);
+        off += difference > 0;
+        if (difference > worst)
+            worst = difference;
+    }
+    char line[192], note[64];
+    snprintf(line, sizeof line, "%s: image, pixels: %s", backend, name);
+    snprintf(note, sizeof note, " (%zu of %zu bytes off)", off, count);
+    parity_line(line, worst, 1, note);
+    assert_true(off * 1000 <= count);
+}
+
 #endif

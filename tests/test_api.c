@@ -40,10 +40,10 @@ static void enums_have_names(void **state)
     CHECK_NAMES(compute, "auto", "f32", "bf16", "int8", "fp8");
     CHECK_NAMES(dequantize, "none", "bf16", "f32");
     CHECK_NAMES(rng, "torch-cpu", "torch-cuda", "mlx", "numpy");
-    CHECK_NAMES(stage, "text_encoder", "context", "denoise", "vae_decode");
+    CHECK_NAMES(stage, "text_encoder", "context", "denoise", "vae_decode", "vae_encode");
     CHECK_NAMES(format, "png");
     CHECK_NAMES(template, "none", "z-image", "klein");
-    assert_int_equal(ZIMAGE_STAGE_COUNT, 4);
+    assert_int_equal(ZIMAGE_STAGE_COUNT, 5);
     for (int i = 0; i <= ZIMAGE_ERROR_INTERNAL; i++)
         for (int k = 0; k < i; k++)
             assert_string_not_equal(zimage_status_name((zimage_status)i), zimage_status_name((zimage_status)k));
@@ -420,15 +420,11 @@ static zimage_plan *make_plan(zimage_session *session, const zimage_request *req
     return plan;
 }
 
-/* The whole is the sum or the largest of the stages. */
-static void plans_add_up(void **state)
+/* The whole is the sum or the largest of the stages. Only a request with images encodes them. */
+static void check_plan(const zimage_plan *plan, int encodes)
 {
-    zimage_session *session = open_tiny(NULL);
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_request request = small_request();
-    zimage_plan *plan = make_plan(session, &request);
     zimage_plan_info info = {.struct_size = sizeof info};
-    zimage_memory_info memory = {.struct_size = sizeof memory, .least_bytes = 1, .limit_bytes = 1};
     double seconds = 0;
     uint64_t peak = 0;
     assert_int_equal(zimage_plan_get_info(plan, &info, &error), ZIMAGE_OK);
@@ -436,6 +432,10 @@ static void plans_add_up(void **state)
         zimage_stage_info stage = {.struct_size = sizeof stage};
         assert_int_equal(zimage_plan_get_stage(plan, (zimage_stage)i, &stage, &error), ZIMAGE_OK);
         assert_int_equal(stage.stage, i);
+        if (i == ZIMAGE_STAGE_ENCODE && !encodes) {
+            assert_true(stage.flops == 0 && stage.seconds == 0 && stage.weight_bytes == 0 && stage.peak_bytes == 0);
+            continue;
+        }
         assert_true(stage.flops > 0 && stage.seconds > 0 && stage.activation_bytes > 0 && stage.weight_bytes > 0);
         assert_true(stage.peak_bytes > stage.activation_bytes + stage.weight_bytes);
         seconds += stage.seconds;
@@ -444,18 +444,40 @@ static void plans_add_up(void **state)
     assert_true(fabs(seconds - info.seconds) < 1e-9 * seconds);
     assert_int_equal(peak, info.peak_bytes);
     assert_true(info.least_bytes > 0);
+}
+
+static void plans_add_up(void **state)
+{
+    zimage_session *session = open_tiny(NULL);
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_request request = small_request();
+    zimage_plan *plan = make_plan(session, &request);
+    zimage_plan_info info = {.struct_size = sizeof info};
+    zimage_memory_info memory = {.struct_size = sizeof memory, .least_bytes = 1, .limit_bytes = 1};
+    check_plan(plan, 0);
     assert_int_equal(zimage_plan_get_memory(plan, &memory, &error), ZIMAGE_OK);
     assert_true(memory.limit_bytes == 0 && memory.total_bytes == 0 && memory.activation_bytes == 0 &&
                 memory.workspace_bytes == 0 && memory.resident_bytes == 0 && memory.ring_bytes == 0 &&
                 memory.step_bytes == 0 && memory.least_bytes == 0);
     zimage_stage_info stage = {.struct_size = sizeof stage};
     zimage_status status = zimage_plan_get_stage(plan, (zimage_stage)ZIMAGE_STAGE_COUNT, &stage, &error);
-    assert_error(&error, status, ZIMAGE_ERROR_ARGUMENT, "stage: 4", NULL, NULL);
+    assert_error(&error, status, ZIMAGE_ERROR_ARGUMENT, "stage: 5", NULL, NULL);
     assert_int_equal(zimage_plan_get_info(NULL, &info, &error), ZIMAGE_ERROR_ARGUMENT);
     assert_int_equal(zimage_plan_get_stage(NULL, ZIMAGE_STAGE_TEXT, &stage, &error), ZIMAGE_ERROR_ARGUMENT);
     assert_int_equal(zimage_plan_get_memory(NULL, &memory, &error), ZIMAGE_ERROR_ARGUMENT);
     zimage_plan_free(plan);
     zimage_plan_free(NULL);
+
+    uint8_t pixels[32 * 32 * 3] = {0};
+    zimage_image *image = NULL;
+    assert_int_equal(zimage_image_from_pixels(pixels, 32, 32, 96, 3, &image, &error), ZIMAGE_OK);
+    const zimage_image *images[] = {image};
+    request.images = images;
+    request.image_count = 1;
+    plan = make_plan(session, &request);
+    check_plan(plan, 1);
+    zimage_plan_free(plan);
+    zimage_image_free(image);
     zimage_session_close(session);
 }
 

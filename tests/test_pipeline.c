@@ -33,25 +33,6 @@ static const zi_weight *of_case(const zi_store *store, const char *name, const c
     return fixture_find(store, key);
 }
 
-/* Bytes that differ from the reference's: at most 1, and few. */
-static void compare_bytes(const char *backend, const char *name, const uint8_t *ours, const uint8_t *reference,
-                          size_t count)
-{
-    size_t off = 0;
-    int worst = 0;
-    for (size_t i = 0; i < count; i++) {
-        int difference = abs((int)ours[i] - reference[i]);
-        off += difference > 0;
-        if (difference > worst)
-            worst = difference;
-    }
-    char line[96], note[64];
-    snprintf(line, sizeof line, "%s: image, pixels: %s", backend, name);
-    snprintf(note, sizeof note, " (%zu of %zu bytes off)", off, count);
-    parity_line(line, worst, 1, note);
-    assert_true(off * 1000 <= count);
-}
-
 static void run_case(zimage_session *session, const char *backend, const zi_store *store, const char *name)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -85,8 +66,8 @@ static void run_case(zimage_session *session, const char *backend, const zi_stor
     const float *ours = zimage_image_latents(image, shape);
     assert_int_equal(shape[0] * shape[1] * shape[2], count);
     parity(stage, ours, latents, count, 2e-5);
-    compare_bytes(backend, name, zimage_image_pixels(image), of_case(store, name, "rgb")->data,
-                  (size_t)settings[0] * (size_t)settings[1] * 3);
+    parity_bytes(backend, name, zimage_image_pixels(image), of_case(store, name, "rgb")->data,
+                 (size_t)settings[0] * (size_t)settings[1] * 3);
     free(latents);
     free(text);
     zimage_image_free(image);
@@ -129,8 +110,8 @@ static void tensors_instead_of_prompt_and_seed(void **state)
     zimage_image *image = NULL;
     if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
-    compare_bytes("cpu", "en, from tensors", zimage_image_pixels(image), of_case(store, "en", "rgb")->data,
-                  (size_t)settings[0] * (size_t)settings[1] * 3);
+    parity_bytes("cpu", "en, from tensors", zimage_image_pixels(image), of_case(store, "en", "rgb")->data,
+                 (size_t)settings[0] * (size_t)settings[1] * 3);
     zimage_image_free(image);
     free(embeds);
     free(noise);

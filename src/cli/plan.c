@@ -2,18 +2,27 @@
 #include "cli.h"
 #include "report.h"
 
+/* Stage number i in the order in which they run; 0: the request has none of it. */
+static int stage_at(const zimage_plan *plan, int i, zimage_stage_info *stage)
+{
+    *stage = (zimage_stage_info){.struct_size = sizeof *stage};
+    zimage_plan_get_stage(plan, i == 0 ? ZIMAGE_STAGE_ENCODE : (zimage_stage)(i - 1), stage, NULL);
+    return stage->stage != ZIMAGE_STAGE_ENCODE || stage->flops > 0;
+}
+
 static int print_json(const zimage_plan *plan, const zimage_plan_info *info, const zimage_memory_info *memory)
 {
     json_t *stages = json_array();
     int failed = 0;
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++) {
-        zimage_stage_info stage = {.struct_size = sizeof stage};
-        zimage_plan_get_stage(plan, (zimage_stage)i, &stage, NULL);
+        zimage_stage_info stage;
+        if (!stage_at(plan, i, &stage))
+            continue;
         failed |= json_array_append_new(
             stages,
-            json_pack("{s:s, s:f, s:f, s:I, s:I, s:I}", "name", zimage_stage_name((zimage_stage)i), "flops",
-                      stage.flops, "seconds", stage.seconds, "activation_bytes", (json_int_t)stage.activation_bytes,
-                      "weight_bytes", (json_int_t)stage.weight_bytes, "peak_bytes", (json_int_t)stage.peak_bytes));
+            json_pack("{s:s, s:f, s:f, s:I, s:I, s:I}", "name", zimage_stage_name(stage.stage), "flops", stage.flops,
+                      "seconds", stage.seconds, "activation_bytes", (json_int_t)stage.activation_bytes, "weight_bytes",
+                      (json_int_t)stage.weight_bytes, "peak_bytes", (json_int_t)stage.peak_bytes));
     }
     json_t *all = json_pack("{s:o, s:f, s:I, s:I, s:i, s:o*}", "stages", stages, "seconds", info->seconds, "peak_bytes",
                             (json_int_t)info->peak_bytes, "least_bytes", (json_int_t)info->least_bytes, "band_rows",
@@ -39,9 +48,10 @@ static void print_table(const zimage_plan *plan)
     printf("%-14s %10s %10s %15s %12s %12s\n", "stage", "TFLOP", "seconds", "activations MiB", "weights MiB",
            "memory MiB");
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++) {
-        zimage_stage_info stage = {.struct_size = sizeof stage};
-        zimage_plan_get_stage(plan, (zimage_stage)i, &stage, NULL);
-        printf("%-14s %10.3f %10.1f %15llu %12llu %12llu\n", zimage_stage_name((zimage_stage)i), stage.flops * 1e-12,
+        zimage_stage_info stage;
+        if (!stage_at(plan, i, &stage))
+            continue;
+        printf("%-14s %10.3f %10.1f %15llu %12llu %12llu\n", zimage_stage_name(stage.stage), stage.flops * 1e-12,
                stage.seconds, cli_mib(stage.activation_bytes), cli_mib(stage.weight_bytes), cli_mib(stage.peak_bytes));
     }
 }

@@ -65,7 +65,8 @@ static char *other_members(const cli_report *report)
     json_t *seconds = json_object();
     json_object_set_new(seconds, "load", json_real(report->load_seconds));
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
-        json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(report->seconds[i]));
+        if (i != ZIMAGE_STAGE_ENCODE || report->seconds[i] > 0) /* only images from images have it */
+            json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(report->seconds[i]));
     json_t *members = json_pack("{s:o, s:I, s:o*, s:o*}", "seconds", seconds, "peak_rss_bytes",
                                 (json_int_t)zimage_peak_rss_bytes(), "device", cli_memory_json(&report->memory),
                                 "error", *report->error ? cli_text_json(report->error) : NULL);

@@ -7,10 +7,10 @@
 #include "base/mapping.h"
 #include "base/numbers.h"
 #include "engine/backends.h"
+#include "engine/inputs.h"
 #include "engine/plan.h"
 #include "engine/request.h"
 #include "image/image.h"
-#include "sampler/noise.h"
 
 /* What one zimage_generate call holds. */
 typedef struct generation {
@@ -20,9 +20,10 @@ typedef struct generation {
     zi_run run;
     zi_job job;
     zi_tokens tokens;
+    zi_inputs inputs;
     zi_job_plan plan;
     int64_t latent_count;
-    float *sigmas; /* [steps + 1] */
+    float *sigmas; /* [request->steps + 1], of which the job runs the last */
     float *positive, *negative, *preview_latents;
     uint8_t *preview_rgb8;
     double flops_before;      /* of the stages and steps finished */
@@ -154,29 +155,49 @@ static zimage_status show_preview(generation *g, float sigma)
                        (int32_t)(g->job.preview_rows * scale));
 }
 
+/* The sigma at which a step of the job begins. */
+static float sigma_of(const generation *g, int step)
+{
+    return g->sigmas[g->request->steps - g->job.steps + step];
+}
+
 static zimage_status run_step(generation *g, int step)
 {
     const zimage_request *r = g->request;
     const zi_family *family = g->job.model->family;
-    float sigma = g->sigmas[step], guidance = 0;
+    float *latents = zi_image_latents(g->image), sigma = sigma_of(g, step), next = sigma_of(g, step + 1), guidance = 0;
     if (g->job.prompts > 1)
         guidance = family->guidance_at(r->guidance_scale, r->cfg_truncation, sigma);
     g->job.sigma = sigma;
     g->job.passes = guidance > 0 ? 2 : 1;
-    ZI_TRY(begin_step(g, ZIMAGE_STAGE_DENOISE, step + 1, r->steps,
+    ZI_TRY(begin_step(g, ZIMAGE_STAGE_DENOISE, step + 1, g->job.steps,
                       zi_stage_blocks(&g->job, ZIMAGE_STAGE_DENOISE, g->job.passes),
-                      g->plan.flops[ZIMAGE_STAGE_DENOISE] / r->steps));
+                      g->plan.flops[ZIMAGE_STAGE_DENOISE] / g->job.steps));
     ZI_TRY(zi_job_stage(&g->run, &g->job, ZIMAGE_STAGE_DENOISE, 0));
     if (guidance > 0)
         family->guide(g->positive, g->negative, g->latent_count, guidance, r->cfg_normalization);
     ZI_TRY(g->job.preview_rows > 0 ? show_preview(g, sigma) : finish_step(g, NULL, 0, 0));
-    zi_euler_step(zi_image_latents(g->image), g->positive, g->latent_count, sigma, g->sigmas[step + 1]);
+    zi_euler_step(latents, g->positive, g->latent_count, sigma, next, g->inputs.in_bf16);
+    zi_inputs_keep(&g->inputs, &g->job, next, g->positive, latents);
     return ZIMAGE_OK;
+}
+
+static zimage_status encode_image(generation *g, int index)
+{
+    zi_job *job = &g->job;
+    ZI_TRY(zi_inputs_fit(&g->inputs, g->request, job, index, g->run.error));
+    ZI_TRY(run_stage(g, ZIMAGE_STAGE_ENCODE, index, job->images));
+    return zi_inputs_take(&g->inputs, job, index, g->run.error);
 }
 
 static zimage_status run_stages(generation *g)
 {
     zi_job *job = &g->job;
+    for (int i = 0; i < job->images; i++)
+        ZI_TRY(encode_image(g, i));
+    if (job->images > 0)
+        release(g, ZI_VAE); /* decoding reads other weights */
+    zi_inputs_start(&g->inputs, g->request, job, sigma_of(g, 0), zi_image_latents(g->image));
     for (int i = 0; i < job->prompts; i++)
         ZI_TRY(run_stage(g, ZIMAGE_STAGE_TEXT, i, job->prompts));
     release(g, ZI_TEXT_ENCODER);
@@ -213,7 +234,7 @@ static zimage_status allocate(generation *g)
     size_t preview = (size_t)(job->preview_rows * job->preview_columns);
     g->positive = malloc(bytes);
     g->negative = job->prompts > 1 ? malloc(bytes) : NULL;
-    g->sigmas = malloc((size_t)(job->steps + 1) * sizeof(float));
+    g->sigmas = malloc((size_t)(g->request->steps + 1) * sizeof(float));
     g->preview_latents = preview ? malloc(preview * (size_t)job->model->facts.latent_channels * sizeof(float)) : NULL;
     g->preview_rgb8 = preview ? malloc(preview * scale * scale * 3) : NULL;
     int failed = !g->positive || !g->sigmas || (job->prompts > 1 && !g->negative) ||
@@ -234,10 +255,7 @@ static zimage_status prepare(generation *g)
     ZI_TRY(zi_image_add_latents(g->image, job->model->facts.latent_channels, job->rows, job->columns, g->run.error));
     ZI_TRY(job->model->family->sigmas(job->model->networks, &job->model->scheduler, r->steps, job->rows, job->columns,
                                       g->sigmas, g->run.error));
-    if (r->latents)
-        memcpy(zi_image_latents(g->image), r->latents, (size_t)g->latent_count * sizeof(float));
-    else
-        zi_noise(r->rng, r->seed, zi_image_latents(g->image), g->latent_count);
+    ZI_TRY(zi_inputs_begin(&g->inputs, r, job, g->run.error));
     job->band_rows = g->plan.band_rows;
     job->latents = zi_image_latents(g->image);
     job->velocity[0] = g->positive;
@@ -296,6 +314,7 @@ zimage_status zimage_generate(zimage_session *session, const zimage_request *req
     g.progress.struct_size = sizeof g.progress;
     zimage_status status = generate(&g);
     zi_tokens_free(&g.tokens);
+    zi_inputs_free(&g.inputs);
     free(g.sigmas);
     free(g.positive);
     free(g.negative);

@@ -1,10 +1,13 @@
 #include "engine/plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/free_memory.h"
 #include "base/numbers.h"
 #include "engine/backends.h"
+#include "engine/inputs.h"
 
 /* Pages of the program and its libraries that are first used after a session was opened, and the stacks of threads. */
 #define PROGRAM_BYTES (3 * ZI_MIB / 2)
@@ -119,12 +122,13 @@ static zimage_status rehearse(zi_run *run, const zi_job *job, int64_t band_rows,
 
 /* ---- host memory ------------------------------------------------------------------------------------------------- */
 
-/* Buffers of zimage_generate: latents and velocities, then the decoded image. */
+/* Buffers of zimage_generate: latents and velocities, input images, then the decoded image. */
 static size_t buffer_bytes(const zi_job *job, int stage)
 {
     const zi_facts *facts = &job->model->facts;
     size_t places = (size_t)(job->rows * job->columns), scale = (size_t)facts->scale_factor;
     size_t kept = (size_t)(1 + ZI_PROMPTS_MAX) * places * (size_t)facts->latent_channels * sizeof(float);
+    kept += zi_inputs_bytes(job, stage);
     return kept + (stage == ZIMAGE_STAGE_DECODE ? places * scale * scale * 3 : 0);
 }
 
@@ -132,6 +136,28 @@ static size_t buffer_bytes(const zi_job *job, int stage)
 static int place_of(const zi_job_run *runs, int i)
 {
     return runs[i].stage == ZI_STAGE_PREVIEW ? i - 1 : i;
+}
+
+/* Whether the weights that the stage of entry `entry` reads were read by an earlier entry, too. */
+static int read_before(const zi_job_run *runs, int entry)
+{
+    for (int k = 0; k < entry; k++)
+        if (zi_stages_read_the_same(runs[k].stage, runs[entry].stage))
+            return 1;
+    return 0;
+}
+
+/* Whether weights that the stage of entry k has read are needed at place i of the list, or later, as long as the job
+ * keeps them: a component's until its last stage, but those of encoding images only while it goes on. */
+static int is_kept(const zi_job_run *runs, int entries, int k, int i)
+{
+    for (int later = 0; later < entries; later++) {
+        int same = zi_stage_component(runs[later].stage) == zi_stage_component(runs[k].stage) &&
+                   (runs[k].stage == ZIMAGE_STAGE_ENCODE) == (runs[later].stage == ZIMAGE_STAGE_ENCODE);
+        if (same && (later >= i || place_of(runs, later) >= place_of(runs, i)))
+            return 1;
+    }
+    return 0;
 }
 
 /* Bytes of weights that are in memory at place i of the list. */
@@ -142,16 +168,11 @@ static size_t weights_held(const zimage_session *session, const zi_job_run *runs
     for (int c = 0; c < ZI_COMPONENTS; c++) {
         const zi_store *store = session->inner->stores[c];
         size_t copied = store ? zi_store_owned_bytes(store) : 0, read = 0;
-        int used_later = 0, decoded = 0;
-        for (int k = 0; k < entries; k++) {
-            if ((int)zi_stage_component(runs[k].stage) != c)
-                continue;
-            used_later |= k >= i || place_of(runs, k) >= place_of(runs, i);
-            if (runs[k].index == 0 && place_of(runs, k) <= place_of(runs, i) && !(c == ZI_VAE && decoded++))
-                read += counts[runs[k].stage].weight_bytes; /* previews and decoding read the same weights */
-        }
-        if (used_later || !releases)
-            held += read > copied ? read - copied : 0;
+        for (int k = 0; k < entries; k++)
+            if ((int)zi_stage_component(runs[k].stage) == c && place_of(runs, k) <= place_of(runs, i) &&
+                !read_before(runs, k) && (!releases || is_kept(runs, entries, k, i)))
+                read += counts[runs[k].stage].weight_bytes;
+        held += read > copied ? read - copied : 0;
     }
     return held;
 }
@@ -184,14 +205,17 @@ static void add_up(const zimage_session *session, const zi_job *job, const zi_co
 
 static zimage_status refuse(const zi_job_plan *plan, uint64_t limit, zimage_error *error)
 {
+    char stages[256] = "";
+    for (int i = 0; i < ZI_STAGE_COUNT; i++) {
+        int stage = zi_stage_order[i];
+        size_t length = strlen(stages);
+        if (stage < ZIMAGE_STAGE_COUNT && plan->peak[stage] > 0)
+            snprintf(stages + length, sizeof stages - length, "%s %llu, ", zimage_stage_name((zimage_stage)stage),
+                     zi_mib(plan->peak[stage]));
+    }
     return zi_fail(error, ZIMAGE_ERROR_MEMORY,
-                   "memory_limit: %llu MiB, but this request needs %llu MiB: %s %llu, %s %llu, %s %llu, %s %llu, each "
-                   "with the weights that it reads",
-                   (unsigned long long)(limit / ZI_MIB), zi_mib(plan->most + MARGIN),
-                   zimage_stage_name(ZIMAGE_STAGE_TEXT), zi_mib(plan->peak[ZIMAGE_STAGE_TEXT]),
-                   zimage_stage_name(ZIMAGE_STAGE_CONTEXT), zi_mib(plan->peak[ZIMAGE_STAGE_CONTEXT]),
-                   zimage_stage_name(ZIMAGE_STAGE_DENOISE), zi_mib(plan->peak[ZIMAGE_STAGE_DENOISE]),
-                   zimage_stage_name(ZIMAGE_STAGE_DECODE), zi_mib(plan->peak[ZIMAGE_STAGE_DECODE]));
+                   "memory_limit: %llu MiB, but this request needs %llu MiB: %seach with the weights that it reads",
+                   (unsigned long long)(limit / ZI_MIB), zi_mib(plan->most + MARGIN), stages);
 }
 
 static zimage_status refuse_for_machine(const zi_job_plan *plan, uint64_t free, zimage_error *error)
@@ -223,15 +247,15 @@ static int streams(const zi_memory_plan *plan)
     return 0;
 }
 
-/* Whether decoding takes more of a device than everything else, while weights do not fit. */
+/* Whether the VAE takes more of a device than everything else, while weights do not fit. */
 static int device_needs_narrower(const rehearsal *r)
 {
-    size_t others = 0;
-    for (int i = 0; i < ZI_STAGE_COUNT; i++)
-        if (zi_stage_component(i) != ZI_VAE)
-            others = zi_max_size(others, r->stack[i]);
-    return zi_max_size(r->stack[ZIMAGE_STAGE_DECODE], r->stack[ZI_STAGE_PREVIEW]) > others &&
-           (r->fits != ZIMAGE_OK || streams(&r->memory));
+    size_t vae = 0, others = 0;
+    for (int i = 0; i < ZI_STAGE_COUNT; i++) {
+        size_t *most = zi_stage_component(i) == ZI_VAE ? &vae : &others;
+        *most = zi_max_size(*most, r->stack[i]);
+    }
+    return vae > others && (r->fits != ZIMAGE_OK || streams(&r->memory));
 }
 
 /* Whether the job does not fit into host memory. A device's own memory is arranged for. */
@@ -244,9 +268,18 @@ static int is_too_large(const zimage_session *session, const zi_job_plan *plan, 
 
 static int host_needs_narrower(const zimage_session *session, const zi_job_plan *plan, const zi_plan_limits *limits)
 {
-    return is_too_large(session, plan, limits) &&
-           (limits->memory == 0 || plan->peak[ZIMAGE_STAGE_DECODE] + PLAN_ERROR > limits->memory ||
-            plan->peak[ZIMAGE_STAGE_DENOISE] + PLAN_ERROR > limits->memory);
+    size_t most = zi_max_size(plan->peak[ZIMAGE_STAGE_DENOISE], /* previews */
+                              zi_max_size(plan->peak[ZIMAGE_STAGE_ENCODE], plan->peak[ZIMAGE_STAGE_DECODE]));
+    return is_too_large(session, plan, limits) && (limits->memory == 0 || most + PLAN_ERROR > limits->memory);
+}
+
+/* Rows of the largest image that the VAE encodes or decodes. */
+static int64_t image_rows_of(const zi_job *job)
+{
+    int64_t most = job->rows * job->model->facts.scale_factor;
+    for (int i = 0; i < job->images; i++)
+        most = zi_max_int64(most, job->image[i].pixel_rows);
+    return most;
 }
 
 /* ---- the plan ---------------------------------------------------------------------------------------------------- */
@@ -268,7 +301,7 @@ static void sum_counts(const zi_job *job, const zi_counts counts[ZI_STAGE_COUNT]
 zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
                           zi_job_plan *plan, zimage_error *error)
 {
-    int64_t image_rows = job->rows * job->model->facts.scale_factor;
+    int64_t image_rows = image_rows_of(job);
     zi_run run = {.ops = session->ops, .error = error};
     zi_counts counts[ZI_STAGE_COUNT];
     zi_job_plan narrow;
@@ -302,7 +335,7 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
 zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *stack, zi_memory_plan *memory,
                             zimage_error *error)
 {
-    int64_t image_rows = job->rows * job->model->facts.scale_factor;
+    int64_t image_rows = image_rows_of(job);
     zi_run run = {.ops = session->ops, .error = error};
     rehearsal r;
     ZI_TRY(rehearse(&run, job, job->band_rows, &r));

@@ -5,6 +5,7 @@
 
 #include "base/sized.h"
 #include "base/stack.h"
+#include "engine/inputs.h"
 
 /* With guidance there is a second one. */
 static int prompts_of(const zimage_session *session, const zimage_request *r)
@@ -100,12 +101,13 @@ zimage_status zi_request_take(const zimage_session *session, const zimage_reques
     const zi_facts *facts = &session->inner->facts;
     ZI_TRY(zi_stack_check(error));
     ZI_TRY(ZI_TAKE(own, request, zimage_request, memory_limit, error));
+    if (!own->steps)
+        own->steps = facts->default_steps;
+    ZI_TRY(zi_inputs_check(session->inner, own, error));
     if (!own->width)
         own->width = zi_default_width(facts);
     if (!own->height)
         own->height = zi_default_height(facts);
-    if (!own->steps)
-        own->steps = facts->default_steps;
     if (own->cfg_truncation == 0)
         own->cfg_truncation = 1;
     return check(session, own, error);
@@ -181,8 +183,9 @@ void zi_request_job(const zimage_session *session, const zimage_request *r, cons
         .columns = r->width / session->inner->facts.scale_factor,
         .in_bf16 = session->compute == ZIMAGE_COMPUTE_BF16 || session->compute == ZIMAGE_COMPUTE_FP8,
         .prompts = prompts_of(session, r),
-        .steps = r->steps,
+        .steps = r->steps - (r->strength > 0 ? zi_first_step(r->steps, r->strength) : 0),
     };
+    zi_inputs_describe(r, job);
     for (int i = 0; i < job->prompts; i++)
         job->prompt[i] = (zi_prompt){
             .tokens = tokens->counts[i], .encoded = !features[i], .ids = tokens->ids[i], .features = features[i]};

@@ -93,6 +93,9 @@ zimage_status zimage_model_get_info(const zimage_model *model, zimage_model_info
         .default_height = zi_default_height(facts),
         .default_steps = facts->default_steps,
         .distilled = facts->distilled,
+        .default_guidance = facts->default_guidance,
+        .has_image_encoder = facts->has_image_encoder,
+        .max_references = facts->max_references,
     };
     strncpy(own.family, model->inner->family->name, sizeof own.family - 1);
     return ZI_GIVE(info, &own, zimage_model_info, family, error);

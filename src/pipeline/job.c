@@ -4,30 +4,40 @@
 
 /* ---- the list of stages ------------------------------------------------------------------------------------------ */
 
+static zimage_status run_encode(zi_run *run, zi_job *job, int index);
 static zimage_status run_text(zi_run *run, zi_job *job, int index);
 static zimage_status run_context(zi_run *run, zi_job *job, int index);
 static zimage_status run_denoise(zi_run *run, zi_job *job, int index);
 static zimage_status run_decode(zi_run *run, zi_job *job, int index);
 static zimage_status run_preview(zi_run *run, zi_job *job, int index);
 
+typedef enum each { EACH_JOB, EACH_PROMPT, EACH_IMAGE } each;
+
 static const struct {
     zi_component_kind component;
-    int each_prompt; /* one run a prompt */
+    each each; /* what the stage has a run for */
     zimage_status (*run)(zi_run *run, zi_job *job, int index);
 } stages[ZI_STAGE_COUNT] = {
-    [ZIMAGE_STAGE_TEXT] = {ZI_TEXT_ENCODER, 1, run_text},
-    [ZIMAGE_STAGE_CONTEXT] = {ZI_TRANSFORMER, 1, run_context},
-    [ZIMAGE_STAGE_DENOISE] = {ZI_TRANSFORMER, 0, run_denoise},
-    [ZI_STAGE_PREVIEW] = {ZI_VAE, 0, run_preview},
-    [ZIMAGE_STAGE_DECODE] = {ZI_VAE, 0, run_decode},
+    [ZIMAGE_STAGE_ENCODE] = {ZI_VAE, EACH_IMAGE, run_encode},
+    [ZIMAGE_STAGE_TEXT] = {ZI_TEXT_ENCODER, EACH_PROMPT, run_text},
+    [ZIMAGE_STAGE_CONTEXT] = {ZI_TRANSFORMER, EACH_PROMPT, run_context},
+    [ZIMAGE_STAGE_DENOISE] = {ZI_TRANSFORMER, EACH_JOB, run_denoise},
+    [ZI_STAGE_PREVIEW] = {ZI_VAE, EACH_JOB, run_preview},
+    [ZIMAGE_STAGE_DECODE] = {ZI_VAE, EACH_JOB, run_decode},
 };
 
-static const int order[ZI_STAGE_COUNT] = {ZIMAGE_STAGE_TEXT, ZIMAGE_STAGE_CONTEXT, ZIMAGE_STAGE_DENOISE,
-                                          ZI_STAGE_PREVIEW, ZIMAGE_STAGE_DECODE};
+const int zi_stage_order[ZI_STAGE_COUNT] = {ZIMAGE_STAGE_ENCODE,  ZIMAGE_STAGE_TEXT, ZIMAGE_STAGE_CONTEXT,
+                                            ZIMAGE_STAGE_DENOISE, ZI_STAGE_PREVIEW,  ZIMAGE_STAGE_DECODE};
 
 zi_component_kind zi_stage_component(int stage)
 {
     return stages[stage].component;
+}
+
+int zi_stages_read_the_same(int one, int other)
+{
+    int decodes = one == ZI_STAGE_PREVIEW || one == ZIMAGE_STAGE_DECODE;
+    return one == other || (decodes && (other == ZI_STAGE_PREVIEW || other == ZIMAGE_STAGE_DECODE));
 }
 
 /* Whether `single` can't run without `stage`: a step reads the context. */
@@ -38,7 +48,7 @@ static int is_needed(int single, int stage)
            (single == ZIMAGE_STAGE_CONTEXT && stage == ZIMAGE_STAGE_TEXT);
 }
 
-/* How often a stage runs (for each prompt). Text features that the caller brings need no text encoder. */
+/* How often a stage runs (for each prompt or image). Text features that the caller brings need no text encoder. */
 static int times_of(const zi_job *job, int stage)
 {
     if (job->single && !is_needed(job->single_stage, stage))
@@ -54,9 +64,10 @@ static int times_of(const zi_job *job, int stage)
 int zi_job_list(const zi_job *job, zi_job_run runs[ZI_JOB_RUNS_MAX])
 {
     int count = 0;
+    const int indices[] = {[EACH_JOB] = 1, [EACH_PROMPT] = job->prompts, [EACH_IMAGE] = job->images};
     for (int i = 0; i < ZI_STAGE_COUNT; i++) {
-        int stage = order[i], times = times_of(job, stage);
-        for (int index = 0; times > 0 && index < (stages[stage].each_prompt ? job->prompts : 1); index++)
+        int stage = zi_stage_order[i], times = times_of(job, stage);
+        for (int index = 0; times > 0 && index < indices[stages[stage].each]; index++)
             runs[count++] = (zi_job_run){stage, index, times};
     }
     return count;
@@ -67,6 +78,8 @@ int64_t zi_stage_blocks(const zi_job *job, int stage, int passes)
     const zi_family *family = job->model->family;
     const zi_networks *networks = job->model->networks;
     switch (stage) {
+    case ZIMAGE_STAGE_ENCODE:
+        return family->encode_image_blocks(networks);
     case ZIMAGE_STAGE_TEXT:
         return family->encode_blocks(networks);
     case ZIMAGE_STAGE_CONTEXT:
@@ -118,6 +131,13 @@ void zi_job_close(zi_run *run, zi_job *job)
 
 /* ---- the stages -------------------------------------------------------------------------------------------------- */
 
+static zimage_status run_encode(zi_run *run, zi_job *job, int index)
+{
+    const zi_job_image *image = &job->image[index];
+    return job->model->family->encode_image(run, job->model->networks, image->rgb8, image->pixel_rows,
+                                            image->pixel_columns, job->band_rows, image->moments);
+}
+
 static zimage_status run_text(zi_run *run, zi_job *job, int index)
 {
     const zi_prompt *prompt = &job->prompt[index];
@@ -146,7 +166,7 @@ static zimage_status prepare(zi_run *run, zi_job *job)
     zi_table(run)->release(run, job->above_contexts);
     for (int i = 0; i < job->prompts; i++)
         ZI_TRY(job->model->family->prepare(run, job->model->networks, &job->context[i], job->rows, job->columns,
-                                           job->references, job->reference_count, job->inputs[i]));
+                                           job->reference, job->references, job->inputs[i]));
     job->prepared = 1;
     return job->forward_only ? copy_latents(run, job, &job->kept_latents, &job->kept_out) : ZIMAGE_OK;
 }

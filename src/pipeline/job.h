@@ -5,7 +5,8 @@
  *
  * The stack of a job, from the bottom: the contexts of all prompts | the text features of all prompts, until the last
  * context is made | then what prepare keeps for each prompt, until decoding. All prompts are encoded before the first
- * context is made, so that each network's weights are read in one go.
+ * context is made, so that each network's weights are read in one go. Input images come first of all: what they become
+ * is small, and lies in host memory.
  */
 #ifndef ZI_PIPELINE_JOB_H
 #define ZI_PIPELINE_JOB_H
@@ -13,6 +14,7 @@
 #include "pipeline/model.h"
 
 #define ZI_PROMPTS_MAX 2
+#define ZI_IMAGES_MAX  8 /* no family reads more references */
 
 /* The stages of a job: zimage_stage, and previews. */
 #define ZI_STAGE_PREVIEW ZIMAGE_STAGE_COUNT
@@ -25,6 +27,14 @@ typedef struct zi_prompt {
     const float *features; /* [tokens, facts.features]; may be NULL in a rehearsal */
 } zi_prompt;
 
+/* An input image, of the size that the VAE encodes. */
+typedef struct zi_job_image {
+    zi_image_role role;
+    int64_t pixel_rows, pixel_columns;
+    const uint8_t *rgb8; /* [pixel_rows, pixel_columns, 3] in host memory, and */
+    float *moments;      /* [family.moments_count]: what encoding writes; both may be NULL in a rehearsal */
+} zi_job_image;
+
 typedef struct zi_job {
     const zi_model *model;
     int64_t rows, columns;                 /* of the latents */
@@ -33,6 +43,11 @@ typedef struct zi_job {
     int in_bf16;                           /* the session computes in bf16 (family.h) */
     int prompts;                           /* 2 with guidance, else 1 */
     zi_prompt prompt[ZI_PROMPTS_MAX];
+    int images; /* input images, to be encoded */
+    zi_job_image image[ZI_IMAGES_MAX];
+    int references; /* that the transformer reads; their latents are known when all images are encoded */
+    zi_reference reference[ZI_IMAGES_MAX];
+    int masked; /* a part of the start image stays */
     int steps;
     int single, single_stage; /* single: the list holds only this stage, and before it what a step needs */
 
@@ -41,10 +56,8 @@ typedef struct zi_job {
     float *velocity[ZI_PROMPTS_MAX]; /* [C, rows, columns]: what denoise writes, noise - clean */
     const float *preview_latents;    /* [C, preview_rows, preview_columns] */
     uint8_t *rgb8, *preview_rgb8;    /* what decode and preview write */
-    const zi_reference *references;  /* [reference_count] that the transformer reads */
-    int reference_count;
-    float sigma; /* of the denoise under way */
-    int passes;  /* forward passes of the denoise under way; 0: one for each prompt */
+    float sigma;                     /* of the denoise under way */
+    int passes;                      /* forward passes of the denoise under way; 0: one for each prompt */
     /* For measuring: a denoise is the forward pass alone. Latents are copied to the device once, velocities never. */
     int forward_only;
 
@@ -56,18 +69,28 @@ typedef struct zi_job {
     int prepared;
 } zi_job;
 
-/* `times` runs of stage number `stage`, for prompt `index` where the stage has one a prompt. */
+/* `times` runs of stage number `stage`, for prompt or input image `index` where the stage has one for each. */
 typedef struct zi_job_run {
     int stage, index, times;
 } zi_job_run;
 
-#define ZI_JOB_RUNS_MAX (2 * ZI_PROMPTS_MAX + 3)
+#define ZI_JOB_RUNS_MAX (ZI_IMAGES_MAX + 2 * ZI_PROMPTS_MAX + 3)
 
 /* The runs of the job in order, of the components that the model has. Between denoise and decode: where there are
  * previews, each of the steps is followed by one. Returns how many. */
 int zi_job_list(const zi_job *job, zi_job_run runs[ZI_JOB_RUNS_MAX]);
+/* All stages, in the order of the list. */
+extern const int zi_stage_order[ZI_STAGE_COUNT];
 /* The component whose weights a stage reads. */
 zi_component_kind zi_stage_component(int stage);
+/* Whether both stages read the same weights of a component, all of them. */
+int zi_stages_read_the_same(int one, int other);
+/* Whether a job starts from an image. */
+static inline int zi_job_starts(const zi_job *job)
+{
+    return job->images > 0 && job->image[0].role == ZI_IMAGE_START;
+}
+
 /* Blocks of one run of a stage, for progress; passes: forward passes of a denoise. */
 int64_t zi_stage_blocks(const zi_job *job, int stage, int passes);
 

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/numbers.h"
+#include "image/pixels.h"
 #include "model/qwen3.h"
 #include "model/vae.h"
 #include "model/zimage_dit.h"
@@ -149,10 +150,15 @@ static zimage_status check(const zi_networks *n, const int present[ZI_COMPONENTS
     return ZIMAGE_OK;
 }
 
+static int64_t size_multiple(const zi_networks *n)
+{
+    return n->vae_config.scale_factor * n->transformer_config.patch;
+}
+
 static void describe(const zi_networks *n, const zi_scheduler_config *scheduler, zi_facts *facts)
 {
     const zi_zimage_dit_config *dit = &n->transformer_config;
-    int64_t multiple = n->vae_config.scale_factor * dit->patch;
+    int64_t multiple = size_multiple(n);
     /* Only the schedule distinguishes Z-Image-Turbo from the base model. */
     int turbo = !scheduler->use_dynamic_shifting && scheduler->shift == zi_scheduler_turbo().shift;
     *facts = (zi_facts){
@@ -169,6 +175,7 @@ static void describe(const zi_networks *n, const zi_scheduler_config *scheduler,
         .default_steps = turbo ? TURBO_STEPS : BASE_STEPS,
         .distilled = turbo,
         .default_guidance = turbo ? 0 : BASE_GUIDANCE,
+        .has_image_encoder = n->vae.has_encoder,
         .can_start_from_image = 1,
         .default_strength = STRENGTH,
         .default_mask_strength = MASK_STRENGTH,
@@ -237,6 +244,57 @@ static void guide(float *positive, const float *negative, int64_t count, float s
         zi_limit_norm(positive, count, limit);
 }
 
+/* ---- input images ------------------------------------------------------------------------------------------------ */
+
+#define MASK_LEAST 128 /* repainted: at least 0.5 of 255 */
+
+/* VaeImageProcessor.get_default_height_width */
+static zimage_status fit_size(const zi_networks *n, zi_image_role role, int64_t *width, int64_t *height,
+                              zimage_error *error)
+{
+    int64_t multiple = size_multiple(n);
+    if (*width < multiple || *height < multiple)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "%lld x %lld pixels, expected at least %lld x %lld",
+                       (long long)*width, (long long)*height, (long long)multiple, (long long)multiple);
+    *width -= *width % multiple;
+    *height -= *height % multiple;
+    return ZIMAGE_OK;
+}
+
+static zimage_status fit_image(const zi_networks *n, zi_image_role role, const zi_pixels *image, int64_t width,
+                               int64_t height, zi_pixels *out, zimage_error *error)
+{
+    return zi_resize_lanczos(image, (int32_t)width, (int32_t)height, out, error);
+}
+
+/* Of the pipeline's mask_processor: resized, then made grey and black or white, then the nearest pixel for a latent. */
+static zimage_status fit_mask(const zi_networks *n, const zi_pixels *mask, int64_t width, int64_t height,
+                              float *weights, zimage_error *error)
+{
+    int64_t scale = n->vae_config.scale_factor, columns = width / scale;
+    zi_pixels resized = {0}, grey = {0};
+    zimage_status status = zi_resize_lanczos(mask, (int32_t)width, (int32_t)height, &resized, error);
+    if (status == ZIMAGE_OK)
+        status = zi_to_luma(&resized, &grey, error);
+    for (int64_t i = 0; status == ZIMAGE_OK && i < height / scale * columns; i++)
+        weights[i] = grey.data[i / columns * scale * width + i % columns * scale] >= MASK_LEAST;
+    zi_pixels_free(&resized);
+    zi_pixels_free(&grey);
+    return status;
+}
+
+static int64_t moments_count(const zi_networks *n, int64_t pixel_rows, int64_t pixel_columns)
+{
+    int64_t scale = n->vae_config.scale_factor;
+    return 2 * n->vae_config.latent_channels * (pixel_rows / scale) * (pixel_columns / scale);
+}
+
+static void image_latents(const zi_networks *n, const float *moments, const float *noise, int64_t rows, int64_t columns,
+                          float *latents)
+{
+    zi_vae_latents(&n->vae, moments, noise, rows, columns, latents);
+}
+
 /* ---- on a backend ------------------------------------------------------------------------------------------------ */
 
 static zimage_status encode(zi_run *run, const zi_networks *n, const int32_t *ids, int64_t tokens, zi_tensor *features)
@@ -266,6 +324,12 @@ static zimage_status forward(zi_run *run, const void *inputs, const zi_tensor *l
     return zi_zimage_dit_forward_pass(inputs, run, latents, time, out);
 }
 
+static zimage_status encode_image(zi_run *run, const zi_networks *n, const uint8_t *rgb8, int64_t pixel_rows,
+                                  int64_t pixel_columns, int64_t band_rows, float *moments)
+{
+    return zi_vae_encode(&n->vae, run, rgb8, pixel_rows, pixel_columns, band_rows, moments);
+}
+
 static zimage_status decode(zi_run *run, const zi_networks *n, const float *latents, int64_t rows, int64_t columns,
                             int64_t band_rows, uint8_t *rgb8)
 {
@@ -290,6 +354,11 @@ static int64_t forward_blocks(const zi_networks *n)
 static int64_t decode_blocks(const zi_networks *n)
 {
     return zi_vae_decode_blocks(&n->vae);
+}
+
+static int64_t encode_image_blocks(const zi_networks *n)
+{
+    return zi_vae_encode_blocks(&n->vae);
 }
 
 /* The class of the text-to-image pipeline; folders of image-to-image and inpainting pipelines hold the same model. */
@@ -354,14 +423,21 @@ const zi_family zi_family_zimage = {
     .bf16_start_noise = 1,
     .time_at = time_at,
     .samples_start = 1,
+    .fit_size = fit_size,
+    .fit_image = fit_image,
+    .fit_mask = fit_mask,
+    .moments_count = moments_count,
+    .image_latents = image_latents,
     .encode = encode,
     .context_shape = context_shape,
     .make_context = make_context,
     .prepare = prepare,
     .forward = forward,
+    .encode_image = encode_image,
     .decode = decode,
     .encode_blocks = encode_blocks,
     .context_blocks = context_blocks,
     .forward_blocks = forward_blocks,
     .decode_blocks = decode_blocks,
+    .encode_image_blocks = encode_image_blocks,
 };

@@ -233,7 +233,7 @@ static float mix(float a, float x, float b, float y, int in_bf16)
 
 void zi_euler_step(float *latents, const float *velocity, int64_t count, float sigma, float sigma_next, int in_bf16)
 {
-    float dt = sigma_next - sigma; /* float32 also for tensors in bf16 */
+    float dt = rounded(sigma_next - sigma, in_bf16); /* so torch does on a CPU */
     for (int64_t i = 0; i < count; i++)
         latents[i] = rounded(latents[i] + rounded(dt * rounded(velocity[i], in_bf16), in_bf16), in_bf16);
 }

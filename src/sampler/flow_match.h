@@ -48,7 +48,7 @@ float zi_scheduler_timestep(float sigma);
 int zi_first_step(int steps, double strength);
 
 /*
- * The following compute on the latents' element i < count. in_bf16: each operation is rounded to bfloat16, as torch does
+ * The following compute on elements i < count of latents. in_bf16: each operation is rounded to bfloat16, as torch does
  * with tensors of that type; the arguments are bfloat16 numbers.
  */
 
