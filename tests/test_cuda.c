@@ -3,46 +3,18 @@
  * the kernels that stand in for it, and in fp8; then what is CUDA's own. Skipped without a usable GPU.
  */
 #include <dirent.h>
-#include <dlfcn.h>
 #include <limits.h>
 #include <unistd.h>
 
-#include "cuda/cuda.h"
+#include "gpu.h"
 #include "ops/cases.h"
-#include "support.h"
 
-#define SKIPPED 77
-#define EPS     1e-6f
-#define LIBRARY ZIMAGE_CUDA_LIBRARY
+#define EPS 1e-6f
 #define SHAPE(...)                                                                                                     \
     (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])                                       \
     {                                                                                                                  \
         __VA_ARGS__                                                                                                    \
     }
-
-static zi_ops_cuda_new_fn *cuda_new;
-static int64_t (*operations)(const zi_ops *ops); /* NULL: a real GPU */
-static zi_cuda_device first_gpu;
-static zimage_error error = ZIMAGE_ERROR_INIT;
-static zi_run gpu_run = {.error = &error}, *const gpu = &gpu_run;
-
-static void ok(zimage_status status)
-{
-    if (status != ZIMAGE_OK)
-        fail_msg("%s", error.message);
-}
-
-static const zi_ops_table *open_gpu(const zi_cuda_options *options)
-{
-    ok(cuda_new(options, &gpu->ops, &error));
-    return zi_table(gpu);
-}
-
-static void close_gpu(void)
-{
-    zi_table(gpu)->free(gpu->ops);
-    gpu->ops = NULL;
-}
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
@@ -74,7 +46,7 @@ static void run_cases(const zi_cuda_options *options, const char *group)
     const zi_cases_options cases = {.compute = options->compute, .group = group};
     int failed = 0;
     (void)open_gpu(options);
-    ok(zi_cases_run(gpu->ops, &cases, on_case, &failed, &error));
+    ok(zi_cases_run(gpu->ops, &cases, on_case, &failed, &gpu_error));
     close_gpu();
     assert_false(failed);
 }
@@ -154,8 +126,8 @@ static zi_tensor tensor_of(int dims, const int64_t *shape)
 static void refuses(zimage_status status, const zi_weight *w)
 {
     assert_int_equal(status, ZIMAGE_ERROR_UNSUPPORTED);
-    assert_non_null(strstr(error.message, w->name));
-    assert_non_null(strstr(error.message, zi_dtype_name(w->dtype)));
+    assert_non_null(strstr(gpu_error.message, w->name));
+    assert_non_null(strstr(gpu_error.message, zi_dtype_name(w->dtype)));
 }
 
 static void refuse_all(const zi_ops_table *t)
@@ -347,25 +319,6 @@ static void remembers(void **state)
     remembering_run(folder, 0);
     remove_plans(folder);
     assert_int_equal(rmdir(folder), 0);
-}
-
-/* Why nothing can be checked here, or NULL. */
-static const char *why_not(void)
-{
-    int count = 0;
-    size_t layout = 0;
-    void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    if (!library)
-        return dlerror();
-    zi_cuda_abi_fn *abi = (zi_cuda_abi_fn *)dlsym(library, "zi_cuda_abi");
-    zi_cuda_devices_fn *devices = (zi_cuda_devices_fn *)dlsym(library, "zi_cuda_devices");
-    cuda_new = (zi_ops_cuda_new_fn *)dlsym(library, "zi_ops_cuda_new");
-    operations = (int64_t(*)(const zi_ops *))dlsym(library, "zi_emulated_operations");
-    if (!abi || !devices || !cuda_new || abi(&layout) != ZI_CUDA_ABI || layout != ZI_CUDA_LAYOUT)
-        return "the library is not this build's";
-    if (devices(&first_gpu, 1, &count, &error) != ZIMAGE_OK)
-        return error.message;
-    return *first_gpu.fault ? first_gpu.fault : NULL;
 }
 
 /* test_cuda [PATTERN]: only the tests that it matches. */

@@ -166,7 +166,8 @@ static void decode_case(const zi_vae *model, zi_run *run, const zi_store *golden
 {
     char size[16];
     int64_t blocks = 0;
-    size_t count = (size_t)(rows * columns * zi_vae_latent_size(&model->config) * zi_vae_latent_size(&model->config)) * 3;
+    size_t count =
+        (size_t)(rows * columns * zi_vae_latent_size(&model->config) * zi_vae_latent_size(&model->config)) * 3;
     float *rgb = malloc(count * sizeof *rgb), *banded = malloc(count * sizeof *banded);
     assert_true(rgb && banded);
     snprintf(size, sizeof size, "%dx%d", rows, columns);
@@ -531,9 +532,9 @@ static zimage_status load_flux2(const char *path, zimage_error *error)
 
 static void test_flux2_config(void **state)
 {
-    static const char *const numbers[] = {"latent_channels",    "in_channels",        "out_channels",
-                                          "layers_per_block",   "norm_num_groups",    "batch_norm_eps",
-                                          "block_out_channels", "patch_size", NULL};
+    static const char *const numbers[] = {"latent_channels",    "in_channels",     "out_channels",
+                                          "layers_per_block",   "norm_num_groups", "batch_norm_eps",
+                                          "block_out_channels", "patch_size",      NULL};
     static const refusal refusals[] = {
         {"_class_name", "\"AutoencoderKL\"", ZIMAGE_ERROR_UNSUPPORTED},
         {"patch_size", "[1, 1]", ZIMAGE_ERROR_UNSUPPORTED},
