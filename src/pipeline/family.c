@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-const zi_family *const zi_families[] = {&zi_family_zimage, NULL};
+const zi_family *const zi_families[] = {&zi_family_zimage, &zi_family_klein, NULL};
 
 static int is_in(const char *const *names, const char *name)
 {

@@ -174,7 +174,7 @@ typedef struct zi_family {
     int64_t (*encode_image_blocks)(const zi_networks *networks);
 } zi_family;
 
-extern const zi_family zi_family_zimage;
+extern const zi_family zi_family_zimage, zi_family_klein;
 
 /* All families, NULL-ended. */
 extern const zi_family *const zi_families[];
