@@ -23,12 +23,10 @@ static inline int klein_end(void **state)
     return remove_temporary_folder(state);
 }
 
-/* A copy of the model whose file `part` has another value of a field; value NULL: none. */
-static inline const char *klein_variant(const char *name, const char *part, const char *field, const char *value)
+/* Changes a field of a folder's file; value NULL: removes it. */
+static inline void klein_change(const char *folder, const char *part, const char *field, const char *value)
 {
-    const char *folder = temporary(name);
     char path[3 * PATH_MAX];
-    run_shell("rm -rf '%s' && cp -r '%s' '%s'", folder, KLEIN, folder);
     snprintf(path, sizeof path, "%s/%s", folder, part);
     json_t *json = json_load_file(path, 0, NULL);
     assert_non_null(json);
@@ -38,6 +36,14 @@ static inline const char *klein_variant(const char *name, const char *part, cons
         json_object_del(json, field);
     assert_int_equal(json_dump_file(json, path, 0), 0);
     json_decref(json);
+}
+
+/* A copy of the model with a change. */
+static inline const char *klein_variant(const char *name, const char *part, const char *field, const char *value)
+{
+    const char *folder = temporary(name);
+    run_shell("rm -rf '%s' && cp -r '%s' '%s'", folder, KLEIN, folder);
+    klein_change(folder, part, field, value);
     return folder;
 }
 
@@ -117,11 +123,15 @@ static inline zimage_image *klein_image(void (*fill)(int32_t width, int32_t heig
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_image *image = NULL;
     zi_pixels pixels;
+    uint8_t *rgb = malloc((size_t)width * (size_t)height * 3);
+    assert_non_null(rgb);
     fill(width, height, &pixels);
-    if (zimage_image_from_pixels(pixels.data, width, height, (size_t)(width * pixels.channels), pixels.channels, &image,
-                                 &error) != ZIMAGE_OK)
+    for (int64_t i = 0; i < (int64_t)width * height * 3; i++)
+        rgb[i] = pixels.data[pixels.channels == 3 ? i : i / 3];
+    if (zimage_image_from_pixels(rgb, width, height, (size_t)width * 3, 3, &image, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     zi_pixels_free(&pixels);
+    free(rgb);
     return image;
 }
 

@@ -296,13 +296,12 @@ static void folders_that_are_refused(void **state)
         {"model_index.json", "is_distilled", "7", "is_distilled"},
         {"text_encoder/config.json", "num_hidden_layers", "27", "num_hidden_layers is 27, expected more than 27"},
         {"transformer/config.json", "guidance_embeds", "true", "guidance_embeds"},
-        {"transformer/config.json", "in_channels", "32", "in_channels, 32"},
-        {"transformer/config.json", "joint_attention_dim", "48", "joint_attention_dim, 48"},
         {"tokenizer/tokenizer_config.json", "padding_side", "\"left\"", "padding_side: \"left\""},
         {"tokenizer/tokenizer_config.json", "pad_token", "null", "pad_token: none"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *folder = klein_variant("changed", cases[i].part, cases[i].field, cases[i].value);
+        const char *folder = klein_variant("changed", "text_encoder/config.json", "layer_types", "null");
+        klein_change(folder, cases[i].part, cases[i].field, cases[i].value);
         const zi_model_choice choice = {.dequantize = ZI_GROUPED};
         zimage_error error = ZIMAGE_ERROR_INIT;
         zi_model *model = NULL;
@@ -312,6 +311,42 @@ static void folders_that_are_refused(void **state)
         assert_contains(error.message, cases[i].message);
         assert_contains(error.message, folder);
         assert_null(model);
+    }
+}
+
+/* Weights that fit their own configurations, but not each other. */
+static void components_must_fit_each_other(void **state)
+{
+    static const char *const fitting[ZI_COMPONENTS] = {
+        [ZI_TEXT_ENCODER] = "{\"hidden_size\": 12, \"vocab_size\": 768}",
+        [ZI_TRANSFORMER] = "{\"in_channels\": 16, \"joint_attention_dim\": 36, \"guidance_embeds\": false}",
+        [ZI_VAE] = "{\"latent_channels\": 4}",
+    };
+    static const struct {
+        zi_component_kind kind;
+        const char *text, *message;
+    } cases[] = {
+        {ZI_TRANSFORMER, fitting[ZI_TRANSFORMER], NULL},
+        {ZI_TEXT_ENCODER, "{\"hidden_size\": 16, \"vocab_size\": 768}", "3 times hidden_size is 48"},
+        {ZI_TEXT_ENCODER, "{\"hidden_size\": 12, \"vocab_size\": 767}", "the largest token id is 767"},
+        {ZI_VAE, "{\"latent_channels\": 8}", "make 32 channels, expected the transformer's in_channels, 16"},
+    };
+    static const int present[ZI_COMPONENTS] = {1, 1, 1};
+    const zi_family *family = &zi_family_klein;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zi_networks *networks = calloc(1, family->networks_size);
+        assert_non_null(networks);
+        for (int k = 0; k < ZI_COMPONENTS; k++)
+            if (family->components[k].configure(networks, "x", k == (int)cases[i].kind ? cases[i].text : fitting[k],
+                                                &error) != ZIMAGE_OK)
+                fail_msg("%s", error.message);
+        zimage_status status = family->check(networks, present, 768, "folder", &error);
+        if (cases[i].message)
+            assert_error(&error, status, ZIMAGE_ERROR_MODEL, cases[i].message, "folder/", NULL);
+        else
+            assert_int_equal(status, ZIMAGE_OK);
+        free(networks);
     }
 }
 
@@ -330,6 +365,7 @@ int main(void)
         cmocka_unit_test(the_index_decides),
         cmocka_unit_test(a_conversion_is_the_distilled_model),
         cmocka_unit_test(folders_that_are_refused),
+        cmocka_unit_test(components_must_fit_each_other),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

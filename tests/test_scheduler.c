@@ -130,6 +130,54 @@ static void test_dynamic_shift(void **state)
     report("dynamic shift");
 }
 
+/* FLUX.2: numpy's base sigmas, and a mu that depends on tokens and steps. */
+static void check_flux2(zi_store *store, const zi_scheduler_config *config, const char *kind, int tokens, int steps)
+{
+    char name[96];
+    float sigmas[201];
+    double mu;
+    snprintf(name, sizeof name, "schedule.%s.tokens%d.steps%d.mu", kind, tokens, steps);
+    memcpy(&mu, fixture_find(store, name)->data, sizeof mu);
+    assert_true(zi_flux2_mu(tokens, steps) == mu);
+    snprintf(name, sizeof name, "schedule.%s.tokens%d.steps%d.sigmas", kind, tokens, steps);
+    if (!zi_store_find(store, name))
+        return;
+    float *want = fixture_floats(store, name, NULL);
+    zi_flux2_sigmas(config, steps, tokens, sigmas);
+    double worst = 0;
+    for (int i = 0; i <= steps; i++)
+        worst = fmax(worst, fabs((double)sigmas[i] - want[i]));
+    schedules++;
+    equal_schedules += worst == 0;
+    worst_sigma = fmax(worst_sigma, worst);
+    free(want);
+}
+
+static void test_flux2(void **state)
+{
+    static const int tokens[] = {1, 16, 255, 1024, 2304, 4096, 4300, 4301, 8192, 16384};
+    static const int counts[] = {1, 2, 3, 4, 5, 8, 20, 28, 50, 200};
+    static const struct {
+        const char *kind;
+        zi_scheduler_config config;
+    } others[] = {{"linear", {.shift = 3, .use_dynamic_shifting = 1, .linear_time_shift = 1}},
+                  {"static", {.shift = 3}}};
+    zi_store *store = fixture_open("klein.safetensors");
+    zi_scheduler_config config;
+    load("tiny-klein", &config);
+    const zi_scheduler_config published = zi_scheduler_flux2();
+    assert_true(config.use_dynamic_shifting && !config.linear_time_shift);
+    assert_true(published.use_dynamic_shifting && !published.linear_time_shift);
+    for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++)
+        for (size_t n = 0; n < sizeof counts / sizeof *counts; n++)
+            check_flux2(store, &config, "exponential", tokens[k], counts[n]);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        for (int steps = 4; steps <= 50; steps += 46)
+            check_flux2(store, &others[i].config, others[i].kind, 1024, steps);
+    report("FLUX.2");
+    zi_store_free(store);
+}
+
 static void test_euler_and_guidance(void **state)
 {
     float latents[2] = {1, -2};
@@ -328,7 +376,7 @@ static void test_defaults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_static_shift),       cmocka_unit_test(test_dynamic_shift),
+        cmocka_unit_test(test_static_shift),       cmocka_unit_test(test_dynamic_shift), cmocka_unit_test(test_flux2),
         cmocka_unit_test(test_euler_and_guidance), cmocka_unit_test(test_loops),
         cmocka_unit_test(test_refused_settings),   cmocka_unit_test(test_defaults),
     };
