@@ -219,9 +219,18 @@ static inline void klein_cases(const zi_store *store, const char *backend, const
 /* Every case in float32, on one backend. */
 static inline void klein_all(const zi_store *store, const char *backend, const char *device, int reference)
 {
-    static const char *const distilled[] = {"square",           "wide",           "tall",           "one",
-                                            "references.size",  "references.one", "references.two", "references.order",
-                                            "inpaint.default",  "inpaint.half",   "inpaint.full",   "inpaint.reference",
+    static const char *const distilled[] = {"square",
+                                            "wide",
+                                            "tall",
+                                            "one",
+                                            "references.size",
+                                            "references.one",
+                                            "references.two",
+                                            "references.order",
+                                            "inpaint.default",
+                                            "inpaint.half",
+                                            "inpaint.full",
+                                            "inpaint.reference",
                                             NULL};
     static const char *const base[] = {"base.square",    "base.wide",    "base.tall", "base.unguided",
                                        "base.reference", "inpaint.base", NULL};

@@ -110,7 +110,8 @@ static void timesteps_equal_the_reference(void **state)
 
 /* ---- input images ------------------------------------------------------------------------------------------------ */
 
-static void check_fitted(const zi_model *model, const char *role_name, zi_image_role role, int32_t width, int32_t height)
+static void check_fitted(const zi_model *model, const char *role_name, zi_image_role role, int32_t width,
+                         int32_t height)
 {
     char name[64];
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -201,9 +202,9 @@ static void masks_equal_the_reference(void **state)
                  cases[i].to_height);
         float *want = fixture_floats(golden, name, &count);
         assert_true(count <= sizeof weights / sizeof *weights);
-        assert_int_equal(model->family->fit_mask(model->networks, &mask, cases[i].to_width, cases[i].to_height, weights,
-                                                 &error),
-                         ZIMAGE_OK);
+        assert_int_equal(
+            model->family->fit_mask(model->networks, &mask, cases[i].to_width, cases[i].to_height, weights, &error),
+            ZIMAGE_OK);
         assert_memory_equal(weights, want, count * sizeof *weights);
         free(want);
         zi_pixels_free(&mask);

@@ -376,9 +376,10 @@ static void test_defaults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_static_shift),       cmocka_unit_test(test_dynamic_shift), cmocka_unit_test(test_flux2),
-        cmocka_unit_test(test_euler_and_guidance), cmocka_unit_test(test_loops),
-        cmocka_unit_test(test_refused_settings),   cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_static_shift), cmocka_unit_test(test_dynamic_shift),
+        cmocka_unit_test(test_flux2),        cmocka_unit_test(test_euler_and_guidance),
+        cmocka_unit_test(test_loops),        cmocka_unit_test(test_refused_settings),
+        cmocka_unit_test(test_defaults),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }

@@ -1,8 +1,8 @@
 /*
- * FLUX.2-klein, distilled and base, as diffusers' pipelines/flux2/pipeline_flux2_klein.py runs it, with the inpainting of
- * pipeline_flux2_klein_inpaint.py, and klein-9B-KV as in pipeline_flux2_klein_kv.py: Qwen3 text features of three layers
- * with their padding, flow matching with the network's output noise - clean at time sigma, reference images as further
- * tokens, the VAE of FLUX.2.
+ * FLUX.2-klein, distilled and base, as diffusers' pipelines/flux2/pipeline_flux2_klein.py runs it, with the inpainting
+ * of pipeline_flux2_klein_inpaint.py, and klein-9B-KV as in pipeline_flux2_klein_kv.py: Qwen3 text features of three
+ * layers with their padding, flow matching with the network's output noise - clean at time sigma, reference images as
+ * further tokens, the VAE of FLUX.2.
  */
 #include <math.h>
 #include <string.h>
@@ -325,10 +325,8 @@ static zimage_status fit_image(const zi_networks *n, zi_image_role role, const z
     return status;
 }
 
-/*
- * torch's interpolate(mode="bilinear") without antialiasing: of each square of `multiple` pixels the mean of the four in
- * its middle. (Pixels next to the middle if `multiple` were odd; a VAE's is a power of 2 times the patch.)
- */
+/* torch's interpolate(mode="bilinear") without antialiasing: of each square of `multiple` pixels, an even number, the
+ * mean of the four in its middle. */
 static zimage_status fit_mask(const zi_networks *n, const zi_pixels *mask, int64_t width, int64_t height,
                               float *weights, zimage_error *error)
 {

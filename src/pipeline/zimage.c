@@ -12,6 +12,7 @@
 #include "model/vae.h"
 #include "model/zimage_dit.h"
 #include "pipeline/family.h"
+#include "pipeline/masks.h"
 #include "sampler/guidance.h"
 
 #define MAX_PROMPT_TOKENS 512 /* the pipeline's max_sequence_length, template included */
@@ -246,8 +247,6 @@ static void guide(float *positive, const float *negative, int64_t count, float s
 
 /* ---- input images ------------------------------------------------------------------------------------------------ */
 
-#define MASK_LEAST 128 /* repainted: at least 0.5 of 255 */
-
 /* VaeImageProcessor.get_default_height_width */
 static zimage_status fit_size(const zi_networks *n, zi_image_role role, int64_t *width, int64_t *height,
                               zimage_error *error)
@@ -267,20 +266,17 @@ static zimage_status fit_image(const zi_networks *n, zi_image_role role, const z
     return zi_resize_lanczos(image, (int32_t)width, (int32_t)height, out, error);
 }
 
-/* Of the pipeline's mask_processor: resized, then made grey and black or white, then the nearest pixel for a latent. */
+/* Of the pipeline's mask_processor, then the nearest pixel for a latent. */
 static zimage_status fit_mask(const zi_networks *n, const zi_pixels *mask, int64_t width, int64_t height,
                               float *weights, zimage_error *error)
 {
     int64_t scale = n->vae_config.scale_factor, columns = width / scale;
-    zi_pixels resized = {0}, grey = {0};
-    zimage_status status = zi_resize_lanczos(mask, (int32_t)width, (int32_t)height, &resized, error);
-    if (status == ZIMAGE_OK)
-        status = zi_to_luma(&resized, &grey, error);
-    for (int64_t i = 0; status == ZIMAGE_OK && i < height / scale * columns; i++)
-        weights[i] = grey.data[i / columns * scale * width + i % columns * scale] >= MASK_LEAST;
-    zi_pixels_free(&resized);
-    zi_pixels_free(&grey);
-    return status;
+    zi_pixels repaint;
+    ZI_TRY(zi_mask_binarize(mask, width, height, &repaint, error));
+    for (int64_t i = 0; i < height / scale * columns; i++)
+        weights[i] = repaint.data[i / columns * scale * width + i % columns * scale];
+    zi_pixels_free(&repaint);
+    return ZIMAGE_OK;
 }
 
 static int64_t moments_count(const zi_networks *n, int64_t pixel_rows, int64_t pixel_columns)
