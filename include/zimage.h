@@ -693,8 +693,8 @@ ZIMAGE_API const char *zimage_bench_stage_name(zimage_bench_stage stage);
 
 typedef struct zimage_bench_params {
     uint32_t struct_size;
-    /* Instead of a model folder: "z-image-turbo", its published sizes with random weights made in memory, one network
-     * at a time; or "small", a toy of the same kind. */
+    /* Instead of a model folder: "z-image-turbo", "klein-4b" or "klein-9b", its published sizes with random weights
+     * made in memory, one network at a time; or "small" or "klein-small", toys of the same kinds. */
     const char *synthetic;
     const char *format;    /* of synthetic weights: "bf16" (default), "f16", "f32", "q4", "q8" (groups of 32) */
     int32_t width, height; /* pixels; 0: the model's own, or 512 for a synthetic one */

@@ -72,6 +72,12 @@ static void times_random_weights(void **state)
             fail_msg("%s: %s", formats[i], o.err);
         check_report(o.out);
     }
+    run_program(ARGUMENTS("bench", "--synthetic", "klein-small", "--format", "q8", "--json", "-q", "-W", "32", "-H",
+                          "48", "--steps", "1", "--layers", "1"),
+                &o);
+    if (o.code)
+        fail_msg("klein-small: %s", o.err);
+    check_report(o.out);
     assert_int_equal(count_files(test_folder), 0);
 }
 

@@ -439,12 +439,13 @@ const cli_option cli_table[] = {
     {
         .name = "synthetic",
         .argument = "MODEL",
-        .help = "Time random weights in the sizes of z-image-turbo, or of small, a toy. They are made in memory, one "
-                "network at a time: one random block, repeated at changing offsets. No file is written.",
+        .help = "Time random weights in the sizes of z-image-turbo, or of FLUX.2's klein-4b or klein-9b; small and "
+                "klein-small are toys. They are made in memory, one network at a time: one random block, repeated at "
+                "changing offsets. No file is written.",
         .commands = ON(BENCH),
         .group = CLI_GROUP_FILES,
         TEXT(synthetic),
-        .words = "z-image-turbo small",
+        .words = "z-image-turbo klein-4b klein-9b small klein-small",
     },
     {
         .name = "format",

@@ -105,6 +105,7 @@ static zimage_status make_job(bench_run *b, int stage)
     const zi_model *model = b->session->inner;
     const zi_facts *facts = &model->facts;
     int64_t tokens = b->params.tokens, scale = facts->scale_factor;
+    int encoded = timed[stage].stage == ZIMAGE_STAGE_TEXT;
     b->job = (zi_job){.model = model,
                       .rows = b->params.height / scale,
                       .columns = b->params.width / scale,
@@ -119,7 +120,9 @@ static zimage_status make_job(bench_run *b, int stage)
         return zi_fail_memory(b->run.error, "a stage's inputs", (size_t)tokens * sizeof *b->ids);
     for (int64_t i = 0; i < tokens; i++)
         b->ids[i] = (int32_t)(i * 7919 % (facts->vocabulary > 0 ? facts->vocabulary : 1));
-    b->job.prompt[0] = (zi_prompt){.tokens = tokens, .encoded = timed[stage].stage == ZIMAGE_STAGE_TEXT, .ids = b->ids};
+    if (!encoded) /* text features, with their padding */
+        tokens = model->family->feature_rows(model->networks, tokens);
+    b->job.prompt[0] = (zi_prompt){.tokens = tokens, .encoded = encoded, .ids = b->ids};
     return ZIMAGE_OK;
 }
 
@@ -129,7 +132,7 @@ static zimage_status make_inputs(bench_run *b)
     const zi_facts *facts = &b->session->inner->facts;
     int64_t scale = facts->scale_factor;
     size_t places = (size_t)(b->job.rows * b->job.columns), count = places * (size_t)facts->latent_channels;
-    b->features = random_floats((size_t)(b->params.tokens * facts->features));
+    b->features = random_floats((size_t)(b->job.prompt[0].tokens * facts->features));
     b->latents = random_floats(count);
     b->velocity = malloc(count * sizeof *b->velocity);
     b->rgb8 = malloc(places * (size_t)(scale * scale) * 3);
@@ -266,7 +269,8 @@ static zimage_status check_size(const bench_run *b, int stage)
     if (b->params.width % multiple || b->params.height % multiple)
         return zi_fail(b->run.error, ZIMAGE_ERROR_ARGUMENT, "width and height: %dx%d, expected multiples of %lld",
                        b->params.width, b->params.height, (long long)multiple);
-    return model->family->check_positions(model->networks, b->params.tokens, b->job.rows, b->job.columns, b->run.error);
+    return model->family->check_positions(model->networks, b->job.prompt[0].tokens, b->job.rows, b->job.columns,
+                                          b->run.error);
 }
 
 static zimage_status time_job(bench_run *b, int stage)

@@ -2,45 +2,91 @@
 
 #include <string.h>
 
-/* The published configurations, cut to what sizes and mathematics need (docs/spec: zimage.md 1, text-encoder.md 1,
- * vae.md 1). */
+/* The published configurations, cut to what sizes and mathematics need (docs/spec: zimage.md 1, flux2-klein.md 1,
+ * text-encoder.md 1, vae.md 1). */
 typedef struct published {
     const char *name;
     const zi_family *family;
-    double shift; /* of the schedule */
+    const char *index; /* model_index.json beside the parts; NULL: nothing that the family reads */
     const char *transformer, *text_encoder, *vae;
 } published;
+
+#define QWEN3(layers, hidden, intermediate)                                                                            \
+    "{\"model_type\": \"qwen3\", \"hidden_size\": " hidden ", \"intermediate_size\": " intermediate                    \
+    ", \"num_hidden_layers\": " layers ", \"num_attention_heads\": 32, \"num_key_value_heads\": 8, \"head_dim\": 128," \
+    " \"rms_norm_eps\": 1e-6, \"rope_theta\": 1000000, \"vocab_size\": 151936}"
+
+#define SMALL_QWEN3(layers)                                                                                            \
+    "{\"model_type\": \"qwen3\", \"hidden_size\": 320, \"intermediate_size\": 1216, \"num_hidden_layers\": " layers    \
+    ", \"num_attention_heads\": 8, \"num_key_value_heads\": 2, \"head_dim\": 64, \"rms_norm_eps\": 1e-6,"              \
+    " \"rope_theta\": 1000000, \"vocab_size\": 8192}"
+
+#define FLUX1_VAE(channels)                                                                                            \
+    "{\"_class_name\": \"AutoencoderKL\", \"latent_channels\": 16, \"out_channels\": 3, "                              \
+    "\"block_out_channels\": " channels                                                                                \
+    ", \"layers_per_block\": 2, \"norm_num_groups\": 32, \"scaling_factor\": 0.3611,"                                  \
+    " \"shift_factor\": 0.1159, \"use_post_quant_conv\": false}"
+
+#define FLUX2_VAE(channels)                                                                                            \
+    "{\"_class_name\": \"AutoencoderKLFlux2\", \"latent_channels\": 32, \"out_channels\": 3,"                          \
+    " \"block_out_channels\": " channels ", \"layers_per_block\": 2, \"norm_num_groups\": 32,"                         \
+    " \"batch_norm_eps\": 1e-4, \"patch_size\": [2, 2]}"
+
+#define KLEIN(doubles, singles, heads, head_dim, joint, axis)                                                          \
+    "{\"_class_name\": \"Flux2Transformer2DModel\", \"in_channels\": 128, \"num_layers\": " doubles                    \
+    ", \"num_single_layers\": " singles ", \"num_attention_heads\": " heads ", \"attention_head_dim\": " head_dim      \
+    ", \"joint_attention_dim\": " joint ", \"timestep_guidance_channels\": 256, \"mlp_ratio\": 3.0,"                   \
+    " \"axes_dims_rope\": [" axis ", " axis ", " axis ", " axis "], \"rope_theta\": 2000, \"eps\": 1e-6,"              \
+    " \"guidance_embeds\": false}"
+
+#define DISTILLED_KLEIN "{\"_class_name\": \"Flux2KleinPipeline\", \"is_distilled\": true}"
 
 static const published models[] = {
     {
         "z-image-turbo",
         &zi_family_zimage,
-        3.0,
+        NULL,
         "{\"_class_name\": \"ZImageTransformer2DModel\", \"all_patch_size\": [2], \"all_f_patch_size\": [1],"
         " \"in_channels\": 16, \"dim\": 3840, \"n_layers\": 30, \"n_refiner_layers\": 2, \"n_heads\": 30,"
         " \"n_kv_heads\": 30, \"norm_eps\": 1e-5, \"qk_norm\": true, \"cap_feat_dim\": 2560, \"rope_theta\": 256.0,"
         " \"t_scale\": 1000.0, \"axes_dims\": [32, 48, 48], \"axes_lens\": [1536, 512, 512]}",
-        "{\"model_type\": \"qwen3\", \"hidden_size\": 2560, \"intermediate_size\": 9728, \"num_hidden_layers\": 36,"
-        " \"num_attention_heads\": 32, \"num_key_value_heads\": 8, \"head_dim\": 128, \"rms_norm_eps\": 1e-6,"
-        " \"rope_theta\": 1000000, \"vocab_size\": 151936}",
-        "{\"_class_name\": \"AutoencoderKL\", \"latent_channels\": 16, \"out_channels\": 3,"
-        " \"block_out_channels\": [128, 256, 512, 512], \"layers_per_block\": 2, \"norm_num_groups\": 32,"
-        " \"scaling_factor\": 0.3611, \"shift_factor\": 0.1159, \"use_post_quant_conv\": false}",
+        QWEN3("36", "2560", "9728"),
+        FLUX1_VAE("[128, 256, 512, 512]"),
+    },
+    {
+        "klein-4b",
+        &zi_family_klein,
+        DISTILLED_KLEIN,
+        KLEIN("5", "20", "24", "128", "7680", "32"),
+        QWEN3("36", "2560", "9728"),
+        FLUX2_VAE("[128, 256, 512, 512]"),
+    },
+    {
+        "klein-9b",
+        &zi_family_klein,
+        DISTILLED_KLEIN,
+        KLEIN("8", "24", "32", "128", "12288", "32"),
+        QWEN3("36", "4096", "12288"),
+        FLUX2_VAE("[128, 256, 512, 512]"),
     },
     {
         "small",
         &zi_family_zimage,
-        3.0,
+        NULL,
         "{\"_class_name\": \"ZImageTransformer2DModel\", \"all_patch_size\": [2], \"all_f_patch_size\": [1],"
         " \"in_channels\": 16, \"dim\": 512, \"n_layers\": 4, \"n_refiner_layers\": 1, \"n_heads\": 8,"
         " \"norm_eps\": 1e-5, \"qk_norm\": true, \"cap_feat_dim\": 320, \"rope_theta\": 256.0,"
         " \"t_scale\": 1000.0, \"axes_dims\": [16, 24, 24], \"axes_lens\": [1536, 512, 512]}",
-        "{\"model_type\": \"qwen3\", \"hidden_size\": 320, \"intermediate_size\": 1216, \"num_hidden_layers\": 5,"
-        " \"num_attention_heads\": 8, \"num_key_value_heads\": 2, \"head_dim\": 64, \"rms_norm_eps\": 1e-6,"
-        " \"rope_theta\": 1000000, \"vocab_size\": 8192}",
-        "{\"_class_name\": \"AutoencoderKL\", \"latent_channels\": 16, \"out_channels\": 3,"
-        " \"block_out_channels\": [32, 64, 128, 128], \"layers_per_block\": 2, \"norm_num_groups\": 32,"
-        " \"scaling_factor\": 0.3611, \"shift_factor\": 0.1159, \"use_post_quant_conv\": false}",
+        SMALL_QWEN3("5"),
+        FLUX1_VAE("[32, 64, 128, 128]"),
+    },
+    {
+        "klein-small",
+        &zi_family_klein,
+        DISTILLED_KLEIN,
+        KLEIN("2", "3", "8", "64", "960", "16"),
+        SMALL_QWEN3("28"), /* the 27th layer's output is read, and may not be the last */
+        FLUX2_VAE("[32, 64, 128, 128]"),
     },
 };
 
@@ -75,7 +121,8 @@ static int find_format(const char *name)
 zimage_status zi_synthetic_check(const zi_synthetic *synthetic, zimage_error *error)
 {
     if (!find_model(synthetic->model))
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "synthetic: \"%s\", expected z-image-turbo or small",
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "synthetic: \"%s\", expected z-image-turbo, klein-4b, klein-9b, small or klein-small",
                        synthetic->model);
     if (find_format(synthetic->format) < 0)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "format: \"%s\", expected bf16, f16, f32, q4 or q8",
@@ -109,9 +156,23 @@ static zimage_status make_component(zi_model *model, const zi_synthetic *s, zi_c
     return zi_model_add(model, kind, store, NULL, error);
 }
 
+static zimage_status read_index(zi_model *model, const published *from, zimage_error *error)
+{
+    if (!from->index)
+        return ZIMAGE_OK;
+    json_t *index = json_loads(from->index, 0, NULL);
+    if (!index)
+        return zi_fail_memory(error, "a synthetic model", strlen(from->index));
+    zimage_status status =
+        model->family->read_index(model->networks, &(zi_json_reader){index, "synthetic model", error}, NULL);
+    json_decref(index);
+    return status;
+}
+
 static zimage_status make(zi_model *model, const published *from, const zi_synthetic *s, unsigned components,
                           zi_pool *pool, zimage_error *error)
 {
+    ZI_TRY(read_index(model, from, error));
     for (int i = 0; i < ZI_COMPONENTS; i++) {
         const zi_component *component = &model->family->components[i];
         ZI_TRY(component->configure(model->networks, "synthetic model", config_of(from, (zi_component_kind)i), error));
@@ -121,7 +182,7 @@ static zimage_status make(zi_model *model, const published *from, const zi_synth
     for (int i = 0; i < ZI_COMPONENTS; i++)
         if (components >> i & 1)
             ZI_TRY(make_component(model, s, (zi_component_kind)i, pool, error));
-    model->scheduler = (zi_scheduler_config){.shift = from->shift};
+    model->scheduler = model->family->default_scheduler();
     zi_model_finish(model);
     return ZIMAGE_OK;
 }

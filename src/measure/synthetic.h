@@ -6,7 +6,7 @@
 #include "pipeline/model.h"
 
 typedef struct zi_synthetic {
-    const char *model;  /* "z-image-turbo", or "small" for tests */
+    const char *model;  /* "z-image-turbo", "klein-4b", "klein-9b"; or the toys "small" and "klein-small" */
     const char *format; /* "bf16", "f16", "f32", "q4", "q8" */
     int layers;         /* at most so many of each stack of layers; 0 = all */
 } zi_synthetic;
