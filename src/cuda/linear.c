@@ -185,15 +185,15 @@ zimage_status zi_cuda_op_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, c
     return status;
 }
 
-/* The elements from each buffer to the next if all are as far apart, and the buffers of `bytes` do not overlap; else 0.
- * So it is where they were allocated in succession, and for views of the same rows of such buffers. */
-static int64_t even_step(void *const *data, int count, size_t bytes, zi_dtype type)
+/* The bytes from each buffer to the next if all are as far apart, else 0. So it is where they were allocated in
+ * succession, and for views of the same rows of such buffers. */
+static size_t even_step(void *const *data, int count)
 {
-    uintptr_t step = count > 1 ? (uintptr_t)data[1] - (uintptr_t)data[0] : zi_cuda_round_up(bytes);
+    uintptr_t step = count > 1 ? (uintptr_t)data[1] - (uintptr_t)data[0] : 0;
     for (int i = 1; i < count; i++)
         if ((uintptr_t)data[i] - (uintptr_t)data[i - 1] != step)
             return 0;
-    return step >= bytes && step <= PTRDIFF_MAX && step % VECTOR_BYTES == 0 ? (int64_t)(step / zi_dtype_size(type)) : 0;
+    return step <= PTRDIFF_MAX ? step : 0;
 }
 
 /* Products with matrices of one size: one batch where weights and results are consecutive, which keeps more of the GPU
@@ -216,13 +216,14 @@ static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const 
         results[i] = zi_cuda_data(&y[i]);
         dense &= zi_tensor_is_dense(&y[i]);
     }
-    p.step_w = even_step(w, count, w_bytes, cuda->type);
-    p.step_y = even_step(results, count, y_bytes, y->dtype);
-    if (dense && (cuda->ops.rehearsing || (p.step_w > 0 && p.step_y > 0))) {
+    size_t step_w = even_step(w, count), step_y = even_step(results, count);
+    int in_a_row = step_w == zi_cuda_round_up(w_bytes) && step_y >= y_bytes && step_y % VECTOR_BYTES == 0;
+    if (dense && (cuda->ops.rehearsing || in_a_row)) {
         p.batch = count;
+        p.step_w = (int64_t)(zi_cuda_round_up(w_bytes) / zi_dtype_size(cuda->type));
+        p.step_y = (int64_t)(step_y / zi_dtype_size(y->dtype));
         return zi_cuda_multiply(cuda, &p, results[0], zi_cuda_data(x), w[0]);
     }
-    p.step_w = p.step_y = 0;
     for (int i = 0; i < count; i++) {
         p.ldy = y[i].ld;
         ZI_TRY(zi_cuda_multiply(cuda, &p, results[i], zi_cuda_data(x), w[i]));

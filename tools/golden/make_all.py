@@ -11,6 +11,7 @@ import os
 
 import common  # noqa: F401  (quiet libraries and one thread, before they load)
 import check_spec
+import make_flux2
 import make_mlx
 import make_noise
 import make_pipeline
@@ -29,7 +30,9 @@ parser.add_argument("--qwen3-tokenizer", help="folder with the published tokeniz
 parser.add_argument("--labels", help="emojibase folder: en/data.json, zh/data.json, ...")
 parser.add_argument("--count", type=int, default=21000)
 parser.add_argument(
-    "--only", nargs="*", help="tiny transformer text_encoder vae scheduler noise pipeline resize mlx tokenizer formula"
+    "--only",
+    nargs="*",
+    help="tiny transformer flux2 text_encoder vae scheduler noise pipeline resize mlx tokenizer formula",
 )
 a = parser.parse_args()
 
@@ -53,6 +56,7 @@ def tokenizers():
 steps = {
     "tiny": lambda: make_tiny.make_all(out),
     "transformer": lambda: make_transformer.make(out),
+    "flux2": lambda: make_flux2.make(out),
     "text_encoder": lambda: make_text_encoder.make(out),
     "vae": lambda: make_vae.make_all(out),
     "scheduler": lambda: make_scheduler.make(out),
