@@ -103,7 +103,7 @@ static inline float *made_floats(const flux2_case *c, const char *what, int64_t 
     char name[64];
     float *values = malloc((size_t)count * sizeof *values);
     assert_non_null(values);
-    snprintf(name, sizeof name, "%s.%s", c->name, what);
+    assert_true((size_t)snprintf(name, sizeof name, "%s.%s", c->name, what) < sizeof name);
     made(name, values, count, scale, 0);
     return values;
 }
@@ -186,7 +186,8 @@ static inline void flux2_compare(const zi_flux2_dit *model, zi_run *run, const z
         size_t count;
         snprintf(name, sizeof name, "%s.%s", c->name, c->outputs[pass]);
         float *want = fixture_floats(golden, name, &count);
-        snprintf(line, sizeof line, "%s: FLUX.2 transformer%s: %s", backend, c->once ? ", KV" : "", name);
+        assert_true((size_t)snprintf(line, sizeof line, "%s: FLUX.2 transformer%s: %s", backend, c->once ? ", KV" : "",
+                                     name) < sizeof line);
         parity(line, out + (size_t)pass * count, want, count, tolerance);
         free(want);
     }

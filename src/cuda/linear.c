@@ -185,8 +185,8 @@ zimage_status zi_cuda_op_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, c
     return status;
 }
 
-/* The bytes from each buffer to the next if all are as far apart, else 0. So it is where they were allocated in
- * succession, and for views of the same rows of such buffers. */
+/* The bytes from each buffer to the next if all are as far apart, else 0. They are where they were allocated in
+ * succession, and so are views of the same rows of such buffers. */
 static size_t even_step(void *const *data, int count)
 {
     uintptr_t step = count > 1 ? (uintptr_t)data[1] - (uintptr_t)data[0] : 0;
@@ -217,7 +217,8 @@ static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const 
         dense &= zi_tensor_is_dense(&y[i]);
     }
     size_t step_w = even_step(w, count), step_y = even_step(results, count);
-    int in_a_row = step_w == zi_cuda_round_up(w_bytes) && step_y >= y_bytes && step_y % VECTOR_BYTES == 0;
+    int in_a_row = step_w == zi_cuda_round_up(w_bytes) && step_y >= y_bytes && step_y % VECTOR_BYTES == 0 &&
+                   zi_cuda_stack_joins(cuda, results[0], results[count - 1]);
     if (dense && (cuda->ops.rehearsing || in_a_row)) {
         p.batch = count;
         p.step_w = (int64_t)(zi_cuda_round_up(w_bytes) / zi_dtype_size(cuda->type));

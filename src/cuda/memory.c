@@ -179,6 +179,17 @@ zimage_status zi_cuda_tensor_alloc(zi_cuda *cuda, zi_tensor *tensor, zi_dtype ty
     return zi_cuda_stack_alloc(cuda, bytes, "a tensor", &tensor->data);
 }
 
+int zi_cuda_stack_joins(const zi_cuda *cuda, const void *a, const void *b)
+{
+    const zi_cuda_stack *s = &cuda->stack;
+    for (int i = 0; i < s->count; i++) {
+        uintptr_t first = (uintptr_t)s->chunks[i].data, last = first + s->chunks[i].size;
+        if ((uintptr_t)a >= first && (uintptr_t)a < last)
+            return (uintptr_t)b >= first && (uintptr_t)b < last;
+    }
+    return 0;
+}
+
 zi_arena_mark zi_cuda_mark(zi_cuda *cuda)
 {
     zi_cuda_stack *s = &cuda->stack;

@@ -42,6 +42,8 @@ zi_cuda *zi_cuda_enter(const zi_run *run);
 zimage_status zi_cuda_stack_alloc(zi_cuda *cuda, size_t bytes, const char *what, void **data);
 /* A dense tensor on the stack. */
 zimage_status zi_cuda_tensor_alloc(zi_cuda *cuda, zi_tensor *tensor, zi_dtype type, int dims, const int64_t *shape);
+/* Whether both addresses lie in one allocation of the stack. */
+int zi_cuda_stack_joins(const zi_cuda *cuda, const void *a, const void *b);
 zi_arena_mark zi_cuda_mark(zi_cuda *cuda);
 void zi_cuda_release(zi_cuda *cuda, zi_arena_mark mark);
 void zi_cuda_stack_free(zi_cuda *cuda);
