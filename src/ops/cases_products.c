@@ -549,7 +549,7 @@ static const zi_case_kind groups_kind = {"operands", "alloc_operand norm linears
                                          "block %d x %d, %d heads x %d, hidden %d", block, &chain_v_groups_bound};
 static const zi_case_kind parts_kind = {"operands",
                                         "alloc_operand alloc_operand_parts norm linears attention linear_glu linear",
-                                        "parts %d x %d, %d heads x %d, hidden %d, first %d", parts, &chain_x_bound};
+                                        "parts %d x %d, %d heads x %d, hidden %d, first %d", parts, &chain_z_bound};
 static const zi_case_kind repeat_kind = {"repeat", "repeat forget_weights name_check finish",
                                          "block %d x %d, %d heads x %d, hidden %d", repeated, &chain_v_bound};
 
