@@ -65,6 +65,15 @@ static inline const char *klein_conversion(void)
     return folder;
 }
 
+/* Packed by mflux; the text encoder is that of the tiny model. */
+static inline const char *klein_mflux(void)
+{
+    const char *folder = temporary("mflux");
+    run_shell("rm -rf '%s' && cp -r '%s/mlx/klein' '%s' && cp -r '%s/text_encoder' '%s/tokenizer' '%s'", folder,
+              ZIMAGE_TEST_DATA, folder, KLEIN, KLEIN, folder);
+    return folder;
+}
+
 /* ---- goldens ----------------------------------------------------------------------------------------------------- */
 
 static inline const zi_weight *klein_find(const zi_store *store, const char *name, const char *what)

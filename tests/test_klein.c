@@ -289,6 +289,16 @@ static void a_conversion_is_the_distilled_model(void **state)
     zimage_session_close(session);
 }
 
+/* 4 bits, and the names of mflux. */
+static void a_packed_conversion_equals_the_reference(void **state)
+{
+    zi_store *pictures = fixture_open("mlx/pictures.safetensors");
+    zimage_session *session = klein_session(klein_mflux(), NULL, ZIMAGE_COMPUTE_F32, 0);
+    klein_compare(session, "cpu", pictures, "klein");
+    zimage_session_close(session);
+    zi_store_free(pictures);
+}
+
 static void folders_that_are_refused(void **state)
 {
     static const struct {
@@ -365,6 +375,7 @@ int main(void)
         cmocka_unit_test(bf16_draws_the_noise_of_the_reference),
         cmocka_unit_test(the_index_decides),
         cmocka_unit_test(a_conversion_is_the_distilled_model),
+        cmocka_unit_test(a_packed_conversion_equals_the_reference),
         cmocka_unit_test(folders_that_are_refused),
         cmocka_unit_test(components_must_fit_each_other),
     };

@@ -30,6 +30,10 @@ static const zi_layout layouts[] = {
      .renames = {{"t_embedder.mlp.0.", "t_embedder.linear1."},
                  {"t_embedder.mlp.2.", "t_embedder.linear2."},
                  {"all_final_layer.2-1.adaLN_modulation.1.", "all_final_layer.2-1.adaLN_modulation.0."}}},
+    /* the transformer of mflux for FLUX.2 */
+    {.sign = "time_guidance_embed.linear_1.weight",
+     .renames = {{"time_guidance_embed.timestep_embedder.", "time_guidance_embed."},
+                 {"attn.to_out.0.", "attn.to_out."}}},
     /* the VAE of mflux for Z-Image */
     {.sign = "decoder.conv_in.conv.weight",
      .channels_last = 1,

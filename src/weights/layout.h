@@ -1,5 +1,5 @@
 /*
- * Checkpoints of Z-Image come in several layouts, with other names of tensors than diffusers has
+ * Checkpoints come in several layouts, with other names of tensors than diffusers has
  * (docs/spec/formats.md 2 and 3). Only for src/weights.
  */
 #ifndef ZI_WEIGHTS_LAYOUT_H

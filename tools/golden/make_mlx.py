@@ -3,11 +3,12 @@
 mlx/uqer1244   transformer/ and text_encoder/ in the layout of uqer1244/MLX-z-image: 4 bits, groups of 32
 mlx/mflux      transformer/, text_encoder/ and vae/ as mflux saves them: 8 bits, groups of 64, shards; also the
                config.json files, which mflux leaves out
+mlx/klein      transformer/ and vae/ of FLUX.2-klein as mflux saves them: 4 bits, groups of 64; with config.json files
 mlx/tensors.safetensors    every bits x group x dtype: packed numbers, MLX's dequantised values and products
-mlx/pictures.safetensors   ZImagePipeline's images with each folder's weights, dequantised by MLX in float32
+mlx/pictures.safetensors   images by diffusers' pipelines with each folder's weights, dequantised by MLX in float32
 
-Both folders begin with the same random networks. A matrix whose rows are no whole number of groups stays float, as with
-a class_predicate that says so. The rest of a model (the tokenizer, and the first folder's vae) comes from tiny/.
+The first two folders begin with the same random networks. A matrix whose rows are no whole number of groups stays float, as with
+a class_predicate that says so. The rest of a model (the tokenizer, the first folder's vae, the text encoder of klein) comes from tiny/ and tiny-klein/.
 """
 
 import argparse
@@ -19,7 +20,9 @@ from common import fill, load_pipeline, randn, save, text_tensor, torch, trace
 
 import mlx.core as mx
 import numpy as np
-from diffusers import AutoencoderKL, ZImageTransformer2DModel
+import make_klein
+from diffusers import AutoencoderKL, Flux2KleinPipeline, Flux2Transformer2DModel, ZImageTransformer2DModel
+from PIL import Image
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 mx.set_default_device(mx.cpu)
@@ -216,25 +219,80 @@ def mflux_name(name):
     return name.removeprefix("model.")
 
 
+def save_mflux(folder, stored, bits):
+    """The tensors of a component in two shards."""
+    os.makedirs(folder)
+    metadata = {"quantization_level": str(bits), "mflux_version": "0.17.4"}
+    stored = {n: v.transpose(0, 2, 3, 1) if v.ndim == 4 else v for n, v in stored.items()}
+    names = list(stored)
+    half = len(names) // 2
+    shards = {"0.safetensors": names[:half], "1.safetensors": names[half:]}
+    for file, inside in shards.items():
+        mx.save_safetensors(f"{folder}/{file}", {n: mx.contiguous(stored[n]) for n in inside}, metadata)
+    index = {"metadata": metadata, "weight_map": {n: file for file, inside in shards.items() for n in inside}}
+    with open(f"{folder}/model.safetensors.index.json", "w", encoding="utf-8") as f:
+        json.dump(index, f, indent=2)
+
+
 def make_mflux(folder, transformer, text_encoder, vae):
     for part, model in (("transformer", transformer), ("text_encoder", text_encoder), ("vae", vae)):
-        os.makedirs(f"{folder}/{part}")
-        metadata = {"quantization_level": "8", "mflux_version": "0.17.4"}
         stored = {mflux_name(n): v for n, v in quantise(model, mx.bfloat16, 8, 64).items()}
-        stored = {n: v.transpose(0, 2, 3, 1) if v.ndim == 4 else v for n, v in stored.items()}
         # No reader reads the encoder: two tensors of it are enough here.
         stored = {n: v for n, v in stored.items() if not n.startswith("encoder.") or "conv_in" in n}
-        names = list(stored)
-        half = len(names) // 2
-        shards = {"0.safetensors": names[:half], "1.safetensors": names[half:]}
-        for file, inside in shards.items():
-            mx.save_safetensors(f"{folder}/{part}/{file}", {n: mx.contiguous(stored[n]) for n in inside}, metadata)
-        index = {"metadata": metadata, "weight_map": {n: file for file, inside in shards.items() for n in inside}}
-        with open(f"{folder}/{part}/model.safetensors.index.json", "w", encoding="utf-8") as f:
-            json.dump(index, f, indent=2)
+        save_mflux(f"{folder}/{part}", stored, 8)
     transformer.save_config(f"{folder}/transformer")
     text_encoder.config.save_pretrained(f"{folder}/text_encoder")
     vae.save_config(f"{folder}/vae")
+
+
+def mflux_klein_name(name):
+    if name.startswith("transformer_blocks."):
+        name = name.replace("attn.to_out.0", "attn.to_out")
+    name = name.replace("attentions.0.to_out.0", "attentions.0.to_out")
+    return name.replace("time_guidance_embed.timestep_embedder", "time_guidance_embed")
+
+
+def make_klein_transformer():
+    model = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=4,
+        joint_attention_dim=36,
+        timestep_guidance_channels=32,
+        mlp_ratio=1.0,
+        axes_dims_rope=(2, 6, 4, 4),
+        rope_theta=500,
+        guidance_embeds=False,
+    )
+    return fill(model, 1.0, {"modulation": 0.7, "timestep_embedder.linear_2": 1.5})
+
+
+def make_mflux_klein(folder, transformer, vae):
+    for part, model in (("transformer", transformer), ("vae", vae)):
+        stored = {mflux_klein_name(n): v for n, v in quantise(model, mx.bfloat16, 4, 64).items()}
+        stored.pop("bn.num_batches_tracked", None)  # mflux has no such number
+        save_mflux(f"{folder}/{part}", stored, 4)
+        model.save_config(f"{folder}/{part}")
+
+
+def klein_picture(pipe, steps, seed):
+    """With a reference, so that the encoder is read, too."""
+    size = (80, 64)
+    image = Image.fromarray(make_klein.picture(*size))
+    after, rgb = make_klein.run(
+        pipe, seed, prompt=PROMPT, image=image, width=48, height=64, num_inference_steps=steps, guidance_scale=1.0
+    )
+    print(f"klein: latents std {after[-1].std():.3f}, rgb {rgb.shape} std {rgb.std():.1f}")
+    return {
+        "klein.prompt": text_tensor(PROMPT),
+        "klein.settings": torch.tensor([48, 64, steps], dtype=torch.int32),
+        "klein.seed": torch.tensor([seed], dtype=torch.uint64),
+        "klein.images": torch.tensor([size], dtype=torch.int32),
+        "klein.latents": after[-1:],
+        "klein.rgb": rgb,
+    }
 
 
 def picture(pipe, name, width, height, steps, seed):
@@ -261,6 +319,10 @@ def make(out):
     pipe.transformer, pipe.text_encoder, pipe.vae = make_transformer(), make_text_encoder(vocab_size), make_vae()
     make_mflux(f"{out}/mlx/mflux", pipe.transformer, pipe.text_encoder, pipe.vae)
     tensors |= picture(pipe, "mflux", 48, 64, 4, 7)
+    pipe = make_klein.load(Flux2KleinPipeline, f"{out}/tiny-klein")
+    pipe.transformer = make_klein_transformer()
+    make_mflux_klein(f"{out}/mlx/klein", pipe.transformer, pipe.vae)
+    tensors |= klein_picture(pipe, 4, 11)
     save(f"{out}/mlx/pictures.safetensors", tensors)
 
 
