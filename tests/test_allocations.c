@@ -338,6 +338,42 @@ static zimage_status packed_job(zimage_error *error)
     return status;
 }
 
+#define FLUX2_VAE ZIMAGE_TEST_DATA "/vae-flux2"
+
+static zimage_status there_and_back(const zi_vae *model, zimage_error *error)
+{
+    static const uint8_t image[8 * 16 * 3];
+    zi_run run = {.error = error};
+    float moments[6 * 2 * 4], latents[12 * 1 * 2];
+    uint8_t rgb8[sizeof image];
+    ZI_TRY(zi_ops_reference_new(&run.ops, error));
+    zimage_status status = zi_vae_encode(model, &run, image, 8, 16, 0, moments);
+    if (status == ZIMAGE_OK) {
+        zi_vae_latents(model, moments, NULL, 2, 4, latents);
+        status = zi_vae_decode(model, &run, latents, 1, 2, 0, &(zi_vae_output){.rgb8 = rgb8});
+    }
+    zi_table(&run)->free(run.ops);
+    return status;
+}
+
+/* The VAE of FLUX.2, whose statistics are copied when it is bound, in both directions. */
+static zimage_status vae_job(zimage_error *error)
+{
+    zi_store *store = NULL;
+    zi_vae_config config;
+    zi_vae model = {0};
+    zimage_status status = zi_vae_flux2_config_read(FLUX2_VAE "/config.json", NULL, &config, error);
+    if (status == ZIMAGE_OK)
+        status = zi_store_open(FLUX2_VAE, "diffusion_pytorch_model", &store, NULL, error);
+    if (status == ZIMAGE_OK)
+        status = zi_vae_bind(&model, &config, store, NULL, error);
+    if (status == ZIMAGE_OK)
+        status = there_and_back(&model, error);
+    zi_vae_free(&model);
+    zi_store_free(store);
+    return status;
+}
+
 typedef zimage_status job_fn(zimage_error *error);
 
 static zimage_status armed_job(job_fn *job, zimage_error *error)
@@ -447,6 +483,11 @@ static void packed_weights(void **state)
     fail_each("open packed weights", packed_job, 0, 0, 90);
 }
 
+static void a_vae(void **state)
+{
+    fail_each("encode and decode with a VAE", vae_job, 0, 0, 90);
+}
+
 static void inspecting(void **state)
 {
     fail_each("inspect", inspect_job, 0, 0, 90);
@@ -476,6 +517,7 @@ int main(void)
         cmocka_unit_test(opening_and_generating),
         cmocka_unit_test(writing),
         cmocka_unit_test(packed_weights),
+        cmocka_unit_test(a_vae),
         cmocka_unit_test(inspecting),
         cmocka_unit_test(images),
         cmocka_unit_test(tokens),
