@@ -2,6 +2,7 @@
  * Networks of tests/golden by the CUDA backend, stage by stage against the published libraries, on a GPU or on the
  * emulated one. Skipped without a usable GPU.
  */
+#include "flux2_cases.h"
 #include "gpu.h"
 #include "vae_files.h"
 
@@ -103,12 +104,58 @@ static void bf16_vaes(void **state)
     check_vaes(ZIMAGE_COMPUTE_BF16);
 }
 
+/* ---- the FLUX.2 transformer -------------------------------------------------------------------------------------- */
+
+/* Of the largest number of the output. bf16: what diffusers itself is off (test_flux2.c). fp8: e4m3 has four bits of
+ * precision less than bf16; the embedders, the last layer and all sums keep theirs. The largest error is 0.08. */
+#define FLUX2_BF16_BOUND 1.1e-2
+#define FLUX2_FP8_BOUND  0.12
+#define FLUX2_TIMES      3 /* a forward pass: the last one is a recording */
+
+/* Without references, with one, with one that passes once; an emulated GPU is too slow for larger ones. */
+static const char *const emulated_flux2[] = {"none", "one", "kv_one"};
+
+static void check_flux2(zimage_compute compute, const char *name, double bound)
+{
+    zi_store *store, *golden = fixture_open("flux2.safetensors");
+    zi_flux2_dit model;
+    char backend[32];
+    snprintf(backend, sizeof backend, "%s %s", operations ? "emulated GPU" : "cuda", name);
+    open_flux2(&store, &model);
+    (void)open_gpu(&(zi_cuda_options){.compute = compute});
+    for (int i = 0; i < FLUX2_CASES && !operations; i++)
+        flux2_compare(&model, gpu, golden, backend, &flux2_cases[i], FLUX2_TIMES, bound);
+    for (int i = 0; i < 3 && operations; i++)
+        flux2_compare(&model, gpu, golden, backend, flux2_case_of(emulated_flux2[i]), FLUX2_TIMES, bound);
+    close_gpu();
+    zi_flux2_dit_free(&model);
+    zi_store_free(store);
+    zi_store_free(golden);
+}
+
+static void float32_flux2(void **state)
+{
+    check_flux2(ZIMAGE_COMPUTE_F32, "f32", F32_BOUND);
+}
+
+static void bf16_flux2(void **state)
+{
+    check_flux2(ZIMAGE_COMPUTE_BF16, "bf16", FLUX2_BF16_BOUND);
+}
+
+static void fp8_flux2(void **state)
+{
+    if (first_gpu.major != 9 || first_gpu.minor != 0)
+        skip();
+    check_flux2(ZIMAGE_COMPUTE_FP8, "fp8", FLUX2_FP8_BOUND);
+}
+
 /* test_cuda_networks [PATTERN]: only the tests that it matches. */
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(float32_vaes),
-        cmocka_unit_test(bf16_vaes),
+        cmocka_unit_test(float32_vaes), cmocka_unit_test(bf16_vaes), cmocka_unit_test(float32_flux2),
+        cmocka_unit_test(bf16_flux2),   cmocka_unit_test(fp8_flux2),
     };
     const char *why = why_not();
     if (why) {
@@ -117,5 +164,5 @@ int main(int argc, char **argv)
     }
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
 }
