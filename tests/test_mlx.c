@@ -72,6 +72,10 @@ static void check_values(zi_store *store, const char *name, const zi_weight *wei
             assert_memory_equal(got, want + first, (size_t)count * sizeof *want);
             assert_true(got[count] == 1e30f); /* nothing after the range is written */
         }
+    const zi_weight last = zi_weight_slice(weight, ROWS - 1, 1);
+    assert_int_equal(last.bytes, weight->bytes / ROWS);
+    zi_weight_unpack(&last, 0, COLUMNS, got);
+    assert_memory_equal(got, want + (ROWS - 1) * COLUMNS, COLUMNS * sizeof *want);
     free(want);
 }
 

@@ -70,6 +70,28 @@ static void float32_is_copied(void **state)
     assert_int_equal(zi_weight_count(&weight), 4);
 }
 
+static void slices_are_rows(void **state)
+{
+    const uint16_t stored[6] = {0x3F80, 0x4000, 0x4040, 0x4080, 0x40A0, 0x40C0}; /* 1 to 6 */
+    const zi_weight weight = {.name = "w",
+                              .id = 7,
+                              .dtype = ZI_BF16,
+                              .dims = 2,
+                              .shape = {3, 2},
+                              .data = (const uint8_t *)stored,
+                              .bytes = 12};
+    const zi_weight slice = zi_weight_slice(&weight, 1, 2), none = zi_weight_slice(&weight, 3, 0);
+    float out[4];
+    zi_weight_unpack(&slice, 0, 4, out);
+    for (int i = 0; i < 4; i++)
+        assert_true(out[i] == (float)(3 + i));
+    assert_int_equal(slice.bytes, 8);
+    assert_int_equal(slice.id, 7);
+    assert_int_equal(zi_weight_count(&none), 0);
+    const zi_weight absent = {.name = "w", .dtype = ZI_BF16, .dims = 2, .shape = {3, 2}}; /* only described */
+    assert_null(zi_weight_slice(&absent, 1, 1).data);
+}
+
 static void tensors_are_views(void **state)
 {
     float data[24];
@@ -103,6 +125,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_half_converts),
         cmocka_unit_test(float32_is_copied),
+        cmocka_unit_test(slices_are_rows),
         cmocka_unit_test(tensors_are_views),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
