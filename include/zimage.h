@@ -686,9 +686,10 @@ typedef enum zimage_bench_stage {
     ZIMAGE_BENCH_TEXT_ENCODER = 0,     /* "text_encoder" */
     ZIMAGE_BENCH_TRANSFORMER_STEP = 1, /* "transformer_step": one forward pass */
     ZIMAGE_BENCH_VAE_DECODE = 2,       /* "vae_decode" */
-    ZIMAGE_BENCH_LOAD = 3,             /* "load": opening the model, or making the synthetic one */
+    ZIMAGE_BENCH_VAE_ENCODE = 3,       /* "vae_encode": of an input image */
+    ZIMAGE_BENCH_LOAD = 4,             /* "load": opening the model, or making the synthetic one */
 } zimage_bench_stage;
-#define ZIMAGE_BENCH_STAGE_COUNT 4
+#define ZIMAGE_BENCH_STAGE_COUNT 5
 ZIMAGE_API const char *zimage_bench_stage_name(zimage_bench_stage stage);
 
 typedef struct zimage_bench_params {

@@ -32,8 +32,8 @@ def fp8_product(tokens, inputs, outputs, device):
     return lambda: harness.multiply_fp8(*x, *next(w))
 
 
-def attention(tokens, device, backend):
-    q, k, v = (torch.randn(1, HEADS, tokens, HEAD_DIM, device=device, dtype=torch.bfloat16) for _ in range(3))
+def attention(tokens, device, backend, heads=HEADS, head_dim=HEAD_DIM):
+    q, k, v = (torch.randn(1, heads, tokens, head_dim, device=device, dtype=torch.bfloat16) for _ in range(3))
 
     def run():
         with sdpa_kernel(backend):

@@ -56,11 +56,12 @@ def reference(a, size, path, report):
     return expected
 
 
-def zimage(a, folder, compute, path):
+def zimage(a, folder, compute, path, sign=-1):
+    """What the network itself computes; the velocity, noise - clean, is sign times that."""
     result = f"{a.work}/velocity.safetensors"
     command = [a.velocity, f"{folder}/transformer", path, result, compute, str(os.cpu_count()), a.device]
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-    return -load_file(result)["velocity"]  # noise - clean; the transformer's output has the other sign
+    return sign * load_file(result)["velocity"]
 
 
 def verdict(a, errors, size):

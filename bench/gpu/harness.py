@@ -180,11 +180,14 @@ class RowwiseLinear(torch.nn.Module):
         return multiply_fp8(rows, scale, self.w, self.scale).view(*x.shape[:-1], -1)
 
 
-def use_fp8(model):
-    """The blocks' attention and feed-forward products in fp8."""
+def is_of_block(name):
+    return ".attention." in name or ".feed_forward." in name
+
+
+def use_fp8(model, chosen=is_of_block):
+    """The products whose names are chosen in fp8: the blocks' attention and feed-forward."""
     for name, module in list(model.named_modules()):
-        inside = ".attention." in name or ".feed_forward." in name
-        if isinstance(module, torch.nn.Linear) and inside:
+        if isinstance(module, torch.nn.Linear) and chosen(name):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, RowwiseLinear(module))
     return model

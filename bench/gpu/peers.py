@@ -113,13 +113,12 @@ def compile_blocks(model):
         layer.compile(fullgraph=True, dynamic=False)
 
 
-def time_step(model, size, a, attention):
+def time_step(step, size, a, attention, what="step"):
     def report(how, run):
         taken = harness.seconds(run, a.device, a.repeats)
-        harness.record(a.out, "time", who=f"torch {a.variant}{how}", what=f"step {size}", seconds=taken, attention=attention)
+        harness.record(a.out, "time", who=f"torch {a.variant}{how}", what=f"{what} {size}", seconds=taken, attention=attention)
         return taken
 
-    step = Step(model, size, a.device)
     plain = report("", step.evaluate)
     if torch.device(a.device).type == "cuda":
         replay = harness.attempt(a.out, f"a graph of {a.variant} {size}", step.capture)
@@ -149,12 +148,12 @@ def time_networks(a):
         compile_blocks(model)
     steps = {}
     for size in a.sizes:
-        steps[size] = harness.attempt(a.out, f"{a.variant} step {size}", time_step, model, size, a, attention)
+        steps[size] = harness.attempt(a.out, f"{a.variant} step {size}", time_step, Step(model, size, a.device), size, a, attention)
         if steps[size] is None and attention == "cudnn":
             attention = "native"
             model.set_attention_backend(attention)
             torch._dynamo.reset()
-            steps[size] = harness.attempt(a.out, f"{a.variant} step {size}", time_step, model, size, a, attention)
+            steps[size] = harness.attempt(a.out, f"{a.variant} step {size}", time_step, Step(model, size, a.device), size, a, attention)
 
     vae = harness.load_vae(a.model, torch.bfloat16, a.device)
     text = harness.load_text_encoder(a.model, torch.bfloat16, a.device)

@@ -18,7 +18,7 @@ import harness
 
 # format of the weights, compute type; the most important first
 KINDS = [("bf16", "bf16"), ("bf16", "fp8"), ("q4", "bf16"), ("q4", "fp8"), ("q8", "bf16")]
-STAGES = {"text_encoder": "text", "transformer_step": "step {}", "vae_decode": "decode {}"}
+STAGES = {"text_encoder": "text", "transformer_step": "step {}", "vae_decode": "decode {}", "vae_encode": "encode {}"}
 SUBJECTS = ["a red fox", "an old lighthouse", "two bicycles", "a bowl of soup", "the harbour", "a violin", "snowy hills"]
 PROMPT = "{}, seen from a low angle at dusk, soft light, long shadows, muted colours, a photograph"
 
@@ -40,14 +40,16 @@ def bench_once(a, form, compute, size, extra=()):
                harness.CAPTION_TOKENS, "--steps", a.repeats, "--json", "-q", *extra)  # fmt: skip
     label = who(form, compute) + "".join(f" {part}" for part in extra)
     found = json.loads(text)
+    prefix = "klein " if a.synthetic.startswith("klein") else ""
     total = 0.0
     for stage in found["stages"]:
-        if stage["name"] in STAGES:
-            harness.record(a.out, "time", who=label, what=STAGES[stage["name"]].format(size), seconds=stage["seconds"],
+        if stage["name"] in STAGES and stage["seconds"] is not None:
+            harness.record(a.out, "time", who=label, what=prefix + STAGES[stage["name"]].format(size), seconds=stage["seconds"],
                            tflops=stage["tflops"], percent_of_peak=stage["percent_of_peak"])  # fmt: skip
-            total += stage["seconds"] * (8 if stage["name"] == "transformer_step" else 1)
-    harness.record(a.out, "time", who=label, what=f"stages {size}", seconds=total)
-    harness.record(a.out, "memory", who=label, what=f"{size}", bytes=found.get("peak_device_bytes", 0),
+            times = {"transformer_step": 4 if prefix else 8, "vae_encode": 0}.get(stage["name"], 1)  # of one image
+            total += stage["seconds"] * times
+    harness.record(a.out, "time", who=label, what=f"{prefix}stages {size}", seconds=total)
+    harness.record(a.out, "memory", who=label, what=f"{prefix}{size}", bytes=found.get("peak_device_bytes", 0),
                    host_bytes=found["peak_rss_bytes"], tiers=found["tiers"])  # fmt: skip
 
 

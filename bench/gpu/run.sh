@@ -7,6 +7,7 @@ root=$(cd "$here/../.." && pwd)
 out=$root/build/gpu-results build="" models="" python=python3 device=cuda tiny="" drawings="" prompts="" formats=""
 all="environment build tests images ceilings bench folder errors"
 all="$all peers-compiled peers-fp8 peers-eager warm vram scores sanitizer"
+all="$all klein-bench klein-ceilings klein-compiled klein-fp8 klein-encode klein-errors"
 parts=$all skipped="" limit=""
 
 usage() {
@@ -69,10 +70,10 @@ model=$models/bf16 packed=$models/q4
 common=(--out "$out" --device "$device")
 if [ -n "$tiny" ]; then
     common+=(--sizes 128 64 --repeats 1)
-    small=(--small)
+    small=(--small) klein=klein-small
     synthetic=(--synthetic small)
 else
-    small=() synthetic=()
+    small=() klein=klein-4b synthetic=()
 fi
 PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
@@ -113,6 +114,19 @@ do_sanitizer() { py checks.py --build "$build" --limit 120 sanitizer; }
 do_ceilings() { py ceilings.py ${small[@]+"${small[@]}"}; }
 do_bench() { # shellcheck disable=SC2086 # formats are words
     py program.py --zimage "$build/zimage" ${synthetic[@]+"${synthetic[@]}"} bench $formats
+}
+do_klein-bench() { # shellcheck disable=SC2086 # formats are words
+    py program.py --zimage "$build/zimage" --synthetic "$klein" bench $formats
+}
+do_klein-ceilings() { py klein.py ${small[@]+"${small[@]}"} ceilings; }
+do_klein-eager() { py klein.py ${small[@]+"${small[@]}"} eager; }
+do_klein-compiled() { py klein.py ${small[@]+"${small[@]}"} compiled; }
+do_klein-fp8() { py klein.py ${small[@]+"${small[@]}"} fp8; }
+do_klein-encode() { py klein.py ${small[@]+"${small[@]}"} encode; }
+do_klein-errors() {
+    [ -x "$build/velocity" ] || cmake --build "$build" --target velocity || return
+    py klein.py ${small[@]+"${small[@]}"} folder "$models/klein" &&
+        py klein.py ${small[@]+"${small[@]}"} --velocity "$build/velocity" --work "$out/exchange" errors "$models/klein"
 }
 do_vram() { py program.py --zimage "$build/zimage" ${synthetic[@]+"${synthetic[@]}"} vram 4G; }
 
@@ -158,7 +172,8 @@ limit_of() {
     folder) echo 180 ;;
     errors) echo 150 ;;
     peers-eager) echo 100 ;;
-    peers-compiled | peers-fp8) echo 300 ;;
+    peers-compiled | peers-fp8 | klein-compiled | klein-fp8) echo 300 ;;
+    klein-bench | klein-encode | klein-errors) echo 180 ;;
     warm) echo 200 ;;
     vram) echo 60 ;;
     scores) echo 120 ;;

@@ -8,7 +8,7 @@ import sys
 
 BLOCKS = 32  # 30 joint blocks and 2 refiners of the image; the refiners of the prompt take almost no time
 PRODUCTS = {"3840->3840": 4, "3840->10240": 2, "10240->3840": 1}  # of a block
-STAGES = ("step", "decode", "stages", "pixels", "cold")
+STAGES = ("step", "decode", "encode", "stages", "pixels", "cold")
 FASTEST = ("torch eager", "torch compiled", "torch compiled graph", "torch fp8", "torch fp8 graph")
 
 
@@ -49,11 +49,12 @@ def ideal_step(found, numbers, size):
 
 
 def sizes_of(times):
-    return sorted({int(what.split()[1]) for row in times.values() for what in row if " " in what}, reverse=True)
+    return sorted({int(what.split()[-1]) for row in times.values() for what in row if what[-1:].isdigit()}, reverse=True)
 
 
 def shown(times):
-    columns = ["text", *(f"{what} {size}" for size in sizes_of(times) for what in STAGES)]
+    columns = [f"{family}{what}" for family in ("", "klein ") for what in
+               ("text", *(f"{stage} {size}" for size in sizes_of(times) for stage in STAGES))]  # fmt: skip
     return [what for what in columns if any(what in row for row in times.values())]
 
 
@@ -75,6 +76,12 @@ def print_times(lines):
                 shares = [f"{who} {100 * ideal / row[f'step {size}']:.0f} %" for who, row in times.items()
                           if f"step {size}" in row and ("fp8" in who) == (numbers == "fp8")]  # fmt: skip
                 print(f"step {size}, of the {numbers} ceiling ({ideal * 1e3:.1f} ms): " + ", ".join(shares))
+        for numbers in ("bf16", "fp8"):
+            ideal = times.get(f"ceiling {numbers}", {}).get(f"klein step {size}")
+            if ideal:
+                shares = [f"{who} {100 * ideal / row[f'klein step {size}']:.0f} %" for who, row in times.items()
+                          if f"klein step {size}" in row and ("fp8" in who) == (numbers == "fp8")]  # fmt: skip
+                print(f"klein step {size}, of the {numbers} ceiling ({ideal * 1e3:.1f} ms): " + ", ".join(shares))
     print()
     print_ratios(times)
 

@@ -53,7 +53,7 @@ typedef struct bench_run {
     baseline baseline;
     /* Inputs and outputs of the stage under way. */
     int32_t *ids;
-    float *features, *latents, *velocity;
+    float *features, *latents, *velocity, *moments;
     uint8_t *rgb8;
 } bench_run;
 
@@ -65,13 +65,14 @@ static const struct {
     [ZIMAGE_BENCH_TEXT_ENCODER] = {ZIMAGE_STAGE_TEXT, ZI_TEXT_ENCODER},
     [ZIMAGE_BENCH_TRANSFORMER_STEP] = {ZIMAGE_STAGE_DENOISE, ZI_TRANSFORMER},
     [ZIMAGE_BENCH_VAE_DECODE] = {ZIMAGE_STAGE_DECODE, ZI_VAE},
+    [ZIMAGE_BENCH_VAE_ENCODE] = {ZIMAGE_STAGE_ENCODE, ZI_VAE},
 };
 
-#define TIMED_STAGES 3
+#define TIMED_STAGES 4
 
 const char *zimage_bench_stage_name(zimage_bench_stage stage)
 {
-    static const char *const names[] = {"text_encoder", "transformer_step", "vae_decode", "load"};
+    static const char *const names[] = {"text_encoder", "transformer_step", "vae_decode", "vae_encode", "load"};
     return (unsigned)stage < ZIMAGE_BENCH_STAGE_COUNT ? names[stage] : "unknown";
 }
 
@@ -93,9 +94,10 @@ static void free_inputs(bench_run *b)
     free(b->features);
     free(b->latents);
     free(b->velocity);
+    free(b->moments);
     free(b->rgb8);
     b->ids = NULL;
-    b->features = b->latents = b->velocity = NULL;
+    b->features = b->latents = b->velocity = b->moments = NULL;
     b->rgb8 = NULL;
 }
 
@@ -120,6 +122,10 @@ static zimage_status make_job(bench_run *b, int stage)
         return zi_fail_memory(b->run.error, "a stage's inputs", (size_t)tokens * sizeof *b->ids);
     for (int64_t i = 0; i < tokens; i++)
         b->ids[i] = (int32_t)(i * 7919 % (facts->vocabulary > 0 ? facts->vocabulary : 1));
+    if (timed[stage].stage == ZIMAGE_STAGE_ENCODE) {
+        b->job.images = 1;
+        b->job.image[0] = (zi_job_image){.pixel_rows = b->params.height, .pixel_columns = b->params.width};
+    }
     if (!encoded) /* text features, with their padding */
         tokens = model->family->feature_rows(model->networks, tokens);
     b->job.prompt[0] = (zi_prompt){.tokens = tokens, .encoded = encoded, .ids = b->ids};
@@ -131,17 +137,26 @@ static zimage_status make_inputs(bench_run *b)
 {
     const zi_facts *facts = &b->session->inner->facts;
     int64_t scale = facts->scale_factor;
+    zi_job_image *image = &b->job.image[0];
+    size_t moments = b->job.images ? (size_t)b->session->inner->family->moments_count(
+                                         b->session->inner->networks, image->pixel_rows, image->pixel_columns)
+                                   : 1;
     size_t places = (size_t)(b->job.rows * b->job.columns), count = places * (size_t)facts->latent_channels;
     b->features = random_floats((size_t)(b->job.prompt[0].tokens * facts->features));
     b->latents = random_floats(count);
     b->velocity = malloc(count * sizeof *b->velocity);
+    b->moments = malloc(moments * sizeof *b->moments);
     b->rgb8 = malloc(places * (size_t)(scale * scale) * 3);
-    if (!b->features || !b->latents || !b->velocity || !b->rgb8)
+    if (!b->features || !b->latents || !b->velocity || !b->moments || !b->rgb8)
         return zi_fail_memory(b->run.error, "a stage's inputs", places * (size_t)(scale * scale) * 3);
     b->job.prompt[0].features = b->features;
     b->job.latents = b->latents;
     b->job.velocity[0] = b->velocity;
     b->job.rgb8 = b->rgb8;
+    for (size_t i = 0; i < places * (size_t)(scale * scale) * 3; i++)
+        b->rgb8[i] = (uint8_t)(i * 7919 >> 4);
+    image->rgb8 = b->rgb8;
+    image->moments = b->moments;
     return ZIMAGE_OK;
 }
 
@@ -381,7 +396,8 @@ static zimage_status bench_model(bench_run *b)
     record_session(b);
     zimage_status status = ZIMAGE_OK;
     for (int stage = 0; stage < TIMED_STAGES && status == ZIMAGE_OK; stage++)
-        if (zi_model_has(model, timed[stage].component))
+        if (zi_model_has(model, timed[stage].component) &&
+            (timed[stage].stage != ZIMAGE_STAGE_ENCODE || model->facts.has_image_encoder))
             status = time_stage(b, stage);
     if (status == ZIMAGE_OK)
         status = zi_model_check(model, &b->log, b->run.error);

@@ -37,15 +37,28 @@ static float *floats(const zi_store *store, const char *name, const zi_weight **
     return values;
 }
 
-/* A model that is only a transformer, of the first family. */
+/* The family whose transformers have the _class_name of that config.json. */
+static const zi_family *family_of(const char *config)
+{
+    json_t *object = json_load_file(config, 0, NULL);
+    const char *name = json_string_value(json_object_get(object, "_class_name"));
+    const zi_family *family = name ? zi_family_of_transformer(name) : NULL;
+    if (!family)
+        check(zi_fail(&error, ZIMAGE_ERROR_MODEL, "%s: no _class_name of a known transformer", config));
+    json_decref(object);
+    return family;
+}
+
+/* A model that is only a transformer. */
 static zi_model *open_transformer(const char *folder)
 {
-    const zi_component *component = &zi_families[0]->components[ZI_TRANSFORMER];
     char path[4096];
     zi_model *model;
     zi_store *store;
     snprintf(path, sizeof path, "%s/config.json", folder);
-    check(zi_model_new(zi_families[0], &model, &error));
+    const zi_family *family = family_of(path);
+    const zi_component *component = &family->components[ZI_TRANSFORMER];
+    check(zi_model_new(family, &model, &error));
     check(component->configure(model->networks, path, NULL, &error));
     check(zi_store_open(folder, component->base_name, &store, NULL, &error));
     check(zi_model_add(model, ZI_TRANSFORMER, store, NULL, &error));
