@@ -535,43 +535,91 @@ ZIMAGE_API zimage_status zimage_image_get_memory(const zimage_image *image, zima
 ZIMAGE_API const float *zimage_image_latents(const zimage_image *image, int64_t shape[3]);
 
 /* A copy of pixels [height][width][channels] with `stride` bytes between rows; channels: 3 (RGB) or 4 (RGBA: alpha is
- * blended over white). *image is released with zimage_image_free. */
+ * blended over white, and kept for a mask). *image is released with zimage_image_free. */
 ZIMAGE_API zimage_status zimage_image_from_pixels(const uint8_t *pixels, int32_t width, int32_t height, size_t stride,
                                                   int32_t channels, zimage_image **image, zimage_error *error);
 
 typedef enum zimage_format {
-    ZIMAGE_FORMAT_PNG = 0, /* "png" */
+    ZIMAGE_FORMAT_PNG = 0,  /* "png": .png */
+    ZIMAGE_FORMAT_JPEG = 1, /* "jpeg": .jpg, .jpeg */
+    ZIMAGE_FORMAT_WEBP = 2, /* "webp": .webp */
 } zimage_format;
 ZIMAGE_API const char *zimage_format_name(zimage_format format);
 ZIMAGE_API int zimage_format_parse(const char *name, zimage_format *format);
+/* The format that the extension of a path stands for, in upper or lower case. 0: it stands for none. */
+ZIMAGE_API int zimage_format_of_path(const char *path, zimage_format *format);
 
-/* A text stored in an image file. */
+/*
+ * Images that are read: PNG of every kind, JPEG (baseline, progressive; grey, colour, CMYK) and WebP (lossy, lossless),
+ * recognised by their bytes. They become 8-bit RGB. EXIF's orientation turns them upright. Alpha is blended over the
+ * background, and kept for a mask. Colours are taken for sRGB: an ICC profile of another colour space is ignored, with
+ * one warning to the log. A truncated or damaged file, and an animated WebP, is an error (ZIMAGE_ERROR_FORMAT).
+ */
+typedef struct zimage_decode_params {
+    uint32_t struct_size;
+    uint64_t max_pixels;       /* 0: 2^26. Decoding takes about 16 bytes a pixel, at most */
+    uint64_t max_bytes;        /* of the encoded file; 0: 2^29 */
+    const uint8_t *background; /* 3 bytes, RGB; NULL: white */
+    zimage_log_fn log;         /* NULL: silent */
+    void *log_user;
+} zimage_decode_params;
+
+/* Both limits are checked before memory is allocated. params may be NULL. *image is released with zimage_image_free. */
+ZIMAGE_API zimage_status zimage_image_decode_with(const uint8_t *data, size_t size, const zimage_decode_params *params,
+                                                  zimage_image **image, zimage_error *error);
+/* The same with a limit of pixels only (0: 2^26). */
+ZIMAGE_API zimage_status zimage_image_decode(const uint8_t *data, size_t size, uint64_t max_pixels,
+                                             zimage_image **image, zimage_error *error);
+/* The same for a file. A folder, a device or a pipe is refused (ZIMAGE_ERROR_FILE). */
+ZIMAGE_API zimage_status zimage_image_read(const char *path, const zimage_decode_params *params, zimage_image **image,
+                                           zimage_error *error);
+
+/* A text stored in an image file: PNG has chunks for them, JPEG and WebP a packet of XMP. A JPEG file holds at most
+ * 65504 bytes of such a packet. */
 typedef struct zimage_text {
-    const char *key;   /* PNG keyword, 1 .. 79 Latin-1 characters */
+    const char *key;   /* 1 .. 79 Latin-1 characters; of JPEG and WebP bytes of UTF-8 */
     const char *value; /* UTF-8 */
 } zimage_text;
 
-/* Encodes to memory. *data [*size] is released with zimage_free. */
+typedef struct zimage_save_params {
+    uint32_t struct_size;
+    /* 1 .. 100. JPEG (always 4:4:4): 0 is 95. WebP: 0 is lossless, all else lossy. PNG: 0 */
+    int32_t quality;
+    const zimage_text *texts; /* stored in the file, and nothing else is */
+    size_t text_count;
+    /* Of zimage_image_save only. Not NULL: the path is a name that a stranger chose. The file lies in this folder, or
+     * in a folder below it. A name that leads out of the folder, by ".." or by a symbolic link, is refused, and so is a
+     * name that is itself a symbolic link. */
+    const char *folder;
+    /* Of zimage_image_save only. 1: a file that exists, or appears meanwhile, is an error and stays as it is. */
+    int64_t is_new;
+} zimage_save_params;
+
+/* Encodes to memory. params may be NULL. *data [*size] is released with zimage_free. */
+ZIMAGE_API zimage_status zimage_image_encode_with(const zimage_image *image, zimage_format format,
+                                                  const zimage_save_params *params, uint8_t **data, size_t *size,
+                                                  zimage_error *error);
+/* The same with texts only. */
 ZIMAGE_API zimage_status zimage_image_encode(const zimage_image *image, zimage_format format, const zimage_text *texts,
                                              size_t text_count, uint8_t **data, size_t *size, zimage_error *error);
-/* Decodes an image file's bytes; the format is recognised. Refuses, before it allocates, an image of more than
- * max_pixels (0: 2^26). *image is released with zimage_image_free. */
-ZIMAGE_API zimage_status zimage_image_decode(const uint8_t *data, size_t size, uint64_t max_pixels,
-                                             zimage_image **image, zimage_error *error);
-/* Writes a PNG file, whatever the extension of `path`, and replaces an existing file in one step: a reader never sees
- * half a file. A symbolic link is followed. It stores the given texts, nothing else. */
+/*
+ * Writes a file and replaces an existing one in one step: a reader never sees half a file. A symbolic link is followed.
+ * The extension of `path` chooses the format: .png, .jpg, .jpeg or .webp, in upper or lower case. A name with another
+ * extension, or without one, is refused (ZIMAGE_ERROR_ARGUMENT); a device or a pipe with such a name gets PNG. params
+ * may be NULL.
+ */
+ZIMAGE_API zimage_status zimage_image_save(const zimage_image *image, const char *path,
+                                           const zimage_save_params *params, zimage_error *error);
+/* The same with texts only; with the folder too; with the folder (or NULL) and is_new too. */
 ZIMAGE_API zimage_status zimage_image_write(const zimage_image *image, const char *path, const zimage_text *texts,
                                             size_t text_count, zimage_error *error);
-
-/* The same for a name that a stranger chose: the file lies in the folder, or in a folder below it. A name that leads
- * out of the folder, by ".." or by a symbolic link, is refused, and so is a name that is itself a symbolic link. */
 ZIMAGE_API zimage_status zimage_image_write_beneath(const zimage_image *image, const char *folder, const char *name,
                                                     const zimage_text *texts, size_t text_count, zimage_error *error);
-
-/* The same for a name that must be new: a file that exists, or appears meanwhile, is an error and stays as it is.
- * folder NULL: the path is used as it is; else as by zimage_image_write_beneath. */
 ZIMAGE_API zimage_status zimage_image_write_new(const zimage_image *image, const char *folder, const char *path,
                                                 const zimage_text *texts, size_t text_count, zimage_error *error);
+/* Whether a file of that format can hold an image of that size and these texts: what can be known before the image. */
+ZIMAGE_API zimage_status zimage_format_check(zimage_format format, int32_t width, int32_t height,
+                                             const zimage_text *texts, size_t text_count, zimage_error *error);
 
 /* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
@@ -647,6 +695,18 @@ ZIMAGE_API zimage_status zimage_inspection_get_component(const zimage_inspection
 ZIMAGE_API zimage_status zimage_inspection_get_tensor(const zimage_inspection *inspection, size_t component,
                                                       size_t tensor, zimage_tensor_info *info, zimage_error *error);
 ZIMAGE_API void zimage_inspection_free(zimage_inspection *inspection);
+
+/* ---- texts in image files ---------------------------------------------------------------------------------------- */
+
+typedef struct zimage_texts zimage_texts;
+
+/* Reads the texts of an image file's bytes: of PNG all that are not compressed, in the file's order; of JPEG and WebP
+ * those that this library has stored. *texts is released with zimage_texts_free; the texts live as long. */
+ZIMAGE_API zimage_status zimage_texts_decode(const uint8_t *data, size_t size, zimage_texts **texts,
+                                             zimage_error *error);
+ZIMAGE_API size_t zimage_texts_count(const zimage_texts *texts);
+ZIMAGE_API const zimage_text *zimage_texts_get(const zimage_texts *texts, size_t index); /* NULL: there is none */
+ZIMAGE_API void zimage_texts_free(zimage_texts *texts);
 
 /* ---- self-test --------------------------------------------------------------------------------------------------- */
 

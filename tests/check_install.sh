@@ -112,7 +112,7 @@ check_pkg_config() {
     # Where all libraries have static forms, as on Debian, a program can be one file that needs nothing.
     # shellcheck disable=SC2046
     if echo 'int main(void) { return 0; }' | $cc -static -xc -o "$work/probe" - \
-        $(pkg-config --static --libs libpng libpcre2-8 libutf8proc jansson) 2>/dev/null; then
+        $(pkg-config --static --libs libpng zlib libjpeg libwebp libpcre2-8 libutf8proc jansson) 2>/dev/null; then
         # shellcheck disable=SC2046
         compile "$work/all_static" -static $(pkg-config --static --cflags --libs zimage) -Wl,--no-warnings
         ! readelf -d "$work/all_static" | grep -q NEEDED || fail "-static left shared libraries"

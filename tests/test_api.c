@@ -41,7 +41,7 @@ static void enums_have_names(void **state)
     CHECK_NAMES(dequantize, "none", "bf16", "f32");
     CHECK_NAMES(rng, "torch-cpu", "torch-cuda", "mlx", "numpy");
     CHECK_NAMES(stage, "text_encoder", "context", "denoise", "vae_decode", "vae_encode");
-    CHECK_NAMES(format, "png");
+    CHECK_NAMES(format, "png", "jpeg", "webp");
     CHECK_NAMES(template, "none", "z-image", "klein");
     assert_int_equal(ZIMAGE_STAGE_COUNT, 5);
     for (int i = 0; i <= ZIMAGE_ERROR_INTERNAL; i++)
@@ -633,6 +633,7 @@ static void null_arguments_are_refused(void **state)
     zimage_image *image = NULL, *made = NULL;
     zimage_inspection *in = NULL;
     zimage_bench *bench = NULL;
+    zimage_texts *texts = NULL;
     uint8_t *data = NULL;
     float *values = NULL;
     int64_t shape[4];
@@ -661,6 +662,18 @@ static void null_arguments_are_refused(void **state)
     REFUSED(zimage_image_encode, image, ZIMAGE_FORMAT_PNG, NULL, 0, &data, NULL);
     REFUSED(zimage_image_decode, NULL, 1, 0, &made);
     REFUSED(zimage_image_decode, pixels, 1, 0, NULL);
+    REFUSED(zimage_image_decode_with, NULL, 1, NULL, &made);
+    REFUSED(zimage_image_decode_with, pixels, 1, NULL, NULL);
+    REFUSED(zimage_image_read, NULL, NULL, &made);
+    REFUSED(zimage_image_read, "/nowhere/a.png", NULL, NULL);
+    REFUSED(zimage_image_encode_with, NULL, ZIMAGE_FORMAT_PNG, NULL, &data, &size);
+    REFUSED(zimage_image_encode_with, image, ZIMAGE_FORMAT_PNG, NULL, NULL, &size);
+    REFUSED(zimage_image_encode_with, image, ZIMAGE_FORMAT_PNG, NULL, &data, NULL);
+    REFUSED(zimage_image_save, NULL, "/nowhere/a.png", NULL);
+    REFUSED(zimage_image_save, image, NULL, NULL);
+    REFUSED(zimage_format_check, ZIMAGE_FORMAT_JPEG, 1, 1, NULL, 1);
+    REFUSED(zimage_texts_decode, NULL, 1, &texts);
+    REFUSED(zimage_texts_decode, pixels, 1, NULL);
     REFUSED(zimage_image_write, NULL, "/nowhere/a.png", NULL, 0);
     REFUSED(zimage_image_write, image, NULL, NULL, 0);
     REFUSED(zimage_image_write, image, "/nowhere/a.png", NULL, 1);

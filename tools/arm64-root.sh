@@ -2,12 +2,13 @@
 # Fetches the arm64 libraries that zimage and its tests need when they are cross-built: tools/arm64-root.sh ROOT
 # It downloads Debian's packages and unpacks them in ROOT. It installs nothing and needs no root user.
 set -eu
-packages="libcmocka0 libcmocka-dev libpng16-16 libpng-dev zlib1g zlib1g-dev libpcre2-8-0 libpcre2-dev libutf8proc2
-    libutf8proc-dev libjansson4 libjansson-dev"
+packages="libcmocka0 libcmocka-dev libpng16-16 libpng-dev zlib1g zlib1g-dev libjpeg62-turbo libjpeg62-turbo-dev
+    libwebp7 libwebp-dev libpcre2-8-0 libpcre2-dev libutf8proc2 libutf8proc-dev libjansson4 libjansson-dev"
 
 mkdir -p "$1"
 root=$(cd "$1" && pwd)
-[ -e "$root/complete" ] && exit 0
+[ "$(cat "$root/complete" 2>/dev/null)" = "$packages" ] && exit 0
+rm -f "$root/complete" # of an earlier list
 mkdir -p "$root/apt/lists/partial" "$root/apt/cache/archives/partial"
 apt() {
     apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::lists="$root/apt/lists" \
@@ -23,4 +24,4 @@ done
 cd "$root"
 cp -R lib/. usr/lib/
 rm -r apt lib
-touch complete
+echo "$packages" >complete

@@ -14,6 +14,9 @@ cmake       cmake             cmake                cmake
 ninja       ninja-build       ninja-build          ninja
 pkg-config  pkg-config        pkgconf-pkg-config   pkg-config
 libpng      libpng-dev        libpng-devel         libpng
+zlib        zlib1g-dev        zlib-devel           zlib
+libjpeg     libjpeg-dev       libjpeg-turbo-devel  jpeg-turbo
+libwebp     libwebp-dev       libwebp-devel        webp
 libpcre2-8  libpcre2-dev      pcre2-devel          pcre2
 libutf8proc libutf8proc-dev   utf8proc-devel       utf8proc
 jansson     libjansson-dev    jansson-devel        jansson

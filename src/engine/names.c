@@ -23,7 +23,7 @@ static const char *const compute_names[] = {"auto", "f32", "bf16", "int8", "fp8"
 static const char *const dequantize_names[] = {"none", "bf16", "f32", NULL};
 static const char *const rng_names[] = {"torch-cpu", "torch-cuda", "mlx", "numpy", NULL};
 static const char *const stage_names[] = {"text_encoder", "context", "denoise", "vae_decode", "vae_encode", NULL};
-static const char *const format_names[] = {"png", NULL};
+static const char *const format_names[] = {"png", "jpeg", "webp", NULL};
 static const char *const template_names[] = {"none", "z-image", "klein", NULL};
 
 static const char *name_of(const char *const *names, unsigned value)

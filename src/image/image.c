@@ -1,13 +1,10 @@
-/* Images: what they hold, and how they become files and come from files. */
+/* Images: what they hold, and how they are made of pixels. */
 #include "image/image.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/sized.h"
-#include "image/png.h"
-
-#define MAX_PIXELS ((uint64_t)1 << 26) /* the default limit of zimage_image_decode */
 
 struct zimage_image {
     int32_t width, height;
@@ -134,14 +131,16 @@ const float *zimage_image_latents(const zimage_image *image, int64_t shape[3])
     return image ? image->latents : NULL;
 }
 
-/* ---- from memory, to memory, to files ---------------------------------------------------------------------------- */
+/* ---- from pixels ------------------------------------------------------------------------------------------------- */
 
-static void copy_row(uint8_t *rgb, const uint8_t *pixels, int32_t width, int32_t channels)
+const uint8_t zi_white[3] = {255, 255, 255};
+
+static void copy_row(uint8_t *rgb, const uint8_t *pixels, int32_t width, int channels, const uint8_t background[3])
 {
     for (int32_t x = 0; x < width; x++, rgb += 3, pixels += channels) {
         unsigned alpha = channels == 4 ? pixels[3] : 255;
-        for (int c = 0; c < 3; c++) /* blended over white, rounded to nearest */
-            rgb[c] = (uint8_t)((pixels[c] * alpha + 255 * (255 - alpha) + 127) / 255);
+        for (int c = 0; c < 3; c++) /* blended, rounded to nearest */
+            rgb[c] = (uint8_t)((pixels[c] * alpha + background[c] * (255 - alpha) + 127) / 255);
     }
 }
 
@@ -164,6 +163,32 @@ static zimage_status keep_alpha(zimage_image *image, const uint8_t *pixels, size
     return ZIMAGE_OK;
 }
 
+zimage_status zi_image_copy(const zi_pixels *pixels, size_t stride, const uint8_t background[3], zimage_image **image,
+                            zimage_error *error)
+{
+    size_t width = (size_t)pixels->width;
+    ZI_TRY(zi_image_new(pixels->width, pixels->height, image, error));
+    for (size_t y = 0; y < (size_t)pixels->height; y++)
+        copy_row((*image)->pixels + y * width * 3, pixels->data + y * stride, pixels->width, pixels->channels,
+                 background);
+    zimage_status status = pixels->channels == 4 ? keep_alpha(*image, pixels->data, stride, error) : ZIMAGE_OK;
+    if (status != ZIMAGE_OK) {
+        zimage_image_free(*image);
+        *image = NULL;
+    }
+    return status;
+}
+
+zimage_status zi_image_take(zi_pixels *pixels, zimage_image **image, zimage_error *error)
+{
+    *image = calloc(1, sizeof **image);
+    if (!*image)
+        return zi_fail_memory(error, "an image", sizeof **image);
+    **image = (zimage_image){.width = pixels->width, .height = pixels->height, .pixels = pixels->data};
+    *pixels = (zi_pixels){0};
+    return ZIMAGE_OK;
+}
+
 zimage_status zimage_image_from_pixels(const uint8_t *pixels, int32_t width, int32_t height, size_t stride,
                                        int32_t channels, zimage_image **image, zimage_error *error)
 {
@@ -172,99 +197,15 @@ zimage_status zimage_image_from_pixels(const uint8_t *pixels, int32_t width, int
     *image = NULL;
     if (!pixels)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "pixels: NULL, expected the pixels of an image");
-    if (width < 1 || height < 1 || (uint64_t)width * (uint64_t)height > MAX_PIXELS)
+    if (width < 1 || height < 1 || (uint64_t)width * (uint64_t)height > ZI_IMAGE_PIXELS)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
                        "width and height: %dx%d, expected at least 1 and at most %llu pixels", width, height,
-                       (unsigned long long)MAX_PIXELS);
+                       (unsigned long long)ZI_IMAGE_PIXELS);
     if (channels != 3 && channels != 4)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "channels: %d, expected 3 (RGB) or 4 (RGBA)", channels);
     if (stride < (size_t)width * (size_t)channels)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "stride: %zu bytes, expected at least a row's, %zu", stride,
                        (size_t)width * (size_t)channels);
-    ZI_TRY(zi_image_new(width, height, image, error));
-    for (int32_t y = 0; y < height; y++)
-        copy_row((*image)->pixels + (size_t)y * (size_t)width * 3, pixels + (size_t)y * stride, width, channels);
-    zimage_status status = channels == 4 ? keep_alpha(*image, pixels, stride, error) : ZIMAGE_OK;
-    if (status != ZIMAGE_OK) {
-        zimage_image_free(*image);
-        *image = NULL;
-    }
-    return status;
-}
-
-static zimage_status check_texts(const zimage_text *texts, size_t count, zimage_error *error)
-{
-    if (count > 0 && !texts)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "texts: NULL, expected %zu of them", count);
-    for (size_t i = 0; i < count; i++)
-        if (!texts[i].key || !texts[i].value || !*texts[i].key || strlen(texts[i].key) > 79)
-            return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "texts[%zu]: expected a key of 1 to 79 characters and a value",
-                           i);
-    return ZIMAGE_OK;
-}
-
-zimage_status zimage_image_encode(const zimage_image *image, zimage_format format, const zimage_text *texts,
-                                  size_t text_count, uint8_t **data, size_t *size, zimage_error *error)
-{
-    if (data)
-        *data = NULL;
-    if (size)
-        *size = 0;
-    if (!image || !data || !size)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image, data and size: NULL, expected all three");
-    if (format != ZIMAGE_FORMAT_PNG)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "format: %d, expected 0 (png)", (int)format);
-    ZI_TRY(check_texts(texts, text_count, error));
-    const zi_png_image png = {image->width, image->height, image->pixels, texts, text_count};
-    return zi_png_encode(&png, data, size, error);
-}
-
-zimage_status zimage_image_decode(const uint8_t *data, size_t size, uint64_t max_pixels, zimage_image **image,
-                                  zimage_error *error)
-{
-    int32_t width, height;
-    uint8_t *rgb = NULL;
-    if (!image)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image: NULL, expected where to put the image");
-    *image = NULL;
-    if (!data)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "data: NULL, expected the bytes of an image file");
-    ZI_TRY(zi_png_decode(data, size, max_pixels ? max_pixels : MAX_PIXELS, &rgb, &width, &height, error));
-    *image = calloc(1, sizeof **image);
-    if (!*image) {
-        free(rgb);
-        return zi_fail_memory(error, "an image", sizeof **image);
-    }
-    **image = (zimage_image){.width = width, .height = height, .pixels = rgb};
-    return ZIMAGE_OK;
-}
-
-static zimage_status write_at(const zimage_image *image, const zi_place *place, const zimage_text *texts,
-                              size_t text_count, zimage_error *error)
-{
-    if (!image || !place->path)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image and path: NULL, expected both");
-    ZI_TRY(check_texts(texts, text_count, error));
-    const zi_png_image png = {image->width, image->height, image->pixels, texts, text_count};
-    return zi_png_write(place, &png, error);
-}
-
-zimage_status zimage_image_write(const zimage_image *image, const char *path, const zimage_text *texts,
-                                 size_t text_count, zimage_error *error)
-{
-    return write_at(image, &(zi_place){.path = path}, texts, text_count, error);
-}
-
-zimage_status zimage_image_write_beneath(const zimage_image *image, const char *folder, const char *name,
-                                         const zimage_text *texts, size_t text_count, zimage_error *error)
-{
-    if (!folder)
-        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "folder: NULL, expected a folder");
-    return write_at(image, &(zi_place){.path = name, .folder = folder}, texts, text_count, error);
-}
-
-zimage_status zimage_image_write_new(const zimage_image *image, const char *folder, const char *path,
-                                     const zimage_text *texts, size_t text_count, zimage_error *error)
-{
-    return write_at(image, &(zi_place){.path = path, .folder = folder, .is_new = 1}, texts, text_count, error);
+    const zi_pixels view = {width, height, channels, (uint8_t *)pixels}; /* read only */
+    return zi_image_copy(&view, stride, zi_white, image, error);
 }

@@ -2,7 +2,10 @@
 #ifndef ZI_IMAGE_IMAGE_H
 #define ZI_IMAGE_IMAGE_H
 
-#include "base/error.h"
+#include "image/pixels.h"
+
+#define ZI_IMAGE_PIXELS                                                                                                \
+    ((uint64_t)1 << 26) /* of an image that comes from pixels or a file, unless a caller says more */
 
 /* An image whose pixels are not set yet. The caller releases it with zimage_image_free. */
 zimage_status zi_image_new(int32_t width, int32_t height, zimage_image **image, zimage_error *error);
@@ -15,6 +18,12 @@ zimage_status zi_image_add_latents(zimage_image *image, int64_t channels, int64_
                                    zimage_error *error);
 float *zi_image_latents(zimage_image *image);
 void zi_image_add_seconds(zimage_image *image, zimage_stage stage, double seconds);
+/* A copy of RGB or RGBA pixels, with `stride` bytes between rows, blended over the background. */
+zimage_status zi_image_copy(const zi_pixels *pixels, size_t stride, const uint8_t background[3], zimage_image **image,
+                            zimage_error *error);
+/* An image that owns these RGB pixels from now on; after a failure they stay the caller's. */
+zimage_status zi_image_take(zi_pixels *pixels, zimage_image **image, zimage_error *error);
+extern const uint8_t zi_white[3];
 /* The facts that zimage_image_get_info returns. */
 zimage_image_info *zi_image_info(zimage_image *image);
 zimage_memory_info *zi_image_memory(zimage_image *image);

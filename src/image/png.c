@@ -1,18 +1,21 @@
-#include "image/png.h"
-
+/* PNG files, with libpng. */
 #include <png.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
+
+#include "image/format.h"
 
 /* ---- libpng's callbacks ------------------------------------------------------------------------------------------ */
 
 /* Shared by the callbacks of libpng: its error handler, and the functions that write and read. */
 typedef struct png_stream {
-    char reason[128];  /* the message of libpng */
-    int out_of_memory; /* 1: that is the reason */
-    zi_output *output; /* NULL: the output is data */
-    uint8_t *data;     /* output, which the stream owns; or input */
-    size_t size, capacity, place;
+    char reason[128];    /* the message of libpng */
+    int out_of_memory;   /* 1: that is the reason */
+    zi_bytes *out;       /* output */
+    size_t capacity;     /* of out->data */
+    const uint8_t *data; /* input */
+    size_t size, place;
 } png_stream;
 
 static void on_error(png_structp png, png_const_charp message)
@@ -53,26 +56,22 @@ static void fail_memory(png_structp png)
 static void write_bytes(png_structp png, png_bytep bytes, size_t count)
 {
     png_stream *stream = png_get_io_ptr(png);
-    if (stream->output) {
-        if (!zi_output_write(stream->output, bytes, count))
-            png_error(png, "write error"); /* zi_output_commit says why */
-        return;
-    }
-    if (stream->size + count > stream->capacity) {
+    zi_bytes *out = stream->out;
+    if (out->size + count > stream->capacity) {
         size_t capacity = 2 * stream->capacity + count;
-        uint8_t *data = realloc(stream->data, capacity);
+        uint8_t *data = realloc(out->data, capacity);
         if (!data)
             fail_memory(png);
-        stream->data = data;
+        out->data = data;
         stream->capacity = capacity;
     }
-    memcpy(stream->data + stream->size, bytes, count);
-    stream->size += count;
+    memcpy(out->data + out->size, bytes, count);
+    out->size += count;
 }
 
 static void flush_bytes(png_structp png)
 {
-    (void)png; /* zi_output_commit flushes */
+    (void)png; /* the output is memory */
 }
 
 static void read_bytes(png_structp png, png_bytep bytes, size_t count)
@@ -111,7 +110,7 @@ static void fill_texts(png_text *out, const zimage_text *texts, size_t count)
 }
 
 /* 0: libpng failed and has jumped back here. No local variable of this function changes after setjmp. */
-static int write_png(png_structp png, png_infop info, png_stream *stream, const zi_png_image *image, png_text *texts)
+static int write_png(png_structp png, png_infop info, png_stream *stream, const zi_picture *image, png_text *texts)
 {
     if (setjmp(png_jmpbuf(png)))
         return 0;
@@ -128,52 +127,27 @@ static int write_png(png_structp png, png_infop info, png_stream *stream, const 
     return 1;
 }
 
-/* where: the name of the output in messages. */
-static zimage_status encode(const zi_png_image *image, png_stream *stream, const char *where, zimage_error *error)
+static zimage_status encode(const zi_picture *image, zi_bytes *out, zimage_error *error)
 {
+    png_stream stream = {.out = out};
     size_t bytes = (image->text_count ? image->text_count : 1) * sizeof(png_text);
     png_text *texts = malloc(bytes);
     if (!texts)
         return zi_fail_memory(error, "PNG text", bytes);
     fill_texts(texts, image->texts, image->text_count);
     png_structp png =
-        png_create_write_struct_2(PNG_LIBPNG_VER_STRING, stream, on_error, on_warning, stream, allocate, release);
+        png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &stream, on_error, on_warning, &stream, allocate, release);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     zimage_status status = ZIMAGE_OK;
     if (!info)
         status = zi_fail_memory(error, "the PNG writer", 0);
-    else if (!write_png(png, info, stream, image, texts))
-        status = stream->out_of_memory
+    else if (!write_png(png, info, &stream, image, texts))
+        status = stream.out_of_memory
                      ? zi_fail_memory(error, "a PNG file", 0)
-                     : zi_fail(error, ZIMAGE_ERROR_FILE, "%s: can't write the PNG: %s", where, stream->reason);
+                     : zi_fail(error, ZIMAGE_ERROR_FILE, "the PNG can't be written: %s", stream.reason);
     png_destroy_write_struct(&png, &info);
     free(texts);
     return status;
-}
-
-zimage_status zi_png_write(const zi_place *place, const zi_png_image *image, zimage_error *error)
-{
-    zi_output output;
-    ZI_TRY(zi_output_open_at(&output, place, error));
-    png_stream stream = {.output = &output};
-    zimage_status status = encode(image, &stream, output.path, error);
-    if (status == ZIMAGE_OK || output.code != 0)
-        return zi_output_commit(&output, error);
-    zi_output_abandon(&output);
-    return status;
-}
-
-zimage_status zi_png_encode(const zi_png_image *image, uint8_t **data, size_t *size, zimage_error *error)
-{
-    png_stream stream = {.output = NULL};
-    zimage_status status = encode(image, &stream, "memory", error);
-    if (status != ZIMAGE_OK) {
-        free(stream.data);
-        return status;
-    }
-    *data = stream.data;
-    *size = stream.size;
-    return ZIMAGE_OK;
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
@@ -183,7 +157,7 @@ typedef struct png_result {
     png_uint_32 width, height;
     uint64_t max_pixels;
     int too_large;
-    uint8_t *rgb;
+    zi_pixels *pixels;
     png_bytep *rows;
 } png_result;
 
@@ -198,19 +172,29 @@ static void skip_metadata(png_structp png)
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, names, sizeof names / 5);
 }
 
-/* Makes libpng convert every kind of PNG to 8-bit RGB, with alpha blended over white. */
-static void convert_to_rgb8(png_structp png, png_infop info)
+/* Makes libpng convert every kind of PNG to 8-bit RGB or RGBA. */
+static void convert_to_8_bits(png_structp png, png_infop info)
 {
-    png_color_16 white = {.red = 255, .green = 255, .blue = 255, .gray = 255};
-    int has_alpha =
-        (png_get_color_type(png, info) & PNG_COLOR_MASK_ALPHA) != 0 || png_get_valid(png, info, PNG_INFO_tRNS);
     png_set_expand(png);
     png_set_scale_16(png);
     png_set_gray_to_rgb(png);
-    if (has_alpha)
-        png_set_background(png, &white, PNG_BACKGROUND_GAMMA_SCREEN, 0, 1.0);
     png_set_interlace_handling(png);
     png_read_update_info(png, info);
+}
+
+static void allocate_pixels(png_structp png, png_infop info, png_result *result)
+{
+    int channels = png_get_channels(png, info);
+    size_t row = png_get_rowbytes(png, info);
+    if ((channels != 3 && channels != 4) || row != (size_t)result->width * (size_t)channels)
+        png_error(png, "a colour type that is not known");
+    if (zi_pixels_new((int32_t)result->width, (int32_t)result->height, channels, result->pixels, NULL) != ZIMAGE_OK)
+        fail_memory(png);
+    result->rows = malloc(result->height * sizeof *result->rows);
+    if (!result->rows)
+        fail_memory(png);
+    for (png_uint_32 y = 0; y < result->height; y++)
+        result->rows[y] = result->pixels->data + y * row;
 }
 
 /* 0: libpng failed and has jumped back here, or the image is too large. */
@@ -226,16 +210,8 @@ static int read_png(png_structp png, png_infop info, png_stream *stream, png_res
     result->too_large = (uint64_t)result->width * result->height > result->max_pixels;
     if (result->too_large)
         return 0;
-    convert_to_rgb8(png, info);
-    size_t row = (size_t)result->width * 3;
-    if (png_get_rowbytes(png, info) != row)
-        png_error(png, "a colour type that is not known");
-    result->rgb = malloc(row * result->height);
-    result->rows = malloc(result->height * sizeof *result->rows);
-    if (!result->rgb || !result->rows)
-        fail_memory(png);
-    for (png_uint_32 y = 0; y < result->height; y++)
-        result->rows[y] = result->rgb + y * row;
+    convert_to_8_bits(png, info);
+    allocate_pixels(png, info, result);
     png_read_image(png, result->rows);
     png_read_end(png, NULL);
     return 1;
@@ -244,20 +220,17 @@ static int read_png(png_structp png, png_infop info, png_stream *stream, png_res
 static zimage_status explain(const png_stream *stream, const png_result *result, zimage_error *error)
 {
     if (stream->out_of_memory)
-        return zi_fail_memory(error, "a PNG file", (size_t)result->width * result->height * 3);
+        return zi_fail_memory(error, "a PNG image", (size_t)result->width * result->height * 4);
     if (result->too_large)
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the image has %ux%u pixels, expected at most %llu pixels",
-                       (unsigned)result->width, (unsigned)result->height, (unsigned long long)result->max_pixels);
+        return zi_fail_too_large(error, result->width, result->height, result->max_pixels);
     return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the PNG can't be read: %s", stream->reason);
 }
 
-zimage_status zi_png_decode(const uint8_t *data, size_t size, uint64_t max_pixels, uint8_t **rgb, int32_t *width,
-                            int32_t *height, zimage_error *error)
+static zimage_status decode(const uint8_t *data, size_t size, uint64_t max_pixels, zi_pixels *pixels,
+                            zimage_error *error)
 {
-    png_stream stream = {.data = (uint8_t *)data, .size = size}; /* read only */
-    png_result result = {.max_pixels = max_pixels};
-    if (size < 8 || png_sig_cmp(data, 0, 8) != 0)
-        return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the data is no PNG image, the only kind that is supported");
+    png_stream stream = {.data = data, .size = size};
+    png_result result = {.max_pixels = max_pixels, .pixels = pixels};
     png_structp png =
         png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &stream, on_error, on_warning, &stream, allocate, release);
     png_infop info = png ? png_create_info_struct(png) : NULL;
@@ -268,12 +241,55 @@ zimage_status zi_png_decode(const uint8_t *data, size_t size, uint64_t max_pixel
         status = explain(&stream, &result, error);
     png_destroy_read_struct(&png, &info, NULL);
     free(result.rows);
-    if (status != ZIMAGE_OK) {
-        free(result.rgb);
-        return status;
-    }
-    *rgb = result.rgb;
-    *width = (int32_t)result.width;
-    *height = (int32_t)result.height;
-    return ZIMAGE_OK;
+    return status;
 }
+
+/* ---- chunks ------------------------------------------------------------------------------------------------------ */
+
+#define SIGNATURE_BYTES 8
+#define CHUNK_BYTES     12 /* of a chunk around its data: length, name, checksum */
+
+static int recognise(const uint8_t *data, size_t size)
+{
+    return size >= SIGNATURE_BYTES && png_sig_cmp(data, 0, SIGNATURE_BYTES) == 0;
+}
+
+static zi_piece_kind kind_of(const char *name)
+{
+    return !strcmp(name, "tEXt") || !strcmp(name, "iTXt") ? ZI_PIECE_TEXT
+           : !strcmp(name, "eXIf")                        ? ZI_PIECE_EXIF
+           : !strcmp(name, "iCCP")                        ? ZI_PIECE_PROFILE
+                                                          : ZI_PIECE_OTHER;
+}
+
+/* A piece with a wrong checksum is ZI_PIECE_OTHER. Those of pixels, which may be large, are not checked here. */
+static int next_piece(const uint8_t *data, size_t size, size_t *place, zi_piece *piece)
+{
+    if (*place == 0)
+        *place = SIGNATURE_BYTES;
+    if (size < *place || size - *place < CHUNK_BYTES)
+        return 0;
+    const uint8_t *chunk = data + *place;
+    size_t length = zi_big_endian(chunk);
+    if (length > PNG_UINT_31_MAX || length > size - *place - CHUNK_BYTES)
+        return 0;
+    *place += CHUNK_BYTES + length;
+    *piece = (zi_piece){.data = chunk + 8, .size = length};
+    memcpy(piece->name, chunk + 4, 4);
+    piece->kind = kind_of(piece->name);
+    if (piece->kind != ZI_PIECE_OTHER &&
+        crc32(crc32(0, NULL, 0), chunk + 4, (uInt)(4 + length)) != zi_big_endian(chunk + 8 + length))
+        piece->kind = ZI_PIECE_OTHER;
+    return 1;
+}
+
+const zi_image_format zi_format_png = {
+    .title = "PNG",
+    .extensions = {".png"},
+    .max_side = INT32_MAX,
+    .is_lossless = 1,
+    .recognise = recognise,
+    .encode = encode,
+    .decode = decode,
+    .next_piece = next_piece,
+};
