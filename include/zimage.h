@@ -347,7 +347,7 @@ ZIMAGE_API int zimage_rng_parse(const char *name, zimage_rng *rng);
 
 typedef enum zimage_stage {
     ZIMAGE_STAGE_TEXT = 0,    /* "text_encoder" */
-    ZIMAGE_STAGE_CONTEXT = 1, /* "context": what the transformer makes of the text features once for all steps */
+    ZIMAGE_STAGE_CONTEXT = 1, /* "context": what the transformer makes of text features and references for all steps */
     ZIMAGE_STAGE_DENOISE = 2, /* "denoise": forward passes of the transformer */
     ZIMAGE_STAGE_DECODE = 3,  /* "vae_decode" */
     ZIMAGE_STAGE_ENCODE = 4,  /* "vae_encode": input images, before all other stages */

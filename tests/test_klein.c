@@ -243,6 +243,93 @@ static void bf16_draws_the_noise_of_the_reference(void **state)
     zimage_session_close(session);
 }
 
+/* ---- plan and progress ------------------------------------------------------------------------------------------- */
+
+/* A request of 4 tokens beside a reference of 20. */
+static void request_with_reference(zimage_request *request, const zimage_image *const *images, int32_t steps)
+{
+    *request = (zimage_request){.struct_size = sizeof *request,
+                                .prompt = "a",
+                                .width = 32,
+                                .height = 32,
+                                .steps = steps,
+                                .images = images,
+                                .image_count = 1};
+}
+
+static double flops_of(zimage_session *session, const zimage_image *const *images, int32_t steps, zimage_stage stage)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_stage_info info = {.struct_size = sizeof info};
+    zimage_request request;
+    zimage_plan *plan = NULL;
+    request_with_reference(&request, images, steps);
+    if (zimage_plan_make(session, &request, &plan, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    assert_int_equal(zimage_plan_get_stage(plan, stage, &info, &error), ZIMAGE_OK);
+    zimage_plan_free(plan);
+    return info.flops;
+}
+
+/* References that pass once are counted once, others at each step. */
+static void the_plan_counts_references(void **state)
+{
+    zimage_image *image = klein_image(klein_pixels, 80, 64);
+    const zimage_image *const images[] = {image};
+    zimage_session *each = klein_session(KLEIN, NULL, ZIMAGE_COMPUTE_F32, 0);
+    zimage_session *once = klein_session(klein_kv(), NULL, ZIMAGE_COMPUTE_F32, 0);
+    const zimage_stage denoise = ZIMAGE_STAGE_DENOISE, context = ZIMAGE_STAGE_CONTEXT;
+    assert_true(flops_of(once, images, 4, denoise) < flops_of(each, images, 4, denoise));
+    assert_true(flops_of(once, images, 4, context) > flops_of(each, images, 4, context));
+    assert_true(flops_of(once, images, 8, denoise) == 2 * flops_of(once, images, 4, denoise));
+    assert_true(flops_of(once, images, 8, context) == flops_of(once, images, 4, context));
+    assert_true(flops_of(each, images, 8, denoise) == 2 * flops_of(each, images, 4, denoise));
+    zimage_session_close(each);
+    zimage_session_close(once);
+    zimage_image_free(image);
+}
+
+typedef struct watch {
+    double fraction;
+    int most[ZIMAGE_STAGE_COUNT]; /* blocks of a step */
+} watch;
+
+static int watch_progress(const zimage_progress *p, void *user)
+{
+    watch *w = user;
+    assert_true(p->fraction >= w->fraction && p->fraction <= 1);
+    assert_true(p->block <= p->blocks);
+    w->fraction = p->fraction;
+    if (p->blocks > w->most[p->stage])
+        w->most[p->stage] = p->blocks;
+    return 0;
+}
+
+static void progress_reaches_the_end(void **state)
+{
+    zimage_image *image = klein_image(klein_pixels, 80, 64);
+    const zimage_image *const images[] = {image};
+    for (int kv = 0; kv < 2; kv++) {
+        zimage_session *session = klein_session(kv ? klein_kv() : KLEIN, NULL, ZIMAGE_COMPUTE_F32, 0);
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zimage_request request;
+        zimage_image *made = NULL;
+        watch w = {0};
+        request_with_reference(&request, images, 2);
+        request.progress = watch_progress;
+        request.progress_user = &w;
+        request.preview = 1;
+        assert_int_equal(zimage_generate(session, &request, &made, &error), ZIMAGE_OK);
+        assert_true(w.fraction > 1 - 1e-9);
+        assert_int_equal(w.most[ZIMAGE_STAGE_TEXT], 1 + 27);
+        assert_int_equal(w.most[ZIMAGE_STAGE_CONTEXT], kv ? 4 : 1); /* the blocks that references pass through once */
+        assert_int_equal(w.most[ZIMAGE_STAGE_DENOISE], 3 + 4);
+        zimage_image_free(made);
+        zimage_session_close(session);
+    }
+    zimage_image_free(image);
+}
+
 /* ---- the folder -------------------------------------------------------------------------------------------------- */
 
 static int warnings;
@@ -373,6 +460,8 @@ int main(void)
         cmocka_unit_test(masks_equal_the_reference),
         cmocka_unit_test(images_equal_the_reference),
         cmocka_unit_test(bf16_draws_the_noise_of_the_reference),
+        cmocka_unit_test(the_plan_counts_references),
+        cmocka_unit_test(progress_reaches_the_end),
         cmocka_unit_test(the_index_decides),
         cmocka_unit_test(a_conversion_is_the_distilled_model),
         cmocka_unit_test(a_packed_conversion_equals_the_reference),

@@ -116,8 +116,18 @@ static void release(const generation *g, zi_component_kind component)
 static zimage_status run_stage(generation *g, zimage_stage stage, int index, int parts)
 {
     int given = stage == ZIMAGE_STAGE_TEXT && !g->job.prompt[index].encoded;
-    ZI_TRY(begin_step(g, stage, 1, 1, given ? 1 : zi_stage_blocks(&g->job, stage, 1), g->plan.flops[stage] / parts));
+    double flops = g->plan.flops[stage] - (stage == ZIMAGE_STAGE_CONTEXT ? g->plan.prepare_flops : 0);
+    ZI_TRY(begin_step(g, stage, 1, 1, given ? 1 : zi_stage_blocks(&g->job, stage, 1), flops / parts));
     ZI_TRY(zi_job_stage(&g->run, &g->job, stage, index));
+    return finish_step(g, NULL, 0, 0);
+}
+
+/* To the caller this is a part of the context. */
+static zimage_status run_prepare(generation *g)
+{
+    int64_t blocks = zi_max_int64(1, zi_stage_blocks(&g->job, ZI_STAGE_PREPARE, 1));
+    ZI_TRY(begin_step(g, ZIMAGE_STAGE_CONTEXT, 1, 1, blocks, g->plan.prepare_flops));
+    ZI_TRY(zi_job_stage(&g->run, &g->job, ZI_STAGE_PREPARE, 0));
     return finish_step(g, NULL, 0, 0);
 }
 
@@ -203,6 +213,8 @@ static zimage_status run_stages(generation *g)
     release(g, ZI_TEXT_ENCODER);
     for (int i = 0; i < job->prompts; i++)
         ZI_TRY(run_stage(g, ZIMAGE_STAGE_CONTEXT, i, job->prompts));
+    if (job->references > 0)
+        ZI_TRY(run_prepare(g));
     for (int step = 0; step < job->steps; step++)
         ZI_TRY(run_step(g, step));
     release(g, ZI_TRANSFORMER);

@@ -16,9 +16,11 @@
 /* Added to the need that is reported: another process may also begin a little larger than this one. */
 #define MARGIN (PLAN_ERROR + ZI_MIB)
 
-/* A preview is a part of denoising. */
+/* A preview is a part of denoising; what is made of references once is a part of the context. */
 static zimage_stage public_stage(int stage)
 {
+    if (stage == ZI_STAGE_PREPARE)
+        return ZIMAGE_STAGE_CONTEXT;
     return stage == ZI_STAGE_PREVIEW ? ZIMAGE_STAGE_DENOISE : (zimage_stage)stage;
 }
 
@@ -48,6 +50,10 @@ zimage_status zi_count_job(const zi_job *job, zi_counts counts[ZI_STAGE_COUNT], 
     ZI_TRY(zi_ops_count_new(&run.ops, error));
     zimage_status status = zi_job_each(&run, &copy, take_counts, counts);
     zi_table(&run)->free(run.ops);
+    /* zi_stages_read_the_same of these two is never too little. */
+    if (counts[ZI_STAGE_PREPARE].weight_bytes > 0)
+        counts[ZI_STAGE_PREPARE].weight_bytes =
+            zi_max_size(counts[ZI_STAGE_PREPARE].weight_bytes, counts[ZIMAGE_STAGE_DENOISE].weight_bytes);
     return status;
 }
 
@@ -294,8 +300,15 @@ static void sum_counts(const zi_job *job, const zi_counts counts[ZI_STAGE_COUNT]
         c->attention_flops *= times;
         c->conv_flops *= times;
         c->unpacked *= times;
-        plan->flops[i] = zi_count_flops(c);
     }
+    const zi_counts *prepare = &counts[ZI_STAGE_PREPARE];
+    zi_counts *context = &plan->counts[ZIMAGE_STAGE_CONTEXT];
+    context->linear_flops += prepare->linear_flops;
+    context->attention_flops += prepare->attention_flops;
+    context->unpacked += prepare->unpacked;
+    plan->prepare_flops = zi_count_flops(prepare);
+    for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
+        plan->flops[i] = zi_count_flops(&plan->counts[i]);
 }
 
 zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,

@@ -11,6 +11,7 @@
 typedef struct zi_job_plan {
     zi_counts counts[ZIMAGE_STAGE_COUNT]; /* all prompts and steps; weight_bytes: distinct ones, once */
     double flops[ZIMAGE_STAGE_COUNT];
+    double prepare_flops;                   /* those of ZIMAGE_STAGE_CONTEXT that ZI_STAGE_PREPARE does */
     size_t activations[ZIMAGE_STAGE_COUNT]; /* bytes: of the stack, and of buffers in host memory */
     size_t peak[ZIMAGE_STAGE_COUNT];        /* of the process in host memory */
     size_t most;                            /* the largest of peak */

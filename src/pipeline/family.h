@@ -169,6 +169,7 @@ typedef struct zi_family {
     /* Blocks that these report through zi_end_block, for progress. */
     int64_t (*encode_blocks)(const zi_networks *networks);
     int64_t (*context_blocks)(const zi_networks *networks);
+    int64_t (*prepare_blocks)(const zi_networks *networks, int reference_count);
     int64_t (*forward_blocks)(const zi_networks *networks);
     int64_t (*decode_blocks)(const zi_networks *networks);
     int64_t (*encode_image_blocks)(const zi_networks *networks);

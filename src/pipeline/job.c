@@ -7,6 +7,7 @@
 static zimage_status run_encode(zi_run *run, zi_job *job, int index);
 static zimage_status run_text(zi_run *run, zi_job *job, int index);
 static zimage_status run_context(zi_run *run, zi_job *job, int index);
+static zimage_status run_prepare(zi_run *run, zi_job *job, int index);
 static zimage_status run_denoise(zi_run *run, zi_job *job, int index);
 static zimage_status run_decode(zi_run *run, zi_job *job, int index);
 static zimage_status run_preview(zi_run *run, zi_job *job, int index);
@@ -21,13 +22,16 @@ static const struct {
     [ZIMAGE_STAGE_ENCODE] = {ZI_VAE, EACH_IMAGE, run_encode},
     [ZIMAGE_STAGE_TEXT] = {ZI_TEXT_ENCODER, EACH_PROMPT, run_text},
     [ZIMAGE_STAGE_CONTEXT] = {ZI_TRANSFORMER, EACH_PROMPT, run_context},
+    [ZI_STAGE_PREPARE] = {ZI_TRANSFORMER, EACH_JOB, run_prepare},
     [ZIMAGE_STAGE_DENOISE] = {ZI_TRANSFORMER, EACH_JOB, run_denoise},
     [ZI_STAGE_PREVIEW] = {ZI_VAE, EACH_JOB, run_preview},
     [ZIMAGE_STAGE_DECODE] = {ZI_VAE, EACH_JOB, run_decode},
 };
 
-const int zi_stage_order[ZI_STAGE_COUNT] = {ZIMAGE_STAGE_ENCODE,  ZIMAGE_STAGE_TEXT, ZIMAGE_STAGE_CONTEXT,
-                                            ZIMAGE_STAGE_DENOISE, ZI_STAGE_PREVIEW,  ZIMAGE_STAGE_DECODE};
+const int zi_stage_order[ZI_STAGE_COUNT] = {
+    ZIMAGE_STAGE_ENCODE,  ZIMAGE_STAGE_TEXT, ZIMAGE_STAGE_CONTEXT, ZI_STAGE_PREPARE,
+    ZIMAGE_STAGE_DENOISE, ZI_STAGE_PREVIEW,  ZIMAGE_STAGE_DECODE,
+};
 
 zi_component_kind zi_stage_component(int stage)
 {
@@ -36,14 +40,17 @@ zi_component_kind zi_stage_component(int stage)
 
 int zi_stages_read_the_same(int one, int other)
 {
-    int decodes = one == ZI_STAGE_PREVIEW || one == ZIMAGE_STAGE_DECODE;
-    return one == other || (decodes && (other == ZI_STAGE_PREVIEW || other == ZIMAGE_STAGE_DECODE));
+    static const int same[][2] = {{ZI_STAGE_PREVIEW, ZIMAGE_STAGE_DECODE}, {ZI_STAGE_PREPARE, ZIMAGE_STAGE_DENOISE}};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        if ((one == same[i][0] && other == same[i][1]) || (one == same[i][1] && other == same[i][0]))
+            return 1;
+    return one == other;
 }
 
 /* Whether `single` can't run without `stage`: a step reads the context. */
 static int is_needed(int single, int stage)
 {
-    int before_step = stage == ZIMAGE_STAGE_TEXT || stage == ZIMAGE_STAGE_CONTEXT;
+    int before_step = stage == ZIMAGE_STAGE_TEXT || stage == ZIMAGE_STAGE_CONTEXT || stage == ZI_STAGE_PREPARE;
     return stage == single || (single == ZIMAGE_STAGE_DENOISE && before_step) ||
            (single == ZIMAGE_STAGE_CONTEXT && stage == ZIMAGE_STAGE_TEXT);
 }
@@ -58,6 +65,8 @@ static int times_of(const zi_job *job, int stage)
         return 0;
     if (stage == ZI_STAGE_PREVIEW)
         return job->preview_rows > 0 ? job->steps : 0;
+    if (stage == ZI_STAGE_PREPARE)
+        return job->references > 0;
     return stage == ZIMAGE_STAGE_DENOISE || (job->single && stage == job->single_stage) ? job->steps : 1;
 }
 
@@ -84,6 +93,8 @@ int64_t zi_stage_blocks(const zi_job *job, int stage, int passes)
         return family->encode_blocks(networks);
     case ZIMAGE_STAGE_CONTEXT:
         return family->context_blocks(networks);
+    case ZI_STAGE_PREPARE:
+        return family->prepare_blocks(networks, job->references);
     case ZIMAGE_STAGE_DENOISE:
         return passes * family->forward_blocks(networks);
     default:
@@ -190,10 +201,14 @@ static zimage_status forward_pass(zi_run *run, zi_job *job, int index)
     return ZIMAGE_OK;
 }
 
+static zimage_status run_prepare(zi_run *run, zi_job *job, int index)
+{
+    return job->prepared ? ZIMAGE_OK : prepare(run, job);
+}
+
 static zimage_status run_denoise(zi_run *run, zi_job *job, int index)
 {
-    if (!job->prepared)
-        ZI_TRY(prepare(run, job));
+    ZI_TRY(run_prepare(run, job, 0));
     for (int i = 0; i < (job->passes ? job->passes : job->prompts); i++) {
         zi_arena_mark mark = zi_table(run)->mark(run);
         zimage_status status = forward_pass(run, job, i);

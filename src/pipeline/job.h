@@ -18,7 +18,9 @@
 
 /* The stages of a job: zimage_stage, and previews. */
 #define ZI_STAGE_PREVIEW ZIMAGE_STAGE_COUNT
-#define ZI_STAGE_COUNT   (ZIMAGE_STAGE_COUNT + 1)
+/* What all steps share of references, a part of the public context stage. Without references the first step does it. */
+#define ZI_STAGE_PREPARE (ZIMAGE_STAGE_COUNT + 1)
+#define ZI_STAGE_COUNT   (ZIMAGE_STAGE_COUNT + 2)
 
 typedef struct zi_prompt {
     int64_t tokens;
@@ -74,7 +76,7 @@ typedef struct zi_job_run {
     int stage, index, times;
 } zi_job_run;
 
-#define ZI_JOB_RUNS_MAX (ZI_IMAGES_MAX + 2 * ZI_PROMPTS_MAX + 3)
+#define ZI_JOB_RUNS_MAX (ZI_IMAGES_MAX + 2 * ZI_PROMPTS_MAX + 4)
 
 /* The runs of the job in order, of the components that the model has. Between denoise and decode: where there are
  * previews, each of the steps is followed by one. Returns how many. */

@@ -413,6 +413,12 @@ static int64_t context_blocks(const zi_networks *n)
     return zi_flux2_dit_context_blocks(&n->transformer);
 }
 
+static int64_t prepare_blocks(const zi_networks *n, int reference_count)
+{
+    const zi_flux2_references list = {NULL, reference_count, n->keeps_references};
+    return zi_flux2_dit_prepare_blocks(&n->transformer, &list);
+}
+
 static int64_t forward_blocks(const zi_networks *n)
 {
     return zi_flux2_dit_forward_blocks(&n->transformer);
@@ -507,6 +513,7 @@ const zi_family zi_family_klein = {
     .decode = decode,
     .encode_blocks = encode_blocks,
     .context_blocks = context_blocks,
+    .prepare_blocks = prepare_blocks,
     .forward_blocks = forward_blocks,
     .decode_blocks = decode_blocks,
     .encode_image_blocks = encode_image_blocks,

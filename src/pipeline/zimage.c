@@ -342,6 +342,11 @@ static int64_t context_blocks(const zi_networks *n)
     return zi_zimage_dit_caption_blocks(&n->transformer);
 }
 
+static int64_t prepare_blocks(const zi_networks *n, int reference_count)
+{
+    return 0;
+}
+
 static int64_t forward_blocks(const zi_networks *n)
 {
     return zi_zimage_dit_forward_blocks(&n->transformer);
@@ -433,6 +438,7 @@ const zi_family zi_family_zimage = {
     .decode = decode,
     .encode_blocks = encode_blocks,
     .context_blocks = context_blocks,
+    .prepare_blocks = prepare_blocks,
     .forward_blocks = forward_blocks,
     .decode_blocks = decode_blocks,
     .encode_image_blocks = encode_image_blocks,
