@@ -523,6 +523,7 @@ typedef struct zimage_image_info {
     /* Together with the request, the model and the version these decide the bytes of the image. */
     zimage_compute compute; /* what AUTO became */
     char kernels[116];      /* what computed it, in a few words: "avx512, bf16 amx", "cuda:0 bf16 NVIDIA H200" */
+    double strength;        /* of the request, or the default in its place; 0: there was no start image */
 } zimage_image_info;
 ZIMAGE_API zimage_status zimage_image_get_info(const zimage_image *image, zimage_image_info *info, zimage_error *error);
 /* Seconds that a stage took. */

@@ -142,6 +142,26 @@ static inline void put_file(const char *name, const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
+/* Writes an image in test_folder, in the format of its extension: a gradient, or for a mask a white left half. */
+static inline void put_picture(const char *name, int32_t width, int32_t height, int is_mask)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_image *image = NULL;
+    uint8_t *pixels = malloc((size_t)width * (size_t)height * 3);
+    assert_non_null(pixels);
+    for (int32_t i = 0; i < width * height; i++) {
+        int32_t x = i % width, y = i / width;
+        const uint8_t rgb[3] = {(uint8_t)(x * 255 / width), (uint8_t)(y * 255 / height), (uint8_t)(x * y)};
+        for (int c = 0; c < 3; c++)
+            pixels[3 * i + c] = is_mask ? (x < width / 2 ? 255 : 0) : rgb[c];
+    }
+    if (zimage_image_from_pixels(pixels, width, height, (size_t)width * 3, 3, &image, &error) != ZIMAGE_OK ||
+        zimage_image_write(image, in_folder(name), NULL, 0, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    zimage_image_free(image);
+    free(pixels);
+}
+
 /* A fresh copy of the tiny model as test_folder/NAME. */
 static inline const char *copy_model(const char *name)
 {

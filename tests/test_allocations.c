@@ -172,10 +172,17 @@ static int keep_going(const zimage_progress *progress, void *user)
 /* The image of the last open_and_generate in which no allocation failed; write_png writes it. */
 static zimage_image *made;
 
+/* An image that is changed, and its own mask; made before allocations are counted. */
+static zimage_image *input;
+
 static zimage_status plan_and_generate(zimage_session *session, zimage_image **image, zimage_error *error)
 {
+    const zimage_image *images[] = {input};
     zimage_request request = {.struct_size = sizeof request};
     zimage_plan *plan = NULL;
+    request.images = images;
+    request.image_count = 1;
+    request.mask = input;
     request.prompt = PROMPT;
     request.guidance_scale = 2;
     request.width = request.height = 16;
@@ -492,6 +499,9 @@ static void opening_and_generating(void **state)
     char folder[] = "/tmp/zimage-allocations-XXXXXX", command[128];
     assert_non_null(mkdtemp(folder));
     setenv("XDG_CACHE_HOME", folder, 1); /* the machine is measured once, and where reading that fails */
+    uint8_t pixels[20 * 30 * 3] = {0};
+    memset(pixels, 255, sizeof pixels / 2);
+    assert_int_equal(zimage_image_from_pixels(pixels, 20, 30, 60, 3, &input, NULL), ZIMAGE_OK);
     for (int and_all_after = 0; and_all_after < 2; and_all_after++)
         fail_each("open, plan, generate", open_and_generate, 0, and_all_after, and_all_after ? 100 : 90);
     snprintf(command, sizeof command, "rm -r '%s'", folder);
@@ -509,6 +519,7 @@ static void writing(void **state)
     }
     unlink(written);
     zimage_image_free(made);
+    zimage_image_free(input);
 }
 
 static void packed_weights(void **state)

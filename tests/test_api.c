@@ -420,6 +420,18 @@ static zimage_plan *make_plan(zimage_session *session, const zimage_request *req
     return plan;
 }
 
+static zimage_image *blank(int32_t width, int32_t height)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_image *image = NULL;
+    uint8_t *pixels = calloc((size_t)width * (size_t)height, 3);
+    assert_non_null(pixels);
+    if (zimage_image_from_pixels(pixels, width, height, (size_t)width * 3, 3, &image, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    free(pixels);
+    return image;
+}
+
 /* The whole is the sum or the largest of the stages. Only a request with images encodes them. */
 static void check_plan(const zimage_plan *plan, int encodes)
 {
@@ -468,9 +480,7 @@ static void plans_add_up(void **state)
     zimage_plan_free(plan);
     zimage_plan_free(NULL);
 
-    uint8_t pixels[32 * 32 * 3] = {0};
-    zimage_image *image = NULL;
-    assert_int_equal(zimage_image_from_pixels(pixels, 32, 32, 96, 3, &image, &error), ZIMAGE_OK);
+    zimage_image *image = blank(32, 32);
     const zimage_image *images[] = {image};
     request.images = images;
     request.image_count = 1;
@@ -485,6 +495,9 @@ static void plans_add_up(void **state)
 static void all_three_refuse_alike(void **state)
 {
     static const float numbers[64];
+    zimage_image *square = blank(32, 32), *wide = blank(2000, 16), *dot = blank(1, 1);
+    const zimage_image *const one[] = {square, square}, *const none[] = {NULL}, *const large[] = {wide},
+                              *const small[] = {dot};
     zimage_session *session = open_tiny(NULL);
     struct {
         zimage_request request;
@@ -503,6 +516,19 @@ static void all_three_refuse_alike(void **state)
         {{.prompt_embeds = numbers, .prompt_tokens = 0, .prompt_embeds_dim = 32}, "prompt_embeds"},
         {{.prompt = "x", .memory_limit = 1 << 20}, "memory_limit"},
         {{.prompt = "\xff"}, "prompt"},
+        {{.prompt = "x", .image_count = 1}, "images: NULL, expected image_count of them, 1"},
+        {{.prompt = "x", .images = none, .image_count = 1}, "images[0]: NULL"},
+        {{.prompt = "x", .images = one, .image_count = 2}, "images: 2, expected at most 1"},
+        {{.prompt = "x", .images = one, .image_count = SIZE_MAX}, "images: 18446744073709551615, expected at most 1"},
+        {{.prompt = "x", .images = large, .image_count = 1}, "images[0]: 2000 x 16 pixels, expected at most 1024"},
+        {{.prompt = "x", .images = small, .image_count = 1}, "images[0]: 1 x 1 pixels, expected at least 16 x 16"},
+        {{.prompt = "x", .mask = square}, "mask: expected only with images"},
+        {{.prompt = "x", .images = one, .image_count = 1, .mask = wide}, "mask: 2000 x 16 pixels, expected 32 x 32"},
+        {{.prompt = "x", .strength = 0.5}, "strength: 0.5, expected only with an image"},
+        {{.prompt = "x", .images = one, .image_count = 1, .strength = NAN}, "strength: "},
+        {{.prompt = "x", .images = one, .image_count = 1, .strength = 1.5}, "strength: 1.5, expected more than 0"},
+        {{.prompt = "x", .images = one, .image_count = 1, .strength = -1}, "strength: -1"},
+        {{.prompt = "x", .images = one, .image_count = 1, .strength = 1e-30}, "none of the 8 steps would be run"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         zimage_error errors[3] = {ZIMAGE_ERROR_INIT, ZIMAGE_ERROR_INIT, ZIMAGE_ERROR_INIT};
@@ -522,6 +548,9 @@ static void all_three_refuse_alike(void **state)
             assert_string_equal(errors[0].message, errors[2].message);
         }
     }
+    zimage_image_free(square);
+    zimage_image_free(wide);
+    zimage_image_free(dot);
     zimage_session_close(session);
 }
 

@@ -30,7 +30,10 @@ typedef struct ask {
     double truncation;
     int preview;
     int cancel_at; /* progress calls; 0: never */
+    int input;     /* of_noise, an image to start from; of_mask, with a mask */
 } ask;
+
+enum { of_noise, of_image, of_mask };
 
 static const ask plain = {.width = 32, .height = 16, .steps = 2};
 
@@ -57,8 +60,21 @@ static int on_progress(const zimage_progress *progress, void *user)
     return calls_left > 0 && --calls_left == 0;
 }
 
+/* An input image, which is its own mask. It lives as long as the process. */
+static const zimage_image *input(void)
+{
+    static zimage_image *image;
+    uint8_t pixels[40 * 24 * 3];
+    for (size_t i = 0; i < sizeof pixels; i++)
+        pixels[i] = (uint8_t)(i * 7 + i / 90);
+    if (!image)
+        ok(zimage_image_from_pixels(pixels, 40, 24, 120, 3, &image, &error));
+    return image;
+}
+
 static zimage_request request_of(const ask *a)
 {
+    static const zimage_image *images[1];
     zimage_request r = {.struct_size = sizeof r};
     r.prompt = "a red apple";
     r.negative_prompt = "blue, square and much longer than the other";
@@ -71,6 +87,13 @@ static zimage_request request_of(const ask *a)
     r.preview = a->preview;
     r.progress = on_progress;
     calls_left = a->cancel_at;
+    images[0] = input();
+    if (a->input != of_noise) {
+        r.images = images;
+        r.image_count = 1;
+        r.strength = 1;
+        r.mask = a->input == of_mask ? images[0] : NULL;
+    }
     return r;
 }
 
@@ -158,12 +181,14 @@ static void check_limits(const ask *a, zimage_compute compute, int parts)
 /* What the device gave away after an image, against what was planned before its first operation: within 3 %. */
 static void memory_is_what_was_planned(void **state)
 {
-    static const ask asks[] = {{.width = 32, .height = 16, .steps = 1}, {.width = 64, .height = 32, .steps = 1}};
+    static const ask asks[] = {{.width = 32, .height = 16, .steps = 1},
+                               {.width = 64, .height = 32, .steps = 1},
+                               {.width = 64, .height = 32, .steps = 1, .input = of_mask}};
     static const zimage_compute computes[] = {ZIMAGE_COMPUTE_F32, ZIMAGE_COMPUTE_BF16};
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < 6; i++) {
         answer made;
-        zimage_session *session = open_with(0, computes[i / 2]);
-        ok(generate(session, &asks[i % 2], &made));
+        zimage_session *session = open_with(0, computes[i / 3]);
+        ok(generate(session, &asks[i % 3], &made));
         uint64_t planned = made.memory.total_bytes;
         uint64_t measured = session->ops->table->device_bytes(session->ops);
         print_message("device memory: planned %.1f MiB, measured %.1f MiB\n", (double)planned / ZI_MIB,
@@ -195,6 +220,14 @@ static void same_bytes_with_guidance_and_previews(void **state)
     const ask cut = {.width = 16, .height = 16, .steps = 3, .guidance = 2, .truncation = 0.5};
     check_limits(&both, ZIMAGE_COMPUTE_F32, 2);
     check_limits(&cut, ZIMAGE_COMPUTE_BF16, 2); /* truncation leaves out some of the rehearsed forward passes */
+}
+
+static void same_bytes_from_images(void **state)
+{
+    const ask changed = {.width = 32, .height = 16, .steps = 2, .input = of_image};
+    const ask masked = {.width = 16, .height = 32, .steps = 1, .preview = 1, .input = of_mask};
+    check_limits(&changed, ZIMAGE_COMPUTE_BF16, 3);
+    check_limits(&masked, ZIMAGE_COMPUTE_F32, 2);
 }
 
 static void refuses_a_byte_less(void **state)
@@ -517,11 +550,17 @@ static void every_format_passes_through(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(memory_is_what_was_planned),  cmocka_unit_test(same_bytes_in_less_memory),
-        cmocka_unit_test(refuses_a_byte_less),         cmocka_unit_test(goes_on_after_other_jobs),
-        cmocka_unit_test(text_encoder_gives_way),      cmocka_unit_test(waits_for_memory),
-        cmocka_unit_test(stack_says_what_is_missing),  cmocka_unit_test(rehearsal_is_one_stack),
-        cmocka_unit_test(weights_have_identities),     cmocka_unit_test(same_bytes_with_guidance_and_previews),
+        cmocka_unit_test(memory_is_what_was_planned),
+        cmocka_unit_test(same_bytes_in_less_memory),
+        cmocka_unit_test(refuses_a_byte_less),
+        cmocka_unit_test(goes_on_after_other_jobs),
+        cmocka_unit_test(same_bytes_from_images),
+        cmocka_unit_test(text_encoder_gives_way),
+        cmocka_unit_test(waits_for_memory),
+        cmocka_unit_test(stack_says_what_is_missing),
+        cmocka_unit_test(rehearsal_is_one_stack),
+        cmocka_unit_test(weights_have_identities),
+        cmocka_unit_test(same_bytes_with_guidance_and_previews),
         cmocka_unit_test(every_format_passes_through),
     };
     setenv("ZIMAGE_EMULATED_MIB", GPU_MIB, 1);

@@ -4,9 +4,8 @@
  * finite.
  */
 #include "files.h"
-#include "fixture.h"
+#include "img2img.h"
 #include "program.h"
-#include "session.h"
 
 #define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define TINY           ZIMAGE_TEST_DATA "/tiny"
@@ -111,6 +110,16 @@ static void compare_images(const char *model, const char *name, zimage_compute c
 static void float32_is_the_same_image(void **state)
 {
     compare_images(TINY, "f32", ZIMAGE_COMPUTE_F32, IMAGE_CASES, &same);
+}
+
+/* Images from images and with masks: against the reference itself. */
+static void float32_from_images_equals_the_reference(void **state)
+{
+    zi_store *store = fixture_open("img2img.safetensors");
+    zimage_session *gpu = img2img_session("cuda", ZIMAGE_COMPUTE_F32, 0, NULL);
+    img2img_size(gpu, "emulated GPU", store, "low");
+    zimage_session_close(gpu);
+    zi_store_free(store);
 }
 
 static void bf16_is_near(void **state)
@@ -235,6 +244,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(float32_is_the_same_image),
+        cmocka_unit_test(float32_from_images_equals_the_reference),
         cmocka_unit_test(bf16_is_near),
         cmocka_unit_test(fp8_is_near),
         cmocka_unit_test(packed_models_are_the_same_image),

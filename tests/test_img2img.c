@@ -136,6 +136,63 @@ static void latents_are_the_initial_noise(void **state)
     zimage_session_close(session);
 }
 
+typedef struct watch {
+    int calls, cancel_at, previews;
+    zimage_stage first;
+    double fraction;
+} watch;
+
+static int watch_progress(const zimage_progress *p, void *user)
+{
+    watch *w = user;
+    if (!w->calls++)
+        w->first = p->stage;
+    assert_true(p->fraction >= w->fraction - 1e-9 && p->fraction <= 1);
+    w->fraction = p->fraction;
+    w->previews += p->preview != NULL;
+    return w->calls == w->cancel_at;
+}
+
+/* The image is encoded first. Cancelling at each call leaves a session that works. */
+static void progress_and_cancelling(void **state)
+{
+    zimage_session *session = img2img_session(NULL, ZIMAGE_COMPUTE_F32, 0, NULL);
+    zimage_image *image = img2img_image(golden, "low", "image"), *made = NULL;
+    const zimage_image *images[] = {image};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    watch w = {0};
+    zimage_request request = {.struct_size = sizeof request, .prompt = "a", .steps = 4, .preview = 1};
+    request.images = images;
+    request.image_count = 1;
+    request.mask = image;
+    request.strength = 0.5;
+    request.progress = watch_progress;
+    request.progress_user = &w;
+    assert_int_equal(zimage_generate(session, &request, &made, &error), ZIMAGE_OK);
+    assert_int_equal(w.first, ZIMAGE_STAGE_ENCODE);
+    assert_int_equal(w.previews, 2);
+    assert_true(fabs(w.fraction - 1) < 1e-6);
+    assert_true(zimage_image_seconds(made, ZIMAGE_STAGE_ENCODE) > 0);
+    zimage_image_info info = {.struct_size = sizeof info};
+    assert_int_equal(zimage_image_get_info(made, &info, &error), ZIMAGE_OK);
+    assert_true(info.strength == 0.5);
+    for (int at = 1, calls = w.calls; at <= calls; at++) {
+        zimage_image *none = NULL;
+        w = (watch){.cancel_at = at};
+        assert_int_equal(zimage_generate(session, &request, &none, &error), ZIMAGE_ERROR_CANCELLED);
+        assert_null(none);
+        assert_int_equal(w.calls, at);
+    }
+    zimage_image *again = NULL;
+    w = (watch){0};
+    assert_int_equal(zimage_generate(session, &request, &again, &error), ZIMAGE_OK);
+    assert_memory_equal(zimage_image_pixels(made), zimage_image_pixels(again), 48 * 16 * 3);
+    zimage_image_free(made);
+    zimage_image_free(again);
+    zimage_image_free(image);
+    zimage_session_close(session);
+}
+
 static double noise_of_bf16(const char *name, zi_noise *noise, zi_noise_use use)
 {
     size_t count;
@@ -223,6 +280,7 @@ int main(void)
         cmocka_unit_test(an_image_is_resized_to_the_size_of_the_request),
         cmocka_unit_test(transparent_parts_of_a_mask_are_repainted),
         cmocka_unit_test(latents_are_the_initial_noise),
+        cmocka_unit_test(progress_and_cancelling),
         cmocka_unit_test(bf16_draws_the_noise_of_the_reference),
         cmocka_unit_test(the_first_step_follows_from_the_strength),
         cmocka_unit_test(steps_and_masks_equal_the_reference),

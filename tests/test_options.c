@@ -50,10 +50,19 @@ static void sample(const cli_option *option, double above, char text[WORD_MAX])
     case CLI_PIXELS:
         strcpy(text, "64x48");
         break;
+    case CLI_COLOUR:
+        strcpy(text, "#ffcc00");
+        break;
     default:
         strcpy(text, "x.png");
         break;
     }
+}
+
+/* Whether a rule counts the other option also where it is not given: then the model decides (options.h). */
+static int model_decides(const cli_rule *rule, const cli_option *other)
+{
+    return rule->kind == CLI_NEEDS && rule->condition == CLI_ABOVE && !other->fallback;
 }
 
 static void add_option(line *l, const cli_option *option, const char *value)
@@ -260,6 +269,8 @@ static void rules_on_the_command_line(void **state)
                 sample(option, 0, value);
                 add_with_needs(&l, (cli_command_id)c, option, value, rule);
                 sample(other, rule->above, value);
+                if (model_decides(rule, other))
+                    add_option(&l, other, "0");
                 if (rule->kind == CLI_EXCLUDES)
                     add_with_needs(&l, (cli_command_id)c, other, rule->text ? rule->text : value, NULL);
                 snprintf(this_one, sizeof this_one, "--%s: %s", option->name,
@@ -335,9 +346,12 @@ static void rules_in_lines(void **state)
             json_of(option, value, one);
             sample(other, rule->above, value);
             json_of(other, value, two);
+            int both = rule->kind == CLI_EXCLUDES || model_decides(rule, other);
             snprintf(text, sizeof text, "{\"prompt\": \"a\", \"output\": \"1.png\", \"%s\": %s%s%s%s%s}", option->key,
-                     one, rule->kind == CLI_EXCLUDES ? ", \"" : "", rule->kind == CLI_EXCLUDES ? other->key : "",
-                     rule->kind == CLI_EXCLUDES ? "\": " : "", rule->kind == CLI_EXCLUDES ? two : "");
+                     one, both ? ", \"" : "", both ? other->key : "", both ? "\": " : "",
+                     !both                        ? ""
+                     : rule->kind == CLI_EXCLUDES ? two
+                                                  : "0");
             snprintf(word, sizeof word, "line 2: %s: ", option->key);
             expect_line_refused(text, word, other->key);
             /* On the command line for all lines, of which none makes it count. */
@@ -371,7 +385,8 @@ static void values_and_bounds(void **state)
                 continue;
             static const char *const wrong[] = {"",    " 1",  "+1",    "1 ", "x",  "0x1p3",
                                                 "nan", "inf", "1e999", "-",  "--", "99999999999999999999"};
-            size_t count = option->kind == CLI_FILE || option->kind == CLI_FOLDER ? 1 : sizeof wrong / sizeof *wrong;
+            int named = option->kind == CLI_FILE || option->kind == CLI_FOLDER || option->kind == CLI_FILES;
+            size_t count = named ? 1 : sizeof wrong / sizeof *wrong;
             for (size_t i = 0; i < count; i++)
                 if (cli_set(&options, option, wrong[i]) && strcmp(wrong[i], "0x1p3") != 0 &&
                     !(option->kind == CLI_SIZE && i == 11))
@@ -384,7 +399,7 @@ static void values_and_bounds(void **state)
             for (int i = 0; i < 4; i++) {
                 snprintf(value, sizeof value, "%.0f",
                          (double[]){option->low, option->high, option->low - 1, option->high + 1}[i]);
-                assert_int_equal(cli_set(&options, option, value), i < 2);
+                assert_int_equal(cli_set(&options, option, value), i < 2 && !(i == 0 && option->above_low));
             }
         }
 }
@@ -720,6 +735,8 @@ static void wrong_lines(void **state)
             int is_flag = option->kind == CLI_FLAG;
             if (is_flag ? i == 1 : i >= 4 && !(number ? i != 5 : option->kind == CLI_FLOAT ? i == 4 || i == 8 : i >= 5))
                 continue; /* not wrong for this kind */
+            if (option->kind == CLI_FILES && wrong[i][0] == '[')
+                continue;
             snprintf(text, sizeof text, LINE(", \"guidance\": 1, \"%s\": %s"), option->key, wrong[i]);
             if (!strcmp(option->key, "guidance"))
                 snprintf(text, sizeof text, LINE(", \"guidance\": %s"), wrong[i]);

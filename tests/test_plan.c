@@ -311,6 +311,38 @@ static void memory_of_the_tiny_model(void **state)
     unlink(in_folder("a.png"));
 }
 
+/* An input image of another size than the result's, which the VAE encodes; with a mask, and with narrow bands. */
+static void memory_of_input_images(void **state)
+{
+    static const char *const sides[] = {"256", "512", "1024"};
+    put_picture("in.png", 700, 500, 0);
+    put_picture("mask.png", 700, 500, 1);
+    for (size_t i = 0; i < 6; i++) {
+        char what[64];
+        const char *side = sides[i % 3];
+        unsigned long long least = 0;
+#define FROM_IMAGE                                                                                                     \
+    "generate", "x", "-m", TINY, "-W", side, "-H", side, "--json", "--steps", "1", "-i", "in.png", "--strength", "1",  \
+        i < 3 ? "--background" : "--mask", i < 3 ? "black" : "mask.png"
+        json_t *plan = run_json(ARGUMENTS(FROM_IMAGE, "--plan"));
+        json_t *made = run_json(ARGUMENTS(FROM_IMAGE, "-o", "a.png", "-q"));
+        snprintf(what, sizeof what, "tiny at %s from an image%s", side, i < 3 ? "" : " and a mask");
+        compare_memory(what, json_number_value(json_object_get(plan, "peak_bytes")),
+                       json_number_value(json_object_get(made, "peak_rss_bytes")));
+        least = (unsigned long long)json_number_value(json_object_get(plan, "least_bytes"));
+        char limit[32];
+        snprintf(limit, sizeof limit, "%lluM", (least + 1048575) / 1048576);
+        json_decref(made);
+        made = run_json(ARGUMENTS(FROM_IMAGE, "-o", "a.png", "-q", "--mem", limit));
+        double peak = json_number_value(json_object_get(made, "peak_rss_bytes"));
+        if (MEMORY_IS_OURS && peak > (double)least)
+            fail_msg("--mem %s, but the peak is %.1f MiB", limit, peak / 1048576);
+        json_decref(plan);
+        json_decref(made);
+    }
+    run_shell("rm '%s'/*.png", test_folder);
+}
+
 /* A session on the toy with random weights. */
 static zimage_status open_synthetic(zimage_session **session, zimage_error *error)
 {
@@ -398,6 +430,7 @@ int main(void)
         cmocka_unit_test(wrong_sizes),
         cmocka_unit_test(no_memory_is_taken_before_the_plan),
         cmocka_unit_test(memory_of_the_tiny_model),
+        cmocka_unit_test(memory_of_input_images),
         cmocka_unit_test(memory_of_random_weights),
     };
     return cmocka_run_group_tests(tests, group_make, group_remove);

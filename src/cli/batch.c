@@ -115,6 +115,19 @@ static int is_number(const cli_option *option)
     return option->kind == CLI_INT || option->kind == CLI_UINT64 || option->kind == CLI_FLOAT;
 }
 
+/* Of an option that may be given several times: a text, or an array of them. 0: the value is neither. */
+static int take_files(cli_options *options, const cli_option *option, const json_t *value)
+{
+    size_t count = json_is_array(value) ? json_array_size(value) : 1;
+    *(cli_files *)(void *)((char *)options + option->offset) = (cli_files){.count = 0}; /* not those of all lines */
+    for (size_t i = 0; i < count; i++) {
+        const char *text = json_string_value(json_is_array(value) ? json_array_get(value, i) : value);
+        if (!text || !cli_set(options, option, text))
+            return 0;
+    }
+    return count > 0;
+}
+
 /* raw: the value as it stands in the line, [length]. */
 static int take_value(batch *b, cli_options *options, const char *key, const json_t *value, const char *raw,
                       size_t length)
@@ -140,7 +153,7 @@ static int take_value(batch *b, cli_options *options, const char *key, const jso
     if (options->given & cli_bits(option))
         return line_error(b, "%s: %.*s, but the line gives it already: size is width and height in one", key,
                           length < SHOWN_MAX ? (int)length : SHOWN_MAX, raw);
-    if (text && cli_set(options, option, text))
+    if (option->kind == CLI_FILES ? take_files(options, option, value) : text && cli_set(options, option, text))
         return 0;
     cli_expected(option, expected);
     return line_error(b, "%s: %.*s, expected %s", key, length < SHOWN_MAX ? (int)length : SHOWN_MAX, raw, expected);
@@ -223,9 +236,10 @@ static int take_object(batch *b, cli_batch_line *line, const char *text)
     *options = *b->options;
     options->given = 0;
     options->batch = options->out_dir = NULL;
+    options->resume = 0;
     int code = take_keys(b, options, line->json, text);
     uint64_t own = options->own = options->given;
-    options->given |= b->options->given & ~bit_of("batch") & ~bit_of("out-dir");
+    options->given |= b->options->given & ~bit_of("batch") & ~bit_of("out-dir") & ~bit_of("resume");
     if (!code)
         code = check_needed(b, own);
     if (!code)

@@ -100,7 +100,7 @@ static void print_bash_value(const cli_command *command, const cli_option *optio
         printf("COMPREPLY=($(compgen -W \"");
         print_values(option, ' ');
         printf("\" -- \"$current\"))");
-    } else if (option->kind == CLI_FILE) {
+    } else if (option->kind == CLI_FILE || option->kind == CLI_FILES) {
         printf("compopt -o default 2>/dev/null");
     } else if (option->kind == CLI_FOLDER) {
         printf("COMPREPLY=($(compgen -d -- \"$current\"))");
@@ -143,7 +143,7 @@ static void print_zsh_value(const cli_option *option)
         putchar('(');
         print_values(option, ' ');
         putchar(')');
-    } else if (option->kind == CLI_FILE) {
+    } else if (option->kind == CLI_FILE || option->kind == CLI_FILES) {
         printf("_files");
     } else if (option->kind == CLI_FOLDER) {
         printf("_files -/");
@@ -156,7 +156,9 @@ static void print_zsh_value(const cli_option *option)
 static void print_zsh_option(const cli_option *option)
 {
     printf(" \\\n            ");
-    if (option->letter)
+    if (option->letter && option->kind == CLI_FILES)
+        printf("'*'{-%c,--%s}'[", option->letter, option->name);
+    else if (option->letter)
         printf("'(-%c --%s)'{-%c,--%s}'[", option->letter, option->name, option->letter, option->name);
     else
         printf("'--%s[", option->name);
@@ -204,7 +206,7 @@ static void print_fish_option(const cli_command *command, const cli_option *opti
         printf(" -x -a '");
         print_values(option, ' ');
         putchar('\'');
-    } else if (option->kind == CLI_FILE) {
+    } else if (option->kind == CLI_FILE || option->kind == CLI_FILES) {
         printf(" -r -F");
     } else if (option->kind == CLI_FOLDER) {
         printf(" -x -a '(__fish_complete_directories)'");

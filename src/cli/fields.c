@@ -1,5 +1,6 @@
 /* The library's sentences in the user's words: it says "height: 17, expected ...", and the user typed --size. */
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -49,6 +50,21 @@ static void write_name(const cli_options *options, const cli_option *option, cha
     cli_append(text, size, "%s%s", is_key ? "" : "--", is_key ? option->key : option->name);
 }
 
+/* "[1]" behind the name of an option that may be given several times: the file that it counts to, from 0. Returns what
+ * is behind it. */
+static const char *write_file(const cli_options *options, const cli_option *option, const char *word, char *text,
+                              size_t size)
+{
+    const cli_files *files = (const void *)((const char *)options + option->offset);
+    char *end;
+    if (*word != '[')
+        return word;
+    unsigned long index = strtoul(word + 1, &end, 10);
+    if (index < (unsigned long)files->count)
+        cli_append(text, size, ": %s", files->paths[index]);
+    return end + (*end == ']');
+}
+
 /* The fields before the colon, "width and height: ..."; returns what is behind them, or NULL: the sentence begins with
  * something else, or the user gave none of them. */
 static const char *write_beginning(cli_command_id command, const cli_options *options, const char *sentence, char *text,
@@ -70,6 +86,8 @@ static const char *write_beginning(cli_command_id command, const cli_options *op
             write_name(options, option, text, size);
         last = option;
         word += length;
+        if (option->kind == CLI_FILES)
+            word = write_file(options, option, word, text, size);
         if (*word == ':')
             return given ? word : NULL;
         for (size_t i = 0; i < sizeof separators / sizeof *separators && !between; i++)
@@ -81,13 +99,13 @@ static const char *write_beginning(cli_command_id command, const cli_options *op
     }
 }
 
-/* The rest of the sentence: fields that have another name than their option. */
+/* The rest of the sentence: fields that have another name than their option, and are no words of the language. */
 static void write_rest(cli_command_id command, const cli_options *options, const char *rest, char *text, size_t size)
 {
     while (*rest) {
         size_t length;
         const cli_option *option = option_of(command, rest, &length);
-        if (option && option->field)
+        if (option && option->field && strchr(option->field, '_'))
             write_name(options, option, text, size);
         else
             cli_append(text, size, "%.*s", (int)(length ? length : 1), rest);

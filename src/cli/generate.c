@@ -155,15 +155,23 @@ static int plan_image(work *w)
     return code;
 }
 
+/* Options of the command line without effect, because the model has no guidance by default, and no line asks for it. */
+static int check_used(const work *w, int guided)
+{
+    const char *name = guided ? NULL : cli_needs_guidance(w->options->given);
+    return name ? cli_usage_error(COMMAND, "--%s: no line of %s uses it", name, w->options->batch) : 0;
+}
+
 /* Whether the model can make all images of a batch, before the first is made. */
 static int check_batch(work *w)
 {
     const cli_options *checked = NULL;
+    int guided = 0;
     for (size_t i = 0; i < w->jobs.count && w->options->batch; i++) {
         const cli_job *job = &w->jobs.items[i];
         zimage_error error = ZIMAGE_ERROR_INIT;
         zimage_request request;
-        if (job->options == checked) /* only the seed differs */
+        if (job->options == checked || job->done) /* only the seed differs */
             continue;
         w->job = job;
         checked = job->options;
@@ -174,16 +182,19 @@ static int check_batch(work *w)
             failure(w, &error);
             return CLI_USAGE;
         }
+        guided |= request.guidance_scale > 0;
         if (cli_signal_caught())
             return CLI_FAILURE;
     }
-    return 0;
+    return w->options->batch ? check_used(w, guided) : 0;
 }
 
 static int make_images(work *w)
 {
     int code = check_batch(w);
     for (size_t i = 0; i < w->jobs.count && !code; i++) {
+        if (w->jobs.items[i].done)
+            continue;
         w->job = &w->jobs.items[i];
         w->warned = w->options->batch || i > 0;
         code = make_image(w, &w->jobs.items[i]);
@@ -232,13 +243,18 @@ static int run(work *w)
         (void)cli_usage_error(COMMAND, "no memory for --json");
         return CLI_FAILURE;
     }
-    int code = open_and_make(w), printed = cli_report_end(&w->report);
+    w->report.resumed = w->options->resume;
+    w->report.skipped = cli_jobs_done(&w->jobs);
+    if (w->options->resume && !w->options->quiet)
+        fprintf(stderr, "%zu of %zu images exist already\n", w->report.skipped, w->jobs.count);
+    int code = w->report.skipped < w->jobs.count ? open_and_make(w) : 0, printed = cli_report_end(&w->report);
     return code ? code : printed;
 }
 
 int cmd_generate(const cli_options *options)
 {
-    work w = {.options = options};
+    work w = {.options = options, .inputs = {.log = log_message}};
+    w.inputs.log_user = &w;
     /* A link that leads nowhere is not followed: the library says where it leads. */
     if (faccessat(AT_FDCWD, cli_model(options), F_OK, AT_SYMLINK_NOFOLLOW) != 0)
         return cli_usage_error(COMMAND, "%s: there is no model folder %s; name one with -m DIR (nothing is downloaded)",

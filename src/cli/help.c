@@ -22,7 +22,8 @@ void cli_describe(cli_command_id command, const cli_option *option, char *text, 
         cli_value_names(option, " or ", part);
         cli_append(text, size, " One of %s.", part);
     } else if ((option->kind == CLI_INT || option->kind == CLI_FLOAT) && option->high < WORTH_NAMING) {
-        cli_append(text, size, " %s: %g to %g.", option->argument, option->low, option->high);
+        cli_append(text, size, option->above_low ? " %s: above %g, at most %g." : " %s: %g to %g.", option->argument,
+                   option->low, option->high);
     }
     for (const cli_rule *rule = option->rules; rule->kind != CLI_NO_RULE; rule++)
         if (rule->kind == CLI_NEEDS && cli_find(command, rule->other)) {
@@ -92,10 +93,11 @@ static void print_keys(cli_command_id command)
         }
     if (!*needed)
         return;
-    snprintf(text, sizeof text,
-             "has %s, and optionally %s. Each means what the option of that name does. output and save_latents are "
-             "file names without folders.",
-             needed, other);
+    snprintf(
+        text, sizeof text,
+        "has %s, and optionally %s. Each means what the option of that name does. image may be an array. output and "
+        "save_latents are file names without folders.",
+        needed, other);
     printf("\nA line of a batch:\n  %s\n  ", CLI_BATCH_EXAMPLE);
     print_wrapped(stdout, text, 2, 2);
 }

@@ -135,6 +135,49 @@ static int try_places(const cli_jobs *jobs)
     return 0;
 }
 
+/* Whether a file is complete: files appear when they are, apart from the empty one that claims a default name. */
+static int is_complete(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0;
+}
+
+/* How many jobs before this one have the same path: a default name, which then gets a number. */
+static int same_before(const cli_jobs *jobs, json_t *counts, const cli_job *job)
+{
+    json_int_t before = json_integer_value(json_object_get(counts, job->path));
+    json_object_set_new_nocheck(counts, job->path, json_integer(before + 1));
+    return (int)before;
+}
+
+/* Marks the jobs whose files exist. A default name is the same in each run only if its seed is. */
+static int find_done(cli_jobs *jobs)
+{
+    int code = 0;
+    json_t *counts = json_object();
+    for (size_t i = 0; i < jobs->count && counts && !code; i++) {
+        cli_job *job = &jobs->items[i];
+        char path[PATH_MAX];
+        cli_number_name(job->path, job->named ? 1 : 1 + same_before(jobs, counts, job), path);
+        if (!job->options->output && !CLI_IS_GIVEN(job->options, seed))
+            code = cli_usage_error(COMMAND,
+                                   "--resume: line %lld of %s has neither output nor seed, expected one of them: "
+                                   "without them the name of its image differs each time",
+                                   (long long)job->line, jobs->options->batch);
+        job->done = is_complete(path) && (!job->latents || is_complete(job->latents));
+    }
+    json_decref(counts);
+    return counts ? code : no_memory(jobs);
+}
+
+size_t cli_jobs_done(const cli_jobs *jobs)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < jobs->count; i++)
+        done += jobs->items[i].done != 0;
+    return done;
+}
+
 int cli_jobs_make(const cli_options *options, cli_jobs *jobs)
 {
     *jobs = (cli_jobs){.options = options, .places = json_object(), .existing_folder = SIZE_MAX};
@@ -143,6 +186,8 @@ int cli_jobs_make(const cli_options *options, cli_jobs *jobs)
     int code = options->batch ? cli_batch_read(jobs) : cli_jobs_add(jobs, options, 0);
     if (!code && options->batch && !cli_folder_make(COMMAND, "--out-dir", options->out_dir, &jobs->existing_folder))
         code = CLI_USAGE;
+    if (!code && options->resume)
+        code = find_done(jobs);
     return code ? code : try_places(jobs);
 }
 

@@ -14,6 +14,7 @@ typedef struct cli_job {
     /* The folder of the batch, with which the paths begin: a line's files stay in it. NULL: no batch */
     const char *folder;
     char *latents; /* of the file for the final latents; NULL: none */
+    int done;      /* with --resume: its files exist */
     int named;     /* path is the user's word for word; 0: made by the program, which then replaces no file */
 } cli_job;
 
@@ -37,6 +38,8 @@ typedef struct cli_jobs {
 int cli_jobs_make(const cli_options *options, cli_jobs *jobs);
 /* Adds the images of the command line (line 0), or of a line's options: as many as their count says. */
 int cli_jobs_add(cli_jobs *jobs, const cli_options *options, int64_t line);
+/* How many of them are done already. */
+size_t cli_jobs_done(const cli_jobs *jobs);
 /* The part of a job's path behind job->folder. */
 const char *cli_name_in_folder(const cli_job *job, const char *path);
 /* Removes the folders that were made for images, where they are empty. */

@@ -1,5 +1,8 @@
 #include <ctype.h>
 #include <errno.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -126,8 +129,20 @@ static int finish(int code)
     return finish_output(code);
 }
 
+/*
+ * Large blocks go back to the system when they are freed, also after larger ones were freed: glibc would raise this
+ * limit then, and keep up to 64 MiB. A plan counts what is in use, and input images are decoded before the plan.
+ */
+static void return_freed_memory(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
+#endif
+}
+
 int main(int argc, char **argv)
 {
+    return_freed_memory();
     cli_open_standard_files();
     if (!cli_stack_begin())
         return CLI_FAILURE;

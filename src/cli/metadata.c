@@ -10,7 +10,7 @@
 #include "names.h"
 #include "naming.h"
 
-#define TEXTS_MAX   24
+#define TEXTS_MAX   36
 #define VALUE_BYTES 128 /* of a number or a word */
 
 typedef struct metadata {
@@ -62,12 +62,27 @@ static void add_path(metadata *m, const char *key, const char *path)
     add(m, key, m->folders[m->count]);
 }
 
-static void add_prompts(metadata *m, const cli_options *o)
+static void add_prompts(metadata *m, const cli_options *o, const zimage_request *request)
 {
     add(m, "prompt", o->prompt);
     add_path(m, "prompt_embeds", o->prompt_embeds);
-    if (o->guidance > 0)
+    if (request->guidance_scale > 0)
         add(m, "negative_prompt", o->negative);
+}
+
+/* "image", "image_2", ...; strength: 0 where denoising starts from noise alone. */
+static void add_images(metadata *m, const cli_options *o, double strength)
+{
+    static const char *const keys[] = {"image",   "image_2", "image_3", "image_4",
+                                       "image_5", "image_6", "image_7", "image_8"};
+    int most = sizeof keys / sizeof *keys; /* that a model takes */
+    for (int i = 0; i < o->images.count && i < most; i++)
+        add_path(m, keys[i], o->images.paths[i]);
+    add_path(m, "mask", o->mask);
+    if (strength > 0)
+        add_number(m, "strength", strength);
+    if (CLI_IS_GIVEN(o, background))
+        add_value(m, "background", "#%02x%02x%02x", o->background[0], o->background[1], o->background[2]);
 }
 
 static void add_noise(metadata *m, const cli_job *job)
@@ -80,10 +95,10 @@ static void add_noise(metadata *m, const cli_job *job)
     add(m, "rng", cli_rng_name(o->rng));
 }
 
-static void add_guidance(metadata *m, const cli_options *o)
+static void add_guidance(metadata *m, const cli_options *o, const zimage_request *request)
 {
-    add_number(m, "guidance", o->guidance);
-    if (o->guidance > 0) {
+    add_number(m, "guidance", CLI_IS_GIVEN(o, guidance) ? o->guidance : request->guidance_scale);
+    if (request->guidance_scale > 0) {
         add_number(m, "cfg_truncation", o->cfg_truncation);
         add_number(m, "cfg_normalization", o->cfg_normalization);
     }
@@ -105,11 +120,12 @@ static void add_all(metadata *m, const cli_job *job, const zimage_request *reque
 {
     zimage_image_info info = {.struct_size = sizeof info};
     zimage_image_get_info(image, &info, NULL); /* this can't fail */
-    add_prompts(m, job->options);
+    add_prompts(m, job->options, request);
+    add_images(m, job->options, info.strength);
     add_noise(m, job);
     add_value(m, "size", "%dx%d", zimage_image_width(image), zimage_image_height(image));
     add_value(m, "steps", "%d", request->steps);
-    add_guidance(m, job->options);
+    add_guidance(m, job->options, request);
     add_model(m, job->options);
     add(m, "compute", zimage_compute_name(info.compute));
     add_value(m, "kernels", "%s", info.kernels);

@@ -28,6 +28,8 @@
 #define TEXT(member)            .kind = CLI_TEXT, FIELD(member, const char *)
 #define FILE_NAME(member)       .kind = CLI_FILE, FIELD(member, const char *)
 #define FOLDER(member)          .kind = CLI_FOLDER, FIELD(member, const char *)
+#define FILES(member)           .kind = CLI_FILES, FIELD(member, cli_files)
+#define COLOUR(member)          .kind = CLI_COLOUR, .offset = offsetof(cli_options, member)
 
 #define NEEDS(name, reason)                                                                                            \
     {                                                                                                                  \
@@ -189,6 +191,59 @@ const cli_option cli_table[] = {
         .rules = {NEEDS_ABOVE("guidance", 0, no_guidance)},
     },
     {
+        .name = "image",
+        .field = "images",
+        .elsewhere = "images init-image input-image init-img img input image-file ref-image reference-image",
+        .letter = 'i',
+        .argument = "FILE",
+        .help = "Input image: PNG, JPEG or WebP. A model that reads references makes an image with what it shows, and "
+                "takes several of them, each with -i. Another model changes the image as --strength says. With --mask "
+                "it is the image of which a part is repainted.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        FILES(images),
+        .key = "image",
+    },
+    {
+        .name = "mask",
+        .elsewhere = "mask-image inpaint-mask inpaint",
+        .argument = "FILE",
+        .help =
+            "Repaint a part of the first input image: what is white in this image, or transparent if anything is. It "
+            "has the input image's size.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        FILE_NAME(mask),
+        .key = "mask",
+        .rules = {NEEDS("image", "it is a part of an image")},
+    },
+    {
+        .name = "strength",
+        .elsewhere = "denoise denoising-strength image-strength img2img-strength",
+        .argument = "S",
+        .help =
+            "How much an input image changes (default: the model's own). 1 is everything; a part 1 - S of the steps "
+            "is left out.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        FLOAT(strength, 0, 1),
+        .above_low = 1,
+        .key = "strength",
+        .rules = {NEEDS("image", "it says how much an image changes")},
+    },
+    {
+        .name = "background",
+        .elsewhere = "bg background-color",
+        .argument = "COLOUR",
+        .help = "What is seen through transparent parts of input images: white, black, grey or RGB such as #ffcc00.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        COLOUR(background),
+        .fallback = "white",
+        .key = "background",
+        .rules = {NEEDS("image", "it is seen through an image")},
+    },
+    {
         .name = "size",
         .elsewhere = "resolution image-size dimensions",
         .argument = "WxH",
@@ -210,7 +265,7 @@ const cli_option cli_table[] = {
         .name = "width",
         .letter = 'W',
         .argument = "N",
-        .help = "Width of the image in pixels (default: the model's own).",
+        .help = "Width of the image in pixels (default: the first input image's, or the model's own).",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         INT(width, 1, INT_MAX),
@@ -220,7 +275,7 @@ const cli_option cli_table[] = {
         .name = "height",
         .letter = 'H',
         .argument = "N",
-        .help = "Height of the image in pixels (default: the model's own).",
+        .help = "Height of the image in pixels (default: the first input image's, or the model's own).",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         INT(height, 1, INT_MAX),
@@ -249,7 +304,7 @@ const cli_option cli_table[] = {
         .elsewhere = "num-inference-steps inference-steps sampling-steps num-steps sample-steps",
         .argument = "N",
         .help = "Denoising steps (default: the model's own). Each is one forward pass of the transformer, or two with "
-                "guidance.",
+                "guidance. With an input image only the last of them are run: see --strength.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         INT(steps, 1, STEPS_MAX),
@@ -278,7 +333,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "count",
-        .elsewhere = "num-images-per-prompt num-images batch-count batch-size images",
+        .elsewhere = "num-images-per-prompt num-images batch-count batch-size",
         .letter = 'n',
         .argument = "N",
         .help = "Make N images. Their seeds are SEED, SEED + 1 and so on. With --output their names get -1, -2 and so "
@@ -295,12 +350,12 @@ const cli_option cli_table[] = {
         .field = "guidance_scale",
         .elsewhere = "guidance-scale cfg-scale cfg true-cfg-scale",
         .argument = "G",
-        .help = "Scale of classifier-free guidance, in diffusers' convention: prediction = positive + G (positive - "
-                "negative). 0 is none; distilled models need none.",
+        .help = "Scale of classifier-free guidance, in diffusers' convention for the model; Z-Image: prediction = "
+                "positive + G (positive - negative). 0 is none. Default: none for distilled models, else that of "
+                "diffusers, 5 for Z-Image.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         FLOAT(guidance, 0, SCALE_MAX),
-        .fallback = "0",
         .key = "guidance",
     },
     {
@@ -502,6 +557,18 @@ const cli_option cli_table[] = {
         .rules = {NEEDS("batch", "-o names the file of one image")},
     },
     {
+        .name = "resume",
+        .elsewhere = "continue skip-existing no-clobber",
+        .help =
+            "Make only the images of a batch whose files do not exist. Files appear when they are complete, so an "
+            "interrupted batch goes on where it was. A line needs an output or a seed: without them the name of its "
+            "image differs each time.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        FLAG(resume),
+        .rules = {NEEDS("batch", "it leaves lines out")},
+    },
+    {
         .name = "prompt-embeds",
         .field = "prompt_embeds",
         .argument = "FILE.safetensors",
@@ -524,6 +591,7 @@ const cli_option cli_table[] = {
             {
                 EXCLUDES("seed", "the file replaces the noise of a seed"),
                 EXCLUDES("rng", "the file replaces the noise of a seed"),
+                EXCLUDES("image", "an input image needs the noise of a seed"),
                 EXCLUDES_ABOVE("count", 1, "all images would be the same"),
             },
     },

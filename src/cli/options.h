@@ -39,19 +39,29 @@ typedef struct cli_command {
 
 extern const cli_command cli_commands[CLI_COMMANDS];
 
+#define CLI_FILES_MAX 16
+
+/* The files of an option that may be given several times. */
+typedef struct cli_files {
+    const char *paths[CLI_FILES_MAX];
+    int count;
+} cli_files;
+
 /* The values of all options of all commands. What is not given has the table's default, or 0. */
 typedef struct cli_options {
     uint64_t given; /* bit i: row i of the table was given by the user */
     uint64_t own;   /* those of them that a line of a batch gave, and not the command line */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
-    const char *text, *cpu_mask, *device;
+    const char *text, *cpu_mask, *device, *mask;
+    cli_files images;
     int64_t width, height; /* --size fills both */
     int64_t steps, count, tokens, layers, threads;
     uint64_t seed, mem, vram;
-    double guidance, cfg_truncation, cfg_normalization;
+    uint8_t background[3]; /* RGB */
+    double guidance, cfg_truncation, cfg_normalization, strength;
     int rng, dequantize, compute, template_kind, shell, command;
-    int plan, reference, no_cache, no_metadata, json, quiet, verbose, man, help;
+    int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help;
 } cli_options;
 
 /* How an option's text is read, and the type of its field. */
@@ -66,12 +76,14 @@ typedef enum cli_kind {
     CLI_TEXT,   /* const char *, as are the next two */
     CLI_FILE,
     CLI_FOLDER,
+    CLI_FILES,  /* cli_files: may be given several times; a line of a batch may hold an array */
+    CLI_COLOUR, /* uint8_t[3] */
 } cli_kind;
 
 /* When the other option of a rule counts. */
 typedef enum cli_condition {
     CLI_GIVEN, /* it is given */
-    CLI_ABOVE, /* its number is larger than `above` */
+    CLI_ABOVE, /* its number is larger than `above`, or not known yet: it is not given, and the model decides */
     CLI_IS,    /* its text is `text`, or begins with it and a colon */
 } cli_condition;
 
@@ -110,6 +122,7 @@ typedef struct cli_option {
     int operand;                          /* 1: the value may stand alone, without --name */
     size_t offset;                        /* of its field in cli_options */
     double low, high;                     /* bounds of CLI_INT and CLI_FLOAT */
+    int above_low;                        /* 1: the lower bound itself is no value */
     const char *(*value_name)(int value); /* of CLI_ENUM: words of 0, 1, ...; NULL behind the last */
     const char *words;                    /* of CLI_TEXT: usual values for completion, separated by spaces */
     const char *fallback;                 /* text of the default; NULL: none */

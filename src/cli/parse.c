@@ -175,7 +175,7 @@ static const char *command_name(const parser *p)
 /* typed: the option as it stands on the command line, for messages. */
 static int take(parser *p, const cli_option *option, const char *typed, const char *text)
 {
-    if (option->kind != CLI_FLAG && (p->options->given & cli_bits(option)))
+    if (option->kind != CLI_FLAG && option->kind != CLI_FILES && (p->options->given & cli_bits(option)))
         return cli_usage_error(command_name(p), "%s: \"%s\", but it is given already", typed, text);
     if (cli_set(p->options, option, text))
         return 0;

@@ -71,6 +71,8 @@ static char *other_members(const cli_report *report)
                                 (json_int_t)zimage_peak_rss_bytes(), "device", cli_memory_json(&report->memory),
                                 "error", *report->error ? cli_text_json(report->error) : NULL);
     const size_t flags = JSON_COMPACT | JSON_EMBED | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(CLI_MEASURED);
+    if (members && report->resumed)
+        json_object_set_new(members, "skipped", json_integer((json_int_t)report->skipped));
     char *text = members ? json_dumps(members, flags) : NULL;
     json_decref(members);
     return text;

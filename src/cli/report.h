@@ -14,6 +14,8 @@ typedef struct cli_report {
     size_t size;
     size_t count;
     double seconds[ZIMAGE_STAGE_COUNT];
+    int resumed;                             /* --resume is given, */
+    size_t skipped;                          /* and found so many images */
     double load_seconds;                     /* how long the model took to open; set by the caller */
     zimage_memory_info memory;               /* of the GPU, for the last image */
     char error[PATH_MAX + CLI_SENTENCE_MAX]; /* why the work ended early; set by the caller */

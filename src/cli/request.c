@@ -31,11 +31,40 @@ static zimage_status read_latents(const char *path, cli_inputs *inputs, zimage_e
     return status;
 }
 
+/* Puts the option's name before a sentence that begins with the name of the file. */
+static zimage_status read_image(const char *field, const char *path, const zimage_decode_params *params,
+                                zimage_image **image, zimage_error *error)
+{
+    zimage_error inner = ZIMAGE_ERROR_INIT;
+    zimage_status status = zimage_image_read(path, params, image, &inner);
+    if (status != ZIMAGE_OK) {
+        snprintf(error->message, sizeof error->message, "%s: %.*s", field, (int)(sizeof error->message - 16),
+                 inner.message);
+        error->status = status;
+    }
+    return status;
+}
+
+static zimage_status read_images(const cli_options *o, cli_inputs *inputs, zimage_error *error)
+{
+    const zimage_decode_params params = {
+        .struct_size = sizeof params, .background = o->background, .log = inputs->log, .log_user = inputs->log_user};
+    zimage_status status = ZIMAGE_OK;
+    for (int i = 0; i < o->images.count && status == ZIMAGE_OK; i++)
+        status = read_image("images", o->images.paths[i], &params, &inputs->images[i], error);
+    if (o->mask && status == ZIMAGE_OK)
+        status = read_image("mask", o->mask, &params, &inputs->mask, error);
+    return status;
+}
+
 void cli_inputs_free(cli_inputs *inputs)
 {
     zimage_free(inputs->embeds);
     zimage_free(inputs->latents);
-    *inputs = (cli_inputs){0};
+    for (int i = 0; i < CLI_FILES_MAX; i++)
+        zimage_image_free(inputs->images[i]);
+    zimage_image_free(inputs->mask);
+    *inputs = (cli_inputs){.log = inputs->log, .log_user = inputs->log_user};
 }
 
 static zimage_status read_inputs(const cli_options *o, const zimage_model *model, cli_inputs *inputs,
@@ -47,16 +76,18 @@ static zimage_status read_inputs(const cli_options *o, const zimage_model *model
     zimage_status status = o->prompt_embeds ? read_embeds(o->prompt_embeds, model, inputs, error) : ZIMAGE_OK;
     if (status == ZIMAGE_OK && o->latents)
         status = read_latents(o->latents, inputs, error);
+    if (status == ZIMAGE_OK)
+        status = read_images(o, inputs, error);
     inputs->options = status == ZIMAGE_OK ? o : NULL;
     return status;
 }
 
-/* Width and height: those of the options, else those of --latents, else the model's own. */
+/* Width and height: those of the options, else those of --latents, of the first input image, or the model's own. */
 static void choose_size(const cli_options *o, const cli_inputs *inputs, const zimage_model_info *info,
                         zimage_request *request)
 {
-    request->height = info->default_height;
-    request->width = info->default_width;
+    request->height = o->images.count ? 0 : info->default_height; /* 0: the library takes the image's */
+    request->width = o->images.count ? 0 : info->default_width;
     if (inputs->latents) {
         request->height = (int32_t)(inputs->latents_shape[2] * info->vae_scale_factor);
         request->width = (int32_t)(inputs->latents_shape[3] * info->vae_scale_factor);
@@ -84,6 +115,29 @@ static zimage_status check_latents(const cli_options *o, const cli_inputs *input
     return error->status = ZIMAGE_ERROR_ARGUMENT;
 }
 
+const char *cli_needs_guidance(uint64_t given)
+{
+    static const char *const names[] = {"negative", "cfg-truncation", "cfg-normalization"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (given & cli_bit(cli_find(CLI_GENERATE, names[i])))
+            return names[i];
+    return NULL;
+}
+
+/* The table's rule, where the model decides whether there is guidance. A line of a batch answers for its own values. */
+static zimage_status check_guidance(const cli_options *o, const zimage_request *request, zimage_error *error)
+{
+    const char *name = cli_needs_guidance(o->own ? o->own : o->given);
+    const cli_option *option = name ? cli_find(CLI_GENERATE, name) : NULL;
+    char sentence[CLI_TEXT_MAX];
+    if (request->guidance_scale > 0 || !option)
+        return ZIMAGE_OK;
+    cli_rule_sentence(&option->rules[0], o->own != 0, sentence);
+    snprintf(error->message, sizeof error->message, "%s%s: %s", o->own ? "" : "--", o->own ? option->key : name,
+             sentence);
+    return error->status = ZIMAGE_ERROR_ARGUMENT;
+}
+
 zimage_status cli_request_fill(const cli_options *o, const zimage_model *model, cli_inputs *inputs,
                                zimage_request *request, zimage_error *error)
 {
@@ -99,7 +153,7 @@ zimage_status cli_request_fill(const cli_options *o, const zimage_model *model, 
         .negative_prompt = o->negative,
         .steps = o->steps ? (int32_t)o->steps : info.default_steps,
         .rng = (zimage_rng)o->rng,
-        .guidance_scale = (float)o->guidance,
+        .guidance_scale = CLI_IS_GIVEN(o, guidance) ? (float)o->guidance : info.default_guidance,
         .cfg_normalization = (float)o->cfg_normalization,
         .cfg_truncation = o->cfg_truncation > 0 ? o->cfg_truncation : DBL_MIN, /* 0 would be the default */
         .prompt_embeds = inputs->embeds,
@@ -108,7 +162,12 @@ zimage_status cli_request_fill(const cli_options *o, const zimage_model *model, 
         .latents = inputs->latents,
         .latents_count = inputs->latents_count,
         .memory_limit = o->mem,
+        .images = (const zimage_image *const *)inputs->images,
+        .image_count = (size_t)o->images.count,
+        .mask = inputs->mask,
+        .strength = o->strength,
     };
     choose_size(o, inputs, &info, request);
-    return check_latents(o, inputs, &info, request, error);
+    status = check_guidance(o, request, error);
+    return status != ZIMAGE_OK ? status : check_latents(o, inputs, &info, request, error);
 }

@@ -8,6 +8,8 @@ static int counts(const cli_rule *rule, const cli_option *other, const cli_optio
 {
     switch (rule->condition) {
     case CLI_ABOVE:
+        if (!other->fallback && !(options->given & cli_bit(other)))
+            return rule->kind == CLI_NEEDS;
         return cli_number(options, other) > rule->above;
     case CLI_IS: {
         const char *text = cli_text(options, other);

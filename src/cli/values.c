@@ -42,7 +42,8 @@ static int read_float(const cli_option *option, const char *text, double *value)
 {
     char *end;
     double parsed = strtod(text, &end);
-    if (!begins_a_number(text, 1) || *end || !(parsed >= option->low && parsed <= option->high))
+    if (!begins_a_number(text, 1) || *end || !(parsed >= option->low && parsed <= option->high) ||
+        (option->above_low && parsed == option->low))
         return 0;
     *value = parsed;
     return 1;
@@ -81,6 +82,37 @@ static int read_pixels(const cli_option *option, const char *text, int64_t sides
             return 1;
         }
     return 0;
+}
+
+/* Words for the colours that backgrounds mostly have. */
+static const struct {
+    const char *name;
+    uint8_t rgb[3];
+} colours[] = {{"white", {255, 255, 255}}, {"black", {0, 0, 0}}, {"grey", {128, 128, 128}}};
+
+/* A word, or six hexadecimal digits with or without # before them. */
+static int read_colour(const char *text, uint8_t rgb[3])
+{
+    for (size_t i = 0; i < sizeof colours / sizeof *colours; i++)
+        if (!strcmp(text, colours[i].name)) {
+            memcpy(rgb, colours[i].rgb, sizeof colours[i].rgb);
+            return 1;
+        }
+    text += *text == '#';
+    if (strspn(text, "0123456789abcdefABCDEF") != 6 || text[6])
+        return 0;
+    unsigned long number = strtoul(text, NULL, 16);
+    for (int i = 0; i < 3; i++)
+        rgb[i] = (uint8_t)(number >> (16 - 8 * i));
+    return 1;
+}
+
+static int add_file(const char *text, cli_files *files)
+{
+    if (!*text || files->count == CLI_FILES_MAX)
+        return 0;
+    files->paths[files->count++] = text;
+    return 1;
 }
 
 static int read_enum(const cli_option *option, const char *text, int *value)
@@ -131,6 +163,10 @@ static int read_value(const cli_option *option, const char *text, void *field)
     case CLI_FOLDER:
         *(const char **)field = text;
         return *text && !(option->written && has_control(text));
+    case CLI_FILES:
+        return add_file(text, field);
+    case CLI_COLOUR:
+        return read_colour(text, field);
     }
     return 0;
 }
@@ -178,8 +214,15 @@ void cli_expected(const cli_option *option, char text[CLI_TEXT_MAX])
         snprintf(text, CLI_TEXT_MAX, "a whole number from 0 to %llu", ULLONG_MAX);
         return;
     case CLI_FLOAT:
-        snprintf(text, CLI_TEXT_MAX, "a number from %g to %g", option->low, option->high);
+        snprintf(text, CLI_TEXT_MAX, option->above_low ? "a number above %g, at most %g" : "a number from %g to %g",
+                 option->low, option->high);
         return;
+    case CLI_FILES:
+        snprintf(text, CLI_TEXT_MAX, "a file name, of at most %d files", CLI_FILES_MAX);
+        return;
+    case CLI_COLOUR:
+        words = "a colour such as white, black, grey or #ffcc00";
+        break;
     case CLI_ENUM:
         cli_value_names(option, " or ", names);
         words = names;

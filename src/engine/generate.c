@@ -296,6 +296,7 @@ static void set_info(const generation *g)
     info->prompt_tokens = (int32_t)g->tokens.counts[0];
     info->seconds = zi_now() - g->start;
     info->compute = g->session->compute;
+    info->strength = g->request->strength;
     ops->table->describe(ops, info->kernels, sizeof info->kernels);
 }
 

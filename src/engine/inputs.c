@@ -104,15 +104,23 @@ zimage_status zi_inputs_check(const zi_model *model, zimage_request *request, zi
 
 /* ---- the job's images -------------------------------------------------------------------------------------------- */
 
+static size_t pixel_bytes(const zimage_image *image)
+{
+    size_t places = (size_t)zimage_image_width(image) * (size_t)zimage_image_height(image);
+    return places * (zi_image_alpha(image) ? 4 : 3);
+}
+
 void zi_inputs_describe(const zimage_request *r, zi_job *job)
 {
     const zi_model *model = job->model;
     const zi_facts *facts = &model->facts;
     job->images = (int)r->image_count;
     job->masked = r->mask != NULL;
+    job->given_bytes = r->mask ? pixel_bytes(r->mask) : 0;
     for (int i = 0; i < job->images; i++) {
         zi_image_role role = role_of(facts, r, (size_t)i);
         int64_t width = zimage_image_width(r->images[i]), height = zimage_image_height(r->images[i]);
+        job->given_bytes += pixel_bytes(r->images[i]);
         if (role == ZI_IMAGE_START) {
             width = r->width;
             height = r->height;
@@ -149,7 +157,7 @@ static size_t moments_count(const zi_job *job, int index)
 
 size_t zi_inputs_bytes(const zi_job *job, int stage)
 {
-    size_t kept = 0, most = 0, places = (size_t)(job->rows * job->columns);
+    size_t kept = job->given_bytes, most = 0, places = (size_t)(job->rows * job->columns);
     for (int i = 0; i < job->images; i++) {
         size_t latents = latents_count(job, i) * sizeof(float);
         size_t pixels = (size_t)(job->image[i].pixel_rows * job->image[i].pixel_columns) * 3;

@@ -23,7 +23,7 @@ typedef struct zi_inputs {
 zimage_status zi_inputs_check(const zi_model *model, zimage_request *request, zimage_error *error);
 /* Fills the job's input images and references; no data. */
 void zi_inputs_describe(const zimage_request *request, zi_job *job);
-/* Most bytes in host memory during a stage that a job takes for its input images, beside the images themselves. */
+/* Most bytes in host memory during a stage that a job takes for its input images. */
 size_t zi_inputs_bytes(const zi_job *job, int stage);
 
 /* Release with zi_inputs_free, also after a failure. */

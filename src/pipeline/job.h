@@ -49,7 +49,8 @@ typedef struct zi_job {
     zi_job_image image[ZI_IMAGES_MAX];
     int references; /* that the transformer reads; their latents are known when all images are encoded */
     zi_reference reference[ZI_IMAGES_MAX];
-    int masked; /* a part of the start image stays */
+    int masked;         /* a part of the start image stays */
+    size_t given_bytes; /* of the request's images and mask, as they are */
     int steps;
     int single, single_stage; /* single: the list holds only this stage, and before it what a step needs */
 

@@ -13,6 +13,7 @@ import common  # noqa: F401  (quiet libraries and one thread, before they load)
 import check_spec
 import make_flux2
 import make_images
+import make_img2img
 import make_mlx
 import make_noise
 import make_pipeline
@@ -33,7 +34,7 @@ parser.add_argument("--count", type=int, default=21000)
 parser.add_argument(
     "--only",
     nargs="*",
-    help="tiny transformer flux2 text_encoder vae scheduler noise pipeline resize images mlx tokenizer formula",
+    help="tiny transformer flux2 text_encoder vae scheduler noise pipeline img2img resize images mlx tokenizer formula",
 )
 a = parser.parse_args()
 
@@ -63,6 +64,7 @@ steps = {
     "scheduler": lambda: make_scheduler.make(out),
     "noise": lambda: make_noise.make(out),
     "pipeline": lambda: make_pipeline.make(out),
+    "img2img": lambda: make_img2img.make(out),
     "resize": lambda: make_resize.make(out),
     "images": lambda: make_images.make(out),
     "mlx": lambda: make_mlx.make(out),
