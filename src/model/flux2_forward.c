@@ -594,7 +594,7 @@ zimage_status zi_flux2_dit_prepare(const zi_flux2_dit *model, zi_run *run, const
     const sequence alone = {.references = r->images, .reference_count = r->count};
     *inputs = (zi_flux2_dit_inputs){.model = model, .rows = rows, .columns = columns, .context = *context};
     ZI_TRY(rope_tables(model, run, &all, &inputs->rope));
-    if (r->count == 0)
+    if (r->count <= 0)
         return ZIMAGE_OK;
     if (r->once)
         return keep_references(&alone, run, inputs);
