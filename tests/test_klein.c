@@ -336,8 +336,8 @@ static int warnings;
 
 static void count_warnings(zimage_log_level level, const char *message, void *user)
 {
-    (void)user;
-    warnings += level == ZIMAGE_LOG_WARNING && strstr(message, "distilled") != NULL;
+    const char *word = user;
+    warnings += level == ZIMAGE_LOG_WARNING && strstr(message, word) != NULL;
 }
 
 /* What model_index.json says: the defaults, and whether there is guidance. */
@@ -359,12 +359,37 @@ static void the_index_decides(void **state)
     zi_model_close(model);
 }
 
+/* A scale that changes nothing is no error, but the caller is told. */
+static void guidance_that_is_ignored_is_warned_of(void **state)
+{
+    static const struct {
+        float scale;
+        int base, warnings;
+    } cases[] = {{0, 0, 0}, {1, 0, 0}, {4, 0, 1}, {1, 1, 0}, {0.5f, 1, 1}, {4, 1, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zimage_session_params params = {.struct_size = sizeof params, .compute = ZIMAGE_COMPUTE_F32};
+        zimage_request request = {.struct_size = sizeof request, .prompt = "a", .width = 16, .height = 16, .steps = 1};
+        zimage_session *session = NULL;
+        zimage_plan *plan = NULL;
+        params.log = count_warnings;
+        params.log_user = "guidance_scale: ";
+        request.guidance_scale = cases[i].scale;
+        warnings = 0;
+        assert_int_equal(session_on(cases[i].base ? klein_base() : KLEIN, NULL, &params, &session, &error), ZIMAGE_OK);
+        assert_int_equal(zimage_plan_make(session, &request, &plan, &error), ZIMAGE_OK);
+        assert_int_equal(warnings, cases[i].warnings);
+        zimage_plan_free(plan);
+        zimage_session_close(session);
+    }
+}
+
 /* A conversion has no model_index.json, and may have no scheduler: it is taken for the distilled model, with a word. */
 static void a_conversion_is_the_distilled_model(void **state)
 {
     const char *folder = klein_conversion();
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_model_params params = {.struct_size = sizeof params, .log = count_warnings};
+    zimage_model_params params = {.struct_size = sizeof params, .log = count_warnings, .log_user = "distilled"};
     zimage_model *model = NULL;
     warnings = 0;
     if (zimage_model_open(folder, &params, &model, &error) != ZIMAGE_OK)
@@ -463,6 +488,7 @@ int main(void)
         cmocka_unit_test(the_plan_counts_references),
         cmocka_unit_test(progress_reaches_the_end),
         cmocka_unit_test(the_index_decides),
+        cmocka_unit_test(guidance_that_is_ignored_is_warned_of),
         cmocka_unit_test(a_conversion_is_the_distilled_model),
         cmocka_unit_test(a_packed_conversion_equals_the_reference),
         cmocka_unit_test(folders_that_are_refused),

@@ -134,6 +134,15 @@ static zimage_status tokenize(const zimage_session *session, const char *field, 
     return ZIMAGE_OK;
 }
 
+/* A scale of 1 means no guidance to everybody. */
+static void warn_of_guidance(const zimage_session *session, const zimage_request *r)
+{
+    if (r->guidance_scale > 0 && r->guidance_scale != 1 && prompts_of(session, r) == 1)
+        zi_warn(&session->log, "guidance_scale: %g is ignored: %s", (double)r->guidance_scale,
+                session->inner->facts.distilled ? "the model is distilled and takes none"
+                                                : "this model is guided by more than 1 only");
+}
+
 zimage_status zi_request_tokens(const zimage_session *session, const zimage_request *r, zi_tokens *tokens,
                                 zimage_error *error)
 {
@@ -142,6 +151,7 @@ zimage_status zi_request_tokens(const zimage_session *session, const zimage_requ
     int prompts = prompts_of(session, r);
     *tokens = (zi_tokens){.counts = {r->prompt_tokens, r->negative_prompt_tokens}};
     zi_sizes_warn(&model->facts.sizes, r->width, r->height, &session->log);
+    warn_of_guidance(session, r);
     if (!r->prompt_embeds)
         ZI_TRY(tokenize(session, "prompt", r->prompt, &tokens->ids[0], &tokens->counts[0], error));
     if (prompts > 1 && !r->negative_prompt_embeds)
