@@ -85,6 +85,11 @@ cp -r "$golden/tiny/tokenizer" "$golden/tiny/vae" "$models/q4/"
 cp -r "$golden/mlx/mflux" "$models/q8" # 8 bits
 cp -r "$golden/tiny/tokenizer" "$models/q8/"
 cp -r "$root/models/emoji" "$models/emoji"
+cp -r "$golden/tiny-klein" "$models/klein"
+cp -r "$golden/tiny-klein" "$models/klein-base"
+sed -i 's/"is_distilled": true/"is_distilled": false/' "$models/klein-base/model_index.json"
+cp -r "$golden/mlx/klein" "$models/klein-q4"
+cp -r "$golden/tiny-klein/tokenizer" "$golden/tiny-klein/text_encoder" "$models/klein-q4/"
 
 # ---- one case -------------------------------------------------------------------------------------------------------
 
@@ -208,6 +213,17 @@ feature_sets() {
     case $features in *amx*) echo "${features// /,}" ;; esac
 }
 
+# FLUX.2-klein, which older programs can't run. Arguments: the name of the cases, then options.
+klein_cases() {
+    local name=$1
+    shift
+    "$old_program" generate a -m "$models/klein" --plan >/dev/null 2>&1 || return 0
+    both "$name klein" "a red apple" -m "$models/klein" "$@"
+    both "$name klein-q4" "a red apple" -m "$models/klein-q4" "$@"
+    both "$name klein-base guided" "a pear" -m "$models/klein-base" "$@" "${guided[@]}"
+    both "$name klein, a reference" "a pear" -m "$models/klein" "$@" -i "$root/docs/contact-sheet.png"
+}
+
 cpu_cases() {
     local sets set compute model
     sets=$(feature_sets) || { row "zimage devices --json" old FAILED; failing=$((failing + 1)); }
@@ -223,6 +239,7 @@ cpu_cases() {
             both "$set $compute q4 guided" "a pear" -m "$models/q4" "${options[@]}" "${guided[@]}"
             both "$set $compute emoji" "a red apple" -m "$models/emoji" -W 128 -H 128 --steps 2 --cpu-mask "$set" \
                 --compute "$compute"
+            klein_cases "$set $compute" "${options[@]}"
         done
     done
 }

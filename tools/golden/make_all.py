@@ -14,6 +14,7 @@ import check_spec
 import make_flux2
 import make_images
 import make_img2img
+import make_klein
 import make_mlx
 import make_noise
 import make_pipeline
@@ -34,7 +35,8 @@ parser.add_argument("--count", type=int, default=21000)
 parser.add_argument(
     "--only",
     nargs="*",
-    help="tiny transformer flux2 text_encoder vae scheduler noise pipeline img2img resize images mlx tokenizer formula",
+    help="tiny transformer flux2 klein text_encoder vae scheduler noise pipeline img2img resize images mlx tokenizer "
+    "formula",
 )
 a = parser.parse_args()
 
@@ -59,6 +61,7 @@ steps = {
     "tiny": lambda: make_tiny.make_all(out),
     "transformer": lambda: make_transformer.make(out),
     "flux2": lambda: make_flux2.make(out),
+    "klein": lambda: make_klein.make(out),
     "text_encoder": lambda: make_text_encoder.make(out),
     "vae": lambda: make_vae.make_all(out),
     "scheduler": lambda: make_scheduler.make(out),
