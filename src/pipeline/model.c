@@ -296,10 +296,14 @@ static zimage_status load_scheduler(const opening *o, const char *path)
     if (o->choice->scheduler && !zi_file_exists(path))
         ZI_TRY(refuse_other_folder(o, "scheduler", SCHEDULER_FILE, o->choice->scheduler));
     ZI_TRY(zi_refuse_stand_in(path, o->error));
-    o->model->scheduler = o->model->family->default_scheduler();
+    zi_scheduler_config *scheduler = &o->model->scheduler;
+    *scheduler = o->model->family->default_scheduler();
     if (zi_is_conversion(o->path) && !zi_file_exists(path)) {
-        zi_warn(o->log, "%s: there is no such file: the default schedule of %s is used, a shift of %g", path,
-                o->model->family->name, o->model->scheduler.shift);
+        char shift[32] = "a dynamic shift";
+        if (!scheduler->use_dynamic_shifting)
+            snprintf(shift, sizeof shift, "a shift of %g", scheduler->shift);
+        zi_warn(o->log, "%s: there is no such file: the default schedule of %s is used, %s", path,
+                o->model->family->name, shift);
         return ZIMAGE_OK;
     }
     ZI_TRY(zi_scheduler_load(path, &o->model->scheduler, o->error));
