@@ -297,7 +297,7 @@ static void wrong_command_lines(void **state)
     expect_refused(ARGUMENTS("bench", "--synthetic", "small", "--vram", "4G", "--device", "cpu"), "--vram",
                    "--device cpu");
     expect_refused(ARGUMENTS("devices", "--cpu-mask", "mmx"), "mmx", "generic");
-    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.jpg"), "a.jpg", ".png");
+    expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.gif"), "a.gif", ".png");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY, "-o", "no/such/a.png"), "no/such", "write");
     expect_refused(ARGUMENTS("generate", "a", "-m", "no-such-model", "-o", "a.png"), "no-such-model", "folder");
     expect_refused(ARGUMENTS("generate", "a", "-m", TINY "/vae", "-o", "a.png"), "model_index.json", "");

@@ -2,6 +2,7 @@
 #include <png.h>
 #include <utf8proc.h>
 
+#include "base/file.h"
 #include "base/numbers.h"
 #include "cli/naming.h"
 #include "program.h"
@@ -176,7 +177,8 @@ static void places_are_tried_before_the_model(void **state)
         expect_tried(options[i], long_path, "the path is too long");
         expect_tried(options[i], "/proc/a.png", "can't write");
     }
-    expect_tried("--output", "a.jpg", "ending in .png");
+    expect_tried("--output", "a.bmp", "ending in .png, .jpg, .jpeg or .webp");
+    expect_tried("--output", "a", "ending in .png, .jpg, .jpeg or .webp");
     expect_tried("--cache-dir", "file/cache", "Not a directory");
     expect_tried("--cache-dir", "/proc/cache", "can't make");
     expect_refusal(ARGUMENTS("bench", "--synthetic", "small", "--cache-dir", "file"), &o, "--cache-dir", "no folder");
@@ -216,6 +218,128 @@ static void the_image_stays_without_its_latents(void **state)
     assert_non_null(strstr(o.err, "/dev/full"));
     assert_non_null(strstr(o.out, "a.png"));
     assert_true(has_file("a.png"));
+    clear();
+}
+
+/* ---- formats ---- */
+
+static zimage_image *read_image(const char *name)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_image *image = NULL;
+    if (zimage_image_read(in_folder(name), NULL, &image, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    return image;
+}
+
+/* The bytes that a file begins with. */
+static void expect_begin(const char *name, const char *begin)
+{
+    char bytes[16] = {0};
+    FILE *file = fopen(in_folder(name), "rb");
+    assert_non_null(file);
+    assert_int_equal(fread(bytes, 1, 12, file), 12);
+    fclose(file);
+    if (strncmp(bytes, begin, strlen(begin)) != 0)
+        fail_msg("%s is of another format", name);
+}
+
+#define TALL "-W", "16", "-H", "32", "--steps", "1", "-q", "--seed", "1"
+
+static void the_extension_chooses_the_format(void **state)
+{
+    static const char *const cases[][2] = {
+        {"a.PNG", "\x89PNG"}, {"a.webp", "RIFF"}, {"a.jpg", "\xff\xd8\xff"}, {"b.JPEG", "\xff\xd8\xff"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        expect_made(ARGUMENTS("generate", "red", "-m", TINY, TALL, "-o", cases[i][0]), cases[i][0]);
+        expect_begin(cases[i][0], cases[i][1]);
+    }
+    zimage_image *png = read_image("a.PNG"), *webp = read_image("a.webp"), *jpeg = read_image("a.jpg");
+    assert_memory_equal(zimage_image_pixels(png), zimage_image_pixels(webp), 16 * 32 * 3);
+    assert_int_equal(zimage_image_width(jpeg), 16);
+    assert_int_equal(zimage_image_height(jpeg), 32);
+    zimage_image_free(png);
+    zimage_image_free(webp);
+    zimage_image_free(jpeg);
+    /* Numbers stand before the extension. */
+    expect_made(ARGUMENTS("generate", "red", "-m", TINY, SMALL, "-n", "2", "-o", "n.jpg"), "n-1.jpg");
+    expect_begin("n-2.jpg", "\xff\xd8\xff");
+    /* Standard output is PNG. */
+    run_shell("cd '%s' && '%s' generate x -m '%s' -W 16 -H 16 --steps 1 -q -o - >out", test_folder, ZIMAGE_PROGRAM,
+              TINY);
+    expect_begin("out", "\x89PNG");
+    clear();
+}
+
+static long size_of_file(const char *name)
+{
+    struct stat st;
+    assert_int_equal(stat(in_folder(name), &st), 0);
+    return (long)st.st_size;
+}
+
+static void qualities(void **state)
+{
+    expect_made(ARGUMENTS("generate", "red", "-m", TINY, TALL, "-o", "usual.jpg"), "usual.jpg");
+    expect_made(ARGUMENTS("generate", "red", "-m", TINY, TALL, "-o", "95.jpg", "--quality", "95"), "95.jpg");
+    expect_made(ARGUMENTS("generate", "red", "-m", TINY, TALL, "-o", "20.jpg", "--quality", "20"), "20.jpg");
+    expect_made(ARGUMENTS("generate", "red", "-m", TINY, TALL, "-o", "usual.webp"), "usual.webp");
+    expect_made(ARGUMENTS("generate", "red", "-m", TINY, TALL, "-o", "90.webp", "--quality", "90"), "90.webp");
+    assert_true(size_of_file("20.jpg") < size_of_file("usual.jpg"));
+    assert_true(size_of_file("90.webp") < size_of_file("usual.webp"));
+    zimage_image *usual = read_image("usual.jpg"), *same = read_image("95.jpg");
+    assert_memory_equal(zimage_image_pixels(usual), zimage_image_pixels(same), 16 * 32 * 3);
+    zimage_image_free(usual);
+    zimage_image_free(same);
+    clear();
+    static const char why[] = "only with --output of a JPEG or WebP file; PNG files lose nothing";
+    expect_refusal(ARGUMENTS("generate", "x", "-m", TINY, SMALL, "--quality", "9"), &o, "--quality: ", why);
+    expect_refusal(ARGUMENTS("generate", "x", "-m", TINY, SMALL, "--quality", "9", "-o", "a.png"), &o,
+                   "--quality: ", why);
+    expect_refusal(ARGUMENTS("generate", "x", "-m", TINY, SMALL, "--quality", "9", "-o", "-"), &o, "--quality: ", why);
+    expect_refusal(ARGUMENTS("generate", "x", "-m", TINY, SMALL, "--quality", "101", "-o", "a.jpg"), &o,
+                   "--quality: ", "from 1 to 100");
+    assert_int_equal(count_files(test_folder), 0);
+}
+
+/* What a format can't hold is said before the image is made. */
+static void what_a_format_cannot_hold(void **state)
+{
+    char *prompt = malloc(70001);
+    assert_non_null(prompt);
+    memset(prompt, 'a', 70000);
+    prompt[70000] = 0;
+    expect_refusal(ARGUMENTS("generate", prompt, "-m", TINY, "-q", "-o", "a.jpg"), &o, "a.jpg: the texts",
+                   "at most 65504 in a JPEG file");
+    expect_made(ARGUMENTS("generate", prompt, "-m", TINY, SMALL, "-o", "a.jpg", "--no-metadata"), "a.jpg");
+    expect_made(ARGUMENTS("generate", prompt, "-m", TINY, SMALL, "-o", "a.webp"), "a.webp");
+    free(prompt);
+    expect_refusal(ARGUMENTS("generate", "x", "-m", TINY, "-W", "16384", "-H", "16", "-q", "-o", "b.webp"), &o,
+                   "b.webp: the image has 16384x16 pixels", "at most 16383 a side in a WebP file");
+    assert_false(has_file("b.webp"));
+    clear();
+}
+
+static void batches_of_all_formats(void **state)
+{
+#define LINES(...) ARGUMENTS("generate", "--batch", "b.jsonl", "--out-dir", "out", "-m", TINY, SMALL, __VA_ARGS__)
+    put_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.jpg\"}\n"
+                        "{\"prompt\": \"b\", \"output\": \"2.png\"}\n"
+                        "{\"prompt\": \"c\", \"output\": \"3.webp\", \"quality\": 80}\n");
+    run_program(LINES("--quality", "50"), &o); /* for the lines that can use it */
+    if (o.code)
+        fail_msg("%s", o.err);
+    expect_begin("out/1.jpg", "\xff\xd8\xff");
+    expect_begin("out/2.png", "\x89PNG");
+    expect_begin("out/3.webp", "RIFF");
+    run_shell("rm -r '%s'", in_folder("out"));
+    put_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.png\"}\n");
+    expect_refusal(LINES("--quality", "50"), &o, "--quality: no line of b.jsonl uses it", "");
+    put_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.png\", \"quality\": 50}\n");
+    expect_refusal(LINES(NULL), &o, "line 1: quality: only with output of a JPEG or WebP file", "");
+    put_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.gif\"}\n");
+    expect_refusal(LINES(NULL), &o, "line 1: output: \"1.gif\"", ".png, .jpg, .jpeg or .webp");
+    assert_false(has_file("out"));
     clear();
 }
 
@@ -323,6 +447,38 @@ static void no_folders_of_the_machine(void **state)
     clear();
 }
 
+/* The same texts in every format, in the same order. */
+static void texts_in_every_format(void **state)
+{
+    static const char *const names[] = {"a.png", "a.jpg", "a.webp"};
+    zimage_texts *first = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zimage_texts *texts = NULL;
+        char *data;
+        size_t size;
+        expect_made(ARGUMENTS("generate", "a \"red\" <apple> \xe8\x8b\xb9", "-m", TINY, TALL, "-o", names[i]),
+                    names[i]);
+        assert_int_equal(zi_read_file(in_folder(names[i]), 1 << 20, &data, &size, &error), ZIMAGE_OK);
+        assert_int_equal(zimage_texts_decode((const uint8_t *)data, size, &texts, &error), ZIMAGE_OK);
+        free(data);
+        assert_true(zimage_texts_count(texts) >= 9);
+        assert_string_equal(zimage_texts_get(texts, 0)->key, "prompt");
+        assert_string_equal(zimage_texts_get(texts, 0)->value, "a \"red\" <apple> \xe8\x8b\xb9");
+        assert_int_equal(zimage_texts_count(texts), zimage_texts_count(first ? first : texts));
+        for (size_t k = 0; first && k < zimage_texts_count(first); k++) {
+            assert_string_equal(zimage_texts_get(texts, k)->key, zimage_texts_get(first, k)->key);
+            assert_string_equal(zimage_texts_get(texts, k)->value, zimage_texts_get(first, k)->value);
+        }
+        if (first)
+            zimage_texts_free(texts);
+        else
+            first = texts;
+    }
+    zimage_texts_free(first);
+    clear();
+}
+
 static void no_metadata(void **state)
 {
     run_program(ARGUMENTS("generate", "a secret", "-m", TINY, "-o", "a.png", "--seed", "1", SMALL), &o);
@@ -334,7 +490,9 @@ static void no_metadata(void **state)
         assert_non_null(text_of("a.png", keys[i]));
         assert_null(text_of("b.png", keys[i]));
     }
-    run_shell("cd '%s' && ! grep -aq 'secret\\|tEXt\\|iTXt\\|zimage' b.png", test_folder);
+    run_program(ARGUMENTS("generate", "a secret", "-m", TINY, "-o", "b.jpg", "--no-metadata", SMALL), &o);
+    run_program(ARGUMENTS("generate", "a secret", "-m", TINY, "-o", "b.webp", "--no-metadata", SMALL), &o);
+    run_shell("cd '%s' && ! grep -aq 'secret\\|tEXt\\|iTXt\\|zimage\\|XMP' b.png b.jpg b.webp", test_folder);
     clear();
 }
 
@@ -349,7 +507,12 @@ int main(void)
         cmocka_unit_test(places_are_tried_before_the_model),
         cmocka_unit_test(default_names_are_tried_before_the_model),
         cmocka_unit_test(the_image_stays_without_its_latents),
+        cmocka_unit_test(the_extension_chooses_the_format),
+        cmocka_unit_test(qualities),
+        cmocka_unit_test(what_a_format_cannot_hold),
+        cmocka_unit_test(batches_of_all_formats),
         cmocka_unit_test(all_that_decides_the_bytes),
+        cmocka_unit_test(texts_in_every_format),
         cmocka_unit_test(no_folders_of_the_machine),
         cmocka_unit_test(no_metadata),
     };

@@ -763,7 +763,7 @@ static void wrong_lines(void **state)
     expect_line_refused(LINE(", \"out_dir\": \"m\""), "\"out_dir\": unknown key", "--out-dir");
     expect_line_refused(LINE(", \"save_latents\": \"x/y\""), "save_latents: \"x/y\"", "without folders");
     expect_line_refused("{\"prompt\": \"a\", \"output\": \"../1.png\"}", "output: \"../1.png\"", "without folders");
-    expect_line_refused("{\"prompt\": \"a\", \"output\": \"1.jpg\"}", "output: \"1.jpg\"", ".png");
+    expect_line_refused("{\"prompt\": \"a\", \"output\": \"1.gif\"}", "output: \"1.gif\"", ".png");
     expect_line_refused("{\"prompt\": \"a\", \"output\": \"good.png\"}", "output: \"good.png\"", "line 1 has the same");
     expect_line_refused("[1]", "expected a JSON object", "another value");
     expect_line_refused("{\"prompt\"", "expected a JSON object", "");

@@ -217,9 +217,9 @@ static int check_rules(batch *b, const cli_options *options, uint64_t own)
 static int check_files(const batch *b, const cli_options *options)
 {
     const char *output = options->output, *latents = options->save_latents;
-    if (output && (!cli_has_png_suffix(output) || strchr(output, '/')))
-        return line_error(b, "output: \"%.*s\", expected a file name ending in .png, without folders", SHOWN_MAX,
-                          output);
+    if (output && (!cli_image_suffix(output) || strchr(output, '/')))
+        return line_error(b, "output: \"%.*s\", expected a file name ending in " CLI_IMAGE_SUFFIXES ", without folders",
+                          SHOWN_MAX, output);
     if (latents && strchr(latents, '/'))
         return line_error(b, "save_latents: \"%.*s\", expected a file name without folders", SHOWN_MAX, latents);
     return 0;

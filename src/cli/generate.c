@@ -1,4 +1,4 @@
-/* zimage generate: prompts to PNG files. */
+/* zimage generate: prompts to image files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -123,7 +123,8 @@ static int make_image(work *w, cli_job *job)
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_request request;
     progress_bar bar;
-    if (cli_request_fill(job->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK)
+    if (cli_request_fill(job->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK ||
+        cli_check_image(job, &request, &error) != ZIMAGE_OK)
         return failure(w, &error);
     progress_init(&bar, w->options->quiet, (int32_t)(job - w->jobs.items) + 1, (int32_t)w->jobs.count);
     request.seed = job->seed;
@@ -178,6 +179,8 @@ static int check_batch(work *w)
         zimage_status status = cli_request_fill(job->options, w->model, &w->inputs, &request, &error);
         if (status == ZIMAGE_OK)
             status = zimage_request_check(w->session, &request, &error);
+        if (status == ZIMAGE_OK)
+            status = cli_check_image(job, &request, &error);
         if (status != ZIMAGE_OK) {
             failure(w, &error);
             return CLI_USAGE;

@@ -10,7 +10,7 @@ typedef struct cli_job {
     const cli_options *options; /* of the command line, or of a cli_batch_line */
     uint64_t seed;
     int64_t line; /* of the batch, from 1; 0: no batch */
-    char *path;   /* of the PNG file */
+    char *path;   /* of the image file */
     /* The folder of the batch, with which the paths begin: a line's files stay in it. NULL: no batch */
     const char *folder;
     char *latents; /* of the file for the final latents; NULL: none */

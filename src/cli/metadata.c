@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli.h"
 #include "names.h"
@@ -116,40 +117,82 @@ static void add_model(metadata *m, const cli_options *o)
         add(m, "dequantize", cli_dequantize_name(o->dequantize));
 }
 
-static void add_all(metadata *m, const cli_job *job, const zimage_request *request, const zimage_image *image)
+/* Of a format that has none (the lines of a batch may write several): 0. */
+static int lossy_quality(const cli_job *job)
 {
-    zimage_image_info info = {.struct_size = sizeof info};
-    zimage_image_get_info(image, &info, NULL); /* this can't fail */
+    zimage_format format;
+    return zimage_format_of_path(job->path, &format) && format != ZIMAGE_FORMAT_PNG ? (int)job->options->quality : 0;
+}
+
+static void add_all(metadata *m, const cli_job *job, const zimage_request *request, const zimage_image_info *info)
+{
     add_prompts(m, job->options, request);
-    add_images(m, job->options, info.strength);
+    add_images(m, job->options, info->strength);
     add_noise(m, job);
-    add_value(m, "size", "%dx%d", zimage_image_width(image), zimage_image_height(image));
+    add_value(m, "size", "%dx%d", request->width, request->height);
     add_value(m, "steps", "%d", request->steps);
     add_guidance(m, job->options, request);
     add_model(m, job->options);
-    add(m, "compute", zimage_compute_name(info.compute));
-    add_value(m, "kernels", "%s", info.kernels);
+    add(m, "compute", zimage_compute_name(info->compute));
+    add_value(m, "kernels", "%s", info->kernels);
+    if (lossy_quality(job))
+        add_value(m, "quality", "%d", lossy_quality(job));
     add_value(m, "Software", "zimage %s", zimage_version());
+}
+
+/* NULL: no memory, and an error. The caller frees it. */
+static metadata *make_metadata(const cli_job *job, const zimage_request *request, const zimage_image_info *info,
+                               zimage_error *error)
+{
+    metadata *m = calloc(1, sizeof *m);
+    if (!m) {
+        snprintf(error->message, sizeof error->message, "%s: no memory for its texts", job->path);
+        error->status = ZIMAGE_ERROR_MEMORY;
+    } else if (!job->options->no_metadata) {
+        add_all(m, job, request, info);
+    }
+    return m;
+}
+
+zimage_status cli_check_image(const cli_job *job, const zimage_request *request, zimage_error *error)
+{
+    zimage_format format;
+    zimage_error reason = ZIMAGE_ERROR_INIT;
+    zimage_image_info info = {.struct_size = sizeof info};
+    memset(info.kernels, 'x', sizeof info.kernels - 1); /* not known yet: the longest */
+    if (!zimage_format_of_path(job->path, &format))
+        return ZIMAGE_OK;
+    metadata *m = make_metadata(job, request, &info, error);
+    if (!m)
+        return ZIMAGE_ERROR_MEMORY;
+    zimage_status status = zimage_format_check(format, request->width, request->height, m->texts, m->count, &reason);
+    if (status != ZIMAGE_OK)
+        snprintf(error->message, sizeof error->message, "%s: %.1400s", job->path, reason.message);
+    free(m);
+    return error->status = status;
 }
 
 zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
                               zimage_error *error)
 {
-    metadata *m = calloc(1, sizeof *m);
-    if (!m) {
-        snprintf(error->message, sizeof error->message, "%s: no memory for its texts", job->path);
-        return error->status = ZIMAGE_ERROR_MEMORY;
-    }
-    if (!job->options->no_metadata)
-        add_all(m, job, request, image);
+    zimage_image_info info = {.struct_size = sizeof info};
+    zimage_request made = *request;            /* whose size may be that of an input image */
+    zimage_image_get_info(image, &info, NULL); /* this can't fail */
+    made.width = zimage_image_width(image);
+    made.height = zimage_image_height(image);
+    metadata *m = make_metadata(job, &made, &info, error);
+    if (!m)
+        return ZIMAGE_ERROR_MEMORY;
+    const zimage_save_params params = {
+        .struct_size = sizeof params,
+        .quality = lossy_quality(job),
+        .texts = m->texts,
+        .text_count = m->count,
+        .folder = job->folder,
+        .is_new = !job->named,
+    };
     const char *name = job->folder ? cli_name_in_folder(job, job->path) : job->path;
-    zimage_status status;
-    if (!job->named)
-        status = zimage_image_write_new(image, job->folder, name, m->texts, m->count, error);
-    else if (job->folder)
-        status = zimage_image_write_beneath(image, job->folder, name, m->texts, m->count, error);
-    else
-        status = zimage_image_write(image, name, m->texts, m->count, error);
+    zimage_status status = zimage_image_save(image, name, &params, error);
     free(m);
     return status;
 }

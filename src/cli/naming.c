@@ -3,10 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/random.h>
 #include <time.h>
 #include <utf8proc.h>
+
+#include "zimage.h"
 
 /* The part of a file name that is made of the prompt. Some file systems take names of 143 bytes only; the seed, a
  * number and the suffix of a temporary file have to fit behind it. */
@@ -64,15 +65,17 @@ static void slug_of(const char *prompt, char slug[SLUG_BYTES + 1])
     slug[words_end] = 0;
 }
 
-int cli_has_png_suffix(const char *path)
+const char *cli_image_suffix(const char *path)
 {
-    size_t length = strlen(path), suffix = strlen(PNG_SUFFIX);
-    return length > suffix && !strcasecmp(path + length - suffix, PNG_SUFFIX);
+    return zimage_format_of_path(path, NULL) ? strrchr(path, '.') : NULL;
 }
 
-static int stem_length(const char *path)
+/* "a.jpg" with a number: "a-2.jpg". */
+static void put_number(const char *path, long long number, char numbered[PATH_MAX])
 {
-    return (int)(strlen(path) - (cli_has_png_suffix(path) ? strlen(PNG_SUFFIX) : 0));
+    const char *suffix = cli_image_suffix(path);
+    int stem = (int)(suffix ? suffix - path : (ptrdiff_t)strlen(path));
+    snprintf(numbered, PATH_MAX, "%.*s-%lld%s", stem, path, number, suffix ? suffix : PNG_SUFFIX);
 }
 
 void cli_name_image(const cli_options *options, uint64_t seed, int64_t index, char path[PATH_MAX])
@@ -85,7 +88,7 @@ void cli_name_image(const cli_options *options, uint64_t seed, int64_t index, ch
     } else if (options->count == 1) {
         snprintf(path, PATH_MAX, "%s", output);
     } else {
-        snprintf(path, PATH_MAX, "%.*s-%lld" PNG_SUFFIX, stem_length(output), output, (long long)index);
+        put_number(output, index, path);
     }
 }
 
@@ -94,7 +97,7 @@ void cli_number_name(const char *path, int number, char numbered[PATH_MAX])
     if (number == 1)
         snprintf(numbered, PATH_MAX, "%s", path);
     else
-        snprintf(numbered, PATH_MAX, "%.*s-%d" PNG_SUFFIX, stem_length(path), path, number);
+        put_number(path, number, numbered);
 }
 
 void cli_name_folder(const char *path, char name[PATH_MAX])

@@ -10,7 +10,9 @@
 #define CLI_PATH_MAX (PATH_MAX - 40)
 
 uint64_t cli_random_seed(void);
-int cli_has_png_suffix(const char *path);
+/* The extension of a name that stands for a format of images; NULL: it has none. */
+const char *cli_image_suffix(const char *path);
+#define CLI_IMAGE_SUFFIXES ".png, .jpg, .jpeg or .webp"
 
 /* The file name of image `index` (from 1) of options->count: that of --output, else one made of the prompt and the
  * seed. Such a default name is UTF-8: letters, digits and dashes. */

@@ -58,9 +58,10 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .name = "generate",
             .summary = "make images from prompts",
             .usage = {"PROMPT [OPTIONS]", "--batch FILE.jsonl --out-dir DIR [OPTIONS]"},
-            .about = "Makes an image from a prompt, or those of each line of a batch file, and writes PNG files. With "
-                     "--json it prints one object: images (path, seed, seconds and, of a batch, line), seconds of each "
-                     "stage, peak_rss_bytes, device (on a GPU) and error (after a failure).",
+            .about =
+                "Makes an image from a prompt, or those of each line of a batch file, and writes image files. With "
+                "--json it prints one object: images (path, seed, seconds and, of a batch, line), seconds of each "
+                "stage, peak_rss_bytes, device (on a GPU) and error (after a failure).",
             .one_of = {"prompt", "prompt-embeds", "batch"},
             .missing = "PROMPT: missing, expected a text such as \"a red apple\", --prompt-embeds or --batch",
             .examples = {"zimage generate \"a red apple\"",
@@ -517,15 +518,27 @@ const cli_option cli_table[] = {
         .name = "output",
         .elsewhere = "out output-path output-file image-path out-file",
         .letter = 'o',
-        .argument = "FILE.png",
+        .argument = "FILE",
         .help =
-            "Where the image is written, instead of a file that is there (default: a name made of the prompt and the "
-            "seed, with a number behind it if there is such a file). -: standard output.",
+            "Where the image is written, instead of a file that is there (default: a PNG file with a name made of the "
+            "prompt and the seed, and a number behind it if there is such a file). The name says the format: .png, "
+            ".jpg, .jpeg or .webp. -: standard output, as PNG.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(output),
         .written = 1,
         .key = "output",
+    },
+    {
+        .name = "quality",
+        .elsewhere = "jpeg-quality jpg-quality webp-quality image-quality",
+        .argument = "N",
+        .help = "Quality of a JPEG file (default: 95), or of a WebP file (default: without loss).",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        INT(quality, 1, 100),
+        .key = "quality",
+        .rules = {{CLI_NEEDS, "output", CLI_IS_LOSSY, 0, NULL, "PNG files lose nothing"}},
     },
     {
         .name = "batch",

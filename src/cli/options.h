@@ -56,7 +56,7 @@ typedef struct cli_options {
     const char *text, *cpu_mask, *device, *mask;
     cli_files images;
     int64_t width, height; /* --size fills both */
-    int64_t steps, count, tokens, layers, threads;
+    int64_t steps, count, quality, tokens, layers, threads;
     uint64_t seed, mem, vram;
     uint8_t background[3]; /* RGB */
     double guidance, cfg_truncation, cfg_normalization, strength;
@@ -82,9 +82,10 @@ typedef enum cli_kind {
 
 /* When the other option of a rule counts. */
 typedef enum cli_condition {
-    CLI_GIVEN, /* it is given */
-    CLI_ABOVE, /* its number is larger than `above`, or not known yet: it is not given, and the model decides */
-    CLI_IS,    /* its text is `text`, or begins with it and a colon */
+    CLI_GIVEN,    /* it is given */
+    CLI_ABOVE,    /* its number is larger than `above`, or not known yet: it is not given, and the model decides */
+    CLI_IS,       /* its text is `text`, or begins with it and a colon */
+    CLI_IS_LOSSY, /* its text is the name of a JPEG or WebP file */
 } cli_condition;
 
 typedef enum cli_rule_kind { CLI_NO_RULE, CLI_NEEDS, CLI_EXCLUDES } cli_rule_kind;

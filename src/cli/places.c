@@ -127,8 +127,8 @@ int cli_can_write_image(const char *command, const char *label, const char *path
 {
     struct stat st;
     int exists = stat(path, &st) == 0;
-    if (is_replaced(path, &st, exists) && !cli_has_png_suffix(path))
-        return !cli_usage_error(command, "%s: %s, expected a name ending in .png", label, path);
+    if (is_replaced(path, &st, exists) && !cli_image_suffix(path))
+        return !cli_usage_error(command, "%s: %s, expected a name ending in " CLI_IMAGE_SUFFIXES, label, path);
     return cli_can_write(command, label, path);
 }
 

@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 /* Whether a file can be written: a file of that name, or one in its folder, is created and removed again. An image's
- * name ends in .png. 0: a printed sentence. label begins the sentence: "--output". */
+ * name ends in .png, .jpg, .jpeg or .webp. 0: a printed sentence. label begins the sentence: "--output". */
 int cli_can_write(const char *command, const char *label, const char *path);
 int cli_can_write_image(const char *command, const char *label, const char *path);
 /* The same for a default name: a file that exists stays, and the new one gets another name. */

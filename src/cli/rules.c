@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "zimage.h"
 
 static int counts(const cli_rule *rule, const cli_option *other, const cli_options *options)
 {
@@ -14,6 +15,11 @@ static int counts(const cli_rule *rule, const cli_option *other, const cli_optio
     case CLI_IS: {
         const char *text = cli_text(options, other);
         return strcspn(text, ":") == strlen(rule->text) && !strncmp(text, rule->text, strlen(rule->text));
+    }
+    case CLI_IS_LOSSY: {
+        const char *name = cli_text(options, other);
+        zimage_format format;
+        return name && zimage_format_of_path(name, &format) && format != ZIMAGE_FORMAT_PNG;
     }
     case CLI_GIVEN:
         break;
@@ -42,6 +48,8 @@ void cli_rule_sentence(const cli_rule *rule, int keys, char text[CLI_TEXT_MAX])
         snprintf(value, sizeof value, " above %g", rule->above);
     else if (rule->condition == CLI_IS)
         snprintf(value, sizeof value, " %s", rule->text);
+    else if (rule->condition == CLI_IS_LOSSY)
+        snprintf(value, sizeof value, " of a JPEG or WebP file");
     snprintf(text, CLI_TEXT_MAX, "%s %s%s%s; %s", rule->kind == CLI_NEEDS ? "only with" : "not together with",
              keys ? "" : "--", other, value, rule->why);
 }

@@ -194,7 +194,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t capacity, unsi
 
 static const zi_fuzz_target *const targets[] = {
     &zi_fuzz_batch, &zi_fuzz_caches,      &zi_fuzz_chat, &zi_fuzz_folder,    &zi_fuzz_generate,
-    &zi_fuzz_png,   &zi_fuzz_safetensors, &zi_fuzz_text, &zi_fuzz_tokenizer,
+    &zi_fuzz_image, &zi_fuzz_safetensors, &zi_fuzz_text, &zi_fuzz_tokenizer,
 };
 #define TARGETS       (sizeof targets / sizeof *targets)
 

@@ -21,8 +21,8 @@ typedef struct zi_fuzz_target {
     zi_fuzz_mutator *mutate; /* NULL: bytes are changed anywhere */
 } zi_fuzz_target;
 
-extern const zi_fuzz_target zi_fuzz_batch, zi_fuzz_caches, zi_fuzz_chat, zi_fuzz_folder, zi_fuzz_generate, zi_fuzz_png,
-    zi_fuzz_safetensors, zi_fuzz_text, zi_fuzz_tokenizer;
+extern const zi_fuzz_target zi_fuzz_batch, zi_fuzz_caches, zi_fuzz_chat, zi_fuzz_folder, zi_fuzz_generate,
+    zi_fuzz_image, zi_fuzz_safetensors, zi_fuzz_text, zi_fuzz_tokenizer;
 
 /* ---- driver.c ---- */
 
@@ -78,7 +78,7 @@ void zi_fuzz_write_all(const zi_fuzz_file *files, size_t count);
 #define ZI_FUZZ_MUTATOR(f) NULL
 #endif
 
-zi_fuzz_mutator zi_fuzz_mutate_json, zi_fuzz_mutate_lines, zi_fuzz_mutate_safetensors, zi_fuzz_mutate_png,
+zi_fuzz_mutator zi_fuzz_mutate_json, zi_fuzz_mutate_lines, zi_fuzz_mutate_safetensors, zi_fuzz_mutate_image,
     zi_fuzz_mutate_container;
 
 /* ---- toy.c ---- */

@@ -213,7 +213,7 @@ save("generate", "vae", container({"vae/config.json": vae, "@request": request(1
 save("generate", "dynamic", container({"scheduler/scheduler_config.json": base,
                                        "@request": request(1, 0, 2, 0, 0, 3, 8, 0, 0)}))
 
-# ---- PNG
+# ---- images
 
 
 def png(kind, depth, width, height, interlaced=0, chunks=()):
@@ -231,10 +231,18 @@ def png(kind, depth, width, height, interlaced=0, chunks=()):
 
 
 for kind, depth in [(0, 1), (0, 8), (0, 16), (2, 8), (2, 16), (3, 2), (3, 4), (4, 8), (4, 16), (6, 8), (6, 16)]:
-    save("png", f"{kind}-{depth}", png(kind, depth, 5, 4))
-save("png", "interlaced", png(2, 8, 9, 9, 1))
-save("png", "chunks", png(3, 4, 4, 4, 0, [
+    save("image", f"{kind}-{depth}", png(kind, depth, 5, 4))
+save("image", "interlaced", png(2, 8, 9, 9, 1))
+save("image", "chunks", png(3, 4, 4, 4, 0, [
     (b"tRNS", b"\0\x80"), (b"gAMA", struct.pack(">I", 45455)), (b"tEXt", b"prompt\0apple"), (b"zTXt", b"k\0\0" + zlib.compress(
         b"text")), (b"iTXt", b"k\0\0\0\0\0caf\xc3\xa9"), (b"pHYs", bytes(9)), (b"bKGD", b"\1")]))
-save("png", "profile", png(6, 8, 3, 3, 0, [(b"iCCP", b"p\0\0" + zlib.compress(bytes(200))), (b"sRGB", b"\0"),
+save("image", "profile", png(6, 8, 3, 3, 0, [(b"iCCP", b"p\0\0" + zlib.compress(bytes(200))), (b"sRGB", b"\0"),
                                            (b"cHRM", bytes(32)), (b"sBIT", b"\5\5\5\5")]))
+
+# PNG, JPEG and WebP files that Pillow wrote
+content = (golden / "images.safetensors").read_bytes()
+header = 8 + struct.unpack("<Q", content[:8])[0]
+for name, entry in json.loads(content[8:header]).items():
+    if name.endswith(".file"):
+        begin, end = entry["data_offsets"]
+        save("image", name[: -len(".file")], content[header + begin : header + end])

@@ -303,7 +303,7 @@ size_t zi_fuzz_mutate_safetensors(uint8_t *data, size_t size, size_t capacity, u
     return 8 + changed + rest;
 }
 
-/* ---- PNG: chunks of length, kind, data and a checksum ------------------------------------------------------------ */
+/* ---- images ------------------------------------------------------------------------------------------------------ */
 
 static uint32_t checksum(const uint8_t *data, size_t size)
 {
@@ -322,7 +322,8 @@ static void put_word(uint8_t *to, uint32_t word)
         to[i] = (uint8_t)(word >> (24 - 8 * i));
 }
 
-/* Makes the checksums right. A chunk that is longer than the rest becomes as long as the rest. */
+/* PNG has chunks of length, kind, data and a checksum. Makes the checksums right. A chunk that is longer than the rest
+ * becomes as long as the rest. */
 static void mend_chunks(uint8_t *data, size_t size)
 {
     size_t at = 8;
@@ -336,15 +337,20 @@ static void mend_chunks(uint8_t *data, size_t size)
     }
 }
 
-size_t zi_fuzz_mutate_png(uint8_t *data, size_t size, size_t capacity, unsigned seed)
+/* The signature of the format stays, most of the time. What a changed file would be refused for at once is mended: the
+ * checksums of a PNG, the size in the header of a WebP. */
+size_t zi_fuzz_mutate_image(uint8_t *data, size_t size, size_t capacity, unsigned seed)
 {
     uint64_t state = seeded(seed);
-    if (size > 8 && pick(&state, 16) != 0)
-        size = 8 + LLVMFuzzerMutate(data + 8, size - 8, capacity - 8); /* the signature stays */
-    else
-        size = LLVMFuzzerMutate(data, size, capacity);
-    if (pick(&state, 16) != 0)
+    int is_png = size > 8 && data[0] == 0x89, is_webp = size > 12 && data[0] == 'R';
+    size_t kept = pick(&state, 16) == 0 ? 0 : is_png ? 8 : is_webp ? 12 : size > 3 ? 3 : 0;
+    size = kept + LLVMFuzzerMutate(data + kept, size - kept, capacity - kept);
+    if (pick(&state, 16) == 0)
+        return size;
+    if (is_png)
         mend_chunks(data, size);
+    for (size_t i = 0; is_webp && size >= 8 && i < 4; i++)
+        data[4 + i] = (uint8_t)((size - 8) >> (8 * i));
     return size;
 }
 
