@@ -14,6 +14,7 @@ done
 [ -e "$root/complete" ] || { echo "skipped: arm64 (needs tools/arm64-root.sh build/arm64-root)" && exit 77; }
 
 libraries=$root/usr/lib/aarch64-linux-gnu
+export CFLAGS="-isystem $root/usr/include/aarch64-linux-gnu" # jconfig.h; pkg-config does not name this folder
 export PKG_CONFIG_LIBDIR="$libraries/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$root"
 export LDFLAGS="-Wl,--disable-new-dtags,-rpath,$libraries" # also searched for the libraries that these libraries need
 cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
