@@ -15,7 +15,10 @@
 static _Thread_local uint8_t emulated_tiles[8][16][64];
 static _Thread_local int emulated_configured;
 
-static inline void _tile_loadconfig(const void *config)
+/* Not inlined: packed_amx.c is unrolled, and names these some hundred times. */
+#define APART static __attribute__((noinline))
+
+APART void _tile_loadconfig(const void *config)
 {
     const uint8_t *bytes = config;
     for (int i = 0; i < 8; i++)
@@ -25,17 +28,17 @@ static inline void _tile_loadconfig(const void *config)
     emulated_configured = 1;
 }
 
-static inline void _tile_release(void)
+APART void _tile_release(void)
 {
     emulated_configured = 0;
 }
 
-static inline void _tile_zero(int tile)
+APART void _tile_zero(int tile)
 {
     memset(emulated_tiles[tile], 0, sizeof(emulated_tiles[tile]));
 }
 
-static inline void _tile_loadd(int tile, const void *base, int64_t stride)
+APART void _tile_loadd(int tile, const void *base, int64_t stride)
 {
     if (!emulated_configured)
         abort();
@@ -43,45 +46,10 @@ static inline void _tile_loadd(int tile, const void *base, int64_t stride)
         memcpy(emulated_tiles[tile][r], (const uint8_t *)base + r * stride, 64);
 }
 
-static inline void _tile_stored(int tile, void *base, int64_t stride)
+APART void _tile_stored(int tile, void *base, int64_t stride)
 {
     for (int r = 0; r < 16; r++)
         memcpy((uint8_t *)base + r * stride, emulated_tiles[tile][r], 64);
-}
-
-static inline float emulated_bf16(const uint8_t *bytes)
-{
-    uint32_t bits = (uint32_t)bytes[0] << 16 | (uint32_t)bytes[1] << 24;
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
-static inline void _tile_dpbf16ps(int c, int a, int b)
-{
-    for (int m = 0; m < 16; m++)
-        for (int k = 0; k < 16; k++)
-            for (int n = 0; n < 16; n++)
-                for (int i = 0; i < 2; i++) {
-                    float sum;
-                    memcpy(&sum, &emulated_tiles[c][m][4 * n], sizeof(sum));
-                    sum += emulated_bf16(&emulated_tiles[a][m][4 * k + 2 * i]) *
-                           emulated_bf16(&emulated_tiles[b][k][4 * n + 2 * i]);
-                    memcpy(&emulated_tiles[c][m][4 * n], &sum, sizeof(sum));
-                }
-}
-
-static inline void _tile_dpbssd(int c, int a, int b)
-{
-    for (int m = 0; m < 16; m++)
-        for (int k = 0; k < 16; k++)
-            for (int n = 0; n < 16; n++)
-                for (int i = 0; i < 4; i++) {
-                    int32_t sum;
-                    memcpy(&sum, &emulated_tiles[c][m][4 * n], sizeof(sum));
-                    sum += (int8_t)emulated_tiles[a][m][4 * k + i] * (int8_t)emulated_tiles[b][k][4 * n + i];
-                    memcpy(&emulated_tiles[c][m][4 * n], &sum, sizeof(sum));
-                }
 }
 
 static inline uint16_t emulated_word(const uint8_t *bytes)
@@ -91,9 +59,38 @@ static inline uint16_t emulated_word(const uint8_t *bytes)
     return bits;
 }
 
+/* Sums in the order of the instruction, for 16 outputs at once. */
+APART void _tile_dpbf16ps(int c, int a, int b)
+{
+    float weights[16][2][16], inputs[16][32], sums[16][16];
+    for (int k = 0; k < 16; k++)
+        for (int n = 0; n < 32; n++)
+            weights[k][n % 2][n / 2] = zi_bf16_to_f32(emulated_word(&emulated_tiles[b][k][2 * n]));
+    for (int m = 0; m < 16; m++)
+        for (int k = 0; k < 32; k++)
+            inputs[m][k] = zi_bf16_to_f32(emulated_word(&emulated_tiles[a][m][2 * k]));
+    memcpy(sums, emulated_tiles[c], sizeof(sums));
+    for (int m = 0; m < 16; m++)
+        for (int k = 0; k < 32; k++)
+            for (int n = 0; n < 16; n++)
+                sums[m][n] += inputs[m][k] * weights[k / 2][k % 2][n];
+    memcpy(emulated_tiles[c], sums, sizeof(sums));
+}
+
+APART void _tile_dpbssd(int c, int a, int b)
+{
+    int32_t sums[16][16];
+    memcpy(sums, emulated_tiles[c], sizeof(sums));
+    for (int m = 0; m < 16; m++)
+        for (int k = 0; k < 16; k++)
+            for (int i = 0; i < 4; i++)
+                for (int n = 0; n < 16; n++)
+                    sums[m][n] += (int8_t)emulated_tiles[a][m][4 * k + i] * (int8_t)emulated_tiles[b][k][4 * n + i];
+    memcpy(emulated_tiles[c], sums, sizeof(sums));
+}
+
 /* As the function of packed_amx.c in AVX-512: 128 inputs of a row go to four chunks of 16 rows. */
-static inline void unpack_unit(int group, const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases,
-                               uint8_t *target)
+APART void unpack_unit(int group, const uint8_t *nibbles, const uint8_t *scales, const uint8_t *biases, uint8_t *target)
 {
     for (int64_t input = 0; input < 128; input++) {
         int64_t h = input / 64, i = input % 64 / 4, v = input % 4 / 2, w = input % 2;

@@ -14,7 +14,9 @@
 
 #define MOST_BYTES ((size_t)4 << 20)
 #define MOST_LINES 8192 /* every look-up passes all of them; a job has some hundred choices */
-#define RUNS       3    /* that are timed, after one that warms up */
+#ifndef TIMED_RUNS
+#define TIMED_RUNS 3 /* after one that warms up; on the emulated GPU fewer */
+#endif
 
 static uint64_t hash_of(const char *text)
 {
@@ -162,7 +164,7 @@ void zi_cuda_remember(zi_cuda_choices *choices, const char *kind, const void *ke
 static zimage_status time_between(zi_cuda *cuda, const cudaEvent_t events[2], zi_cuda_work *work, const void *user,
                                   float *milliseconds)
 {
-    for (int i = 0; i <= RUNS; i++) {
+    for (int i = 0; i <= TIMED_RUNS; i++) {
         if (i == 1)
             ZI_TRY(zi_cuda_result(cuda, cudaEventRecord(events[0], cuda->stream), "timing"));
         ZI_TRY(work(user));
@@ -184,6 +186,6 @@ zimage_status zi_cuda_time(zi_cuda *cuda, zi_cuda_work *work, const void *user, 
     for (int i = 0; i < 2; i++)
         if (events[i] != NULL)
             (void)cudaEventDestroy(events[i]);
-    *milliseconds /= RUNS;
+    *milliseconds /= TIMED_RUNS;
     return status;
 }

@@ -95,18 +95,35 @@ template <int W> static __device__ __forceinline__ vec<float, W> factors_at(cons
     return all;
 }
 
+static __device__ __forceinline__ float sum_of(float a, float b)
+{
+    return a + b;
+}
+static __device__ __forceinline__ float max_of(float a, float b)
+{
+    return fmaxf(a, b);
+}
+
+/* Reduces over the warp; every lane gets the result. */
+template <float (*Of)(float, float)> static __device__ __forceinline__ float over_warp(float x)
+{
+#ifdef __CUDACC__
+    for (int step = 16; step > 0; step /= 2)
+        x = Of(x, __shfl_xor_sync(~0u, x, step));
+    return x;
+#else /* the same in one meeting of the lanes */
+    return emulated_over_warp<Of>(x);
+#endif
+}
+
 static __device__ __forceinline__ float warp_sum(float x)
 {
-    for (int step = 16; step > 0; step /= 2)
-        x += __shfl_xor_sync(~0u, x, step);
-    return x;
+    return over_warp<sum_of>(x);
 }
 
 static __device__ __forceinline__ float warp_max(float x)
 {
-    for (int step = 16; step > 0; step /= 2)
-        x = fmaxf(x, __shfl_xor_sync(~0u, x, step));
-    return x;
+    return over_warp<max_of>(x);
 }
 
 /* Reduces over the block; every thread gets the result. Calls may follow each other directly. neutral: the value that

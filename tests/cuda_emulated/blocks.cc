@@ -45,14 +45,14 @@ struct copy {
     int valid, group;
 };
 
-struct fiber {
+/* What each switch reads comes first, in one line of the cache. */
+struct alignas(64) fiber {
     jump_place place;
-    ucontext_t start;
-    char *stack;
-    void *fake_stack;
     unsigned thread; /* of the block; when it has ended, others run on the same fiber */
     uint3 index;
     bool entered;
+    char *stack;
+    void *fake_stack;
     std::vector<copy> copies;
     int groups;
 };
@@ -69,11 +69,12 @@ struct scheduler_state {
     void *scheduler_fake_stack;
     const void *scheduler_stack;
     size_t scheduler_stack_bytes;
+    bool from_scheduler; /* the current fiber was entered from there */
     std::vector<fiber *> all, idle, ready;
     fiber *current;
     /* the block */
     const std::function<void()> *code;
-    unsigned threads, started, finished, first, stride;
+    unsigned threads, started, finished, next, stride;
     uint32_t random; /* decides each switch */
     bool hurried;    /* the last fiber continues if it can: a warp gets far ahead of the others */
     std::vector<fiber *> at_barrier;
@@ -103,31 +104,18 @@ void enter_stack(void *fake_stack, const void **before, size_t *bytes)
 uint3 index_of(unsigned thread)
 {
     const dim3 &size = emulated_block_size;
+    if (thread < size.x)
+        return {thread, 0, 0};
     return {thread % size.x, thread / size.x % size.y, thread / size.x / size.y};
-}
-
-/* Apart from the function that saves the jump buffer, as the builtins demand. */
-UNWATCHED void jump_to(jump_place &place)
-{
-    __builtin_longjmp(place, 1);
-}
-
-/* Returns to the scheduler until it chooses this fiber again. */
-UNWATCHED void wait_for_turn(void)
-{
-    fiber *self = run.current;
-    if (SAVE_PLACE(self->place) == 0) {
-        leave_stack(&self->fake_stack, run.scheduler_stack, run.scheduler_stack_bytes);
-        jump_to(run.scheduler);
-    }
-    enter_stack(self->fake_stack, &run.scheduler_stack, &run.scheduler_stack_bytes);
 }
 
 /* Runs threads that have not started, one after the other: threads that never wait need no switch. */
 void run_threads(fiber *self)
 {
     while (run.started < run.threads) {
-        self->thread = (run.first + run.started++ * run.stride) % run.threads;
+        self->thread = run.next;
+        run.next = (run.next + run.stride) % run.threads;
+        run.started++;
         self->index = emulated_thread = index_of(self->thread);
         self->copies.clear();
         self->groups = 0;
@@ -137,25 +125,12 @@ void run_threads(fiber *self)
     run.idle.push_back(self);
 }
 
-void fiber_main(void)
-{
-    fiber *self = run.current;
-    enter_stack(NULL, &run.scheduler_stack, &run.scheduler_stack_bytes);
-    for (;;) {
-        run_threads(self);
-        wait_for_turn();
-    }
-}
-
 fiber *new_fiber(void)
 {
     fiber *made = new fiber();
     made->stack = (char *)mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (made->stack == MAP_FAILED || getcontext(&made->start) != 0)
+    if (made->stack == MAP_FAILED)
         abort();
-    made->start.uc_stack.ss_sp = made->stack;
-    made->start.uc_stack.ss_size = STACK_BYTES - run.all.size() % 64 * 320; /* spreads the stacks over cache lines */
-    makecontext(&made->start, fiber_main, 0);
     run.all.push_back(made);
     return made;
 }
@@ -183,26 +158,78 @@ fiber *next_fiber(void)
     return chosen;
 }
 
-/* Runs a fiber until it waits. */
-UNWATCHED void resume(fiber *next)
+void fiber_main(void);
+
+/* Starts on the fiber's own stack. */
+void start(const fiber *f)
 {
+    ucontext_t context;
+    if (getcontext(&context) != 0)
+        abort();
+    context.uc_stack.ss_sp = f->stack;
+    context.uc_stack.ss_size = STACK_BYTES - run.all.size() % 64 * 320; /* spreads the stacks over cache lines */
+    makecontext(&context, fiber_main, 0);
+    setcontext(&context);
+}
+
+/* Goes to a fiber, NULL: to the scheduler. Apart from the functions that save their place, as the builtins demand. */
+UNWATCHED void go_to(fiber *next, void **fake_stack)
+{
+    if (next == NULL) {
+        leave_stack(fake_stack, run.scheduler_stack, run.scheduler_stack_bytes);
+        __builtin_longjmp(run.scheduler, 1);
+    }
     run.current = next;
     emulated_thread = next->index;
-    if (SAVE_PLACE(run.scheduler) == 0) {
-        leave_stack(&run.scheduler_fake_stack, next->stack, STACK_BYTES);
-        if (next->entered)
-            jump_to(next->place);
-        next->entered = true;
-        setcontext(&next->start);
+    leave_stack(fake_stack, next->stack, STACK_BYTES);
+    if (next->entered)
+        __builtin_longjmp(next->place, 1);
+    next->entered = true;
+    start(next);
+}
+
+/* On a fiber's stack, after go_to. */
+void arrive(void *fake_stack)
+{
+    const void *before;
+    size_t bytes;
+    enter_stack(fake_stack, &before, &bytes);
+    if (run.from_scheduler) {
+        run.scheduler_stack = before;
+        run.scheduler_stack_bytes = bytes;
+        run.from_scheduler = false;
     }
-    enter_stack(run.scheduler_fake_stack, NULL, NULL);
+}
+
+/* Other fibers run until one of them chooses this one again. */
+UNWATCHED void wait_for_turn(void)
+{
+    fiber *self = run.current, *next = next_fiber();
+    if (next == self)
+        return;
+    if (SAVE_PLACE(self->place) == 0)
+        go_to(next, &self->fake_stack);
+    arrive(self->fake_stack);
+}
+
+void fiber_main(void)
+{
+    fiber *self = run.current;
+    arrive(NULL);
+    for (;;) {
+        run_threads(self);
+        wait_for_turn();
+    }
 }
 
 /* Runs fibers until none can continue. */
-void schedule(void)
+UNWATCHED void schedule(void)
 {
-    for (fiber *next = next_fiber(); next != NULL; next = next_fiber())
-        resume(next);
+    fiber *first = next_fiber();
+    run.from_scheduler = true;
+    if (SAVE_PLACE(run.scheduler) == 0)
+        go_to(first, &run.scheduler_fake_stack);
+    enter_stack(run.scheduler_fake_stack, NULL, NULL);
 }
 
 /* ---- a block ----------------------------------------------------------------------------------------------------- */
@@ -243,7 +270,7 @@ bool run_block(size_t shared_bytes)
     if (__start_emulated_shared != NULL)
         memset(__start_emulated_shared, 0xff, (size_t)(__stop_emulated_shared - __start_emulated_shared));
     run.started = run.finished = 0;
-    run.first = emulated::random_below(run.threads);
+    run.next = emulated::random_below(run.threads);
     run.random = emulated::random_below(~0u);
     run.hurried = emulated::random_below(2);
     run.stride = random_stride(run.threads);
@@ -307,9 +334,10 @@ void emulated_warp(unsigned mask, void *operand, void (*compute)(void *const ope
     warp &w = run.warps[self->thread / WARP];
     unsigned lane = self->thread % WARP, expected = expected_lanes(self->thread, mask);
     if (w.arrived == 0) {
-        w = warp();
         w.compute = compute;
         w.mask = mask;
+        if (expected != ~0u)
+            memset(w.operands, 0, sizeof(w.operands));
     }
     if (w.compute != compute || w.mask != mask || !(mask >> lane & 1)) {
         emulated::break_gpu(cudaErrorLaunchFailure, "lanes of a warp meet in different operations");
@@ -321,9 +349,8 @@ void emulated_warp(unsigned mask, void *operand, void (*compute)(void *const ope
     if (w.arrived != expected)
         return wait_for_turn();
     compute(w.operands);
-    for (fiber *other : w.lanes)
-        if (other != NULL && other != self)
-            run.ready.push_back(other);
+    for (unsigned others = expected & ~(1u << lane); others != 0; others &= others - 1)
+        run.ready.push_back(w.lanes[__builtin_ctz(others)]);
     w.arrived = 0;
 }
 
@@ -352,7 +379,7 @@ float high(uint32_t pair)
  * g at the same k; of C rows g and g + 8 at columns 2t, 2t + 1. */
 void multiply(void *const operands[WARP])
 {
-    float a[16][16], b[16][8];
+    float a[16][16], b[16][8], c[16][8];
     for (int lane = 0; lane < WARP; lane++) {
         const multiply_operand *o = (const multiply_operand *)operands[lane];
         int g = lane / 4, t = lane % 4;
@@ -364,14 +391,16 @@ void multiply(void *const operands[WARP])
             b[2 * t + 8 * j][g] = low(o->b[j]);
             b[2 * t + 8 * j + 1][g] = high(o->b[j]);
         }
-    }
-    for (int lane = 0; lane < WARP; lane++) {
-        float *c = ((multiply_operand *)operands[lane])->c;
-        int row = lane / 4, column = lane % 4 * 2;
         for (int j = 0; j < 4; j++)
-            for (int k = 0; k < 16; k++)
-                c[j] += a[row + j / 2 * 8][k] * b[k][column + j % 2];
+            c[g + j / 2 * 8][2 * t + j % 2] = o->c[j];
     }
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < 16; k++)
+            for (int column = 0; column < 8; column++)
+                c[row][column] += a[row][k] * b[k][column];
+    for (int lane = 0; lane < WARP; lane++)
+        for (int j = 0; j < 4; j++)
+            ((multiply_operand *)operands[lane])->c[j] = c[lane / 4 + j / 2 * 8][lane % 4 * 2 + j % 2];
 }
 
 struct load_operand {

@@ -46,6 +46,15 @@ static __global__ void add(float *x, float value)
     x[threadIdx.x] += value;
 }
 
+/* 1 where warp_sum differs from its shuffles in CUDA C++. */
+static __global__ void compare_sums(float *x)
+{
+    float value = x[threadIdx.x] * 0.1f, expected = value, sum = warp_sum(value);
+    for (int step = 16; step > 0; step /= 2)
+        expected += __shfl_xor_sync(~0u, expected, step);
+    x[threadIdx.x] = sum != expected;
+}
+
 static __global__ void diverge(unsigned waiting)
 {
     if (threadIdx.x < waiting)
@@ -95,6 +104,18 @@ static void missing_waits_show(void)
         ZI_LAUNCH(copy_late, 1, THREADS / 4, THREADS * sizeof(float), stream, device, from, with);
         fetch();
         CHECK((wrong(0, 1) == 0) == with);
+    }
+}
+
+/* Also in a warp of some lanes only. */
+static void reductions_are_those_of_shuffles(void)
+{
+    for (int threads = THREADS; threads > 0; threads -= 9) {
+        fill();
+        CHECK(cudaMemsetAsync(device + threads, 0, (size_t)(THREADS - threads) * sizeof(float), stream) == cudaSuccess);
+        ZI_LAUNCH(compare_sums, 1, (unsigned)threads, 0, stream, device);
+        fetch();
+        CHECK(wrong(0, 0) == 0);
     }
 }
 
@@ -197,6 +218,7 @@ int main(void)
     CHECK(cudaMallocHost((void **)&pinned, THREADS * sizeof(float)) == cudaSuccess);
     missing_barriers_show();
     missing_waits_show();
+    reductions_are_those_of_shuffles();
     hosts_that_hurry_show();
     events_order_streams();
     graphs_run_when_they_are_launched();

@@ -3,13 +3,22 @@
 
 #include "cuda_runtime.h"
 
+/* 2 to that power, if it is a normal number. */
+static inline float emulated_power(int power)
+{
+    uint32_t bits = (uint32_t)(power + 127) << 23;
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
 /* 1 sign, 4 exponent bits of bias 7, 3 fraction bits; no infinity, 0x7f is NaN, 448 the largest. */
 static inline float emulated_from_e4m3(uint8_t bits)
 {
     int exponent = bits >> 3 & 15, fraction = bits & 7;
     float magnitude = (bits & 0x7f) == 0x7f ? NAN
-                      : exponent            ? ldexpf((float)(8 + fraction), exponent - 10)
-                                            : ldexpf((float)fraction, -9);
+                      : exponent            ? (float)(8 + fraction) * emulated_power(exponent - 10)
+                                            : (float)fraction * emulated_power(-9);
     return bits >> 7 ? -magnitude : magnitude;
 }
 
@@ -22,11 +31,13 @@ static inline uint8_t emulated_to_e4m3(float x)
         return 0x7f;
     if (magnitude >= 448)
         return sign | 0x7e;
-    int exponent;
-    (void)frexpf(magnitude, &exponent); /* magnitude = [0.5, 1) * 2^exponent */
-    exponent = magnitude == 0 || exponent < -5 ? -5 : exponent;
-    int steps = (int)rintf(ldexpf(magnitude, 4 - exponent)); /* 8 .. 16, or fewer for subnormal numbers */
-    return sign | (uint8_t)(((exponent + 5) << 3) + steps);
+    uint32_t bits;
+    memcpy(&bits, &magnitude, sizeof(bits));
+    int exponent = (int)(bits >> 23) - 126; /* magnitude = [0.5, 1) * 2^exponent */
+    exponent = exponent < -5 ? -5 : exponent;
+    const float integers = 0x1p23f; /* from here on all numbers are integers, so the sum is rounded to one */
+    float steps = magnitude * emulated_power(4 - exponent) + integers - integers; /* 8 .. 16, fewer if subnormal */
+    return sign | (uint8_t)(((exponent + 5) << 3) + (int)steps);
 }
 
 struct __nv_fp8_e4m3 {

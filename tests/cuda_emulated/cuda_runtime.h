@@ -114,6 +114,28 @@ template <typename T> static inline T __shfl_xor_sync(unsigned mask, T value, in
     return exchange.result;
 }
 
+/* Shuffles of 16, 8, 4, 2 and 1 lanes, each followed by x = Of(x, the other lane's x). */
+template <float (*Of)(float, float)> static inline void emulated_reduce(void *const operands[32])
+{
+    float x[32], before[32];
+    for (int lane = 0; lane < 32; lane++)
+        x[lane] = operands[lane] != nullptr ? *(const float *)operands[lane] : 0;
+    for (int step = 16; step > 0; step /= 2) {
+        memcpy(before, x, sizeof(x));
+        for (int lane = 0; lane < 32; lane++) /* a lane without another one gets its own x */
+            x[lane] = Of(before[lane], before[operands[lane ^ step] != nullptr ? lane ^ step : lane]);
+    }
+    for (int lane = 0; lane < 32; lane++)
+        if (operands[lane] != nullptr)
+            *(float *)operands[lane] = x[lane];
+}
+
+template <float (*Of)(float, float)> static inline float emulated_over_warp(float x)
+{
+    emulated_warp(~0u, &x, emulated_reduce<Of>);
+    return x;
+}
+
 /* One thread runs at a time, so plain arithmetic is atomic. */
 template <typename T> static inline T atomicAdd(T *place, T value)
 {

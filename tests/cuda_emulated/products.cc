@@ -20,6 +20,9 @@
 #define FP8_ALIGNMENT  16
 #define WORKSPACE_PART 1024 /* bytes that an algorithm needs for each part but the first */
 
+/* For what takes most of the time; bounds were checked. */
+#define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
+
 struct cublasLtContext {
     int unused;
 };
@@ -201,7 +204,7 @@ bool places_are_right(const product &p)
 
 /* ---- computing --------------------------------------------------------------------------------------------------- */
 
-float read(const void *data, cudaDataType_t type, int64_t place)
+inline float read(const void *data, cudaDataType_t type, int64_t place)
 {
     if (type == CUDA_R_32F)
         return ((const float *)data)[place];
@@ -218,21 +221,33 @@ void write(void *data, cudaDataType_t type, int64_t place, float value)
         ((__nv_bfloat16 *)data)[place] = __float2bfloat16_rn(value);
 }
 
+/* Element (row, column) goes to numbers[column column_step + row row_step]. */
+template <cudaDataType_t Type>
+UNCHECKED void unpack_as(float *numbers, const void *data, const emulated_layout &l, int batch, int64_t column_step,
+                         int64_t row_step)
+{
+    for (int64_t column = 0; column < l.columns; column++)
+        for (int64_t row = 0; row < l.rows; row++)
+            numbers[column * column_step + row * row_step] = read(data, Type, batch * l.step + column * l.ld + row);
+}
+
 /* Elements [outer][inner] of a matrix, or of its transpose. */
 std::vector<float> unpack(const void *data, const emulated_layout &l, int batch, bool transposed)
 {
     std::vector<float> numbers((size_t)(l.rows * l.columns));
-    for (int64_t column = 0; column < l.columns; column++)
-        for (int64_t row = 0; row < l.rows; row++)
-            numbers[(size_t)(transposed ? row * l.columns + column : column * l.rows + row)] =
-                read(data, l.type, batch * l.step + column * l.ld + row);
+    int64_t column_step = transposed ? 1 : l.rows, row_step = transposed ? l.columns : 1;
+    if (l.type == CUDA_R_32F)
+        unpack_as<CUDA_R_32F>(numbers.data(), data, l, batch, column_step, row_step);
+    else if (l.type == CUDA_R_16BF)
+        unpack_as<CUDA_R_16BF>(numbers.data(), data, l, batch, column_step, row_step);
+    else
+        unpack_as<CUDA_R_8F_E4M3>(numbers.data(), data, l, batch, column_step, row_step);
     return numbers;
 }
 
-/* sums [COLUMNS][m] += b [COLUMNS][k] a [k][m], for k in [first, end). Bounds were checked; most of the time goes
- * here. */
-__attribute__((no_sanitize("address", "undefined"))) void add_products(float *sums, const float *a, const float *b,
-                                                                       int64_t m, int64_t first, int64_t end, int64_t k)
+/* sums [COLUMNS][m] += b [COLUMNS][k] a [k][m], for k in [first, end). */
+UNCHECKED void add_products(float *sums, const float *a, const float *b, int64_t m, int64_t first, int64_t end,
+                            int64_t k)
 {
     for (int64_t i = first; i < end; i++) {
         const float *column = a + i * m;
