@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from captions import MIX, TEMPLATE, Captioner
-from splits import BACKGROUNDS, STYLES
+from splits import BACKGROUNDS, STYLES, Splits
 
 SIZE = 256
 PALETTE = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32)
@@ -22,12 +22,28 @@ def _decode(data):
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
 
 
-def load_drawings(work, device="cpu", size=SIZE, workers=None):
-    """uint8 [drawings, 4, size, size], straight alpha."""
-    work = Path(work)
-    offsets = json.loads((work / "drawings.json").read_text())["offsets"]
-    blob = (work / "drawings.webp").read_bytes()
-    pieces = [blob[a:b] for a, b in zip(offsets, offsets[1:])]
+def read_pieces(work, chosen=None):
+    """The WebP files of the chosen drawings, of all by default."""
+    offsets = json.loads((Path(work) / "drawings.json").read_text())["offsets"]
+    blob = (Path(work) / "drawings.webp").read_bytes()
+    return [blob[offsets[i]:offsets[i + 1]] for i in (range(len(offsets) - 1) if chosen is None else chosen)]
+
+
+def trained_and_held(work):
+    """Indices of the drawings that training may see, and of those kept back; pack_drawings.py says which in its file."""
+    contents = json.loads((Path(work) / "drawings.json").read_text())
+    if "held" in contents:
+        held = contents["held"]
+    else:
+        splits = Splits(contents["drawings"])
+        held = [splits.index[d] for d in splits.held_pairs]
+    kept_back = set(held)
+    return [i for i in range(len(contents["drawings"])) if i not in kept_back], held
+
+
+def load_drawings(work, device="cpu", size=SIZE, workers=None, chosen=None):
+    """uint8 [drawings, 4, size, size], straight alpha; of the chosen drawings, of all by default."""
+    pieces = read_pieces(work, chosen)
     out = torch.empty(len(pieces), 4, size, size, dtype=torch.uint8, device=device)
     with multiprocessing.get_context("fork").Pool(workers or os.cpu_count()) as pool:
         batch, start = [], 0
@@ -73,6 +89,46 @@ def compose(drawings, left, right, background):
             area.copy_(rgb + area * (1 - a))
         out[couple] = pictures
     return out
+
+
+def gradients(n, height, width, generator=None, device="cpu"):
+    """Images [n, 3, height, width] in 0..255: from one colour to another in any direction."""
+    def random(*shape):
+        return torch.rand(*shape, generator=generator, device=device)
+
+    angle = random(n, 1, 1, 1) * 2 * torch.pi
+    ramp = (torch.cos(angle) * torch.linspace(-1, 1, width, device=device)
+            + torch.sin(angle) * torch.linspace(-1, 1, height, device=device)[:, None])
+    ramp = (ramp / ramp.amax((2, 3), keepdim=True) + 1) / 2
+    first, last = random(n, 3, 1, 1) * 255, random(n, 3, 1, 1) * 255
+    return first + (last - first) * ramp
+
+
+def clouds(n, height, width, generator=None, device="cpu"):
+    """Images [n, 3, height, width] in 0..255: smooth noise of two sizes, as a blurred photograph has."""
+    def noise(places):
+        return F.interpolate(torch.randn(n, 3, places, places, generator=generator, device=device), (height, width),
+                             mode="bicubic")
+
+    return (127.5 + 51 * noise(6) + 19 * noise(20)).clamp(0, 255)
+
+
+def place(drawings, which, background):
+    """Images in 0..255: each drawing at a random place and size, a part of it perhaps outside, over its background."""
+    n, _, height, width = background.shape
+    device = background.device
+    side = (0.3 + 1.3 * torch.rand(n, device=device)) * min(height, width)
+    theta = torch.zeros(n, 2, 3, device=device)
+    theta[:, 0, 0], theta[:, 1, 1] = width / side, height / side
+    theta[:, :, 2] = (torch.rand(n, 2, device=device) * 2 - 1) * theta[:, (0, 1), (0, 1)] * 0.7
+    d = drawings[which].float()
+    d[:, :3] *= d[:, 3:] / 255
+    smaller = F.avg_pool2d(d, 2)  # of drawings that shrink to less than half, no sample falls between pixels
+    shrunk = (side < drawings.shape[-1] / 2)[:, None, None, None]
+    size = (n, 4, height, width)
+    grid = F.affine_grid(theta, size, align_corners=False)
+    d = torch.where(shrunk, F.grid_sample(smaller, grid, align_corners=False), F.grid_sample(d, grid, align_corners=False))
+    return d[:, :3] + background * (1 - d[:, 3:] / 255)
 
 
 # ---- pools ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ model. Started again with the same --out it goes on where it stopped. Writes DIR
 scaling_factor, shift_factor, errors), DIR/vae-state.pt.
 """
 import argparse
-import json
 import math
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ import data
 import export
 import networks
 from optim import Average, Muon, schedule
-from splits import BACKGROUNDS, Splits
+from splits import BACKGROUNDS
 
 
 def random_batch(drawings, allowed, n, palette):
@@ -51,6 +50,14 @@ def edges(x, y):
     return loss
 
 
+def reconstruction(x, y):
+    """(loss, smoothed L1, mean squared error) of the decoded images."""
+    difference = y - x
+    l1 = torch.sqrt(difference.square() + 1e-6).mean()
+    mse = difference.square().mean()
+    return l1 + 4 * mse + edges(y, x), l1, mse
+
+
 def losses(vae, x, noise):
     mean, logvar = vae.encode(x)
     mean, logvar = mean.float(), logvar.float()
@@ -62,11 +69,9 @@ def losses(vae, x, noise):
     level = noise * torch.rand(len(x), 1, 1, 1, device=x.device).square()
     z = z + level * torch.randn_like(z)
     y = vae.decode(z).float()
-    difference = y - x
-    l1 = torch.sqrt(difference.square() + 1e-6).mean()
     kl = 0.5 * (logvar.exp() - 1 - logvar).mean()
-    mse = difference.square().mean()
-    return l1 + 4 * mse + edges(y, x) + 1e-4 * kl, l1, mse
+    loss, l1, mse = reconstruction(x, y)
+    return loss + 1e-4 * kl, l1, mse
 
 
 @torch.no_grad()
@@ -123,9 +128,7 @@ def main():
     torch._dynamo.config.recompile_limit = 128
 
     drawings = data.load_drawings(args.work, device)
-    splits = Splits(json.loads((args.work / "drawings.json").read_text())["drawings"])
-    trained = torch.tensor([i for i, d in enumerate(splits.drawings) if d not in splits.held_pair_set], device=device)
-    held = torch.tensor([splits.index[d] for d in splits.held_pairs], device=device)
+    trained, held = (torch.tensor(part, device=device) for part in data.trained_and_held(args.work))
     palette = data.PALETTE.to(device)
     assert len(palette) == len(BACKGROUNDS)
 
