@@ -7,10 +7,10 @@
 #include "base/mapping.h"
 #include "base/numbers.h"
 #include "engine/backends.h"
-#include "engine/inputs.h"
 #include "engine/plan.h"
 #include "engine/request.h"
 #include "image/image.h"
+#include "pipeline/inputs.h"
 
 /* What one zimage_generate call holds. */
 typedef struct generation {

@@ -7,7 +7,7 @@
 #include "base/free_memory.h"
 #include "base/numbers.h"
 #include "engine/backends.h"
-#include "engine/inputs.h"
+#include "pipeline/inputs.h"
 
 /* Pages of the program and its libraries that are first used after a session was opened, and the stacks of threads. */
 #define PROGRAM_BYTES (3 * ZI_MIB / 2)

@@ -5,7 +5,7 @@
 
 #include "base/sized.h"
 #include "base/stack.h"
-#include "engine/inputs.h"
+#include "pipeline/inputs.h"
 
 /* With guidance there is a second one. */
 static int prompts_of(const zimage_session *session, const zimage_request *r)

@@ -1,9 +1,10 @@
-#include "engine/inputs.h"
+#include "pipeline/inputs.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/numbers.h"
 #include "image/image.h"
 
 #define OPAQUE 255

@@ -1,9 +1,8 @@
 /* The input images of a request: from their pixels to latents, from which denoising starts or that the transformer
  * reads; the mask; and all noise, because image and noise are drawn from one generator. */
-#ifndef ZI_ENGINE_INPUTS_H
-#define ZI_ENGINE_INPUTS_H
+#ifndef ZI_PIPELINE_INPUTS_H
+#define ZI_PIPELINE_INPUTS_H
 
-#include "engine/session.h"
 #include "image/pixels.h"
 #include "pipeline/job.h"
 #include "sampler/noise.h"
