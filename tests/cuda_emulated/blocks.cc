@@ -160,8 +160,8 @@ fiber *next_fiber(void)
 
 void fiber_main(void);
 
-/* Starts on the fiber's own stack. */
-void start(const fiber *f)
+/* Starts on the fiber's own stack. Unwatched: it never returns, so its frame would stay marked on the stack it leaves. */
+UNWATCHED void start(const fiber *f)
 {
     ucontext_t context;
     if (getcontext(&context) != 0)
