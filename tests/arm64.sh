@@ -5,6 +5,7 @@
 #   neoverse-n1   has the dot product only:                       the tiles of test_packed
 #   cortex-a53    has none of them:                               the tiles of test_packed, and test_ops
 # The arm64 libraries come from tools/arm64-root.sh SOURCE/build/arm64-root.
+# The tests are brief (tests/support.h).
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because a tool or the libraries are missing.
 set -eu
 source=$1 build=$2/arm64 root=$1/build/arm64-root
@@ -33,6 +34,7 @@ check_packed() { # CPU NUMBER_OF_PACKED_GEMMS [PATTERN]
     [ "$(grep -cE '^(bf16|int8) [^:]*$' "$log")" = "$2" ] || { echo "expected $2" && status=1; }
 }
 
+export ZIMAGE_BRIEF_TESTS=1
 status=0
 run cases max every_set_of_kernels_is_right & # takes longest
 cases=$!

@@ -15,6 +15,12 @@
 
 #include "zimage.h"
 
+/* Whether tests leave out what takes long and what quicker builds test: under the sanitizers, in an emulator. */
+static inline int is_brief(void)
+{
+    return getenv("ZIMAGE_BRIEF_TESTS") != NULL;
+}
+
 /*
  * Largest error relative to the reference's scale: max |a - b| / max(|b|max, tiny). The parity table's figure.
  * NaN counts as infinite.

@@ -97,12 +97,12 @@ static void every_set_of_kernels_is_right(void **state)
         for (int j = 0; j < THREADS_MAX; j++)
             expect_ok(zi_cpu_new_with_set(pools[j], &set, &ops[j], &last_error));
         zi_cases_options options = zi_cpu_cases_options(&set);
-        options.quick = set.gemm != NULL;
+        options.quick = set.gemm != NULL || is_brief();
         options.twins = ops + 1;
         options.twin_count = THREADS_MAX - 1;
         result r = run_cases(ops[0], &options);
         expect_no_faults(&r, set.name);
-        assert_true(r.cases > (set.gemm ? 20 : 400));
+        assert_true(r.cases > (set.gemm ? 20 : is_brief() ? 100 : 400));
         for (int j = 0; j < THREADS_MAX; j++)
             ops[j]->table->free(ops[j]);
     }

@@ -52,7 +52,7 @@ static void run_these(const zi_cuda_options *options, const zi_cases_options *ca
 
 static void run_cases(const zi_cuda_options *options, const char *group)
 {
-    run_these(options, &(zi_cases_options){.compute = options->compute, .group = group});
+    run_these(options, &(zi_cases_options){.compute = options->compute, .group = group, .quick = is_brief()});
 }
 
 static void float32_cases(void **state)

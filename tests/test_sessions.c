@@ -112,7 +112,7 @@ static void close_handle(zimage_model **model, zimage_session *sessions[2], int 
 static void closing_in_every_order(void **state)
 {
     static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 6; i += is_brief() ? 3 : 1) {
         zimage_model *model = open_model();
         zimage_session *sessions[2] = {open_session(model, 1), open_session(model, 2)};
         for (int k = 0; k < 3; k++) {

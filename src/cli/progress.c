@@ -12,7 +12,6 @@
 #define PART_MAX      48   /* bytes of a part, */
 #define TIME_MAX      32   /* and of a time in it */
 #define COLUMNS       80   /* of a terminal that does not say its width */
-#define DRAW_SECONDS  0.1  /* least time between two drawings: more would only flood a slow connection */
 #define LINE_SECONDS  1.0  /* least time between two lines of steps where stderr is no terminal */
 #define QUIET_SECONDS 60.0 /* most time there without a line while a step goes on */
 
@@ -154,7 +153,7 @@ static int terminal_columns(void)
 static void draw(progress_bar *bar, const zimage_progress *p)
 {
     char line[PROGRESS_LINE_MAX];
-    if (bar->last_print >= 0 && p->elapsed < bar->last_print + DRAW_SECONDS)
+    if (bar->last_print >= 0 && p->elapsed < bar->last_print + PROGRESS_DRAW_SECONDS)
         return;
     progress_line(bar, p, terminal_columns(), line);
     fprintf(stderr, "\r%s\033[K", line);

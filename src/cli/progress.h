@@ -16,7 +16,8 @@ typedef struct progress_bar {
     double last_print;     /* seconds since the image's beginning; below 0: nothing was printed */
 } progress_bar;
 
-#define PROGRESS_LINE_MAX 256 /* bytes of a line, which is ASCII */
+#define PROGRESS_LINE_MAX     256 /* bytes of a line, which is ASCII */
+#define PROGRESS_DRAW_SECONDS 0.1 /* least time between two drawings: more would only flood a slow connection */
 
 void progress_init(progress_bar *bar, int quiet, int32_t image, int32_t images);
 void progress_show(progress_bar *bar, const zimage_progress *progress);

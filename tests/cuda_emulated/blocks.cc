@@ -160,7 +160,8 @@ fiber *next_fiber(void)
 
 void fiber_main(void);
 
-/* Starts on the fiber's own stack. Unwatched: it never returns, so its frame would stay marked on the stack it leaves. */
+/* Starts on the fiber's own stack. Unwatched: it never returns, so the sanitizer's marks around its frame would stay
+ * on the stack that it leaves. */
 UNWATCHED void start(const fiber *f)
 {
     ucontext_t context;
