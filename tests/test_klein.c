@@ -1,4 +1,5 @@
 /* FLUX.2-klein against diffusers' pipelines on a tiny model (tests/golden/klein.safetensors). */
+#include "engine/session.h"
 #include "image/pixels.h"
 #include "klein.h"
 #include "model/flux2_dit.h"
@@ -257,7 +258,8 @@ static void request_with_reference(zimage_request *request, const zimage_image *
                                 .image_count = 1};
 }
 
-static double flops_of(zimage_session *session, const zimage_image *const *images, int32_t steps, zimage_stage stage)
+static zimage_stage_info stage_of(zimage_session *session, const zimage_image *const *images, int32_t steps,
+                                  zimage_stage stage)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_stage_info info = {.struct_size = sizeof info};
@@ -268,7 +270,12 @@ static double flops_of(zimage_session *session, const zimage_image *const *image
         fail_msg("%s", error.message);
     assert_int_equal(zimage_plan_get_stage(plan, stage, &info, &error), ZIMAGE_OK);
     zimage_plan_free(plan);
-    return info.flops;
+    return info;
+}
+
+static double flops_of(zimage_session *session, const zimage_image *const *images, int32_t steps, zimage_stage stage)
+{
+    return stage_of(session, images, steps, stage).flops;
 }
 
 /* References that pass once are counted once, others at each step. */
@@ -284,6 +291,11 @@ static void the_plan_counts_references(void **state)
     assert_true(flops_of(once, images, 8, denoise) == 2 * flops_of(once, images, 4, denoise));
     assert_true(flops_of(once, images, 8, context) == flops_of(once, images, 4, context));
     assert_true(flops_of(each, images, 8, denoise) == 2 * flops_of(each, images, 4, denoise));
+    /* The pass of the references reads the blocks' weights, all but those of the latents' way in and out. */
+    size_t blocks = (size_t)stage_of(once, images, 4, denoise).weight_bytes;
+    size_t with = (size_t)stage_of(once, images, 4, context).weight_bytes;
+    size_t without = (size_t)stage_of(each, images, 4, context).weight_bytes;
+    assert_true(with > without + blocks / 2 && with <= without + blocks);
     zimage_session_close(each);
     zimage_session_close(once);
     zimage_image_free(image);
@@ -401,6 +413,30 @@ static void a_conversion_is_the_distilled_model(void **state)
     zimage_session_close(session);
 }
 
+/* A conversion stores convolutions in another layout. The encoder's are copied when the first image is encoded. */
+static void the_encoder_is_copied_when_an_image_comes(void **state)
+{
+    zimage_image *image = klein_image(klein_pixels, 80, 64);
+    const zimage_image *const images[] = {image};
+    zimage_session *session = klein_session(klein_mflux(), NULL, ZIMAGE_COMPUTE_F32, 0);
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    size_t bytes[3];
+    bytes[0] = zi_model_owned_bytes(session->inner);
+    for (int with = 0; with < 2; with++) {
+        zimage_request request;
+        zimage_image *made = NULL;
+        request_with_reference(&request, images, 1);
+        request.image_count = (size_t)with;
+        assert_int_equal(zimage_generate(session, &request, &made, &error), ZIMAGE_OK);
+        zimage_image_free(made);
+        bytes[1 + with] = zi_model_owned_bytes(session->inner);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+    assert_true(bytes[0] > 0 && bytes[2] > bytes[1] + bytes[1] / 4);
+    zimage_session_close(session);
+    zimage_image_free(image);
+}
+
 /* 4 bits, and the names of mflux. */
 static void a_packed_conversion_equals_the_reference(void **state)
 {
@@ -491,6 +527,7 @@ int main(void)
         cmocka_unit_test(guidance_that_is_ignored_is_warned_of),
         cmocka_unit_test(a_conversion_is_the_distilled_model),
         cmocka_unit_test(a_packed_conversion_equals_the_reference),
+        cmocka_unit_test(the_encoder_is_copied_when_an_image_comes),
         cmocka_unit_test(folders_that_are_refused),
         cmocka_unit_test(components_must_fit_each_other),
     };

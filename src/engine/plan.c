@@ -50,10 +50,6 @@ zimage_status zi_count_job(const zi_job *job, zi_counts counts[ZI_STAGE_COUNT], 
     ZI_TRY(zi_ops_count_new(&run.ops, error));
     zimage_status status = zi_job_each(&run, &copy, take_counts, counts);
     zi_table(&run)->free(run.ops);
-    /* zi_stages_read_the_same of these two is never too little. */
-    if (counts[ZI_STAGE_PREPARE].weight_bytes > 0)
-        counts[ZI_STAGE_PREPARE].weight_bytes =
-            zi_max_size(counts[ZI_STAGE_PREPARE].weight_bytes, counts[ZIMAGE_STAGE_DENOISE].weight_bytes);
     return status;
 }
 
@@ -166,18 +162,27 @@ static int is_kept(const zi_job_run *runs, int entries, int k, int i)
     return 0;
 }
 
+/* Bytes of weights that a stage reads. References count as a step, so that the first of the two is never too little:
+ * zi_stages_read_the_same. */
+static size_t bytes_read(const zi_counts counts[ZI_STAGE_COUNT], int stage)
+{
+    if (stage == ZI_STAGE_PREPARE || stage == ZIMAGE_STAGE_DENOISE)
+        return zi_max_size(counts[ZI_STAGE_PREPARE].weight_bytes, counts[ZIMAGE_STAGE_DENOISE].weight_bytes);
+    return counts[stage].weight_bytes;
+}
+
 /* Bytes of weights that are in memory at place i of the list. */
 static size_t weights_held(const zimage_session *session, const zi_job_run *runs, int entries, int i, int releases,
                            const zi_counts counts[ZI_STAGE_COUNT])
 {
     size_t held = 0;
     for (int c = 0; c < ZI_COMPONENTS; c++) {
-        const zi_store *store = session->inner->stores[c];
+        zi_store *store = session->inner->stores[c];
         size_t copied = store ? zi_store_owned_bytes(store) : 0, read = 0;
         for (int k = 0; k < entries; k++)
             if ((int)zi_stage_component(runs[k].stage) == c && place_of(runs, k) <= place_of(runs, i) &&
                 !read_before(runs, k) && (!releases || is_kept(runs, entries, k, i)))
-                read += counts[runs[k].stage].weight_bytes;
+                read += bytes_read(counts, runs[k].stage);
         held += read > copied ? read - copied : 0;
     }
     return held;
@@ -187,13 +192,14 @@ static size_t weights_held(const zimage_session *session, const zi_job_run *runs
  * Fills peak: what the process holds during each stage. Weights are pages of mapped files, which the system could
  * evict; but a stage reads all of its own, most of them at every step, so that evicted ones would be read from disk
  * all the time. Those of earlier stages count until they are released. Copies that opening the model made are in
- * base_bytes already.
+ * base_bytes already; those that were made since then are added.
  */
 static void add_up(const zimage_session *session, const zi_job *job, const zi_counts counts[ZI_STAGE_COUNT],
                    const rehearsal *r, int releases, zi_job_plan *plan)
 {
     zi_job_run runs[ZI_JOB_RUNS_MAX];
     int entries = zi_job_list(job, runs);
+    size_t base = session->base_bytes + zi_model_owned_bytes(session->inner) - session->owned_bytes;
     plan->most = session->opening_bytes;
     plan->taken = 0;
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
@@ -203,7 +209,7 @@ static void add_up(const zimage_session *session, const zi_job *job, const zi_co
         size_t activations = buffer_bytes(job, runs[i].stage) + r->stack[runs[i].stage];
         size_t held = weights_held(session, runs, entries, i, releases, counts);
         plan->activations[stage] = zi_max_size(plan->activations[stage], activations);
-        plan->peak[stage] = zi_max_size(plan->peak[stage], session->base_bytes + PROGRAM_BYTES + held + activations);
+        plan->peak[stage] = zi_max_size(plan->peak[stage], base + PROGRAM_BYTES + held + activations);
         plan->most = zi_max_size(plan->most, plan->peak[stage]);
         plan->taken = zi_max_size(plan->taken, activations + PROGRAM_BYTES);
     }
@@ -306,6 +312,7 @@ static void sum_counts(const zi_job *job, const zi_counts counts[ZI_STAGE_COUNT]
     context->linear_flops += prepare->linear_flops;
     context->attention_flops += prepare->attention_flops;
     context->unpacked += prepare->unpacked;
+    context->weight_bytes += prepare->weight_bytes; /* other weights: those of the blocks */
     plan->prepare_flops = zi_count_flops(prepare);
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
         plan->flops[i] = zi_count_flops(&plan->counts[i]);

@@ -158,6 +158,7 @@ zimage_status zi_session_new(zimage_model *model, const zimage_session_params *p
         return status;
     }
     s->compute = zi_backend_compute(s->ops, params->compute);
+    s->owned_bytes = zi_model_owned_bytes(s->inner);
     s->base_bytes = zi_resident_bytes();
     s->opening_bytes = zi_peak_resident_bytes();
     if (s->opening_bytes <= model->peak_before)

@@ -26,6 +26,7 @@ struct zimage_session {
     char *cache_folder;     /* NULL: nothing is kept */
     size_t opening_bytes;   /* the process's largest size in memory, if opening the model or the session led to it */
     size_t base_bytes;      /* of the process in memory when the session was open, before any weight was read */
+    size_t owned_bytes;     /* zi_model_owned_bytes at that time */
 };
 
 /* Whether no other session reads the model's weights, so that they may be given back to the system. */

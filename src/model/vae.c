@@ -271,6 +271,7 @@ static void bind_all(zi_binder *binder, zi_vae *model)
     if (config->use_post_quant_conv)
         bind_conv(binder, &model->post_quant_conv, channels, channels, 1, "", "post_quant_conv");
     model->has_encoder = zi_binder_has(binder, "encoder.conv_out.weight");
+    zi_bind_late(binder, "encoder."); /* most images are made from text alone */
     if (model->has_encoder)
         bind_half(binder, &model->encoder, "down");
     else
@@ -333,6 +334,7 @@ static zimage_status describe(zi_vae *model, const zi_vae_config *config, zi_sto
 {
     memset(model, 0, sizeof *model);
     model->config = *config;
+    model->store = store;
     model->path = zi_store_path(store);
     ZI_TRY(describe_half(&model->decoder, config, 0, error));
     return describe_half(&model->encoder, config, 1, error);

@@ -31,6 +31,7 @@ typedef struct zi_vae_half {
 
 typedef struct zi_vae {
     zi_vae_config config;
+    zi_store *store;
     const char *path; /* of the weights, for messages; owned by the store */
     int has_encoder;
     zi_vae_half encoder, decoder;

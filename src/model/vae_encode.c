@@ -188,6 +188,7 @@ zimage_status zi_vae_encode(const zi_vae *model, zi_run *run, const uint8_t *rgb
 {
     int64_t multiple = zi_vae_latent_size(&model->config);
     ZI_TRY(zi_vae_check_encoder(model, run->error));
+    ZI_TRY(zi_store_copy_late(model->store, run->error));
     if (pixel_rows < 1 || pixel_columns < 1 || pixel_rows > MAX_SIDE || pixel_columns > MAX_SIDE ||
         pixel_rows % multiple != 0 || pixel_columns % multiple != 0)
         return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT,

@@ -411,6 +411,14 @@ zimage_status zi_model_check(const zi_model *model, const zi_log *log, zimage_er
     return ZIMAGE_OK;
 }
 
+size_t zi_model_owned_bytes(const zi_model *model)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < ZI_COMPONENTS; i++)
+        bytes += model->stores[i] ? zi_store_owned_bytes(model->stores[i]) : 0;
+    return bytes;
+}
+
 void zi_model_close(zi_model *model)
 {
     if (!model)

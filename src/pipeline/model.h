@@ -1,6 +1,6 @@
 /*
  * An open model: the networks of one folder bound to mapped weights, its tokenizer and schedule. It never changes once
- * it is open, so any number of threads may run it, each on a backend of its own.
+ * it is open (but see zi_store_copy_late), so any number of threads may run it, each on a backend of its own.
  */
 #ifndef ZI_PIPELINE_MODEL_H
 #define ZI_PIPELINE_MODEL_H
@@ -37,6 +37,9 @@ void zi_model_finish(zi_model *model);
 void zi_model_close(zi_model *model);
 /* Whether the weight files are as they were when they were mapped (zi_store_check). */
 zimage_status zi_model_check(const zi_model *model, const zi_log *log, zimage_error *error);
+
+/* Bytes of the copies of weights in memory (zi_store_owned_bytes): more once an image is encoded. */
+size_t zi_model_owned_bytes(const zi_model *model);
 
 static inline int zi_model_has(const zi_model *model, zi_component_kind kind)
 {

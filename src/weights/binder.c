@@ -15,7 +15,8 @@ struct zi_binder {
     /* Called for a tensor that the store does not have: it is reported when binding ends, or collected to be made. */
     void (*absent)(zi_binder *binder, const char *name, int dims, const int64_t *shape);
     zi_names missing, misshapen, not_float, not_grouped;
-    uint8_t known[]; /* for each tensor of the store one of the above */
+    const char *late; /* the prefix of zi_bind_late; NULL: none */
+    uint8_t known[];  /* for each tensor of the store one of the above */
 };
 
 static void report_absent(zi_binder *binder, const char *name, int dims, const int64_t *shape)
@@ -211,12 +212,22 @@ static zimage_status report(zi_binder *binder, const zi_log *log, zimage_error *
     return ZIMAGE_OK;
 }
 
+void zi_bind_late(zi_binder *binder, const char *prefix)
+{
+    binder->late = prefix;
+}
+
 static zimage_status make_copies(zi_binder *binder, zimage_error *error)
 {
-    for (size_t i = 0; i < zi_store_count(binder->store); i++)
-        if (binder->known[i])
-            ZI_TRY(zi_store_make_copy(binder->store, &zi_store_entries(binder->store)[i],
-                                      binder->known[i] == CHANNELS_LAST, error));
+    for (size_t i = 0; i < zi_store_count(binder->store); i++) {
+        zi_entry *entry = &zi_store_entries(binder->store)[i];
+        int turned = binder->known[i] == CHANNELS_LAST;
+        int late = binder->late && strncmp(entry->weight.name, binder->late, strlen(binder->late)) == 0;
+        if (binder->known[i] && late)
+            zi_store_defer_copy(binder->store, entry, turned);
+        else if (binder->known[i])
+            ZI_TRY(zi_store_make_copy(binder->store, entry, turned, error));
+    }
     return ZIMAGE_OK;
 }
 

@@ -12,6 +12,7 @@ typedef struct zi_entry {
     size_t rank;       /* dimensions in the file; a weight has at most 4, and ZI_DTYPE_OTHER where the file has more */
     const char *path;
     void *owned; /* the data of the weight where the store made a copy (convert.h); otherwise NULL */
+    int late;    /* its copy is not made yet (zi_bind_late): 1 in the same layout, 2 with channels first */
 } zi_entry;
 
 typedef struct zi_safetensors {

@@ -1,5 +1,7 @@
 #include "weights/store.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +31,8 @@ struct zi_store {
     int describe_only;
     int sharded;            /* 1: an index was opened */
     zi_tensor_specs *specs; /* what networks need from a store in memory, until it is filled; otherwise NULL */
+    pthread_mutex_t lock;   /* of entries that are late */
+    atomic_int has_late;
 };
 
 /* NULL: out of memory. */
@@ -39,8 +43,9 @@ static zi_store *store_new(const char *path)
         return NULL;
     store->packed_as = ZI_GROUPED;
     store->path = strdup(path);
-    if (store->path)
+    if (store->path && pthread_mutex_init(&store->lock, NULL) == 0)
         return store;
+    free(store->path);
     free(store);
     return NULL;
 }
@@ -54,6 +59,7 @@ void zi_store_free(zi_store *store)
     for (size_t i = 0; i < store->count; i++)
         free(store->entries[i].owned);
     zi_specs_free(store->specs);
+    pthread_mutex_destroy(&store->lock);
     free(store->files);
     free(store->entries);
     free(store->path);
@@ -410,6 +416,36 @@ zimage_status zi_store_make_copy(zi_store *store, zi_entry *entry, int channels_
     return ZIMAGE_OK;
 }
 
+void zi_store_defer_copy(zi_store *store, zi_entry *entry, int channels_last)
+{
+    entry->late = channels_last ? 2 : 1;
+    atomic_store(&store->has_late, 1);
+}
+
+/* What was copied before a failure stays copied. */
+static zimage_status copy_late(zi_store *store, zimage_error *error)
+{
+    for (size_t i = 0; i < store->count; i++) {
+        zi_entry *entry = &store->entries[i];
+        if (entry->late)
+            ZI_TRY(zi_store_make_copy(store, entry, entry->late == 2, error));
+        entry->late = 0;
+    }
+    zi_store_release_pages(store); /* the originals are not read again */
+    atomic_store(&store->has_late, 0);
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_store_copy_late(zi_store *store, zimage_error *error)
+{
+    if (!atomic_load(&store->has_late))
+        return ZIMAGE_OK;
+    pthread_mutex_lock(&store->lock);
+    zimage_status status = atomic_load(&store->has_late) ? copy_late(store, error) : ZIMAGE_OK;
+    pthread_mutex_unlock(&store->lock);
+    return status;
+}
+
 zimage_status zi_store_new_memory(const char *label, zi_store **store, zimage_error *error)
 {
     *store = NULL;
@@ -446,11 +482,13 @@ zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_
     return ZIMAGE_OK;
 }
 
-size_t zi_store_owned_bytes(const zi_store *store)
+size_t zi_store_owned_bytes(zi_store *store)
 {
     size_t bytes = 0;
+    pthread_mutex_lock(&store->lock);
     for (size_t i = 0; i < store->count; i++)
         bytes += store->entries[i].owned ? store->entries[i].weight.bytes : 0;
+    pthread_mutex_unlock(&store->lock);
     for (size_t i = 0; i < store->file_count; i++)
         bytes += store->files[i].in_memory ? store->files[i].mapping.size : 0;
     return bytes;

@@ -44,7 +44,11 @@ void zi_store_release_pages(const zi_store *store);
  * Bytes that zi_store_release_pages keeps in memory: the copies that binding made (zi_store_dequantize, another
  * layout), and all of a store without a file.
  */
-size_t zi_store_owned_bytes(const zi_store *store);
+size_t zi_store_owned_bytes(zi_store *store);
+
+/* Makes the copies that zi_bind_late put off. Any thread may call it, at any time; without such copies it returns at
+ * once. Other tensors may be read meanwhile. */
+zimage_status zi_store_copy_late(zi_store *store, zimage_error *error);
 
 /*
  * A store without a file, for measurements. At first it only collects: a network that is bound to it gets no weights,
@@ -74,7 +78,7 @@ zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_
  * A matrix "X.weight" may be packed by MLX's quantiser: U32, with X.scales and X.biases. It is bound as ZI_GROUPED, or
  * dequantised (zi_store_dequantize). Convolutions of a layout with channels last are copied with channels first, as
  * [out, in, kernel_h, kernel_w]: the decoder of a VAE has 50 million numbers, so one copy when the model is opened
- * costs less than a second layout in every convolution.
+ * costs less than a second layout in every convolution. Those of the encoder are copied when it first works.
  */
 typedef struct zi_binder zi_binder;
 
@@ -100,6 +104,9 @@ void zi_bind_positive(zi_binder *binder);
 int zi_binder_has_outdated(const zi_binder *binder, const char *name);
 /* Whether the store has a tensor that diffusers calls `name`; a store that only collects has what it is asked for. */
 int zi_binder_has(const zi_binder *binder, const char *name);
+/* The copies of tensors whose names begin with `prefix`, a literal, are made by zi_store_copy_late, not when binding
+ * ends: few jobs read these tensors. One prefix for each binder. */
+void zi_bind_late(zi_binder *binder, const char *prefix);
 /* Tensors whose names begin with `prefix` are expected, and not needed. */
 void zi_bind_ignore(zi_binder *binder, const char *prefix);
 /* Reports the problems, makes the copies that are needed, and frees the binder in every case. */
