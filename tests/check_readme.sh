@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs the commands of README.md that begin with "zimage", as they stand: check_readme.sh BUILD SOURCE
-# DIR and Z-Image-Turbo are a tiny model. What needs a GPU, the network or minutes is left out: see skipped().
+# DIR and Z-Image-Turbo are a tiny model, FLUX.2-klein-4B is a tiny one of its family. What needs a GPU, the network or
+# minutes is left out: see skipped().
 # Checks too that git ignores what the README's commands leave in the folder of the sources.
 set -eu
 build=$1 source=$2
@@ -21,6 +22,8 @@ ln -s "$build/zimage" "$work/bin/zimage"
 cd "$work/in"
 ln -s "$source/tests/golden/tiny" DIR
 ln -s "$source/tests/golden/tiny" Z-Image-Turbo
+ln -s "$source/tests/golden/tiny-klein" FLUX.2-klein-4B
+ln -s "$source/docs" docs
 # shellcheck disable=SC2016 # the backquotes are Markdown's
 sed -n 's/^A line of `prompts.jsonl` is an object such as `\(.*\)`\..*/\1/p' "$source/README.md" >prompts.jsonl
 [ -s prompts.jsonl ] || fail "the README shows no line of prompts.jsonl"
@@ -28,19 +31,18 @@ sed -n 's/^    \(zimage .*\)/\1/p' "$source/README.md" >"$work/commands"
 ran=0
 while read -r command; do
     skipped "$command" && continue
-    case $command in *"--mask mask.png"*) cp cat.png mask.png ;; esac
     PATH="$work/bin:$PATH" HOME="$work" sh -c "$command" >"$work/log" 2>&1 </dev/null ||
         { cat "$work/log"; fail "README.md: $command"; }
     ran=$((ran + 1))
 done <"$work/commands"
 [ "$ran" -ge 10 ] || fail "only $ran commands of the README were found"
-for name in cat.png images/apple.png cat.safetensors; do
+for name in cat.png images/apple.png cat.safetensors green.webp bee.webp; do
     [ -s "$name" ] || fail "$name was not made"
 done
 
 if git -C "$source" rev-parse --git-dir >/dev/null 2>&1; then
     for name in a-red-apple-7.png apple.png cat.safetensors prompts.jsonl images/apple.png build/run/zimage \
-        Z-Image-Turbo/model_index.json; do
+        bee.webp Z-Image-Turbo/model_index.json FLUX.2-klein-4B/model_index.json; do
         git -C "$source" check-ignore -q "$name" || fail "git does not ignore $name, which the README makes"
     done
 fi
