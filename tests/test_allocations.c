@@ -407,7 +407,7 @@ static zimage_status expand_text_encoder(zimage_error *error)
     return status;
 }
 
-/* Packed weights expanded, convolutions turned: what binding allocates. */
+/* Packed weights expanded, convolutions turned: what binding allocates, and the first image that is encoded. */
 static zimage_status packed_job(zimage_error *error)
 {
     zi_store *store = NULL;
@@ -420,8 +420,42 @@ static zimage_status packed_job(zimage_error *error)
         status = zi_store_open(MFLUX "/vae", "diffusion_pytorch_model", &store, NULL, error);
     if (status == ZIMAGE_OK)
         status = zi_vae_bind(&model, &config, store, NULL, error);
+    if (status == ZIMAGE_OK)
+        status = zi_store_copy_late(store, error);
     zi_vae_free(&model);
     zi_store_free(store);
+    return status;
+}
+
+/* Folders of FLUX.2-klein: the model's, and those of the parts that mflux packed, or NULL. */
+typedef struct klein_folders {
+    const char *model, *transformer, *vae;
+} klein_folders;
+
+static klein_folders klein;
+
+/* An image from two references, the first of which is repainted. */
+static zimage_status klein_job(zimage_error *error)
+{
+    const zimage_model_params model_params = {
+        .struct_size = sizeof model_params, .transformer = klein.transformer, .vae = klein.vae};
+    const zimage_session_params params = {.struct_size = sizeof params, .threads = 1};
+    const zimage_image *images[] = {input, input};
+    zimage_request request = {.struct_size = sizeof request, .prompt = PROMPT, .width = 16, .height = 16, .steps = 1};
+    zimage_model *model = NULL;
+    zimage_session *session = NULL;
+    zimage_image *image = NULL;
+    request.images = images;
+    request.image_count = 2;
+    request.mask = input;
+    zimage_status status = zimage_model_open(klein.model, &model_params, &model, error);
+    if (status == ZIMAGE_OK)
+        status = zimage_session_open(model, &params, &session, error);
+    if (status == ZIMAGE_OK)
+        status = zimage_generate(session, &request, &image, error);
+    zimage_image_free(image);
+    zimage_session_close(session);
+    zimage_model_close(model);
     return status;
 }
 
@@ -580,6 +614,28 @@ static void a_vae(void **state)
     fail_each("encode and decode with a VAE", vae_job, 0, 0, 90);
 }
 
+static void klein_models(void **state)
+{
+    static uint8_t pixels[64 * 64 * 3];
+    char kv[] = "/tmp/zimage-allocations-XXXXXX", command[512];
+    assert_non_null(mkdtemp(kv));
+    snprintf(command, sizeof command,
+             "cp -r '%s/tiny-klein/.' '%s' && sed -i s/KleinPipeline/KleinKVPipeline/ '%s/model_index.json'",
+             ZIMAGE_TEST_DATA, kv, kv);
+    assert_int_equal(system(command), 0);
+    memset(pixels, 255, sizeof pixels / 2);
+    assert_int_equal(zimage_image_from_pixels(pixels, 64, 64, sizeof pixels / 64, 3, &input, NULL), ZIMAGE_OK);
+    klein = (klein_folders){.model = kv};
+    fail_each("FLUX.2-klein, KV", klein_job, 0, 0, 90);
+    klein = (klein_folders){.model = ZIMAGE_TEST_DATA "/tiny-klein",
+                            .transformer = ZIMAGE_TEST_DATA "/mlx/klein/transformer",
+                            .vae = ZIMAGE_TEST_DATA "/mlx/klein/vae"};
+    fail_each("FLUX.2-klein, packed", klein_job, 0, 1, 100);
+    zimage_image_free(input);
+    snprintf(command, sizeof command, "rm -r '%s'", kv);
+    assert_int_equal(system(command), 0);
+}
+
 static void inspecting(void **state)
 {
     fail_each("inspect", inspect_job, 0, 0, 80);
@@ -626,6 +682,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(writing),
         cmocka_unit_test(packed_weights),
         cmocka_unit_test(a_vae),
+        cmocka_unit_test(klein_models),
         cmocka_unit_test(inspecting),
         cmocka_unit_test(images),
         cmocka_unit_test(tokens),
