@@ -1,7 +1,7 @@
 /*
- * Folders from strangers: each field of each configuration of both families is left out, or has a value that is wrong or
- * huge. The folder is refused with a sentence that names it, or it makes an image; nothing else. A run tries some of the
- * values for each field; test_fields --all tries all.
+ * Folders from strangers: each field of each configuration of both families is left out, or has a value that is wrong
+ * or huge. The folder is refused with a sentence that names it, or it makes an image; nothing else. A run tries some of
+ * the values for each field; test_fields --all tries all.
  */
 #include <jansson.h>
 

@@ -274,15 +274,50 @@ static void expect_refused(const char *const *arguments, const char *word1, cons
     expect_refusal(arguments, &o, word1, word2);
     if (o.code != 1 && o.code != 2)
         fail_msg("exit code %d: %s", o.code, o.err);
+    const char *line = o.err, *warning = "zimage: warning: ", *end = strchr(line, '\n');
+    while (end && strncmp(line, warning, strlen(warning)) == 0) {
+        line = end + 1;
+        end = strchr(line, '\n');
+    }
+    if (!end || end[1])
+        fail_msg("expected one line beside warnings: %s", o.err);
     assert_false(has_file("out.png"));
     assert_int_equal(count_files(test_folder), before);
 }
 
+#define KLEIN(...)                                                                                                     \
+    ARGUMENTS("generate", "a", "-m", ZIMAGE_TEST_DATA "/tiny-klein", "-q", "--steps", "1", "--seed", "7", "-o",        \
+              "out.png", __VA_ARGS__)
+
+/* The file as an input image, as a mask, as the second reference, and in a line of a batch. */
+static void expect_unreadable(const char *name, const char *word)
+{
+    char image[64], mask[64], line[256];
+    snprintf(image, sizeof image, "--image: %s", name);
+    snprintf(mask, sizeof mask, "--mask: %s", name);
+    expect_refused(MAKE("-i", name), image, word);
+    expect_refused(MAKE("-i", "a.png", "--mask", name), mask, word);
+    expect_refused(KLEIN("-i", "a.png", "-i", name), image, word);
+    snprintf(line, sizeof line, "{\"prompt\": \"a\", \"output\": \"1.png\", \"image\": \"%s\"}\n", name);
+    put_file("b.jsonl", line);
+    expect_refused(BATCH(NULL), image + strlen("--"), word);
+    assert_false(has_file("out"));
+}
+
 static void unreadable_images_are_refused(void **state)
 {
-    put_picture("a.png", 64, 48, 0);
+    static const struct {
+        const char *name, *word;
+    } cases[] = {
+        {"none.png", "No such file"}, {"folder", "folder"},   {"cut.png", "cut"},
+        {"cut.jpg", "cut"},           {"cut.webp", "cut"},    {"moving.webp", "animated"},
+        {"text.png", "expected"},     {"empty.png", "empty"}, {"huge.png", "20000x20000"},
+        {"bomb.png", "Invalid IHDR"}, {"wide.png", "900000"}, {"short.png", "ends early"},
+    };
+    put_picture("a.png", 64, 64, 0);
     put_picture("a.jpg", 64, 48, 0);
     put_picture("a.webp", 64, 48, 0);
+    put_file("b.jsonl", "");
     run_shell("cd '%s' && for type in png jpg webp; do head -c 200 a.$type >cut.$type; done && mkdir folder && "
               "echo text >text.png && : >empty.png",
               test_folder);
@@ -290,22 +325,21 @@ static void unreadable_images_are_refused(void **state)
     put_claim("huge.png", 20000, 20000);
     put_claim("wide.png", 900000, 900000);
     put_claim("bomb.png", 0x7fffffff, 0x7fffffff);
+    put_claim("short.png", 8192, 8192); /* as many pixels as are allowed, in two bytes */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        expect_unreadable(cases[i].name, cases[i].word);
+    clear();
+}
+
+static void small_images_are_refused(void **state)
+{
+    put_picture("a.png", 64, 64, 0);
     put_picture("dot.png", 1, 1, 0);
-    expect_refused(MAKE("-i", "none.png"), "--image: none.png: ", "No such file");
-    expect_refused(MAKE("-i", "folder"), "--image: folder", "");
-    expect_refused(MAKE("-i", "cut.png"), "--image: cut.png", "");
-    expect_refused(MAKE("-i", "cut.jpg"), "--image: cut.jpg", "");
-    expect_refused(MAKE("-i", "cut.webp"), "--image: cut.webp", "");
-    expect_refused(MAKE("-i", "moving.webp"), "--image: moving.webp", "animated");
-    expect_refused(MAKE("-i", "text.png"), "--image: text.png", "");
-    expect_refused(MAKE("-i", "empty.png"), "--image: empty.png", "");
-    expect_refused(MAKE("-i", "huge.png"), "--image: huge.png", "20000");
-    expect_refused(MAKE("-i", "bomb.png"), "--image: bomb.png", "");
-    expect_refused(MAKE("-i", "wide.png"), "--image: wide.png", "900000");
     expect_refused(MAKE("-i", "dot.png"), "--image: dot.png: 1 x 1 pixels", "at least 16 x 16");
     expect_refused(MAKE("-i", "dot.png", "--size", "32x32"), "--image: dot.png: 1 x 1 pixels", "at least 16 x 16");
-    expect_refused(MAKE("-i", "a.png", "--mask", "cut.png"), "--mask: cut.png", "");
-    expect_refused(MAKE("-i", "a.png", "--mask", "none.png"), "--mask: none.png: ", "No such file");
+    expect_refused(MAKE("-i", "a.png", "--mask", "dot.png"), "--mask: 1 x 1 pixels", "64 x 64");
+    expect_refused(KLEIN("-i", "a.png", "-i", "dot.png"), "--image: dot.png: 1 x 1 pixels", "at least 64");
+    expect_refused(KLEIN("-i", "a.png", "--mask", "dot.png"), "--mask: 1 x 1 pixels", "64 x 64");
     clear();
 }
 
@@ -324,8 +358,10 @@ static void wrong_combinations_are_refused(void **state)
     expect_refused(MAKE("-i", "wide.png"), "--image: wide.png: 2000 x 16 pixels", "gives no size");
     static const char *const strengths[] = {"0", "2", "nan", "-0.1", "1.0001", ""};
     for (int i = 0; i < 6; i++)
-        expect_refused(MAKE("-i", "a.png", "--strength", strengths[i]),
-                       "--strength: ", "expected a number above 0, at most 1");
+        for (int klein = 0; klein < 2; klein++)
+            expect_refused(klein ? KLEIN("-i", "a.png", "--mask", "a.png", "--strength", strengths[i])
+                                 : MAKE("-i", "a.png", "--strength", strengths[i]),
+                           "--strength: ", "expected a number above 0, at most 1");
     expect_refused(MAKE("-i", "a.png", "--background", "sky"), "--background: \"sky\"", "expected a colour");
     clear();
 }
@@ -337,9 +373,6 @@ static void references_are_counted(void **state)
     put_picture("thin.png", 64, 520, 0);
     put_picture("small.png", 48, 48, 0);
     put_picture("m.png", 64, 80, 1);
-#define KLEIN(...)                                                                                                     \
-    ARGUMENTS("generate", "a", "-m", ZIMAGE_TEST_DATA "/tiny-klein", "-q", "--steps", "1", "--seed", "7", "-o",        \
-              "out.png", __VA_ARGS__)
 #define EIGHT                                                                                                          \
     "-i", "a.png", "-i", "a.png", "-i", "a.png", "-i", "a.png", "-i", "a.png", "-i", "a.png", "-i", "a.png", "-i",     \
         "a.png"
@@ -377,6 +410,7 @@ int main(void)
         cmocka_unit_test(wrong_images_of_lines),
         cmocka_unit_test(batches_are_resumed),
         cmocka_unit_test(unreadable_images_are_refused),
+        cmocka_unit_test(small_images_are_refused),
         cmocka_unit_test(wrong_combinations_are_refused),
         cmocka_unit_test(references_are_counted),
         cmocka_unit_test(a_vae_without_an_encoder_is_refused),
