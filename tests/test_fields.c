@@ -31,7 +31,8 @@ static const char *const values[] = {
 };
 #define VALUES (sizeof values / sizeof *values)
 
-#define SOME 12 /* one of so many is tried without --all */
+#define SOME       12 /* without --all one of so many is tried */
+#define SOME_BRIEF 48
 
 static int all, fields_seen, refused, made;
 
@@ -90,7 +91,7 @@ static void change_fields(const char *folder, const char *path, json_t *root, js
         fields_seen++;
         for (size_t i = 0; i < VALUES; i++) {
             char what[512];
-            if (!all && (i + (size_t)fields_seen) % SOME)
+            if (!all && (i + (size_t)fields_seen) % (is_brief() ? SOME_BRIEF : SOME))
                 continue;
             snprintf(what, sizeof what, "%s: %s: %s", path + strlen(folder), name, values[i] ? values[i] : "left out");
             if (values[i])
@@ -126,7 +127,7 @@ static void change_folder(const char *folder, const char *model)
         json_decref(root);
     }
     printf("%s: %d changes are refused, %d make an image\n", model, refused, made);
-    assert_true(refused > 50 && made > 20);
+    assert_true(refused > 10 && made > 3);
 }
 
 static void z_image(void **state)

@@ -50,37 +50,58 @@ size_t zi_fuzz_files(const uint8_t *data, size_t size, zi_fuzz_file files[ZI_FUZ
     return count;
 }
 
-static zi_fuzz_file base[8];
-static size_t base_count;
+#define FOLDERS  2 /* toy, toy-klein */
+#define BASE_MAX 8
 
-void zi_fuzz_load_base(void)
+static zi_fuzz_file base[FOLDERS][BASE_MAX];
+static size_t base_count[FOLDERS];
+
+static void load_folder(int klein)
 {
-    static const char *const names[] = {"model_index.json",         "scheduler/scheduler_config.json",
-                                        "transformer/config.json",  "vae/config.json",
-                                        "text_encoder/config.json", "tokenizer/tokenizer.json"};
-    for (size_t i = 0; base_count == i && i < sizeof names / sizeof *names; i++) {
+    static const char *const names[] = {"model_index.json",
+                                        "scheduler/scheduler_config.json",
+                                        "transformer/config.json",
+                                        "vae/config.json",
+                                        "text_encoder/config.json",
+                                        "tokenizer/tokenizer.json",
+                                        "tokenizer/tokenizer_config.json"};
+    size_t count = sizeof names / sizeof *names - (klein ? 0 : 1); /* the toy has no tokenizer_config.json */
+    for (size_t i = 0; base_count[klein] == i && i < count; i++) {
         char path[PATH_MAX], *text = NULL;
         size_t length = 0;
         zimage_error error = ZIMAGE_ERROR_INIT;
-        snprintf(path, sizeof path, "%s/%s", ZI_FUZZ_TOY, names[i]);
+        snprintf(path, sizeof path, "%s%s/%s", ZI_FUZZ_TOY, klein ? "-klein" : "", names[i]);
         if (zi_read_file(path, TOY_FILE_LIMIT, &text, &length, &error) != ZIMAGE_OK)
             zi_fuzz_fail("%s", error.message);
-        base[base_count++] = (zi_fuzz_file){names[i], (const uint8_t *)text, length}; /* text lives as the process */
+        /* The text lives as long as the process. */
+        base[klein][base_count[klein]++] = (zi_fuzz_file){names[i], (const uint8_t *)text, length};
     }
 }
 
-size_t zi_fuzz_base(const zi_fuzz_file **files)
+void zi_fuzz_load_base(void)
 {
-    *files = base;
-    return base_count;
+    load_folder(0);
+    load_folder(1);
+}
+
+int zi_fuzz_is_klein(const zi_fuzz_file *files, size_t count)
+{
+    return zi_fuzz_find(files, count, "@klein") != NULL;
+}
+
+size_t zi_fuzz_base(int klein, const zi_fuzz_file **files)
+{
+    *files = base[klein];
+    return base_count[klein];
 }
 
 size_t zi_fuzz_model_files(const uint8_t *data, size_t size, zi_fuzz_file files[ZI_FUZZ_FILES_MAX])
 {
     size_t count = zi_fuzz_files(data, size, files), kept = 0;
-    for (size_t i = 0; i < base_count && count < ZI_FUZZ_FILES_MAX; i++)
-        if (!zi_fuzz_find(files, count, base[i].name))
-            files[count++] = base[i];
+    int klein = zi_fuzz_is_klein(files, count);
+    for (size_t i = 0; i < base_count[klein] && count < ZI_FUZZ_FILES_MAX; i++)
+        if (!zi_fuzz_find(files, count, base[klein][i].name))
+            files[count++] = base[klein][i];
     for (size_t i = 0; i < count; i++)
         if (files[i].size > 0)
             files[kept++] = files[i];

@@ -4,6 +4,29 @@
 #include "fuzz.h"
 #include "inspect.h"
 
+#define INPUT_SIDE 64 /* pixels; the least that FLUX.2-klein takes */
+
+/* A request with an input image, which is its own mask, too. */
+static void check_with_image(zimage_session *session, zimage_request *request)
+{
+    static const uint8_t pixels[INPUT_SIDE * INPUT_SIDE * 3];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_image *input = NULL;
+    if (zimage_image_from_pixels(pixels, INPUT_SIDE, INPUT_SIDE, (size_t)INPUT_SIDE * 3, 3, &input, &error) !=
+        ZIMAGE_OK)
+        zi_fuzz_fail("%s", error.message);
+    const zimage_image *images[] = {input};
+    request->images = images;
+    request->image_count = 1;
+    for (int masked = 0; masked < 2; masked++) {
+        request->mask = masked ? input : NULL;
+        zimage_status status = zimage_request_check(session, request, &error);
+        if (status != ZIMAGE_OK && !error.message[0])
+            zi_fuzz_fail("status %d without a message", status);
+    }
+    zimage_image_free(input);
+}
+
 static void check_requests(zimage_model *model)
 {
     const zimage_session_params params = {.struct_size = sizeof params, .reference = 1};
@@ -24,6 +47,7 @@ static void check_requests(zimage_model *model)
     request.guidance_scale = 3;
     request.memory_limit = (uint64_t)1 << 30;
     zi_fuzz_note(zimage_request_check(session, &request, &error) == ZIMAGE_OK ? "a model" : error.message);
+    check_with_image(session, &request);
     zimage_session_close(session);
 }
 

@@ -54,12 +54,14 @@ typedef struct zi_fuzz_file {
 
 /* Finds the files; returns how many. They point into data. What is malformed ends the list. */
 size_t zi_fuzz_files(const uint8_t *data, size_t size, zi_fuzz_file files[ZI_FUZZ_FILES_MAX]);
-/* Reads the model folder tests/fuzz/toy, which containers then change. Once. */
+/* Reads the model folders tests/fuzz/toy and toy-klein, which containers then change. Once. */
 void zi_fuzz_load_base(void);
-/* Its files; none if it was not loaded. */
-size_t zi_fuzz_base(const zi_fuzz_file **files);
+/* Whether the files change toy-klein, FLUX.2-klein, and not toy, a Z-Image: a file "@klein" says so. */
+int zi_fuzz_is_klein(const zi_fuzz_file *files, size_t count);
+/* The files of the folder; none if it was not loaded. */
+size_t zi_fuzz_base(int klein, const zi_fuzz_file **files);
 /*
- * zi_fuzz_files, and the files of tests/fuzz/toy whose names are not among them. A file without bytes says that the
+ * zi_fuzz_files, and the files of their folder whose names are not among them. A file without bytes says that the
  * folder lacks this file.
  */
 size_t zi_fuzz_model_files(const uint8_t *data, size_t size, zi_fuzz_file files[ZI_FUZZ_FILES_MAX]);

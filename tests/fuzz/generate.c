@@ -1,6 +1,6 @@
 /*
  * Images by toy models from strangers: odd configurations, and weights that are changed, packed or not finite. The file
- * "@request" says what is asked for, a byte each, then the prompt.
+ * "@request" says what is asked for, a byte each, then the prompt. Two flags add an input image and a mask.
  */
 #include <string.h>
 
@@ -9,6 +9,9 @@
 
 #define MOST_SIDE   256 /* pixels; larger images take too long */
 #define MOST_PIXELS 16384
+#define INPUT_SIDE  64 /* pixels; the least that FLUX.2-klein takes */
+#define FLAG_IMAGE  64
+#define FLAG_MASK   128
 
 enum { COLUMNS, ROWS, STEPS, COMPUTE, MASK, GUIDANCE, FLAGS, RNG, DEQUANTIZE, BYTES };
 
@@ -94,6 +97,20 @@ static void generate(zimage_model *model, const uint8_t *bytes, zimage_request *
     zimage_session_close(session);
 }
 
+/* Half white, half grey: an image and its own mask. The caller frees it. */
+static zimage_image *make_input(void)
+{
+    static uint8_t pixels[INPUT_SIDE * INPUT_SIDE * 3];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_image *image = NULL;
+    memset(pixels, 255, sizeof pixels / 2);
+    memset(pixels + sizeof pixels / 2, 100, sizeof pixels / 2);
+    if (zimage_image_from_pixels(pixels, INPUT_SIDE, INPUT_SIDE, (size_t)INPUT_SIDE * 3, 3, &image, &error) !=
+        ZIMAGE_OK)
+        zi_fuzz_fail("%s", error.message);
+    return image;
+}
+
 static int run(const uint8_t *data, size_t size)
 {
     zi_fuzz_file files[ZI_FUZZ_FILES_MAX];
@@ -114,9 +131,15 @@ static int run(const uint8_t *data, size_t size)
         zi_fuzz_note(error.message);
         return ZI_FUZZ_KEEP;
     }
-    int small = set_size(model, asked->data, &request);
+    zimage_image *input = make_input();
+    const zimage_image *images[] = {input};
+    int small = set_size(model, asked->data, &request), flags = asked->data[FLAGS];
+    request.images = images;
+    request.image_count = flags & FLAG_IMAGE ? 1 : 0;
+    request.mask = flags & FLAG_MASK ? input : NULL;
     if (small)
         generate(model, asked->data, &request);
+    zimage_image_free(input);
     zimage_model_close(model);
     return small ? ZI_FUZZ_KEEP : ZI_FUZZ_DISCARD;
 }

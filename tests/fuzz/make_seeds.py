@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the first inputs of the fuzz targets in a folder, and the model folder tests/fuzz/toy: make_seeds.py FOLDER
+"""Makes the first inputs of the fuzz targets in a folder, and the model folders toy and toy-klein: make_seeds.py FOLDER
 
 They are made of the files in tests/golden, which the formats' libraries wrote, with smaller sizes. libFuzzer grows the
 corpora from them (run.sh).
@@ -157,10 +157,31 @@ toy = {"model_index.json": load("model_index.json"),
        "scheduler/scheduler_config.json": load("scheduler/scheduler_config.json"),
        "transformer/config.json": transformer, "vae/config.json": vae, "text_encoder/config.json": text_encoder,
        "tokenizer/tokenizer.json": tokenizer}
-for name, content in toy.items(): # the inputs below hold what differs from this folder
-    path = here / "toy" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=None if "tokenizer" in name else 1, ensure_ascii=False) + "\n")
+
+
+def load_klein(path):
+    return load("../tiny-klein/" + path)
+
+
+klein_transformer = load_klein("transformer/config.json") | {
+    "attention_head_dim": 16, "axes_dims_rope": [4, 4, 4, 4], "joint_attention_dim": 24, "num_layers": 1,
+    "num_single_layers": 1, "timestep_guidance_channels": 8}
+klein_vae = load_klein("vae/config.json") | {k: vae[k] for k in [
+    "block_out_channels", "norm_num_groups", "down_block_types", "up_block_types", "sample_size"]}
+klein_text_encoder = load_klein("text_encoder/config.json") | {
+    "hidden_size": 8, "head_dim": 4, "intermediate_size": 12, "vocab_size": 320}
+klein_tokenizer_config = load_klein("tokenizer/tokenizer_config.json") | {
+    "added_tokens_decoder": config["added_tokens_decoder"]}
+toy_klein = {"model_index.json": load_klein("model_index.json"),
+             "scheduler/scheduler_config.json": load_klein("scheduler/scheduler_config.json"),
+             "transformer/config.json": klein_transformer, "vae/config.json": klein_vae,
+             "text_encoder/config.json": klein_text_encoder, "tokenizer/tokenizer.json": tokenizer,
+             "tokenizer/tokenizer_config.json": klein_tokenizer_config}
+for folder, files in {"toy": toy, "toy-klein": toy_klein}.items(): # the inputs below hold what differs from these
+    for name, content in files.items():
+        path = here / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=None if "tokenizer" in name else 1, ensure_ascii=False) + "\n")
 
 
 def change(kind, which, a, b=0):
@@ -184,6 +205,17 @@ save("folder", "own-index", container({
     "transformer/1.safetensors": safetensors(two, bytes(32))}))
 save("folder", "types", container({"@transformer": change(0, every, 2) + change(0, 3, 9),
                                    "@vae": change(0, every, 1) + change(1, 2, 0) + change(2, 5, 65)}))
+klein = {"@klein": "1"}
+klein_layouts = 128
+kv = toy_klein["model_index.json"] | {"_class_name": "Flux2KleinKVPipeline"}
+mflux_klein = {"@transformer": change("L", 0, klein_layouts), "@vae": change("L", 0, klein_layouts + 1)}
+save("folder", "klein", container(klein))
+save("folder", "klein-kv", container({**klein, "model_index.json": kv}))
+save("folder", "klein-transformer", container({**klein, "transformer/config.json": klein_transformer}))
+save("folder", "klein-text-encoder", container({**klein, "text_encoder/config.json": klein_text_encoder}))
+save("folder", "klein-vae", container({**klein, "vae/config.json": klein_vae}))
+save("folder", "klein-tokenizer", container({**klein, "tokenizer/tokenizer_config.json": klein_tokenizer_config}))
+save("folder", "klein-mflux", container({**klein, **conversion, **mflux_klein}))
 base = load("../tiny-base/scheduler/scheduler_config.json")
 save("folder", "dynamic", container({"scheduler/scheduler_config.json": base}))
 
@@ -212,6 +244,22 @@ save("generate", "mflux", container({**conversion, "@transformer": change("L", 0
 save("generate", "vae", container({"vae/config.json": vae, "@request": request(1, 1, 1, 1, 0, 0, 0, 0, 0)}))
 save("generate", "dynamic", container({"scheduler/scheduler_config.json": base,
                                        "@request": request(1, 0, 2, 0, 0, 3, 8, 0, 0)}))
+
+packed_klein = {
+    **klein, **conversion, "transformer/config.json": klein_transformer | {
+        "attention_head_dim": 32, "axes_dims_rope": [8, 8, 8, 8], "joint_attention_dim": 96},
+    "text_encoder/config.json": klein_text_encoder | {"hidden_size": 32}}
+image, mask = 64, 128 # flags
+for name, flags, changes in [
+        ("text", 0, klein), ("reference", image, klein), ("mask", image + mask, klein),
+        ("kv", image, {**klein, "model_index.json": kv}),
+        ("base", 2 + image, {**klein, "model_index.json": toy_klein["model_index.json"] | {"is_distilled": False}}),
+        ("mflux", image, {**klein, **conversion, **mflux_klein}),
+        ("packed", image + mask, {**packed_klein, "@transformer": change(6, every, 0)}),
+        ("infinite", image, {**klein, "@vae": change(4, 4, 2, every)})]:
+    save("generate", f"klein-{name}", container({**changes, "@request": request(1, 0, 1, 1, 0, 3, flags, 0, 0)}))
+save("generate", "image", container({"@request": request(1, 1, 1, 0, 0, 0, image, 0, 0)}))
+save("generate", "mask", container({"@request": request(1, 1, 1, 1, 0, 3, image + mask, 0, 0)}))
 
 # ---- images
 

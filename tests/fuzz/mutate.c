@@ -389,7 +389,7 @@ static void change_files(zi_fuzz_file *files, size_t *count, uint8_t *buffer, si
                          uint64_t *state)
 {
     const zi_fuzz_file *base;
-    size_t length, base_count = zi_fuzz_base(&base);
+    size_t length, base_count = zi_fuzz_base(zi_fuzz_is_klein(files, *count), &base);
     if (*count == 0 || (base_count > 0 && *count < ZI_FUZZ_FILES_MAX && pick(state, 6) == 0))
         files[(*count)++] = base[pick(state, base_count)];
     zi_fuzz_file *file = &files[pick(state, *count)], *other = &files[pick(state, *count)];
@@ -425,7 +425,7 @@ size_t zi_fuzz_mutate_container(uint8_t *data, size_t size, size_t capacity, uns
     char name[TEXT_MAX];
     size_t count = zi_fuzz_files(data, size, files), used = 0;
     uint8_t *buffer = malloc(2 * capacity), *out = buffer ? buffer + capacity : NULL;
-    if (!buffer || (count == 0 && zi_fuzz_base(&base) == 0) || pick(&state, 50) == 0) {
+    if (!buffer || (count == 0 && zi_fuzz_base(0, &base) == 0) || pick(&state, 50) == 0) {
         free(buffer);
         return LLVMFuzzerMutate(data, size, capacity);
     }

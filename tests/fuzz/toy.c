@@ -19,6 +19,7 @@
 #define WORD_BITS     32
 #define CONV_DIMS     4
 #define DATA_CAPACITY ((size_t)8 << 20)
+#define KLEIN_LAYOUTS 128 /* this bit chooses among the layouts of FLUX.2 */
 
 /* ---- what is written --------------------------------------------------------------------------------------------- */
 
@@ -92,8 +93,9 @@ static void pack_matrix(toy_file *file, toy_tensor *t, int bits, int group)
 static void rename_all(toy_file *file, int which)
 {
     static const char *const signs[] = {"cap_embedder.layers.0.weight", "all_final_layer.2-1.adaLN_modulation.0.weight",
-                                        "decoder.conv_in.conv.weight"};
-    const zi_entry sign = {.weight = {.name = signs[which % 3]}};
+                                        "decoder.conv_in.conv.weight", "time_guidance_embed.linear_1.weight",
+                                        "decoder.mid_block.attentions.0.to_out.weight"};
+    const zi_entry sign = {.weight = {.name = signs[which & KLEIN_LAYOUTS ? 3 + which % 2 : which % 3]}};
     const zi_layout *layout = zi_layout_detect(&sign, 1);
     for (size_t i = 0; i < file->count; i++) {
         toy_tensor *t = &file->tensors[i];
@@ -273,9 +275,9 @@ static int take_specs(const zi_tensor_specs *specs, toy_file *file)
 }
 
 /* 1: file holds the tensors, or none where the configuration is refused. 0: there are too many. */
-static int tensors_of(const zi_component *component, const char *config, toy_file *file)
+static int tensors_of(const zi_family *family, const zi_component *component, const char *config, toy_file *file)
 {
-    zi_networks *networks = calloc(1, zi_family_zimage.networks_size);
+    zi_networks *networks = calloc(1, family->networks_size);
     zi_store *store = NULL;
     int small = 1;
     if (!networks || zi_store_new_memory("toy", &store, NULL) != ZIMAGE_OK)
@@ -297,7 +299,8 @@ static int has_weights(const zi_fuzz_file *files, size_t count, const char *fold
     return 0;
 }
 
-static int write_component(const zi_component *component, const zi_fuzz_file *files, size_t count)
+static int write_component(const zi_family *family, const zi_component *component, const zi_fuzz_file *files,
+                           size_t count)
 {
     static toy_file file;
     char config[NAME_BYTES], changes[NAME_BYTES], name[NAME_BYTES];
@@ -308,7 +311,7 @@ static int write_component(const zi_component *component, const zi_fuzz_file *fi
     file.shards = 0;
     if (!zi_fuzz_find(files, count, config) || has_weights(files, count, component->folder))
         return 1;
-    if (!tensors_of(component, zi_fuzz_path(config), &file))
+    if (!tensors_of(family, component, zi_fuzz_path(config), &file))
         return 0;
     if (file.count == 0)
         return 1;
@@ -322,8 +325,9 @@ static int write_component(const zi_component *component, const zi_fuzz_file *fi
 
 int zi_fuzz_write_weights(const zi_fuzz_file *files, size_t count)
 {
+    const zi_family *family = zi_fuzz_is_klein(files, count) ? &zi_family_klein : &zi_family_zimage;
     for (int i = 0; i < ZI_COMPONENTS; i++)
-        if (!write_component(&zi_family_zimage.components[i], files, count))
+        if (!write_component(family, &family->components[i], files, count))
             return 0;
     return 1;
 }

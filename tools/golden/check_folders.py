@@ -3,10 +3,12 @@
     python tools/golden/check_folders.py --zimage build/release/zimage [--only WORD] [--model tests/golden/tiny]
     python tools/golden/check_folders.py --save DIR                          with other versions installed
     python tools/golden/check_folders.py --zimage ... --model DIR --as-is
+    python tools/golden/check_folders.py --zimage ... --model tests/golden/tiny-klein
 
 The folder is loaded and saved by the installed diffusers and transformers, changed, and read by both. The second and
 third line do that for a folder that other versions saved. Such a folder is read by the pinned versions, since the
-pipeline itself differs: that of diffusers 0.36 makes other sigmas, and so another image. A line of the output says:
+pipeline itself differs: that of diffusers 0.36 makes other sigmas, and so another image. The last line makes the
+changes of FLUX.2-klein. A line of the output says:
   equal     both make the same image, at most 1/255 off
   refused   zimage refuses the folder, with the sentence that follows; the reference makes an image, or fails, too
   lenient   zimage makes an image where the reference fails
@@ -27,7 +29,8 @@ from common import np, save_file, torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, ZImagePipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
+from diffusers import ZImagePipeline
 from diffusers import ZImageTransformer2DModel
 import transformers
 from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -142,6 +145,10 @@ def both_names(folder):
 
 def component(**fields):
     return change(INDEX, **fields)
+
+
+def without_encoder(name, tensor):
+    return None if name.startswith("encoder.") else (name, tensor)
 
 
 CHANGES = {
@@ -325,6 +332,102 @@ CHANGES = {
 }
 
 
+TOKENIZER = "tokenizer/tokenizer_config.json"
+# Of FLUX.2-klein: what it does not share with Z-Image, and what decides its images.
+KLEIN_CHANGES = {
+    "unchanged": lambda folder: None,
+    # model_index.json
+    "class kv": change(INDEX, _class_name="Flux2KleinKVPipeline"),
+    "class kv, without is_distilled": change(INDEX, _class_name="Flux2KleinKVPipeline", is_distilled=REMOVED),
+    "class inpaint": change(INDEX, _class_name="Flux2KleinInpaintPipeline"),
+    "class flux2": change(INDEX, _class_name="Flux2Pipeline"),
+    "is_distilled false": change(INDEX, is_distilled=False),
+    "is_distilled missing": change(INDEX, is_distilled=REMOVED),
+    "is_distilled null": change(INDEX, is_distilled=None),
+    "is_distilled 1": change(INDEX, is_distilled=1),
+    "is_distilled string": change(INDEX, is_distilled="false"),
+    "vae AutoencoderKL": component(vae=["diffusers", "AutoencoderKL"]),
+    "transformer ZImage": component(transformer=["diffusers", "ZImageTransformer2DModel"]),
+    "text_encoder Qwen3Model": component(text_encoder=["transformers", "Qwen3Model"]),
+    "tokenizer Qwen2TokenizerFast": component(tokenizer=["transformers", "Qwen2TokenizerFast"]),
+    "index with more": component(made_up=3),
+    # files of weights
+    "transformer shards": shards("transformer", DEFAULT_NAME),
+    "text_encoder shards": shards("text_encoder", "model"),
+    "vae stale file": shards("vae", DEFAULT_NAME, stale=True),
+    "vae old names": weights("vae", old_attention),
+    "vae without encoder": weights("vae", without_encoder),
+    # the transformer's fields
+    **{
+        f"{field} {'missing' if value is REMOVED else 'null'}": change(TRANSFORMER, **{field: value})
+        for field in ["patch_size", "in_channels", "out_channels", "num_layers", "num_single_layers", "mlp_ratio",
+                      "attention_head_dim", "num_attention_heads", "joint_attention_dim", "rope_theta", "eps",
+                      "timestep_guidance_channels", "axes_dims_rope", "guidance_embeds"]
+        for value in [REMOVED, None]
+    },
+    "patch_size 2": change(TRANSFORMER, patch_size=2),
+    "out_channels 0": change(TRANSFORMER, out_channels=0),
+    "out_channels the same": change(TRANSFORMER, out_channels=16),
+    "out_channels other": change(TRANSFORMER, out_channels=8),
+    "mlp_ratio 1.74": change(TRANSFORMER, mlp_ratio=1.74),
+    "rope_theta 10000": change(TRANSFORMER, rope_theta=10000),
+    "rope_theta 0": change(TRANSFORMER, rope_theta=0),
+    "eps 0.1": change(TRANSFORMER, eps=0.1),
+    "axes_dims_rope other": change(TRANSFORMER, axes_dims_rope=[4, 4, 4, 4]),
+    "axes_dims_rope short": change(TRANSFORMER, axes_dims_rope=[4, 6, 6]),
+    "axes_dims_rope sum": change(TRANSFORMER, axes_dims_rope=[2, 6, 4, 2]),
+    "axes_dims_rope odd": change(TRANSFORMER, axes_dims_rope=[1, 7, 4, 4]),
+    "guidance_embeds true": change(TRANSFORMER, guidance_embeds=True),
+    "transformer _use_default_values": change(TRANSFORMER, eps=0.1, _use_default_values=["eps"]),
+    "transformer unknown field": change(TRANSFORMER, made_up=7),
+    # the VAE's fields
+    **{
+        f"vae {field} {'missing' if value is REMOVED else 'null'}": change(VAE, **{field: value})
+        for field in ["act_fn", "block_out_channels", "down_block_types", "up_block_types", "latent_channels",
+                      "layers_per_block", "mid_block_add_attention", "norm_num_groups", "patch_size", "sample_size",
+                      "batch_norm_eps", "batch_norm_momentum", "use_quant_conv", "use_post_quant_conv", "in_channels",
+                      "out_channels", "decoder_block_out_channels"]
+        for value in [REMOVED, None]
+    },
+    "batch_norm_eps 0.5": change(VAE, batch_norm_eps=0.5),
+    "vae patch_size 1": change(VAE, patch_size=[1, 1]),
+    "vae patch_size number": change(VAE, patch_size=2),
+    "vae scaling_factor": change(VAE, scaling_factor=0.5, shift_factor=0.5),
+    "decoder channels": change(VAE, decoder_block_out_channels=[4, 8, 8, 8]),
+    "vae force_upcast": change(VAE, force_upcast=True),
+    # the text encoder's fields
+    "tie_word_embeddings": change(TEXT, tie_word_embeddings=False),
+    "27 layers": change(TEXT, num_hidden_layers=27, layer_types=["full_attention"] * 27),
+    "rope theta": change(TEXT, rope_parameters={"rope_type": "default", "rope_theta": 700.0}),
+    "rms_norm_eps": change(TEXT, rms_norm_eps=0.1),
+    "is_causal": change(TEXT, is_causal=False),
+    "text pad_token_id": change(TEXT, pad_token_id=5),
+    # the tokenizer: prompts are padded
+    "padding_side": change(TOKENIZER, padding_side="left"),
+    "pad_token": change(TOKENIZER, pad_token="<|im_end|>"),
+    "pad_token missing": change(TOKENIZER, pad_token=REMOVED),
+    "pad_token null": change(TOKENIZER, pad_token=None),
+    "pad_token new": change(TOKENIZER, pad_token="made up"),
+    "model_max_length": change(TOKENIZER, model_max_length=16),
+    "template without thinking": change(TOKENIZER, chat_template="{{ messages[0].content }}"),
+    # the scheduler's fields: the pipeline gives a shift of its own
+    "static": change(SCHEDULER, use_dynamic_shifting=False),
+    "shift": change(SCHEDULER, shift=1.0),
+    "max_shift": change(SCHEDULER, max_shift=9.0, base_shift=-3.0),
+    "linear": change(SCHEDULER, time_shift_type="linear"),
+    "shift_terminal": change(SCHEDULER, shift_terminal=0.1),
+    "invert_sigmas": change(SCHEDULER, invert_sigmas=True),
+    "use_karras_sigmas": change(SCHEDULER, use_karras_sigmas=True),
+    "stochastic_sampling": change(SCHEDULER, stochastic_sampling=True),
+    "num_train_timesteps": change(SCHEDULER, num_train_timesteps=500),
+}
+
+
+def is_klein(folder):
+    with open(os.path.join(folder, INDEX)) as f:
+        return "Klein" in json.load(f)["_class_name"]
+
+
 def text_encoder_of(folder):
     """transformers 4 does not know rope_parameters: the number moves to its field rope_theta."""
     with open(os.path.join(folder, "config.json")) as f:
@@ -336,6 +439,9 @@ def text_encoder_of(folder):
 
 def save_again(model, folder):
     """Saves the folder by the installed versions."""
+    if is_klein(model):
+        Flux2KleinPipeline.from_pretrained(model, dtype=torch.float32).save_pretrained(folder)
+        return
     ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(model + "/scheduler"),
         vae=AutoencoderKL.from_pretrained(model + "/vae"),
@@ -345,13 +451,14 @@ def save_again(model, folder):
     ).save_pretrained(folder)
 
 
-def by_reference(folder):
-    """[H, W, 3] bytes, or the reference's error."""
+def by_reference(folder, klein):
+    """[H, W, 3] bytes, or the reference's error. The program guides by default as the pipeline of klein does."""
     try:
-        pipe = DiffusionPipeline.from_pretrained(folder)
+        pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
         pipe.set_progress_bar_config(disable=True)
         generator = torch.Generator("cpu").manual_seed(SEED)
-        settings = dict(height=HEIGHT, width=WIDTH, num_inference_steps=STEPS, guidance_scale=0.0)
+        settings = dict(height=HEIGHT, width=WIDTH, num_inference_steps=STEPS)
+        settings |= {} if klein else {"guidance_scale": 0.0}
         image = pipe(PROMPT, generator=generator, output_type="np", **settings).images[0]
         if np.isnan(image).any():
             return "the image is not a number"
@@ -398,13 +505,14 @@ def main():
             shutil.copytree(a.model, saved)
         else:
             save_again(a.model, saved)
-        for name, apply in CHANGES.items():
+        klein = is_klein(saved)
+        for name, apply in (KLEIN_CHANGES if klein else CHANGES).items():
             if a.only not in name:
                 continue
             folder = os.path.join(top, "model")
             shutil.copytree(saved, folder)
             apply(folder)
-            verdict, words = compare(by_reference(folder), *by_zimage(os.path.abspath(a.zimage), folder))
+            verdict, words = compare(by_reference(folder, klein), *by_zimage(os.path.abspath(a.zimage), folder))
             print(f"{verdict:8} {name:38} {words}", flush=True)
             wrong += verdict == "WRONG"
             shutil.rmtree(folder)
