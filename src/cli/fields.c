@@ -82,7 +82,7 @@ static const char *write_beginning(cli_command_id command, const cli_options *op
         option = giver_of(command, options, option);
         if (last && option != last)
             cli_append(text, size, " and ");
-        if (option != last)
+        if (!last || option != last)
             write_name(options, option, text, size);
         last = option;
         word += length;

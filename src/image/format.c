@@ -9,7 +9,7 @@ static const zi_image_format *const formats[] = {
     [ZIMAGE_FORMAT_WEBP] = &zi_format_webp,
 };
 
-#define FORMATS (sizeof formats / sizeof *formats)
+#define FORMATS (sizeof formats / sizeof(formats[0]))
 
 const zi_image_format *zi_format_at(zimage_format format)
 {

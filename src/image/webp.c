@@ -77,8 +77,9 @@ static zimage_status add_packet(const zi_picture *picture, const WebPMemoryWrite
         return zi_fail_memory(error, "a WebP file", size);
     out->size = size;
     uint8_t *at = put_chunk(out->data, "RIFF", size - CHUNK_BYTES);
-    memcpy(at, "WEBP", 4);
-    at = put_chunk(at + 4, "VP8X", EXTENDED_BYTES);
+    static const uint8_t form[4] = {'W', 'E', 'B', 'P'};
+    memcpy(at, form, sizeof form);
+    at = put_chunk(at + sizeof form, "VP8X", EXTENDED_BYTES);
     at[0] = HAS_XMP;
     put_little_endian(at + 4, (uint32_t)picture->width - 1, 3);
     put_little_endian(at + 7, (uint32_t)picture->height - 1, 3);

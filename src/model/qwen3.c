@@ -321,7 +321,7 @@ static zimage_status keep_states(const zi_qwen3 *model, zi_run *run, int64_t lay
 static zimage_status encode(const zi_qwen3 *model, zi_run *run, const int32_t *ids, int64_t real, zi_tensor *out)
 {
     token_sequence sequence = {.real = real};
-    zi_tensor own, *x = model->config.state_count > 1 ? &own : out;
+    zi_tensor own = {0}, *x = model->config.state_count > 1 ? &own : out;
     int64_t count = out->shape[0];
     if (x != out)
         ZI_TRY(zi_alloc2(run, x, count, model->config.hidden_size));

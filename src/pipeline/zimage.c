@@ -273,8 +273,9 @@ static zimage_status fit_mask(const zi_networks *n, const zi_pixels *mask, int64
     int64_t scale = n->vae_config.scale_factor, columns = width / scale;
     zi_pixels repaint;
     ZI_TRY(zi_mask_binarize(mask, width, height, &repaint, error));
-    for (int64_t i = 0; i < height / scale * columns; i++)
-        weights[i] = repaint.data[i / columns * scale * width + i % columns * scale];
+    for (int64_t row = 0; row < height / scale; row++)
+        for (int64_t column = 0; column < columns; column++)
+            weights[row * columns + column] = repaint.data[(row * width + column) * scale];
     zi_pixels_free(&repaint);
     return ZIMAGE_OK;
 }
