@@ -13,6 +13,7 @@ typedef struct worker {
     zimage_model *model;     /* of the session that the worker opens; NULL: the worker opens a model, too */
     int32_t threads;
     uint64_t seed;
+    const zimage_image *input; /* NULL: none */
     uint8_t *pixels;
     char problem[256];
 } worker;
@@ -26,6 +27,8 @@ static zimage_status make(worker *w, zimage_session *session, zimage_error *erro
     request.width = WIDTH;
     request.height = HEIGHT;
     request.release_weights = 1; /* must not disturb the others */
+    request.images = &w->input;
+    request.image_count = w->input != NULL;
     zimage_status status = zimage_generate(session, &request, &image, error);
     if (status == ZIMAGE_OK && (w->pixels = malloc(BYTES)))
         memcpy(w->pixels, zimage_image_pixels(image), BYTES);
@@ -93,6 +96,39 @@ static void sessions_of_one_model(void **state)
         assert_int_equal(zimage_session_open(model, &params, &together[i].session, &error), ZIMAGE_OK);
     }
     compare_with_alone(together, 4, model);
+}
+
+/* The encoder of a VAE that mflux saved is copied by the first session that encodes (zi_store_copy_late). */
+static void first_images_are_encoded(void **state)
+{
+    static const uint8_t pixels[64 * 64 * 3];
+    const zimage_model_params params = {.struct_size = sizeof params,
+                                        .transformer = ZIMAGE_TEST_DATA "/mlx/klein/transformer",
+                                        .vae = ZIMAGE_TEST_DATA "/mlx/klein/vae"};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_model *model = NULL;
+    zimage_image *input = NULL;
+    pthread_t threads[2];
+    if (zimage_model_open(ZIMAGE_TEST_DATA "/tiny-klein", &params, &model, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    assert_int_equal(zimage_image_from_pixels(pixels, 64, 64, sizeof pixels / 64, 3, &input, &error), ZIMAGE_OK);
+    worker together[3] = {{.model = model, .threads = 1, .seed = 1, .input = input},
+                          {.model = model, .threads = 1, .seed = 1, .input = input},
+                          {.model = model, .threads = 1, .seed = 1, .input = input}};
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, make_image, &together[i]), 0);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    make_image(&together[2]);
+    for (int i = 0; i < 3; i++) {
+        if (!together[i].pixels)
+            fail_msg("%s", together[i].problem);
+        assert_memory_equal(together[i].pixels, together[2].pixels, BYTES);
+    }
+    for (int i = 0; i < 3; i++)
+        free(together[i].pixels);
+    zimage_image_free(input);
+    zimage_model_close(model);
 }
 
 /* Asks a model for facts, checks and plans while other sessions work. The askers share a cache folder. */
@@ -173,6 +209,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models_side_by_side),
         cmocka_unit_test(sessions_of_one_model),
+        cmocka_unit_test(first_images_are_encoded),
         cmocka_unit_test(plans_beside_images),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
