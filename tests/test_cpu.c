@@ -224,7 +224,7 @@ static void rotation_takes_views(void **state)
         for (zi_rope_layout layout = ZI_ROPE_ADJACENT; layout <= ZI_ROPE_HALF_SPLIT; layout++) {
             zi_run run = open_set(&sets[i]);
             matrix x = matrix_new(TOKENS, HEADS * DIM, 1);
-            const zi_qk_norm_rope args = {&w, &cosines, &sines, HEADS, layout, EPS};
+            const zi_qk_norm_rope args = {&w, &cosines, &sines, HEADS, layout, EPS, NULL, NULL};
             expect_ok(zi_table(&run)->qk_norm_rope(&run, &x.dense, &args));
             expect_ok(zi_table(&run)->qk_norm_rope(&run, &x.view, &args));
             check_matrix(&x, sets[i].name);
@@ -429,7 +429,8 @@ static void run_job(zi_run *run, int64_t tokens, const zi_weight *w)
     zi_arena_mark inner = t->mark(run);
     expect_ok(t->norm(run, &h, &x, &norm));
     expect_ok(t->linears(run, 3, (zi_tensor[]){q, k, v}, &h, (const zi_weight *[]){&w[0], &w[1], &w[0]}));
-    expect_ok(t->qk_norm_rope(run, &q, &(zi_qk_norm_rope){&w[4], &cosines, &sines, HEADS, ZI_ROPE_ADJACENT, EPS}));
+    const zi_qk_norm_rope rope = {&w[4], &cosines, &sines, HEADS, ZI_ROPE_ADJACENT, EPS, &k, &w[4]};
+    expect_ok(t->qk_norm_rope(run, &q, &rope));
     expect_ok(t->attention(run, &o, &q, &k, &v, &(zi_attention){HEADS, HEADS, DIM, 0, 0}));
     expect_ok(t->linear(run, &y, &o, &w[0], &w[3], 0));
     int finite = 0;

@@ -252,13 +252,13 @@ static zimage_status rotate_rows(zi_run *run, rows_job *job, const zi_weight *w)
     return ZIMAGE_OK;
 }
 
-zimage_status zi_cpu_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args)
+static zimage_status norm_and_rotate(zi_run *run, zi_tensor *x, const zi_weight *weight, const zi_qk_norm_rope *args)
 {
     rows_job job = rows_of(run, x);
     job.y = zi_f32(x);
     job.ld = x->ld;
-    job.heads = args->heads;
-    job.head_dim = job.features / args->heads;
+    job.head_dim = zi_weight_count(weight);
+    job.heads = job.features / job.head_dim;
     job.cos = zi_f32(args->cos);
     job.sin = zi_f32(args->sin);
     job.layout = args->layout;
@@ -268,9 +268,16 @@ zimage_status zi_cpu_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_ro
     assert(zi_tensor_count(args->cos) == job.rows * (job.head_dim / 2));
     assert(zi_tensor_count(args->sin) == zi_tensor_count(args->cos));
     zi_arena_mark mark = zi_host_mark(run);
-    zimage_status status = rotate_rows(run, &job, args->weight);
+    zimage_status status = rotate_rows(run, &job, weight);
     zi_host_release(run, mark);
     return status;
+}
+
+zimage_status zi_cpu_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args)
+{
+    assert(zi_weight_count(args->weight) * args->heads == zi_features(x));
+    ZI_TRY(norm_and_rotate(run, x, args->weight, args));
+    return args->k != NULL ? norm_and_rotate(run, args->k, args->k_weight, args) : ZIMAGE_OK;
 }
 
 /* ---- elements ---------------------------------------------------------------------------------------------------- */

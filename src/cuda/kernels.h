@@ -63,11 +63,15 @@ cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_args *args, i
                              cudaStream_t stream);
 /* float32; cos may be angles. */
 cudaError_t zi_cuda_cos_sin(float *cos, float *sin, const float *angles, int64_t n, cudaStream_t stream);
-typedef struct zi_cuda_rope_args {
+typedef struct zi_cuda_heads {
     void *x; /* [rows][heads][dim], rows ld elements apart */
-    int64_t ld;
-    const float *w, *cos, *sin; /* [dim]; [rows][dim / 2] */
-    int64_t rows, heads, dim;
+    int64_t ld, heads;
+    const float *w; /* [dim] */
+} zi_cuda_heads;
+typedef struct zi_cuda_rope_args {
+    zi_cuda_heads q, k;     /* k may have 0 heads */
+    const float *cos, *sin; /* [rows][dim / 2] */
+    int64_t rows, dim;
     int half_split; /* pairs (j, j + dim / 2), else (2 j, 2 j + 1) */
     float eps;
 } zi_cuda_rope_args;

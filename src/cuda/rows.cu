@@ -356,15 +356,30 @@ static __device__ __forceinline__ void store_pair(T *p, int64_t j, const zi_cuda
         store<T, 2>(p + 2 * j, vec<T, 2>{{from_float<T>(x), from_float<T>(y)}});
 }
 
-/* Scales and rotates pair j (x, y); cos, sin: of the row. Eight parameters: it is inlined, all stay in registers. */
+/* Where a head lies, and the factors of its pairs. */
+template <typename T> struct head_place {
+    T *p;
+    const float *w, *cos, *sin;
+};
+
+/* Head `head` of a row: the queries' heads, then the keys'. */
 template <typename T>
-static __device__ __forceinline__ void rotate(T *p, int64_t j, const rope_args &args, float factor, float x, float y,
-                                              const float *cos, const float *sin)
+static __device__ __forceinline__ head_place<T> head_at(const zi_cuda_rope_args &a, int64_t row, int64_t head)
+{
+    const zi_cuda_heads &part = head < a.q.heads ? a.q : a.k;
+    int64_t place = head < a.q.heads ? head : head - a.q.heads, angles = row * (a.dim / 2);
+    return {(T *)part.x + row * part.ld + place * a.dim, part.w, a.cos + angles, a.sin + angles};
+}
+
+/* Scales and rotates pair j (x, y). */
+template <typename T>
+static __device__ __forceinline__ void rotate(const head_place<T> &at, int64_t j, const rope_args &args, float factor,
+                                              float x, float y)
 {
     const zi_cuda_rope_args &a = args.a;
     int64_t half = a.dim / 2;
-    float u = x * factor * a.w[a.half_split ? j : 2 * j], v = y * factor * a.w[a.half_split ? half + j : 2 * j + 1];
-    store_pair(p, j, a, args.apart, u * cos[j] - v * sin[j], u * sin[j] + v * cos[j]);
+    float u = x * factor * at.w[a.half_split ? j : 2 * j], v = y * factor * at.w[a.half_split ? half + j : 2 * j + 1];
+    store_pair(at.p, j, a, args.apart, u * at.cos[j] - v * at.sin[j], u * at.sin[j] + v * at.cos[j]);
 }
 
 /* A lane takes pairs lane, lane + 32, ... of a head. It holds the first HEAD_PAIRS in registers and reads the others
@@ -372,35 +387,36 @@ static __device__ __forceinline__ void rotate(T *p, int64_t j, const rope_args &
 template <typename T> static __global__ void qk_norm_rope(const rope_args args)
 {
     const zi_cuda_rope_args &a = args.a;
-    int64_t head = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (head >= a.rows * a.heads)
+    int64_t head = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, heads = a.q.heads + a.k.heads;
+    if (head >= a.rows * heads)
         return;
-    int64_t lane = threadIdx.x % 32, half = a.dim / 2, row = head / a.heads;
-    T *p = (T *)a.x + row * a.ld + head % a.heads * a.dim;
+    int64_t lane = threadIdx.x % 32, half = a.dim / 2;
+    const head_place<T> at = head_at<T>(a, head / heads, head % heads);
     float first[HEAD_PAIRS] = {}, second[HEAD_PAIRS] = {}, sum = 0;
 #pragma unroll
     for (int k = 0; k < HEAD_PAIRS; k++)
         if (lane + 32 * k < half) {
-            vec<T, 2> pair = load_pair(p, lane + 32 * k, a, args.apart);
+            vec<T, 2> pair = load_pair(at.p, lane + 32 * k, a, args.apart);
             first[k] = to_float(pair.v[0]);
             second[k] = to_float(pair.v[1]);
             sum += first[k] * first[k] + second[k] * second[k];
         }
     for (int64_t j = lane + 32 * HEAD_PAIRS; j < half; j += 32) {
-        vec<T, 2> pair = load_pair(p, j, a, args.apart);
+        vec<T, 2> pair = load_pair(at.p, j, a, args.apart);
         sum += to_float(pair.v[0]) * to_float(pair.v[0]) + to_float(pair.v[1]) * to_float(pair.v[1]);
     }
     float factor = 1.0f / sqrtf(warp_sum(sum) / (float)a.dim + a.eps);
-    const float *cos = a.cos + row * half, *sin = a.sin + row * half;
 #pragma unroll
     for (int k = 0; k < HEAD_PAIRS; k++)
         if (lane + 32 * k < half)
-            rotate(p, lane + 32 * k, args, factor, first[k], second[k], cos, sin);
+            rotate(at, lane + 32 * k, args, factor, first[k], second[k]);
     for (int64_t j = lane + 32 * HEAD_PAIRS; j < half; j += 32) {
-        vec<T, 2> pair = load_pair(p, j, a, args.apart);
-        rotate(p, j, args, factor, to_float(pair.v[0]), to_float(pair.v[1]), cos, sin);
+        vec<T, 2> pair = load_pair(at.p, j, a, args.apart);
+        rotate(at, j, args, factor, to_float(pair.v[0]), to_float(pair.v[1]));
     }
 }
+
+#define ROPE_VECTORS 2 /* that a thread has in flight */
 
 /*
  * One block for each row. `Lanes` adjacent lanes take a head, a vector each: for adjacent pairs and heads of 2, 4, ...
@@ -409,45 +425,62 @@ template <typename T> static __global__ void qk_norm_rope(const rope_args args)
 template <typename T, int Lanes> static __global__ void __launch_bounds__(512) rope_fast(const zi_cuda_rope_args a)
 {
     constexpr int W = wide<T>;
-    int lane = threadIdx.x % Lanes, vectors = (int)a.heads * Lanes;
-    vec<float, W> w = factors_at<W>(a.w, lane * W);
-    const int64_t angles = blockIdx.x * (a.dim / 2) + lane * (W / 2);
-    vec<float, W / 2> cos = load<float, W / 2>(a.cos + angles), sin = load<float, W / 2>(a.sin + angles);
-    for (int first = 0; first < vectors; first += blockDim.x) { /* all threads, since a warp sums together */
-        int i = first + threadIdx.x;
-        T *p = (T *)a.x + blockIdx.x * a.ld + (int64_t)i * W;
-        vec<T, W> v;
-        float f[W] = {}, sum = 0;
-        if (i < vectors) {
-            v = load<T, W>(p);
+    const int lane = threadIdx.x % Lanes, heads = (int)(a.q.heads + a.k.heads);
+    const head_place<T> row = head_at<T>(a, blockIdx.x, 0);
+    vec<float, W / 2> cos = load<float, W / 2>(row.cos + lane * (W / 2));
+    vec<float, W / 2> sin = load<float, W / 2>(row.sin + lane * (W / 2));
+    /* all threads, since a warp sums together */
+    for (int first = 0; first < heads * Lanes; first += ROPE_VECTORS * blockDim.x) {
+        head_place<T> at[ROPE_VECTORS];
+        vec<T, W> v[ROPE_VECTORS];
+        int there[ROPE_VECTORS];
+#pragma unroll
+        for (int k = 0; k < ROPE_VECTORS; k++) {
+            const int head = (first + k * (int)blockDim.x + (int)threadIdx.x) / Lanes;
+            there[k] = head < heads;
+            at[k] = head_at<T>(a, blockIdx.x, there[k] ? head : 0);
+            if (there[k])
+                v[k] = load<T, W>(at[k].p + lane * W);
+        }
+#pragma unroll
+        for (int k = 0; k < ROPE_VECTORS; k++) {
+            vec<float, W> w = factors_at<W>(at[k].w, lane * W);
+            float f[W], sum = 0;
 #pragma unroll
             for (int j = 0; j < W; j++) {
-                f[j] = to_float(v.v[j]);
+                f[j] = there[k] ? to_float(v[k].v[j]) : 0.0f;
                 sum += f[j] * f[j];
             }
-        }
 #pragma unroll
-        for (int step = Lanes / 2; step > 0; step /= 2)
-            sum += __shfl_xor_sync(~0u, sum, step);
-        float factor = 1.0f / sqrtf(sum / (float)a.dim + a.eps);
+            for (int step = Lanes / 2; step > 0; step /= 2)
+                sum += __shfl_xor_sync(~0u, sum, step);
+            float factor = 1.0f / sqrtf(sum / (float)a.dim + a.eps);
 #pragma unroll
-        for (int j = 0; j < W; j += 2) {
-            float u = f[j] * factor * w.v[j], t = f[j + 1] * factor * w.v[j + 1];
-            v.v[j] = from_float<T>(u * cos.v[j / 2] - t * sin.v[j / 2]);
-            v.v[j + 1] = from_float<T>(u * sin.v[j / 2] + t * cos.v[j / 2]);
+            for (int j = 0; j < W; j += 2) {
+                float u = f[j] * factor * w.v[j], t = f[j + 1] * factor * w.v[j + 1];
+                v[k].v[j] = from_float<T>(u * cos.v[j / 2] - t * sin.v[j / 2]);
+                v[k].v[j + 1] = from_float<T>(u * sin.v[j / 2] + t * cos.v[j / 2]);
+            }
+            if (there[k])
+                store<T, W>(at[k].p + lane * W, v[k]);
         }
-        if (i < vectors)
-            store<T, W>(p, v);
     }
+}
+
+/* Whether rope_fast can load vectors of these heads. */
+template <typename T> static int heads_fit(const zi_cuda_heads &h)
+{
+    return h.heads == 0 || (factors_fit(h.w, NULL) && ((uintptr_t)h.x | (uintptr_t)h.ld * sizeof(T)) % 16 == 0);
 }
 
 /* Launches rope_fast if it can do these sizes; *done 0: it can't. */
 template <typename T> static cudaError_t try_rope_fast(const zi_cuda_rope_args *a, int *done, cudaStream_t stream)
 {
-    int64_t threads = (a->heads * a->dim / wide<T> + 31) / 32 * 32;
+    int64_t vectors = (a->q.heads + a->k.heads) * a->dim / wide<T>;
+    int64_t threads = ((vectors + ROPE_VECTORS - 1) / ROPE_VECTORS + 31) / 32 * 32;
     unsigned block = (unsigned)(threads < 512 ? threads : 512);
-    *done = !a->half_split && a->dim % wide<T> == 0 && factors_fit(a->w, NULL) && factors_fit(a->cos, a->sin) &&
-            ((uintptr_t)a->x | (uintptr_t)a->ld * sizeof(T)) % 16 == 0;
+    *done = !a->half_split && a->dim % wide<T> == 0 && factors_fit(a->cos, a->sin) && heads_fit<T>(a->q) &&
+            heads_fit<T>(a->k);
     switch (*done ? a->dim / wide<T> : 0) {
 #define CASE(lanes)                                                                                                    \
     case lanes:                                                                                                        \
@@ -465,12 +498,18 @@ template <typename T> static cudaError_t try_rope_fast(const zi_cuda_rope_args *
     }
 }
 
+/* Whether the elements of an adjacent pair can't be loaded as one vector. */
+template <typename T> static int pairs_are_apart(const zi_cuda_heads &h)
+{
+    return h.heads > 0 && ((uintptr_t)h.x | (uintptr_t)h.ld * sizeof(T)) % (2 * sizeof(T)) != 0;
+}
+
 extern "C" cudaError_t zi_cuda_qk_norm_rope(zi_dtype type, const zi_cuda_rope_args *a, cudaStream_t stream)
 {
-    unsigned blocks = (unsigned)((a->rows * a->heads + 7) / 8);
+    unsigned blocks = (unsigned)((a->rows * (a->q.heads + a->k.heads) + 7) / 8);
     int done = 0;
     WITH_TYPE(T, type, {
-        const rope_args args = {*a, ((uintptr_t)a->x | (uintptr_t)a->ld * sizeof(T)) % (2 * sizeof(T)) != 0};
+        const rope_args args = {*a, pairs_are_apart<T>(a->q) || pairs_are_apart<T>(a->k)};
         cudaError_t code = try_rope_fast<T>(a, &done, stream);
         if (done)
             return code;

@@ -165,21 +165,29 @@ static zimage_status cuda_silu(zi_run *run, zi_tensor *y, const zi_tensor *x)
                        "a SiLU");
 }
 
+/* Heads as large as their norm's weight. */
+static zimage_status heads_of(zi_cuda *cuda, const zi_tensor *x, const zi_weight *weight, zi_cuda_heads *heads)
+{
+    *heads = (zi_cuda_heads){.x = zi_cuda_data(x), .ld = x->ld, .heads = zi_features(x) / zi_weight_count(weight)};
+    return zi_cuda_vector(cuda, weight, &heads->w);
+}
+
 static zimage_status cuda_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *rope)
 {
     zi_cuda *cuda = zi_cuda_begin(run);
     int64_t dim = zi_features(x) / rope->heads, tokens = zi_row_count(x);
-    zi_cuda_rope_args args = {.x = zi_cuda_data(x),
-                              .ld = x->ld,
-                              .cos = zi_cuda_factor(rope->cos, tokens * dim / 2),
+    const zi_tensor *k = rope->k;
+    zi_cuda_rope_args args = {.cos = zi_cuda_factor(rope->cos, tokens * dim / 2),
                               .sin = zi_cuda_factor(rope->sin, tokens * dim / 2),
                               .rows = tokens,
-                              .heads = rope->heads,
                               .dim = dim,
                               .half_split = rope->layout == ZI_ROPE_HALF_SPLIT,
                               .eps = rope->eps};
     assert(dim * rope->heads == zi_features(x) && dim % 2 == 0 && zi_weight_count(rope->weight) == dim);
-    ZI_TRY(zi_cuda_vector(cuda, rope->weight, &args.w));
+    assert(k == NULL || (k->dtype == x->dtype && zi_row_count(k) == tokens && zi_weight_count(rope->k_weight) == dim));
+    ZI_TRY(heads_of(cuda, x, rope->weight, &args.q));
+    if (k != NULL)
+        ZI_TRY(heads_of(cuda, k, rope->k_weight, &args.k));
     return ZI_CUDA_RUN(cuda, zi_cuda_qk_norm_rope(x->dtype, &args, cuda->stream), "a rotation");
 }
 

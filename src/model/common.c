@@ -130,10 +130,16 @@ zimage_status zi_rope_from_angles(zi_run *run, zi_rope *rope, const float *angle
     return zi_table(run)->rope_table(run, &rope->cos, &rope->sin, angles);
 }
 
-zimage_status zi_norm_and_rotate(zi_run *run, zi_tensor *x, const zi_weight *weight, const zi_rope *rope, int64_t heads,
-                                 zi_rope_layout layout, float eps)
+zimage_status zi_norm_and_rotate(zi_run *run, zi_tensor qk[2], const zi_weight *const weights[2], const zi_rope *rope,
+                                 int64_t heads, zi_rope_layout layout, float eps)
 {
-    const zi_qk_norm_rope args = {
-        .weight = weight, .cos = &rope->cos, .sin = &rope->sin, .heads = heads, .layout = layout, .eps = eps};
-    return zi_table(run)->qk_norm_rope(run, x, &args);
+    const zi_qk_norm_rope args = {.weight = weights[0],
+                                  .cos = &rope->cos,
+                                  .sin = &rope->sin,
+                                  .heads = heads,
+                                  .layout = layout,
+                                  .eps = eps,
+                                  .k = &qk[1],
+                                  .k_weight = weights[1]};
+    return zi_table(run)->qk_norm_rope(run, &qk[0], &args);
 }

@@ -60,9 +60,10 @@ typedef struct zi_rope {
     zi_tensor cos, sin;
 } zi_rope;
 
-/* In place on x [tokens, heads * head_dim]: RMS norm of each head with `weight` [head_dim], then the rotation. */
-zimage_status zi_norm_and_rotate(zi_run *run, zi_tensor *x, const zi_weight *weight, const zi_rope *rope, int64_t heads,
-                                 zi_rope_layout layout, float eps);
+/* In place on queries [tokens, heads * head_dim] and keys, which may have fewer heads: an RMS norm of each head with a
+ * weight [head_dim], then the rotation. qk, weights: first the queries', then the keys'. */
+zimage_status zi_norm_and_rotate(zi_run *run, zi_tensor qk[2], const zi_weight *const weights[2], const zi_rope *rope,
+                                 int64_t heads, zi_rope_layout layout, float eps);
 
 /* angles [tokens, half] in host memory */
 zimage_status zi_rope_from_angles(zi_run *run, zi_rope *rope, const float *angles, int64_t tokens, int64_t half);

@@ -191,7 +191,7 @@ static zimage_status rope_tables(const zi_flux2_dit *model, zi_run *run, const s
 typedef struct stream {
     int is_text;
     int64_t first, count;
-    zi_tensor x, h;         /* [count, D]; h, an operand: the normalised x, then the heads */
+    zi_tensor x, h;         /* [count, D]; h, an operand: the normalised x */
     const zi_tensor *parts; /* of the modulation */
 } stream;
 
@@ -273,19 +273,15 @@ static zimage_status project(const passage *p, const stream *s, const zi_weight 
     const zi_rope rope = {zi_tensor_rows(&p->rope->cos, s->first, s->count),
                           zi_tensor_rows(&p->rope->sin, s->first, s->count)};
     ZI_TRY(zi_linears(p->run, 3, qkv, &s->h, weights));
-    for (int i = 0; i < 2; i++)
-        ZI_TRY(
-            zi_norm_and_rotate(p->run, &qkv[i], norms[i], &rope, config->heads, ZI_ROPE_ADJACENT, (float)config->eps));
-    return ZIMAGE_OK;
+    return zi_norm_and_rotate(p->run, qkv, norms, &rope, config->heads, ZI_ROPE_ADJACENT, (float)config->eps);
 }
 
-/* o <- the heads of the stream's queries */
-static zimage_status attend(const passage *p, const stream *s, const heads *h, zi_tensor *o)
+/* o [T, D] <- the heads of all queries */
+static zimage_status attend(const passage *p, const heads *h, zi_tensor *o)
 {
     const zi_flux2_dit_config *config = &p->model->config;
     const zi_attention shape = {.heads = config->heads, .kv_heads = config->heads, .head_dim = config->head_dim};
-    zi_tensor q = zi_tensor_rows(&h->q, s->first, s->count);
-    return zi_table(p->run)->attention(p->run, o, &q, &h->all_k, &h->all_v, &shape);
+    return zi_table(p->run)->attention(p->run, o, &h->q, &h->all_k, &h->all_v, &shape);
 }
 
 /* ---- double blocks ----------------------------------------------------------------------------------------------- */
@@ -295,26 +291,29 @@ static const zi_flux2_half *half_of(const zi_flux2_double_block *block, const st
     return s->is_text ? &block->text : &block->image;
 }
 
-/* y <- to_out(attention), for each stream in the rows of q that it has read; k and v give their place back */
+/* y <- to_out(attention), for each stream in its rows of q; the others give their place back. One attention reads the
+ * queries of both streams, so its result is no operand of one of them. */
 static zimage_status joint_attention(const passage *p, stream *streams, int count, int64_t index, heads *h)
 {
     const zi_flux2_double_block *block = &p->model->double_blocks[index];
     zi_run *run = p->run;
+    zi_tensor o; /* [T, D] */
     zi_arena_mark mark = zi_table(run)->mark(run);
     ZI_TRY(alloc_k_and_v(p, index, h));
+    ZI_TRY(zi_alloc2(run, &o, p->x.shape[0], p->x.shape[1]));
     for (int i = 0; i < count; i++) {
         const zi_flux2_half *half = half_of(block, &streams[i]);
         const zi_weight *const weights[] = {half->to_q, half->to_k, half->to_v}, *const norms[] = {half->norm_q,
                                                                                                    half->norm_k};
         ZI_TRY(project(p, &streams[i], weights, norms, h));
     }
-    for (int i = 0; i < count; i++)
-        ZI_TRY(attend(p, &streams[i], h, &streams[i].h));
-    zi_table(run)->release(run, mark);
+    ZI_TRY(attend(p, h, &o));
     for (int i = 0; i < count; i++) {
-        zi_tensor y = zi_tensor_rows(&h->q, streams[i].first, streams[i].count);
-        ZI_TRY(zi_linear(run, &y, &streams[i].h, half_of(block, &streams[i])->to_out, NULL));
+        const stream *s = &streams[i];
+        zi_tensor y = zi_tensor_rows(&h->q, s->first, s->count), x = zi_tensor_rows(&o, s->first, s->count);
+        ZI_TRY(zi_linear(run, &y, &x, half_of(block, s)->to_out, NULL));
     }
+    zi_table(run)->release(run, mark);
     return ZIMAGE_OK;
 }
 
@@ -391,7 +390,7 @@ static zimage_status parallel_attention(const passage *p, const stream *s, int64
     zi_tensor o = zi_tensor_columns(&both, 0, dim), u = zi_tensor_columns(&both, dim, mlp);
     ZI_TRY(project(p, s, weights, norms, h));
     ZI_TRY(zi_linear_glu(p->run, &u, &s->h, &block->gate, &block->up));
-    ZI_TRY(attend(p, s, h, &o));
+    ZI_TRY(attend(p, h, &o));
     return zi_linear(p->run, &h->q, &both, block->to_out, NULL);
 }
 

@@ -264,6 +264,7 @@ static zimage_status self_attention(const zi_qwen3 *model, const zi_qwen3_layer 
     float eps = (float)config->rms_norm_eps;
     int64_t tokens = x->shape[0];
     const zi_weight *const weights[] = {layer->q_proj, layer->k_proj, layer->v_proj};
+    const zi_weight *const norms[] = {layer->q_norm, layer->k_norm};
     zi_tensor qkv[3], *q = &qkv[0], *k = &qkv[1], *v = &qkv[2]; /* [n, H d], [n, G d], [n, G d] */
     zi_tensor o;                                                /* [n, H d] */
 
@@ -271,8 +272,7 @@ static zimage_status self_attention(const zi_qwen3 *model, const zi_qwen3_layer 
     ZI_TRY(zi_alloc2(run, k, tokens, shape.kv_heads * shape.head_dim));
     ZI_TRY(zi_alloc2(run, v, tokens, shape.kv_heads * shape.head_dim));
     ZI_TRY(zi_linears(run, 3, qkv, h, weights));
-    ZI_TRY(zi_norm_and_rotate(run, q, layer->q_norm, rope, shape.heads, ZI_ROPE_HALF_SPLIT, eps));
-    ZI_TRY(zi_norm_and_rotate(run, k, layer->k_norm, rope, shape.kv_heads, ZI_ROPE_HALF_SPLIT, eps));
+    ZI_TRY(zi_norm_and_rotate(run, qkv, norms, rope, shape.heads, ZI_ROPE_HALF_SPLIT, eps));
     ZI_TRY(table->alloc_operand(run, &o, tokens, shape.heads * shape.head_dim, layer->o_proj));
     ZI_TRY(table->attention(run, &o, q, k, v, &shape));
     return zi_linear_add(run, x, &o, layer->o_proj, NULL);

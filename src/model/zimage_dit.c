@@ -391,13 +391,13 @@ static zimage_status attention(const zi_zimage_dit *model, const zi_zimage_dit_b
     const zi_zimage_dit_config *config = &model->config;
     const zi_attention shape = {.heads = config->n_heads, .kv_heads = config->n_heads, .head_dim = config->head_dim};
     const zi_weight *const weights[] = {block->to_q, block->to_k, block->to_v};
+    const zi_weight *const norms[] = {block->norm_q, block->norm_k};
     zi_tensor qkv[3], *q = &qkv[0], *k = &qkv[1], *v = &qkv[2]; /* [T, D] each */
 
     for (int i = 0; i < 3; i++)
         ZI_TRY(zi_alloc2(run, &qkv[i], h->shape[0], config->dim));
     ZI_TRY(zi_linears(run, 3, qkv, h, weights));
-    ZI_TRY(zi_norm_and_rotate(run, q, block->norm_q, rope, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
-    ZI_TRY(zi_norm_and_rotate(run, k, block->norm_k, rope, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
+    ZI_TRY(zi_norm_and_rotate(run, qkv, norms, rope, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
     ZI_TRY(table->attention(run, h, q, k, v, &shape));
     return zi_linear(run, y, h, block->to_out, NULL);
 }

@@ -169,26 +169,33 @@ static zimage_status residual(zi_trial *t, const zi_case *c)
     return c->flags & LAST ? ZIMAGE_OK : zi_trial_result_of(t, &h, &next_bound, 0);
 }
 
-/* Sizes: tokens, heads, head dimension. OTHER: ZI_ROPE_HALF_SPLIT. */
+/* Sizes: tokens, heads, head dimension. OTHER: ZI_ROPE_HALF_SPLIT. PLAIN: without keys, which have half as many
+ * heads. */
 static zimage_status rope(zi_trial *t, const zi_case *c)
 {
     const zi_input exact = {.magnitude = 1, .exact = 1};
     zi_input input = {.magnitude = 2, .written = 1};
     int64_t tokens = c->size[0], heads = c->size[1], dim = c->size[2];
-    zi_weight w;
-    zi_tensor x, cosines, sines;
+    zi_weight w, k_weight;
+    zi_tensor x, k, cosines, sines;
     zi_trial_view(&input, c->flags);
     ZI_TRY(zi_trial_weight(t, &w, c->stored, 0, SHAPE(dim)));
+    ZI_TRY(zi_trial_weight(t, &k_weight, c->stored, 0, SHAPE(dim)));
     ZI_TRY(zi_trial_input(t, &cosines, &exact, SHAPE(tokens, dim / 2)));
     ZI_TRY(zi_trial_input(t, &sines, &exact, SHAPE(tokens, dim / 2)));
     ZI_TRY(zi_trial_input(t, &x, &input, SHAPE(tokens, heads * dim)));
+    ZI_TRY(zi_trial_input(t, &k, &input, SHAPE(tokens, (heads + 1) / 2 * dim)));
     const zi_qk_norm_rope args = {.weight = &w,
                                   .cos = &cosines,
                                   .sin = &sines,
                                   .heads = heads,
                                   .layout = c->flags & OTHER ? ZI_ROPE_HALF_SPLIT : ZI_ROPE_ADJACENT,
-                                  .eps = EPS};
+                                  .eps = EPS,
+                                  .k = c->flags & PLAIN ? NULL : &k,
+                                  .k_weight = c->flags & PLAIN ? NULL : &k_weight};
     ZI_TRY(zi_table(&t->run)->qk_norm_rope(&t->run, &x, &args));
+    if (args.k != NULL)
+        ZI_TRY(zi_trial_result_of(t, &k, &row_bound, 0));
     return zi_trial_result_of(t, &x, &row_bound, 0);
 }
 
@@ -496,6 +503,7 @@ const zi_case zi_cases_rows[] = {
     {&rope_kind, {17, 3, 34}, F16, OTHER},
     {&rope_kind, {5, 2, 128}, BF16, 0},
     {&rope_kind, {5, 2, 64}, F32, OTHER},
+    {&rope_kind, {6, 3, 64}, BF16, PLAIN},
     {&rope_kind, {19, 3, 64}, BF16, VIEWS},
     {&rope_kind, {7, 2, 128}, BF16, VIEWS | OTHER},
     {&rope_kind, {9, 3, 34}, F16, ODD_VIEWS},
@@ -509,7 +517,7 @@ const zi_case zi_cases_rows[] = {
     {&rope_kind, {100, 6, 128}, F16, SLOW | OTHER},
     {&rope_kind, {5, 2, 300}, BF16, SLOW | OTHER},
     {&rope_kind, {7, 5, 64}, BF16, SLOW},
-    {&rope_kind, {3, 37, 128}, BF16, SLOW}, /* more than a block's threads hold at a time */
+    {&rope_kind, {3, 71, 128}, BF16, SLOW}, /* more than a block's threads hold at a time */
     {&rope_kind, {9, 3, 16}, BF16, SLOW},
     {&angles_kind, {5, 33}, 0, 0},
     {&silu_kind, {17, 33}, 0, IN_PLACE},

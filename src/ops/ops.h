@@ -60,13 +60,16 @@ typedef struct zi_residual {
     int *finite;           /* as check_finite of x; NULL: not checked */
 } zi_residual;
 
-/* RMS norm of each head (weight [head_dim]), then rotation by cos and sin [tokens, head_dim / 2]. */
+/* RMS norm of each head (weight [head_dim]), then rotation by cos and sin [tokens, head_dim / 2]; of queries and, where
+ * k is given, of keys: one operation, so that a backend can do both in one pass. */
 typedef struct zi_qk_norm_rope {
     const zi_weight *weight;
     const zi_tensor *cos, *sin;
     int64_t heads;
     zi_rope_layout layout;
     float eps;
+    zi_tensor *k; /* [tokens, any number of heads * head_dim], changed in place; may be NULL */
+    const zi_weight *k_weight;
 } zi_qk_norm_rope;
 
 typedef struct zi_attention {
@@ -166,7 +169,7 @@ typedef zimage_status zi_op_residual(zi_run *run, zi_tensor *x, const zi_tensor 
                                      const zi_residual *residual);
 /* cos and sin of the angles, which lie in host memory: as many as cos and sin, both from alloc_f32, have elements. */
 typedef zimage_status zi_op_rope_table(zi_run *run, zi_tensor *cos, zi_tensor *sin, const float *angles);
-/* In place on x [tokens, heads * head_dim]. Column views: x. */
+/* In place on x [tokens, heads * head_dim] and args->k. Column views: x, k. */
 typedef zimage_status zi_op_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args);
 /* o = softmax(q k^T / sqrt(head_dim)) v; never holds a [queries, keys] buffer. k, v [keys, kv_heads * head_dim]; o, q
  * [queries, heads * head_dim]; o may be q. Column views: o, q, k, v. */

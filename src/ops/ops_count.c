@@ -169,7 +169,8 @@ static zimage_status count_rope_table(zi_run *run, zi_tensor *cos, zi_tensor *si
 
 static zimage_status count_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args)
 {
-    return read_weight(run, args->weight);
+    ZI_TRY(read_weight(run, args->weight));
+    return read_weight(run, args->k_weight);
 }
 
 static zimage_status count_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k,

@@ -186,13 +186,13 @@ static void rotate(float *a, float *b, float cos, float sin)
     *b = (float)(x * sin + y * cos);
 }
 
-static void norm_and_rotate_head(float *head, int64_t dim, const zi_qk_norm_rope *args, const float *cos,
+static void norm_and_rotate_head(float *head, const zi_weight *weight, const zi_qk_norm_rope *args, const float *cos,
                                  const float *sin)
 {
-    int64_t half = dim / 2;
+    int64_t dim = zi_weight_count(weight), half = dim / 2;
     double factor = rms_factor(head, dim, args->eps);
     for (int64_t i = 0; i < dim; i++)
-        head[i] = (float)(head[i] * factor * weight_at(args->weight, i));
+        head[i] = (float)(head[i] * factor * weight_at(weight, i));
     for (int64_t j = 0; j < half; j++)
         if (args->layout == ZI_ROPE_ADJACENT)
             rotate(&head[2 * j], &head[2 * j + 1], cos[j], sin[j]);
@@ -200,15 +200,22 @@ static void norm_and_rotate_head(float *head, int64_t dim, const zi_qk_norm_rope
             rotate(&head[j], &head[half + j], cos[j], sin[j]);
 }
 
+static void norm_and_rotate(zi_run *run, zi_tensor *x, const zi_weight *weight, const zi_qk_norm_rope *args)
+{
+    int64_t dim = zi_weight_count(weight), half = dim / 2;
+    assert(half * 2 == dim && zi_features(x) % dim == 0 && zi_tensor_count(args->cos) == zi_row_count(x) * half);
+    for (int64_t row = 0; row < rows_of(run, x); row++)
+        for (int64_t first = 0; first < zi_features(x); first += dim)
+            norm_and_rotate_head(zi_f32(x) + row * x->ld + first, weight, args, zi_f32(args->cos) + row * half,
+                                 zi_f32(args->sin) + row * half);
+}
+
 static zimage_status ref_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args)
 {
-    int64_t dim = zi_features(x) / args->heads, half = dim / 2;
-    assert(dim * args->heads == zi_features(x) && half * 2 == dim && zi_weight_count(args->weight) == dim);
-    assert(zi_tensor_count(args->cos) == zi_row_count(x) * half);
-    for (int64_t row = 0; row < rows_of(run, x); row++)
-        for (int64_t head = 0; head < args->heads; head++)
-            norm_and_rotate_head(zi_f32(x) + row * x->ld + head * dim, dim, args, zi_f32(args->cos) + row * half,
-                                 zi_f32(args->sin) + row * half);
+    assert(zi_weight_count(args->weight) * args->heads == zi_features(x));
+    norm_and_rotate(run, x, args->weight, args);
+    if (args->k != NULL)
+        norm_and_rotate(run, args->k, args->k_weight, args);
     return ZIMAGE_OK;
 }
 
