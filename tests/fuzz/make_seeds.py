@@ -168,8 +168,8 @@ klein_transformer = load_klein("transformer/config.json") | {
     "num_single_layers": 1, "timestep_guidance_channels": 8}
 klein_vae = load_klein("vae/config.json") | {k: vae[k] for k in [
     "block_out_channels", "norm_num_groups", "down_block_types", "up_block_types", "sample_size"]}
-klein_text_encoder = load_klein("text_encoder/config.json") | {
-    "hidden_size": 8, "head_dim": 4, "intermediate_size": 12, "vocab_size": 320}
+klein_text_encoder = load_klein("text_encoder/config.json") | { # one head: 28 layers read 512 tokens each
+    "hidden_size": 8, "head_dim": 4, "num_attention_heads": 1, "intermediate_size": 12, "vocab_size": 320}
 klein_tokenizer_config = load_klein("tokenizer/tokenizer_config.json") | {
     "added_tokens_decoder": config["added_tokens_decoder"]}
 toy_klein = {"model_index.json": load_klein("model_index.json"),
