@@ -155,15 +155,16 @@ static zimage_status encode(const zi_picture *picture, zi_bytes *out, zimage_err
 
 static zimage_status fail_decoding(zimage_error *error, VP8StatusCode code)
 {
-    static const char *const reasons[] = {
-        [VP8_STATUS_BITSTREAM_ERROR] =
-            "its data is malformed, or memory is short", /* libwebp 1.2 takes one for the other */
+    /* libwebp 1.2 takes short memory for malformed data, libwebp 1.5 also the reverse. */
+    static const char *const malformed_or_memory = "its data is malformed, or memory is short";
+    const char *reasons[] = {
+        [VP8_STATUS_BITSTREAM_ERROR] = malformed_or_memory,
+        [VP8_STATUS_OUT_OF_MEMORY] = malformed_or_memory,
+        [VP8_STATUS_USER_ABORT] = malformed_or_memory, /* after some failed allocations */
         [VP8_STATUS_UNSUPPORTED_FEATURE] = "it has a feature that libwebp does not support",
         [VP8_STATUS_SUSPENDED] = "the data ends early",
         [VP8_STATUS_NOT_ENOUGH_DATA] = "the data ends early",
     };
-    if (code == VP8_STATUS_OUT_OF_MEMORY || code == VP8_STATUS_USER_ABORT) /* after some failed allocations */
-        return zi_fail_memory(error, "a WebP image", 0);
     const char *reason = (unsigned)code < sizeof reasons / sizeof *reasons ? reasons[code] : NULL;
     return zi_fail(error, ZIMAGE_ERROR_FORMAT, "the WebP can't be read: %s", reason ? reason : "it is malformed");
 }

@@ -459,7 +459,7 @@ def by_reference(folder, klein):
         generator = torch.Generator("cpu").manual_seed(SEED)
         settings = dict(height=HEIGHT, width=WIDTH, num_inference_steps=STEPS)
         settings |= {} if klein else {"guidance_scale": 0.0}
-        image = pipe(PROMPT, generator=generator, output_type="np", **settings).images[0]
+        image = pipe(prompt=PROMPT, generator=generator, output_type="np", **settings).images[0]
         if np.isnan(image).any():
             return "the image is not a number"
         return (image * 255).round().astype("uint8")
