@@ -51,7 +51,8 @@
  * in host memory once. Each session has its own threads: with N busy sessions give each a part of the CPU's cores. On a
  * GPU each session holds its own weights: give each a device_memory. One thread at a time may use a session. Functions
  * on tokenizers, images, plans and lists may be called from any thread while no thread frees the object. The library
- * keeps no global state but two lists for handlers of signals: of mapped files and of temporary files.
+ * keeps no global state but three lists: of mapped files and of temporary files, for handlers of signals, and of weight
+ * files that models share.
  * A thread needs 256 KiB of stack to open, plan and generate; with less these calls fail.
  *
  * Errors. Every function that can fail returns a zimage_status. If it fails and `error` is not NULL, it writes one
@@ -266,6 +267,14 @@ typedef struct zimage_model_params {
  * packed weights, where model_index.json and scheduler/ may be absent (Z-Image-Turbo's schedule is used then). Weights
  * are memory-mapped and read in place: the files must stay unchanged until the model is closed (a file that is replaced
  * by a rename counts as unchanged). zimage_generate fails if one has become shorter, and warns if one was written.
+ *
+ * Open models share weights, in host memory: a file that another model has mapped is mapped no second time, and a
+ * tensor with the name, type, shape and bytes of one that is open already becomes that one, however the files are cut
+ * into shards. So Z-Image-Turbo and FLUX.2-klein-4B hold one text encoder. To find equal tensors of different files the
+ * call reads both up to the first difference; where all is equal, that takes as long as reading both files. Messages
+ * name a shared file as it was opened first. It must stay unchanged until all its models are closed. Copies that
+ * dequantize makes are not shared.
+ *
  * params may be NULL.
  * *model is released with zimage_model_close.
  */
@@ -408,7 +417,7 @@ typedef struct zimage_request {
     int32_t prompt_embeds_dim; /* must be the model's */
     /* 1: the memory of each network's weights is given back to the system when that network has finished. The next
      * request reads them from the files again, so use it for the last image of a session. memory_limit implies it. It
-     * does nothing on a GPU, or while another session of the model is open. */
+     * does nothing on a GPU, or with weights that another open session's model has, too. */
     int32_t release_weights;
     /* Initial noise of variance 1 instead of the seed's: row-major [1, latent_channels, height / f, width / f] with
      * f = vae_scale_factor. With a start image, too, where diffusers takes latents to which noise was added already. */

@@ -1,4 +1,4 @@
-/* Writes a transformer like that of tests/golden/tiny, but with many layers (random, float32). */
+/* Writes networks like those of tests/golden, but larger, with random weights. */
 #ifndef ZI_TESTS_MODEL_FILES_H
 #define ZI_TESTS_MODEL_FILES_H
 
@@ -45,31 +45,30 @@ static inline void write_store(const zi_store *store, const char *path)
     free(header);
 }
 
-/* folder/config.json and weights. Returns the bytes of the weights. */
-static inline size_t write_transformer(const char *folder, int layers)
+/* folder/config.json and weights of that type. Takes config. Returns the bytes of the weights. */
+static inline size_t write_network(const zi_family *family, zi_component_kind kind, json_t *config, zi_dtype dtype,
+                                   const char *folder)
 {
-    const zi_component *transformer = &zi_family_zimage.components[ZI_TRANSFORMER];
-    const zi_memory_format format = {ZI_F32, 0, 0};
+    const zi_component *component = &family->components[kind];
+    const zi_memory_format format = {dtype, 0, 0};
     char path[PATH_MAX];
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zi_networks *networks = calloc(1, zi_family_zimage.networks_size);
+    zi_networks *networks = calloc(1, family->networks_size);
     zi_store *store = NULL;
     zi_pool *pool = NULL;
     assert_non_null(networks);
-    json_t *config = json_load_file(ZIMAGE_TEST_DATA "/tiny/transformer/config.json", 0, NULL);
-    json_object_set_new(config, "n_layers", json_integer(layers));
     char *text = json_dumps(config, 0);
     json_decref(config);
     assert_non_null(text);
     snprintf(path, sizeof path, "%s/config.json", folder);
     write_text(path, text);
     assert_int_equal(zi_pool_new(1, &pool, &error), ZIMAGE_OK);
-    assert_int_equal(transformer->configure(networks, path, text, &error), ZIMAGE_OK);
+    assert_int_equal(component->configure(networks, path, text, &error), ZIMAGE_OK);
     assert_int_equal(zi_store_new_memory(path, &store, &error), ZIMAGE_OK);
-    assert_int_equal(transformer->bind(networks, store, NULL, &error), ZIMAGE_OK);
-    transformer->unbind(networks);
+    assert_int_equal(component->bind(networks, store, NULL, &error), ZIMAGE_OK);
+    component->unbind(networks);
     assert_int_equal(zi_store_fill(store, &format, pool, &error), ZIMAGE_OK);
-    snprintf(path, sizeof path, "%s/%s.safetensors", folder, transformer->base_name);
+    snprintf(path, sizeof path, "%s/%s.safetensors", folder, component->base_name);
     write_store(store, path);
     size_t bytes = zi_store_bytes(store);
     zi_store_free(store);
@@ -77,6 +76,15 @@ static inline size_t write_transformer(const char *folder, int layers)
     free(networks);
     free(text);
     return bytes;
+}
+
+/* A transformer of Z-Image with text features of that width. */
+static inline size_t write_transformer(const char *folder, int layers, int features, zi_dtype dtype)
+{
+    json_t *config = json_load_file(ZIMAGE_TEST_DATA "/tiny/transformer/config.json", 0, NULL);
+    json_object_set_new(config, "n_layers", json_integer(layers));
+    json_object_set_new(config, "cap_feat_dim", json_integer(features));
+    return write_network(&zi_family_zimage, ZI_TRANSFORMER, config, dtype, folder);
 }
 
 #endif

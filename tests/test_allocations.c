@@ -459,6 +459,23 @@ static zimage_status klein_job(zimage_error *error)
     return status;
 }
 
+/* Stores that share: other files to compare with, and a file that is open already. */
+static zimage_status sharing_job(zimage_error *error)
+{
+    static const char *const files[][2] = {
+        {MFLUX "/text_encoder", "model"}, {MFLUX "/vae", "diffusion_pytorch_model"}, {MFLUX "/text_encoder", "model"}};
+    zi_store *stores[3] = {NULL};
+    zimage_status status = ZIMAGE_OK;
+    for (int i = 0; i < 3 && status == ZIMAGE_OK; i++) {
+        status = zi_store_open(files[i][0], files[i][1], &stores[i], NULL, error);
+        if (status == ZIMAGE_OK)
+            status = zi_store_share(stores[i], error);
+    }
+    for (int i = 0; i < 3; i++)
+        zi_store_free(stores[i]);
+    return status;
+}
+
 #define FLUX2_VAE ZIMAGE_TEST_DATA "/vae-flux2"
 
 static zimage_status there_and_back(const zi_vae *model, zimage_error *error)
@@ -609,6 +626,11 @@ static void packed_weights(void **state)
     fail_each("open packed weights", packed_job, 0, 0, 90);
 }
 
+static void shared_weights(void **state)
+{
+    fail_each("share weights", sharing_job, 0, 0, 90);
+}
+
 static void a_vae(void **state)
 {
     fail_each("encode and decode with a VAE", vae_job, 0, 0, 90);
@@ -681,6 +703,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(opening_and_generating),
         cmocka_unit_test(writing),
         cmocka_unit_test(packed_weights),
+        cmocka_unit_test(shared_weights),
         cmocka_unit_test(a_vae),
         cmocka_unit_test(klein_models),
         cmocka_unit_test(inspecting),

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -116,6 +117,8 @@ zimage_status zi_map_file(const zi_file *file, zi_mapping *mapping, zimage_error
     }
     *mapping = (zi_mapping){.data = data, .size = (size_t)file->size, .descriptor = descriptor};
     set_changed(&status, mapping->changed);
+    mapping->device = (uint64_t)status.st_dev;
+    mapping->inode = (uint64_t)status.st_ino;
     mapping->entry = add_entry(data, mapping->size, file->path);
     return ZIMAGE_OK;
 }
@@ -170,4 +173,39 @@ zimage_status zi_mapping_check(const zi_mapping *mapping, const char *path, int 
     set_changed(&status, changed);
     *written = changed[0] != mapping->changed[0] || changed[1] != mapping->changed[1];
     return ZIMAGE_OK;
+}
+
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
+
+int zi_mapping_is_same(const zi_mapping *a, const zi_mapping *b)
+{
+    return a->data && b->data && a->descriptor >= 0 && b->descriptor >= 0 && a->device == b->device &&
+           a->inode == b->inode && a->size == b->size && a->changed[0] == b->changed[0] &&
+           a->changed[1] == b->changed[1];
+}
+
+static int read_part(const zi_mapping *mapping, size_t at, uint8_t *buffer, size_t size)
+{
+    const zi_file file = {"", mapping->descriptor, mapping->size};
+    return zi_file_read(&file, at, buffer, size, NULL) == ZIMAGE_OK;
+}
+
+int zi_mapping_equal(const zi_mapping *a, size_t a_at, const zi_mapping *b, size_t b_at, size_t size, uint8_t *buffer,
+                     size_t room)
+{
+    for (size_t done = 0; done < size; done += room) {
+        size_t part = size - done < room ? size - done : room;
+        if (!read_part(a, a_at + done, buffer, part) || !read_part(b, b_at + done, buffer + room, part) ||
+            memcmp(buffer, buffer + room, part) != 0)
+            return 0;
+    }
+    return 1;
+}
+
+void zi_mapping_forget(const zi_mapping *mapping, size_t at, size_t size)
+{
+#ifdef POSIX_FADV_DONTNEED
+    if (mapping->descriptor >= 0)
+        (void)posix_fadvise(mapping->descriptor, (off_t)at, (off_t)size, POSIX_FADV_DONTNEED);
+#endif
 }

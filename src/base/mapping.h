@@ -16,6 +16,7 @@ typedef struct zi_mapping {
     struct zi_mapped *entry; /* NULL: memory without a file, or the list was full */
     int descriptor;          /* of the file; only if data is not NULL and it is no memory without a file */
     int64_t changed[2];      /* when the file was last written, in seconds and nanoseconds, as the mapping was made */
+    uint64_t device, inode;  /* of the file */
 } zi_mapping;
 
 /* Maps all of an open file, which may be closed afterwards. The caller releases the mapping with zi_unmap. file->path
@@ -29,6 +30,17 @@ void zi_drop_pages(const zi_mapping *mapping);
 
 /* Fails if a page was lost, or if the file has become shorter. *written: the file was written since it was mapped. */
 zimage_status zi_mapping_check(const zi_mapping *mapping, const char *path, int *written, zimage_error *error);
+/* Whether both map one file (perhaps by two names), as it was at one time. */
+int zi_mapping_is_same(const zi_mapping *a, const zi_mapping *b);
+/*
+ * Whether `size` bytes from a_at of one file and from b_at of the other are equal. They are read into buffer, which
+ * has twice `room` bytes, and not through the mapping: the process's memory does not grow. 0 also for what can't be
+ * read.
+ */
+int zi_mapping_equal(const zi_mapping *a, size_t a_at, const zi_mapping *b, size_t b_at, size_t size, uint8_t *buffer,
+                     size_t room);
+/* The system may forget these bytes of the file, of which it keeps a copy in memory. A hint. */
+void zi_mapping_forget(const zi_mapping *mapping, size_t at, size_t size);
 
 /*
  * zimage_replace_lost_pages of zimage.h: puts zeros in place of the page at the address and of all later ones of the

@@ -179,9 +179,10 @@ static size_t weights_held(const zimage_session *session, const zi_job_run *runs
     for (int c = 0; c < ZI_COMPONENTS; c++) {
         zi_store *store = session->inner->stores[c];
         size_t copied = store ? zi_store_owned_bytes(store) : 0, read = 0;
+        int kept = !releases || !store || !zi_store_has_one_session(store);
         for (int k = 0; k < entries; k++)
             if ((int)zi_stage_component(runs[k].stage) == c && place_of(runs, k) <= place_of(runs, i) &&
-                !read_before(runs, k) && (!releases || is_kept(runs, entries, k, i)))
+                !read_before(runs, k) && (kept || is_kept(runs, entries, k, i)))
                 read += bytes_read(counts, runs[k].stage);
         held += read > copied ? read - copied : 0;
     }
@@ -332,7 +333,7 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
 
     ZI_TRY(rehearse(&run, job, ZI_NARROWEST_BAND, &r));
     uint64_t least_memory = r.memory.least;
-    add_up(session, job, counts, &r, zi_session_is_alone(session), &narrow);
+    add_up(session, job, counts, &r, 1, &narrow);
 
     ZI_TRY(rehearse(&run, job, job->band_rows, &r));
     add_up(session, job, counts, &r, limits->releases, plan);

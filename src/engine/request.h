@@ -9,12 +9,11 @@
 /* *own <- the caller's request with defaults filled in; ZIMAGE_ERROR_ARGUMENT names the field that is out of range. */
 zimage_status zi_request_take(const zimage_session *session, const zimage_request *request, zimage_request *own,
                               zimage_error *error);
-/* Whether the memory of weights is given back to the system after their last stage. Not while another session may read
- * them, and not on a GPU, whose own memory is what is short. */
+/* Whether the memory of weights is given back to the system after their last stage, if no other session reads them. Not
+ * on a GPU, whose own memory is what is short. */
 static inline int zi_request_releases(const zimage_session *session, const zimage_request *request)
 {
-    return (request->memory_limit > 0 || request->release_weights) && zi_session_is_alone(session) &&
-           !zi_has_own_memory(session->ops);
+    return (request->memory_limit > 0 || request->release_weights) && !zi_has_own_memory(session->ops);
 }
 
 /* The prompts' token ids; NULL where features were given. Release with zi_tokens_free, also after a failure. */

@@ -21,7 +21,6 @@ zimage_status zi_model_handle(zi_model *inner, zimage_model **model, zimage_erro
     (*model)->inner = inner;
     (*model)->peak_before = zi_peak_resident_bytes();
     atomic_init(&(*model)->references, 1);
-    atomic_init(&(*model)->sessions, 0);
     return ZIMAGE_OK;
 }
 
@@ -144,7 +143,7 @@ zimage_status zi_session_new(zimage_model *model, const zimage_session_params *p
     if (!s)
         return zi_fail_memory(error, "a session", sizeof *s);
     zi_model_reference(model);
-    atomic_fetch_add(&model->sessions, 1);
+    zi_model_count_session(model->inner, 1);
     s->model = model;
     s->inner = model->inner;
     s->log = (zi_log){params->log, params->log_user};
@@ -189,7 +188,7 @@ void zimage_session_close(zimage_session *session)
         session->ops->table->free(session->ops);
     zi_pool_free(session->pool);
     free(session->cache_folder);
-    atomic_fetch_sub(&session->model->sessions, 1);
+    zi_model_count_session(session->inner, -1);
     zimage_model_close(session->model);
     free(session);
 }

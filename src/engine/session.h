@@ -12,7 +12,6 @@ struct zimage_model {
     zi_model *inner;
     size_t peak_before;    /* the process's largest size in memory before the model was opened */
     atomic_int references; /* the caller's handle and each session */
-    atomic_int sessions;
 };
 
 struct zimage_session {
@@ -28,12 +27,6 @@ struct zimage_session {
     size_t base_bytes;      /* of the process in memory when the session was open, before any weight was read */
     size_t owned_bytes;     /* zi_model_owned_bytes at that time */
 };
-
-/* Whether no other session reads the model's weights, so that they may be given back to the system. */
-static inline int zi_session_is_alone(const zimage_session *session)
-{
-    return atomic_load(&session->model->sessions) == 1;
-}
 
 /* Pixels of an image whose request gives no size: the family's, or fewer where the model has no positions for them. */
 static inline int32_t zi_default_width(const zi_facts *facts)

@@ -70,8 +70,9 @@ typedef enum zi_precise { ZI_PRECISE_INT8 = 1, ZI_PRECISE_FP8 = 2, ZI_PRECISE = 
  */
 typedef struct zi_weight {
     const char *name; /* owned by the store */
-    /* Given by its store and never used again in the process; 0: none. A backend that keeps copies of weights
-     * identifies a weight by its id, not by its address: another file may be mapped to that address later. */
+    /* Given by its file and never used again in the process; 0: none. A backend that keeps copies of weights
+     * identifies a weight by its id, not by its address: another file may be mapped to that address later. Weights that
+     * models share have one id. */
     uint64_t id;
     zi_dtype dtype;
     int dims;

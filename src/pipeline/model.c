@@ -234,6 +234,11 @@ static zimage_status open_weights(const opening *o, zi_component_kind kind, cons
     zi_store *store = NULL;
     ZI_TRY(zi_store_open(folder, o->model->family->components[kind].base_name, &store, o->log, o->error));
     zi_store_dequantize(store, o->choice->dequantize);
+    zimage_status status = zi_store_share(store, o->error);
+    if (status != ZIMAGE_OK) {
+        zi_store_free(store);
+        return status;
+    }
     return zi_model_add(o->model, kind, store, o->log, o->error);
 }
 
@@ -417,6 +422,13 @@ size_t zi_model_owned_bytes(const zi_model *model)
     for (int i = 0; i < ZI_COMPONENTS; i++)
         bytes += model->stores[i] ? zi_store_owned_bytes(model->stores[i]) : 0;
     return bytes;
+}
+
+void zi_model_count_session(const zi_model *model, int change)
+{
+    for (int i = 0; i < ZI_COMPONENTS; i++)
+        if (model->stores[i])
+            zi_store_count_session(model->stores[i], change);
 }
 
 void zi_model_close(zi_model *model)

@@ -35,6 +35,8 @@ zimage_status zi_model_add(zi_model *model, zi_component_kind kind, zi_store *st
 /* Fills facts. */
 void zi_model_finish(zi_model *model);
 void zi_model_close(zi_model *model);
+/* A session of the model begins (change 1) or ends (-1). */
+void zi_model_count_session(const zi_model *model, int change);
 /* Whether the weight files are as they were when they were mapped (zi_store_check). */
 zimage_status zi_model_check(const zi_model *model, const zi_log *log, zimage_error *error);
 

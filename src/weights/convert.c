@@ -64,6 +64,17 @@ static int same_kind(const zi_weight *a, const zi_weight *b)
     return a->dtype == b->dtype && a->dims == b->dims && memcmp(a->shape, b->shape, sizeof a->shape) == 0;
 }
 
+static uint64_t rotate(uint64_t bits, int by)
+{
+    return bits << by | bits >> (64 - by);
+}
+
+/* The id of a matrix of three tensors: stores that share only some of the three must not share the id. */
+static uint64_t joined_id(uint64_t weight, uint64_t scales, uint64_t biases)
+{
+    return weight && scales && biases ? weight ^ rotate(scales, 21) ^ rotate(biases, 42) : 0;
+}
+
 int zi_entry_group(zi_entry *entry, const zi_entry *scales, const zi_entry *biases, const int64_t *shape,
                    zi_names *problems)
 {
@@ -90,6 +101,7 @@ int zi_entry_group(zi_entry *entry, const zi_entry *scales, const zi_entry *bias
         add_problem(problems, entry, "biases", biases, expected);
         return 0;
     }
+    weight->id = joined_id(weight->id, scales->weight.id, biases->weight.id);
     weight->dtype = ZI_GROUPED;
     weight->shape[1] = in;
     weight->bits = bits;

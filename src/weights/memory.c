@@ -144,8 +144,11 @@ static size_t describe_all(const zi_tensor_specs *specs, const char *label, cons
     char *string = file->strings;
     for (size_t i = 0; i < specs->count; i++) {
         zi_weight weight = describe(&specs->list[i], format, string);
-        file->entries[i] = (zi_entry){
-            .weight = weight, .dtype = zi_dtype_name(weight.dtype), .rank = (size_t)weight.dims, .path = label};
+        file->entries[i] = (zi_entry){.weight = weight,
+                                      .dtype = zi_dtype_name(weight.dtype),
+                                      .rank = (size_t)weight.dims,
+                                      .file = file,
+                                      .path = label};
         total += aligned(weight.bytes) + 2 * aligned(scale_bytes(&weight));
         string = stpcpy(string, specs->list[i].name) + 1;
     }

@@ -216,6 +216,7 @@ static zimage_status read_entries(zi_safetensors *file, json_t *header, buffer d
     {
         if (strcmp(name, METADATA) == 0)
             continue;
+        entry->file = file;
         entry->path = file->path;
         entry->weight.name = keep_string(&end, name);
         entry->dtype = keep_string(&end, json_string_value(json_object_get(object, "dtype")));

@@ -14,6 +14,7 @@
 #include "base/stand_in.h"
 #include "weights/absent.h"
 #include "weights/memory.h"
+#include "weights/share.h"
 #include "weights/store_entries.h"
 
 #define TRANSFORMERS_BASE "model"
@@ -21,7 +22,7 @@
 
 struct zi_store {
     char *path;
-    zi_safetensors *files;
+    zi_safetensors **files;
     size_t file_count;
     zi_entry *entries; /* the tensors, sorted by name */
     size_t count;
@@ -54,10 +55,10 @@ void zi_store_free(zi_store *store)
 {
     if (!store)
         return;
-    for (size_t i = 0; i < store->file_count; i++)
-        zi_safetensors_close(&store->files[i]);
     for (size_t i = 0; i < store->count; i++)
         free(store->entries[i].owned);
+    for (size_t i = 0; i < store->file_count; i++)
+        zi_file_let_go(store->files[i]);
     zi_specs_free(store->specs);
     pthread_mutex_destroy(&store->lock);
     free(store->files);
@@ -66,16 +67,48 @@ void zi_store_free(zi_store *store)
     free(store);
 }
 
-static zimage_status add_file(zi_store *store, const char *path, zimage_error *error)
+/*
+ * Gives every weight an id, by which backends recognise a weight that they have a copy of. The ids of a file begin at a
+ * random number, so that no two files of a process share an id. Without random bytes all ids are 0: a backend then
+ * recognises weights by address.
+ */
+static void number_weights(zi_safetensors *file)
+{
+    uint64_t start = 0;
+    if (getentropy(&start, sizeof start) != 0)
+        return;
+    start &= UINT64_MAX >> 1; /* leaves room for any count */
+    for (size_t i = 0; i < file->count; i++)
+        file->entries[i].weight.id = start + i + 1;
+}
+
+/* Room for one more file, which is empty. NULL: out of memory. */
+static zi_safetensors *new_file(zi_store *store, zimage_error *error)
 {
     size_t bytes = (store->file_count + 1) * sizeof *store->files;
-    zi_safetensors *files = realloc(store->files, bytes);
-    if (!files)
-        return zi_fail_memory(error, path, bytes);
-    store->files = files;
+    zi_safetensors **files = realloc(store->files, bytes), *file = calloc(1, sizeof *file);
+    if (files)
+        store->files = files;
+    if (files && file)
+        return file;
+    free(file);
+    zi_fail_memory(error, store->path, bytes + sizeof *file);
+    return NULL;
+}
+
+static zimage_status add_file(zi_store *store, const char *path, zimage_error *error)
+{
     ZI_TRY(zi_refuse_stand_in(path, error));
-    ZI_TRY(zi_safetensors_open(path, &files[store->file_count], error));
-    store->file_count++;
+    zi_safetensors *file = new_file(store, error);
+    if (!file)
+        return ZIMAGE_ERROR_MEMORY;
+    zimage_status status = zi_safetensors_open(path, file, error);
+    if (status != ZIMAGE_OK) {
+        free(file);
+        return status;
+    }
+    number_weights(file);
+    store->files[store->file_count++] = file;
     return ZIMAGE_OK;
 }
 
@@ -105,22 +138,7 @@ static zimage_status add_all_of(zi_store *store, const zi_safetensors *file, zim
 static zimage_status fill_from_file(zi_store *store, zimage_error *error)
 {
     ZI_TRY(add_file(store, store->path, error));
-    return add_all_of(store, &store->files[0], error);
-}
-
-/*
- * Gives every weight an id, by which backends recognise a weight that they have a copy of. The ids of a store begin at
- * a random number, so that no two stores of a process share an id. Without random bytes all ids are 0: a backend then
- * recognises weights by address.
- */
-static void number_weights(zi_store *store)
-{
-    uint64_t start = 0;
-    if (getentropy(&start, sizeof start) != 0)
-        return;
-    start &= UINT64_MAX >> 1; /* leaves room for any count */
-    for (size_t i = 0; i < store->count; i++)
-        store->entries[i].weight.id = start + i + 1;
+    return add_all_of(store, store->files[0], error);
 }
 
 /* Hands the store to the caller; frees it if status is an error. */
@@ -131,7 +149,6 @@ static zimage_status finish_open(zi_store *made, zimage_status status, zi_store 
         return status;
     }
     made->layout = zi_layout_detect(made->entries, made->count);
-    number_weights(made);
     *store = made;
     return ZIMAGE_OK;
 }
@@ -229,7 +246,7 @@ static zimage_status check_map(const zi_store *store, const sharded *s, json_t *
     {
         const char *name = json_string_value(shard);
         const char **place = bsearch(&name, s->names, s->count, sizeof name, compare_texts);
-        const zi_safetensors *file = &store->files[place - s->names];
+        const zi_safetensors *file = store->files[place - s->names];
         if (!zi_entries_find(file->entries, file->count, tensor))
             return zi_fail(error, ZIMAGE_ERROR_FORMAT,
                            "%s: \"weight_map\" says that tensor \"%.200s\" is in %s, but it is not there", store->path,
@@ -247,14 +264,14 @@ static zimage_status add_all_found(zi_store *store, sharded *s, const zi_log *lo
     zi_names extras = {0};
     size_t count = 0, total = 0;
     for (size_t f = 0; f < s->count; f++)
-        total += store->files[f].count;
+        total += store->files[f]->count;
     s->found = calloc(total + 1, sizeof *s->found);
     if (!s->found)
         return zi_fail_memory(error, store->path, (total + 1) * sizeof *s->found);
     ZI_TRY(allocate_entries(store, total, error));
     for (size_t f = 0; f < s->count; f++)
-        for (size_t i = 0; i < store->files[f].count; i++)
-            s->found[count++] = (found_tensor){&store->files[f].entries[i], f};
+        for (size_t i = 0; i < store->files[f]->count; i++)
+            s->found[count++] = (found_tensor){&store->files[f]->entries[i], f};
     if (count > 0)
         qsort(s->found, count, sizeof *s->found, compare_found);
     for (size_t i = 0; i < count; i++) {
@@ -385,6 +402,11 @@ zimage_status zi_store_open(const char *folder, const char *base, zi_store **sto
     return *store ? ZIMAGE_OK : zi_fail_without_weights(folder, base, error);
 }
 
+zimage_status zi_store_share(zi_store *store, zimage_error *error)
+{
+    return zi_files_share(&store->files, &store->file_count, store->entries, store->count, error);
+}
+
 void zi_store_dequantize(zi_store *store, zi_dtype dtype)
 {
     store->packed_as = dtype;
@@ -469,14 +491,18 @@ zi_tensor_specs *zi_store_specs(const zi_store *store)
 
 zimage_status zi_store_fill(zi_store *store, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
 {
-    store->files = calloc(1, sizeof *store->files);
-    if (!store->files)
-        return zi_fail_memory(error, store->path, sizeof *store->files);
-    ZI_TRY(zi_specs_fill(store->specs, store->path, format, pool, &store->files[0], error));
-    store->file_count = 1;
-    ZI_TRY(add_all_of(store, &store->files[0], error));
+    zi_safetensors *file = new_file(store, error);
+    if (!file)
+        return ZIMAGE_ERROR_MEMORY;
+    zimage_status status = zi_specs_fill(store->specs, store->path, format, pool, file, error);
+    if (status != ZIMAGE_OK) {
+        free(file);
+        return status;
+    }
+    number_weights(file);
+    store->files[store->file_count++] = file;
+    ZI_TRY(add_all_of(store, file, error));
     store->layout = zi_layout_detect(store->entries, store->count);
-    number_weights(store);
     zi_specs_free(store->specs);
     store->specs = NULL;
     return ZIMAGE_OK;
@@ -490,24 +516,38 @@ size_t zi_store_owned_bytes(zi_store *store)
         bytes += store->entries[i].owned ? store->entries[i].weight.bytes : 0;
     pthread_mutex_unlock(&store->lock);
     for (size_t i = 0; i < store->file_count; i++)
-        bytes += store->files[i].in_memory ? store->files[i].mapping.size : 0;
+        bytes += store->files[i]->in_memory ? store->files[i]->mapping.size : 0;
     return bytes;
 }
 
 void zi_store_release_pages(const zi_store *store)
 {
     for (size_t i = 0; i < store->file_count; i++)
-        if (!store->files[i].in_memory)
-            zi_drop_pages(&store->files[i].mapping);
+        if (!store->files[i]->in_memory && atomic_load(&store->files[i]->sessions) <= 1)
+            zi_drop_pages(&store->files[i]->mapping);
+}
+
+void zi_store_count_session(const zi_store *store, int change)
+{
+    for (size_t i = 0; i < store->file_count; i++)
+        atomic_fetch_add(&store->files[i]->sessions, change);
+}
+
+int zi_store_has_one_session(const zi_store *store)
+{
+    for (size_t i = 0; i < store->file_count; i++)
+        if (atomic_load(&store->files[i]->sessions) > 1)
+            return 0;
+    return 1;
 }
 
 zimage_status zi_store_check(const zi_store *store, const zi_log *log, zimage_error *error)
 {
     for (size_t i = 0; i < store->file_count; i++) {
         int written;
-        ZI_TRY(zi_safetensors_check(&store->files[i], &written, error));
+        ZI_TRY(zi_safetensors_check(store->files[i], &written, error));
         if (written)
-            zi_warn(log, "%s: the file was written while it was in use: results may be wrong", store->files[i].path);
+            zi_warn(log, "%s: the file was written while it was in use: results may be wrong", store->files[i]->path);
     }
     return ZIMAGE_OK;
 }

@@ -23,6 +23,14 @@ zimage_status zi_store_open_file(const char *path, zi_store **store, zimage_erro
 /* Fails if a part of a mapped file was lost (base/mapping.h). Warns of files that were written since then. */
 zimage_status zi_store_check(const zi_store *store, const zi_log *log, zimage_error *error);
 void zi_store_free(zi_store *store);
+/*
+ * Shares weights with other stores of the process for which this was called, too; before the store is bound. A file
+ * that one of them has mapped is mapped no second time, by whatever name it was opened. A tensor that is equal to one
+ * of them, in name, type, shape and bytes, becomes that one. To find out, both are read to their first difference:
+ * where all of a file is equal, all of it is read once. Messages about a shared file have the name by which it was
+ * opened first. Memory that the copies of binding take is never shared.
+ */
+zimage_status zi_store_share(zi_store *store, zimage_error *error);
 /* Later binding dequantises packed weights to ZI_F32 or ZI_BF16, in memory of the store. ZI_GROUPED: it does not. */
 void zi_store_dequantize(zi_store *store, zi_dtype dtype);
 /* Later binding only checks and describes weights; it makes no copies. */
@@ -38,7 +46,12 @@ const char *zi_store_path(const zi_store *store);                        /* the 
 size_t zi_store_bytes(const zi_store *store);                            /* of the data of all tensors */
 int zi_store_is_sharded(const zi_store *store);                          /* 1: an index was opened */
 
-/* Gives the pages of mapped files back to the system, which reads them again at their next use. */
+/* A session of a model with this store begins (change 1) or ends (-1). */
+void zi_store_count_session(const zi_store *store, int change);
+/* Whether at most one session reads the store's files: those of other models that share them count. */
+int zi_store_has_one_session(const zi_store *store);
+/* Gives the pages of mapped files back to the system, which reads them again at their next use. Files that more than
+ * one session reads keep theirs. */
 void zi_store_release_pages(const zi_store *store);
 /*
  * Bytes that zi_store_release_pages keeps in memory: the copies that binding made (zi_store_dequantize, another
