@@ -49,10 +49,10 @@
  *
  * Threads. Any number of threads may use one model at the same time, each through a session of its own. The weights are
  * in host memory once. Each session has its own threads: with N busy sessions give each a part of the CPU's cores. On a
- * GPU each session holds its own weights: give each a device_memory. One thread at a time may use a session. Functions
- * on tokenizers, images, plans and lists may be called from any thread while no thread frees the object. The library
- * keeps no global state but three lists: of mapped files and of temporary files, for handlers of signals, and of weight
- * files that models share.
+ * GPU sessions of one compute type share weights (zimage_session_params.device_memory); the rest is each session's own.
+ * One thread at a time may use a session. Functions on tokenizers, images, plans and lists may be called from any
+ * thread while no thread frees the object. The library keeps no global state but three lists: of mapped files and of
+ * temporary files, for handlers of signals, and of weight files that models share.
  * A thread needs 256 KiB of stack to open, plan and generate; with less these calls fail.
  *
  * Errors. Every function that can fail returns a zimage_status. If it fails and `error` is not NULL, it writes one
@@ -325,7 +325,12 @@ typedef struct zimage_session_params {
     /* Limit of the GPU memory in bytes; 0: what is free when an image begins. It covers activations, weights and the
      * workspace of libraries; the driver's own memory (a few hundred MiB) comes on top. Weights that do not fit are
      * copied to the GPU again at each step, in the background, before they are needed. The image is the same. A job
-     * that does not fit is refused before it starts; the message says how much it needs. Refused on the CPU. */
+     * that does not fit is refused before it starts; the message says how much it needs. Refused on the CPU.
+     * Sessions of one process, GPU and compute type share weights that their models share (zimage_model_open). An image
+     * uses the weights that another session has copied to the GPU when the image begins, and they count as memory of
+     * that session alone. When it closes, or needs its memory for something else, they count as memory of one of the
+     * others from its next image on. Sessions that make their first images at the same time each copy the weights, and
+     * share them from their second images on. */
     uint64_t device_memory;
     /* 1: the plain C reference backend: float32 with float64 sums, one thread, very slow. For checking. compute AUTO or
      * F32. */
@@ -492,6 +497,7 @@ typedef struct zimage_memory_info {
     uint64_t ring_bytes;       /* buffer into which the other weights are copied in turn */
     uint64_t step_bytes;       /* weights that are copied to the GPU at each step, because they do not stay */
     uint64_t least_bytes;      /* the smallest device_memory with which this request can run */
+    uint64_t shared_bytes;     /* weights that it reads in the memory of other sessions: not in total_bytes */
 } zimage_memory_info;
 
 /*

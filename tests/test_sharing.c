@@ -38,7 +38,7 @@ static json_t *encoder_config(void)
         json_array_append_new(types, json_string("full_attention"));
     json_object_set_new(config, "layer_types", types);
     json_object_set_new(config, "num_hidden_layers", json_integer(LAYERS));
-    json_object_set_new(config, "intermediate_size", json_integer(2048));
+    json_object_set_new(config, "intermediate_size", json_integer(is_brief() ? 512 : 2048));
     return config;
 }
 

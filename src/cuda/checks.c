@@ -21,6 +21,7 @@ zimage_status zi_cuda_wait(zi_cuda *cuda)
                                     cuda->stream),
                     "reading the flags of checks");
     ZI_CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "the work on the GPU");
+    zi_cuda_slabs_offer(cuda);
     cuda->checks = 0;
     for (int i = 0; i < checks; i++)
         if (cuda->host_flags[i])

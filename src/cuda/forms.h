@@ -7,6 +7,7 @@
 
 typedef struct zi_cuda zi_cuda;           /* internal.h */
 typedef struct zi_cuda_load zi_cuda_load; /* residency.h */
+typedef struct zi_cuda_slab zi_cuda_slab; /* slabs.h */
 
 #define ZI_FILTER_MULTIPLE 8 /* outputs of a filter are padded to a multiple of this: products read whole rows of 8 */
 
@@ -37,10 +38,14 @@ typedef struct zi_cuda_weight {
     /* The rest belongs to residency.c and arrange.c. */
     uint8_t *data;      /* where it stays in device memory; NULL: it does not stay */
     int owned;          /* data is an allocation of its own */
+    zi_cuda_slab *slab; /* data is a part of it, which this session fills; NULL: it is not */
     int ready;          /* data holds it */
     int arranged;       /* the jobs of the arrangement read it */
     zi_cuda_load *load; /* the first load of it that is under way */
     int64_t uses;       /* how often the planned job reads it */
+    int first_stage;    /* of the planned job that reads it */
+    uint8_t *offered;   /* where it lies in a slab that stays whatever the plan is (slabs.h); NULL: nowhere */
+    int offered_here;   /* the session itself owns that slab */
     int stays;          /* the plan keeps it in device memory */
 } zi_cuda_weight;
 

@@ -38,13 +38,13 @@ zimage_status zi_cuda_result(zi_cuda *cuda, cudaError_t code, const char *what)
                    "cuda:%d: %s failed: %s", cuda->device, what, cudaGetErrorString(code));
 }
 
-size_t zi_cuda_limit(const zi_cuda *cuda)
+size_t zi_cuda_limit(const zi_cuda *cuda, size_t lost)
 {
     size_t left = 0, all = 0;
     if (cudaMemGetInfo(&left, &all) != cudaSuccess)
         (void)cudaGetLastError();
     size_t margin = zi_min_size(all / MARGIN_SHARE, MARGIN_BYTES);
-    size_t possible = cuda->used + (left > margin ? left - margin : 0);
+    size_t possible = cuda->used - lost + (left > margin ? left - margin : 0);
     return cuda->asked > 0 && cuda->asked < possible ? (size_t)cuda->asked : possible;
 }
 

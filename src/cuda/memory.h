@@ -56,8 +56,9 @@ zimage_status zi_cuda_stack_imaginary(zi_cuda *cuda, zi_cuda_stack *stack);
 /* cudaMalloc and cudaFree within the table's limit. */
 zimage_status zi_cuda_memory(zi_cuda *cuda, size_t bytes, const char *what, void **data);
 void zi_cuda_memory_free(zi_cuda *cuda, void *data, size_t bytes);
-/* Bytes that the table may hold now, those that it holds already included. */
-size_t zi_cuda_limit(const zi_cuda *cuda);
+/* Bytes that the table may hold now, those that it holds already included, except `lost` of them: it may let these go,
+ * but nobody gets them. */
+size_t zi_cuda_limit(const zi_cuda *cuda, size_t lost);
 
 /* Queues a copy from the host to the GPU. src may be changed or freed when it returns. */
 zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t bytes);

@@ -1,6 +1,6 @@
 /*
  * Copying weights to the GPU (residency.h explains the words). Weights are sent in the order in which the job reads
- * them, as far ahead as there is room. Resident weights go to their places in the slab. Other weights, and weights
+ * them, as far ahead as there is room. Resident weights go to their places in slabs. Other weights, and weights
  * whose form is made on the GPU, go to slots of the ring. A slot is written again when the GPU has finished the
  * operation that read it.
  */
@@ -24,6 +24,7 @@ static void evict(zi_cuda *cuda, zi_cuda_weight *weight)
     if (weight->owned)
         zi_cuda_memory_free(cuda, weight->data, weight->bytes);
     weight->data = NULL;
+    weight->slab = NULL;
     weight->load = NULL;
     weight->owned = weight->ready = weight->arranged = 0;
 }
@@ -43,10 +44,10 @@ void zi_cuda_arrangement_drop(zi_cuda *cuda)
     for (size_t i = 0; i < cuda->weights.capacity; i++)
         if (cuda->weights.places[i] != NULL)
             evict(cuda, cuda->weights.places[i]);
-    zi_cuda_memory_free(cuda, r->slab, r->slab_bytes);
+    zi_cuda_slabs_drop(cuda, &r->slabs, 1);
     zi_cuda_memory_free(cuda, r->ring, r->ring_bytes);
-    r->slab = r->ring = NULL;
-    r->slab_bytes = r->ring_bytes = r->head = 0;
+    r->ring = NULL;
+    r->ring_bytes = r->head = 0;
     r->first = r->last = r->first_unused = 0;
     r->in_use = r->arranged = r->run_count = 0;
 }
@@ -348,6 +349,7 @@ static zimage_status get_arranged(zi_cuda *cuda, zi_cuda_weight *weight, void **
     if (!weight->direct)
         ZI_TRY(zi_cuda_weight_form(cuda, weight, stored, *data));
     weight->ready = weight->data != NULL;
+    cuda->residency->has_unoffered |= weight->ready;
     return ZIMAGE_OK;
 }
 

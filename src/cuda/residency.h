@@ -1,11 +1,12 @@
 /*
  * Which weights stay in device memory, and how the others pass through it.
  *
- *   resident  A resident weight stays in device memory. All resident weights lie in one allocation, the slab.
+ *   resident  A resident weight stays in device memory, in a slab: an allocation for the resident weights of one stage,
+ *             which sessions of the same weights share (slabs.h).
  *   ring      Every other weight passes through the ring, one allocation that is used in a circle. A weight gets a slot
  *             there, one operation reads it (or makes its form from it), and then the slot is free again.
  *   load      The copy of one weight from the host. The uploader (upload.h) makes it, with threads (lanes) and pinned
- *             buffers. A load goes straight to the slab if the weight is resident and needs no other form.
+ *             buffers. A load goes straight to its slab if the weight is resident and needs no other form.
  *   staging   Pinned memory for small copies that are no weights (memory.h).
  *   rehearsal The networks' code runs once without computing (rehearsal.c). That gives the peak of the stack and the
  *             order in which a stage reads its weights.
@@ -18,6 +19,7 @@
 #define ZI_CUDA_RESIDENCY_H
 
 #include "cuda/internal.h"
+#include "cuda/slabs.h"
 
 #define ZI_LOADS 1024 /* under way at a time */
 
@@ -55,8 +57,10 @@ struct zi_cuda_residency {
     int arranged;
     zi_stage_runs *runs;
     int run_count;
-    uint8_t *slab, *ring;
-    size_t slab_bytes, ring_bytes;
+    zi_cuda_slabs slabs;
+    int has_unoffered; /* slabs hold weights that are offered to no session yet */
+    uint8_t *ring;
+    size_t ring_bytes;
     /* The job. */
     zi_cuda_cursor now, ahead; /* what is read next; what is sent next */
     zi_cuda_load *loads;       /* [ZI_LOADS], number i at i % ZI_LOADS */

@@ -463,7 +463,7 @@ static zimage_status open_gpu(zi_cuda *cuda, const zi_cuda_options *options)
     ZI_TRY(open_uploader(cuda, options));
     open_choices(cuda, options, &properties);
     cuda->fixed = cuda->used;
-    cuda->limit = zi_cuda_limit(cuda);
+    cuda->limit = zi_cuda_limit(cuda, 0);
     cuda->whole_image = cuda->limit / WHOLE_SHARE;
     return ZIMAGE_OK;
 }

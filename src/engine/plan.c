@@ -382,5 +382,6 @@ void zi_memory_info(const zi_memory_plan *plan, int step, zimage_memory_info *in
                                  .resident_bytes = plan->resident,
                                  .ring_bytes = plan->ring,
                                  .step_bytes = plan->streamed[step],
-                                 .least_bytes = plan->least};
+                                 .least_bytes = plan->least,
+                                 .shared_bytes = plan->shared};
 }

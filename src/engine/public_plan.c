@@ -118,7 +118,7 @@ zimage_status zimage_plan_get_stage(const zimage_plan *plan, zimage_stage stage,
 
 zimage_status zimage_plan_get_memory(const zimage_plan *plan, zimage_memory_info *info, zimage_error *error)
 {
-    return plan ? ZI_GIVE(info, &plan->memory, zimage_memory_info, least_bytes, error) : no_plan(error);
+    return plan ? ZI_GIVE(info, &plan->memory, zimage_memory_info, shared_bytes, error) : no_plan(error);
 }
 
 void zimage_plan_free(zimage_plan *plan)

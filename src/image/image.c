@@ -119,7 +119,7 @@ zimage_status zimage_image_get_memory(const zimage_image *image, zimage_memory_i
 {
     if (!image)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "image: NULL, expected an image");
-    return ZI_GIVE(info, &image->memory, zimage_memory_info, least_bytes, error);
+    return ZI_GIVE(info, &image->memory, zimage_memory_info, shared_bytes, error);
 }
 
 const float *zimage_image_latents(const zimage_image *image, int64_t shape[3])

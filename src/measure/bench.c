@@ -584,7 +584,7 @@ zimage_status zimage_bench_get_memory(const zimage_bench *bench, zimage_bench_st
                                       zimage_error *error)
 {
     ZI_TRY(check_stage(bench, stage, error));
-    return ZI_GIVE(info, &bench->memory[stage], zimage_memory_info, least_bytes, error);
+    return ZI_GIVE(info, &bench->memory[stage], zimage_memory_info, shared_bytes, error);
 }
 
 void zimage_bench_free(zimage_bench *bench)

@@ -232,6 +232,7 @@ typedef struct zi_memory_plan {
     uint64_t least;       /* the smallest limit with which a job with these activations can run */
     /* Weights that one run of a stage copies to the device: if none were resident; as divided. */
     uint64_t weights[ZI_STAGES_MAX], streamed[ZI_STAGES_MAX];
+    uint64_t shared; /* weights that other sessions hold, too */
 } zi_memory_plan;
 
 /*
