@@ -146,8 +146,9 @@ static inline zimage_status flux2_prepare(flux2_job *job)
 static inline zimage_status flux2_pass(flux2_job *job, int pass, float *out)
 {
     float timestep = zi_flux2_timestep(job->c->sigmas[pass], 0);
+    const zi_flux2_dit_inputs *const inputs[] = {&job->inputs};
     ZI_TRY(flux2_upload(job, &job->latents, made_floats(job->c, job->c->latents[pass], job->count, 1.5)));
-    ZI_TRY(zi_flux2_dit_forward_pass(&job->inputs, job->run, &job->latents, timestep, &job->out));
+    ZI_TRY(zi_flux2_dit_forward_passes(inputs, 1, job->run, &job->latents, timestep, &job->out));
     return out ? zi_table(job->run)->download(job->run, out, &job->out) : ZIMAGE_OK;
 }
 

@@ -160,6 +160,7 @@ static const struct {
     ENTRY(peak_bytes),
     ENTRY(device_bytes),
     ENTRY(whole_image_bytes),
+    ENTRY(suits_batch),
     ENTRY(free),
 };
 
@@ -251,7 +252,14 @@ BREAK(qk_norm_rope, (zi_run * run, zi_tensor *x, const zi_qk_norm_rope *args), (
 BREAK(attention,
       (zi_run * run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
        const zi_attention *args),
-      (run, o, q, k, v, &(zi_attention){args->heads, args->kv_heads, args->head_dim, args->causal, 0}), )
+      (run, o, q, k, v,
+       &(zi_attention){.heads = args->heads,
+                       .kv_heads = args->kv_heads,
+                       .head_dim = args->head_dim,
+                       .causal = args->causal,
+                       .sequences = args->sequences,
+                       .queries = {args->queries[0], args->queries[1]},
+                       .keys = {args->keys[0], args->keys[1]}}), ) /* no key length */
 BREAK(modulation, (zi_run * run, zi_tensor *m, int parts, const zi_modulation *kinds), (run, m, parts, kinds),
       damage(m))
 BREAK(patchify, (zi_run * run, zi_tensor *tokens, const zi_tensor *latents, int64_t patch, zi_patch_order order),

@@ -1,6 +1,7 @@
 /*
  * What the cases of the contract (src/ops/cases.h) can't see of the CPU backend: an operation on a column view, or with
- * padded keys, gives the bits of the same operation on a dense copy; the same for norms that write packed activations.
+ * padded keys, gives the bits of the same operation on a dense copy; the same for norms that write packed activations,
+ * for attention of several sequences, and for products of some rows alone.
  * Convolutions with stride and padding also in emulated AMX tiles. A rehearsal of a whole job finds the job's peak.
  *
  * Every test runs on every tier of float32 kernels and on every packed gemm that this machine can run.
@@ -205,9 +206,11 @@ static void attention_takes_views(void **state)
 {
     for (int i = 0; i < set_count; i++) {
         zi_run run = open_set(&sets[i]);
-        check_attention_views(&run, sets[i].name, 70, 333, (zi_attention){4, 2, 40, 0, 0});
-        check_attention_views(&run, sets[i].name, 150, 150, (zi_attention){2, 2, 64, 1, 0});
-        check_attention_views(&run, sets[i].name, 65, 300, (zi_attention){1, 1, 128, 0, 270});
+        check_attention_views(&run, sets[i].name, 70, 333, (zi_attention){.heads = 4, .kv_heads = 2, .head_dim = 40});
+        check_attention_views(&run, sets[i].name, 150, 150,
+                              (zi_attention){.heads = 2, .kv_heads = 2, .head_dim = 64, .causal = 1});
+        check_attention_views(&run, sets[i].name, 65, 300,
+                              (zi_attention){.heads = 1, .kv_heads = 1, .head_dim = 128, .key_length = 270});
         close_run(&run);
     }
 }
@@ -241,7 +244,7 @@ static void rotation_takes_views(void **state)
 /* Whatever lies behind the key length, the result has the bits of attention over the keys before it. */
 static void check_key_length(zi_run *run, const char *name, int64_t queries, int64_t keys, int64_t length)
 {
-    zi_attention args = {4, 2, 40, 0, 0};
+    zi_attention args = {.heads = 4, .kv_heads = 2, .head_dim = 40};
     matrix q = matrix_new(queries, 160, 2), k = matrix_new(keys, 80, 2), v = matrix_new(keys, 80, 1);
     matrix o = matrix_new(queries, 160, 1);
     zi_tensor some_k = zi_tensor_rows(&k.dense, 0, length), some_v = zi_tensor_rows(&v.dense, 0, length);
@@ -265,6 +268,111 @@ static void padded_keys_are_not_seen(void **state)
         check_key_length(&run, sets[i].name, 70, 512, 77);
         check_key_length(&run, sets[i].name, 33, 512, 256);
         check_key_length(&run, sets[i].name, 1, 300, 299);
+        close_run(&run);
+    }
+}
+
+/* ---- several sequences ------------------------------------------------------------------------------------------- */
+
+/* A row of a product has the same bits among any number of rows, where a batch is said to suit. */
+static void check_rows(zi_run *run, const char *name, const zi_weight *w)
+{
+    enum { ROWS = 131 };
+    static const int64_t parts[] = {5, 64, 97, 101};
+    const zi_ops_table *table = zi_table(run);
+    matrix x = matrix_new(ROWS, w->shape[1], 1), all = matrix_new(ROWS, w->shape[0], 1);
+    matrix part = matrix_new(ROWS, w->shape[0], 1);
+    for (int gated = 0; gated < 2; gated++) {
+        expect_ok(gated ? table->linear_glu(run, &all.dense, &x.dense, w, w)
+                        : table->linear(run, &all.dense, &x.dense, w, NULL, 0));
+        for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+            int64_t rows = parts[i], first = ROWS - rows;
+            zi_tensor y = zi_tensor_rows(&part.dense, 0, rows), few = zi_tensor_rows(&x.dense, first, rows);
+            if (!table->suits_batch(run->ops, rows, ROWS))
+                continue;
+            expect_ok(gated ? table->linear_glu(run, &y, &few, w, w) : table->linear(run, &y, &few, w, NULL, 0));
+            if (memcmp(zi_f32(&y), zi_f32(&all.dense) + first * w->shape[0],
+                       (size_t)(rows * w->shape[0]) * sizeof(float)))
+                fail_msg("%s, weights of type %s: %d rows have other bits among %d", name, zi_dtype_name(w->dtype),
+                         (int)rows, ROWS);
+        }
+    }
+    matrix_free(&x);
+    matrix_free(&all);
+    matrix_free(&part);
+}
+
+static void rows_do_not_depend_on_their_number(void **state)
+{
+    enum { IN = 2624, OUT = 48, GROUP = 32 }; /* several passes over the inputs */
+    zi_weight f32 = weight_new(OUT, IN), bf16 = f32, q4 = f32;
+    uint8_t *numbers = (uint8_t *)random_floats(OUT * IN, 1);
+    uint16_t *halves = (uint16_t *)(void *)random_floats(OUT * IN / 2, 1);
+    for (int i = 0; i < OUT * IN; i++)
+        halves[i] = zi_f32_to_bf16(((const float *)(const void *)f32.data)[i]);
+    bf16.dtype = ZI_BF16;
+    q4.dtype = ZI_GROUPED;
+    bf16.data = q4.scales = q4.biases = (const uint8_t *)halves;
+    q4.data = numbers;
+    q4.bits = 4;
+    q4.group = GROUP;
+    q4.scale_dtype = ZI_BF16;
+    for (int i = 0; i < set_count; i++) {
+        zi_run run = open_set(&sets[i]);
+        check_rows(&run, sets[i].name, &f32);
+        check_rows(&run, sets[i].name, &bf16);
+        check_rows(&run, sets[i].name, &q4);
+        close_run(&run);
+    }
+    weight_free(&f32);
+    free(numbers);
+    free(halves);
+}
+
+/* Attention of two sequences, one below the other, has the bits of attention of each; also in an operand, which a
+ * product reads. */
+static void check_sequences(zi_run *run, const char *name, const int64_t queries[2], const int64_t keys[2])
+{
+    enum { HEADS = 2, DIM = 64, WIDE = HEADS * DIM, OUT = 40 };
+    const zi_ops_table *table = zi_table(run);
+    const zi_attention one = {.heads = HEADS, .kv_heads = HEADS, .head_dim = DIM};
+    zi_attention both = one;
+    both.sequences = 2;
+    int64_t all = queries[0] + queries[1], all_keys = keys[0] + keys[1];
+    matrix q = matrix_new(all, WIDE, 2), k = matrix_new(all_keys, WIDE, 2), v = matrix_new(all_keys, WIDE, 1);
+    matrix o = matrix_new(all, WIDE, 1), y[2] = {matrix_new(all, OUT, 1), matrix_new(all, OUT, 1)};
+    zi_weight w = weight_new(OUT, WIDE);
+    zi_tensor operand;
+    for (int i = 0; i < 2; i++) {
+        int64_t query = i * queries[0], key = i * keys[0];
+        zi_tensor rows = zi_tensor_rows(&o.dense, query, queries[i]);
+        const zi_tensor of_q = zi_tensor_rows(&q.dense, query, queries[i]);
+        const zi_tensor of_k = zi_tensor_rows(&k.dense, key, keys[i]), of_v = zi_tensor_rows(&v.dense, key, keys[i]);
+        expect_ok(table->attention(run, &rows, &of_q, &of_k, &of_v, &one));
+        both.queries[i] = queries[i];
+        both.keys[i] = keys[i];
+    }
+    expect_ok(table->attention(run, &o.view, &q.view, &k.view, &v.view, &both));
+    check_matrix(&o, name);
+    zi_arena_mark mark = table->mark(run);
+    expect_ok(table->alloc_operand(run, &operand, all, WIDE, &w));
+    expect_ok(table->attention(run, &operand, &q.dense, &k.dense, &v.dense, &both));
+    expect_ok(table->linear(run, &y[0].dense, &operand, &w, NULL, 0));
+    expect_ok(table->linear(run, &y[1].dense, &o.dense, &w, NULL, 0));
+    assert_memory_equal(y[0].dense.data, y[1].dense.data, (size_t)(all * OUT) * sizeof(float));
+    table->release(run, mark);
+    matrix *matrices[] = {&q, &k, &v, &o, &y[0], &y[1]};
+    for (size_t i = 0; i < sizeof(matrices) / sizeof(matrices[0]); i++)
+        matrix_free(matrices[i]);
+    weight_free(&w);
+}
+
+static void sequences_see_only_themselves(void **state)
+{
+    for (int i = 0; i < set_count; i++) {
+        zi_run run = open_set(&sets[i]);
+        check_sequences(&run, sets[i].name, (const int64_t[]){70, 33}, (const int64_t[]){70, 33});
+        check_sequences(&run, sets[i].name, (const int64_t[]){1, 130}, (const int64_t[]){300, 259});
         close_run(&run);
     }
 }
@@ -431,7 +539,7 @@ static void run_job(zi_run *run, int64_t tokens, const zi_weight *w)
     expect_ok(t->linears(run, 3, (zi_tensor[]){q, k, v}, &h, (const zi_weight *[]){&w[0], &w[1], &w[0]}));
     const zi_qk_norm_rope rope = {&w[4], &cosines, &sines, HEADS, ZI_ROPE_ADJACENT, EPS, &k, &w[4]};
     expect_ok(t->qk_norm_rope(run, &q, &rope));
-    expect_ok(t->attention(run, &o, &q, &k, &v, &(zi_attention){HEADS, HEADS, DIM, 0, 0}));
+    expect_ok(t->attention(run, &o, &q, &k, &v, &(zi_attention){.heads = HEADS, .kv_heads = HEADS, .head_dim = DIM}));
     expect_ok(t->linear(run, &y, &o, &w[0], &w[3], 0));
     int finite = 0;
     expect_ok(t->residual(run, &x, &y, &h, &(zi_residual){.post = &norm, .next = &norm, .finite = &finite}));
@@ -496,10 +604,15 @@ static void rehearsals_find_the_peak(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linears_take_views),        cmocka_unit_test(attention_takes_views),
-        cmocka_unit_test(rotation_takes_views),      cmocka_unit_test(padded_keys_are_not_seen),
-        cmocka_unit_test(convolutions_step_and_pad), cmocka_unit_test(shifted_norms_write_operands),
+        cmocka_unit_test(linears_take_views),
+        cmocka_unit_test(attention_takes_views),
+        cmocka_unit_test(rotation_takes_views),
+        cmocka_unit_test(padded_keys_are_not_seen),
+        cmocka_unit_test(convolutions_step_and_pad),
+        cmocka_unit_test(shifted_norms_write_operands),
         cmocka_unit_test(rehearsals_find_the_peak),
+        cmocka_unit_test(rows_do_not_depend_on_their_number),
+        cmocka_unit_test(sequences_see_only_themselves),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

@@ -8,6 +8,8 @@
 #include "cuda/cuda.h"
 #include "engine/plan.h"
 #include "engine/session.h"
+#include "guidance.h"
+#include "klein.h"
 #include "measure/synthetic.h"
 #include "session.h"
 #include "support.h"
@@ -213,6 +215,39 @@ static void same_bytes_with_guidance_and_previews(void **state)
     const ask cut = {.width = 16, .height = 16, .steps = 3, .guidance = 2, .truncation = 0.5};
     check_limits(&both, ZIMAGE_COMPUTE_F32, 2);
     check_limits(&cut, ZIMAGE_COMPUTE_BF16, 2); /* truncation leaves out some of the rehearsed forward passes */
+}
+
+/* Both passes of a step with guidance as a batch: the same bytes, and streamed weights are copied once. */
+static void a_batch_copies_weights_once(void **state)
+{
+    const guided_step steps[] = {guided_zimage[0], guided_klein[1]};
+    const char *const folders[] = {ZIMAGE_TEST_DATA "/tiny", klein_base()};
+    static const zimage_compute computes[] = {ZIMAGE_COMPUTE_F32, ZIMAGE_COMPUTE_BF16};
+    for (int i = 0; i < 4; i++) {
+        zi_memory_plan plans[3];
+        zimage_session_params params = {.struct_size = sizeof params, .device = "cuda", .compute = computes[i / 2]};
+        zi_job jobs[3];
+        for (int k = 0; k < 3; k++) { /* one after the other; a batch; a batch in as little memory as it needs */
+            params.device_memory = k == 2 ? plans[1].least : 0;
+            zimage_session *session;
+            ok(session_on(folders[i % 2], NULL, &params, &session, &error));
+            jobs[k] = guided_job(session, &steps[i % 2], k > 0);
+            guided_run(session, &jobs[k], &plans[k]);
+            size_t count = guided_count(&jobs[k]);
+            zimage_session_close(session);
+            if (k > 0)
+                guided_compare("emulated GPU", &jobs[0], &jobs[k], count, steps[i % 2].name);
+        }
+        uint64_t once = plans[1].weights[ZIMAGE_STAGE_DENOISE], streamed = plans[2].streamed[ZIMAGE_STAGE_DENOISE];
+        print_message("%s: weights of a step: %.2f MiB one after the other, %.2f in a batch, %.2f of them streamed\n",
+                      folders[i % 2], (double)plans[0].weights[ZIMAGE_STAGE_DENOISE] / ZI_MIB, (double)once / ZI_MIB,
+                      (double)streamed / ZI_MIB);
+        double twice = (double)plans[0].weights[ZIMAGE_STAGE_DENOISE]; /* but the tokens of pads, which prepare reads */
+        assert_true(twice <= 2 * (double)once && twice > 1.99 * (double)once);
+        assert_true(streamed > 0 && streamed <= once);
+        for (int k = 0; k < 3; k++)
+            guided_free(&jobs[k]);
+    }
 }
 
 static void same_bytes_from_images(void **state)
@@ -445,7 +480,7 @@ static void forward(zi_run *run, const zi_model *model, const float *values, flo
     ok(t->upload(run, &latents, values));
     ok(t->upload(run, &context, values));
     ok(model->family->prepare(run, model->networks, &context, ROWS, COLUMNS, NULL, 0, inputs));
-    ok(model->family->forward(run, inputs, &latents, 0.5f, &result));
+    ok(model->family->forward(run, (const void *const[]){inputs}, 1, &latents, 0.5f, &result));
     ok(t->download(run, out, &result));
     free(inputs);
 }
@@ -553,8 +588,9 @@ int main(void)
         cmocka_unit_test(rehearsal_is_one_stack),
         cmocka_unit_test(weights_have_identities),
         cmocka_unit_test(same_bytes_with_guidance_and_previews),
+        cmocka_unit_test(a_batch_copies_weights_once),
         cmocka_unit_test(every_format_passes_through),
     };
     setenv("ZIMAGE_EMULATED_MIB", GPU_MIB, 1);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, klein_begin, klein_end);
 }

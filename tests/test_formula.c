@@ -237,12 +237,13 @@ static void run_flux2(const zi_flux2_dit *model, zi_run *run)
     const zi_reference image = {2, 2, reference};
     const zi_flux2_references references = {.images = &image, .count = 1};
     zi_flux2_dit_inputs inputs;
+    const zi_flux2_dit_inputs *const list[] = {&inputs};
 
     table_ok(zi_flux2_dit_context(model, run, &f, &context));
     table_ok(zi_flux2_dit_prepare(model, run, &context, 3, 4, &references, &inputs));
     const char *table = zi_table(run)->name;
     record_start(run);
-    table_ok(zi_flux2_dit_forward_pass(&inputs, run, &x, zi_flux2_timestep(0.75f, 0), &out));
+    table_ok(zi_flux2_dit_forward_passes(list, 1, run, &x, zi_flux2_timestep(0.75f, 0), &out));
     compare_printed(recorded("block", -3)->data, 21 * 64, text_first, -1.79170, 1811.19912);
     compare_printed(recorded("block", -2)->data, 21 * 64, last_first, -1.79224, 1811.19479);
     char line[128];

@@ -46,6 +46,7 @@ typedef struct attention {
     int64_t ldq, ldk, ldv; /* floats between rows */
     const zi_cpu *cpu;
     zi_tensor o;
+    int64_t first; /* row of o for the first query */
     int64_t queries, keys, heads, kv_heads, dim;
     int causal;
     int64_t padded_dim, padded_keys;                      /* multiples of nr and of KEYS */
@@ -336,6 +337,7 @@ static void attend_block(const attention *at, const block *b, workspace *space)
 /* Writes o * factor, the output of one query and head. In a ZI_OPERAND a head is whole chunks. */
 static void write_output(const attention *at, int64_t head, int64_t query, float *o, float factor)
 {
+    query += at->first;
     if (at->o.dtype != ZI_OPERAND) {
         at->kernels->multiply(zi_f32(&at->o) + query * at->o.ld + head * at->dim, o, factor, at->dim);
         return;
@@ -383,7 +385,7 @@ static void choose_tasks(attention *at, int threads)
     at->tasks = zi_ceil_div(at->queries, at->task_queries);
 }
 
-static zimage_status compute(zi_run *run, attention *at)
+static zimage_status compute_sequence(zi_run *run, attention *at)
 {
     zi_pool *pool = zi_cpu_of(run)->pool;
     int64_t one_head = at->padded_keys * (key_bytes(at) + value_bytes(at)), shared = at->heads / at->kv_heads;
@@ -403,52 +405,74 @@ static zimage_status compute(zi_run *run, attention *at)
     return ZIMAGE_OK;
 }
 
-/* To a ZI_OPERAND that does not take one head at a time. */
-static zimage_status compute_whole(zi_run *run, attention *at)
+/* The arguments of a call, but o. */
+typedef struct arguments {
+    const zi_tensor *q, *k, *v;
+    const zi_attention *shape;
+} arguments;
+
+static zimage_status compute(zi_run *run, const arguments *args, const zi_tensor *o)
 {
-    const zi_tensor o = at->o;
-    ZI_TRY(zi_host_alloc(run, &at->o, 2, o.shape));
-    ZI_TRY(compute(run, at));
-    zi_cpu_pack_all(run, &o, zi_f32(&at->o));
+    const zi_cpu *cpu = zi_cpu_of(run);
+    const zi_attention *shape = args->shape;
+    const zi_tensor *q = args->q, *k = args->k, *v = args->v;
+    for (int i = 0; i < zi_sequence_count(shape); i++) {
+        const zi_sequence rows = zi_sequence_of(shape, q, k, i);
+        attention at = {
+            .cpu = cpu,
+            .kernels = cpu->kernels,
+            .bf16 = cpu->bf16,
+            .mr = cpu->bf16 != NULL ? cpu->bf16->mr : cpu->kernels->mr,
+            .nr = cpu->bf16 != NULL ? cpu->bf16->nr : cpu->kernels->nr,
+            .q = zi_f32(q) + rows.query * q->ld,
+            .k = zi_f32(k) + rows.key * k->ld,
+            .v = zi_f32(v) + rows.key * v->ld,
+            .o = *o,
+            .first = rows.query,
+            .ldq = q->ld,
+            .ldk = k->ld,
+            .ldv = v->ld,
+            .queries = rows.queries,
+            .keys = rows.keys,
+            .heads = shape->heads,
+            .kv_heads = shape->kv_heads,
+            .dim = shape->head_dim,
+            .causal = shape->causal,
+            .padded_keys = zi_round_up(rows.keys, KEYS),
+            .key_blocks = zi_ceil_div(rows.keys, KEYS),
+            .chunks = zi_ceil_div(shape->head_dim, 32),
+            .scale = (float)(1 / sqrt((double)shape->head_dim)),
+        };
+        at.padded_dim = zi_round_up(at.dim, at.nr);
+        zi_arena_mark mark = zi_host_mark(run);
+        zimage_status status = compute_sequence(run, &at);
+        zi_host_release(run, mark);
+        ZI_TRY(status);
+    }
+    return ZIMAGE_OK;
+}
+
+/* To a ZI_OPERAND that does not take one head at a time. */
+static zimage_status compute_whole(zi_run *run, const arguments *args, const zi_tensor *o)
+{
+    zi_tensor plain;
+    ZI_TRY(zi_host_alloc(run, &plain, 2, o->shape));
+    ZI_TRY(compute(run, args, &plain));
+    zi_cpu_pack_all(run, o, zi_f32(&plain));
     return ZIMAGE_OK;
 }
 
 zimage_status zi_cpu_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
                                const zi_attention *shape)
 {
-    const zi_cpu *cpu = zi_cpu_of(run);
-    int64_t keys = shape->key_length > 0 ? shape->key_length : zi_row_count(k); /* what lies behind them is not read */
-    attention at = {
-        .cpu = cpu,
-        .kernels = cpu->kernels,
-        .bf16 = cpu->bf16,
-        .mr = cpu->bf16 != NULL ? cpu->bf16->mr : cpu->kernels->mr,
-        .nr = cpu->bf16 != NULL ? cpu->bf16->nr : cpu->kernels->nr,
-        .q = zi_f32(q),
-        .k = zi_f32(k),
-        .v = zi_f32(v),
-        .o = *o,
-        .ldq = q->ld,
-        .ldk = k->ld,
-        .ldv = v->ld,
-        .queries = zi_row_count(q),
-        .keys = keys,
-        .heads = shape->heads,
-        .kv_heads = shape->kv_heads,
-        .dim = shape->head_dim,
-        .causal = shape->causal,
-        .padded_keys = zi_round_up(keys, KEYS),
-        .key_blocks = zi_ceil_div(keys, KEYS),
-        .chunks = zi_ceil_div(shape->head_dim, 32),
-        .scale = (float)(1 / sqrt((double)shape->head_dim)),
-    };
-    at.padded_dim = zi_round_up(at.dim, at.nr);
-    assert(at.heads % at.kv_heads == 0 && (!at.causal || at.queries == zi_row_count(k)) && keys <= zi_row_count(k));
-    assert(zi_features(q) == at.heads * at.dim && zi_features(k) == at.kv_heads * at.dim);
+    const arguments args = {q, k, v, shape};
+    assert(shape->heads % shape->kv_heads == 0 && (!shape->causal || zi_row_count(q) == zi_row_count(k)));
+    assert(zi_features(q) == shape->heads * shape->head_dim && zi_features(k) == shape->kv_heads * shape->head_dim);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));
+    assert(shape->key_length <= zi_row_count(k));
     zi_arena_mark mark = zi_host_mark(run);
-    int by_heads = o->dtype != ZI_OPERAND || (zi_cpu_takes_parts(o) && at.dim % 32 == 0);
-    zimage_status status = by_heads ? compute(run, &at) : compute_whole(run, &at);
+    int by_heads = o->dtype != ZI_OPERAND || (zi_cpu_takes_parts(o) && shape->head_dim % 32 == 0);
+    zimage_status status = by_heads ? compute(run, &args, o) : compute_whole(run, &args, o);
     zi_host_release(run, mark);
     return status;
 }

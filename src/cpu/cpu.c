@@ -1,7 +1,19 @@
 /* The table of the CPU backend, and weights as float32. */
 #include "cpu/cpu.h"
 
-#include "cpu/table.h"
+#include "cpu/packed.h"
+
+/* A product of more rows unpacks the weights for each split of its rows: a batch would gain nothing, and its
+ * activations take twice the memory (docs/experiments.md). */
+#define MOST_BATCHED 1024
+
+/* Dot products add up in an order of their own. In bf16 skinny products do, too: they pass over the inputs in other
+ * blocks. Sums of int8 are exact. All else adds up in one order, whatever the number of rows. */
+static int suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)
+{
+    const zi_cpu *cpu = (const zi_cpu *)ops;
+    return fewest > (cpu->bf16 != NULL ? ZI_SKINNY_TOKENS : ZI_DOT_TOKENS) && most <= MOST_BATCHED;
+}
 
 static const zi_ops_table cpu_table = {
     ZI_HOST_OPERATIONS,
@@ -21,6 +33,7 @@ static const zi_ops_table cpu_table = {
     .channel_affine = zi_cpu_channel_affine,
     .check_finite = zi_cpu_check_finite,
     .describe = zi_ops_cpu_describe,
+    .suits_batch = suits_batch,
     .peak_rate = zi_ops_cpu_peak,
     .free = zi_host_ops_free,
 };

@@ -77,24 +77,26 @@ static zimage_status by_products(zi_cuda *cuda, const zi_cuda_attention *a)
 
 /* Keys from key_length on are padding. No query sees them, so k and v are read as if they had key_length rows. */
 static zi_cuda_attention arguments(const zi_tensor *o, const zi_tensor *q, const zi_tensor *k, const zi_tensor *v,
-                                   const zi_attention *attention)
+                                   const zi_attention *attention, int sequence)
 {
-    return (zi_cuda_attention){.o = zi_cuda_data(o),
-                               .q = zi_cuda_data(q),
-                               .k = zi_cuda_data(k),
-                               .v = zi_cuda_data(v),
+    const zi_sequence rows = zi_sequence_of(attention, q, k, sequence);
+    return (zi_cuda_attention){.o = zi_cuda_at(zi_cuda_data(o), o->dtype, rows.query * o->ld),
+                               .q = zi_cuda_at(zi_cuda_data(q), q->dtype, rows.query * q->ld),
+                               .k = zi_cuda_at(zi_cuda_data(k), k->dtype, rows.key * k->ld),
+                               .v = zi_cuda_at(zi_cuda_data(v), v->dtype, rows.key * v->ld),
                                .ldo = o->ld,
                                .ldq = q->ld,
                                .ldk = k->ld,
                                .ldv = v->ld,
-                               .queries = zi_row_count(q),
-                               .keys = attention->key_length > 0 ? attention->key_length : zi_row_count(k),
+                               .queries = rows.queries,
+                               .keys = rows.keys,
                                .heads = attention->heads,
                                .kv_heads = attention->kv_heads,
                                .head_dim = attention->head_dim,
                                .causal = attention->causal};
 }
 
+/* One sequence. */
 static zimage_status attend(zi_cuda *cuda, const zi_cuda_attention *a)
 {
     int done = 0;
@@ -103,7 +105,10 @@ static zimage_status attend(zi_cuda *cuda, const zi_cuda_attention *a)
         return ZIMAGE_OK;
     if (cuda->type == ZI_BF16 && zi_cuda_flash_fits(a))
         return ZI_CUDA_RUN(cuda, zi_cuda_flash(a, cuda->stream), "attention");
-    return by_products(cuda, a);
+    zi_arena_mark mark = zi_cuda_mark(cuda);
+    zimage_status status = by_products(cuda, a);
+    zi_cuda_release(cuda, mark);
+    return status;
 }
 
 zimage_status zi_cuda_op_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k,
@@ -120,9 +125,10 @@ zimage_status zi_cuda_op_attention(zi_run *run, zi_tensor *o, const zi_tensor *q
     assert(attention->key_length >= 0 && attention->key_length <= zi_row_count(k));
     zi_arena_mark mark = zi_cuda_mark(cuda);
     zimage_status status = o->dtype == ZI_OPERAND ? zi_cuda_stand_in(cuda, o, &plain) : ZIMAGE_OK;
-    const zi_cuda_attention a = arguments(&plain, q, k, v, attention);
-    if (status == ZIMAGE_OK)
+    for (int i = 0; status == ZIMAGE_OK && i < zi_sequence_count(attention); i++) {
+        const zi_cuda_attention a = arguments(&plain, q, k, v, attention, i);
         status = attend(cuda, &a);
+    }
     if (status == ZIMAGE_OK && o->dtype == ZI_OPERAND)
         status = zi_cuda_quantise(cuda, &plain, zi_cuda_rows8_of(o));
     zi_cuda_release(cuda, mark);

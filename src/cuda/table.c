@@ -290,6 +290,12 @@ static size_t cuda_whole_image_bytes(const zi_ops *ops)
     return zi_cuda_state(ops)->whole_image;
 }
 
+/* A batch copies streamed weights once, and has larger products. */
+static int cuda_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)
+{
+    return 1;
+}
+
 static size_t cuda_device_bytes(zi_ops *ops)
 {
     size_t left = 0, all = 0;
@@ -391,6 +397,7 @@ static const zi_ops_table cuda_table = {
     .peak_bytes = cuda_peak_bytes,
     .device_bytes = cuda_device_bytes,
     .whole_image_bytes = cuda_whole_image_bytes,
+    .suits_batch = cuda_suits_batch,
     .free = cuda_free,
 };
 

@@ -269,6 +269,7 @@ static zimage_status prepare(generation *g)
                                       g->sigmas, g->run.error));
     ZI_TRY(zi_inputs_begin(&g->inputs, r, job, g->run.error));
     job->band_rows = g->plan.band_rows;
+    job->batched = g->plan.batched;
     job->latents = zi_image_latents(g->image);
     job->velocity[0] = g->positive;
     job->velocity[1] = g->negative;

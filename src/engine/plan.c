@@ -1,5 +1,6 @@
 #include "engine/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -319,31 +320,94 @@ static void sum_counts(const zi_job *job, const zi_counts counts[ZI_STAGE_COUNT]
         plan->flops[i] = zi_count_flops(&plan->counts[i]);
 }
 
+/* A plan with the passes of a step in that form, and with bands as narrow as they need be. */
+static zimage_status plan_form(const zimage_session *session, const zi_job *job, int batched,
+                               const zi_plan_limits *limits, rehearsal *r, zi_job_plan *plan, zimage_error *error)
+{
+    zi_run run = {.ops = session->ops, .error = error};
+    zi_counts counts[ZI_STAGE_COUNT];
+    zi_job form = *job;
+    form.batched = batched;
+    *plan = (zi_job_plan){.batched = batched};
+    ZI_TRY(zi_count_job(&form, counts, error));
+    sum_counts(&form, counts, plan);
+    ZI_TRY(rehearse(&run, &form, job->band_rows, r));
+    add_up(session, &form, counts, r, limits->releases, plan);
+    while (r->band_rows != ZI_NARROWEST_BAND &&
+           (host_needs_narrower(session, plan, limits) || device_needs_narrower(r))) {
+        ZI_TRY(rehearse(&run, &form, narrower(r->band_rows, image_rows_of(job)), r));
+        add_up(session, &form, counts, r, limits->releases, plan);
+    }
+    plan->band_rows = r->band_rows;
+    return ZIMAGE_OK;
+}
+
+/* What the job would take at least: passes one after the other, the narrowest bands, released weights. */
+static zimage_status plan_least(const zimage_session *session, const zi_job *job, rehearsal *r, zi_job_plan *plan,
+                                zimage_error *error)
+{
+    zi_run run = {.ops = session->ops, .error = error};
+    zi_counts counts[ZI_STAGE_COUNT];
+    ZI_TRY(zi_count_job(job, counts, error));
+    ZI_TRY(rehearse(&run, job, ZI_NARROWEST_BAND, r));
+    add_up(session, job, counts, r, 1, plan);
+    return ZIMAGE_OK;
+}
+
+/* Bytes of weights that the whole job copies to a device. */
+static double copied(const zi_job *job, const rehearsal *r)
+{
+    zi_job_run runs[ZI_JOB_RUNS_MAX];
+    double bytes = 0;
+    for (int i = 0, count = zi_job_list(job, runs); i < count; i++)
+        bytes += (double)runs[i].times * (double)r->memory.streamed[runs[i].stage];
+    return bytes;
+}
+
+/* Whether the backend prefers a batch of the job's passes. */
+static zimage_status suits_batch(const zimage_session *session, const zi_job *job, int *suits, zimage_error *error)
+{
+    zi_counts counts[2][ZI_STAGE_COUNT];
+    zi_job form = *job;
+    for (form.batched = 0; form.batched < 2; form.batched++)
+        ZI_TRY(zi_count_job(&form, counts[form.batched], error));
+    const zi_counts *serial = &counts[0][ZIMAGE_STAGE_DENOISE], *batch = &counts[1][ZIMAGE_STAGE_DENOISE];
+    /* A product of one row is not counted in the serial form, but as two rows in the batch. */
+    int64_t fewest = zi_min_int64(serial->fewest_rows, batch->fewest_rows);
+    *suits = job->prompts > 1 && session->ops->table->suits_batch(session->ops, fewest, batch->most_rows);
+    return ZIMAGE_OK;
+}
+
+/* Fills the plan with the better form. *r: its rehearsal, which is the last one, as a device's arrangement needs it. */
+static zimage_status choose_form(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
+                                 rehearsal *r, zi_job_plan *plan, zimage_error *error)
+{
+    double batch = INFINITY;
+    int suits;
+    ZI_TRY(suits_batch(session, job, &suits, error));
+    if (suits) {
+        ZI_TRY(plan_form(session, job, 1, limits, r, plan, error));
+        int fits = !is_too_large(session, plan, limits) && r->fits == ZIMAGE_OK;
+        if (fits && !streams(&r->memory))
+            return ZIMAGE_OK;
+        batch = fits ? copied(job, r) : INFINITY;
+    }
+    ZI_TRY(plan_form(session, job, 0, limits, r, plan, error));
+    if (r->fits != ZIMAGE_OK || batch > copied(job, r))
+        return ZIMAGE_OK;
+    return plan_form(session, job, 1, limits, r, plan, error);
+}
+
 zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
                           zi_job_plan *plan, zimage_error *error)
 {
-    int64_t image_rows = image_rows_of(job);
     zi_run run = {.ops = session->ops, .error = error};
-    zi_counts counts[ZI_STAGE_COUNT];
-    zi_job_plan narrow;
+    zi_job_plan least;
     rehearsal r;
-    *plan = (zi_job_plan){0};
-    ZI_TRY(zi_count_job(job, counts, error));
-    sum_counts(job, counts, plan);
-
-    ZI_TRY(rehearse(&run, job, ZI_NARROWEST_BAND, &r));
+    ZI_TRY(plan_least(session, job, &r, &least, error));
     uint64_t least_memory = r.memory.least;
-    add_up(session, job, counts, &r, 1, &narrow);
-
-    ZI_TRY(rehearse(&run, job, job->band_rows, &r));
-    add_up(session, job, counts, &r, limits->releases, plan);
-    while (r.band_rows != ZI_NARROWEST_BAND &&
-           (host_needs_narrower(session, plan, limits) || device_needs_narrower(&r))) {
-        ZI_TRY(rehearse(&run, job, narrower(r.band_rows, image_rows), &r));
-        add_up(session, job, counts, &r, limits->releases, plan);
-    }
-    plan->band_rows = r.band_rows;
-    plan->least = (narrow.most < plan->most ? narrow.most : plan->most) + MARGIN;
+    ZI_TRY(choose_form(session, job, limits, &r, plan, error));
+    plan->least = (least.most < plan->most ? least.most : plan->most) + MARGIN;
     if (is_too_large(session, plan, limits))
         return limits->memory > 0 ? refuse(plan, limits->memory, error) : refuse_for_machine(plan, limits->free, error);
     zimage_status status = arrange(&run, job, r.stack, limits->commit, &plan->memory);

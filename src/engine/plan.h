@@ -18,6 +18,7 @@ typedef struct zi_job_plan {
     size_t least;                           /* what most would be with the narrowest bands and released weights */
     size_t taken;      /* bytes that the job takes from the system and that it can't drop, as it can pages of weights */
     int64_t band_rows; /* for family.decode */
+    int batched;       /* for the job: its steps' forward passes are one batch */
     zi_memory_plan memory; /* of a device with its own memory; else only activations */
 } zi_job_plan;
 
@@ -31,8 +32,9 @@ typedef struct zi_plan_limits {
 
 /*
  * Plans a job (its size; no data). The VAE's bands become narrower where host memory would not suffice, or where that
- * lets weights stay on a device. ZIMAGE_ERROR_MEMORY with the numbers where the job does not fit. The
- * stack must be empty.
+ * lets weights stay on a device. With guidance the two forward passes of a step are one batch where that suits the
+ * backend, where memory suffices, and where it copies no more weights to a device. ZIMAGE_ERROR_MEMORY with the numbers
+ * where the job does not fit. The stack must be empty.
  */
 zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
                           zi_job_plan *plan, zimage_error *error);

@@ -123,6 +123,20 @@ void zi_bind_conv(zi_binder *binder, const zi_weight **weight, int64_t out, int6
     zi_bind(binder, weight, ZI_SHAPE(out, in, kernel, kernel), "%s%s", prefix, name);
 }
 
+zimage_status zi_join_rows(zi_run *run, const zi_tensor *x, int count, const int64_t *first, int64_t rows,
+                           zi_tensor *joined)
+{
+    *joined = zi_tensor_rows(x, first[0], rows);
+    if (count == 1)
+        return ZIMAGE_OK;
+    ZI_TRY(zi_alloc2(run, joined, count * rows, x->shape[1]));
+    for (int i = 0; i < count; i++) {
+        zi_tensor to = zi_tensor_rows(joined, i * rows, rows), from = zi_tensor_rows(x, first[i], rows);
+        ZI_TRY(zi_table(run)->copy(run, &to, &from));
+    }
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_rope_from_angles(zi_run *run, zi_rope *rope, const float *angles, int64_t tokens, int64_t half)
 {
     ZI_TRY(zi_alloc2_f32(run, &rope->cos, tokens, half));

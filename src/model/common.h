@@ -65,6 +65,17 @@ typedef struct zi_rope {
 zimage_status zi_norm_and_rotate(zi_run *run, zi_tensor qk[2], const zi_weight *const weights[2], const zi_rope *rope,
                                  int64_t heads, zi_rope_layout layout, float eps);
 
+/*
+ * Forward passes of one timestep that are computed as one: a batch. The rows of the second pass lie below those of the
+ * first, and linear layers, norms and gates read them all at once; only attention and positions know of the passes.
+ */
+#define ZI_PASSES_MAX ZI_SEQUENCES_MAX
+
+/* joined <- rows [first[i], first[i] + rows) of x for each of `count` passes, one below the other. For one pass a view,
+ * else a new tensor. */
+zimage_status zi_join_rows(zi_run *run, const zi_tensor *x, int count, const int64_t *first, int64_t rows,
+                           zi_tensor *joined);
+
 /* angles [tokens, half] in host memory */
 zimage_status zi_rope_from_angles(zi_run *run, zi_rope *rope, const float *angles, int64_t tokens, int64_t half);
 

@@ -83,9 +83,11 @@ zimage_status zi_flux2_dit_prepare(const zi_flux2_dit *model, zi_run *run, const
 /* What the transformer is told of the time, about 1000 sigma: with the reference's rounding in float32, or in bf16
  * (docs/spec/scheduler.md 3). */
 float zi_flux2_timestep(float sigma, int in_bf16);
-/* One forward pass. latents, out [in_channels, rows, columns] from alloc_f32. out: the velocity, noise - clean. */
-zimage_status zi_flux2_dit_forward_pass(const zi_flux2_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
-                                        float timestep, zi_tensor *out);
+/* A batch of `count` forward passes (common.h), whose inputs are of one model, one size and the same references; one
+ * pass only if references pass once. latents, out[count] [in_channels, rows, columns] from alloc_f32. out: the
+ * velocity, noise - clean. */
+zimage_status zi_flux2_dit_forward_passes(const zi_flux2_dit_inputs *const *inputs, int count, zi_run *run,
+                                          const zi_tensor *latents, float timestep, zi_tensor *out);
 /* Blocks that the calls above report through zi_end_block, for progress. */
 int64_t zi_flux2_dit_context_blocks(const zi_flux2_dit *model);
 int64_t zi_flux2_dit_prepare_blocks(const zi_flux2_dit *model, const zi_flux2_references *references);

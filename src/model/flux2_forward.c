@@ -5,11 +5,13 @@
  * d = head_dim, C = in_channels.
  *
  * The rows of a forward pass are text, image, references: x [T, D]. In a double block text rows and the others have
- * weights of their own, in a single block all rows have the same.
+ * weights of their own, in a single block all rows have the same. So a batch of passes has in double blocks the text of
+ * all passes first, and then the other rows of all; in single blocks, and in keys and values, one pass after the other.
  *
  * Memory of one forward pass, in numbers: x and, at its peak in a single block, h, q, k, v, and the input of to_out, so
  * 6 T D + T (D + M). klein-4B, 1024 x 1024 (T = 4608, D = 3072, M = 3 D): 10 T D are 540 MiB in float32.
  */
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,27 +189,52 @@ static zimage_status rope_tables(const zi_flux2_dit *model, zi_run *run, const s
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
-/* Rows of x that a block computes with one set of weights. */
+/* Rows of x that a block computes with one set of weights: one part of each pass, one below the other. */
 typedef struct stream {
     int is_text;
-    int64_t first, count;
-    zi_tensor x, h;         /* [count, D]; h, an operand: the normalised x */
-    const zi_tensor *parts; /* of the modulation */
+    int64_t first, count;          /* of all passes */
+    int64_t begin[ZI_PASSES_MAX];  /* of the part in its pass */
+    int64_t tokens[ZI_PASSES_MAX]; /* of the part */
+    zi_tensor x, h;                /* [count, D]; h, an operand: the normalised x */
+    const zi_tensor *parts;        /* of the modulation */
 } stream;
 
-/* Tokens on their way through the blocks. */
+/* Tokens of `passes` passes on their way through the blocks. */
 typedef struct passage {
     const zi_flux2_dit *model;
     zi_run *run;
-    const zi_rope *rope;
+    int passes;
+    zi_rope rope[ZI_PASSES_MAX];
     const modulation *mod;
-    zi_tensor x;  /* [T, D] */
-    int64_t text; /* the first rows, which are text */
+    zi_tensor x;                 /* [T, D] */
+    int64_t text[ZI_PASSES_MAX]; /* the first rows of a pass, which are text */
+    int64_t others;              /* the other rows of each pass */
     /* Keys and values of references that pass alone, `kept` rows a block; `collects`: these are the references. */
     zi_tensor keys, values;
     int64_t kept;
     int collects;
 } passage;
+
+static int64_t tokens_of(const passage *p, int pass)
+{
+    return p->text[pass] + p->others;
+}
+
+/* The text of all passes. */
+static int64_t text_of(const passage *p)
+{
+    int64_t rows = 0;
+    for (int i = 0; i < p->passes; i++)
+        rows += p->text[i];
+    return rows;
+}
+
+static void add_part(stream *s, int pass, int64_t begin, int64_t tokens)
+{
+    s->begin[pass] = begin;
+    s->tokens[pass] = tokens;
+    s->count += tokens;
+}
 
 static zi_norm adaln(const passage *p, const zi_tensor *parts)
 {
@@ -230,9 +257,10 @@ static zimage_status end_block(const passage *p, int finite, const char *kind, i
                               p->collects ? " of the references" : "");
 }
 
-/* q, k and v of a block: of the passage's own tokens [T, D], and k and v of all that they see. */
+/* Of a block: q of the passage's own tokens [T, D], in the order of x, and k and v of all that they see, one pass after
+ * the other: kept rows, then the pass's own. */
 typedef struct heads {
-    zi_tensor q, k, v, all_k, all_v;
+    zi_tensor q, k, v;
 } heads;
 
 /* Before k and v, so that it can outlive them on the stack. */
@@ -241,26 +269,52 @@ static zimage_status alloc_q(const passage *p, heads *h)
     return zi_alloc2(p->run, &h->q, p->x.shape[0], p->x.shape[1]);
 }
 
-/* block: of all blocks. Kept keys and values lie before the passage's own. */
+/* block: of all blocks */
 static zimage_status alloc_k_and_v(const passage *p, int64_t block, heads *h)
 {
     int64_t tokens = p->x.shape[0], kept = p->kept;
     if (p->collects) {
-        h->k = h->all_k = zi_tensor_rows(&p->keys, block * kept, kept);
-        h->v = h->all_v = zi_tensor_rows(&p->values, block * kept, kept);
+        h->k = zi_tensor_rows(&p->keys, block * kept, kept);
+        h->v = zi_tensor_rows(&p->values, block * kept, kept);
         return ZIMAGE_OK;
     }
-    ZI_TRY(zi_alloc2(p->run, &h->all_k, kept + tokens, p->x.shape[1]));
-    ZI_TRY(zi_alloc2(p->run, &h->all_v, kept + tokens, p->x.shape[1]));
-    h->k = zi_tensor_rows(&h->all_k, kept, tokens);
-    h->v = zi_tensor_rows(&h->all_v, kept, tokens);
+    assert(kept == 0 || p->passes == 1);
+    ZI_TRY(zi_alloc2(p->run, &h->k, kept + tokens, p->x.shape[1]));
+    ZI_TRY(zi_alloc2(p->run, &h->v, kept + tokens, p->x.shape[1]));
     if (kept == 0)
         return ZIMAGE_OK;
-    zi_tensor k = zi_tensor_rows(&h->all_k, 0, kept), v = zi_tensor_rows(&h->all_v, 0, kept);
+    zi_tensor k = zi_tensor_rows(&h->k, 0, kept), v = zi_tensor_rows(&h->v, 0, kept);
     const zi_tensor kept_k = zi_tensor_rows(&p->keys, block * kept, kept);
     const zi_tensor kept_v = zi_tensor_rows(&p->values, block * kept, kept);
     ZI_TRY(zi_table(p->run)->copy(p->run, &k, &kept_k));
     return zi_table(p->run)->copy(p->run, &v, &kept_v);
+}
+
+/* Where part `pass` of a stream begins in keys and values. */
+static int64_t key_row(const passage *p, const stream *s, int pass)
+{
+    int64_t row = s->begin[pass] + (p->collects ? 0 : p->kept);
+    for (int i = 0; i < pass; i++)
+        row += tokens_of(p, i);
+    return row;
+}
+
+/* Whether the stream's parts lie one below the other in keys, too. */
+static int is_joined(const passage *p, const stream *s)
+{
+    return p->passes == 1 || s->tokens[0] == tokens_of(p, 0);
+}
+
+/* k, v <- where products write the stream's keys and values */
+static zimage_status find_k_and_v(const passage *p, const stream *s, const heads *h, zi_tensor *k, zi_tensor *v)
+{
+    if (!is_joined(p, s)) {
+        ZI_TRY(zi_alloc2(p->run, k, s->count, p->x.shape[1]));
+        return zi_alloc2(p->run, v, s->count, p->x.shape[1]);
+    }
+    *k = zi_tensor_rows(&h->k, key_row(p, s, 0), s->count);
+    *v = zi_tensor_rows(&h->v, key_row(p, s, 0), s->count);
+    return ZIMAGE_OK;
 }
 
 /* Rows of q, k and v <- the products of h, normed and rotated. weights: to_q, to_k, to_v; norms: of q and of k. */
@@ -268,20 +322,42 @@ static zimage_status project(const passage *p, const stream *s, const zi_weight 
                              const zi_weight *const norms[2], const heads *h)
 {
     const zi_flux2_dit_config *config = &p->model->config;
-    zi_tensor qkv[3] = {zi_tensor_rows(&h->q, s->first, s->count), zi_tensor_rows(&h->k, s->first, s->count),
-                        zi_tensor_rows(&h->v, s->first, s->count)};
-    const zi_rope rope = {zi_tensor_rows(&p->rope->cos, s->first, s->count),
-                          zi_tensor_rows(&p->rope->sin, s->first, s->count)};
+    const zi_ops_table *table = zi_table(p->run);
+    zi_tensor qkv[3] = {zi_tensor_rows(&h->q, s->first, s->count)};
+    int64_t first = 0;
+    zi_arena_mark mark = table->mark(p->run);
+    ZI_TRY(find_k_and_v(p, s, h, &qkv[1], &qkv[2]));
     ZI_TRY(zi_linears(p->run, 3, qkv, &s->h, weights));
-    return zi_norm_and_rotate(p->run, qkv, norms, &rope, config->heads, ZI_ROPE_ADJACENT, (float)config->eps);
+    for (int pass = 0; pass < p->passes; first += s->tokens[pass++]) {
+        const zi_rope rope = {zi_tensor_rows(&p->rope[pass].cos, s->begin[pass], s->tokens[pass]),
+                              zi_tensor_rows(&p->rope[pass].sin, s->begin[pass], s->tokens[pass])};
+        zi_tensor rows[3];
+        for (int i = 0; i < 3; i++)
+            rows[i] = zi_tensor_rows(&qkv[i], first, s->tokens[pass]);
+        ZI_TRY(zi_norm_and_rotate(p->run, rows, norms, &rope, config->heads, ZI_ROPE_ADJACENT, (float)config->eps));
+        zi_tensor k = zi_tensor_rows(&h->k, key_row(p, s, pass), s->tokens[pass]);
+        zi_tensor v = zi_tensor_rows(&h->v, key_row(p, s, pass), s->tokens[pass]);
+        if (!is_joined(p, s)) {
+            ZI_TRY(table->copy(p->run, &k, &rows[1]));
+            ZI_TRY(table->copy(p->run, &v, &rows[2]));
+        }
+    }
+    table->release(p->run, mark);
+    return ZIMAGE_OK;
 }
 
-/* o [T, D] <- the heads of all queries */
-static zimage_status attend(const passage *p, const heads *h, zi_tensor *o)
+/* o [count, D] <- the heads of the stream's queries */
+static zimage_status attend(const passage *p, const stream *s, const heads *h, zi_tensor *o)
 {
     const zi_flux2_dit_config *config = &p->model->config;
-    const zi_attention shape = {.heads = config->heads, .kv_heads = config->heads, .head_dim = config->head_dim};
-    return zi_table(p->run)->attention(p->run, o, &h->q, &h->all_k, &h->all_v, &shape);
+    zi_attention shape = {
+        .heads = config->heads, .kv_heads = config->heads, .head_dim = config->head_dim, .sequences = p->passes};
+    for (int i = 0; i < p->passes; i++) {
+        shape.queries[i] = s->tokens[i];
+        shape.keys[i] = tokens_of(p, i);
+    }
+    zi_tensor q = zi_tensor_rows(&h->q, s->first, s->count);
+    return zi_table(p->run)->attention(p->run, o, &q, &h->k, &h->v, &shape);
 }
 
 /* ---- double blocks ----------------------------------------------------------------------------------------------- */
@@ -291,8 +367,31 @@ static const zi_flux2_half *half_of(const zi_flux2_double_block *block, const st
     return s->is_text ? &block->text : &block->image;
 }
 
-/* y <- to_out(attention), for each stream in its rows of q; the others give their place back. One attention reads the
- * queries of both streams, so its result is no operand of one of them. */
+/* All rows of each pass, one pass after the other. */
+static stream whole_passes(const passage *p, const zi_tensor *parts)
+{
+    stream s = {.parts = parts};
+    for (int i = 0; i < p->passes; i++)
+        add_part(&s, i, 0, tokens_of(p, i));
+    return s;
+}
+
+/* o [T, D] <- the heads of all queries. One attention reads the queries of both streams, unless the passes of a batch
+ * lie apart in each. */
+static zimage_status attend_streams(const passage *p, const stream *streams, int count, const heads *h, zi_tensor *o)
+{
+    const stream all = whole_passes(p, NULL);
+    if (p->passes == 1)
+        return attend(p, &all, h, o);
+    for (int i = 0; i < count; i++) {
+        zi_tensor rows = zi_tensor_rows(o, streams[i].first, streams[i].count);
+        ZI_TRY(attend(p, &streams[i], h, &rows));
+    }
+    return ZIMAGE_OK;
+}
+
+/* y <- to_out(attention), for each stream in its rows of q; the others give their place back. The result of attention
+ * is no operand of one stream. */
 static zimage_status joint_attention(const passage *p, stream *streams, int count, int64_t index, heads *h)
 {
     const zi_flux2_double_block *block = &p->model->double_blocks[index];
@@ -307,7 +406,7 @@ static zimage_status joint_attention(const passage *p, stream *streams, int coun
                                                                                                    half->norm_k};
         ZI_TRY(project(p, &streams[i], weights, norms, h));
     }
-    ZI_TRY(attend(p, h, &o));
+    ZI_TRY(attend_streams(p, streams, count, h, &o));
     for (int i = 0; i < count; i++) {
         const stream *s = &streams[i];
         zi_tensor y = zi_tensor_rows(&h->q, s->first, s->count), x = zi_tensor_rows(&o, s->first, s->count);
@@ -363,9 +462,12 @@ static zimage_status double_blocks(const passage *p)
 {
     const zi_flux2_double_block *blocks = p->model->double_blocks;
     int64_t count = p->model->config.num_layers;
-    stream streams[2] = {{.is_text = 1, .count = p->text, .parts = p->mod->text},
-                         {.first = p->text, .count = p->x.shape[0] - p->text, .parts = p->mod->image}};
-    int skipped = p->text == 0; /* references pass without text */
+    stream streams[2] = {{.is_text = 1, .parts = p->mod->text}, {.first = text_of(p), .parts = p->mod->image}};
+    int skipped = text_of(p) == 0; /* references pass without text */
+    for (int i = 0; i < p->passes; i++) {
+        add_part(&streams[0], i, 0, p->text[i]);
+        add_part(&streams[1], i, p->text[i], p->others);
+    }
     zi_arena_mark mark = zi_table(p->run)->mark(p->run);
     for (int i = skipped; i < 2 && count > 0; i++)
         ZI_TRY(start_stream(p, &streams[i], half_of(&blocks[0], &streams[i])->to_q));
@@ -390,7 +492,7 @@ static zimage_status parallel_attention(const passage *p, const stream *s, int64
     zi_tensor o = zi_tensor_columns(&both, 0, dim), u = zi_tensor_columns(&both, dim, mlp);
     ZI_TRY(project(p, s, weights, norms, h));
     ZI_TRY(zi_linear_glu(p->run, &u, &s->h, &block->gate, &block->up));
-    ZI_TRY(attend(p, h, &o));
+    ZI_TRY(attend(p, s, h, &o));
     return zi_linear(p->run, &h->q, &both, block->to_out, NULL);
 }
 
@@ -413,7 +515,7 @@ static zimage_status single_block(const passage *p, stream *s, int64_t index)
 static zimage_status single_blocks(const passage *p)
 {
     int64_t count = p->model->config.num_single_layers;
-    stream s = {.count = p->x.shape[0], .parts = p->mod->single};
+    stream s = whole_passes(p, p->mod->single);
     zi_arena_mark mark = zi_table(p->run)->mark(p->run);
     if (count > 0)
         ZI_TRY(start_stream(p, &s, &p->model->single_blocks[0].to_q));
@@ -437,84 +539,140 @@ static zimage_status embed_image(const zi_flux2_dit *model, zi_run *run, const z
     return ZIMAGE_OK;
 }
 
-/* out [C, rows, columns] = proj_out(adaLN(x)); x [n, D] */
-static zimage_status final_layer(const zi_flux2_dit *model, zi_run *run, const modulation *mod, const zi_tensor *x,
-                                 zi_tensor *out)
+/* out[i] [C, rows, columns] = proj_out(adaLN(x)) of `count` images; x [count n, D] */
+static zimage_status final_layer(const passage *p, const zi_tensor *x, zi_tensor *out)
 {
+    zi_run *run = p->run;
     const zi_ops_table *table = zi_table(run);
+    const zi_flux2_dit *model = p->model;
+    const modulation *mod = p->mod;
     const zi_norm norm = {
         .kind = ZI_NORM_LAYER, .eps = (float)model->config.eps, .scale = &mod->out[0], .shift = &mod->out[1]};
-    zi_tensor h, patches; /* [n, D], [n, C] */
+    int64_t tokens = x->shape[0] / p->passes;
+    zi_tensor h, patches; /* [count n, D], [count n, C] */
     zi_arena_mark mark = table->mark(run);
     ZI_TRY(table->alloc_operand(run, &h, x->shape[0], x->shape[1], model->proj_out));
     ZI_TRY(zi_alloc2_f32(run, &patches, x->shape[0], model->config.in_channels));
     ZI_TRY(table->norm(run, &h, x, &norm));
     ZI_TRY(zi_linear(run, &patches, &h, model->proj_out, NULL));
-    ZI_TRY(table->unpatchify(run, out, &patches, 1, ZI_PATCH_CHANNELS_FIRST));
-    table->release(run, mark);
-    return zi_end_block(run, out, "transformer proj_out");
-}
-
-/* A forward pass after the sinusoid of the timestep. The host reads and writes none of its tensors, so a backend may
- * record it. The bytes of this struct are the recording's key. */
-typedef struct forward_pass {
-    zi_flux2_dit_inputs inputs;
-    zi_tensor latents, sinusoid, out;
-} forward_pass;
-
-/* x [T, D] <- text, image, references */
-static zimage_status fill_tokens(const forward_pass *pass, zi_run *run, zi_tensor *x)
-{
-    const zi_flux2_dit_inputs *inputs = &pass->inputs;
-    int64_t text = inputs->context.shape[0], tokens = inputs->rows * inputs->columns;
-    zi_tensor text_rows = zi_tensor_rows(x, 0, text), image = zi_tensor_rows(x, text, tokens);
-    ZI_TRY(zi_table(run)->copy(run, &text_rows, &inputs->context));
-    ZI_TRY(embed_image(inputs->model, run, &pass->latents, &image));
-    if (inputs->references.data != NULL) {
-        zi_tensor references = zi_tensor_rows(x, text + tokens, inputs->references.shape[0]);
-        ZI_TRY(zi_table(run)->copy(run, &references, &inputs->references));
+    for (int i = 0; i < p->passes; i++) {
+        const zi_tensor of_image = zi_tensor_rows(&patches, i * tokens, tokens);
+        ZI_TRY(table->unpatchify(run, &out[i], &of_image, 1, ZI_PATCH_CHANNELS_FIRST));
+        ZI_TRY(zi_check_block(run, &out[i], "transformer proj_out"));
     }
-    return zi_end_block(run, x, "transformer x_embedder");
+    table->release(run, mark);
+    return zi_block_done(run);
 }
 
-static zimage_status run_forward_pass(zi_run *run, const void *user)
+/* A batch of forward passes after the sinusoid of the timestep. The host reads and writes none of its tensors, so a
+ * backend may record it. The bytes of this struct are the recording's key. */
+typedef struct batch {
+    zi_flux2_dit_inputs inputs[ZI_PASSES_MAX];
+    zi_tensor latents, sinusoid, out[ZI_PASSES_MAX];
+    int64_t count;
+} batch;
+
+/* x [T, D] <- the text of all passes, then for each pass image and references, which are the same for all */
+static zimage_status fill_tokens(const batch *b, const passage *p)
 {
-    const forward_pass *pass = user;
-    const zi_flux2_dit_inputs *inputs = &pass->inputs;
-    const zi_flux2_dit *model = inputs->model;
-    int64_t text = inputs->context.shape[0], tokens = inputs->rows * inputs->columns;
+    const zi_flux2_dit_inputs *inputs = b->inputs;
+    const zi_ops_table *table = zi_table(p->run);
+    int64_t tokens = inputs->rows * inputs->columns, first = 0;
+    for (int i = 0; i < p->passes; first += p->text[i++]) {
+        zi_tensor text = zi_tensor_rows(&p->x, first, p->text[i]);
+        ZI_TRY(table->copy(p->run, &text, &inputs[i].context));
+    }
+    zi_tensor others = zi_tensor_rows(&p->x, first, p->others), image = zi_tensor_rows(&others, 0, tokens);
+    ZI_TRY(embed_image(p->model, p->run, &b->latents, &image));
+    if (inputs->references.data != NULL) {
+        zi_tensor references = zi_tensor_rows(&others, tokens, inputs->references.shape[0]);
+        ZI_TRY(table->copy(p->run, &references, &inputs->references));
+    }
+    for (int i = 1; i < p->passes; i++) {
+        zi_tensor copy = zi_tensor_rows(&p->x, first + i * p->others, p->others);
+        ZI_TRY(table->copy(p->run, &copy, &others));
+    }
+    return zi_end_block(p->run, &p->x, "transformer x_embedder");
+}
+
+/* From the order of double blocks to that of single blocks; place: where each pass begins. Through a copy: the places
+ * overlap. */
+static zimage_status order_by_pass(const passage *p, const int64_t *place)
+{
+    const zi_ops_table *table = zi_table(p->run);
+    int64_t text = 0, others = text_of(p);
+    zi_tensor copy;
+    if (p->passes == 1)
+        return ZIMAGE_OK;
+    zi_arena_mark mark = table->mark(p->run);
+    ZI_TRY(zi_alloc2(p->run, &copy, p->x.shape[0], p->x.shape[1]));
+    ZI_TRY(table->copy(p->run, &copy, &p->x));
+    for (int i = 0; i < p->passes; i++) {
+        const zi_tensor from[] = {zi_tensor_rows(&copy, text, p->text[i]), zi_tensor_rows(&copy, others, p->others)};
+        zi_tensor to[] = {zi_tensor_rows(&p->x, place[i], p->text[i]),
+                          zi_tensor_rows(&p->x, place[i] + p->text[i], p->others)};
+        for (int k = 0; k < 2; k++)
+            ZI_TRY(table->copy(p->run, &to[k], &from[k]));
+        text += p->text[i];
+        others += p->others;
+    }
+    table->release(p->run, mark);
+    return ZIMAGE_OK;
+}
+
+static zimage_status run_batch(zi_run *run, const void *user)
+{
+    const batch *b = user;
+    const zi_flux2_dit_inputs *inputs = b->inputs;
+    int64_t all = 0, place[ZI_PASSES_MAX], images[ZI_PASSES_MAX];
     modulation mod;
-    passage p = {.model = model,
+    passage p = {.model = inputs->model,
                  .run = run,
-                 .rope = &inputs->rope,
+                 .passes = (int)b->count,
                  .mod = &mod,
-                 .text = text,
+                 .others = inputs->rope.cos.shape[0] - inputs->context.shape[0],
                  .keys = inputs->keys,
                  .values = inputs->values,
                  .kept = inputs->kept};
-    zi_tensor out = pass->out;
-    ZI_TRY(modulate(model, run, &pass->sinusoid, &mod));
+    zi_tensor result, out[ZI_PASSES_MAX];
+    for (int i = 0; i < p.passes; i++) {
+        p.rope[i] = inputs[i].rope;
+        p.text[i] = inputs[i].context.shape[0];
+        place[i] = all;
+        images[i] = all + p.text[i];
+        out[i] = b->out[i];
+        all += tokens_of(&p, i);
+    }
+    ZI_TRY(modulate(p.model, run, &b->sinusoid, &mod));
     ZI_TRY(zi_end_block(run, &mod.all, "transformer modulation"));
-    ZI_TRY(zi_alloc2(run, &p.x, inputs->rope.cos.shape[0], model->config.dim));
-    ZI_TRY(fill_tokens(pass, run, &p.x));
+    ZI_TRY(zi_alloc2(run, &p.x, all, p.model->config.dim));
+    ZI_TRY(fill_tokens(b, &p));
     ZI_TRY(double_blocks(&p));
+    ZI_TRY(order_by_pass(&p, place));
     ZI_TRY(single_blocks(&p));
-    zi_tensor image = zi_tensor_rows(&p.x, text, tokens);
-    return final_layer(model, run, &mod, &image, &out);
+    ZI_TRY(zi_join_rows(run, &p.x, p.passes, images, inputs->rows * inputs->columns, &result));
+    return final_layer(&p, &result, out);
 }
 
-static zimage_status start_forward_pass(zi_run *run, forward_pass *pass, float timestep)
+static zimage_status start_batch(zi_run *run, batch *b, float timestep)
 {
-    ZI_TRY(make_sinusoid(pass->inputs.model, run, timestep, &pass->sinusoid));
-    return zi_table(run)->repeat(run, pass, sizeof *pass, run_forward_pass, pass);
+    ZI_TRY(make_sinusoid(b->inputs[0].model, run, timestep, &b->sinusoid));
+    return zi_table(run)->repeat(run, b, sizeof *b, run_batch, b);
 }
 
-zimage_status zi_flux2_dit_forward_pass(const zi_flux2_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
-                                        float timestep, zi_tensor *out)
+zimage_status zi_flux2_dit_forward_passes(const zi_flux2_dit_inputs *const *inputs, int count, zi_run *run,
+                                          const zi_tensor *latents, float timestep, zi_tensor *out)
 {
-    forward_pass pass = {.inputs = *inputs, .latents = *latents, .out = *out};
+    batch b;
+    memset(&b, 0, sizeof b); /* also what lies between the fields: it is a part of the key */
+    b.count = count;
+    b.latents = *latents;
+    for (int i = 0; i < count; i++) {
+        b.inputs[i] = *inputs[i];
+        b.out[i] = out[i];
+    }
     zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = start_forward_pass(run, &pass, timestep);
+    zimage_status status = start_batch(run, &b, timestep);
     zi_table(run)->release(run, mark);
     return status;
 }
@@ -553,16 +711,16 @@ static zimage_status pass_references(const sequence *s, zi_run *run, zi_flux2_di
     const zi_flux2_dit *model = inputs->model;
     zi_tensor sinusoid;
     modulation mod;
-    zi_rope rope;
     passage p = {.model = model,
                  .run = run,
-                 .rope = &rope,
+                 .passes = 1,
                  .mod = &mod,
+                 .others = inputs->kept,
                  .keys = inputs->keys,
                  .values = inputs->values,
                  .kept = inputs->kept,
                  .collects = 1};
-    ZI_TRY(rope_tables(model, run, s, &rope));
+    ZI_TRY(rope_tables(model, run, s, &p.rope[0]));
     ZI_TRY(make_sinusoid(model, run, 0, &sinusoid));
     ZI_TRY(modulate(model, run, &sinusoid, &mod));
     ZI_TRY(zi_check_block(run, &mod.all, "transformer modulation of the references"));

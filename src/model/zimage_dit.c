@@ -383,22 +383,50 @@ static zimage_status fill_pads(zi_run *run, zi_tensor *x, int64_t used, const zi
     return zi_table(run)->embed_rows(run, &pads, pad_token, zeros);
 }
 
-/* y = to_out(softmax(q k^T / sqrt(d)) v) of h, every token with every token; h is an operand that is written over */
-static zimage_status attention(const zi_zimage_dit *model, const zi_zimage_dit_block *block, zi_run *run,
-                               const zi_rope *rope, zi_tensor *h, zi_tensor *y)
+/* Sequences whose rows lie one below the other in x: as many as the pass has, each with the rows of its table. */
+typedef struct sequences {
+    int count;
+    zi_rope rope[ZI_PASSES_MAX];
+} sequences;
+
+static int64_t tokens_of(const sequences *all, int index)
 {
-    const zi_ops_table *table = zi_table(run);
+    return all->rope[index].cos.shape[0];
+}
+
+/* Queries and keys of all sequences; norms: of both. */
+static zimage_status norm_and_rotate(zi_run *run, const zi_zimage_dit_config *config, const zi_weight *const norms[2],
+                                     const sequences *all, const zi_tensor qk[2])
+{
+    int64_t first = 0;
+    for (int i = 0; i < all->count; i++) {
+        zi_tensor rows[] = {zi_tensor_rows(&qk[0], first, tokens_of(all, i)),
+                            zi_tensor_rows(&qk[1], first, tokens_of(all, i))};
+        ZI_TRY(zi_norm_and_rotate(run, rows, norms, &all->rope[i], config->n_heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
+        first += tokens_of(all, i);
+    }
+    return ZIMAGE_OK;
+}
+
+/* y = to_out(softmax(q k^T / sqrt(d)) v) of h, every token with every token of its sequence; h is an operand that is
+ * written over */
+static zimage_status attention(const zi_zimage_dit *model, const zi_zimage_dit_block *block, zi_run *run,
+                               const sequences *all, zi_tensor *h, zi_tensor *y)
+{
     const zi_zimage_dit_config *config = &model->config;
-    const zi_attention shape = {.heads = config->n_heads, .kv_heads = config->n_heads, .head_dim = config->head_dim};
+    zi_attention shape = {
+        .heads = config->n_heads, .kv_heads = config->n_heads, .head_dim = config->head_dim, .sequences = all->count};
     const zi_weight *const weights[] = {block->to_q, block->to_k, block->to_v};
     const zi_weight *const norms[] = {block->norm_q, block->norm_k};
     zi_tensor qkv[3], *q = &qkv[0], *k = &qkv[1], *v = &qkv[2]; /* [T, D] each */
 
+    for (int i = 0; i < all->count; i++)
+        shape.queries[i] = shape.keys[i] = tokens_of(all, i);
     for (int i = 0; i < 3; i++)
         ZI_TRY(zi_alloc2(run, &qkv[i], h->shape[0], config->dim));
     ZI_TRY(zi_linears(run, 3, qkv, h, weights));
-    ZI_TRY(zi_norm_and_rotate(run, qkv, norms, rope, shape.heads, ZI_ROPE_ADJACENT, QK_NORM_EPS));
-    ZI_TRY(table->attention(run, h, q, k, v, &shape));
+    ZI_TRY(norm_and_rotate(run, config, norms, all, qkv));
+    ZI_TRY(zi_table(run)->attention(run, h, q, k, v, &shape));
     return zi_linear(run, y, h, block->to_out, NULL);
 }
 
@@ -447,7 +475,7 @@ static zimage_status modulate(const zi_zimage_dit *model, const zi_zimage_dit_bl
 typedef struct stack {
     const zi_zimage_dit *model;
     zi_run *run;
-    const zi_rope *rope;
+    const sequences *sequences;
     const zi_tensor *a;
     zi_tensor *x, h, y; /* h: what the next block's attention reads, an operand; y: what half a block adds */
     modulation mods[2]; /* of even and of odd blocks */
@@ -471,7 +499,7 @@ static zimage_status run_block(stack *s, const zi_zimage_dit_block *block, const
     const zi_norm ffn_norm2 = {.kind = ZI_NORM_RMS, .eps = eps, .weight = block->ffn_norm2};
     zi_tensor h; /* [T, D] */
 
-    ZI_TRY(attention(s->model, block, run, s->rope, &s->h, &s->y));
+    ZI_TRY(attention(s->model, block, run, s->sequences, &s->h, &s->y));
     table->release(run, mark);
 
     ZI_TRY(table->alloc_operand(run, &h, s->x->shape[0], s->model->config.dim, block->w1));
@@ -512,10 +540,10 @@ typedef struct block_list {
 } block_list;
 
 /* x [T, D] <- the blocks of x; a: the timestep's embedding, NULL without modulation */
-static zimage_status run_blocks(const zi_zimage_dit *model, const block_list *list, zi_run *run, const zi_rope *rope,
+static zimage_status run_blocks(const zi_zimage_dit *model, const block_list *list, zi_run *run, const sequences *all,
                                 const zi_tensor *a, zi_tensor *x)
 {
-    stack s = {.model = model, .run = run, .rope = rope, .a = a, .x = x};
+    stack s = {.model = model, .run = run, .sequences = all, .a = a, .x = x};
     const zi_zimage_dit_block *blocks = list->blocks;
     zi_arena_mark mark = zi_table(run)->mark(run);
     if (list->count > 0)
@@ -536,7 +564,7 @@ static zimage_status caption(const zi_zimage_dit *model, zi_run *run, const zi_t
     const zi_ops_table *table = zi_table(run);
     int64_t tokens = features->shape[0];
     zi_tensor normed, embedded = zi_tensor_rows(out, 0, tokens); /* [m, cap_feat_dim], [m, D] */
-    zi_rope rope;
+    sequences all = {.count = 1};
 
     zi_arena_mark mark = table->mark(run);
     ZI_TRY(zi_alloc2(run, &normed, tokens, model->config.cap_feat_dim));
@@ -546,9 +574,9 @@ static zimage_status caption(const zi_zimage_dit *model, zi_run *run, const zi_t
     ZI_TRY(fill_pads(run, out, tokens, model->cap_pad_token));
     ZI_TRY(zi_end_block(run, out, "transformer cap_embedder"));
 
-    ZI_TRY(rope_tables(model, run, 0, 0, out->shape[0], &rope));
+    ZI_TRY(rope_tables(model, run, 0, 0, out->shape[0], &all.rope[0]));
     const block_list refiner = {model->context_refiner, model->config.n_refiner_layers, "context_refiner"};
-    return run_blocks(model, &refiner, run, &rope, NULL, out);
+    return run_blocks(model, &refiner, run, &all, NULL, out);
 }
 
 zimage_status zi_zimage_dit_caption(const zi_zimage_dit *model, zi_run *run, const zi_tensor *features, zi_tensor *out)
@@ -580,80 +608,135 @@ static zimage_status embed_image(const zi_zimage_dit_inputs *inputs, zi_run *run
     return zi_end_block(run, x, "transformer x_embedder");
 }
 
-/* out [C, H, W] = unpatchify(linear(LayerNorm(x) * (1 + adaLN_modulation.1(SiLU(a))))), section 3.7; x [N, D] */
+/* out[i] [C, H, W] = unpatchify(linear(LayerNorm(x) * (1 + adaLN_modulation.1(SiLU(a))))), section 3.7, of `count`
+ * images; x [count N, D] */
 static zimage_status final_layer(const zi_zimage_dit *model, zi_run *run, const zi_tensor *a, const zi_tensor *x,
-                                 zi_tensor *out)
+                                 int count, zi_tensor *out)
 {
     const zi_ops_table *table = zi_table(run);
     const zi_zimage_dit_config *config = &model->config;
-    int64_t tokens = x->shape[0];
-    zi_tensor activated, scale, h, patches; /* [1, A], [1, D], [N, D], [N, p p C] */
+    int64_t tokens = x->shape[0] / count;
+    zi_tensor activated, scale, h, patches; /* [1, A], [1, D], [count N, D], [count N, p p C] */
 
     ZI_TRY(zi_alloc2_f32(run, &activated, 1, config->adaln_dim));
     ZI_TRY(zi_alloc2_f32(run, &scale, 1, config->dim));
-    ZI_TRY(zi_alloc2(run, &h, tokens, config->dim));
-    ZI_TRY(zi_alloc2_f32(run, &patches, tokens, config->patch * config->patch * config->in_channels));
+    ZI_TRY(zi_alloc2(run, &h, x->shape[0], config->dim));
+    ZI_TRY(zi_alloc2_f32(run, &patches, x->shape[0], config->patch * config->patch * config->in_channels));
     ZI_TRY(table->silu(run, &activated, a));
     ZI_TRY(zi_linear(run, &scale, &activated, model->final_adaln, model->final_adaln_bias));
     scale = zi_row_vector(&scale, 0);
     ZI_TRY(table->modulation(run, &scale, 1, &(zi_modulation){ZI_MODULATION_ONE_PLUS}));
     ZI_TRY(table->norm(run, &h, x, &(zi_norm){.kind = ZI_NORM_LAYER, .eps = FINAL_NORM_EPS, .scale = &scale}));
     ZI_TRY(zi_linear(run, &patches, &h, model->final_linear, model->final_linear_bias));
-    ZI_TRY(table->unpatchify(run, out, &patches, config->patch, ZI_PATCH_CHANNELS_LAST));
-    return zi_end_block(run, out, "transformer final_layer");
+    for (int i = 0; i < count; i++) {
+        const zi_tensor of_image = zi_tensor_rows(&patches, i * tokens, tokens);
+        ZI_TRY(table->unpatchify(run, &out[i], &of_image, config->patch, ZI_PATCH_CHANNELS_LAST));
+        ZI_TRY(zi_check_block(run, &out[i], "transformer final_layer"));
+    }
+    return zi_block_done(run);
 }
 
-/* A forward pass after the sinusoid [1, 256] of t. The host reads and writes none of its tensors, so a backend may
- * record it. The bytes of this struct are the recording's key. */
-typedef struct forward_pass {
-    zi_zimage_dit_inputs inputs;
-    zi_tensor latents, sinusoid, out;
-} forward_pass;
+/* A batch of forward passes after the sinusoid [1, 256] of t. The host reads and writes none of its tensors, so a
+ * backend may record it. The bytes of this struct are the recording's key. */
+typedef struct batch {
+    zi_zimage_dit_inputs inputs[ZI_PASSES_MAX];
+    zi_tensor latents, sinusoid, out[ZI_PASSES_MAX];
+    int64_t count;
+} batch;
 
-static zimage_status run_forward_pass(zi_run *run, const void *user)
+/* images [count Np, D] <- the latents' tokens, the same for all passes */
+static zimage_status embed_images(const batch *b, zi_run *run, const zi_tensor *images)
 {
-    const forward_pass *pass = user;
-    const zi_zimage_dit_inputs *inputs = &pass->inputs;
+    int64_t padded = images->shape[0] / b->count;
+    zi_tensor first = zi_tensor_rows(images, 0, padded);
+    ZI_TRY(embed_image(&b->inputs[0], run, &b->latents, &first));
+    for (int64_t i = 1; i < b->count; i++) {
+        zi_tensor other = zi_tensor_rows(images, i * padded, padded);
+        ZI_TRY(zi_table(run)->copy(run, &other, &first));
+    }
+    return ZIMAGE_OK;
+}
+
+/* x [T, D], which begins with the images of all passes <- for each pass its image, then its caption. The last one
+ * moves first, so that no row is written over that is still needed. */
+static zimage_status add_captions(const batch *b, zi_run *run, int64_t padded, const int64_t *place, zi_tensor *x)
+{
+    const zi_ops_table *table = zi_table(run);
+    for (int64_t i = b->count - 1; i >= 0; i--) {
+        const zi_tensor *caption = &b->inputs[i].caption;
+        zi_tensor image = zi_tensor_rows(x, place[i], padded), copy;
+        zi_tensor text = zi_tensor_rows(x, place[i] + padded, caption->shape[0]);
+        const zi_tensor now = zi_tensor_rows(x, i * padded, padded);
+        zi_arena_mark mark = table->mark(run);
+        if (i > 0) { /* through a copy: the places may overlap */
+            ZI_TRY(zi_alloc2(run, &copy, padded, x->shape[1]));
+            ZI_TRY(table->copy(run, &copy, &now));
+            ZI_TRY(table->copy(run, &image, &copy));
+        }
+        ZI_TRY(table->copy(run, &text, caption));
+        table->release(run, mark);
+    }
+    return ZIMAGE_OK;
+}
+
+static zimage_status run_batch(zi_run *run, const void *user)
+{
+    const batch *b = user;
+    const zi_zimage_dit_inputs *inputs = b->inputs;
     const zi_zimage_dit *model = inputs->model;
     const zi_zimage_dit_config *config = &model->config;
-    int64_t tokens = inputs->grid_rows * inputs->grid_columns, image_padded = zi_zimage_dit_padded(tokens);
+    int64_t tokens = inputs->grid_rows * inputs->grid_columns, padded = zi_zimage_dit_padded(tokens), all = 0;
     const block_list refiner = {model->noise_refiner, config->n_refiner_layers, "noise_refiner"};
     const block_list layers = {model->layers, config->n_layers, "layers"};
-    zi_tensor a, x, out = pass->out; /* [1, A], [T, D]: image first, then caption */
+    sequences images = {.count = (int)b->count}, passes = images;
+    int64_t place[ZI_PASSES_MAX];               /* of each pass in x */
+    zi_tensor a, x, result, out[ZI_PASSES_MAX]; /* [1, A], [T, D]: of each pass the image first, then the caption */
 
+    for (int64_t i = 0; i < b->count; i++) {
+        const zi_rope *rope = &passes.rope[i];
+        passes.rope[i] = inputs[i].rope;
+        images.rope[i] = (zi_rope){zi_tensor_rows(&rope->cos, 0, padded), zi_tensor_rows(&rope->sin, 0, padded)};
+        place[i] = all;
+        out[i] = b->out[i];
+        all += padded + inputs[i].caption.shape[0];
+    }
     ZI_TRY(zi_alloc2_f32(run, &a, 1, config->adaln_dim));
-    ZI_TRY(embed_timestep(model, run, &pass->sinusoid, &a));
-    ZI_TRY(zi_alloc2(run, &x, image_padded + inputs->caption.shape[0], config->dim));
+    ZI_TRY(embed_timestep(model, run, &b->sinusoid, &a));
+    ZI_TRY(zi_alloc2(run, &x, all, config->dim));
 
-    zi_tensor image = zi_tensor_rows(&x, 0, image_padded);
-    const zi_rope image_rope = {zi_tensor_rows(&inputs->rope.cos, 0, image_padded),
-                                zi_tensor_rows(&inputs->rope.sin, 0, image_padded)};
-    ZI_TRY(embed_image(inputs, run, &pass->latents, &image));
-    ZI_TRY(run_blocks(model, &refiner, run, &image_rope, &a, &image));
+    zi_tensor refined = zi_tensor_rows(&x, 0, b->count * padded);
+    ZI_TRY(embed_images(b, run, &refined));
+    ZI_TRY(run_blocks(model, &refiner, run, &images, &a, &refined));
 
-    zi_tensor text = zi_tensor_rows(&x, image_padded, inputs->caption.shape[0]);
-    ZI_TRY(zi_table(run)->copy(run, &text, &inputs->caption));
-    ZI_TRY(run_blocks(model, &layers, run, &inputs->rope, &a, &x));
+    ZI_TRY(add_captions(b, run, padded, place, &x));
+    ZI_TRY(run_blocks(model, &layers, run, &passes, &a, &x));
 
-    zi_tensor result = zi_tensor_rows(&x, 0, tokens);
-    return final_layer(model, run, &a, &result, &out);
+    ZI_TRY(zi_join_rows(run, &x, images.count, place, tokens, &result));
+    return final_layer(model, run, &a, &result, images.count, out);
 }
 
-static zimage_status start_forward_pass(zi_run *run, forward_pass *pass, float t)
+static zimage_status start_batch(zi_run *run, batch *b, float t)
 {
     float frequencies[T_FREQUENCIES];
-    timestep_frequencies(t, pass->inputs.model->config.t_scale, frequencies);
-    ZI_TRY(zi_alloc2_f32(run, &pass->sinusoid, 1, T_FREQUENCIES));
-    ZI_TRY(zi_table(run)->upload(run, &pass->sinusoid, frequencies));
-    return zi_table(run)->repeat(run, pass, sizeof *pass, run_forward_pass, pass);
+    timestep_frequencies(t, b->inputs[0].model->config.t_scale, frequencies);
+    ZI_TRY(zi_alloc2_f32(run, &b->sinusoid, 1, T_FREQUENCIES));
+    ZI_TRY(zi_table(run)->upload(run, &b->sinusoid, frequencies));
+    return zi_table(run)->repeat(run, b, sizeof *b, run_batch, b);
 }
 
-zimage_status zi_zimage_dit_forward_pass(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
-                                         float t, zi_tensor *out)
+zimage_status zi_zimage_dit_forward_passes(const zi_zimage_dit_inputs *const *inputs, int count, zi_run *run,
+                                           const zi_tensor *latents, float t, zi_tensor *out)
 {
-    forward_pass pass = {.inputs = *inputs, .latents = *latents, .out = *out};
+    batch b;
+    memset(&b, 0, sizeof b); /* also what lies between the fields: it is a part of the key */
+    b.count = count;
+    b.latents = *latents;
+    for (int i = 0; i < count; i++) {
+        b.inputs[i] = *inputs[i];
+        b.out[i] = out[i];
+    }
     zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = start_forward_pass(run, &pass, t);
+    zimage_status status = start_batch(run, &b, t);
     zi_table(run)->release(run, mark);
     return status;
 }
@@ -680,6 +763,7 @@ zimage_status zi_zimage_dit_forward(const zi_zimage_dit *model, zi_run *run, con
     const zi_zimage_dit_config *config = &model->config;
     int64_t rows = latents->shape[1], columns = latents->shape[2];
     zi_zimage_dit_inputs inputs;
+    const zi_zimage_dit_inputs *const list[] = {&inputs};
     if (latents->shape[0] != config->in_channels || rows % config->patch != 0 || columns % config->patch != 0)
         return zi_fail(run->error, ZIMAGE_ERROR_ARGUMENT,
                        "latents of shape [%lld, %lld, %lld] do not fit a transformer of %lld channels and patch size "
@@ -689,7 +773,7 @@ zimage_status zi_zimage_dit_forward(const zi_zimage_dit *model, zi_run *run, con
     zi_arena_mark mark = zi_table(run)->mark(run);
     zimage_status status = zi_zimage_dit_prepare(model, run, caption, rows, columns, &inputs);
     if (status == ZIMAGE_OK)
-        status = zi_zimage_dit_forward_pass(&inputs, run, latents, t, out);
+        status = zi_zimage_dit_forward_passes(list, 1, run, latents, t, out);
     zi_table(run)->release(run, mark);
     return status;
 }

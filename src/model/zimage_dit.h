@@ -63,10 +63,10 @@ typedef struct zi_zimage_dit_inputs {
 /* caption [padded m, dim] from zi_zimage_dit_caption; latents of [rows, columns]. What it allocates stays. */
 zimage_status zi_zimage_dit_prepare(const zi_zimage_dit *model, zi_run *run, const zi_tensor *caption, int64_t rows,
                                     int64_t columns, zi_zimage_dit_inputs *inputs);
-/* One forward pass. latents, out [C, H, W]; t = 1 - sigma. The output is clean - noise; the family (pipeline/zimage.c)
- * negates it. */
-zimage_status zi_zimage_dit_forward_pass(const zi_zimage_dit_inputs *inputs, zi_run *run, const zi_tensor *latents,
-                                         float t, zi_tensor *out);
+/* A batch of `count` forward passes (common.h), whose inputs are of one model and one size. latents, out[count] [C, H,
+ * W]; t = 1 - sigma. The output is clean - noise; the family (pipeline/zimage.c) negates it. */
+zimage_status zi_zimage_dit_forward_passes(const zi_zimage_dit_inputs *const *inputs, int count, zi_run *run,
+                                           const zi_tensor *latents, float t, zi_tensor *out);
 /* Both, for a single forward pass. */
 zimage_status zi_zimage_dit_forward(const zi_zimage_dit *model, zi_run *run, const zi_tensor *latents, float t,
                                     const zi_tensor *caption, zi_tensor *out);

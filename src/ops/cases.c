@@ -52,18 +52,31 @@ static const char *const format_names[] = {"F32", "F16", "BF16", "Q4", "Q4 of 64
 static const struct {
     int flag;
     const char *name;
-} flag_names[] = {{UNALIGNED, "unaligned"}, {SHORT, "short"},
-                  {VIEWS, "column views"},  {ODD_VIEWS, "odd column views"},
-                  {BIAS, "bias"},           {ADD, "added"},
-                  {IN_PLACE, "in place"},   {WIDE, "wide"},
-                  {WEIGHT, "weight"},       {SCALE, "scale"},
-                  {SHIFT, "shift"},         {LAYER, "layer"},
-                  {GATE, "gate"},           {PLAIN, "plain"},
-                  {LAST, "last"},           {OTHER, "other form"},
-                  {LARGE, "large"},         {CAUSAL, "causal"},
-                  {DOUBLED, "doubled"},     {AFFINE, "affine"},
-                  {STRIDE, "stride 2"},     {LOPSIDED, "one-sided padding"},
-                  {BANDS, "bands"},         {POST_SCALE, "post scale"}};
+} flag_names[] = {{UNALIGNED, "unaligned"},
+                  {SHORT, "short"},
+                  {VIEWS, "column views"},
+                  {ODD_VIEWS, "odd column views"},
+                  {BIAS, "bias"},
+                  {ADD, "added"},
+                  {IN_PLACE, "in place"},
+                  {SEQUENCES, "two sequences"},
+                  {WIDE, "wide"},
+                  {WEIGHT, "weight"},
+                  {SCALE, "scale"},
+                  {SHIFT, "shift"},
+                  {LAYER, "layer"},
+                  {GATE, "gate"},
+                  {PLAIN, "plain"},
+                  {LAST, "last"},
+                  {OTHER, "other form"},
+                  {LARGE, "large"},
+                  {CAUSAL, "causal"},
+                  {DOUBLED, "doubled"},
+                  {AFFINE, "affine"},
+                  {STRIDE, "stride 2"},
+                  {LOPSIDED, "one-sided padding"},
+                  {BANDS, "bands"},
+                  {POST_SCALE, "post scale"}};
 
 /* "33 x 130 -> 70, BF16, bias" */
 static void name_case(const zi_case *c, char *name, size_t size)

@@ -250,10 +250,22 @@ static zimage_status make_attention(zi_trial *t, const zi_case *c, attention_inp
     return ZIMAGE_OK;
 }
 
+/* Into two sequences, of which the second has a third of all rows. */
+static void divide(zi_attention *shape, int64_t queries, int64_t keys)
+{
+    shape->sequences = 2;
+    shape->queries[1] = queries / 3;
+    shape->queries[0] = queries - shape->queries[1];
+    shape->keys[1] = keys / 3;
+    shape->keys[0] = keys - shape->keys[1];
+}
+
 static zimage_status attention(zi_trial *t, const zi_case *c)
 {
     attention_input a;
     ZI_TRY(make_attention(t, c, &a));
+    if (c->flags & SEQUENCES)
+        divide(&a.shape, c->size[0], c->size[1]);
     ZI_TRY(zi_table(&t->run)->attention(&t->run, &a.o, &a.q, &a.k, &a.v, &a.shape));
     int largest = c->flags & (VIEWS | ODD_VIEWS) ? 2 : 1; /* of the values */
     return zi_trial_result_of(t, &a.o, c->flags & LARGE ? &sharp_bound : &attention_bound,
@@ -337,6 +349,8 @@ static zimage_status make_chain(zi_trial *t, const zi_case *c, chain *all)
     memset(all, 0, sizeof(*all)); /* its bytes are the key of repeat */
     all->trial = t;
     all->shape = (zi_attention){.heads = c->size[2], .kv_heads = c->size[2], .head_dim = c->size[3]};
+    if (c->flags & SEQUENCES)
+        divide(&all->shape, c->size[0], c->size[0]);
     ZI_TRY(zi_trial_input(t, &all->x, &input, SHAPE(tokens, in)));
     ZI_TRY(zi_trial_input(t, &all->q, &input, SHAPE(tokens, width)));
     ZI_TRY(zi_trial_input(t, &all->v, &input, SHAPE(tokens, width)));
@@ -669,6 +683,7 @@ const zi_case zi_cases_products[] = {
     {&operands_kind, {120, 64, 96, 17}, F32, 0},
     {&block_kind, {40, 96, 2, 64, 100}, BF16, 0},
     {&block_kind, {33, 64, 3, 40, 72}, BF16, 0},
+    {&block_kind, {150, 64, 2, 32, 96}, BF16, SEQUENCES},
     {&groups_kind, {33, 64, 4, 40, 96}, Q8, SLOW},
     {&block_kind, {101, 70, 3, 40, 90}, BF16, SLOW},
     {&block_kind, {150, 128, 2, 64, 512}, BF16, SLOW},
@@ -692,6 +707,8 @@ const zi_case zi_cases_products[] = {
     {&attention_kind, {65, 65, 4, 2, 64}, 0, VIEWS | CAUSAL},
     {&attention_kind, {75, 75, 2, 2, 40}, 0, VIEWS | IN_PLACE},
     {&attention_kind, {37, 37, 3, 1, 30}, 0, ODD_VIEWS},
+    {&attention_kind, {70, 333, 2, 1, 40}, 0, SEQUENCES},
+    {&attention_kind, {75, 75, 2, 2, 64}, 0, SEQUENCES | VIEWS | IN_PLACE},
     {&attention_kind, {1, 1, 1, 1, 8}, 0, SLOW | IN_PLACE},
     {&attention_kind, {3, 17, 2, 2, 6}, 0, SLOW | IN_PLACE},
     {&attention_kind, {70, 333, 2, 1, 40}, 0, SLOW | IN_PLACE},

@@ -57,6 +57,7 @@ size_t zi_host_peak_bytes(const zi_ops *ops);
 double zi_host_peak_rate(zi_run *run);
 size_t zi_host_device_bytes(zi_ops *ops);
 size_t zi_host_whole_image_bytes(const zi_ops *ops);
+int zi_host_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most); /* 1 */
 
 /* These entries in the initialiser of a table; the backend adds its own. */
 #define ZI_HOST_OPERATIONS                                                                                             \

@@ -72,12 +72,18 @@ typedef struct zi_qk_norm_rope {
     const zi_weight *k_weight;
 } zi_qk_norm_rope;
 
+#define ZI_SEQUENCES_MAX 2
+
 typedef struct zi_attention {
     int64_t heads;    /* query heads; q is [queries, heads * head_dim] */
     int64_t kv_heads; /* divides heads; key head g serves query heads g * (heads / kv_heads) ... */
     int64_t head_dim;
     int causal;         /* query i sees keys 0 .. i; needs queries == keys */
     int64_t key_length; /* keys from here on are padding that no query sees; 0: every key is real */
+    /* Up to ZI_SEQUENCES_MAX: the rows are so many sequences, one below the other, of queries[i] rows in q and o and of
+     * keys[i] rows in k and v. A query sees the keys of its own sequence. Not with causal or key_length. 0: one. */
+    int sequences;
+    int64_t queries[ZI_SEQUENCES_MAX], keys[ZI_SEQUENCES_MAX];
 } zi_attention;
 
 /* The function that one part x of a modulation vector goes through. */
@@ -171,8 +177,8 @@ typedef zimage_status zi_op_residual(zi_run *run, zi_tensor *x, const zi_tensor 
 typedef zimage_status zi_op_rope_table(zi_run *run, zi_tensor *cos, zi_tensor *sin, const float *angles);
 /* In place on x [tokens, heads * head_dim] and args->k. Column views: x, k. */
 typedef zimage_status zi_op_qk_norm_rope(zi_run *run, zi_tensor *x, const zi_qk_norm_rope *args);
-/* o = softmax(q k^T / sqrt(head_dim)) v; never holds a [queries, keys] buffer. k, v [keys, kv_heads * head_dim]; o, q
- * [queries, heads * head_dim]; o may be q. Column views: o, q, k, v. */
+/* o = softmax(q k^T / sqrt(head_dim)) v, of each sequence; never holds a [queries, keys] buffer. k, v [keys, kv_heads *
+ * head_dim]; o, q [queries, heads * head_dim]; o may be q. Column views: o, q, k, v. */
 typedef zimage_status zi_op_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, const zi_tensor *k,
                                       const zi_tensor *v, const zi_attention *attention);
 /* In place on m [parts * features], from alloc_f32: part i becomes kinds[i] of itself; parts <=
@@ -326,6 +332,10 @@ typedef struct zi_ops_table {
     size_t (*device_bytes)(zi_ops *ops);
     /* An image of at most that many bytes (in float32) need not be computed in bands of rows; 0: the caller decides. */
     size_t (*whole_image_bytes)(const zi_ops *ops);
+    /* Whether forward passes should be one batch whose products have from `fewest` rows in a single pass to `most` rows
+     * in the batch: it is not slower, and each row has the same bytes as in its own pass. (A GPU does not promise that:
+     * its library may choose the order of a sum by the number of rows.) */
+    int (*suits_batch)(const zi_ops *ops, int64_t fewest, int64_t most);
     void (*free)(zi_ops *ops);
 } zi_ops_table;
 

@@ -75,7 +75,10 @@ static zimage_status count_linear(zi_run *run, const zi_tensor *x, const zi_weig
 {
     counter *p = counter_of(run);
     int64_t out = weight->shape[0], in = weight->shape[1], rows = zi_tensor_count(x) / in;
+    int64_t fewest = p->counts.fewest_rows;
     p->counts.linear_flops += count_product(p, rows, out, in);
+    p->counts.fewest_rows = rows > 1 && (fewest == 0 || rows < fewest) ? rows : fewest;
+    p->counts.most_rows = rows > 1 && rows > p->counts.most_rows ? rows : p->counts.most_rows;
     p->counts.unpacked += (double)out * (double)in;
     return read_weight(run, weight);
 }
@@ -177,9 +180,11 @@ static zimage_status count_attention(zi_run *run, zi_tensor *o, const zi_tensor 
                                      const zi_tensor *v, const zi_attention *attention)
 {
     double seen = attention->causal ? 0.5 : 1.0;
-    double keys = (double)(attention->key_length > 0 ? attention->key_length : k->shape[0]);
-    counter_of(run)->counts.attention_flops +=
-        4 * seen * (double)q->shape[0] * keys * (double)(attention->heads * attention->head_dim);
+    for (int i = 0; i < zi_sequence_count(attention); i++) {
+        const zi_sequence rows = zi_sequence_of(attention, q, k, i);
+        counter_of(run)->counts.attention_flops +=
+            4 * seen * (double)rows.queries * (double)rows.keys * (double)(attention->heads * attention->head_dim);
+    }
     return ZIMAGE_OK;
 }
 
@@ -304,6 +309,7 @@ static const zi_ops_table count_table = {
     .peak_bytes = count_peak_bytes,
     .device_bytes = zi_host_device_bytes,
     .whole_image_bytes = zi_host_whole_image_bytes,
+    .suits_batch = zi_host_suits_batch,
     .free = count_free,
 };
 

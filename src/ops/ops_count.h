@@ -18,6 +18,7 @@ typedef struct zi_product {
 
 typedef struct zi_counts {
     double linear_flops, attention_flops, conv_flops; /* the rest is below one percent */
+    int64_t fewest_rows, most_rows;                   /* of linear products of several rows; 0: there was none */
     double unpacked;     /* stored elements that linear products read, as often as they are read */
     size_t weight_bytes; /* of the distinct weights that were read; of an embedding table only the rows */
     zi_product products[ZI_COUNT_PRODUCTS]; /* the first distinct sizes, in order of their first use */

@@ -252,21 +252,25 @@ static zimage_status ref_attention(zi_run *run, zi_tensor *o, const zi_tensor *q
                                    const zi_tensor *v, const zi_attention *attention)
 {
     int64_t keys = zi_row_count(k), dim = attention->head_dim, heads = attention->heads;
-    int64_t real = attention->key_length > 0 ? attention->key_length : keys;
-    assert(heads % attention->kv_heads == 0 && (!attention->causal || zi_row_count(q) == keys) && real <= keys);
+    assert(heads % attention->kv_heads == 0 && (!attention->causal || zi_row_count(q) == keys));
     assert(zi_features(q) == heads * dim && zi_features(k) == attention->kv_heads * dim && v->ld == k->ld);
     assert(zi_tensor_count(v) == zi_tensor_count(k) && zi_tensor_count(o) == zi_tensor_count(q));
     zi_arena_mark mark = zi_host_mark(run);
     float *scratch;
     ZI_TRY(zi_host_floats(run, keys + dim, "attention", &scratch));
-    for (int64_t i = 0; i < rows_of(run, q); i++)
-        for (int64_t head = 0; head < heads; head++) {
-            int64_t kv = head / (heads / attention->kv_heads) * dim;
-            int64_t seen = attention->causal && i + 1 < real ? i + 1 : real;
+    for (int s = 0; s < zi_sequence_count(attention) && !zi_host_rehearses(run); s++) {
+        const zi_sequence rows = zi_sequence_of(attention, q, k, s);
+        assert(rows.keys <= keys);
+        for (int64_t i = 0; i < rows.queries * heads; i++) {
+            int64_t query = i / heads, head = i % heads;
+            int64_t kv = rows.key * k->ld + head / (heads / attention->kv_heads) * dim;
+            int64_t seen = attention->causal && query + 1 < rows.keys ? query + 1 : rows.keys;
             const seen_keys of_head = {zi_f32(k) + kv, zi_f32(v) + kv, seen, k->ld, dim};
-            attend(zi_f32(o) + i * o->ld + head * dim, zi_f32(q) + i * q->ld + head * dim, &of_head, scratch,
+            query += rows.query;
+            attend(zi_f32(o) + query * o->ld + head * dim, zi_f32(q) + query * q->ld + head * dim, &of_head, scratch,
                    scratch + keys);
         }
+    }
     zi_host_release(run, mark);
     return ZIMAGE_OK;
 }
@@ -370,6 +374,7 @@ static const zi_ops_table reference_table = {
     .channel_affine = ref_channel_affine,
     .check_finite = ref_check_finite,
     .describe = ref_describe,
+    .suits_batch = zi_host_suits_batch,
     .peak_rate = zi_host_peak_rate,
     .free = zi_host_ops_free,
 };

@@ -26,6 +26,33 @@ zimage_status zi_check_tensor(zi_run *run, zi_tensor *tensor, zi_dtype dtype, in
     return ZIMAGE_OK;
 }
 
+/* ---- attention --------------------------------------------------------------------------------------------------- */
+
+int zi_sequence_count(const zi_attention *attention)
+{
+    return attention->sequences > 1 ? attention->sequences : 1;
+}
+
+zi_sequence zi_sequence_of(const zi_attention *attention, const zi_tensor *q, const zi_tensor *k, int index)
+{
+    if (attention->sequences <= 1)
+        return (zi_sequence){0, zi_row_count(q), 0,
+                             attention->key_length > 0 ? attention->key_length : zi_row_count(k)};
+    zi_sequence found = {0}, end = {0};
+    assert(attention->sequences <= ZI_SEQUENCES_MAX && !attention->causal && attention->key_length == 0);
+    for (int i = 0; i < attention->sequences; i++) {
+        assert(attention->queries[i] > 0 && attention->keys[i] > 0);
+        if (i == index)
+            found = (zi_sequence){end.query, attention->queries[i], end.key, attention->keys[i]};
+        end.query += attention->queries[i];
+        end.key += attention->keys[i];
+    }
+    assert(end.query == zi_row_count(q) && end.key == zi_row_count(k));
+    return found;
+}
+
+/* ---- patches ----------------------------------------------------------------------------------------------------- */
+
 void zi_check_patches(const zi_tensor *tokens, const zi_tensor *latents, int64_t patch)
 {
     assert(latents->dims == 3 && patch > 0 && latents->shape[1] % patch == 0 && latents->shape[2] % patch == 0);

@@ -157,6 +157,7 @@ enum {
     LOPSIDED = 1 << 23,
     BANDS = 1 << 24,
     POST_SCALE = 1 << 25,
+    SEQUENCES = 1 << 26, /* attention of two sequences */
 };
 
 typedef struct zi_case_kind zi_case_kind;

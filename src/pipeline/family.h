@@ -157,8 +157,10 @@ typedef struct zi_family {
      * that stay on the stack. */
     zimage_status (*prepare)(zi_run *run, const zi_networks *networks, const zi_tensor *context, int64_t rows,
                              int64_t columns, const zi_reference *references, int reference_count, void *inputs);
-    /* One forward pass. latents, out [C, rows, columns] from alloc_f32; time from time_at. */
-    zimage_status (*forward)(zi_run *run, const void *inputs, const zi_tensor *latents, float time, zi_tensor *out);
+    /* A batch of `count` forward passes, at most ZI_PASSES_MAX, of the same latents: inputs[i] makes out[i]. latents,
+     * out[count] [C, rows, columns] from alloc_f32; time from time_at. */
+    zimage_status (*forward)(zi_run *run, const void *const *inputs, int count, const zi_tensor *latents, float time,
+                             zi_tensor *out);
     /* moments [moments_count] in host memory <- rgb8 [pixel_rows, pixel_columns, 3] of a fitted image; both NULL in a
      * rehearsal. band_rows as for decode. */
     zimage_status (*encode_image)(zi_run *run, const zi_networks *networks, const uint8_t *rgb8, int64_t pixel_rows,

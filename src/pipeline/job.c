@@ -96,7 +96,7 @@ int64_t zi_stage_blocks(const zi_job *job, int stage, int passes)
     case ZI_STAGE_PREPARE:
         return family->prepare_blocks(networks, job->references);
     case ZIMAGE_STAGE_DENOISE:
-        return passes * family->forward_blocks(networks);
+        return (job->batched ? 1 : passes) * family->forward_blocks(networks);
     default:
         return family->decode_blocks(networks);
     }
@@ -162,12 +162,13 @@ static zimage_status run_context(zi_run *run, zi_job *job, int index)
     return job->model->family->make_context(run, job->model->networks, &job->features[index], &job->context[index]);
 }
 
-/* latents and out on the stack; latents <- the job's */
-static zimage_status copy_latents(zi_run *run, const zi_job *job, zi_tensor *latents, zi_tensor *out)
+/* latents and out[count] on the stack; latents <- the job's */
+static zimage_status copy_latents(zi_run *run, const zi_job *job, zi_tensor *latents, int count, zi_tensor *out)
 {
     const int64_t shape[3] = {job->model->facts.latent_channels, job->rows, job->columns};
     ZI_TRY(zi_table(run)->alloc_f32(run, latents, 3, shape));
-    ZI_TRY(zi_table(run)->alloc_f32(run, out, 3, shape));
+    for (int i = 0; i < count; i++)
+        ZI_TRY(zi_table(run)->alloc_f32(run, &out[i], 3, shape));
     return zi_table(run)->upload(run, latents, job->latents);
 }
 
@@ -179,25 +180,33 @@ static zimage_status prepare(zi_run *run, zi_job *job)
         ZI_TRY(job->model->family->prepare(run, job->model->networks, &job->context[i], job->rows, job->columns,
                                            job->reference, job->references, job->inputs[i]));
     job->prepared = 1;
-    return job->forward_only ? copy_latents(run, job, &job->kept_latents, &job->kept_out) : ZIMAGE_OK;
+    return job->forward_only ? copy_latents(run, job, &job->kept_latents, job->prompts, job->kept_out) : ZIMAGE_OK;
 }
 
-/* velocity <- the network's output for one prompt */
-static zimage_status forward_pass(zi_run *run, zi_job *job, int index)
+/* velocity <- the network's output for a prompt; nothing in a rehearsal */
+static zimage_status take_velocity(zi_run *run, const zi_job *job, const zi_tensor *out, float *velocity)
 {
-    const zi_model *model = job->model;
-    zi_tensor latents, out;
-    float time = model->family->time_at(job->sigma, job->in_bf16);
-    if (job->forward_only)
-        return model->family->forward(run, job->inputs[index], &job->kept_latents, time, &job->kept_out);
-    ZI_TRY(copy_latents(run, job, &latents, &out));
-    ZI_TRY(model->family->forward(run, job->inputs[index], &latents, time, &out));
-    float *velocity = job->velocity[index];
     if (!velocity)
-        return ZIMAGE_OK; /* a rehearsal */
-    ZI_TRY(zi_table(run)->download(run, velocity, &out));
-    for (int64_t i = 0, count = zi_tensor_count(&out); i < count; i++)
-        velocity[i] *= model->family->velocity_sign;
+        return ZIMAGE_OK;
+    ZI_TRY(zi_table(run)->download(run, velocity, out));
+    for (int64_t i = 0, count = zi_tensor_count(out); i < count; i++)
+        velocity[i] *= job->model->family->velocity_sign;
+    return ZIMAGE_OK;
+}
+
+/* The forward passes of prompts [first, first + count) as a batch. */
+static zimage_status forward_passes(zi_run *run, zi_job *job, int first, int count)
+{
+    const zi_family *family = job->model->family;
+    const void *const *inputs = (const void *const *)job->inputs + first;
+    zi_tensor latents, out[ZI_PROMPTS_MAX];
+    float time = family->time_at(job->sigma, job->in_bf16);
+    if (job->forward_only)
+        return family->forward(run, inputs, count, &job->kept_latents, time, job->kept_out + first);
+    ZI_TRY(copy_latents(run, job, &latents, count, out));
+    ZI_TRY(family->forward(run, inputs, count, &latents, time, out));
+    for (int i = 0; i < count; i++)
+        ZI_TRY(take_velocity(run, job, &out[i], job->velocity[first + i]));
     return ZIMAGE_OK;
 }
 
@@ -208,10 +217,11 @@ static zimage_status run_prepare(zi_run *run, zi_job *job, int index)
 
 static zimage_status run_denoise(zi_run *run, zi_job *job, int index)
 {
+    int passes = job->passes ? job->passes : job->prompts, together = job->batched ? passes : 1;
     ZI_TRY(run_prepare(run, job, 0));
-    for (int i = 0; i < (job->passes ? job->passes : job->prompts); i++) {
+    for (int i = 0; i < passes; i += together) {
         zi_arena_mark mark = zi_table(run)->mark(run);
-        zimage_status status = forward_pass(run, job, i);
+        zimage_status status = forward_passes(run, job, i, together);
         zi_table(run)->release(run, mark);
         ZI_TRY(status);
     }

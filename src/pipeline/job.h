@@ -13,7 +13,7 @@
 
 #include "pipeline/model.h"
 
-#define ZI_PROMPTS_MAX 2
+#define ZI_PROMPTS_MAX ZI_PASSES_MAX
 #define ZI_IMAGES_MAX  8 /* no family reads more references */
 
 /* The stages of a job: zimage_stage, and previews. */
@@ -61,13 +61,14 @@ typedef struct zi_job {
     uint8_t *rgb8, *preview_rgb8;    /* what decode and preview write */
     float sigma;                     /* of the denoise under way */
     int passes;                      /* forward passes of the denoise under way; 0: one for each prompt */
+    int batched;                     /* the passes of a denoise are one batch; else one runs after the other */
     /* For measuring: a denoise is the forward pass alone. Latents are copied to the device once, velocities never. */
     int forward_only;
 
     /* The job's own. */
     zi_tensor context[ZI_PROMPTS_MAX], features[ZI_PROMPTS_MAX];
-    void *inputs[ZI_PROMPTS_MAX];     /* family.inputs_size bytes each */
-    zi_tensor kept_latents, kept_out; /* with forward_only */
+    void *inputs[ZI_PROMPTS_MAX];                     /* family.inputs_size bytes each */
+    zi_tensor kept_latents, kept_out[ZI_PROMPTS_MAX]; /* with forward_only */
     zi_arena_mark bottom, above_contexts;
     int prepared;
 } zi_job;
@@ -94,7 +95,7 @@ static inline int zi_job_starts(const zi_job *job)
     return job->images > 0 && job->image[0].role == ZI_IMAGE_START;
 }
 
-/* Blocks of one run of a stage, for progress; passes: forward passes of a denoise. */
+/* Blocks of one run of a stage, for progress; passes: forward passes of a denoise. A batch counts each block once. */
 int64_t zi_stage_blocks(const zi_job *job, int stage, int passes);
 
 /* Takes the places of the contexts and features on the stack. What it allocates goes with zi_job_close, also after a

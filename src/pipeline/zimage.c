@@ -316,9 +316,13 @@ static zimage_status prepare(zi_run *run, const zi_networks *n, const zi_tensor 
     return zi_zimage_dit_prepare(&n->transformer, run, context, rows, columns, inputs);
 }
 
-static zimage_status forward(zi_run *run, const void *inputs, const zi_tensor *latents, float time, zi_tensor *out)
+static zimage_status forward(zi_run *run, const void *const *inputs, int count, const zi_tensor *latents, float time,
+                             zi_tensor *out)
 {
-    return zi_zimage_dit_forward_pass(inputs, run, latents, time, out);
+    const zi_zimage_dit_inputs *list[ZI_PASSES_MAX];
+    for (int i = 0; i < count; i++)
+        list[i] = inputs[i];
+    return zi_zimage_dit_forward_passes(list, count, run, latents, time, out);
 }
 
 static zimage_status encode_image(zi_run *run, const zi_networks *n, const uint8_t *rgb8, int64_t pixel_rows,
