@@ -133,7 +133,7 @@ static int compare_places(const void *a, const void *b)
 
 static slab_place *place_of(const zi_cuda_slab *slab, const zi_cuda_weight_key *key)
 {
-    slab_place wanted;
+    slab_place wanted = {0};
     memcpy(&wanted.key, key, sizeof(*key));
     return bsearch(&wanted, slab->places, (size_t)slab->count, sizeof(slab_place), compare_places);
 }

@@ -624,7 +624,7 @@ static zimage_status run_batch(zi_run *run, const void *user)
 {
     const batch *b = user;
     const zi_flux2_dit_inputs *inputs = b->inputs;
-    int64_t all = 0, place[ZI_PASSES_MAX], images[ZI_PASSES_MAX];
+    int64_t all = 0, place[ZI_PASSES_MAX] = {0}, images[ZI_PASSES_MAX] = {0};
     modulation mod;
     passage p = {.model = inputs->model,
                  .run = run,

@@ -689,7 +689,7 @@ static zimage_status run_batch(zi_run *run, const void *user)
     const block_list refiner = {model->noise_refiner, config->n_refiner_layers, "noise_refiner"};
     const block_list layers = {model->layers, config->n_layers, "layers"};
     sequences images = {.count = (int)b->count}, passes = images;
-    int64_t place[ZI_PASSES_MAX];               /* of each pass in x */
+    int64_t place[ZI_PASSES_MAX] = {0};         /* of each pass in x */
     zi_tensor a, x, result, out[ZI_PASSES_MAX]; /* [1, A], [T, D]: of each pass the image first, then the caption */
 
     for (int64_t i = 0; i < b->count; i++) {

@@ -85,7 +85,7 @@ static void number_weights(zi_safetensors *file)
 /* Room for one more file, which is empty. NULL: out of memory. */
 static zi_safetensors *new_file(zi_store *store, zimage_error *error)
 {
-    size_t bytes = (store->file_count + 1) * sizeof *store->files;
+    size_t bytes = (store->file_count + 1) * sizeof(zi_safetensors *);
     zi_safetensors **files = realloc(store->files, bytes), *file = calloc(1, sizeof *file);
     if (files)
         store->files = files;
