@@ -6,6 +6,7 @@
 #include <ftw.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support.h"
@@ -94,6 +95,25 @@ static inline void assert_error(const zimage_error *error, zimage_status status,
     assert_null(strchr(error->message, '\n'));
     for (int i = 0; i < 3 && parts[i]; i++)
         assert_contains(error->message, parts[i]);
+}
+
+/* Runs a measurement of numbers[count] in a process of its own, whose memory begins without weights. */
+static inline void in_a_process(void (*measure)(int argument, double *numbers), int argument, double *numbers,
+                                size_t count)
+{
+    int ends[2], status;
+    assert_int_equal(pipe(ends), 0);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        measure(argument, numbers);
+        _exit(write(ends[1], numbers, count * sizeof *numbers) != (ssize_t)(count * sizeof *numbers));
+    }
+    close(ends[1]);
+    assert_int_equal(read(ends[0], numbers, count * sizeof *numbers), count * sizeof *numbers);
+    close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
 }
 
 #endif

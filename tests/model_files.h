@@ -87,4 +87,16 @@ static inline size_t write_transformer(const char *folder, int layers, int featu
     return write_network(&zi_family_zimage, ZI_TRANSFORMER, config, dtype, folder);
 }
 
+/* The configuration of tiny-klein's text encoder with another number of layers. */
+static inline json_t *encoder_config(int layers)
+{
+    json_t *config = json_load_file(ZIMAGE_TEST_DATA "/tiny-klein/text_encoder/config.json", 0, NULL);
+    json_t *types = json_array();
+    for (int i = 0; i < layers; i++)
+        json_array_append_new(types, json_string("full_attention"));
+    json_object_set_new(config, "layer_types", types);
+    json_object_set_new(config, "num_hidden_layers", json_integer(layers));
+    return config;
+}
+
 #endif

@@ -30,13 +30,7 @@ static made alone[MODELS][2];
 
 static void write_encoder(const char *folder)
 {
-    json_t *config = json_load_file(ZIMAGE_TEST_DATA "/tiny-klein/text_encoder/config.json", 0, NULL);
-    json_t *types = json_array();
-    for (int i = 0; i < LAYERS; i++)
-        json_array_append_new(types, json_string("full_attention"));
-    json_object_set_new(config, "layer_types", types);
-    json_object_set_new(config, "num_hidden_layers", json_integer(LAYERS));
-    (void)write_network(&zi_family_zimage, ZI_TEXT_ENCODER, config, ZI_BF16, folder);
+    (void)write_network(&zi_family_zimage, ZI_TEXT_ENCODER, encoder_config(LAYERS), ZI_BF16, folder);
 }
 
 /* Folders in the temporary folder; NULL: the model's own. */

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include "engine/session.h"
+#include "files.h"
 #include "measure/synthetic.h"
 #include "program.h"
 
@@ -369,8 +370,8 @@ static zimage_status open_synthetic(zimage_session **session, zimage_error *erro
     return status;
 }
 
-/* predicted and measured bytes of one image with random weights; in a process of its own */
-static void measure_synthetic(int side, double bytes[2])
+/* Predicted and measured bytes of one image with random weights. */
+static void measure_synthetic(int side, double *bytes)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_session *session = NULL;
@@ -407,21 +408,9 @@ static void memory_of_random_weights(void **state)
     if (!MEMORY_IS_OURS)
         skip();
     for (size_t i = 0; i < sizeof sides / sizeof *sides; i++) {
-        int ends[2];
         char what[40];
         double bytes[2] = {0, 0};
-        assert_int_equal(pipe(ends), 0);
-        pid_t child = fork();
-        if (child == 0) {
-            measure_synthetic(sides[i], bytes);
-            _exit(write(ends[1], bytes, sizeof bytes) != (ssize_t)sizeof bytes);
-        }
-        close(ends[1]);
-        assert_int_equal(read(ends[0], bytes, sizeof bytes), sizeof bytes);
-        close(ends[0]);
-        int status;
-        assert_int_equal(waitpid(child, &status, 0), child);
-        assert_int_equal(status, 0);
+        in_a_process(measure_synthetic, sides[i], bytes, 2);
         assert_true(bytes[0] > 0);
         snprintf(what, sizeof what, "random weights at %d", sides[i]);
         compare_memory(what, bytes[0], bytes[1]);

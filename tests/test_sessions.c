@@ -4,7 +4,6 @@
  * several models: test_sharing.c.)
  */
 #include <pthread.h>
-#include <sys/wait.h>
 
 #include "base/system.h"
 #include "model_files.h"
@@ -210,27 +209,9 @@ static void sessions_come_and_go(void **state)
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-/* Runs the measurement in a process of its own, whose memory begins without weights. */
-static void in_a_process(void (*measure)(double *numbers), double *numbers, size_t count)
-{
-    int ends[2], status;
-    assert_int_equal(pipe(ends), 0);
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        measure(numbers);
-        _exit(write(ends[1], numbers, count * sizeof *numbers) != (ssize_t)(count * sizeof *numbers));
-    }
-    close(ends[1]);
-    assert_int_equal(read(ends[0], numbers, count * sizeof *numbers), count * sizeof *numbers);
-    close(ends[0]);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-}
-
 /* MiB of memory that one session's image takes; that a second session adds; that a session of a model which was opened
  * from the same folder adds; that one of a model with other weights adds. */
-static void measure_sharing(double *numbers)
+static void measure_sharing(int ignored, double *numbers)
 {
     zimage_model *model = open_model(), *again = open_model(), *other = open_with("other");
     const zimage_request request = request_of(1);
@@ -264,7 +245,7 @@ static void measure_sharing(double *numbers)
 static void weights_are_in_memory_once(void **state)
 {
     double mib[4], weights = weight_bytes / MIB, others = other_bytes / MIB;
-    in_a_process(measure_sharing, mib, 4);
+    in_a_process(measure_sharing, 0, mib, 4);
     printf("weights of %.1f MiB: one session %.1f MiB, a second one adds %.1f, one of the model opened again %.1f; one "
            "of a model with other weights of %.1f MiB adds %.1f\n",
            weights, mib[0], mib[1], mib[2], others, mib[3]);
@@ -280,7 +261,7 @@ static void weights_are_in_memory_once(void **state)
  * MiB of memory that a request with release_weights gives back, compared with one without: while another session is
  * open, and after it was closed.
  */
-static void measure_release(double *numbers)
+static void measure_release(int ignored, double *numbers)
 {
     zimage_model *model = open_model();
     zimage_session *sessions[2] = {open_session(model, 1), open_session(model, 1)};
@@ -302,7 +283,7 @@ static void measure_release(double *numbers)
 static void weights_are_released_by_the_last_session(void **state)
 {
     double mib[2], weights = weight_bytes / MIB;
-    in_a_process(measure_release, mib, 2);
+    in_a_process(measure_release, 0, mib, 2);
     printf("weights of %.1f MiB: given back beside another session %.1f MiB, alone %.1f MiB\n", weights, mib[0],
            mib[1]);
     if (MEMORY_IS_OURS) {

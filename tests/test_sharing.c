@@ -5,7 +5,6 @@
  */
 #include <fcntl.h>
 #include <pthread.h>
-#include <sys/wait.h>
 
 #include "base/system.h"
 #include "engine/session.h"
@@ -30,14 +29,9 @@ static uint8_t expected[FAMILIES][BYTES]; /* the images of each model alone */
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 
-static json_t *encoder_config(void)
+static json_t *deep_encoder(void)
 {
-    json_t *config = json_load_file(ZIMAGE_TEST_DATA "/tiny-klein/text_encoder/config.json", 0, NULL);
-    json_t *types = json_array();
-    for (int i = 0; i < LAYERS; i++)
-        json_array_append_new(types, json_string("full_attention"));
-    json_object_set_new(config, "layer_types", types);
-    json_object_set_new(config, "num_hidden_layers", json_integer(LAYERS));
+    json_t *config = encoder_config(LAYERS);
     json_object_set_new(config, "intermediate_size", json_integer(is_brief() ? 512 : 2048));
     return config;
 }
@@ -117,7 +111,7 @@ static int group_make(void **state)
         return -1;
     (void)write_transformer(temporary("transformer"), 2, FEATURES, ZI_F32);
     encoder_bytes =
-        (double)write_network(&zi_family_zimage, ZI_TEXT_ENCODER, encoder_config(), ZI_BF16, temporary("first"));
+        (double)write_network(&zi_family_zimage, ZI_TEXT_ENCODER, deep_encoder(), ZI_BF16, temporary("first"));
     shell("cp -r '%s' '%s'", temporary("first"), temporary("copy"));
     shell("cp -r '%s' '%s'", temporary("first"), temporary("other"));
     shell("cp -rl '%s' '%s'", temporary("first"), temporary("link"));
@@ -315,24 +309,6 @@ static void packed_weights_are_shared(void **state)
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-/* Runs the measurement in a process of its own, whose memory begins without weights. */
-static void in_a_process(void (*measure)(double *numbers), double *numbers, size_t count)
-{
-    int ends[2], status;
-    assert_int_equal(pipe(ends), 0);
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        measure(numbers);
-        _exit(write(ends[1], numbers, count * sizeof *numbers) != (ssize_t)(count * sizeof *numbers));
-    }
-    close(ends[1]);
-    assert_int_equal(read(ends[0], numbers, count * sizeof *numbers), count * sizeof *numbers);
-    close(ends[0]);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-}
-
 /* MiB that the image of a model adds to the process. */
 static double added_by_image(zimage_session *session, int family, int release)
 {
@@ -343,7 +319,7 @@ static double added_by_image(zimage_session *session, int family, int release)
 
 /* Added by the first model; by a second one with a copy of its encoder; with one that differs in its last tensor. Then
  * what the second gives back beside the first, and once the first has no session. */
-static void measure(double *numbers)
+static void measure(int ignored, double *numbers)
 {
     zimage_model *first = open_model(Z_IMAGE, "first"), *copy = open_model(KLEIN, "copy");
     zimage_session *one = open_session(first), *two = open_session(copy);
@@ -360,7 +336,7 @@ static void measure(double *numbers)
 static void encoder_is_in_memory_once(void **state)
 {
     double mib[4], encoder = encoder_bytes / MIB;
-    in_a_process(measure, mib, 4);
+    in_a_process(measure, 0, mib, 4);
     printf("encoder of %.1f MiB: the first model's image adds %.1f MiB, the second's %.1f; it gives back %.1f beside a "
            "session of the first, %.1f alone\n",
            encoder, mib[0], mib[1], -mib[2], -mib[3]);
