@@ -8,7 +8,7 @@ usage() {
     cat <<END
 usage: bench/mlx/run.sh [OPTIONS] ZIMAGE_PROGRAM
   --sizes "A B"   pixels a side (default: $sizes)
-  --modes "A B"   of bf16, q4, q8 (default: $modes); bf16 needs 13 GB of memory
+  --modes "A B"   of bf16, q4, q8 (default: $modes); bf16 needs 14 GB of free memory
   --rounds N      how often both run in turn (default: $rounds)
   --repeats N     steps of one run (default: $repeats); a run's figure is their median
   --python P      a Python with mlx and mflux (default: $python)
