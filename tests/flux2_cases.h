@@ -96,6 +96,7 @@ typedef struct flux2_job {
     zi_flux2_dit_inputs inputs;
     zi_tensor features, context, latents, out;
     int64_t count; /* of latents */
+    int rounded;   /* timesteps are as in bf16 */
 } flux2_job;
 
 static inline float *made_floats(const flux2_case *c, const char *what, int64_t count, double scale)
@@ -145,7 +146,7 @@ static inline zimage_status flux2_prepare(flux2_job *job)
 /* out may be NULL */
 static inline zimage_status flux2_pass(flux2_job *job, int pass, float *out)
 {
-    float timestep = zi_flux2_timestep(job->c->sigmas[pass], 0);
+    float timestep = zi_flux2_timestep(job->c->sigmas[pass], job->rounded);
     const zi_flux2_dit_inputs *const inputs[] = {&job->inputs};
     ZI_TRY(flux2_upload(job, &job->latents, made_floats(job->c, job->c->latents[pass], job->count, 1.5)));
     ZI_TRY(zi_flux2_dit_forward_passes(inputs, 1, job->run, &job->latents, timestep, &job->out));
@@ -158,12 +159,14 @@ static inline void flux2_end(flux2_job *job)
         free(job->floats[i]);
 }
 
-/* The outputs of all passes [passes][count], which the caller frees. Each is computed `times` times. */
-static inline float *flux2_outputs(const zi_flux2_dit *model, zi_run *run, const flux2_case *c, int times)
+/* The outputs of all passes [passes][count], which the caller frees. Each is computed `times` times. rounded: at
+ * timesteps as in bf16. */
+static inline float *flux2_outputs(const zi_flux2_dit *model, zi_run *run, const flux2_case *c, int times, int rounded)
 {
     flux2_job job;
     zi_arena_mark mark = zi_table(run)->mark(run);
     zimage_status status = flux2_begin(&job, model, run, c);
+    job.rounded = rounded;
     float *out = malloc((size_t)(job.count * c->passes) * sizeof *out);
     assert_non_null(out);
     if (status == ZIMAGE_OK)
@@ -181,7 +184,7 @@ static inline float *flux2_outputs(const zi_flux2_dit *model, zi_run *run, const
 static inline void flux2_compare(const zi_flux2_dit *model, zi_run *run, const zi_store *golden, const char *backend,
                                  const flux2_case *c, int times, double tolerance)
 {
-    float *out = flux2_outputs(model, run, c, times);
+    float *out = flux2_outputs(model, run, c, times, 0);
     for (int pass = 0; pass < c->passes; pass++) {
         char name[64], line[128];
         size_t count;
@@ -191,6 +194,49 @@ static inline void flux2_compare(const zi_flux2_dit *model, zi_run *run, const z
                                      name) < sizeof line);
         parity(line, out + (size_t)pass * count, want, count, tolerance);
         free(want);
+    }
+    free(out);
+}
+
+/* The largest error, and the root of the mean square of all. */
+typedef struct flux2_errors {
+    double largest, root;
+} flux2_errors;
+
+static inline flux2_errors flux2_errors_of(const float *values, const float *want, size_t count)
+{
+    flux2_errors errors = {0, 0};
+    for (size_t i = 0; i < count; i++) {
+        double error = fabs((double)values[i] - (double)want[i]);
+        errors.largest = fmax(errors.largest, error);
+        errors.root += error * error;
+    }
+    errors.root = sqrt(errors.root / (double)count);
+    return errors;
+}
+
+/* The errors of a case in bf16, as shares of those of diffusers in bf16: both at most 1. Errors are differences from
+ * diffusers in float32, at timesteps as in bf16. */
+static inline void flux2_compare_errors(const zi_flux2_dit *model, zi_run *run, const zi_store *golden,
+                                        const char *backend, const flux2_case *c, int times)
+{
+    float *out = flux2_outputs(model, run, c, times, 1);
+    for (int pass = 0; pass < c->passes; pass++) {
+        const char *output = c->outputs[pass];
+        char name[64], line[128];
+        size_t count;
+        snprintf(name, sizeof name, "%s.%s.rounded", c->name, output);
+        float *want = fixture_floats(golden, name, &count);
+        snprintf(name, sizeof name, "%s.%s.bf16", c->name, output);
+        float *half = fixture_floats(golden, name, NULL);
+        flux2_errors ours = flux2_errors_of(out + (size_t)pass * count, want, count);
+        flux2_errors theirs = flux2_errors_of(half, want, count);
+        snprintf(line, sizeof line, "%s: FLUX.2, largest error: %s.%s", backend, c->name, output);
+        parity_line(line, ours.largest / theirs.largest, 1, ", of diffusers' own");
+        snprintf(line, sizeof line, "%s: FLUX.2, rms error: %s.%s", backend, c->name, output);
+        parity_line(line, ours.root / theirs.root, 1, ", of diffusers' own");
+        free(want);
+        free(half);
     }
     free(out);
 }

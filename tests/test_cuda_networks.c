@@ -106,29 +106,37 @@ static void bf16_vaes(void **state)
 
 /* ---- the FLUX.2 transformer -------------------------------------------------------------------------------------- */
 
-/* Of the largest number of the output. bf16: what diffusers itself is off (test_flux2.c); on a GPU, whose order of
- * additions is another one, the largest error of a case may be 1.5 times that, but not the root of the mean square.
- * fp8: e4m3 has four bits of precision less than bf16; the embedders, the last layer and all sums keep theirs. The
- * largest error is 0.08. */
-#define FLUX2_BF16_BOUND (operations ? 1.1e-2 : 1.5 * 1.1e-2)
-#define FLUX2_FP8_BOUND  0.12
-#define FLUX2_TIMES      3 /* a forward pass: the last one is a recording */
+/* Of the largest number of the output. e4m3 has four bits of precision less than bf16; the embedders, the last layer and
+ * all sums keep theirs. The largest error is 0.08. */
+#define FLUX2_FP8_BOUND 0.12
+#define FLUX2_TIMES     3 /* a forward pass: the last one is a recording */
 
-/* Without references, with one, with one that passes once; an emulated GPU is too slow for larger ones. */
-static const char *const emulated_flux2[] = {"none", "one", "kv_one"};
+/* Without references, with one, with one that passes once, then larger ones. An emulated GPU is too slow for all of them
+ * in each compute type. */
+static const char *const emulated_flux2[] = {"none", "one", "kv_one", "two", "long", "kv_two"};
 
-static void check_flux2(zimage_compute compute, const char *name, double bound)
+typedef struct flux2_check {
+    zimage_compute compute;
+    const char *name;
+    double bound; /* of parity with diffusers in float32; 0: errors are compared with those of diffusers in bf16 */
+    int emulated; /* so many of emulated_flux2 */
+} flux2_check;
+
+static void check_flux2(const flux2_check *check)
 {
     zi_store *store, *golden = fixture_open("flux2.safetensors");
     zi_flux2_dit model;
     char backend[32];
-    snprintf(backend, sizeof backend, "%s %s", operations ? "emulated GPU" : "cuda", name);
+    snprintf(backend, sizeof backend, "%s %s", operations ? "emulated GPU" : "cuda", check->name);
     open_flux2(&store, &model);
-    (void)open_gpu(&(zi_cuda_options){.compute = compute});
-    for (int i = 0; i < FLUX2_CASES && !operations; i++)
-        flux2_compare(&model, gpu, golden, backend, &flux2_cases[i], FLUX2_TIMES, bound);
-    for (int i = 0; i < 3 && operations; i++)
-        flux2_compare(&model, gpu, golden, backend, flux2_case_of(emulated_flux2[i]), FLUX2_TIMES, bound);
+    (void)open_gpu(&(zi_cuda_options){.compute = check->compute});
+    for (int i = 0; i < (operations ? check->emulated : FLUX2_CASES); i++) {
+        const flux2_case *c = operations ? flux2_case_of(emulated_flux2[i]) : &flux2_cases[i];
+        if (check->bound > 0)
+            flux2_compare(&model, gpu, golden, backend, c, FLUX2_TIMES, check->bound);
+        else
+            flux2_compare_errors(&model, gpu, golden, backend, c, FLUX2_TIMES);
+    }
     close_gpu();
     zi_flux2_dit_free(&model);
     zi_store_free(store);
@@ -137,61 +145,27 @@ static void check_flux2(zimage_compute compute, const char *name, double bound)
 
 static void float32_flux2(void **state)
 {
-    check_flux2(ZIMAGE_COMPUTE_F32, "f32", F32_BOUND);
+    check_flux2(&(flux2_check){ZIMAGE_COMPUTE_F32, "f32", F32_BOUND, 3});
 }
 
-static void bf16_flux2(void **state)
-{
-    check_flux2(ZIMAGE_COMPUTE_BF16, "bf16", FLUX2_BF16_BOUND);
-}
-
-static double mean_square(const float *a, const float *b, size_t count)
-{
-    double sum = 0;
-    for (size_t i = 0; i < count; i++)
-        sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
-    return sum / (double)count;
-}
-
-/* The root of the mean square of our error, beside that of diffusers in bf16. */
 static void bf16_flux2_errs_no_more_than_the_reference(void **state)
 {
-    zi_store *store, *golden = fixture_open("flux2.safetensors");
-    zi_flux2_dit model;
-    size_t count;
-    open_flux2(&store, &model);
-    (void)open_gpu(&(zi_cuda_options){.compute = ZIMAGE_COMPUTE_BF16});
-    float *want = fixture_floats(golden, "two.output", &count),
-          *theirs = fixture_floats(golden, "two.bf16_output", NULL);
-    float *ours = flux2_outputs(&model, gpu, flux2_case_of("two"), FLUX2_TIMES);
-    parity_line(operations ? "emulated GPU bf16: FLUX.2 transformer, error beside diffusers': two"
-                           : "cuda bf16: FLUX.2 transformer, error beside diffusers': two",
-                sqrt(mean_square(ours, want, count) / mean_square(theirs, want, count)), 1, "");
-    close_gpu();
-    free(want);
-    free(theirs);
-    free(ours);
-    zi_flux2_dit_free(&model);
-    zi_store_free(store);
-    zi_store_free(golden);
+    check_flux2(&(flux2_check){ZIMAGE_COMPUTE_BF16, "bf16", 0, is_brief() ? 4 : FLUX2_CASES});
 }
 
 static void fp8_flux2(void **state)
 {
     if (first_gpu.major != 9 || first_gpu.minor != 0)
         skip();
-    check_flux2(ZIMAGE_COMPUTE_FP8, "fp8", FLUX2_FP8_BOUND);
+    check_flux2(&(flux2_check){ZIMAGE_COMPUTE_FP8, "fp8", FLUX2_FP8_BOUND, 3});
 }
 
 /* test_cuda_networks [PATTERN]: only the tests that it matches. */
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(float32_vaes),
-        cmocka_unit_test(bf16_vaes),
-        cmocka_unit_test(float32_flux2),
-        cmocka_unit_test(bf16_flux2),
-        cmocka_unit_test(bf16_flux2_errs_no_more_than_the_reference),
+        cmocka_unit_test(float32_vaes),  cmocka_unit_test(bf16_vaes),
+        cmocka_unit_test(float32_flux2), cmocka_unit_test(bf16_flux2_errs_no_more_than_the_reference),
         cmocka_unit_test(fp8_flux2),
     };
     const char *why = why_not();

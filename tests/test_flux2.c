@@ -72,12 +72,12 @@ static void test_cpu(void **state)
 static void test_bf16_of_the_reference(void **state)
 {
     size_t count;
-    float *want = fixture_floats(golden, "two.output", &count),
-          *rounded = fixture_floats(golden, "two.bf16_output", NULL);
-    double error = relative_error(rounded, want, count);
+    float *want = fixture_floats(golden, "two.output.rounded", &count),
+          *half = fixture_floats(golden, "two.output.bf16", NULL);
+    double error = relative_error(half, want, count);
     assert_true(error < BF16_TOLERANCE && error > 0.9 * BF16_TOLERANCE);
     free(want);
-    free(rounded);
+    free(half);
 }
 
 /* ---- stages ------------------------------------------------------------------------------------------------------ */

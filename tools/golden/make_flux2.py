@@ -65,8 +65,10 @@ class Case:
         self.references = [tokens(f"{name}.reference.{i}", *size) for i, size in enumerate(references)]
         self.reference_ids = [grid(10 + 10 * i, *size) for i, size in enumerate(references)]
 
-    def run(self, model, sigma, latent, first=True, cache=None, dtype=torch.float32):
-        """One forward pass as the pipelines call it. first: image tokens go before those of references."""
+    def run(self, model, sigma, latent, first=True, cache=None, rounded=False):
+        """One forward pass as the pipelines call it. first: image tokens go before those of references. rounded: the timestep has the
+        value that it has in bf16."""
+        dtype = model.dtype
         image = [tokens(f"{self.name}.{latent}", self.rows, self.columns)]
         ids = [grid(0, self.rows, self.columns)]
         references, reference_ids = ([], []) if cache else (self.references, self.reference_ids)
@@ -75,7 +77,9 @@ class Case:
         if not first:
             count = sum(len(r) for r in references)
             kv = dict(kv_cache_mode="cached", kv_cache=cache) if cache else dict(kv_cache_mode="extract", num_ref_tokens=count)
-        timestep = (torch.tensor([sigma]) * 1000).to(dtype) / 1000
+        timestep = (torch.tensor([sigma]) * 1000).to(torch.bfloat16 if rounded else torch.float32) / 1000
+        if rounded and dtype == torch.float32:
+            timestep = (timestep * 1000).float() / 1000  # the product is the transformer's
         out = model(
             hidden_states=torch.cat(image)[None].to(dtype), encoder_hidden_states=self.text.to(dtype), timestep=timestep,
             img_ids=torch.tensor(sum(ids, []))[None], txt_ids=self.text_ids, guidance=None, return_dict=False, **kv,
@@ -125,6 +129,14 @@ def kv_model():
     return model
 
 
+def run_kv(model, name, case, rounded=False):
+    rows, columns, text, sigmas, references = case
+    case = Case(name, rows, columns, text, references)
+    extract, cache = case.run(model, sigmas[0], "latents.0", first=False, rounded=rounded)
+    cached = case.run(model, sigmas[1], "latents.1", first=False, cache=cache, rounded=rounded)
+    return {f"{name}.extract": extract, f"{name}.cached": cached}
+
+
 def make(out):
     tensors, stages = {}, {}
     model = fill(f.Flux2Transformer2DModel(**CONFIG))
@@ -132,14 +144,17 @@ def make(out):
     os.chmod(f"{out}/flux2/config.json", 0o644)
     for name, (rows, columns, text, sigma, references) in CASES.items():
         tensors[f"{name}.output"] = Case(name, rows, columns, text, references).run(model, sigma, "latents")
-    half = fill(f.Flux2Transformer2DModel(**CONFIG)).to(torch.bfloat16)
-    rows, columns, text, sigma, references = CASES["two"]
-    tensors["two.bf16_output"] = Case("two", rows, columns, text, references).run(half, sigma, "latents", dtype=torch.bfloat16)
     kv = kv_model()
-    for name, (rows, columns, text, sigmas, references) in KV_CASES.items():
-        case = Case(name, rows, columns, text, references)
-        tensors[f"{name}.extract"], cache = case.run(kv, sigmas[0], "latents.0", first=False)
-        tensors[f"{name}.cached"] = case.run(kv, sigmas[1], "latents.1", first=False, cache=cache)
+    for name, case in KV_CASES.items():
+        tensors |= run_kv(kv, name, case)
+    for suffix, dtype in ((".rounded", torch.float32), (".bf16", torch.bfloat16)):
+        model, kv = model.to(dtype), kv.to(dtype)
+        for name, (rows, columns, text, sigma, references) in CASES.items():
+            output = Case(name, rows, columns, text, references).run(model, sigma, "latents", rounded=True)
+            tensors[f"{name}.output{suffix}"] = output.to(dtype)
+        for name, case in KV_CASES.items():
+            tensors |= {key + suffix: output.to(dtype) for key, output in run_kv(kv, name, case, rounded=True).items()}
+    model = fill(f.Flux2Transformer2DModel(**CONFIG))
     hook_stages(model, stages)
     rows, columns, text, sigma, references = CASES["one"]
     again = Case("one", rows, columns, text, references).run(model, sigma, "latents")
