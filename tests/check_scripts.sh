@@ -134,6 +134,31 @@ check_failures() {
     says "CC=nosuchcompiler" "nosuchcompiler, which CC or CXX names"
 }
 
+# Where only Homebrew is, as on macOS: its names, and the compiler, which it does not have.
+check_homebrew() {
+    mv "$work/bin/apt-get" "$work/apt-get"
+    stub brew <<END
+#!/bin/sh
+echo "brew \$*" >>"$work/calls"
+rm -f "$work/missing"
+END
+    echo libjpeg >"$work/missing"
+    try "$tree/run.sh" x
+    expect "with Homebrew" "in $work: generate x" 6
+    says "with Homebrew" "brew installs jpeg-turbo (about a minute)"
+    grep -qx 'brew install jpeg-turbo' "$work/calls" || fail "Homebrew was not asked for jpeg-turbo alone"
+    rm "$work/calls"
+    printf '#!/bin/sh\nexit 1\n' | stub cc # as without Apple's command line tools
+    echo libpng >"$work/missing"
+    try "$tree/run.sh" x
+    [ "$rc" != 0 ] || fail "without the system's compiler: exit code 0"
+    says "without the system's compiler" "missing: headers libpng.*xcode-select --install"
+    ! grep -q '^brew install' "$work/calls" 2>/dev/null || fail "Homebrew was asked before there is a compiler"
+    rm "$work/bin/brew" "$work/missing"
+    echo '#!/bin/sh' | stub cc
+    mv "$work/apt-get" "$work/bin/apt-get"
+}
+
 check_another_compiler_and_a_move() {
     try "$tree/run.sh" x
     try env CC=clang "$tree/run.sh" x
@@ -200,6 +225,7 @@ setpriv=$(PATH=/usr/sbin:/usr/bin:/sbin:/bin command -v setpriv || true)
 chown=$(PATH=/usr/sbin:/usr/bin:/sbin:/bin command -v chown)
 check_folders
 check_failures
+check_homebrew
 check_another_compiler_and_a_move
 check_test
 if [ "$(id -u)" = 0 ] && [ -n "$setpriv" ]; then

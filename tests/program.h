@@ -142,6 +142,39 @@ static inline void put_file(const char *name, const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
+/* Replaces a text in a file, wherever it stands there. Other bytes stay as they are, also in files that are no text. */
+static inline void replace_text(const char *path, const char *from, const char *to)
+{
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    size_t size = (size_t)ftell(file), replaced = 0;
+    char *bytes = malloc(size);
+    rewind(file);
+    assert_int_equal(fread(bytes, 1, size, file), size);
+    fclose(file);
+    file = fopen(path, "wb");
+    assert_non_null(file);
+    const char *at = bytes, *end = bytes + size, *found;
+    for (; (found = memmem(at, (size_t)(end - at), from, strlen(from))); at = found + strlen(from)) {
+        fwrite(at, 1, (size_t)(found - at), file);
+        fwrite(to, 1, strlen(to), file);
+        replaced++;
+    }
+    fwrite(at, 1, (size_t)(end - at), file);
+    assert_int_equal(fclose(file), 0);
+    free(bytes);
+    assert_true(replaced > 0);
+}
+
+/* Makes a file of the model shorter. */
+static inline void cut_file(const char *model, const char *name, long long bytes)
+{
+    char path[2 * PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", model, name);
+    assert_int_equal(truncate(path, (off_t)bytes), 0);
+}
+
 /* Writes an image in test_folder, in the format of its extension: a gradient, or for a mask a white left half. */
 static inline void put_picture(const char *name, int32_t width, int32_t height, int is_mask)
 {

@@ -31,11 +31,33 @@ static inline int refuse_unnamed_files(void)
     return refuse_calls(SYS_openat, O_TMPFILE & ~O_DIRECTORY, EOPNOTSUPP);
 }
 
+/* Files can't get a second name. */
+static inline int refuse_links(void)
+{
+    return refuse_calls(SYS_linkat, 0, EPERM);
+}
+
+static inline int refuse_openat2(void)
+{
+    return refuse_calls(SYS_openat2, 0, ENOSYS);
+}
+
 #else
 
+/* macOS has neither files without a name nor openat2. */
 static inline int refuse_unnamed_files(void)
 {
+    return 1;
+}
+
+static inline int refuse_links(void)
+{
     return 0;
+}
+
+static inline int refuse_openat2(void)
+{
+    return 1;
 }
 
 #endif

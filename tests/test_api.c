@@ -786,7 +786,7 @@ static void *call_on_a_small_stack(void *arg)
 /* A thread whose stack is too small gets a sentence; it must not fault. */
 static void small_stacks_are_refused(void **state)
 {
-#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     small_thread t = {.session = open_tiny(NULL)};
     pthread_attr_t attributes;
     pthread_t thread;
@@ -859,7 +859,11 @@ static struct timespec written_at(const char *path)
 {
     struct stat status;
     assert_int_equal(stat(path, &status), 0);
+#if defined(__APPLE__)
+    return status.st_mtimespec;
+#else
     return status.st_mtim;
+#endif
 }
 
 static void the_cache_is_made_and_used(void **state)

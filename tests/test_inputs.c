@@ -74,8 +74,8 @@ static void plans_and_recipes_know_the_images(void **state)
     char text[65536];
     read_text(in_folder("out.png"), text, sizeof text);
     static const char *const chunks[] = {"tEXtimage\0a.png", "tEXtmask\0m.png",
-                                         "tEXtstrength\0"
-                                         "1"};
+                                         ("tEXtstrength\0"
+                                          "1")};
     static const size_t lengths[] = {15, 14, 14};
     for (int i = 0; i < 3; i++)
         if (!memmem(text, sizeof text, chunks[i], lengths[i]))
@@ -193,7 +193,7 @@ static void batches_are_resumed(void **state)
     for (int i = 0; i < 7; i++)
         assert_true(has_file(names[i]));
     assert_int_equal(count_files(in_folder("out")), 7);
-    run_shell("cd '%s' && touch -d 2001-01-01 out/* && rm out/a-5-2.png out/4.safetensors", test_folder);
+    run_shell("cd '%s' && touch -t 200101010000 out/* && rm out/a-5-2.png out/4.safetensors", test_folder);
     make(RESUME("--json"));
     made = json_loads(o.out, 0, NULL);
     json_t *images = json_object_get(made, "images");
@@ -391,7 +391,7 @@ static void a_vae_without_an_encoder_is_refused(void **state)
 {
     put_picture("a.png", 64, 48, 0);
     const char *model = copy_model("decoder");
-    run_shell("LC_ALL=C sed -i 's/\"encoder[.]/\"xncoder./g' '%s/vae/diffusion_pytorch_model.safetensors'", model);
+    replace_text(in_folder("decoder/vae/diffusion_pytorch_model.safetensors"), "\"encoder.", "\"xncoder.");
     expect_refused(ARGUMENTS("generate", "a", "-m", model, "-q", "-o", "out.png", "-i", "a.png"),
                    "--image: 1, expected none: the VAE of this model has no encoder", "");
     make(ARGUMENTS("generate", "a", "-m", model, "-q", "-o", "out.png", "--size", "16x16", "--steps", "1"));

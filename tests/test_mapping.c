@@ -4,6 +4,7 @@
 
 #include "base/mapping.h"
 #include "base/pool.h"
+#include "base/system.h"
 #include "files.h"
 
 static zimage_status map(const char *path, zi_mapping *mapping, zimage_error *error)
@@ -169,6 +170,28 @@ static void files_that_are_written_are_noticed(void **state)
     zi_unmap(&mapping);
 }
 
+static void dropped_pages_are_read_again(void **state)
+{
+    const size_t size = (size_t)32 << 20, tolerance = (size_t)4 << 20;
+    const char *path = temporary("dropped");
+    zi_mapping mapping;
+    unsigned sum = 0;
+    char *ones = malloc(size);
+    memset(ones, 1, size);
+    write_bytes(path, ones, size);
+    free(ones);
+    assert_int_equal(map(path, &mapping, NULL), ZIMAGE_OK);
+    size_t before = zi_resident_bytes();
+    for (size_t i = 0; i < size; i += 4096)
+        sum += ((const volatile uint8_t *)mapping.data)[i];
+    assert_int_equal(sum, size / 4096);
+    assert_true(zi_resident_bytes() + tolerance >= before + size);
+    zi_drop_pages(&mapping);
+    assert_true(zi_resident_bytes() <= before + tolerance);
+    assert_int_equal(mapping.data[0] + mapping.data[size - 1], 2);
+    zi_unmap(&mapping);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +200,7 @@ int main(void)
         cmocka_unit_test(lost_pages_become_zeros),
         cmocka_unit_test(addresses_of_others_are_left_alone),
         cmocka_unit_test(files_that_are_written_are_noticed),
+        cmocka_unit_test(dropped_pages_are_read_again),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
 }

@@ -1,5 +1,6 @@
 /* The table of options and what is made from it: every option in help, manual page and completions; every rule about
- * combinations on the command line and in lines of a batch; every kind of value. */
+ * combinations on the command line and in lines of a batch; every kind of value; the cache folder. */
+#include "cli/cli.h"
 #include "cli/names.h"
 #include "cli/options.h"
 #include "program.h"
@@ -822,6 +823,46 @@ static void seeds_up_to_the_largest(void **state)
     run_shell("rm -f '%s'/*", test_folder);
 }
 
+/* ---- the cache folder ---- */
+
+/* Expects this folder for the variables (NULL: unset). */
+static void expect_cache_folder(const char *cache, const char *home, const cli_options *options, const char *expected)
+{
+    cache ? setenv("XDG_CACHE_HOME", cache, 1) : unsetenv("XDG_CACHE_HOME");
+    home ? setenv("HOME", home, 1) : unsetenv("HOME");
+    const char *folder = cli_cache_folder(options);
+    if (!expected) {
+        assert_null(folder);
+        return;
+    }
+    assert_non_null(folder);
+    assert_string_equal(folder, expected);
+}
+
+static void cache_folder_is_the_users(void **state)
+{
+    const cli_options plain = {0}, chosen = {.cache_dir = "here"}, none = {.no_cache = 1};
+#if defined(__APPLE__)
+    const char *in_home = "/home/a/Library/Caches/zimage";
+#else
+    const char *in_home = "/home/a/.cache/zimage";
+#endif
+    char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    cache = cache ? strdup(cache) : NULL;
+    home = home ? strdup(home) : NULL;
+    expect_cache_folder("/cache", "/home/a", &plain, "/cache/zimage");
+    expect_cache_folder(NULL, "/home/a", &plain, in_home);
+    expect_cache_folder("not/absolute", "/home/a", &plain, in_home);
+    expect_cache_folder(NULL, "", &plain, NULL);
+    expect_cache_folder("", NULL, &plain, NULL);
+    expect_cache_folder("/cache", "/home/a", &chosen, "here");
+    expect_cache_folder("/cache", "/home/a", &none, NULL);
+    cache ? setenv("XDG_CACHE_HOME", cache, 1) : unsetenv("XDG_CACHE_HOME");
+    home ? setenv("HOME", home, 1) : unsetenv("HOME");
+    free(cache);
+    free(home);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -847,6 +888,7 @@ int main(void)
         cmocka_unit_test(wrong_lines),
         cmocka_unit_test(lines_are_read),
         cmocka_unit_test(seeds_up_to_the_largest),
+        cmocka_unit_test(cache_folder_is_the_users),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

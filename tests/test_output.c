@@ -204,9 +204,13 @@ static int killed(void)
 
 static void output_leaves_nothing_when_killed(void **state)
 {
+#if defined(O_TMPFILE)
     int fd = open(temporary_folder, O_RDWR | O_TMPFILE, 0600);
+#else
+    int fd = -1;
+#endif
     if (fd < 0)
-        skip(); /* the file system can't make files without a name */
+        skip(); /* the system or the file system can't make files without a name */
     close(fd);
     assert_int_equal(mkdir(temporary("ends"), 0777), 0);
     int status = in_child(killed);
@@ -269,7 +273,7 @@ static void output_works_without_unnamed_files(void **state)
 static int copied(void)
 {
     zi_output output;
-    if (!refuse_calls(SYS_linkat, 0, EPERM))
+    if (!refuse_links())
         return SKIPPED;
     return begin_output(&output) && zi_output_commit(&output, NULL) == ZIMAGE_OK &&
                    is_file(temporary("ends/x"), "new") && files_in(temporary("ends")) == 1
@@ -346,7 +350,7 @@ static int new_is_new_without_unnamed_files(void)
 
 static int new_is_new_without_links(void)
 {
-    return refuse_calls(SYS_linkat, 0, EPERM) && refuse_unnamed_files() ? new_is_new() : SKIPPED;
+    return refuse_links() && refuse_unnamed_files() ? new_is_new() : SKIPPED;
 }
 
 static void output_may_replace_nothing(void **state)
@@ -408,7 +412,7 @@ static int links_are_held(void)
 
 static int links_are_held_without_openat2(void)
 {
-    return refuse_calls(SYS_openat2, 0, ENOSYS) ? links_are_held() : SKIPPED;
+    return refuse_openat2() ? links_are_held() : SKIPPED;
 }
 
 static void output_stays_beneath_a_folder(void **state)

@@ -217,7 +217,7 @@ static double children_seconds(void)
     return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
-#define HUGE "131072" /* the most that a VAE decodes */
+#define HUGE_SIDE "131072" /* the most that a VAE decodes */
 
 /* What no machine has room for is refused before any of it is taken: within a second, by a process that stays small. */
 static void no_memory_is_taken_before_the_plan(void **state)
@@ -226,15 +226,17 @@ static void no_memory_is_taken_before_the_plan(void **state)
     struct rusage usage;
     spoil_json(model, "transformer/config.json", "axes_lens", "[2048, 8192, 8192]");
     FILE *batch = fopen(in_folder("huge.jsonl"), "w");
-    fprintf(batch, "{\"prompt\": \"x\", \"output\": \"small.png\", \"width\": 64, \"height\": 64}\n"
-                   "{\"prompt\": \"x\", \"output\": \"huge.png\", \"width\": " HUGE ", \"height\": " HUGE "}\n");
+    fprintf(batch,
+            "{\"prompt\": \"x\", \"output\": \"small.png\", \"width\": 64, \"height\": 64}\n"
+            "{\"prompt\": \"x\", \"output\": \"huge.png\", \"width\": " HUGE_SIDE ", \"height\": " HUGE_SIDE "}\n");
     fclose(batch);
     const struct {
         const char *const *arguments;
         const char *says;
     } refused[] = {
-        {ARGUMENTS("generate", "x", "-m", model, "-W", HUGE, "-H", HUGE, "-o", "a.png"), "none is set"},
-        {ARGUMENTS("generate", "x", "-m", model, "-W", HUGE, "-H", HUGE, "-o", "a.png", "--mem", "64M"), "64 MiB, but"},
+        {ARGUMENTS("generate", "x", "-m", model, "-W", HUGE_SIDE, "-H", HUGE_SIDE, "-o", "a.png"), "none is set"},
+        {ARGUMENTS("generate", "x", "-m", model, "-W", HUGE_SIDE, "-H", HUGE_SIDE, "-o", "a.png", "--mem", "64M"),
+         "64 MiB, but"},
         {ARGUMENTS("generate", "-m", model, "--batch", "huge.jsonl", "--out-dir", "."), "line 2: "},
     };
     double start = children_seconds();
@@ -243,7 +245,7 @@ static void no_memory_is_taken_before_the_plan(void **state)
         if (o.code == 0 || !strstr(o.err, refused[i].says) || !strstr(o.err, "MiB"))
             fail_msg("exit code %d: %s", o.code, o.err);
     }
-    run_program(ARGUMENTS("generate", "x", "-m", model, "-W", HUGE, "-H", HUGE, "--plan"), &o);
+    run_program(ARGUMENTS("generate", "x", "-m", model, "-W", HUGE_SIDE, "-H", HUGE_SIDE, "--plan"), &o);
     assert_int_equal(o.code, 0);
     assert_non_null(strstr(o.err, "MiB are free"));
     if (MEMORY_IS_OURS) {

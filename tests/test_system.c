@@ -1,6 +1,5 @@
-/* What the operating system reports: CPU quotas, memory, the CPU's model, the user's cache folder. */
+/* What the operating system reports: CPU quotas, memory, the CPU's model. */
 #include "base/cpu_count.h"
-#include "base/file.h"
 #include "base/free_memory.h"
 #include "base/system.h"
 #include "files.h"
@@ -98,33 +97,6 @@ static void cpu_has_a_model(void **state)
     assert_memory_equal(cut, model, strlen(cut));
 }
 
-/* The cache folder with these variables (NULL: unset). The caller frees it. */
-static char *cache_folder_of(const char *cache, const char *home, int create)
-{
-    cache ? setenv("XDG_CACHE_HOME", cache, 1) : unsetenv("XDG_CACHE_HOME");
-    home ? setenv("HOME", home, 1) : unsetenv("HOME");
-    return zi_cache_folder(create);
-}
-
-static void cache_folder_is_the_users(void **state)
-{
-    char chosen[2 * PATH_MAX], home[2 * PATH_MAX];
-    snprintf(chosen, sizeof chosen, "%s", temporary("chosen"));
-    snprintf(home, sizeof home, "%s", temporary("home"));
-    char *folder = cache_folder_of(chosen, home, 0);
-    assert_string_equal(folder, temporary("chosen/zimage"));
-    assert_false(zi_folder_exists(folder));
-    free(folder);
-    folder = cache_folder_of(chosen, home, 1);
-    assert_true(zi_folder_exists(folder));
-    free(folder);
-    folder = cache_folder_of("not/absolute", home, 0);
-    assert_memory_equal(folder, home, strlen(home));
-    free(folder);
-    assert_null(cache_folder_of(NULL, "", 1));
-    assert_null(cache_folder_of(NULL, NULL, 1));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -132,7 +104,6 @@ int main(void)
         cmocka_unit_test(free_memory_is_read),
         cmocka_unit_test(resident_bytes_follow_the_memory_in_use),
         cmocka_unit_test(cpu_has_a_model),
-        cmocka_unit_test(cache_folder_is_the_users),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);
 }

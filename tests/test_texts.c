@@ -147,8 +147,8 @@ static size_t wrap(const char *packet, uint8_t data[1024])
 static void packets_of_other_programs(void **state)
 {
     static const char *const forms[] = {
-        "<rdf:Description xmlns:zimage=\"urn:zimage:1.0#\" "
-        "zimage:texts=\"[[&quot;a&quot;,&quot;b&#x27;&#65;&quot;]]\"/>",
+        ("<rdf:Description xmlns:zimage=\"urn:zimage:1.0#\" "
+         "zimage:texts=\"[[&quot;a&quot;,&quot;b&#x27;&#65;&quot;]]\"/>"),
         "<rdf:Description zimage:texts='[[\"a\",\"b&apos;&#x41;\"]]'/>",
         "<rdf:Description><zimage:texts>[[\"a\",\"b'A\"]]</zimage:texts></rdf:Description>",
         "<zimage:texts> [ [\"a\", \"b'A\"], [], [1, \"c\"], \"d\", [\"e\"] ] </zimage:texts>",

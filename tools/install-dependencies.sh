@@ -12,7 +12,7 @@ cc          gcc               gcc                  -
 headers     libc6-dev         glibc-devel          -
 cmake       cmake             cmake                cmake
 ninja       ninja-build       ninja-build          ninja
-pkg-config  pkg-config        pkgconf-pkg-config   pkg-config
+pkg-config  pkg-config        pkgconf-pkg-config   pkgconf
 libpng      libpng-dev        libpng-devel         libpng
 zlib        zlib1g-dev        zlib-devel           zlib
 libjpeg     libjpeg-dev       libjpeg-turbo-devel  jpeg-turbo
@@ -67,7 +67,7 @@ explain_failure() { # LOG COMMAND
 }
 
 install_dependencies() {
-    missing="" packages=""
+    missing="" packages="" system=""
     for name in "${CC:-}" "${CXX:-}"; do
         [ -z "$name" ] || command -v "${name%% *}" >/dev/null 2>&1 ||
             { echo "zimage: the compiler ${name%% *}, which CC or CXX names, is not installed" >&2; return 1; }
@@ -77,7 +77,7 @@ install_dependencies() {
         has "$need" && continue
         missing="$missing $need"
         case $column in 2) package=$apt ;; 3) package=$dnf ;; *) package=$brew ;; esac
-        [ "$package" = - ] || packages="$packages $package"
+        if [ "$package" = - ]; then system="$system $need"; else packages="$packages $package"; fi
     done <<END
 $(needs "$@")
 END
@@ -85,7 +85,7 @@ END
     if [ -z "${manager-}" ]; then
         echo "zimage: missing:$missing. There is no apt-get, dnf or brew here. Debian's names are:$packages" >&2
         return 1
-    elif [ -z "$packages" ]; then
+    elif [ -n "$system" ]; then
         echo "zimage: missing:$missing. Install the system's compiler first (macOS: xcode-select --install)" >&2
         return 1
     fi

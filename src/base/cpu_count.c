@@ -5,11 +5,34 @@
 #include <sched.h>
 #include <unistd.h>
 
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 #include "base/cgroup.h"
+
+#if defined(__APPLE__)
+
+/*
+ * Level 0 holds the CPU's fastest cores (sys/sysctl.h); Intel's CPUs have no levels. The others are left out: all
+ * threads wait for the last task of an operation, which a slow core would take late and long.
+ */
+static int affinity_count(void)
+{
+    static const char *const names[] = {"hw.perflevel0.logicalcpu", "hw.logicalcpu"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int32_t count = 0;
+        size_t size = sizeof count;
+        if (sysctlbyname(names[i], &count, &size, NULL, 0) == 0 && count > 0)
+            return count;
+    }
+    return 1;
+}
+
+#else
 
 static int affinity_count(void)
 {
-#if defined(__linux__)
     for (int capacity = 1024; capacity <= 1 << 18; capacity *= 2) {
         cpu_set_t *set = CPU_ALLOC(capacity);
         if (!set)
@@ -24,10 +47,11 @@ static int affinity_count(void)
         if (!too_small)
             break;
     }
-#endif
     long online = sysconf(_SC_NPROCESSORS_ONLN);
     return online > 0 && online < INT_MAX ? (int)online : 1;
 }
+
+#endif
 
 /* The CPUs that the files of one group allow ("max" in version 2, -1 in version 1: no limit). */
 static uint64_t group_cpus(const char *folder, int version)

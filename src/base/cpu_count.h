@@ -2,7 +2,10 @@
 #ifndef ZI_BASE_CPU_COUNT_H
 #define ZI_BASE_CPU_COUNT_H
 
-/* The CPUs of the process's affinity mask, but no more than the quota of its control groups allows. At least 1. */
+/*
+ * The CPUs of the process's affinity mask, but no more than the quota of its control groups allows. On macOS: the
+ * fastest cores, those of performance level 0. At least 1.
+ */
 int zi_cpu_count(void);
 
 /*

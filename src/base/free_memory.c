@@ -4,6 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#if defined(__APPLE__)
+#include <mach/mach.h>
+#endif
+
 #include "base/numbers.h"
 
 /* Adds up the numbers behind some of the names in a file of lines "NAME NUMBER"; returns how many lines counted. */
@@ -57,7 +61,33 @@ uint64_t zi_free_memory_of(const char *meminfo, const char *membership, const ch
     return zi_min_uint64(machine, zi_cgroup_least(membership, mount, "memory", group_bytes));
 }
 
+#if defined(__APPLE__)
+
+/*
+ * Free pages, and what Activity Monitor calls "Cached Files": copies of files, and what programs have marked as
+ * purgeable. Pages that were read ahead are in both numbers (mach/vm_statistics.h). Inactive pages of programs don't
+ * count: the system can only compress them or write them to swap.
+ */
+uint64_t zi_free_memory(void)
+{
+    vm_statistics64_data_t pages;
+    vm_size_t page = 0;
+    mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
+    mach_port_t host = mach_host_self();
+    int known = host_page_size(host, &page) == KERN_SUCCESS &&
+                host_statistics64(host, HOST_VM_INFO64, (host_info64_t)&pages, &count) == KERN_SUCCESS;
+    mach_port_deallocate(mach_task_self(), host);
+    if (!known)
+        return ZI_NO_LIMIT;
+    uint64_t cached = (uint64_t)pages.external_page_count + pages.purgeable_count;
+    return ((uint64_t)pages.free_count - pages.speculative_count + cached) * page;
+}
+
+#else
+
 uint64_t zi_free_memory(void)
 {
     return zi_free_memory_of("/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup");
 }
+
+#endif

@@ -8,7 +8,7 @@
 
 /*
  * Bytes of memory that the process can take: what the machine has free or frees by dropping copies of files
- * (MemAvailable), and no more than that in its control groups. Swap does not count: work in swap does not end.
+ * (on Linux MemAvailable), and no more than that in its control groups. Swap does not count: work in swap does not end.
  * ZI_NO_LIMIT: unknown.
  */
 uint64_t zi_free_memory(void);

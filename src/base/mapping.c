@@ -148,10 +148,20 @@ void zi_unmap(zi_mapping *mapping)
     *mapping = (zi_mapping){.descriptor = -1};
 }
 
+/*
+ * On macOS MADV_DONTNEED is a hint, after which the pages still belong to the process (xnu: vm_map_behavior_set). A new
+ * mapping of the same file in the same place has no pages yet.
+ */
 void zi_drop_pages(const zi_mapping *mapping)
 {
-    if (mapping->data)
-        madvise((void *)mapping->data, mapping->size, MADV_DONTNEED);
+    if (!mapping->data)
+        return;
+#if defined(__APPLE__)
+    if (mapping->descriptor >= 0)
+        (void)mmap((void *)mapping->data, mapping->size, PROT_READ, MAP_PRIVATE | MAP_FIXED, mapping->descriptor, 0);
+#else
+    madvise((void *)mapping->data, mapping->size, MADV_DONTNEED);
+#endif
 }
 
 zimage_status zi_mapping_check(const zi_mapping *mapping, const char *path, int *written, zimage_error *error)

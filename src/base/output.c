@@ -7,11 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
 #if defined(SYS_openat2)
 #include <linux/openat2.h>
+#endif
 #endif
 
 #include "base/file.h"

@@ -1,29 +1,39 @@
 #include "base/stack.h"
 
-#if defined(__linux__)
+/* The lowest address and the size of the calling thread's stack; 0: unknown. */
+#if defined(__APPLE__)
 
-/* Bytes between this frame and the lowest address of the stack; SIZE_MAX: unknown. */
-static size_t stack_left(void)
+static int get_stack(uintptr_t *lowest, size_t *size)
 {
-    pthread_attr_t attributes;
-    void *lowest = NULL;
-    size_t size = 0;
-    if (pthread_getattr_np(pthread_self(), &attributes) != 0)
-        return SIZE_MAX;
-    int code = pthread_attr_getstack(&attributes, &lowest, &size);
-    pthread_attr_destroy(&attributes);
-    uintptr_t here = (uintptr_t)__builtin_frame_address(0), low = (uintptr_t)lowest;
-    return code == 0 && here > low && here - low <= size ? here - low : SIZE_MAX;
+    uintptr_t end = (uintptr_t)pthread_get_stackaddr_np(pthread_self()); /* stacks grow down from there */
+    *size = pthread_get_stacksize_np(pthread_self());
+    *lowest = end - *size;
+    return *size < end;
 }
 
 #else
 
-static size_t stack_left(void)
+static int get_stack(uintptr_t *lowest, size_t *size)
 {
-    return SIZE_MAX;
+    pthread_attr_t attributes;
+    void *address = NULL;
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0)
+        return 0;
+    int code = pthread_attr_getstack(&attributes, &address, size);
+    pthread_attr_destroy(&attributes);
+    *lowest = (uintptr_t)address;
+    return code == 0;
 }
 
 #endif
+
+/* Bytes between this frame and the lowest address of the stack; SIZE_MAX: unknown. */
+static size_t stack_left(void)
+{
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0), lowest;
+    size_t size;
+    return get_stack(&lowest, &size) && here > lowest && here - lowest <= size ? here - lowest : SIZE_MAX;
+}
 
 zimage_status zi_stack_check(zimage_error *error)
 {

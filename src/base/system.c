@@ -1,13 +1,10 @@
 #include "base/system.h"
 
+#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-#include "base/file.h"
 
 #if defined(__APPLE__)
 #include <mach/mach.h>
@@ -16,9 +13,9 @@
 
 #define UNKNOWN_CPU "unknown CPU"
 
-/* ---- memory ---- */
-
 #if defined(__APPLE__)
+
+/* ---- macOS: Mach's task_info, sysctl(3) -------------------------------------------------------------------------- */
 
 size_t zi_resident_bytes(void)
 {
@@ -29,9 +26,35 @@ size_t zi_resident_bytes(void)
     return (size_t)info.resident_size;
 }
 
-#elif defined(__linux__)
+/* getrusage(2) gives bytes here, and KiB on Linux. */
+size_t zi_peak_resident_bytes(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (size_t)usage.ru_maxrss : 0;
+}
 
-/* proc(5): the second number of statm is the resident size in pages. */
+size_t zi_physical_bytes(void)
+{
+    uint64_t bytes = 0;
+    size_t size = sizeof bytes;
+    return sysctlbyname("hw.memsize", &bytes, &size, NULL, 0) == 0 ? (size_t)bytes : 0;
+}
+
+static int read_cpu_model(char *model, size_t size)
+{
+    char name[256] = "";
+    size_t length = sizeof name - 1;
+    if (sysctlbyname("machdep.cpu.brand_string", name, &length, NULL, 0) != 0)
+        return 0;
+    snprintf(model, size, "%s", name);
+    return 1;
+}
+
+#else
+
+/* ---- Linux: proc(5) ---------------------------------------------------------------------------------------------- */
+
+/* The second number of statm is the resident size in pages. */
 size_t zi_resident_bytes(void)
 {
     unsigned long total, resident;
@@ -43,16 +66,7 @@ size_t zi_resident_bytes(void)
     return fields == 2 ? (size_t)resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-#else
-
-size_t zi_resident_bytes(void)
-{
-    return 0;
-}
-
-#endif
-
-/* proc(5): the line "VmHWM: 1234 kB" of status; 0: it can't be read. */
+/* The line "VmHWM: 1234 kB" of status; 0: it can't be read. */
 static size_t high_water(void)
 {
     char line[128];
@@ -66,42 +80,21 @@ static size_t high_water(void)
     return (size_t)kib * 1024;
 }
 
-/* On Linux getrusage also counts the program that started this one, before it became this one. */
+/* getrusage also counts the program that started this one, before it became this one. */
 size_t zi_peak_resident_bytes(void)
 {
     struct rusage usage;
     size_t peak = high_water();
     if (peak > 0)
         return peak;
-    if (getrusage(RUSAGE_SELF, &usage) != 0)
-        return 0;
-#if defined(__APPLE__)
-    return (size_t)usage.ru_maxrss; /* bytes on macOS, KiB elsewhere */
-#else
-    return (size_t)usage.ru_maxrss * 1024;
-#endif
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (size_t)usage.ru_maxrss * 1024 : 0;
 }
 
 size_t zi_physical_bytes(void)
 {
-#if defined(_SC_PHYS_PAGES)
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     return pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
-#else
-    return 0;
-#endif
 }
-
-/* ---- CPU ---- */
-
-#if defined(__APPLE__)
-
-static int read_cpu_model(char *model, size_t size)
-{
-    return sysctlbyname("machdep.cpu.brand_string", model, &size, NULL, 0) == 0;
-}
-
-#elif defined(__linux__)
 
 /* x86 has lines "model name : TEXT"; arm64 has the number of the design instead, "CPU part : 0xd40". */
 static int read_cpu_model(char *model, size_t size)
@@ -123,42 +116,10 @@ static int read_cpu_model(char *model, size_t size)
     return found;
 }
 
-#else
-
-static int read_cpu_model(char *model, size_t size)
-{
-    return 0;
-}
-
 #endif
 
 void zi_cpu_model(char *model, size_t size)
 {
     if (!read_cpu_model(model, size) || !*model)
         snprintf(model, size, "%s", UNKNOWN_CPU);
-}
-
-/* ---- the cache folder ---- */
-
-#if defined(__APPLE__)
-#define CACHES "Library/Caches"
-#else
-#define CACHES ".cache"
-#endif
-
-char *zi_cache_folder(int create)
-{
-    const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char *parent = NULL;
-    if (base && *base == '/')
-        parent = strdup(base);
-    else if (home && *home == '/')
-        parent = zi_path_join(home, CACHES);
-    char *folder = parent ? zi_path_join(parent, "zimage") : NULL;
-    if (create && folder) {
-        mkdir(parent, 0755);
-        mkdir(folder, 0755);
-    }
-    free(parent);
-    return folder;
 }

@@ -1,6 +1,7 @@
 /*
- * What differs between operating systems: Linux and macOS have a branch each; on other systems a function returns the
- * "unknown" of its comment. (For the number of CPUs see base/cpu_count.h, for files base/file.h.)
+ * What the operating system says about the process and the machine. Linux and macOS have a branch each in system.c.
+ * More that differs between them: base/cpu_count.h, base/free_memory.h, base/library.h, base/mapping.h, base/output.h,
+ * base/stack.h, and cpu/features.h.
  */
 #ifndef ZI_BASE_SYSTEM_H
 #define ZI_BASE_SYSTEM_H
@@ -15,12 +16,5 @@ size_t zi_peak_resident_bytes(void);
 size_t zi_physical_bytes(void);
 /* The maker's name of the CPU, cut to size: "Intel(R) Xeon(R) ..."; "unknown CPU" where the system has none. */
 void zi_cpu_model(char *model, size_t size);
-
-/*
- * The user's folder for files that the library can make again: $XDG_CACHE_HOME/zimage, else ~/.cache/zimage (on macOS
- * ~/Library/Caches/zimage). It is created if `create`. The caller releases it with free(). NULL: neither variable is an
- * absolute path, or out of memory.
- */
-char *zi_cache_folder(int create);
 
 #endif

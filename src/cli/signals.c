@@ -13,7 +13,11 @@
 static const int stopping[] = {SIGINT, SIGTERM, SIGHUP, SIGXCPU};
 /* Others that end a process: sent from elsewhere, or faults of the program itself. */
 static const int ending[] = {SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF,
-                             SIGABRT, SIGSEGV, SIGFPE,  SIGILL,  SIGSYS,    SIGTRAP};
+                             SIGABRT, SIGSEGV, SIGFPE,  SIGILL,  SIGSYS,    SIGTRAP,
+#if defined(SIGEMT) /* macOS */
+                             SIGEMT
+#endif
+};
 
 #define COUNT(list) (sizeof(list) / sizeof *(list))
 
@@ -55,6 +59,17 @@ static void keep_lost_path(const char *path)
     atomic_store(&lost, 2);
 }
 
+/* Whether a process sent the signal. On macOS nothing says so: each SIGBUS has the code of a fault, and the address of
+ * the thread's last one (xnu: sendsig). */
+static int may_be_sent(const siginfo_t *info)
+{
+#if defined(__APPLE__)
+    return 1;
+#else
+    return info->si_code <= 0;
+#endif
+}
+
 /* A lost page becomes zeros, and the work goes on until the library reports the file. Another SIGBUS is a fault of the
  * program: the handler before (a sanitizer's) or the default action gets the repeated access. */
 static void on_bus_error(int signal_number, siginfo_t *info, void *context)
@@ -67,7 +82,7 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context)
     } else {
         zimage_remove_temporary_files();
         sigaction(signal_number, &bus_before, NULL);
-        if (info->si_code <= 0) /* sent by a process: nothing repeats it */
+        if (may_be_sent(info)) /* then nothing repeats it */
             raise(signal_number);
     }
     errno = code;

@@ -157,13 +157,9 @@ static int is_clearly_faster(peak_function *a, peak_function *b)
  */
 static int bf16_is_fast(const zi_cpu_kernels *kernels, const zi_packed_gemm *gemm)
 {
-#if defined(__aarch64__)
-    return gemm->feature == ZI_CPU_NEON_BF16;
-#else
     if (gemm->feature == ZI_CPU_AVX512_BF16)
         return is_clearly_faster(gemm->peak, kernels->peak);
-    return gemm->feature == ZI_CPU_AMX_BF16;
-#endif
+    return gemm->feature == ZI_CPU_AMX_BF16 || gemm->feature == ZI_CPU_NEON_BF16;
 }
 
 void zi_cpu_choose(zi_cpu *cpu, zimage_compute compute, uint32_t features)

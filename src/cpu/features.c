@@ -5,8 +5,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -40,6 +42,7 @@ const char *zi_cpu_feature_name(zi_cpu_feature feature)
 #define STATE_AVX512 (STATE_AVX | BIT(5) | BIT(6) | BIT(7))
 #define STATE_AMX    (BIT(17) | BIT(18))
 
+/* macOS saves the state of AVX-512 only after a process has used it: there AVX2 runs. */
 static uint32_t saved_state(void)
 {
     uint32_t low, high;
@@ -106,6 +109,7 @@ uint32_t zi_cpu_features(void)
 
 #elif defined(__aarch64__) && defined(__APPLE__)
 
+/* Names of Apple's "Determining Instruction Set Characteristics", since macOS 12. */
 static uint32_t bit_if(const char *name, zi_cpu_feature feature)
 {
     int value = 0;

@@ -9,11 +9,7 @@
 #include "cuda/cuda.h"
 #include "engine/backends.h"
 
-#if defined(__APPLE__)
-#define LIBRARY "libzimage-cuda.dylib"
-#else
 #define LIBRARY "libzimage-cuda.so"
-#endif
 
 /* ---- the library ------------------------------------------------------------------------------------------------- */
 
@@ -21,6 +17,16 @@ typedef struct cuda_library {
     zi_cuda_devices_fn *devices;
     zi_ops_cuda_new_fn *ops_new;
 } cuda_library;
+
+#if defined(__APPLE__)
+
+static zimage_status open_library(cuda_library *cuda, zimage_error *error)
+{
+    *cuda = (cuda_library){NULL, NULL};
+    return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "no CUDA device: there is no CUDA for macOS");
+}
+
+#else
 
 static zimage_status open_library(cuda_library *cuda, zimage_error *error)
 {
@@ -44,6 +50,8 @@ static zimage_status open_library(cuda_library *cuda, zimage_error *error)
                        zimage_version());
     return ZIMAGE_OK;
 }
+
+#endif
 
 /* ---- the backend ------------------------------------------------------------------------------------------------- */
 

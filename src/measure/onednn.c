@@ -105,7 +105,11 @@ static int find_functions(zi_onednn *dnn, int threads)
 
 zi_onednn *zi_onednn_open(int threads)
 {
+#if defined(__APPLE__)
+    static const char *const files[] = {"libdnnl.3.dylib", "libdnnl.2.dylib"};
+#else
     static const char *const files[] = {"libdnnl.so.3", "libdnnl.so.2"};
+#endif
     char why[400];
     void *library = NULL;
     for (size_t i = 0; i < 2 && !library; i++) /* stays loaded: its threads may outlive the work */
