@@ -106,13 +106,13 @@ static void bf16_vaes(void **state)
 
 /* ---- the FLUX.2 transformer -------------------------------------------------------------------------------------- */
 
-/* Of the largest number of the output. e4m3 has four bits of precision less than bf16; the embedders, the last layer and
- * all sums keep theirs. The largest error is 0.08. */
+/* Of the largest number of the output. e4m3 has four bits of precision less than bf16; the embedders, the last layer
+ * and all sums keep theirs. The largest error is 0.08. */
 #define FLUX2_FP8_BOUND 0.12
 #define FLUX2_TIMES     3 /* a forward pass: the last one is a recording */
 
-/* Without references, with one, with one that passes once, then larger ones. An emulated GPU is too slow for all of them
- * in each compute type. */
+/* Without references, with one, with one that passes once, then larger ones. An emulated GPU is too slow for all of
+ * them in each compute type. */
 static const char *const emulated_flux2[] = {"none", "one", "kv_one", "two", "long", "kv_two"};
 
 typedef struct flux2_check {
