@@ -6,7 +6,7 @@
 
 typedef struct zi_onednn zi_onednn;
 
-/* NULL: libdnnl.so.3 or .so.2 is not installed, or is not as expected. */
+/* NULL: libdnnl, version 3 or 2, is not installed, or is not as expected. */
 zi_onednn *zi_onednn_open(int threads);
 void zi_onednn_close(zi_onednn *dnn);
 /* "2.6.3" */
