@@ -1,11 +1,14 @@
-# The program `zimage`: it includes the public header only. Its target has another name than the file, so that a project
-# that includes this one may call a target of its own zimage.
-file(GLOB ZIMAGE_CLI_SOURCES CONFIGURE_DEPENDS src/cli/*.c)
+# The program `zimage`, with its server: both include the public header only. Its target has another name than the file,
+# so that a project that includes this one may call a target of its own zimage.
+pkg_check_modules(ZIMAGE_SERVER REQUIRED IMPORTED_TARGET libmicrohttpd)
+file(GLOB ZIMAGE_CLI_SOURCES CONFIGURE_DEPENDS src/cli/*.c src/serve/*.c src/recipe/*.c)
 list(REMOVE_ITEM ZIMAGE_CLI_SOURCES ${PROJECT_SOURCE_DIR}/src/cli/main.c)
 add_library(zimage_cli STATIC ${ZIMAGE_CLI_SOURCES})
 target_compile_definitions(zimage_cli PUBLIC ZIMAGE_EXPERIMENTAL
                            PRIVATE ZIMAGE_INSTALL_MODELS="${CMAKE_INSTALL_FULL_DATADIR}/zimage/models")
-target_link_libraries(zimage_cli PUBLIC zimage_static PkgConfig::ZIMAGE_LIBS Threads::Threads m)
+target_include_directories(zimage_cli PRIVATE src)
+target_link_libraries(zimage_cli PUBLIC zimage_static PkgConfig::ZIMAGE_LIBS PkgConfig::ZIMAGE_SERVER Threads::Threads
+                                        m)
 add_executable(zimage_program src/cli/main.c)
 set_target_properties(zimage_program PROPERTIES OUTPUT_NAME zimage)
 target_link_libraries(zimage_program PRIVATE zimage_cli)

@@ -9,10 +9,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 fail() { echo "FAIL: $*"; exit 1; }
 
-# selftest and bench have tests of their own.
+# selftest, bench and serve have tests of their own.
 skipped() {
     case $1 in
-        *"--device cuda"* | *"zimage bench"* | *"zimage selftest"*) return 0 ;;
+        *"--device cuda"* | *"zimage bench"* | *"zimage selftest"* | *"zimage serve"*) return 0 ;;
         *) return 1 ;;
     esac
 }

@@ -3,7 +3,9 @@
 # It downloads Debian's packages and unpacks them in ROOT. It installs nothing and needs no root user.
 set -eu
 packages="libcmocka0 libcmocka-dev libpng16-16 libpng-dev zlib1g zlib1g-dev libjpeg62-turbo libjpeg62-turbo-dev
-    libwebp7 libwebp-dev libpcre2-8-0 libpcre2-dev libutf8proc2 libutf8proc-dev libjansson4 libjansson-dev"
+    libwebp7 libwebp-dev libpcre2-8-0 libpcre2-dev libutf8proc2 libutf8proc-dev libjansson4 libjansson-dev
+    libmicrohttpd12 libmicrohttpd-dev libgnutls30 libnettle8 libhogweed6 libgmp10 libp11-kit0 libtasn1-6 libidn2-0
+    libunistring2 libffi8"
 
 mkdir -p "$1"
 root=$(cd "$1" && pwd)

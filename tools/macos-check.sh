@@ -2,8 +2,8 @@
 # Compiles and links zimage for macOS, on any machine that runs zig: tools/macos-check.sh [arm64 | x86_64]
 # Nothing that it makes is run. It checks:
 # - every C file of the library, the program, the examples, the benchmarks and the tests compiles without a warning
-# - they link with libSystem and with what the headers of libpng, zlib, libjpeg, libwebp, PCRE2, utf8proc, jansson and
-#   cmocka declare: any other undefined symbol is an error of the linker, which names it
+# - they link with libSystem and with what the headers of libpng, zlib, libjpeg, libwebp, PCRE2, utf8proc, jansson,
+#   libmicrohttpd and cmocka declare: any other undefined symbol is an error of the linker, which names it
 # - on arm64 src/mlx/*.cpp compile and link with MLX of macOS
 # CMake's own lists say which files these are (cmake/macos.cmake). The headers are this system's.
 # build/macos keeps all that is made and fetched: half a GB. zig is the package `ziglang` of PyPI, which is installed
@@ -106,6 +106,7 @@ write_libraries() {
     library libpcre2-8 pcre2-8 'pcre2\.h' pcre2.h -DPCRE2_CODE_UNIT_WIDTH=8
     library libutf8proc utf8proc 'utf8proc\.h' utf8proc.h
     library jansson jansson 'jansson[a-z_]*\.h' jansson.h
+    library libmicrohttpd microhttpd 'microhttpd\.h' microhttpd.h
     library cmocka cmocka 'cmocka\.h' 'stdarg.h stddef.h stdint.h setjmp.h cmocka.h'
 }
 

@@ -21,7 +21,7 @@ typedef struct batch {
     const cli_options *options; /* of the command line */
     cli_jobs *jobs;
     int64_t line;  /* that is read now, from 1 */
-    uint64_t used; /* bits of the command line's options that change the image of some line */
+    cli_rows used; /* bits of the command line's options that change the image of some line */
 } batch;
 
 static int line_error(const batch *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -179,7 +179,7 @@ static int take_keys(batch *b, cli_options *options, const json_t *object, const
 }
 
 /* A line says in one way what the image shows. own: bits of the options that the line itself says. */
-static int check_needed(const batch *b, uint64_t own)
+static int check_needed(const batch *b, cli_rows own)
 {
     const cli_option *found = NULL;
     char needed[CLI_TEXT_MAX] = "";
@@ -195,7 +195,7 @@ static int check_needed(const batch *b, uint64_t own)
     return found ? 0 : line_error(b, "%s: missing, expected a text or the name of a file", needed);
 }
 
-static int check_rules(batch *b, const cli_options *options, uint64_t own)
+static int check_rules(batch *b, const cli_options *options, cli_rows own)
 {
     for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));) {
         if (!(options->given & cli_bit(option)))
@@ -206,7 +206,7 @@ static int check_rules(batch *b, const cli_options *options, uint64_t own)
             cli_rule_sentence(rule, 1, sentence);
             return line_error(b, "%s: %s", option->key, sentence);
         }
-        uint64_t parts = cli_bits(option) & ~cli_bit(option); /* of a size, which a line may give one by one */
+        cli_rows parts = cli_bits(option) & ~cli_bit(option); /* of a size, which a line may give one by one */
         if (!rule && ((parts ? parts : cli_bit(option)) & ~own))
             b->used |= cli_bits(option);
     }
@@ -225,7 +225,7 @@ static int check_files(const batch *b, const cli_options *options)
     return 0;
 }
 
-static uint64_t bit_of(const char *name)
+static cli_rows bit_of(const char *name)
 {
     return cli_bit(cli_find(CLI_GENERATE, name));
 }
@@ -238,7 +238,7 @@ static int take_object(batch *b, cli_batch_line *line, const char *text)
     options->batch = options->out_dir = NULL;
     options->resume = 0;
     int code = take_keys(b, options, line->json, text);
-    uint64_t own = options->own = options->given;
+    cli_rows own = options->own = options->given;
     options->given |= b->options->given & ~bit_of("batch") & ~bit_of("out-dir") & ~bit_of("resume");
     if (!code)
         code = check_needed(b, own);

@@ -23,6 +23,7 @@ int cmd_generate(const cli_options *options);
 int cmd_help(const cli_options *options);
 int cmd_inspect(const cli_options *options);
 int cmd_selftest(const cli_options *options);
+int cmd_serve(const cli_options *options);
 int cmd_tokenize(const cli_options *options);
 
 /* The model folder of options: --model, else $ZIMAGE_MODEL, else the bundled model beside the installed program, or in

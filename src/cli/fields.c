@@ -37,7 +37,7 @@ static const cli_option *option_of(cli_command_id command, const char *word, siz
 /* The option that gave the value of another: --size gives those of --width and --height. */
 static const cli_option *giver_of(cli_command_id command, const cli_options *options, const cli_option *option)
 {
-    uint64_t own = options->own & cli_bit(option) ? options->own : options->given & ~options->own;
+    cli_rows own = options->own & cli_bit(option) ? options->own : options->given & ~options->own;
     for (const cli_option *other = NULL; (other = cli_next(command, other));)
         if (other->kind == CLI_PIXELS && (own & cli_bit(other)) && (cli_bits(other) & cli_bit(option)))
             return other;

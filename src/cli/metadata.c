@@ -1,120 +1,66 @@
 #include "metadata.h"
 
-#include <float.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
 #include "names.h"
 #include "naming.h"
-
-#define TEXTS_MAX   36
-#define VALUE_BYTES 128 /* of a number or a word */
-
-typedef struct metadata {
-    zimage_text texts[TEXTS_MAX];
-    size_t count;
-    char values[TEXTS_MAX][VALUE_BYTES];
-    char folders[TEXTS_MAX][PATH_MAX];
-} metadata;
-
-/* A text that outlives the metadata; NULL is left out. */
-static void add(metadata *m, const char *key, const char *value)
-{
-    if (value && m->count < TEXTS_MAX)
-        m->texts[m->count++] = (zimage_text){key, value};
-}
-
-static void add_value(metadata *m, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
-static void add_value(metadata *m, const char *key, const char *format, ...)
-{
-    va_list arguments;
-    if (m->count == TEXTS_MAX)
-        return;
-    va_start(arguments, format);
-    vsnprintf(m->values[m->count], VALUE_BYTES, format, arguments);
-    va_end(arguments);
-    add(m, key, m->values[m->count]);
-}
-
-/* The shortest decimal number that gives the value back. */
-static void add_number(metadata *m, const char *key, double value)
-{
-    char text[VALUE_BYTES];
-    for (int digits = FLT_DIG; digits <= DBL_DECIMAL_DIG; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    add_value(m, key, "%s", text);
-}
+#include "recipe/recipe.h"
 
 /* The own name of a folder or a file; NULL is left out. */
-static void add_path(metadata *m, const char *key, const char *path)
+static void add_path(recipe *r, const char *key, const char *path)
 {
-    if (!path || m->count == TEXTS_MAX)
+    char name[PATH_MAX], printable[PATH_MAX];
+    if (!path)
         return;
-    char name[PATH_MAX];
     cli_name_folder(path, name);
-    zimage_printable(name, m->folders[m->count], sizeof m->folders[0]);
-    add(m, key, m->folders[m->count]);
+    zimage_printable(name, printable, sizeof printable);
+    recipe_add(r, key, printable);
 }
 
-static void add_prompts(metadata *m, const cli_options *o, const zimage_request *request)
+static void add_prompts(recipe *r, const cli_options *o, const zimage_request *request)
 {
-    add(m, "prompt", o->prompt);
-    add_path(m, "prompt_embeds", o->prompt_embeds);
+    recipe_add(r, "prompt", o->prompt);
+    add_path(r, "prompt_embeds", o->prompt_embeds);
     if (request->guidance_scale > 0)
-        add(m, "negative_prompt", o->negative);
+        recipe_add(r, "negative_prompt", o->negative);
 }
 
 /* "image", "image_2", ...; strength: 0 where denoising starts from noise alone. */
-static void add_images(metadata *m, const cli_options *o, double strength)
+static void add_images(recipe *r, const cli_options *o, double strength)
 {
     static const char *const keys[] = {"image",   "image_2", "image_3", "image_4",
                                        "image_5", "image_6", "image_7", "image_8"};
     int most = sizeof keys / sizeof *keys; /* that a model takes */
     for (int i = 0; i < o->images.count && i < most; i++)
-        add_path(m, keys[i], o->images.paths[i]);
-    add_path(m, "mask", o->mask);
+        add_path(r, keys[i], o->images.paths[i]);
+    add_path(r, "mask", o->mask);
     if (strength > 0)
-        add_number(m, "strength", strength);
+        recipe_add_number(r, "strength", strength);
     if (CLI_IS_GIVEN(o, background))
-        add_value(m, "background", "#%02x%02x%02x", o->background[0], o->background[1], o->background[2]);
+        recipe_add_value(r, "background", "#%02x%02x%02x", o->background[0], o->background[1], o->background[2]);
 }
 
-static void add_noise(metadata *m, const cli_job *job)
+static void add_noise(recipe *r, const cli_job *job)
 {
     const cli_options *o = job->options;
-    add_path(m, "latents", o->latents);
-    if (o->latents)
-        return;
-    add_value(m, "seed", "%llu", (unsigned long long)job->seed);
-    add(m, "rng", cli_rng_name(o->rng));
+    add_path(r, "latents", o->latents);
+    if (!o->latents)
+        recipe_noise(r, job->seed, (zimage_rng)o->rng);
 }
 
-static void add_guidance(metadata *m, const cli_options *o, const zimage_request *request)
+static void add_model(recipe *r, const cli_options *o)
 {
-    add_number(m, "guidance", CLI_IS_GIVEN(o, guidance) ? o->guidance : request->guidance_scale);
-    if (request->guidance_scale > 0) {
-        add_number(m, "cfg_truncation", o->cfg_truncation);
-        add_number(m, "cfg_normalization", o->cfg_normalization);
-    }
-}
-
-static void add_model(metadata *m, const cli_options *o)
-{
-    add_path(m, "model", cli_model(o));
-    add_path(m, "transformer", o->transformer);
-    add_path(m, "text_encoder", o->text_encoder);
-    add_path(m, "vae", o->vae);
-    add_path(m, "tokenizer", o->tokenizer);
-    add_path(m, "scheduler", o->scheduler);
+    add_path(r, "model", cli_model(o));
+    add_path(r, "transformer", o->transformer);
+    add_path(r, "text_encoder", o->text_encoder);
+    add_path(r, "vae", o->vae);
+    add_path(r, "tokenizer", o->tokenizer);
+    add_path(r, "scheduler", o->scheduler);
     if (o->dequantize)
-        add(m, "dequantize", cli_dequantize_name(o->dequantize));
+        recipe_add(r, "dequantize", cli_dequantize_name(o->dequantize));
 }
 
 /* Of a format that has none (the lines of a batch may write several): 0. */
@@ -124,34 +70,33 @@ static int lossy_quality(const cli_job *job)
     return zimage_format_of_path(job->path, &format) && format != ZIMAGE_FORMAT_PNG ? (int)job->options->quality : 0;
 }
 
-static void add_all(metadata *m, const cli_job *job, const zimage_request *request, const zimage_image_info *info)
+static void add_all(recipe *r, const cli_job *job, const zimage_request *request, const zimage_image_info *info)
 {
-    add_prompts(m, job->options, request);
-    add_images(m, job->options, info->strength);
-    add_noise(m, job);
-    add_value(m, "size", "%dx%d", request->width, request->height);
-    add_value(m, "steps", "%d", request->steps);
-    add_guidance(m, job->options, request);
-    add_model(m, job->options);
-    add(m, "compute", zimage_compute_name(info->compute));
-    add_value(m, "kernels", "%s", info->kernels);
-    if (lossy_quality(job))
-        add_value(m, "quality", "%d", lossy_quality(job));
-    add_value(m, "Software", "zimage %s", zimage_version());
+    const cli_options *o = job->options;
+    add_prompts(r, o, request);
+    add_images(r, o, info->strength);
+    add_noise(r, job);
+    recipe_size(r, request->width, request->height, request->steps);
+    recipe_guidance(r, CLI_IS_GIVEN(o, guidance) ? o->guidance : request->guidance_scale, o->cfg_truncation,
+                    o->cfg_normalization);
+    add_model(r, o);
+    recipe_result(r, info, lossy_quality(job));
 }
 
-/* NULL: no memory, and an error. The caller frees it. */
-static metadata *make_metadata(const cli_job *job, const zimage_request *request, const zimage_image_info *info,
-                               zimage_error *error)
+/* Without texts for --no-metadata. NULL: no memory, and an error. Released with recipe_free. */
+static recipe *make_recipe(const cli_job *job, const zimage_request *request, const zimage_image_info *info,
+                           const zimage_text **texts, size_t *count, zimage_error *error)
 {
-    metadata *m = calloc(1, sizeof *m);
-    if (!m) {
-        snprintf(error->message, sizeof error->message, "%s: no memory for its texts", job->path);
-        error->status = ZIMAGE_ERROR_MEMORY;
-    } else if (!job->options->no_metadata) {
-        add_all(m, job, request, info);
-    }
-    return m;
+    recipe *r = recipe_new();
+    if (r && !job->options->no_metadata)
+        add_all(r, job, request, info);
+    *texts = r ? recipe_texts(r, count) : NULL;
+    if (*texts)
+        return r;
+    recipe_free(r);
+    snprintf(error->message, sizeof error->message, "%s: no memory for its texts", job->path);
+    error->status = ZIMAGE_ERROR_MEMORY;
+    return NULL;
 }
 
 zimage_status cli_check_image(const cli_job *job, const zimage_request *request, zimage_error *error)
@@ -162,13 +107,15 @@ zimage_status cli_check_image(const cli_job *job, const zimage_request *request,
     memset(info.kernels, 'x', sizeof info.kernels - 1); /* not known yet: the longest */
     if (!zimage_format_of_path(job->path, &format))
         return ZIMAGE_OK;
-    metadata *m = make_metadata(job, request, &info, error);
-    if (!m)
+    const zimage_text *texts;
+    size_t count;
+    recipe *r = make_recipe(job, request, &info, &texts, &count, error);
+    if (!r)
         return ZIMAGE_ERROR_MEMORY;
-    zimage_status status = zimage_format_check(format, request->width, request->height, m->texts, m->count, &reason);
+    zimage_status status = zimage_format_check(format, request->width, request->height, texts, count, &reason);
     if (status != ZIMAGE_OK)
         snprintf(error->message, sizeof error->message, "%s: %.1400s", job->path, reason.message);
-    free(m);
+    recipe_free(r);
     return error->status = status;
 }
 
@@ -180,19 +127,21 @@ zimage_status cli_write_image(const cli_job *job, const zimage_request *request,
     zimage_image_get_info(image, &info, NULL); /* this can't fail */
     made.width = zimage_image_width(image);
     made.height = zimage_image_height(image);
-    metadata *m = make_metadata(job, &made, &info, error);
-    if (!m)
+    const zimage_text *texts;
+    size_t count;
+    recipe *r = make_recipe(job, &made, &info, &texts, &count, error);
+    if (!r)
         return ZIMAGE_ERROR_MEMORY;
     const zimage_save_params params = {
         .struct_size = sizeof params,
         .quality = lossy_quality(job),
-        .texts = m->texts,
-        .text_count = m->count,
+        .texts = texts,
+        .text_count = count,
         .folder = job->folder,
         .is_new = !job->named,
     };
     const char *name = job->folder ? cli_name_in_folder(job, job->path) : job->path;
     zimage_status status = zimage_image_save(image, name, &params, error);
-    free(m);
+    recipe_free(r);
     return status;
 }

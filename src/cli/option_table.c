@@ -11,6 +11,10 @@
 #define TOKENS_MAX  512
 #define SIDE_MAX    (1 << 14) /* of a benchmark's image, in pixels */
 #define SCALE_MAX   1000      /* of guidance and its limits */
+#define PORT_MAX    65535
+#define QUEUE_MAX   10000
+#define IMAGES_MAX  100    /* of a request to the server */
+#define SECONDS_MAX 864000 /* ten days */
 
 #define ON(command) (1u << CLI_##command)
 #define EVERYWHERE  ((1u << CLI_COMMANDS) - 1)
@@ -143,6 +147,18 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .examples = {"source <(zimage completion bash)", "zimage completion zsh >~/.zfunc/_zimage",
                          "zimage completion fish >~/.config/fish/completions/zimage.fish"},
         },
+    [CLI_SERVE] =
+        {
+            .name = "serve",
+            .summary = "make images for other programs, over HTTP",
+            .usage = {"[OPTIONS]"},
+            .about =
+                "Serves the images API of OpenAI, and an API of jobs. GET /openapi.json describes both. Without -m it "
+                "serves the bundled model. It prints the address that it listens on, and one line for each request. "
+                "SIGTERM and Ctrl-C let the jobs end that are there, for --drain seconds at most.",
+            .examples = {"zimage serve", "zimage serve -m turbo=Z-Image-Turbo -m klein=FLUX.2-klein-4B --device cuda",
+                         "zimage serve --host 0.0.0.0 --api-key-file keys --allow-host my.example"},
+        },
     [CLI_HELP] =
         {
             .name = "help",
@@ -154,9 +170,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
 };
 
 const char *const cli_group_names[CLI_GROUPS] = {
-    [CLI_GROUP_IMAGE] = "Image",
-    [CLI_GROUP_FILES] = "Files",
-    [CLI_GROUP_MACHINE] = "Device, memory and speed",
+    [CLI_GROUP_IMAGE] = "Image",       [CLI_GROUP_SERVER] = "Server",
+    [CLI_GROUP_FILES] = "Files",       [CLI_GROUP_MACHINE] = "Device, memory and speed",
     [CLI_GROUP_PRINTING] = "Printing",
 };
 
@@ -411,7 +426,167 @@ const cli_option cli_table[] = {
         .group = CLI_GROUP_IMAGE,
         INT(layers, 1, LAYERS_MAX),
     },
+    /* ---- server ---- */
+    {
+        .name = "host",
+        .elsewhere = "listen bind address ip",
+        .argument = "ADDRESS",
+        .help = "The address to listen on, such as 127.0.0.1, ::1 or 0.0.0.0. One that other machines reach needs "
+                "--api-key-file or --insecure.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        TEXT(host),
+        .words = "127.0.0.1 ::1 0.0.0.0",
+        .fallback = "127.0.0.1",
+    },
+    {
+        .name = "port",
+        .argument = "N",
+        .help = "The port to listen on; 0: the system chooses one.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        INT(port, 0, PORT_MAX),
+        .fallback = "8421",
+    },
+    {
+        .name = "api-key-file",
+        .field = "key_file",
+        .elsewhere = "api-key key keys",
+        .argument = "FILE",
+        .help = "Ask for an API key: one of those in the file, on each line KEY or NAME:KEY.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FILE_NAME(key_file),
+    },
+    {
+        .name = "insecure",
+        .help = "Listen on an address that other machines reach without an API key.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLAG(insecure),
+        .rules = {EXCLUDES("api-key-file", "a key is asked for")},
+    },
+    {
+        .name = "allow-host",
+        .elsewhere = "server-name hostname",
+        .argument = "NAMES",
+        .help = "Further names, separated by commas, by which clients may call the server (the header Host).",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        TEXT(allowed_hosts),
+    },
+    {
+        .name = "cors-origins",
+        .elsewhere = "cors cors-origin cors-allow-origins",
+        .argument = "ORIGINS",
+        .help = "Origins, separated by commas, whose pages may use the server, such as https://images.example.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        TEXT(allowed_origins),
+    },
+    {
+        .name = "max-queue",
+        .argument = "N",
+        .help = "Most jobs that wait; further ones are refused.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        INT(max_queue, 1, QUEUE_MAX),
+        .fallback = "64",
+    },
+    {
+        .name = "max-wait",
+        .argument = "SECONDS",
+        .help = "Longest time that a job may have to wait, as predicted; others are refused.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLOAT(max_wait, 0, SECONDS_MAX),
+        .fallback = "600",
+    },
+    {
+        .name = "max-n",
+        .argument = "N",
+        .help = "Most images of one request.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        INT(max_images, 1, IMAGES_MAX),
+        .fallback = "10",
+    },
+    {
+        .name = "max-steps",
+        .argument = "N",
+        .help = "Most steps of an image (default: 4 times the model's own).",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        INT(max_steps, 1, STEPS_MAX),
+    },
+    {
+        .name = "job-seconds",
+        .elsewhere = "timeout timeout-job job-timeout",
+        .argument = "SECONDS",
+        .help = "Cancel a job that takes longer, from its beginning; 0: never.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLOAT(job_seconds, 0, SECONDS_MAX),
+        .fallback = "3600",
+    },
+    {
+        .name = "drain",
+        .argument = "SECONDS",
+        .help = "How long jobs may go on after SIGTERM; new ones are refused.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLOAT(drain, 0, SECONDS_MAX),
+        .fallback = "30",
+    },
+    {
+        .name = "keep-models",
+        .argument = "N",
+        .help = "How many models stay open at the same time; the one that was used longest ago is closed.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        INT(keep_models, 1, CLI_FILES_MAX),
+        .fallback = "1",
+    },
+    {
+        .name = "idle-seconds",
+        .elsewhere = "idle-unload keep-alive",
+        .argument = "SECONDS",
+        .help = "Close models after so long without a job; 0: never.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLOAT(idle_seconds, 0, SECONDS_MAX),
+        .fallback = "0",
+    },
+    {
+        .name = "store-bytes",
+        .argument = "SIZE",
+        .help = "Memory for finished images that clients may still fetch: 256M, 1G, ...",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        SIZE(store_bytes),
+        .fallback = "256M",
+    },
+    {
+        .name = "store-seconds",
+        .argument = "SECONDS",
+        .help = "How long clients may fetch a finished image.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLOAT(store_seconds, 0, SECONDS_MAX),
+        .fallback = "3600",
+    },
     /* ---- files ---- */
+    {
+        .name = "model",
+        .elsewhere = "models model-dir",
+        .letter = 'm',
+        .argument = "[ID=]DIR",
+        .help = "A model folder, and the id by which requests name it (default: the folder's own name). Several models "
+                "each with -m; the first is the default model (default: the bundled emoji model).",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_FILES,
+        FILES(models),
+    },
     {
         .name = "model",
         .elsewhere = "model-path pretrained-model-name-or-path checkpoint ckpt base-model",
@@ -670,7 +845,7 @@ const cli_option cli_table[] = {
         .argument = "KIND",
         .help = "Where to compute: cpu, cuda, cuda:K (GPU number K) or auto: a GPU if zimage devices lists a usable "
                 "one and no other option asks for the CPU.",
-        .commands = ON(GENERATE) | ON(BENCH),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
         .group = CLI_GROUP_MACHINE,
         TEXT(device),
         .words = "auto cpu cuda",
@@ -692,7 +867,7 @@ const cli_option cli_table[] = {
         .argument = "KIND",
         .help = "Compute type of matrix products. On a CPU auto is bf16 where that is clearly faster than f32, else "
                 "f32, and fp8 is not available. On a GPU auto is bf16, and int8 is not available.",
-        .commands = ON(GENERATE) | ON(BENCH),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
         .group = CLI_GROUP_MACHINE,
         ENUM(compute, cli_compute_name),
         .fallback = "auto",
@@ -715,7 +890,7 @@ const cli_option cli_table[] = {
         .argument = "SIZE",
         .help = "Most memory of a GPU to use: 8G, 4096M, ... (default: what is free). Weights that do not fit are "
                 "copied to the GPU at each step. A stage that needs more is refused before work begins.",
-        .commands = ON(GENERATE) | ON(BENCH),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
         .group = CLI_GROUP_MACHINE,
         SIZE(vram),
         .rules =
@@ -729,7 +904,7 @@ const cli_option cli_table[] = {
         .name = "threads",
         .argument = "N",
         .help = "Number of CPU threads (default: one for each core).",
-        .commands = ON(GENERATE) | ON(BENCH),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
         .group = CLI_GROUP_MACHINE,
         INT(threads, 1, THREADS_MAX),
     },
@@ -738,7 +913,7 @@ const cli_option cli_table[] = {
         .argument = "LIST",
         .help = "Use only these CPU features of those that zimage devices lists: avx2,avx512 for example, or generic "
                 "for none.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(SERVE),
         .group = CLI_GROUP_MACHINE,
         TEXT(cpu_mask),
         .rules = {EXCLUDES_VALUE("device", "cuda", "a GPU has no such features")},
@@ -790,7 +965,7 @@ const cli_option cli_table[] = {
         .argument = "DIR",
         .help =
             "Folder where measurements of this machine are kept (default: $XDG_CACHE_HOME/zimage or ~/.cache/zimage).",
-        .commands = ON(GENERATE) | ON(BENCH),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
         .group = CLI_GROUP_MACHINE,
         FOLDER(cache_dir),
         .written = 1,
@@ -798,7 +973,7 @@ const cli_option cli_table[] = {
     {
         .name = "no-cache",
         .help = "Keep no measurements of this machine.",
-        .commands = ON(GENERATE) | ON(BENCH),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
         .group = CLI_GROUP_MACHINE,
         FLAG(no_cache),
         .rules = {EXCLUDES("cache-dir", "nothing is kept")},
@@ -815,7 +990,7 @@ const cli_option cli_table[] = {
         .name = "quiet",
         .letter = 'q',
         .help = "Print no progress, only warnings.",
-        .commands = ON(GENERATE) | ON(BENCH),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
         .group = CLI_GROUP_PRINTING,
         FLAG(quiet),
     },

@@ -19,6 +19,7 @@ typedef enum cli_command_id {
     CLI_SELFTEST,
     CLI_TOKENIZE,
     CLI_COMPLETION,
+    CLI_SERVE,
     CLI_HELP,
     CLI_COMMANDS,
 } cli_command_id;
@@ -47,21 +48,26 @@ typedef struct cli_files {
     int count;
 } cli_files;
 
+/* Bit i: row i of the table. */
+typedef unsigned __int128 cli_rows;
+
 /* The values of all options of all commands. What is not given has the table's default, or 0. */
 typedef struct cli_options {
-    uint64_t given; /* bit i: row i of the table was given by the user */
-    uint64_t own;   /* those of them that a line of a batch gave, and not the command line */
+    cli_rows given; /* by the user */
+    cli_rows own;   /* those of them that a line of a batch gave, and not the command line */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
-    const char *text, *cpu_mask, *device, *mask;
-    cli_files images;
+    const char *text, *cpu_mask, *device, *mask, *host, *key_file, *allowed_hosts, *allowed_origins;
+    cli_files images, models;
     int64_t width, height; /* --size fills both */
     int64_t steps, count, quality, tokens, layers, threads;
-    uint64_t seed, mem, vram;
+    int64_t port, keep_models, max_queue, max_images, max_steps;
+    uint64_t seed, mem, vram, store_bytes;
     uint8_t background[3]; /* RGB */
     double guidance, cfg_truncation, cfg_normalization, strength;
+    double max_wait, job_seconds, idle_seconds, drain, store_seconds;
     int rng, dequantize, compute, template_kind, shell, command;
-    int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help;
+    int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure;
 } cli_options;
 
 /* How an option's text is read, and the type of its field. */
@@ -105,6 +111,7 @@ typedef struct cli_rule {
 /* Headings of the help, in this order. */
 typedef enum cli_group {
     CLI_GROUP_IMAGE,
+    CLI_GROUP_SERVER,
     CLI_GROUP_FILES,
     CLI_GROUP_MACHINE,
     CLI_GROUP_PRINTING,
@@ -136,7 +143,7 @@ typedef struct cli_option {
     char letter;    /* 'W': -W; 0: none */
 } cli_option;
 
-#define CLI_OPTIONS_MAX 64 /* bits of cli_options.given */
+#define CLI_OPTIONS_MAX 128 /* bits of cli_rows */
 
 extern const cli_option cli_table[];
 extern const size_t cli_table_size;
@@ -147,9 +154,9 @@ extern const size_t cli_table_size;
 const cli_option *cli_next(cli_command_id command, const cli_option *option);
 /* NULL: the command has no such option. */
 const cli_option *cli_find(cli_command_id command, const char *name);
-uint64_t cli_bit(const cli_option *option);
+cli_rows cli_bit(const cli_option *option);
 /* The bits of all options of the command that this one gives: --size gives --width and --height as well. */
-uint64_t cli_bits(const cli_option *option);
+cli_rows cli_bits(const cli_option *option);
 /* Whether the user gave a value for a field: CLI_IS_GIVEN(options, seed). */
 int cli_given(const cli_options *options, size_t offset);
 #define CLI_IS_GIVEN(options, field) cli_given(options, offsetof(cli_options, field))

@@ -23,17 +23,17 @@ const cli_option *cli_find(cli_command_id command, const char *name)
     return option;
 }
 
-uint64_t cli_bit(const cli_option *option)
+cli_rows cli_bit(const cli_option *option)
 {
-    return (uint64_t)1 << (option - cli_table);
+    return (cli_rows)1 << (option - cli_table);
 }
 
 _Static_assert(offsetof(cli_options, height) == offsetof(cli_options, width) + sizeof(int64_t),
                "CLI_PIXELS fills both");
 
-uint64_t cli_bits(const cli_option *option)
+cli_rows cli_bits(const cli_option *option)
 {
-    uint64_t bits = cli_bit(option);
+    cli_rows bits = cli_bit(option);
     for (const cli_option *other = cli_table; option->kind == CLI_PIXELS && other < cli_table + cli_table_size; other++)
         if ((other->commands & option->commands) &&
             (other->offset == offsetof(cli_options, width) || other->offset == offsetof(cli_options, height)))

@@ -115,7 +115,7 @@ static zimage_status check_latents(const cli_options *o, const cli_inputs *input
     return error->status = ZIMAGE_ERROR_ARGUMENT;
 }
 
-const char *cli_needs_guidance(uint64_t given)
+const char *cli_needs_guidance(cli_rows given)
 {
     static const char *const names[] = {"negative", "cfg-truncation", "cfg-normalization"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)

@@ -1,0 +1,108 @@
+/* zimage serve: the options of the server. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "places.h"
+#include "serve/serve.h"
+#include "signals.h"
+
+#define COMMAND "serve"
+
+static void log_line(const char *line)
+{
+    cli_line(stderr, "zimage: %s", line);
+}
+
+static void on_ready(const char *url)
+{
+    cli_line(stdout, "listening on %s", url);
+    cli_flush_output();
+}
+
+/* "ID=DIR" or "DIR", whose name may hold "=" behind its first "/". *copy is released with free. */
+static int take_model(serve_params *params, const char *text, char **copy)
+{
+    const char *mark = strchr(text, '='), *slash = strchr(text, '/');
+    int has_id = mark && mark > text && (!slash || mark < slash);
+    serve_model *model = &params->models[params->model_count++];
+    model->folder = has_id ? mark + 1 : text;
+    *copy = has_id ? strndup(text, (size_t)(mark - text)) : NULL;
+    model->id = *copy;
+    if (faccessat(AT_FDCWD, model->folder, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    return cli_usage_error(COMMAND, "--model: there is no model folder %s (nothing is downloaded)", model->folder);
+}
+
+static int take_models(const cli_options *o, serve_params *params, char *copies[CLI_FILES_MAX])
+{
+    int code = 0;
+    for (int i = 0; i < o->models.count && !code; i++)
+        code = take_model(params, o->models.paths[i], &copies[i]);
+    if (o->models.count == 0)
+        params->models[params->model_count++] = (serve_model){NULL, cli_model(o)};
+    return code;
+}
+
+/* "cuda:0,cuda:1". *copy is released with free. */
+static int take_devices(const cli_options *o, serve_params *params, char **copy)
+{
+    char *rest = *copy = strdup(o->device);
+    for (char *device; rest && (device = strsep(&rest, ","));) {
+        if (!*device || params->device_count == SERVE_DEVICES_MAX)
+            return cli_usage_error(COMMAND, "--device: \"%s\", expected 1 to %d devices, separated by commas",
+                                   o->device, SERVE_DEVICES_MAX);
+        params->devices[params->device_count++] = device;
+    }
+    return 0;
+}
+
+static void fill(const cli_options *o, serve_params *params)
+{
+    *params = (serve_params){
+        .host = o->host,
+        .port = (int)o->port,
+        .key_file = o->key_file,
+        .allowed_hosts = o->allowed_hosts,
+        .allowed_origins = o->allowed_origins,
+        .insecure = o->insecure,
+        .keep_models = (int)o->keep_models,
+        .max_queue = (int)o->max_queue,
+        .max_wait = o->max_wait,
+        .max_images = (int)o->max_images,
+        .max_steps = (int)o->max_steps,
+        .job_seconds = o->job_seconds,
+        .idle_seconds = o->idle_seconds,
+        .drain = o->drain,
+        .store_bytes = o->store_bytes,
+        .store_seconds = o->store_seconds,
+        .quiet = o->quiet,
+        .stopping = cli_signal_caught,
+        .log = log_line,
+        .ready = on_ready,
+    };
+    cli_session_params(o, &params->session);
+}
+
+int cmd_serve(const cli_options *options)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    serve_params params;
+    char *ids[CLI_FILES_MAX] = {0}, *devices = NULL;
+    fill(options, &params);
+    int code = take_models(options, &params, ids);
+    if (!code)
+        code = take_devices(options, &params, &devices);
+    if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
+        code = CLI_USAGE;
+    cli_signals_catch();
+    if (!code && serve_run(&params, &error) != ZIMAGE_OK)
+        code = cli_option_failure(CLI_SERVE, options, &error);
+    for (int i = 0; i < CLI_FILES_MAX; i++)
+        free(ids[i]);
+    free(devices);
+    return code;
+}

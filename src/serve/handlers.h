@@ -1,0 +1,28 @@
+/* The handlers of the table of endpoints. */
+#ifndef ZI_SERVE_HANDLERS_H
+#define ZI_SERVE_HANDLERS_H
+
+#include "http.h"
+
+typedef enum MHD_Result handler(exchange *x);
+
+/* operations.c */
+handler handle_health, handle_metrics, handle_slots, handle_props, handle_page;
+/* openapi.c */
+handler handle_openapi;
+/* openai.c */
+handler handle_models, handle_model, handle_generations, handle_edits, handle_file;
+/* native.c */
+handler handle_job_create, handle_jobs, handle_job, handle_job_cancel, handle_job_events, handle_job_picture,
+    handle_plan;
+
+/* The description of a model: what a client needs to fill a request. NULL: no memory. */
+json_t *model_json(server *s, const model_entry *entry);
+/* "png" and "image/png" */
+const char *format_type(zimage_format format);
+/* A seed as JSON: a text above 2^63 - 1. */
+json_t *seed_json(uint64_t seed);
+/* Ignored fields or warnings. */
+json_t *notes_json(char *const notes[], size_t count);
+
+#endif

@@ -1,0 +1,445 @@
+/* The daemon: from connections to exchanges, and their checks before a body is read. */
+#include "http.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+#ifdef __APPLE__
+#include <sys/random.h>
+#endif
+
+#include "listen.h"
+#include "watch.h"
+
+#define PER_ADDRESS_MAX    256
+#define CONNECTION_MEMORY  ((size_t)16 << 10)
+#define CONNECTION_STEP    ((size_t)4 << 10)
+#define HEADER_SECONDS     10
+#define BODY_SECONDS       600
+#define IDLE_SECONDS       75
+#define GONE_SECONDS       1 /* until the daemon has closed a connection by itself whose client is gone */
+#define UPLOADS_MAX        ((uint64_t)1 << 30)
+#define REPEAT_SECONDS     600               /* for which an Idempotency-Key holds */
+#define SWALLOWED_MAX      ((size_t)1 << 20) /* bytes read behind a fault, so that the client gets its answer */
+#define LAST_ANSWER_MICROS 2000000           /* that answers may still take when the server stops */
+
+/* ---- helpers of handlers ---- */
+
+const char *exchange_header(const exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+const char *exchange_argument(const exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+void exchange_wake(exchange *x)
+{
+    if (!x->is_suspended)
+        return;
+    x->is_suspended = 0;
+    MHD_resume_connection(x->connection);
+}
+
+static void wake_listener(void *user)
+{
+    exchange_wake(user);
+}
+
+/* With the lock. */
+static void join(exchange *x, job *j)
+{
+    x->job = j;
+    x->listener = (job_listener){.wake = wake_listener, .user = x};
+    x->is_listening = 1;
+    job_listen(j, &x->listener);
+}
+
+int exchange_find_job(exchange *x, const char *id)
+{
+    pthread_mutex_lock(&x->server->lock);
+    job *j = job_find(&x->server->jobs, id, x->owner);
+    if (j)
+        join(x, job_hold(j));
+    pthread_mutex_unlock(&x->server->lock);
+    return j || fault_set(&x->fault, FAULT_JOB_NOT_FOUND, NULL, "there is no such job, or it is forgotten already");
+}
+
+/* A client that repeats a request under one Idempotency-Key gets the job that it has already. 1: it has; 0: it has
+ * none, or the fault says that its request is another one. */
+static int join_repeated(exchange *x, uint64_t key)
+{
+    pthread_mutex_lock(&x->server->lock);
+    job *j = job_find_repeated(&x->server->jobs, key, serve_now() - REPEAT_SECONDS);
+    if (j && j->body_hash != body_hash(x->body))
+        fault_set(&x->fault, FAULT_IDEMPOTENCY_MISMATCH, NULL,
+                  "Idempotency-Key: it was sent with another request already");
+    else if (j)
+        join(x, job_hold(j));
+    pthread_mutex_unlock(&x->server->lock);
+    return x->job != NULL;
+}
+
+int exchange_submit(exchange *x, serve_request *request, int is_detached)
+{
+    const char *patience = exchange_header(x, "X-Stainless-Read-Timeout");
+    const char *key = exchange_header(x, "Idempotency-Key");
+    const job_origin origin = {
+        .owner = x->owner,
+        .caller = policy_hash(x->owner, request->user ? request->user : ""),
+        .patience = patience ? strtod(patience, NULL) : 0,
+        .is_detached = is_detached,
+        .idempotency = key ? policy_hash(x->owner, key) : 0,
+        .body_hash = body_hash(x->body),
+    };
+    job *j = NULL;
+    if (key && join_repeated(x, origin.idempotency))
+        return 1;
+    if (x->fault.code || !admit(x->server, request, &origin, &j, &x->fault))
+        return 0;
+    pthread_mutex_lock(&x->server->lock);
+    join(x, j);
+    pthread_mutex_unlock(&x->server->lock);
+    return 1;
+}
+
+void exchange_leave_job(exchange *x)
+{
+    if (x->is_listening && job_unlisten(x->job, &x->listener) && !x->job->is_detached)
+        cancel_job(x->server, x->job, CANCEL_CLIENT_GONE);
+    x->is_listening = 0;
+}
+
+enum MHD_Result exchange_wait(exchange *x, double wake_at, enum MHD_Result (*resume)(exchange *x))
+{
+    pthread_mutex_lock(&x->server->lock);
+    int is_over = job_is_over(x->job);
+    if (!is_over && !x->http->is_closing && !x->is_gone) {
+        x->resume = resume;
+        x->wake_at = wake_at;
+        x->is_suspended = 1;
+        MHD_suspend_connection(x->connection);
+        watch_at(x->http->watch, wake_at);
+    }
+    int goes_on = x->is_suspended;
+    pthread_mutex_unlock(&x->server->lock);
+    return is_over ? resume(x) : goes_on ? MHD_YES : MHD_NO;
+}
+
+/* ---- the checks before a body is read ---- */
+
+/* Bodies of all requests together have a limit. 0: there is no room. */
+static int reserve(exchange *x, uint64_t bytes)
+{
+    pthread_mutex_lock(&x->server->lock);
+    int ok = x->server->metrics.upload_bytes + bytes <= UPLOADS_MAX;
+    if (ok) {
+        x->server->metrics.upload_bytes += bytes;
+        x->reserved += bytes;
+    }
+    pthread_mutex_unlock(&x->server->lock);
+    if (ok)
+        return 1;
+    fault_set(&x->fault, FAULT_INSUFFICIENT_MEMORY, NULL, "too many large requests are being read; try again later");
+    x->fault.retry_after = 1;
+    return 0;
+}
+
+static int media_of(const exchange *x, unsigned bodies, body_kind *kind)
+{
+    static const struct {
+        const char *type;
+        body_kind kind;
+    } types[] = {{"application/json", BODY_JSON}, {"multipart/form-data", BODY_FORM}};
+    const char *type = exchange_header(x, "Content-Type");
+    *kind = BODY_NONE;
+    if (bodies & 1u << BODY_NONE)
+        return 1;
+    *kind = BODY_BYTES;
+    if (bodies & 1u << BODY_BYTES)
+        return 1;
+    for (size_t i = 0; type && i < sizeof types / sizeof *types; i++) {
+        size_t length = strlen(types[i].type);
+        *kind = types[i].kind;
+        if ((bodies & 1u << *kind) && !strncasecmp(type, types[i].type, length) && strchr("; \t", type[length]))
+            return 1;
+    }
+    return 0;
+}
+
+static int begin_body(exchange *x)
+{
+    const endpoint *e = x->match.endpoint;
+    const char *length = exchange_header(x, "Content-Length");
+    unsigned long long size = length ? strtoull(length, NULL, 10) : 0;
+    body_kind kind;
+    if (!media_of(x, e->bodies, &kind))
+        return fault_set(&x->fault, FAULT_UNSUPPORTED_MEDIA_TYPE, NULL, "Content-Type: expected %s%s%s",
+                         e->bodies & 1u << BODY_JSON ? "application/json" : "",
+                         e->bodies == (1u << BODY_JSON | 1u << BODY_FORM) ? " or " : "",
+                         e->bodies & 1u << BODY_FORM ? "multipart/form-data" : "");
+    if (size > e->limit)
+        return fault_set(&x->fault, FAULT_REQUEST_TOO_LARGE, NULL, "the body has %llu bytes, expected at most %zu",
+                         size, e->limit);
+    if (!reserve(x, size))
+        return 0;
+    x->body = body_new(kind, e->limit, x->connection);
+    return x->body ||
+           fault_set(&x->fault, FAULT_INVALID_VALUE, NULL, "the form has no boundary, or there is no memory");
+}
+
+/* In this order: names that the server goes by, pages of strangers, the path, the key, the body's kind and size. */
+static int check(exchange *x)
+{
+    const policy *p = &x->http->policy;
+    const char *host = exchange_header(x, "Host"), *origin = exchange_header(x, "Origin");
+    const char *mode = exchange_header(x, "Sec-Fetch-Mode");
+    int is_known = route_find(x->method, x->url, &x->match);
+    const endpoint *e = x->match.endpoint;
+    int is_navigation = mode && !strcmp(mode, "navigate") && !strcmp(x->url, "/");
+    if (!policy_host(p, host, &x->fault) ||
+        !policy_origin(p, host, origin, exchange_header(x, "Sec-Fetch-Site"), is_navigation, &x->fault))
+        return 0;
+    x->origin = policy_is_foreign_allowed(p, origin) ? origin : NULL;
+    if (!strcmp(x->method, "OPTIONS"))
+        return 1;
+    if (!is_known)
+        return fault_set(&x->fault, FAULT_INVALID_VALUE, NULL, "the path is malformed");
+    if (!e && x->match.allow[0])
+        return fault_set(&x->fault, FAULT_METHOD_NOT_ALLOWED, NULL, "the method is not allowed here, expected %s",
+                         x->match.allow);
+    if (!e)
+        return fault_set(&x->fault, FAULT_UNSUPPORTED_ENDPOINT, NULL, "there is no such endpoint");
+    if (!(e->flags & ROUTE_PUBLIC) && !policy_authorize(p, exchange_header(x, "Authorization"), &x->owner, &x->fault))
+        return 0;
+    return begin_body(x);
+}
+
+/* ---- the life of an exchange ---- */
+
+static void make_request_id(exchange *x)
+{
+    uint64_t number = 0;
+    if (getentropy(&number, sizeof number) != 0)
+        number = (uint64_t)(uintptr_t)x;
+    snprintf(x->id, sizeof x->id, "%016llx", (unsigned long long)number);
+}
+
+static exchange *exchange_new(http *h, struct MHD_Connection *connection, const char *method, const char *url)
+{
+    exchange *x = calloc(1, sizeof *x);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    if (!x)
+        return NULL;
+    *x = (exchange){.http = h,
+                    .server = h->server,
+                    .connection = connection,
+                    .method = strdup(method),
+                    .url = strdup(url),
+                    .peer = info ? info->socket_context : NULL,
+                    .started = serve_now()};
+    if (!x->method || !x->url || !x->peer) {
+        free(x->method);
+        free(x->url);
+        free(x);
+        return NULL;
+    }
+    make_request_id(x);
+    pthread_mutex_lock(&h->server->lock);
+    x->peer->exchange = x;
+    x->is_gone = x->peer->is_gone;
+    x->peer->deadline = x->started + BODY_SECONDS;
+    x->next = h->exchanges;
+    if (x->next)
+        x->next->before = x;
+    h->exchanges = x;
+    pthread_mutex_unlock(&h->server->lock);
+    return x;
+}
+
+static void log_exchange(const exchange *x)
+{
+    if (!x->server->params->quiet)
+        serve_log(x->server, "%s %.200s %d %.3f s%s", x->method, x->url, x->status, serve_now() - x->started,
+                  x->status ? "" : " (the client is gone)");
+}
+
+static void exchange_free(exchange *x)
+{
+    server *s = x->server;
+    log_exchange(x);
+    pthread_mutex_lock(&s->lock);
+    size_t route = x->match.endpoint ? (size_t)(x->match.endpoint - route_table) : route_table_size;
+    metrics_count_request(&s->metrics, (int)route, x->status);
+    s->metrics.upload_bytes -= x->reserved;
+    stream_detach(x);
+    exchange_leave_job(x);
+    if (x->job)
+        job_release(&s->jobs, x->job);
+    x->peer->exchange = NULL;
+    x->peer->deadline = serve_now() + (x->peer->is_gone ? GONE_SECONDS : IDLE_SECONDS + HEADER_SECONDS);
+    watch_at(x->http->watch, x->peer->deadline);
+    if (x->next)
+        x->next->before = x->before;
+    if (x->before)
+        x->before->next = x->next;
+    else
+        x->http->exchanges = x->next;
+    pthread_mutex_unlock(&s->lock);
+    body_free(x->body);
+    free(x->method);
+    free(x->url);
+    free(x);
+}
+
+/* ---- callbacks of the daemon ---- */
+
+static enum MHD_Result take_body(exchange *x, const char *data, size_t *size)
+{
+    int is_chunked = exchange_header(x, "Content-Length") == NULL;
+    x->swallowed += x->fault.code ? *size : 0;
+    if (!x->fault.code && (!is_chunked || reserve(x, *size)))
+        body_feed(x->body, data, *size, &x->fault);
+    *size = 0;
+    return x->swallowed <= SWALLOWED_MAX ? MHD_YES : MHD_NO;
+}
+
+/* The request is complete: it is handled, or goes on after it waited. */
+static enum MHD_Result go_on(exchange *x)
+{
+    if (x->status)
+        return MHD_YES;
+    pthread_mutex_lock(&x->server->lock);
+    int is_lost = x->is_suspended || (x->resume && (x->is_gone || x->http->is_closing));
+    x->peer->deadline = 0;
+    x->is_whole = 1;
+    x->wake_at = 0;
+    pthread_mutex_unlock(&x->server->lock);
+    if (is_lost)
+        return MHD_NO;
+    if (x->resume)
+        return x->resume(x);
+    if (!strcmp(x->method, "OPTIONS"))
+        return answer_empty(x, MHD_HTTP_NO_CONTENT);
+    if (x->fault.code || !body_finish(x->body, &x->form, &x->fault))
+        return answer_fault(x);
+    return x->match.endpoint->handle(x);
+}
+
+static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url, const char *method,
+                                  const char *version, const char *data, size_t *size, void **context)
+{
+    exchange *x = *context;
+    (void)version;
+    if (x)
+        return *size ? take_body(x, data, size) : go_on(x);
+    x = *context = exchange_new(user, connection, method, url);
+    if (!x)
+        return MHD_NO;
+    return check(x) ? MHD_YES : answer_fault(x);
+}
+
+static void on_completed(void *user, struct MHD_Connection *connection, void **context,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)user, (void)connection, (void)code;
+    if (*context)
+        exchange_free(*context);
+    *context = NULL;
+}
+
+static void on_connection(void *user, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    http *h = user;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    pthread_mutex_lock(&h->server->lock);
+    if (code == MHD_CONNECTION_NOTIFY_STARTED && info) {
+        *context = watch_add(h->watch, info->connect_fd, serve_now() + HEADER_SECONDS);
+        h->server->metrics.connections += *context != NULL;
+    } else if (code == MHD_CONNECTION_NOTIFY_CLOSED && *context) {
+        watch_remove(h->watch, *context);
+        h->server->metrics.connections--;
+        *context = NULL;
+    }
+    pthread_mutex_unlock(&h->server->lock);
+}
+
+/* Paths are decoded after they are split; arguments need no decoding here. */
+static size_t keep_escapes(void *user, struct MHD_Connection *connection, char *text)
+{
+    (void)user, (void)connection;
+    return strlen(text);
+}
+
+static void on_log(void *user, const char *format, va_list arguments)
+{
+    (void)user, (void)format, (void)arguments; /* connections that clients break off are no news */
+}
+
+/* ---- starting and stopping ---- */
+
+int http_start(http *h, server *s, zimage_error *error)
+{
+    unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    *h = (http){.server = s, .socket = -1};
+    if (!policy_init(&h->policy, s->params, error) || (h->socket = listen_on(s->params, &h->policy.port, error)) < 0)
+        return 0;
+    h->watch = watch_start(h);
+    if (h->watch)
+        h->daemon = MHD_start_daemon(
+            flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
+            h->socket, MHD_OPTION_CONNECTION_LIMIT, listen_connections_max(), MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+            PER_ADDRESS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+            CONNECTION_MEMORY, MHD_OPTION_CONNECTION_MEMORY_INCREMENT, CONNECTION_STEP, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+            MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+            MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
+    if (h->daemon)
+        return 1;
+    if (h->watch)
+        watch_stop(h->watch);
+    close(h->socket);
+    snprintf(error->message, sizeof error->message, "the HTTP daemon can't be started");
+    error->status = ZIMAGE_ERROR_INTERNAL;
+    return 0;
+}
+
+void http_url(const http *h, char *url, size_t size)
+{
+    const char *host = h->server->params->host;
+    snprintf(url, size, strchr(host, ':') ? "http://[%s]:%d" : "http://%s:%d", host, h->policy.port);
+}
+
+/* Whoever is suspended goes on, and fails: the daemon may not stop while connections are suspended. */
+static void wake_all(http *h)
+{
+    pthread_mutex_lock(&h->server->lock);
+    h->is_closing = 1;
+    for (exchange *x = h->exchanges; x; x = x->next)
+        exchange_wake(x);
+    pthread_mutex_unlock(&h->server->lock);
+}
+
+static int has_exchanges(http *h)
+{
+    pthread_mutex_lock(&h->server->lock);
+    int has = h->exchanges != NULL;
+    pthread_mutex_unlock(&h->server->lock);
+    return has;
+}
+
+void http_stop(http *h)
+{
+    const unsigned pause = 10000;
+    for (unsigned waited = 0; waited < LAST_ANSWER_MICROS / 2 && has_exchanges(h); waited += pause)
+        usleep(pause);
+    wake_all(h);
+    for (unsigned waited = 0; waited < LAST_ANSWER_MICROS / 2 && has_exchanges(h); waited += pause)
+        usleep(pause);
+    MHD_stop_daemon(h->daemon);
+    watch_stop(h->watch);
+}

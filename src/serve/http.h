@@ -1,0 +1,98 @@
+/*
+ * HTTP by libmicrohttpd. An exchange is one request and its answer. The daemon's only thread reads requests, calls the
+ * handlers and sends answers; an exchange that waits for a job is suspended, and woken by the job. A watcher thread
+ * notices clients that go away meanwhile, and times that are over.
+ */
+#ifndef ZI_SERVE_HTTP_H
+#define ZI_SERVE_HTTP_H
+
+#include <microhttpd.h>
+
+#include "body.h"
+#include "pieces.h"
+#include "policy.h"
+#include "route.h"
+#include "server.h"
+
+#define REQUEST_ID_LENGTH 16
+
+typedef struct http {
+    server *server;
+    policy policy;
+    struct MHD_Daemon *daemon;
+    int socket;
+    struct watch *watch;
+    struct exchange *exchanges; /* with the server's lock */
+    int is_closing;             /* nobody is suspended any more. With the server's lock */
+} http;
+
+typedef struct exchange {
+    struct exchange *next, *before;
+    http *http;
+    server *server;
+    struct MHD_Connection *connection;
+    struct peer *peer;
+    char *method, *url; /* as they were sent */
+    char id[REQUEST_ID_LENGTH + 1];
+    route_match match; /* its endpoint is NULL: there is none */
+    uint64_t owner;    /* the API key */
+    body *body;
+    uint64_t reserved; /* bytes of bodies that count as this one's */
+    const form *form;
+    fault fault;
+    size_t swallowed; /* bytes of the body behind a fault */
+    double started;
+    int status;         /* of the answer; 0: none yet */
+    const char *origin; /* of a page that may read the answer; NULL: none */
+    /* waiting; with the server's lock */
+    job *job; /* held */
+    job_listener listener;
+    int is_listening, is_suspended, is_gone;
+    int is_whole;                                  /* the body was read */
+    double wake_at;                                /* 0: never */
+    enum MHD_Result (*resume)(struct exchange *x); /* called when it is woken; NULL: the request is not handled yet */
+    struct stream *stream;
+} exchange;
+
+int http_start(http *h, server *s, zimage_error *error);
+/* Wakes everybody, waits a moment until answers are sent, and stops. */
+void http_stop(http *h);
+/* "http://127.0.0.1:8421" */
+void http_url(const http *h, char *url, size_t size);
+
+/* ---- for handlers ---- */
+
+/* Answers; each returns what the handler returns. Values and texts are taken; NULL: there was no memory. */
+enum MHD_Result answer_json(exchange *x, int status, json_t *value);
+enum MHD_Result answer_text(exchange *x, int status, const char *type, char *text);
+/* Pieces point into the exchange's job, which is held until they are sent. */
+enum MHD_Result answer_pieces(exchange *x, int status, const char *type, pieces *p);
+/* The fault of the exchange, in the dialect of its endpoint. */
+enum MHD_Result answer_fault(exchange *x);
+enum MHD_Result answer_empty(exchange *x, int status);
+/* Sends events of the exchange's job as they happen. render turns an event into pieces; 1: it is the last one. */
+typedef int stream_render(exchange *x, const job_event *event, pieces *p);
+enum MHD_Result answer_stream(exchange *x, stream_render *render, uint64_t after);
+
+/* A header or a parameter of the URL; NULL: there is none. */
+const char *exchange_header(const exchange *x, const char *name);
+const char *exchange_argument(const exchange *x, const char *name);
+
+/* Admits a request of the exchange, whose job it then has and listens to. The request is taken. 0: a fault. */
+int exchange_submit(exchange *x, serve_request *request, int is_detached);
+/* Joins the caller's job of that id. 0: a fault. */
+int exchange_find_job(exchange *x, const char *id);
+/* Suspends the exchange until its job tells something, or a time (0: none). Then `resume` is called; at once, if the
+ * job is over. */
+enum MHD_Result exchange_wait(exchange *x, double wake_at, enum MHD_Result (*resume)(exchange *x));
+
+/* ---- between http.c, answer.c, stream.c, watch.c ---- */
+
+/* With the server's lock. */
+void exchange_wake(exchange *x);
+void exchange_leave_job(exchange *x);
+enum MHD_Result exchange_send(exchange *x, int status, struct MHD_Response *response);
+void stream_detach(exchange *x);
+void stream_ping(exchange *x, double now);
+
+#endif

@@ -1,0 +1,265 @@
+#include "job.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __APPLE__
+#include <sys/random.h>
+#endif
+
+/* ---- one job ---- */
+
+static int make_id(char id[JOB_ID_LENGTH + 1])
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
+    uint8_t bytes[16], bits = 0;
+    int have = 0;
+    size_t at = 0;
+    if (getentropy(bytes, sizeof bytes) != 0)
+        return 0;
+    uint32_t buffer = 0;
+    for (int i = 0; i < JOB_ID_LENGTH; i++) {
+        if (have < 5) {
+            bits = at < sizeof bytes ? bytes[at++] : 0;
+            buffer = buffer << 8 | bits;
+            have += 8;
+        }
+        have -= 5;
+        id[i] = letters[buffer >> have & 31];
+    }
+    id[JOB_ID_LENGTH] = 0;
+    return 1;
+}
+
+job *job_new(serve_request *request)
+{
+    job *j = calloc(1, sizeof *j);
+    int count = (int)(request->n * request->batch_size * request->n_iter);
+    job_picture *pictures = calloc((size_t)count, sizeof *pictures);
+    if (!j || !pictures || !make_id(j->id)) {
+        free(pictures);
+        free(j);
+        return NULL;
+    }
+    j->references = 1;
+    j->request = *request;
+    *request = (serve_request){0};
+    j->count = count;
+    j->pictures = pictures;
+    j->created_at = (int64_t)time(NULL);
+    j->item.units = count;
+    return j;
+}
+
+job *job_hold(job *j)
+{
+    j->references++;
+    return j;
+}
+
+static void free_job(job *j)
+{
+    for (job_event *next, *event = j->first; event; event = next) {
+        next = event->next;
+        job_event_release(event);
+    }
+    for (int i = 0; i < j->count; i++)
+        zimage_free(j->pictures[i].data);
+    free(j->pictures);
+    serve_request_free(&j->request);
+    free(j);
+}
+
+static uint64_t bytes_of(const job *j)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < j->count; i++)
+        bytes += j->pictures[i].size;
+    return bytes;
+}
+
+void job_release(job_table *table, job *j)
+{
+    if (--j->references == 0) {
+        table->bytes -= bytes_of(j);
+        free_job(j);
+    }
+}
+
+int job_is_over(const job *j)
+{
+    return j->state >= JOB_COMPLETED;
+}
+
+const char *job_state_name(job_state state)
+{
+    static const char *const names[] = {"queued", "running", "completed", "failed", "cancelled"};
+    return names[state];
+}
+
+const char *cancel_reason_name(cancel_reason reason)
+{
+    static const char *const names[CANCEL_REASONS] = {"none", "client_gone", "api", "timeout", "shutdown"};
+    return names[reason];
+}
+
+/* ---- the table ---- */
+
+void job_table_add(job_table *table, job *j)
+{
+    job_hold(j);
+    j->older = table->newest;
+    if (table->newest)
+        table->newest->newer = j;
+    else
+        table->oldest = j;
+    table->newest = j;
+    table->count++;
+}
+
+job *job_find_any(const job_table *table, const char *id)
+{
+    job *j = table->newest;
+    while (j && strcmp(j->id, id) != 0)
+        j = j->older;
+    return j;
+}
+
+job *job_find(const job_table *table, const char *id, uint64_t owner)
+{
+    job *j = job_find_any(table, id);
+    return j && j->owner == owner ? j : NULL;
+}
+
+job *job_find_repeated(const job_table *table, uint64_t idempotency, double since)
+{
+    for (job *j = table->newest; j; j = j->older)
+        if (j->idempotency == idempotency && j->created >= since && j->state <= JOB_COMPLETED)
+            return j;
+    return NULL;
+}
+
+static void forget(job_table *table, job *j)
+{
+    if (j->newer)
+        j->newer->older = j->older;
+    else
+        table->newest = j->older;
+    if (j->older)
+        j->older->newer = j->newer;
+    else
+        table->oldest = j->newer;
+    table->count--;
+    job_release(table, j);
+}
+
+void job_table_trim(job_table *table, double now, double seconds, uint64_t bytes)
+{
+    for (job *newer, *j = table->oldest; j; j = newer) {
+        newer = j->newer;
+        int is_old = j->finished + seconds < now;
+        if (job_is_over(j) && j->references == 1 && (is_old || table->bytes > bytes))
+            forget(table, j);
+    }
+}
+
+void job_table_free(job_table *table)
+{
+    while (table->newest)
+        forget(table, table->newest);
+}
+
+/* ---- listeners and events ---- */
+
+void job_listen(job *j, job_listener *listener)
+{
+    listener->next = j->listeners;
+    j->listeners = listener;
+}
+
+int job_unlisten(job *j, job_listener *listener)
+{
+    job_listener **place = &j->listeners;
+    while (*place && *place != listener)
+        place = &(*place)->next;
+    if (*place)
+        *place = listener->next;
+    return j->listeners == NULL;
+}
+
+void job_event_release(job_event *event)
+{
+    if (--event->references > 0)
+        return;
+    zimage_free(event->data);
+    free(event);
+}
+
+/* Only the newest of these matters. */
+static int is_replaced_by(const job_event *old, const job_event *new)
+{
+    int is_passing = old->kind == EVENT_PROGRESS || (old->kind == EVENT_PREVIEW && old->partial < 0);
+    return is_passing && old->kind == new->kind;
+}
+
+static void drop_replaced(job *j, const job_event *new)
+{
+    job_event *before = NULL;
+    for (job_event *next, *old = j->first; old; old = next) {
+        next = old->next;
+        if (!is_replaced_by(old, new)) {
+            before = old;
+            continue;
+        }
+        if (before)
+            before->next = next;
+        else
+            j->first = next;
+        if (j->last == old)
+            j->last = before;
+        job_event_release(old);
+    }
+}
+
+void job_happened(job *j, const job_event *event)
+{
+    job_event *new = malloc(sizeof *new);
+    if (!new) {
+        zimage_free(event->data);
+        return;
+    }
+    *new = *event;
+    new->next = NULL;
+    new->references = 1;
+    new->number = ++j->last_number;
+    drop_replaced(j, new);
+    if (j->last)
+        j->last->next = new;
+    else
+        j->first = new;
+    j->last = new;
+    for (job_listener *next, *listener = j->listeners; listener; listener = next) {
+        next = listener->next;
+        listener->wake(listener->user);
+    }
+}
+
+job_event *job_next_event(job *j, uint64_t number)
+{
+    for (job_event *event = j->first; event; event = event->next)
+        if (event->number > number) {
+            event->references++;
+            return event;
+        }
+    return NULL;
+}
+
+void job_end(job *j, job_state state, double now)
+{
+    j->state = state;
+    j->finished = now;
+    if (state == JOB_COMPLETED)
+        j->fraction = 1;
+    job_happened(j, &(job_event){.kind = EVENT_END, .state = state});
+}

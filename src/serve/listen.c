@@ -1,0 +1,90 @@
+#include "listen.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CONNECTIONS_MAX 4096
+#define FILES_ASIDE     64 /* of the limit of open files: for models, devices and the log */
+#define BACKLOG         128
+
+static int fail(int fd, const serve_params *params, const char *what, zimage_error *error)
+{
+    snprintf(error->message, sizeof error->message, "host: %s, port %d: %s: %s", params->host, params->port, what,
+             strerror(errno));
+    error->status = ZIMAGE_ERROR_FILE;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* Its size; 0: the host is no address. */
+static socklen_t address_of(const serve_params *params, struct sockaddr_storage *address)
+{
+    struct sockaddr_in *four = (void *)address;
+    struct sockaddr_in6 *six = (void *)address;
+    *address = (struct sockaddr_storage){0};
+    if (inet_pton(AF_INET, params->host, &four->sin_addr) == 1) {
+        four->sin_family = AF_INET;
+        four->sin_port = htons((uint16_t)params->port);
+        return sizeof *four;
+    }
+    if (inet_pton(AF_INET6, params->host, &six->sin6_addr) != 1)
+        return 0;
+    six->sin6_family = AF_INET6;
+    six->sin6_port = htons((uint16_t)params->port);
+    return sizeof *six;
+}
+
+static int port_of(const struct sockaddr_storage *address)
+{
+    return ntohs(address->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)(const void *)address)->sin6_port
+                                                : ((const struct sockaddr_in *)(const void *)address)->sin_port);
+}
+
+int listen_on(const serve_params *params, int *port, zimage_error *error)
+{
+    struct sockaddr_storage address;
+    socklen_t size = address_of(params, &address);
+    int on = 1;
+    if (size == 0) {
+        snprintf(error->message, sizeof error->message, "host: \"%s\", expected an address such as 127.0.0.1 or ::1",
+                 params->host);
+        error->status = ZIMAGE_ERROR_ARGUMENT;
+        return -1;
+    }
+    int fd = socket(address.ss_family, SOCK_STREAM, 0);
+    if (fd < 0)
+        return fail(fd, params, "no socket", error);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&address, size) != 0 || listen(fd, BACKLOG) != 0)
+        return fail(fd, params, "can't be listened on", error);
+    size = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+        return fail(fd, params, "its port is not known", error);
+    *port = port_of(&address);
+    return fd;
+}
+
+unsigned listen_connections_max(void)
+{
+    const rlim_t wanted = CONNECTIONS_MAX + FILES_ASIDE;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return CONNECTIONS_MAX;
+    if (limit.rlim_cur < wanted && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (limit.rlim_cur >= wanted)
+        return CONNECTIONS_MAX;
+    return limit.rlim_cur > 2 * FILES_ASIDE ? (unsigned)limit.rlim_cur - FILES_ASIDE : FILES_ASIDE;
+}

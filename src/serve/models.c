@@ -1,0 +1,209 @@
+#include "models.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define NEWEST_WEIGHT 0.3 /* of a measurement among those before */
+
+static int out_of_memory(zimage_error *error)
+{
+    snprintf(error->message, sizeof error->message, "there is no memory for the list of models");
+    error->status = ZIMAGE_ERROR_MEMORY;
+    return 0;
+}
+
+/* A folder's own name. */
+static char *name_of(const char *folder)
+{
+    size_t length = strlen(folder);
+    while (length > 1 && folder[length - 1] == '/')
+        length--;
+    size_t start = length;
+    while (start > 0 && folder[start - 1] != '/')
+        start--;
+    return strndup(folder + start, length - start);
+}
+
+int models_init(model_table *table, const serve_params *params, zimage_error *error)
+{
+    pthread_mutex_init(&table->loading, NULL);
+    for (int i = 0; i < params->model_count; i++) {
+        const serve_model *given = &params->models[i];
+        model_entry *entry = &table->entries[i];
+        struct stat status;
+        *entry = (model_entry){.folder = given->folder, .info = {.struct_size = sizeof entry->info}};
+        entry->id = given->id ? strdup(given->id) : name_of(given->folder);
+        if (!entry->id)
+            return out_of_memory(error);
+        if (models_find(table, entry->id)) {
+            snprintf(error->message, sizeof error->message,
+                     "model: two models have the id \"%s\"; give one another: ID=DIR", entry->id);
+            free(entry->id);
+            return error->status = ZIMAGE_ERROR_ARGUMENT, 0;
+        }
+        entry->created = stat(given->folder, &status) == 0 ? (int64_t)status.st_mtime : 0;
+        pthread_mutex_init(&entry->planning, NULL);
+        table->count = i + 1;
+    }
+    return 1;
+}
+
+void models_free(model_table *table)
+{
+    for (int i = 0; i < table->count; i++) {
+        pthread_mutex_destroy(&table->entries[i].planning);
+        free(table->entries[i].id);
+    }
+    pthread_mutex_destroy(&table->loading);
+}
+
+model_entry *models_find(model_table *table, const char *id)
+{
+    if (!id || !*id)
+        return &table->entries[table->standard];
+    for (int i = 0; i < table->count; i++)
+        if (!strcmp(table->entries[i].id, id))
+            return &table->entries[i];
+    return NULL;
+}
+
+/* ---- predictions ---- */
+
+static double *ratio_of(model_entry *entry, const resolved_request *resolved)
+{
+    uint64_t pixels = (uint64_t)resolved->width * (uint64_t)resolved->height;
+    int class = 0;
+    while (pixels >>= 1)
+        class ++;
+    return &entry->ratio[class < SIZE_CLASSES ? class : SIZE_CLASSES - 1];
+}
+
+static int plan(model_entry *entry, const zimage_request *request, prediction *out, fault *f)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_plan_info info = {.struct_size = sizeof info};
+    zimage_plan *made = NULL;
+    zimage_status status = zimage_plan_make(entry->planner, request, &made, &error);
+    if (status == ZIMAGE_OK)
+        status = zimage_plan_get_info(made, &info, &error);
+    zimage_plan_free(made);
+    out->seconds = info.seconds;
+    out->peak_bytes = info.peak_bytes;
+    out->least_bytes = info.least_bytes;
+    out->is_short = status == ZIMAGE_ERROR_MEMORY;
+    return status == ZIMAGE_OK || fault_of_error(f, &error);
+}
+
+int models_predict(model_entry *entry, const serve_request *request, const resolved_request *resolved, prediction *out,
+                   fault *f)
+{
+    zimage_request library;
+    int ok = 1;
+    *out = (prediction){0};
+    resolve_fill(request, resolved, 0, &library);
+    pthread_mutex_lock(&entry->planning);
+    if (entry->planner) {
+        double ratio = *ratio_of(entry, resolved);
+        ok = plan(entry, &library, out, f);
+        out->seconds *= ratio > 0 ? ratio : 1;
+    }
+    pthread_mutex_unlock(&entry->planning);
+    return ok;
+}
+
+void models_measured(model_entry *entry, const resolved_request *resolved, double predicted, double seconds)
+{
+    pthread_mutex_lock(&entry->planning);
+    double *ratio = ratio_of(entry, resolved), before = *ratio > 0 ? *ratio : 1;
+    if (predicted > 0 && seconds > 0) {
+        double measured = seconds / (predicted / before); /* predicted has the ratio that was known then */
+        *ratio = *ratio > 0 ? (1 - NEWEST_WEIGHT) * *ratio + NEWEST_WEIGHT * measured : measured;
+    }
+    pthread_mutex_unlock(&entry->planning);
+}
+
+/* ---- opening ---- */
+
+/* The planner measures the machine's speed with its first plan, before anybody waits for it. */
+static zimage_status open_planner(model_entry *entry, const zimage_session_params *params, zimage_error *error)
+{
+    zimage_plan *warm = NULL;
+    zimage_session *planner = NULL;
+    zimage_session_params silent = *params; /* what a plan warns of, the image's session says again */
+    silent.log = NULL;
+    const zimage_request request = {.struct_size = sizeof request, .prompt = "a"};
+    zimage_status status = zimage_session_open(entry->model, &silent, &planner, error);
+    if (status == ZIMAGE_OK) {
+        zimage_plan_make(planner, &request, &warm, NULL);
+        zimage_plan_free(warm);
+    }
+    pthread_mutex_lock(&entry->planning);
+    entry->planner = planner;
+    pthread_mutex_unlock(&entry->planning);
+    return status;
+}
+
+static zimage_status open_model(model_entry *entry, const zimage_session_params *params, pthread_mutex_t *lock,
+                                zimage_error *error)
+{
+    const zimage_model_params model = {.struct_size = sizeof model, .log = params->log, .log_user = params->log_user};
+    zimage_model_info info = {.struct_size = sizeof info};
+    zimage_status status = zimage_model_open(entry->folder, &model, &entry->model, error);
+    if (status == ZIMAGE_OK)
+        status = zimage_model_get_info(entry->model, &info, error);
+    if (status == ZIMAGE_OK)
+        status = open_planner(entry, params, error);
+    if (status != ZIMAGE_OK) {
+        zimage_model_close(entry->model);
+        entry->model = NULL;
+        return status;
+    }
+    pthread_mutex_lock(lock);
+    entry->info = info;
+    entry->is_known = 1;
+    pthread_mutex_unlock(lock);
+    return status;
+}
+
+static void close_model(model_entry *entry)
+{
+    pthread_mutex_lock(&entry->planning);
+    zimage_session_close(entry->planner);
+    entry->planner = NULL;
+    pthread_mutex_unlock(&entry->planning);
+    zimage_model_close(entry->model);
+    entry->model = NULL;
+}
+
+/* With the lock `loading`, which guards entry->model. */
+zimage_status models_open(model_table *table, model_entry *entry, const zimage_session_params *params,
+                          pthread_mutex_t *lock, zimage_session **session, zimage_error *error)
+{
+    *session = NULL;
+    pthread_mutex_lock(&table->loading);
+    zimage_status status = entry->model ? ZIMAGE_OK : open_model(entry, params, lock, error);
+    if (status == ZIMAGE_OK)
+        status = zimage_session_open(entry->model, params, session, error);
+    pthread_mutex_lock(lock);
+    entry->users += status == ZIMAGE_OK;
+    int users = entry->users;
+    pthread_mutex_unlock(lock);
+    if (status != ZIMAGE_OK && entry->model && users == 0)
+        close_model(entry);
+    pthread_mutex_unlock(&table->loading);
+    return status;
+}
+
+void models_close(model_table *table, model_entry *entry, pthread_mutex_t *lock, zimage_session *session)
+{
+    pthread_mutex_lock(&table->loading);
+    zimage_session_close(session);
+    pthread_mutex_lock(lock);
+    int users = --entry->users;
+    pthread_mutex_unlock(lock);
+    if (users == 0)
+        close_model(entry);
+    pthread_mutex_unlock(&table->loading);
+}

@@ -1,0 +1,131 @@
+/* The server from its start to its end. */
+#include "serve.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "http.h"
+#include "worker.h"
+
+#define IMAGE_BYTES  ((uint64_t)50 << 20)
+#define IMAGE_PIXELS ((uint64_t)1 << 26)
+#define PAUSE_MICROS 20000 /* between two looks at what has to be done */
+
+double serve_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void serve_log(const server *s, const char *format, ...)
+{
+    char text[2048], line[4096];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    zimage_printable(text, line, sizeof line);
+    s->params->log(line);
+}
+
+static server_state state_of(server *s)
+{
+    pthread_mutex_lock(&s->lock);
+    server_state state = s->state;
+    pthread_mutex_unlock(&s->lock);
+    return state;
+}
+
+/* Until it is asked to stop, or the default model can't be opened. */
+static void run_until_stopped(server *s)
+{
+    while (!s->params->stopping() && state_of(s) != SERVER_FAILED) {
+        usleep(PAUSE_MICROS);
+        pthread_mutex_lock(&s->lock);
+        job_table_trim(&s->jobs, serve_now(), s->params->store_seconds, s->params->store_bytes);
+        pthread_mutex_unlock(&s->lock);
+    }
+}
+
+static int has_work(server *s)
+{
+    pthread_mutex_lock(&s->lock);
+    int has = workers_busy(s) || queue_length(&s->queue) > 0;
+    pthread_mutex_unlock(&s->lock);
+    return has;
+}
+
+static void cancel_all(server *s)
+{
+    pthread_mutex_lock(&s->lock);
+    for (job *j = s->jobs.newest; j; j = j->older)
+        cancel_job(s, j, CANCEL_SHUTDOWN);
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* New requests are refused from now on. Jobs may still end by themselves for a while, and are cancelled then. */
+static void drain(server *s)
+{
+    double end = serve_now() + s->params->drain;
+    pthread_mutex_lock(&s->lock);
+    s->state = s->state == SERVER_FAILED ? SERVER_FAILED : SERVER_DRAINING;
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    while (has_work(s) && serve_now() < end)
+        usleep(PAUSE_MICROS);
+    cancel_all(s);
+}
+
+static int begin(server *s, http *h, zimage_error *error)
+{
+    char url[256];
+    if (!http_start(h, s, error))
+        return 0;
+    http_url(h, url, sizeof url);
+    s->params->ready(url);
+    return 1;
+}
+
+zimage_status serve_run(const serve_params *params, zimage_error *error)
+{
+    zimage_error failure = ZIMAGE_ERROR_INIT;
+    http h;
+    server *s = calloc(1, sizeof *s);
+    if (!s) {
+        snprintf(error->message, sizeof error->message, "there is no memory for the server");
+        return error->status = ZIMAGE_ERROR_MEMORY;
+    }
+    s->params = params;
+    s->images = (image_limits){IMAGE_BYTES, IMAGE_PIXELS};
+    s->metrics.started_at = (double)time(NULL);
+    s->failure = failure;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->work, NULL);
+    pthread_cond_init(&s->encoding, NULL);
+    if (models_init(&s->models, params, &failure) && workers_start(s, &failure)) {
+        int has_begun = begin(s, &h, &failure);
+        if (has_begun)
+            run_until_stopped(s);
+        drain(s);
+        if (has_begun)
+            http_stop(&h);
+        if (has_begun && s->failure.status != ZIMAGE_OK)
+            failure = s->failure;
+    }
+    workers_stop(s);
+    job_table_free(&s->jobs);
+    models_free(&s->models);
+    pthread_cond_destroy(&s->encoding);
+    pthread_cond_destroy(&s->work);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+    if (failure.status != ZIMAGE_OK && error)
+        *error = failure;
+    return failure.status;
+}

@@ -1,0 +1,55 @@
+/*
+ * The server: HTTP in front of the library. It uses zimage.h only.
+ *
+ * A request of any dialect becomes one serve_request (request.h), a job (job.h), and waits in the queue (queue.h). One
+ * worker a device (worker.h) makes the images. docs/design.md, "The server", has the whole picture.
+ */
+#ifndef ZI_SERVE_SERVE_H
+#define ZI_SERVE_SERVE_H
+
+#include <stdint.h>
+
+#include "zimage.h"
+
+#define SERVE_DEVICES_MAX 16
+#define SERVE_MODELS_MAX  64
+#define SERVE_PORT        8421
+
+/* A model folder and the name under which requests ask for it. */
+typedef struct serve_model {
+    const char *id; /* NULL: the folder's own name */
+    const char *folder;
+} serve_model;
+
+typedef struct serve_params {
+    const char *host;            /* the address to listen on, as a number: "127.0.0.1", "::1" */
+    int port;                    /* 0: the system chooses one */
+    const char *key_file;        /* one API key a line; NULL: no key is asked for */
+    const char *allowed_hosts;   /* further names in Host, separated by commas; may be NULL */
+    const char *allowed_origins; /* origins of pages that may send requests, separated by commas; may be NULL */
+    int insecure;                /* 1: listen beyond loopback without a key */
+    serve_model models[SERVE_MODELS_MAX]; /* the first is the default */
+    int model_count;
+    int keep_models;                        /* that stay open at the same time */
+    const char *devices[SERVE_DEVICES_MAX]; /* one worker each */
+    int device_count;
+    zimage_session_params session; /* of all workers, but for the device and the log */
+    int max_queue;                 /* jobs that wait */
+    double max_wait;               /* predicted seconds that a job may have to wait */
+    int max_images;                /* of a request */
+    int max_steps;                 /* of an image; 0: 4 times the model's own */
+    double job_seconds;            /* that a job may take; 0: no limit */
+    double idle_seconds;           /* after which an unused model is closed; 0: never */
+    double drain;                  /* seconds that jobs may still take when the server is asked to stop */
+    uint64_t store_bytes;          /* of finished images */
+    double store_seconds;
+    int quiet;                      /* 1: no line for each request */
+    int (*stopping)(void);          /* not 0: the server shall stop */
+    void (*log)(const char *line);  /* a line that a person reads; called from any thread */
+    void (*ready)(const char *url); /* called once, when the server listens */
+} serve_params;
+
+/* Serves until stopping() says so. Fails if it can't begin: an address in use, a key file that can't be read. */
+zimage_status serve_run(const serve_params *params, zimage_error *error);
+
+#endif

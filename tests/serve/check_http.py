@@ -1,0 +1,398 @@
+"""Tests of zimage serve by plain HTTP: check_http.py PROGRAM [TEST...]"""
+import base64
+import concurrent.futures
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from harness import LONG, SMALL, Server, events, form, png_pixels, run_tests
+
+GENERATIONS = "/v1/images/generations"
+JOBS = "/zimage/v1/jobs"
+
+
+def image_of(answer, index=0):
+    return base64.b64decode(answer["data"][index]["b64_json"])
+
+
+def cli_png(program, *options):
+    """The file that the program writes for the same request as SMALL."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "image.png")
+        subprocess.run([program, "generate", SMALL["prompt"], "--size", SMALL["size"], "--steps", "2", "-s", "7", "-q",
+                        "--no-cache", "-o", path, *options], check=True, stderr=subprocess.DEVNULL)
+        with open(path, "rb") as file:
+            return file.read()
+
+
+def test_generation(program):
+    with Server(program) as s:
+        answer = s.json("POST", GENERATIONS, SMALL)
+        assert answer["size"] == "64x64" and answer["output_format"] == "png" and answer["background"] == "opaque"
+        assert answer["data"][0]["seed"] == 7 and answer["usage"]["output_tokens"] == 4, answer
+        assert any("trained at" in warning for warning in answer["warnings"]), answer["warnings"]
+        expected = png_pixels(cli_png(program))
+        assert png_pixels(image_of(answer)) == expected, "the server's pixels are not the program's"
+        job = s.json("POST", JOBS, SMALL, 202)
+        done = s.json("GET", f"{JOBS}/{job['id']}?wait=60")
+        assert done["state"] == "completed" and done["pictures"][0]["seed"] == 7, done
+        picture = s.get(done["pictures"][0]["url"])
+        assert picture.getheader("Content-Type") == "image/png"
+        assert picture.body == image_of(answer), "a job's picture is not the generation's"
+        three = s.json("POST", GENERATIONS, {**SMALL, "n": 3, "response_format": "url"})
+        assert [d["seed"] for d in three["data"]] == [7, 8, 9]
+        pictures = [s.get(d["url"].split(str(s.port), 1)[1]).body for d in three["data"]]
+        assert pictures[0] == image_of(answer) and len(set(pictures)) == 3
+        random = s.json("POST", GENERATIONS, {"prompt": "x", "size": "64x64", "steps": 1})
+        again = s.json("POST", GENERATIONS, {"prompt": "x", "size": "64x64", "steps": 1,
+                                             "seed": random["data"][0]["seed"]})
+        assert image_of(random) == image_of(again), "the seed that was told makes another image"
+
+
+def test_fields_that_are_refused(program):
+    cases = [
+        ({}, "missing_required_parameter", "prompt"),
+        ({"prompt": ""}, "invalid_value", "prompt"),
+        ({"prompt": 5}, "invalid_value", "prompt"),
+        ({"prompt": "x" * 32001}, "string_too_long", "prompt"),
+        ({"seeed": 1}, "unknown_parameter", "seeed"),
+        ({"size": "65x64"}, "invalid_value", "size"),
+        ({"size": "99999x64"}, "invalid_value", "size"),
+        ({"size": "64"}, "invalid_value", "size"),
+        ({"size": "-64x64"}, "invalid_value", "size"),
+        ({"n": 0}, "invalid_value", "n"),
+        ({"n": 11}, "invalid_value", "n"),
+        ({"n": 1.5}, "invalid_value", "n"),
+        ({"n": "1"}, "invalid_value", "n"),
+        ({"n": True}, "invalid_value", "n"),
+        ({"quality": "max"}, "unsupported_value", "quality"),
+        ({"quality": "good"}, "invalid_value", "quality"),
+        ({"output_format": "gif"}, "unsupported_value", "output_format"),
+        ({"output_compression": 50}, "invalid_value", "output_compression"),
+        ({"output_format": "jpeg", "output_compression": 101}, "invalid_value", "output_compression"),
+        ({"background": "transparent"}, "unsupported_value", "background"),
+        ({"partial_images": 1}, "invalid_value", "partial_images"),
+        ({"stream": True, "partial_images": 4}, "invalid_value", "partial_images"),
+        ({"complexity": 1}, "unsupported_parameter", "complexity"),
+        ({"seed": -2}, "invalid_value", "seed"),
+        ({"seed": "18446744073709551616"}, "invalid_value", "seed"),
+        ({"seed": 1.5}, "invalid_value", "seed"),
+        ({"steps": 0}, "invalid_value", "steps"),
+        ({"steps": 33}, "invalid_value", "steps"),
+        ({"steps": 2, "num_inference_steps": 3}, "invalid_value", None),
+        ({"guidance": 4}, "unsupported_value", "guidance"),
+        ({"guidance": 51}, "invalid_value", "guidance"),
+        ({"negative_prompt": "blurry"}, "invalid_value", "negative_prompt"),
+        ({"url": "http://127.0.0.1/"}, "unsupported_parameter", "url"),
+        ({"image": "x"}, "unknown_parameter", "image"),
+        ({"rng": "dice"}, "invalid_value", "rng"),
+        ({"user": "u" * 257}, "string_too_long", "user"),
+    ]
+    with Server(program) as s:
+        for fields, code, param in cases:
+            body = {**({} if not fields or "prompt" in fields else {"prompt": "x"}), **fields}
+            error = s.fault("POST", GENERATIONS, 400, code, body)
+            assert param is None or error["param"] == param, (fields, error)
+            assert error["type"] == "invalid_request_error"
+        s.fault("POST", GENERATIONS, 404, "model_not_found", {"prompt": "x", "model": "no-such"})
+        good = {**SMALL, "num_inference_steps": 2, "seed": "18446744073709551615", "style": "vivid",
+                "moderation": "low", "negative_prompt": None, "user": "u"}
+        answer = s.json("POST", GENERATIONS, good)
+        assert answer["data"][0]["seed"] == "18446744073709551615"
+        assert sorted(answer["ignored"]) == ["moderation", "style"] and answer["safety_identifier"] == "u"
+
+
+def test_bodies_that_are_refused(program):
+    with Server(program) as s:
+        json_type = {"Content-Type": "application/json"}
+        for body in (b"", b"{", b"[]", b'"x"', b'{"prompt":"a","prompt":"b"}', b'{"prompt":"\xff"}',
+                     b'{"prompt":"\\u0000"}', b"[" * 100000, b'{"user":' + b'{"a":' * 17 + b"1" + b"}" * 17 + b"}"):
+            s.fault("POST", GENERATIONS, 400, "invalid_json", body, json_type)
+        s.fault("POST", GENERATIONS, 415, "unsupported_media_type", b"{}", {"Content-Type": "text/plain"})
+        s.fault("POST", GENERATIONS, 415, "unsupported_media_type", b"prompt=x",
+                {"Content-Type": "application/x-www-form-urlencoded"})
+        host = f"Host: 127.0.0.1:{s.port}\r\n"
+        start = f"POST {GENERATIONS} HTTP/1.1\r\n{host}Connection: close\r\nContent-Type: application/json\r\n"
+        early = s.send_raw(f"{start}Content-Length: 1073741824\r\n\r\n".encode())
+        assert b" 413 " in early and b"request_too_large" in early, early[:300]
+        chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+        late = s.send_raw(f"{start}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * 6 + b"0\r\n\r\n")
+        assert b" 413 " in late, late[:300]
+        endless = s.send_raw(f"{start}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * 30)
+        assert endless == b"" or b" 413 " in endless, endless[:300]
+        many = s.send_raw(f"GET / HTTP/1.1\r\n{host}".encode() + b"A: b\r\n" * 10000 + b"\r\n")
+        assert b" 431 " in many or b" 413 " in many or not many, many[:300]
+        assert s.get("/health").status == 200
+
+
+def test_paths(program):
+    with Server(program) as s:
+        s.fault("GET", "/no-such", 404, "unsupported_endpoint")
+        s.fault("POST", "/v1/images/variations", 404, "unsupported_endpoint", {})
+        answer = s.get(GENERATIONS)
+        assert answer.status == 405 and answer.getheader("Allow") == "POST"
+        assert s.request("OPTIONS", GENERATIONS).status == 204
+        s.fault("GET", f"{JOBS}/..%2f..%2fetc", 404, "job_not_found")
+        s.fault("GET", f"{JOBS}/%00", 400, "invalid_value")
+        s.fault("GET", f"{JOBS}/%zz", 400, "invalid_value")
+        s.fault("GET", "/v1/models/no%2Fsuch", 404, "model_not_found")
+        s.fault("GET", "/v1/files/../../etc/passwd", 404, "unsupported_endpoint")
+        assert s.json("GET", "/v1/models/emoji")["id"] == "emoji"
+        models = s.json("GET", "/v1/models")
+        assert models["object"] == "list" and models["data"][0]["meta"]["distilled"] is True
+        described = s.json("GET", "/openapi.json")
+        assert GENERATIONS in described["paths"] and described["openapi"].startswith("3.1")
+        fields = described["paths"][GENERATIONS]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert fields["required"] == ["prompt"] and fields["properties"]["n"]["maximum"] == 100
+        for path in ("/", "/health", "/v1/health", "/metrics", "/slots", "/props", "/zimage/v1/capabilities"):
+            answer = s.get(path)
+            assert answer.status == 200 and answer.getheader("X-Content-Type-Options") == "nosniff", path
+            assert answer.getheader("X-Request-Id") and answer.getheader("Access-Control-Allow-Origin") is None
+
+
+def test_hosts_and_origins(program):
+    with Server(program, "--allow-host", "images.example", "--cors-origins", "https://friend.example") as s:
+        own = f"127.0.0.1:{s.port}"
+        for host in ("evil.example", f"evil.example:{s.port}", "127.0.0.1:1", "127.0.0.1.evil.example", "[::1", "",
+                     "a:b", f"127.0.0.1:{s.port}x"):
+            s.fault("GET", "/health", 403, "host_not_allowed", headers={"Host": host})
+        for host in (own, f"localhost:{s.port}", f"[::1]:{s.port}", "images.example", "images.example:443"):
+            assert s.get("/health", Host=host).status == 200, host
+        for origin in ("null", "https://evil.example", f"http://{own}.evil.example", "http://127.0.0.1:1"):
+            s.fault("POST", GENERATIONS, 403, "origin_not_allowed", SMALL, {"Origin": origin})
+        s.fault("POST", GENERATIONS, 403, "origin_not_allowed", SMALL, {"Sec-Fetch-Site": "cross-site"})
+        s.fault("GET", "/v1/models", 403, "origin_not_allowed", None, {"Sec-Fetch-Site": "same-site"})
+        body, headers = form([("prompt", "x")])
+        s.fault("POST", JOBS, 403, "origin_not_allowed", body, {**headers, "Origin": "https://evil.example"})
+        navigation = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+        assert s.request("GET", "/", headers=navigation).status == 200
+        assert s.get("/v1/models", Origin=f"http://{own}").status == 200
+        friend = s.get("/v1/models", Origin="https://friend.example")
+        assert friend.getheader("Access-Control-Allow-Origin") == "https://friend.example"
+        assert friend.getheader("Vary") == "Origin" and friend.getheader("Access-Control-Allow-Credentials") is None
+
+
+def test_keys(program):
+    with tempfile.NamedTemporaryFile("w") as keys:
+        keys.write("# keys\nann:first-key\nsecond-key\n")
+        keys.flush()
+        with Server(program, "--api-key-file", keys.name) as s:
+            for path in ("/v1/models", "/metrics", "/slots", JOBS):
+                for bad in ({}, {"Authorization": "Bearer first"}, {"Authorization": "Bearer first-key-"},
+                            {"Authorization": "Basic !!"}, {"Authorization": "Bearer "}):
+                    answer = s.request("GET", path, headers=bad)
+                    assert answer.status == 401 and "Bearer" in answer.getheader("WWW-Authenticate"), (path, bad)
+            assert s.get("/health").status == 200 and s.get("/").status == 200 and s.get("/openapi.json").status == 200
+            ann, other = {"Authorization": "Bearer first-key"}, {"Authorization": "Bearer second-key"}
+            basic = {"Authorization": "Basic " + base64.b64encode(b"anybody:first-key").decode()}
+            assert s.request("GET", "/v1/models", headers=basic).status == 200
+            job = s.json("POST", JOBS, SMALL, 202, ann)
+            s.fault("GET", f"{JOBS}/{job['id']}", 404, "job_not_found", headers=other)
+            s.fault("DELETE", f"{JOBS}/{job['id']}", 404, "job_not_found", headers=other)
+            assert s.json("GET", JOBS, headers=other)["jobs"] == []
+            assert s.json("GET", JOBS, headers=ann)["jobs"][0]["id"] == job["id"]
+            assert s.json("GET", f"{JOBS}/{job['id']}?wait=60", headers=ann)["state"] == "completed"
+    refused = subprocess.run([program, "serve", "--host", "0.0.0.0", "--port", "0"], capture_output=True, text=True)
+    assert refused.returncode == 1 and "--host" in refused.stderr, refused
+
+
+def test_forms_in_pieces(program):
+    body, headers = form([("prompt", "a red apple"), ("size", "64x64"), ("steps", "2"), ("seed", "7")])
+    with Server(program) as s:
+        whole = s.json("POST", JOBS, body, 202, headers)
+        whole = s.json("GET", f"{JOBS}/{whole['id']}?wait=60")
+        head = f"POST {JOBS} HTTP/1.1\r\nHost: 127.0.0.1:{s.port}\r\nContent-Type: {headers['Content-Type']}\r\n"
+        head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        for cut in range(1, len(body), 17):  # each place of a boundary is cut at some time
+            with s.socket() as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sendall(head.encode() + body[:cut])
+                time.sleep(0.002)
+                connection.sendall(body[cut:])
+                answer = connection.recv(65536)
+                assert b" 202 " in answer[:20], (cut, answer)
+        double = form([("prompt", "a"), ("steps", "2"), ("steps", "2")])
+        s.fault("POST", JOBS, 400, "invalid_value", *double)
+        s.fault("POST", JOBS, 400, "invalid_value", body[:-30], headers)
+        s.fault("POST", JOBS, 400, "invalid_value", body, {"Content-Type": "multipart/form-data"})
+        s.fault("POST", JOBS, 400, "invalid_value", *form([("prompt", b"\xff")]))
+        assert whole["request"]["steps"] == 2 and whole["request"]["seed"] == 7, whole
+
+
+def test_stream(program):
+    with Server(program) as s:
+        whole = s.json("POST", GENERATIONS, {**SMALL, "steps": 8, "n": 2})
+        for partials in (0, 1, 2, 3):
+            body = {**SMALL, "steps": 8, "n": 2, "stream": True, "partial_images": partials}
+            answer = s.post(GENERATIONS, body)
+            assert answer.getheader("Content-Type") == "text/event-stream"
+            seen = list(events(answer.body.splitlines(True)))
+            assert seen[-1] == (None, "[DONE]"), seen[-1]
+            parsed = [json.loads(data) for _, data in seen[:-1]]
+            expected = []
+            for index in (0, 1):
+                expected += [("image_generation.partial_image", index, i) for i in range(partials)]
+                expected += [("image_generation.completed", index, None)]
+            assert [(p["type"], p["index"], p.get("partial_image_index")) for p in parsed] == expected
+            for p in parsed:
+                data = base64.b64decode(p["b64_json"])
+                if p["type"].endswith("completed"):
+                    assert data == image_of(whole, p["index"]) and p["usage"]["total_tokens"] > 0
+                else:
+                    assert data[:3] == b"\xff\xd8\xff" and p["output_format"] == "jpeg"
+        answer = s.post(GENERATIONS, {**SMALL, "stream": True, "progress": True})
+        kinds = [kind for kind, _ in events(answer.body.splitlines(True))]
+        assert "zimage.progress" in kinds and kinds[-2] == "image_generation.completed", kinds
+
+
+def test_job_events(program):
+    with Server(program) as s:
+        job = s.json("POST", JOBS, {**SMALL, "steps": 8, "n": 2}, 202)
+        answer = s.get(job["events_url"])
+        seen = list(events(answer.body.splitlines(True)))
+        kinds = [kind for kind, _ in seen]
+        assert kinds[-1] == "end" and kinds.count("picture") == 2 and "preview" in kinds, kinds
+        assert json.loads(seen[-1][1])["state"] == "completed"
+        numbers = [int(line[4:]) for line in answer.body.splitlines() if line.startswith(b"id: ")]
+        assert numbers == sorted(numbers)
+        rest = s.get(job["events_url"], **{"Last-Event-ID": str(numbers[-2])})
+        assert [kind for kind, _ in events(rest.body.splitlines(True))] == ["end"]
+        assert s.json("GET", JOBS + "?limit=1")["jobs"][0]["id"] == job["id"]
+
+
+def test_cancel(program):
+    with Server(program) as s:
+        running = s.json("POST", JOBS, {**LONG, "n": 3}, 202)
+        waiting = s.json("POST", JOBS, LONG, 202)
+        assert s.json("GET", f"{JOBS}/{waiting['id']}")["position"] >= 1
+        assert s.json("DELETE", f"{JOBS}/{waiting['id']}")["state"] == "cancelled"
+        s.wait_for("a step", lambda: s.json("GET", f"{JOBS}/{running['id']}")["progress"]["step"] > 1)
+        s.json("DELETE", f"{JOBS}/{running['id']}")
+        start = time.monotonic()
+        state = s.json("GET", f"{JOBS}/{running['id']}?wait=60")["state"]
+        assert state == "cancelled" and time.monotonic() - start < 5, state
+        assert s.json("DELETE", f"{JOBS}/{running['id']}")["state"] == "cancelled"
+        done = s.json("POST", JOBS, SMALL, 202)
+        s.json("GET", f"{JOBS}/{done['id']}?wait=60")
+        answer = s.request("DELETE", f"{JOBS}/{done['id']}")
+        assert answer.status == 409 and answer.getheader("X-Should-Retry") == "false"
+        assert s.metric('zimage_cancelled_total{reason="api"}') == 2
+
+
+def send_only(s, path, body, cut=None):
+    """Sends a request, or its first bytes, and does not wait for the answer."""
+    text = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{s.port}\r\nContent-Type: application/json\r\nContent-Length: "
+    data = head.encode() + str(len(text)).encode() + b"\r\n\r\n" + text
+    connection = s.socket()
+    connection.sendall(data[:cut] if cut else data)
+    return connection
+
+
+def test_clients_that_vanish(program):
+    with Server(program) as s:
+        for cut in (10, 120, -5):
+            send_only(s, GENERATIONS, SMALL, cut).close()
+        gone = 'zimage_cancelled_total{reason="client_gone"}'
+        for count, stream in enumerate((False, True), 1):
+            connection = send_only(s, GENERATIONS, {**LONG, "stream": stream})
+            s.wait_for("a step", lambda: s.json("GET", "/slots")[0].get("step", 0) > 1)
+            connection.close()
+            start = time.monotonic()
+            s.wait_for("the cancel", lambda: s.metric(gone) == count, 5)
+            s.wait_until_idle(5)
+            assert time.monotonic() - start < 5
+        busy = send_only(s, GENERATIONS, LONG)
+        s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
+        queued = send_only(s, GENERATIONS, LONG)
+        s.wait_for("a job that waits", lambda: s.metric('zimage_queue_length{class="interactive"}') == 1)
+        queued.close()
+        s.wait_for("an empty queue", lambda: s.metric('zimage_queue_length{class="interactive"}') == 0, 5)
+        half = s.json("GET", "/slots")[0]["job"]
+        busy.shutdown(socket.SHUT_WR)
+        s.wait_for("another state", lambda: s.json("GET", "/slots")[0].get("job") != half, 5)
+        busy.close()
+        assert s.metric("zimage_streams") == 0
+        s.wait_for("closed connections", lambda: s.metric("zimage_connections") <= 1, 5)
+        assert s.json("POST", GENERATIONS, SMALL)["data"]
+
+
+def test_fairness(program):
+    with Server(program, "--max-queue", "60") as s:
+        ann = [s.json("POST", JOBS, {**SMALL, "size": "128x128", "user": "ann"}, 202)["id"] for _ in range(20)]
+        bob = s.json("POST", JOBS, {**SMALL, "user": "bob"}, 202)["id"]
+        s.json("GET", f"{JOBS}/{bob}?wait=60")
+        states = [s.json("GET", f"{JOBS}/{job}")["state"] for job in ann]
+        assert states.count("queued") >= 12, states
+
+
+def test_queue_full_and_patience(program):
+    with Server(program, "--max-queue", "2") as s:
+        jobs = [s.json("POST", JOBS, LONG, 202)]
+        s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
+        jobs += [s.json("POST", JOBS, LONG, 202) for _ in range(2)]
+        answer = s.post(JOBS, LONG)
+        assert answer.status == 429 and json.loads(answer.body)["error"]["code"] == "queue_full", answer.body
+        assert 1 <= int(answer.getheader("Retry-After")) <= 120
+        for job in jobs:
+            s.json("DELETE", f"{JOBS}/{job['id']}")
+        s.wait_until_idle()
+        error = s.fault("POST", GENERATIONS, 429, "wait_exceeds_timeout", LONG, {"X-Stainless-Read-Timeout": "0.05"})
+        assert "stream" in error["message"]
+        plan = s.json("POST", "/zimage/v1/plan", LONG)
+        assert plan["accepted"] and plan["seconds"] > 0 and plan["peak_bytes"] > 0, plan
+
+
+def test_idempotency(program):
+    with Server(program) as s:
+        key, body = {"Idempotency-Key": "one"}, {"prompt": "x", "size": "64x64"}
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            answers = list(pool.map(lambda _: s.json("POST", GENERATIONS, body, headers=key), range(3)))
+        assert len({a["id"] for a in answers}) == 1 and len({a["data"][0]["b64_json"] for a in answers}) == 1
+        s.fault("POST", GENERATIONS, 409, "idempotency_mismatch", SMALL, key)
+        assert s.metric('zimage_jobs_total{outcome="completed"}') == 1
+
+
+def test_several_models(program):
+    folder = os.path.join(os.path.dirname(os.path.abspath(program)), "models", "emoji")
+    with Server(program, "-m", f"one={folder}", "-m", f"two={folder}") as s:
+        def loaded():
+            return [m["meta"]["loaded"] for m in s.json("GET", "/v1/models")["data"]]
+        assert loaded() == [True, False]
+        first = s.json("POST", GENERATIONS, SMALL)
+        second = s.json("POST", GENERATIONS, {**SMALL, "model": "two"})
+        assert image_of(first) != b"" and png_pixels(image_of(first)) == png_pixels(image_of(second))
+        assert second["model"] == "two" and loaded() == [False, True]
+        error = s.fault("POST", GENERATIONS, 400, "invalid_value", {**SMALL, "model": "one", "size": "65x64"})
+        assert error["param"] == "size"
+    same = subprocess.run([program, "serve", "--port", "0", "-m", folder, "-m", folder], capture_output=True, text=True)
+    assert same.returncode == 1 and "emoji" in same.stderr
+
+
+def test_end(program):
+    with Server(program, "--drain", "30") as s:
+        job = send_only(s, GENERATIONS, {**SMALL, "size": "256x256", "steps": 8, "n": 2})
+        s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
+        s.terminate()
+        s.wait_for("the refusal", lambda: s.get("/health").status == 503, 5)
+        s.fault("POST", GENERATIONS, 503, "shutting_down", SMALL)
+        answer = b""
+        while chunk := job.recv(65536):
+            answer += chunk
+        body = answer.split(b"\r\n\r\n", 1)[1]
+        assert b" 200 " in answer[:20] and len(json.loads(body)["data"]) == 2, "a job that was running got no answer"
+    with Server(program, "--drain", "0") as s:
+        job = send_only(s, GENERATIONS, LONG)
+        s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
+        start = time.monotonic()
+        s.terminate()
+        answer = job.recv(65536)
+        assert b" 503 " in answer[:20] and s.process.wait(20) == 0 and time.monotonic() - start < 10, answer
+
+
+if __name__ == "__main__":
+    run_tests(sys.modules[__name__])

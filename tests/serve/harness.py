@@ -1,0 +1,166 @@
+"""Starts the server on loopback with the bundled model, and speaks HTTP with it. Standard library only."""
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import traceback
+
+SMALL = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
+LONG = {"prompt": "a red apple", "size": "512x512", "steps": 32, "seed": 7}  # takes seconds
+
+
+class Server:
+    """zimage serve on a port that the system chooses. `with Server(program, ...) as server:`"""
+
+    def __init__(self, program, *options):
+        self.process = subprocess.Popen(
+            [program, "serve", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if not line.startswith("listening on http://"):
+            raise AssertionError(f"the server did not start: {line!r} {self.process.stderr.read()!r}")
+        self.url = line.split()[-1]
+        self.port = int(self.url.rsplit(":", 1)[1])
+        self.is_terminated = False
+        while self.get("/health").status == 503:
+            time.sleep(0.02)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        code = self.stop()
+        if code != 0:
+            raise AssertionError(f"the server ended with {code}: {self.errors[-2000:]}")
+
+    def terminate(self):
+        self.is_terminated = True
+        self.process.terminate()
+
+    def stop(self):
+        if not self.is_terminated:
+            self.terminate()
+        _, self.errors = self.process.communicate(timeout=60)
+        if "Sanitizer" in self.errors or "runtime error" in self.errors:
+            raise AssertionError(self.errors)
+        return self.process.returncode
+
+    def request(self, method, path, body=None, headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        headers = dict(headers or {})
+        if isinstance(body, (dict, list)):
+            body = json.dumps(body)
+            headers.setdefault("Content-Type", "application/json")
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        answer.body = answer.read()
+        connection.close()
+        return answer
+
+    def get(self, path, **headers):
+        return self.request("GET", path, headers=headers)
+
+    def post(self, path, body, **headers):
+        return self.request("POST", path, body, headers)
+
+    def json(self, method, path, body=None, status=200, headers=None):
+        answer = self.request(method, path, body, headers)
+        assert answer.status == status, f"{method} {path}: {answer.status} {answer.body[:500]!r}, expected {status}"
+        return json.loads(answer.body)
+
+    def fault(self, method, path, status, code, body=None, headers=None):
+        """Expects a refusal; returns its error object."""
+        error = self.json(method, path, body, status, headers)["error"]
+        assert error["code"] == code and error["message"], error
+        return error
+
+    def socket(self):
+        """A connection for requests that no client library would send."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def send_raw(self, data):
+        """Sends bytes and returns what comes back until the server closes the connection."""
+        with self.socket() as s:
+            s.sendall(data)
+            answer = b""
+            try:
+                while chunk := s.recv(65536):
+                    answer += chunk
+            except ConnectionResetError:
+                pass
+            return answer
+
+    def metric(self, name):
+        """The value of a metric, its labels included in the name."""
+        for line in self.get("/metrics").body.decode().splitlines():
+            if line.rsplit(" ", 1)[0] == name:
+                return float(line.rsplit(" ", 1)[1])
+        raise AssertionError(f"there is no metric {name}")
+
+    def wait_for(self, what, condition, seconds=60):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"waited in vain for: {what}"
+            time.sleep(0.01)
+
+    def wait_until_idle(self, seconds=60):
+        self.wait_for("no job", lambda: self.json("GET", "/slots")[0]["state"] == "idle", seconds)
+
+
+def events(stream):
+    """The events of a text/event-stream: (type, data) with data as it was sent."""
+    kind, data = None, None
+    for line in stream:
+        line = line.decode().rstrip("\n")
+        if line.startswith("event: "):
+            kind = line[len("event: "):]
+        elif line.startswith("data: "):
+            data = line[len("data: "):]
+        elif not line and data is not None:
+            yield kind, data
+            kind, data = None, None
+
+
+def form(parts):
+    """A multipart form: (name, value) for texts, (name, value, file name) for files. Returns body and headers."""
+    boundary = "boundary0123456789"
+    body = b""
+    for name, value, *file_name in parts:
+        extra = f'; filename="{file_name[0]}"\r\nContent-Type: application/octet-stream' if file_name else ""
+        value = value if isinstance(value, bytes) else value.encode()
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n'
+        body += head.encode() + value + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+
+
+def png_pixels(data):
+    """The pixels of a PNG file as they were compressed: the same bytes for the same pixels."""
+    chunks, at = b"", 8
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    while at < len(data):
+        size = int.from_bytes(data[at:at + 4], "big")
+        if data[at + 4:at + 8] == b"IDAT":
+            chunks += data[at + 8:at + 8 + size]
+        at += 12 + size
+    return chunks
+
+
+def run_tests(module):
+    """Runs each function test_*(program) and says how long it took; exit code 1 if one failed."""
+    program, names, failed = sys.argv[1], sys.argv[2:], 0
+    for name, test in list(vars(module).items()):
+        if not name.startswith("test_") or (names and name not in names):
+            continue
+        start = time.monotonic()
+        try:
+            test(program)
+            print(f"ok    {name} ({time.monotonic() - start:.1f} s)", flush=True)
+        except Exception:  # noqa: the report is the traceback
+            failed += 1
+            print(f"FAIL  {name}\n{traceback.format_exc()}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+os.environ.setdefault("XDG_CACHE_HOME", "/nonexistent")

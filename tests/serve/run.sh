@@ -1,0 +1,23 @@
+#!/bin/sh
+# Tests the server: tests/serve/run.sh http|openai PROGRAM BUILD
+# openai: with OpenAI's package, which pip installs into a virtual environment in the build folder.
+# Exit code: 0 all passed, 1 a test failed, 77 skipped because Python or the package is missing.
+set -eu
+kind=$1 program=$2 environment=$3/openai
+here=$(cd "$(dirname "$0")" && pwd)
+package=openai==3.57.0
+export PYTHONDONTWRITEBYTECODE=1
+skip() { echo "skipped: the server by $kind ($*)" && exit 77; }
+
+python=$(command -v python3) || skip "no python3"
+if [ "$kind" = openai ]; then
+    if ! [ -e "$environment/$package" ]; then
+        rm -rf "$environment"
+        "$python" -m venv "$environment" >/dev/null 2>&1 || skip "python3 has no module venv"
+        "$environment/bin/pip" install --quiet --disable-pip-version-check --timeout 10 --retries 1 "$package" \
+            >"$environment/log" 2>&1 || skip "pip can't install $package: see $environment/log"
+        touch "$environment/$package"
+    fi
+    python=$environment/bin/python
+fi
+exec "$python" "$here/check_$kind.py" "$program"
