@@ -153,7 +153,9 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .summary = "make images for other programs, over HTTP",
             .usage = {"[OPTIONS]"},
             .about =
-                "Serves the images API of OpenAI, and an API of jobs. GET /openapi.json describes both. Without -m it "
+                "Serves the images API of OpenAI, a part of AUTOMATIC1111's, and an API of jobs. GET /openapi.json "
+                "describes "
+                "all of it. Without -m it "
                 "serves the bundled model. It prints the address that it listens on, and one line for each request. "
                 "SIGTERM and Ctrl-C let the jobs end that are there, for --drain seconds at most.",
             .examples = {"zimage serve", "zimage serve -m turbo=Z-Image-Turbo -m klein=FLUX.2-klein-4B --device cuda",

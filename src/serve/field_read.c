@@ -358,9 +358,9 @@ static int read_field(const reader *r, const request_field *f, const char *name,
     return code == 1 ? store(r, f, name, &v) : code;
 }
 
-static int is_lenient(serve_dialect dialect)
+int is_sdapi_dialect(serve_dialect dialect)
 {
-    return dialect == DIALECT_TXT2IMG || dialect == DIALECT_IMG2IMG; /* their clients send dozens of fields */
+    return dialect >= DIALECT_TXT2IMG;
 }
 
 static int read_object(const reader *r, const json_t *object)
@@ -370,7 +370,7 @@ static int read_object(const reader *r, const json_t *object)
     json_object_foreach((json_t *)(uintptr_t)object, name, json)
     {
         const request_field *f = find_field(r->request->dialect, name);
-        if (!f && !is_lenient(r->request->dialect))
+        if (!f && !is_sdapi_dialect(r->request->dialect))
             return fault_set(r->fault, FAULT_UNKNOWN_PARAMETER, name, "%s: unknown parameter", name);
         if (!f && !json_is_null(json))
             serve_request_ignore(r->request, name);
@@ -391,6 +391,28 @@ static int read_files(const reader *r)
         if (!add_image(r, f, file->name, file->data, file->size))
             return 0;
     }
+    return 1;
+}
+
+/* Repaints what the mask keeps, and keeps what it repaints. */
+static int invert_mask(const reader *r)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_image *mask = r->request->mask, *inverted = NULL;
+    int32_t width = zimage_image_width(mask), height = zimage_image_height(mask);
+    size_t size = 3 * (size_t)width * (size_t)height;
+    uint8_t *pixels = malloc(size);
+    zimage_status status = ZIMAGE_ERROR_MEMORY;
+    if (pixels) {
+        for (size_t i = 0; i < size; i++)
+            pixels[i] = (uint8_t)(255 - zimage_image_pixels(mask)[i]);
+        status = zimage_image_from_pixels(pixels, width, height, 3 * (size_t)width, 3, &inverted, &error);
+    }
+    free(pixels);
+    if (status != ZIMAGE_OK)
+        return fault_set(r->fault, FAULT_INSUFFICIENT_MEMORY, "mask", "mask: there is no memory to invert it");
+    zimage_image_free(mask);
+    r->request->mask = inverted;
     return 1;
 }
 
@@ -415,7 +437,7 @@ int serve_request_read(const form *body, serve_dialect dialect, const image_limi
     for (const request_field *row = field_table; row < field_table + field_table_size; row++)
         if (row->is_required && (row->dialects & 1u << dialect) && !(request->given & bit_of(row)))
             return fault_set(f, FAULT_MISSING_PARAMETER, row->name, "%s: missing", row->name);
-    return 1;
+    return !request->invert_mask || !request->mask || invert_mask(&r);
 }
 
 void serve_request_free(serve_request *request)

@@ -78,5 +78,5 @@ json_t *serve_request_schema(serve_dialect dialect)
             json_array_append_new(required, json_string(f->name));
     }
     return json_pack("{s:s, s:o?, s:o?, s:b}", "type", "object", "properties", properties, "required", required,
-                     "additionalProperties", dialect == DIALECT_TXT2IMG || dialect == DIALECT_IMG2IMG);
+                     "additionalProperties", is_sdapi_dialect(dialect));
 }

@@ -2,8 +2,8 @@
 #include "request.h"
 
 #define ON(name)    (1u << DIALECT_##name)
-#define GENERATE    (ON(GENERATE) | ON(JOB))
-#define EDIT        (ON(EDIT) | ON(JOB))
+#define OF_GENERATE (ON(GENERATE) | ON(JOB))
+#define OF_EDIT     (ON(EDIT) | ON(JOB))
 #define OPENAI      (ON(GENERATE) | ON(EDIT) | ON(JOB))
 #define OPENAI_ONLY (ON(GENERATE) | ON(EDIT))
 #define SDAPI       (ON(TXT2IMG) | ON(IMG2IMG))
@@ -13,15 +13,15 @@
 #define USER_MAX     256
 #define MODEL_MAX    256
 #define SIDE_MAX     16384
-#define IMAGES_MAX   100 /* --max-images says less */
+#define IMAGES_MAX   100 /* --max-n says less */
 #define STEPS_MAX    1000
 #define PARTIALS_MAX 3
 #define PERCENT      100
 #define GUIDANCE_MAX 50
 
 /* The place of a member, which must have the type that the kind stores. */
-#define AT(member, type)                                                                                               \
-    .offset = offsetof(serve_request, member) + 0 * _Generic(((serve_request *)0)->member, type : 1)
+#define IS_TYPE(member, type)    _Generic(((serve_request *)0)->member, type : 1)
+#define AT(member, type)         .offset = offsetof(serve_request, member) + 0 * IS_TYPE(member, type)
 #define TEXT(member, from, to)   .kind = FIELD_TEXT, AT(member, char *), .low = from, .high = to
 #define INT(member, from, to)    .kind = FIELD_INT, AT(member, int64_t), .low = from, .high = to
 #define SEED(member)             .kind = FIELD_SEED, AT(member, uint64_t)
@@ -48,20 +48,20 @@ const request_field field_table[] = {
     {"negative_prompt", NULL, "What guidance leads away from; needs a guidance above 0.",
      TEXT(negative_prompt, 0, PROMPT_MAX), .dialects = EVERYWHERE},
     {"model", NULL, "The model's id; empty: the default model.", TEXT(model, 0, MODEL_MAX), .dialects = OPENAI},
-    {"sd_model_checkpoint", NULL, "The model's title.", TEXT(model, 0, MODEL_MAX), .dialects = SDAPI},
+    {"sd_model_checkpoint", NULL, "The model's title.", TEXT(model, 0, MODEL_MAX), .dialects = SDAPI | ON(OPTIONS)},
     {"override_settings", NULL, "Settings of this request: sd_model_checkpoint.", .kind = FIELD_OBJECT,
      .dialects = SDAPI},
-    {"image", "image[]", "Input images: PNG, JPEG or WebP.", IMAGES(images), .dialects = EDIT},
+    {"image", "image[]", "Input images: PNG, JPEG or WebP.", IMAGES(images), .dialects = OF_EDIT},
     {"init_images", NULL, "Input images in base64: PNG, JPEG or WebP.", IMAGES(images), .dialects = ON(IMG2IMG),
      .is_required = 1},
     {"mask", NULL,
      "What is repainted: what is transparent, or in an image without transparency what is white. As large as the "
      "image.",
-     MASK(mask), .dialects = EDIT | ON(IMG2IMG)},
+     MASK(mask), .dialects = OF_EDIT | ON(IMG2IMG)},
     {"inpainting_mask_invert", NULL, "1: what is black in the mask is repainted.", BOOL(invert_mask, 0),
      .dialects = ON(IMG2IMG)},
-    {"strength", "denoising_strength", "How much a start image changes.", NUMBER(strength, 0, 1),
-     .dialects = EDIT | SDAPI},
+    {"strength", NULL, "How much a start image changes.", NUMBER(strength, 0, 1), .dialects = OF_EDIT},
+    {"denoising_strength", NULL, "How much a start image changes.", NUMBER(strength, 0, 1), .dialects = SDAPI},
     /* ---- how many, how large ---- */
     {"n", NULL, "How many images; their seeds count up.", INT(n, 1, IMAGES_MAX), .dialects = OPENAI, .fallback = 1},
     {"batch_size", NULL, "How many images; their seeds count up.", INT(batch_size, 1, IMAGES_MAX), .dialects = SDAPI,
@@ -107,14 +107,14 @@ const request_field field_table[] = {
      .dialects = OPENAI},
     /* ---- accepted, because clients send them ---- */
     {"moderation", NULL, "Nothing is moderated.", .kind = FIELD_IGNORED, .dialects = OPENAI},
-    {"style", NULL, "A field of older models.", .kind = FIELD_IGNORED, .dialects = GENERATE},
-    {"input_fidelity", NULL, "A field of other models.", .kind = FIELD_IGNORED, .dialects = EDIT},
+    {"style", NULL, "A field of older models.", .kind = FIELD_IGNORED, .dialects = OF_GENERATE},
+    {"input_fidelity", NULL, "A field of other models.", .kind = FIELD_IGNORED, .dialects = OF_EDIT},
     /* ---- known, and refused ---- */
     {"complexity", NULL, "images are not drawn as SVG", .kind = FIELD_REFUSED, .dialects = OPENAI},
     {"svg", NULL, "images are not drawn as SVG", .kind = FIELD_REFUSED, .dialects = OPENAI},
     {"frame_count", NULL, "images do not move", .kind = FIELD_REFUSED, .dialects = OPENAI},
     {"frame_duration_ms", NULL, "images do not move", .kind = FIELD_REFUSED, .dialects = OPENAI},
-    {"markup", NULL, "use a mask", .kind = FIELD_REFUSED, .dialects = EDIT},
+    {"markup", NULL, "use a mask", .kind = FIELD_REFUSED, .dialects = OF_EDIT},
     {"url", "image_url url[]", "the server fetches nothing; send the image itself", .kind = FIELD_REFUSED,
      .dialects = OPENAI},
     {"loras", NULL, "there are no LoRAs yet", .kind = FIELD_REFUSED, .dialects = OPENAI},

@@ -23,7 +23,7 @@
 #define UPLOADS_MAX        ((uint64_t)1 << 30)
 #define REPEAT_SECONDS     600               /* for which an Idempotency-Key holds */
 #define SWALLOWED_MAX      ((size_t)1 << 20) /* bytes read behind a fault, so that the client gets its answer */
-#define LAST_ANSWER_MICROS 2000000           /* that answers may still take when the server stops */
+#define LAST_ANSWER_MICROS 5000000           /* that answers may still take when the server stops */
 
 /* ---- helpers of handlers ---- */
 
@@ -128,6 +128,28 @@ enum MHD_Result exchange_wait(exchange *x, double wake_at, enum MHD_Result (*res
     int goes_on = x->is_suspended;
     pthread_mutex_unlock(&x->server->lock);
     return is_over ? resume(x) : goes_on ? MHD_YES : MHD_NO;
+}
+
+static enum MHD_Result finish_images(exchange *x)
+{
+    pthread_mutex_lock(&x->server->lock);
+    job_state state = x->job->state;
+    if (state == JOB_CANCELLED)
+        fault_set(&x->fault, FAULT_CANCELLED, NULL, "the job was cancelled");
+    else if (state == JOB_FAILED)
+        x->fault = x->job->fault;
+    if (state == JOB_CANCELLED && x->server->state >= SERVER_DRAINING)
+        fault_set(&x->fault, FAULT_SHUTTING_DOWN, NULL, "the server is shutting down");
+    pthread_mutex_unlock(&x->server->lock);
+    if (state < JOB_COMPLETED)
+        return exchange_wait(x, 0, finish_images);
+    return state == JOB_COMPLETED ? x->answer(x) : answer_fault(x);
+}
+
+enum MHD_Result exchange_wait_for_images(exchange *x, enum MHD_Result (*answer)(exchange *x))
+{
+    x->answer = answer;
+    return exchange_wait(x, 0, finish_images);
 }
 
 /* ---- the checks before a body is read ---- */
@@ -314,7 +336,7 @@ static enum MHD_Result go_on(exchange *x)
     if (x->status)
         return MHD_YES;
     pthread_mutex_lock(&x->server->lock);
-    int is_lost = x->is_suspended || (x->resume && (x->is_gone || x->http->is_closing));
+    int is_lost = x->is_suspended || (x->resume && x->is_gone);
     x->peer->deadline = 0;
     x->is_whole = 1;
     x->wake_at = 0;
@@ -435,10 +457,10 @@ static int has_exchanges(http *h)
 void http_stop(http *h)
 {
     const unsigned pause = 10000;
-    for (unsigned waited = 0; waited < LAST_ANSWER_MICROS / 2 && has_exchanges(h); waited += pause)
+    for (unsigned waited = 0; waited < LAST_ANSWER_MICROS && has_exchanges(h); waited += pause)
         usleep(pause);
     wake_all(h);
-    for (unsigned waited = 0; waited < LAST_ANSWER_MICROS / 2 && has_exchanges(h); waited += pause)
+    for (unsigned waited = 0; waited < LAST_ANSWER_MICROS && has_exchanges(h); waited += pause)
         usleep(pause);
     MHD_stop_daemon(h->daemon);
     watch_stop(h->watch);

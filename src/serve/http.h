@@ -51,6 +51,7 @@ typedef struct exchange {
     int is_whole;                                  /* the body was read */
     double wake_at;                                /* 0: never */
     enum MHD_Result (*resume)(struct exchange *x); /* called when it is woken; NULL: the request is not handled yet */
+    enum MHD_Result (*answer)(struct exchange *x); /* of exchange_wait_for_images */
     struct stream *stream;
 } exchange;
 
@@ -85,6 +86,9 @@ int exchange_find_job(exchange *x, const char *id);
 /* Suspends the exchange until its job tells something, or a time (0: none). Then `resume` is called; at once, if the
  * job is over. */
 enum MHD_Result exchange_wait(exchange *x, double wake_at, enum MHD_Result (*resume)(exchange *x));
+/* Waits for the images of the exchange's job, and calls `answer` when they are there; else the job's fault is answered.
+ */
+enum MHD_Result exchange_wait_for_images(exchange *x, enum MHD_Result (*answer)(exchange *x));
 
 /* ---- between http.c, answer.c, stream.c, watch.c ---- */
 

@@ -68,7 +68,7 @@ typedef struct job {
     uint64_t owner;                  /* who may see it: the API key */
     uint64_t idempotency, body_hash; /* the client's name of the request, and its content; 0: none */
     int is_detached;                 /* 1: it goes on when nobody listens */
-    int wants_previews;              /* 1: a preview of each step */
+    int wants_previews;              /* 1: previews of some steps; 2: of each step */
     serve_request request;           /* never changes after the admission, but for notes and what the worker resolves */
     int is_resolved;
     resolved_request resolved;

@@ -84,7 +84,7 @@ static enum MHD_Result answer_job(exchange *x, int status)
 
 enum MHD_Result handle_job_create(exchange *x)
 {
-    serve_request request;
+    serve_request request = {0};
     int ok = serve_request_read(x->form, DIALECT_JOB, &x->server->images, &request, &x->fault) &&
              exchange_submit(x, &request, 1);
     serve_request_free(&request);
@@ -215,7 +215,7 @@ enum MHD_Result handle_job_events(exchange *x)
 
 enum MHD_Result handle_plan(exchange *x)
 {
-    serve_request request;
+    serve_request request = {0};
     prediction p = {0};
     double wait = 0;
     const job_origin origin = {.owner = x->owner, .caller = policy_hash(x->owner, "")};

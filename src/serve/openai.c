@@ -130,20 +130,6 @@ static enum MHD_Result answer_images(exchange *x)
     return answer_pieces(x, MHD_HTTP_OK, "application/json", &p);
 }
 
-static enum MHD_Result finish_images(exchange *x)
-{
-    pthread_mutex_lock(&x->server->lock);
-    job_state state = x->job->state;
-    if (state == JOB_CANCELLED)
-        fault_set(&x->fault, FAULT_SHUTTING_DOWN, NULL, "the job was cancelled");
-    else if (state == JOB_FAILED)
-        x->fault = x->job->fault;
-    pthread_mutex_unlock(&x->server->lock);
-    if (state < JOB_COMPLETED)
-        return exchange_wait(x, 0, finish_images);
-    return state == JOB_COMPLETED ? answer_images(x) : answer_fault(x);
-}
-
 /* ---- a stream ---- */
 
 static void add_event(pieces *p, const char *type, json_t *object, const uint8_t *image, size_t size)
@@ -218,14 +204,14 @@ static int render(exchange *x, const job_event *event, pieces *p)
 
 static enum MHD_Result make_images(exchange *x, serve_dialect dialect)
 {
-    serve_request request;
+    serve_request request = {0};
     int ok = serve_request_read(x->form, dialect, &x->server->images, &request, &x->fault);
     int is_stream = request.stream;
     ok = ok && exchange_submit(x, &request, 0);
     serve_request_free(&request);
     if (!ok)
         return answer_fault(x);
-    return is_stream ? answer_stream(x, render, 0) : exchange_wait(x, 0, finish_images);
+    return is_stream ? answer_stream(x, render, 0) : exchange_wait_for_images(x, answer_images);
 }
 
 enum MHD_Result handle_generations(exchange *x)

@@ -56,7 +56,7 @@ static json_t *paths(void)
     for (const endpoint *e = route_table; e < route_table + route_table_size; e++) {
         char method[16];
         size_t length = 0;
-        for (; e->method[length] && length < sizeof method - 1; length++)
+        for (; length < sizeof method - 1 && e->method[length]; length++)
             method[length] = (char)tolower((unsigned char)e->method[length]);
         method[length] = 0;
         json_t *path = json_object_get(all, e->path);

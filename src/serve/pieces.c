@@ -50,7 +50,7 @@ void pieces_add_json(pieces *p, json_t *value)
     json_decref(value);
 }
 
-void pieces_add_json_with(pieces *p, json_t *object, const char *name, const uint8_t *data, size_t size)
+static void add_json_with(pieces *p, json_t *object, const char *name, piece base64)
 {
     char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     int has_more = json_object_size(object) > 0;
@@ -61,8 +61,22 @@ void pieces_add_json_with(pieces *p, json_t *object, const char *name, const uin
     pieces_add_text(p, "\"");
     pieces_add_text(p, name);
     pieces_add_text(p, "\":\"");
-    pieces_add_base64(p, data, size);
+    add(p, base64);
     pieces_add_text(p, "\"}");
+}
+
+void pieces_add_json_with(pieces *p, json_t *object, const char *name, const uint8_t *data, size_t size)
+{
+    add_json_with(p, object, name, (piece){data, size, 1, NULL});
+}
+
+void pieces_add_json_copied(pieces *p, json_t *object, const char *name, const uint8_t *data, size_t size)
+{
+    char *copy = malloc(size);
+    if (copy)
+        memcpy(copy, data, size);
+    p->is_broken |= copy == NULL;
+    add_json_with(p, object, name, (piece){(const uint8_t *)copy, copy ? size : 0, 1, copy});
 }
 
 size_t pieces_read(const pieces *p, size_t at, char *buffer, size_t most)

@@ -29,6 +29,9 @@ void pieces_add_json(pieces *p, json_t *value);
 /* The same for an object, with another member whose value is the base64 of data. */
 void pieces_add_json_with(pieces *p, json_t *object, const char *name, const uint8_t *data, size_t size);
 
+/* The same with a copy of the data, which may be gone before they are sent. */
+void pieces_add_json_copied(pieces *p, json_t *object, const char *name, const uint8_t *data, size_t size);
+
 /* Copies up to `most` bytes from position `at`. */
 size_t pieces_read(const pieces *p, size_t at, char *buffer, size_t most);
 void pieces_clear(pieces *p);

@@ -22,6 +22,7 @@ typedef enum serve_dialect {
     DIALECT_JOB,      /* zimage's own: all fields of both */
     DIALECT_TXT2IMG,  /* AUTOMATIC1111's */
     DIALECT_IMG2IMG,
+    DIALECT_OPTIONS, /* its settings */
     DIALECTS,
 } serve_dialect;
 
@@ -109,6 +110,9 @@ int serve_request_has(const serve_request *request, size_t offset);
 /* Notes that a field changes nothing, or what the client should know. A note that there is no room for is dropped. */
 void serve_request_ignore(serve_request *request, const char *name);
 void serve_request_warn(serve_request *request, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Whether it is one of AUTOMATIC1111's, whose clients send dozens of fields: unknown ones are ignored. */
+int is_sdapi_dialect(serve_dialect dialect);
 
 /* The schema of a dialect's body, for /openapi.json. NULL: no memory. */
 json_t *serve_request_schema(serve_dialect dialect);

@@ -15,15 +15,10 @@
 
 enum { QUALITY_AUTO, QUALITY_LOW, QUALITY_MEDIUM, QUALITY_HIGH, QUALITY_STANDARD, QUALITY_HD };
 
-static int is_sdapi(const serve_request *r)
-{
-    return r->dialect == DIALECT_TXT2IMG || r->dialect == DIALECT_IMG2IMG;
-}
-
 int resolve_early(serve_request *r, const serve_params *params, fault *f)
 {
     int64_t n = r->n * r->batch_size * r->n_iter;
-    const char *name = is_sdapi(r) ? "batch_size" : "n";
+    const char *name = is_sdapi_dialect(r->dialect) ? "batch_size" : "n";
     if (n > params->max_images)
         return fault_set(f, FAULT_INVALID_VALUE, name, "%s: %lld images, expected at most %d", name, (long long)n,
                          params->max_images);
@@ -115,7 +110,7 @@ static int resolve_steps(serve_request *r, const zimage_model_info *info, const 
     if (!REQUEST_HAS(r, steps))
         return 1;
     out->steps = (int32_t)r->steps;
-    if (is_sdapi(r) && info->distilled && r->steps > own) {
+    if (is_sdapi_dialect(r->dialect) && info->distilled && r->steps > own) {
         serve_request_warn(r, "steps: %lld, %d were made: the model is distilled", (long long)r->steps, own);
         out->steps = own;
     }
@@ -127,7 +122,7 @@ static int resolve_steps(serve_request *r, const zimage_model_info *info, const 
 /* A field that clients of AUTOMATIC1111 always send is ignored where it means nothing; others ask for it. */
 static int drop_or_refuse(serve_request *r, const char *name, fault *f, const char *why)
 {
-    if (!is_sdapi(r))
+    if (!is_sdapi_dialect(r->dialect))
         return fault_set(f, FAULT_INVALID_VALUE, name, "%s: %s", name, why);
     serve_request_ignore(r, name);
     return 1;
@@ -154,13 +149,16 @@ static int resolve_guidance(serve_request *r, const zimage_model_info *info, res
 
 static int resolve_images(serve_request *r, const zimage_model_info *info, resolved_request *out, fault *f)
 {
-    out->strength = REQUEST_HAS(r, strength) ? r->strength : 0;
-    if (r->image_count == 0)
-        return !REQUEST_HAS(r, strength) || drop_or_refuse(r, "strength", f, "expected only with an image");
-    if (!info->has_image_encoder)
+    const char *name = is_sdapi_dialect(r->dialect) ? "denoising_strength" : "strength";
+    if (r->image_count > 0 && !info->has_image_encoder)
         return fault_set(f, FAULT_UNSUPPORTED_MODEL, "model", "image: the model has no encoder of images");
-    if (REQUEST_HAS(r, strength) && info->max_references > 0 && !r->mask)
-        return drop_or_refuse(r, "strength", f, "expected only with a model that starts from an image");
+    if (!REQUEST_HAS(r, strength))
+        return 1;
+    if (r->image_count == 0)
+        return drop_or_refuse(r, name, f, "expected only with an image");
+    if (info->max_references > 0 && !r->mask)
+        return drop_or_refuse(r, name, f, "expected only with a model that starts from an image");
+    out->strength = r->strength;
     return 1;
 }
 

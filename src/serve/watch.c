@@ -76,19 +76,25 @@ typedef struct set {
     size_t allocated, count;
 } set;
 
+static int grow(set *s, size_t allocated)
+{
+    void *fds = realloc(s->fds, allocated * sizeof *s->fds);
+    if (!fds)
+        return 0;
+    s->fds = fds;
+    void *serials = realloc(s->serials, allocated * sizeof *s->serials);
+    if (!serials)
+        return 0;
+    s->serials = serials;
+    s->allocated = allocated;
+    return 1;
+}
+
 /* 0: no memory. The first is the pipe. */
 static int fill(struct watch *w, set *s)
 {
-    if (w->count + 1 > s->allocated) {
-        size_t allocated = 2 * (w->count + 1);
-        struct pollfd *fds = realloc(s->fds, allocated * sizeof *fds);
-        s->fds = fds ? fds : s->fds;
-        uint64_t *serials = fds ? realloc(s->serials, allocated * sizeof *serials) : NULL;
-        s->serials = serials ? serials : s->serials;
-        if (!serials)
-            return 0;
-        s->allocated = allocated;
-    }
+    if (w->count + 1 > s->allocated && !grow(s, 2 * (w->count + 1)))
+        return 0;
     s->fds[0] = (struct pollfd){.fd = w->wake[0], .events = POLLIN};
     s->count = 1;
     for (const peer *p = w->peers; p; p = p->next)

@@ -158,7 +158,7 @@ static void report(attempt *a, const zimage_progress *p)
     preview.kind = EVENT_PREVIEW;
     if (p->preview) {
         preview.partial = partial_after(j, p->step, p->steps);
-        if (preview.partial >= 0 || j->is_detached)
+        if (preview.partial >= 0 || j->wants_previews == 2)
             encode_preview(p, &preview);
     }
     pthread_mutex_lock(&s->lock);
@@ -220,7 +220,7 @@ static zimage_image *make_image(struct worker *w, job *j, int index, fault *f)
     if (!open_for(w, j->model, &open, f) || !resolve_late(w->server, j, f))
         return NULL;
     resolve_fill(&j->request, &j->resolved, index, &request);
-    request.preview = j->wants_previews;
+    request.preview = j->wants_previews > 0;
     request.progress = on_progress;
     request.progress_user = &a;
     zimage_status status = zimage_generate(open->session, &request, &image, &error);
@@ -323,7 +323,10 @@ static void open_standard(struct worker *w)
     server *s = w->server;
     fault f = {0};
     open_session *open;
-    int ok = open_for(w, &s->models.entries[s->models.standard], &open, &f);
+    pthread_mutex_lock(&s->lock);
+    model_entry *standard = &s->models.entries[s->models.standard];
+    pthread_mutex_unlock(&s->lock);
+    int ok = open_for(w, standard, &open, &f);
     pthread_mutex_lock(&s->lock);
     if (s->state == SERVER_LOADING)
         s->state = ok ? SERVER_READY : SERVER_FAILED;

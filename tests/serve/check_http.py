@@ -347,6 +347,52 @@ def test_queue_full_and_patience(program):
         assert plan["accepted"] and plan["seconds"] > 0 and plan["peak_bytes"] > 0, plan
 
 
+def test_sdapi(program):
+    """The calls of Open WebUI 0.12.4 and SillyTavern, in their order."""
+    with Server(program) as s:
+        options = s.json("GET", "/sdapi/v1/options")
+        models = s.json("GET", "/sdapi/v1/sd-models")
+        assert options["sd_model_checkpoint"] == models[0]["title"] == "emoji" and len(models[0]["hash"]) == 10
+        assert s.json("POST", "/sdapi/v1/options", {**options, "sd_model_checkpoint": "emoji"}) is None
+        make = {"prompt": SMALL["prompt"], "width": 64, "height": 64, "seed": 7}
+        webui = s.json("POST", "/sdapi/v1/txt2img", {**make, "batch_size": 1, "steps": 50, "negative_prompt": "blurry"})
+        info = json.loads(webui["info"])
+        assert info["steps"] == 8 and "distilled" in " ".join(info["warnings"]), info
+        assert "negative_prompt" in info["ignored"] and webui["parameters"]["steps"] == 50
+        for path in ("samplers", "schedulers", "upscalers", "latent-upscale-modes", "sd-vae", "sd-modules", "loras",
+                     "embeddings", "prompt-styles", "cmd-flags"):
+            s.json("GET", "/sdapi/v1/" + path)
+        tavern = {**make, "steps": 2, "cfg_scale": 7, "sampler_name": "Euler", "scheduler": "simple", "clip_skip": 1,
+                  "restore_faces": False, "enable_hr": False, "hr_upscaler": None, "denoising_strength": 0.7,
+                  "override_settings": {"CLIP_stop_at_last_layers": 1}, "save_images": True, "send_images": True,
+                  "n_iter": 2, "batch_size": 1}
+        answer = s.json("POST", "/sdapi/v1/txt2img", tavern)
+        info = json.loads(answer["info"])
+        assert {"cfg_scale", "sampler_name", "clip_skip", "denoising_strength"} <= set(info["ignored"]), info
+        assert info["all_seeds"] == [7, 8] and len(answer["images"]) == 2
+        same = s.json("POST", GENERATIONS, SMALL)
+        assert base64.b64decode(answer["images"][0]) == image_of(same), "sdapi makes another image"
+        idle = s.json("GET", "/sdapi/v1/progress?skip_current_image=true")
+        assert idle["progress"] == 0 and idle["state"]["job_count"] == 0 and idle["current_image"] is None
+        image = base64.b64encode(image_of(same)).decode()
+        changed = s.json("POST", "/sdapi/v1/img2img",
+                         {**make, "steps": 4, "init_images": ["data:image/png;base64," + image], "mask": image,
+                          "inpainting_mask_invert": 1, "denoising_strength": 0.5, "mask_blur": 4})
+        assert changed["images"][0] != image and "init_images" not in changed["parameters"]
+        for bad, status in (({"init_images": ["http://127.0.0.1/a.png"]}, 400), ({"init_images": ["!"]}, 400), ({}, 400),
+                            ({"init_images": [image], "width": 65}, 400)):
+            refused = s.json("POST", "/sdapi/v1/img2img", {"prompt": "x", **bad}, status)
+            assert refused["error"] and refused["detail"], refused
+        busy = send_only(s, "/sdapi/v1/txt2img", {"prompt": "x", "width": 512, "height": 512, "steps": 8})
+        s.wait_for("a preview", lambda: s.json("GET", "/sdapi/v1/progress")["current_image"])
+        progress = s.json("GET", "/sdapi/v1/progress")
+        assert 0 < progress["progress"] < 1 and progress["state"]["job_count"] == 1, progress
+        assert s.json("POST", "/sdapi/v1/interrupt", b"") == {}
+        s.wait_until_idle(10)
+        assert json.loads(busy.recv(65536).split(b"\r\n\r\n")[1])["error"] == "cancelled"
+        busy.close()
+
+
 def test_idempotency(program):
     with Server(program) as s:
         key, body = {"Idempotency-Key": "one"}, {"prompt": "x", "size": "64x64"}
