@@ -15,11 +15,21 @@ made_otherwise() {
     [ -n "${CC:-}" ] && [ "$(sed -n 2p "$build/made_of")" != "$CC" ]
 }
 
+# Sets mlx to MLX's folder, for the GPU of Apple's chips; elsewhere, and where MLX can't be had, to nothing.
+find_mlx() {
+    mlx=""
+    [ "$(uname -sm)" = "Darwin arm64" ] || return 0
+    echo "zimage: fetches MLX for the GPU (45 MB), unless it is there ..." >&2
+    mlx=$("$source/tools/mlx.sh" "$build/mlx") || echo "zimage: images are computed on the CPU" >&2
+}
+
 build_program() {
     install_dependencies build
     made_otherwise && rm -rf "$build"
     if [ ! -f "$build/build.ninja" ]; then
-        configure_folder -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_TESTS=OFF
+        find_mlx
+        configure_folder -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DZIMAGE_TESTS=OFF \
+            ${mlx:+-DZIMAGE_MLX=ON "-DMLX_DIR=$mlx"}
         printf '%s\n' "$source" "${CC:-}" >"$build/made_of"
     fi
     if is_current "$build/zimage"; then

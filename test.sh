@@ -29,7 +29,11 @@ fi
 
 install_dependencies build test
 build_folder release
-configure_folder --preset release -B "$build"
+mlx=""
+if [ -z "$quick" ]; then # MLX for the tests of its backend; without it they do not exist
+    mlx=$(tools/mlx.sh "$build/mlx") || true
+fi
+configure_folder --preset release -B "$build" ${mlx:+"-DMLX_DIR=$mlx"}
 build_in_folder ${quick:+--target quick_tests}
 status=0
 if [ -t 1 ]; then set -- --progress "$@"; fi

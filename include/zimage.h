@@ -205,7 +205,7 @@ ZIMAGE_API int zimage_compute_parse(const char *name, zimage_compute *compute);
 typedef struct zimage_device_info {
     uint32_t struct_size;
     int32_t usable;      /* 1: a session can be opened on it */
-    char device[24];     /* the name for zimage_session_params: "cpu", "cuda:0"; "cuda" where no CUDA GPU was found */
+    char device[24];     /* the name for zimage_session_params: "cpu", "cuda:0", "mlx"; "cuda": there is no such GPU */
     char name[200];      /* "AMD EPYC 9354", "NVIDIA H200", ...; empty where no GPU was found */
     char fault[512];     /* why it can't be used, one sentence; empty: it can */
     char capability[24]; /* CUDA compute capability, "9.0"; else empty */
@@ -314,9 +314,10 @@ typedef struct zimage_session zimage_session;
 typedef struct zimage_session_params {
     uint32_t struct_size;
     int32_t threads; /* 1 to 1024; 0: as many as the process may use */
-    /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for GPU K, or "auto": a GPU that zimage_devices
-     * calls usable, else the CPU; also the CPU if the other fields ask for something that only the CPU has (int8,
-     * cpu_mask, reference). The program zimage uses "auto" by default, the library "cpu". */
+    /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for GPU K, "mlx" for the GPU of Apple's chips, or
+     * "auto": a GPU that zimage_devices calls usable, else the CPU; also the CPU if the other fields ask for something
+     * that only the CPU has (int8, cpu_mask, reference). The program zimage uses "auto" by default, the library "cpu".
+     */
     const char *device;
     zimage_compute compute;
     /* CPU features that may be used, a list such as "avx2,avx512" (zimage_devices lists them); "generic": none, NULL:
@@ -743,7 +744,7 @@ typedef void (*zimage_check_fn)(const zimage_check *check, void *user);
 
 typedef struct zimage_selftest_params {
     uint32_t struct_size;
-    const char *device;   /* "cpu" (NULL is the same): every set of CPU kernels; "cuda", "cuda:K": that GPU */
+    const char *device;   /* "cpu" (NULL is the same): every set of CPU kernels; "cuda", "cuda:K", "mlx": that GPU */
     const char *cpu_mask; /* as in zimage_session_params */
     zimage_check_fn check;
     void *check_user;
@@ -779,6 +780,7 @@ typedef struct zimage_bench_params {
     int32_t layers;        /* at most so many layers of text encoder and transformer; 0: all */
     int32_t repeats;       /* of each stage; 0: 3 */
     const zimage_session_params *session; /* NULL: defaults */
+    uint64_t stages; /* a set of bits, 1 << zimage_bench_stage: only these are timed; 0: all */
 } zimage_bench_params;
 
 typedef struct zimage_bench zimage_bench;
@@ -795,6 +797,11 @@ typedef struct zimage_bench_figures {
      * first divided by the peak rate of its own time, so that other work on the machine does not favour one of them. */
     double percent_of_onednn;
     uint64_t planned_bytes; /* activations and weights of the stage, by the plan */
+    /* Where the backend builds a graph of operations (MLX), of one run; else 0. */
+    int64_t graph_nodes;       /* operations */
+    int64_t graph_evaluations; /* how often a graph was handed over to be computed */
+    double graph_seconds;      /* that the host took to build the graphs */
+    uint64_t graph_peak_bytes; /* most bytes of arrays, weights included */
 } zimage_bench_figures;
 
 typedef struct zimage_bench_info {

@@ -12,7 +12,7 @@ fail() { echo "FAIL: $*"; exit 1; }
 # selftest, bench and serve have tests of their own.
 skipped() {
     case $1 in
-        *"--device cuda"* | *"zimage bench"* | *"zimage selftest"* | *"zimage serve"*) return 0 ;;
+        *"--device cuda"* | *"--device mlx"* | *"zimage bench"* | *"zimage selftest"* | *"zimage serve"*) return 0 ;;
         *) return 1 ;;
     esac
 }

@@ -161,6 +161,7 @@ static const struct {
     ENTRY(device_bytes),
     ENTRY(whole_image_bytes),
     ENTRY(suits_batch),
+    ENTRY(graph_info),
     ENTRY(free),
 };
 
@@ -569,7 +570,7 @@ static void host_memory_needs_no_arrangement(void **state)
     const zi_stage_runs stages = {0, 3};
     expect_ok(zi_ops_cpu_new(pools[0], &(zi_cpu_options){.compute = ZIMAGE_COMPUTE_F32}, &run.ops, &last_error));
     memset(&plan, 0xff, sizeof plan);
-    expect_ok(zi_table(&run)->arrange(&run, &stages, 1, 12345, 1, &plan));
+    expect_ok(zi_table(&run)->arrange(&run, &stages, 1, 12345, 0, 1, &plan));
     assert_true(plan.activations == 12345 && plan.resident == 0 && plan.ring == 0 && plan.workspace == 0);
     assert_true(plan.weights[0] == 0 && plan.streamed[0] == 0);
     zi_table(&run)->free(run.ops);

@@ -226,6 +226,7 @@ static void answering_begins_nothing(const zi_ops_table *t)
     (void)t->device_bytes(gpu->ops);
     (void)t->whole_image_bytes(gpu->ops);
     (void)t->suits_batch(gpu->ops, 100, 200);
+    (void)t->graph_info(gpu->ops);
     ok(t->name_check(gpu, "a block"));
     t->release(gpu, t->mark(gpu));
     assert_int_equal(operations(gpu->ops), before);

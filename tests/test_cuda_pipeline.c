@@ -3,113 +3,22 @@
  * against the CPU backend's in float32. Then the messages where the GPU's memory is short or activations are not
  * finite.
  */
+#include "device_images.h"
 #include "files.h"
-#include "img2img.h"
-#include "program.h"
 
 #define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
-#define TINY           ZIMAGE_TEST_DATA "/tiny"
 
 static outcome o;
 
-typedef struct image_case {
-    const char *prompt, *negative;
-    int32_t width, height, steps;
-    float guidance;
-} image_case;
+static const device cuda = {"cuda", "emulated GPU"};
 
-static const image_case image_cases[] = {
-    {"a red apple", NULL, 32, 32, 2, 0},
-    {"\xe7\xba\xa2\xe8\x8b\xb9\xe6\x9e\x9c", NULL, 80, 16, 1, 0},
-    {"a green pear on a table", "an apple", 32, 16, 2, 4},
-};
-
-/* device NULL is the CPU. */
-static zimage_session *open_model(const char *model, const char *device, zimage_compute compute)
-{
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_session_params params = {.struct_size = sizeof params, .device = device, .compute = compute};
-    zimage_session *session = NULL;
-    if (session_on(model, NULL, &params, &session, &error) != ZIMAGE_OK)
-        fail_msg("%s", error.message);
-    return session;
-}
-
-static zimage_request request_of(const image_case *p)
-{
-    zimage_request request = {.struct_size = sizeof request};
-    request.prompt = p->prompt;
-    request.negative_prompt = p->negative;
-    request.width = p->width;
-    request.height = p->height;
-    request.steps = p->steps;
-    request.guidance_scale = p->guidance;
-    request.seed = 7;
-    return request;
-}
-
-static zimage_image *generate(zimage_session *session, const image_case *p)
-{
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_request request = request_of(p);
-    zimage_image *image = NULL;
-    if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
-        fail_msg("%s", error.message);
-    return image;
-}
-
-#define IMAGE_CASES ((int)(sizeof image_cases / sizeof *image_cases))
-
-typedef struct bounds {
-    double latents; /* the largest error as a share of the largest value */
-    int bytes;      /* of the pixels, the largest difference */
-} bounds;
-
-/* The same float32 arithmetic, summed in another order: the bound of test_pipeline.c. */
-static const bounds same = {2e-5, 2};
-/* Activations are stored with 8 bits of precision, some 50 times a step. The largest errors, 0.023 and 6, are those
- * with guidance 4. */
-static const bounds near_bf16 = {0.03, 10};
 /* Operands have 4 bits of precision; their errors of up to 2^-4 average out in sums. The largest errors of images are
  * 0.063 and 15. */
 static const bounds near_fp8 = {0.1, 25};
 
-static void compare(const char *name, const zimage_image *ours, const zimage_image *reference, const bounds *most)
-{
-    int64_t shape[3];
-    const float *a = zimage_image_latents(ours, shape), *b = zimage_image_latents(reference, shape);
-    const uint8_t *p = zimage_image_pixels(ours), *q = zimage_image_pixels(reference);
-    size_t bytes = (size_t)zimage_image_width(ours) * (size_t)zimage_image_height(ours) * 3;
-    int worst = 0;
-    char line[96];
-    snprintf(line, sizeof line, "emulated GPU: image latents, %s", name);
-    parity(line, a, b, (size_t)(shape[0] * shape[1] * shape[2]), most->latents);
-    for (size_t i = 0; i < bytes; i++)
-        worst = abs((int)p[i] - q[i]) > worst ? abs((int)p[i] - q[i]) : worst;
-    snprintf(line, sizeof line, "emulated GPU: image pixels, %s", name);
-    parity_line(line, worst, most->bytes, "");
-}
-
-/* The first images; after several the first one again: what they left in device memory must not matter. */
-static void compare_images(const char *model, const char *name, zimage_compute compute, int count, const bounds *most)
-{
-    zimage_session *cpu = open_model(model, NULL, ZIMAGE_COMPUTE_F32), *gpu = open_model(model, "cuda", compute);
-    for (int i = 0; i < count + (count > 1); i++) {
-        const image_case *p = &image_cases[i % count];
-        char stage[64];
-        snprintf(stage, sizeof stage, "%s: %d, %d x %d", name, i, (int)p->width, (int)p->height);
-        zimage_image *ours = generate(gpu, p), *reference = generate(cpu, p);
-        compare(stage, ours, reference, most);
-        zimage_image_free(ours);
-        zimage_image_free(reference);
-    }
-    zimage_session_close(gpu);
-    zimage_session_close(cpu);
-}
-
 static void float32_is_the_same_image(void **state)
 {
-    compare_images(TINY, "f32", ZIMAGE_COMPUTE_F32, IMAGE_CASES, &same);
+    compare_images(&cuda, TINY, "f32", ZIMAGE_COMPUTE_F32, IMAGE_CASES, &same);
 }
 
 /* Images from images and with masks: against the reference itself. */
@@ -124,55 +33,26 @@ static void float32_from_images_equals_the_reference(void **state)
 
 static void bf16_is_near(void **state)
 {
-    compare_images(TINY, "bf16", ZIMAGE_COMPUTE_BF16, IMAGE_CASES, &near_bf16);
+    compare_images(&cuda, TINY, "bf16", ZIMAGE_COMPUTE_BF16, IMAGE_CASES, &near_bf16);
 }
 
 static void fp8_is_near(void **state)
 {
-    compare_images(TINY, "fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
+    compare_images(&cuda, TINY, "fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
 }
 
 /* 4 bits, and 8. */
 static void packed_models_are_the_same_image(void **state)
 {
-    compare_images(packed_model("uqer1244"), "q4, f32", ZIMAGE_COMPUTE_F32, 1, &same);
-    compare_images(packed_model("mflux"), "q8, f32", ZIMAGE_COMPUTE_F32, 1, &same);
-    compare_images(packed_model("uqer1244"), "q4, bf16", ZIMAGE_COMPUTE_BF16, 1, &near_bf16);
-    compare_images(packed_model("mflux"), "q8, fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
+    compare_images(&cuda, packed_model("uqer1244"), "q4, f32", ZIMAGE_COMPUTE_F32, 1, &same);
+    compare_images(&cuda, packed_model("mflux"), "q8, f32", ZIMAGE_COMPUTE_F32, 1, &same);
+    compare_images(&cuda, packed_model("uqer1244"), "q4, bf16", ZIMAGE_COMPUTE_BF16, 1, &near_bf16);
+    compare_images(&cuda, packed_model("mflux"), "q8, fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
 }
 
-typedef struct watch {
-    int calls, cancel_at;
-} watch;
-
-static int count_calls(const zimage_progress *progress, void *user)
-{
-    watch *w = user;
-    (void)progress;
-    return ++w->calls == w->cancel_at;
-}
-
-/* A job that was cancelled half way leaves the backend as it was. */
 static void cancelling_leaves_the_gpu_usable(void **state)
 {
-    zimage_session *cpu = open_model(TINY, NULL, ZIMAGE_COMPUTE_F32),
-                   *gpu = open_model(TINY, "cuda", ZIMAGE_COMPUTE_F32);
-    zimage_image *reference = generate(cpu, &image_cases[0]);
-    for (int at = 2; at < 18; at += 5) {
-        zimage_error error = ZIMAGE_ERROR_INIT;
-        zimage_request request = request_of(&image_cases[0]);
-        zimage_image *image = NULL;
-        watch w = {.cancel_at = at};
-        request.progress = count_calls;
-        request.progress_user = &w;
-        assert_int_equal(zimage_generate(gpu, &request, &image, &error), ZIMAGE_ERROR_CANCELLED);
-    }
-    zimage_image *ours = generate(gpu, &image_cases[0]);
-    compare("f32: after cancelled runs", ours, reference, &same);
-    zimage_image_free(ours);
-    zimage_image_free(reference);
-    zimage_session_close(gpu);
-    zimage_session_close(cpu);
+    cancel_images(&cuda);
 }
 
 /* ---- the program ------------------------------------------------------------------------------------------------- */

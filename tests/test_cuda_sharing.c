@@ -258,9 +258,9 @@ static void owners_let_go(void **state)
     assert_int_equal(expect(owner, FIRST, 0).resident_bytes, m->resident_bytes);
     assert_int_equal(expect(other, FIRST, 0).shared_bytes, m->resident_bytes);
     size_t most = (size_t)(m->total_bytes - m->workspace_bytes - m->resident_bytes); /* beside all weights */
-    assert_int_equal(zi_table(&run)->arrange(&run, runs, 4, most, 0, &plan), ZIMAGE_OK);
+    assert_int_equal(zi_table(&run)->arrange(&run, runs, 4, most, 0, 0, &plan), ZIMAGE_OK);
     assert_int_equal(plan.resident, m->resident_bytes);
-    if (zi_table(&run)->arrange(&run, runs, 4, most + 1, 1, &plan) != ZIMAGE_OK)
+    if (zi_table(&run)->arrange(&run, runs, 4, most + 1, 0, 1, &plan) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     assert_true(plan.total <= m->total_bytes && plan.resident < m->resident_bytes && plan.shared == 0);
     zimage_memory_info two = expect(other, FIRST, 0); /* which owns all now */

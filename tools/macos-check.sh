@@ -4,7 +4,7 @@
 # - every C file of the library, the program, the examples, the benchmarks and the tests compiles without a warning
 # - they link with libSystem and with what the headers of libpng, zlib, libjpeg, libwebp, PCRE2, utf8proc, jansson,
 #   libmicrohttpd and cmocka declare: any other undefined symbol is an error of the linker, which names it
-# - on arm64 src/mlx/*.cpp compile and link with MLX of macOS
+# - on arm64 src/mlx/*.cc compile and link with MLX of macOS
 # CMake's own lists say which files these are (cmake/macos.cmake). The headers are this system's.
 # build/macos keeps all that is made and fetched: half a GB. zig is the package `ziglang` of PyPI, which is installed
 # there; ZIG names another zig. MLX is the package `mlx-metal`; ZIMAGE_MLX_FOLDER names another folder of its files.
@@ -141,8 +141,8 @@ find_mlx() {
 # Links with libzimage.a, for what the table shares with the library.
 build_mlx() {
     [ "$cpu" = arm64 ] || return 0 # MLX is for Apple's own chips
-    set -- "$source"/src/mlx/*.cpp
-    [ -e "$1" ] || { echo "macOS: there are no files src/mlx/*.cpp"; return 0; }
+    set -- "$source"/src/mlx/*.cc
+    [ -e "$1" ] || { echo "macOS: there are no files src/mlx/*.cc"; return 0; }
     find_mlx
     mkdir -p "$work/objects"
     rm -f "$work"/objects/*

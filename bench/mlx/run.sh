@@ -43,7 +43,7 @@ for _ in $(seq "$rounds"); do
         for size in $sizes; do
             echo "zimage, $size x $size, $mode" >&2
             "$zimage" bench --synthetic z-image-turbo --device "$device" --format "$mode" --size "${size}x$size" \
-                --tokens 64 --steps "$repeats" ${tiny:+--layers 1} --json |
+                --tokens 64 --steps "$repeats" --stage transformer_step ${tiny:+--layers 1} --json |
                 "$python" "$here/table.py" add "$out" "$size" "$mode"
             echo "mflux, $size x $size, $mode" >&2
             "$python" "$here/peers.py" --sizes "$size" --modes "$mode" --repeats "$repeats" ${tiny:+--tiny} >>"$out"

@@ -27,6 +27,11 @@ zimage_status zi_read_file(const char *path, size_t limit, char **text, size_t *
 char *zi_path_join(const char *folder, const char *name);
 int zi_file_exists(const char *path); /* 1 for a regular file only */
 int zi_folder_exists(const char *path);
+/*
+ * Tells the system that whole pages in [data, data + bytes), which must be pages of a mapped file, are not needed now.
+ * Reading them again reads the file.
+ */
+void zi_release_pages(const void *data, size_t bytes);
 /* Creates a folder and its missing parents. 1: the folder exists now. */
 int zi_folder_create(const char *path);
 

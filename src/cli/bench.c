@@ -32,10 +32,16 @@ static json_t *stage_json(const zimage_bench *bench, int stage)
     zimage_memory_info memory;
     get_figures(bench, stage, &f);
     get_memory(bench, stage, &memory);
-    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o*}", "name", zimage_bench_stage_name((zimage_bench_stage)stage),
-                     "seconds", number_or_null(f.seconds), "tflops", number_or_null(f.tflops), "percent_of_peak",
-                     number_or_null(f.percent_of_peak), "percent_of_onednn", number_or_null(f.percent_of_onednn),
-                     "device", cli_memory_json(&memory));
+    json_t *graph = NULL;
+    if (f.graph_evaluations > 0)
+        graph = json_pack("{s:I, s:I, s:f, s:I}", "nodes", (json_int_t)f.graph_nodes, "evaluations",
+                          (json_int_t)f.graph_evaluations, "seconds", f.graph_seconds, "peak_bytes",
+                          (json_int_t)f.graph_peak_bytes);
+    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o*, s:o*}", "name",
+                     zimage_bench_stage_name((zimage_bench_stage)stage), "seconds", number_or_null(f.seconds), "tflops",
+                     number_or_null(f.tflops), "percent_of_peak", number_or_null(f.percent_of_peak),
+                     "percent_of_onednn", number_or_null(f.percent_of_onednn), "device", cli_memory_json(&memory),
+                     "graph", graph);
 }
 
 static int print_json(const zimage_bench *bench, const zimage_bench_info *info)
@@ -85,6 +91,16 @@ static void print_memory(const zimage_bench *bench, int stage)
                zimage_bench_stage_name((zimage_bench_stage)stage), cli_mib(m.resident_bytes), cli_mib(m.step_bytes));
 }
 
+static void print_graph(const zimage_bench *bench, int stage)
+{
+    zimage_bench_figures f;
+    get_figures(bench, stage, &f);
+    if (f.graph_evaluations > 0)
+        printf("%s: a graph of %lld operations, built in %.1f ms, %lld evaluations, arrays of at most %llu MiB\n",
+               zimage_bench_stage_name((zimage_bench_stage)stage), (long long)f.graph_nodes, f.graph_seconds * 1e3,
+               (long long)f.graph_evaluations, cli_mib(f.graph_peak_bytes));
+}
+
 static int print_table(const cli_options *o, const zimage_bench *bench, const zimage_bench_info *info)
 {
     char machine[CLI_TEXT_MAX];
@@ -103,6 +119,8 @@ static int print_table(const cli_options *o, const zimage_bench *bench, const zi
         print_stage(bench, i);
     for (int i = 0; i < ZIMAGE_BENCH_STAGE_COUNT; i++)
         print_memory(bench, i);
+    for (int i = 0; i < ZIMAGE_BENCH_STAGE_COUNT; i++)
+        print_graph(bench, i);
     if (info->on_gpu)
         printf("device memory in use %llu MiB\n", cli_mib(info->peak_device_bytes));
     printf("peak memory %llu MiB\n", cli_mib(info->peak_rss_bytes));
@@ -126,6 +144,7 @@ int cmd_bench(const cli_options *o)
         .layers = (int32_t)o->layers,
         .repeats = (int32_t)o->steps,
         .session = &session,
+        .stages = o->stage > 0 ? 1u << (o->stage - 1) : 0,
     };
     zimage_bench *bench = NULL;
     zimage_bench_info info = {.struct_size = sizeof info};

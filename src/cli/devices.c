@@ -26,7 +26,7 @@ static int is_cpu(const zimage_device_info *info)
 /* ---- JSON ----
  *
  * {"cpu": {"model", "threads", "features": [name], "kernels": [{"name", "usable", "gops"}]},
- *  "cuda": {"devices": [{"device", "name", "capability", "bytes", "usable", "fault"}], "fault"}} */
+ *  "cuda" and "mlx": {"devices": [{"device", "name", "capability", "bytes", "usable", "fault"}], "fault"}} */
 
 static json_t *cpu_json(const zimage_device_list *list, const zimage_device_info *info)
 {
@@ -95,12 +95,12 @@ static void print_cpu(const zimage_device_list *list, const zimage_device_info *
 
 static void print_gpu(const zimage_device_info *info)
 {
-    char memory[32];
-    snprintf(memory, sizeof memory, "%llu MiB", cli_mib(info->memory_bytes));
+    char memory[32] = "";
+    if (info->memory_bytes)
+        snprintf(memory, sizeof memory, ", %llu MiB", cli_mib(info->memory_bytes));
     if (*info->name)
-        cli_line(stdout, "%s: %s, %s%s%s%s%s%s", info->device, info->name,
-                 *info->capability ? "compute capability " : "", info->capability, *info->capability ? ", " : "",
-                 memory, *info->fault ? ": " : "", info->fault);
+        cli_line(stdout, "%s: %s%s%s%s%s%s", info->device, info->name, *info->capability ? ", compute capability " : "",
+                 info->capability, memory, *info->fault ? ": " : "", info->fault);
     else
         cli_line(stdout, "%s: %s", info->device, info->fault);
 }

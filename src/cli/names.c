@@ -25,6 +25,13 @@ const char *cli_shell_name(int value)
     return (unsigned)value < sizeof words / sizeof *words ? words[value] : NULL;
 }
 
+const char *cli_bench_stage_name(int value)
+{
+    if (value == 0)
+        return "all";
+    return (unsigned)value <= ZIMAGE_BENCH_LOAD ? zimage_bench_stage_name((zimage_bench_stage)(value - 1)) : NULL;
+}
+
 const char *cli_command_name(int value)
 {
     return (unsigned)value < CLI_COMMANDS ? cli_commands[value].name : NULL;

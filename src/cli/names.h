@@ -8,5 +8,6 @@ const char *cli_dequantize_name(int value);
 const char *cli_template_name(int value);
 const char *cli_shell_name(int value);
 const char *cli_command_name(int value);
+const char *cli_bench_stage_name(int value); /* "all", then the stages that are timed */
 
 #endif

@@ -577,6 +577,15 @@ const cli_option cli_table[] = {
         FLOAT(store_seconds, 0, SECONDS_MAX),
         .fallback = "3600",
     },
+    {
+        .name = "stage",
+        .argument = "KIND",
+        .help = "Time only this stage.",
+        .commands = ON(BENCH),
+        .group = CLI_GROUP_IMAGE,
+        ENUM(stage, cli_bench_stage_name),
+        .fallback = "all",
+    },
     /* ---- files ---- */
     {
         .name = "model",
@@ -843,24 +852,24 @@ const cli_option cli_table[] = {
     /* ---- device, memory and speed ---- */
     {
         .name = "device",
-        .elsewhere = "gpu backend cuda",
+        .elsewhere = "gpu backend cuda metal",
         .argument = "KIND",
-        .help = "Where to compute: cpu, cuda, cuda:K (GPU number K) or auto: a GPU if zimage devices lists a usable "
-                "one and no other option asks for the CPU.",
+        .help = "Where to compute: cpu, cuda, cuda:K (GPU number K), mlx (the GPU of Apple's chips) or auto: a GPU if "
+                "zimage devices lists a usable one and no other option asks for the CPU.",
         .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
         .group = CLI_GROUP_MACHINE,
         TEXT(device),
-        .words = "auto cpu cuda",
+        .words = "auto cpu cuda mlx",
         .fallback = "auto",
     },
     {
         .name = "device",
         .argument = "KIND",
-        .help = "What to check: cpu, cuda or cuda:K (GPU number K).",
+        .help = "What to check: cpu, cuda, cuda:K (GPU number K) or mlx.",
         .commands = ON(SELFTEST),
         .group = CLI_GROUP_MACHINE,
         TEXT(device),
-        .words = "cpu cuda",
+        .words = "cpu cuda mlx",
         .fallback = "cpu",
     },
     {
@@ -879,7 +888,8 @@ const cli_option cli_table[] = {
         .field = "memory_limit",
         .elsewhere = "max-memory memory-limit ram",
         .argument = "SIZE",
-        .help = "Most memory to use: 6G, 512M, ... An image that needs more is refused before work begins.",
+        .help = "Most memory to use: 6G, 512M, ... An image that needs more is refused before work begins. With mlx "
+                "it limits the memory that CPU and GPU share.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_MACHINE,
         SIZE(mem),
@@ -900,6 +910,7 @@ const cli_option cli_table[] = {
                 EXCLUDES("reference", "it limits the memory of a GPU, and the reference computes on the CPU"),
                 EXCLUDES("cpu-mask", "it limits the memory of a GPU, and a mask asks for the CPU"),
                 EXCLUDES_VALUE("device", "cpu", "it limits the memory of a GPU; --mem limits that of the CPU"),
+                EXCLUDES_VALUE("device", "mlx", "it limits a GPU's own memory; --mem limits what CPU and GPU share"),
             },
     },
     {
@@ -918,7 +929,8 @@ const cli_option cli_table[] = {
         .commands = ON(GENERATE) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(SERVE),
         .group = CLI_GROUP_MACHINE,
         TEXT(cpu_mask),
-        .rules = {EXCLUDES_VALUE("device", "cuda", "a GPU has no such features")},
+        .rules = {EXCLUDES_VALUE("device", "cuda", "a GPU has no such features"),
+                  EXCLUDES_VALUE("device", "mlx", "a GPU has no such features")},
     },
     {
         .name = "dequantize",
@@ -941,6 +953,7 @@ const cli_option cli_table[] = {
                 EXCLUDES("threads", "the reference backend has one thread"),
                 EXCLUDES("cpu-mask", "the reference backend uses no such features"),
                 EXCLUDES_VALUE("device", "cuda", "the reference backend computes on the CPU"),
+                EXCLUDES_VALUE("device", "mlx", "the reference backend computes on the CPU"),
             },
     },
     {

@@ -66,7 +66,7 @@ typedef struct cli_options {
     uint8_t background[3]; /* RGB */
     double guidance, cfg_truncation, cfg_normalization, strength;
     double max_wait, job_seconds, idle_seconds, drain, store_seconds;
-    int rng, dequantize, compute, template_kind, shell, command;
+    int rng, dequantize, compute, template_kind, shell, command, stage;
     int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure;
 } cli_options;
 

@@ -265,7 +265,7 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescrip
     cudnnBackendDescriptor_t engines[PROPOSALS];
     int32_t known = NO_ENGINE;
     int proposed = propose(cuda, g, operation, engines);
-    int remembered = zi_cuda_recall(&cuda->choices, "graph", &g->key, sizeof(g->key), &known, sizeof(known));
+    int remembered = zi_choices_recall(&cuda->choices, "graph", &g->key, sizeof(g->key), &known, sizeof(known));
     if (remembered && known >= 0 && known < proposed) {
         g->plan = make_plan(cuda, g, engines[known]);
         g->choice = known;
@@ -277,7 +277,7 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescrip
     }
     int32_t choice = g->plan != NULL ? g->choice : NO_ENGINE;
     if (!remembered || known != choice)
-        zi_cuda_remember(&cuda->choices, "graph", &g->key, sizeof(g->key), &choice, sizeof(choice));
+        zi_choices_remember(&cuda->choices, "graph", &g->key, sizeof(g->key), &choice, sizeof(choice));
     return ZIMAGE_OK;
 }
 

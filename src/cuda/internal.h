@@ -8,7 +8,7 @@
 #include <cuda_runtime_api.h>
 #include <cudnn.h>
 
-#include "cuda/choices.h"
+#include "base/choices.h"
 #include "cuda/cuda.h"
 #include "cuda/memory.h"
 #include "cuda/weights.h"
@@ -42,7 +42,7 @@ struct zi_cuda {
     zi_cuda_weights weights;
     zi_uploader uploader;
     zi_cuda_residency *residency;
-    zi_cuda_choices choices;
+    zi_choices choices;
     zi_cuda_plan *plans;
     int plan_count, plan_capacity;
     zi_cuda_graph *graphs;

@@ -1,12 +1,13 @@
 /* Linear layers: gets weights and activations in the type of the product, and multiplies. */
 #include <assert.h>
 
-#include "cuda/choices.h"
+#include "base/choices.h"
 #include "cuda/entries.h"
 #include "cuda/internal.h"
 #include "cuda/operand.h"
 #include "cuda/products.h"
 #include "cuda/residency.h"
+#include "cuda/timing.h"
 #include "ops/shapes.h"
 
 /* The activations of one or more products, as they are (plain or an fp8 operand) and, once a product needs it, in the
@@ -346,12 +347,12 @@ static zimage_status choose_gated(const gated *g, int *one_kernel)
     *one_kernel = !g->cuda->ops.rehearsing && one_kernel_fits(g);
     if (!*one_kernel || !zi_cuda_is_timed(p))
         return ZIMAGE_OK;
-    if (!zi_cuda_recall(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen)) ||
+    if (!zi_choices_recall(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen)) ||
         (chosen != 0 && chosen != 1)) {
         ZI_TRY(zi_cuda_time(g->cuda, multiply_then_gate, g, &taken[0]));
         ZI_TRY(zi_cuda_time(g->cuda, multiply_gated, g, &taken[1]));
         chosen = taken[1] < taken[0];
-        zi_cuda_remember(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen));
+        zi_choices_remember(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen));
     }
     *one_kernel = chosen != 0;
     return ZIMAGE_OK;

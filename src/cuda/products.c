@@ -3,10 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda/choices.h"
+#include "base/choices.h"
 #include "cuda/internal.h"
 #include "cuda/products.h"
 #include "cuda/residency.h"
+#include "cuda/timing.h"
 
 #define CANDIDATES  8
 #define TIMED_FLOPS 2e8
@@ -205,7 +206,7 @@ static int fastest(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmul
 static int recall(zi_cuda *cuda, zi_cuda_plan *plan)
 {
     cublasLtMatmulHeuristicResult_t result;
-    return zi_cuda_recall(&cuda->choices, "product", &plan->key, sizeof(plan->key), &plan->algorithm,
+    return zi_choices_recall(&cuda->choices, "product", &plan->key, sizeof(plan->key), &plan->algorithm,
                           sizeof(plan->algorithm)) &&
            cublasLtMatmulAlgoCheck(cuda->blas, plan->operation, plan->w, plan->x, plan->y, plan->y, &plan->algorithm,
                                    &result) == CUBLAS_STATUS_SUCCESS &&
@@ -244,7 +245,7 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, co
         ZI_TRY(alloc_scratch(cuda, p, &scratch));
         best = fastest(cuda, plan, found, count, scratch, x, w);
         zi_cuda_release(cuda, mark);
-        zi_cuda_remember(&cuda->choices, "product", &plan->key, sizeof(plan->key), &found[best].algo,
+        zi_choices_remember(&cuda->choices, "product", &plan->key, sizeof(plan->key), &found[best].algo,
                          sizeof(found[best].algo));
     }
     plan->algorithm = found[best].algo;

@@ -296,6 +296,12 @@ static int cuda_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)
     return 1;
 }
 
+/* Each operation is a few kernels, which are queued at once. */
+static zi_graph_info cuda_graph_info(zi_ops *ops)
+{
+    return (zi_graph_info){0};
+}
+
 static size_t cuda_device_bytes(zi_ops *ops)
 {
     size_t left = 0, all = 0;
@@ -348,7 +354,7 @@ static void cuda_free(zi_ops *ops)
         (void)cublasLtDestroy(cuda->blas);
     if (cuda->stream != NULL)
         (void)cudaStreamDestroy(cuda->stream);
-    zi_cuda_choices_close(&cuda->choices);
+    zi_choices_close(&cuda->choices);
     free(cuda->names);
     free(cuda);
 }
@@ -398,6 +404,7 @@ static const zi_ops_table cuda_table = {
     .device_bytes = cuda_device_bytes,
     .whole_image_bytes = cuda_whole_image_bytes,
     .suits_batch = cuda_suits_batch,
+    .graph_info = cuda_graph_info,
     .free = cuda_free,
 };
 
@@ -448,7 +455,7 @@ static void open_choices(zi_cuda *cuda, const zi_cuda_options *options, const st
              "zimage-cuda %d, %.80s, %d.%d, %d multiprocessors, driver %d, cuBLASLt %zu, cuDNN %zu", ZI_CUDA_ABI,
              gpu->name, gpu->major, gpu->minor, gpu->multiProcessorCount, driver, cublasLtGetVersion(),
              cuda->dnn != NULL ? cudnnGetVersion() : 0);
-    zi_cuda_choices_open(&cuda->choices, options->cache, header);
+    zi_choices_open(&cuda->choices, options->cache, "cuda", header);
 }
 
 static zimage_status open_gpu(zi_cuda *cuda, const zi_cuda_options *options)

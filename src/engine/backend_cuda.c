@@ -1,59 +1,34 @@
 /* CUDA GPUs, through libzimage-cuda, which is looked for when a GPU is asked for. */
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
-#include "base/library.h"
 #include "cuda/cuda.h"
 #include "engine/backends.h"
-
-#define LIBRARY "libzimage-cuda.so"
-
-/* ---- the library ------------------------------------------------------------------------------------------------- */
-
-typedef struct cuda_library {
-    zi_cuda_devices_fn *devices;
-    zi_ops_cuda_new_fn *ops_new;
-} cuda_library;
+#include "engine/plugin.h"
 
 #if defined(__APPLE__)
 
-static zimage_status open_library(cuda_library *cuda, zimage_error *error)
+static zimage_status open_library(zi_plugin_fn *functions[ZI_PLUGIN_SYMBOLS], zimage_error *error)
 {
-    *cuda = (cuda_library){NULL, NULL};
     return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "no CUDA device: there is no CUDA for macOS");
 }
 
 #else
 
-static zimage_status open_library(cuda_library *cuda, zimage_error *error)
+static zimage_status open_library(zi_plugin_fn *functions[ZI_PLUGIN_SYMBOLS], zimage_error *error)
 {
-    char why[400];
-    *cuda = (cuda_library){NULL, NULL};
-    void *library = zi_library_open(LIBRARY, why, sizeof why);
-    if (!library)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "no CUDA device: %s can't be loaded (%s); expected it beside the program, in its ../lib or in "
-                       "the system's folder of libraries",
-                       LIBRARY, why);
-    zi_cuda_abi_fn *abi = (zi_cuda_abi_fn *)dlsym(library, "zi_cuda_abi");
-    cuda->devices = (zi_cuda_devices_fn *)dlsym(library, "zi_cuda_devices");
-    cuda->ops_new = (zi_ops_cuda_new_fn *)dlsym(library, "zi_ops_cuda_new");
-    size_t layout = 0;
-    int same = abi && cuda->devices && cuda->ops_new && abi(&layout) == ZI_CUDA_ABI && layout == ZI_CUDA_LAYOUT;
-    dlclose(library); /* RTLD_NODELETE: its code stays */
-    if (!same)
-        return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED,
-                       "no CUDA device: " LIBRARY " belongs to another version; expected one built with zimage %s",
-                       zimage_version());
-    return ZIMAGE_OK;
+    static const zi_plugin plugin = {.name = "cuda",
+                                     .devices = "CUDA",
+                                     .abi_symbol = "zi_cuda_abi",
+                                     .abi = ZI_CUDA_ABI,
+                                     .layout = ZI_CUDA_LAYOUT,
+                                     .symbols = {"zi_cuda_devices", "zi_ops_cuda_new"}};
+    return zi_plugin_open(&plugin, functions, error);
 }
 
 #endif
-
-/* ---- the backend ------------------------------------------------------------------------------------------------- */
 
 static void describe(const zi_cuda_device *device, zimage_device_info *info)
 {
@@ -66,12 +41,10 @@ static void describe(const zi_cuda_device *device, zimage_device_info *info)
 
 static zimage_status find_gpus(zi_cuda_device devices[ZI_DEVICES_MAX], int *count, zimage_error *error)
 {
-    cuda_library cuda;
+    zi_plugin_fn *functions[ZI_PLUGIN_SYMBOLS];
     *count = 0;
-    ZI_TRY(open_library(&cuda, error));
-    if (!cuda.devices)
-        return ZIMAGE_ERROR_UNSUPPORTED;
-    ZI_TRY(cuda.devices(devices, ZI_DEVICES_MAX, count, error));
+    ZI_TRY(open_library(functions, error));
+    ZI_TRY(((zi_cuda_devices_fn *)functions[0])(devices, ZI_DEVICES_MAX, count, error));
     if (*count > ZI_DEVICES_MAX)
         *count = ZI_DEVICES_MAX;
     return ZIMAGE_OK;
@@ -121,16 +94,14 @@ static zimage_compute automatic(const zi_ops *ops)
 static zimage_status open_cuda(const zi_backend_choice *choice, int index, zi_pool *pool, zi_ops **ops,
                                zimage_error *error)
 {
-    cuda_library cuda;
+    zi_plugin_fn *functions[ZI_PLUGIN_SYMBOLS];
     if (choice->compute == ZIMAGE_COMPUTE_INT8)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
                        "compute: int8, expected auto, f32, bf16 or fp8 with device \"%s\"", choice->device);
     if (choice->cpu_mask)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "cpu_mask: \"%s\", expected none with device \"%s\"",
                        choice->cpu_mask, choice->device);
-    ZI_TRY(open_library(&cuda, error));
-    if (!cuda.ops_new)
-        return ZIMAGE_ERROR_UNSUPPORTED;
+    ZI_TRY(open_library(functions, error));
     if (choice->cache_folder)
         zi_folder_create(choice->cache_folder); /* the library keeps its choices there; without it they are lost */
     const zi_cuda_options options = {
@@ -140,7 +111,7 @@ static zimage_status open_cuda(const zi_backend_choice *choice, int index, zi_po
         .upload_threads = zi_pool_threads(pool),
         .cache = choice->cache_folder,
     };
-    return cuda.ops_new(&options, ops, error);
+    return ((zi_ops_cuda_new_fn *)functions[1])(&options, ops, error);
 }
 
 const zi_backend zi_backend_cuda = {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const zi_backend *const zi_backends[] = {&zi_backend_cpu, &zi_backend_cuda, NULL};
+const zi_backend *const zi_backends[] = {&zi_backend_cpu, &zi_backend_cuda, &zi_backend_mlx, NULL};
 
 /* The first device that can be used; -1: none. */
 static int usable_device(const zi_backend *backend)

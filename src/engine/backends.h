@@ -33,9 +33,9 @@ typedef struct zi_backend {
     zimage_status (*open)(const zi_backend_choice *choice, int index, zi_pool *pool, zi_ops **ops, zimage_error *error);
 } zi_backend;
 
-extern const zi_backend zi_backend_cpu, zi_backend_cuda;
+extern const zi_backend zi_backend_cpu, zi_backend_cuda, zi_backend_mlx;
 
-/* All of this build, NULL-ended, the CPU first. */
+/* All of this build, NULL-ended, the CPU first. "auto" takes the first of the others that can be used. */
 extern const zi_backend *const zi_backends[];
 
 #define ZI_DEVICES_MAX 64 /* of one backend that are looked at */

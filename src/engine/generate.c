@@ -104,12 +104,16 @@ static zimage_status finish_step(generation *g, const uint8_t *preview, int32_t 
 
 /* ---- stages ------------------------------------------------------------------------------------------------------ */
 
-/* A network's weights go back to the system once it has done its work; they would be read from the file again. */
-static void release(const generation *g, zi_component_kind component)
+/* A network's weights go back to the system once it has done its work; they would be read from the file again. Copies
+ * of a backend, too: at the end of a network it has those of this network, and perhaps the VAE's. */
+static zimage_status release(generation *g, zi_component_kind component)
 {
     const zi_store *store = g->session->inner->stores[component];
-    if (zi_request_releases(g->session, g->request) && store)
+    if (!zi_request_releases(g->session, g->request))
+        return ZIMAGE_OK;
+    if (store)
         zi_store_release_pages(store);
+    return zi_table(&g->run)->forget_weights(&g->run);
 }
 
 /* A stage that is one step, for a prompt or for the job. */
@@ -206,21 +210,20 @@ static zimage_status run_stages(generation *g)
     for (int i = 0; i < job->images; i++)
         ZI_TRY(encode_image(g, i));
     if (job->images > 0)
-        release(g, ZI_VAE); /* decoding reads other weights */
+        ZI_TRY(release(g, ZI_VAE)); /* decoding reads other weights */
     zi_inputs_start(&g->inputs, g->request, job, sigma_of(g, 0), zi_image_latents(g->image));
     for (int i = 0; i < job->prompts; i++)
         ZI_TRY(run_stage(g, ZIMAGE_STAGE_TEXT, i, job->prompts));
-    release(g, ZI_TEXT_ENCODER);
+    ZI_TRY(release(g, ZI_TEXT_ENCODER));
     for (int i = 0; i < job->prompts; i++)
         ZI_TRY(run_stage(g, ZIMAGE_STAGE_CONTEXT, i, job->prompts));
     if (job->references > 0)
         ZI_TRY(run_prepare(g));
     for (int step = 0; step < job->steps; step++)
         ZI_TRY(run_step(g, step));
-    release(g, ZI_TRANSFORMER);
+    ZI_TRY(release(g, ZI_TRANSFORMER));
     ZI_TRY(run_stage(g, ZIMAGE_STAGE_DECODE, 0, 1));
-    release(g, ZI_VAE);
-    return ZIMAGE_OK;
+    return release(g, ZI_VAE);
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */

@@ -92,8 +92,8 @@ static zi_stage_runs *expected_runs(const zi_job *job, int *count)
     return runs;
 }
 
-static zimage_status arrange(zi_run *run, const zi_job *job, const size_t stack[ZI_STAGE_COUNT], int commit,
-                             zi_memory_plan *memory)
+static zimage_status arrange(zi_run *run, const zi_job *job, const size_t stack[ZI_STAGE_COUNT], uint64_t host,
+                             int commit, zi_memory_plan *memory)
 {
     size_t most = 0;
     int count;
@@ -102,7 +102,7 @@ static zimage_status arrange(zi_run *run, const zi_job *job, const size_t stack[
     zi_stage_runs *runs = expected_runs(job, &count);
     if (!runs)
         return zi_fail_memory(run->error, "a plan", (size_t)job->steps * sizeof *runs);
-    zimage_status status = zi_table(run)->arrange(run, runs, count, most, commit, memory);
+    zimage_status status = zi_table(run)->arrange(run, runs, count, most, host, commit, memory);
     free(runs);
     return status;
 }
@@ -119,7 +119,7 @@ static zimage_status rehearse(zi_run *run, const zi_job *job, int64_t band_rows,
     zi_table(run)->rehearse_end(run);
     ZI_TRY(status);
     zi_run silent = {.ops = run->ops};
-    r->fits = arrange(&silent, job, r->stack, 0, &r->memory);
+    r->fits = arrange(&silent, job, r->stack, 0, 0, &r->memory);
     return ZIMAGE_OK;
 }
 
@@ -202,6 +202,7 @@ static void add_up(const zimage_session *session, const zi_job *job, const zi_co
     zi_job_run runs[ZI_JOB_RUNS_MAX];
     int entries = zi_job_list(job, runs);
     size_t base = session->base_bytes + zi_model_owned_bytes(session->inner) - session->owned_bytes;
+    int copies = session->ops->table->memory == ZI_MEMORY_UNIFIED; /* of weights, which the system can't drop */
     plan->most = session->opening_bytes;
     plan->taken = 0;
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
@@ -213,7 +214,7 @@ static void add_up(const zimage_session *session, const zi_job *job, const zi_co
         plan->activations[stage] = zi_max_size(plan->activations[stage], activations);
         plan->peak[stage] = zi_max_size(plan->peak[stage], base + PROGRAM_BYTES + held + activations);
         plan->most = zi_max_size(plan->most, plan->peak[stage]);
-        plan->taken = zi_max_size(plan->taken, activations + PROGRAM_BYTES);
+        plan->taken = zi_max_size(plan->taken, activations + PROGRAM_BYTES + (copies ? held : 0));
     }
 }
 
@@ -398,6 +399,13 @@ static zimage_status choose_form(const zimage_session *session, const zi_job *jo
     return plan_form(session, job, 1, limits, r, plan, error);
 }
 
+/* Of a limit, what the program itself does not take; 0: no limit. */
+static uint64_t left_for_backend(const zimage_session *session, const zi_plan_limits *limits)
+{
+    uint64_t taken = session->base_bytes + PROGRAM_BYTES;
+    return limits->memory > taken ? limits->memory - taken : limits->memory;
+}
+
 zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
                           zi_job_plan *plan, zimage_error *error)
 {
@@ -410,7 +418,8 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
     plan->least = (least.most < plan->most ? least.most : plan->most) + MARGIN;
     if (is_too_large(session, plan, limits))
         return limits->memory > 0 ? refuse(plan, limits->memory, error) : refuse_for_machine(plan, limits->free, error);
-    zimage_status status = arrange(&run, job, r.stack, limits->commit, &plan->memory);
+    zimage_status status =
+        arrange(&run, job, r.stack, left_for_backend(session, limits), limits->commit, &plan->memory);
     plan->memory.least = least_memory;
     return status;
 }
@@ -434,7 +443,7 @@ zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *
     if (!zi_has_own_memory(session->ops) && needed > free)
         return zi_fail(error, ZIMAGE_ERROR_MEMORY, "memory: this stage needs %llu MiB, but %llu MiB are free",
                        zi_mib(needed), (unsigned long long)(free / ZI_MIB));
-    return arrange(&run, job, r.stack, 1, memory);
+    return arrange(&run, job, r.stack, 0, 1, memory);
 }
 
 void zi_memory_info(const zi_memory_plan *plan, int step, zimage_memory_info *info)

@@ -388,6 +388,7 @@ static zimage_status questions(zi_trial *t, const zi_case *c)
     zi_trial_answer(t, text[0] != 0 && table->name[0] != 0);
     (void)table->whole_image_bytes(t->run.ops);
     zi_trial_answer(t, table->suits_batch(t->run.ops, 100, 200));
+    zi_trial_answer(t, table->graph_info(t->run.ops).nodes >= 0);
     zi_trial_answer(t, table->memory != ZI_MEMORY_DEVICE || table->device_bytes(t->run.ops) > 0);
     return ZIMAGE_OK;
 }
@@ -417,7 +418,7 @@ static const zi_case_kind finite_residual_kind = {
     "finite", "residual name_check finish", "residual %d x %d, element %d is not", finite_residual, &answer_bound};
 static const zi_case_kind memory_kind = {"memory", "alloc alloc_f32 mark release peak_bytes", "%d x %d", memory,
                                          &answer_bound};
-static const zi_case_kind questions_kind = {"memory", "describe whole_image_bytes suits_batch device_bytes",
+static const zi_case_kind questions_kind = {"memory", "describe whole_image_bytes suits_batch graph_info device_bytes",
                                             "questions", questions, &answer_bound};
 
 const zi_case zi_cases_rows[] = {

@@ -324,8 +324,8 @@ zimage_status zi_host_repeat(zi_run *run, const void *key, size_t size, zi_work_
     return work(run, user);
 }
 
-zimage_status zi_host_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, int commit,
-                              zi_memory_plan *plan)
+zimage_status zi_host_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, uint64_t host,
+                              int commit, zi_memory_plan *plan)
 {
     *plan = (zi_memory_plan){.activations = activations};
     return ZIMAGE_OK;
@@ -349,6 +349,11 @@ size_t zi_host_device_bytes(zi_ops *ops)
 size_t zi_host_whole_image_bytes(const zi_ops *ops)
 {
     return 0;
+}
+
+zi_graph_info zi_host_graph_info(zi_ops *ops)
+{
+    return (zi_graph_info){0};
 }
 
 int zi_host_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)

@@ -57,6 +57,7 @@ size_t zi_host_peak_bytes(const zi_ops *ops);
 double zi_host_peak_rate(zi_run *run);
 size_t zi_host_device_bytes(zi_ops *ops);
 size_t zi_host_whole_image_bytes(const zi_ops *ops);
+zi_graph_info zi_host_graph_info(zi_ops *ops);
 int zi_host_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most); /* 1 */
 
 /* These entries in the initialiser of a table; the backend adds its own. */
@@ -69,7 +70,7 @@ int zi_host_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most); /* 1 *
     .finish = zi_host_finish, .repeat = zi_host_repeat, .rehearse_begin = zi_host_rehearse_begin,                      \
     .rehearse_stage = zi_host_rehearse_stage, .rehearse_end = zi_host_rehearse_end, .arrange = zi_host_arrange,        \
     .forget_weights = zi_host_forget_weights, .peak_bytes = zi_host_peak_bytes, .device_bytes = zi_host_device_bytes,  \
-    .whole_image_bytes = zi_host_whole_image_bytes
+    .whole_image_bytes = zi_host_whole_image_bytes, .graph_info = zi_host_graph_info
 
 /* Float32 pixels as bytes: see download_rgb8. */
 void zi_to_rgb8(const float *x, size_t count, uint8_t *rgb8);

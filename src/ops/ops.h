@@ -261,10 +261,11 @@ typedef void zi_op_rehearse_end(zi_run *run);
  * only says how. The operations that follow a commit should read weights in the rehearsed order, so that weights can be
  * sent ahead of their use; another order costs time and nothing else. The stack must be empty. ZIMAGE_ERROR_MEMORY with
  * the numbers where the limit is too small. A backend that reads weights in host memory has nothing to divide: all
- * bytes of the plan but `activations` are 0.
+ * bytes of the plan but `activations` are 0. `host`: most bytes of host memory that the backend may take; 0: no limit.
+ * It concerns memory that a GPU shares with the host.
  */
-typedef zimage_status zi_op_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, int commit,
-                                    zi_memory_plan *plan);
+typedef zimage_status zi_op_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations,
+                                    uint64_t host, int commit, zi_memory_plan *plan);
 /* Weights that were read may be freed after this call, and others may come to lie where they were. */
 typedef zimage_status zi_op_forget_weights(zi_run *run);
 
@@ -276,6 +277,14 @@ typedef enum zi_memory_kind {
     ZI_MEMORY_UNIFIED, /* a GPU that shares the host's memory */
     ZI_MEMORY_DEVICE,  /* memory of its own, which weights are copied to */
 } zi_memory_kind;
+
+/* What a backend queued that builds a graph of operations: since the last question. */
+typedef struct zi_graph_info {
+    int64_t nodes;       /* operations of the graphs; counted from the first question on, because counting takes time */
+    int64_t evaluations; /* how often a graph was handed over to be computed */
+    double building;     /* seconds that the host took to build them */
+    size_t peak_bytes;   /* most bytes that the backend's arrays took at once, weights included */
+} zi_graph_info;
 
 typedef struct zi_ops_table {
     const char *name; /* "reference", "cpu", "cuda", ... */
@@ -336,6 +345,8 @@ typedef struct zi_ops_table {
      * in the batch: it is not slower, and each row has the same bytes as in its own pass. (A GPU does not promise that:
      * its library may choose the order of a sum by the number of rows.) */
     int (*suits_batch)(const zi_ops *ops, int64_t fewest, int64_t most);
+    /* All 0: the backend computes each operation by itself. */
+    zi_graph_info (*graph_info)(zi_ops *ops);
     void (*free)(zi_ops *ops);
 } zi_ops_table;
 

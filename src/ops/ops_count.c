@@ -310,6 +310,7 @@ static const zi_ops_table count_table = {
     .device_bytes = zi_host_device_bytes,
     .whole_image_bytes = zi_host_whole_image_bytes,
     .suits_batch = zi_host_suits_batch,
+    .graph_info = zi_host_graph_info,
     .free = count_free,
 };
 

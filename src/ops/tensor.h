@@ -80,6 +80,7 @@ typedef struct zi_weight {
     const uint8_t *data;
     size_t bytes;
     int precise; /* set of zi_precise: compute types that compute its products in bf16 or float32 instead */
+    int mapped;  /* the bytes are pages of a file: who has copied them may give the pages back (zi_release_pages) */
     /* ZI_GROUPED only: shape is the logical [out, in], data and bytes the packed numbers */
     int bits;                       /* of a number: 1 to 6, or 8 */
     int group;                      /* inputs that share a scale and a bias: 32, 64 or 128 */

@@ -121,6 +121,17 @@ static void replace(zi_entry *entry, zi_dtype dtype, void *data)
     weight->dtype = dtype;
     weight->data = entry->owned = data;
     weight->bytes = (size_t)zi_weight_count(weight) * zi_dtype_size(dtype);
+    weight->mapped = 0;
+}
+
+#define PAGE_BYTES ((size_t)16 << 10) /* the largest of the systems that we know: Apple's */
+
+/* Whole pages, so that a GPU which shares the host's memory can read them in place; NULL: out of memory. */
+static void *page_aligned(size_t bytes)
+{
+    return bytes <= SIZE_MAX - PAGE_BYTES
+               ? aligned_alloc(PAGE_BYTES, (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES)
+               : NULL;
 }
 
 zimage_status zi_entry_expand(zi_entry *entry, zi_dtype dtype, zimage_error *error)
@@ -128,7 +139,7 @@ zimage_status zi_entry_expand(zi_entry *entry, zi_dtype dtype, zimage_error *err
     const zi_weight *weight = &entry->weight;
     int64_t rows = weight->shape[0], columns = weight->shape[1];
     size_t bytes = (size_t)zi_weight_count(weight) * zi_dtype_size(dtype), row_bytes = (size_t)columns * sizeof(float);
-    void *data = malloc(bytes);
+    void *data = page_aligned(bytes);
     float *row = malloc(row_bytes);
     assert(weight->dtype == ZI_GROUPED && (dtype == ZI_F32 || dtype == ZI_BF16));
     if (!data || !row) {

@@ -142,6 +142,7 @@ static zimage_status read_entry(zi_entry *entry, const json_t *object, buffer da
     ZI_TRY(read_offsets(entry, json_object_get(object, "data_offsets"), data, &begin, &end, error));
     weight->data = data.data + begin;
     weight->bytes = (size_t)(end - begin);
+    weight->mapped = 1;
     const dtype_info *info = find_dtype(entry->dtype);
     weight->dtype = info && entry->rank <= 4 ? info->dtype : ZI_DTYPE_OTHER;
     return info ? check_bytes(entry, info->size, error) : ZIMAGE_OK;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda/choices.h"
+#include "base/choices.h"
 #include "fuzz.h"
 #include "ops/ops_count.h"
 #include "ops/speed.h"
@@ -89,22 +89,22 @@ static void run_choices(const uint8_t *data, size_t size)
 {
     static const char key[] = "key";
     uint8_t value[VALUE_BYTES], again[VALUE_BYTES];
-    zi_cuda_choices choices;
-    zi_cuda_choices_open(&choices, zi_fuzz_folder_path(), HEADER);
+    zi_choices choices;
+    zi_choices_open(&choices, zi_fuzz_folder_path(), "cuda", HEADER);
     zi_fuzz_write(strrchr(choices.path, '/') + 1, data, size);
-    zi_cuda_choices_close(&choices);
-    zi_cuda_choices_open(&choices, zi_fuzz_folder_path(), HEADER);
+    zi_choices_close(&choices);
+    zi_choices_open(&choices, zi_fuzz_folder_path(), "cuda", HEADER);
     for (size_t bytes = 1; bytes <= sizeof value; bytes *= 4) {
-        (void)zi_cuda_recall(&choices, "product", key, 1, value, bytes);
-        (void)zi_cuda_recall(&choices, "gated", key, 3, value, bytes);
+        (void)zi_choices_recall(&choices, "product", key, 1, value, bytes);
+        (void)zi_choices_recall(&choices, "gated", key, 3, value, bytes);
     }
     memset(value, 7, sizeof value);
-    zi_cuda_remember(&choices, "product", key, 3, value, sizeof value);
-    zi_cuda_choices_close(&choices);
-    zi_cuda_choices_open(&choices, zi_fuzz_folder_path(), HEADER);
-    if (!zi_cuda_recall(&choices, "product", key, 3, again, sizeof again) || memcmp(value, again, sizeof again) != 0)
+    zi_choices_remember(&choices, "product", key, 3, value, sizeof value);
+    zi_choices_close(&choices);
+    zi_choices_open(&choices, zi_fuzz_folder_path(), "cuda", HEADER);
+    if (!zi_choices_recall(&choices, "product", key, 3, again, sizeof again) || memcmp(value, again, sizeof again) != 0)
         zi_fuzz_fail("what was remembered is not recalled");
-    zi_cuda_choices_close(&choices);
+    zi_choices_close(&choices);
 }
 
 static int run(const uint8_t *data, size_t size)

@@ -1,22 +1,19 @@
 /*
- * The algorithms that were measured to be fastest, kept in a file between processes. The file belongs to one kind of
- * GPU and one set of libraries, which its first line names. Every other line is a kind, a key and a value; key and
+ * What was measured to be fastest, kept in a file between processes. The file belongs to one kind of device and one set
+ * of libraries, which its first line names. Every other line is a kind, a key and a value; key and
  * value are hexadecimal. Processes may share the file, because lines are only added. The last line of a key counts, and
  * malformed lines are ignored. A file that can't be read or written is no error.
  */
+#include "base/choices.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
-#include "cuda/choices.h"
-#include "cuda/internal.h"
 
 #define MOST_BYTES ((size_t)4 << 20)
 #define MOST_LINES 8192 /* every look-up passes all of them; a job has some hundred choices */
-#ifndef TIMED_RUNS
-#define TIMED_RUNS 3 /* after one that warms up; on the emulated GPU fewer */
-#endif
 
 static uint64_t hash_of(const char *text)
 {
@@ -26,7 +23,7 @@ static uint64_t hash_of(const char *text)
     return hash;
 }
 
-static int add_line(zi_cuda_choices *choices, char *line)
+static int add_line(zi_choices *choices, char *line)
 {
     if (choices->count == choices->capacity) {
         int capacity = choices->capacity ? 2 * choices->capacity : 256;
@@ -47,7 +44,7 @@ static int is_line(const char *text, size_t length)
     return first != NULL && memchr(first + 1, ' ', length - (size_t)(first + 1 - text)) != NULL;
 }
 
-static void read_lines(zi_cuda_choices *choices, const char *text)
+static void read_lines(zi_choices *choices, const char *text)
 {
     size_t length = strcspn(text, "\n");
     if (length != strlen(choices->header) || strncmp(text, choices->header, length) != 0)
@@ -65,15 +62,15 @@ static void read_lines(zi_cuda_choices *choices, const char *text)
     }
 }
 
-void zi_cuda_choices_open(zi_cuda_choices *choices, const char *folder, const char *header)
+void zi_choices_open(zi_choices *choices, const char *folder, const char *backend, const char *header)
 {
     char name[64], *text;
     size_t length;
-    *choices = (zi_cuda_choices){0};
+    *choices = (zi_choices){0};
     if (folder == NULL)
         return;
     snprintf(choices->header, sizeof(choices->header), "%s", header);
-    snprintf(name, sizeof(name), "cuda-%016llx.plans", (unsigned long long)hash_of(choices->header));
+    snprintf(name, sizeof(name), "%s-%016llx.plans", backend, (unsigned long long)hash_of(choices->header));
     choices->path = zi_path_join(folder, name);
     if (choices->path == NULL || zi_read_file(choices->path, MOST_BYTES, &text, &length, NULL) != ZIMAGE_OK)
         return;
@@ -84,13 +81,13 @@ void zi_cuda_choices_open(zi_cuda_choices *choices, const char *folder, const ch
     free(text);
 }
 
-void zi_cuda_choices_close(zi_cuda_choices *choices)
+void zi_choices_close(zi_choices *choices)
 {
     for (int i = 0; i < choices->count; i++)
         free(choices->lines[i]);
     free(choices->lines);
     free(choices->path);
-    *choices = (zi_cuda_choices){0};
+    *choices = (zi_choices){0};
 }
 
 static char *add_hex(char *out, const void *data, size_t size)
@@ -124,8 +121,8 @@ static int read_hex(const char *text, void *data, size_t size)
     return 1;
 }
 
-int zi_cuda_recall(const zi_cuda_choices *choices, const char *kind, const void *key, size_t size, void *value,
-                   size_t value_size)
+int zi_choices_recall(const zi_choices *choices, const char *kind, const void *key, size_t size, void *value,
+                      size_t value_size)
 {
     char *start = choices->count > 0 ? start_line(kind, key, size, 0) : NULL;
     int found = 0;
@@ -137,7 +134,7 @@ int zi_cuda_recall(const zi_cuda_choices *choices, const char *kind, const void 
 }
 
 /* Adds the line to the end of the file in one write; a file with another header is replaced. */
-static void append(zi_cuda_choices *choices, const char *line)
+static void append(zi_choices *choices, const char *line)
 {
     FILE *file = fopen(choices->path, choices->written ? "a" : "w");
     if (file == NULL)
@@ -148,8 +145,8 @@ static void append(zi_cuda_choices *choices, const char *line)
     choices->written = fclose(file) == 0 || choices->written;
 }
 
-void zi_cuda_remember(zi_cuda_choices *choices, const char *kind, const void *key, size_t size, const void *value,
-                      size_t value_size)
+void zi_choices_remember(zi_choices *choices, const char *kind, const void *key, size_t size, const void *value,
+                         size_t value_size)
 {
     char *line = start_line(kind, key, size, value_size);
     if (line == NULL)
@@ -159,33 +156,4 @@ void zi_cuda_remember(zi_cuda_choices *choices, const char *kind, const void *ke
         append(choices, line);
     if (!add_line(choices, line))
         free(line);
-}
-
-static zimage_status time_between(zi_cuda *cuda, const cudaEvent_t events[2], zi_cuda_work *work, const void *user,
-                                  float *milliseconds)
-{
-    for (int i = 0; i <= TIMED_RUNS; i++) {
-        if (i == 1)
-            ZI_TRY(zi_cuda_result(cuda, cudaEventRecord(events[0], cuda->stream), "timing"));
-        ZI_TRY(work(user));
-    }
-    ZI_TRY(zi_cuda_result(cuda, cudaEventRecord(events[1], cuda->stream), "timing"));
-    ZI_TRY(zi_cuda_result(cuda, cudaEventSynchronize(events[1]), "timing"));
-    return zi_cuda_result(cuda, cudaEventElapsedTime(milliseconds, events[0], events[1]), "timing");
-}
-
-zimage_status zi_cuda_time(zi_cuda *cuda, zi_cuda_work *work, const void *user, float *milliseconds)
-{
-    cudaEvent_t events[2] = {NULL, NULL};
-    *milliseconds = 0;
-    zimage_status status = zi_cuda_result(cuda, cudaEventCreate(&events[0]), "making an event");
-    if (status == ZIMAGE_OK)
-        status = zi_cuda_result(cuda, cudaEventCreate(&events[1]), "making an event");
-    if (status == ZIMAGE_OK)
-        status = time_between(cuda, events, work, user, milliseconds);
-    for (int i = 0; i < 2; i++)
-        if (events[i] != NULL)
-            (void)cudaEventDestroy(events[i]);
-    *milliseconds /= TIMED_RUNS;
-    return status;
 }

@@ -1,0 +1,230 @@
+/* Matrix products. */
+#include "mlx/internal.h"
+
+#include <cassert>
+#include <limits>
+
+namespace
+{
+
+/* From so many operations on, which way is faster is measured; below, the first way of `ways_of` is taken. */
+constexpr double MEASURED_FLOPS = 1e9;
+constexpr int64_t FEW_ROWS = 32;
+constexpr int TIMED_RUNS = 3;
+
+bool is_grouped(const zi_weight *w)
+{
+    return w->dtype == ZI_GROUPED && w->bits > 1; /* MLX's own products have no numbers of one bit */
+}
+
+/* ---- packed weights ---------------------------------------------------------------------------------------------- */
+
+/*
+ * x W^T of packed weights is computed in one of two ways: by MLX's kernel that reads packed numbers, or by unpacking
+ * the matrix for the moment, which the dense kernel then multiplies. The first reads less memory, the second has larger
+ * tiles. Few rows are faster in the first way, many in the second on most chips.
+ */
+enum class way : uint8_t { PACKED, UNPACKED };
+
+/*
+ * The type in which scales and biases are read. The CPU's kernels compute in that type, so it is float32 there. On a
+ * GPU sums are float32 anyway. But a scale in float16 would lose bits in bf16, and beside x in bf16 it makes MLX
+ * compute all in float32.
+ */
+mx::Dtype scale_type(const zi_mlx &mlx, const zi_weight *w, mx::Dtype type)
+{
+    return mlx.on_gpu() && zi_mlx_type(w->scale_dtype) == type ? type : mx::float32;
+}
+
+mx::array packed_product(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::Dtype type)
+{
+    const zi_kept &kept = zi_mlx_weight(mlx, w, zi_form::GROUPS);
+    mx::Dtype inner = scale_type(mlx, w, type);
+    return mx::quantized_matmul(mx::astype(x, inner), kept.values, mx::astype(*kept.scales, inner),
+                                mx::astype(*kept.biases, inner), true, w->group, w->bits, "affine");
+}
+
+/* The matrix [out, in] in that type. */
+mx::array unpacked(zi_mlx &mlx, const zi_weight *w, mx::Dtype type)
+{
+    const zi_kept &kept = zi_mlx_weight(mlx, w, zi_form::GROUPS);
+    mx::Dtype inner = scale_type(mlx, w, type);
+    mx::array values = mx::dequantize(kept.values, mx::astype(*kept.scales, inner), mx::astype(*kept.biases, inner),
+                                      w->group, w->bits, "affine");
+    return mx::astype(values, type);
+}
+
+mx::array dense_product(const mx::array &x, const mx::array &matrix)
+{
+    return mx::matmul(mx::astype(x, matrix.dtype()), mx::transpose(matrix));
+}
+
+mx::array product_by(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::Dtype type, way which)
+{
+    return which == way::PACKED ? packed_product(mlx, x, w, type) : dense_product(x, unpacked(mlx, w, type));
+}
+
+/* Seconds of the fastest of a few runs after one that warms up. */
+double seconds_of(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::Dtype type, way which)
+{
+    double best = std::numeric_limits<double>::infinity();
+    for (int i = 0; i <= TIMED_RUNS; i++) {
+        mx::array result = product_by(mlx, x, w, type, which);
+        double start = zi_mlx_now();
+        mx::eval(result);
+        if (i > 0)
+            best = std::min(best, zi_mlx_now() - start);
+    }
+    return best;
+}
+
+/* What a measured choice is valid for; rows are rounded up to a power of two. */
+struct shape_key {
+    int64_t rows, out, in;
+    int32_t bits, group, scale_type, type;
+};
+
+way measure(zi_mlx &mlx, const zi_weight *w, mx::Dtype type, const shape_key &key)
+{
+    mx::array x = mx::astype(mx::random::normal(mx::Shape{static_cast<int>(key.rows), static_cast<int>(key.in)}), type);
+    mx::eval(x);
+    mx::synchronize(mlx.stream); /* what was queued before must not count */
+    double packed = seconds_of(mlx, x, w, type, way::PACKED), dense = seconds_of(mlx, x, w, type, way::UNPACKED);
+    return packed <= dense ? way::PACKED : way::UNPACKED;
+}
+
+way faster_way(zi_mlx &mlx, int64_t rows, const zi_weight *w, mx::Dtype type)
+{
+    if (rows == 1 || 2.0 * static_cast<double>(rows) * static_cast<double>(zi_weight_count(w)) < MEASURED_FLOPS)
+        return rows < FEW_ROWS ? way::PACKED : way::UNPACKED;
+    shape_key key = {1, w->shape[0], w->shape[1], w->bits, w->group, w->scale_dtype, type == mx::float32};
+    while (key.rows < rows)
+        key.rows *= 2;
+    way which;
+    if (zi_choices_recall(&mlx.choices, "product", &key, sizeof key, &which, sizeof which) &&
+        (which == way::PACKED || which == way::UNPACKED))
+        return which;
+    which = measure(mlx, w, type, key);
+    zi_choices_remember(&mlx.choices, "product", &key, sizeof key, &which, sizeof which);
+    return which;
+}
+
+/* ---- any weights ------------------------------------------------------------------------------------------------- */
+
+/* What a product is computed in: float32 where either side is stored so. */
+mx::Dtype product_type(const zi_mlx &mlx, const zi_tensor *y, const zi_tensor *x)
+{
+    return y->dtype == ZI_F32 || x->dtype == ZI_F32 ? mx::float32 : mlx.dtype();
+}
+
+/* x W^T */
+mx::array product(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::Dtype type)
+{
+    if (is_grouped(w))
+        return product_by(mlx, x, w, type, faster_way(mlx, x.shape(0), w, type));
+    return dense_product(x, mx::astype(zi_mlx_weight(mlx, w, zi_form::MATRIX).values, type));
+}
+
+/* The matrix [out, in] in that type. */
+mx::array matrix_of(zi_mlx &mlx, const zi_weight *w, mx::Dtype type)
+{
+    return is_grouped(w) ? unpacked(mlx, w, type) : mx::astype(zi_mlx_weight(mlx, w, zi_form::MATRIX).values, type);
+}
+
+/* x W^T + added, with one rounding. `added` is broadcast to all rows. */
+mx::array sum_product(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::Dtype type, const mx::array &added)
+{
+    if (is_grouped(w) && faster_way(mlx, x.shape(0), w, type) == way::PACKED)
+        return mx::add(mx::astype(packed_product(mlx, x, w, type), mx::float32), mx::astype(added, mx::float32));
+    mx::Dtype inner = added.dtype() == type ? type : mx::float32;
+    return mx::addmm(added, mx::astype(x, inner), mx::transpose(matrix_of(mlx, w, inner)));
+}
+
+/* A bias in the product's type, if it loses nothing there. */
+std::optional<mx::array> bias_of(zi_mlx &mlx, const zi_weight *bias, mx::Dtype type)
+{
+    std::optional<mx::array> values = zi_mlx_vector(mlx, bias);
+    return values && bias->dtype == ZI_BF16 && type == mx::bfloat16 ? mx::astype(*values, type) : values;
+}
+
+mx::array rows_of(const zi_tensor *x)
+{
+    return mx::reshape(zi_cell_read(x), {-1, static_cast<int>(zi_features(x))});
+}
+
+/* Bytes that a product takes for the moment: an unpacked or converted matrix. */
+double moment_bytes(const zi_mlx &mlx, const zi_weight *w, mx::Dtype type)
+{
+    auto bytes = static_cast<double>(zi_weight_count(w) * static_cast<int64_t>(mx::size_of(type)));
+    return is_grouped(w) || zi_mlx_type(w->dtype) != type ? bytes : 0;
+}
+
+void check_product(const zi_tensor *y, const zi_tensor *x, const zi_weight *w)
+{
+    assert(w->dims == 2 && w->shape[0] == zi_features(y) && w->shape[1] == zi_features(x));
+    assert(zi_row_count(y) == zi_row_count(x));
+}
+
+/* y * sigmoid(y) * up */
+std::vector<mx::array> gate_piece(const std::vector<mx::array> &in)
+{
+    mx::array y = mx::astype(in[0], mx::float32), up = mx::astype(in[1], mx::float32);
+    return {mx::astype(mx::multiply(mx::multiply(y, mx::sigmoid(y)), up), in[0].dtype())};
+}
+
+std::vector<mx::array> silu_piece(const std::vector<mx::array> &in)
+{
+    mx::array x = mx::astype(in[0], mx::float32);
+    return {mx::astype(mx::multiply(x, mx::sigmoid(x)), in[0].dtype())};
+}
+
+} // namespace
+
+zimage_status zi_mlx_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *weight,
+                            const zi_weight *bias, int accumulate)
+{
+    check_product(y, x, weight);
+    ZI_TRY(zi_mlx_check_weight(run, weight, 0));
+    ZI_TRY(zi_mlx_check_weight(run, bias, 1));
+    mx::Dtype type = product_type(zi_mlx_state(run->ops), y, x);
+    zi_mlx_scratch(zi_mlx_state(run->ops), zi_mlx_bytes(y) + moment_bytes(zi_mlx_state(run->ops), weight, type));
+    return zi_mlx_queue(run, [&](zi_mlx &mlx) {
+        mx::array rows = rows_of(x);
+        std::optional<mx::array> added = bias_of(mlx, bias, type);
+        if (accumulate && added)
+            added = mx::add(mx::astype(rows_of(y), mx::float32), mx::astype(*added, mx::float32));
+        else if (accumulate)
+            added = rows_of(y);
+        zi_cell_write(y, added ? sum_product(mlx, rows, weight, type, *added) : product(mlx, rows, weight, type));
+    });
+}
+
+zimage_status zi_mlx_linears(zi_run *run, int count, zi_tensor *y, const zi_tensor *x, const zi_weight *const *weights)
+{
+    for (int i = 0; i < count; i++)
+        ZI_TRY(zi_mlx_linear(run, &y[i], x, weights[i], NULL, 0));
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_mlx_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
+{
+    check_product(y, x, w1);
+    check_product(y, x, w3);
+    ZI_TRY(zi_mlx_check_weight(run, w1, 0));
+    ZI_TRY(zi_mlx_check_weight(run, w3, 0));
+    zi_mlx &state = zi_mlx_state(run->ops);
+    mx::Dtype type = product_type(state, y, x);
+    auto sums = 2.0 * static_cast<double>(zi_tensor_count(y)) * static_cast<double>(mx::size_of(type));
+    zi_mlx_scratch(state, zi_mlx_bytes(y) + sums + moment_bytes(state, w1, type) + moment_bytes(state, w3, type));
+    return zi_mlx_queue(run, [&](zi_mlx &mlx) {
+        mx::array rows = rows_of(x);
+        zi_cell_write(y, zi_mlx_piece(mlx, gate_piece, {product(mlx, rows, w1, type), product(mlx, rows, w3, type)}));
+    });
+}
+
+zimage_status zi_mlx_silu(zi_run *run, zi_tensor *y, const zi_tensor *x)
+{
+    assert(zi_tensor_count(y) == zi_tensor_count(x));
+    zi_mlx_scratch(zi_mlx_state(run->ops), zi_mlx_bytes(y));
+    return zi_mlx_queue(run, [&](zi_mlx &mlx) { zi_cell_write(y, zi_mlx_piece(mlx, silu_piece, {zi_cell_read(x)})); });
+}
