@@ -780,7 +780,7 @@ typedef struct zimage_bench_params {
     int32_t layers;        /* at most so many layers of text encoder and transformer; 0: all */
     int32_t repeats;       /* of each stage; 0: 3 */
     const zimage_session_params *session; /* NULL: defaults */
-    uint64_t stages; /* a set of bits, 1 << zimage_bench_stage: only these are timed; 0: all */
+    uint64_t stages;                      /* a set of bits, 1 << zimage_bench_stage: only these are timed; 0: all */
 } zimage_bench_params;
 
 typedef struct zimage_bench zimage_bench;

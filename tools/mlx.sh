@@ -1,6 +1,7 @@
 #!/bin/sh
 # Gets MLX for building and testing the MLX backend: tools/mlx.sh FOLDER
-# pip unpacks it in FOLDER and nowhere else. Prints the folder for -DMLX_DIR; exit code 1 and a sentence: it can't be had.
+# pip unpacks it in FOLDER and nowhere else. Prints the folder for -DMLX_DIR. Exit code 1, with a sentence: MLX can't be
+# had.
 set -eu
 version=0.32.4
 case $(uname -s) in

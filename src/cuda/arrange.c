@@ -344,8 +344,8 @@ static zimage_status commit_plan(zi_cuda *cuda, const needs *n, const zi_memory_
                                                          : ZIMAGE_OK;
 }
 
-zimage_status zi_cuda_op_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, uint64_t host, int commit,
-                                 zi_memory_plan *plan)
+zimage_status zi_cuda_op_arrange(zi_run *run, const zi_stage_runs *runs, int count, size_t activations, uint64_t host,
+                                 int commit, zi_memory_plan *plan)
 {
     zi_cuda *cuda = zi_cuda_enter(run);
     needs n;

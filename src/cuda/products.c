@@ -207,7 +207,7 @@ static int recall(zi_cuda *cuda, zi_cuda_plan *plan)
 {
     cublasLtMatmulHeuristicResult_t result;
     return zi_choices_recall(&cuda->choices, "product", &plan->key, sizeof(plan->key), &plan->algorithm,
-                          sizeof(plan->algorithm)) &&
+                             sizeof(plan->algorithm)) &&
            cublasLtMatmulAlgoCheck(cuda->blas, plan->operation, plan->w, plan->x, plan->y, plan->y, &plan->algorithm,
                                    &result) == CUBLAS_STATUS_SUCCESS &&
            result.workspaceSize <= ZI_WORKSPACE_BYTES;
@@ -246,7 +246,7 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, co
         best = fastest(cuda, plan, found, count, scratch, x, w);
         zi_cuda_release(cuda, mark);
         zi_choices_remember(&cuda->choices, "product", &plan->key, sizeof(plan->key), &found[best].algo,
-                         sizeof(found[best].algo));
+                            sizeof(found[best].algo));
     }
     plan->algorithm = found[best].algo;
     return ZIMAGE_OK;
