@@ -4,17 +4,18 @@
 #include "names.h"
 #include "options.h"
 
-#define STEPS_MAX   1000
-#define COUNT_MAX   100000
-#define THREADS_MAX 1024
-#define LAYERS_MAX  1024
-#define TOKENS_MAX  512
-#define SIDE_MAX    (1 << 14) /* of a benchmark's image, in pixels */
-#define SCALE_MAX   1000      /* of guidance and its limits */
-#define PORT_MAX    65535
-#define QUEUE_MAX   10000
-#define IMAGES_MAX  100    /* of a request to the server */
-#define SECONDS_MAX 864000 /* ten days */
+#define STEPS_MAX       1000
+#define COUNT_MAX       100000
+#define THREADS_MAX     1024
+#define LAYERS_MAX      1024
+#define TOKENS_MAX      512
+#define SIDE_MAX        (1 << 14) /* of a benchmark's image, in pixels */
+#define SCALE_MAX       1000      /* of guidance and its limits */
+#define PORT_MAX        65535
+#define QUEUE_MAX       10000
+#define IMAGES_MAX      100    /* of a request to the server */
+#define SECONDS_MAX     864000 /* ten days */
+#define CONNECTIONS_MAX 1000000
 
 #define ON(command) (1u << CLI_##command)
 #define EVERYWHERE  ((1u << CLI_COMMANDS) - 1)
@@ -520,6 +521,25 @@ const cli_option cli_table[] = {
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         INT(max_steps, 1, STEPS_MAX),
+    },
+    {
+        .name = "max-connections",
+        .argument = "N",
+        .help = "Most connections at the same time; fewer, if the limit of open files is lower.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        INT(max_connections, 1, CONNECTIONS_MAX),
+        .fallback = "4096",
+    },
+    {
+        .name = "per-address",
+        .elsewhere = "per-ip max-connections-per-ip",
+        .argument = "N",
+        .help = "Most connections of one address.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        INT(per_address, 1, CONNECTIONS_MAX),
+        .fallback = "256",
     },
     {
         .name = "job-seconds",

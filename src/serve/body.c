@@ -31,16 +31,16 @@ struct body {
     size_t limit, fed, text_bytes;
     bytes all; /* of JSON */
     struct MHD_PostProcessor *processor;
-    part parts[PARTS_MAX];
+    part *parts; /* [PARTS_MAX] of a form */
     size_t part_count;
-    form_file files[PARTS_MAX];
+    form_file *files; /* [PARTS_MAX] of a form */
     form form;
     fault fault;
 };
 
 static int append(bytes *b, const char *data, size_t size)
 {
-    if (b->size + size + 1 > b->allocated) {
+    if (!b->data || b->size + size + 1 > b->allocated) {
         size_t wanted = 2 * b->allocated > b->size + size + 1 ? 2 * b->allocated : b->size + size + 1;
         wanted = wanted < FIRST_ALLOCATED ? FIRST_ALLOCATED : wanted;
         char *data_now = realloc(b->data, wanted);
@@ -64,7 +64,7 @@ static int no_memory(fault *f)
 
 static part *new_part(body *b, const char *name, const char *file_name)
 {
-    if (b->part_count == PARTS_MAX) {
+    if (!b->parts || b->part_count == PARTS_MAX) {
         fault_set(&b->fault, FAULT_INVALID_VALUE, NULL, "the form has more than %d parts", PARTS_MAX);
         return NULL;
     }
@@ -185,6 +185,15 @@ static int finish_json(body *b, fault *f)
 
 /* ---- all kinds ---- */
 
+static int begin_form(body *b, struct MHD_Connection *connection)
+{
+    b->parts = calloc(PARTS_MAX, sizeof *b->parts);
+    b->files = calloc(PARTS_MAX, sizeof *b->files);
+    if (b->parts && b->files)
+        b->processor = MHD_create_post_processor(connection, FORM_BUFFER, on_part, b);
+    return b->processor != NULL;
+}
+
 body *body_new(body_kind kind, size_t limit, struct MHD_Connection *connection)
 {
     body *b = calloc(1, sizeof *b);
@@ -192,8 +201,8 @@ body *body_new(body_kind kind, size_t limit, struct MHD_Connection *connection)
         return NULL;
     b->kind = kind;
     b->limit = limit;
-    if (kind == BODY_FORM && !(b->processor = MHD_create_post_processor(connection, FORM_BUFFER, on_part, b))) {
-        free(b);
+    if (kind == BODY_FORM && !begin_form(b, connection)) {
+        body_free(b);
         return NULL;
     }
     return b;
@@ -210,6 +219,8 @@ void body_free(body *b)
         free(b->parts[i].bytes.data);
     }
     json_decref(b->form.object);
+    free(b->parts);
+    free(b->files);
     free(b->all.data);
     free(b);
 }

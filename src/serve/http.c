@@ -13,9 +13,8 @@
 #include "listen.h"
 #include "watch.h"
 
-#define PER_ADDRESS_MAX    256
-#define CONNECTION_MEMORY  ((size_t)16 << 10)
-#define CONNECTION_STEP    ((size_t)4 << 10)
+#define CONNECTION_MEMORY  ((size_t)8 << 10) /* of each connection: its request line and headers must fit */
+#define CONNECTION_STEP    ((size_t)1 << 10)
 #define HEADER_SECONDS     10
 #define BODY_SECONDS       600
 #define IDLE_SECONDS       75
@@ -415,9 +414,10 @@ int http_start(http *h, server *s, zimage_error *error)
     if (h->watch)
         h->daemon = MHD_start_daemon(
             flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
-            h->socket, MHD_OPTION_CONNECTION_LIMIT, listen_connections_max(), MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-            PER_ADDRESS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-            CONNECTION_MEMORY, MHD_OPTION_CONNECTION_MEMORY_INCREMENT, CONNECTION_STEP, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+            h->socket, MHD_OPTION_CONNECTION_LIMIT, listen_connections_max(s->params->max_connections),
+            MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)s->params->per_address, MHD_OPTION_CONNECTION_TIMEOUT,
+            (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,
+            MHD_OPTION_CONNECTION_MEMORY_INCREMENT, CONNECTION_STEP, MHD_OPTION_STRICT_FOR_CLIENT, 1,
             MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
             MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
     if (h->daemon)

@@ -166,8 +166,10 @@ void job_table_trim(job_table *table, double now, double seconds, uint64_t bytes
 
 void job_table_free(job_table *table)
 {
-    while (table->newest)
-        forget(table, table->newest);
+    for (job *older, *j = table->newest; j; j = older) {
+        older = j->older;
+        forget(table, j);
+    }
 }
 
 /* ---- listeners and events ---- */

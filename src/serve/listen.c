@@ -10,9 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define CONNECTIONS_MAX 4096
-#define FILES_ASIDE     64 /* of the limit of open files: for models, devices and the log */
-#define BACKLOG         128
+#define FILES_ASIDE 64 /* of the limit of open files: for models, devices and the log */
+#define BACKLOG     128
 
 static int fail(int fd, const serve_params *params, const char *what, zimage_error *error)
 {
@@ -73,18 +72,18 @@ int listen_on(const serve_params *params, int *port, zimage_error *error)
     return fd;
 }
 
-unsigned listen_connections_max(void)
+unsigned listen_connections_max(int connections)
 {
-    const rlim_t wanted = CONNECTIONS_MAX + FILES_ASIDE;
+    const rlim_t wanted = (rlim_t)connections + FILES_ASIDE;
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return CONNECTIONS_MAX;
+        return (unsigned)connections;
     if (limit.rlim_cur < wanted && limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
         setrlimit(RLIMIT_NOFILE, &limit);
         getrlimit(RLIMIT_NOFILE, &limit);
     }
     if (limit.rlim_cur >= wanted)
-        return CONNECTIONS_MAX;
+        return (unsigned)connections;
     return limit.rlim_cur > 2 * FILES_ASIDE ? (unsigned)limit.rlim_cur - FILES_ASIDE : FILES_ASIDE;
 }

@@ -6,7 +6,7 @@
 
 /* Listens on the host and port of the parameters, and sets the port that it is in truth. -1: an error. */
 int listen_on(const serve_params *params, int *port, zimage_error *error);
-/* How many connections there may be: as many as files may be open, a limit that is raised as far as it goes. */
-unsigned listen_connections_max(void);
+/* As many connections as are wanted and files may be open, a limit that is raised as far as it goes. */
+unsigned listen_connections_max(int wanted);
 
 #endif

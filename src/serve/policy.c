@@ -32,7 +32,7 @@ static int add_key(policy *p, const char *line)
     if (p->key_count == POLICY_KEYS_MAX || strlen(text) >= POLICY_KEY_MAX || !*text)
         return 0;
     snprintf(key->name, sizeof key->name, "%.*s", colon ? (int)(colon - line) : 0, line);
-    strcpy(key->text, text);
+    memcpy(key->text, text, strlen(text)); /* the rest is zeros */
     p->key_count++;
     return 1;
 }

@@ -33,15 +33,16 @@ typedef struct serve_params {
     int keep_models;                        /* that stay open at the same time */
     const char *devices[SERVE_DEVICES_MAX]; /* one worker each */
     int device_count;
-    zimage_session_params session; /* of all workers, but for the device and the log */
-    int max_queue;                 /* jobs that wait */
-    double max_wait;               /* predicted seconds that a job may have to wait */
-    int max_images;                /* of a request */
-    int max_steps;                 /* of an image; 0: 4 times the model's own */
-    double job_seconds;            /* that a job may take; 0: no limit */
-    double idle_seconds;           /* after which an unused model is closed; 0: never */
-    double drain;                  /* seconds that jobs may still take when the server is asked to stop */
-    uint64_t store_bytes;          /* of finished images */
+    zimage_session_params session;    /* of all workers, but for the device and the log */
+    int max_queue;                    /* jobs that wait */
+    double max_wait;                  /* predicted seconds that a job may have to wait */
+    int max_images;                   /* of a request */
+    int max_steps;                    /* of an image; 0: 4 times the model's own */
+    int max_connections, per_address; /* connections at the same time: in all, and of one address */
+    double job_seconds;               /* that a job may take; 0: no limit */
+    double idle_seconds;              /* after which an unused model is closed; 0: never */
+    double drain;                     /* seconds that jobs may still take when the server is asked to stop */
+    uint64_t store_bytes;             /* of finished images */
     double store_seconds;
     int quiet;                      /* 1: no line for each request */
     int (*stopping)(void);          /* not 0: the server shall stop */

@@ -5,7 +5,7 @@
 #include "http.h"
 #include "watch.h"
 
-#define BLOCK        ((size_t)32 << 10)
+#define BLOCK        ((size_t)1 << 10) /* of a buffer that each stream has, and that chunks do not use */
 #define PING_SECONDS 15
 
 typedef struct stream {

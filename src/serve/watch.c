@@ -93,7 +93,7 @@ static int grow(set *s, size_t allocated)
 /* 0: no memory. The first is the pipe. */
 static int fill(struct watch *w, set *s)
 {
-    if (w->count + 1 > s->allocated && !grow(s, 2 * (w->count + 1)))
+    if ((!s->fds || !s->serials || w->count + 1 > s->allocated) && !grow(s, 2 * (w->count + 1)))
         return 0;
     s->fds[0] = (struct pollfd){.fd = w->wake[0], .events = POLLIN};
     s->count = 1;

@@ -3,6 +3,8 @@ import base64
 import concurrent.futures
 import json
 import os
+import random
+import resource
 import socket
 import subprocess
 import sys
@@ -319,6 +321,94 @@ def test_clients_that_vanish(program):
         assert s.metric("zimage_streams") == 0
         s.wait_for("closed connections", lambda: s.metric("zimage_connections") <= 1, 5)
         assert s.json("POST", GENERATIONS, SMALL)["data"]
+
+
+def status_of(server):
+    """What the process holds: (open files, resident KiB)."""
+    with open(f"/proc/{server.process.pid}/status") as status:
+        resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+    return len(os.listdir(f"/proc/{server.process.pid}/fd")), resident
+
+
+def test_rounds_of_clients_that_vanish(program):
+    """Clients go away at random moments: nothing stays behind. ZIMAGE_SERVE_ROUNDS: how many, 150 by default."""
+    rounds, dice = int(os.environ.get("ZIMAGE_SERVE_ROUNDS", "150")), random.Random(7)
+    if not os.path.exists("/proc/self/fd"):
+        return
+    with Server(program, "--quiet", "--store-bytes", "1M") as s:
+        body = {**SMALL, "size": "128x128", "steps": 4, "n": 2}
+        s.json("POST", GENERATIONS, body)
+        for number in range(rounds + 20):
+            if number == 20:  # by then the process has what it keeps
+                s.wait_until_idle()
+                before = status_of(s)
+            whole = dice.random() < 0.7
+            connection = send_only(s, GENERATIONS, {**body, "stream": dice.random() < 0.5, "partial_images": 0},
+                                   None if whole else dice.randrange(1, 250))
+            time.sleep(dice.random() * 0.1 if whole else 0)
+            if whole and dice.random() < 0.2:
+                connection.recv(100)  # and leaves while the rest is sent
+            connection.close()
+        s.wait_for("no connections", lambda: s.metric("zimage_connections") == 1, 10)
+        s.wait_until_idle(10)
+        assert s.metric("zimage_streams") == 0 and s.metric("zimage_upload_bytes_in_flight") == 0
+        assert s.metric('zimage_queue_length{class="interactive"}') == 0
+        after = status_of(s)
+        assert after[0] <= before[0] + 1, f"open files: {before[0]} before, {after[0]} after {rounds} rounds"
+        if "asan" not in program and "tsan" not in program:
+            assert after[1] <= before[1] + 16384, f"resident KiB: {before[1]} before, {after[1]} after {rounds} rounds"
+
+
+def most_resident(server, job):
+    """The most resident KiB while an image is made and the next one begins: what is used changes with its stages."""
+    def made():
+        return len(server.json("GET", f"{JOBS}/{job['id']}")["pictures"])
+    count, most = made(), 0
+    while made() < count + 2:
+        most = max(most, status_of(server)[1])
+        time.sleep(0.005)
+    return most
+
+
+def test_many_streams(program):
+    """ZIMAGE_SERVE_STREAMS: how many, 300 by default. Each takes little memory, and /health answers meanwhile."""
+    if not os.path.exists("/proc/self/fd"):
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = min(int(os.environ.get("ZIMAGE_SERVE_STREAMS", "300")), hard - 100)
+    with Server(program, "--quiet", "--max-n", "100", "--max-connections", "10000", "--per-address", "10000") as s:
+        busy = s.json("POST", JOBS, {**SMALL, "size": "256x256", "n": min(100, 10 + count // 50)}, 202)
+        job = s.json("POST", JOBS, SMALL, 202)
+        s.wait_for("an image", lambda: s.json("GET", f"{JOBS}/{busy['id']}")["pictures"])
+        before = most_resident(s, busy)
+        head = f"GET {job['events_url']} HTTP/1.1\r\nHost: 127.0.0.1:{s.port}\r\n\r\n".encode()
+        streams = []
+        for _ in range(count):
+            streams.append(s.socket())
+            streams[-1].sendall(head)
+        s.wait_for("the streams", lambda: s.metric("zimage_streams") == count)
+        times = []
+        for _ in range(100):
+            start = time.monotonic()
+            assert s.get("/health").status == 200
+            times.append(time.monotonic() - start)
+        growth = (most_resident(s, busy) - before) / count
+        print(f"      {count} streams: {growth:.1f} KiB each; /health: {sorted(times)[50] * 1000:.1f} ms, "
+              f"at most {max(times) * 1000:.1f} ms")
+        if "asan" not in program and "tsan" not in program:
+            assert growth <= 16, f"{growth:.1f} KiB a stream"
+        s.json("DELETE", f"{JOBS}/{busy['id']}")
+        s.json("GET", f"{JOBS}/{job['id']}?wait=60")
+        for stream in streams:
+            text = b""
+            while b"event: end" not in text:
+                chunk = stream.recv(65536)
+                assert chunk, "a stream ended early"
+                text += chunk
+            stream.close()
+        s.wait_for("no streams", lambda: s.metric("zimage_streams") == 0, 10)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_fairness(program):

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Tests the server: tests/serve/run.sh http|openai PROGRAM BUILD
+# Tests the server: tests/serve/run.sh http|openai PROGRAM BUILD [TEST...]
 # openai: with OpenAI's package, which pip installs into a virtual environment in the build folder.
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because Python or the package is missing.
 set -eu
 kind=$1 program=$2 environment=$3/openai
+shift 3
 here=$(cd "$(dirname "$0")" && pwd)
 package=openai==3.57.0
 export PYTHONDONTWRITEBYTECODE=1
@@ -20,4 +21,4 @@ if [ "$kind" = openai ]; then
     fi
     python=$environment/bin/python
 fi
-exec "$python" "$here/check_$kind.py" "$program"
+exec "$python" "$here/check_$kind.py" "$program" "$@"
