@@ -13,8 +13,9 @@
 #define SCALE_MAX       1000      /* of guidance and its limits */
 #define PORT_MAX        65535
 #define QUEUE_MAX       10000
-#define IMAGES_MAX      100    /* of a request to the server */
-#define SECONDS_MAX     864000 /* ten days */
+#define IMAGES_MAX      100       /* of a request to the server */
+#define SECONDS_MAX     864000    /* ten days */
+#define PIXELS_MAX      268435456 /* 2^28 */
 #define CONNECTIONS_MAX 1000000
 
 #define ON(command) (1u << CLI_##command)
@@ -523,6 +524,14 @@ const cli_option cli_table[] = {
         INT(max_steps, 1, STEPS_MAX),
     },
     {
+        .name = "max-pixels",
+        .argument = "N",
+        .help = "Most pixels of an image, width times height (default: the model's own limit).",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        INT(max_pixels, 1, PIXELS_MAX),
+    },
+    {
         .name = "max-connections",
         .argument = "N",
         .help = "Most connections at the same time; fewer, if the limit of open files is lower.",
@@ -545,7 +554,7 @@ const cli_option cli_table[] = {
         .name = "job-seconds",
         .elsewhere = "timeout timeout-job job-timeout",
         .argument = "SECONDS",
-        .help = "Cancel a job that takes longer, from its beginning; 0: never.",
+        .help = "Cancel a job that takes longer, from its beginning, and refuse one that is predicted to; 0: never.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLOAT(job_seconds, 0, SECONDS_MAX),

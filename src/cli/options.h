@@ -61,7 +61,7 @@ typedef struct cli_options {
     cli_files images, models;
     int64_t width, height; /* --size fills both */
     int64_t steps, count, quality, tokens, layers, threads;
-    int64_t port, keep_models, max_queue, max_images, max_steps, max_connections, per_address;
+    int64_t port, keep_models, max_queue, max_images, max_steps, max_pixels, max_connections, per_address;
     uint64_t seed, mem, vram, store_bytes;
     uint8_t background[3]; /* RGB */
     double guidance, cfg_truncation, cfg_normalization, strength;

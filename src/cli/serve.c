@@ -74,6 +74,7 @@ static void fill(const cli_options *o, serve_params *params)
         .max_wait = o->max_wait,
         .max_images = (int)o->max_images,
         .max_steps = (int)o->max_steps,
+        .max_pixels = o->max_pixels,
         .max_connections = (int)o->max_connections,
         .per_address = (int)o->per_address,
         .job_seconds = o->job_seconds,

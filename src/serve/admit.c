@@ -81,6 +81,17 @@ static int has_room(const server *s, const job *j, const job_origin *origin, fau
     return 1;
 }
 
+/* Whether a job would end before it is cancelled. */
+static int is_soon_enough(const server *s, const serve_request *request, const prediction *p, fault *f)
+{
+    double seconds = (double)(request->n * request->batch_size * request->n_iter) * p->seconds;
+    if (!(s->params->job_seconds > 0) || seconds <= s->params->job_seconds)
+        return 1;
+    return fault_set(f, FAULT_INVALID_VALUE, NULL,
+                     "the images would take about %.0f seconds, and the server gives a job %.0f", seconds,
+                     s->params->job_seconds);
+}
+
 /* What the model says of a request: its time and memory, or a fault. *is_known 0: the model is closed and says nothing
  * yet; the worker asks again. While a job runs it holds memory, so a shortage then is no reason to refuse. */
 static int ask_model(server *s, model_entry *model, serve_request *request, resolved_request *resolved, prediction *p,
@@ -95,7 +106,8 @@ static int ask_model(server *s, model_entry *model, serve_request *request, reso
     if (!*is_known)
         return 1;
     return resolve_request(request, &info, s->params, resolved, f) &&
-           (models_predict(model, request, resolved, p, f) || (p->is_short && is_busy));
+           (models_predict(model, request, resolved, p, f) || (p->is_short && is_busy)) &&
+           is_soon_enough(s, request, p, f);
 }
 
 static int enqueue(server *s, job *j, const job_origin *origin, fault *f)

@@ -99,6 +99,15 @@ static int resolve_size(const serve_request *r, const zimage_model_info *info, r
     return check_size(width, height, "size", info, out, f);
 }
 
+static int check_pixels(const serve_request *r, const serve_params *params, const resolved_request *out, fault *f)
+{
+    const char *name = is_sdapi_dialect(r->dialect) ? "width" : "size";
+    if (params->max_pixels == 0 || (int64_t)out->width * out->height <= params->max_pixels)
+        return 1;
+    return fault_set(f, FAULT_INVALID_VALUE, name, "%s: %dx%d, expected at most %lld pixels", name, out->width,
+                     out->height, (long long)params->max_pixels);
+}
+
 /* ---- steps and guidance ---- */
 
 static int resolve_steps(serve_request *r, const zimage_model_info *info, const serve_params *params,
@@ -173,8 +182,9 @@ int resolve_request(serve_request *r, const zimage_model_info *info, const serve
     }
     if (r->format != ZIMAGE_FORMAT_PNG)
         resolved->quality = REQUEST_HAS(r, compression) ? (int)(r->compression ? r->compression : 1) : COMPRESSION_MAX;
-    return resolve_size(r, info, resolved, f) && resolve_steps(r, info, params, resolved, f) &&
-           resolve_guidance(r, info, resolved, f) && resolve_images(r, info, resolved, f);
+    return resolve_size(r, info, resolved, f) && check_pixels(r, params, resolved, f) &&
+           resolve_steps(r, info, params, resolved, f) && resolve_guidance(r, info, resolved, f) &&
+           resolve_images(r, info, resolved, f);
 }
 
 void resolve_fill(const serve_request *r, const resolved_request *resolved, int index, zimage_request *library)

@@ -38,6 +38,7 @@ typedef struct serve_params {
     double max_wait;                  /* predicted seconds that a job may have to wait */
     int max_images;                   /* of a request */
     int max_steps;                    /* of an image; 0: 4 times the model's own */
+    int64_t max_pixels;               /* of an image; 0: the model's own limit */
     int max_connections, per_address; /* connections at the same time: in all, and of one address */
     double job_seconds;               /* that a job may take; 0: no limit */
     double idle_seconds;              /* after which an unused model is closed; 0: never */
