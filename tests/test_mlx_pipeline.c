@@ -93,6 +93,60 @@ static void the_graph_of_a_step_is_told(void **state)
     assert_contains(o.out, " evaluations, arrays of at most ");
 }
 
+/* A limit that is too small is refused with the one that is needed, and that one is accepted. */
+static void memory_limits_are_refused_or_accepted(void **state)
+{
+    unsigned long long least = 0;
+    char limit[32];
+    const char *arguments[] = {"generate", "a",        "-m",  TINY,      "-o", "m.png",  "-W",    "64", "-H", "64",
+                               "-q",       "--device", "mlx", "--steps", "1",  "--json", "--mem", "3M", NULL};
+    run_program(arguments, &o);
+    assert_true(o.code != 0);
+    const char *needs = strstr(o.err, "this request needs ");
+    assert_non_null(needs);
+    assert_int_equal(sscanf(needs, "this request needs %llu MiB", &least), 1);
+    snprintf(limit, sizeof limit, "%lluM", least);
+    arguments[17] = limit;
+    run_program(arguments, &o);
+    if (o.code)
+        fail_msg("--mem %s: %s", limit, o.err);
+}
+
+/* The number at the end of the line that begins with `text`, which is a line break first. */
+static double number_of_line(const char *text)
+{
+    const char *line = strstr(o.out, text);
+    if (!line)
+        fail_msg("no \"%s\" in: %s", text, o.out);
+    const char *end = line + 1 + strcspn(line + 1, "\n");
+    if (end - line > 4 && strncmp(end - 4, " MiB", 4) == 0)
+        end -= 4;
+    const char *number = end;
+    while (number > line && number[-1] != ' ')
+        number--;
+    return strtod(number, NULL);
+}
+
+/* The arrays of MLX, weights included, take no more than the plan says. (The process takes more on a CPU: there MLX
+ * calls malloc, which keeps some of what is freed.) */
+static void arrays_stay_within_the_plan(void **state)
+{
+    static const char *const stages[] = {"text_encoder", "transformer_step", "vae_decode", "vae_encode"};
+    run_program(ARGUMENTS("bench", "--synthetic", "small", "-W", "64", "-H", "64", "--tokens", "16", "--steps", "1",
+                          "--compute", "f32", "--device", "mlx"),
+                &o);
+    if (o.code)
+        fail_msg("%s", o.err);
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        char planned_line[64], graph_line[64];
+        snprintf(planned_line, sizeof planned_line, "\n%s ", stages[i]);
+        snprintf(graph_line, sizeof graph_line, "\n%s: a graph", stages[i]);
+        double planned = number_of_line(planned_line), taken = number_of_line(graph_line);
+        printf("%s: arrays of at most %.0f MiB, planned %.0f\n", stages[i], taken, planned);
+        assert_true(taken > 0 && taken <= planned);
+    }
+}
+
 static void what_mlx_lacks_is_refused(void **state)
 {
     static const char *const wrong[][3] = {
@@ -145,6 +199,8 @@ int main(void)
         cmocka_unit_test(the_program_finds_mlx),
         cmocka_unit_test(auto_is_not_mlx_without_a_gpu),
         cmocka_unit_test(the_graph_of_a_step_is_told),
+        cmocka_unit_test(memory_limits_are_refused_or_accepted),
+        cmocka_unit_test(arrays_stay_within_the_plan),
         cmocka_unit_test(what_mlx_lacks_is_refused),
         cmocka_unit_test(another_version_is_refused),
         cmocka_unit_test(not_finite_names_the_block),

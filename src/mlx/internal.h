@@ -59,7 +59,8 @@ struct zi_mlx {
     std::map<zi_kept_key, zi_kept> weights;
     std::vector<zi_mlx_check> checks; /* since the host last waited */
     size_t named = 0;                 /* of the checks */
-    double queued = 0, handed = 0;    /* bytes of arrays since the last hand-over; of the one before */
+    double queued = 0;                /* bytes of arrays since the last hand-over */
+    double handed[3] = {0, 0, 0};     /* of the last hand-overs, the newest first */
     std::optional<mx::array> last;    /* an array of the last hand-over */
     zi_choices choices;
     zi_graph_info graph = {}; /* since the last question */
@@ -96,7 +97,7 @@ void zi_mlx_scratch(zi_mlx &mlx, double bytes);
 void zi_mlx_hand_over(zi_mlx &mlx);
 
 /* From so many bytes of queued arrays on, the graph is handed over, also in the middle of a block. */
-constexpr double ZI_MLX_QUEUED_BYTES = 512.0 * 1024 * 1024;
+constexpr double ZI_MLX_QUEUED_BYTES = 256.0 * 1024 * 1024;
 
 /* Bytes of a tensor's elements. */
 static inline double zi_mlx_bytes(const zi_tensor *x)
