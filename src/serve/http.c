@@ -322,8 +322,9 @@ static void exchange_free(exchange *x)
 static enum MHD_Result take_body(exchange *x, const char *data, size_t *size)
 {
     int is_chunked = exchange_header(x, "Content-Length") == NULL;
-    x->swallowed += x->fault.code ? *size : 0;
-    if (!x->fault.code && (!is_chunked || reserve(x, *size)))
+    int is_read = !x->fault.code && x->body; /* that of OPTIONS is not */
+    x->swallowed += is_read ? 0 : *size;
+    if (is_read && (!is_chunked || reserve(x, *size)))
         body_feed(x->body, data, *size, &x->fault);
     *size = 0;
     return x->swallowed <= SWALLOWED_MAX ? MHD_YES : MHD_NO;

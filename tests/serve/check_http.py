@@ -138,6 +138,10 @@ def test_paths(program):
         answer = s.get(GENERATIONS)
         assert answer.status == 405 and answer.getheader("Allow") == "POST"
         assert s.request("OPTIONS", GENERATIONS).status == 204
+        assert s.request("OPTIONS", GENERATIONS, SMALL).status == 204
+        for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "TRACE", "QUERY"):
+            answer = s.request(method, GENERATIONS, SMALL)
+            assert answer.status == 405, method
         s.fault("GET", f"{JOBS}/..%2f..%2fetc", 404, "job_not_found")
         s.fault("GET", f"{JOBS}/%00", 400, "invalid_value")
         s.fault("GET", f"{JOBS}/%zz", 400, "invalid_value")
@@ -525,7 +529,7 @@ def test_several_models(program):
 
 
 def test_end(program):
-    with Server(program, "--drain", "30") as s:
+    with Server(program, "--drain", "600") as s:
         job = send_only(s, GENERATIONS, {**SMALL, "size": "256x256", "steps": 8, "n": 2})
         s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
         s.terminate()
