@@ -65,7 +65,7 @@ struct zi_mlx {
     zi_choices choices;
     zi_graph_info graph = {}; /* since the last question */
     int counts_nodes = 0;     /* somebody asks */
-    bool row_kernels = false; /* kernels.h: they can be used */
+    bool own_kernels = false; /* those of kernels.h can be used */
 
     explicit zi_mlx(mx::Stream s, zi_dtype t) : ops{}, stream(s), type(t), choices{}
     {

@@ -1,162 +1,28 @@
 #include "mlx/kernels.h"
+#include "mlx/kernel_sources.h"
 
 #include <bit>
-#include <cstring>
-#include <stdexcept>
 #include <string>
 
 namespace
 {
 
-constexpr int WARP = 32, THREADS = 256;
-
-/* What differs between the two languages: where a thread is, sums of a warp, bits of a number. */
-const char *const METAL_HEADER = R"(
-#define ZI_FLOAT(bits) as_type<float>(bits)
-#define ZI_BITS(value) as_type<uint>(value)
-#define ZI_RSQRT(value) metal::precise::rsqrt(value)
-#define ZI_BARRIER threadgroup_barrier(metal::mem_flags::mem_threadgroup)
-inline float zi_warp_sum(float value) { return metal::simd_sum(value); }
-)";
-const char *const METAL_PLACE = R"(
-    const uint block = threadgroup_position_in_grid.x, thread = thread_position_in_threadgroup.x;
-    const uint lane = thread_index_in_simdgroup, warp = simdgroup_index_in_threadgroup;
-    threadgroup float shared[32];
-)";
-const char *const CUDA_HEADER = R"(
-typedef unsigned int uint;
-#define ZI_FLOAT(bits) __int_as_float(bits)
-#define ZI_BITS(value) __float_as_uint(value)
-#define ZI_RSQRT(value) (1.0f / sqrtf(value))
-#define ZI_BARRIER __syncthreads()
-__device__ inline float zi_warp_sum(float value)
-{
-    for (int i = 16; i > 0; i /= 2)
-        value += __shfl_xor_sync(0xffffffffu, value, i);
-    return value;
-}
-)";
-const char *const CUDA_PLACE = R"(
-    const uint block = blockIdx.x, thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-    __shared__ float shared[32];
-)";
-
-/* SUM(value, result): the sum of all threads' values, in each thread. */
-const char *const SUM = R"(
-#define SUM(value, result) \
-    { \
-        const float of_warp = zi_warp_sum(value); \
-        ZI_BARRIER; \
-        if (lane == 0) \
-            shared[warp] = of_warp; \
-        ZI_BARRIER; \
-        float of_all = 0; \
-        for (uint k = 0; k < THREADS / 32; k++) \
-            of_all += shared[k]; \
-        result = of_all; \
-    }
-)";
-
-/* h = norm(VALUE(i)) of the block's row; needs `squares` and `total`, this thread's sums of squares and of values. */
-const char *const NORM = R"(
-    if (NEXT != 0) {
-        float factor = 0, mean = 0;
-        if (NEXT == 1) {
-            SUM(squares, factor);
-        } else {
-            SUM(total, mean);
-            mean /= N;
-            float apart = 0;
-            for (uint i = thread; i < N; i += THREADS) {
-                const float value = VALUE(i) - mean;
-                apart += value * value;
-            }
-            SUM(apart, factor);
-        }
-        factor = ZI_RSQRT(factor / N + ZI_FLOAT(NEXT_EPS));
-        for (uint i = thread; i < N; i += THREADS) {
-            float value = (VALUE(i) - mean) * factor;
-            if (HAS_GAIN)
-                value *= gain[i];
-            if (HAS_SHIFT)
-                value += shift[i];
-            h[row + i] = T(value);
-        }
-    }
-)";
-
-const char *const NORM_BODY = R"(
-    const size_t row = size_t(block) * N;
-    float squares = 0, total = 0;
-#define VALUE(i) float(x[row + (i)])
-    for (uint i = thread; i < N; i += THREADS) {
-        const float value = VALUE(i);
-        squares += value * value;
-        total += value;
-    }
-)";
-
-const char *const RESIDUAL_BODY = R"(
-    const size_t row = size_t(block) * N;
-    float factor_of_y = 1, squares = 0, total = 0, bad = 0;
-    if (HAS_POST) {
-        float of_y = 0;
-        for (uint i = thread; i < N; i += THREADS) {
-            const float value = float(y[row + i]);
-            of_y += value * value;
-        }
-        SUM(of_y, of_y);
-        factor_of_y = ZI_RSQRT(of_y / N + ZI_FLOAT(POST_EPS));
-    }
-    for (uint i = thread; i < N; i += THREADS) {
-        float value = float(y[row + i]) * factor_of_y;
-        if (HAS_POST_GAIN)
-            value *= post_gain[i];
-        const T stored = T(float(x[row + i]) + value);
-        sum[row + i] = stored;
-        value = float(stored);
-        squares += value * value;
-        total += value;
-        bad += (ZI_BITS(value) & 0x7f800000u) == 0x7f800000u ? 1.0f : 0.0f;
-    }
-    SUM(bad, bad);
-    if (thread == 0)
-        finite[block] = bad == 0 ? 1.0f : 0.0f;
-#define VALUE(i) float(sum[row + (i)])
-)";
-
-/* A warp computes a head. */
-const char *const ROTATE_BODY = R"(
-    const uint head = block * (THREADS / 32) + warp;
-    shared[lane] = 0; /* only the other kernels need it */
-    if (head < uint(x_shape[0])) {
-        const size_t first = size_t(head) * N;
-        const size_t angle = size_t(head / HEADS) * (N / 2);
-        float squares = 0;
-        for (uint i = lane; i < N; i += 32) {
-            const float value = float(x[first + i]);
-            squares += value * value;
-        }
-        const float factor = ZI_RSQRT(zi_warp_sum(squares) / N + ZI_FLOAT(NEXT_EPS));
-        for (uint j = lane; j < N / 2; j += 32) {
-            const uint a = ADJACENT ? 2 * j : j, b = ADJACENT ? 2 * j + 1 : j + N / 2;
-            const float u = float(x[first + a]) * factor * gain[a], v = float(x[first + b]) * factor * gain[b];
-            const float c = cosines[angle + j], s = sines[angle + j];
-            rotated[first + a] = T(u * c - v * s);
-            rotated[first + b] = T(v * c + u * s);
-        }
-    }
-)";
+constexpr int WARP = 32, THREADS = ZI_KERNEL_THREADS;
 
 using kernel = mx::fast::CustomKernelFunction;
 using names = std::vector<std::string>;
 
-kernel make(const char *name, const names &inputs, const names &outputs, const std::string &body)
+kernel make(const char *name)
 {
-    if (mx::is_available(mx::Device(mx::Device::gpu)) &&
-        mx::device_info(mx::Device(mx::Device::gpu)).count("compute_capability_major"))
-        return mx::fast::cuda_kernel(name, inputs, outputs, std::string(SUM) + CUDA_PLACE + body, CUDA_HEADER);
-    return mx::fast::metal_kernel(name, inputs, outputs, std::string(SUM) + METAL_PLACE + body, METAL_HEADER);
+    const zi_kernel_source &source = zi_kernel_find(name);
+    bool metal = mx::device_info(mx::Device(mx::Device::gpu)).count("compute_capability_major") == 0;
+    auto make_kernel = [&](auto function) {
+        return function(source.name, source.inputs, source.outputs, zi_kernel_body(source, metal),
+                        zi_kernel_header(metal));
+    };
+    using namespace mx::fast;
+    return metal ? make_kernel([](const auto &...a) { return metal_kernel(a...); })
+                 : make_kernel([](const auto &...a) { return cuda_kernel(a...); });
 }
 
 using arguments = std::vector<std::pair<std::string, mx::fast::TemplateArg>>;
@@ -202,7 +68,7 @@ std::vector<mx::array> start(const kernel &k, const std::vector<mx::array> &inpu
 
 mx::array zi_kernel_norm(const mx::array &x, const zi_row_norm &norm)
 {
-    static const kernel k = make("zimage_norm", {"x", "gain", "shift"}, {"h"}, std::string(NORM_BODY) + NORM);
+    static const kernel k = make("zimage_norm");
     arguments args = common(x);
     add_norm(args, norm);
     return start(k, {x, or_any(norm.gain), or_any(norm.shift)}, {x.shape()}, {x.dtype()},
@@ -212,8 +78,7 @@ mx::array zi_kernel_norm(const mx::array &x, const zi_row_norm &norm)
 zi_row_sum zi_kernel_residual(const mx::array &x, const mx::array &y, const std::optional<zi_row_norm> &post,
                               const std::optional<mx::array> &gain, const std::optional<zi_row_norm> &next)
 {
-    static const kernel k = make("zimage_residual", {"x", "y", "post_gain", "gain", "shift"}, {"sum", "h", "finite"},
-                                 std::string(RESIDUAL_BODY) + NORM);
+    static const kernel k = make("zimage_residual");
     arguments args = common(x);
     int rows = static_cast<int>(x.size()) / x.shape(-1);
     add_norm(args, next);
@@ -229,7 +94,7 @@ zi_row_sum zi_kernel_residual(const mx::array &x, const mx::array &y, const std:
 mx::array zi_kernel_rotate(const mx::array &x, const mx::array &weight, const mx::array &cosines,
                            const mx::array &sines, float eps, bool adjacent)
 {
-    static const kernel k = make("zimage_rotate", {"x", "gain", "cosines", "sines"}, {"rotated"}, ROTATE_BODY);
+    static const kernel k = make("zimage_rotate");
     int dim = static_cast<int>(weight.size()), heads = static_cast<int>(x.size()) / dim, per_block = THREADS / WARP;
     mx::array rows = mx::reshape(x, {heads, dim});
     arguments args = common(rows);
@@ -239,4 +104,19 @@ mx::array zi_kernel_rotate(const mx::array &x, const mx::array &weight, const mx
     mx::array found = start(k, {rows, weight, cosines, sines}, {rows.shape()}, {x.dtype()},
                             (heads + per_block - 1) / per_block, args)[0];
     return mx::reshape(found, x.shape());
+}
+
+bool zi_kernel_can_unpack(int bits, int group)
+{
+    return (bits == 2 || bits == 4 || bits == 8) && group * bits % 32 == 0;
+}
+
+mx::array zi_kernel_unpack(const mx::array &numbers, const mx::array &scales, const mx::array &biases, int bits,
+                           int group)
+{
+    static const kernel k = make("zimage_unpack");
+    int words = static_cast<int>(numbers.size()), out = numbers.shape(0), in = numbers.shape(1) * 32 / bits;
+    const arguments args = {{"T", mx::bfloat16}, {"THREADS", THREADS}, {"BITS", bits}, {"GROUP", group}};
+    return start(k, {mx::reshape(numbers, {words}), scales, biases}, {{out, in}}, {mx::bfloat16},
+                 (words + THREADS - 1) / THREADS, args)[0];
 }

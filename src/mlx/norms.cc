@@ -21,13 +21,13 @@ mx::array wide(const mx::array &x)
 /* New arrays of an operation on rows: `outputs` of them like x, and without kernels `copies` in float32, too. */
 double row_bytes(const zi_mlx &mlx, const zi_tensor *x, int outputs, int copies)
 {
-    double wide = mlx.row_kernels ? 0 : 4.0 * copies * static_cast<double>(zi_tensor_count(x));
+    double wide = mlx.own_kernels ? 0 : 4.0 * copies * static_cast<double>(zi_tensor_count(x));
     return outputs * zi_mlx_bytes(x) + wide;
 }
 
 bool takes_kernels(const zi_mlx &mlx, const zi_tensor *x)
 {
-    return mlx.row_kernels && x->dtype == ZI_BF16;
+    return mlx.own_kernels && x->dtype == ZI_BF16;
 }
 
 /* ---- norms ------------------------------------------------------------------------------------------------------- */
@@ -160,12 +160,27 @@ bool rotations_agree()
     return true;
 }
 
+/* Rows of two groups, of each kind of number; scales in float16 and bf16. */
+bool unpacking_agrees()
+{
+    for (int bits : {2, 4, 8})
+        for (mx::Dtype type : {mx::float16, mx::bfloat16}) {
+            mx::array numbers = mx::random::randint(0, INT32_MAX, {3, 64 * bits / 32}, mx::uint32);
+            mx::array scales = mx::astype(mx::random::normal({3, 2}), type);
+            mx::array biases = mx::astype(mx::random::normal({3, 2}), type);
+            mx::array plain = mx::dequantize(numbers, wide(scales), wide(biases), 32, bits, "affine");
+            if (!near(zi_kernel_unpack(numbers, scales, biases, bits, 32), plain))
+                return false;
+        }
+    return true;
+}
+
 } // namespace
 
 bool zi_mlx_kernels_agree()
 {
     try {
-        return norms_agree() && rotations_agree();
+        return norms_agree() && rotations_agree() && unpacking_agrees();
     } catch (const std::exception &) { /* the kernels can't be compiled here */
         return false;
     }

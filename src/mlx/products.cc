@@ -1,5 +1,6 @@
 /* Matrix products. */
 #include "mlx/internal.h"
+#include "mlx/kernels.h"
 
 #include <cassert>
 #include <limits>
@@ -48,6 +49,8 @@ mx::array packed_product(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx
 mx::array unpacked(zi_mlx &mlx, const zi_weight *w, mx::Dtype type)
 {
     const zi_kept &kept = zi_mlx_weight(mlx, w, zi_form::GROUPS);
+    if (mlx.own_kernels && type == mx::bfloat16 && zi_kernel_can_unpack(w->bits, w->group))
+        return zi_kernel_unpack(kept.values, *kept.scales, *kept.biases, w->bits, w->group);
     mx::Dtype inner = scale_type(mlx, w, type);
     mx::array values = mx::dequantize(kept.values, mx::astype(*kept.scales, inner), mx::astype(*kept.biases, inner),
                                       w->group, w->bits, "affine");

@@ -273,8 +273,8 @@ zimage_status mlx_embed_rows(zi_run *run, zi_tensor *y, const zi_weight *table, 
 
 /* ---- planning memory --------------------------------------------------------------------------------------------- */
 
-/* Of a job, beside arrays: pages of MLX's code that are used first then, and the nodes of its graphs. Measured on a CPU:
- * 3 to 5 MiB. */
+/* Of a job, beside arrays: pages of MLX's code that are used first then, and the nodes of its graphs. Measured on a
+ * CPU: 3 to 5 MiB. */
 constexpr size_t OVERHEAD = static_cast<size_t>(8) << 20;
 
 zimage_status mlx_rehearse_begin(zi_run *run)
@@ -345,7 +345,7 @@ void mlx_describe(const zi_ops *ops, char *text, size_t size)
 {
     const zi_mlx &mlx = zi_mlx_state(ops);
     snprintf(text, size, "mlx %s %s %s%s", mx::version(), mlx.on_gpu() ? device_name(mlx.stream.device).c_str() : "CPU",
-             mlx.type == ZI_F32 ? "f32" : "bf16", mlx.row_kernels ? ", own kernels for rows" : "");
+             mlx.type == ZI_F32 ? "f32" : "bf16", mlx.own_kernels ? ", own kernels" : "");
 }
 
 /* The rate of a large dense product in the backend's type. */
@@ -492,8 +492,8 @@ void open_choices(zi_mlx &mlx, const char *folder)
 } // namespace
 
 /*
- * MLX frees an array some time after everything that reads it has been computed. On an H200 the arrays of up to three and
- * a half hand-overs were there at once; a rehearsal counts four beside the stack.
+ * MLX frees an array some time after everything that reads it has been computed. On an H200 the arrays of up to three
+ * and a half hand-overs were there at once; a rehearsal counts four beside the stack.
  */
 void zi_mlx_scratch(zi_mlx &mlx, double bytes)
 {
@@ -585,7 +585,7 @@ zimage_status zi_ops_mlx_new(const zi_mlx_options *options, zi_ops **ops, zimage
         auto mlx = std::make_unique<zi_mlx>(mx::new_thread_unsafe_stream(best_device()), type);
         mlx->ops.table = &mlx_table;
         zi_mlx_enter(*mlx);
-        mlx->row_kernels = mlx->on_gpu() && type == ZI_BF16 && zi_mlx_kernels_agree();
+        mlx->own_kernels = mlx->on_gpu() && type == ZI_BF16 && zi_mlx_kernels_agree();
         open_choices(*mlx, options->cache);
         *ops = &mlx.release()->ops;
         return ZIMAGE_OK;
