@@ -10,6 +10,10 @@
 
 #define TINY ZIMAGE_TEST_DATA "/tiny"
 
+#define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static outcome o; /* of the last program */
+
 /* The device under test. */
 typedef struct device {
     const char *name;  /* as zimage_session_params.device */
@@ -141,6 +145,32 @@ static inline void cancel_images(const device *d)
     zimage_image_free(reference);
     zimage_session_close(gpu);
     zimage_session_close(cpu);
+}
+
+/* ---- the program ------------------------------------------------------------------------------------------------- */
+
+/* The program refuses the arguments with both words, and leaves no image. */
+static inline void expect_refused(const char *const *arguments, const char *word1, const char *word2)
+{
+    run_program(arguments, &o);
+    if (o.code == 0 || o.code >= 126)
+        fail_msg("exit code %d, expected a refusal; stderr: %s", o.code, o.err);
+    assert_contains(o.err, word1);
+    assert_contains(o.err, word2);
+    assert_int_equal(access(in_folder("a.png"), F_OK), -1);
+}
+
+/* A weight of each block that is not finite, in float32 and in bf16: the message names the block. */
+static inline void spoil_blocks(const device *d)
+{
+    static const char *const computes[] = {"f32", "bf16"};
+    for (size_t i = 0; i < SPOILED; i++) {
+        const char *model = copy_model("spoiled");
+        spoil_weight(model, spoiled[i].file, spoiled[i].tensor, spoiled[i].value);
+        expect_refused(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "16", "-H", "16", "--steps", "1",
+                                 "--device", d->name, "--compute", computes[i % 2]),
+                       spoiled[i].block, "NaN");
+    }
 }
 
 #endif

@@ -5,10 +5,6 @@
 #include "device_images.h"
 #include "files.h"
 
-#define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
-static outcome o;
-
 static const device mlx = {"mlx", "MLX"};
 
 /* The same float32 arithmetic in another order; the issue of this backend allows 1 of 255 for pixels. */
@@ -48,16 +44,6 @@ static void cancelling_leaves_the_device_usable(void **state)
 }
 
 /* ---- the program ------------------------------------------------------------------------------------------------- */
-
-static void expect_refused(const char *const *arguments, const char *word1, const char *word2)
-{
-    run_program(arguments, &o);
-    if (o.code == 0 || o.code >= 126)
-        fail_msg("exit code %d, expected a refusal; stderr: %s", o.code, o.err);
-    assert_contains(o.err, word1);
-    assert_contains(o.err, word2);
-    assert_int_equal(access(in_folder("a.png"), F_OK), -1);
-}
 
 static void the_program_finds_mlx(void **state)
 {
@@ -178,14 +164,7 @@ static void another_version_is_refused(void **state)
 
 static void not_finite_names_the_block(void **state)
 {
-    static const char *const computes[] = {"f32", "bf16"};
-    for (size_t i = 0; i < SPOILED; i++) {
-        const char *model = copy_model("spoiled");
-        spoil_weight(model, spoiled[i].file, spoiled[i].tensor, spoiled[i].value);
-        expect_refused(ARGUMENTS("generate", "a", "-m", model, "-o", "a.png", "-W", "16", "-H", "16", "--steps", "1",
-                                 "--device", "mlx", "--compute", computes[i % 2]),
-                       spoiled[i].block, "NaN");
-    }
+    spoil_blocks(&mlx);
 }
 
 int main(void)
