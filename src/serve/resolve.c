@@ -33,8 +33,10 @@ int resolve_early(serve_request *r, const serve_params *params, fault *f)
         return fault_set(f, FAULT_MISSING_PARAMETER, "image", "image: missing, a mask is a part of an image");
     if (REQUEST_HAS(r, strength) && !(r->strength > 0) && r->image_count > 0)
         return fault_set(f, FAULT_INVALID_VALUE, "strength", "strength: expected a number above 0, at most 1");
-    if (r->dialect == DIALECT_EDIT && r->image_count == 0)
-        return fault_set(f, FAULT_MISSING_PARAMETER, "image", "image: missing");
+    if ((r->dialect == DIALECT_EDIT || r->dialect == DIALECT_IMG2IMG) && r->image_count == 0) {
+        const char *image = r->dialect == DIALECT_EDIT ? "image" : "init_images";
+        return fault_set(f, FAULT_MISSING_PARAMETER, image, "%s: missing", image);
+    }
     return 1;
 }
 

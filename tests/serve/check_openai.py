@@ -9,6 +9,7 @@ import tempfile
 import zlib
 
 import openai
+from prometheus_client.parser import text_string_to_metric_families
 
 from harness import SMALL, Server, png_pixels, run_tests
 
@@ -133,6 +134,17 @@ def test_errors(program):
                    lambda: good.images.generate(prompt="x", user="u" * 300000))
             expect(openai.RateLimitError, "wait_exceeds_timeout",
                    lambda: good.images.generate(prompt="x", size="512x512", timeout=0.05))
+
+
+def test_metrics(program):
+    """Prometheus' own parser reads them."""
+    with Server(program) as s:
+        client_of(s).images.generate(**MAKE)
+        text = s.get("/metrics").body.decode()
+        samples = {sample.name: sample for family in text_string_to_metric_families(text) for sample in family.samples}
+        assert samples["zimage_steps_total"].value == 2 and samples["zimage_stage_seconds_count"].value >= 0
+        families = [family.name for family in text_string_to_metric_families(text)]
+        assert len(families) == len(set(families)) >= 15
 
 
 def test_retries_and_async(program):

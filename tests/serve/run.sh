@@ -1,23 +1,25 @@
 #!/bin/sh
 # Tests the server: tests/serve/run.sh http|openai PROGRAM BUILD [TEST...]
-# openai: with OpenAI's package, which pip installs into a virtual environment in the build folder.
+# openai: with OpenAI's package and the parser of Prometheus, which pip installs into a virtual environment in the build
+# folder.
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because Python or the package is missing.
 set -eu
 kind=$1 program=$2 environment=$3/openai
 shift 3
 here=$(cd "$(dirname "$0")" && pwd)
-package=openai==3.57.0
+packages="openai==3.57.0 prometheus_client==0.26.0"
 export PYTHONDONTWRITEBYTECODE=1
 skip() { echo "skipped: the server by $kind ($*)" && exit 77; }
 
 python=$(command -v python3) || skip "no python3"
 if [ "$kind" = openai ]; then
-    if ! [ -e "$environment/$package" ]; then
+    if ! [ -e "$environment/$packages" ]; then
         rm -rf "$environment"
         "$python" -m venv "$environment" >/dev/null 2>&1 || skip "python3 has no module venv"
-        "$environment/bin/pip" install --quiet --disable-pip-version-check --timeout 10 --retries 1 "$package" \
-            >"$environment/log" 2>&1 || skip "pip can't install $package: see $environment/log"
-        touch "$environment/$package"
+        # shellcheck disable=SC2086 # several words
+        "$environment/bin/pip" install --quiet --disable-pip-version-check --timeout 10 --retries 1 $packages \
+            >"$environment/log" 2>&1 || skip "pip can't install $packages: see $environment/log"
+        touch "$environment/$packages"
     fi
     python=$environment/bin/python
 fi
