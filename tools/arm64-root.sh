@@ -4,8 +4,8 @@
 set -eu
 packages="libcmocka0 libcmocka-dev libpng16-16 libpng-dev zlib1g zlib1g-dev libjpeg62-turbo libjpeg62-turbo-dev
     libwebp7 libwebp-dev libpcre2-8-0 libpcre2-dev libutf8proc2 libutf8proc-dev libjansson4 libjansson-dev
-    libmicrohttpd12 libmicrohttpd-dev libgnutls30 libnettle8 libhogweed6 libgmp10 libp11-kit0 libtasn1-6 libidn2-0
-    libunistring2 libffi8"
+    libmicrohttpd12 libmicrohttpd-dev libgnutls30 libgnutls28-dev libnettle8 libhogweed6 nettle-dev libgmp10 libp11-kit0
+    libp11-kit-dev libtasn1-6 libtasn1-6-dev libidn2-0 libidn2-dev libunistring2 libffi8"
 
 mkdir -p "$1"
 root=$(cd "$1" && pwd)
