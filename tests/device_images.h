@@ -5,6 +5,7 @@
 #ifndef ZI_TESTS_DEVICE_IMAGES_H
 #define ZI_TESTS_DEVICE_IMAGES_H
 
+#include "files.h"
 #include "img2img.h"
 #include "program.h"
 

@@ -4,7 +4,6 @@
  * finite.
  */
 #include "device_images.h"
-#include "files.h"
 
 static const device cuda = {"cuda", "emulated GPU"};
 

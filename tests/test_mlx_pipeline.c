@@ -3,7 +3,6 @@
  * in float32, and against diffusers'. Then what the program says of the device. Skipped without MLX.
  */
 #include "device_images.h"
-#include "files.h"
 
 static const device mlx = {"mlx", "MLX"};
 
