@@ -563,6 +563,36 @@ static void text_encoder_gives_way(void **state)
     zimage_session_close(session);
 }
 
+/* The plan of a step with guidance, whose latents have `side` rows and columns. memory 0: no limit. */
+static zi_job_plan plan_guided(zimage_session *session, int64_t side, uint64_t memory)
+{
+    const guided_step step = {"one step", side, side, {40, 7}, 0};
+    const zi_plan_limits limits = {.free = UINT64_MAX};
+    zi_job job = guided_job(session, &step, 0);
+    zi_job_plan plan;
+    replace_ops(session, &(zi_cuda_options){.compute = ZIMAGE_COMPUTE_BF16, .memory = memory});
+    ok(zi_plan_job(session, &job, &limits, &plan, &error));
+    guided_free(&job);
+    return plan;
+}
+
+/* Small steps are batches; large ones are only where weights are streamed, which a batch copies once. */
+static void large_batches_save_copies(void **state)
+{
+    zimage_session *session = open_synthetic("bf16");
+    assert_true(plan_guided(session, 16, 0).batched);
+    zi_job_plan resident = plan_guided(session, 32, 0);
+    zi_job_plan streamed = plan_guided(session, 32, resident.memory.total - ZI_MIB);
+    print_message("%.1f MiB: batch %d; %.1f MiB: batch %d, %.2f MiB copied for a step\n",
+                  (double)resident.memory.total / ZI_MIB, resident.batched, (double)streamed.memory.total / ZI_MIB,
+                  streamed.batched, (double)streamed.memory.streamed[ZIMAGE_STAGE_DENOISE] / ZI_MIB);
+    assert_false(resident.batched);
+    assert_int_equal(resident.memory.streamed[ZIMAGE_STAGE_DENOISE], 0);
+    assert_true(streamed.batched);
+    assert_true(streamed.memory.streamed[ZIMAGE_STAGE_DENOISE] > 0);
+    zimage_session_close(session);
+}
+
 static void every_format_passes_through(void **state)
 {
     if (is_brief())
@@ -589,6 +619,7 @@ int main(void)
         cmocka_unit_test(weights_have_identities),
         cmocka_unit_test(same_bytes_with_guidance_and_previews),
         cmocka_unit_test(a_batch_copies_weights_once),
+        cmocka_unit_test(large_batches_save_copies),
         cmocka_unit_test(every_format_passes_through),
     };
     setenv("ZIMAGE_EMULATED_MIB", GPU_MIB, 1);

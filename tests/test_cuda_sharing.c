@@ -1,7 +1,7 @@
 /*
  * Sessions of one process on one GPU share weights: those of one model all of them, those of models with equal text
  * encoders these. Images are the same bytes as alone, in whatever order sessions open, arrange their memory and close,
- * and limits hold. On the emulated GPU.
+ * and limits hold. On the emulated GPU; on a real one without measuring its memory.
  */
 #include <pthread.h>
 
@@ -118,16 +118,24 @@ static zi_memory_plan plan_of(zimage_session *session)
     return plan.memory;
 }
 
-/* Bytes of the GPU that are in use, by all sessions. */
+/* Bytes of the emulated GPU that are in use, by all sessions. 0: the GPU is a real one, where the driver, the libraries
+ * and other processes use memory, too. */
 static uint64_t in_use(const zimage_session *session)
 {
-    return session->ops->table->device_bytes(session->ops);
+    char name[200];
+    session->ops->table->describe(session->ops, name, sizeof name);
+    if (strstr(name, "emulated"))
+        return session->ops->table->device_bytes(session->ops);
+    print_message("%s: memory in use is not compared with plans, since not only sessions use it\n", name);
+    return 0;
 }
 
 /* The sessions' plans add up to what is in use, within 3 %. */
 static void expect_in_use(const zimage_session *session, uint64_t planned)
 {
     uint64_t measured = in_use(session);
+    if (measured == 0)
+        return;
     print_message("device memory of all sessions: planned %.2f MiB, measured %.2f MiB\n", (double)planned / ZI_MIB,
                   (double)measured / ZI_MIB);
     assert_true(fabs((double)planned - (double)measured) <= 0.03 * (double)measured);

@@ -9,10 +9,11 @@
 
 /* Dot products add up in an order of their own. In bf16 skinny products do, too: they pass over the inputs in other
  * blocks. Sums of int8 are exact. All else adds up in one order, whatever the number of rows. */
-static int suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)
+static zi_batch suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)
 {
     const zi_cpu *cpu = (const zi_cpu *)ops;
-    return fewest > (cpu->bf16 != NULL ? ZI_SKINNY_TOKENS : ZI_DOT_TOKENS) && most <= MOST_BATCHED;
+    int same = fewest > (cpu->bf16 != NULL ? ZI_SKINNY_TOKENS : ZI_DOT_TOKENS);
+    return same && most <= MOST_BATCHED ? ZI_BATCH_ALWAYS : ZI_BATCH_NEVER;
 }
 
 static const zi_ops_table cpu_table = {

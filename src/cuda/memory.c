@@ -9,8 +9,7 @@
 #include "cuda/internal.h"
 #include "ops/shapes.h"
 
-#define CHUNK_BYTES   (256 * ZI_MIB)
-#define STAGING_BYTES (4 * ZI_MIB) /* of each half */
+#define CHUNK_BYTES (256 * ZI_MIB)
 /* Left to the driver and to libraries, which load their code when it is first used: so much, but at most 1 /
  * MARGIN_SHARE of the GPU's memory. */
 #define MARGIN_BYTES (768 * ZI_MIB)
@@ -256,7 +255,7 @@ zimage_status zi_cuda_stack_imaginary(zi_cuda *cuda, zi_cuda_stack *stack)
 zimage_status zi_cuda_staging_open(zi_cuda *cuda)
 {
     zi_cuda_staging *s = &cuda->staging;
-    ZI_CUDA_TRY(cuda, cudaMallocHost((void **)&s->data, 2 * STAGING_BYTES), "allocating pinned memory");
+    ZI_CUDA_TRY(cuda, cudaMallocHost((void **)&s->data, 2 * ZI_CUDA_STAGING_BYTES), "allocating pinned memory");
     for (int i = 0; i < 2; i++)
         ZI_CUDA_TRY(cuda, cudaEventCreateWithFlags(&s->free[i], cudaEventDisableTiming), "making an event");
     return ZIMAGE_OK;
@@ -272,20 +271,32 @@ void zi_cuda_staging_close(zi_cuda_staging *s)
     *s = (zi_cuda_staging){0};
 }
 
-zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t bytes)
+zimage_status zi_cuda_staging_half(zi_cuda *cuda, void **half)
 {
     zi_cuda_staging *s = &cuda->staging;
-    if (cuda->ops.rehearsing)
-        return ZIMAGE_OK;
-    for (size_t at = 0; at < bytes; at += STAGING_BYTES) {
-        size_t part = zi_min_size(bytes - at, STAGING_BYTES);
-        uint8_t *half = s->data + (size_t)s->half * STAGING_BYTES;
-        ZI_CUDA_TRY(cuda, cudaEventSynchronize(s->free[s->half]), "waiting for a copy");
+    ZI_CUDA_TRY(cuda, cudaEventSynchronize(s->free[s->half]), "waiting for a copy");
+    *half = s->data + (size_t)s->half * ZI_CUDA_STAGING_BYTES;
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_cuda_send_half(zi_cuda *cuda, void *dst, size_t bytes)
+{
+    zi_cuda_staging *s = &cuda->staging;
+    const uint8_t *half = s->data + (size_t)s->half * ZI_CUDA_STAGING_BYTES;
+    ZI_CUDA_TRY(cuda, cudaMemcpyAsync(dst, half, bytes, cudaMemcpyHostToDevice, cuda->stream), "copying to the GPU");
+    ZI_CUDA_TRY(cuda, cudaEventRecord(s->free[s->half], cuda->stream), "recording an event");
+    s->half ^= 1;
+    return ZIMAGE_OK;
+}
+
+zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t bytes)
+{
+    void *half;
+    for (size_t at = 0; at < bytes && !cuda->ops.rehearsing; at += ZI_CUDA_STAGING_BYTES) {
+        size_t part = zi_min_size(bytes - at, ZI_CUDA_STAGING_BYTES);
+        ZI_TRY(zi_cuda_staging_half(cuda, &half));
         memcpy(half, (const uint8_t *)src + at, part);
-        ZI_CUDA_TRY(cuda, cudaMemcpyAsync((uint8_t *)dst + at, half, part, cudaMemcpyHostToDevice, cuda->stream),
-                    "copying to the GPU");
-        ZI_CUDA_TRY(cuda, cudaEventRecord(s->free[s->half], cuda->stream), "recording an event");
-        s->half ^= 1;
+        ZI_TRY(zi_cuda_send_half(cuda, (uint8_t *)dst + at, part));
     }
     return ZIMAGE_OK;
 }

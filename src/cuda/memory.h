@@ -21,6 +21,8 @@ typedef struct zi_cuda_stack {
     uint64_t changes; /* how often a chunk was added or freed */
 } zi_cuda_stack;
 
+#define ZI_CUDA_STAGING_BYTES ((size_t)4 << 20) /* of each half */
+
 /* Pinned host memory for small copies to the GPU: one half is filled while the other is copied. */
 typedef struct zi_cuda_staging {
     uint8_t *data;
@@ -62,6 +64,10 @@ size_t zi_cuda_limit(const zi_cuda *cuda, size_t lost);
 
 /* Queues a copy from the host to the GPU. src may be changed or freed when it returns. */
 zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t bytes);
+/* The same in two steps, for data that is made in place: half <- ZI_CUDA_STAGING_BYTES of pinned memory to write to; then
+ * queues a copy of their first bytes. */
+zimage_status zi_cuda_staging_half(zi_cuda *cuda, void **half);
+zimage_status zi_cuda_send_half(zi_cuda *cuda, void *dst, size_t bytes);
 zimage_status zi_cuda_staging_open(zi_cuda *cuda);
 void zi_cuda_staging_close(zi_cuda_staging *staging);
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/numbers.h"
 #include "cuda/checks.h"
 #include "cuda/entries.h"
 #include "cuda/graphs.h"
@@ -13,6 +14,10 @@
 
 #define UPLOAD_THREADS_MAX 8  /* more threads don't copy faster */
 #define WHOLE_SHARE        16 /* an image of up to this part of the memory limit is not cut into bands */
+
+#ifndef MOST_BATCHED
+#define MOST_BATCHED 6144 /* rows of a batch that is not slower than its passes; on the emulated GPU fewer */
+#endif
 
 static int is_dense(const zi_tensor *a, const zi_tensor *b)
 {
@@ -42,13 +47,39 @@ static void cuda_release(zi_run *run, zi_arena_mark mark)
     zi_cuda_release(zi_cuda_state(run->ops), mark);
 }
 
-static zimage_status upload(zi_cuda *cuda, zi_tensor *dst, const float *src)
+/* What an upload copies: float32 numbers in host memory, or where table is not NULL these rows of it. */
+typedef struct upload_source {
+    const float *values;
+    const zi_weight *table;
+    const int32_t *ids;
+} upload_source;
+
+/* wide [rows, features] <- rows of the table, of at most ZI_CUDA_STAGING_BYTES each in float32. */
+static zimage_status send_rows(zi_cuda *cuda, float *wide, int64_t rows, const zi_weight *table, const int32_t *ids)
+{
+    int64_t features = table->shape[1], part = (int64_t)(ZI_CUDA_STAGING_BYTES / sizeof(float)) / features;
+    assert(part > 0);
+    for (int64_t row = 0; row < rows && !cuda->ops.rehearsing; row += part) {
+        int64_t count = zi_min_int64(part, rows - row);
+        void *half;
+        ZI_TRY(zi_cuda_staging_half(cuda, &half));
+        for (int64_t i = 0; i < count; i++) {
+            assert(ids[row + i] >= 0 && ids[row + i] < table->shape[0]);
+            zi_weight_unpack(table, ids[row + i] * features, features, (float *)half + i * features);
+        }
+        ZI_TRY(zi_cuda_send_half(cuda, wide + row * features, (size_t)(count * features) * sizeof(float)));
+    }
+    return ZIMAGE_OK;
+}
+
+static zimage_status upload(zi_cuda *cuda, zi_tensor *dst, const upload_source *src)
 {
     size_t bytes = (size_t)zi_tensor_count(dst) * sizeof(float);
     void *wide = zi_cuda_data(dst);
     if (dst->dtype != ZI_F32)
         ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "an upload", &wide));
-    ZI_TRY(zi_cuda_send(cuda, wide, src, bytes));
+    ZI_TRY(src->table != NULL ? send_rows(cuda, wide, zi_row_count(dst), src->table, src->ids)
+                              : zi_cuda_send(cuda, wide, src->values, bytes));
     if (dst->dtype == ZI_F32)
         return ZIMAGE_OK;
     return ZI_CUDA_RUN(cuda,
@@ -57,7 +88,7 @@ static zimage_status upload(zi_cuda *cuda, zi_tensor *dst, const float *src)
 }
 
 /* Takes stack memory, and releases it. */
-static zimage_status upload_now(zi_cuda *cuda, zi_tensor *dst, const float *src)
+static zimage_status upload_now(zi_cuda *cuda, zi_tensor *dst, const upload_source *src)
 {
     zi_arena_mark mark = zi_cuda_mark(cuda);
     zimage_status status = upload(cuda, dst, src);
@@ -68,7 +99,7 @@ static zimage_status upload_now(zi_cuda *cuda, zi_tensor *dst, const float *src)
 static zimage_status cuda_upload(zi_run *run, zi_tensor *dst, const float *src)
 {
     assert(zi_tensor_is_dense(dst));
-    return upload_now(zi_cuda_begin(run), dst, src);
+    return upload_now(zi_cuda_begin(run), dst, &(upload_source){.values = src});
 }
 
 static zimage_status download(zi_cuda *cuda, float *dst, const zi_tensor *src)
@@ -140,19 +171,9 @@ static zimage_status cuda_copy(zi_run *run, zi_tensor *dst, const zi_tensor *src
 static zimage_status cuda_embed_rows(zi_run *run, zi_tensor *y, const zi_weight *table, const int32_t *ids)
 {
     zi_cuda *cuda = zi_cuda_begin(run);
-    int64_t features = table->shape[1], rows = zi_row_count(y);
-    assert(table->dims == 2 && zi_features(y) == features && zi_tensor_is_dense(y));
+    assert(table->dims == 2 && zi_features(y) == table->shape[1] && zi_tensor_is_dense(y));
     ZI_TRY(zi_cuda_check_form(cuda, table, table->dtype == ZI_GROUPED ? ZI_FORM_PACKED : ZI_FORM_MATRIX));
-    float *values = malloc((size_t)(rows * features) * sizeof(*values));
-    if (values == NULL)
-        return zi_fail_memory(run->error, "embedded rows", (size_t)(rows * features) * sizeof(*values));
-    for (int64_t i = 0; i < rows && !cuda->ops.rehearsing; i++) {
-        assert(ids[i] >= 0 && ids[i] < table->shape[0]);
-        zi_weight_unpack(table, ids[i] * features, features, values + i * features);
-    }
-    zimage_status status = upload_now(cuda, y, values);
-    free(values);
-    return status;
+    return upload_now(cuda, y, &(upload_source){.table = table, .ids = ids});
 }
 
 /* ---- one kernel each --------------------------------------------------------------------------------------------- */
@@ -196,7 +217,7 @@ static zimage_status cuda_rope_table(zi_run *run, zi_tensor *cos, zi_tensor *sin
     zi_cuda *cuda = zi_cuda_begin(run);
     int64_t count = zi_tensor_count(cos);
     assert(zi_tensor_count(sin) == count && cos->dtype == ZI_F32 && sin->dtype == ZI_F32 && is_dense(cos, sin));
-    ZI_TRY(upload_now(cuda, cos, angles));
+    ZI_TRY(upload_now(cuda, cos, &(upload_source){.values = angles}));
     return ZI_CUDA_RUN(
         cuda, zi_cuda_cos_sin(zi_cuda_data(cos), zi_cuda_data(sin), zi_cuda_data(cos), count, cuda->stream), "angles");
 }
@@ -290,10 +311,10 @@ static size_t cuda_whole_image_bytes(const zi_ops *ops)
     return zi_cuda_state(ops)->whole_image;
 }
 
-/* A batch copies streamed weights once, and has larger products. */
-static int cuda_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)
+/* A batch copies streamed weights once. Beside that, it is faster only where the products of one pass are small. */
+static zi_batch cuda_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)
 {
-    return 1;
+    return most <= MOST_BATCHED ? ZI_BATCH_ALWAYS : ZI_BATCH_STREAMED;
 }
 
 /* Each operation is a few kernels, which are queued at once. */

@@ -366,7 +366,7 @@ static double copied(const zi_job *job, const rehearsal *r)
 }
 
 /* Whether the backend prefers a batch of the job's passes. */
-static zimage_status suits_batch(const zimage_session *session, const zi_job *job, int *suits, zimage_error *error)
+static zimage_status suits_batch(const zimage_session *session, const zi_job *job, zi_batch *suits, zimage_error *error)
 {
     zi_counts counts[2][ZI_STAGE_COUNT];
     zi_job form = *job;
@@ -375,7 +375,8 @@ static zimage_status suits_batch(const zimage_session *session, const zi_job *jo
     const zi_counts *serial = &counts[0][ZIMAGE_STAGE_DENOISE], *batch = &counts[1][ZIMAGE_STAGE_DENOISE];
     /* A product of one row is not counted in the serial form, but as two rows in the batch. */
     int64_t fewest = zi_min_int64(serial->fewest_rows, batch->fewest_rows);
-    *suits = job->prompts > 1 && session->ops->table->suits_batch(session->ops, fewest, batch->most_rows);
+    *suits =
+        job->prompts > 1 ? session->ops->table->suits_batch(session->ops, fewest, batch->most_rows) : ZI_BATCH_NEVER;
     return ZIMAGE_OK;
 }
 
@@ -384,9 +385,14 @@ static zimage_status choose_form(const zimage_session *session, const zi_job *jo
                                  rehearsal *r, zi_job_plan *plan, zimage_error *error)
 {
     double batch = INFINITY;
-    int suits;
+    zi_batch suits;
     ZI_TRY(suits_batch(session, job, &suits, error));
-    if (suits) {
+    if (suits == ZI_BATCH_STREAMED) {
+        ZI_TRY(plan_form(session, job, 0, limits, r, plan, error));
+        if (r->fits == ZIMAGE_OK && !streams(&r->memory))
+            return ZIMAGE_OK;
+    }
+    if (suits != ZI_BATCH_NEVER) {
         ZI_TRY(plan_form(session, job, 1, limits, r, plan, error));
         int fits = !is_too_large(session, plan, limits) && r->fits == ZIMAGE_OK;
         if (fits && !streams(&r->memory))

@@ -384,9 +384,9 @@ size_t mlx_whole_image_bytes(const zi_ops *)
     return static_cast<size_t>(1) << 28;
 }
 
-int mlx_suits_batch(const zi_ops *, int64_t, int64_t)
+zi_batch mlx_suits_batch(const zi_ops *, int64_t, int64_t)
 {
-    return 1;
+    return ZI_BATCH_ALWAYS;
 }
 
 zi_graph_info mlx_graph_info(zi_ops *ops)

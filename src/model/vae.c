@@ -397,11 +397,14 @@ static float normalized(const zi_vae *model, float z, int64_t channel)
 void zi_vae_latents(const zi_vae *model, const float *moments, const float *noise, int64_t rows, int64_t columns,
                     float *latents)
 {
-    int64_t count = model->config.latent_channels * rows * columns, channel;
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t place[] = {i / (rows * columns), i / columns % rows, i % columns};
-        float z = moments[i] + (noise ? expf(0.5f * moments[count + i]) * noise[i] : 0);
-        int64_t index = zi_vae_latent_index(&model->config, place, rows, columns, &channel);
-        latents[index] = normalized(model, z, channel);
+    int64_t patch = model->config.patch, lines = model->config.latent_channels * rows, count = lines * columns, channel;
+    for (int64_t i = 0; i < lines * patch; i++) {
+        const int64_t place[] = {i / patch / rows, i / patch % rows, i % patch};
+        int64_t first = zi_vae_latent_index(&model->config, place, rows, columns, &channel);
+        for (int64_t x = 0; x < columns / patch; x++) {
+            int64_t from = i / patch * columns + i % patch + x * patch;
+            float z = moments[from] + (noise ? expf(0.5f * moments[count + from]) * noise[from] : 0);
+            latents[first + x] = normalized(model, z, channel);
+        }
     }
 }

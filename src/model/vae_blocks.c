@@ -11,6 +11,7 @@
 #define NORM_EPS    1e-6f
 #define WHOLE_BYTES ((int64_t)256 << 20)
 #define BAND_BYTES  ((int64_t)64 << 20)
+#define HOST_BYTES  ((int64_t)1 << 20) /* new pages of a buffer take time: a quarter of a microsecond or more each */
 
 /* ---- the region of images ---------------------------------------------------------------------------------------- */
 
@@ -59,6 +60,12 @@ int64_t zi_vae_band_rows(const zi_vae_canvas *c, int64_t asked, int64_t rows, in
     int64_t whole = zi_max_int64(WHOLE_BYTES, (int64_t)zi_table(c->run)->whole_image_bytes(c->run->ops));
     int64_t chosen = asked > 0 ? asked : rows * row_bytes <= whole ? rows : BAND_BYTES / row_bytes - 2;
     return zi_min_int64(zi_max_int64(chosen, 1), rows);
+}
+
+int64_t zi_vae_host_rows(int64_t rows, int64_t row_count)
+{
+    int64_t held = HOST_BYTES / (row_count * (int64_t)sizeof(float));
+    return zi_min_int64(zi_max_int64(held, 1), rows);
 }
 
 zimage_status zi_vae_convolve_band(zi_vae_canvas *c, zi_tensor *y, int64_t row, int64_t count, const zi_vae_band *from,

@@ -188,25 +188,39 @@ static float denormalized(const zi_vae *model, float value, int64_t channel)
     return value / (float)model->config.scaling_factor + (float)model->config.shift_factor;
 }
 
+/* z [count, columns, channels] <- rows [first, first + count) of the latents, in the decoder's range and grid */
+static void take_rows(const decoder *d, const float *latents, int64_t first, int64_t count, float *z)
+{
+    int64_t rows = d->c.x.shape[0], columns = d->c.x.shape[1], channels = d->c.x.shape[2], channel;
+    int64_t patch = d->model->config.patch;
+    for (int64_t row = 0; row < count; row++)
+        for (int64_t i = 0; i < channels * patch; i++) {
+            const int64_t place[] = {i / patch, first + row, i % patch};
+            const float *in = latents + zi_vae_latent_index(&d->model->config, place, rows, columns, &channel);
+            float *out = z + (row * columns + i % patch) * channels + i / patch;
+            for (int64_t x = 0; x < columns / patch; x++)
+                out[x * patch * channels] = denormalized(d->model, in[x], channel);
+        }
+}
+
 /* x <- latents in the decoder's range and grid [rows, columns], in float32, channels last. NULL: a rehearsal. */
 static zimage_status load_latents(decoder *d, const float *latents, int64_t rows, int64_t columns)
 {
-    const zi_vae_config *config = &d->model->config;
-    int64_t pixels = rows * columns, channels = config->latent_channels, channel;
-    size_t bytes = (size_t)(pixels * channels) * sizeof(float);
+    int64_t row_count = columns * d->model->config.latent_channels, part = zi_vae_host_rows(rows, row_count);
+    size_t bytes = (size_t)(part * row_count) * sizeof(float);
+    zimage_status status = ZIMAGE_OK;
+    float *z = NULL;
     d->c.end = ZI_VAE_LOW_END;
-    d->c.x = zi_vae_image_at(&d->c, ZI_VAE_LOW_END, 0, rows, columns, channels);
-    if (!latents)
-        return zi_table(d->c.run)->upload(d->c.run, &d->c.x, NULL);
-    float *z = malloc(bytes);
-    if (!z)
+    d->c.x = zi_vae_image_at(&d->c, ZI_VAE_LOW_END, 0, rows, columns, d->model->config.latent_channels);
+    if (latents && !(z = malloc(bytes)))
         return zi_fail_memory(d->c.run->error, "latents", bytes);
-    for (int64_t i = 0; i < pixels * channels; i++) {
-        const int64_t place[] = {i % channels, i / channels / columns, i / channels % columns};
-        int64_t index = zi_vae_latent_index(config, place, rows, columns, &channel);
-        z[i] = denormalized(d->model, latents[index], channel);
+    for (int64_t row = 0; row < rows && status == ZIMAGE_OK; row += part) {
+        int64_t count = zi_min_int64(part, rows - row);
+        zi_tensor some = zi_tensor_rows(&d->c.x, row, count);
+        if (latents)
+            take_rows(d, latents, row, count, z);
+        status = zi_table(d->c.run)->upload(d->c.run, &some, z);
     }
-    zimage_status status = zi_table(d->c.run)->upload(d->c.run, &d->c.x, z);
     free(z);
     return status;
 }

@@ -52,18 +52,22 @@ static int64_t region_size(const zi_vae *model, int64_t rows, int64_t columns)
 
 /* ---- the image --------------------------------------------------------------------------------------------------- */
 
-/* Rows of pixels as numbers from -1 to 1, rounded as VaeImageProcessor of diffusers does. */
-static zimage_status upload_rows(zi_run *run, zi_tensor *rows, const uint8_t *rgb8, float *values)
+/* Rows of pixels as numbers from -1 to 1, rounded as VaeImageProcessor of diffusers does. `values` has room for
+ * zi_vae_host_rows of them. */
+static zimage_status upload_rows(zi_run *run, const zi_tensor *rows, const uint8_t *rgb8, float *values)
 {
-    int64_t count = zi_tensor_count(rows);
-    if (!rgb8)
-        return zi_table(run)->upload(run, rows, NULL);
-    for (int64_t i = 0; i < count; i++)
-        values[i] = (float)rgb8[i] / 255.0f * 2.0f - 1.0f;
-    return zi_table(run)->upload(run, rows, values);
+    int64_t width = rows->shape[1] * RGB, part = zi_vae_host_rows(rows->shape[0], width);
+    for (int64_t row = 0; row < rows->shape[0]; row += part) {
+        int64_t count = zi_min_int64(part, rows->shape[0] - row);
+        zi_tensor some = zi_tensor_rows(rows, row, count);
+        for (int64_t i = 0; rgb8 && i < count * width; i++)
+            values[i] = (float)rgb8[row * width + i] / 255.0f * 2.0f - 1.0f;
+        ZI_TRY(zi_table(run)->upload(run, &some, values));
+    }
+    return ZIMAGE_OK;
 }
 
-/* x <- conv_in(rgb8), of which `buffer` and `values` hold some rows at a time */
+/* x <- conv_in(rgb8), of which `buffer` holds some rows at a time */
 static zimage_status convolve_image(encoder *e, const uint8_t *rgb8, int64_t band_rows, const zi_tensor *buffer,
                                     float *values)
 {
@@ -85,7 +89,7 @@ static zimage_status run_conv_in(encoder *e, const uint8_t *rgb8, int64_t rows, 
     float *values = NULL;
     band_rows = zi_vae_band_rows(&e->c, band_rows, rows, columns, RGB);
     ZI_TRY(zi_alloc3(e->c.run, &buffer, zi_min_int64(band_rows + 2, rows), columns, RGB));
-    size_t bytes = (size_t)zi_tensor_count(&buffer) * sizeof *values;
+    size_t bytes = (size_t)(zi_vae_host_rows(rows, columns * RGB) * columns * RGB) * sizeof *values;
     if (rgb8 && !(values = malloc(bytes)))
         return zi_fail_memory(e->c.run->error, "rows of an image", bytes);
     e->c.end = ZI_VAE_LOW_END;
@@ -131,20 +135,40 @@ static zimage_status run_levels(encoder *e)
 
 /* ---- moments ----------------------------------------------------------------------------------------------------- */
 
-/* moments [2 C, pixels] from y [pixels, 2 C], with limits for the logarithms */
+#define PIXELS_AT_ONCE 16 /* their moments of one channel fill a cache line */
+
+/* moments [2 C, pixels] from pixel `first` on <- values [count, 2 C], with limits for the logarithms */
+static void transpose_moments(const float *values, int64_t count, int64_t channels, float *moments, int64_t pixels,
+                              int64_t first)
+{
+    for (int64_t begin = 0; begin < count; begin += PIXELS_AT_ONCE) {
+        int64_t end = zi_min_int64(begin + PIXELS_AT_ONCE, count);
+        for (int64_t channel = 0; channel < channels; channel++)
+            for (int64_t i = begin; i < end; i++) {
+                float value = values[i * channels + channel];
+                if (channel >= channels / 2)
+                    value = value < LOW_VARIANCE ? LOW_VARIANCE : value > HIGH_VARIANCE ? HIGH_VARIANCE : value;
+                moments[channel * pixels + first + i] = value;
+            }
+    }
+}
+
+/* moments [2 C, pixels] from y [pixels, 2 C], some rows at a time */
 static zimage_status download_moments(zi_run *run, const zi_tensor *y, float *moments)
 {
-    int64_t channels = y->shape[2], pixels = y->shape[0] * y->shape[1];
-    size_t bytes = (size_t)(channels * pixels) * sizeof(float);
+    int64_t rows = y->shape[0], columns = y->shape[1], channels = y->shape[2];
+    int64_t part = zi_vae_host_rows(rows, columns * channels);
+    size_t bytes = (size_t)(part * columns * channels) * sizeof(float);
+    zimage_status status = ZIMAGE_OK;
     float *values = malloc(bytes);
     if (!values)
         return zi_fail_memory(run->error, "moments", bytes);
-    zimage_status status = zi_table(run)->download(run, values, y);
-    for (int64_t i = 0; status == ZIMAGE_OK && i < channels * pixels; i++) {
-        float value = values[i % pixels * channels + i / pixels];
-        if (i >= channels / 2 * pixels)
-            value = value < LOW_VARIANCE ? LOW_VARIANCE : value > HIGH_VARIANCE ? HIGH_VARIANCE : value;
-        moments[i] = value;
+    for (int64_t row = 0; row < rows && status == ZIMAGE_OK; row += part) {
+        int64_t count = zi_min_int64(part, rows - row);
+        zi_tensor some = zi_tensor_rows(y, row, count);
+        status = zi_table(run)->download(run, values, &some);
+        if (status == ZIMAGE_OK)
+            transpose_moments(values, count * columns, channels, moments, rows * columns, row * columns);
     }
     free(values);
     return status;

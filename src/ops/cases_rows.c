@@ -387,7 +387,7 @@ static zimage_status questions(zi_trial *t, const zi_case *c)
     table->describe(t->run.ops, text, sizeof(text));
     zi_trial_answer(t, text[0] != 0 && table->name[0] != 0);
     (void)table->whole_image_bytes(t->run.ops);
-    zi_trial_answer(t, table->suits_batch(t->run.ops, 100, 200));
+    zi_trial_answer(t, table->suits_batch(t->run.ops, 100, 200) == ZI_BATCH_ALWAYS);
     zi_trial_answer(t, table->graph_info(t->run.ops).nodes >= 0);
     zi_trial_answer(t, table->memory != ZI_MEMORY_DEVICE || table->device_bytes(t->run.ops) > 0);
     return ZIMAGE_OK;

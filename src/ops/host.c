@@ -356,7 +356,7 @@ zi_graph_info zi_host_graph_info(zi_ops *ops)
     return (zi_graph_info){0};
 }
 
-int zi_host_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)
+zi_batch zi_host_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most)
 {
-    return 1;
+    return ZI_BATCH_ALWAYS;
 }

@@ -58,7 +58,7 @@ double zi_host_peak_rate(zi_run *run);
 size_t zi_host_device_bytes(zi_ops *ops);
 size_t zi_host_whole_image_bytes(const zi_ops *ops);
 zi_graph_info zi_host_graph_info(zi_ops *ops);
-int zi_host_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most); /* 1 */
+zi_batch zi_host_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most); /* always */
 
 /* These entries in the initialiser of a table; the backend adds its own. */
 #define ZI_HOST_OPERATIONS                                                                                             \

@@ -286,6 +286,14 @@ typedef struct zi_graph_info {
     size_t peak_bytes;   /* most bytes that the backend's arrays took at once, weights included */
 } zi_graph_info;
 
+/* Answers of suits_batch. A batch is allowed only where each row has the same bytes as in its own pass. (A GPU does not
+ * promise that: its library may choose the order of a sum by the number of rows.) */
+typedef enum zi_batch {
+    ZI_BATCH_NEVER,
+    ZI_BATCH_STREAMED, /* where it copies fewer weights to a device; it is slower otherwise */
+    ZI_BATCH_ALWAYS    /* it is not slower */
+} zi_batch;
+
 typedef struct zi_ops_table {
     const char *name; /* "reference", "cpu", "cuda", ... */
     zi_memory_kind memory;
@@ -342,9 +350,8 @@ typedef struct zi_ops_table {
     /* An image of at most that many bytes (in float32) need not be computed in bands of rows; 0: the caller decides. */
     size_t (*whole_image_bytes)(const zi_ops *ops);
     /* Whether forward passes should be one batch whose products have from `fewest` rows in a single pass to `most` rows
-     * in the batch: it is not slower, and each row has the same bytes as in its own pass. (A GPU does not promise that:
-     * its library may choose the order of a sum by the number of rows.) */
-    int (*suits_batch)(const zi_ops *ops, int64_t fewest, int64_t most);
+     * in the batch. */
+    zi_batch (*suits_batch)(const zi_ops *ops, int64_t fewest, int64_t most);
     /* All 0: the backend computes each operation by itself. */
     zi_graph_info (*graph_info)(zi_ops *ops);
     void (*free)(zi_ops *ops);
