@@ -3,7 +3,8 @@
 pkg_check_modules(ZIMAGE_SERVER REQUIRED IMPORTED_TARGET libmicrohttpd)
 file(GLOB ZIMAGE_CLI_SOURCES CONFIGURE_DEPENDS src/cli/*.c src/serve/*.c src/recipe/*.c)
 list(REMOVE_ITEM ZIMAGE_CLI_SOURCES ${PROJECT_SOURCE_DIR}/src/cli/main.c)
-add_library(zimage_cli STATIC ${ZIMAGE_CLI_SOURCES})
+include(cmake/page.cmake)
+add_library(zimage_cli STATIC ${ZIMAGE_CLI_SOURCES} ${ZIMAGE_PAGE_SOURCE})
 target_compile_definitions(zimage_cli PUBLIC ZIMAGE_EXPERIMENTAL
                            PRIVATE ZIMAGE_INSTALL_MODELS="${CMAKE_INSTALL_FULL_DATADIR}/zimage/models")
 target_include_directories(zimage_cli PRIVATE src)

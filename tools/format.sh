@@ -12,7 +12,7 @@ export LC_ALL=C.UTF-8 # columns are characters, not bytes
 
 # tests/abi/zimage-0.1.h is the header of version 0.1 as it was released.
 mapfile -t sources < <(git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh' ':!tests/abi/zimage-0.1.h')
-mapfile -t others < <(git ls-files '*.sh' '*.cmake' '*CMakeLists.txt' .ci/run)
+mapfile -t others < <(git ls-files '*.sh' '*.cmake' '*CMakeLists.txt' .ci/run 'src/serve/page/*')
 mapfile -t documents < <(git ls-files '*.md')
 
 status=0

@@ -23,6 +23,7 @@ static const fault_kind kinds[FAULT_CODES] = {
     [FAULT_ORIGIN_NOT_ALLOWED] = {"origin_not_allowed", "permission_error", 403, 0},
     [FAULT_MODEL_NOT_FOUND] = {"model_not_found", "not_found_error", 404, 0},
     [FAULT_JOB_NOT_FOUND] = {"job_not_found", "not_found_error", 404, 0},
+    [FAULT_RECIPE_NOT_FOUND] = {"recipe_not_found", "not_found_error", 404, 0},
     [FAULT_UNSUPPORTED_ENDPOINT] = {"unsupported_endpoint", "not_found_error", 404, 0},
     [FAULT_METHOD_NOT_ALLOWED] = {"method_not_allowed", INVALID, 405, 0},
     [FAULT_BODY_TIMEOUT] = {"body_timeout", "timeout_error", 408, 0},

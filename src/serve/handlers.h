@@ -7,7 +7,9 @@
 typedef enum MHD_Result handler(exchange *x);
 
 /* operations.c */
-handler handle_health, handle_metrics, handle_slots, handle_props, handle_page;
+handler handle_health, handle_metrics, handle_slots, handle_props;
+/* page.c */
+handler handle_page, handle_page_file;
 /* openapi.c */
 handler handle_openapi;
 /* openai.c */
@@ -15,6 +17,8 @@ handler handle_models, handle_model, handle_generations, handle_edits, handle_fi
 /* native.c */
 handler handle_job_create, handle_jobs, handle_job, handle_job_cancel, handle_job_events, handle_job_picture,
     handle_plan;
+/* read_recipe.c */
+handler handle_recipe;
 
 /* sdapi.c */
 handler handle_txt2img, handle_img2img, handle_progress, handle_interrupt, handle_options, handle_set_options,

@@ -178,9 +178,9 @@ static json_t *event_json(const exchange *x, const job_event *event)
     const job *j = x->job;
     json_t *value = json_pack("{s:s, s:i}", "state", job_state_name(event->state), "index", event->index);
     if (event->kind == EVENT_PROGRESS || event->kind == EVENT_PREVIEW)
-        json_object_update_new(value,
-                               json_pack("{s:s, s:i, s:i, s:f}", "stage", zimage_stage_name(event->stage), "step",
-                                         event->step, "steps", event->steps, "fraction", event->fraction));
+        json_object_update_new(value, json_pack("{s:s, s:i, s:i, s:f, s:f}", "stage", zimage_stage_name(event->stage),
+                                                "step", event->step, "steps", event->steps, "fraction", event->fraction,
+                                                "eta_seconds", job_is_over(j) ? 0 : remaining_seconds(x->server, j)));
     if (event->kind == EVENT_PICTURE)
         json_object_update_new(value,
                                json_pack("{s:o?, s:o?}", "seed", seed_json(j->pictures[event->index].seed), "url",

@@ -65,6 +65,8 @@ json_t *model_json(server *s, const model_entry *entry)
                                                "distilled", info->distilled, "can_edit", info->has_image_encoder,
                                                "max_references", info->max_references));
     if (meta && entry->is_known)
+        json_object_set_new(meta, "default_guidance", json_real(info->default_guidance));
+    if (meta && entry->is_known)
         json_object_set_new(meta, "default_size", json_sprintf("%dx%d", info->default_width, info->default_height));
     pthread_mutex_unlock(&s->lock);
     return json_pack("{s:s, s:s, s:I, s:s, s:o?}", "id", entry->id, "object", "model", "created",
@@ -93,11 +95,4 @@ enum MHD_Result handle_props(exchange *x)
                        json_pack("{s:s, s:s, s:o?, s:o?, s:o?, s:o?}", "version", zimage_version(), "default_model",
                                  x->server->models.entries[x->server->models.standard].id, "models", models, "limits",
                                  limits, "formats", words(serve_format_words), "rngs", words(serve_rng_words)));
-}
-
-/* The page's place; its files come later. */
-enum MHD_Result handle_page(exchange *x)
-{
-    static const char text[] = "zimage: images from text, over HTTP. GET /openapi.json describes what there is.\n";
-    return answer_text(x, MHD_HTTP_OK, "text/plain; charset=utf-8", strdup(text));
 }

@@ -33,7 +33,9 @@ const endpoint route_table[] = {
     GET("/slots", handle_slots, 0, "What each worker does."),
     GET("/props", handle_props, 0, "Version, limits and models of the server."),
     GET("/openapi.json", handle_openapi, ROUTE_PUBLIC, "This description."),
-    {"GET", "/", handle_page, ROUTE_PUBLIC, NONE, SMALL, -1, "text/plain; charset=utf-8", "What the server is."},
+    {"GET", "/", handle_page, ROUTE_PUBLIC, NONE, SMALL, -1, "text/html; charset=utf-8", "The web page."},
+    {"GET", "/assets/{name}", handle_page_file, ROUTE_PUBLIC, NONE, SMALL, -1, "text/javascript; charset=utf-8",
+     "A file of the page."},
     /* ---- OpenAI ---- */
     GET("/v1/models", handle_models, 0, "The models."),
     GET("/v1/models/{id}", handle_model, 0, "One model."),
@@ -77,6 +79,8 @@ const endpoint route_table[] = {
      "An image of a job, counted from 0."},
     {"POST", "/zimage/v1/plan", handle_plan, 0, A_JSON | A_FORM, FORM, DIALECT_JOB, TYPE_JSON,
      "What a job would take, or why it would be refused."},
+    {"POST", "/zimage/v1/recipe", handle_recipe, 0, BYTES, IMAGES, -1, TYPE_JSON,
+     "The request that made an image, from the texts in its file."},
     GET("/zimage/v1/capabilities", handle_props, 0, "Version, limits and models of the server."),
 };
 

@@ -1,9 +1,11 @@
 """Tests of zimage serve by plain HTTP: check_http.py PROGRAM [TEST...]"""
 import base64
 import concurrent.futures
+import gzip
 import json
 import os
 import random
+import re
 import resource
 import socket
 import subprocess
@@ -15,6 +17,7 @@ from harness import LONG, SMALL, Server, events, form, png_pixels, run_tests
 
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
+PAGE_MAX = 60 * 1024  # bytes of all files of the page, compressed
 
 
 def image_of(answer, index=0):
@@ -526,6 +529,60 @@ def test_several_models(program):
         assert error["param"] == "size"
     same = subprocess.run([program, "serve", "--port", "0", "-m", folder, "-m", folder], capture_output=True, text=True)
     assert same.returncode == 1 and "emoji" in same.stderr
+
+
+def test_page_files(program):
+    """The page is small, compressed, with a strict policy, and the same when it is expanded."""
+    with Server(program) as s:
+        first = s.get("/", **{"Accept-Encoding": "gzip"})
+        html = gzip.decompress(first.body).decode()
+        names = {"/"} | set(re.findall(r'(?:href|src)="(/assets/[^"]+)"', html))
+        scripts = [name for name in names if name.endswith(".js")]
+        while scripts:
+            text = s.get(scripts.pop()).body.decode()
+            for name in re.findall(r'from "\./([^"]+)"', text):
+                if f"/assets/{name}" not in names:
+                    names.add(f"/assets/{name}")
+                    scripts.append(f"/assets/{name}")
+        style = s.get("/assets/style.css").body.decode()
+        names |= {"/assets/" + name for name in re.findall(r'url\("([^"]+)"\)', style)}
+        total = 0
+        for name in sorted(names):
+            packed, whole = s.get(name, **{"Accept-Encoding": "br, gzip"}), s.get(name)
+            assert packed.status == whole.status == 200, name
+            assert packed.getheader("Content-Encoding") == "gzip" and whole.getheader("Content-Encoding") is None
+            assert gzip.decompress(packed.body) == whole.body, name
+            assert s.get(name, **{"Accept-Encoding": "gzip;q=0"}).body == whole.body
+            policy = packed.getheader("Content-Security-Policy")
+            assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+            assert packed.getheader("Cache-Control") == "no-cache"
+            tag = packed.getheader("ETag")
+            again = s.get(name, **{"If-None-Match": tag, "Accept-Encoding": "gzip"})
+            assert again.status == 304 and again.body == b"" and again.getheader("ETag") == tag
+            assert not re.search(rb"https?://(?!www\.w3\.org/)", whole.body), f"{name} names another origin"
+            total += len(packed.body)
+        print(f"      {len(names)} files, {total} bytes compressed")
+        assert len(names) > 10 and total <= PAGE_MAX, total
+        assert not re.search(r"<(script|style)(?![^>]*src)[^>]*>[^<]|\sstyle=|\son\w+=", html), "inline code"
+        s.fault("GET", "/assets/..%2Fserve.c", 404, "unsupported_endpoint")
+        s.fault("GET", "/assets/none.js", 404, "unsupported_endpoint")
+
+
+def test_recipes(program):
+    """The server tells the request that made an image."""
+    with Server(program) as s:
+        def made(**more):
+            return image_of(s.json("POST", GENERATIONS, {**SMALL, **more}))
+
+        for kind in ("png", "jpeg", "webp"):
+            answer = json.loads(s.post("/zimage/v1/recipe", made(output_format=kind, seed=2**63 - 1)).body)
+            expected = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 2**63 - 1, "guidance": 0}
+            assert expected.items() <= answer["request"].items(), answer
+            assert answer["texts"]["seed"] == str(2**63 - 1)
+        text = json.loads(s.post("/zimage/v1/recipe", made(seed=str(2**64 - 1))).body)["request"]["seed"]
+        assert int(text) == 2**64 - 1
+        s.fault("POST", "/zimage/v1/recipe", 404, "recipe_not_found", made(embed_recipe=False))
+        s.fault("POST", "/zimage/v1/recipe", 400, "invalid_image", b"no image")
 
 
 def test_end(program):

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Tests the server: tests/serve/run.sh http|openai PROGRAM BUILD [TEST...]
+# Tests the server: tests/serve/run.sh http|openai|page PROGRAM BUILD [TEST...]
 # openai: with OpenAI's package and the parser of Prometheus, which pip installs into a virtual environment in the build
 # folder.
-# Exit code: 0 all passed, 1 a test failed, 77 skipped because Python or the package is missing.
+# page: with Chromium, its driver and selenium (Debian: chromium, chromium-driver, python3-selenium).
+# Exit code: 0 all passed, 1 a test failed, 77 skipped because Python, a package or the browser is missing.
 set -eu
 kind=$1 program=$2 environment=$3/openai
 shift 3
@@ -22,5 +23,13 @@ if [ "$kind" = openai ]; then
         touch "$environment/$packages"
     fi
     python=$environment/bin/python
+fi
+if [ "$kind" = page ]; then
+    command -v chromium >/dev/null && command -v chromedriver >/dev/null || skip "no chromium, or no driver of it"
+    # Debian's packages belong to Debian's Python, which may not be the first.
+    for python in "$python" /usr/bin/python3; do
+        ! "$python" -c "import selenium" 2>/dev/null || break
+    done
+    "$python" -c "import selenium" 2>/dev/null || skip "Python has no selenium"
 fi
 exec "$python" "$here/check_$kind.py" "$program" "$@"

@@ -1,0 +1,446 @@
+"""The page of `zimage serve` in Chromium: makes images, stops, reads recipes, paints masks; and what it loads."""
+import base64
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+
+from selenium import webdriver
+from selenium.webdriver import ActionChains
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from harness import SMALL, Server, png_pixels, run_tests
+
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en",
+         "--disable-background-networking", "--disable-component-update", "--no-first-run")
+
+# Values that the page keeps in IndexedDB: the newest picture's file in base64.
+NEWEST = """
+const done = arguments[arguments.length - 1];
+(async () => {
+    const store = await import("/assets/store.js");
+    const [picture] = await store.load();
+    const bytes = new Uint8Array(await (await store.file(picture.id)).arrayBuffer());
+    done(btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")));
+})();
+"""
+# Drops a file on the page, as a mouse would.
+DROP = """
+const [text, name, type] = arguments, data = new DataTransfer();
+data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name, { type }));
+for (const kind of ["dragenter", "dragover", "drop"])
+    document.body.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: data }));
+"""
+
+
+class Page:
+    """A browser with the page of a server. `with Page(server) as page:` checks what it loaded and said at the end."""
+
+    def __init__(self, server, size=(1440, 900), scheme="light", expected=()):
+        self.server, self.expected = server, expected
+        options = webdriver.ChromeOptions()
+        for flag in FLAGS:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+        self.script = self.driver.execute_script
+        self.look(size, scheme)
+
+    def __enter__(self):
+        self.open()
+        return self
+
+    def __exit__(self, kind, *unused):
+        try:
+            if kind is None:
+                self.check_logs()
+            else:
+                print(*(entry["message"] for entry in self.driver.get_log("browser")), sep="\n")
+        finally:
+            self.driver.quit()
+
+    def open(self, path="/"):
+        self.driver.get(self.server.url + path)
+        if "invalid_api_key" not in self.expected:
+            self.wait("the page", "document.documentElement.dataset.ready")
+
+    def look(self, size, scheme):
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+            "width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 720})
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
+            "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+
+    def check_logs(self):
+        """Nothing went to another origin, and the console has no warning that the test does not expect."""
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                url = message["params"]["request"]["url"]
+                assert url.startswith((self.server.url + "/", "data:", "blob:")), f"another origin: {url}"
+        for entry in self.driver.get_log("browser"):
+            is_known = any(text in entry["message"] for text in self.expected)
+            assert entry["level"] not in ("WARNING", "SEVERE") or is_known, entry
+
+    def wait(self, what, condition, seconds=60):
+        self.server.wait_for(what, lambda: self.script(f"return {condition}"), seconds)
+
+    def find(self, name):
+        return self.driver.find_element(By.ID, name)
+
+    def value(self, name):
+        return self.script("return document.getElementById(arguments[0]).value", name)
+
+    def text(self, name):
+        return self.script("return document.getElementById(arguments[0]).textContent", name)
+
+    def fill(self, **values):
+        for name, value in values.items():
+            self.script("const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+                        "e.dispatchEvent(new Event('input', { bubbles: true }));", name, value)
+
+    def click(self, name):
+        self.script("document.getElementById(arguments[0]).click()", name)
+
+    def wait_until_done(self, pictures):
+        self.wait(f"{pictures} pictures", f"document.getElementById('strip').children.length === {pictures} && "
+                  "document.getElementById('enqueue').hidden")
+
+    def check_flaws(self, least):
+        flaws = self.script(FLAWS, least)
+        assert not flaws, "\n".join(flaws)
+
+    def newest(self):
+        return base64.b64decode(self.driver.execute_async_script(NEWEST))
+
+    def drop(self, data, name="picture.png", kind="image/png"):
+        self.script(DROP, base64.b64encode(data).decode(), name, kind)
+
+
+def small_form(page, prompt="a red apple", steps=4, side=64, **more):
+    page.fill(prompt=prompt, width=side, height=side, steps=steps, **more)
+
+
+def made(server, **more):
+    """An image of the server's, not made by the page."""
+    answer = server.json("POST", "/v1/images/generations", {**SMALL, **more})
+    return base64.b64decode(answer["data"][0]["b64_json"])
+
+
+def test_making(program):
+    with Server(program) as s, Page(s, expected=("status of 400",)) as page:
+        page.script("window.said = []; window.seen = 0;"
+                    "new MutationObserver(() => { said.push(document.getElementById('progress-text').textContent); })"
+                    ".observe(document.getElementById('progress-text'), { childList: true });"
+                    "new MutationObserver(() => { seen += document.getElementById('under').src.startsWith('data:'); })"
+                    ".observe(document.getElementById('under'), { attributes: true });")
+        page.click("make")
+        assert page.text("error-prompt"), "no prompt, no sentence beside the field"
+        small_form(page, steps=8, side=60)
+        page.click("make")
+        page.wait("the server's sentence", "document.getElementById('error-size').textContent.includes('multiples')")
+        small_form(page, steps=8)
+        page.find("prompt").send_keys(Keys.CONTROL, Keys.ENTER)
+        page.wait_until_done(1)
+        said = page.script("return said")
+        assert len(set(said)) >= 3 and any(re.match(r"Step \d of 8", text) for text in said), said
+        assert page.script("return seen") > 0, "no preview"
+        page.wait("the picture", "document.getElementById('over').naturalWidth === 64")
+        assert page.find("over").is_displayed()
+        title = page.script("return document.title")
+        assert title == "zimage", title
+        first = page.newest()
+        recipe = json.loads(s.post("/zimage/v1/recipe", first).body)["request"]
+        assert png_pixels(first) == png_pixels(made(s, seed=recipe["seed"], steps=8))
+        assert str(recipe["seed"]) in page.text("caption-facts")
+        page.click("do-other_seed")
+        page.wait_until_done(2)
+        page.find("stage").send_keys(Keys.ARROW_RIGHT)
+        page.wait("the older picture", "document.querySelector('#strip > :last-child [aria-current=true]')")
+        page.open()  # the gallery stays
+        page.wait_until_done(2)
+        page.find("stage").send_keys(Keys.ARROW_RIGHT)
+        page.wait("a picture", "document.getElementById('do-delete')")
+        page.click("do-delete")
+        page.wait("one picture", "document.getElementById('strip').children.length === 1")
+        page.script("document.querySelector('.toast button').click()")
+        page.wait_until_done(2)
+
+
+def test_stopping(program):
+    with Server(program) as s, Page(s) as page:
+        for stop in (lambda: page.click("make"), lambda: page.find("stage").send_keys(Keys.ESCAPE)):
+            small_form(page, side=512, steps=32)
+            page.click("make")
+            s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
+            page.wait("progress", "document.getElementById('make').classList.contains('stopping')")
+            stop()
+            s.wait_until_idle()
+            page.wait("the end", "document.getElementById('enqueue').hidden")
+        assert s.json("GET", "/zimage/v1/jobs")["jobs"][0]["state"] == "cancelled"
+        assert page.script("return document.getElementById('strip').children.length") == 0
+
+
+def test_recipe_of_a_dropped_picture(program):
+    with Server(program) as s, Page(s, expected=("/zimage/v1/recipe - Failed to load resource",)) as page:
+        picture = made(s, prompt="a whale", seed=str(2**64 - 7), size="64x96", steps=3)
+        page.drop(picture)
+        page.wait("the recipe", "document.getElementById('recipe').open")
+        assert "a whale" in page.text("recipe-facts") and str(2**64 - 7) in page.text("recipe-facts")
+        page.click("recipe-use")
+        assert [page.value(name) for name in ("prompt", "width", "height", "seed", "steps")] == [
+            "a whale", "64", "96", str(2**64 - 7), "3"]
+        page.click("make")
+        page.wait_until_done(1)
+        assert png_pixels(page.newest()) == png_pixels(picture)
+        for kind, differs in (("png", False), ("jpeg", True)):
+            file = made(s, seed=5, output_format=kind)
+            page.drop(file, f"picture.{kind}", f"image/{kind}")
+            page.wait("the recipe", "document.getElementById('recipe').open")
+            page.click("recipe-again")
+            sentence = "pixels differ" if differs else "all pixels are equal"
+            page.wait(sentence, f"document.getElementById('toasts').textContent.includes('{sentence}')")
+        page.drop(b"text", "notes.txt", "text/plain")
+        page.wait("a refusal", "document.getElementById('error').textContent.includes('notes.txt')")
+        old = page.driver.execute_async_script(
+            "const done = arguments[0]; import('/assets/recipe.js').then((r) => done(r.parseParameters("
+            "'a cat, big\\nNegative prompt: a dog\\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 5, Size: 64x96')))")
+        assert old == {"prompt": "a cat, big", "negative_prompt": "a dog", "steps": 20, "seed": "5", "size": "64x96"}
+
+
+def test_link(program):
+    with Server(program) as s, Page(s) as page:
+        for path, prompt in (("/#prompt=a+fox&size=96x64&steps=3&seed=9&other=1", "a fox"),
+                             ("/?#prompt=%E7%8C%AB&size=96x64&steps=3&seed=9", "猫")):
+            page.open(path)
+            page.wait("the form", f"document.getElementById('prompt').value === '{prompt}'")
+            assert [page.value(name) for name in ("width", "height", "steps", "seed")] == ["96", "64", "3", "9"]
+
+
+def test_mask(program):
+    """What is painted by the pointer is what is transparent in the request's mask, and only that."""
+    with Server(program) as s, Page(s, expected=("/zimage/v1/recipe - Failed to load resource",)) as page:
+        page.drop(made(s, size="128x64", embed_recipe=False, output_format="webp"), "a.webp", "image/webp")
+        page.wait("the start picture", "document.getElementById('inputs').children.length === 1")
+        assert [page.value("width"), page.value("height")] == ["128", "64"]
+        page.click("paint")
+        page.wait("the editor", "document.getElementById('mask').open")
+        page.click("mask-done")
+        page.wait("a refusal", "document.querySelector('.toast')")
+        page.click("tool-rectangle")
+        easel = page.find("easel")
+        box = easel.size
+        scale = box["width"] / 128
+        ActionChains(page.driver).move_to_element(easel).click_and_hold().move_by_offset(
+            int(24 * scale), int(16 * scale)).release().perform()
+        easel.send_keys("i", "i")  # twice the opposite
+        page.click("mask-done")
+        page.wait("the mask", "document.querySelector('.input-mask')")
+        page.script("""
+            const send = window.fetch;
+            window.fetch = (path, options) => {
+                if (options?.body instanceof FormData) window.sent = options.body.get("mask");
+                return send(path, options);
+            };""")
+        page.fill(prompt="a whale", strength=0.9, steps=4)
+        page.click("make")
+        page.wait_until_done(1)
+        bounds = page.driver.execute_async_script("""
+            const done = arguments[arguments.length - 1];
+            (async () => {
+                const { pixelsOf } = await import("/assets/dom.js");
+                const { data, width, height } = await pixelsOf(window.sent);
+                let left = width, right = -1, top = height, bottom = -1, count = 0;
+                for (let i = 0; i < width * height; i++) {
+                    if (data[4 * i + 3] !== 0) continue;
+                    const x = i % width, y = (i - x) / width;
+                    [left, right] = [Math.min(left, x), Math.max(right, x)];
+                    [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
+                    count++;
+                }
+                done({ left, right, top, bottom, count, width, height });
+            })();""")
+        assert (bounds["width"], bounds["height"]) == (128, 64), bounds
+        for name, expected in (("left", 64), ("right", 87), ("top", 32), ("bottom", 47)):
+            assert abs(bounds[name] - expected) <= 1, bounds
+        area = (bounds["right"] - bounds["left"] + 1) * (bounds["bottom"] - bounds["top"] + 1)
+        assert bounds["count"] == area, bounds
+        assert s.json("GET", "/zimage/v1/jobs")["jobs"][0]["kind"] == "edit"
+        page.click("do-compare")
+        page.wait("the slider", "!document.getElementById('compare').hidden && document.getElementById('before').src")
+        page.fill(fit="pad", width=128, height=128)
+        page.click("make")
+        page.wait_until_done(2)
+        margin = page.driver.execute_async_script("""
+            const done = arguments[0];
+            import("/assets/dom.js").then(({ pixelsOf }) => pixelsOf(window.sent)).then(({ data, height }) =>
+                done([height, data[3], data[4 * (128 * 64) + 3]]));""")
+        assert margin == [128, 0, 255], margin  # new margins are painted, the picture is kept
+
+
+def test_queue(program):
+    """Three jobs, of which one is removed; the page is loaded again meanwhile."""
+    with Server(program) as s, Page(s) as page:
+        small_form(page, prompt="a cat", side=256, steps=8)
+        page.click("make")
+        for prompt in ("a dog", "a fox"):
+            small_form(page, prompt=prompt, steps=2)
+            page.wait("the job before", "!document.getElementById('enqueue').hidden")
+            before = len(s.json("GET", "/zimage/v1/jobs")["jobs"])
+            page.click("enqueue")
+            s.wait_for("the job", lambda: len(s.json("GET", "/zimage/v1/jobs")["jobs"]) > before)
+        page.wait("the list", "document.getElementById('queue').children.length === 3")
+        page.open()
+        page.wait("the list again", "document.getElementById('queue').children.length === 3")
+        page.script("document.querySelector('#queue > :nth-child(2) > :last-child').click()")
+        page.wait_until_done(2)
+        states = {job["request"]["prompt"]: job["state"] for job in s.json("GET", "/zimage/v1/jobs")["jobs"]}
+        assert states == {"a cat": "completed", "a dog": "cancelled", "a fox": "completed"}, states
+
+
+def test_key(program):
+    with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
+        keys.write("secret\n")
+        keys.flush()
+        os.chmod(keys.name, 0o600)
+        with Server(program, "--api-key-file", keys.name) as s, Page(
+                s, expected=("invalid_api_key", "status of 401")) as page:
+            for key, condition in (("wrong", "document.getElementById('error-key').textContent"),
+                                   ("secret", "document.documentElement.dataset.ready")):
+                page.wait("the question", "document.getElementById('key').open")
+                page.find("key-input").send_keys(key, Keys.ENTER)
+                page.wait(f"the answer to {key}", condition)
+            small_form(page)
+            page.click("make")
+            page.wait_until_done(1)
+
+
+def test_languages_and_looks(program):
+    with Server(program) as s, Page(s) as page:
+        dark = "getComputedStyle(document.documentElement).colorScheme === 'dark'"
+        assert page.text("make-text") == "Make" and not page.script(f"return {dark}")
+        page.click("switch-language")
+        page.click("switch-theme")
+        page.open()
+        assert page.text("make-text") == "生成" and page.script("return document.documentElement.lang") == "zh-Hans"
+        assert page.script(f"return {dark}")
+        page.click("switch-theme")
+        assert not page.script(f"return {dark}")
+        page.look((1440, 900), "dark")
+        assert not page.script(f"return {dark}"), "the switch is above the system"
+
+
+def test_texts(program):
+    """Each text that the page names is there in both languages, and none is left over."""
+    with Server(program) as s:
+        table = s.get("/assets/texts.js").body.decode()
+        table = table[table.index("const table = {"):table.index("\n};")]
+        rows = re.findall(r'^    (\w+): \[\s*("(?:[^"\\]|\\.)+"),\s*("(?:[^"\\]|\\.)+")\],?$', table, re.M)
+        names = {name for name, *_ in rows}
+        assert len(rows) == len(names) == len(re.findall(r"^    \w+:", table, re.M)), "a row is not of this form"
+        for name, english, chinese in rows:
+            assert set(re.findall(r"\{\w+\}", english)) == set(re.findall(r"\{\w+\}", chinese)), name
+            assert not re.search("[\u4e00-\u9fff]", english) and re.search("[\u4e00-\u9fff]", chinese), name
+        html = s.get("/").body.decode()
+        code = "".join(s.get(f"/assets/{name}.js").body.decode() for name in SCRIPTS)
+        used = set(re.findall(r'data-(?:t|label|title|placeholder)="(\w+)"', html))
+        assert used <= names, used - names
+        for name in re.findall(r'\bt\("(\w+)"', code):
+            assert name in names, name
+        words = set(re.findall(r'"(\w+)"', code)) | used
+        left = {name for name in names - words if not name.startswith(("stage_", "recipe_"))}
+        assert not left, f"nobody shows {left}"
+
+
+SCRIPTS = ("app", "form", "gallery", "jobs", "mask", "recipe", "stage", "texts")
+
+
+def luminance(color):
+    values = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(a, b):
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_contrast(program):
+    """WCAG AA: 4.5 for text, 3 for what shows where a field is."""
+    texts = [("ink", ground) for ground in ("panel", "ground", "raised", "field", "tint")]
+    texts += [("soft", ground) for ground in ("panel", "ground", "raised", "field")]
+    texts += [("accent", "panel"), ("accent", "tile"), ("on-accent", "accent"), ("on-accent", "accent-strong"),
+              ("error", "panel"), ("panel", "ink"), ("ground", "ink")]
+    with Server(program) as s, Page(s) as page:
+        for scheme in ("light", "dark"):
+            page.look((1440, 900), scheme)
+            color = page.script("const s = getComputedStyle(document.documentElement); return Object.fromEntries("
+                                "arguments[0].map((n) => [n, s.getPropertyValue('--' + n).trim()]))",
+                                sorted({name for pair in texts for name in pair} | {"edge"}))
+            for a, b in texts:
+                assert contrast(color[a], color[b]) >= 4.5, (scheme, a, b, contrast(color[a], color[b]))
+            for ground in ("panel", "field"):
+                assert contrast(color["edge"], color[ground]) >= 3, (scheme, ground)
+
+
+# Elements that can be used and have no name for a person who does not see them, names that occur twice, and targets
+# that are small on a phone.
+FLAWS = """
+const flaws = [], least = arguments[0];
+const named = (e) => e.getAttribute("aria-label") || e.textContent.trim() || e.title ||
+    [...(e.labels ?? [])].some((l) => l.textContent.trim() || l.ariaLabel);
+for (const e of document.querySelectorAll("button, input, select, textarea, a, [role], summary, dialog")) {
+    const visible = e.checkVisibility({ opacityProperty: false });
+    if (!named(e) && !(e.hidden) && e.id !== "toasts" && !e.matches("[role=alert], [role=status], [role=listitem]"))
+        flaws.push("no name: " + e.outerHTML.slice(0, 120));
+    for (const name of ["aria-describedby", "aria-controls", "aria-labelledby"])
+        if (e.getAttribute(name) && !document.getElementById(e.getAttribute(name)))
+            flaws.push("no " + e.getAttribute(name));
+    if (!visible || !e.matches("button, select, summary")) continue;
+    const box = e.getBoundingClientRect();
+    if (box.height < least || box.width < 24)
+        flaws.push(`${Math.round(box.width)} x ${Math.round(box.height)}: ` + e.outerHTML.slice(0, 120));
+}
+const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) flaws.push("twice: " + id);
+for (const img of document.images) if (!img.hasAttribute("alt")) flaws.push("no alt: " + img.outerHTML.slice(0, 80));
+if (document.documentElement.scrollWidth > innerWidth) flaws.push("wider than the screen");
+return flaws;
+"""
+
+
+def test_access(program):
+    with Server(program) as s, Page(s) as page:
+        small_form(page)
+        page.click("make")
+        page.wait_until_done(1)
+        page.script("document.getElementById('more').open = true")
+        for size, least in (((1440, 900), 24), ((360, 740), 36)):
+            page.look(size, "light")
+            page.check_flaws(least)
+            for opener, dialog in (("open-gallery", "gallery"), ("open-help", "help"), ("do-mask_it", "mask")):
+                page.click(opener)
+                page.wait(dialog, f"document.getElementById('{dialog}').open")
+                page.check_flaws(24)
+                page.script("document.querySelector('dialog[open]').close()")
+        page.look((1440, 900), "light")
+        page.script("document.getElementById('prompt').focus()")
+        reached = set()
+        for _ in range(60):
+            ActionChains(page.driver).send_keys(Keys.TAB).perform()
+            outline, name = page.script("""
+                const e = document.activeElement, style = getComputedStyle(e), parent = getComputedStyle(e.parentElement);
+                return [`${style.outlineStyle} ${parent.outlineStyle}`, e.id || e.className];""")
+            assert "solid" in outline or name in ("", "stage"), f"no focus to be seen: {name}"
+            reached.add(name)
+        for name in ("file", "width", "swap", "height", "seed", "random", "n", "steps", "make", "do-download", "thumb",
+                     "switch-theme", "switch-language"):
+            assert name in reached, f"{name} is not reached by Tab: {reached}"
+
+
+if __name__ == "__main__":
+    run_tests(sys.modules[__name__])
