@@ -64,8 +64,8 @@ size_t zi_cuda_limit(const zi_cuda *cuda, size_t lost);
 
 /* Queues a copy from the host to the GPU. src may be changed or freed when it returns. */
 zimage_status zi_cuda_send(zi_cuda *cuda, void *dst, const void *src, size_t bytes);
-/* The same in two steps, for data that is made in place: half <- ZI_CUDA_STAGING_BYTES of pinned memory to write to; then
- * queues a copy of their first bytes. */
+/* The same in two steps, for data that is made in place: half <- ZI_CUDA_STAGING_BYTES of pinned memory to write to;
+ * then queues a copy of their first bytes. */
 zimage_status zi_cuda_staging_half(zi_cuda *cuda, void **half);
 zimage_status zi_cuda_send_half(zi_cuda *cuda, void *dst, size_t bytes);
 zimage_status zi_cuda_staging_open(zi_cuda *cuda);

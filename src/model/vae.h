@@ -94,8 +94,8 @@ void zi_vae_latents(const zi_vae *model, const float *moments, const float *nois
 
 /*
  * Where in latents the value `place` (channel, row, column) of the encoder's grid [C, rows, columns] lies, and in which
- * channel: a patch of AutoencoderKLFlux2 is channel, row, column (fastest). The values at columns that are a patch apart
- * lie one behind the other.
+ * channel: a patch of AutoencoderKLFlux2 is channel, row, column (fastest). The values at columns that are a patch
+ * apart lie one behind the other.
  */
 int64_t zi_vae_latent_index(const zi_vae_config *config, const int64_t place[3], int64_t rows, int64_t columns,
                             int64_t *channel);

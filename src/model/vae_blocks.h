@@ -60,7 +60,7 @@ typedef struct zi_vae_band {
 
 /* Rows of a band: as asked for, or where asked is 0 all rows of a small image, else as many as BAND_BYTES hold. */
 int64_t zi_vae_band_rows(const zi_vae_canvas *c, int64_t asked, int64_t rows, int64_t columns, int64_t channels);
-/* Rows of a buffer in host memory through which an image with rows of so many float32 numbers goes, a part at a time. */
+/* Rows of a buffer in host memory, through which an image with rows of so many float32 numbers goes in parts. */
 int64_t zi_vae_host_rows(int64_t rows, int64_t row_count);
 /* Rows [row, row + count) of y <- conv(x) of stride 1, of which `from` holds the rows that they read. */
 zimage_status zi_vae_convolve_band(zi_vae_canvas *c, zi_tensor *y, int64_t row, int64_t count, const zi_vae_band *from,
