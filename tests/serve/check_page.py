@@ -15,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 from harness import SMALL, Server, png_pixels, run_tests
 
+GOLDEN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "golden")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en",
          "--disable-background-networking", "--disable-component-update", "--no-first-run")
 
@@ -59,6 +60,7 @@ class Page:
             if kind is None:
                 self.check_logs()
             else:
+                print(self.script("return [...document.querySelectorAll('.error')].map((e) => e.textContent).join(' ')"))
                 print(*(entry["message"] for entry in self.driver.get_log("browser")), sep="\n")
         finally:
             self.driver.quit()
@@ -271,14 +273,86 @@ def test_mask(program):
         assert s.json("GET", "/zimage/v1/jobs")["jobs"][0]["kind"] == "edit"
         page.click("do-compare")
         page.wait("the slider", "!document.getElementById('compare').hidden && document.getElementById('before').src")
+        page.script("delete window.sent")
+        page.click("do-other_seed")  # with the same pictures
+        page.wait_until_done(2)
+        assert page.script("return window.sent instanceof Blob")
+        page.click("unmask")
+        page.click("do-reuse")
+        page.wait("the mask again", "document.querySelector('.input-mask')")
         page.fill(fit="pad", width=128, height=128)
         page.click("make")
-        page.wait_until_done(2)
+        page.wait_until_done(3)
         margin = page.driver.execute_async_script("""
             const done = arguments[0];
             import("/assets/dom.js").then(({ pixelsOf }) => pixelsOf(window.sent)).then(({ data, height }) =>
                 done([height, data[3], data[4 * (128 * 64) + 3]]));""")
         assert margin == [128, 0, 255], margin  # new margins are painted, the picture is kept
+
+
+def check_models(s, page):
+    for side in (48, 64, 80):
+        page.drop(made(s, size=f"{side}x{side}", embed_recipe=False))
+    page.wait("references", "document.getElementById('inputs').children.length === 3")
+    assert page.text("image-legend") == "Reference pictures"
+    assert page.script("return document.getElementById('start-options').hidden"), "no strength without a mask"
+    page.fill(prompt="both", width=32, height=32, steps=2)
+    page.click("make")
+    page.wait("a sentence", "document.getElementById('error-image').textContent.includes('at least 64')")
+    page.script("document.querySelector('#inputs > :first-child button').click()")
+    page.script("document.querySelector('.forward').click()")
+    page.fill(prompt="both", width=32, height=32, steps=2)
+    page.script("""
+        const send = window.fetch;
+        window.fetch = (path, options) => {
+            if (options?.body instanceof FormData) window.sent = options.body.getAll("image");
+            return send(path, options);
+        };""")
+    page.click("make")
+    page.wait_until_done(1)
+    sides = page.driver.execute_async_script("""
+        const done = arguments[0];
+        Promise.all(window.sent.map((blob) => createImageBitmap(blob))).then((list) =>
+            done(list.map((bitmap) => bitmap.width)));""")
+    assert sides == [80, 64], f"the order of the references: {sides}"
+    page.script("document.getElementById('more').open = true")
+    page.fill(model="base")
+    page.script("document.getElementById('model').dispatchEvent(new Event('change'))")
+    page.fill(prompt="a cat", width=32, height=32)
+    page.click("make")  # opens the model, whose facts are known then
+    page.wait_until_done(2)
+    page.wait("guidance", "!document.getElementById('field-guidance').hidden")
+    page.fill(guidance=3, negative_prompt="a dog", steps=2)
+    page.click("make")
+    page.wait_until_done(3)
+    request = s.json("GET", "/zimage/v1/jobs")["jobs"][0]["request"]
+    assert request["guidance"] == 3 and request["negative_prompt"] == "a dog", request
+
+
+def test_models(program):
+    """The form follows the model: references with klein, guidance and a negative prompt where it is not distilled."""
+    expected = ("/zimage/v1/recipe - Failed to load resource", "status of 400")
+    with tempfile.TemporaryDirectory() as folder:
+        base = os.path.join(folder, "base")
+        shutil.copytree(os.path.join(GOLDEN, "tiny"), base)
+        shutil.copytree(os.path.join(GOLDEN, "tiny-base"), base, dirs_exist_ok=True)
+        with Server(program, "-m", f"klein={GOLDEN}/tiny-klein", "-m", base) as s, Page(s, expected=expected) as page:
+            check_models(s, page)
+
+
+def test_lost_server(program):
+    """The page says that the server is gone, and goes on when it is there again."""
+    with Server(program) as s, Page(s, expected=("ERR_INTERNET_DISCONNECTED",)) as page:
+        offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        page.driver.execute_cdp_cmd("Network.enable", {})
+        page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+        small_form(page)
+        page.click("make")
+        page.wait("the banner", "!document.getElementById('banner').hidden")
+        page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", {**offline, "offline": False})
+        page.wait("no banner", "document.getElementById('banner').hidden")
+        page.click("make")
+        page.wait_until_done(1)
 
 
 def test_queue(program):
@@ -433,7 +507,8 @@ def test_access(program):
         for _ in range(60):
             ActionChains(page.driver).send_keys(Keys.TAB).perform()
             outline, name = page.script("""
-                const e = document.activeElement, style = getComputedStyle(e), parent = getComputedStyle(e.parentElement);
+                const e = document.activeElement, style = getComputedStyle(e);
+                const parent = getComputedStyle(e.parentElement);
                 return [`${style.outlineStyle} ${parent.outlineStyle}`, e.id || e.className];""")
             assert "solid" in outline or name in ("", "stage"), f"no focus to be seen: {name}"
             reached.add(name)

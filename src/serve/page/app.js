@@ -41,10 +41,20 @@ const safely = (run) => async (...values) => {
 
 // ---- making -----------------------------------------------------------------------------------------------------
 
+function bodyOf(request, pictures) {
+    if (!pictures) return request;
+    const body = new FormData();
+    for (const [name, value] of Object.entries(request)) body.append(name, String(value));
+    for (const blob of pictures.images) body.append("image", blob, "image");
+    if (pictures.mask) body.append("mask", pictures.mask, "mask");
+    return body;
+}
+
 let before = { prompt: "" }; // what was made last: for the arrow up
 
-async function submit(request, more = {}, body = request) {
-    const job = await jobs.submit(request, body, more);
+// pictures: { images, mask } to start from; null: none.
+async function submit(request, pictures = null, more = {}) {
+    const job = await jobs.submit(request, bodyOf(request, pictures), { ...more, inputs: pictures });
     before = request;
     stage.follow(true);
     kept.set("last_prompt", request.prompt);
@@ -57,23 +67,14 @@ async function submit(request, more = {}, body = request) {
 const makeOne = safely(async () => {
     const request = form.readRequest();
     if (!request) return;
-    const body = await form.withPictures(request);
-    await submit(request, { before: form.startPicture()?.blob }, body);
+    await submit(request, await form.readPictures(request));
 });
 
-// The same request with new seeds. A picture that was started from another one starts from it again.
+// The same request with new seeds, from the same pictures.
 const again = safely(async (picture, n) => {
     const { seed, ...request } = { ...picture.request, n };
     if (!form.modelNames().includes(request.model)) delete request.model;
-    const start = picture.hasBefore && await gallery.beforeOf(picture);
-    if (!start) {
-        await submit(request);
-        return;
-    }
-    const body = new FormData();
-    for (const [name, value] of Object.entries(request)) body.append(name, String(value));
-    body.append("image", start, "image");
-    await submit(request, { before: start }, body);
+    await submit(request, await gallery.inputsOf(picture));
 });
 
 const stop = safely(async () => {
@@ -105,7 +106,8 @@ const repaint = safely(async (blob) => {
 // A recipe made again: its own model, if it is here, its own seed, and no pictures.
 const makeAgain = (file) => safely(async (request) => {
     const { model, ...rest } = request;
-    await submit({ n: 1, ...rest, ...(form.modelNames().includes(model) ? { model } : {}) }, { original: file });
+    await submit({ n: 1, ...rest, ...(form.modelNames().includes(model) ? { model } : {}) }, null,
+        { original: file });
 });
 
 // A picture that was dropped, pasted or opened. With a recipe it is shown; else it is what to start from.
@@ -277,8 +279,9 @@ function wire() {
     form.start({ paint: () => repaint(form.startPicture().blob), take: takeFile });
     mask.start({ toast });
     stage.start({ again, repaint, startFrom, toast, canStart: form.canStart,
-        reuse: (picture) => {
+        reuse: async (picture) => {
             form.fill(picture.request);
+            await form.fillPictures(await gallery.inputsOf(picture));
             $("prompt").focus();
         },
         link: async (picture) => {

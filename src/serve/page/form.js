@@ -8,7 +8,7 @@ const FIELDS = ["prompt", "negative_prompt", "width", "height", "seed", "n", "st
     "quality", "rng", "fit"];
 const SEED_MAX = 2n ** 64n - 1n;
 // Where a fault's field is shown.
-const PLACES = { width: "size", height: "size", mask: "image", "image[]": "image", output_format: "model",
+const PLACES = { width: "size", height: "size", mask: "image", images: "image", output_format: "model",
     rng: "model" };
 
 let capabilities = { models: [], limits: {}, formats: [], rngs: [] };
@@ -51,7 +51,8 @@ export function clearErrors() {
 
 // Shows a sentence beside its field, or above the button.
 export function showError(sentence, field = "") {
-    const name = PLACES[field] ?? field;
+    const plain = field.replace(/\[.*/, ""); // "images[0]"
+    const name = PLACES[plain] ?? plain;
     const place = $(`error-${name}`) ?? $("error");
     const input = $(name === "size" ? "width" : name);
     place.textContent = sentence;
@@ -176,17 +177,25 @@ async function prepared(input, width, height) {
     return { image, mask: await blobOf(fitted(source, width, height, mode)) };
 }
 
-// The request with its pictures as a form, or as it is if there are none.
-export async function withPictures(request) {
-    if (inputs.length === 0) return request;
-    const body = new FormData();
-    for (const [name, value] of Object.entries(request)) body.append(name, String(value));
+// The pictures of the form as they are sent: { images, mask }; null: none.
+export async function readPictures(request) {
+    if (inputs.length === 0) return null;
     const [width, height] = request.size.split("x").map(Number);
     const first = await prepared(inputs[0], width, height);
-    body.append("image", first.image, "image");
-    for (const input of inputs.slice(1)) body.append("image", input.blob, "image");
-    if (first.mask) body.append("mask", first.mask, "mask");
-    return body;
+    return { images: [first.image, ...inputs.slice(1).map((input) => input.blob)], mask: first.mask ?? null };
+}
+
+// Puts pictures into the form; null: none.
+export async function fillPictures(pictures) {
+    inputs = [];
+    if (canStart())
+        for (const blob of pictures?.images.slice(0, mostInputs()) ?? []) {
+            const { width, height } = await createImageBitmap(blob);
+            inputs.push({ blob, width, height, mask: inputs.length === 0 ? pictures.mask : null });
+        }
+    if (inputs.length > 0) $("fit").value = "own";
+    showInputs();
+    changed();
 }
 
 export async function addInput(blob) {

@@ -20,15 +20,15 @@ export function setSelected(id) {
     $("strip").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-export async function add(id, blob, about, before) {
+export async function add(id, blob, about, inputs) {
     const known = pictures.find((picture) => picture.id === id);
     if (known) return known;
     let picture;
     try {
-        picture = await store.add(id, blob, about, before);
+        picture = await store.add(id, blob, about, inputs);
     } catch { // no room, or no storage: it lasts as long as the page
-        picture = { id, created: Date.now(), thumbnail: blob, file: blob, before, ...about };
-        picture.hasBefore = Boolean(before);
+        picture = { id, created: Date.now(), thumbnail: blob, file: blob, inputs, ...about };
+        picture.hasInputs = Boolean(inputs);
     }
     pictures.unshift(picture);
     show();
@@ -36,7 +36,8 @@ export async function add(id, blob, about, before) {
 }
 
 export const fileOf = async (picture) => picture.file ?? store.file(picture.id);
-export const beforeOf = async (picture) => picture.before ?? store.file(`${picture.id}-before`);
+// The pictures that it started from: { images, mask }; null: none.
+export const inputsOf = async (picture) => (picture.hasInputs ? picture.inputs ?? store.inputs(picture.id) : null);
 
 async function change(picture, values) {
     Object.assign(picture, values);

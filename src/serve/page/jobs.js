@@ -24,7 +24,7 @@ async function takePicture(job, { index, seed, url }) {
     const blob = await api.blob("GET", url);
     const { n, ...request } = job.request;
     const picture = await gallery.add(`${job.id}-${index}`, blob,
-        { request: { ...request, seed }, index, seconds: (Date.now() - job.began) / 1000 }, job.before);
+        { request: { ...request, seed }, index, seconds: (Date.now() - job.began) / 1000 }, job.inputs);
     job.began = Date.now();
     job.preview = "";
     told.picture(job, picture, blob);

@@ -214,7 +214,7 @@ function showCaption(picture) {
     if (actions.canStart())
         list.push(button("as_input", "image", () => actions.startFrom(blob)),
             button("mask_it", "brush", () => actions.repaint(blob)));
-    if (picture.hasBefore) list.push(button("compare", "compare", () => toggleCompare(picture)));
+    if (picture.hasInputs) list.push(button("compare", "compare", () => toggleCompare(picture)));
     list.push(make("span", { className: "rule" }),
         button("download", "download", () => download(blob, nameOf(picture))));
     if (window.ClipboardItem) list.push(button("copy", "copy", copyPicture));
@@ -237,7 +237,7 @@ async function toggleCompare(picture) {
         $("compare").hidden = $("before").hidden = $("split").hidden = true;
         return;
     }
-    image("before", addressOf(await gallery.beforeOf(picture)));
+    image("before", addressOf((await gallery.inputsOf(picture)).images[0]));
     $("compare").hidden = $("split").hidden = false;
     $("compare").value = 50;
     moveSplit();

@@ -39,24 +39,27 @@ export async function load() {
         .sort((a, b) => b.created - a.created || b.index - a.index);
 }
 
-// id: of the job and the picture's number, so that none is kept twice. before: the picture that it started from.
-export async function add(id, blob, about, before) {
+// id: of the job and the picture's number, so that none is kept twice. inputs: { images, mask } that it started from;
+// null: none.
+export async function add(id, blob, about, inputs) {
     const { blob: thumbnail, width, height } = await thumbnailOf(blob);
     const picture = { id, created: Date.now(), thumbnail, width, height, bytes: blob.size, type: blob.type,
-        starred: false, deleted: 0, hasBefore: Boolean(before), index: 0, ...about };
+        starred: false, deleted: 0, hasInputs: Boolean(inputs), index: 0, ...about };
     await transact("readwrite", (pictures, files) => {
         files.put(blob, id);
-        if (before) files.put(before, `${id}-before`);
+        if (inputs) files.put(inputs, inputsOf(id));
         return pictures.put(picture);
     });
     return picture;
 }
 
 export const change = (picture) => transact("readwrite", (pictures) => pictures.put(picture));
+const inputsOf = (id) => `${id}-inputs`;
+export const inputs = (id) => transact("readonly", (pictures, files) => files.get(inputsOf(id)));
 export const file = (id) => transact("readonly", (pictures, files) => files.get(id));
 
 export const erase = (id) => transact("readwrite", (pictures, files) => {
     files.delete(id);
-    files.delete(`${id}-before`);
+    files.delete(inputsOf(id));
     return pictures.delete(id);
 });
