@@ -113,6 +113,19 @@ int models_predict(model_entry *entry, const serve_request *request, const resol
     return ok;
 }
 
+int64_t models_count_tokens(model_entry *entry, const char *prompt, int32_t *most)
+{
+    int32_t *ids = NULL;
+    size_t count = 0;
+    pthread_mutex_lock(&entry->planning);
+    *most = entry->tokens_max;
+    int ok = entry->tokenizer && zimage_tokenizer_encode(entry->tokenizer, entry->template, prompt, strlen(prompt),
+                                                         &ids, &count, NULL) == ZIMAGE_OK;
+    pthread_mutex_unlock(&entry->planning);
+    zimage_free(ids);
+    return ok ? (int64_t)count : -1;
+}
+
 void models_measured(model_entry *entry, const resolved_request *resolved, double predicted, double seconds)
 {
     pthread_mutex_lock(&entry->planning);
@@ -127,7 +140,8 @@ void models_measured(model_entry *entry, const resolved_request *resolved, doubl
 /* ---- opening ---- */
 
 /* The planner measures the machine's speed with its first plan, before anybody waits for it. */
-static zimage_status open_planner(model_entry *entry, const zimage_session_params *params, zimage_error *error)
+static zimage_status open_planner(model_entry *entry, const zimage_model_info *info,
+                                  const zimage_session_params *params, zimage_error *error)
 {
     zimage_plan *warm = NULL;
     zimage_session *planner = NULL;
@@ -139,10 +153,27 @@ static zimage_status open_planner(model_entry *entry, const zimage_session_param
         zimage_plan_make(planner, &request, &warm, NULL);
         zimage_plan_free(warm);
     }
+    zimage_tokenizer *tokenizer = NULL;
+    zimage_tokenizer_open(entry->folder, &tokenizer, NULL); /* without it nobody counts tokens */
     pthread_mutex_lock(&entry->planning);
     entry->planner = planner;
+    entry->tokenizer = tokenizer;
+    entry->template = strcmp(info->family, "flux2-klein") ? ZIMAGE_TEMPLATE_Z_IMAGE : ZIMAGE_TEMPLATE_KLEIN;
+    entry->tokens_max = info->max_prompt_tokens;
     pthread_mutex_unlock(&entry->planning);
     return status;
+}
+
+static void close_model(model_entry *entry)
+{
+    pthread_mutex_lock(&entry->planning);
+    zimage_session_close(entry->planner);
+    entry->planner = NULL;
+    zimage_tokenizer_close(entry->tokenizer);
+    entry->tokenizer = NULL;
+    pthread_mutex_unlock(&entry->planning);
+    zimage_model_close(entry->model);
+    entry->model = NULL;
 }
 
 static zimage_status open_model(model_entry *entry, const zimage_session_params *params, pthread_mutex_t *lock,
@@ -154,10 +185,9 @@ static zimage_status open_model(model_entry *entry, const zimage_session_params 
     if (status == ZIMAGE_OK)
         status = zimage_model_get_info(entry->model, &info, error);
     if (status == ZIMAGE_OK)
-        status = open_planner(entry, params, error);
+        status = open_planner(entry, &info, params, error);
     if (status != ZIMAGE_OK) {
-        zimage_model_close(entry->model);
-        entry->model = NULL;
+        close_model(entry);
         return status;
     }
     pthread_mutex_lock(lock);
@@ -165,16 +195,6 @@ static zimage_status open_model(model_entry *entry, const zimage_session_params 
     entry->is_known = 1;
     pthread_mutex_unlock(lock);
     return status;
-}
-
-static void close_model(model_entry *entry)
-{
-    pthread_mutex_lock(&entry->planning);
-    zimage_session_close(entry->planner);
-    entry->planner = NULL;
-    pthread_mutex_unlock(&entry->planning);
-    zimage_model_close(entry->model);
-    entry->model = NULL;
 }
 
 /* With the lock `loading`, which guards entry->model. */

@@ -20,8 +20,11 @@ typedef struct model_entry {
     int is_known;    /* 1: it was open once, and info is valid. With the server's lock */
     zimage_model *model;
     zimage_model_info info;
-    pthread_mutex_t planning;   /* guards the next two */
-    zimage_session *planner;    /* plans and checks requests beside the workers' sessions; NULL: closed */
+    pthread_mutex_t planning;    /* guards the next five */
+    zimage_session *planner;     /* plans and checks requests beside the workers' sessions; NULL: closed */
+    zimage_tokenizer *tokenizer; /* counts tokens of prompts; NULL: closed */
+    zimage_template template;
+    int32_t tokens_max;         /* of a prompt; what is more is cut */
     double ratio[SIZE_CLASSES]; /* measured seconds in predicted ones; 0: nothing was measured */
 } model_entry;
 
@@ -46,6 +49,9 @@ typedef struct prediction {
 /* Checks a request as the library does and predicts its time and memory. 0: a fault. Without the server's lock. */
 int models_predict(model_entry *entry, const serve_request *request, const resolved_request *resolved, prediction *out,
                    fault *f);
+/* Tokens of a prompt with its template, before a cut to *most; -1: not known, because the model is closed. Without the
+ * server's lock. */
+int64_t models_count_tokens(model_entry *entry, const char *prompt, int32_t *most);
 /* Tells how long an image took in truth. */
 void models_measured(model_entry *entry, const resolved_request *resolved, double predicted, double seconds);
 

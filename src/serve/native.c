@@ -222,12 +222,18 @@ enum MHD_Result handle_plan(exchange *x)
     int ok = serve_request_read(x->form, DIALECT_JOB, &x->server->images, &request, &x->fault) &&
              forecast(x->server, &request, &origin, &p, &wait, &x->fault);
     int64_t count = request.n;
+    model_entry *model = request.prompt ? models_find(&x->server->models, request.model) : NULL;
+    int32_t most = 0;
+    int64_t tokens = model ? models_count_tokens(model, request.prompt, &most) : -1;
     serve_request_free(&request);
     if (!ok && fault_kind_of(x->fault.code)->status == MHD_HTTP_BAD_REQUEST)
         return answer_fault(x);
     json_t *value = json_pack("{s:f, s:f, s:f, s:I, s:I, s:b}", "seconds", (double)count * p.seconds, "image_seconds",
                               p.seconds, "wait_seconds", wait, "peak_bytes", (json_int_t)p.peak_bytes, "least_bytes",
                               (json_int_t)p.least_bytes, "accepted", ok);
+    if (value && tokens >= 0)
+        json_object_update_new(value,
+                               json_pack("{s:I, s:i}", "prompt_tokens", (json_int_t)tokens, "max_prompt_tokens", most));
     if (value && !ok)
         json_object_set_new(value, "error", fault_json(&x->fault));
     return answer_json(x, MHD_HTTP_OK, value);

@@ -60,7 +60,8 @@ class Page:
             if kind is None:
                 self.check_logs()
             else:
-                print(self.script("return [...document.querySelectorAll('.error')].map((e) => e.textContent).join(' ')"))
+                print(self.script("return [...document.querySelectorAll('.error, .plan, .tokens')]"
+                                  ".map((e) => e.textContent).join(' ')"))
                 print(*(entry["message"] for entry in self.driver.get_log("browser")), sep="\n")
         finally:
             self.driver.quit()
@@ -144,7 +145,10 @@ def test_making(program):
         small_form(page, steps=8, side=60)
         page.click("make")
         page.wait("the server's sentence", "document.getElementById('error-size').textContent.includes('multiples')")
+        small_form(page, prompt="apple " * 600)
+        page.wait("the count of tokens", "/^1208 tokens.* 512/.test(document.getElementById('tokens').textContent)")
         small_form(page, steps=8)
+        page.wait("no count", "document.getElementById('tokens').textContent === ''")
         page.find("prompt").send_keys(Keys.CONTROL, Keys.ENTER)
         page.wait_until_done(1)
         said = page.script("return said")

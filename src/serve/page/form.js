@@ -355,7 +355,7 @@ const plan = debounce(400, async () => {
     const prompt = $("prompt").value.trim();
     const size = `${$("width").value}x${$("height").value}`;
     if (!prompt) {
-        $("plan").textContent = "";
+        $("plan").textContent = $("tokens").textContent = "";
         return;
     }
     try {
@@ -364,6 +364,10 @@ const plan = debounce(400, async () => {
         if (!facts().distilled) request.guidance = Number($("guidance").value);
         const { seconds, wait_seconds: wait, accepted, error, ...rest } = await api.json("POST", "plan", request);
         const values = { time: duration(seconds), wait: duration(wait), memory: memory(rest.peak_bytes) };
+        const { prompt_tokens: tokens = 0, max_prompt_tokens: most = 512 } = rest;
+        const isCut = tokens > most;
+        $("tokens").textContent = tokens > most / 2 ? t(isCut ? "tokens_cut" : "tokens", { n: tokens, most }) : "";
+        $("tokens").classList.toggle("over", isCut);
         const isUnknown = seconds === 0; // the model is not open yet
         $("plan").textContent = !accepted ? error.message : isUnknown ? "" : t(wait > 1 ? "plan_wait" : "plan", values);
         if ($("error-size").dataset.isPlanned) showSizeError("");

@@ -214,9 +214,9 @@ function showCaption(picture) {
     if (actions.canStart())
         list.push(button("as_input", "image", () => actions.startFrom(blob)),
             button("mask_it", "brush", () => actions.repaint(blob)));
-    if (picture.hasInputs) list.push(button("compare", "compare", () => toggleCompare(picture)));
     list.push(make("span", { className: "rule" }),
         button("download", "download", () => download(blob, nameOf(picture))));
+    if (picture.hasInputs) list.push(button("compare", "compare", () => toggleCompare(picture)));
     if (window.ClipboardItem) list.push(button("copy", "copy", copyPicture));
     if (navigator.canShare?.({ files: [new File([], "a.png", { type: "image/png" })] }))
         list.push(button("share", "share", () => sharePicture(picture)));

@@ -21,6 +21,8 @@ const table = {
     queue: ["Queue", "队列"],
     prompt: ["Prompt", "提示词"],
     prompt_hint: ["A red apple on a wooden table, morning light", "木桌上的一个红苹果，清晨的光"],
+    tokens: ["{n} of {most} tokens", "{n} / {most} 个词元"],
+    tokens_cut: ["{n} tokens: the model reads the first {most}.", "{n} 个词元：模型只读前 {most} 个。"],
     negative_prompt: ["What should not be seen", "不希望出现的内容"],
     start_picture: ["Start from a picture", "从图片开始"],
     references: ["Reference pictures", "参考图"],
