@@ -158,6 +158,10 @@ def test_making(program):
         assert page.find("over").is_displayed()
         title = page.script("return document.title")
         assert title == "zimage", title
+        wheel = ("document.getElementById('canvas').dispatchEvent(new WheelEvent('wheel',"
+                 "{ deltaY: arguments[0], cancelable: true, clientX: 900, clientY: 300 }));"
+                 "return document.getElementById('picture').style.transform")
+        assert "scale(" in page.script(wheel, -400) and page.script(wheel, 800) == ""
         first = page.newest()
         recipe = json.loads(s.post("/zimage/v1/recipe", first).body)["request"]
         assert png_pixels(first) == png_pixels(made(s, seed=recipe["seed"], steps=8))
@@ -487,6 +491,7 @@ const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
 for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) flaws.push("twice: " + id);
 for (const img of document.images) if (!img.hasAttribute("alt")) flaws.push("no alt: " + img.outerHTML.slice(0, 80));
 if (document.documentElement.scrollWidth > innerWidth) flaws.push("wider than the screen");
+if (document.documentElement.scrollHeight > innerHeight) flaws.push("higher than the screen");
 return flaws;
 """
 
