@@ -1,8 +1,8 @@
 #!/bin/sh
 # Builds a release, runs its tests and prints how far its numbers are from those of the reference libraries.
 #   ./test.sh [--quick] [--table] [options of ctest]
-#   --quick  only the tests that take few seconds, and only what they need is built: 1 to 2 minutes on two cores.
-#            Without it: 3 to 4 minutes, of which half a one is for building. Missing packages take a minute more.
+#   --quick  only the tests that take few seconds, and only what they need is built: 2 minutes on two cores.
+#            Without it: about 5 minutes, of which one is for building. Missing packages take a minute more.
 #   --table  prints every comparison with the reference, not only the worst of each stage
 set -eu
 source=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
@@ -22,9 +22,9 @@ while [ $# -gt 0 ]; do
 done
 if [ -n "$quick" ]; then
     set -- -L quick "$@"
-    echo "zimage: builds and runs the quick tests (1 to 2 minutes on two cores)" >&2
+    echo "zimage: builds and runs the quick tests (about 2 minutes on two cores)" >&2
 else
-    echo "zimage: builds and runs all tests (3 to 4 minutes on two cores; ./test.sh --quick: 1 to 2)" >&2
+    echo "zimage: builds and runs all tests (about 5 minutes on two cores; ./test.sh --quick: 2)" >&2
 fi
 
 install_dependencies build test
