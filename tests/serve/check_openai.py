@@ -24,13 +24,22 @@ def client_of(server, **options):
 def png(width, height, pixel):
     """A PNG file whose pixels are pixel(x, y): 3 or 4 bytes."""
     rows = b"".join(b"\0" + b"".join(bytes(pixel(x, y)) for x in range(width)) for y in range(height))
+    return png_of(width, height, 2 if len(pixel(0, 0)) == 3 else 6, zlib.compress(rows))
 
+
+def png_of(width, height, colour, compressed):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    colour = 2 if len(pixel(0, 0)) == 3 else 6
     header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+
+
+def bomb(side):
+    """A grey PNG of zeros: some hundred KB that become side * side bytes."""
+    compressor = zlib.compressobj()
+    rows = b"".join(compressor.compress(bytes(1 + side)) for _ in range(side))
+    return png_of(side, side, 0, rows + compressor.flush())
 
 
 PICTURE = png(64, 64, lambda x, y: (4 * x, 4 * y, 128))
@@ -74,6 +83,12 @@ def test_stream(program):
             assert seen[-1].b64_json == whole.data[0].b64_json and seen[-1].usage.output_tokens == 4
 
 
+def peak_mib(server):
+    """The most memory that the server's process has held."""
+    with open(f"/proc/{server.process.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
+
+
 def test_edit(program):
     with Server(program) as s:
         client = client_of(s)
@@ -102,6 +117,14 @@ def test_edit(program):
                 raise AssertionError(f"accepted: {code}")
             except openai.BadRequestError as error:
                 assert error.code == code, error
+        file = bomb(20000)
+        before = peak_mib(s)
+        try:
+            client.images.edit(**{**edit, "image": file})
+            raise AssertionError("accepted: 20000 x 20000")
+        except openai.APIStatusError as error:
+            assert error.status_code in (400, 413) and "20000" in error.message, error
+        assert peak_mib(s) - before < 64, "a picture that is refused took memory"
 
 
 def test_errors(program):
