@@ -63,7 +63,7 @@ bool reads_the_same(const zi_tensor &view, const std::vector<float> &plain)
 /* The number of the round that read something else; -1: none did. */
 int run_rounds(int64_t count, int64_t width, int rounds)
 {
-    zi_cell cell = {ZI_F32, count, static_cast<size_t>(count) * sizeof(float), {}};
+    zi_cell cell = {ZI_F32, count, {}};
     std::vector<float> plain(static_cast<size_t>(count), 0.0F);
     float next = 1;
     for (int round = 0; round < rounds; round++) {

@@ -6,7 +6,7 @@
 
 static const device mlx = {"mlx", "MLX"};
 
-/* The same float32 arithmetic in another order; the issue of this backend allows 1 of 255 for pixels. */
+/* The same float32 arithmetic, summed in another order. */
 static const bounds one_byte = {2e-5, 1};
 
 static void float32_is_the_same_image(void **state)

@@ -11,7 +11,7 @@
 # Exit code: 0 all is right, 1 something is wrong, 77 skipped because something can't be had.
 set -eu
 source=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
-cpu=${1:-arm64} ziglang=0.17.1 mlx_metal=0.32.4
+cpu=${1:-arm64} ziglang=0.17.1 mlx_metal=$(sed -n 's/^version=//p' "$source/tools/mlx.sh")
 case $cpu in
     arm64) target=aarch64-macos.14.0 ;;
     x86_64) target=x86_64-macos.14.0 ;;

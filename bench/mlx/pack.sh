@@ -5,7 +5,7 @@ set -eu
 here=$(CDPATH="" cd "$(dirname "$0")" && pwd)
 usage="usage: bench/mlx/pack.sh FOLDER    (PYTHON_VERSION=3.12, ARCHITECTURE=90: those of the other machine)"
 target=${1:?$usage}
-mlx=0.32.4 mflux=0.24.0
+mlx=$(sed -n 's/^version=//p' "$here/../../tools/mlx.sh") mflux=0.24.0
 version=${PYTHON_VERSION:-3.12} architecture=${ARCHITECTURE:-90}
 
 mkdir -p "$target"

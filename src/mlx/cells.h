@@ -41,7 +41,6 @@ struct zi_fragment {
 struct zi_cell {
     zi_dtype type;
     int64_t count; /* elements */
-    size_t bytes;  /* that it takes on the stack */
     /* In no order; none covers an element of another. What none covers was never written and reads as 0. */
     std::vector<zi_fragment> fragments;
 };

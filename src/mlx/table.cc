@@ -67,7 +67,7 @@ zimage_status alloc_typed(zi_run *run, zi_tensor *tensor, zi_dtype type, int dim
     int64_t count = zi_tensor_count(tensor);
     size_t bytes = (static_cast<size_t>(count) * zi_dtype_size(type) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     try {
-        mlx.cells.push_back(std::make_unique<zi_cell>(zi_cell{type, count, bytes, {}}));
+        mlx.cells.push_back(std::make_unique<zi_cell>(zi_cell{type, count, {}}));
     } catch (...) {
         return zi_mlx_fail(run->error);
     }
@@ -136,16 +136,24 @@ void note_evaluation(zi_mlx &mlx, const std::vector<mx::array> &outputs)
     mlx.graph.nodes += static_cast<int64_t>(seen.size());
 }
 
-/* Everything that the stack holds, and the checks. */
-std::vector<mx::array> all_values(const zi_mlx &mlx)
+/* Everything that the stack holds. */
+void add_cells(const zi_mlx &mlx, std::vector<mx::array> &values)
 {
-    std::vector<mx::array> values;
     for (const auto &cell : mlx.cells)
         for (const zi_fragment &f : cell->fragments)
             values.push_back(f.values);
+}
+
+void add_checks(const zi_mlx &mlx, std::vector<mx::array> &values)
+{
     for (const zi_mlx_check &check : mlx.checks)
         values.push_back(check.finite);
-    return values;
+}
+
+void forget_checks(zi_mlx &mlx)
+{
+    mlx.checks.clear();
+    mlx.named = 0;
 }
 
 void forget_queued(zi_mlx &mlx)
@@ -156,9 +164,12 @@ void forget_queued(zi_mlx &mlx)
 /* Waits for the checks and for `wanted`, if there is any. *bad: the name of the first check that failed. */
 void wait(zi_mlx &mlx, const std::optional<mx::array> &wanted, std::string &bad)
 {
-    std::vector<mx::array> values = wanted ? std::vector<mx::array>{*wanted} : all_values(mlx);
-    for (const zi_mlx_check &check : mlx.checks)
-        values.push_back(check.finite);
+    std::vector<mx::array> values;
+    if (wanted)
+        values.push_back(*wanted);
+    else
+        add_cells(mlx, values);
+    add_checks(mlx, values);
     note_evaluation(mlx, values);
     double start = zi_mlx_now();
     mx::eval(values);
@@ -166,8 +177,7 @@ void wait(zi_mlx &mlx, const std::optional<mx::array> &wanted, std::string &bad)
     for (const zi_mlx_check &check : mlx.checks)
         if (bad.empty() && !check.finite.item<bool>())
             bad = check.name.empty() ? "an operation" : check.name;
-    mlx.checks.clear();
-    mlx.named = 0;
+    forget_checks(mlx);
     forget_queued(mlx);
     mlx.last.reset();
 }
@@ -297,6 +307,7 @@ zimage_status mlx_rehearse_stage(zi_run *run, int, size_t *peak)
     return ZIMAGE_OK;
 }
 
+/* A job begins with a rehearsal: what a cancelled one has queued is not its concern. */
 void mlx_rehearse_end(zi_run *run)
 {
     zi_mlx &mlx = zi_mlx_state(run->ops);
@@ -304,6 +315,7 @@ void mlx_rehearse_end(zi_run *run)
         return;
     mlx.top = mlx.set_aside;
     mlx.peak = mlx.peak_aside;
+    forget_checks(mlx);
     forget_queued(mlx);
     mlx.ops.rehearsing = 0;
 }
@@ -348,20 +360,22 @@ void mlx_describe(const zi_ops *ops, char *text, size_t size)
              mlx.type == ZI_F32 ? "f32" : "bf16", mlx.own_kernels ? ", own kernels" : "");
 }
 
-/* The rate of a large dense product in the backend's type. */
+/* The rate of large dense products in the backend's type: several at a time, because waiting takes time, too. */
 double mlx_peak_rate(zi_run *run)
 {
-    constexpr int SIDE_GPU = 4096, SIDE_CPU = 512, RUNS = 5;
+    constexpr int RUNS = 3;
     double best = 0;
     zimage_status status = zi_mlx_queue(run, [&](zi_mlx &mlx) {
-        int n = mlx.on_gpu() ? SIDE_GPU : SIDE_CPU;
+        int n = mlx.on_gpu() ? 4096 : 512, count = mlx.on_gpu() ? 16 : 1;
         mx::array a = mx::astype(mx::random::normal({n, n}), mlx.dtype());
         mx::eval(a);
         for (int i = 0; i <= RUNS; i++) {
-            mx::array product = mx::matmul(a, mx::transpose(a));
+            std::vector<mx::array> products;
+            for (int k = 0; k < count; k++)
+                products.push_back(mx::matmul(a, mx::transpose(a)));
             double start = zi_mlx_now();
-            mx::eval(product);
-            double rate = 2.0 * n * n * n / (zi_mlx_now() - start);
+            mx::eval(products);
+            double rate = 2.0 * n * n * n * count / (zi_mlx_now() - start);
             best = i > 0 ? std::max(best, rate) : best;
         }
     });
@@ -406,10 +420,11 @@ void mlx_free(zi_ops *ops)
         return;
     try {
         mx::synchronize(zi_mlx_state(ops).stream);
-        delete &zi_mlx_state(ops);
-        mx::clear_cache();
     } catch (...) { /* an error of what was queued: nobody waits for it any more */
     }
+    zi_choices_close(&zi_mlx_state(ops).choices);
+    delete &zi_mlx_state(ops);
+    mx::clear_cache();
 }
 
 const zi_ops_table mlx_table = {
@@ -518,7 +533,9 @@ void zi_mlx_hand_over(zi_mlx &mlx)
     mlx.queued = 0;
     if (mlx.ops.rehearsing)
         return;
-    std::vector<mx::array> values = all_values(mlx);
+    std::vector<mx::array> values;
+    add_cells(mlx, values);
+    add_checks(mlx, values);
     auto is_new = [](const mx::array &a) { return a.status() == mx::array::Status::unscheduled; };
     auto newest = std::find_if(values.rbegin(), values.rend(), is_new);
     if (newest == values.rend())
