@@ -62,7 +62,7 @@ typedef struct cli_options {
     int64_t width, height; /* --size fills both */
     int64_t steps, count, quality, tokens, layers, threads;
     int64_t port, keep_models, max_queue, max_images, max_steps, max_pixels, max_connections, per_address;
-    uint64_t seed, mem, vram, store_bytes;
+    uint64_t seed, mem, vram, store_bytes, max_body, max_image, max_uploads;
     uint8_t background[3]; /* RGB */
     double guidance, cfg_truncation, cfg_normalization, strength;
     double max_wait, job_seconds, idle_seconds, drain, store_seconds;

@@ -84,7 +84,7 @@ enum MHD_Result answer_fault(exchange *x)
         snprintf(seconds, sizeof seconds, "%.0f", x->fault.retry_after < 1 ? 1 : x->fault.retry_after);
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
     }
-    if (kind->no_retry)
+    if (kind->no_retry && !(x->fault.retry_after > 0))
         MHD_add_response_header(response, "X-Should-Retry", "false");
     if (kind->status == MHD_HTTP_UNAUTHORIZED)
         MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer, Basic realm=\"zimage\"");

@@ -3,33 +3,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEPTH_MAX       16
-#define PARTS_MAX       64
-#define TEXT_BYTES_MAX  ((size_t)1 << 20) /* of all texts of a form */
-#define NAME_BYTES_MAX  128
-#define FORM_BUFFER     ((size_t)64 << 10)
-#define FIRST_ALLOCATED ((size_t)4 << 10)
+#include "spool.h"
+
+#define DEPTH_MAX      16
+#define PARTS_MAX      64
+#define TEXT_BYTES_MAX ((size_t)1 << 20) /* of all texts of a form */
+#define NAME_BYTES_MAX 128
+#define FORM_BUFFER    ((size_t)64 << 10)
 
 /* FNV-1a of 64 bits */
 #define FNV_START UINT64_C(14695981039346656037)
 #define FNV_PRIME UINT64_C(1099511628211)
 
-typedef struct bytes {
-    char *data;
-    size_t size, allocated;
-} bytes;
-
 /* A part of a form. */
 typedef struct part {
     char *name;
     int is_file;
-    bytes bytes;
+    spool bytes;
 } part;
 
 struct body {
     body_kind kind;
     size_t limit, fed, text_bytes;
-    bytes all; /* of JSON */
+    uint64_t hash; /* of what was fed */
+    spool all;     /* of JSON and of bytes */
     struct MHD_PostProcessor *processor;
     part *parts; /* [PARTS_MAX] of a form */
     size_t part_count;
@@ -38,21 +35,11 @@ struct body {
     fault fault;
 };
 
-static int append(bytes *b, const char *data, size_t size)
+static uint64_t hash_of(uint64_t hash, const char *data, size_t size)
 {
-    if (!b->data || b->size + size + 1 > b->allocated) {
-        size_t wanted = 2 * b->allocated > b->size + size + 1 ? 2 * b->allocated : b->size + size + 1;
-        wanted = wanted < FIRST_ALLOCATED ? FIRST_ALLOCATED : wanted;
-        char *data_now = realloc(b->data, wanted);
-        if (!data_now)
-            return 0;
-        b->data = data_now;
-        b->allocated = wanted;
-    }
-    memcpy(b->data + b->size, data, size);
-    b->size += size;
-    b->data[b->size] = 0;
-    return 1;
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ (unsigned char)data[i]) * FNV_PRIME;
+    return hash;
 }
 
 static int no_memory(fault *f)
@@ -79,6 +66,7 @@ static part *new_part(body *b, const char *name, const char *file_name)
         return NULL;
     }
     b->part_count++;
+    b->hash = hash_of(b->hash, p->name, strlen(p->name) + 1);
     return p;
 }
 
@@ -102,25 +90,36 @@ static enum MHD_Result on_part(void *user, enum MHD_ValueKind kind, const char *
         return MHD_NO;
     }
     b->text_bytes += p->is_file ? 0 : size;
-    if (b->text_bytes > b->limit || !append(&p->bytes, data, size)) {
-        no_memory(&b->fault);
+    if (b->text_bytes > TEXT_BYTES_MAX) {
+        fault_set(&b->fault, FAULT_STRING_TOO_LONG, p->name, "%s: with it the form's texts have more than %zu bytes",
+                  p->name, TEXT_BYTES_MAX);
         return MHD_NO;
     }
-    return MHD_YES;
+    b->hash = hash_of(b->hash, data, size);
+    if (spool_append(&p->bytes, data, size))
+        return MHD_YES;
+    no_memory(&b->fault);
+    return MHD_NO;
 }
 
 /* Texts become values of the object, but images may be sent as texts, too: the reader of fields decides. */
-static int add_text(body *b, const part *p, fault *f)
+static int add_text(body *b, part *p, fault *f)
 {
-    const char *text = p->bytes.data ? p->bytes.data : "";
-    if (p->bytes.size > TEXT_BYTES_MAX)
-        return fault_set(f, FAULT_STRING_TOO_LONG, p->name, "%s: %zu bytes, expected a shorter text", p->name,
-                         p->bytes.size);
+    const char *text = spool_view(&p->bytes);
     if (json_object_get(b->form.object, p->name))
         return fault_set(f, FAULT_INVALID_VALUE, p->name, "%s: given twice", p->name);
-    json_t *value = strlen(text) == p->bytes.size ? json_string(text) : NULL;
+    json_t *value = text && !memchr(text, 0, p->bytes.size) ? json_stringn(text, p->bytes.size) : NULL;
     if (!value || json_object_set_new(b->form.object, p->name, value) != 0)
         return fault_set(f, FAULT_INVALID_VALUE, p->name, "%s: expected a text in UTF-8", p->name);
+    return 1;
+}
+
+static int add_file(body *b, part *p, fault *f)
+{
+    const char *data = spool_view(&p->bytes);
+    if (!data)
+        return no_memory(f);
+    b->files[b->form.file_count++] = (form_file){p->name, (const uint8_t *)data, p->bytes.size};
     return 1;
 }
 
@@ -135,9 +134,7 @@ static int finish_form(body *b, fault *f)
         return no_memory(f);
     for (size_t i = 0; i < b->part_count; i++) {
         part *p = &b->parts[i];
-        if (p->is_file)
-            b->files[b->form.file_count++] = (form_file){p->name, (uint8_t *)p->bytes.data, p->bytes.size};
-        else if (!add_text(b, p, f))
+        if (!(p->is_file ? add_file(b, p, f) : add_text(b, p, f)))
             return 0;
     }
     return 1;
@@ -171,7 +168,11 @@ static int is_deeper(const json_t *value, int depth)
 static int finish_json(body *b, fault *f)
 {
     json_error_t error;
-    b->form.object = json_loadb(b->all.data ? b->all.data : "", b->all.size, JSON_REJECT_DUPLICATES, &error);
+    const char *text = spool_view(&b->all);
+    if (!text)
+        return no_memory(f);
+    b->form.object = json_loadb(text, b->all.size, JSON_REJECT_DUPLICATES, &error);
+    spool_free(&b->all);
     if (!b->form.object)
         return fault_set(f, FAULT_INVALID_JSON, NULL, "the body is no valid JSON: line %d, column %d: %s", error.line,
                          error.column, error.text);
@@ -201,6 +202,7 @@ body *body_new(body_kind kind, size_t limit, struct MHD_Connection *connection)
         return NULL;
     b->kind = kind;
     b->limit = limit;
+    b->hash = FNV_START;
     if (kind == BODY_FORM && !begin_form(b, connection)) {
         body_free(b);
         return NULL;
@@ -216,12 +218,12 @@ void body_free(body *b)
         MHD_destroy_post_processor(b->processor);
     for (size_t i = 0; i < b->part_count; i++) {
         free(b->parts[i].name);
-        free(b->parts[i].bytes.data);
+        spool_free(&b->parts[i].bytes);
     }
     json_decref(b->form.object);
     free(b->parts);
     free(b->files);
-    free(b->all.data);
+    spool_free(&b->all);
     free(b);
 }
 
@@ -232,8 +234,10 @@ int body_feed(body *b, const char *data, size_t size, fault *f)
         return fault_set(f, FAULT_REQUEST_TOO_LARGE, NULL, "the body has more than %zu bytes", b->limit);
     if (b->kind == BODY_NONE)
         return 1;
-    if (b->kind != BODY_FORM)
-        return append(&b->all, data, size) || no_memory(f);
+    if (b->kind != BODY_FORM) {
+        b->hash = hash_of(b->hash, data, size);
+        return spool_append(&b->all, data, size) || no_memory(f);
+    }
     if (MHD_post_process(b->processor, data, size) == MHD_YES)
         return 1;
     if (!b->fault.code)
@@ -250,25 +254,18 @@ int body_finish(body *b, const form **result, fault *f)
     return b->kind != BODY_JSON || finish_json(b, f);
 }
 
-const uint8_t *body_bytes(const body *b, size_t *size)
+size_t body_size(const body *b)
 {
-    *size = b->all.size;
-    return (const uint8_t *)b->all.data;
+    return b->fed;
 }
 
-static uint64_t hash_of(uint64_t hash, const char *data, size_t size)
+const uint8_t *body_bytes(body *b, size_t *size)
 {
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ (unsigned char)data[i]) * FNV_PRIME;
-    return hash;
+    *size = b->all.size;
+    return (const uint8_t *)spool_view(&b->all);
 }
 
 uint64_t body_hash(const body *b)
 {
-    uint64_t hash = hash_of(FNV_START, b->all.data, b->all.size);
-    for (size_t i = 0; i < b->part_count; i++) {
-        hash = hash_of(hash, b->parts[i].name, strlen(b->parts[i].name) + 1);
-        hash = hash_of(hash, b->parts[i].bytes.data, b->parts[i].bytes.size);
-    }
-    return hash;
+    return b->hash;
 }

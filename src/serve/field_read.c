@@ -243,13 +243,23 @@ static int read_word(const reader *r, const request_field *f, const char *name, 
 
 /* ---- images ---- */
 
+/* The limit of a request's images together. */
+static int count_image(const reader *r, const char *name, const zimage_image *image)
+{
+    uint64_t *bytes = &r->request->image_bytes;
+    *bytes += 3 * (uint64_t)zimage_image_width(image) * (uint64_t)zimage_image_height(image);
+    return *bytes <= r->limits->all ||
+           fault_set(r->fault, FAULT_REQUEST_TOO_LARGE, name, "%s: the images have more than %llu pixels together",
+                     name, (unsigned long long)r->limits->all / 3);
+}
+
 static int decode_image(const reader *r, const char *name, const uint8_t *data, size_t size, zimage_image **image)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     const zimage_decode_params params = {
         .struct_size = sizeof params, .max_pixels = r->limits->pixels, .max_bytes = r->limits->bytes};
     if (zimage_image_decode_with(data, size, &params, image, &error) == ZIMAGE_OK)
-        return 1;
+        return count_image(r, name, *image);
     fault_code code = error.status == ZIMAGE_ERROR_MEMORY ? FAULT_INSUFFICIENT_MEMORY : FAULT_INVALID_IMAGE;
     return fault_set(r->fault, code, name, "%s: %s", name, error.message);
 }
@@ -380,6 +390,25 @@ static int read_object(const reader *r, const json_t *object)
     return 1;
 }
 
+static int has_image_field(const json_t *object, serve_dialect dialect)
+{
+    const char *name;
+    json_t *json;
+    json_object_foreach((json_t *)(uintptr_t)object, name, json)
+    {
+        const request_field *f = find_field(dialect, name);
+        if (f && (f->kind == FIELD_IMAGES || f->kind == FIELD_MASK ||
+                  (f->kind == FIELD_OBJECT && json_is_object(json) && has_image_field(json, dialect))))
+            return 1;
+    }
+    return 0;
+}
+
+int serve_request_shows_images(const form *body, serve_dialect dialect)
+{
+    return body->file_count > 0 || has_image_field(body->object, dialect);
+}
+
 static int read_files(const reader *r)
 {
     for (size_t i = 0; i < r->body->file_count; i++) {
@@ -440,6 +469,17 @@ int serve_request_read(const form *body, serve_dialect dialect, const image_limi
     return !request->invert_mask || !request->mask || invert_mask(&r);
 }
 
+void serve_request_drop_images(serve_request *request)
+{
+    for (size_t i = 0; i < REQUEST_IMAGES_MAX; i++) {
+        zimage_image_free(request->images[i]);
+        request->images[i] = NULL;
+    }
+    zimage_image_free(request->mask);
+    request->mask = NULL;
+    request->image_bytes = 0;
+}
+
 void serve_request_free(serve_request *request)
 {
     for (const request_field *f = field_table; f < field_table + field_table_size; f++)
@@ -448,9 +488,7 @@ void serve_request_free(serve_request *request)
             free(*text);
             *text = NULL; /* another name of the field has the same place */
         }
-    for (size_t i = 0; i < REQUEST_IMAGES_MAX; i++)
-        zimage_image_free(request->images[i]);
-    zimage_image_free(request->mask);
+    serve_request_drop_images(request);
     for (size_t i = 0; i < request->ignored_count; i++)
         free(request->ignored[i]);
     for (size_t i = 0; i < request->warning_count; i++)

@@ -13,7 +13,7 @@ handler handle_page, handle_page_file;
 /* openapi.c */
 handler handle_openapi;
 /* openai.c */
-handler handle_models, handle_model, handle_generations, handle_edits, handle_file;
+handler handle_models, handle_model, handle_make_images, handle_file;
 /* native.c */
 handler handle_job_create, handle_jobs, handle_job, handle_job_cancel, handle_job_events, handle_job_picture,
     handle_plan;
@@ -21,9 +21,8 @@ handler handle_job_create, handle_jobs, handle_job, handle_job_cancel, handle_jo
 handler handle_recipe;
 
 /* sdapi.c */
-handler handle_txt2img, handle_img2img, handle_progress, handle_interrupt, handle_options, handle_set_options,
-    handle_sd_models, handle_samplers, handle_schedulers, handle_upscalers, handle_empty_list, handle_empty_object,
-    handle_embeddings;
+handler handle_sdapi_images, handle_progress, handle_interrupt, handle_options, handle_set_options, handle_sd_models,
+    handle_samplers, handle_schedulers, handle_upscalers, handle_empty_list, handle_empty_object, handle_embeddings;
 
 /* The description of a model: what a client needs to fill a request. NULL: no memory. */
 json_t *model_json(server *s, const model_entry *entry);

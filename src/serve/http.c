@@ -11,6 +11,7 @@
 #endif
 
 #include "listen.h"
+#include "reading.h"
 #include "watch.h"
 
 #define CONNECTION_MEMORY  ((size_t)8 << 10) /* of each connection: its request line and headers must fit */
@@ -18,9 +19,8 @@
 #define HEADER_SECONDS     10
 #define BODY_SECONDS       600
 #define IDLE_SECONDS       75
-#define GONE_SECONDS       1 /* until the daemon has closed a connection by itself whose client is gone */
-#define UPLOADS_MAX        ((uint64_t)1 << 30)
-#define REPEAT_SECONDS     600               /* for which an Idempotency-Key holds */
+#define GONE_SECONDS       1   /* until the daemon has closed a connection by itself whose client is gone */
+#define REPEAT_SECONDS     600 /* for which an Idempotency-Key holds */
 #define SWALLOWED_MAX      ((size_t)1 << 20) /* bytes read behind a fault, so that the client gets its answer */
 #define LAST_ANSWER_MICROS 5000000           /* that answers may still take when the server stops */
 
@@ -74,7 +74,7 @@ static int join_repeated(exchange *x, uint64_t key)
 {
     pthread_mutex_lock(&x->server->lock);
     job *j = job_find_repeated(&x->server->jobs, key, serve_now() - REPEAT_SECONDS);
-    if (j && j->body_hash != body_hash(x->body))
+    if (j && j->body_hash != x->body_hash)
         fault_set(&x->fault, FAULT_IDEMPOTENCY_MISMATCH, NULL,
                   "Idempotency-Key: it was sent with another request already");
     else if (j)
@@ -83,8 +83,10 @@ static int join_repeated(exchange *x, uint64_t key)
     return x->job != NULL;
 }
 
-int exchange_submit(exchange *x, serve_request *request, int is_detached)
+/* 0: a fault. *out: a new job; NULL: the exchange has joined one. */
+static int submit(exchange *x, int is_detached, job **out)
 {
+    serve_request *request = exchange_request(x);
     const char *patience = exchange_header(x, "X-Stainless-Read-Timeout");
     const char *key = exchange_header(x, "Idempotency-Key");
     const job_origin origin = {
@@ -93,17 +95,23 @@ int exchange_submit(exchange *x, serve_request *request, int is_detached)
         .patience = patience ? strtod(patience, NULL) : 0,
         .is_detached = is_detached,
         .idempotency = key ? policy_hash(x->owner, key) : 0,
-        .body_hash = body_hash(x->body),
+        .body_hash = x->body_hash,
     };
-    job *j = NULL;
     if (key && join_repeated(x, origin.idempotency))
         return 1;
-    if (x->fault.code || !admit(x->server, request, &origin, &j, &x->fault))
-        return 0;
+    return !x->fault.code && admit(x->server, request, &origin, out, &x->fault);
+}
+
+int exchange_submit(exchange *x, int is_detached)
+{
+    job *j = NULL;
+    int ok = submit(x, is_detached, &j);
     pthread_mutex_lock(&x->server->lock);
-    join(x, j);
+    reading_leave(x);
+    if (j)
+        join(x, j);
     pthread_mutex_unlock(&x->server->lock);
-    return 1;
+    return ok;
 }
 
 void exchange_leave_job(exchange *x)
@@ -157,7 +165,7 @@ enum MHD_Result exchange_wait_for_images(exchange *x, enum MHD_Result (*answer)(
 static int reserve(exchange *x, uint64_t bytes)
 {
     pthread_mutex_lock(&x->server->lock);
-    int ok = x->server->metrics.upload_bytes + bytes <= UPLOADS_MAX;
+    int ok = x->server->metrics.upload_bytes + bytes <= x->server->params->max_uploads;
     if (ok) {
         x->server->metrics.upload_bytes += bytes;
         x->reserved += bytes;
@@ -192,9 +200,18 @@ static int media_of(const exchange *x, unsigned bodies, body_kind *kind)
     return 0;
 }
 
+/* Bytes that the body may have. */
+static size_t limit_of(const exchange *x)
+{
+    size_t limit = x->match.endpoint->limit;
+    uint64_t most = x->server->params->max_body;
+    return most < limit ? (size_t)most : limit;
+}
+
 static int begin_body(exchange *x)
 {
     const endpoint *e = x->match.endpoint;
+    size_t limit = limit_of(x);
     const char *length = exchange_header(x, "Content-Length");
     unsigned long long size = length ? strtoull(length, NULL, 10) : 0;
     body_kind kind;
@@ -203,12 +220,12 @@ static int begin_body(exchange *x)
                          e->bodies & 1u << BODY_JSON ? "application/json" : "",
                          e->bodies == (1u << BODY_JSON | 1u << BODY_FORM) ? " or " : "",
                          e->bodies & 1u << BODY_FORM ? "multipart/form-data" : "");
-    if (size > e->limit)
+    if (size > limit)
         return fault_set(&x->fault, FAULT_REQUEST_TOO_LARGE, NULL, "the body has %llu bytes, expected at most %zu",
-                         size, e->limit);
+                         size, limit);
     if (!reserve(x, size))
         return 0;
-    x->body = body_new(kind, e->limit, x->connection);
+    x->body = body_new(kind, limit, x->connection);
     return x->body ||
            fault_set(&x->fault, FAULT_INVALID_VALUE, NULL, "the form has no boundary, or there is no memory");
 }
@@ -298,6 +315,7 @@ static void exchange_free(exchange *x)
     metrics_count_request(&s->metrics, (int)route, x->status);
     s->metrics.upload_bytes -= x->reserved;
     stream_detach(x);
+    reading_leave(x);
     exchange_leave_job(x);
     if (x->job)
         job_release(&s->jobs, x->job);
@@ -312,6 +330,7 @@ static void exchange_free(exchange *x)
         x->http->exchanges = x->next;
     pthread_mutex_unlock(&s->lock);
     body_free(x->body);
+    json_decref(x->echo);
     free(x->method);
     free(x->url);
     free(x);
@@ -347,6 +366,8 @@ static enum MHD_Result go_on(exchange *x)
         return x->resume(x);
     if (!strcmp(x->method, "OPTIONS"))
         return answer_empty(x, MHD_HTTP_NO_CONTENT);
+    if (!x->fault.code && x->match.endpoint->dialect >= 0)
+        return reading_begin(x);
     if (x->fault.code || !body_finish(x->body, &x->form, &x->fault))
         return answer_fault(x);
     return x->match.endpoint->handle(x);
@@ -412,7 +433,8 @@ int http_start(http *h, server *s, zimage_error *error)
     if (!policy_init(&h->policy, s->params, error) || (h->socket = listen_on(s->params, &h->policy.port, error)) < 0)
         return 0;
     h->watch = watch_start(h);
-    if (h->watch)
+    h->reader = reader_start(s);
+    if (h->watch && h->reader)
         h->daemon = MHD_start_daemon(
             flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
             h->socket, MHD_OPTION_CONNECTION_LIMIT, listen_connections_max(s->params->max_connections),
@@ -425,6 +447,8 @@ int http_start(http *h, server *s, zimage_error *error)
         return 1;
     if (h->watch)
         watch_stop(h->watch);
+    if (h->reader)
+        reader_stop(h->reader);
     close(h->socket);
     snprintf(error->message, sizeof error->message, "the HTTP daemon can't be started");
     error->status = ZIMAGE_ERROR_INTERNAL;
@@ -464,5 +488,6 @@ void http_stop(http *h)
     for (unsigned waited = 0; waited < LAST_ANSWER_MICROS && has_exchanges(h); waited += pause)
         usleep(pause);
     MHD_stop_daemon(h->daemon);
+    reader_stop(h->reader);
     watch_stop(h->watch);
 }

@@ -22,6 +22,7 @@ typedef struct http {
     struct MHD_Daemon *daemon;
     int socket;
     struct watch *watch;
+    struct reader *reader;
     struct exchange *exchanges; /* with the server's lock */
     int is_closing;             /* nobody is suspended any more. With the server's lock */
 } http;
@@ -37,8 +38,11 @@ typedef struct exchange {
     route_match match; /* its endpoint is NULL: there is none */
     uint64_t owner;    /* the API key */
     body *body;
-    uint64_t reserved; /* bytes of bodies that count as this one's */
-    const form *form;
+    uint64_t reserved;       /* bytes of bodies that count as this one's */
+    struct reading *reading; /* of the body's request; it then has the body */
+    const form *form;        /* lives as long as the body */
+    json_t *echo;            /* what the answer repeats of the request; NULL: nothing */
+    uint64_t body_hash;
     fault fault;
     size_t swallowed; /* bytes of the body behind a fault */
     double started;
@@ -79,8 +83,10 @@ enum MHD_Result answer_stream(exchange *x, stream_render *render, uint64_t after
 const char *exchange_header(const exchange *x, const char *name);
 const char *exchange_argument(const exchange *x, const char *name);
 
-/* Admits a request of the exchange, whose job it then has and listens to. The request is taken. 0: a fault. */
-int exchange_submit(exchange *x, serve_request *request, int is_detached);
+/* The request that was read, for handlers of endpoints with a dialect. */
+serve_request *exchange_request(exchange *x);
+/* Admits it. The exchange then has the job and listens to it; its request and its body are gone. 0: a fault. */
+int exchange_submit(exchange *x, int is_detached);
 /* Joins the caller's job of that id. 0: a fault. */
 int exchange_find_job(exchange *x, const char *id);
 /* Suspends the exchange until its job tells something, or a time (0: none). Then `resume` is called; at once, if the

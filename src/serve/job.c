@@ -83,6 +83,7 @@ void job_release(job_table *table, job *j)
 {
     if (--j->references == 0) {
         table->bytes -= bytes_of(j);
+        table->input_bytes -= j->request.image_bytes;
         free_job(j);
     }
 }
@@ -154,12 +155,22 @@ static void forget(job_table *table, job *j)
     job_release(table, j);
 }
 
+/* Nobody looks at the input images of a job that is over. They are large. */
+static void drop_inputs(job_table *table, job *j)
+{
+    table->input_bytes -= j->request.image_bytes;
+    serve_request_drop_images(&j->request);
+}
+
 void job_table_trim(job_table *table, double now, double seconds, uint64_t bytes)
 {
     for (job *newer, *j = table->oldest; j; j = newer) {
         newer = j->newer;
         int is_old = j->finished + seconds < now;
-        if (job_is_over(j) && j->references == 1 && (is_old || table->bytes > bytes))
+        if (!job_is_over(j) || j->references > 1)
+            continue;
+        drop_inputs(table, j);
+        if (is_old || table->bytes > bytes)
             forget(table, j);
     }
 }

@@ -91,7 +91,8 @@ typedef struct job {
 typedef struct job_table {
     job *newest, *oldest;
     size_t count;
-    uint64_t bytes; /* of pictures */
+    uint64_t bytes;       /* of pictures */
+    uint64_t input_bytes; /* of decoded input images, with those of requests that are no jobs yet */
 } job_table;
 
 /* A new job with one reference, which the caller has. Takes the content of the request. NULL: no memory. */
@@ -106,7 +107,8 @@ job *job_find(const job_table *table, const char *id, uint64_t owner);
 job *job_find_any(const job_table *table, const char *id);
 /* The newest job under an Idempotency-Key that was created since then and did not fail. */
 job *job_find_repeated(const job_table *table, uint64_t idempotency, double since);
-/* Forgets finished jobs that are older than the limit, and the oldest ones while their pictures take too much. */
+/* Releases the input images of finished jobs. Forgets those jobs that are older than the limit, and the oldest ones
+ * while their pictures take too much. */
 void job_table_trim(job_table *table, double now, double seconds, uint64_t bytes);
 void job_table_free(job_table *table);
 

@@ -84,11 +84,7 @@ static enum MHD_Result answer_job(exchange *x, int status)
 
 enum MHD_Result handle_job_create(exchange *x)
 {
-    serve_request request = {0};
-    int ok = serve_request_read(x->form, DIALECT_JOB, &x->server->images, &request, &x->fault) &&
-             exchange_submit(x, &request, 1);
-    serve_request_free(&request);
-    if (!ok)
+    if (!exchange_submit(x, 1))
         return answer_fault(x);
     pthread_mutex_lock(&x->server->lock);
     const job *j = x->job;
@@ -215,17 +211,15 @@ enum MHD_Result handle_job_events(exchange *x)
 
 enum MHD_Result handle_plan(exchange *x)
 {
-    serve_request request = {0};
+    serve_request *request = exchange_request(x);
     prediction p = {0};
     double wait = 0;
     const job_origin origin = {.owner = x->owner, .caller = policy_hash(x->owner, "")};
-    int ok = serve_request_read(x->form, DIALECT_JOB, &x->server->images, &request, &x->fault) &&
-             forecast(x->server, &request, &origin, &p, &wait, &x->fault);
-    int64_t count = request.n;
-    model_entry *model = request.prompt ? models_find(&x->server->models, request.model) : NULL;
+    int ok = forecast(x->server, request, &origin, &p, &wait, &x->fault);
+    int64_t count = request->n;
+    model_entry *model = models_find(&x->server->models, request->model);
     int32_t most = 0;
-    int64_t tokens = model ? models_count_tokens(model, request.prompt, &most) : -1;
-    serve_request_free(&request);
+    int64_t tokens = model ? models_count_tokens(model, request->prompt, &most) : -1;
     if (!ok && fault_kind_of(x->fault.code)->status == MHD_HTTP_BAD_REQUEST)
         return answer_fault(x);
     json_t *value = json_pack("{s:f, s:f, s:f, s:I, s:I, s:b}", "seconds", (double)count * p.seconds, "image_seconds",

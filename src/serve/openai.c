@@ -202,26 +202,12 @@ static int render(exchange *x, const job_event *event, pieces *p)
 
 /* ---- requests ---- */
 
-static enum MHD_Result make_images(exchange *x, serve_dialect dialect)
+enum MHD_Result handle_make_images(exchange *x)
 {
-    serve_request request = {0};
-    int ok = serve_request_read(x->form, dialect, &x->server->images, &request, &x->fault);
-    int is_stream = request.stream;
-    ok = ok && exchange_submit(x, &request, 0);
-    serve_request_free(&request);
-    if (!ok)
+    int is_stream = exchange_request(x)->stream;
+    if (!exchange_submit(x, 0))
         return answer_fault(x);
     return is_stream ? answer_stream(x, render, 0) : exchange_wait_for_images(x, answer_images);
-}
-
-enum MHD_Result handle_generations(exchange *x)
-{
-    return make_images(x, DIALECT_GENERATE);
-}
-
-enum MHD_Result handle_edits(exchange *x)
-{
-    return make_images(x, DIALECT_EDIT);
 }
 
 /* "ID-INDEX.png": an image by an address that an answer named. */

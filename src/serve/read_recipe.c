@@ -52,7 +52,8 @@ enum MHD_Result handle_recipe(exchange *x)
     const uint8_t *data = body_bytes(x->body, &size);
     zimage_texts *texts = NULL;
     zimage_error error = ZIMAGE_ERROR_INIT;
-    if (zimage_texts_decode(data, size, &texts, &error) != ZIMAGE_OK) {
+    error.status = ZIMAGE_ERROR_MEMORY;
+    if (!data || zimage_texts_decode(data, size, &texts, &error) != ZIMAGE_OK) {
         fault_set(&x->fault, error.status == ZIMAGE_ERROR_MEMORY ? FAULT_INSUFFICIENT_MEMORY : FAULT_INVALID_IMAGE,
                   NULL, "%s", error.message);
         return answer_fault(x);

@@ -38,6 +38,7 @@ typedef struct serve_request {
     int stream, progress, embed_recipe, send_images, invert_mask;
     zimage_image *images[REQUEST_IMAGES_MAX], *mask;
     size_t image_count;
+    uint64_t image_bytes;             /* of images and mask, decoded */
     char *ignored[REQUEST_NOTES_MAX]; /* fields that were accepted and change nothing */
     size_t ignored_count;
     char *warnings[REQUEST_NOTES_MAX];
@@ -82,7 +83,7 @@ extern const char *const serve_format_words[], *const serve_rng_words[], *const 
 /* A file of a form. */
 typedef struct form_file {
     char *name; /* of its part */
-    uint8_t *data;
+    const uint8_t *data;
     size_t size;
 } form_file;
 
@@ -94,9 +95,9 @@ typedef struct form {
     size_t file_count;
 } form;
 
-/* How large an input image may be. */
+/* How large an input image may be; all: decoded bytes of all images of a request. */
 typedef struct image_limits {
-    uint64_t bytes, pixels;
+    uint64_t bytes, pixels, all;
 } image_limits;
 
 /* Reads a body by the table. 0: the fault says what is wrong. *request is released with serve_request_free, also then.
@@ -104,6 +105,10 @@ typedef struct image_limits {
 int serve_request_read(const form *body, serve_dialect dialect, const image_limits *limits, serve_request *request,
                        fault *f);
 void serve_request_free(serve_request *request);
+/* Releases the images, and keeps how many there were. */
+void serve_request_drop_images(serve_request *request);
+/* Whether a body has images, which take time to be decoded. */
+int serve_request_shows_images(const form *body, serve_dialect dialect);
 /* Whether the field that is stored at an offset was given. */
 int serve_request_has(const serve_request *request, size_t offset);
 #define REQUEST_HAS(request, member) serve_request_has(request, offsetof(serve_request, member))

@@ -47,30 +47,17 @@ static enum MHD_Result answer_images(exchange *x)
         pieces_add_text(&p, "\"");
     }
     pieces_add_text(&p, "],\"parameters\":");
-    pieces_add_json(&p, parameters_json(x));
+    pieces_add_json(&p, json_incref(x->echo));
     pieces_add_text(&p, ",\"info\":");
     pieces_add_json(&p, info_json(j));
     pieces_add_text(&p, "}");
     return answer_pieces(x, MHD_HTTP_OK, "application/json", &p);
 }
 
-static enum MHD_Result make_images(exchange *x, serve_dialect dialect)
+enum MHD_Result handle_sdapi_images(exchange *x)
 {
-    serve_request request = {0};
-    int ok = serve_request_read(x->form, dialect, &x->server->images, &request, &x->fault) &&
-             exchange_submit(x, &request, 0);
-    serve_request_free(&request);
-    return ok ? exchange_wait_for_images(x, answer_images) : answer_fault(x);
-}
-
-enum MHD_Result handle_txt2img(exchange *x)
-{
-    return make_images(x, DIALECT_TXT2IMG);
-}
-
-enum MHD_Result handle_img2img(exchange *x)
-{
-    return make_images(x, DIALECT_IMG2IMG);
+    x->echo = parameters_json(x);
+    return exchange_submit(x, 0) ? exchange_wait_for_images(x, answer_images) : answer_fault(x);
 }
 
 /* ---- the job at hand ---- */
@@ -144,15 +131,13 @@ enum MHD_Result handle_options(exchange *x)
 /* Clients send back all settings with the model changed. */
 enum MHD_Result handle_set_options(exchange *x)
 {
-    serve_request request = {0};
-    int ok = serve_request_read(x->form, DIALECT_OPTIONS, &x->server->images, &request, &x->fault);
-    model_entry *entry = ok ? models_find(&x->server->models, request.model) : NULL;
-    if (ok && !entry)
+    const serve_request *request = exchange_request(x);
+    const model_entry *entry = models_find(&x->server->models, request->model);
+    if (!entry) {
         fault_set(&x->fault, FAULT_MODEL_NOT_FOUND, "sd_model_checkpoint", "there is no model \"%.200s\"",
-                  request.model);
-    serve_request_free(&request);
-    if (!entry)
+                  request->model);
         return answer_fault(x);
+    }
     pthread_mutex_lock(&x->server->lock);
     x->server->models.standard = (int)(entry - x->server->models.entries);
     pthread_mutex_unlock(&x->server->lock);

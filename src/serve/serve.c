@@ -11,7 +11,6 @@
 #include "http.h"
 #include "worker.h"
 
-#define IMAGE_BYTES  ((uint64_t)50 << 20)
 #define IMAGE_PIXELS ((uint64_t)1 << 26)
 #define PAUSE_MICROS 20000 /* between two looks at what has to be done */
 
@@ -102,7 +101,7 @@ zimage_status serve_run(const serve_params *params, zimage_error *error)
         return error->status = ZIMAGE_ERROR_MEMORY;
     }
     s->params = params;
-    s->images = (image_limits){IMAGE_BYTES, IMAGE_PIXELS};
+    s->images = (image_limits){params->max_image, IMAGE_PIXELS, params->max_uploads};
     s->metrics.started_at = (double)time(NULL);
     s->failure = failure;
     pthread_mutex_init(&s->lock, NULL);

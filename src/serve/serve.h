@@ -43,6 +43,8 @@ typedef struct serve_params {
     double job_seconds;               /* that a job may take; 0: no limit */
     double idle_seconds;              /* after which an unused model is closed; 0: never */
     double drain;                     /* seconds that jobs may still take when the server is asked to stop */
+    uint64_t max_body, max_uploads;   /* bytes of a body; of all bodies, and of all decoded input images */
+    uint64_t max_image;               /* bytes of an input image's file */
     uint64_t store_bytes;             /* of finished images */
     double store_seconds;
     int quiet;                      /* 1: no line for each request */

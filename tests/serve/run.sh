@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tests the server: tests/serve/run.sh http|openai|page PROGRAM BUILD [TEST...]
+# Tests the server: tests/serve/run.sh http|setup|openai|page PROGRAM BUILD [TEST...]
 # openai: with OpenAI's package and the parser of Prometheus, which pip installs into a virtual environment in the build
 # folder.
 # page: with Chromium, its driver and selenium (Debian: chromium, chromium-driver, python3-selenium).
