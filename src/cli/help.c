@@ -112,6 +112,10 @@ void cli_print_help(cli_command_id command)
     for (int group = 0; group < CLI_GROUPS; group++)
         print_group(command, (cli_group)group);
     print_keys(command);
+    if (c->environment) {
+        printf("\nEnvironment:\n  ");
+        print_wrapped(stdout, CLI_VARIABLES, 2, 2);
+    }
     printf("\nExamples:\n");
     for (int i = 0; i < CLI_EXAMPLES && c->examples[i]; i++)
         printf("  %s\n", c->examples[i]);

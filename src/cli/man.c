@@ -68,6 +68,10 @@ static void print_command(cli_command_id command)
     }
     printf(".PP\n");
     print_line(c->about);
+    if (c->environment) {
+        printf(".PP\n");
+        print_line(CLI_VARIABLES);
+    }
     for (int group = 0; group < CLI_GROUPS; group++)
         for (const cli_option *option = NULL; (option = cli_next(command, option));)
             if (option->group == (cli_group)group)

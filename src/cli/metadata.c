@@ -7,7 +7,7 @@
 #include "cli.h"
 #include "names.h"
 #include "naming.h"
-#include "recipe/recipe.h"
+#include "shared/recipe.h"
 
 /* The own name of a folder or a file; NULL is left out. */
 static void add_path(recipe *r, const char *key, const char *path)

@@ -14,6 +14,7 @@
 #define PORT_MAX        65535
 #define QUEUE_MAX       10000
 #define IMAGES_MAX      100       /* of a request to the server */
+#define RATE_MAX        1e6       /* requests a second */
 #define SECONDS_MAX     864000    /* ten days */
 #define PIXELS_MAX      268435456 /* 2^28 */
 #define CONNECTIONS_MAX 1000000
@@ -156,12 +157,13 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .usage = {"[OPTIONS]"},
             .about =
                 "Serves the images API of OpenAI, a part of AUTOMATIC1111's, and an API of jobs. GET /openapi.json "
-                "describes "
-                "all of it. Without -m it "
-                "serves the bundled model. It prints the address that it listens on, and one line for each request. "
+                "describes all of it. Without -m it serves the bundled model. It prints the address that it listens "
+                "on, and one line for each request. "
                 "SIGTERM and Ctrl-C let the jobs end that are there, for --drain seconds at most.",
             .examples = {"zimage serve", "zimage serve -m turbo=Z-Image-Turbo -m klein=FLUX.2-klein-4B --device cuda",
-                         "zimage serve --host 0.0.0.0 --api-key-file keys --allow-host my.example"},
+                         "zimage serve --host 0.0.0.0 --api-key-file keys --allow-host my.example",
+                         "ZIMAGE_PORT=8000 zimage serve"},
+            .environment = 1,
         },
     [CLI_HELP] =
         {
@@ -455,12 +457,23 @@ const cli_option cli_table[] = {
     {
         .name = "api-key-file",
         .field = "key_file",
-        .elsewhere = "api-key key keys",
+        .elsewhere = "key-file keys",
         .argument = "FILE",
-        .help = "Ask for an API key: one of those in the file, on each line KEY or NAME:KEY.",
+        .help = "Ask for an API key: one of those in the file, on each line KEY, NAME:KEY or NAME:KEY:RATE, with the "
+                "key's own requests a second; # begins a comment.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FILE_NAME(key_file),
+    },
+    {
+        .name = "api-key",
+        .elsewhere = "key auth token",
+        .argument = "KEY",
+        .help = "Ask for this API key. Other users of the machine can see it on a command line: better set the "
+                "variable ZIMAGE_API_KEY, or name a file.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        TEXT(key),
     },
     {
         .name = "insecure",
@@ -468,7 +481,7 @@ const cli_option cli_table[] = {
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLAG(insecure),
-        .rules = {EXCLUDES("api-key-file", "a key is asked for")},
+        .rules = {EXCLUDES("api-key-file", "a key is asked for"), EXCLUDES("api-key", "a key is asked for")},
     },
     {
         .name = "allow-host",
@@ -487,6 +500,36 @@ const cli_option cli_table[] = {
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         TEXT(allowed_origins),
+    },
+    {
+        .name = "rate",
+        .elsewhere = "rate-limit",
+        .argument = "N",
+        .help = "Requests a second of one key and of one address, on average; more are refused. 0: no limit. Finished "
+                "images, the page and health do not count.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLOAT(rate, 0, RATE_MAX),
+        .fallback = "10",
+    },
+    {
+        .name = "burst",
+        .argument = "N",
+        .help = "How many of them may come at once.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLOAT(burst, 1, RATE_MAX),
+        .fallback = "50",
+    },
+    {
+        .name = "failed-keys",
+        .argument = "N",
+        .help = "Wrong API keys a minute of one address; after more of them its keys are refused for a while. "
+                "0: no limit.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLOAT(failed_keys, 0, RATE_MAX),
+        .fallback = "5",
     },
     {
         .name = "max-queue",

@@ -36,6 +36,7 @@ typedef struct cli_command {
     const char *missing;             /* the message when none of one_of is given */
     const char *operand_hint;        /* says where an unexpected operand belongs; may be NULL */
     const char *examples[CLI_EXAMPLES];
+    int environment; /* 1: each option may also be a variable of the environment (cli_variable) */
 } cli_command;
 
 extern const cli_command cli_commands[CLI_COMMANDS];
@@ -53,11 +54,12 @@ typedef unsigned __int128 cli_rows;
 
 /* The values of all options of all commands. What is not given has the table's default, or 0. */
 typedef struct cli_options {
-    cli_rows given; /* by the user */
-    cli_rows own;   /* those of them that a line of a batch gave, and not the command line */
+    cli_rows given;     /* by the user */
+    cli_rows variables; /* those of them that the environment gave */
+    cli_rows own;       /* those of them that a line of a batch gave, and not the command line */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
-    const char *text, *cpu_mask, *device, *mask, *host, *key_file, *allowed_hosts, *allowed_origins;
+    const char *text, *cpu_mask, *device, *mask, *host, *key, *key_file, *allowed_hosts, *allowed_origins;
     cli_files images, models;
     int64_t width, height; /* --size fills both */
     int64_t steps, count, quality, tokens, layers, threads;
@@ -65,7 +67,7 @@ typedef struct cli_options {
     uint64_t seed, mem, vram, store_bytes, max_body, max_image, max_uploads;
     uint8_t background[3]; /* RGB */
     double guidance, cfg_truncation, cfg_normalization, strength;
-    double max_wait, job_seconds, idle_seconds, drain, store_seconds;
+    double max_wait, rate, burst, failed_keys, job_seconds, idle_seconds, drain, store_seconds;
     int rng, dequantize, compute, template_kind, shell, command, stage;
     int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure;
 } cli_options;
@@ -183,7 +185,12 @@ const char *cli_text(const cli_options *options, const cli_option *option);
 
 /* ---- the command line (parse.c) ---- */
 
-/* Fills options; 0, or CLI_USAGE with a printed sentence. With --help nothing behind it is read or checked. */
+#define CLI_VARIABLE_MAX 64
+/* The variable of the environment that stands for an option: ZIMAGE_MAX_QUEUE for --max-queue. */
+void cli_variable(const cli_option *option, char name[CLI_VARIABLE_MAX]);
+
+/* Fills options; 0, or CLI_USAGE with a printed sentence. With --help nothing behind it is read or checked. What the
+ * command line does not give may come from the environment, if the command has variables. */
 int cli_parse(cli_command_id command, int argc, char **argv, cli_options *options);
 /* The name that is meant by a mistyped one, or by the one of another program; NULL: none. With keys: of the keys of a
  * batch's line. A dash and an underscore are the same here. */
@@ -213,6 +220,11 @@ void cli_translate(cli_command_id command, const cli_options *options, const cha
 
 /* A line of a batch file, as the help and the manual page show it. */
 #define CLI_BATCH_EXAMPLE "{\"prompt\": \"a red apple\", \"output\": \"apple.png\", \"seed\": 7}"
+
+/* How options become variables of the environment. */
+#define CLI_VARIABLES                                                                                                  \
+    "Each option may also be a variable: ZIMAGE_ and its name in capitals, with _ for -, such as ZIMAGE_PORT for "     \
+    "--port. A flag's variable is 1 or 0. The command line goes before the environment."
 
 void cli_print_help(cli_command_id command);
 void cli_print_overview(FILE *file);

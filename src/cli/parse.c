@@ -1,9 +1,11 @@
 /* The command line. Names of options are not abbreviated: --prompt never means --prompt-embeds. */
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
+#include "shared/words.h"
 
 /* ---- the table ---- */
 
@@ -108,19 +110,6 @@ static void spell(const char *name, char spelled[NAME_MAX_LENGTH + 1])
     spelled[length] = 0;
 }
 
-/* Whether a list of words, separated by spaces, holds the word. */
-static int has_word(const char *list, const char *word)
-{
-    size_t length = strlen(word);
-    for (const char *c = list; c && *c; c += strspn(c, " ")) {
-        size_t end = strcspn(c, " ");
-        if (end == length && !strncmp(c, word, length))
-            return 1;
-        c += end;
-    }
-    return 0;
-}
-
 const char *cli_similar(cli_command_id command, const char *name, int keys)
 {
     char typed[NAME_MAX_LENGTH + 1], known[NAME_MAX_LENGTH + 1];
@@ -132,7 +121,7 @@ const char *cli_similar(cli_command_id command, const char *name, int keys)
         if (!candidate)
             continue;
         spell(candidate, known);
-        int slips = has_word(option->elsewhere, typed) ? 0 : mistakes(typed, known);
+        int slips = words_have(option->elsewhere, ' ', typed, strncmp) ? 0 : mistakes(typed, known);
         if (slips < least) {
             least = slips;
             best = candidate;
@@ -331,6 +320,47 @@ static int take_operand(parser *p, const char *text)
     return take(p, option, option->argument, text);
 }
 
+/* ---- the environment ---- */
+
+void cli_variable(const cli_option *option, char name[CLI_VARIABLE_MAX])
+{
+    int length = snprintf(name, CLI_VARIABLE_MAX, "ZIMAGE_%s", option->name);
+    for (int i = 0; i < length && i < CLI_VARIABLE_MAX - 1; i++)
+        name[i] = name[i] == '-' ? '_' : (char)toupper((unsigned char)name[i]);
+}
+
+/* A flag's variable is 1 or true, 0 or false. */
+static int take_flag(parser *p, const cli_option *option, const char *variable, const char *value)
+{
+    int is_on = !strcmp(value, "1") || !strcmp(value, "true");
+    if (!is_on && strcmp(value, "0") != 0 && strcmp(value, "false") != 0)
+        return cli_usage_error(command_name(p), "%s: \"%s\", expected 1, true, 0 or false", variable, value);
+    return is_on ? take(p, option, variable, "") : 0;
+}
+
+/* An empty variable is none. */
+static int take_variable(parser *p, const cli_option *option)
+{
+    char name[CLI_VARIABLE_MAX];
+    cli_variable(option, name);
+    const char *value = getenv(name);
+    if (!value || !*value || (p->options->given & cli_bits(option)))
+        return 0;
+    int code = option->kind == CLI_FLAG ? take_flag(p, option, name, value) : take(p, option, name, value);
+    if (p->options->given & cli_bit(option))
+        p->options->variables |= cli_bit(option);
+    return code;
+}
+
+static int take_environment(parser *p)
+{
+    int code = 0;
+    for (const cli_option *option = NULL; !code && (option = cli_next(p->command, option));)
+        if (option->offset != offsetof(cli_options, help))
+            code = take_variable(p, option);
+    return code;
+}
+
 static void set_defaults(cli_command_id command, cli_options *options)
 {
     *options = (cli_options){0};
@@ -356,5 +386,5 @@ int cli_parse(cli_command_id command, int argc, char **argv, cli_options *option
         else
             code = take_operand(&p, argument);
     }
-    return code;
+    return code || options->help || !cli_commands[command].environment ? code : take_environment(&p);
 }

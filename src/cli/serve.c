@@ -66,6 +66,10 @@ static void fill(const cli_options *o, serve_params *params)
         .host = o->host,
         .port = (int)o->port,
         .key_file = o->key_file,
+        .key = o->key,
+        .rate = o->rate,
+        .burst = o->burst,
+        .failed_keys = o->failed_keys,
         .allowed_hosts = o->allowed_hosts,
         .allowed_origins = o->allowed_origins,
         .insecure = o->insecure,
@@ -99,6 +103,8 @@ int cmd_serve(const cli_options *options)
     serve_params params;
     char *ids[CLI_FILES_MAX] = {0}, *devices = NULL;
     fill(options, &params);
+    if (CLI_IS_GIVEN(options, key) && !(options->variables & cli_bit(cli_find(CLI_SERVE, "api-key"))))
+        log_line("--api-key: other users of this machine can see it; ZIMAGE_API_KEY or --api-key-file hide it");
     int code = take_models(options, &params, ids);
     if (!code)
         code = take_devices(options, &params, &devices);

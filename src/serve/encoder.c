@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "recipe/recipe.h"
+#include "shared/recipe.h"
 #include "worker.h"
 
 #define WAITING_MAX 4 /* images that wait to be encoded; then the workers wait, too */

@@ -10,6 +10,7 @@
 
 #include "base64.h"
 #include "request.h"
+#include "shared/words.h"
 
 #define NUMBER_MAX 64 /* characters of a number in a form */
 
@@ -29,22 +30,10 @@ typedef struct parsed {
     int flag;
 } parsed;
 
-static int is_word(const char *list, const char *word)
-{
-    size_t length = strlen(word);
-    for (const char *c = list; c && *c; c += strspn(c, " ")) {
-        size_t end = strcspn(c, " ");
-        if (end == length && !strncmp(c, word, length))
-            return 1;
-        c += end;
-    }
-    return 0;
-}
-
 static const request_field *find_field(serve_dialect dialect, const char *name)
 {
     for (const request_field *f = field_table; f < field_table + field_table_size; f++)
-        if ((f->dialects & 1u << dialect) && (!strcmp(f->name, name) || is_word(f->aliases, name)))
+        if ((f->dialects & 1u << dialect) && (!strcmp(f->name, name) || words_have(f->aliases, ' ', name, strncmp)))
             return f;
     return NULL;
 }

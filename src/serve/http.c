@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __APPLE__
 #include <sys/random.h>
@@ -159,104 +159,6 @@ enum MHD_Result exchange_wait_for_images(exchange *x, enum MHD_Result (*answer)(
     return exchange_wait(x, 0, finish_images);
 }
 
-/* ---- the checks before a body is read ---- */
-
-/* Bodies of all requests together have a limit. 0: there is no room. */
-static int reserve(exchange *x, uint64_t bytes)
-{
-    pthread_mutex_lock(&x->server->lock);
-    int ok = x->server->metrics.upload_bytes + bytes <= x->server->params->max_uploads;
-    if (ok) {
-        x->server->metrics.upload_bytes += bytes;
-        x->reserved += bytes;
-    }
-    pthread_mutex_unlock(&x->server->lock);
-    if (ok)
-        return 1;
-    fault_set(&x->fault, FAULT_INSUFFICIENT_MEMORY, NULL, "too many large requests are being read; try again later");
-    x->fault.retry_after = 1;
-    return 0;
-}
-
-static int media_of(const exchange *x, unsigned bodies, body_kind *kind)
-{
-    static const struct {
-        const char *type;
-        body_kind kind;
-    } types[] = {{"application/json", BODY_JSON}, {"multipart/form-data", BODY_FORM}};
-    const char *type = exchange_header(x, "Content-Type");
-    *kind = BODY_NONE;
-    if (bodies & 1u << BODY_NONE)
-        return 1;
-    *kind = BODY_BYTES;
-    if (bodies & 1u << BODY_BYTES)
-        return 1;
-    for (size_t i = 0; type && i < sizeof types / sizeof *types; i++) {
-        size_t length = strlen(types[i].type);
-        *kind = types[i].kind;
-        if ((bodies & 1u << *kind) && !strncasecmp(type, types[i].type, length) && strchr("; \t", type[length]))
-            return 1;
-    }
-    return 0;
-}
-
-/* Bytes that the body may have. */
-static size_t limit_of(const exchange *x)
-{
-    size_t limit = x->match.endpoint->limit;
-    uint64_t most = x->server->params->max_body;
-    return most < limit ? (size_t)most : limit;
-}
-
-static int begin_body(exchange *x)
-{
-    const endpoint *e = x->match.endpoint;
-    size_t limit = limit_of(x);
-    const char *length = exchange_header(x, "Content-Length");
-    unsigned long long size = length ? strtoull(length, NULL, 10) : 0;
-    body_kind kind;
-    if (!media_of(x, e->bodies, &kind))
-        return fault_set(&x->fault, FAULT_UNSUPPORTED_MEDIA_TYPE, NULL, "Content-Type: expected %s%s%s",
-                         e->bodies & 1u << BODY_JSON ? "application/json" : "",
-                         e->bodies == (1u << BODY_JSON | 1u << BODY_FORM) ? " or " : "",
-                         e->bodies & 1u << BODY_FORM ? "multipart/form-data" : "");
-    if (size > limit)
-        return fault_set(&x->fault, FAULT_REQUEST_TOO_LARGE, NULL, "the body has %llu bytes, expected at most %zu",
-                         size, limit);
-    if (!reserve(x, size))
-        return 0;
-    x->body = body_new(kind, limit, x->connection);
-    return x->body ||
-           fault_set(&x->fault, FAULT_INVALID_VALUE, NULL, "the form has no boundary, or there is no memory");
-}
-
-/* In this order: names that the server goes by, pages of strangers, the path, the key, the body's kind and size. */
-static int check(exchange *x)
-{
-    const policy *p = &x->http->policy;
-    const char *host = exchange_header(x, "Host"), *origin = exchange_header(x, "Origin");
-    const char *mode = exchange_header(x, "Sec-Fetch-Mode");
-    int is_known = route_find(x->method, x->url, &x->match);
-    const endpoint *e = x->match.endpoint;
-    int is_navigation = mode && !strcmp(mode, "navigate") && !strcmp(x->url, "/");
-    if (!policy_host(p, host, &x->fault) ||
-        !policy_origin(p, host, origin, exchange_header(x, "Sec-Fetch-Site"), is_navigation, &x->fault))
-        return 0;
-    x->origin = policy_is_foreign_allowed(p, origin) ? origin : NULL;
-    if (!strcmp(x->method, "OPTIONS"))
-        return 1;
-    if (!is_known)
-        return fault_set(&x->fault, FAULT_INVALID_VALUE, NULL, "the path is malformed");
-    if (!e && x->match.allow[0])
-        return fault_set(&x->fault, FAULT_METHOD_NOT_ALLOWED, NULL, "the method is not allowed here, expected %s",
-                         x->match.allow);
-    if (!e)
-        return fault_set(&x->fault, FAULT_UNSUPPORTED_ENDPOINT, NULL, "there is no such endpoint");
-    if (!(e->flags & ROUTE_PUBLIC) && !policy_authorize(p, exchange_header(x, "Authorization"), &x->owner, &x->fault))
-        return 0;
-    return begin_body(x);
-}
-
 /* ---- the life of an exchange ---- */
 
 static void make_request_id(exchange *x)
@@ -343,7 +245,7 @@ static enum MHD_Result take_body(exchange *x, const char *data, size_t *size)
     int is_chunked = exchange_header(x, "Content-Length") == NULL;
     int is_read = !x->fault.code && x->body; /* that of OPTIONS is not */
     x->swallowed += is_read ? 0 : *size;
-    if (is_read && (!is_chunked || reserve(x, *size)))
+    if (is_read && (!is_chunked || exchange_reserve(x, *size)))
         body_feed(x->body, data, *size, &x->fault);
     *size = 0;
     return x->swallowed <= SWALLOWED_MAX ? MHD_YES : MHD_NO;
@@ -383,7 +285,7 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     x = *context = exchange_new(user, connection, method, url);
     if (!x)
         return MHD_NO;
-    return check(x) ? MHD_YES : answer_fault(x);
+    return exchange_check(x) ? MHD_YES : answer_fault(x);
 }
 
 static void on_completed(void *user, struct MHD_Connection *connection, void **context,
@@ -429,7 +331,11 @@ static void on_log(void *user, const char *format, va_list arguments)
 int http_start(http *h, server *s, zimage_error *error)
 {
     unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
-    *h = (http){.server = s, .socket = -1};
+    h->server = s;
+    h->socket = -1;
+    if (getentropy(&h->requests.secret, sizeof h->requests.secret) != 0)
+        h->requests.secret = (uint64_t)(uintptr_t)h ^ (uint64_t)time(NULL);
+    h->failures.secret = h->requests.secret;
     if (!policy_init(&h->policy, s->params, error) || (h->socket = listen_on(s->params, &h->policy.port, error)) < 0)
         return 0;
     h->watch = watch_start(h);

@@ -11,6 +11,7 @@
 #include "body.h"
 #include "pieces.h"
 #include "policy.h"
+#include "rate.h"
 #include "route.h"
 #include "server.h"
 
@@ -19,6 +20,7 @@
 typedef struct http {
     server *server;
     policy policy;
+    rate_table requests, failures; /* the daemon's thread alone uses them */
     struct MHD_Daemon *daemon;
     int socket;
     struct watch *watch;
@@ -59,6 +61,7 @@ typedef struct exchange {
     struct stream *stream;
 } exchange;
 
+/* *h is all zeros before. */
 int http_start(http *h, server *s, zimage_error *error);
 /* Wakes everybody, waits a moment until answers are sent, and stops. */
 void http_stop(http *h);
@@ -96,7 +99,12 @@ enum MHD_Result exchange_wait(exchange *x, double wake_at, enum MHD_Result (*res
  */
 enum MHD_Result exchange_wait_for_images(exchange *x, enum MHD_Result (*answer)(exchange *x));
 
-/* ---- between http.c, answer.c, stream.c, watch.c ---- */
+/* ---- between http.c, check.c, answer.c, stream.c, watch.c ---- */
+
+/* All that is checked before the body is read, which then has a place. 0: a fault. */
+int exchange_check(exchange *x);
+/* Counts further bytes of the body. 0: all bodies together would have too many. */
+int exchange_reserve(exchange *x, uint64_t bytes);
 
 /* With the server's lock. */
 void exchange_wake(exchange *x);

@@ -1,6 +1,7 @@
 #include "policy.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,9 +9,11 @@
 #include <strings.h>
 
 #include "base64.h"
+#include "shared/words.h"
 
 #define LINE_MAX_BYTES 512
 #define HOST_MAX       256
+#define RATE_MAX       1e6
 
 #define FNV_PRIME UINT64_C(1099511628211)
 
@@ -24,17 +27,37 @@ uint64_t policy_hash(uint64_t start, const char *text)
 
 /* ---- keys ---- */
 
-/* "NAME:KEY" or "KEY"; 0: it is too long, or empty. */
+/* Requests a second. 0: it is no such number. */
+static int read_rate(const char *text, double *rate)
+{
+    char *end;
+    *rate = strtod(text, &end);
+    return isdigit((unsigned char)*text) && !*end && *rate > 0 && *rate <= RATE_MAX;
+}
+
+/* "KEY", "NAME:KEY" or "NAME:KEY:RATE"; 0: it is none of them, too long, or there is no room. */
 static int add_key(policy *p, const char *line)
 {
     const char *colon = strchr(line, ':'), *text = colon ? colon + 1 : line;
+    size_t length = strcspn(text, ":");
     policy_key *key = &p->keys[p->key_count];
-    if (p->key_count == POLICY_KEYS_MAX || strlen(text) >= POLICY_KEY_MAX || !*text)
+    if (p->key_count == POLICY_KEYS_MAX || length >= POLICY_KEY_MAX || length == 0)
+        return 0;
+    if (text[length] && !read_rate(text + length + 1, &key->rate))
         return 0;
     snprintf(key->name, sizeof key->name, "%.*s", colon ? (int)(colon - line) : 0, line);
-    memcpy(key->text, text, strlen(text)); /* the rest is zeros */
+    memcpy(key->text, text, length); /* the rest is zeros */
     p->key_count++;
     return 1;
+}
+
+static int same_key_twice(const policy *p)
+{
+    for (int i = 1; i < p->key_count; i++)
+        for (int k = 0; k < i; k++)
+            if (!strcmp(p->keys[i].text, p->keys[k].text))
+                return 1;
+    return 0;
 }
 
 static int read_keys(policy *p, const char *path, zimage_error *error)
@@ -54,10 +77,15 @@ static int read_keys(policy *p, const char *path, zimage_error *error)
     }
     fclose(file);
     if (!ok)
-        snprintf(error->message, sizeof error->message,
-                 "%s: line %d, expected KEY or NAME:KEY of at most %d characters", path, number, POLICY_KEY_MAX - 1);
+        snprintf(
+            error->message, sizeof error->message,
+            "%s: line %d, expected KEY, NAME:KEY or NAME:KEY:RATE, a key of at most %d characters without a colon, "
+            "and at most %d keys",
+            path, number, POLICY_KEY_MAX - 1, POLICY_KEYS_MAX);
     else if (p->key_count == 0)
         snprintf(error->message, sizeof error->message, "%s: expected a key on one of its lines", path);
+    else if (!(ok = !same_key_twice(p)))
+        snprintf(error->message, sizeof error->message, "%s: the same key is there twice", path);
     if (ok && p->key_count > 0)
         return 1;
     error->status = ZIMAGE_ERROR_FORMAT;
@@ -73,12 +101,27 @@ int policy_is_loopback(const char *address)
     return inet_pton(AF_INET6, address, &six) == 1 && IN6_IS_ADDR_LOOPBACK(&six);
 }
 
+/* The key that an option or the environment gives. */
+static int take_key(policy *p, const char *text, zimage_error *error)
+{
+    size_t length = strlen(text);
+    if (length < POLICY_KEY_MAX && length > 0) {
+        memcpy(p->keys[p->key_count++].text, text, length);
+        return 1;
+    }
+    snprintf(error->message, sizeof error->message, "api_key: expected 1 to %d characters", POLICY_KEY_MAX - 1);
+    error->status = ZIMAGE_ERROR_ARGUMENT;
+    return 0;
+}
+
 int policy_init(policy *p, const serve_params *params, zimage_error *error)
 {
     *p = (policy){.params = params};
     if (params->key_file && !read_keys(p, params->key_file, error))
         return 0;
-    if (policy_is_loopback(params->host) || params->key_file || params->insecure)
+    if (params->key && !take_key(p, params->key, error))
+        return 0;
+    if (policy_is_loopback(params->host) || p->key_count > 0 || params->insecure)
         return 1;
     snprintf(error->message, sizeof error->message,
              "host: %s, expected an address of this machine alone, such as 127.0.0.1, or a key file, or insecure",
@@ -116,6 +159,11 @@ static int key_of(const char *authorization, char key[POLICY_KEY_MAX])
     return ok;
 }
 
+const policy_key *policy_key_of(const policy *p, uint64_t owner)
+{
+    return owner ? &p->keys[owner - 1] : NULL;
+}
+
 int policy_authorize(const policy *p, const char *authorization, uint64_t *owner, fault *f)
 {
     char key[POLICY_KEY_MAX];
@@ -146,26 +194,13 @@ static int split_host(const char *host, char name[HOST_MAX], long *port)
     return 1;
 }
 
-/* Whether a list separated by commas holds a name. */
-static int is_listed(const char *list, const char *name)
-{
-    size_t length = strlen(name);
-    for (const char *c = list; c && *c; c += strspn(c, ", ")) {
-        size_t end = strcspn(c, ",");
-        if (end == length && !strncasecmp(c, name, length))
-            return 1;
-        c += end;
-    }
-    return 0;
-}
-
 int policy_host(const policy *p, const char *host, fault *f)
 {
     char name[HOST_MAX];
     long port;
     if (!host || !split_host(host, name, &port))
         return fault_set(f, FAULT_HOST_NOT_ALLOWED, NULL, "the header Host is missing or malformed");
-    if (is_listed(p->params->allowed_hosts, name))
+    if (words_have(p->params->allowed_hosts, ',', name, strncasecmp))
         return 1;
     int is_own_port = port == p->port || (port == 0 && p->port == 80);
     if (is_own_port && (!strcasecmp(name, "localhost") || policy_is_loopback(name) || !strcmp(name, p->params->host)))
@@ -176,7 +211,7 @@ int policy_host(const policy *p, const char *host, fault *f)
 
 int policy_is_foreign_allowed(const policy *p, const char *origin)
 {
-    return origin && strcmp(origin, "null") != 0 && is_listed(p->params->allowed_origins, origin);
+    return origin && strcmp(origin, "null") != 0 && words_have(p->params->allowed_origins, ',', origin, strncasecmp);
 }
 
 int policy_origin(const policy *p, const char *host, const char *origin, const char *fetch_site, int is_navigation,

@@ -18,6 +18,7 @@
 
 typedef struct policy_key {
     char name[64];             /* for the log */
+    double rate;               /* requests a second; 0: as all others */
     char text[POLICY_KEY_MAX]; /* zeros behind it, so that comparing takes the same time for all keys */
 } policy_key;
 
@@ -39,6 +40,8 @@ int policy_origin(const policy *p, const char *host, const char *origin, const c
                   fault *f);
 /* Whether a page of that origin may read answers: the server then says so by CORS. */
 int policy_is_foreign_allowed(const policy *p, const char *origin);
+/* The key of a number from policy_authorize; NULL: there are no keys. */
+const policy_key *policy_key_of(const policy *p, uint64_t owner);
 /* Sets the number of the key that Authorization holds, from 1; 0 without keys. */
 int policy_authorize(const policy *p, const char *authorization, uint64_t *owner, fault *f);
 

@@ -75,7 +75,7 @@ const endpoint route_table[] = {
     {"DELETE", "/zimage/v1/jobs/{id}", handle_job_cancel, 0, NONE, SMALL, -1, TYPE_JSON, "Cancels a job."},
     {"GET", "/zimage/v1/jobs/{id}/events", handle_job_events, 0, NONE, SMALL, -1, "text/event-stream",
      "What happens to a job; goes on behind the header Last-Event-ID."},
-    {"GET", "/zimage/v1/jobs/{id}/pictures/{n}", handle_job_picture, 0, NONE, SMALL, -1, "image/png",
+    {"GET", "/zimage/v1/jobs/{id}/pictures/{n}", handle_job_picture, ROUTE_UNCOUNTED, NONE, SMALL, -1, "image/png",
      "An image of a job, counted from 0."},
     {"POST", "/zimage/v1/plan", handle_plan, 0, A_JSON | A_FORM, FORM, DIALECT_JOB, TYPE_JSON,
      "What a job would take, or why it would be refused."},

@@ -12,9 +12,9 @@
 struct exchange;
 
 typedef enum route_flags {
-    ROUTE_PUBLIC = 1,  /* no key is needed */
-    ROUTE_SDAPI = 2,   /* errors as AUTOMATIC1111 sends them */
-    ROUTE_WAITING = 4, /* the body's memory is limited for all requests together */
+    ROUTE_PUBLIC = 1,    /* no key is needed */
+    ROUTE_SDAPI = 2,     /* errors as AUTOMATIC1111 sends them */
+    ROUTE_UNCOUNTED = 4, /* the rate of requests does not count it: it sends a finished image */
 } route_flags;
 
 typedef struct endpoint {

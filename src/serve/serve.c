@@ -94,9 +94,11 @@ static int begin(server *s, http *h, zimage_error *error)
 zimage_status serve_run(const serve_params *params, zimage_error *error)
 {
     zimage_error failure = ZIMAGE_ERROR_INIT;
-    http h;
+    http *h = calloc(1, sizeof *h);
     server *s = calloc(1, sizeof *s);
-    if (!s) {
+    if (!s || !h) {
+        free(s);
+        free(h);
         snprintf(error->message, sizeof error->message, "there is no memory for the server");
         return error->status = ZIMAGE_ERROR_MEMORY;
     }
@@ -108,12 +110,12 @@ zimage_status serve_run(const serve_params *params, zimage_error *error)
     pthread_cond_init(&s->work, NULL);
     pthread_cond_init(&s->encoding, NULL);
     if (models_init(&s->models, params, &failure) && workers_start(s, &failure)) {
-        int has_begun = begin(s, &h, &failure);
+        int has_begun = begin(s, h, &failure);
         if (has_begun)
             run_until_stopped(s);
         drain(s);
         if (has_begun)
-            http_stop(&h);
+            http_stop(h);
         if (has_begun && s->failure.status != ZIMAGE_OK)
             failure = s->failure;
     }
@@ -124,6 +126,7 @@ zimage_status serve_run(const serve_params *params, zimage_error *error)
     pthread_cond_destroy(&s->work);
     pthread_mutex_destroy(&s->lock);
     free(s);
+    free(h);
     if (failure.status != ZIMAGE_OK && error)
         *error = failure;
     return failure.status;

@@ -24,7 +24,8 @@ typedef struct serve_model {
 typedef struct serve_params {
     const char *host;            /* the address to listen on, as a number: "127.0.0.1", "::1" */
     int port;                    /* 0: the system chooses one */
-    const char *key_file;        /* one API key a line; NULL: no key is asked for */
+    const char *key_file;        /* one API key a line; NULL: none */
+    const char *key;             /* a further one; NULL: none. Without both no key is asked for */
     const char *allowed_hosts;   /* further names in Host, separated by commas; may be NULL */
     const char *allowed_origins; /* origins of pages that may send requests, separated by commas; may be NULL */
     int insecure;                /* 1: listen beyond loopback without a key */
@@ -40,6 +41,8 @@ typedef struct serve_params {
     int max_steps;                    /* of an image; 0: 4 times the model's own */
     int64_t max_pixels;               /* of an image; 0: the model's own limit */
     int max_connections, per_address; /* connections at the same time: in all, and of one address */
+    double rate, burst;               /* requests a second of a key and of an address; 0: no limit */
+    double failed_keys;               /* wrong keys a minute of an address; 0: no limit */
     double job_seconds;               /* that a job may take; 0: no limit */
     double idle_seconds;              /* after which an unused model is closed; 0: never */
     double drain;                     /* seconds that jobs may still take when the server is asked to stop */

@@ -1,8 +1,11 @@
 """Tests of what the options of zimage serve set up: limits, keys, TLS, folders. check_setup.py PROGRAM [TEST...]"""
 import concurrent.futures
+import json
 import os
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 import zlib
 
@@ -128,6 +131,82 @@ def leave_early(s, body, headers):
     s.wait_for("nothing", lambda: s.metric("zimage_upload_bytes_in_flight") == 0, 10)
     s.wait_for("no pictures", lambda: s.metric("zimage_input_bytes") == 0, 10)
     assert s.get("/health").status == 200
+
+
+def bearer(key):
+    return {"Authorization": f"Bearer {key}"}
+
+
+def key_file(text):
+    file = tempfile.NamedTemporaryFile("w", suffix=".keys")
+    file.write(text)
+    file.flush()
+    return file
+
+
+def statuses(s, count, path="/v1/models", **headers):
+    return [s.get(path, **headers).status for _ in range(count)]
+
+
+def test_rates(program):
+    """Each key and each address has its requests a second; wrong keys are counted for each address."""
+    with Server(program, "--rate", "2", "--burst", "5", "--failed-keys", "3") as s:
+        assert statuses(s, 5) == [200] * 5
+        answer = s.get("/v1/models")
+        assert answer.status == 429 and json.loads(answer.body)["error"]["code"] == "rate_limit_exceeded"
+        assert answer.getheader("Retry-After") == "1" and answer.getheader("X-Should-Retry") is None
+        assert statuses(s, 20, "/health") == [200] * 20, "health counts"
+        assert statuses(s, 20, "/") == [200] * 20, "the page counts"
+        time.sleep(1.1)
+        assert statuses(s, 2) == [200] * 2, "no new tokens after a second"
+        assert 429 in statuses(s, 3)
+    keys = key_file("# keys\nann:first\n\nbob:second:0.5\ncarl:third:1000\n")
+    with Server(program, "--api-key-file", keys.name, "--rate", "1", "--burst", "4", "--failed-keys", "3") as s:
+        assert statuses(s, 30, **bearer("third")) == [200] * 30, "a key's own rate is not the others'"
+        assert statuses(s, 2, **bearer("second")) == [200] * 2
+        assert statuses(s, 2, **bearer("second"))[1] == 429
+        assert statuses(s, 4, **bearer("first")) == [200] * 4
+        assert 429 in statuses(s, 2, **bearer("first"))
+        assert statuses(s, 9) == [401] * 9, "requests without a key are no guesses"
+        assert statuses(s, 3, **bearer("wrong")) == [401] * 3
+        answer = s.get("/v1/models", **bearer("wrong"))
+        assert answer.status == 429 and 15 <= int(answer.getheader("Retry-After")) <= 20, answer.headers
+        assert statuses(s, 1, **bearer("third")) == [429], "a good guess is told from a bad one"
+        assert s.get("/health").status == 200
+    for text, word in (("a:b:0\n", "line 1"), ("# x\na:b:c\n", "line 2"), ("a:b:1:2\n", "line 1"), ("a:\n", "line 1"),
+                       ("# nothing\n", "expected a key"), ("one\nx:one\n", "twice"), (":" * 300, "line 1")):
+        keys = key_file(text)
+        refused(program, word, "--api-key-file", keys.name)
+
+
+def refused(program, sentence, *options, code=1, **environment):
+    """The server does not start, and says why."""
+    done = subprocess.run([program, "serve", "--port", "0", *options], capture_output=True, text=True,
+                          env={**os.environ, **environment}, timeout=60)
+    assert done.returncode == code and sentence in done.stderr, (done.returncode, done.stderr)
+    return done.stderr
+
+
+def test_environment(program):
+    """Each option may be a variable of the environment; the command line goes first."""
+    with Server(program, environment={"ZIMAGE_API_KEY": "secret", "ZIMAGE_MAX_N": "2", "ZIMAGE_QUIET": "1"}) as s:
+        assert statuses(s, 1) == [401] and statuses(s, 1, **bearer("secret")) == [200]
+        assert s.json("GET", "/props", headers=bearer("secret"))["limits"]["max_n"] == 2
+    assert "secret" not in s.errors and "--api-key" not in s.errors, s.errors
+    with Server(program, "--max-n", "3", "--api-key", "seen", environment={"ZIMAGE_MAX_N": "2"}) as s:
+        assert s.json("GET", "/props", headers=bearer("seen"))["limits"]["max_n"] == 3
+    assert "--api-key: other users" in s.errors and "GET /props" in s.errors, s.errors
+    folder = os.path.join(os.path.dirname(os.path.abspath(program)), "models", "emoji")
+    with Server(program, environment={"ZIMAGE_MODEL": f"mine={folder}", "ZIMAGE_QUIET": "0"}) as s:
+        assert s.json("GET", "/v1/models")["data"][0]["id"] == "mine"
+    refused(program, "ZIMAGE_MAX_N: \"x\", expected a whole number", code=2, ZIMAGE_MAX_N="x")
+    refused(program, "ZIMAGE_QUIET: \"maybe\"", code=2, ZIMAGE_QUIET="maybe")
+    refused(program, "--insecure: ", "--insecure", code=2, ZIMAGE_API_KEY="secret")
+    refused(program, "--host: 0.0.0.0", ZIMAGE_HOST="0.0.0.0")
+    text = subprocess.run([program, "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "ZIMAGE_PORT" in text
+    man = subprocess.run([program, "help", "--man"], capture_output=True, text=True, check=True).stdout
+    assert "ZIMAGE_PORT" in man
 
 
 SMALL_FORM = [(name, str(value)) for name, value in SMALL.items()]

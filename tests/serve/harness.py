@@ -16,9 +16,10 @@ LONG = {"prompt": "a red apple", "size": f"{SIDE}x{SIDE}", "steps": 32, "seed": 
 class Server:
     """zimage serve on a port that the system chooses. `with Server(program, ...) as server:`"""
 
-    def __init__(self, program, *options):
+    def __init__(self, program, *options, environment=None):
         self.process = subprocess.Popen(
-            [program, "serve", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            [program, "serve", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **(environment or {})})
         line = self.process.stdout.readline()
         if not line.startswith("listening on http://"):
             raise AssertionError(f"the server did not start: {line!r} {self.process.stderr.read()!r}")
@@ -165,3 +166,5 @@ def run_tests(module):
 
 
 os.environ.setdefault("XDG_CACHE_HOME", "/nonexistent")
+# Tests send more requests than a client does; those of the limits themselves set them again.
+os.environ.update(ZIMAGE_RATE="0", ZIMAGE_FAILED_KEYS="0")
