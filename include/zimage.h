@@ -718,9 +718,15 @@ ZIMAGE_API void zimage_inspection_free(zimage_inspection *inspection);
 typedef struct zimage_texts zimage_texts;
 
 /* Reads the texts of an image file's bytes: of PNG all that are not compressed, in the file's order; of JPEG and WebP
- * those that this library has stored. *texts is released with zimage_texts_free; the texts live as long. */
+ * those that this library has stored. Without a text "parameters" the user's comment in EXIF, if there is one, becomes
+ * that text: AUTOMATIC1111's program has its settings there. (A text of that key is also written there.) *texts is
+ * released with zimage_texts_free; the texts live as long. */
 ZIMAGE_API zimage_status zimage_texts_decode(const uint8_t *data, size_t size, zimage_texts **texts,
                                              zimage_error *error);
+/* The same for a file of at most 2^29 bytes. A folder, a device or a pipe is refused (ZIMAGE_ERROR_FILE). */
+ZIMAGE_API zimage_status zimage_texts_read(const char *path, zimage_texts **texts, zimage_error *error);
+/* The format of the file that held them, by its bytes. */
+ZIMAGE_API zimage_format zimage_texts_format(const zimage_texts *texts);
 ZIMAGE_API size_t zimage_texts_count(const zimage_texts *texts);
 ZIMAGE_API const zimage_text *zimage_texts_get(const zimage_texts *texts, size_t index); /* NULL: there is none */
 ZIMAGE_API void zimage_texts_free(zimage_texts *texts);

@@ -1,11 +1,11 @@
 /* The files that zimage generate writes: their names, whether they can be written, and the text inside them. */
-#include <png.h>
 #include <utf8proc.h>
 
 #include "base/file.h"
 #include "base/numbers.h"
 #include "cli/naming.h"
 #include "program.h"
+#include "shared/recipe.h"
 
 #define TINY ZIMAGE_TEST_DATA "/tiny"
 
@@ -345,31 +345,40 @@ static void batches_of_all_formats(void **state)
 
 /* ---- text in images ---- */
 
-/* The value of a text chunk; NULL: there is none. */
-static const char *text_of(const char *name, const char *key)
+/* The texts of a file. */
+static zimage_texts *texts_of(const char *name)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_texts *texts = NULL;
+    char *data;
+    size_t size;
+    assert_int_equal(zi_read_file(in_folder(name), 1 << 20, &data, &size, &error), ZIMAGE_OK);
+    assert_int_equal(zimage_texts_decode((const uint8_t *)data, size, &texts, &error), ZIMAGE_OK);
+    free(data);
+    return texts;
+}
+
+/* A value of the recipe in a file, as JSON without quotation marks; NULL: there is none. */
+static const char *value_of(const char *name, const char *key)
 {
     static char value[1024];
-    FILE *file = fopen(in_folder(name), "rb");
-    assert_non_null(file);
-    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
-    png_infop info = png_create_info_struct(png);
-    png_textp texts;
-    int found = 0;
-    png_init_io(png, file);
-    png_read_info(png, info);
-    for (int i = png_get_text(png, info, &texts, NULL) - 1; i >= 0; i--)
-        if (!strcmp(texts[i].key, key)) {
-            snprintf(value, sizeof value, "%s", texts[i].text);
-            found = 1;
-        }
-    png_destroy_read_struct(&png, &info, NULL);
-    fclose(file);
+    recipe_source source;
+    zimage_texts *texts = texts_of(name);
+    json_t *object = recipe_read(texts, &source);
+    const json_t *found = json_object_get(object, key);
+    char *text = found ? json_dumps(found, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
+    int quoted = json_is_string(found);
+    if (text)
+        snprintf(value, sizeof value, "%.*s", (int)strlen(text) - 2 * quoted, text + quoted);
+    free(text);
+    json_decref(object);
+    zimage_texts_free(texts);
     return found ? value : NULL;
 }
 
 static void expect_text(const char *key, const char *expected)
 {
-    const char *value = text_of("a.png", key);
+    const char *value = value_of("a.png", key);
     if (strcmp(value ? value : "none", expected ? expected : "none") != 0)
         fail_msg("%s: %s, expected %s", key, value ? value : "none", expected ? expected : "none");
 }
@@ -400,8 +409,8 @@ static void all_that_decides_the_bytes(void **state)
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
         expect_text(expected[i][0], expected[i][1]);
     run_shell("cp '%s' '%s'", in_folder("a.png"), in_folder("b.png"));
-    assert_true(*text_of("a.png", "kernels") != 0);
-    assert_non_null(strstr(text_of("a.png", "Software"), zimage_version()));
+    assert_true(*value_of("a.png", "kernels") != 0);
+    expect_text("version", zimage_version());
 
     run_program(
         ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "--reference", "--save-latents", "l.safetensors", SMALL),
@@ -412,13 +421,13 @@ static void all_that_decides_the_bytes(void **state)
     run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "--latents", "./l.safetensors", "-q", "--compute",
                           "int8", "--cpu-mask", "generic"),
                 &o);
-    expect_text("latents", "l.safetensors");
+    assert_non_null(strstr(value_of("a.png", "latents"), "{\"name\":\"l.safetensors\",\"crc32\":\""));
     expect_text("seed", NULL);
     expect_text("compute", "int8");
     run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", "--compute", "bf16", SMALL), &o);
     expect_text("compute", "bf16");
     run_program(ARGUMENTS("generate", "x", "-m", TINY, "-o", "a.png", SMALL), &o);
-    assert_true(!strcmp(text_of("a.png", "compute"), "f32") || !strcmp(text_of("a.png", "compute"), "bf16"));
+    assert_true(!strcmp(value_of("a.png", "compute"), "f32") || !strcmp(value_of("a.png", "compute"), "bf16"));
     clear();
 }
 
@@ -447,35 +456,30 @@ static void no_folders_of_the_machine(void **state)
     clear();
 }
 
-/* The same texts in every format, in the same order. */
+#define PROMPT "a \"red\" <apple> \xe8\x8b\xb9"
+
+/* What other programs make of our files: three texts, in every format the same. ComfyUI and those that read its files
+ * expect JSON in a text "prompt", so there is none. */
 static void texts_in_every_format(void **state)
 {
     static const char *const names[] = {"a.png", "a.jpg", "a.webp"};
-    zimage_texts *first = NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        zimage_error error = ZIMAGE_ERROR_INIT;
-        zimage_texts *texts = NULL;
-        char *data;
-        size_t size;
-        expect_made(ARGUMENTS("generate", "a \"red\" <apple> \xe8\x8b\xb9", "-m", TINY, TALL, "-o", names[i]),
-                    names[i]);
-        assert_int_equal(zi_read_file(in_folder(names[i]), 1 << 20, &data, &size, &error), ZIMAGE_OK);
-        assert_int_equal(zimage_texts_decode((const uint8_t *)data, size, &texts, &error), ZIMAGE_OK);
-        free(data);
-        assert_true(zimage_texts_count(texts) >= 9);
-        assert_string_equal(zimage_texts_get(texts, 0)->key, "prompt");
-        assert_string_equal(zimage_texts_get(texts, 0)->value, "a \"red\" <apple> \xe8\x8b\xb9");
-        assert_int_equal(zimage_texts_count(texts), zimage_texts_count(first ? first : texts));
-        for (size_t k = 0; first && k < zimage_texts_count(first); k++) {
-            assert_string_equal(zimage_texts_get(texts, k)->key, zimage_texts_get(first, k)->key);
-            assert_string_equal(zimage_texts_get(texts, k)->value, zimage_texts_get(first, k)->value);
-        }
-        if (first)
-            zimage_texts_free(texts);
-        else
-            first = texts;
+        expect_made(ARGUMENTS("generate", PROMPT, "-m", TINY, TALL, "-o", names[i]), names[i]);
+        zimage_texts *texts = texts_of(names[i]);
+        static const char *const keys[] = {"zimage", "parameters", "Software"};
+        assert_int_equal(zimage_texts_count(texts), 3);
+        for (size_t k = 0; k < 3; k++)
+            assert_string_equal(zimage_texts_get(texts, k)->key, keys[k]);
+        json_t *object = json_loads(zimage_texts_get(texts, 0)->value, 0, NULL);
+        assert_string_equal(json_string_value(json_object_get(object, "prompt")), PROMPT);
+        assert_int_equal(json_integer_value(json_object_get(object, "recipe")), 1);
+        json_decref(object);
+        assert_string_equal(zimage_texts_get(texts, 1)->value,
+                            PROMPT "\nSteps: 1, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 16x32, Model: tiny, "
+                                   "Version: zimage 0.2.0");
+        assert_string_equal(zimage_texts_get(texts, 2)->value, "zimage 0.2.0");
+        zimage_texts_free(texts);
     }
-    zimage_texts_free(first);
     clear();
 }
 
@@ -485,14 +489,15 @@ static void no_metadata(void **state)
     run_program(ARGUMENTS("generate", "a secret", "-m", TINY, "-o", "b.png", "--seed", "1", "--no-metadata", SMALL),
                 &o);
     assert_int_equal(o.code, 0);
-    static const char *const keys[] = {"prompt", "seed", "Software", "model", "compute"};
+    static const char *const keys[] = {"prompt", "seed", "version", "model", "compute"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        assert_non_null(text_of("a.png", keys[i]));
-        assert_null(text_of("b.png", keys[i]));
+        assert_non_null(value_of("a.png", keys[i]));
+        assert_null(value_of("b.png", keys[i]));
     }
     run_program(ARGUMENTS("generate", "a secret", "-m", TINY, "-o", "b.jpg", "--no-metadata", SMALL), &o);
     run_program(ARGUMENTS("generate", "a secret", "-m", TINY, "-o", "b.webp", "--no-metadata", SMALL), &o);
-    run_shell("cd '%s' && ! grep -aq 'secret\\|tEXt\\|iTXt\\|zimage\\|XMP' b.png b.jpg b.webp", test_folder);
+    run_shell("cd '%s' && ! grep -aq 'secret\\|tEXt\\|iTXt\\|zimage\\|XMP\\|Exif\\|EXIF' b.png b.jpg b.webp",
+              test_folder);
     clear();
 }
 

@@ -179,6 +179,97 @@ static void packets_of_other_programs(void **state)
     }
 }
 
+/* ---- EXIF -------------------------------------------------------------------------------------------------------- */
+
+/* Reads the begin of a JPEG with EXIF. */
+static zimage_texts *read_exif(const char *exif, size_t size)
+{
+    uint8_t data[1024];
+    assert_true(size < 1000);
+    memcpy(data, "\xff\xd8\xff\xe1\0\0Exif\0", 12);
+    data[5] = (uint8_t)(size + 8);
+    memcpy(data + 12, exif, size);
+    return read_texts(data, size + 12);
+}
+
+#define EXIF_LITTLE                                                                                                    \
+    "II*\0\x08\0\0\0" /* one tag, 0x8769: EXIF's own tags are at 26 */                                                 \
+    "\x01\0\x69\x87\x04\0\x01\0\0\0\x1a\0\0\0\0\0\0\0"                                                                 \
+    "\x01\0\x86\x92\x07\0\x12\0\0\0\x2c\0\0\0\0\0\0\0" /* one tag, 0x9286: 18 bytes at 44 */
+
+static void comments_in_exif(void **state)
+{
+    static const char unicode[] = EXIF_LITTLE "UNICODE\0a\0\xe9\0\x3c\xd8\x4e\xdf\0\xd8";
+    static const char ascii[] = EXIF_LITTLE "ASCII\0\0\0a red bees", jis[] = EXIF_LITTLE "JIS\0\0\0\0\0a red bees";
+    zimage_texts *texts = read_exif(unicode, sizeof unicode - 1);
+    expect_texts(texts, &(zimage_text){"parameters", "a\xc3\xa9\xf0\x9f\x8d\x8e\xef\xbf\xbd"}, 1);
+    zimage_texts_free(texts);
+    texts = read_exif(ascii, sizeof ascii - 1);
+    expect_texts(texts, &(zimage_text){"parameters", "a red bees"}, 1);
+    zimage_texts_free(texts);
+    texts = read_exif(jis, sizeof jis - 1);
+    expect_texts(texts, NULL, 0);
+    zimage_texts_free(texts);
+    char spoiled[sizeof unicode];
+    for (size_t at = 0; at < sizeof unicode - 1; at++) /* each byte, and each length: nothing beyond the data is read */
+        for (int value = 0; value < 256; value += 51) {
+            memcpy(spoiled, unicode, sizeof unicode);
+            spoiled[at] = (char)value;
+            zimage_texts_free(read_exif(spoiled, sizeof unicode - 1));
+            zimage_texts_free(read_exif(spoiled, at));
+        }
+}
+
+/* Where other programs look for the settings: in EXIF, also if nothing knows our packet. */
+static void parameters_in_exif(void **state)
+{
+    static const zimage_text texts[] = {{"zimage", "{}"}, {"parameters", "caf\xc3\xa9 \xf0\x9f\x8d\x8e"}};
+    for (int format = 0; format < 3; format++)
+        expect_kept((zimage_format)format, texts, texts, 2);
+    for (int format = 1; format < 3; format++) {
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        zimage_image *image = small_image();
+        uint8_t *data, *name;
+        size_t size;
+        assert_int_equal(zimage_image_encode(image, (zimage_format)format, texts, 2, &data, &size, &error), ZIMAGE_OK);
+        while ((name = memmem(data, size, "zimage:texts", 12))) /* the packet's property gets another name */
+            memcpy(name, "somebody:els", 12);
+        zimage_texts *read = read_texts(data, size);
+        expect_texts(read, texts + 1, 1);
+        zimage_texts_free(read);
+        zimage_free(data);
+        zimage_image_free(image);
+    }
+    /* What is too long for EXIF in a JPEG is in the packet nevertheless. */
+    char *value = malloc(40001);
+    assert_non_null(value);
+    memset(value, 'a', 40000);
+    value[40000] = 0;
+    const zimage_text text = {"parameters", value};
+    expect_kept(ZIMAGE_FORMAT_JPEG, &text, &text, 1);
+    free(value);
+}
+
+static void texts_of_files(void **state)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    const zimage_text text = {"a", "b"};
+    static const char *const names[] = {"a.png", "a.jpg", "a.webp"};
+    zimage_image *image = small_image();
+    zimage_texts *texts = NULL;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(zimage_image_write(image, temporary(names[i]), &text, 1, &error), ZIMAGE_OK);
+        assert_int_equal(zimage_texts_read(temporary(names[i]), &texts, &error), ZIMAGE_OK);
+        expect_texts(texts, &text, 1);
+        assert_int_equal(zimage_texts_format(texts), i);
+        zimage_texts_free(texts);
+    }
+    zimage_image_free(image);
+    zimage_status status = zimage_texts_read(temporary("none.png"), &texts, &error);
+    assert_error(&error, status, ZIMAGE_ERROR_FILE, temporary("none.png"), "No such file", NULL);
+    assert_null(texts);
+}
+
 static void texts_of_wrong_files(void **state)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -198,6 +289,9 @@ int main(void)
         cmocka_unit_test(long_texts),
         cmocka_unit_test(texts_of_pillow),
         cmocka_unit_test(packets_of_other_programs),
+        cmocka_unit_test(comments_in_exif),
+        cmocka_unit_test(parameters_in_exif),
+        cmocka_unit_test(texts_of_files),
         cmocka_unit_test(texts_of_wrong_files),
     };
     return cmocka_run_group_tests(tests, make_temporary_folder, remove_temporary_folder);

@@ -11,6 +11,7 @@
 
 #define CLI_FAILURE 1 /* exit code: the work failed */
 #define CLI_USAGE   2 /* exit code: the command line is wrong */
+#define CLI_DIFFERS 3 /* exit code of rerun: the new image differs */
 
 #define CLI_MEASURED 6  /* digits of what was measured */
 #define CLI_EXACT    17 /* digits that give every double back */
@@ -19,9 +20,11 @@
 int cmd_bench(const cli_options *options);
 int cmd_completion(const cli_options *options);
 int cmd_devices(const cli_options *options);
+int cmd_explain(const cli_options *options);
 int cmd_generate(const cli_options *options);
 int cmd_help(const cli_options *options);
 int cmd_inspect(const cli_options *options);
+int cmd_rerun(const cli_options *options);
 int cmd_selftest(const cli_options *options);
 int cmd_serve(const cli_options *options);
 int cmd_tokenize(const cli_options *options);
@@ -32,8 +35,15 @@ const char *cli_model(const cli_options *options);
 /* What named that folder: "--model", "ZIMAGE_MODEL" or "the bundled model". */
 const char *cli_model_origin(const cli_options *options);
 
+/* Whether the model's folder is there; prints why not. */
+int cli_has_model(const char *command, const cli_options *options);
+
 /* The session that the options ask for. */
 void cli_session_params(const cli_options *options, zimage_session_params *params);
+/* Opens the model and the session that the options ask for; the caller closes both, also after a failure. log: gets the
+ * warnings of both. */
+zimage_status cli_open(const cli_options *options, zimage_log_fn log, void *user, zimage_model **model,
+                       zimage_session **session, zimage_error *error);
 
 /* The folder of measurements: --cache-dir, else $XDG_CACHE_HOME/zimage or ~/.cache/zimage (on macOS
  * ~/Library/Caches/zimage). NULL: --no-cache, or the variables name no absolute path. */

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,38 @@ const char *cli_model_origin(const cli_options *options)
 {
     const char *chosen = getenv("ZIMAGE_MODEL");
     return options->model ? "--model" : chosen && *chosen ? "ZIMAGE_MODEL" : "the bundled model";
+}
+
+int cli_has_model(const char *command, const cli_options *options)
+{
+    /* A link that leads nowhere is not followed: the library says where it leads. */
+    if (faccessat(AT_FDCWD, cli_model(options), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return 1;
+    (void)cli_usage_error(command, "%s: there is no model folder %s; name one with -m DIR (nothing is downloaded)",
+                          cli_model_origin(options), cli_model(options));
+    return 0;
+}
+
+zimage_status cli_open(const cli_options *o, zimage_log_fn log, void *user, zimage_model **model,
+                       zimage_session **session, zimage_error *error)
+{
+    zimage_session_params params;
+    cli_session_params(o, &params);
+    params.log = log;
+    params.log_user = user;
+    const zimage_model_params model_params = {
+        .struct_size = sizeof model_params,
+        .dequantize = (zimage_dequantize)o->dequantize,
+        .log = log,
+        .log_user = user,
+        .transformer = o->transformer,
+        .text_encoder = o->text_encoder,
+        .vae = o->vae,
+        .tokenizer = o->tokenizer,
+        .scheduler = o->scheduler,
+    };
+    zimage_status status = zimage_model_open(cli_model(o), &model_params, model, error);
+    return status == ZIMAGE_OK ? zimage_session_open(*model, &params, session, error) : status;
 }
 
 static int output_error;

@@ -1,10 +1,8 @@
 /* zimage generate: prompts to image files. */
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli.h"
 #include "jobs.h"
@@ -17,8 +15,7 @@
 
 #define COMMAND "generate"
 
-#define TEXT_MAX    (PATH_MAX + CLI_SENTENCE_MAX) /* bytes of a sentence with its line of a batch */
-#define SIGNAL_CODE 128                           /* and the number of the signal: the exit code, as shells have it */
+#define TEXT_MAX (PATH_MAX + CLI_SENTENCE_MAX) /* bytes of a sentence with its line of a batch */
 
 typedef struct work {
     const cli_options *options; /* of the command line */
@@ -30,12 +27,6 @@ typedef struct work {
     const cli_job *job; /* that is checked or made now; NULL: none yet */
     int warned;         /* the job's warnings are printed already */
 } work;
-
-static int on_progress(const zimage_progress *p, void *user)
-{
-    progress_show(user, p);
-    return cli_signal_caught() != 0;
-}
 
 static zimage_status save_latents(const cli_job *job, const zimage_image *image, zimage_error *error)
 {
@@ -81,7 +72,7 @@ static zimage_status write_image(work *w, cli_job *job, const zimage_request *re
                                  zimage_error *error)
 {
     if (job->named)
-        return cli_write_image(job, request, image, error);
+        return cli_write_image(job, request, image, w->model, error);
     if (job->options->output) /* its name with a number is noted for this job */
         json_object_del(w->jobs.places, job->path);
     zimage_status status = ZIMAGE_ERROR_FILE;
@@ -93,7 +84,7 @@ static zimage_status write_image(work *w, cli_job *job, const zimage_request *re
         }
         cli_job named = *job;
         named.path = path;
-        status = cli_write_image(&named, request, image, error);
+        status = cli_write_image(&named, request, image, w->model, error);
         if (status == ZIMAGE_OK) {
             free(job->path);
             job->path = path;
@@ -124,12 +115,12 @@ static int make_image(work *w, cli_job *job)
     zimage_request request;
     progress_bar bar;
     if (cli_request_fill(job->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK ||
-        cli_check_image(job, &request, &error) != ZIMAGE_OK)
+        cli_check_image(job, &request, w->model, &error) != ZIMAGE_OK)
         return failure(w, &error);
     progress_init(&bar, w->options->quiet, (int32_t)(job - w->jobs.items) + 1, (int32_t)w->jobs.count);
     request.seed = job->seed;
     request.release_weights = w->jobs.count == 1; /* nothing comes after this image */
-    request.progress = on_progress;
+    request.progress = cli_on_progress;
     request.progress_user = &bar;
 
     zimage_image *image = NULL;
@@ -180,7 +171,7 @@ static int check_batch(work *w)
         if (status == ZIMAGE_OK)
             status = zimage_request_check(w->session, &request, &error);
         if (status == ZIMAGE_OK)
-            status = cli_check_image(job, &request, &error);
+            status = cli_check_image(job, &request, w->model, &error);
         if (status != ZIMAGE_OK) {
             failure(w, &error);
             return CLI_USAGE;
@@ -205,33 +196,11 @@ static int make_images(work *w)
     return code;
 }
 
-static zimage_status open_all(work *w, zimage_error *error)
-{
-    const cli_options *o = w->options;
-    zimage_session_params session;
-    cli_session_params(o, &session);
-    session.log = log_message;
-    session.log_user = w;
-    const zimage_model_params model = {
-        .struct_size = sizeof model,
-        .dequantize = (zimage_dequantize)o->dequantize,
-        .log = log_message,
-        .log_user = w,
-        .transformer = o->transformer,
-        .text_encoder = o->text_encoder,
-        .vae = o->vae,
-        .tokenizer = o->tokenizer,
-        .scheduler = o->scheduler,
-    };
-    zimage_status status = zimage_model_open(cli_model(o), &model, &w->model, error);
-    return status == ZIMAGE_OK ? zimage_session_open(w->model, &session, &w->session, error) : status;
-}
-
 static int open_and_make(work *w)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     double start = cli_seconds_now();
-    if (open_all(w, &error) != ZIMAGE_OK)
+    if (cli_open(w->options, log_message, w, &w->model, &w->session, &error) != ZIMAGE_OK)
         return failure(w, &error);
     w->report.load_seconds = cli_seconds_now() - start;
     return w->options->plan ? plan_image(w) : make_images(w);
@@ -258,10 +227,8 @@ int cmd_generate(const cli_options *options)
 {
     work w = {.options = options, .inputs = {.log = log_message}};
     w.inputs.log_user = &w;
-    /* A link that leads nowhere is not followed: the library says where it leads. */
-    if (faccessat(AT_FDCWD, cli_model(options), F_OK, AT_SYMLINK_NOFOLLOW) != 0)
-        return cli_usage_error(COMMAND, "%s: there is no model folder %s; name one with -m DIR (nothing is downloaded)",
-                               cli_model_origin(options), cli_model(options));
+    if (!cli_has_model(COMMAND, options))
+        return CLI_USAGE;
     cli_signals_catch();
     int code = options->plan ? 0 : cli_jobs_make(options, &w.jobs);
     if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
@@ -272,5 +239,5 @@ int cmd_generate(const cli_options *options)
     cli_jobs_free(&w.jobs);
     zimage_session_close(w.session);
     zimage_model_close(w.model);
-    return cli_signal_caught() ? SIGNAL_CODE + cli_signal_caught() : code;
+    return cli_signal_code(code);
 }

@@ -14,7 +14,8 @@
 static int (*const run[CLI_COMMANDS])(const cli_options *options) = {
     [CLI_GENERATE] = cmd_generate,     [CLI_INSPECT] = cmd_inspect,   [CLI_BENCH] = cmd_bench,
     [CLI_DEVICES] = cmd_devices,       [CLI_SELFTEST] = cmd_selftest, [CLI_TOKENIZE] = cmd_tokenize,
-    [CLI_COMPLETION] = cmd_completion, [CLI_SERVE] = cmd_serve,       [CLI_HELP] = cmd_help,
+    [CLI_COMPLETION] = cmd_completion, [CLI_SERVE] = cmd_serve,       [CLI_EXPLAIN] = cmd_explain,
+    [CLI_RERUN] = cmd_rerun,           [CLI_HELP] = cmd_help,
 };
 
 /* CLI_COMMANDS: there is no such command. */

@@ -9,51 +9,64 @@
 #include "naming.h"
 #include "shared/recipe.h"
 
-/* The own name of a folder or a file; NULL is left out. */
+/* The own name of a folder or a file. */
+static const char *name_of(const char *path, char name[PATH_MAX])
+{
+    char folderless[PATH_MAX];
+    cli_name_folder(path, folderless);
+    zimage_printable(folderless, name, PATH_MAX);
+    return name;
+}
+
+/* The same as a value; NULL is left out. */
 static void add_path(recipe *r, const char *key, const char *path)
 {
-    char name[PATH_MAX], printable[PATH_MAX];
-    if (!path)
-        return;
-    cli_name_folder(path, name);
-    zimage_printable(name, printable, sizeof printable);
-    recipe_add(r, key, printable);
+    char name[PATH_MAX];
+    if (path)
+        recipe_add(r, key, name_of(path, name));
 }
 
 static void add_prompts(recipe *r, const cli_options *o, const zimage_request *request)
 {
+    char name[PATH_MAX];
+    size_t count = (size_t)request->prompt_tokens * (size_t)request->prompt_embeds_dim;
     recipe_add(r, "prompt", o->prompt);
-    add_path(r, "prompt_embeds", o->prompt_embeds);
+    if (o->prompt_embeds)
+        recipe_numbers(r, "prompt_embeds", name_of(o->prompt_embeds, name), request->prompt_embeds, count);
     if (request->guidance_scale > 0)
         recipe_add(r, "negative_prompt", o->negative);
 }
 
-/* "image", "image_2", ...; strength: 0 where denoising starts from noise alone. */
-static void add_images(recipe *r, const cli_options *o, double strength)
+/* strength: 0 where denoising starts from noise alone. */
+static void add_images(recipe *r, const cli_options *o, const zimage_request *request, double strength)
 {
-    static const char *const keys[] = {"image",   "image_2", "image_3", "image_4",
-                                       "image_5", "image_6", "image_7", "image_8"};
-    int most = sizeof keys / sizeof *keys; /* that a model takes */
-    for (int i = 0; i < o->images.count && i < most; i++)
-        add_path(r, keys[i], o->images.paths[i]);
-    add_path(r, "mask", o->mask);
+    char name[PATH_MAX];
+    for (size_t i = 0; i < request->image_count; i++)
+        recipe_image(r, "images", name_of(o->images.paths[i], name), request->images[i]);
+    if (request->mask)
+        recipe_image(r, "mask", name_of(o->mask, name), request->mask);
     if (strength > 0)
         recipe_add_number(r, "strength", strength);
-    if (CLI_IS_GIVEN(o, background))
-        recipe_add_value(r, "background", "#%02x%02x%02x", o->background[0], o->background[1], o->background[2]);
+    if (CLI_IS_GIVEN(o, background)) {
+        snprintf(name, sizeof name, "#%02x%02x%02x", o->background[0], o->background[1], o->background[2]);
+        recipe_add(r, "background", name);
+    }
 }
 
-static void add_noise(recipe *r, const cli_job *job)
+static void add_noise(recipe *r, const cli_job *job, const zimage_request *request)
 {
+    char name[PATH_MAX];
     const cli_options *o = job->options;
-    add_path(r, "latents", o->latents);
-    if (!o->latents)
+    if (o->latents)
+        recipe_numbers(r, "latents", name_of(o->latents, name), request->latents, request->latents_count);
+    else
         recipe_noise(r, job->seed, (zimage_rng)o->rng);
 }
 
-static void add_model(recipe *r, const cli_options *o)
+static void add_model(recipe *r, const cli_options *o, const zimage_model *model)
 {
-    add_path(r, "model", cli_model(o));
+    char name[PATH_MAX];
+    recipe_model(r, name_of(cli_model(o), name), model);
     add_path(r, "transformer", o->transformer);
     add_path(r, "text_encoder", o->text_encoder);
     add_path(r, "vae", o->vae);
@@ -70,26 +83,27 @@ static int lossy_quality(const cli_job *job)
     return zimage_format_of_path(job->path, &format) && format != ZIMAGE_FORMAT_PNG ? (int)job->options->quality : 0;
 }
 
-static void add_all(recipe *r, const cli_job *job, const zimage_request *request, const zimage_image_info *info)
+static void add_all(recipe *r, const cli_job *job, const zimage_request *request, const zimage_image_info *info,
+                    const zimage_model *model)
 {
     const cli_options *o = job->options;
     add_prompts(r, o, request);
-    add_images(r, o, info->strength);
-    add_noise(r, job);
+    add_images(r, o, request, info->strength);
+    add_noise(r, job, request);
     recipe_size(r, request->width, request->height, request->steps);
     recipe_guidance(r, CLI_IS_GIVEN(o, guidance) ? o->guidance : request->guidance_scale, o->cfg_truncation,
                     o->cfg_normalization);
-    add_model(r, o);
+    add_model(r, o, model);
     recipe_result(r, info, lossy_quality(job));
 }
 
 /* Without texts for --no-metadata. NULL: no memory, and an error. Released with recipe_free. */
 static recipe *make_recipe(const cli_job *job, const zimage_request *request, const zimage_image_info *info,
-                           const zimage_text **texts, size_t *count, zimage_error *error)
+                           const zimage_model *model, const zimage_text **texts, size_t *count, zimage_error *error)
 {
     recipe *r = recipe_new();
     if (r && !job->options->no_metadata)
-        add_all(r, job, request, info);
+        add_all(r, job, request, info, model);
     *texts = r ? recipe_texts(r, count) : NULL;
     if (*texts)
         return r;
@@ -99,7 +113,8 @@ static recipe *make_recipe(const cli_job *job, const zimage_request *request, co
     return NULL;
 }
 
-zimage_status cli_check_image(const cli_job *job, const zimage_request *request, zimage_error *error)
+zimage_status cli_check_image(const cli_job *job, const zimage_request *request, const zimage_model *model,
+                              zimage_error *error)
 {
     zimage_format format;
     zimage_error reason = ZIMAGE_ERROR_INIT;
@@ -109,7 +124,7 @@ zimage_status cli_check_image(const cli_job *job, const zimage_request *request,
         return ZIMAGE_OK;
     const zimage_text *texts;
     size_t count;
-    recipe *r = make_recipe(job, request, &info, &texts, &count, error);
+    recipe *r = make_recipe(job, request, &info, model, &texts, &count, error);
     if (!r)
         return ZIMAGE_ERROR_MEMORY;
     zimage_status status = zimage_format_check(format, request->width, request->height, texts, count, &reason);
@@ -120,7 +135,7 @@ zimage_status cli_check_image(const cli_job *job, const zimage_request *request,
 }
 
 zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
-                              zimage_error *error)
+                              const zimage_model *model, zimage_error *error)
 {
     zimage_image_info info = {.struct_size = sizeof info};
     zimage_request made = *request;            /* whose size may be that of an input image */
@@ -129,7 +144,7 @@ zimage_status cli_write_image(const cli_job *job, const zimage_request *request,
     made.height = zimage_image_height(image);
     const zimage_text *texts;
     size_t count;
-    recipe *r = make_recipe(job, &made, &info, &texts, &count, error);
+    recipe *r = make_recipe(job, &made, &info, model, &texts, &count, error);
     if (!r)
         return ZIMAGE_ERROR_MEMORY;
     const zimage_save_params params = {

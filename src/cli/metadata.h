@@ -6,10 +6,11 @@
 #include "zimage.h"
 
 /* Whether the format of a job's file can hold its image and the texts: what can be known before the image is made. */
-zimage_status cli_check_image(const cli_job *job, const zimage_request *request, zimage_error *error);
+zimage_status cli_check_image(const cli_job *job, const zimage_request *request, const zimage_model *model,
+                              zimage_error *error);
 /* Writes a job's image file with texts for all that decides the image's bytes, or without them for --no-metadata. No
  * text names a folder of this machine. */
 zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
-                              zimage_error *error);
+                              const zimage_model *model, zimage_error *error);
 
 #endif

@@ -165,6 +165,34 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                          "ZIMAGE_PORT=8000 zimage serve"},
             .environment = 1,
         },
+    [CLI_EXPLAIN] =
+        {
+            .name = "explain",
+            .summary = "print how an image was made",
+            .usage = {"FILE [OPTIONS]"},
+            .about =
+                "Prints the recipe in an image's file: prompt, seed, model and all else that decides the image. It "
+                "reads zimage's own recipes, and what AUTOMATIC1111's program and ComfyUI write. With --json it prints "
+                "one object: path, format, source (who wrote the recipe) and recipe.",
+            .one_of = {"file"},
+            .missing = "FILE: missing, expected one PNG, JPEG or WebP file",
+            .examples = {"zimage explain apple.png"},
+        },
+    [CLI_RERUN] =
+        {
+            .name = "rerun",
+            .summary = "make an image again from its recipe, and compare",
+            .usage = {"FILE [OPTIONS]"},
+            .about =
+                "Makes the image of a file again, as the recipe in the file says, and compares the pixels. The recipe "
+                "only names what it used: the model and the input images are those of the command line. The exit "
+                "status is 0 if all pixels are equal, and 3 if not: then it says how far they differ, and what was "
+                "different when the file was made. With --json it prints one object: path, equal, pixels, different, "
+                "largest, mean, reasons and seconds.",
+            .one_of = {"file"},
+            .missing = "FILE: missing, expected one PNG, JPEG or WebP file that zimage made",
+            .examples = {"zimage rerun apple.png", "zimage rerun castle.webp -m DIR -o again.png"},
+        },
     [CLI_HELP] =
         {
             .name = "help",
@@ -187,6 +215,15 @@ static const char no_guidance[] = "it changes nothing without guidance";
 #define SIZE_HELP "Width and height of the image in pixels, for example 1024x768: --width and --height in one."
 
 const cli_option cli_table[] = {
+    {
+        .name = "file",
+        .argument = "FILE",
+        .help = "The image file whose recipe is read: PNG, JPEG or WebP.",
+        .commands = ON(EXPLAIN) | ON(RERUN),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(file),
+        .operand = 1,
+    },
     /* ---- image ---- */
     {
         .name = "prompt",
@@ -221,7 +258,7 @@ const cli_option cli_table[] = {
         .help = "Input image: PNG, JPEG or WebP. A model that reads references makes an image with what it shows, and "
                 "takes several of them, each with -i. Another model changes the image as --strength says. With --mask "
                 "it is the image of which a part is repainted.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_IMAGE,
         FILES(images),
         .key = "image",
@@ -233,7 +270,7 @@ const cli_option cli_table[] = {
         .help =
             "Repaint a part of the first input image: what is white in this image, or transparent if anything is. It "
             "has the input image's size.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_IMAGE,
         FILE_NAME(mask),
         .key = "mask",
@@ -704,7 +741,7 @@ const cli_option cli_table[] = {
         .letter = 'm',
         .argument = "DIR",
         .help = "Model folder in diffusers' layout, or converted for MLX (default: the bundled emoji model).",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_FILES,
         FOLDER(model),
     },
@@ -741,7 +778,7 @@ const cli_option cli_table[] = {
         .elsewhere = "diffusion-model unet dit",
         .argument = "DIR",
         .help = "Folder of the transformer, instead of the model's own.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_FILES,
         FOLDER(transformer),
     },
@@ -750,7 +787,7 @@ const cli_option cli_table[] = {
         .elsewhere = "llm clip qwen",
         .argument = "DIR",
         .help = "Folder of the text encoder, instead of the model's own.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_FILES,
         FOLDER(text_encoder),
     },
@@ -758,7 +795,7 @@ const cli_option cli_table[] = {
         .name = "vae",
         .argument = "DIR",
         .help = "Folder of the VAE, instead of the model's own.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_FILES,
         FOLDER(vae),
     },
@@ -766,7 +803,7 @@ const cli_option cli_table[] = {
         .name = "tokenizer",
         .argument = "DIR",
         .help = "Folder of the tokenizer, instead of the model's own.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_FILES,
         FOLDER(tokenizer),
     },
@@ -774,7 +811,7 @@ const cli_option cli_table[] = {
         .name = "scheduler",
         .argument = "DIR",
         .help = "Folder of the scheduler's configuration, instead of the model's own.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_FILES,
         FOLDER(scheduler),
     },
@@ -814,6 +851,17 @@ const cli_option cli_table[] = {
         FILE_NAME(output),
         .written = 1,
         .key = "output",
+    },
+    {
+        .name = "output",
+        .letter = 'o',
+        .argument = "FILE",
+        .help = "Also write the new image here, instead of a file that is there. The name says the format: .png, "
+                ".jpg, .jpeg or .webp.",
+        .commands = ON(RERUN),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(output),
+        .written = 1,
     },
     {
         .name = "quality",
@@ -872,7 +920,7 @@ const cli_option cli_table[] = {
         .field = "prompt_embeds",
         .argument = "FILE.safetensors",
         .help = "Text features instead of a prompt: the tensor prompt_embeds [tokens, dim].",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_FILES,
         FILE_NAME(prompt_embeds),
         .key = "prompt_embeds",
@@ -882,7 +930,7 @@ const cli_option cli_table[] = {
         .name = "latents",
         .argument = "FILE.safetensors",
         .help = "Initial noise instead of a seed: the tensor latents [1, C, H, W].",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_FILES,
         FILE_NAME(latents),
         .key = "latents",
@@ -956,7 +1004,7 @@ const cli_option cli_table[] = {
         .argument = "KIND",
         .help = "Where to compute: cpu, cuda, cuda:K (GPU number K), mlx (the GPU of Apple's chips) or auto: a GPU if "
                 "zimage devices lists a usable one and no other option asks for the CPU.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         TEXT(device),
         .words = "auto cpu cuda mlx",
@@ -978,7 +1026,7 @@ const cli_option cli_table[] = {
         .argument = "KIND",
         .help = "Compute type of matrix products. On a CPU auto is bf16 where that is clearly faster than f32, else "
                 "f32, and fp8 is not available. On a GPU auto is bf16, and int8 is not available.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         ENUM(compute, cli_compute_name),
         .fallback = "auto",
@@ -990,7 +1038,7 @@ const cli_option cli_table[] = {
         .argument = "SIZE",
         .help = "Most memory to use: 6G, 512M, ... An image that needs more is refused before work begins. With mlx "
                 "it limits the memory that CPU and GPU share.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         SIZE(mem),
         .rules = {EXCLUDES_VALUE("device", "cuda", "it limits the memory of the CPU; --vram limits that of a GPU")},
@@ -1002,7 +1050,7 @@ const cli_option cli_table[] = {
         .argument = "SIZE",
         .help = "Most memory of a GPU to use: 8G, 4096M, ... (default: what is free). Weights that do not fit are "
                 "copied to the GPU at each step. A stage that needs more is refused before work begins.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         SIZE(vram),
         .rules =
@@ -1017,7 +1065,7 @@ const cli_option cli_table[] = {
         .name = "threads",
         .argument = "N",
         .help = "Number of CPU threads (default: one for each core).",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         INT(threads, 1, THREADS_MAX),
     },
@@ -1026,7 +1074,7 @@ const cli_option cli_table[] = {
         .argument = "LIST",
         .help = "Use only these CPU features of those that zimage devices lists: avx2,avx512 for example, or generic "
                 "for none.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(SERVE),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(SERVE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         TEXT(cpu_mask),
         .rules = {EXCLUDES_VALUE("device", "cuda", "a GPU has no such features"),
@@ -1037,7 +1085,7 @@ const cli_option cli_table[] = {
         .argument = "KIND",
         .help = "Dequantise quantised weights once, when the model is opened, to this type. With none they stay "
                 "quantised, and are dequantised where they are used.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         ENUM(dequantize, cli_dequantize_name),
         .fallback = "none",
@@ -1045,7 +1093,7 @@ const cli_option cli_table[] = {
     {
         .name = "reference",
         .help = "Compute with the slow reference backend, plain C on one thread.",
-        .commands = ON(GENERATE),
+        .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         FLAG(reference),
         .rules =
@@ -1080,7 +1128,7 @@ const cli_option cli_table[] = {
         .argument = "DIR",
         .help =
             "Folder where measurements of this machine are kept (default: $XDG_CACHE_HOME/zimage or ~/.cache/zimage).",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         FOLDER(cache_dir),
         .written = 1,
@@ -1088,7 +1136,7 @@ const cli_option cli_table[] = {
     {
         .name = "no-cache",
         .help = "Keep no measurements of this machine.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
         .group = CLI_GROUP_MACHINE,
         FLAG(no_cache),
         .rules = {EXCLUDES("cache-dir", "nothing is kept")},
@@ -1097,7 +1145,8 @@ const cli_option cli_table[] = {
     {
         .name = "json",
         .help = "Print one JSON object.",
-        .commands = ON(GENERATE) | ON(INSPECT) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(TOKENIZE),
+        .commands = ON(GENERATE) | ON(INSPECT) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(TOKENIZE) | ON(EXPLAIN) |
+                    ON(RERUN),
         .group = CLI_GROUP_PRINTING,
         FLAG(json),
     },
@@ -1105,7 +1154,7 @@ const cli_option cli_table[] = {
         .name = "quiet",
         .letter = 'q',
         .help = "Print no progress, only warnings.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
         .group = CLI_GROUP_PRINTING,
         FLAG(quiet),
     },

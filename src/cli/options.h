@@ -20,6 +20,8 @@ typedef enum cli_command_id {
     CLI_TOKENIZE,
     CLI_COMPLETION,
     CLI_SERVE,
+    CLI_EXPLAIN,
+    CLI_RERUN,
     CLI_HELP,
     CLI_COMMANDS,
 } cli_command_id;
@@ -59,7 +61,7 @@ typedef struct cli_options {
     cli_rows own;       /* those of them that a line of a batch gave, and not the command line */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
-    const char *text, *cpu_mask, *device, *mask, *host, *key, *key_file, *allowed_hosts, *allowed_origins;
+    const char *file, *text, *cpu_mask, *device, *mask, *host, *key, *key_file, *allowed_hosts, *allowed_origins;
     cli_files images, models;
     int64_t width, height; /* --size fills both */
     int64_t steps, count, quality, tokens, layers, threads;
@@ -189,6 +191,8 @@ const char *cli_text(const cli_options *options, const cli_option *option);
 /* The variable of the environment that stands for an option: ZIMAGE_MAX_QUEUE for --max-queue. */
 void cli_variable(const cli_option *option, char name[CLI_VARIABLE_MAX]);
 
+/* Sets the defaults of a command's options, apart from those that `but` takes as well. */
+void cli_set_defaults(cli_command_id command, cli_command_id but, cli_options *options);
 /* Fills options; 0, or CLI_USAGE with a printed sentence. With --help nothing behind it is read or checked. What the
  * command line does not give may come from the environment, if the command has variables. */
 int cli_parse(cli_command_id command, int argc, char **argv, cli_options *options);

@@ -361,20 +361,21 @@ static int take_environment(parser *p)
     return code;
 }
 
-static void set_defaults(cli_command_id command, cli_options *options)
+void cli_set_defaults(cli_command_id command, cli_command_id but, cli_options *options)
 {
-    *options = (cli_options){0};
+    cli_rows given = options->given;
     for (const cli_option *option = NULL; (option = cli_next(command, option));)
-        if (option->fallback)
+        if (option->fallback && !(option->commands & 1u << but))
             cli_set(options, option, option->fallback);
-    options->given = 0;
+    options->given = given;
 }
 
 int cli_parse(cli_command_id command, int argc, char **argv, cli_options *options)
 {
     parser p = {.command = command, .argc = argc, .argv = argv, .options = options};
     int code = 0;
-    set_defaults(command, options);
+    *options = (cli_options){0};
+    cli_set_defaults(command, CLI_COMMANDS, options);
     while (!code && p.at < argc && !options->help) {
         const char *argument = argv[p.at++];
         if (!p.only_operands && !strcmp(argument, "--"))

@@ -6,6 +6,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "signals.h"
+
 #define BAR_MOST      30   /* columns of the bar with its brackets */
 #define BAR_LEAST     8    /* a shorter one says nothing */
 #define NARROW        60   /* columns; on a narrower terminal one space is between the parts, else two */
@@ -199,6 +201,12 @@ void progress_show(progress_bar *bar, const zimage_progress *p)
         draw(bar, p);
     else
         print_line(bar, p, next_step);
+}
+
+int cli_on_progress(const zimage_progress *p, void *user)
+{
+    progress_show(user, p);
+    return cli_signal_caught() != 0;
 }
 
 void progress_interrupt(void)

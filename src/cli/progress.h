@@ -21,6 +21,8 @@ typedef struct progress_bar {
 
 void progress_init(progress_bar *bar, int quiet, int32_t image, int32_t images);
 void progress_show(progress_bar *bar, const zimage_progress *progress);
+/* Of a request: shows the progress on the bar `user`, and stops after a signal. */
+int cli_on_progress(const zimage_progress *progress, void *user);
 void progress_end(progress_bar *bar); /* clears the line */
 /* Clears a line that is on the terminal, before something else is printed; the next progress writes it again. */
 void progress_interrupt(void);

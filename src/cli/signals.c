@@ -119,6 +119,11 @@ int cli_signal_caught(void)
     return caught;
 }
 
+int cli_signal_code(int code)
+{
+    return caught ? 128 + caught : code;
+}
+
 const char *cli_lost_file(void)
 {
     return atomic_load(&lost) == 2 ? lost_path : NULL;

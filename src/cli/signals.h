@@ -14,6 +14,8 @@ void cli_signals_begin(void);
 void cli_signals_catch(void);
 /* The number of the signal that asked to stop; 0: none. */
 int cli_signal_caught(void);
+/* The exit code: `code`, or after such a signal 128 and its number, as shells have it. */
+int cli_signal_code(int code);
 
 /* The mapped file of which a part was lost; NULL: none. */
 const char *cli_lost_file(void);

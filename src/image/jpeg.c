@@ -118,20 +118,29 @@ static void set_encoder(j_compress_ptr jpeg, const zi_picture *picture)
         jpeg->comp_info[i].h_samp_factor = jpeg->comp_info[i].v_samp_factor = 1;
 }
 
-/* The marker APP1 of XMP: this name with its zero, and the packet. */
-#define XMP_NAME "http://ns.adobe.com/xap/1.0/"
+/* The markers APP1 of XMP and EXIF: a name with its zero, and the data. */
+#define XMP_NAME      "http://ns.adobe.com/xap/1.0/"
+#define EXIF_NAME     "Exif\0"
+#define SEGMENT_BYTES 65533 /* of a marker's name and data */
 
-static void write_packet(j_compress_ptr jpeg, const zi_bytes *packet)
+/* The texts of a file in both forms; of size 0: it has none. */
+typedef struct segments {
+    zi_bytes xmp, exif;
+} segments;
+
+static void write_segment(j_compress_ptr jpeg, const char *name, size_t name_size, const zi_bytes *data)
 {
-    jpeg_write_m_header(jpeg, JPEG_APP0 + 1, (unsigned)(sizeof XMP_NAME + packet->size));
-    for (size_t i = 0; i < sizeof XMP_NAME; i++)
-        jpeg_write_m_byte(jpeg, XMP_NAME[i]);
-    for (size_t i = 0; i < packet->size; i++)
-        jpeg_write_m_byte(jpeg, packet->data[i]);
+    if (data->size == 0)
+        return;
+    jpeg_write_m_header(jpeg, JPEG_APP0 + 1, (unsigned)(name_size + data->size));
+    for (size_t i = 0; i < name_size; i++)
+        jpeg_write_m_byte(jpeg, name[i]);
+    for (size_t i = 0; i < data->size; i++)
+        jpeg_write_m_byte(jpeg, data->data[i]);
 }
 
 /* 0: libjpeg failed and has jumped back here. */
-static int write_jpeg(writer *w, const zi_picture *picture, const zi_bytes *packet)
+static int write_jpeg(writer *w, const zi_picture *picture, const segments *texts)
 {
     if (setjmp(w->handler.jump))
         return 0;
@@ -140,8 +149,8 @@ static int write_jpeg(writer *w, const zi_picture *picture, const zi_bytes *pack
     w->jpeg.dest = &w->destination;
     set_encoder(&w->jpeg, picture);
     jpeg_start_compress(&w->jpeg, TRUE);
-    if (packet->size)
-        write_packet(&w->jpeg, packet);
+    write_segment(&w->jpeg, EXIF_NAME, sizeof EXIF_NAME, &texts->exif);
+    write_segment(&w->jpeg, XMP_NAME, sizeof XMP_NAME, &texts->xmp);
     while (w->jpeg.next_scanline < w->jpeg.image_height) {
         JSAMPROW row = (JSAMPROW)(picture->rgb + (size_t)w->jpeg.next_scanline * (size_t)picture->width * 3);
         jpeg_write_scanlines(&w->jpeg, &row, 1);
@@ -150,7 +159,7 @@ static int write_jpeg(writer *w, const zi_picture *picture, const zi_bytes *pack
     return 1;
 }
 
-static zimage_status encode_with(const zi_picture *picture, const zi_bytes *packet, zi_bytes *out, zimage_error *error)
+static zimage_status encode_with(const zi_picture *picture, const segments *texts, zi_bytes *out, zimage_error *error)
 {
     zimage_status status = ZIMAGE_OK;
     writer *w = calloc(1, sizeof *w);
@@ -161,7 +170,7 @@ static zimage_status encode_with(const zi_picture *picture, const zi_bytes *pack
     w->destination.empty_output_buffer = grow;
     w->destination.term_destination = end_output;
     w->out = out;
-    if (!write_jpeg(w, picture, packet))
+    if (!write_jpeg(w, picture, texts))
         status = w->handler.out_of_memory
                      ? zi_fail_memory(error, "a JPEG file", 0)
                      : zi_fail(error, ZIMAGE_ERROR_FILE, "the JPEG can't be written: %s", w->handler.reason);
@@ -172,11 +181,17 @@ static zimage_status encode_with(const zi_picture *picture, const zi_bytes *pack
 
 static zimage_status encode(const zi_picture *picture, zi_bytes *out, zimage_error *error)
 {
-    zi_bytes packet = {0};
+    segments texts = {0};
+    zimage_status status = ZIMAGE_OK;
     if (picture->text_count)
-        ZI_TRY(zi_texts_to_xmp(picture->texts, picture->text_count, &packet, error));
-    zimage_status status = encode_with(picture, &packet, out, error);
-    free(packet.data);
+        status = zi_texts_to_xmp(picture->texts, picture->text_count, &texts.xmp, error);
+    if (status == ZIMAGE_OK)
+        status =
+            zi_texts_to_exif(picture->texts, picture->text_count, SEGMENT_BYTES - sizeof EXIF_NAME, &texts.exif, error);
+    if (status == ZIMAGE_OK)
+        status = encode_with(picture, &texts, out, error);
+    free(texts.xmp.data);
+    free(texts.exif.data);
     return status;
 }
 
@@ -333,7 +348,7 @@ static int take_name(zi_piece *piece, const char *name, size_t length)
 
 static void find_kind(zi_piece *piece, int marker)
 {
-    static const char exif[] = "Exif\0", xmp[] = XMP_NAME, first_profile[] = "ICC_PROFILE\0\1";
+    static const char exif[] = EXIF_NAME, xmp[] = XMP_NAME, first_profile[] = "ICC_PROFILE\0\1";
     if (marker == JPEG_APP0 + 1 && take_name(piece, exif, sizeof exif))
         piece->kind = ZI_PIECE_EXIF;
     else if (marker == JPEG_APP0 + 1 && take_name(piece, xmp, sizeof xmp))
@@ -368,7 +383,7 @@ const zi_image_format zi_format_jpeg = {
     .title = "JPEG",
     .extensions = {".jpg", ".jpeg"},
     .max_side = MAX_SIDE,
-    .max_text_bytes = 65533 - sizeof XMP_NAME, /* one segment */
+    .max_text_bytes = SEGMENT_BYTES - sizeof XMP_NAME, /* one segment */
     .recognise = recognise,
     .encode = encode,
     .decode = decode,

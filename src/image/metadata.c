@@ -3,43 +3,7 @@
 #include <string.h>
 #include <zlib.h>
 
-/* ---- EXIF -------------------------------------------------------------------------------------------------------- */
-
-#define TAG_ORIENTATION 0x0112
-#define TYPE_SHORT      3
-#define ENTRY_BYTES     12 /* of a tag: number, type, count, value */
-
-/* Numbers of a TIFF file in its own byte order. */
-static uint32_t number(const uint8_t *bytes, int count, int big)
-{
-    uint32_t value = 0;
-    for (int i = 0; i < count; i++)
-        value |= (uint32_t)bytes[i] << (8 * (big ? count - 1 - i : i));
-    return value;
-}
-
-/* The orientation in a TIFF file's first directory; 1 if there is none. */
-static int read_orientation(const uint8_t *data, size_t size)
-{
-    static const char name[] = "Exif\0";
-    if (size >= sizeof name && !memcmp(data, name, sizeof name)) {
-        data += sizeof name;
-        size -= sizeof name;
-    }
-    if (size < 8 || (memcmp(data, "II*\0", 4) != 0 && memcmp(data, "MM\0*", 4) != 0))
-        return 1;
-    int big = data[0] == 'M';
-    size_t at = number(data + 4, 4, big);
-    if (at > size || size - at < 2)
-        return 1;
-    size_t entries = number(data + at, 2, big);
-    for (at += 2; entries > 0 && size - at >= ENTRY_BYTES; entries--, at += ENTRY_BYTES)
-        if (number(data + at, 2, big) == TAG_ORIENTATION && number(data + at + 2, 2, big) == TYPE_SHORT) {
-            uint32_t value = number(data + at + 8, 2, big);
-            return value >= 1 && value <= 8 ? (int)value : 1;
-        }
-    return 1;
-}
+#include "image/exif.h"
 
 zimage_status zi_pixels_turn(zi_pixels *pixels, int orientation, zimage_error *error)
 {
@@ -144,7 +108,7 @@ void zi_image_metadata_read(const zi_image_format *format, const uint8_t *data, 
     *metadata = (zi_image_metadata){.orientation = 1};
     for (size_t place = 0; format->next_piece(data, size, &place, &piece);) {
         if (piece.kind == ZI_PIECE_EXIF && !has_exif++)
-            metadata->orientation = read_orientation(piece.data, piece.size);
+            metadata->orientation = zi_exif_orientation(piece.data, piece.size);
         else if (piece.kind == ZI_PIECE_PROFILE && !has_profile++)
             read_profile(&piece, metadata);
     }

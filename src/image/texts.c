@@ -5,7 +5,11 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "base/file.h"
 #include "base/json.h"
+#include "image/exif.h"
+
+#define FILE_BYTES_MAX ((size_t)1 << 29)
 
 #define PROPERTY "zimage:texts"
 #define BEGIN                                                                                                          \
@@ -103,11 +107,28 @@ zimage_status zi_texts_to_xmp(const zimage_text *texts, size_t count, zi_bytes *
     return packet->data ? ZIMAGE_OK : zi_fail_memory(error, "the texts of an image", begin + middle + end);
 }
 
+zimage_status zi_texts_to_exif(const zimage_text *texts, size_t count, size_t most, zi_bytes *exif, zimage_error *error)
+{
+    *exif = (zi_bytes){0};
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(texts[i].key, ZI_TEXT_PARAMETERS) != 0)
+            continue;
+        zimage_status status = zi_exif_of_comment(texts[i].value, exif, error);
+        if (status != ZIMAGE_OK || exif->size > most) {
+            free(exif->data);
+            *exif = (zi_bytes){0};
+        }
+        return status;
+    }
+    return ZIMAGE_OK;
+}
+
 /* ---- a list of texts --------------------------------------------------------------------------------------------- */
 
 struct zimage_texts {
     zimage_text *items; /* their strings are owned */
     size_t count;
+    const zi_image_format *format;
 };
 
 void zimage_texts_free(zimage_texts *texts)
@@ -129,6 +150,14 @@ size_t zimage_texts_count(const zimage_texts *texts)
 const zimage_text *zimage_texts_get(const zimage_texts *texts, size_t index)
 {
     return texts && index < texts->count ? &texts->items[index] : NULL;
+}
+
+zimage_format zimage_texts_format(const zimage_texts *texts)
+{
+    int format = 0;
+    while (texts && zi_format_at((zimage_format)format) && zi_format_at((zimage_format)format) != texts->format)
+        format++;
+    return (zimage_format)format;
 }
 
 /* Takes two strings; on failure they are freed. */
@@ -295,17 +324,39 @@ static zimage_status take_chunk(zimage_texts *texts, const zi_piece *piece, zima
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
+static int has_parameters(const zimage_texts *texts)
+{
+    for (size_t i = 0; i < texts->count; i++)
+        if (!strcmp(texts->items[i].key, ZI_TEXT_PARAMETERS))
+            return 1;
+    return 0;
+}
+
+/* The comment of EXIF as the text "parameters", unless there is such a text already. */
+static zimage_status take_comment(zimage_texts *texts, const zi_piece *piece, zimage_error *error)
+{
+    char *comment;
+    if (has_parameters(texts))
+        return ZIMAGE_OK;
+    ZI_TRY(zi_exif_comment(piece->data, piece->size, &comment, error));
+    return comment ? append(texts, strdup(ZI_TEXT_PARAMETERS), comment, error) : ZIMAGE_OK;
+}
+
 static zimage_status take_all(zimage_texts *texts, const uint8_t *data, size_t size, zimage_error *error)
 {
     const zi_image_format *format;
     zi_piece piece;
     ZI_TRY(zi_format_recognise(data, size, &format, error));
+    texts->format = format;
     for (size_t place = 0; format->next_piece(data, size, &place, &piece);) {
         if (piece.kind == ZI_PIECE_XMP)
             ZI_TRY(take_packet(texts, &piece, error));
         else if (piece.kind == ZI_PIECE_TEXT)
             ZI_TRY(take_chunk(texts, &piece, error));
     }
+    for (size_t place = 0; format->next_piece(data, size, &place, &piece);)
+        if (piece.kind == ZI_PIECE_EXIF)
+            ZI_TRY(take_comment(texts, &piece, error));
     return ZIMAGE_OK;
 }
 
@@ -325,4 +376,18 @@ zimage_status zimage_texts_decode(const uint8_t *data, size_t size, zimage_texts
     else
         zimage_texts_free(made);
     return status;
+}
+
+zimage_status zimage_texts_read(const char *path, zimage_texts **texts, zimage_error *error)
+{
+    zimage_error reason = ZIMAGE_ERROR_INIT;
+    char *data;
+    size_t size;
+    if (!texts || !path)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "path and texts: NULL, expected both");
+    *texts = NULL;
+    ZI_TRY(zi_read_file(path, FILE_BYTES_MAX, &data, &size, error));
+    zimage_status status = zimage_texts_decode((const uint8_t *)data, size, texts, &reason);
+    free(data);
+    return status == ZIMAGE_OK ? status : zi_fail(error, status, "%s: %s", path, reason.message);
 }

@@ -62,16 +62,30 @@ static uint8_t *put_chunk(uint8_t *at, const char *name, size_t size)
     return at + CHUNK_BYTES;
 }
 
-/*
- * A file with a packet of XMP, made of libwebp's, which has the image in one chunk: the chunk VP8X, which says what
- * follows and how large the image is, that chunk, and the packet (RFC 9649).
- */
-static zimage_status add_packet(const zi_picture *picture, const WebPMemoryWriter *image, const zi_bytes *packet,
-                                zi_bytes *out, zimage_error *error)
+static uint8_t *put_data(uint8_t *at, const char *name, const zi_bytes *data)
 {
-    enum { EXTENDED_BYTES = 10, HAS_XMP = 4 };
+    if (data->size == 0)
+        return at;
+    at = put_chunk(at, name, data->size);
+    memcpy(at, data->data, data->size);
+    return at + padded(data->size);
+}
+
+static size_t chunk_bytes(const zi_bytes *data)
+{
+    return data->size ? CHUNK_BYTES + padded(data->size) : 0;
+}
+
+/*
+ * A file with EXIF and a packet of XMP, made of libwebp's, which has the image in one chunk: the chunk VP8X, which says
+ * what follows and how large the image is, that chunk, EXIF, and the packet (RFC 9649).
+ */
+static zimage_status add_texts(const zi_picture *picture, const WebPMemoryWriter *image, const zi_bytes *exif,
+                               const zi_bytes *xmp, zi_bytes *out, zimage_error *error)
+{
+    enum { EXTENDED_BYTES = 10, HAS_XMP = 4, HAS_EXIF = 8 };
     size_t rest = image->size - HEADER_BYTES, size = HEADER_BYTES + CHUNK_BYTES + EXTENDED_BYTES + rest;
-    size += CHUNK_BYTES + padded(packet->size);
+    size += chunk_bytes(exif) + chunk_bytes(xmp);
     out->data = calloc(size, 1);
     if (!out->data)
         return zi_fail_memory(error, "a WebP file", size);
@@ -80,12 +94,11 @@ static zimage_status add_packet(const zi_picture *picture, const WebPMemoryWrite
     static const uint8_t form[4] = {'W', 'E', 'B', 'P'};
     memcpy(at, form, sizeof form);
     at = put_chunk(at + sizeof form, "VP8X", EXTENDED_BYTES);
-    at[0] = HAS_XMP;
+    at[0] = HAS_XMP | (exif->size ? HAS_EXIF : 0);
     put_little_endian(at + 4, (uint32_t)picture->width - 1, 3);
     put_little_endian(at + 7, (uint32_t)picture->height - 1, 3);
     memcpy(at + EXTENDED_BYTES, image->mem + HEADER_BYTES, rest);
-    at = put_chunk(at + EXTENDED_BYTES + rest, "XMP ", packet->size);
-    memcpy(at, packet->data, packet->size);
+    put_data(put_data(at + EXTENDED_BYTES + rest, "EXIF", exif), "XMP ", xmp);
     return ZIMAGE_OK;
 }
 
@@ -127,26 +140,30 @@ static zimage_status encode_image(const zi_picture *picture, WebPMemoryWriter *o
     return status;
 }
 
+static zimage_status copy_image(const WebPMemoryWriter *image, zi_bytes *out, zimage_error *error)
+{
+    out->data = malloc(image->size);
+    if (!out->data)
+        return zi_fail_memory(error, "a WebP file", image->size);
+    memcpy(out->data, image->mem, image->size);
+    out->size = image->size;
+    return ZIMAGE_OK;
+}
+
 static zimage_status encode(const zi_picture *picture, zi_bytes *out, zimage_error *error)
 {
-    zi_bytes packet = {0};
+    zi_bytes xmp = {0}, exif = {0};
     WebPMemoryWriter image;
     WebPMemoryWriterInit(&image);
     zimage_status status = encode_image(picture, &image, error);
     if (status == ZIMAGE_OK && picture->text_count)
-        status = zi_texts_to_xmp(picture->texts, picture->text_count, &packet, error);
-    if (status == ZIMAGE_OK && picture->text_count) {
-        status = add_packet(picture, &image, &packet, out, error);
-    } else if (status == ZIMAGE_OK) {
-        out->data = malloc(image.size);
-        if (!out->data)
-            status = zi_fail_memory(error, "a WebP file", image.size);
-        else
-            out->size = image.size;
-        if (out->data)
-            memcpy(out->data, image.mem, image.size);
-    }
-    free(packet.data);
+        status = zi_texts_to_xmp(picture->texts, picture->text_count, &xmp, error);
+    if (status == ZIMAGE_OK)
+        status = zi_texts_to_exif(picture->texts, picture->text_count, UINT32_MAX, &exif, error);
+    if (status == ZIMAGE_OK)
+        status = xmp.size ? add_texts(picture, &image, &exif, &xmp, out, error) : copy_image(&image, out, error);
+    free(xmp.data);
+    free(exif.data);
     WebPMemoryWriterClear(&image);
     return status;
 }

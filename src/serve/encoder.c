@@ -53,6 +53,10 @@ static void fill_recipe(recipe *r, const job *j, const zimage_request *request, 
 {
     recipe_add(r, "prompt", request->prompt);
     recipe_add(r, "negative_prompt", request->negative_prompt);
+    for (size_t i = 0; i < request->image_count; i++)
+        recipe_image(r, "images", NULL, request->images[i]);
+    if (request->mask)
+        recipe_image(r, "mask", NULL, request->mask);
     if (info->strength > 0)
         recipe_add_number(r, "strength", info->strength);
     recipe_noise(r, request->seed, request->rng);

@@ -2,48 +2,35 @@
 #include <string.h>
 
 #include "handlers.h"
+#include "shared/recipe.h"
 
-/* Fields whose texts are numbers in a request. A seed above 2^63 - 1 stays a text, as requests have it. */
-static int is_number(const char *key)
+/* Whether a value of the recipe is one that the field of that name takes. A seed above 2^63 - 1 is a text. */
+static int is_field(const char *key, const json_t *value)
 {
-    static const char *const names[] = {"seed", "steps", "guidance", "strength"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(key, names[i]))
+    static const char *const numbers[] = {"seed", "steps", "guidance", "strength"};
+    static const char *const texts[] = {"prompt", "negative_prompt", "size", "rng", "model", "seed"};
+    for (size_t i = 0; json_is_number(value) && i < sizeof numbers / sizeof *numbers; i++)
+        if (!strcmp(key, numbers[i]))
+            return 1;
+    for (size_t i = 0; json_is_string(value) && i < sizeof texts / sizeof *texts; i++)
+        if (!strcmp(key, texts[i]))
             return 1;
     return 0;
 }
 
-static int is_text(const char *key)
+/* {"request": what the recipe says of the fields of a request, "recipe": all of it, "source": who wrote it,
+ *  "texts": all texts of the file} */
+static json_t *recipe_json(const zimage_texts *texts, json_t *object, recipe_source source)
 {
-    static const char *const names[] = {"prompt", "negative_prompt", "size", "rng", "model"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(key, names[i]))
-            return 1;
-    return 0;
-}
-
-/* NULL: the field has no such value. */
-static json_t *value_of(const zimage_text *text)
-{
-    json_t *number = is_number(text->key) ? json_loads(text->value, JSON_DECODE_ANY, NULL) : NULL;
-    if (json_is_number(number))
-        return number;
-    json_decref(number);
-    return is_text(text->key) || !strcmp(text->key, "seed") ? json_string(text->value) : NULL;
-}
-
-/* {"request": what it says of the fields of a request, "texts": all of it} */
-static json_t *recipe_json(const zimage_texts *texts)
-{
-    json_t *request = json_object(), *all = json_object();
+    json_t *request = json_object(), *all = json_object(), *value;
+    const char *key;
+    json_object_foreach(object, key, value) if (is_field(key, value)) json_object_set(request, key, value);
     for (size_t i = 0; i < zimage_texts_count(texts); i++) {
         const zimage_text *text = zimage_texts_get(texts, i);
-        json_t *value = value_of(text);
-        if (value)
-            json_object_set_new(request, text->key, value);
         json_object_set_new(all, text->key, json_string(text->value));
     }
-    return json_pack("{s:o?, s:o?}", "request", request, "texts", all);
+    return json_pack("{s:o?, s:O, s:s, s:o?}", "request", request, "recipe", object, "source",
+                     recipe_source_name(source), "texts", all);
 }
 
 enum MHD_Result handle_recipe(exchange *x)
@@ -58,11 +45,15 @@ enum MHD_Result handle_recipe(exchange *x)
                   NULL, "%s", error.message);
         return answer_fault(x);
     }
-    json_t *value = zimage_texts_count(texts) > 0 ? recipe_json(texts) : NULL;
-    int is_empty = zimage_texts_count(texts) == 0;
+    recipe_source source;
+    json_t *object = recipe_read(texts, &source), *answer = object ? recipe_json(texts, object, source) : NULL;
+    int is_found = object != NULL;
+    json_decref(object);
     zimage_texts_free(texts);
-    if (!is_empty)
-        return answer_json(x, MHD_HTTP_OK, value);
-    fault_set(&x->fault, FAULT_RECIPE_NOT_FOUND, NULL, "the image's file does not say how the image was made");
+    if (is_found)
+        return answer_json(x, MHD_HTTP_OK, answer);
+    fault_set(&x->fault, FAULT_RECIPE_NOT_FOUND, NULL, "%s",
+              source == RECIPE_MALFORMED ? "the recipe in the image's file is none that this version can read"
+                                         : "the image's file does not say how the image was made");
     return answer_fault(x);
 }

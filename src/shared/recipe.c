@@ -1,74 +1,87 @@
 #include "recipe.h"
 
 #include <float.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
-#define TEXTS_MAX   36
-#define VALUE_BYTES 128 /* of a number or a word */
+#define VERSION 1
+#define TEXTS   3
 
 struct recipe {
-    zimage_text texts[TEXTS_MAX];
-    char *copies[TEXTS_MAX];
-    size_t count;
-    int is_broken; /* a text could not be copied */
+    json_t *object;
+    zimage_text texts[TEXTS];
+    char *json, *parameters;
+    char software[64];
+    int is_broken; /* a value could not be added */
 };
 
 recipe *recipe_new(void)
 {
-    return calloc(1, sizeof(recipe));
+    recipe *r = calloc(1, sizeof *r);
+    if (r && !(r->object = json_pack("{s:i}", "recipe", VERSION))) {
+        free(r);
+        return NULL;
+    }
+    return r;
 }
 
 void recipe_free(recipe *r)
 {
-    for (size_t i = 0; r && i < r->count; i++)
-        free(r->copies[i]);
+    if (!r)
+        return;
+    json_decref(r->object);
+    free(r->json);
+    free(r->parameters);
     free(r);
 }
 
-void recipe_add(recipe *r, const char *key, const char *value)
+/* ---- values ------------------------------------------------------------------------------------------------------ */
+
+/* NULL: no memory. */
+static json_t *text_json(const char *text)
 {
-    if (!value || r->count == TEXTS_MAX)
-        return;
-    char *copy = strdup(value);
-    r->is_broken |= copy == NULL;
-    r->copies[r->count] = copy;
-    r->texts[r->count++] = (zimage_text){key, copy};
+    json_t *value = json_string(text); /* NULL: it is not UTF-8 */
+    size_t size = value ? 0 : zimage_printable(text, NULL, 0) + 1;
+    char *printable = size ? malloc(size) : NULL;
+    if (printable) {
+        zimage_printable(text, printable, size);
+        value = json_string(printable);
+        free(printable);
+    }
+    return value;
 }
 
-void recipe_add_value(recipe *r, const char *key, const char *format, ...)
+/* value: is taken over; NULL: there was no memory for it. */
+static void set(recipe *r, const char *key, json_t *value)
 {
-    char text[VALUE_BYTES];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    recipe_add(r, key, text);
+    r->is_broken |= json_object_set_new(r->object, key, value) != 0;
+}
+
+void recipe_add(recipe *r, const char *key, const char *text)
+{
+    if (text)
+        set(r, key, text_json(text));
 }
 
 void recipe_add_number(recipe *r, const char *key, double value)
 {
-    char text[VALUE_BYTES];
-    for (int digits = FLT_DIG; digits <= DBL_DECIMAL_DIG; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    recipe_add(r, key, text);
+    int is_whole = value >= -1e9 && value <= 1e9 && value == (double)(json_int_t)value;
+    set(r, key, is_whole ? json_integer((json_int_t)value) : json_real(value));
 }
 
+/* jansson's whole numbers end at 2^63 - 1, seeds at 2^64 - 1: the others are texts. */
 void recipe_noise(recipe *r, uint64_t seed, zimage_rng rng)
 {
-    recipe_add_value(r, "seed", "%llu", (unsigned long long)seed);
+    set(r, "seed", seed <= INT64_MAX ? json_integer((json_int_t)seed) : json_sprintf("%llu", (unsigned long long)seed));
     recipe_add(r, "rng", zimage_rng_name(rng));
 }
 
 void recipe_size(recipe *r, int32_t width, int32_t height, int32_t steps)
 {
-    recipe_add_value(r, "size", "%dx%d", width, height);
-    recipe_add_value(r, "steps", "%d", steps);
+    set(r, "size", json_sprintf("%dx%d", width, height));
+    set(r, "steps", json_integer(steps));
 }
 
 void recipe_guidance(recipe *r, double guidance, double truncation, double normalization)
@@ -80,17 +93,160 @@ void recipe_guidance(recipe *r, double guidance, double truncation, double norma
     }
 }
 
+void recipe_fingerprint(const zimage_model *model, char text[RECIPE_FINGERPRINT])
+{
+    (void)model;
+    *text = 0;
+}
+
+void recipe_model(recipe *r, const char *name, const zimage_model *model)
+{
+    char fingerprint[RECIPE_FINGERPRINT];
+    recipe_fingerprint(model, fingerprint);
+    recipe_add(r, "model", name);
+    recipe_add(r, "model_fingerprint", *fingerprint ? fingerprint : NULL);
+}
+
 void recipe_result(recipe *r, const zimage_image_info *info, int quality)
 {
     recipe_add(r, "compute", zimage_compute_name(info->compute));
     recipe_add(r, "kernels", info->kernels);
     if (quality)
-        recipe_add_value(r, "quality", "%d", quality);
-    recipe_add_value(r, "Software", "zimage %s", zimage_version());
+        set(r, "quality", json_integer(quality));
+    recipe_add(r, "version", zimage_version());
 }
 
-const zimage_text *recipe_texts(const recipe *r, size_t *count)
+/* ---- inputs ------------------------------------------------------------------------------------------------------ */
+
+static void checksum(const void *data, size_t size, char text[RECIPE_CHECKSUM])
 {
-    *count = r->is_broken ? 0 : r->count;
-    return r->is_broken ? NULL : r->texts;
+    uLong sum = crc32_z(crc32_z(0, NULL, 0), data, size);
+    snprintf(text, RECIPE_CHECKSUM, "%08lx", sum & 0xffffffff);
+}
+
+void recipe_image_checksum(const zimage_image *image, char text[RECIPE_CHECKSUM])
+{
+    size_t pixels = (size_t)zimage_image_width(image) * (size_t)zimage_image_height(image);
+    checksum(zimage_image_pixels(image), 3 * pixels, text);
+}
+
+void recipe_numbers_checksum(const float *numbers, size_t count, char text[RECIPE_CHECKSUM])
+{
+    checksum(numbers, count * sizeof *numbers, text);
+}
+
+/* {"name", "size", "crc32"}; size NULL: without it. */
+static json_t *input_json(const char *name, json_t *size, const char *sum)
+{
+    return json_pack("{s:o*, s:o*, s:s}", "name", name ? text_json(name) : NULL, "size", size, "crc32", sum);
+}
+
+void recipe_image(recipe *r, const char *key, const char *name, const zimage_image *image)
+{
+    char sum[RECIPE_CHECKSUM];
+    recipe_image_checksum(image, sum);
+    json_t *size = json_sprintf("%dx%d", zimage_image_width(image), zimage_image_height(image));
+    json_t *input = input_json(name, size, sum), *list = json_object_get(r->object, key);
+    if (strcmp(key, "images") != 0) {
+        set(r, key, input);
+        return;
+    }
+    if (!list)
+        set(r, key, list = json_array());
+    r->is_broken |= json_array_append_new(list, input) != 0;
+}
+
+void recipe_numbers(recipe *r, const char *key, const char *name, const float *numbers, size_t count)
+{
+    char sum[RECIPE_CHECKSUM];
+    recipe_numbers_checksum(numbers, count, sum);
+    set(r, key, input_json(name, NULL, sum));
+}
+
+/* ---- texts ------------------------------------------------------------------------------------------------------- */
+
+/* The object with as few digits as give every number back. NULL: no memory. */
+static char *dump(const json_t *object)
+{
+    char *text = NULL;
+    for (size_t digits = FLT_DIG; digits <= DBL_DECIMAL_DIG; digits++) {
+        free(text);
+        text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(digits));
+        json_t *again = text ? json_loads(text, 0, NULL) : NULL;
+        int is_same = !text || (again && json_equal(object, again));
+        json_decref(again);
+        if (is_same)
+            break;
+    }
+    return text;
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    return json_string_value(json_object_get(object, key));
+}
+
+/* A number, or the text of a large seed. */
+static void print_seed(FILE *file, const json_t *seed)
+{
+    if (json_is_string(seed))
+        fprintf(file, ", Seed: %s", json_string_value(seed));
+    else if (seed)
+        fprintf(file, ", Seed: %lld", (long long)json_integer_value(seed));
+}
+
+/*
+ * As AUTOMATIC1111's program writes it (modules/infotext_utils.py reads it): the prompt, "Negative prompt: ...", and a
+ * line of settings. Its scale of guidance counts the positive result as 1: ours counts from there.
+ */
+static void print_parameters(FILE *file, const json_t *object)
+{
+    const char *negative = text_of(object, "negative_prompt"), *model = text_of(object, "model");
+    const json_t *strength = json_object_get(object, "strength");
+    fprintf(file, "%s\n", text_of(object, "prompt"));
+    if (negative)
+        fprintf(file, "Negative prompt: %s\n", negative);
+    fprintf(file, "Steps: %lld, Sampler: Euler, CFG scale: %g",
+            (long long)json_integer_value(json_object_get(object, "steps")),
+            1 + json_number_value(json_object_get(object, "guidance")));
+    print_seed(file, json_object_get(object, "seed"));
+    fprintf(file, ", Size: %s", text_of(object, "size"));
+    if (model && !strpbrk(model, ",:\"\n"))
+        fprintf(file, ", Model: %s", model);
+    if (strength)
+        fprintf(file, ", Denoising strength: %g", json_number_value(strength));
+    fprintf(file, ", Version: zimage %s", zimage_version());
+}
+
+/* NULL: no memory. */
+static char *make_parameters(const json_t *object)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *file = open_memstream(&text, &size);
+    if (!file)
+        return NULL;
+    print_parameters(file, object);
+    if (fclose(file) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
+const zimage_text *recipe_texts(recipe *r, size_t *count)
+{
+    *count = 0;
+    if (json_object_size(r->object) <= 1) /* nothing was added: a file without texts */
+        return r->is_broken ? NULL : r->texts;
+    int has_prompt = text_of(r->object, "prompt") != NULL;
+    r->json = dump(r->object);
+    r->parameters = has_prompt ? make_parameters(r->object) : NULL;
+    snprintf(r->software, sizeof r->software, "zimage %s", zimage_version());
+    if (r->is_broken || !r->json || (has_prompt && !r->parameters))
+        return NULL;
+    r->texts[(*count)++] = (zimage_text){"zimage", r->json};
+    if (has_prompt)
+        r->texts[(*count)++] = (zimage_text){"parameters", r->parameters};
+    r->texts[(*count)++] = (zimage_text){"Software", r->software};
+    return r->texts;
 }

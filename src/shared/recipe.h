@@ -1,11 +1,22 @@
 /*
- * The texts inside an image's file, which say how to make the image again. The program and the server write the same
- * keys in the same form. No text names a folder of this machine.
+ * Recipes: what an image's file says of how the image was made, so that it can be made again. The program and the
+ * server write and read the same. A file that they make has three texts:
+ *
+ *   zimage      the recipe, a JSON object: {"recipe":1,"prompt":"a red apple","seed":7,...}
+ *   parameters  the same for other programs, as AUTOMATIC1111's writes it; it holds less
+ *   Software    "zimage 0.2.0"
+ *
+ * There is no text "prompt": in ComfyUI's files that one is JSON, and programs that read them expect it. No text names
+ * a folder of this machine. Recipes that are read come from strangers: no value in them becomes a path that is opened.
  */
-#ifndef ZI_RECIPE_RECIPE_H
-#define ZI_RECIPE_RECIPE_H
+#ifndef ZI_SHARED_RECIPE_H
+#define ZI_SHARED_RECIPE_H
+
+#include <jansson.h>
 
 #include "zimage.h"
+
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 typedef struct recipe recipe;
 
@@ -13,21 +24,54 @@ typedef struct recipe recipe;
 recipe *recipe_new(void);
 void recipe_free(recipe *r);
 
-/* Adds a text, which is copied; a value of NULL is left out. key lives as long as the recipe. */
-void recipe_add(recipe *r, const char *key, const char *value);
-void recipe_add_value(recipe *r, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* Adds the shortest decimal number that gives the value back. */
+/* Adds a value; a text of NULL is left out. Bytes that are no UTF-8 are written as zimage_printable writes them. */
+void recipe_add(recipe *r, const char *key, const char *text);
 void recipe_add_number(recipe *r, const char *key, double value);
 
-/* Groups of texts, each in its place: */
+/* Groups of values, each in its place: */
 void recipe_noise(recipe *r, uint64_t seed, zimage_rng rng);
 void recipe_size(recipe *r, int32_t width, int32_t height, int32_t steps);
 /* truncation and normalization are left out without guidance. */
 void recipe_guidance(recipe *r, double guidance, double truncation, double normalization);
+/* name: of the folder, without those that it lies in. */
+void recipe_model(recipe *r, const char *name, const zimage_model *model);
 /* What made the image. quality: of a lossy file; 0: none. */
 void recipe_result(recipe *r, const zimage_image_info *info, int quality);
 
-/* The texts; they live as long as the recipe. NULL: a text could not be copied, because there is no memory. */
-const zimage_text *recipe_texts(const recipe *r, size_t *count);
+/* An input, which the file does not hold: its own name (NULL: none is known), its size, and a checksum with which
+ * another file under that name is noticed. Several images with the key "images" become an array. */
+void recipe_image(recipe *r, const char *key, const char *name, const zimage_image *image);
+void recipe_numbers(recipe *r, const char *key, const char *name, const float *numbers, size_t count);
+
+/* The three texts; they live as long as the recipe. NULL: no memory. */
+const zimage_text *recipe_texts(recipe *r, size_t *count);
+
+/* What tells a model from others, as recipes have it; "": not known. */
+#define RECIPE_FINGERPRINT 128
+void recipe_fingerprint(const zimage_model *model, char text[RECIPE_FINGERPRINT]);
+
+/* The checksum of an input, as recipes have it: eight hexadecimal digits of CRC-32. */
+#define RECIPE_CHECKSUM 9
+void recipe_image_checksum(const zimage_image *image, char text[RECIPE_CHECKSUM]);
+void recipe_numbers_checksum(const float *numbers, size_t count, char text[RECIPE_CHECKSUM]);
+
+/* ---- reading (recipe_read.c) -------------------------------------------------------------------------------------------- */
+
+/* Who wrote the recipe. */
+typedef enum recipe_source {
+    RECIPE_NONE,      /* there is no recipe */
+    RECIPE_MALFORMED, /* the text "zimage" is no recipe of this version */
+    RECIPE_ZIMAGE,
+    RECIPE_A1111,   /* the text "parameters" of AUTOMATIC1111's program, or of one that writes the same */
+    RECIPE_COMFYUI, /* the text "prompt" of ComfyUI */
+} recipe_source;
+
+/* "zimage", "AUTOMATIC1111", "ComfyUI"; NULL of the others. */
+const char *recipe_source_name(recipe_source source);
+
+/* A recipe in the texts of an image file: an object with the keys of our own recipes, of other programs only what is
+ * understood. Its values may be of any type. NULL: *source says why, or there is no memory. Released with json_decref.
+ */
+json_t *recipe_read(const zimage_texts *texts, recipe_source *source);
 
 #endif

@@ -582,7 +582,8 @@ def test_recipes(program):
             answer = json.loads(s.post("/zimage/v1/recipe", made(output_format=kind, seed=2**63 - 1)).body)
             expected = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 2**63 - 1, "guidance": 0}
             assert expected.items() <= answer["request"].items(), answer
-            assert answer["texts"]["seed"] == str(2**63 - 1)
+            assert json.loads(answer["texts"]["zimage"]) == answer["recipe"] and answer["source"] == "zimage"
+            assert answer["texts"]["parameters"].startswith("a red apple\nSteps: 2, "), answer
         text = json.loads(s.post("/zimage/v1/recipe", made(seed=str(2**64 - 1))).body)["request"]["seed"]
         assert int(text) == 2**64 - 1
         s.fault("POST", "/zimage/v1/recipe", 404, "recipe_not_found", made(embed_recipe=False))

@@ -7,27 +7,11 @@ import * as form from "./form.js";
 const SHOWN = ["prompt", "negative_prompt", "size", "seed", "steps", "guidance", "strength", "rng", "model"];
 const NUMBERS = ["steps", "guidance", "strength"];
 
-// The text "parameters" of AUTOMATIC1111: prompt, then "Negative prompt: ...", then "Steps: 20, Seed: 1, ...".
-export function parseParameters(text) {
-    const lines = text.trim().split("\n");
-    const settings = /^Steps: \d+/.test(lines.at(-1)) ? lines.pop() : "";
-    const [prompt, negative] = lines.join("\n").split(/^Negative prompt:\s*/m);
-    const value = (name) => new RegExp(`(?:^|, )${name}: ([^,]+)`).exec(settings)?.[1];
-    const request = { prompt: prompt.trim() };
-    if (negative?.trim()) request.negative_prompt = negative.trim();
-    if (value("Steps")) request.steps = Number(value("Steps"));
-    if (value("Seed")) request.seed = value("Seed");
-    if (value("Size")) request.size = value("Size");
-    if (value("Model")) request.model = value("Model");
-    return request;
-}
-
 // The request in a picture's file; null: the file has none.
 export async function read(file) {
     try {
-        const { request, texts } = await api.json("POST", "recipe", file);
-        if (request.prompt) return request;
-        return texts.parameters ? parseParameters(texts.parameters) : null;
+        const { request } = await api.json("POST", "recipe", file);
+        return request.prompt ? request : null;
     } catch (error) {
         if (error instanceof api.Fault && error.code === "recipe_not_found") return null;
         throw error;
