@@ -13,8 +13,8 @@
 json_t *cli_read_recipe(const char *command, const char *path, recipe_source *source, zimage_format *format);
 
 /*
- * Fills `made` with what makes the image again: the values of the recipe `object`, and all that `given` (the options of rerun)
- * says of model, inputs, device and so on. The object has to live as long as `made`. 0, or an exit code after a
+ * Fills `made` with what makes the image again: the values of the recipe `object`, and all that `given` (the options of
+ * rerun) says of model, inputs, device and so on. The object has to live as long as `made`. 0, or an exit code after a
  * sentence: a value is wrong, or the input files are not as many as the recipe says.
  */
 int cli_options_of_recipe(const json_t *object, const cli_options *given, cli_options *made);

@@ -55,7 +55,7 @@ void recipe_fingerprint(const zimage_model *model, char text[RECIPE_FINGERPRINT]
 void recipe_image_checksum(const zimage_image *image, char text[RECIPE_CHECKSUM]);
 void recipe_numbers_checksum(const float *numbers, size_t count, char text[RECIPE_CHECKSUM]);
 
-/* ---- reading (recipe_read.c) -------------------------------------------------------------------------------------------- */
+/* ---- reading (recipe_read.c) ------------------------------------------------------------------------------------ */
 
 /* Who wrote the recipe. */
 typedef enum recipe_source {
