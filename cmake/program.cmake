@@ -1,6 +1,6 @@
 # The program `zimage`, with its server: both include the public header only. Its target has another name than the file,
 # so that a project that includes this one may call a target of its own zimage.
-pkg_check_modules(ZIMAGE_SERVER REQUIRED IMPORTED_TARGET libmicrohttpd)
+pkg_check_modules(ZIMAGE_SERVER REQUIRED IMPORTED_TARGET libmicrohttpd gnutls>=3.6.3)
 file(GLOB ZIMAGE_CLI_SOURCES CONFIGURE_DEPENDS src/cli/*.c src/serve/*.c src/shared/*.c)
 list(REMOVE_ITEM ZIMAGE_CLI_SOURCES ${PROJECT_SOURCE_DIR}/src/cli/main.c)
 include(cmake/page.cmake)

@@ -21,6 +21,7 @@ libpcre2-8  libpcre2-dev      pcre2-devel          pcre2
 libutf8proc libutf8proc-dev   utf8proc-devel       utf8proc
 jansson     libjansson-dev    jansson-devel        jansson
 libmicrohttpd libmicrohttpd-dev libmicrohttpd-devel libmicrohttpd
+gnutls      libgnutls28-dev   gnutls-devel         gnutls
 END
     case " $* " in *" test "*)
         cat <<'END'

@@ -61,7 +61,8 @@ typedef struct cli_options {
     cli_rows own;       /* those of them that a line of a batch gave, and not the command line */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
-    const char *file, *text, *cpu_mask, *device, *mask, *host, *key, *key_file, *allowed_hosts, *allowed_origins;
+    const char *file, *text, *cpu_mask, *device, *mask;
+    const char *host, *unix_path, *tls_cert, *tls_key, *public_url, *key, *key_file, *allowed_hosts, *allowed_origins;
     cli_files images, models;
     int64_t width, height; /* --size fills both */
     int64_t steps, count, quality, tokens, layers, threads;

@@ -65,6 +65,10 @@ static void fill(const cli_options *o, serve_params *params)
     *params = (serve_params){
         .host = o->host,
         .port = (int)o->port,
+        .unix_path = o->unix_path,
+        .tls_cert = o->tls_cert,
+        .tls_key = o->tls_key,
+        .public_url = o->public_url,
         .key_file = o->key_file,
         .key = o->key,
         .rate = o->rate,
@@ -91,6 +95,7 @@ static void fill(const cli_options *o, serve_params *params)
         .store_seconds = o->store_seconds,
         .quiet = o->quiet,
         .stopping = cli_signal_caught,
+        .reloading = cli_reload_caught,
         .log = log_line,
         .ready = on_ready,
     };
@@ -111,6 +116,8 @@ int cmd_serve(const cli_options *options)
     if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
         code = CLI_USAGE;
     cli_signals_catch();
+    if (params.tls_cert)
+        cli_signals_catch_reload();
     if (!code && serve_run(&params, &error) != ZIMAGE_OK)
         code = cli_option_failure(CLI_SERVE, options, &error);
     for (int i = 0; i < CLI_FILES_MAX; i++)

@@ -21,7 +21,7 @@ static const int ending[] = {SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGP
 
 #define COUNT(list) (sizeof(list) / sizeof *(list))
 
-static volatile sig_atomic_t caught, pipe_was_ignored;
+static volatile sig_atomic_t caught, reload, pipe_was_ignored;
 static char lost_path[PATH_MAX];
 static atomic_int lost; /* 1: lost_path is being written, 2: it is complete */
 static struct sigaction bus_before;
@@ -112,6 +112,26 @@ void cli_signals_catch(void)
 {
     for (size_t i = 0; i < COUNT(stopping); i++)
         handle(stopping[i], on_stop, SA_NODEFER);
+}
+
+static void on_reload(int signal_number)
+{
+    reload = signal_number;
+}
+
+void cli_signals_catch_reload(void)
+{
+    struct sigaction action = {.sa_handler = on_reload};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGHUP, &action, NULL); /* also where it was ignored: a service's SIGHUP is meant */
+}
+
+int cli_reload_caught(void)
+{
+    int was = reload != 0;
+    if (was)
+        reload = 0;
+    return was;
 }
 
 int cli_signal_caught(void)

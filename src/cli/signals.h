@@ -12,6 +12,10 @@ void cli_signals_begin(void);
 /* The first SIGINT, SIGTERM, SIGHUP or SIGXCPU (a limit of CPU time) now asks the work to stop; a second one ends the
  * program at once. */
 void cli_signals_catch(void);
+/* SIGHUP does not ask to stop, but to read files again. */
+void cli_signals_catch_reload(void);
+/* Whether it came since the last call. */
+int cli_reload_caught(void);
 /* The number of the signal that asked to stop; 0: none. */
 int cli_signal_caught(void);
 /* The exit code: `code`, or after such a signal 128 and its number, as shells have it. */

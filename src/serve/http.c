@@ -12,6 +12,7 @@
 
 #include "listen.h"
 #include "reading.h"
+#include "tls.h"
 #include "watch.h"
 
 #define CONNECTION_MEMORY  ((size_t)8 << 10) /* of each connection: its request line and headers must fit */
@@ -21,6 +22,7 @@
 #define IDLE_SECONDS       75
 #define GONE_SECONDS       1   /* until the daemon has closed a connection by itself whose client is gone */
 #define REPEAT_SECONDS     600 /* for which an Idempotency-Key holds */
+#define TLS_OPTIONS        2   /* of the daemon */
 #define SWALLOWED_MAX      ((size_t)1 << 20) /* bytes read behind a fault, so that the client gets its answer */
 #define LAST_ANSWER_MICROS 5000000           /* that answers may still take when the server stops */
 
@@ -328,14 +330,27 @@ static void on_log(void *user, const char *format, va_list arguments)
 
 /* ---- starting and stopping ---- */
 
+static void remove_socket(const http *h)
+{
+    if (h->server->params->unix_path)
+        unlink(h->server->params->unix_path);
+}
+
 int http_start(http *h, server *s, zimage_error *error)
 {
+    const int has_tls = s->params->tls_cert != NULL;
+    const struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_PRIORITIES, 0, TLS_PRIORITIES},
+                                         {MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)(intptr_t)tls_choose},
+                                         {MHD_OPTION_END, 0, NULL}};
     unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    flags |= has_tls ? MHD_USE_TLS : 0;
     h->server = s;
     h->socket = -1;
     if (getentropy(&h->requests.secret, sizeof h->requests.secret) != 0)
         h->requests.secret = (uint64_t)(uintptr_t)h ^ (uint64_t)time(NULL);
     h->failures.secret = h->requests.secret;
+    if (has_tls && !tls_read(s->params, error))
+        return 0;
     if (!policy_init(&h->policy, s->params, error) || (h->socket = listen_on(s->params, &h->policy.port, error)) < 0)
         return 0;
     h->watch = watch_start(h);
@@ -348,7 +363,8 @@ int http_start(http *h, server *s, zimage_error *error)
             (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,
             MHD_OPTION_CONNECTION_MEMORY_INCREMENT, CONNECTION_STEP, MHD_OPTION_STRICT_FOR_CLIENT, 1,
             MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-            MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
+            MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_ARRAY, has_tls ? tls : tls + TLS_OPTIONS,
+            MHD_OPTION_END);
     if (h->daemon)
         return 1;
     if (h->watch)
@@ -356,6 +372,7 @@ int http_start(http *h, server *s, zimage_error *error)
     if (h->reader)
         reader_stop(h->reader);
     close(h->socket);
+    remove_socket(h);
     snprintf(error->message, sizeof error->message, "the HTTP daemon can't be started");
     error->status = ZIMAGE_ERROR_INTERNAL;
     return 0;
@@ -363,8 +380,12 @@ int http_start(http *h, server *s, zimage_error *error)
 
 void http_url(const http *h, char *url, size_t size)
 {
-    const char *host = h->server->params->host;
-    snprintf(url, size, strchr(host, ':') ? "http://[%s]:%d" : "http://%s:%d", host, h->policy.port);
+    const serve_params *p = h->server->params;
+    if (p->unix_path)
+        snprintf(url, size, "unix:%s", p->unix_path);
+    else
+        snprintf(url, size, strchr(p->host, ':') ? "%s://[%s]:%d" : "%s://%s:%d", p->tls_cert ? "https" : "http",
+                 p->host, h->policy.port);
 }
 
 /* Whoever is suspended goes on, and fails: the daemon may not stop while connections are suspended. */
@@ -394,6 +415,7 @@ void http_stop(http *h)
     for (unsigned waited = 0; waited < LAST_ANSWER_MICROS && has_exchanges(h); waited += pause)
         usleep(pause);
     MHD_stop_daemon(h->daemon);
+    remove_socket(h);
     reader_stop(h->reader);
     watch_stop(h->watch);
 }

@@ -65,7 +65,7 @@ typedef struct exchange {
 int http_start(http *h, server *s, zimage_error *error);
 /* Wakes everybody, waits a moment until answers are sent, and stops. */
 void http_stop(http *h);
-/* "http://127.0.0.1:8421" */
+/* "http://127.0.0.1:8421", or "unix:/run/zimage" */
 void http_url(const http *h, char *url, size_t size);
 
 /* ---- for handlers ---- */

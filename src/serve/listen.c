@@ -8,15 +8,21 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define FILES_ASIDE 64 /* of the limit of open files: for models, devices and the log */
 #define BACKLOG     128
+#define SOCKET_MODE 0660 /* of a socket of the file system: its user and its group may connect */
 
 static int fail(int fd, const serve_params *params, const char *what, zimage_error *error)
 {
-    snprintf(error->message, sizeof error->message, "host: %s, port %d: %s: %s", params->host, params->port, what,
-             strerror(errno));
+    if (params->unix_path)
+        snprintf(error->message, sizeof error->message, "unix: %s: %s: %s", params->unix_path, what, strerror(errno));
+    else
+        snprintf(error->message, sizeof error->message, "host: %s, port %d: %s: %s", params->host, params->port, what,
+                 strerror(errno));
     error->status = ZIMAGE_ERROR_FILE;
     if (fd >= 0)
         close(fd);
@@ -47,8 +53,44 @@ static int port_of(const struct sockaddr_storage *address)
                                                 : ((const struct sockaddr_in *)(const void *)address)->sin_port);
 }
 
+/* Removes the socket of a server that has ended without doing so. 0: something else is there. */
+static int remove_stale(const struct sockaddr_un *address)
+{
+    struct stat status;
+    if (lstat(address->sun_path, &status) != 0)
+        return errno == ENOENT;
+    int fd = S_ISSOCK(status.st_mode) ? socket(AF_UNIX, SOCK_STREAM, 0) : -1;
+    int is_stale = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) != 0 &&
+                   errno == ECONNREFUSED && unlink(address->sun_path) == 0;
+    if (fd >= 0)
+        close(fd);
+    errno = EADDRINUSE;
+    return is_stale;
+}
+
+/* Nobody can connect before listen(), when the socket has its mode. */
+static int listen_on_path(const serve_params *params, zimage_error *error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (snprintf(address.sun_path, sizeof address.sun_path, "%s", params->unix_path) >= (int)sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return fail(-1, params, "can't be listened on", error);
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0)
+        return fail(fd, params, "no socket", error);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (!remove_stale(&address) || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 ||
+        chmod(params->unix_path, SOCKET_MODE) != 0 || listen(fd, BACKLOG) != 0)
+        return fail(fd, params, "can't be listened on", error);
+    return fd;
+}
+
 int listen_on(const serve_params *params, int *port, zimage_error *error)
 {
+    *port = 0;
+    if (params->unix_path)
+        return listen_on_path(params, error);
     struct sockaddr_storage address;
     socklen_t size = address_of(params, &address);
     int on = 1;

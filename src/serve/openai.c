@@ -78,10 +78,14 @@ static json_t *facts_json(const job *j, int images)
 
 /* ---- an answer ---- */
 
+/* The server's address, as the client knows it, and the file's. */
 static json_t *url_json(const exchange *x, int index)
 {
-    return json_sprintf("http://%s/v1/files/%s-%d.%s", exchange_header(x, "Host"), x->job->id, index,
-                        zimage_format_name(x->job->resolved.format));
+    const policy *p = &x->http->policy;
+    const char *scheme = p->params->tls_cert ? "https://" : "http://", *host = exchange_header(x, "Host");
+    int is_set = p->public_url[0] != 0;
+    return json_sprintf("%s%s/v1/files/%s-%d.%s", is_set ? p->public_url : scheme, is_set ? "" : host, x->job->id,
+                        index, zimage_format_name(x->job->resolved.format));
 }
 
 static void add_data(const exchange *x, pieces *p)

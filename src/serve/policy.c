@@ -25,6 +25,21 @@ uint64_t policy_hash(uint64_t start, const char *text)
     return hash;
 }
 
+/* Splits "name:port" or "[::1]:port"; port 0: there is none. 0: it is malformed. */
+static int split_host(const char *host, char name[HOST_MAX], long *port)
+{
+    const char *end = *host == '[' ? strchr(host, ']') : NULL, *start = end ? host + 1 : host;
+    const char *colon = strrchr(end ? end : host, ':');
+    size_t length = end ? (size_t)(end - start) : colon ? (size_t)(colon - host) : strlen(host);
+    char *rest = "";
+    *port = colon ? strtol(colon + 1, &rest, 10) : 0;
+    if (length == 0 || length >= HOST_MAX || *rest || (colon && (*port < 1 || *port > 65535)))
+        return 0;
+    memcpy(name, start, length);
+    name[length] = 0;
+    return 1;
+}
+
 /* ---- keys ---- */
 
 /* Requests a second. 0: it is no such number. */
@@ -114,6 +129,29 @@ static int take_key(policy *p, const char *text, zimage_error *error)
     return 0;
 }
 
+/* "https://images.example:8443", perhaps with a path behind it. */
+static int take_public_url(policy *p, const char *url, zimage_error *error)
+{
+    const char *host = url ? strstr(url, "://") : NULL;
+    int is_http = url && (!strncmp(url, "http://", strlen("http://")) || !strncmp(url, "https://", strlen("https://")));
+    long port;
+    if (!url)
+        return 1;
+    char authority[HOST_MAX];
+    snprintf(authority, sizeof authority, "%.*s", host ? (int)strcspn(host + 3, "/") : 0, host ? host + 3 : "");
+    if (is_http && strlen(url) < sizeof p->public_url && split_host(authority, p->public_host, &port)) {
+        size_t length = strlen(url);
+        while (url[length - 1] == '/')
+            length--;
+        snprintf(p->public_url, sizeof p->public_url, "%.*s", (int)length, url);
+        return 1;
+    }
+    snprintf(error->message, sizeof error->message,
+             "public_url: \"%.200s\", expected an address such as https://images.example", url);
+    error->status = ZIMAGE_ERROR_ARGUMENT;
+    return 0;
+}
+
 int policy_init(policy *p, const serve_params *params, zimage_error *error)
 {
     *p = (policy){.params = params};
@@ -121,7 +159,9 @@ int policy_init(policy *p, const serve_params *params, zimage_error *error)
         return 0;
     if (params->key && !take_key(p, params->key, error))
         return 0;
-    if (policy_is_loopback(params->host) || p->key_count > 0 || params->insecure)
+    if (!take_public_url(p, params->public_url, error))
+        return 0;
+    if (params->unix_path || policy_is_loopback(params->host) || p->key_count > 0 || params->insecure)
         return 1;
     snprintf(error->message, sizeof error->message,
              "host: %s, expected an address of this machine alone, such as 127.0.0.1, or a key file, or insecure",
@@ -179,21 +219,6 @@ int policy_authorize(const policy *p, const char *authorization, uint64_t *owner
 
 /* ---- hosts and origins ---- */
 
-/* Splits "name:port" or "[::1]:port"; port 0: there is none. 0: it is malformed. */
-static int split_host(const char *host, char name[HOST_MAX], long *port)
-{
-    const char *end = *host == '[' ? strchr(host, ']') : NULL, *start = end ? host + 1 : host;
-    const char *colon = strrchr(end ? end : host, ':');
-    size_t length = end ? (size_t)(end - start) : colon ? (size_t)(colon - host) : strlen(host);
-    char *rest = "";
-    *port = colon ? strtol(colon + 1, &rest, 10) : 0;
-    if (length == 0 || length >= HOST_MAX || *rest || (colon && (*port < 1 || *port > 65535)))
-        return 0;
-    memcpy(name, start, length);
-    name[length] = 0;
-    return 1;
-}
-
 int policy_host(const policy *p, const char *host, fault *f)
 {
     char name[HOST_MAX];
@@ -202,7 +227,11 @@ int policy_host(const policy *p, const char *host, fault *f)
         return fault_set(f, FAULT_HOST_NOT_ALLOWED, NULL, "the header Host is missing or malformed");
     if (words_have(p->params->allowed_hosts, ',', name, strncasecmp))
         return 1;
-    int is_own_port = port == p->port || (port == 0 && p->port == 80);
+    if (p->public_host[0] && !strcasecmp(name, p->public_host))
+        return 1;
+    if (p->params->unix_path && (!strcasecmp(name, "localhost") || policy_is_loopback(name)))
+        return 1;
+    int is_own_port = port == p->port || (port == 0 && p->port == (p->params->tls_cert ? 443 : 80));
     if (is_own_port && (!strcasecmp(name, "localhost") || policy_is_loopback(name) || !strcmp(name, p->params->host)))
         return 1;
     return fault_set(f, FAULT_HOST_NOT_ALLOWED, NULL,
@@ -214,12 +243,20 @@ int policy_is_foreign_allowed(const policy *p, const char *origin)
     return origin && strcmp(origin, "null") != 0 && words_have(p->params->allowed_origins, ',', origin, strncasecmp);
 }
 
+/* Whether it is the server's own as clients reach it through a proxy, which may send another Host. */
+static int is_public_origin(const policy *p, const char *origin)
+{
+    size_t length = origin ? strlen(origin) : 0;
+    return length > strlen("http://") && !strncasecmp(p->public_url, origin, length) &&
+           (!p->public_url[length] || p->public_url[length] == '/');
+}
+
 int policy_origin(const policy *p, const char *host, const char *origin, const char *fetch_site, int is_navigation,
                   fault *f)
 {
     const char *own = origin ? strstr(origin, "://") : NULL;
     int is_foreign = fetch_site && (!strcmp(fetch_site, "cross-site") || !strcmp(fetch_site, "same-site"));
-    if (policy_is_foreign_allowed(p, origin))
+    if (policy_is_foreign_allowed(p, origin) || is_public_origin(p, origin))
         return 1;
     if (origin && !(own && !strcasecmp(own + strlen("://"), host)))
         return fault_set(f, FAULT_ORIGIN_NOT_ALLOWED, NULL,

@@ -27,6 +27,7 @@ typedef struct policy {
     int port; /* that is listened on */
     policy_key keys[POLICY_KEYS_MAX];
     int key_count;
+    char public_url[512], public_host[256]; /* empty: there is none */
 } policy;
 
 /* Reads the file of keys; refuses to listen beyond loopback without one. */

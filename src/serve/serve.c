@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "http.h"
+#include "tls.h"
 #include "worker.h"
 
 #define IMAGE_PIXELS ((uint64_t)1 << 26)
@@ -40,11 +41,22 @@ static server_state state_of(server *s)
     return state;
 }
 
+static void read_certificate(const server *s)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    if (tls_read(s->params, &error))
+        serve_log(s, "the certificate was read again");
+    else
+        serve_log(s, "the certificate was not read again: %s", error.message);
+}
+
 /* Until it is asked to stop, or the default model can't be opened. */
 static void run_until_stopped(server *s)
 {
     while (!s->params->stopping() && state_of(s) != SERVER_FAILED) {
         usleep(PAUSE_MICROS);
+        if (s->params->tls_cert && s->params->reloading())
+            read_certificate(s);
         pthread_mutex_lock(&s->lock);
         job_table_trim(&s->jobs, serve_now(), s->params->store_seconds, s->params->store_bytes);
         pthread_mutex_unlock(&s->lock);
@@ -119,6 +131,7 @@ zimage_status serve_run(const serve_params *params, zimage_error *error)
         if (has_begun && s->failure.status != ZIMAGE_OK)
             failure = s->failure;
     }
+    tls_forget();
     workers_stop(s);
     job_table_free(&s->jobs);
     models_free(&s->models);

@@ -24,6 +24,10 @@ typedef struct serve_model {
 typedef struct serve_params {
     const char *host;            /* the address to listen on, as a number: "127.0.0.1", "::1" */
     int port;                    /* 0: the system chooses one */
+    const char *unix_path;       /* listen on this socket of the file system, and on no port; NULL: on the port */
+    const char *tls_cert;        /* PEM files of a certificate, with those that lead to its issuer, */
+    const char *tls_key;         /* and of its key; NULL: no TLS */
+    const char *public_url;      /* by which clients reach the server; NULL: as they call it */
     const char *key_file;        /* one API key a line; NULL: none */
     const char *key;             /* a further one; NULL: none. Without both no key is asked for */
     const char *allowed_hosts;   /* further names in Host, separated by commas; may be NULL */
@@ -52,6 +56,7 @@ typedef struct serve_params {
     double store_seconds;
     int quiet;                      /* 1: no line for each request */
     int (*stopping)(void);          /* not 0: the server shall stop */
+    int (*reloading)(void);         /* not 0, once: the certificate shall be read again */
     void (*log)(const char *line);  /* a line that a person reads; called from any thread */
     void (*ready)(const char *url); /* called once, when the server listens */
 } serve_params;

@@ -1,7 +1,12 @@
 """Tests of what the options of zimage serve set up: limits, keys, TLS, folders. check_setup.py PROGRAM [TEST...]"""
 import concurrent.futures
+import http.client
 import json
 import os
+import shutil
+import signal
+import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -207,6 +212,135 @@ def test_environment(program):
     assert "ZIMAGE_PORT" in text
     man = subprocess.run([program, "help", "--man"], capture_output=True, text=True, check=True).stdout
     assert "ZIMAGE_PORT" in man
+
+
+class TlsServer(Server):
+    """It trusts the certificate of the test only."""
+
+    trusted = None
+
+    def connection(self):
+        context = ssl.create_default_context(cafile=self.trusted)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=120, context=context)
+
+
+def make_certificate(folder, name, tool):
+    """A self-signed certificate of 127.0.0.1: (certificate, key) as files."""
+    paths = [os.path.join(folder, f"{name}.{kind}") for kind in ("cert", "key")]
+    subprocess.run([tool, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0],
+                    "-keyout", paths[1]], check=True, capture_output=True)
+    return paths
+
+
+def name_of_peer(s):
+    with socket.create_connection(("127.0.0.1", s.port), timeout=60) as plain:
+        context = ssl.create_default_context(cafile=s.trusted)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+            return dict(pair[0] for pair in secure.getpeercert()["subject"])["commonName"], secure.version()
+
+
+def test_tls(program):
+    """HTTPS, and another certificate after SIGHUP."""
+    tool = shutil.which("openssl")
+    if not tool:
+        print("      skipped: no openssl")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = make_certificate(folder, "first", tool), make_certificate(folder, "second", tool)
+        used = [os.path.join(folder, name) for name in ("cert", "key")]
+        for source, target in zip(first, used):
+            shutil.copy(source, target)
+        TlsServer.trusted = first[0]
+        with TlsServer(program, "--tls-cert", used[0], "--tls-key", used[1]) as s:
+            assert s.url.startswith("https://") and name_of_peer(s) == ("first", "TLSv1.3")
+            answer = s.json("POST", GENERATIONS, {**SMALL, "n": 2, "response_format": "url"})
+            assert answer["data"][0]["url"].startswith(f"https://127.0.0.1:{s.port}/v1/files/")
+            stream = s.post(GENERATIONS, {**SMALL, "stream": True})
+            assert stream.body.endswith(b"data: [DONE]\n\n")
+            body, headers = form([*SMALL_FORM, ("image", png(1024, 0), "a.png")])
+            job = s.json("POST", JOBS, body, 202, headers)
+            assert s.json("GET", f"{JOBS}/{job['id']}?wait=60", headers=headers)["state"] == "completed"
+            plain = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
+            try:
+                plain.request("GET", "/health")
+                raise AssertionError(f"plain HTTP was answered: {plain.getresponse().status}")
+            except (http.client.HTTPException, OSError):
+                pass
+            s.fault("GET", "/health", 403, "host_not_allowed", headers={"Host": "evil.example"})
+            shutil.copy(second[0], used[0])  # a key that is not the certificate's
+            s.process.send_signal(signal.SIGHUP)
+            time.sleep(0.3)
+            assert name_of_peer(s)[0] == "first" and s.get("/health").status == 200
+            shutil.copy(second[1], used[1])
+            held = s.connection()
+            held.request("GET", "/health")
+            held.getresponse().read()
+            s.process.send_signal(signal.SIGHUP)
+            s.trusted = second[0]
+            time.sleep(0.3)
+            assert name_of_peer(s)[0] == "second"
+            held.request("GET", "/health")
+            assert held.getresponse().status == 200, "a connection that was open is closed"
+            held.close()
+            busy = s.json("POST", JOBS, LONG, 202)
+            gone = s.connection()
+            gone.request("POST", GENERATIONS, json.dumps(SMALL), {"Content-Type": "application/json"})
+            s.wait_for("the second job", lambda: s.metric('zimage_queue_length{class="interactive"}') == 1)
+            gone.close()
+            s.wait_for("its end", lambda: s.metric('zimage_cancelled_total{reason="client_gone"}') == 1, 10)
+            s.json("DELETE", f"{JOBS}/{busy['id']}")
+        assert "the certificate was not read again: " in s.errors and "was read again" in s.errors, s.errors
+        refused(program, "--tls-cert: ", "--tls-cert", folder + "/none", "--tls-key", used[1])
+        refused(program, "--tls-key: ", "--tls-cert", first[0], "--tls-key", second[1])
+        refused(program, "--tls-key", "--tls-cert", first[0], code=2)
+    with Server(program) as s:  # without a certificate SIGHUP asks to stop
+        s.process.send_signal(signal.SIGHUP)
+        s.is_terminated = True
+
+
+class UnixServer(Server):
+    where = ()
+    path = None
+
+    def connection(self):
+        connection = http.client.HTTPConnection("localhost", timeout=120)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(self.path)
+        return connection
+
+
+def test_unix_socket(program):
+    with tempfile.TemporaryDirectory() as folder:
+        path = UnixServer.path = os.path.join(folder, "socket")
+        with UnixServer(program, "--unix", path, "--rate", "1", "--burst", "1", "--public-url",
+                        "https://images.example/a/") as s:
+            assert s.url == f"unix:{path}" and os.stat(path).st_mode & 0o777 == 0o660
+            assert statuses(s, 5) == [200] * 5, "a socket has no address whose requests are counted"
+            answer = s.json("POST", GENERATIONS, {**SMALL, "response_format": "url"})
+            url = answer["data"][0]["url"]
+            assert url.startswith("https://images.example/a/v1/files/"), url
+            assert s.get(url[len("https://images.example/a"):]).body[:4] == b"\x89PNG"
+            assert s.get("/health", Host="images.example").status == 200
+            assert s.get("/v1/models", Host="localhost", Origin="https://images.example").status == 200
+            s.fault("GET", "/v1/models", 403, "origin_not_allowed", headers={"Origin": "https://images.example.org"})
+            s.fault("GET", "/health", 403, "host_not_allowed", headers={"Host": "evil.example"})
+            second = subprocess.run([program, "serve", "--unix", path], capture_output=True, text=True, timeout=60)
+            assert second.returncode == 1 and path in second.stderr, second
+        assert not os.path.exists(path), "the socket stays behind"
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(path)
+        with UnixServer(program, "--unix", path):
+            pass
+        with open(path, "w") as file:
+            file.write("precious")
+        taken = subprocess.run([program, "serve", "--unix", path], capture_output=True, text=True, timeout=60)
+        assert taken.returncode == 1 and "--unix: " in taken.stderr, taken
+        with open(path) as file:
+            assert file.read() == "precious"
+    refused(program, "--unix: not together with --port", "--unix", "x", code=2)
+    for url in ("images.example", "ftp://images.example", "http://", "http://a:b/"):
+        refused(program, "--public-url: ", "--public-url", url)
 
 
 SMALL_FORM = [(name, str(value)) for name, value in SMALL.items()]

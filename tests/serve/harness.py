@@ -16,15 +16,17 @@ LONG = {"prompt": "a red apple", "size": f"{SIDE}x{SIDE}", "steps": 32, "seed": 
 class Server:
     """zimage serve on a port that the system chooses. `with Server(program, ...) as server:`"""
 
+    where = ("--port", "0")
+
     def __init__(self, program, *options, environment=None):
         self.process = subprocess.Popen(
-            [program, "serve", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [program, "serve", *self.where, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **(environment or {})})
         line = self.process.stdout.readline()
-        if not line.startswith("listening on http://"):
+        if not line.startswith("listening on "):
             raise AssertionError(f"the server did not start: {line!r} {self.process.stderr.read()!r}")
         self.url = line.split()[-1]
-        self.port = int(self.url.rsplit(":", 1)[1])
+        self.port = int(self.url.rsplit(":", 1)[1]) if self.url.startswith("http") else None
         self.is_terminated = False
         while self.get("/health").status == 503:
             time.sleep(0.02)
@@ -49,8 +51,11 @@ class Server:
             raise AssertionError(self.errors)
         return self.process.returncode
 
+    def connection(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+
     def request(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        connection = self.connection()
         headers = dict(headers or {})
         if isinstance(body, (dict, list)):
             body = json.dumps(body)
