@@ -8,6 +8,8 @@ const char *cli_dequantize_name(int value);
 const char *cli_template_name(int value);
 const char *cli_shell_name(int value);
 const char *cli_command_name(int value);
-const char *cli_bench_stage_name(int value); /* "all", then the stages that are timed */
+const char *cli_bench_stage_name(int value);
+enum { CLI_LOG_TEXT, CLI_LOG_JSON };
+const char *cli_log_format_name(int value); /* "all", then the stages that are timed */
 
 #endif

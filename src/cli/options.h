@@ -62,16 +62,20 @@ typedef struct cli_options {
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
     const char *file, *text, *cpu_mask, *device, *mask;
+    const char *models_dir, *default_model, *aliases, *web_dir;
     const char *host, *unix_path, *tls_cert, *tls_key, *public_url, *key, *key_file, *allowed_hosts, *allowed_origins;
     cli_files images, models;
     int64_t width, height; /* --size fills both */
     int64_t steps, count, quality, tokens, layers, threads;
-    int64_t port, keep_models, max_queue, max_images, max_steps, max_pixels, max_connections, per_address;
+    int64_t sdapi_max_steps, port, keep_models, max_queue, max_images, max_steps, max_pixels, max_connections,
+        per_address;
     uint64_t seed, mem, vram, store_bytes, max_body, max_image, max_uploads;
     uint8_t background[3]; /* RGB */
     double guidance, cfg_truncation, cfg_normalization, strength;
-    double max_wait, rate, burst, failed_keys, job_seconds, idle_seconds, drain, store_seconds;
+    double header_seconds, body_seconds, connection_seconds, max_wait, rate, burst, failed_keys, job_seconds,
+        idle_seconds, drain, store_seconds;
     int rng, dequantize, compute, template_kind, shell, command, stage;
+    int metrics_public, no_slots, no_web, no_model_switch, log_format;
     int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure;
 } cli_options;
 

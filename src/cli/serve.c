@@ -1,4 +1,6 @@
 /* zimage serve: the options of the server. */
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "names.h"
 #include "places.h"
 #include "serve/serve.h"
 #include "signals.h"
@@ -15,6 +18,11 @@
 static void log_line(const char *line)
 {
     cli_line(stderr, "zimage: %s", line);
+}
+
+static void log_json(const char *line)
+{
+    cli_line(stderr, "%s", line);
 }
 
 static void on_ready(const char *url)
@@ -37,12 +45,61 @@ static int take_model(serve_params *params, const char *text, char **copy)
     return cli_usage_error(COMMAND, "--model: there is no model folder %s (nothing is downloaded)", model->folder);
 }
 
-static int take_models(const cli_options *o, serve_params *params, char *copies[CLI_FILES_MAX])
+/* Whether a folder looks like a model's: diffusers' layout, or a conversion for MLX. */
+static int is_model(int parent, const char *name)
+{
+    static const char *const files[] = {"model_index.json", "transformer/config.json"};
+    int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC), found = 0;
+    for (size_t i = 0; folder >= 0 && !found && i < sizeof files / sizeof *files; i++)
+        found = faccessat(folder, files[i], R_OK, 0) == 0;
+    if (folder >= 0)
+        close(folder);
+    return found;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static char *joined(const char *folder, const char *name)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
+}
+
+/* Each folder inside that is a model, in the order of their names. */
+static int take_folder(const char *path, serve_params *params, char *copies[SERVE_MODELS_MAX])
+{
+    DIR *folder = opendir(path);
+    int count = 0, room = SERVE_MODELS_MAX - params->model_count;
+    if (!folder)
+        return cli_usage_error(COMMAND, "--models-dir: %s: %s", path, strerror(errno));
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        if (entry->d_name[0] == '.' || !is_model(dirfd(folder), entry->d_name))
+            continue;
+        if (count < room && !(copies[count] = joined(path, entry->d_name)))
+            break;
+        count++;
+    }
+    closedir(folder);
+    if (count == 0 || count > room)
+        return cli_usage_error(COMMAND, "--models-dir: %s has %d model folders, expected 1 to %d", path, count, room);
+    qsort(copies, (size_t)count, sizeof *copies, by_name);
+    for (int i = 0; i < count; i++)
+        params->models[params->model_count++] = (serve_model){NULL, copies[i]};
+    return 0;
+}
+
+static int take_models(const cli_options *o, serve_params *params, char *ids[CLI_FILES_MAX],
+                       char *folders[SERVE_MODELS_MAX])
 {
     int code = 0;
     for (int i = 0; i < o->models.count && !code; i++)
-        code = take_model(params, o->models.paths[i], &copies[i]);
-    if (o->models.count == 0)
+        code = take_model(params, o->models.paths[i], &ids[i]);
+    if (!code && o->models_dir)
+        code = take_folder(o->models_dir, params, folders);
+    if (!code && params->model_count == 0)
         params->models[params->model_count++] = (serve_model){NULL, cli_model(o)};
     return code;
 }
@@ -77,6 +134,18 @@ static void fill(const cli_options *o, serve_params *params)
         .allowed_hosts = o->allowed_hosts,
         .allowed_origins = o->allowed_origins,
         .insecure = o->insecure,
+        .default_model = o->default_model,
+        .aliases = o->aliases,
+        .sdapi_max_steps = (int)o->sdapi_max_steps,
+        .header_seconds = o->header_seconds,
+        .body_seconds = o->body_seconds,
+        .connection_seconds = o->connection_seconds,
+        .is_metrics_public = o->metrics_public,
+        .has_no_slots = o->no_slots,
+        .has_no_page = o->no_web,
+        .has_no_switch = o->no_model_switch,
+        .page_folder = o->web_dir,
+        .is_json_log = o->log_format == CLI_LOG_JSON,
         .keep_models = (int)o->keep_models,
         .max_queue = (int)o->max_queue,
         .max_wait = o->max_wait,
@@ -96,7 +165,7 @@ static void fill(const cli_options *o, serve_params *params)
         .quiet = o->quiet,
         .stopping = cli_signal_caught,
         .reloading = cli_reload_caught,
-        .log = log_line,
+        .log = o->log_format == CLI_LOG_JSON ? log_json : log_line,
         .ready = on_ready,
     };
     cli_session_params(o, &params->session);
@@ -106,11 +175,11 @@ int cmd_serve(const cli_options *options)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     serve_params params;
-    char *ids[CLI_FILES_MAX] = {0}, *devices = NULL;
+    char *ids[CLI_FILES_MAX] = {0}, *folders[SERVE_MODELS_MAX] = {0}, *devices = NULL;
     fill(options, &params);
     if (CLI_IS_GIVEN(options, key) && !(options->variables & cli_bit(cli_find(CLI_SERVE, "api-key"))))
-        log_line("--api-key: other users of this machine can see it; ZIMAGE_API_KEY or --api-key-file hide it");
-    int code = take_models(options, &params, ids);
+        params.log("--api-key: other users of this machine can see it; ZIMAGE_API_KEY or --api-key-file hide it");
+    int code = take_models(options, &params, ids, folders);
     if (!code)
         code = take_devices(options, &params, &devices);
     if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
@@ -122,6 +191,8 @@ int cmd_serve(const cli_options *options)
         code = cli_option_failure(CLI_SERVE, options, &error);
     for (int i = 0; i < CLI_FILES_MAX; i++)
         free(ids[i]);
+    for (int i = 0; i < SERVE_MODELS_MAX; i++)
+        free(folders[i]);
     free(devices);
     return code;
 }

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "http.h"
+#include "handlers.h"
 
 #define BY_ADDRESS        (UINT64_C(1) << 63) /* of an id: it is that of an address, not of a key */
 #define MINUTE            60.0
@@ -140,6 +140,11 @@ static int authorize(exchange *x)
     return 0;
 }
 
+static int is_public(const exchange *x, const endpoint *e)
+{
+    return (e->flags & ROUTE_PUBLIC) || (x->server->params->is_metrics_public && e->handle == handle_metrics);
+}
+
 int exchange_check(exchange *x)
 {
     const policy *p = &x->http->policy;
@@ -161,7 +166,7 @@ int exchange_check(exchange *x)
                          x->match.allow);
     if (!e)
         return fault_set(&x->fault, FAULT_UNSUPPORTED_ENDPOINT, NULL, "there is no such endpoint");
-    if (!(e->flags & ROUTE_PUBLIC) && !authorize(x))
+    if (!is_public(x, e) && !authorize(x))
         return 0;
     return begin_body(x);
 }

@@ -21,6 +21,7 @@ static const fault_kind kinds[FAULT_CODES] = {
     [FAULT_INVALID_API_KEY] = {"invalid_api_key", "authentication_error", 401, 0},
     [FAULT_HOST_NOT_ALLOWED] = {"host_not_allowed", "permission_error", 403, 0},
     [FAULT_ORIGIN_NOT_ALLOWED] = {"origin_not_allowed", "permission_error", 403, 0},
+    [FAULT_SWITCH_NOT_ALLOWED] = {"switch_not_allowed", "permission_error", 403, 0},
     [FAULT_MODEL_NOT_FOUND] = {"model_not_found", "not_found_error", 404, 0},
     [FAULT_JOB_NOT_FOUND] = {"job_not_found", "not_found_error", 404, 0},
     [FAULT_RECIPE_NOT_FOUND] = {"recipe_not_found", "not_found_error", 404, 0},

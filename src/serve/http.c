@@ -1,6 +1,7 @@
 /* The daemon: from connections to exchanges, and their checks before a body is read. */
 #include "http.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,9 +18,7 @@
 
 #define CONNECTION_MEMORY  ((size_t)8 << 10) /* of each connection: its request line and headers must fit */
 #define CONNECTION_STEP    ((size_t)1 << 10)
-#define HEADER_SECONDS     10
-#define BODY_SECONDS       600
-#define IDLE_SECONDS       75
+#define PAUSE_SECONDS      60  /* between two parts of a body */
 #define GONE_SECONDS       1   /* until the daemon has closed a connection by itself whose client is gone */
 #define REPEAT_SECONDS     600 /* for which an Idempotency-Key holds */
 #define TLS_OPTIONS        2   /* of the daemon */
@@ -171,6 +170,13 @@ static void make_request_id(exchange *x)
     snprintf(x->id, sizeof x->id, "%016llx", (unsigned long long)number);
 }
 
+/* When the body has to be whole, or further bytes of it have to be there. */
+static double deadline_of(const exchange *x, double now)
+{
+    double end = x->started + x->server->params->body_seconds;
+    return now + PAUSE_SECONDS < end ? now + PAUSE_SECONDS : end;
+}
+
 static exchange *exchange_new(http *h, struct MHD_Connection *connection, const char *method, const char *url)
 {
     exchange *x = calloc(1, sizeof *x);
@@ -194,7 +200,8 @@ static exchange *exchange_new(http *h, struct MHD_Connection *connection, const 
     pthread_mutex_lock(&h->server->lock);
     x->peer->exchange = x;
     x->is_gone = x->peer->is_gone;
-    x->peer->deadline = x->started + BODY_SECONDS;
+    x->peer->deadline = deadline_of(x, x->started);
+    watch_at(h->watch, x->peer->deadline);
     x->next = h->exchanges;
     if (x->next)
         x->next->before = x;
@@ -205,8 +212,18 @@ static exchange *exchange_new(http *h, struct MHD_Connection *connection, const 
 
 static void log_exchange(const exchange *x)
 {
-    if (!x->server->params->quiet)
-        serve_log(x->server, "%s %.200s %d %.3f s%s", x->method, x->url, x->status, serve_now() - x->started,
+    const serve_params *p = x->server->params;
+    double seconds = serve_now() - x->started;
+    char url[1024];
+    if (p->quiet)
+        return;
+    zimage_printable(x->url, url, sizeof url);
+    if (p->is_json_log)
+        serve_log_json(x->server,
+                       json_pack("{s:s, s:s, s:i, s:f, s:s, s:i}", "method", x->method, "path", url, "status",
+                                 x->status, "seconds", seconds, "id", x->id, "key", (int)x->owner));
+    else
+        serve_log(x->server, "%s %.200s %d %.3f s%s", x->method, url, x->status, seconds,
                   x->status ? "" : " (the client is gone)");
 }
 
@@ -224,7 +241,8 @@ static void exchange_free(exchange *x)
     if (x->job)
         job_release(&s->jobs, x->job);
     x->peer->exchange = NULL;
-    x->peer->deadline = serve_now() + (x->peer->is_gone ? GONE_SECONDS : IDLE_SECONDS + HEADER_SECONDS);
+    x->peer->deadline =
+        serve_now() + (x->peer->is_gone ? GONE_SECONDS : s->params->connection_seconds + s->params->header_seconds);
     watch_at(x->http->watch, x->peer->deadline);
     if (x->next)
         x->next->before = x->before;
@@ -247,6 +265,9 @@ static enum MHD_Result take_body(exchange *x, const char *data, size_t *size)
     int is_chunked = exchange_header(x, "Content-Length") == NULL;
     int is_read = !x->fault.code && x->body; /* that of OPTIONS is not */
     x->swallowed += is_read ? 0 : *size;
+    pthread_mutex_lock(&x->server->lock);
+    x->peer->deadline = deadline_of(x, serve_now());
+    pthread_mutex_unlock(&x->server->lock);
     if (is_read && (!is_chunked || exchange_reserve(x, *size)))
         body_feed(x->body, data, *size, &x->fault);
     *size = 0;
@@ -306,7 +327,7 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     pthread_mutex_lock(&h->server->lock);
     if (code == MHD_CONNECTION_NOTIFY_STARTED && info) {
-        *context = watch_add(h->watch, info->connect_fd, serve_now() + HEADER_SECONDS);
+        *context = watch_add(h->watch, info->connect_fd, serve_now() + h->server->params->header_seconds);
         h->server->metrics.connections += *context != NULL;
     } else if (code == MHD_CONNECTION_NOTIFY_CLOSED && *context) {
         watch_remove(h->watch, *context);
@@ -360,7 +381,7 @@ int http_start(http *h, server *s, zimage_error *error)
             flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
             h->socket, MHD_OPTION_CONNECTION_LIMIT, listen_connections_max(s->params->max_connections),
             MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)s->params->per_address, MHD_OPTION_CONNECTION_TIMEOUT,
-            (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,
+            (unsigned)ceil(s->params->connection_seconds), MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,
             MHD_OPTION_CONNECTION_MEMORY_INCREMENT, CONNECTION_STEP, MHD_OPTION_STRICT_FOR_CLIENT, 1,
             MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
             MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_ARRAY, has_tls ? tls : tls + TLS_OPTIONS,

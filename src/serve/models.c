@@ -26,9 +26,46 @@ static char *name_of(const char *folder)
     return strndup(folder + start, length - start);
 }
 
-int models_init(model_table *table, const serve_params *params, zimage_error *error)
+static int refuse(zimage_error *error, const char *option, const char *text, const char *expected)
 {
-    pthread_mutex_init(&table->loading, NULL);
+    snprintf(error->message, sizeof error->message, "%s: \"%.200s\", expected %s", option, text, expected);
+    error->status = ZIMAGE_ERROR_ARGUMENT;
+    return 0;
+}
+
+/* "NAME" or "NAME=ID", which is changed. */
+static int add_alias(model_table *table, char *text, zimage_error *error)
+{
+    char *id = strchr(text, '=');
+    if (id)
+        *id++ = 0;
+    model_entry *entry = id && *id ? models_find(table, id) : NULL;
+    if (id && !entry)
+        return refuse(error, "alias", id, "the id of a model");
+    if (!*text || models_find(table, text) || table->alias_count == SERVE_ALIASES_MAX)
+        return refuse(error, "alias", text, "a name that no model has, of at most 64 names");
+    model_alias *alias = &table->aliases[table->alias_count];
+    *alias = (model_alias){strdup(text), entry};
+    table->alias_count += alias->name != NULL;
+    return alias->name ? 1 : out_of_memory(error);
+}
+
+static int take_names(model_table *table, const serve_params *params, zimage_error *error)
+{
+    const model_entry *standard = models_find(table, params->default_model);
+    if (!standard)
+        return refuse(error, "default_model", params->default_model, "the id of one of the models");
+    table->standard = (int)(standard - table->entries);
+    char *names = strdup(params->aliases ? params->aliases : ""), *rest = names;
+    int ok = names || out_of_memory(error);
+    for (char *name; ok && params->aliases && (name = strsep(&rest, ","));)
+        ok = add_alias(table, name, error);
+    free(names);
+    return ok;
+}
+
+static int add_models(model_table *table, const serve_params *params, zimage_error *error)
+{
     for (int i = 0; i < params->model_count; i++) {
         const serve_model *given = &params->models[i];
         model_entry *entry = &table->entries[i];
@@ -50,12 +87,20 @@ int models_init(model_table *table, const serve_params *params, zimage_error *er
     return 1;
 }
 
+int models_init(model_table *table, const serve_params *params, zimage_error *error)
+{
+    pthread_mutex_init(&table->loading, NULL);
+    return add_models(table, params, error) && take_names(table, params, error);
+}
+
 void models_free(model_table *table)
 {
     for (int i = 0; i < table->count; i++) {
         pthread_mutex_destroy(&table->entries[i].planning);
         free(table->entries[i].id);
     }
+    for (int i = 0; i < table->alias_count; i++)
+        free(table->aliases[i].name);
     pthread_mutex_destroy(&table->loading);
 }
 
@@ -66,6 +111,9 @@ model_entry *models_find(model_table *table, const char *id)
     for (int i = 0; i < table->count; i++)
         if (!strcmp(table->entries[i].id, id))
             return &table->entries[i];
+    for (int i = 0; i < table->alias_count; i++)
+        if (!strcmp(table->aliases[i].name, id))
+            return table->aliases[i].entry ? table->aliases[i].entry : &table->entries[table->standard];
     return NULL;
 }
 

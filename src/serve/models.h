@@ -28,13 +28,20 @@ typedef struct model_entry {
     double ratio[SIZE_CLASSES]; /* measured seconds in predicted ones; 0: nothing was measured */
 } model_entry;
 
+typedef struct model_alias {
+    char *name;
+    model_entry *entry; /* NULL: the default model */
+} model_alias;
+
 typedef struct model_table {
     model_entry entries[SERVE_MODELS_MAX];
-    int count, standard;     /* standard: the default model */
+    int count, standard; /* standard: the default model */
+    model_alias aliases[SERVE_ALIASES_MAX];
+    int alias_count;
     pthread_mutex_t loading; /* one model is opened at a time */
 } model_table;
 
-/* 0: an id is given twice, or there is no memory. */
+/* 0: an id is given twice, the default or an alias names no model, or there is no memory. */
 int models_init(model_table *table, const serve_params *params, zimage_error *error);
 void models_free(model_table *table);
 /* NULL or "": the default model. NULL is returned for an id that nobody knows. */

@@ -45,6 +45,10 @@ static json_t *slot_json(const server *s, int index)
 
 enum MHD_Result handle_slots(exchange *x)
 {
+    if (x->server->params->has_no_slots) {
+        fault_set(&x->fault, FAULT_UNSUPPORTED_ENDPOINT, NULL, "the server does not tell what its workers do");
+        return answer_fault(x);
+    }
     json_t *slots = json_array();
     pthread_mutex_lock(&x->server->lock);
     for (int i = 0; i < x->server->params->device_count; i++)

@@ -1,8 +1,11 @@
 /* The web page. Its files are in the program, compressed; a client that does not take gzip gets them expanded. */
 #include "page.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "handlers.h"
@@ -75,22 +78,16 @@ static struct MHD_Response *response_of(const exchange *x, const page_file *file
     return response;
 }
 
-static enum MHD_Result answer_file(exchange *x, const char *name)
+static enum MHD_Result answer_missing(exchange *x)
 {
-    const page_file *file = NULL;
-    for (size_t i = 0; i < page_file_count && !file; i++)
-        file = strcmp(page_files[i].name, name) ? NULL : &page_files[i];
-    if (!file) {
-        fault_set(&x->fault, FAULT_UNSUPPORTED_ENDPOINT, NULL, "the page has no such file");
-        return answer_fault(x);
-    }
-    int status;
-    struct MHD_Response *response = response_of(x, file, &status);
-    if (!response)
-        return MHD_NO;
+    fault_set(&x->fault, FAULT_UNSUPPORTED_ENDPOINT, NULL, "the page has no such file");
+    return answer_fault(x);
+}
+
+static enum MHD_Result send_file(exchange *x, const char *name, int status, struct MHD_Response *response)
+{
     const char *const headers[][2] = {
         {MHD_HTTP_HEADER_CONTENT_TYPE, type_of(name)},
-        {MHD_HTTP_HEADER_ETAG, file->tag},
         {MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache"}, /* kept, but asked for again: a new program has a new page */
         {MHD_HTTP_HEADER_VARY, "Accept-Encoding"},
         {"Content-Security-Policy", policy_of_page},
@@ -101,6 +98,43 @@ static enum MHD_Result answer_file(exchange *x, const char *name)
     for (size_t i = 0; i < sizeof headers / sizeof *headers; i++)
         MHD_add_response_header(response, headers[i][0], headers[i][1]);
     return exchange_send(x, status, response);
+}
+
+/* A file of a folder that its maker works on. The name is one of a file, not of a place. */
+static enum MHD_Result answer_own_file(exchange *x, const char *name)
+{
+    int folder = open(x->server->params->page_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int is_name = *name != '.' && !strchr(name, '/');
+    int fd = folder >= 0 && is_name ? openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
+    struct stat status;
+    if (folder >= 0)
+        close(folder);
+    if (fd < 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+        if (fd >= 0)
+            close(fd);
+        return answer_missing(x);
+    }
+    struct MHD_Response *response = MHD_create_response_from_fd((size_t)status.st_size, fd);
+    if (!response)
+        close(fd);
+    return response ? send_file(x, name, MHD_HTTP_OK, response) : MHD_NO;
+}
+
+static enum MHD_Result answer_file(exchange *x, const char *name)
+{
+    const page_file *file = NULL;
+    if (x->server->params->page_folder)
+        return answer_own_file(x, name);
+    for (size_t i = 0; i < page_file_count && !file && !x->server->params->has_no_page; i++)
+        file = strcmp(page_files[i].name, name) ? NULL : &page_files[i];
+    if (!file)
+        return answer_missing(x);
+    int status;
+    struct MHD_Response *response = response_of(x, file, &status);
+    if (!response)
+        return MHD_NO;
+    MHD_add_response_header(response, MHD_HTTP_HEADER_ETAG, file->tag);
+    return send_file(x, name, status, response);
 }
 
 enum MHD_Result handle_page(exchange *x)

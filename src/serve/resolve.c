@@ -121,9 +121,10 @@ static int resolve_steps(serve_request *r, const zimage_model_info *info, const 
     if (!REQUEST_HAS(r, steps))
         return 1;
     out->steps = (int32_t)r->steps;
-    if (is_sdapi_dialect(r->dialect) && info->distilled && r->steps > own) {
-        serve_request_warn(r, "steps: %lld, %d were made: the model is distilled", (long long)r->steps, own);
-        out->steps = own;
+    int32_t enough = params->sdapi_max_steps ? params->sdapi_max_steps : own;
+    if (is_sdapi_dialect(r->dialect) && info->distilled && r->steps > enough) {
+        serve_request_warn(r, "steps: %lld, %d were made: the model is distilled", (long long)r->steps, enough);
+        out->steps = enough;
     }
     if (out->steps > most)
         return fault_set(f, FAULT_INVALID_VALUE, "steps", "steps: %d, expected at most %d", out->steps, most);

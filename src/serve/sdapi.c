@@ -138,8 +138,14 @@ enum MHD_Result handle_set_options(exchange *x)
                   request->model);
         return answer_fault(x);
     }
+    int number = (int)(entry - x->server->models.entries);
+    if (x->server->params->has_no_switch && number != x->server->models.standard) {
+        fault_set(&x->fault, FAULT_SWITCH_NOT_ALLOWED, "sd_model_checkpoint",
+                  "the default model can't be changed here");
+        return answer_fault(x);
+    }
     pthread_mutex_lock(&x->server->lock);
-    x->server->models.standard = (int)(entry - x->server->models.entries);
+    x->server->models.standard = number;
     pthread_mutex_unlock(&x->server->lock);
     return answer_json(x, MHD_HTTP_OK, json_null());
 }

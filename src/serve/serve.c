@@ -30,7 +30,29 @@ void serve_log(const server *s, const char *format, ...)
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     zimage_printable(text, line, sizeof line);
-    s->params->log(line);
+    if (s->params->is_json_log)
+        serve_log_json(s, json_pack("{s:s}", "message", line));
+    else
+        s->params->log(line);
+}
+
+void serve_log_json(const server *s, json_t *line)
+{
+    char time_text[32];
+    struct timespec now;
+    struct tm parts;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &parts);
+    strftime(time_text, sizeof time_text, "%Y-%m-%dT%H:%M:%S", &parts);
+    json_t *whole = json_pack("{s:o?}", "time", json_sprintf("%s.%03dZ", time_text, (int)(now.tv_nsec / 1000000)));
+    char *text = NULL;
+    if (whole && line && json_object_update(whole, line) == 0)
+        text = json_dumps(whole, JSON_COMPACT | JSON_ENSURE_ASCII);
+    if (text)
+        s->params->log(text);
+    free(text);
+    json_decref(whole);
+    json_decref(line);
 }
 
 static server_state state_of(server *s)

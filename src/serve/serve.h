@@ -13,6 +13,7 @@
 
 #define SERVE_DEVICES_MAX 16
 #define SERVE_MODELS_MAX  64
+#define SERVE_ALIASES_MAX 64
 #define SERVE_PORT        8421
 
 /* A model folder and the name under which requests ask for it. */
@@ -35,6 +36,8 @@ typedef struct serve_params {
     int insecure;                /* 1: listen beyond loopback without a key */
     serve_model models[SERVE_MODELS_MAX]; /* the first is the default */
     int model_count;
+    const char *default_model;              /* its id; NULL: the first */
+    const char *aliases;                    /* "NAME" of the default model or "NAME=ID", separated by commas; or NULL */
     int keep_models;                        /* that stay open at the same time */
     const char *devices[SERVE_DEVICES_MAX]; /* one worker each */
     int device_count;
@@ -43,10 +46,14 @@ typedef struct serve_params {
     double max_wait;                  /* predicted seconds that a job may have to wait */
     int max_images;                   /* of a request */
     int max_steps;                    /* of an image; 0: 4 times the model's own */
+    int sdapi_max_steps;              /* AUTOMATIC1111's clients get no more of a distilled model; 0: its own */
     int64_t max_pixels;               /* of an image; 0: the model's own limit */
     int max_connections, per_address; /* connections at the same time: in all, and of one address */
     double rate, burst;               /* requests a second of a key and of an address; 0: no limit */
     double failed_keys;               /* wrong keys a minute of an address; 0: no limit */
+    double header_seconds;            /* that a request's head may take */
+    double body_seconds;              /* that a body may take */
+    double connection_seconds;        /* that a connection may be idle */
     double job_seconds;               /* that a job may take; 0: no limit */
     double idle_seconds;              /* after which an unused model is closed; 0: never */
     double drain;                     /* seconds that jobs may still take when the server is asked to stop */
@@ -54,6 +61,11 @@ typedef struct serve_params {
     uint64_t max_image;               /* bytes of an input image's file */
     uint64_t store_bytes;             /* of finished images */
     double store_seconds;
+    int is_metrics_public;          /* 1: /metrics needs no key */
+    int has_no_slots, has_no_page;  /* 1: /slots, the page: there is none */
+    int has_no_switch;              /* 1: nobody changes the default model */
+    const char *page_folder;        /* the page's files are read from it at each request; NULL: those of the program */
+    int is_json_log;                /* 1: each line of the log is a JSON object */
     int quiet;                      /* 1: no line for each request */
     int (*stopping)(void);          /* not 0: the server shall stop */
     int (*reloading)(void);         /* not 0, once: the certificate shall be read again */

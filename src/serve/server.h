@@ -30,8 +30,11 @@ typedef struct server {
 
 /* Seconds of a clock that only runs forward. */
 double serve_now(void);
-/* A line of the log: "SENTENCE"; printable. */
+/* A line of the log: "SENTENCE"; printable. Or {"time", "message"}. */
 void serve_log(const server *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same with members of its own, which are taken; for a log of JSON. NULL: no memory. */
+void serve_log_json(const server *s, json_t *line);
 
 /* Who asks, and how long the client waits for an answer; 0: as long as it takes. */
 typedef struct job_origin {

@@ -3,6 +3,7 @@ import concurrent.futures
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -201,8 +202,8 @@ def test_environment(program):
     with Server(program, "--max-n", "3", "--api-key", "seen", environment={"ZIMAGE_MAX_N": "2"}) as s:
         assert s.json("GET", "/props", headers=bearer("seen"))["limits"]["max_n"] == 3
     assert "--api-key: other users" in s.errors and "GET /props" in s.errors, s.errors
-    folder = os.path.join(os.path.dirname(os.path.abspath(program)), "models", "emoji")
-    with Server(program, environment={"ZIMAGE_MODEL": f"mine={folder}", "ZIMAGE_QUIET": "0"}) as s:
+    mine = f"mine={emoji_folder(program)}"
+    with Server(program, environment={"ZIMAGE_MODEL": mine, "ZIMAGE_QUIET": "0"}) as s:
         assert s.json("GET", "/v1/models")["data"][0]["id"] == "mine"
     refused(program, "ZIMAGE_MAX_N: \"x\", expected a whole number", code=2, ZIMAGE_MAX_N="x")
     refused(program, "ZIMAGE_QUIET: \"maybe\"", code=2, ZIMAGE_QUIET="maybe")
@@ -341,6 +342,77 @@ def test_unix_socket(program):
     refused(program, "--unix: not together with --port", "--unix", "x", code=2)
     for url in ("images.example", "ftp://images.example", "http://", "http://a:b/"):
         refused(program, "--public-url: ", "--public-url", url)
+
+
+def emoji_folder(program):
+    return os.path.join(os.path.dirname(os.path.abspath(program)), "models", "emoji")
+
+
+def test_models(program):
+    """--models-dir, --default-model, --alias; nobody changes the default model with --no-model-switch."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("beta", "alpha"):
+            os.symlink(emoji_folder(program), os.path.join(folder, name))
+        os.mkdir(os.path.join(folder, "empty"))
+        options = ("--models-dir", folder, "--default-model", "beta", "--alias", "gpt-image-1,other=alpha",
+                   "--no-model-switch", "--sdapi-max-steps", "9")
+        with Server(program, *options) as s:
+            assert [model["id"] for model in s.json("GET", "/v1/models")["data"]] == ["alpha", "beta"]
+            for name, model in ((None, "beta"), ("gpt-image-1", "beta"), ("other", "alpha"), ("alpha", "alpha")):
+                assert s.json("POST", GENERATIONS, {**SMALL, "model": name})["model"] == model, name
+            assert s.json("GET", "/v1/models/other")["id"] == "alpha"
+            switch = {"sd_model_checkpoint": "alpha"}
+            assert s.json("POST", "/sdapi/v1/options", switch, 403)["error"] == "switch_not_allowed"
+            assert s.json("POST", "/sdapi/v1/options", {"sd_model_checkpoint": "beta"}) is None
+            info = s.json("POST", "/sdapi/v1/txt2img", {"prompt": "x", "width": 64, "height": 64, "steps": 50})["info"]
+            assert json.loads(info)["steps"] == 9, info
+        models = ("--models-dir", folder)
+        refused(program, "--default-model: \"none\"", *models, "--default-model", "none")
+        refused(program, "--alias: \"none\"", *models, "--alias", "a=none")
+        refused(program, "--alias: \"alpha\"", *models, "--alias", "alpha")
+        refused(program, "--alias: \"a\"", *models, "--alias", "a,a")
+        refused(program, "0 model folders", "--models-dir", os.path.join(folder, "empty"), code=2)
+        refused(program, "--models-dir: ", "--models-dir", os.path.join(folder, "none"), code=2)
+
+
+def test_what_is_shown(program):
+    """The page, /slots, /metrics and the log."""
+    keys = key_file("ann:first\n")
+    options = ("--api-key-file", keys.name, "--metrics-public", "--no-slots", "--no-web", "--log-format", "json")
+    with Server(program, *options) as s:
+        assert b"zimage_build_info" in s.get("/metrics").body and statuses(s, 1) == [401]
+        s.fault("GET", "/slots", 404, "unsupported_endpoint", headers=bearer("first"))
+        s.fault("GET", "/", 404, "unsupported_endpoint")
+        s.fault("GET", "/assets/app.js", 404, "unsupported_endpoint")
+        assert s.get("/zimage/v1/capabilities?%22%0a", **bearer("first")).status == 200
+    lines = [json.loads(line) for line in s.errors.splitlines()]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) for line in lines)
+    assert any(line["path"] == "/metrics" and line["status"] == 200 and line["key"] == 0 for line in lines), lines
+    assert any(line["path"].startswith("/zimage/v1/cap") and line["key"] == 1 for line in lines), lines
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in (("index.html", "<p>mine"), ("a.js", "1"), (".hidden", "x")):
+            with open(os.path.join(folder, name), "w") as file:
+                file.write(text)
+        os.symlink("/etc/passwd", os.path.join(folder, "link.js"))
+        with Server(program, "--web-dir", folder) as s:
+            page = s.get("/")
+            assert page.body == b"<p>mine" and "default-src 'none'" in page.getheader("Content-Security-Policy")
+            assert s.get("/assets/a.js").getheader("Content-Type").startswith("text/javascript")
+            for name in ("none.js", "link.js", ".hidden", "..", "%2e%2e%2fpasswd", "%2fetc%2fpasswd"):
+                s.fault("GET", f"/assets/{name}", 404, "unsupported_endpoint")
+
+
+def test_times(program):
+    """A head, a body and an idle connection have their times."""
+    with Server(program, "--header-seconds", "1", "--body-seconds", "2", "--connection-seconds", "3") as s:
+        host = f"Host: 127.0.0.1:{s.port}\r\n"
+        for text, least, most in ((f"GET /health HTTP/1.1\r\n{host}", 0.5, 2),
+                                  (f"POST {JOBS} HTTP/1.1\r\n{host}Content-Type: application/json\r\n"
+                                   "Content-Length: 100\r\n\r\n{", 1.5, 3),
+                                  (f"GET /health HTTP/1.1\r\n{host}\r\n", 2, 6)):
+            start = time.monotonic()
+            s.send_raw(text.encode())
+            assert least < time.monotonic() - start < most, (text, time.monotonic() - start)
 
 
 SMALL_FORM = [(name, str(value)) for name, value in SMALL.items()]
