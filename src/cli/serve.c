@@ -2,6 +2,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +16,25 @@
 #include "serve/serve.h"
 #include "signals.h"
 
-#define COMMAND "serve"
+#define COMMAND      "serve"
+#define LOG_LINE_MAX (PIPE_BUF - 128) /* bytes: a pipe that is ready takes a line at once */
 
+/* A line is lost where nobody reads the log: the server's threads do not wait for a pipe or a terminal that is full. */
 static void log_line(const char *line)
 {
-    cli_line(stderr, "zimage: %s", line);
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static unsigned long lost;
+    struct pollfd log = {.fd = STDERR_FILENO, .events = POLLOUT};
+    pthread_mutex_lock(&lock);
+    if (poll(&log, 1, 0) == 0) {
+        lost++;
+    } else {
+        if (lost > 0)
+            cli_line(stderr, "zimage: %lu lines of the log are lost, because nobody read it", lost);
+        lost = 0;
+        cli_line(stderr, "zimage: %.*s", LOG_LINE_MAX, line);
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 static void log_json(const char *line)

@@ -28,12 +28,13 @@ uint64_t policy_hash(uint64_t start, const char *text)
 /* Splits "name:port" or "[::1]:port"; port 0: there is none. 0: it is malformed. */
 static int split_host(const char *host, char name[HOST_MAX], long *port)
 {
-    const char *end = *host == '[' ? strchr(host, ']') : NULL, *start = end ? host + 1 : host;
-    const char *colon = strrchr(end ? end : host, ':');
-    size_t length = end ? (size_t)(end - start) : colon ? (size_t)(colon - host) : strlen(host);
-    char *rest = "";
-    *port = colon ? strtol(colon + 1, &rest, 10) : 0;
-    if (length == 0 || length >= HOST_MAX || *rest || (colon && (*port < 1 || *port > 65535)))
+    int is_six = *host == '[';
+    const char *start = host + is_six, *end = is_six ? strchr(host, ']') : host + strcspn(host, ":");
+    const char *rest = end ? end + is_six : "";
+    size_t length = end ? (size_t)(end - start) : 0, digits = *rest == ':' ? strspn(rest + 1, "0123456789") : 0;
+    *port = digits ? strtol(rest + 1, NULL, 10) : 0;
+    int is_good = !*rest || (digits > 0 && rest[1] != '0' && !rest[1 + digits] && *port <= 65535);
+    if (!is_good || length == 0 || length >= HOST_MAX)
         return 0;
     memcpy(name, start, length);
     name[length] = 0;

@@ -4,6 +4,7 @@
 They are made of the files in tests/golden, which the formats' libraries wrote, with smaller sizes. libFuzzer grows the
 corpora from them (run.sh).
 """
+import base64
 import json
 import pathlib
 import struct
@@ -294,3 +295,64 @@ for name, entry in json.loads(content[8:header]).items():
     if name.endswith(".file"):
         begin, end = entry["data_offsets"]
         save("image", name[: -len(".file")], content[header + begin : header + end])
+
+# ---- requests to the server: the first byte of a body chooses the dialect, the second one of a form how it is cut
+
+generate, edit, job, txt2img, img2img, options = range(6)
+picture = png(2, 8, 5, 4)
+inline = base64.b64encode(picture).decode()
+asked = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
+for name, dialect, body in [
+        ("small", generate, asked),
+        ("all", generate, {**asked, "n": 2, "model": "emoji", "quality": "low", "response_format": "url",
+                           "output_format": "jpeg", "output_compression": 50, "background": "opaque", "stream": True,
+                           "partial_images": 3, "user": "ann", "style": "vivid", "moderation": "low", "rng": "numpy",
+                           "priority": "batch", "embed_recipe": False, "progress": True, "guidance": 0}),
+        ("names", generate, {"prompt": "x", "num_inference_steps": 2, "guidance_scale": 0, "generator_device": "cuda",
+                             "safety_identifier": "ann", "embed_image_metadata": True, "seed": "18446744073709551615"}),
+        ("refused", generate, {"prompt": "x", "url": "http://127.0.0.1/", "complexity": 1, "loras": [{"name": "a"}]}),
+        ("edit", edit, {**asked, "image": [inline], "mask": inline, "strength": 0.5}),
+        ("job", job, {**asked, "image[]": "data:image/png;base64," + inline}),
+        ("txt2img", txt2img, {"prompt": "x", "width": 64, "height": 64, "steps": 50, "cfg_scale": 7, "batch_size": 2,
+                              "n_iter": 1, "override_settings": {"sd_model_checkpoint": "emoji", "a": [1]}}),
+        ("img2img", img2img, {"prompt": "x", "init_images": [inline], "mask": inline, "inpainting_mask_invert": 1,
+                              "denoising_strength": 0.75}),
+        ("options", options, {"sd_model_checkpoint": "emoji", "samples_format": "png"})]:
+    save("fields", name, bytes([dialect]) + json.dumps(body).encode())
+
+
+def form(parts):
+    body = b""
+    for name, value, *file in parts:
+        more = b'; filename="%s"\r\nContent-Type: application/octet-stream' % file[0] if file else b""
+        body += b'--bb\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n' % (name, more, value)
+    return body + b"--bb--\r\n"
+
+
+texts = [(b"prompt", b"a red apple"), (b"size", b"64x64"), (b"steps", b"2"), (b"embed_recipe", b"True"), (b"seed", b"-1")]
+for name, dialect, parts in [
+        ("texts", job, texts),
+        ("image", edit, texts + [(b"image", picture, b"a.png"), (b"mask", picture, b"m.png")]),
+        ("images", edit, [*texts[:1], (b"image[]", picture, b"upload"), (b"image[]", picture, b"")]),
+        ("twice", job, texts + texts[:1]),
+        ("bytes", edit, [(b"prompt", b"\xff\xfe"), (b"strength", b"0.5"), (b"image", b"<svg></svg>", b"a.svg")])]:
+    save("form", name, bytes([dialect, len(name)]) + form(parts))
+mixed = b"--bb\r\nContent-Disposition: form-data; name=image\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n" \
+    b"--c\r\nContent-Disposition: file; filename=a\r\n\r\nx\r\n--c--\r\n--bb--\r\n"
+save("form", "mixed", bytes([job, 7]) + mixed)
+
+for i, text in enumerate([b"", b"QQ==", b"QUI=", b"QUJD", b"QUJD\r\nREVG", b"QQ", b"Q=Q=", b"+/+/", b"A\0==", b"===="]):
+    save("base64", str(i), text)
+
+basic = b"Basic " + base64.b64encode(b"ann:the-key")
+for i, lines in enumerate([
+        [b"localhost:8421", b"", b"", b"Bearer the-key"], [b"127.0.0.1:8421", b"http://127.0.0.1:8421", b"same-origin", basic],
+        [b"[::1]:8421", b"null", b"cross-site", b"Bearer the-key-"], [b"images.example:443", b"https://friend.example"],
+        [b"127.0.0.1.evil.example", b"https://evil.example", b"same-site", b"Basic !!"], [b"[::1", b"://"]]):
+    save("policy", str(i), b"\n".join(lines))
+
+for i, request in enumerate([
+        "GET /health", "HEAD /", "POST /v1/images/generations", "GET /v1/models/org%2Fz%20image", "PUT /zimage/v1/jobs",
+        "GET /zimage/v1/jobs/abc/events", "GET /zimage/v1/jobs/abc/pictures/0", "DELETE /zimage/v1/jobs/%00",
+        "GET /assets/..%2f..%2fetc", "GET /v1/files/../../etc/passwd", "GET /v1/models/%zz"]):
+    save("route", str(i), request)

@@ -1,6 +1,7 @@
 """Tests of zimage serve by plain HTTP: check_http.py PROGRAM [TEST...]"""
 import base64
 import concurrent.futures
+import fcntl
 import gzip
 import json
 import os
@@ -13,10 +14,11 @@ import sys
 import tempfile
 import time
 
-from harness import LONG, SMALL, Server, events, form, png_pixels, run_tests
+from harness import LONG, SMALL, Server, events, form, png_pixels, run_tests, send_only, status_of
 
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
+F_SETPIPE_SZ = 1031  # of Linux; Python 3.10 and later name it
 PAGE_MAX = 60 * 1024  # bytes of all files of the page, compressed
 
 
@@ -167,7 +169,8 @@ def test_hosts_and_origins(program):
     with Server(program, "--allow-host", "images.example", "--cors-origins", "https://friend.example") as s:
         own = f"127.0.0.1:{s.port}"
         for host in ("evil.example", f"evil.example:{s.port}", "127.0.0.1:1", "127.0.0.1.evil.example", "[::1", "",
-                     "a:b", f"127.0.0.1:{s.port}x"):
+                     "a:b", f"127.0.0.1:{s.port}x", f"[::1]evil.example:{s.port}", f"localhost:+{s.port}",
+                     f"localhost: {s.port}", f"localhost:1:{s.port}"):
             s.fault("GET", "/health", 403, "host_not_allowed", headers={"Host": host})
         for host in (own, f"localhost:{s.port}", f"[::1]:{s.port}", "images.example", "images.example:443"):
             assert s.get("/health", Host=host).status == 200, host
@@ -292,16 +295,6 @@ def test_cancel(program):
         assert s.metric('zimage_cancelled_total{reason="api"}') == 2
 
 
-def send_only(s, path, body, cut=None):
-    """Sends a request, or its first bytes, and does not wait for the answer."""
-    text = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{s.port}\r\nContent-Type: application/json\r\nContent-Length: "
-    data = head.encode() + str(len(text)).encode() + b"\r\n\r\n" + text
-    connection = s.socket()
-    connection.sendall(data[:cut] if cut else data)
-    return connection
-
-
 def test_clients_that_vanish(program):
     with Server(program) as s:
         for cut in (10, 120, -5):
@@ -328,13 +321,6 @@ def test_clients_that_vanish(program):
         assert s.metric("zimage_streams") == 0
         s.wait_for("closed connections", lambda: s.metric("zimage_connections") <= 1, 5)
         assert s.json("POST", GENERATIONS, SMALL)["data"]
-
-
-def status_of(server):
-    """What the process holds: (open files, resident KiB)."""
-    with open(f"/proc/{server.process.pid}/status") as status:
-        resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
-    return len(os.listdir(f"/proc/{server.process.pid}/fd")), resident
 
 
 def test_rounds_of_clients_that_vanish(program):
@@ -588,6 +574,23 @@ def test_recipes(program):
         assert int(text) == 2**64 - 1
         s.fault("POST", "/zimage/v1/recipe", 404, "recipe_not_found", made(embed_recipe=False))
         s.fault("POST", "/zimage/v1/recipe", 400, "invalid_image", b"no image")
+
+
+def test_log_that_nobody_reads(program):
+    """A pipe that is full costs lines of the log, not answers."""
+    if sys.platform != "linux":
+        return
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
+    with Server(program, log=writer) as s:
+        os.close(writer)
+        for _ in range(150):  # some 50 bytes each
+            assert s.get("/health").status == 200
+        os.read(reader, 65536)
+        s.get("/health")
+        text = os.read(reader, 65536).decode()
+        assert re.search(r"zimage: [1-9]\d* lines of the log are lost", text), text
+    os.close(reader)
 
 
 def test_end(program):

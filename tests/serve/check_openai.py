@@ -3,7 +3,6 @@ import asyncio
 import base64
 import io
 import os
-import struct
 import sys
 import tempfile
 import zlib
@@ -11,7 +10,7 @@ import zlib
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness import SMALL, Server, png_pixels, run_tests
+from harness import SMALL, Server, png, png_of, png_pixels, run_tests
 
 EXTRA = {"steps": 2, "seed": 7}
 MAKE = {"prompt": SMALL["prompt"], "size": "64x64", "model": "emoji", "extra_body": EXTRA}
@@ -19,20 +18,6 @@ MAKE = {"prompt": SMALL["prompt"], "size": "64x64", "model": "emoji", "extra_bod
 
 def client_of(server, **options):
     return openai.OpenAI(base_url=f"{server.url}/v1", **{"api_key": "none", "max_retries": 0, **options})
-
-
-def png(width, height, pixel):
-    """A PNG file whose pixels are pixel(x, y): 3 or 4 bytes."""
-    rows = b"".join(b"\0" + b"".join(bytes(pixel(x, y)) for x in range(width)) for y in range(height))
-    return png_of(width, height, 2 if len(pixel(0, 0)) == 3 else 6, zlib.compress(rows))
-
-
-def png_of(width, height, colour, compressed):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
 
 
 def bomb(side):

@@ -3,10 +3,13 @@ import http.client
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
+import zlib
 
 SMALL = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
 SIDE = 256 if "ZIMAGE_BRIEF_TESTS" in os.environ else 512  # under the sanitizers
@@ -18,13 +21,14 @@ class Server:
 
     where = ("--port", "0")
 
-    def __init__(self, program, *options, environment=None):
+    def __init__(self, program, *options, environment=None, log=None):
+        self.log = log or tempfile.TemporaryFile("w+")  # a pipe would fill
         self.process = subprocess.Popen(
-            [program, "serve", *self.where, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [program, "serve", *self.where, *options], stdout=subprocess.PIPE, stderr=self.log, text=True,
             env={**os.environ, **(environment or {})})
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
-            raise AssertionError(f"the server did not start: {line!r} {self.process.stderr.read()!r}")
+            raise AssertionError(f"the server did not start: {line!r} {self.read_log()!r}")
         self.url = line.split()[-1]
         self.port = int(self.url.rsplit(":", 1)[1]) if self.url.startswith("http") else None
         self.is_terminated = False
@@ -46,13 +50,20 @@ class Server:
     def stop(self):
         if not self.is_terminated:
             self.terminate()
-        _, self.errors = self.process.communicate(timeout=60)
+        self.process.communicate(timeout=60)
+        self.errors = self.read_log()
         if "Sanitizer" in self.errors or "runtime error" in self.errors:
             raise AssertionError(self.errors)
         return self.process.returncode
 
     def connection(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+
+    def read_log(self):
+        if isinstance(self.log, int):
+            return ""
+        self.log.seek(0)
+        return self.log.read()
 
     def request(self, method, path, body=None, headers=None):
         connection = self.connection()
@@ -140,6 +151,37 @@ def form(parts):
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n'
         body += head.encode() + value + b"\r\n"
     return body + f"--{boundary}--\r\n".encode(), {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+
+
+def send_only(s, path, body, cut=None):
+    """Sends a request, or its first bytes, and does not wait for the answer."""
+    text = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{s.port}\r\nContent-Type: application/json\r\nContent-Length: "
+    data = head.encode() + str(len(text)).encode() + b"\r\n\r\n" + text
+    connection = s.socket()
+    connection.sendall(data[:cut] if cut else data)
+    return connection
+
+
+def status_of(server):
+    """What the process holds: (open files, resident KiB)."""
+    with open(f"/proc/{server.process.pid}/status") as status:
+        resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+    return len(os.listdir(f"/proc/{server.process.pid}/fd")), resident
+
+
+def png(width, height, pixel):
+    """A PNG file whose pixels are pixel(x, y): 3 or 4 bytes."""
+    rows = b"".join(b"\0" + b"".join(bytes(pixel(x, y)) for x in range(width)) for y in range(height))
+    return png_of(width, height, 2 if len(pixel(0, 0)) == 3 else 6, zlib.compress(rows))
+
+
+def png_of(width, height, colour, compressed):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
 
 
 def png_pixels(data):

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Tests the server: tests/serve/run.sh http|setup|openai|page PROGRAM BUILD [TEST...]
+# or lets many clients use it at the same time: tests/serve/run.sh mix PROGRAM BUILD SECONDS
 # openai: with OpenAI's package and the parser of Prometheus, which pip installs into a virtual environment in the build
 # folder.
 # page: with Chromium, its driver and selenium (Debian: chromium, chromium-driver, python3-selenium).
