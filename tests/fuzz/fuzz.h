@@ -22,8 +22,8 @@ typedef struct zi_fuzz_target {
 } zi_fuzz_target;
 
 extern const zi_fuzz_target zi_fuzz_base64, zi_fuzz_batch, zi_fuzz_caches, zi_fuzz_chat, zi_fuzz_fields, zi_fuzz_folder,
-    zi_fuzz_form, zi_fuzz_generate, zi_fuzz_image, zi_fuzz_policy, zi_fuzz_route, zi_fuzz_safetensors, zi_fuzz_text,
-    zi_fuzz_tokenizer;
+    zi_fuzz_form, zi_fuzz_generate, zi_fuzz_image, zi_fuzz_policy, zi_fuzz_recipe, zi_fuzz_route, zi_fuzz_safetensors,
+    zi_fuzz_text, zi_fuzz_tokenizer;
 
 /* ---- driver.c ---- */
 
@@ -83,6 +83,8 @@ void zi_fuzz_write_all(const zi_fuzz_file *files, size_t count);
 
 zi_fuzz_mutator zi_fuzz_mutate_json, zi_fuzz_mutate_lines, zi_fuzz_mutate_safetensors, zi_fuzz_mutate_image,
     zi_fuzz_mutate_container;
+
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t capacity); /* of libFuzzer */
 
 /* ---- toy.c ---- */
 

@@ -329,7 +329,8 @@ def form(parts):
     return body + b"--bb--\r\n"
 
 
-texts = [(b"prompt", b"a red apple"), (b"size", b"64x64"), (b"steps", b"2"), (b"embed_recipe", b"True"), (b"seed", b"-1")]
+texts = [(b"prompt", b"a red apple"), (b"size", b"64x64"), (b"steps", b"2"), (b"embed_recipe", b"True"),
+         (b"seed", b"-1")]
 for name, dialect, parts in [
         ("texts", job, texts),
         ("image", edit, texts + [(b"image", picture, b"a.png"), (b"mask", picture, b"m.png")]),
@@ -346,7 +347,8 @@ for i, text in enumerate([b"", b"QQ==", b"QUI=", b"QUJD", b"QUJD\r\nREVG", b"QQ"
 
 basic = b"Basic " + base64.b64encode(b"ann:the-key")
 for i, lines in enumerate([
-        [b"localhost:8421", b"", b"", b"Bearer the-key"], [b"127.0.0.1:8421", b"http://127.0.0.1:8421", b"same-origin", basic],
+        [b"localhost:8421", b"", b"", b"Bearer the-key"],
+        [b"127.0.0.1:8421", b"http://127.0.0.1:8421", b"same-origin", basic],
         [b"[::1]:8421", b"null", b"cross-site", b"Bearer the-key-"], [b"images.example:443", b"https://friend.example"],
         [b"127.0.0.1.evil.example", b"https://evil.example", b"same-site", b"Basic !!"], [b"[::1", b"://"]]):
     save("policy", str(i), b"\n".join(lines))
@@ -356,3 +358,17 @@ for i, request in enumerate([
         "GET /zimage/v1/jobs/abc/events", "GET /zimage/v1/jobs/abc/pictures/0", "DELETE /zimage/v1/jobs/%00",
         "GET /assets/..%2f..%2fetc", "GET /v1/files/../../etc/passwd", "GET /v1/models/%zz"]):
     save("route", str(i), request)
+
+own = {"recipe": 1, "prompt": "a red apple", "seed": 7, "rng": "torch-cpu", "size": "64x64", "steps": 8}
+parameters = "a red apple\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x768, " \
+    "Model: emoji, Denoising strength: 0.5, Version: v1.10.1"
+graph = {"3": {"inputs": {"seed": 7, "steps": 20, "cfg": 7.5, "denoise": 1, "model": ["4", 0],  "positive": ["6", 0],
+                          "negative": ["7", 0], "latent_image": ["5", 0]}},
+         "4": {"inputs": {"ckpt_name": "a.safetensors"}}, "5": {"inputs": {"width": 512, "height": 768}},
+         "6": {"inputs": {"text": ["8", 0], "conditioning": ["8", 0]}}, "7": {"inputs": {"text": "blurry"}},
+         "8": {"inputs": {"text": "a red apple"}}}
+for kind in range(3):
+    save("recipe", f"own{kind}", bytes([kind, 0]) + json.dumps(own).encode())
+    save("recipe", f"parameters{kind}", bytes([kind, 1]) + parameters.encode())
+    save("recipe", f"graph{kind}", bytes([kind, 2]) + json.dumps(graph).encode())
+save("recipe", "all", b"\0\0{}\0\1" + parameters.encode() + b"\0\2" + json.dumps(graph).encode())

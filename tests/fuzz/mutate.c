@@ -6,8 +6,6 @@
 #include "base/numbers.h"
 #include "fuzz.h"
 
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t capacity); /* of libFuzzer */
-
 #define SLOTS_MAX 4096
 #define TEXT_MAX  256
 

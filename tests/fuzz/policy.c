@@ -18,7 +18,7 @@
 
 static const serve_params params = {
     .host = "127.0.0.1", .port = PORT, .allowed_hosts = "images.example,other.example", .allowed_origins = FRIEND};
-static policy rules = {.params = &params, .port = PORT, .keys = {{"ann", KEY}}, .key_count = 1};
+static policy rules = {.params = &params, .port = PORT, .keys = {{.name = "ann", .text = KEY}}, .key_count = 1};
 
 /* Whether the text is one of the names, with or without one of the ends. */
 static int is_one_of(const char *text, const char *const *names, const char *const *ends)

@@ -481,7 +481,8 @@ def test_sdapi(program):
                          {**make, "steps": 4, "init_images": ["data:image/png;base64," + image], "mask": image,
                           "inpainting_mask_invert": 1, "denoising_strength": 0.5, "mask_blur": 4})
         assert changed["images"][0] != image and "init_images" not in changed["parameters"]
-        for bad, status in (({"init_images": ["http://127.0.0.1/a.png"]}, 400), ({"init_images": ["!"]}, 400), ({}, 400), ({"init_images": []}, 400),
+        for bad, status in (({"init_images": ["http://127.0.0.1/a.png"]}, 400), ({"init_images": ["!"]}, 400),
+                            ({}, 400), ({"init_images": []}, 400),
                             ({"init_images": [image], "width": 65}, 400)):
             refused = s.json("POST", "/sdapi/v1/img2img", {"prompt": "x", **bad}, status)
             assert refused["error"] and refused["detail"], refused
