@@ -266,8 +266,9 @@ static void lines_of_each_width(void **state)
     progress_bar bar = {
         .image = 2, .images = 5, .stage = ZIMAGE_STAGE_DENOISE, .begin_seconds = 2, .begin_fraction = 0.1};
     zimage_progress p = at(ZIMAGE_STAGE_DENOISE, 3, 8, 0.3, 8);
-    expect_line(&bar, &p, 100,
-                "[########--------------------]  30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
+    for (int columns = 100; columns <= 120; columns += 20)
+        expect_line(&bar, &p, columns,
+                    "[########--------------------]  30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
     expect_line(&bar, &p, 80, "[####--------]  30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
     expect_line(&bar, &p, 66, "30%  image 2/5  denoise 3/8  3.0 s/step  8 s elapsed  21 s left");
     expect_line(&bar, &p, 40, "30% image 2/5 denoise 3/8 21 s left");
@@ -359,7 +360,7 @@ static int follow(const char *text, int columns)
 
 static void progress_keeps_to_one_line(void **state)
 {
-    static const int widths[] = {1, 5, 12, 20, 40, 80, 200};
+    static const int widths[] = {1, 5, 12, 20, 40, 80, 120, 200};
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i += is_brief() ? 2 : 1) {
         double begin = zi_now();
         run_on_terminal(
@@ -386,7 +387,7 @@ static void messages_interrupt_progress(void **state)
     assert_true(kept >= 0 && file >= 0 && dup2(file, STDERR_FILENO) >= 0);
     progress_bar bar;
     zimage_progress p = at(ZIMAGE_STAGE_DENOISE, 1, 8, 0.5, 1);
-    progress_init(&bar, 0, 1, 1);
+    progress_init(&bar, 0, 1, 1, NULL);
     bar.terminal = 1;
     progress_show(&bar, &p);
     cli_log(ZIMAGE_LOG_WARNING, "x", NULL);

@@ -72,6 +72,11 @@ static const char bash_begin[] =
     "_zimage() {\n"
     "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} words=\"\"\n"
     "    COMPREPLY=()\n"
+    "    if [ \"$current\" = = ]; then\n" /* --name=VALUE is three words */
+    "        current=\"\" previous=$previous=\n"
+    "    elif [ \"$previous\" = = ]; then\n"
+    "        previous=${COMP_WORDS[COMP_CWORD - 2]}=\n"
+    "    fi\n"
     "    if [ \"$COMP_CWORD\" = 1 ]; then\n"
     "        COMPREPLY=($(compgen -W \"$_zimage_commands --help --version\" -- \"$current\"))\n"
     "        return\n"
@@ -92,7 +97,9 @@ static void print_bash_value(const cli_command *command, const cli_option *optio
 {
     if (option->kind == CLI_FLAG)
         return;
-    printf("    %s:--%s", command->name, option->name);
+    printf("    %s:--%s=", command->name, option->name);
+    if (!option->bare)
+        printf(" | %s:--%s", command->name, option->name);
     if (option->letter)
         printf(" | %s:-%c", command->name, option->letter);
     printf(") ");
@@ -161,9 +168,9 @@ static void print_zsh_option(const cli_option *option)
     else if (option->letter)
         printf("'(-%c --%s)'{-%c,--%s}'[", option->letter, option->name, option->letter, option->name);
     else
-        printf("'--%s[", option->name);
+        printf("'--%s%s[", option->name, option->bare ? "=-" : "");
     print_description(&zsh_quoting, option);
-    putchar(']');
+    printf("]%s", option->bare ? ":" : "");
     if (option->kind != CLI_FLAG)
         print_zsh_value(option);
     putchar('\'');
@@ -203,7 +210,7 @@ static void print_fish_option(const cli_command *command, const cli_option *opti
     if (option->letter)
         printf(" -s %c", option->letter);
     if (has_values(option)) {
-        printf(" -x -a '");
+        printf(" %s-a '", option->bare ? "" : "-x ");
         print_values(option, ' ');
         putchar('\'');
     } else if (option->kind == CLI_FILE || option->kind == CLI_FILES) {

@@ -24,6 +24,7 @@ typedef struct work {
     cli_inputs inputs;
     cli_jobs jobs;
     cli_report report;
+    show show;
     const cli_job *job; /* that is checked or made now; NULL: none yet */
     int warned;         /* the job's warnings are printed already */
 } work;
@@ -105,6 +106,7 @@ static zimage_status write_files(work *w, cli_job *job, const zimage_request *re
     zimage_status status = write_image(w, job, request, image, error);
     if (status != ZIMAGE_OK)
         return status;
+    show_image(&w->show, image);
     cli_report_image(&w->report, job, image);
     return job->latents ? save_latents(job, image, error) : ZIMAGE_OK;
 }
@@ -117,7 +119,8 @@ static int make_image(work *w, cli_job *job)
     if (cli_request_fill(job->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK ||
         cli_check_image(job, &request, w->model, &error) != ZIMAGE_OK)
         return failure(w, &error);
-    progress_init(&bar, w->options->quiet, (int32_t)(job - w->jobs.items) + 1, (int32_t)w->jobs.count);
+    progress_init(&bar, w->options->quiet, (int32_t)(job - w->jobs.items) + 1, (int32_t)w->jobs.count, &w->show);
+    request.preview = w->show.has_previews && !w->options->quiet;
     request.seed = job->seed;
     request.release_weights = w->jobs.count == 1; /* nothing comes after this image */
     request.progress = cli_on_progress;
@@ -233,6 +236,7 @@ int cmd_generate(const cli_options *options)
     int code = options->plan ? 0 : cli_jobs_make(options, &w.jobs);
     if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
         code = CLI_USAGE;
+    show_begin(&w.show, COMMAND, options);
     if (!code)
         code = run(&w);
     cli_inputs_free(&w.inputs);

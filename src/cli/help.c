@@ -62,8 +62,9 @@ static void print_option(cli_command_id command, const cli_option *option)
     char left[128], text[2 * CLI_TEXT_MAX], letter[8] = "    ";
     if (option->letter)
         snprintf(letter, sizeof letter, "-%c, ", option->letter);
-    int length = snprintf(left, sizeof left, "  %s--%s%s%s", letter, option->name, option->argument ? " " : "",
-                          option->argument ? option->argument : "");
+    const char *before = option->bare ? "[=" : option->argument ? " " : "", *behind = option->bare ? "]" : "";
+    int length = snprintf(left, sizeof left, "  %s--%s%s%s%s", letter, option->name, before,
+                          option->argument ? option->argument : "", behind);
     cli_describe(command, option, text, sizeof text);
     if (length + 2 <= HELP_COLUMN)
         printf("%-*s", HELP_COLUMN, left);

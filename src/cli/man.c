@@ -1,35 +1,55 @@
 /* The manual page zimage(1) in man(7)'s macros, from the tables. */
 #include <stdio.h>
+#include <string.h>
 
 #include "cli.h"
 
-/* Text, with a backslash before what troff would read as a command. hyphens: a dash is one to copy, as in names of
- * options. */
-static void print_text(const char *text, int hyphens)
+#define DATE  "2026-11-29" /* of this text */
+#define WIDTH 80           /* of a line of the page's source, as mandoc -Tlint wants it */
+
+/* A part of a text, with a backslash before what troff would read as a command. A dash is one to copy, as in names of
+ * options. Returns the characters that were written. */
+static int print_part(const char *text, size_t length)
 {
+    int written = 0;
     if (*text == '.' || *text == '\'')
-        fputs("\\&", stdout);
-    for (; *text; text++) {
-        if (*text == '\\')
-            fputs("\\e", stdout);
-        else if (*text == '-' && hyphens)
-            fputs("\\-", stdout);
-        else
-            putchar(*text);
-    }
+        written += printf("\\&");
+    for (size_t i = 0; i < length; i++)
+        written += printf(text[i] == '\\' ? "\\e" : text[i] == '-' ? "\\-" : "%c", text[i]);
+    return written;
 }
 
-static void print_line(const char *text)
+static void print_text(const char *text)
 {
-    print_text(text, 1);
+    print_part(text, strlen(text));
+}
+
+/* A paragraph, in lines of at most WIDTH characters. */
+static void print_paragraph(const char *text)
+{
+    int column = 0;
+    for (size_t length; *text; text += length + strspn(text + length, " ")) {
+        int extra = 2; /* for "\&", and */
+        length = strcspn(text, " ");
+        for (size_t i = 0; i < length; i++)
+            extra += text[i] == '-' || text[i] == '\\'; /* for backslashes */
+        if (column > 0 && column + 1 + (int)length + extra > WIDTH) {
+            putchar('\n');
+            column = 0;
+        } else if (column > 0) {
+            putchar(' ');
+            column++;
+        }
+        column += print_part(text, length);
+    }
     putchar('\n');
 }
 
 static void print_code(const char *text)
 {
     printf(".EX\n");
-    print_line(text);
-    printf(".EE\n");
+    print_text(text);
+    printf("\n.EE\n");
 }
 
 static void print_option(cli_command_id command, const cli_option *option)
@@ -39,22 +59,22 @@ static void print_option(cli_command_id command, const cli_option *option)
     if (option->letter)
         printf("\\fB\\-%c\\fR, ", option->letter);
     printf("\\fB\\-\\-");
-    print_text(option->name, 1);
+    print_text(option->name);
     printf("\\fR");
     if (option->argument) {
-        printf(" \\fI");
-        print_text(option->argument, 1);
-        printf("\\fR");
+        printf("%s\\fI", option->bare ? "[=" : " ");
+        print_text(option->argument);
+        printf("\\fR%s", option->bare ? "]" : "");
     }
     putchar('\n');
     cli_describe(command, option, text, sizeof text);
-    print_line(text);
+    print_paragraph(text);
     for (const cli_rule *rule = option->rules; rule->kind != CLI_NO_RULE; rule++)
         if (rule->kind == CLI_EXCLUDES && cli_find(command, rule->other)) {
             cli_rule_sentence(rule, 0, text);
-            putchar(text[0] - 'a' + 'A');
-            print_text(text + 1, 1);
-            printf(".\n");
+            text[0] = (char)(text[0] - 'a' + 'A');
+            cli_append(text, sizeof text, ".");
+            print_paragraph(text);
         }
 }
 
@@ -64,13 +84,13 @@ static void print_command(cli_command_id command)
     printf(".SS zimage %s\n", c->name);
     for (int i = 0; i < CLI_USAGES && c->usage[i]; i++) {
         printf("%s\\fBzimage %s\\fR ", i ? ".br\n" : "", c->name);
-        print_line(c->usage[i]);
+        print_paragraph(c->usage[i]);
     }
     printf(".PP\n");
-    print_line(c->about);
+    print_paragraph(c->about);
     if (c->environment) {
         printf(".PP\n");
-        print_line(CLI_VARIABLES);
+        print_paragraph(CLI_VARIABLES);
     }
     for (int group = 0; group < CLI_GROUPS; group++)
         for (const cli_option *option = NULL; (option = cli_next(command, option));)
@@ -81,13 +101,12 @@ static void print_command(cli_command_id command)
 static void print_keys(void)
 {
     const char *separator = "";
-    printf(
-        ".SH BATCH FILES\n"
-        "A batch file has one JSON object a line. Empty lines are skipped. All lines are checked before the first "
-        "image\n"
-        "is made: an unknown key, a value of another type and a combination in which a key would have no effect are\n"
-        "refused with the number of the line, and so is a line that writes the file of another one. Every line has\n"
-        "exactly one of the keys ");
+    printf(".SH BATCH FILES\n");
+    print_paragraph("A batch file has one JSON object a line. Empty lines are skipped. All lines are checked before "
+                    "the first image is made: an unknown key, a value of another type and a combination in which a key "
+                    "would have no effect are refused with the number of the line, and so is a line that writes the "
+                    "file of another one.");
+    printf("Every line has exactly one of the keys ");
     for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));)
         if (option->key_needed) {
             printf("%s\\fB%s\\fR", separator, option->key);
@@ -99,9 +118,10 @@ static void print_keys(void)
             char expected[CLI_TEXT_MAX];
             cli_expected(option, expected);
             printf(".TP\n\\fB%s\\fR\n", option->key);
-            print_text(expected, 1);
-            printf(", as \\fB\\-\\-");
-            print_text(option->name, 1);
+            cli_append(expected, sizeof expected, ",");
+            print_paragraph(expected);
+            printf("as \\fB\\-\\-");
+            print_text(option->name);
             printf("\\fR has it.\n");
         }
     printf(".PP\n");
@@ -110,21 +130,22 @@ static void print_keys(void)
 
 static void print_rest(void)
 {
-    printf(
-        ".SH ENVIRONMENT\n"
-        ".TP\n\\fBZIMAGE_MODEL\\fR\nThe model folder where \\fB\\-\\-model\\fR is not given, instead of the bundled "
-        "model.\n"
-        ".TP\n\\fBXDG_CACHE_HOME\\fR\nMeasurements of the machine are kept in its folder zimage (default: ~/.cache).\n"
-        ".SH EXIT STATUS\n"
-        ".TP\n\\fB0\\fR\nEverything was done.\n"
-        ".TP\n\\fB%d\\fR\nThe work failed. A sentence on standard error says why.\n"
-        ".TP\n\\fB%d\\fR\nThe command line or a line of a batch is wrong. Nothing was done.\n"
-        ".TP\n\\fB129\\fR, \\fB130\\fR, \\fB143\\fR\nSIGHUP, SIGINT or SIGTERM ended the work: 128 and the number of "
-        "the "
-        "signal. The first\nCtrl\\-C "
-        "stops within one block of the network and leaves no file behind; a second one ends the program at once.\n"
-        ".SH EXAMPLES\n",
-        CLI_FAILURE, CLI_USAGE);
+    printf(".SH ENVIRONMENT\n"
+           ".TP\n\\fBZIMAGE_MODEL\\fR\nThe model folder where \\fB\\-\\-model\\fR is not given,\n"
+           "instead of the bundled model.\n"
+           ".TP\n\\fBXDG_CACHE_HOME\\fR\nMeasurements of the machine are kept in its folder zimage\n"
+           "(default: ~/.cache).\n"
+           ".SH EXIT STATUS\n"
+           ".TP\n\\fB0\\fR\nEverything was done.\n"
+           ".TP\n\\fB%d\\fR\nThe work failed. A sentence on standard error says why.\n"
+           ".TP\n\\fB%d\\fR\nThe command line or a line of a batch is wrong. Nothing was done.\n"
+           ".TP\n\\fB%d\\fR\nThe image that \\fBzimage rerun\\fR made differs from the one of the file.\n"
+           ".TP\n\\fB129\\fR, \\fB130\\fR, \\fB143\\fR\n",
+           CLI_FAILURE, CLI_USAGE, CLI_DIFFERS);
+    print_paragraph("SIGHUP, SIGINT or SIGTERM ended the work: 128 and the number of the signal. The first Ctrl-C "
+                    "stops within one block of the network and leaves no file behind; a second one ends the program at "
+                    "once.");
+    printf(".SH EXAMPLES\n");
     for (int i = 0; i < CLI_COMMANDS; i++)
         for (int k = 0; k < CLI_EXAMPLES && cli_commands[i].examples[k]; k++)
             print_code(cli_commands[i].examples[k]);
@@ -132,14 +153,14 @@ static void print_rest(void)
 
 void cli_print_man(void)
 {
-    printf(".TH ZIMAGE 1 \"\" \"zimage %s\" \"User Commands\"\n"
+    printf(".TH ZIMAGE 1 " DATE " \"zimage %s\" \"User Commands\"\n"
            ".SH NAME\nzimage \\- make images from text with Z\\-Image models\n"
            ".SH SYNOPSIS\n\\fBzimage\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.br\n\\fBzimage\\fR "
            "\\fIPROMPT\\fR [\\fIOPTIONS\\fR]\n.br\n\\fBzimage \\-\\-version\\fR\n"
            ".SH DESCRIPTION\n"
-           "zimage runs Z\\-Image models: it makes images from prompts, on CPUs and on NVIDIA GPUs.\n"
-           "A prompt of several words needs no command: \\fBzimage \"a red apple\"\\fR is \\fBzimage generate \"a red "
-           "apple\"\\fR.\n"
+           "zimage runs Z\\-Image models: it makes images from prompts, on CPUs and on\nNVIDIA GPUs.\n"
+           "A prompt of several words needs no command: \\fBzimage \"a red apple\"\\fR is\n"
+           "\\fBzimage generate \"a red apple\"\\fR.\n"
            ".SH COMMANDS\n",
            zimage_version());
     for (int i = 0; i < CLI_COMMANDS; i++)

@@ -31,6 +31,12 @@ const char *cli_log_format_name(int value)
     return (unsigned)value < sizeof words / sizeof *words ? words[value] : NULL;
 }
 
+const char *cli_show_name(int value)
+{
+    static const char *const words[] = {"auto", "kitty", "iterm2", "sixel"};
+    return (unsigned)value < sizeof words / sizeof *words ? words[value] : NULL;
+}
+
 const char *cli_bench_stage_name(int value)
 {
     if (value == 0)

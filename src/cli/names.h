@@ -7,6 +7,7 @@ const char *cli_compute_name(int value);
 const char *cli_dequantize_name(int value);
 const char *cli_template_name(int value);
 const char *cli_shell_name(int value);
+const char *cli_show_name(int value); /* of terminal_protocol, but the last */
 const char *cli_command_name(int value);
 const char *cli_bench_stage_name(int value);
 enum { CLI_LOG_TEXT, CLI_LOG_JSON };

@@ -1309,6 +1309,18 @@ const cli_option cli_table[] = {
         FLAG(json),
     },
     {
+        .name = "show",
+        .elsewhere = "preview display view show-image",
+        .argument = "PROTOCOL",
+        .help = "Show each image in the terminal, and its previews while it is made. The protocol of the terminal is "
+                "found by its variables, or by asking it. Another one is drawn whatever standard output is.",
+        .commands = ON(GENERATE) | ON(RERUN),
+        .group = CLI_GROUP_PRINTING,
+        ENUM(show, cli_show_name),
+        .bare = "auto",
+        .rules = {EXCLUDES("json", "standard output holds the object"), EXCLUDES("plan", no_image)},
+    },
+    {
         .name = "quiet",
         .letter = 'q',
         .help = "Print no progress, only warnings.",

@@ -74,7 +74,7 @@ typedef struct cli_options {
     double guidance, cfg_truncation, cfg_normalization, strength;
     double header_seconds, body_seconds, connection_seconds, max_wait, rate, burst, failed_keys, job_seconds,
         idle_seconds, drain, store_seconds;
-    int rng, dequantize, compute, template_kind, shell, command, stage;
+    int rng, dequantize, compute, template_kind, shell, command, stage, show;
     int metrics_public, no_slots, no_web, no_model_switch, log_format;
     int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure;
 } cli_options;
@@ -143,8 +143,9 @@ typedef struct cli_option {
     const char *(*value_name)(int value); /* of CLI_ENUM: words of 0, 1, ...; NULL behind the last */
     const char *words;                    /* of CLI_TEXT: usual values for completion, separated by spaces */
     const char *fallback;                 /* text of the default; NULL: none */
-    const char *key;                      /* in a line of a batch; NULL: a line can't hold it */
-    const char *field;                    /* the library\'s name of the value; NULL: the option\'s, with underscores */
+    const char *bare;  /* text of the option without a value, which then has to be attached: --show=kitty; NULL: none */
+    const char *key;   /* in a line of a batch; NULL: a line can't hold it */
+    const char *field; /* the library\'s name of the value; NULL: the option\'s, with underscores */
     const char *elsewhere; /* its names in other programs, separated by spaces: "did you mean" finds it */
     cli_rule rules[CLI_RULES];
     int key_needed; /* 1: a line of a batch has to hold exactly one of these keys */

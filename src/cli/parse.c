@@ -193,8 +193,8 @@ static int take_named(parser *p, const cli_option *option, const char *attached)
     if (option->kind == CLI_FLAG)
         return attached ? cli_usage_error(command_name(p), "%s: \"%s\", but it takes no value", typed, attached)
                         : take(p, option, typed, "");
-    if (attached)
-        return take(p, option, typed, attached);
+    if (attached || option->bare)
+        return take(p, option, typed, attached ? attached : option->bare);
     const char *next = p->at < p->argc ? p->argv[p->at++] : NULL;
     cli_expected(option, expected);
     if (!next)

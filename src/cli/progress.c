@@ -1,9 +1,7 @@
 #include "progress.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "signals.h"
@@ -13,7 +11,6 @@
 #define NARROW        60   /* columns; on a narrower terminal one space is between the parts, else two */
 #define PART_MAX      48   /* bytes of a part, */
 #define TIME_MAX      32   /* and of a time in it */
-#define COLUMNS       80   /* of a terminal that does not say its width */
 #define LINE_SECONDS  1.0  /* least time between two lines of steps where stderr is no terminal */
 #define QUIET_SECONDS 60.0 /* most time there without a line while a step goes on */
 
@@ -23,12 +20,12 @@
 
 static progress_bar *drawn; /* the bar that has drawn last; NULL: none */
 
-void progress_init(progress_bar *bar, int quiet, int32_t image, int32_t images)
+void progress_init(progress_bar *bar, int quiet, int32_t image, int32_t images, show *shown)
 {
-    const char *kind = getenv("TERM");
     *bar = (progress_bar){
         .quiet = quiet,
-        .terminal = isatty(STDERR_FILENO) && !(kind && !strcmp(kind, "dumb")),
+        .terminal = terminal_is_one(STDERR_FILENO),
+        .show = shown,
         .image = image,
         .images = images,
         .stage = (zimage_stage)ZIMAGE_STAGE_COUNT,
@@ -146,18 +143,12 @@ void progress_line(const progress_bar *bar, const zimage_progress *p, int column
                 snprintf(line + length, PROGRESS_LINE_MAX - (size_t)length, "%*s%s", length ? gap : 0, "", parts[i]);
 }
 
-static int terminal_columns(void)
-{
-    struct winsize size;
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : COLUMNS;
-}
-
 static void draw(progress_bar *bar, const zimage_progress *p)
 {
     char line[PROGRESS_LINE_MAX];
     if (bar->last_print >= 0 && p->elapsed < bar->last_print + PROGRESS_DRAW_SECONDS)
         return;
-    progress_line(bar, p, terminal_columns(), line);
+    progress_line(bar, p, terminal_get_size(STDERR_FILENO).columns, line);
     fprintf(stderr, "\r%s\033[K", line);
     fflush(stderr);
     bar->last_print = p->elapsed;
@@ -201,6 +192,8 @@ void progress_show(progress_bar *bar, const zimage_progress *p)
         draw(bar, p);
     else
         print_line(bar, p, next_step);
+    if (p->preview && bar->show)
+        show_preview(bar->show, p->preview, p->preview_width, p->preview_height);
 }
 
 int cli_on_progress(const zimage_progress *p, void *user)
@@ -213,6 +206,8 @@ void progress_interrupt(void)
 {
     if (!drawn || !drawn->shown)
         return;
+    if (drawn->show)
+        show_end_previews(drawn->show);
     fprintf(stderr, "\r\033[K");
     drawn->shown = 0;
     drawn->last_print = -1;

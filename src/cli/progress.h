@@ -2,7 +2,7 @@
 #ifndef ZI_CLI_PROGRESS_H
 #define ZI_CLI_PROGRESS_H
 
-#include "zimage.h"
+#include "show.h"
 
 /* Of one image. */
 typedef struct progress_bar {
@@ -13,13 +13,15 @@ typedef struct progress_bar {
     int32_t step;
     double begin_seconds;  /* when this stage began: seconds since the image's beginning, */
     double begin_fraction; /* and the part of the work that was done */
+    show *show;            /* for previews; NULL: none are drawn */
     double last_print;     /* seconds since the image's beginning; below 0: nothing was printed */
 } progress_bar;
 
 #define PROGRESS_LINE_MAX     256 /* bytes of a line, which is ASCII */
 #define PROGRESS_DRAW_SECONDS 0.1 /* least time between two drawings: more would only flood a slow connection */
 
-void progress_init(progress_bar *bar, int quiet, int32_t image, int32_t images);
+/* show: gets the previews; NULL: there are none. */
+void progress_init(progress_bar *bar, int quiet, int32_t image, int32_t images, show *show);
 void progress_show(progress_bar *bar, const zimage_progress *progress);
 /* Of a request: shows the progress on the bar `user`, and stops after a signal. */
 int cli_on_progress(const zimage_progress *progress, void *user);

@@ -23,6 +23,7 @@ typedef struct rerun {
     cli_inputs inputs;
     zimage_request request;
     zimage_image *image;
+    show show;
 } rerun;
 
 /* How two images of one size differ. */
@@ -88,13 +89,17 @@ static int make(rerun *r)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     progress_bar bar;
-    progress_init(&bar, r->given->quiet, 1, 1);
+    show_begin(&r->show, COMMAND, r->given);
+    progress_init(&bar, r->given->quiet, 1, 1, &r->show);
+    r->request.preview = r->show.has_previews && !r->given->quiet;
     r->request.seed = r->made.seed;
     r->request.release_weights = 1;
     r->request.progress = cli_on_progress;
     r->request.progress_user = &bar;
     zimage_status status = zimage_generate(r->session, &r->request, &r->image, &error);
     progress_end(&bar);
+    if (status == ZIMAGE_OK)
+        show_image(&r->show, r->image);
     if (status == ZIMAGE_OK && r->given->output) {
         const cli_job job = {.options = &r->made, .seed = r->made.seed, .path = (char *)r->given->output, .named = 1};
         status = cli_write_image(&job, &r->request, r->image, r->model, &error);

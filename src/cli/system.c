@@ -79,6 +79,8 @@ int cli_check_stdout(const cli_options *o)
     const char *option = image ? "--output" : "--save-latents";
     if (o->json)
         return cli_usage_error("generate", "%s: standard output can't hold it beside the object of --json", option);
+    if (CLI_IS_GIVEN(o, show))
+        return cli_usage_error("generate", "%s: standard output can't hold it beside what --show draws", option);
     if (image && o->count > 1)
         return cli_usage_error("generate", "--output: standard output can hold one image only, not the %lld of --count",
                                (long long)o->count);

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "base64.h"
 #include "request.h"
+#include "shared/base64.h"
 #include "shared/words.h"
 
 #define NUMBER_MAX 64 /* characters of a number in a form */

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base64.h"
+#include "shared/base64.h"
 
 static void add(pieces *p, piece new)
 {

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "base64.h"
+#include "shared/base64.h"
 #include "shared/words.h"
 
 #define LINE_MAX_BYTES 512

@@ -1,6 +1,6 @@
 /* Base64 of RFC 4648. */
-#ifndef ZI_SERVE_BASE64_H
-#define ZI_SERVE_BASE64_H
+#ifndef ZI_SHARED_BASE64_H
+#define ZI_SHARED_BASE64_H
 
 #include <stddef.h>
 #include <stdint.h>
