@@ -8,15 +8,15 @@
 #include "shared/base64.h"
 #include "sixel.h"
 
-#define PREVIEW_ROWS  12   /* of the terminal */
-#define KITTY_CHUNK   4096 /* characters of base64 that one of Kitty's sequences may hold */
-#define ITERM2_CHUNK  3072
-#define CELL_WIDTH    8 /* pixels of a character where the terminal does not say */
-#define CELL_HEIGHT   16
-#define ROWS_KEPT     2 /* for the line behind the image, and the next one */
-#define PREVIEW_ID    0x7a69 /* Kitty's number of the preview, which is replaced again and again */
-#define SAVE_CURSOR   "\0337"
-#define PUT_CURSOR    "\0338"
+#define PREVIEW_ROWS 12   /* of the terminal */
+#define KITTY_CHUNK  4096 /* characters of base64 that one of Kitty's sequences may hold */
+#define ITERM2_CHUNK 3072
+#define CELL_WIDTH   8 /* pixels of a character where the terminal does not say */
+#define CELL_HEIGHT  16
+#define ROWS_KEPT    2      /* for the line behind the image, and the next one */
+#define PREVIEW_ID   0x7a69 /* Kitty's number of the preview, which is replaced again and again */
+#define SAVE_CURSOR  "\0337"
+#define PUT_CURSOR   "\0338"
 
 /* ---- protocols --------------------------------------------------------------------------------------------------- */
 

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "serve/base64.h"
+#include "shared/base64.h"
 
 /* The text without line breaks, which mean nothing. */
 static size_t join_lines(const uint8_t *data, size_t size, char *text)

@@ -8,8 +8,8 @@
 #include <strings.h>
 
 #include "fuzz.h"
-#include "serve/base64.h"
 #include "serve/policy.h"
+#include "shared/base64.h"
 
 #define PORT    8421
 #define FRIEND  "https://friend.example"
