@@ -303,6 +303,10 @@ typedef struct zimage_model_info {
     float default_guidance;
     int32_t has_image_encoder; /* 1: requests may have images */
     int32_t max_references;    /* input images that the transformer can read; 0: it only starts from one */
+    /* 32 hexadecimal digits that tell this model from others: of its configurations, of the names, types and shapes of
+     * its tensors, and of a few numbers of each network. Another conversion or precision has others; other names and
+     * cuts of the files do not matter. "": it has none. */
+    char fingerprint[36];
 } zimage_model_info;
 
 ZIMAGE_API zimage_status zimage_model_get_info(const zimage_model *model, zimage_model_info *info, zimage_error *error);

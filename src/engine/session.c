@@ -96,6 +96,8 @@ zimage_status zimage_model_get_info(const zimage_model *model, zimage_model_info
         .has_image_encoder = facts->has_image_encoder,
         .max_references = facts->max_references,
     };
+    if (model->inner->fingerprint.state)
+        zi_fingerprint_print(&model->inner->fingerprint, own.fingerprint);
     strncpy(own.family, model->inner->family->name, sizeof own.family - 1);
     return ZI_GIVE(info, &own, zimage_model_info, family, error);
 }

@@ -211,6 +211,26 @@ static void warn_of_unknown(const opening *o, const char *path, const char *cons
     json_decref(config);
 }
 
+/* The configuration, in one order and without what the programs that saved it say of themselves and of their folders. A
+ * conversion may have none. */
+static zimage_status add_configuration(const opening *o, const char *path)
+{
+    static const char *const others[] = {"_diffusers_version", "_name_or_path", "transformers_version"};
+    json_t *config = NULL;
+    if (!zi_file_exists(path))
+        return ZIMAGE_OK;
+    ZI_TRY(zi_json_load(path, &config, o->error));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        json_object_del(config, others[i]);
+    char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
+    json_decref(config);
+    if (!text)
+        return zi_fail_memory(o->error, "a configuration", 0);
+    zi_fingerprint_add_text(&o->model->fingerprint, text);
+    free(text);
+    return ZIMAGE_OK;
+}
+
 static zimage_status configure(const opening *o, const zi_component *component, const char *folder, const char *config)
 {
     if (!zi_file_exists(config))
@@ -226,13 +246,15 @@ static zimage_status configure(const opening *o, const zi_component *component, 
             config, o->path);
     ZI_TRY(component->configure(o->model->networks, config, NULL, o->error));
     warn_of_unknown(o, config, component->fields);
-    return ZIMAGE_OK;
+    zi_fingerprint_add_text(&o->model->fingerprint, component->folder);
+    return add_configuration(o, config);
 }
 
 static zimage_status open_weights(const opening *o, zi_component_kind kind, const char *folder)
 {
     zi_store *store = NULL;
     ZI_TRY(zi_store_open(folder, o->model->family->components[kind].base_name, &store, o->log, o->error));
+    zi_store_fingerprint(store, &o->model->fingerprint);
     zi_store_dequantize(store, o->choice->dequantize);
     zimage_status status = zi_store_share(store, o->error);
     if (status != ZIMAGE_OK) {
@@ -322,6 +344,8 @@ static zimage_status open_scheduler(const opening *o)
     if (!path)
         return zi_fail_memory(o->error, "a path", strlen(o->path));
     zimage_status status = load_scheduler(o, path);
+    if (status == ZIMAGE_OK)
+        status = add_configuration(o, path);
     free(path);
     return status;
 }
@@ -347,6 +371,8 @@ static zimage_status open_parts(const opening *o)
 {
     static const zi_component_kind order[ZI_COMPONENTS] = {ZI_TRANSFORMER, ZI_VAE, ZI_TEXT_ENCODER};
     int present[ZI_COMPONENTS];
+    zi_fingerprint_begin(&o->model->fingerprint);
+    zi_fingerprint_add_text(&o->model->fingerprint, o->model->family->name);
     ZI_TRY(read_index(o));
     ZI_TRY(open_scheduler(o));
     for (int i = 0; i < ZI_COMPONENTS; i++)

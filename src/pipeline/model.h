@@ -15,6 +15,7 @@ typedef struct zi_model {
     zi_tokenizer *tokenizer;         /* NULL without a text encoder */
     zi_scheduler_config scheduler;
     zi_facts facts;
+    zi_fingerprint fingerprint; /* of configurations and weights; state 0: the model is no folder's */
 } zi_model;
 
 /* What the caller chooses beside the folder. */

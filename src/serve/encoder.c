@@ -63,6 +63,7 @@ static void fill_recipe(recipe *r, const job *j, const zimage_request *request, 
     recipe_size(r, request->width, request->height, request->steps);
     recipe_guidance(r, j->resolved.guidance, 1, 0); /* no limits */
     recipe_add(r, "model", j->model->id);
+    recipe_add(r, "model_fingerprint", j->resolved.fingerprint[0] ? j->resolved.fingerprint : NULL);
     recipe_result(r, info, j->resolved.quality);
 }
 

@@ -69,6 +69,8 @@ json_t *model_json(server *s, const model_entry *entry)
                                                "distilled", info->distilled, "can_edit", info->has_image_encoder,
                                                "max_references", info->max_references));
     if (meta && entry->is_known)
+        json_object_set_new(meta, "fingerprint", json_string(info->fingerprint));
+    if (meta && entry->is_known)
         json_object_set_new(meta, "default_guidance", json_real(info->default_guidance));
     if (meta && entry->is_known)
         json_object_set_new(meta, "default_size", json_sprintf("%dx%d", info->default_width, info->default_height));

@@ -183,6 +183,7 @@ int resolve_request(serve_request *r, const zimage_model_info *info, const serve
             return fault_set(f, FAULT_INTERNAL, NULL, "the system has no random number for a seed");
         resolved->seed >>= SEED_SHIFT;
     }
+    memcpy(resolved->fingerprint, info->fingerprint, sizeof resolved->fingerprint);
     if (r->format != ZIMAGE_FORMAT_PNG)
         resolved->quality = REQUEST_HAS(r, compression) ? (int)(r->compression ? r->compression : 1) : COMPRESSION_MAX;
     return resolve_size(r, info, resolved, f) && check_pixels(r, params, resolved, f) &&

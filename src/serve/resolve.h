@@ -11,6 +11,7 @@ typedef struct resolved_request {
     uint64_t seed;             /* of the first image */
     zimage_format format;
     int quality; /* as zimage_save_params has it */
+    char fingerprint[sizeof((zimage_model_info *)0)->fingerprint];
 } resolved_request;
 
 /* What can be said without the model: limits of the server, fields that exclude each other. 0: a fault. */

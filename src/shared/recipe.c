@@ -95,8 +95,10 @@ void recipe_guidance(recipe *r, double guidance, double truncation, double norma
 
 void recipe_fingerprint(const zimage_model *model, char text[RECIPE_FINGERPRINT])
 {
-    (void)model;
+    zimage_model_info info = {.struct_size = sizeof info};
     *text = 0;
+    if (zimage_model_get_info(model, &info, NULL) == ZIMAGE_OK)
+        snprintf(text, RECIPE_FINGERPRINT, "%s", info.fingerprint);
 }
 
 void recipe_model(recipe *r, const char *name, const zimage_model *model)

@@ -578,6 +578,40 @@ const zi_weight *zi_store_find(const zi_store *store, const char *name)
     return entry ? &entry->weight : NULL;
 }
 
+#define SAMPLES      64 /* of a fingerprint: tensors, */
+#define SAMPLE_BYTES 64 /* and bytes of each */
+
+/* From the middle of the tensor. What can't be read is left out: opening the model reports it. */
+static void add_sample(const zi_entry *entry, zi_fingerprint *f)
+{
+    const zi_weight *w = &entry->weight;
+    const zi_mapping *mapping = &entry->file->mapping;
+    uint8_t bytes[SAMPLE_BYTES];
+    size_t at = w->bytes > SAMPLE_BYTES ? (w->bytes - SAMPLE_BYTES) / 2 : 0;
+    size_t size = w->bytes < SAMPLE_BYTES ? w->bytes : SAMPLE_BYTES;
+    if (size == 0 || entry->file->in_memory)
+        return;
+    ssize_t count = pread(mapping->descriptor, bytes, size, (off_t)((size_t)(w->data - mapping->data) + at));
+    zi_fingerprint_add(f, bytes, count > 0 ? (size_t)count : 0);
+}
+
+void zi_store_fingerprint(const zi_store *store, zi_fingerprint *f)
+{
+    size_t step = (store->count + SAMPLES - 1) / SAMPLES;
+    for (size_t i = 0; i < store->count; i++) {
+        const zi_entry *entry = &store->entries[i];
+        zi_fingerprint_add_text(f, entry->weight.name);
+        zi_fingerprint_add_text(f, entry->dtype);
+        for (int k = 0; k < entry->weight.dims; k++) {
+            char size[32];
+            snprintf(size, sizeof size, "%lld", (long long)entry->weight.shape[k]);
+            zi_fingerprint_add_text(f, size);
+        }
+        if (i % step == 0)
+            add_sample(entry, f);
+    }
+}
+
 const char *zi_store_path(const zi_store *store)
 {
     return store->path;

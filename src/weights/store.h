@@ -6,6 +6,7 @@
 #define ZI_WEIGHTS_STORE_H
 
 #include "base/error.h"
+#include "base/fingerprint.h"
 #include "base/pool.h"
 #include "ops/tensor.h"
 
@@ -35,6 +36,13 @@ zimage_status zi_store_share(zi_store *store, zimage_error *error);
 void zi_store_dequantize(zi_store *store, zi_dtype dtype);
 /* Later binding only checks and describes weights; it makes no copies. */
 void zi_store_describe_only(zi_store *store);
+
+/*
+ * Adds to a fingerprint: the name, type and shape of each tensor, and 64 bytes of the data of up to 64 of them, because
+ * models of one kind differ in their numbers only. How the tensors are cut into files does not matter. Before the store
+ * is bound. Bytes are read from the file, not from its mapping, so a lost one raises no signal.
+ */
+void zi_store_fingerprint(const zi_store *store, zi_fingerprint *f);
 
 size_t zi_store_count(const zi_store *store);
 /* Tensors are sorted by name. A tensor that was bound as a packed matrix is ZI_GROUPED from then on. */

@@ -1,4 +1,5 @@
 """Tests of what the options of zimage serve set up: limits, keys, TLS, folders. check_setup.py PROGRAM [TEST...]"""
+import base64
 import concurrent.futures
 import http.client
 import json
@@ -373,6 +374,21 @@ def test_models(program):
         refused(program, "--alias: \"a\"", *models, "--alias", "a,a")
         refused(program, "0 model folders", "--models-dir", os.path.join(folder, "empty"), code=2)
         refused(program, "--models-dir: ", "--models-dir", os.path.join(folder, "none"), code=2)
+
+
+def test_fingerprint(program):
+    """The server's images say which model made them, as the program's do."""
+    with Server(program) as s, tempfile.TemporaryDirectory() as folder:
+        meta = s.json("GET", "/v1/models/emoji")["meta"]
+        image = s.json("POST", GENERATIONS, SMALL)["data"][0]["b64_json"]
+        recipe = json.loads(s.post("/zimage/v1/recipe", base64.b64decode(image)).body)["recipe"]
+        assert re.fullmatch("[0-9a-f]{32}", meta["fingerprint"]) and recipe["model_fingerprint"] == meta["fingerprint"]
+        path = os.path.join(folder, "a.png")
+        subprocess.run([program, "generate", "x", "--size", "64x64", "--steps", "1", "-q", "-o", path], check=True,
+                       stdout=subprocess.DEVNULL)
+        with open(path, "rb") as file:
+            own = json.loads(s.post("/zimage/v1/recipe", file.read()).body)["recipe"]
+        assert own["model_fingerprint"] == meta["fingerprint"], own
 
 
 def test_what_is_shown(program):
