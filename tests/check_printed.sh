@@ -70,6 +70,7 @@ for shell in bash zsh fish; do
         echo "skipped: completion by $shell, which is not here"
         continue
     fi
+    # shellcheck disable=SC2094 # a file that has the shell's name
     "$program" completion "$shell" >"$shell"
     "$shell" -n "$shell" || fail "$shell does not accept its script"
     check "$shell"

@@ -117,6 +117,25 @@ static void inputs_are_named_again(void **state)
     clear();
 }
 
+/* The same shapes with one other number are another model. */
+static void other_models(void **state)
+{
+    MAKE("a cat", "a.png", "--size", "16x16", "--steps", "1");
+    expect_end(ARGUMENTS("rerun", "a.png", "-q"), 1, "a.png: it was made with the model \"tiny\" (",
+               "the bundled model is another");
+    const char *model = copy_model("model");
+    expect_end(ARGUMENTS("rerun", "a.png", "-m", "model", "-q"), 0, "equal: all 256 pixels", "");
+    spoil_weight(model, spoiled[1].file, spoiled[1].tensor, 7);
+    expect_end(ARGUMENTS("rerun", "a.png", "-m", "model"), 3, "warning: -m: model is another model",
+               "it was made with model ");
+    setenv("ZIMAGE_MODEL", model, 1);
+    expect_end(ARGUMENTS("rerun", "a.png"), 1, "ZIMAGE_MODEL is another", "name it with -m DIR");
+    unsetenv("ZIMAGE_MODEL");
+    expect_end(ARGUMENTS("rerun", "a.png", "-m", "nowhere"), 2, "there is no model folder nowhere", "");
+    expect_end(ARGUMENTS("rerun", "a.png", "-m", "a.png"), 1, "a.png", "folder");
+    clear();
+}
+
 /* ---- files of others --------------------------------------------------------------------------------------------- */
 
 #define A1111 "a cat, big\nNegative prompt: a dog\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 5, Size: 64x96"
@@ -241,10 +260,15 @@ static void other_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_format_is_made_again), cmocka_unit_test(all_settings_are_made_again),
-        cmocka_unit_test(inputs_are_named_again),     cmocka_unit_test(files_of_other_programs),
-        cmocka_unit_test(files_without_a_recipe),     cmocka_unit_test(graphs_in_circles),
-        cmocka_unit_test(recipes_of_strangers),       cmocka_unit_test(other_sizes),
+        cmocka_unit_test(every_format_is_made_again),
+        cmocka_unit_test(all_settings_are_made_again),
+        cmocka_unit_test(inputs_are_named_again),
+        cmocka_unit_test(other_models),
+        cmocka_unit_test(files_of_other_programs),
+        cmocka_unit_test(files_without_a_recipe),
+        cmocka_unit_test(graphs_in_circles),
+        cmocka_unit_test(recipes_of_strangers),
+        cmocka_unit_test(other_sizes),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

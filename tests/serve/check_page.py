@@ -227,7 +227,16 @@ def test_recipe_of_a_dropped_picture(program):
         text = b"a cat, big\nSteps: 20, CFG scale: 7, Seed: 5, Size: 64x96"
         page.drop(with_text(made(s, embed_recipe=False), b"parameters", text))
         page.wait("the recipe", "document.getElementById('recipe-facts').textContent.includes('a cat, big')")
-        assert "64x96" in page.text("recipe-facts")
+        assert "64x96" in page.text("recipe-facts") and "AUTOMATIC1111" in page.text("recipe-note")
+        assert not page.script("return document.getElementById('recipe-again')")
+        # One that other kernels made, as its recipe says: why the pixels differ.
+        other = json.loads(s.post("/zimage/v1/recipe", made(s, seed=5)).body)["recipe"]
+        page.click("recipe-use")
+        page.drop(with_text(made(s, seed=6, embed_recipe=False), b"zimage",
+                            json.dumps({**other, "kernels": "an abacus"}).encode()))
+        page.wait("the recipe", "document.getElementById('recipe').open")
+        page.click("recipe-again")
+        page.wait("why", "document.getElementById('toasts').textContent.includes('with kernels an abacus, now ')")
 
 
 def test_link(program):

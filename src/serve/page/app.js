@@ -113,8 +113,8 @@ const makeAgain = (file) => safely(async (request) => {
 // A picture that was dropped, pasted or opened. With a recipe it is shown; else it is what to start from.
 const takeFile = safely(async (file) => {
     if (!TYPES.includes(file.type)) throw new Error(t("not_a_picture", { name: file.name || file.type || "?" }));
-    const request = await recipe.read(file);
-    if (request) recipe.show(file, request, { again: makeAgain(file), startFrom: () => startFrom(file) });
+    const found = await recipe.read(file);
+    if (found) recipe.show(file, found, { again: makeAgain(file), startFrom: () => startFrom(file) });
     else if (form.canStart()) await startFrom(file);
     else toast(t("recipe_none"));
 });

@@ -7,11 +7,14 @@ import * as form from "./form.js";
 const SHOWN = ["prompt", "negative_prompt", "size", "seed", "steps", "guidance", "strength", "rng", "model"];
 const NUMBERS = ["steps", "guidance", "strength"];
 
-// The request in a picture's file; null: the file has none.
+// What may differ between two machines that make the same picture.
+const MAKERS = ["model_fingerprint", "kernels", "compute", "version"];
+
+// What a picture's file says: {request, recipe, source}; null: nothing.
 export async function read(file) {
     try {
-        const { request } = await api.json("POST", "recipe", file);
-        return request.prompt ? request : null;
+        const found = await api.json("POST", "recipe", file);
+        return found.request.prompt ? found : null;
     } catch (error) {
         if (error instanceof api.Fault && error.code === "recipe_not_found") return null;
         throw error;
@@ -37,13 +40,21 @@ export function fromHash() {
 
 const isSame = (a, b) => a.every((value, index) => value === b[index]);
 
-// How a picture that was made again differs from the one that its recipe came from.
+// What was different when the first picture was made: "kernels avx2, now avx512".
+async function reasons(before, now) {
+    const [a, b] = (await Promise.all([read(before), read(now)])).map((found) => found?.recipe ?? {});
+    return MAKERS.filter((name) => a[name] !== undefined && a[name] !== b[name])
+        .map((name) => t("other_maker", { name: name.replace("_", " "), before: a[name], now: b[name] ?? "?" }));
+}
+
+// How a picture that was made again differs from the one that its recipe came from, and why.
 export async function compare(before, now) {
     const [a, b] = await Promise.all([pixelsOf(before), pixelsOf(now)]);
     if (a.width !== b.width || a.height !== b.height) return t("other_size");
     const [x, y] = [new Uint32Array(a.data.buffer), new Uint32Array(b.data.buffer)];
     if (isSame(x, y)) return t("same_pixels");
-    return t("other_pixels", { n: x.filter((value, index) => value !== y[index]).length, all: x.length });
+    const count = x.filter((value, index) => value !== y[index]).length;
+    return [t("other_pixels", { n: count, all: x.length }), ...await reasons(before, now)].join(" ");
 }
 
 function action(name, run, isMain = false) {
@@ -56,13 +67,15 @@ function action(name, run, isMain = false) {
 }
 
 // Shows a recipe and what can be done with it. again(request), startFrom(file): set by app.js.
-export function show(file, request, { again, startFrom }) {
+export function show(file, { request, recipe, source }, { again, startFrom }) {
     $("recipe-picture").src = addressOf(file);
     $("recipe-facts").replaceChildren(...SHOWN.filter((name) => request[name] !== undefined && request[name] !== 0)
         .flatMap((name) => [make("dt", { textContent: t(name) }), make("dd", { textContent: request[name] })]));
     const isMissing = request.model && !form.modelNames().includes(request.model);
-    $("recipe-note").textContent = isMissing ? t("recipe_no_model", { model: request.model }) : "";
-    const buttons = [action("again", () => again(request)), action("use", () => form.fill(request), true)];
+    $("recipe-note").textContent = source !== "zimage" ? t("recipe_source", { source })
+        : recipe.images ? t("recipe_images") : isMissing ? t("recipe_no_model", { model: request.model }) : "";
+    const buttons = [action("use", () => form.fill(request), true)];
+    if (source === "zimage" && !recipe.images) buttons.unshift(action("again", () => again(request)));
     if (form.canStart()) buttons.unshift(action("input", startFrom));
     $("recipe-actions").replaceChildren(...buttons);
     $("recipe").showModal();
