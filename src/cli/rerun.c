@@ -198,8 +198,8 @@ static void print_readable(const rerun *r, const comparison *c, const json_t *re
         cli_line(stdout, "%s  different: %zu of %zu pixels, by at most %d of 255, on average by %.3g; %s%s",
                  r->given->file, c->different, c->pixels, c->largest, c->mean,
                  *why ? "it was made with "
-                      : "model, kernels and version are the same, so the file was changed, or "
-                        "this device does not repeat its results",
+                      : "model, kernels and version look the same, so the file or the weights were changed, or this "
+                        "device does not repeat its results",
                  why);
 }
 
