@@ -797,6 +797,18 @@ const cli_option cli_table[] = {
         .fallback = "3600",
     },
     {
+        .name = "gallery",
+        .elsewhere = "output-dir outdir",
+        .argument = "DIR",
+        .help =
+            "Write finished images into this folder, which the page then shows. Those of an API key with a name lie "
+            "in a folder of that name inside.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_FILES,
+        FOLDER(gallery),
+        .written = 1,
+    },
+    {
         .name = "metrics-public",
         .elsewhere = "metrics",
         .help = "/metrics needs no API key.",

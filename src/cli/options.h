@@ -62,7 +62,7 @@ typedef struct cli_options {
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
     const char *file, *text, *cpu_mask, *device, *mask;
-    const char *models_dir, *default_model, *aliases, *web_dir;
+    const char *models_dir, *default_model, *aliases, *web_dir, *gallery;
     const char *host, *unix_path, *tls_cert, *tls_key, *public_url, *key, *key_file, *allowed_hosts, *allowed_origins;
     cli_files images, models;
     int64_t width, height; /* --size fills both */

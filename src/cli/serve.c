@@ -162,6 +162,7 @@ static void fill(const cli_options *o, serve_params *params)
         .has_no_page = o->no_web,
         .has_no_switch = o->no_model_switch,
         .page_folder = o->web_dir,
+        .gallery = o->gallery,
         .is_json_log = o->log_format == CLI_LOG_JSON,
         .keep_models = (int)o->keep_models,
         .max_queue = (int)o->max_queue,

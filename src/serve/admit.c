@@ -158,6 +158,7 @@ int admit(server *s, serve_request *request, const job_origin *origin, job **out
         return fault_set(f, FAULT_INSUFFICIENT_MEMORY, NULL, "there is no memory for the job");
     j->model = model;
     j->owner = origin->owner;
+    j->owner_name = origin->owner_name;
     j->idempotency = origin->idempotency;
     j->body_hash = origin->body_hash;
     j->is_detached = origin->is_detached;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "handlers.h"
+#include "thumb.h"
 
 #define BLOCK ((size_t)32 << 10) /* bytes that are made at a time */
 
@@ -120,7 +121,8 @@ static void free_sending(void *user)
     free(s);
 }
 
-enum MHD_Result answer_pieces(exchange *x, int status, const char *type, pieces *p)
+/* tag: NULL: the answer is no picture. */
+static enum MHD_Result send_pieces(exchange *x, int status, const char *type, const char *tag, pieces *p)
 {
     sending *s = p->is_broken ? NULL : calloc(1, sizeof *s);
     if (!s) {
@@ -135,7 +137,43 @@ enum MHD_Result answer_pieces(exchange *x, int status, const char *type, pieces 
         MHD_create_response_from_callback(s->pieces.total, BLOCK, read_sending, s, free_sending);
     if (!response)
         free_sending(s);
-    else
+    if (response && type)
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+    if (response && tag) {
+        MHD_add_response_header(response, MHD_HTTP_HEADER_ETAG, tag);
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "private, no-store");
+    }
     return exchange_send(x, status, response);
+}
+
+int exchange_wants_thumb(exchange *x, int *is_thumb)
+{
+    const char *thumb = exchange_argument(x, "thumb");
+    *is_thumb = thumb != NULL;
+    return !thumb || !strcmp(thumb, THUMB_NAME) ||
+           fault_set(&x->fault, FAULT_INVALID_VALUE, "thumb", "thumb: expected " THUMB_NAME);
+}
+
+/* Nobody but the client keeps it: who knows the address of a file may see it, and a job is forgotten some day. */
+enum MHD_Result answer_picture(exchange *x, int index)
+{
+    const job_picture *picture = &x->job->pictures[index];
+    const char *known = exchange_header(x, "If-None-Match");
+    int is_thumb;
+    pieces p = {0};
+    if (!exchange_wants_thumb(x, &is_thumb))
+        return answer_fault(x);
+    if (is_thumb && picture->thumb) {
+        pieces_add_bytes(&p, picture->thumb, picture->thumb_size);
+        return send_pieces(x, MHD_HTTP_OK, "image/jpeg", NULL, &p);
+    }
+    if (known && picture->tag[0] && strstr(known, picture->tag))
+        return send_pieces(x, MHD_HTTP_NOT_MODIFIED, NULL, picture->tag, &p);
+    pieces_add_bytes(&p, picture->data, picture->size);
+    return send_pieces(x, MHD_HTTP_OK, format_type(x->job->resolved.format), picture->tag, &p);
+}
+
+enum MHD_Result answer_pieces(exchange *x, int status, const char *type, pieces *p)
+{
+    return send_pieces(x, status, type, NULL, p);
 }

@@ -1,12 +1,16 @@
 /* A thread that encodes finished images, while the workers make the next ones. */
+#include <gnutls/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "handlers.h"
 #include "shared/recipe.h"
+#include "thumb.h"
 #include "worker.h"
 
-#define WAITING_MAX 4 /* images that wait to be encoded; then the workers wait, too */
+#define HASH_BYTES  32 /* of SHA-256 */
+#define WAITING_MAX 4  /* images that wait to be encoded; then the workers wait, too */
 
 typedef struct task {
     struct task *next;
@@ -67,6 +71,17 @@ static void fill_recipe(recipe *r, const job *j, const zimage_request *request, 
     recipe_result(r, info, j->resolved.quality);
 }
 
+static void finish_picture(job_picture *picture)
+{
+    uint8_t hash[HASH_BYTES];
+    if (gnutls_hash_fast(GNUTLS_DIG_SHA256, picture->data, picture->size, hash) != 0)
+        return;
+    picture->tag[0] = '"';
+    for (int i = 0; i < HASH_BYTES; i++)
+        snprintf(picture->tag + 1 + 2 * i, 3, "%02x", hash[i]);
+    picture->tag[1 + 2 * HASH_BYTES] = '"';
+}
+
 /* Without the lock: what is read here never changes. */
 static zimage_status encode(const task *t, job_picture *picture, zimage_error *error)
 {
@@ -92,7 +107,30 @@ static zimage_status encode(const task *t, job_picture *picture, zimage_error *e
     picture->height = zimage_image_height(t->image);
     picture->prompt_tokens = info.prompt_tokens;
     picture->seconds = info.seconds;
+    if (status == ZIMAGE_OK) {
+        finish_picture(picture);
+        thumb_make(t->image, &picture->thumb, &picture->thumb_size);
+    }
     return status;
+}
+
+/* Writes a picture into the gallery. A failure is no fault of the job. Without the lock. */
+static void keep_in_gallery(server *s, const task *t, job_picture *picture)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    json_t *request = job_request_json(t->job, t->index);
+    json_object_del(request, "n");
+    char *about = request ? json_dumps(request, JSON_COMPACT) : NULL;
+    const gallery_item item = {.format = t->job->resolved.format,
+                               .data = picture->data,
+                               .size = picture->size,
+                               .thumb = picture->thumb,
+                               .thumb_size = picture->thumb_size,
+                               .about = about};
+    if (!gallery_keep(s->gallery, t->job->owner_name, &item, picture->kept_as, &error))
+        serve_log(s, "job %s: %s", t->job->id, error.message);
+    free(about);
+    json_decref(request);
 }
 
 /* With the lock. */
@@ -106,10 +144,11 @@ static void keep(server *s, const task *t, job_picture *picture, const zimage_er
     }
     if (job_is_over(j)) {
         zimage_free(picture->data);
+        zimage_free(picture->thumb);
         return;
     }
     j->pictures[t->index] = *picture;
-    s->jobs.bytes += picture->size;
+    s->jobs.bytes += picture->size + picture->thumb_size;
     j->made++;
     job_happened(j, &(job_event){.kind = EVENT_PICTURE, .state = JOB_RUNNING, .index = t->index});
     if (j->made == j->count) {
@@ -135,7 +174,8 @@ static void *run(void *user)
         e->last = t->next ? e->last : NULL;
         if (!job_is_over(t->job)) {
             pthread_mutex_unlock(&s->lock);
-            encode(t, &picture, &error);
+            if (encode(t, &picture, &error) == ZIMAGE_OK && s->gallery && !atomic_load(&t->job->cancel))
+                keep_in_gallery(s, t, &picture);
             pthread_mutex_lock(&s->lock);
         }
         keep(s, t, &picture, &error);

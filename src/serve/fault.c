@@ -25,6 +25,7 @@ static const fault_kind kinds[FAULT_CODES] = {
     [FAULT_MODEL_NOT_FOUND] = {"model_not_found", "not_found_error", 404, 0},
     [FAULT_JOB_NOT_FOUND] = {"job_not_found", "not_found_error", 404, 0},
     [FAULT_RECIPE_NOT_FOUND] = {"recipe_not_found", "not_found_error", 404, 0},
+    [FAULT_FILE_NOT_FOUND] = {"file_not_found", "not_found_error", 404, 0},
     [FAULT_UNSUPPORTED_ENDPOINT] = {"unsupported_endpoint", "not_found_error", 404, 0},
     [FAULT_METHOD_NOT_ALLOWED] = {"method_not_allowed", INVALID, 405, 0},
     [FAULT_BODY_TIMEOUT] = {"body_timeout", "timeout_error", 408, 0},

@@ -90,8 +90,10 @@ static int submit(exchange *x, int is_detached, job **out)
     serve_request *request = exchange_request(x);
     const char *patience = exchange_header(x, "X-Stainless-Read-Timeout");
     const char *key = exchange_header(x, "Idempotency-Key");
+    const policy_key *owner = policy_key_of(&x->http->policy, x->owner);
     const job_origin origin = {
         .owner = x->owner,
+        .owner_name = owner ? owner->name : "",
         .caller = policy_hash(x->owner, request->user ? request->user : ""),
         .patience = patience ? strtod(patience, NULL) : 0,
         .is_detached = is_detached,

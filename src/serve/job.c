@@ -3,41 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
-#ifdef __APPLE__
-#include <sys/random.h>
-#endif
 
 /* ---- one job ---- */
-
-static int make_id(char id[JOB_ID_LENGTH + 1])
-{
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
-    uint8_t bytes[16], bits = 0;
-    int have = 0;
-    size_t at = 0;
-    if (getentropy(bytes, sizeof bytes) != 0)
-        return 0;
-    uint32_t buffer = 0;
-    for (int i = 0; i < JOB_ID_LENGTH; i++) {
-        if (have < 5) {
-            bits = at < sizeof bytes ? bytes[at++] : 0;
-            buffer = buffer << 8 | bits;
-            have += 8;
-        }
-        have -= 5;
-        id[i] = letters[buffer >> have & 31];
-    }
-    id[JOB_ID_LENGTH] = 0;
-    return 1;
-}
 
 job *job_new(serve_request *request)
 {
     job *j = calloc(1, sizeof *j);
     int count = (int)(request->n * request->batch_size * request->n_iter);
     job_picture *pictures = calloc((size_t)count, sizeof *pictures);
-    if (!j || !pictures || !make_id(j->id)) {
+    if (!j || !pictures || !id_make(j->id)) {
         free(pictures);
         free(j);
         return NULL;
@@ -64,8 +38,10 @@ static void free_job(job *j)
         next = event->next;
         job_event_release(event);
     }
-    for (int i = 0; i < j->count; i++)
+    for (int i = 0; i < j->count; i++) {
         zimage_free(j->pictures[i].data);
+        zimage_free(j->pictures[i].thumb);
+    }
     free(j->pictures);
     serve_request_free(&j->request);
     free(j);
@@ -75,7 +51,7 @@ static uint64_t bytes_of(const job *j)
 {
     uint64_t bytes = 0;
     for (int i = 0; i < j->count; i++)
-        bytes += j->pictures[i].size;
+        bytes += j->pictures[i].size + j->pictures[i].thumb_size;
     return bytes;
 }
 

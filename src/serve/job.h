@@ -12,11 +12,16 @@
 
 #include <stdatomic.h>
 
+#include "gallery.h"
+#include "ids.h"
+
 #include "queue.h"
 #include "request.h"
 #include "resolve.h"
 
-#define JOB_ID_LENGTH 26 /* 128 random bits in base32 */
+#define JOB_ID_LENGTH ID_LENGTH
+
+#define PICTURE_TAG_SIZE 67
 
 typedef enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_COMPLETED, JOB_FAILED, JOB_CANCELLED } job_state;
 typedef enum cancel_reason {
@@ -32,6 +37,10 @@ typedef enum cancel_reason {
 typedef struct job_picture {
     uint8_t *data; /* NULL: not made yet */
     size_t size;
+    uint8_t *thumb; /* a small JPEG; NULL: there was no memory for it */
+    size_t thumb_size;
+    char tag[PICTURE_TAG_SIZE];          /* SHA-256 of the data, in quotes: its ETag */
+    char kept_as[GALLERY_ID_LENGTH + 1]; /* in the gallery; empty: it is not there */
     uint64_t seed;
     int32_t width, height, prompt_tokens;
     double seconds;
@@ -66,6 +75,7 @@ typedef struct job {
     int references;
     char id[JOB_ID_LENGTH + 1];
     uint64_t owner;                  /* who may see it: the API key */
+    const char *owner_name;          /* the key's; "": none */
     uint64_t idempotency, body_hash; /* the client's name of the request, and its content; 0: none */
     int is_detached;                 /* 1: it goes on when nobody listens */
     int wants_previews;              /* 1: previews of some steps; 2: of each step */

@@ -106,16 +106,22 @@ static void durations(FILE *f, const metrics *m)
     }
 }
 
-/* Resident memory and open files, from /proc; other systems have none, and then nothing is written. */
-static void process(FILE *f, const metrics *m)
+/* From /proc, which other systems have not. */
+double metrics_resident_bytes(void)
 {
     unsigned long long pages = 0;
     FILE *statm = fopen("/proc/self/statm", "re");
-    if (statm && fscanf(statm, "%*u %llu", &pages) == 1)
-        one(f, "process_resident_memory_bytes", "gauge", "Resident memory.",
-            (double)pages * (double)sysconf(_SC_PAGESIZE));
+    int is_known = statm && fscanf(statm, "%*u %llu", &pages) == 1;
     if (statm)
         fclose(statm);
+    return is_known ? (double)pages * (double)sysconf(_SC_PAGESIZE) : 0;
+}
+
+static void process(FILE *f, const metrics *m)
+{
+    double bytes = metrics_resident_bytes();
+    if (bytes > 0)
+        one(f, "process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
     one(f, "process_start_time_seconds", "gauge", "When the server was started, since 1970.", m->started_at);
 }
 

@@ -31,6 +31,9 @@ typedef struct metrics {
 void metrics_observe(histogram *h, double value);
 void metrics_count_request(metrics *m, int route, int status);
 
+/* 0: not known. */
+double metrics_resident_bytes(void);
+
 struct server;
 /* The text format 0.0.4 of Prometheus; released with free. NULL: no memory. */
 char *metrics_text(const struct server *s, const char *(*route_name)(int route));

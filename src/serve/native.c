@@ -21,16 +21,17 @@ static json_t *pictures_json(const job *j)
     return list;
 }
 
-static json_t *request_json(const job *j)
+json_t *job_request_json(const job *j, int index)
 {
     const serve_request *r = &j->request;
     json_t *request = json_pack("{s:s, s:s, s:i}", "prompt", r->prompt, "model", j->model->id, "n", j->count);
     if (request && j->is_resolved)
-        json_object_update_new(request, json_pack("{s:o?, s:i, s:f, s:o?, s:s, s:s}", "size",
-                                                  json_sprintf("%dx%d", j->resolved.width, j->resolved.height), "steps",
-                                                  j->resolved.steps, "guidance", j->resolved.guidance, "seed",
-                                                  seed_json(j->resolved.seed), "rng", serve_rng_words[r->rng],
-                                                  "output_format", zimage_format_name(j->resolved.format)));
+        json_object_update_new(request,
+                               json_pack("{s:o?, s:i, s:f, s:o?, s:s, s:s}", "size",
+                                         json_sprintf("%dx%d", j->resolved.width, j->resolved.height), "steps",
+                                         j->resolved.steps, "guidance", j->resolved.guidance, "seed",
+                                         seed_json(j->resolved.seed + (uint64_t)index), "rng", serve_rng_words[r->rng],
+                                         "output_format", zimage_format_name(j->resolved.format)));
     if (request && r->negative_prompt)
         json_object_set_new(request, "negative_prompt", json_string(r->negative_prompt));
     return request;
@@ -57,7 +58,7 @@ static json_t *job_json(const server *s, const job *j)
     json_t *value = json_pack("{s:s, s:s, s:s, s:o?, s:I, s:o?, s:o?, s:o?, s:o?}", "id", j->id, "kind",
                               r->image_count ? "edit" : "generation", "state", job_state_name(j->state), "progress",
                               progress_json(s, j), "created", (json_int_t)j->created_at, "pictures", pictures_json(j),
-                              "request", request_json(j), "warnings", notes_json(r->warnings, r->warning_count),
+                              "request", job_request_json(j, 0), "warnings", notes_json(r->warnings, r->warning_count),
                               "ignored", notes_json(r->ignored, r->ignored_count));
     if (!value)
         return NULL;
@@ -147,7 +148,6 @@ enum MHD_Result handle_job_picture(exchange *x)
 {
     char *end, *text = x->match.parameters[1];
     unsigned long index = strtoul(text, &end, 10);
-    pieces p = {0};
     if (!exchange_find_job(x, x->match.parameters[0]))
         return answer_fault(x);
     pthread_mutex_lock(&x->server->lock);
@@ -157,8 +157,7 @@ enum MHD_Result handle_job_picture(exchange *x)
         fault_set(&x->fault, FAULT_JOB_NOT_FOUND, NULL, "the job has no such image, or has not made it yet");
         return answer_fault(x);
     }
-    pieces_add_bytes(&p, x->job->pictures[index].data, x->job->pictures[index].size);
-    return answer_pieces(x, MHD_HTTP_OK, format_type(x->job->resolved.format), &p);
+    return answer_picture(x, (int)index);
 }
 
 /* ---- events ---- */
@@ -179,8 +178,9 @@ static json_t *event_json(const exchange *x, const job_event *event)
                                                 "eta_seconds", job_is_over(j) ? 0 : remaining_seconds(x->server, j)));
     if (event->kind == EVENT_PICTURE)
         json_object_update_new(value,
-                               json_pack("{s:o?, s:o?}", "seed", seed_json(j->pictures[event->index].seed), "url",
-                                         json_sprintf("/zimage/v1/jobs/%s/pictures/%d", j->id, event->index)));
+                               json_pack("{s:o?, s:o?, s:s}", "seed", seed_json(j->pictures[event->index].seed), "url",
+                                         json_sprintf("/zimage/v1/jobs/%s/pictures/%d", j->id, event->index),
+                                         "gallery_id", j->pictures[event->index].kept_as));
     if (event->kind == EVENT_END && event->state == JOB_FAILED)
         json_object_set_new(value, "error", fault_json(&j->fault));
     return value;

@@ -219,7 +219,6 @@ enum MHD_Result handle_file(exchange *x)
 {
     char id[JOB_ID_LENGTH + 1] = "";
     int index = -1;
-    pieces p = {0};
     if (sscanf(x->match.parameters[0], "%26[a-z2-7]-%9d", id, &index) != 2)
         index = -1;
     pthread_mutex_lock(&x->server->lock);
@@ -228,9 +227,8 @@ enum MHD_Result handle_file(exchange *x)
     x->job = is_there ? job_hold(j) : NULL;
     pthread_mutex_unlock(&x->server->lock);
     if (!is_there) {
-        fault_set(&x->fault, FAULT_JOB_NOT_FOUND, NULL, "there is no such file, or it is forgotten already");
+        fault_set(&x->fault, FAULT_FILE_NOT_FOUND, NULL, "there is no such file, or it is forgotten already");
         return answer_fault(x);
     }
-    pieces_add_bytes(&p, j->pictures[index].data, j->pictures[index].size);
-    return answer_pieces(x, MHD_HTTP_OK, format_type(j->resolved.format), &p);
+    return answer_picture(x, index);
 }

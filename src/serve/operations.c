@@ -98,7 +98,8 @@ enum MHD_Result handle_props(exchange *x)
                   p->max_images, "max_image_bytes", (json_int_t)x->server->images.bytes, "max_image_pixels",
                   (json_int_t)x->server->images.pixels, "max_images", REQUEST_IMAGES_MAX);
     return answer_json(x, MHD_HTTP_OK,
-                       json_pack("{s:s, s:s, s:o?, s:o?, s:o?, s:o?}", "version", zimage_version(), "default_model",
+                       json_pack("{s:b, s:s, s:s, s:o?, s:o?, s:o?, s:o?}", "gallery", x->server->gallery != NULL,
+                                 "version", zimage_version(), "default_model",
                                  x->server->models.entries[x->server->models.standard].id, "models", models, "limits",
                                  limits, "formats", words(serve_format_words), "rngs", words(serve_rng_words)));
 }

@@ -10,6 +10,7 @@
 
 #define SMALL  (64 * KIB)
 #define JSON   (256 * KIB)
+#define INFO   (16 * MIB)  /* read by the daemon's thread */
 #define IMAGES (64 * MIB)  /* in base64 */
 #define FORM   (420 * MIB) /* eight images of 50 MiB, and texts */
 
@@ -67,6 +68,9 @@ const endpoint route_table[] = {
     GET("/sdapi/v1/loras", handle_empty_list, ROUTE_SDAPI, "None."),
     GET("/sdapi/v1/prompt-styles", handle_empty_list, ROUTE_SDAPI, "None."),
     GET("/sdapi/v1/embeddings", handle_embeddings, ROUTE_SDAPI, "None."),
+    {"POST", "/sdapi/v1/png-info", handle_png_info, ROUTE_SDAPI, A_JSON, INFO, -1, TYPE_JSON,
+     "What the texts in an image's file say of how it was made."},
+    GET("/sdapi/v1/memory", handle_memory, ROUTE_SDAPI, "Memory of the machine and of the server."),
     GET("/sdapi/v1/cmd-flags", handle_empty_object, ROUTE_SDAPI, "None."),
     /* ---- zimage's own ---- */
     {"POST", "/zimage/v1/jobs", handle_job_create, 0, A_JSON | A_FORM, FORM, DIALECT_JOB, TYPE_JSON, "Queues a job."},
@@ -77,6 +81,11 @@ const endpoint route_table[] = {
      "What happens to a job; goes on behind the header Last-Event-ID."},
     {"GET", "/zimage/v1/jobs/{id}/pictures/{n}", handle_job_picture, ROUTE_UNCOUNTED, NONE, SMALL, -1, "image/png",
      "An image of a job, counted from 0."},
+    GET("/zimage/v1/gallery", handle_gallery, 0, "The newest images of the gallery; ?before=ID, ?limit=N."),
+    {"GET", "/zimage/v1/gallery/{id}", handle_gallery_image, ROUTE_UNCOUNTED, NONE, SMALL, -1, "image/png",
+     "An image of the gallery; with ?thumb=256 its thumbnail."},
+    {"DELETE", "/zimage/v1/gallery/{id}", handle_gallery_remove, 0, NONE, SMALL, -1, TYPE_JSON,
+     "Removes an image from the gallery."},
     {"POST", "/zimage/v1/plan", handle_plan, 0, A_JSON | A_FORM, FORM, DIALECT_JOB, TYPE_JSON,
      "What a job would take, or why it would be refused."},
     {"POST", "/zimage/v1/recipe", handle_recipe, 0, BYTES, IMAGES, -1, TYPE_JSON,

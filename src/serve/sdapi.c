@@ -1,8 +1,11 @@
 /* The part of AUTOMATIC1111's API that its clients use: Open WebUI and SillyTavern. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "handlers.h"
+#include "shared/base64.h"
+#include "shared/recipe.h"
 
 #define HASH_DIGITS 10 /* of a model's "hash", which clients only compare */
 
@@ -180,6 +183,67 @@ enum MHD_Result handle_upscalers(exchange *x)
     return answer_json(
         x, MHD_HTTP_OK,
         json_pack("[{s:s, s:n, s:n, s:n, s:i}]", "name", "None", "model_name", "model_path", "model_url", "scale", 1));
+}
+
+/* ---- facts ---- */
+
+static json_t *texts_json(const zimage_texts *texts, const char **parameters)
+{
+    json_t *all = json_object();
+    *parameters = "";
+    for (size_t i = 0; i < zimage_texts_count(texts); i++) {
+        const zimage_text *text = zimage_texts_get(texts, i);
+        json_object_set_new(all, text->key, json_string(text->value));
+        if (!strcmp(text->key, "parameters"))
+            *parameters = text->value;
+    }
+    return all;
+}
+
+/* "parameters": what is understood of the texts. */
+static json_t *png_info(const zimage_texts *texts)
+{
+    const char *parameters;
+    recipe_source source;
+    json_t *items = texts_json(texts, &parameters), *read = recipe_read(texts, &source);
+    return json_pack("{s:s, s:o?, s:o?}", "info", parameters, "items", items, "parameters",
+                     read ? read : json_object());
+}
+
+/* The texts of an image's file, which is base64. */
+enum MHD_Result handle_png_info(exchange *x)
+{
+    const char *text = json_string_value(json_object_get(x->form->object, "image")), *comma = NULL;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_texts *texts = NULL;
+    uint8_t *data = NULL;
+    size_t size = 0;
+    if (text && !strncmp(text, "data:", strlen("data:")) && (comma = strchr(text, ',')))
+        text = comma + 1;
+    if (!text || !base64_read(text, strlen(text), &data, &size)) {
+        fault_set(&x->fault, FAULT_INVALID_VALUE, "image", "image: expected an image in base64");
+        return answer_fault(x);
+    }
+    zimage_status status = zimage_texts_decode(data, size, &texts, &error);
+    free(data);
+    if (status != ZIMAGE_OK) {
+        fault_set(&x->fault, status == ZIMAGE_ERROR_MEMORY ? FAULT_INSUFFICIENT_MEMORY : FAULT_INVALID_IMAGE, "image",
+                  "image: %s", error.message);
+        return answer_fault(x);
+    }
+    json_t *info = png_info(texts);
+    zimage_texts_free(texts);
+    return answer_json(x, MHD_HTTP_OK, info);
+}
+
+/* As AUTOMATIC1111's: "used" is this process's. What a GPU has is not told. */
+enum MHD_Result handle_memory(exchange *x)
+{
+    json_int_t total = (json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    json_int_t used = (json_int_t)metrics_resident_bytes();
+    return answer_json(x, MHD_HTTP_OK,
+                       json_pack("{s:{s:I, s:I, s:I}, s:{s:s}}", "ram", "free", total - used, "used", used, "total",
+                                 total, "cuda", "error", "unavailable"));
 }
 
 /* What the server has none of: VAEs, LoRAs, styles, ... */

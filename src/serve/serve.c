@@ -125,6 +125,13 @@ static int begin(server *s, http *h, zimage_error *error)
     return 1;
 }
 
+static int open_gallery(server *s, zimage_error *error)
+{
+    if (s->params->gallery)
+        s->gallery = gallery_open(s->params->gallery, error);
+    return s->gallery || !s->params->gallery;
+}
+
 zimage_status serve_run(const serve_params *params, zimage_error *error)
 {
     zimage_error failure = ZIMAGE_ERROR_INIT;
@@ -143,7 +150,7 @@ zimage_status serve_run(const serve_params *params, zimage_error *error)
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->work, NULL);
     pthread_cond_init(&s->encoding, NULL);
-    if (models_init(&s->models, params, &failure) && workers_start(s, &failure)) {
+    if (open_gallery(s, &failure) && models_init(&s->models, params, &failure) && workers_start(s, &failure)) {
         int has_begun = begin(s, h, &failure);
         if (has_begun)
             run_until_stopped(s);
@@ -157,6 +164,7 @@ zimage_status serve_run(const serve_params *params, zimage_error *error)
     workers_stop(s);
     job_table_free(&s->jobs);
     models_free(&s->models);
+    gallery_close(s->gallery);
     pthread_cond_destroy(&s->encoding);
     pthread_cond_destroy(&s->work);
     pthread_mutex_destroy(&s->lock);

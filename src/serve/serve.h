@@ -66,6 +66,7 @@ typedef struct serve_params {
     int has_no_switch;              /* 1: nobody changes the default model */
     const char *page_folder;        /* the page's files are read from it at each request; NULL: those of the program */
     int is_json_log;                /* 1: each line of the log is a JSON object */
+    const char *gallery;            /* a folder that finished images are written into; NULL: none */
     int quiet;                      /* 1: no line for each request */
     int (*stopping)(void);          /* not 0: the server shall stop */
     int (*reloading)(void);         /* not 0, once: the certificate shall be read again */

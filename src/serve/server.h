@@ -15,6 +15,7 @@ typedef enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING, SERVE
 typedef struct server {
     const serve_params *params;
     image_limits images;
+    gallery *gallery;        /* NULL: none */
     pthread_mutex_t lock;    /* guards everything below, and all jobs */
     pthread_cond_t work;     /* the queue or the state has changed: for workers */
     pthread_cond_t encoding; /* the list of images to encode has changed */
@@ -38,7 +39,8 @@ void serve_log_json(const server *s, json_t *line);
 
 /* Who asks, and how long the client waits for an answer; 0: as long as it takes. */
 typedef struct job_origin {
-    uint64_t owner;  /* the API key */
+    uint64_t owner; /* the API key */
+    const char *owner_name;
     uint64_t caller; /* the key and its user: callers take turns */
     double patience;
     int is_detached;

@@ -1,12 +1,13 @@
 #include "spool.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "files.h"
 
 #define FIRST_ALLOCATED ((size_t)4 << 10)
 
@@ -26,20 +27,6 @@ static int open_unnamed(void)
     return fd;
 }
 
-static int write_all(int fd, const char *data, size_t size)
-{
-    while (size > 0) {
-        ssize_t count = write(fd, data, size);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count <= 0)
-            return 0;
-        data += count;
-        size -= (size_t)count;
-    }
-    return 1;
-}
-
 static int move_to_file(spool *s)
 {
     int fd = open_unnamed();
@@ -47,7 +34,7 @@ static int move_to_file(spool *s)
         return 0;
     s->has_file = 1;
     s->file = fd;
-    if (!write_all(fd, s->data, s->size))
+    if (!file_write(fd, s->data, s->size))
         return 0;
     free(s->data);
     s->data = NULL;
@@ -80,7 +67,7 @@ int spool_append(spool *s, const char *data, size_t size)
         return 1;
     if (!s->has_file && s->size + size > SPOOL_MEMORY_MAX && !move_to_file(s))
         return 0;
-    if (s->has_file ? !write_all(s->file, data, size) : s->size + size > s->allocated && !grow(s, s->size + size))
+    if (s->has_file ? !file_write(s->file, data, size) : s->size + size > s->allocated && !grow(s, s->size + size))
         return 0;
     if (!s->has_file)
         memcpy(s->data + s->size, data, size);

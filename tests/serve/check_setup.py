@@ -1,6 +1,7 @@
 """Tests of what the options of zimage serve set up: limits, keys, TLS, folders. check_setup.py PROGRAM [TEST...]"""
 import base64
 import concurrent.futures
+import hashlib
 import http.client
 import json
 import os
@@ -16,7 +17,7 @@ import tempfile
 import time
 import zlib
 
-from harness import LONG, SMALL, Server, form, run_tests
+from harness import LONG, SMALL, Server, events, form, run_tests
 
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
@@ -389,6 +390,118 @@ def test_fingerprint(program):
         with open(path, "rb") as file:
             own = json.loads(s.post("/zimage/v1/recipe", file.read()).body)["recipe"]
         assert own["model_fingerprint"] == meta["fingerprint"], own
+
+
+def keys_of(folder):
+    return sorted(name for name in os.listdir(folder) if name != ".zimage")
+
+
+def jpeg_size(data):
+    """Width and height, from the frame's header."""
+    at = 2
+    while data[at + 1] not in (0xC0, 0xC1, 0xC2):
+        at += 2 + int.from_bytes(data[at + 2:at + 4], "big")
+    return int.from_bytes(data[at + 7:at + 9], "big"), int.from_bytes(data[at + 5:at + 7], "big")
+
+
+def test_pictures(program):
+    """Tags, thumbnails, addresses with which nobody keeps a copy; and AUTOMATIC1111's png-info and memory."""
+    with Server(program) as s:
+        answer = s.json("POST", GENERATIONS, {**SMALL, "size": "512x256", "steps": 1, "response_format": "url"})
+        path = answer["data"][0]["url"].split(str(s.port), 1)[1]
+        for url in (path, f"{JOBS}/{answer['id']}/pictures/0"):
+            picture = s.get(url)
+            tag = '"' + hashlib.sha256(picture.body).hexdigest() + '"'
+            assert picture.getheader("ETag") == tag and picture.getheader("Cache-Control") == "private, no-store"
+            again = s.get(url, **{"If-None-Match": f'W/"x", {tag}'})
+            assert again.status == 304 and again.body == b""
+            thumb = s.get(url + "?thumb=256")
+            assert thumb.getheader("Content-Type") == "image/jpeg" and jpeg_size(thumb.body) == (256, 128)
+            s.fault("GET", url + "?thumb=1000", 400, "invalid_value")
+        s.fault("GET", path[:-6] + "7.png", 404, "file_not_found")
+        image = base64.b64encode(picture.body).decode()
+        for text in (image, "data:image/png;base64," + image):
+            info = s.json("POST", "/sdapi/v1/png-info", {"image": text})
+            assert info["info"].startswith("a red apple") and "Seed: 7" in info["info"], info
+            assert info["items"]["parameters"] == info["info"] and info["parameters"]["seed"] == 7
+        for bad in ({}, {"image": "!"}, {"image": "AAAA"}, {"image": 1}):
+            assert s.json("POST", "/sdapi/v1/png-info", bad, 400)["detail"]
+        memory = s.json("GET", "/sdapi/v1/memory")["ram"]
+        assert 0 < memory["used"] < memory["total"] == memory["used"] + memory["free"], memory
+
+
+GALLERY = "/zimage/v1/gallery"
+
+
+def test_gallery(program):
+    with tempfile.TemporaryDirectory() as parent:
+        folder = os.path.join(parent, "made")
+        with Server(program, "--gallery", folder) as s:
+            assert s.json("GET", "/zimage/v1/capabilities")["gallery"] is True
+            assert s.json("GET", GALLERY) == {"images": [], "has_more": False}
+            made = s.json("POST", GENERATIONS, {**SMALL, "size": "512x256", "steps": 1, "n": 2})
+            s.json("POST", GENERATIONS, {**SMALL, "output_format": "webp"})
+            job = s.json("POST", JOBS, {**SMALL, "output_format": "jpeg", "seed": str(2**64 - 1)}, 202)
+            done = list(events(s.get(job["events_url"]).body.splitlines(True)))
+            kept_as = next(json.loads(data) for kind, data in done if kind == "picture")["gallery_id"]
+            listed = s.json("GET", GALLERY)["images"]
+            ids = [image["id"] for image in listed]
+            assert len(ids) == 4 and ids == sorted(ids, reverse=True) and ids[0] == kept_as, ids
+            assert [image["format"] for image in listed] == ["jpeg", "webp", "png", "png"]
+            assert listed[0]["request"]["seed"] == str(2**64 - 1) and "n" not in listed[0]["request"]
+            oldest = listed[-1]["request"]
+            expected = {"prompt": "a red apple", "size": "512x256", "steps": 1, "model": "emoji"}
+            assert expected.items() <= oldest.items() and oldest["seed"] in (7, 8), oldest
+            files = {base64.b64decode(data["b64_json"]) for data in made["data"]}
+            assert {s.get(image["url"]).body for image in listed[2:]} == files
+            for image in listed:
+                with open(os.path.join(folder, next(n for n in keys_of(folder) if n.startswith(image["id"]))), "rb") as f:
+                    assert f.read() == s.get(image["url"]).body
+            thumb = s.get(listed[-1]["thumb_url"])
+            assert thumb.getheader("Content-Type") == "image/jpeg" and jpeg_size(thumb.body) == (256, 128)
+            page = s.json("GET", f"{GALLERY}?limit=3")
+            rest = s.json("GET", f"{GALLERY}?limit=3&before={page['images'][-1]['id']}")
+            assert [i["id"] for i in page["images"] + rest["images"]] == ids
+            assert page["has_more"] and not rest["has_more"]
+            assert s.json("DELETE", f"{GALLERY}/{ids[1]}") == {"id": ids[1], "deleted": True}
+            for method in ("DELETE", "GET"):
+                s.fault(method, f"{GALLERY}/{ids[1]}", 404, "file_not_found")
+            for bad in ("x", "..", "..%2f..%2fetc%2fpasswd", ids[0] + ".jpg", ".zimage", ids[0][:-1]):
+                s.fault("GET", f"{GALLERY}/{bad}", 404, "file_not_found")
+            refused_job = s.json("POST", JOBS, {**LONG, "n": 3}, 202)
+            s.json("DELETE", f"{JOBS}/{refused_job['id']}")
+        assert len(keys_of(folder)) == 3 and len(os.listdir(folder + "/.zimage")) == 6, os.listdir(folder + "/.zimage")
+        copied = "20200101-000000000-abcdefghi.png"
+        shutil.copy(os.path.join(folder, ids[2] + ".png"), os.path.join(folder, copied))
+        os.symlink("/etc/passwd", os.path.join(folder, "20200101-000000000-bbbbbbbbb.png"))
+        with open(os.path.join(folder, ".zimage", ids[0] + ".part"), "w") as file:
+            file.write("half")
+        with open(os.path.join(folder, "mine.png"), "w") as file:
+            file.write("precious")
+        keys = key_file("ann:first\nbob:second\n../x:third\n")
+        with Server(program, "--gallery", folder, "--api-key-file", keys.name) as s:
+            s.json("POST", GENERATIONS, SMALL, headers=bearer("first"))
+            first = s.json("GET", GALLERY, headers=bearer("first"))["images"]
+            assert len(first) == 1 and keys_of(os.path.join(folder, "ann")) == [first[0]["id"] + ".png"]
+            assert s.json("GET", GALLERY, headers=bearer("second"))["images"] == []
+            s.fault("GET", first[0]["url"], 404, "file_not_found", headers=bearer("second"))
+            s.fault("DELETE", first[0]["url"], 404, "file_not_found", headers=bearer("second"))
+            common = s.json("GET", GALLERY, headers=bearer("third"))["images"]
+            assert [i["id"] for i in common][:3] == [ids[0], *ids[2:]] and common[-1]["id"] == copied[:-4], common
+            assert common[-1]["request"] == {}
+            whole = s.request("GET", common[-1]["thumb_url"], headers=bearer("third"))
+            assert whole.getheader("Content-Type") == "image/png" and whole.status == 200
+            s.fault("GET", f"{GALLERY}/20200101-000000000-bbbbbbbbb", 404, "file_not_found", headers=bearer("third"))
+            assert s.get(GALLERY).status == 401
+        assert not os.path.exists(os.path.join(folder, ".zimage", ids[0] + ".part"))
+        assert os.path.exists(os.path.join(folder, "mine.png")) and not os.path.exists(parent + "/x")
+        with Server(program, "--gallery", folder) as s:  # what can't be written is no fault of the job
+            shutil.rmtree(folder)
+            assert s.json("POST", GENERATIONS, SMALL)["data"]
+        assert "gallery: an image can't be written" in s.errors, s.errors
+        refused(program, "--gallery: ", "--gallery", os.path.join(parent, "none", "inside"))
+    with Server(program) as s:
+        s.fault("GET", GALLERY, 404, "unsupported_endpoint")
 
 
 def test_what_is_shown(program):
