@@ -381,6 +381,33 @@ def test_lost_server(program):
         page.wait_until_done(1)
 
 
+def test_gallery_of_the_server(program):
+    """Pictures that others have made are shown, older ones on demand; a picture of the page is there once."""
+    with tempfile.TemporaryDirectory() as folder, Server(program, "--gallery", folder) as s:
+        for number in range(26):
+            made(s, prompt=f"picture {number}", steps=1, seed=number)
+        with Page(s) as page:
+            page.wait("the strip", "document.getElementById('strip').children.length === 24")
+            small_form(page, prompt="my own", steps=2)
+            page.click("make")
+            page.wait_until_done(25)
+            page.click("open-gallery")
+            page.wait("older ones", "!document.getElementById('older').hidden")
+            page.click("older")
+            page.wait("all", "document.querySelectorAll('#tiles .tile').length === 27")
+            assert not page.find("older").is_displayed()
+            page.script("document.querySelector('#tiles .tile:last-child .thumb').click()")
+            page.wait("the oldest", "document.getElementById('over').naturalWidth === 64 && "
+                      "document.getElementById('caption-prompt').textContent === 'picture 0'")
+            assert "Seed 0" in page.text("caption-facts"), page.text("caption-facts")
+            page.click("do-delete")
+            page.wait_until_done(26)
+            page.open()  # newest and own ones once; the deleted one stays in the bin
+            page.wait("the strip", "document.getElementById('strip').children.length === 24")
+            kept = len(s.json("GET", "/zimage/v1/gallery?limit=100")["images"])
+            assert kept == 27, kept
+
+
 def test_queue(program):
     """Three jobs, of which one is removed; the page is loaded again meanwhile."""
     with Server(program) as s, Page(s) as page:

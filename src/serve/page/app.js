@@ -325,6 +325,7 @@ async function begin() {
             if (!(error instanceof api.Unreachable)) throw error;
             await new Promise((resolve) => { setTimeout(resolve, 2000); });
         }
+    if (form.hasGallery()) gallery.join().catch(fail);
     showExamples();
     useHash();
     jobs.start(onJob);

@@ -16,6 +16,7 @@ let inputs = []; // { blob, mask, width, height }: start picture or references
 let isRandom = true;
 
 export const facts = () => capabilities.models.find((model) => model.id === $("model").value)?.meta ?? {};
+export const hasGallery = () => Boolean(capabilities.gallery);
 export const modelNames = () => capabilities.models.map((model) => model.id);
 export const chosenModel = () => $("model").value;
 export const canStart = () => Boolean(facts().can_edit);

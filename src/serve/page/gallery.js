@@ -1,14 +1,18 @@
-// The gallery: a strip of the newest pictures below the stage, and a dialog with all of them.
+// The gallery: a strip of the newest pictures below the stage, and a dialog with all of them. Pictures are the
+// browser's; if the server keeps a gallery, those of other browsers are shown, too.
 import { $, make, icon, addressOf } from "./dom.js";
+import * as api from "./api.js";
 import { t } from "./texts.js";
 import * as store from "./store.js";
 
 const STRIP_MAX = 60;
+const AT_ONCE = 24; // pictures of the server's gallery
 let pictures = [];
 let selected = null;
 let chosen = new Set();
 let select = () => {}; // set by start: shows a picture on the stage
 let toast = () => {};
+let older = null; // the id of the oldest picture that the server has told; "": begin; null: there are no others
 
 const visible = () => pictures.filter((picture) => !picture.deleted);
 export const current = () => pictures.find((picture) => picture.id === selected) ?? null;
@@ -35,7 +39,19 @@ export async function add(id, blob, about, inputs) {
     return picture;
 }
 
-export const fileOf = async (picture) => picture.file ?? store.file(picture.id);
+const onServer = (id) => `gallery/${id}`;
+
+export async function fileOf(picture) {
+    const file = picture.file ?? await store.file(picture.id).catch(() => null);
+    return file ?? (picture.kept ? api.blob("GET", onServer(picture.kept)) : null);
+}
+
+// For good.
+async function forget(picture) {
+    if (picture.kept) await api.call("DELETE", onServer(picture.kept)).catch(() => {}); // perhaps it is gone already
+    await store.erase(picture.id).catch(() => {});
+}
+
 // The pictures that it started from: { images, mask }; null: none.
 export const inputsOf = async (picture) => (picture.hasInputs ? picture.inputs ?? store.inputs(picture.id) : null);
 
@@ -57,7 +73,7 @@ export async function remove(list) {
     for (const picture of list)
         if (picture.deleted) {
             pictures = pictures.filter((other) => other !== picture);
-            await store.erase(picture.id).catch(() => {});
+            await forget(picture);
         } else await change(picture, { deleted: Date.now() });
     chosen.clear();
     show();
@@ -134,6 +150,42 @@ export function show() {
     if ($("gallery").open) showTiles();
 }
 
+// ---- the server's gallery ---------------------------------------------------------------------------------------
+
+// "20261129-215656123-abc": the time at which it was made
+function timeOf(id) {
+    const [, year, month, day, hour, minute, second, rest] =
+        /^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)(\d{3})/.exec(id);
+    return Date.UTC(year, month - 1, day, hour, minute, second, rest);
+}
+
+async function takeOne({ id, thumb_url: thumb, format, request }) {
+    if (pictures.some((picture) => picture.kept === id)) return;
+    const thumbnail = await api.blob("GET", thumb).catch(() => null);
+    if (!thumbnail || pictures.some((picture) => picture.kept === id)) return;
+    const { width, height } = await createImageBitmap(thumbnail);
+    const [w, h] = (request.size ?? `${width}x${height}`).split("x").map(Number);
+    const { output_format: made, ...rest } = request;
+    pictures.push({ id, kept: id, created: timeOf(id), thumbnail, width: w, height: h, type: `image/${format}`,
+        starred: false, deleted: 0, hasInputs: false, index: 0, request: { prompt: "", seed: "?", ...rest } });
+}
+
+// The next pictures that the server has.
+async function takeOlder() {
+    const before = older ? `&before=${older}` : "";
+    const { images, has_more: hasMore } = await api.json("GET", `gallery?limit=${AT_ONCE}${before}`);
+    await Promise.all(images.map(takeOne));
+    older = hasMore ? images.at(-1).id : null;
+    pictures.sort(store.newestFirst);
+    show();
+    $("older").hidden = older === null;
+}
+
+export async function join() {
+    older = "";
+    await takeOlder();
+}
+
 export function openAll() {
     chosen.clear();
     $("gallery").showModal();
@@ -152,7 +204,8 @@ export async function start(actions) {
         chosen.clear();
         return restore(list);
     };
+    $("older").onclick = () => takeOlder().catch((error) => toast(error.message));
     document.addEventListener("language", show);
-    pictures = await store.load().catch(() => []);
+    pictures = await store.load(forget).catch(() => []);
     show();
 }

@@ -20,11 +20,12 @@ function end(job) {
     told.changed(job);
 }
 
-async function takePicture(job, { index, seed, url }) {
+async function takePicture(job, { index, seed, url, gallery_id: kept }) {
     const blob = await api.blob("GET", url);
     const { n, ...request } = job.request;
     const picture = await gallery.add(`${job.id}-${index}`, blob,
-        { request: { ...request, seed }, index, seconds: (Date.now() - job.began) / 1000 }, job.inputs);
+        { request: { ...request, seed }, index, kept, seconds: (Date.now() - job.began) / 1000 },
+        job.inputs);
     job.began = Date.now();
     job.preview = "";
     told.picture(job, picture, blob);

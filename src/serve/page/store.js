@@ -30,14 +30,15 @@ async function transact(mode, work) {
     });
 }
 
-// All pictures, newest first. Those that were in the bin for 30 days are gone.
-export async function load() {
+// All pictures, newest first. Those that were in the bin for 30 days are forgotten.
+export async function load(forget = ({ id }) => erase(id)) {
     const pictures = (await transact("readonly", (store) => store.getAll())) ?? [];
     const old = pictures.filter((picture) => picture.deleted && Date.now() - picture.deleted > BIN_DAYS * DAY);
-    for (const { id } of old) await erase(id);
-    return pictures.filter((picture) => !old.includes(picture))
-        .sort((a, b) => b.created - a.created || b.index - a.index);
+    for (const picture of old) await forget(picture);
+    return pictures.filter((picture) => !old.includes(picture)).sort(newestFirst);
 }
+
+export const newestFirst = (a, b) => b.created - a.created || b.index - a.index;
 
 // id: of the job and the picture's number, so that none is kept twice. inputs: { images, mask } that it started from;
 // null: none.

@@ -66,6 +66,7 @@ const table = {
     starred: ["Starred", "已加星标"],
     bin: ["Bin", "回收站"],
     none: ["No pictures here.", "这里没有图片。"],
+    older: ["Show older pictures", "显示更早的图片"],
     close: ["Close", "关闭"],
     cancel: ["Cancel", "取消"],
     done: ["Use the mask", "使用蒙版"],
