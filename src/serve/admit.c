@@ -67,6 +67,11 @@ static int has_room(const server *s, const job *j, const job_origin *origin, fau
         f->retry_after = s->params->drain > 1 ? s->params->drain : 1;
         return 0;
     }
+    if (s->state == SERVER_LOADING && !(s->params->max_wait > 0)) {
+        fault_set(f, FAULT_MODEL_LOADING, NULL, "the model is being opened, and jobs do not wait here");
+        f->retry_after = 1;
+        return 0;
+    }
     if (queue_length(&s->queue) >= (size_t)s->params->max_queue)
         return refuse_busy(f, FAULT_QUEUE_FULL, wait, "the queue is full");
     if (wait > s->params->max_wait)

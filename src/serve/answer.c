@@ -71,14 +71,36 @@ static json_t *sdapi_fault_json(const fault *f)
                      "errors", f->message);
 }
 
+/* NULL: no memory. Released with free. */
+static char *fault_text(const exchange *x, const fault *f)
+{
+    int is_sdapi = x->match.endpoint && (x->match.endpoint->flags & ROUTE_SDAPI);
+    json_t *value = is_sdapi ? sdapi_fault_json(f) : json_pack("{s:o?}", "error", fault_json(f));
+    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    json_decref(value);
+    return text;
+}
+
+char *answer_late(const exchange *x)
+{
+    fault f;
+    fault_set(&f, FAULT_BODY_TIMEOUT, NULL, "the body took too long, expected it within %.0f seconds",
+              x->server->params->body_seconds);
+    char *text = fault_text(x, &f), *answer = NULL;
+    if (text && asprintf(&answer,
+                         "HTTP/1.1 %d Request Timeout\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
+                         "Connection: close\r\nX-Content-Type-Options: nosniff\r\nX-Request-Id: %s\r\n\r\n%s",
+                         fault_kind_of(f.code)->status, strlen(text), x->id, text) < 0)
+        answer = NULL;
+    free(text);
+    return answer;
+}
+
 enum MHD_Result answer_fault(exchange *x)
 {
     const fault_kind *kind = fault_kind_of(x->fault.code);
-    int is_sdapi = x->match.endpoint && (x->match.endpoint->flags & ROUTE_SDAPI);
-    json_t *value = is_sdapi ? sdapi_fault_json(&x->fault) : json_pack("{s:o?}", "error", fault_json(&x->fault));
-    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL, seconds[32];
+    char *text = fault_text(x, &x->fault), seconds[32];
     struct MHD_Response *response = text_response("application/json", text);
-    json_decref(value);
     if (!response)
         return MHD_NO;
     if (x->fault.retry_after > 0) {

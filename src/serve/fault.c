@@ -31,7 +31,6 @@ static const fault_kind kinds[FAULT_CODES] = {
     [FAULT_BODY_TIMEOUT] = {"body_timeout", "timeout_error", 408, 0},
     [FAULT_JOB_FINISHED] = {"job_finished", "conflict_error", 409, 1},
     [FAULT_IDEMPOTENCY_MISMATCH] = {"idempotency_mismatch", "conflict_error", 409, 1},
-    [FAULT_EXPIRED] = {"expired", "not_found_error", 410, 0},
     [FAULT_REQUEST_TOO_LARGE] = {"request_too_large", INVALID, 413, 0},
     [FAULT_UNSUPPORTED_MEDIA_TYPE] = {"unsupported_media_type", INVALID, 415, 0},
     [FAULT_QUEUE_FULL] = {"queue_full", "rate_limit_error", 429, 0},

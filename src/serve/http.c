@@ -232,6 +232,9 @@ static void log_exchange(const exchange *x)
 static void exchange_free(exchange *x)
 {
     server *s = x->server;
+    pthread_mutex_lock(&s->lock);
+    x->status = x->is_late ? fault_kind_of(FAULT_BODY_TIMEOUT)->status : x->status;
+    pthread_mutex_unlock(&s->lock);
     log_exchange(x);
     pthread_mutex_lock(&s->lock);
     size_t route = x->match.endpoint ? (size_t)(x->match.endpoint - route_table) : route_table_size;
@@ -282,7 +285,7 @@ static enum MHD_Result go_on(exchange *x)
     if (x->status)
         return MHD_YES;
     pthread_mutex_lock(&x->server->lock);
-    int is_lost = x->is_suspended || (x->resume && x->is_gone);
+    int is_lost = x->is_suspended || (x->resume && x->is_gone) || x->is_late;
     x->peer->deadline = 0;
     x->is_whole = 1;
     x->wake_at = 0;
@@ -291,13 +294,22 @@ static enum MHD_Result go_on(exchange *x)
         return MHD_NO;
     if (x->resume)
         return x->resume(x);
-    if (!strcmp(x->method, "OPTIONS"))
+    if (!x->fault.code && !strcmp(x->method, "OPTIONS"))
         return answer_empty(x, MHD_HTTP_NO_CONTENT);
     if (!x->fault.code && x->match.endpoint->dialect >= 0)
         return reading_begin(x);
     if (x->fault.code || !body_finish(x->body, &x->form, &x->fault))
         return answer_fault(x);
     return x->match.endpoint->handle(x);
+}
+
+/* A request that is refused is read nevertheless, if that is little: a connection that is closed before the client has
+ * sent everything is reset, and many clients do not see the answer then. */
+static int is_small(const exchange *x)
+{
+    const char *length = exchange_header(x, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    return !exchange_header(x, MHD_HTTP_HEADER_TRANSFER_ENCODING) &&
+           (!length || strtoull(length, NULL, 10) <= SWALLOWED_MAX);
 }
 
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url, const char *method,
@@ -310,7 +322,12 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     x = *context = exchange_new(user, connection, method, url);
     if (!x)
         return MHD_NO;
-    return exchange_check(x) ? MHD_YES : answer_fault(x);
+    if (!exchange_check(x) && !is_small(x))
+        return answer_fault(x);
+    pthread_mutex_lock(&x->server->lock);
+    x->is_reading = 1;
+    pthread_mutex_unlock(&x->server->lock);
+    return MHD_YES;
 }
 
 static void on_completed(void *user, struct MHD_Connection *connection, void **context,

@@ -54,7 +54,8 @@ typedef struct exchange {
     job *job; /* held */
     job_listener listener;
     int is_listening, is_suspended, is_gone;
-    int is_whole;                                  /* the body was read */
+    int is_reading, is_whole;                      /* the body is being read; it was read */
+    int is_late;                                   /* the body took too long, and the client was told */
     double wake_at;                                /* 0: never */
     enum MHD_Result (*resume)(struct exchange *x); /* called when it is woken; NULL: the request is not handled yet */
     enum MHD_Result (*answer)(struct exchange *x); /* of exchange_wait_for_images */
@@ -108,6 +109,9 @@ int exchange_reserve(exchange *x, uint64_t bytes);
 
 /* With the server's lock. */
 void exchange_wake(exchange *x);
+/* The whole answer to a client whose body takes too long: libmicrohttpd sends none before a body is there. NULL: no
+ * memory. Released with free. */
+char *answer_late(const exchange *x);
 void exchange_leave_job(exchange *x);
 enum MHD_Result exchange_send(exchange *x, int status, struct MHD_Response *response);
 void stream_detach(exchange *x);

@@ -10,6 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* the program ignores SIGPIPE */
+#endif
 #ifndef POLLRDHUP
 #define POLLRDHUP 0 /* without it, POLLHUP alone tells that the client is gone */
 #endif
@@ -126,6 +129,18 @@ static void mark_gone(const struct watch *w, const set *s)
     }
 }
 
+/* The daemon closes the connection. A client whose body is late is told so before; within TLS that can't be done. */
+static void end_connection(peer *p)
+{
+    exchange *x = p->exchange;
+    if (x && x->is_reading && !x->is_whole && !x->server->params->tls_cert) {
+        char *answer = answer_late(x);
+        x->is_late = answer && send(p->fd, answer, strlen(answer), MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
+        free(answer);
+    }
+    shutdown(p->fd, SHUT_RDWR);
+}
+
 /* Does what is due, and returns when the next thing is. */
 static double keep_times(struct watch *w)
 {
@@ -134,7 +149,7 @@ static double keep_times(struct watch *w)
         exchange *x = p->exchange;
         if (p->deadline > 0 && p->deadline <= now) {
             p->deadline = 0;
-            shutdown(p->fd, SHUT_RDWR); /* the daemon closes it */
+            end_connection(p);
         }
         if (x && x->wake_at > 0 && x->wake_at <= now) {
             x->wake_at = 0;

@@ -21,7 +21,7 @@ class Server:
 
     where = ("--port", "0")
 
-    def __init__(self, program, *options, environment=None, log=None):
+    def __init__(self, program, *options, environment=None, log=None, is_waiting=True):
         self.log = log or tempfile.TemporaryFile("w+")  # a pipe would fill
         self.process = subprocess.Popen(
             [program, "serve", *self.where, *options], stdout=subprocess.PIPE, stderr=self.log, text=True,
@@ -32,7 +32,7 @@ class Server:
         self.url = line.split()[-1]
         self.port = int(self.url.rsplit(":", 1)[1]) if self.url.startswith("http") else None
         self.is_terminated = False
-        while self.get("/health").status == 503:
+        while is_waiting and self.get("/health").status == 503:
             time.sleep(0.02)
 
     def __enter__(self):
@@ -182,6 +182,30 @@ def png_of(width, height, colour, compressed):
 
     header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+
+
+def bundled_model(program):
+    return os.path.join(os.path.dirname(os.path.abspath(program)), "models", "emoji")
+
+
+def change_tensors(path, change):
+    """Writes a safetensors file anew with change(name, data): the data of each tensor, or None without it."""
+    with open(path, "rb") as file:
+        whole = file.read()
+    begin = 8 + struct.unpack("<Q", whole[:8])[0]
+    header, data = {}, b""
+    for name, entry in json.loads(whole[8:begin]).items():
+        if "data_offsets" in entry:
+            first, end = entry["data_offsets"]
+            new = change(name, whole[begin + first:begin + end])
+            if new is None:
+                continue
+            entry = {**entry, "data_offsets": [len(data), len(data) + len(new)]}
+            data += new
+        header[name] = entry
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
 
 
 def png_pixels(data):
