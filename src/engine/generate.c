@@ -80,6 +80,14 @@ static int on_block_done(void *user)
     return report(g, NULL, 0, 0) != ZIMAGE_OK;
 }
 
+/* The same for a preview, whose blocks are not the request's: it can be cancelled, too, and may take longer than a block
+ * of the step. */
+static int on_preview_block(void *user)
+{
+    generation *g = user;
+    return has_lost_pages(g) || report(g, NULL, 0, 0) != ZIMAGE_OK;
+}
+
 static zimage_status begin_step(generation *g, zimage_stage stage, int step, int steps, int64_t blocks, double flops)
 {
     g->step_start = zi_now();
@@ -160,7 +168,7 @@ static zimage_status show_preview(generation *g, float sigma)
 {
     int64_t scale = g->job.model->facts.scale_factor;
     expect_latents(g, sigma);
-    g->run.block_done = NULL; /* the preview's own blocks are not the request's */
+    g->run.block_done = on_preview_block;
     zimage_status status = zi_job_stage(&g->run, &g->job, ZI_STAGE_PREVIEW, 0);
     g->run.block_done = on_block_done;
     if (status != ZIMAGE_OK)
