@@ -167,11 +167,12 @@ int admit(server *s, serve_request *request, const job_origin *origin, job **out
     j->idempotency = origin->idempotency;
     j->body_hash = origin->body_hash;
     j->is_detached = origin->is_detached;
-    j->wants_previews = origin->is_detached || is_sdapi_dialect(j->request.dialect) ? 2 : j->request.partial_images > 0;
+    j->wants_previews = request_previews(&j->request);
     j->item.caller = origin->caller;
     j->item.class = (queue_class)j->request.priority;
     int ok = ask_model(s, model, &j->request, &j->resolved, &p, &j->is_resolved, f);
     j->item.seconds = p.seconds;
+    j->planned = p.planned;
     pthread_mutex_lock(&s->lock);
     ok = ok && enqueue(s, j, origin, f);
     if (!ok) {

@@ -83,6 +83,8 @@ typedef struct job {
     int is_resolved;
     resolved_request resolved;
     struct model_entry *model;
+    double
+        planned; /* seconds of an image, before they are corrected by what was measured (item.seconds); 0: not known */
     job_state state;
     atomic_int cancel; /* cancel_reason; the progress callback reads it without the lock */
     fault fault;       /* of JOB_FAILED */

@@ -119,13 +119,20 @@ model_entry *models_find(model_table *table, const char *id)
 
 /* ---- predictions ---- */
 
-static double *ratio_of(model_entry *entry, const resolved_request *resolved)
+static int size_class(const resolved_request *resolved)
 {
     uint64_t pixels = (uint64_t)resolved->width * (uint64_t)resolved->height;
     int class = 0;
     while (pixels >>= 1)
         class ++;
-    return &entry->ratio[class < SIZE_CLASSES ? class : SIZE_CLASSES - 1];
+    return class < SIZE_CLASSES ? class : SIZE_CLASSES - 1;
+}
+
+/* With `planning`. */
+static double scaled(const model_entry *entry, const resolved_request *resolved, double planned)
+{
+    double ratio = entry->ratio[size_class(resolved)];
+    return planned * (ratio > 0 ? ratio : 1);
 }
 
 static int plan(model_entry *entry, const zimage_request *request, prediction *out, fault *f)
@@ -137,7 +144,7 @@ static int plan(model_entry *entry, const zimage_request *request, prediction *o
     if (status == ZIMAGE_OK)
         status = zimage_plan_get_info(made, &info, &error);
     zimage_plan_free(made);
-    out->seconds = info.seconds;
+    out->planned = info.seconds;
     out->peak_bytes = info.peak_bytes;
     out->least_bytes = info.least_bytes;
     out->is_short = status == ZIMAGE_ERROR_MEMORY;
@@ -153,9 +160,8 @@ int models_predict(model_entry *entry, const serve_request *request, const resol
     resolve_fill(request, resolved, 0, &library);
     pthread_mutex_lock(&entry->planning);
     if (entry->planner) {
-        double ratio = *ratio_of(entry, resolved);
         ok = plan(entry, &library, out, f);
-        out->seconds *= ratio > 0 ? ratio : 1;
+        out->seconds = scaled(entry, resolved, out->planned);
     }
     pthread_mutex_unlock(&entry->planning);
     return ok;
@@ -174,15 +180,23 @@ int64_t models_count_tokens(model_entry *entry, const char *prompt, int32_t *mos
     return ok ? (int64_t)count : -1;
 }
 
-void models_measured(model_entry *entry, const resolved_request *resolved, double predicted, double seconds)
+void models_measured(model_entry *entry, const resolved_request *resolved, double planned, double seconds,
+                     job_table *jobs, pthread_mutex_t *lock)
 {
+    if (!(planned > 0 && seconds > 0))
+        return;
     pthread_mutex_lock(&entry->planning);
-    double *ratio = ratio_of(entry, resolved), before = *ratio > 0 ? *ratio : 1;
-    if (predicted > 0 && seconds > 0) {
-        double measured = seconds / (predicted / before); /* predicted has the ratio that was known then */
-        *ratio = *ratio > 0 ? (1 - NEWEST_WEIGHT) * *ratio + NEWEST_WEIGHT * measured : measured;
-    }
+    double *ratio = &entry->ratio[size_class(resolved)], ratios[SIZE_CLASSES];
+    *ratio = *ratio > 0 ? (1 - NEWEST_WEIGHT) * *ratio + NEWEST_WEIGHT * seconds / planned : seconds / planned;
+    memcpy(ratios, entry->ratio, sizeof ratios);
     pthread_mutex_unlock(&entry->planning);
+    pthread_mutex_lock(lock);
+    for (job *j = jobs->newest; j; j = j->older) {
+        double known = j->model == entry && j->is_resolved ? ratios[size_class(&j->resolved)] : 0;
+        if (known > 0 && !job_is_over(j))
+            j->item.seconds = j->planned * known;
+    }
+    pthread_mutex_unlock(lock);
 }
 
 /* ---- opening ---- */

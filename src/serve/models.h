@@ -7,7 +7,7 @@
 
 #include <pthread.h>
 
-#include "resolve.h"
+#include "job.h"
 #include "serve.h"
 
 #define SIZE_CLASSES 32 /* powers of two of an image's pixels */
@@ -49,6 +49,7 @@ model_entry *models_find(model_table *table, const char *id);
 
 typedef struct prediction {
     double seconds; /* of one image; 0: not known, because the model is closed */
+    double planned; /* the same before it is corrected by what was measured */
     uint64_t peak_bytes, least_bytes;
     int is_short; /* 1: it does not fit the memory that is free now */
 } prediction;
@@ -59,8 +60,10 @@ int models_predict(model_entry *entry, const serve_request *request, const resol
 /* Tokens of a prompt with its template, before a cut to *most; -1: not known, because the model is closed. Without the
  * server's lock. */
 int64_t models_count_tokens(model_entry *entry, const char *prompt, int32_t *most);
-/* Tells how long an image took in truth. */
-void models_measured(model_entry *entry, const resolved_request *resolved, double predicted, double seconds);
+/* Tells how long an image took in truth: later predictions follow, and those of jobs that are not over. Without both
+ * locks. */
+void models_measured(model_entry *entry, const resolved_request *resolved, double planned, double seconds,
+                     job_table *jobs, pthread_mutex_t *lock);
 
 /* Opens a session, and the model if no worker has it open. `lock` is the server's. */
 zimage_status models_open(model_table *table, model_entry *entry, const zimage_session_params *params,

@@ -174,10 +174,16 @@ static int resolve_images(serve_request *r, const zimage_model_info *info, resol
     return 1;
 }
 
+int request_previews(const serve_request *r)
+{
+    return r->dialect == DIALECT_JOB || is_sdapi_dialect(r->dialect) ? 2 : r->partial_images > 0;
+}
+
 int resolve_request(serve_request *r, const zimage_model_info *info, const serve_params *params,
                     resolved_request *resolved, fault *f)
 {
-    *resolved = (resolved_request){.format = (zimage_format)r->format, .seed = r->seed};
+    *resolved =
+        (resolved_request){.format = (zimage_format)r->format, .seed = r->seed, .previews = request_previews(r)};
     if (!REQUEST_HAS(r, seed)) {
         if (getentropy(&resolved->seed, sizeof resolved->seed) != 0)
             return fault_set(f, FAULT_INTERNAL, NULL, "the system has no random number for a seed");
@@ -195,6 +201,7 @@ void resolve_fill(const serve_request *r, const resolved_request *resolved, int 
 {
     *library = (zimage_request){
         .struct_size = sizeof *library,
+        .preview = resolved->previews > 0,
         .prompt = r->prompt,
         .negative_prompt = resolved->guidance > 0 ? r->negative_prompt : NULL,
         .width = resolved->width,

@@ -10,10 +10,13 @@ typedef struct resolved_request {
     double guidance, strength; /* strength 0: the model's default */
     uint64_t seed;             /* of the first image */
     zimage_format format;
-    int quality; /* as zimage_save_params has it */
+    int quality;  /* as zimage_save_params has it */
+    int previews; /* as request_previews */
     char fingerprint[sizeof((zimage_model_info *)0)->fingerprint];
 } resolved_request;
 
+/* Which previews somebody may look at: 1: of some steps; 2: of each step; 0: none. */
+int request_previews(const serve_request *request);
 /* What can be said without the model: limits of the server, fields that exclude each other. 0: a fault. */
 int resolve_early(serve_request *request, const serve_params *params, fault *f);
 /* The rest. Fields without effect are noted in the request. 0: a fault. */

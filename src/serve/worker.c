@@ -206,6 +206,7 @@ static int resolve_late(server *s, job *j, fault *f)
         return 0;
     pthread_mutex_lock(&s->lock);
     j->item.seconds = p.seconds;
+    j->planned = p.planned;
     pthread_mutex_unlock(&s->lock);
     return 1;
 }
@@ -220,7 +221,6 @@ static zimage_image *make_image(struct worker *w, job *j, int index, fault *f)
     if (!open_for(w, j->model, &open, f) || !resolve_late(w->server, j, f))
         return NULL;
     resolve_fill(&j->request, &j->resolved, index, &request);
-    request.preview = j->wants_previews > 0;
     request.progress = on_progress;
     request.progress_user = &a;
     zimage_status status = zimage_generate(open->session, &request, &image, &error);
@@ -232,7 +232,7 @@ static zimage_image *make_image(struct worker *w, job *j, int index, fault *f)
     }
     zimage_image_info info = {.struct_size = sizeof info};
     if (zimage_image_get_info(image, &info, NULL) == ZIMAGE_OK)
-        models_measured(j->model, &j->resolved, j->item.seconds, info.seconds);
+        models_measured(j->model, &j->resolved, j->planned, info.seconds, &w->server->jobs, &w->server->lock);
     return image;
 }
 

@@ -449,6 +449,30 @@ def test_predictions(program):
                 assert answer.status == (400 if name else 200), answer.body
 
 
+def test_predictions_of_a_queue(program):
+    """How long the last one of a queue waits, as its answer told: within 30 %, where no other work on the machine begins
+    or ends meanwhile. Jobs of another size, whose speed was not known when they were queued, change nothing in that."""
+    with Server(program, "--max-queue", "200", "--rate", "0") as s:
+        body = {**SMALL, "size": "192x192"}
+        def last_of(count, **more):
+            start = time.monotonic()
+            jobs = [s.json("POST", JOBS, {**body, **more}, 202) for _ in range(count)]
+            s.json("GET", f"{JOBS}/{jobs[-1]['id']}?wait=100")
+            return jobs[-1]["eta_seconds"], time.monotonic() - start
+        last_of(30, size="64x64")
+        predicted = s.json("POST", "/zimage/v1/plan", SMALL)["image_seconds"]
+        measured = min(s.json("POST", GENERATIONS, SMALL)["seconds"] for _ in range(3))
+        assert predicted < measured * 30, f"predicted {predicted:.3f} s after 30 jobs, measured {measured:.3f} s"
+        last_of(3)
+        ratios = []
+        while len(ratios) < 8 and not any(0.7 <= ratio <= 1.3 for ratio in ratios):
+            predicted, measured = last_of(6)
+            ratios.append(predicted / measured)
+        print(f"      6 jobs: predicted {predicted:.3f} s, measured {measured:.3f} s; all ratios: "
+              f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+        assert 0.7 <= ratios[-1] <= 1.3, ratios
+
+
 def test_sdapi(program):
     """The calls of Open WebUI 0.12.4 and SillyTavern, in their order."""
     with Server(program) as s:
