@@ -154,7 +154,7 @@ WRONG = [
     (openai.PermissionDeniedError, 403, "origin_not_allowed", None,
      lambda c: c.models.list(extra_headers={"Origin": "null"})),
     (openai.NotFoundError, 404, "model_not_found", "model", lambda c: c.images.generate(prompt="x", model="none")),
-    (openai.NotFoundError, 404, "job_not_found", None, lambda c: c.get("/files/none-0.png", cast_to=object)),
+    (openai.NotFoundError, 404, "file_not_found", None, lambda c: c.get("/files/none-0.png", cast_to=object)),
     (openai.NotFoundError, 404, "unsupported_endpoint", None, lambda c: c.images.create_variation(image=PICTURE)),
     (openai.APIStatusError, 405, "method_not_allowed", None, lambda c: c.get("/images/generations", cast_to=object)),
     (openai.APIStatusError, 413, "request_too_large", None,
