@@ -523,6 +523,11 @@ ZIMAGE_API zimage_status zimage_plan_get_stage(const zimage_plan *plan, zimage_s
 ZIMAGE_API zimage_status zimage_plan_get_memory(const zimage_plan *plan, zimage_memory_info *info, zimage_error *error);
 ZIMAGE_API void zimage_plan_free(zimage_plan *plan);
 
+/* The same as zimage_request_check, and tells how the GPU's memory would be divided if the image began now. So it says,
+ * without measuring anything, whether an image fits beside what other sessions hold, and how much it would add. */
+ZIMAGE_API zimage_status zimage_request_memory(zimage_session *session, const zimage_request *request,
+                                               zimage_memory_info *info, zimage_error *error);
+
 /* ---- images ------------------------------------------------------------------------------------------------------ */
 
 /* Makes one image. *image is released with zimage_image_free. */

@@ -108,6 +108,9 @@ static void check_predictions(queue *q, queue_item *items, const int *is_waiting
             expected[i] = queue_before(q, &items[i]);
     for (queue_item *item; (item = queue_take(q)); units++) {
         int i = (int)(item - items);
+        assert_true(queue_return(q, item)); /* as if it had not been taken */
+        assert_ptr_equal(queue_next(q), item);
+        assert_ptr_equal(queue_take(q), item);
         if (!begun[i]) {
             assert_int_equal(expected[i].units, units);
             assert_true(fabs(expected[i].seconds - seconds) < 1e-9);

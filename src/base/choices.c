@@ -6,6 +6,7 @@
  */
 #include "base/choices.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,20 @@
 #define MOST_BYTES ((size_t)4 << 20)
 #define MOST_LINES 8192 /* every look-up passes all of them; a job has some hundred choices */
 
+typedef struct zi_choice_list {
+    struct zi_choice_list *next;
+    int users;            /* sessions */
+    pthread_mutex_t lock; /* of the lines and the file */
+    char *path;           /* NULL: no file */
+    char header[256];
+    int written; /* the file has that header */
+    char **lines;
+    int count, capacity;
+} zi_choice_list;
+
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER; /* of all, and of next and users */
+static zi_choice_list *all;
+
 static uint64_t hash_of(const char *text)
 {
     uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
@@ -23,17 +38,17 @@ static uint64_t hash_of(const char *text)
     return hash;
 }
 
-static int add_line(zi_choices *choices, char *line)
+static int add_line(zi_choice_list *list, char *line)
 {
-    if (choices->count == choices->capacity) {
-        int capacity = choices->capacity ? 2 * choices->capacity : 256;
-        char **lines = realloc(choices->lines, (size_t)capacity * sizeof(*lines));
+    if (list->count == list->capacity) {
+        int capacity = list->capacity ? 2 * list->capacity : 256;
+        char **lines = realloc(list->lines, (size_t)capacity * sizeof(*lines));
         if (lines == NULL)
             return 0;
-        choices->lines = lines;
-        choices->capacity = capacity;
+        list->lines = lines;
+        list->capacity = capacity;
     }
-    choices->lines[choices->count++] = line;
+    list->lines[list->count++] = line;
     return 1;
 }
 
@@ -44,50 +59,127 @@ static int is_line(const char *text, size_t length)
     return first != NULL && memchr(first + 1, ' ', length - (size_t)(first + 1 - text)) != NULL;
 }
 
-static void read_lines(zi_choices *choices, const char *text)
+static void read_lines(zi_choice_list *list, const char *text)
 {
     size_t length = strcspn(text, "\n");
-    if (length != strlen(choices->header) || strncmp(text, choices->header, length) != 0)
+    if (length != strlen(list->header) || strncmp(text, list->header, length) != 0)
         return;
-    choices->written = 1;
-    for (text += length; *text && choices->count < MOST_LINES; text += strcspn(text, "\n")) {
+    list->written = 1;
+    for (text += length; *text && list->count < MOST_LINES; text += strcspn(text, "\n")) {
         text++;
         if (!is_line(text, strcspn(text, "\n")))
             continue;
         char *line = strndup(text, strcspn(text, "\n"));
-        if (line == NULL || !add_line(choices, line)) {
+        if (line == NULL || !add_line(list, line)) {
             free(line);
             return;
         }
     }
 }
 
-void zi_choices_open(zi_choices *choices, const char *folder, const char *backend, const char *header)
+static void read_file(zi_choice_list *list)
 {
-    char name[64], *text;
+    char *text;
     size_t length;
-    *choices = (zi_choices){0};
-    if (folder == NULL)
-        return;
-    snprintf(choices->header, sizeof(choices->header), "%s", header);
-    snprintf(name, sizeof(name), "%s-%016llx.plans", backend, (unsigned long long)hash_of(choices->header));
-    choices->path = zi_path_join(folder, name);
-    if (choices->path == NULL || zi_read_file(choices->path, MOST_BYTES, &text, &length, NULL) != ZIMAGE_OK)
+    if (list->path == NULL || zi_read_file(list->path, MOST_BYTES, &text, &length, NULL) != ZIMAGE_OK)
         return;
     for (size_t i = 0; i < length; i++) /* a zero byte would hide the lines behind it, also those that are added */
         if (text[i] == 0)
             text[i] = '\n';
-    read_lines(choices, text);
+    read_lines(list, text);
     free(text);
+}
+
+/* Takes the path. NULL: out of memory. */
+static zi_choice_list *new_list(char *path, const char *header)
+{
+    pthread_mutexattr_t recursive;
+    zi_choice_list *list = calloc(1, sizeof(*list));
+    if (list == NULL) {
+        free(path);
+        return NULL;
+    }
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&list->lock, &recursive);
+    pthread_mutexattr_destroy(&recursive);
+    list->path = path;
+    snprintf(list->header, sizeof(list->header), "%s", header);
+    read_file(list);
+    list->next = all;
+    return all = list;
+}
+
+static int is_list_of(const zi_choice_list *list, const char *path, const char *header)
+{
+    int same_path = list->path == NULL || path == NULL ? list->path == path : strcmp(list->path, path) == 0;
+    return same_path && strncmp(list->header, header, sizeof(list->header) - 1) == 0;
+}
+
+void zi_choices_open(zi_choices *choices, const char *folder, const char *backend, const char *header)
+{
+    char name[64], own[sizeof(((zi_choice_list *)NULL)->header)], *path = NULL;
+    *choices = (zi_choices){0};
+    snprintf(own, sizeof(own), "%s", header);
+    snprintf(name, sizeof(name), "%s-%016llx.plans", backend, (unsigned long long)hash_of(own));
+    if (folder != NULL && (path = zi_path_join(folder, name)) == NULL)
+        return;
+    pthread_mutex_lock(&all_lock);
+    zi_choice_list *list = all;
+    while (list != NULL && !is_list_of(list, path, own))
+        list = list->next;
+    if (list != NULL)
+        free(path);
+    else
+        list = new_list(path, own);
+    if (list != NULL)
+        list->users++;
+    choices->list = list;
+    pthread_mutex_unlock(&all_lock);
+}
+
+static void free_list(zi_choice_list *list)
+{
+    for (int i = 0; i < list->count; i++)
+        free(list->lines[i]);
+    free(list->lines);
+    free(list->path);
+    pthread_mutex_destroy(&list->lock);
+    free(list);
 }
 
 void zi_choices_close(zi_choices *choices)
 {
-    for (int i = 0; i < choices->count; i++)
-        free(choices->lines[i]);
-    free(choices->lines);
-    free(choices->path);
+    zi_choice_list *list = choices->list, **place = &all;
     *choices = (zi_choices){0};
+    if (list == NULL)
+        return;
+    pthread_mutex_lock(&all_lock);
+    int last = --list->users == 0;
+    while (last && *place != list)
+        place = &(*place)->next;
+    if (last)
+        *place = list->next;
+    pthread_mutex_unlock(&all_lock);
+    if (last)
+        free_list(list);
+}
+
+const char *zi_choices_path(const zi_choices *choices)
+{
+    return choices->list != NULL ? choices->list->path : NULL;
+}
+
+void zi_choices_lock(const zi_choices *choices)
+{
+    if (choices->list != NULL)
+        pthread_mutex_lock(&choices->list->lock);
+}
+
+void zi_choices_unlock(const zi_choices *choices)
+{
+    if (choices->list != NULL)
+        pthread_mutex_unlock(&choices->list->lock);
 }
 
 static char *add_hex(char *out, const void *data, size_t size)
@@ -124,36 +216,38 @@ static int read_hex(const char *text, void *data, size_t size)
 int zi_choices_recall(const zi_choices *choices, const char *kind, const void *key, size_t size, void *value,
                       size_t value_size)
 {
-    char *start = choices->count > 0 ? start_line(kind, key, size, 0) : NULL;
+    const zi_choice_list *list = choices->list;
+    char *start = list != NULL && list->count > 0 ? start_line(kind, key, size, 0) : NULL;
     int found = 0;
-    for (int i = choices->count - 1; i >= 0 && start != NULL && !found; i--)
-        found = strncmp(choices->lines[i], start, strlen(start)) == 0 &&
-                read_hex(choices->lines[i] + strlen(start), value, value_size);
+    for (int i = list->count - 1; i >= 0 && start != NULL && !found; i--)
+        found = strncmp(list->lines[i], start, strlen(start)) == 0 &&
+                read_hex(list->lines[i] + strlen(start), value, value_size);
     free(start);
     return found;
 }
 
 /* Adds the line to the end of the file in one write; a file with another header is replaced. */
-static void append(zi_choices *choices, const char *line)
+static void append(zi_choice_list *list, const char *line)
 {
-    FILE *file = fopen(choices->path, choices->written ? "a" : "w");
+    FILE *file = fopen(list->path, list->written ? "a" : "w");
     if (file == NULL)
         return;
-    if (!choices->written)
-        fputs(choices->header, file);
+    if (!list->written)
+        fputs(list->header, file);
     fprintf(file, "\n%s", line); /* the line before may be incomplete */
-    choices->written = fclose(file) == 0 || choices->written;
+    list->written = fclose(file) == 0 || list->written;
 }
 
-void zi_choices_remember(zi_choices *choices, const char *kind, const void *key, size_t size, const void *value,
+void zi_choices_remember(const zi_choices *choices, const char *kind, const void *key, size_t size, const void *value,
                          size_t value_size)
 {
-    char *line = start_line(kind, key, size, value_size);
+    zi_choice_list *list = choices->list;
+    char *line = list != NULL ? start_line(kind, key, size, value_size) : NULL;
     if (line == NULL)
         return;
     *add_hex(line + strlen(line), value, value_size) = 0;
-    if (choices->path != NULL)
-        append(choices, line);
-    if (!add_line(choices, line))
+    if (list->path != NULL)
+        append(list, line);
+    if (!add_line(list, line))
         free(line);
 }

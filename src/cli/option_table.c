@@ -779,6 +779,14 @@ const cli_option cli_table[] = {
         .fallback = "0",
     },
     {
+        .name = "no-overlap",
+        .help = "Make one image after the other on each GPU. Else, where memory allows it, what surrounds the steps of "
+                "an image (text encoder, VAE) is computed beside the steps of another; images are the same.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLAG(no_overlap),
+    },
+    {
         .name = "store-bytes",
         .argument = "SIZE",
         .help = "Memory for finished images that clients may still fetch: 256M, 1G, ...",

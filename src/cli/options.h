@@ -76,7 +76,7 @@ typedef struct cli_options {
         idle_seconds, drain, store_seconds;
     int rng, dequantize, compute, template_kind, shell, command, stage, show;
     int metrics_public, no_slots, no_web, no_model_switch, log_format;
-    int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure;
+    int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure, no_overlap;
 } cli_options;
 
 /* How an option's text is read, and the type of its field. */

@@ -180,6 +180,7 @@ static void fill(const cli_options *o, serve_params *params)
         .max_uploads = o->max_uploads,
         .store_bytes = o->store_bytes,
         .store_seconds = o->store_seconds,
+        .no_overlap = o->no_overlap,
         .quiet = o->quiet,
         .stopping = cli_signal_caught,
         .reloading = cli_reload_caught,

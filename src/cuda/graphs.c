@@ -258,9 +258,9 @@ static zimage_status search(zi_cuda *cuda, zi_cuda_graph *g, const cudnnBackendD
 }
 
 /* Takes the engine that an earlier process found fastest, or searches. `data`: operands of the first run; its output
- * may be overwritten. */
-static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t operation,
-                            void *const data[TENSORS])
+ * may be overwritten. With the lock of the choices. */
+static zimage_status choose_plan(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t operation,
+                                 void *const data[TENSORS])
 {
     cudnnBackendDescriptor_t engines[PROPOSALS];
     int32_t known = NO_ENGINE;
@@ -279,6 +279,15 @@ static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescrip
     if (!remembered || known != choice)
         zi_choices_remember(&cuda->choices, "graph", &g->key, sizeof(g->key), &choice, sizeof(choice));
     return ZIMAGE_OK;
+}
+
+static zimage_status choose(zi_cuda *cuda, zi_cuda_graph *g, cudnnBackendDescriptor_t operation,
+                            void *const data[TENSORS])
+{
+    zi_choices_lock(&cuda->choices);
+    zimage_status status = choose_plan(cuda, g, operation, data);
+    zi_choices_unlock(&cuda->choices);
+    return status;
 }
 
 static void free_graph(zi_cuda_graph *g)

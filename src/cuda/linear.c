@@ -337,7 +337,7 @@ static int one_kernel_fits(const gated *g)
 }
 
 /* Whether one kernel computes both products and the gate: it must exist for the sizes, and be faster. A large shape is
- * timed once. */
+ * timed once. With the lock of the choices. */
 static zimage_status choose_gated(const gated *g, int *one_kernel)
 {
     const zi_cuda_product *p = &g->product;
@@ -369,7 +369,11 @@ static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const 
         (zi_cuda_product){.rows = rows, .out = out, .in = w1->shape[1], .type = cuda->type, .y_type = cuda->type};
     ZI_TRY(zi_cuda_stack_alloc(cuda, bytes, "a gated product", &g.both));
     ZI_TRY(operands(cuda, &g.product, &in, w1, w3, &g.x, &g.w));
-    ZI_TRY(choose_gated(&g, &one_kernel));
+    zi_choices_lock(&cuda->choices);
+    zimage_status status = choose_gated(&g, &one_kernel);
+    zi_choices_unlock(&cuda->choices);
+    if (status != ZIMAGE_OK)
+        return status;
     return one_kernel ? multiply_gated(&g) : multiply_then_gate(&g);
 }
 

@@ -228,6 +228,7 @@ static zimage_status alloc_scratch(zi_cuda *cuda, const zi_cuda_product *p, void
     return zi_cuda_stack_alloc(cuda, (size_t)elements * zi_dtype_size(p->y_type), "timing a product", scratch);
 }
 
+/* With the lock of the choices. */
 static zimage_status choose(zi_cuda *cuda, zi_cuda_plan *plan, const void *x, const void *w)
 {
     const zi_cuda_product *p = &plan->key.product;
@@ -274,8 +275,10 @@ static zimage_status add_plan(zi_cuda *cuda, const plan_key *key, const zi_cuda_
     zimage_status status = zi_cuda_check_blas(cuda, describe(&plan), "describing a matrix product");
     if (status == ZIMAGE_OK)
         status = zi_cuda_check_blas(cuda, set_pointers(&plan, p), "describing a matrix product");
+    zi_choices_lock(&cuda->choices);
     if (status == ZIMAGE_OK)
         status = choose(cuda, &plan, x, w);
+    zi_choices_unlock(&cuda->choices);
     if (status != ZIMAGE_OK) {
         free_plan(&plan);
         return status;

@@ -5,7 +5,6 @@
 #include "base/sized.h"
 #include "engine/plan.h"
 #include "engine/request.h"
-#include "ops/speed.h"
 
 struct zimage_plan {
     zimage_plan_info info;
@@ -16,8 +15,10 @@ struct zimage_plan {
 static zimage_status predict(zimage_session *session, const zi_job_plan *counted, zimage_plan *plan,
                              zimage_error *error)
 {
-    zi_speed speed;
-    ZI_TRY(zi_speed_get(session->ops, zi_pool_threads(session->pool), session->cache_folder, &speed, error));
+    zi_speed speed = session->speed;
+    if (!(speed.linear > 0))
+        ZI_TRY(zi_speed_get(session->ops, zi_pool_threads(session->pool), session->cache_folder, &speed, error));
+    session->speed = speed;
     plan->info = (zimage_plan_info){
         .band_rows = (int32_t)counted->band_rows, .peak_bytes = counted->most, .least_bytes = counted->least};
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++) {
@@ -82,17 +83,34 @@ zimage_status zimage_plan_make(zimage_session *session, const zimage_request *re
     return status;
 }
 
-zimage_status zimage_request_check(zimage_session *session, const zimage_request *request, zimage_error *error)
+/* Plans as zimage_generate does, and measures nothing. */
+static zimage_status check(zimage_session *session, const zimage_request *request, zi_job_plan *counted,
+                           zimage_error *error)
 {
     zimage_request own;
     zi_tokens tokens = {{NULL}, {0}};
-    zi_job_plan counted;
     if (!session || !request)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "session and request: NULL, expected both");
     ZI_TRY(zi_request_take(session, request, &own, error));
-    zimage_status status = count(session, &own, &tokens, zi_free_memory(), &counted, error);
+    zimage_status status = count(session, &own, &tokens, zi_free_memory(), counted, error);
     zi_tokens_free(&tokens);
     return status;
+}
+
+zimage_status zimage_request_check(zimage_session *session, const zimage_request *request, zimage_error *error)
+{
+    zi_job_plan counted;
+    return check(session, request, &counted, error);
+}
+
+zimage_status zimage_request_memory(zimage_session *session, const zimage_request *request, zimage_memory_info *info,
+                                    zimage_error *error)
+{
+    zi_job_plan counted;
+    zimage_memory_info memory;
+    ZI_TRY(check(session, request, &counted, error));
+    zi_memory_info(&counted.memory, ZIMAGE_STAGE_DENOISE, &memory);
+    return ZI_GIVE(info, &memory, zimage_memory_info, shared_bytes, error);
 }
 
 static zimage_status no_plan(zimage_error *error)

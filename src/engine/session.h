@@ -6,6 +6,7 @@
 
 #include "base/numbers.h"
 #include "base/pool.h"
+#include "ops/speed.h"
 #include "pipeline/model.h"
 
 struct zimage_model {
@@ -23,6 +24,7 @@ struct zimage_session {
     zimage_compute compute; /* never AUTO */
     uint64_t device_memory; /* most bytes of a device's own memory to take; 0: what is free */
     char *cache_folder;     /* NULL: nothing is kept */
+    zi_speed speed;         /* of the machine, once a plan has needed it; before, all 0 */
     size_t opening_bytes;   /* the process's largest size in memory, if opening the model or the session led to it */
     size_t base_bytes;      /* of the process in memory when the session was open, before any weight was read */
     size_t owned_bytes;     /* zi_model_owned_bytes at that time */

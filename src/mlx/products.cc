@@ -96,6 +96,19 @@ way measure(zi_mlx &mlx, const zi_weight *w, mx::Dtype type, const shape_key &ke
     return packed <= dense ? way::PACKED : way::UNPACKED;
 }
 
+/* measure may throw */
+struct choices_lock {
+    const zi_choices &choices;
+    explicit choices_lock(const zi_choices &c) : choices(c)
+    {
+        zi_choices_lock(&choices);
+    }
+    ~choices_lock()
+    {
+        zi_choices_unlock(&choices);
+    }
+};
+
 way faster_way(zi_mlx &mlx, int64_t rows, const zi_weight *w, mx::Dtype type)
 {
     if (rows == 1 || 2.0 * static_cast<double>(rows) * static_cast<double>(zi_weight_count(w)) < MEASURED_FLOPS)
@@ -104,6 +117,7 @@ way faster_way(zi_mlx &mlx, int64_t rows, const zi_weight *w, mx::Dtype type)
     while (key.rows < rows)
         key.rows *= 2;
     way which;
+    const choices_lock held(mlx.choices);
     if (zi_choices_recall(&mlx.choices, "product", &key, sizeof key, &which, sizeof which) &&
         (which == way::PACKED || which == way::UNPACKED))
         return which;

@@ -4,24 +4,26 @@
 
 #define RETRY_MAX 120 /* seconds; clients of OpenAI do not repeat a request that has to wait longer */
 
-/* Seconds until what the workers have at hand is done; 0: one of them is idle. */
+/* Seconds until what the workers have at hand is done; 0: a device is idle. */
 static double busy_seconds(const server *s)
 {
+    int devices = s->params->device_count;
     double sum = 0;
-    for (int i = 0; i < s->params->device_count; i++) {
-        const job *j = worker_job(s->workers, i);
-        if (!j)
+    for (int i = 0; i < devices; i++) {
+        const job *jobs[] = {worker_job(s, i), worker_job(s, devices + i)};
+        if (!jobs[0] && !jobs[1])
             return 0;
-        sum += j->item.seconds * (1 - j->fraction);
+        for (int k = 0; k < 2; k++)
+            sum += jobs[k] ? jobs[k]->item.seconds * (1 - jobs[k]->fraction) : 0;
     }
-    return sum / s->params->device_count;
+    return sum / devices;
 }
 
 /* The other images of the caller's jobs that workers have at hand: they are made before those of its jobs that wait. */
 static queue_wait behind_running(const server *s, uint64_t caller, queue_wait wait)
 {
-    for (int i = 0; i < s->params->device_count; i++) {
-        const job *j = worker_job(s->workers, i);
+    for (int i = 0; i < s->worker_count; i++) {
+        const job *j = worker_job(s, i);
         if (!j || j->item.caller != caller)
             continue;
         wait.units += (size_t)j->item.units - 1;
@@ -203,7 +205,7 @@ void cancel_job(server *s, job *j, cancel_reason reason)
         end_job(s, j, JOB_CANCELLED);
         job_release(&s->jobs, j);
     } else if (worker_has(s, j)) {
-        return; /* the worker ends it */
+        pthread_cond_broadcast(&s->work); /* the worker ends it; it may wait for its turn */
     } else {
         end_job(s, j, JOB_CANCELLED); /* its images are being encoded */
     }

@@ -17,6 +17,7 @@ typedef struct task {
     job *job;
     int index;
     zimage_image *image;
+    double waited;
 } task;
 
 struct encoder {
@@ -31,7 +32,7 @@ int encoder_busy(const server *s)
     return s->encoder && s->encoder->count > 0;
 }
 
-void encode_later(server *s, job *j, int index, zimage_image *image)
+void encode_later(server *s, job *j, int index, zimage_image *image, double waited)
 {
     struct encoder *e = s->encoder;
     task *t = malloc(sizeof *t);
@@ -42,7 +43,7 @@ void encode_later(server *s, job *j, int index, zimage_image *image)
     }
     while (e->count >= WAITING_MAX)
         pthread_cond_wait(&s->encoding, &s->lock);
-    *t = (task){NULL, job_hold(j), index, image};
+    *t = (task){NULL, job_hold(j), index, image, waited};
     if (e->last)
         e->last->next = t;
     else
@@ -106,7 +107,7 @@ static zimage_status encode(const task *t, job_picture *picture, zimage_error *e
     picture->width = zimage_image_width(t->image);
     picture->height = zimage_image_height(t->image);
     picture->prompt_tokens = info.prompt_tokens;
-    picture->seconds = info.seconds;
+    picture->seconds = info.seconds - t->waited;
     if (status == ZIMAGE_OK) {
         finish_picture(picture);
         thumb_make(t->image, &picture->thumb, &picture->thumb_size);

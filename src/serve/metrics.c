@@ -86,7 +86,8 @@ static void jobs(FILE *f, const server *s)
     fprintf(f, "zimage_queue_length{class=\"batch\"} %zu\n", s->queue.count[QUEUE_BATCH]);
     begin(f, "zimage_running", "gauge", "1: the device makes an image.");
     for (int i = 0; i < s->params->device_count; i++)
-        fprintf(f, "zimage_running{device=\"%s\"} %d\n", s->params->devices[i], worker_job(s->workers, i) != NULL);
+        fprintf(f, "zimage_running{device=\"%s\"} %d\n", s->params->devices[i],
+                (worker_job(s, i) != NULL) + (worker_job(s, s->params->device_count + i) != NULL));
     one(f, "zimage_queue_predicted_seconds", "gauge", "Until a new job would begin.",
         queue_before_new(&s->queue, 0, QUEUE_BATCH).seconds / s->params->device_count);
     one(f, "zimage_result_bytes", "gauge", "Of finished images that are kept.", (double)s->jobs.bytes);

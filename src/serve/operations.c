@@ -33,9 +33,10 @@ enum MHD_Result handle_metrics(exchange *x)
 
 static json_t *slot_json(const server *s, int index)
 {
-    const job *j = worker_job(s->workers, index);
-    json_t *slot =
-        json_pack("{s:i, s:s, s:s}", "id", index, "device", s->params->devices[index], "state", j ? "running" : "idle");
+    const job *j = worker_job(s, index);
+    j = j && j->state != JOB_QUEUED ? j : NULL; /* queued: it is not yet certain that this worker makes it */
+    json_t *slot = json_pack("{s:i, s:s, s:s}", "id", index, "device",
+                             s->params->devices[index % s->params->device_count], "state", j ? "running" : "idle");
     if (slot && j)
         json_object_update_new(slot, json_pack("{s:s, s:s, s:s, s:i, s:i, s:f}", "model", j->model->id, "job", j->id,
                                                "stage", zimage_stage_name(j->stage), "step", j->step, "steps", j->steps,
@@ -51,8 +52,9 @@ enum MHD_Result handle_slots(exchange *x)
     }
     json_t *slots = json_array();
     pthread_mutex_lock(&x->server->lock);
-    for (int i = 0; i < x->server->params->device_count; i++)
-        json_array_append_new(slots, slot_json(x->server, i));
+    for (int i = 0; i < x->server->worker_count; i++)
+        if (worker_is_shown(x->server, i))
+            json_array_append_new(slots, slot_json(x->server, i));
     pthread_mutex_unlock(&x->server->lock);
     return answer_json(x, MHD_HTTP_OK, slots);
 }

@@ -97,18 +97,30 @@ void queue_remove(queue *q, queue_item *item)
         drop_line(q, item->class, line);
 }
 
+queue_item *queue_next(const queue *q)
+{
+    for (int class = 0; class < QUEUE_CLASSES; class ++)
+        if (q->turn[class])
+            return q->turn[class]->first;
+    return NULL;
+}
+
 queue_item *queue_take(queue *q)
 {
-    for (int class = 0; class < QUEUE_CLASSES; class ++) {
-        queue_caller *line = q->turn[class];
-        if (!line)
-            continue;
-        queue_item *item = line->first;
-        q->turn[class] = line->next;
+    queue_item *item = queue_next(q);
+    if (item) {
+        q->turn[item->class] = item->line->next;
         queue_remove(q, item);
-        return item;
     }
-    return NULL;
+    return item;
+}
+
+int queue_return(queue *q, queue_item *item)
+{
+    if (!queue_push_again(q, item))
+        return 0;
+    q->turn[item->class] = item->line;
+    return 1;
 }
 
 size_t queue_length(const queue *q)

@@ -39,8 +39,12 @@ typedef struct queue {
 int queue_push(queue *q, queue_item *item);
 /* Puts an item back whose unit is done, before the caller's others: the other callers have their turn first. */
 int queue_push_again(queue *q, queue_item *item);
+/* The next item, which stays; NULL: the queue is empty. */
+queue_item *queue_next(const queue *q);
 /* Takes the next item; NULL: the queue is empty. */
 queue_item *queue_take(queue *q);
+/* Puts an item back that was taken: it is the next one again. 0: no memory. */
+int queue_return(queue *q, queue_item *item);
 /* Takes an item out that waits. */
 void queue_remove(queue *q, queue_item *item);
 size_t queue_length(const queue *q);

@@ -59,6 +59,7 @@ typedef struct serve_params {
     double drain;                     /* seconds that jobs may still take when the server is asked to stop */
     uint64_t max_body, max_uploads;   /* bytes of a body; of all bodies, and of all decoded input images */
     uint64_t max_image;               /* bytes of an input image's file */
+    int no_overlap;                   /* 1: one image at a time on each device */
     uint64_t store_bytes;             /* of finished images */
     double store_seconds;
     int is_metrics_public;          /* 1: /metrics needs no key */

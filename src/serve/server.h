@@ -24,7 +24,9 @@ typedef struct server {
     queue queue;
     job_table jobs;
     model_table models;
-    struct worker *workers;
+    struct worker *workers; /* [worker_count] */
+    int worker_count;
+    struct lanes *lanes; /* one for each device */
     struct encoder *encoder;
     metrics metrics;
 } server;

@@ -6,33 +6,27 @@
 #include <string.h>
 #include <time.h>
 
+#include "lanes.h"
+
 #define PROGRESS_SECONDS 0.1 /* between two events of progress */
 #define PREVIEW_QUALITY  80
 
-typedef struct open_session {
-    model_entry *model; /* NULL: a free place */
-    zimage_session *session;
-    double used;
-} open_session;
+static const fault cancelled = {.code = FAULT_CANCELLED, .message = "the job was cancelled"};
+static const fault no_memory = {.code = FAULT_INSUFFICIENT_MEMORY, .message = "there is no memory for the job"};
 
-struct worker {
-    server *server;
-    int index;
-    pthread_t thread;
-    int is_started;
-    const char *device;
-    job *job; /* at hand; NULL: idle */
-    open_session sessions[SERVE_MODELS_MAX];
-};
-
-const job *worker_job(const struct worker *workers, int index)
+const job *worker_job(const server *s, int index)
 {
-    return workers[index].job;
+    return s->workers[index].job;
+}
+
+int worker_is_shown(const server *s, int index)
+{
+    return !s->workers[index].is_second || s->workers[index].lanes->is_joined;
 }
 
 int worker_has(const server *s, const job *j)
 {
-    for (int i = 0; i < s->params->device_count; i++)
+    for (int i = 0; i < s->worker_count; i++)
         if (s->workers[i].job == j)
             return 1;
     return 0;
@@ -41,7 +35,7 @@ int worker_has(const server *s, const job *j)
 int workers_busy(const server *s)
 {
     int busy = encoder_busy(s);
-    for (int i = 0; i < s->params->device_count; i++)
+    for (int i = 0; i < s->worker_count; i++)
         busy |= s->workers[i].job != NULL;
     return busy;
 }
@@ -55,7 +49,7 @@ static void log_library(zimage_log_level level, const char *message, void *user)
     if (level != ZIMAGE_LOG_WARNING)
         return;
     if (!w->job) {
-        serve_log(w->server, "%s: warning: %s", w->device, message);
+        serve_log(w->server, "%s: warning: %s", w->lanes->device, message);
         return;
     }
     pthread_mutex_lock(&w->server->lock);
@@ -67,6 +61,13 @@ static void close_session(struct worker *w, open_session *open)
 {
     models_close(&w->server->models, open->model, &w->server->lock, open->session);
     *open = (open_session){0};
+}
+
+static void close_idle(struct worker *w)
+{
+    for (open_session *open = w->sessions; open < w->sessions + SERVE_MODELS_MAX; open++)
+        if (open->model)
+            close_session(w, open);
 }
 
 /* A free place; the session that was used longest ago makes room where too many models are open. */
@@ -87,40 +88,44 @@ static open_session *free_place(struct worker *w)
     return oldest;
 }
 
-static int open_for(struct worker *w, model_entry *model, open_session **found, fault *f)
+/* device_memory: of the session; 0: what is free. */
+static zimage_status open_at(struct worker *w, open_session *place, model_entry *model, uint64_t device_memory,
+                             zimage_error *error)
 {
-    zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_session_params params = w->server->params->session;
-    params.device = w->device;
+    params.device = w->lanes->device;
+    params.device_memory = device_memory;
     params.log = log_library;
     params.log_user = w;
+    zimage_status status = models_open(&w->server->models, model, &params, &w->server->lock, &place->session, error);
+    if (status == ZIMAGE_OK)
+        *place = (open_session){model, place->session, serve_now()};
+    else
+        serve_log(w->server, "model %s: %s", model->id, error->message);
+    return status;
+}
+
+static int open_for(struct worker *w, model_entry *model, zimage_session **session, fault *f)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
     for (open_session *open = w->sessions; open < w->sessions + SERVE_MODELS_MAX; open++)
         if (open->model == model) {
             open->used = serve_now();
-            *found = open;
+            *session = open->session;
             return 1;
         }
     open_session *place = free_place(w);
-    if (models_open(&w->server->models, model, &params, &w->server->lock, &place->session, &error) != ZIMAGE_OK) {
-        serve_log(w->server, "model %s: %s", model->id, error.message);
-        *found = NULL;
+    if (open_at(w, place, model, w->server->params->session.device_memory, &error) != ZIMAGE_OK) {
         return error.status == ZIMAGE_ERROR_MEMORY
                    ? fault_of_error(f, &error)
                    : fault_set(f, FAULT_MODEL_FAILED, "model",
                                "model: \"%s\" can't be opened; the server's log says why", model->id);
     }
-    *place = (open_session){model, place->session, serve_now()};
-    *found = place;
+    *session = place->session;
     return 1;
 }
 
 /* ---- making an image ---- */
-
-typedef struct attempt {
-    struct worker *worker;
-    job *job;
-    int index; /* of the image */
-} attempt;
 
 /* The number of the partial image that a stream gets after a step; -1: none. They are spread over the steps. */
 static int partial_after(const job *j, int step, int steps)
@@ -177,11 +182,12 @@ static int on_progress(const zimage_progress *p, void *user)
     attempt *a = user;
     server *s = a->worker->server;
     double now = serve_now();
-    if (s->params->job_seconds > 0 && now - a->job->started > s->params->job_seconds) {
+    if (s->params->job_seconds > 0 && now - a->job->started - a->waited > s->params->job_seconds) {
         pthread_mutex_lock(&s->lock);
         cancel_job(s, a->job, CANCEL_TIMEOUT);
         pthread_mutex_unlock(&s->lock);
     }
+    lanes_advance(a, p->stage);
     if (p->preview || p->stage != a->job->stage || now - a->job->progress_at >= PROGRESS_SECONDS) {
         a->job->progress_at = now; /* no other thread reads it */
         report(a, p);
@@ -211,41 +217,82 @@ static int resolve_late(server *s, job *j, fault *f)
     return 1;
 }
 
-static zimage_image *make_image(struct worker *w, job *j, int index, fault *f)
+static void fill_request(attempt *a, zimage_request *request)
 {
+    resolve_fill(&a->job->request, &a->job->resolved, a->index, request);
+    request->progress = on_progress;
+    request->progress_user = a;
+}
+
+/* Opens what the first worker of a device needs for the image. 0: a fault. */
+static int prepare(attempt *a, zimage_session **session, fault *f)
+{
+    struct worker *w = a->worker;
+    job *j = a->job;
+    zimage_request request;
+    if (lanes_settle(w, j) && open_for(w, j->model, session, f) && resolve_late(w->server, j, f)) {
+        fill_request(a, &request);
+        if (lanes_begin(a, *session, &request))
+            return 1;
+    }
+    if (!f->code)
+        *f = cancelled;
+    return 0;
+}
+
+/* The same for the second one. 0: the first one has to make the image. */
+static int prepare_beside(attempt *a, zimage_session **session)
+{
+    struct worker *w = a->worker;
+    open_session *place = &w->sessions[0];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_request request;
+    uint64_t limit;
+    fill_request(a, &request);
+    if (!lanes_limit(w, &limit) || (!place->model && open_at(w, place, a->job->model, limit, &error) != ZIMAGE_OK)) {
+        lanes_refuse(a);
+        return 0;
+    }
+    *session = place->session;
+    return lanes_begin(a, *session, &request);
+}
+
+static zimage_image *make_image(attempt *a, zimage_session *session, fault *f)
+{
+    server *s = a->worker->server;
+    job *j = a->job;
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_image *image = NULL;
     zimage_request request;
-    open_session *open;
-    attempt a = {.worker = w, .job = j, .index = index};
-    if (!open_for(w, j->model, &open, f) || !resolve_late(w->server, j, f))
-        return NULL;
-    resolve_fill(&j->request, &j->resolved, index, &request);
-    request.progress = on_progress;
-    request.progress_user = &a;
-    zimage_status status = zimage_generate(open->session, &request, &image, &error);
+    fill_request(a, &request);
+    zimage_status status = zimage_generate(session, &request, &image, &error);
+    lanes_end(a, image);
     if (status != ZIMAGE_OK) {
         if (status != ZIMAGE_ERROR_CANCELLED)
-            serve_log(w->server, "job %s: %s", j->id, error.message);
+            serve_log(s, "job %s: %s", j->id, error.message);
         fault_of_error(f, &error);
         return NULL;
     }
     zimage_image_info info = {.struct_size = sizeof info};
     if (zimage_image_get_info(image, &info, NULL) == ZIMAGE_OK)
-        models_measured(j->model, &j->resolved, j->planned, info.seconds, &w->server->jobs, &w->server->lock);
+        models_measured(j->model, &j->resolved, j->planned, info.seconds - a->waited, &s->jobs, &s->lock);
     return image;
 }
 
-static void count_image(server *s, const job *j, const zimage_image *image)
+static void count_image(server *s, const attempt *a, const zimage_image *image)
 {
     zimage_image_info info = {.struct_size = sizeof info};
     zimage_image_get_info(image, &info, NULL);
-    s->metrics.steps += (uint64_t)j->resolved.steps;
-    s->metrics.pixels += (uint64_t)j->resolved.width * (uint64_t)j->resolved.height;
-    metrics_observe(&s->metrics.job_seconds, info.seconds);
-    for (int stage = 0; stage < ZIMAGE_STAGE_COUNT; stage++)
-        if (zimage_image_seconds(image, (zimage_stage)stage) > 0)
-            metrics_observe(&s->metrics.stage_seconds[stage], zimage_image_seconds(image, (zimage_stage)stage));
+    s->metrics.steps += (uint64_t)a->job->resolved.steps;
+    s->metrics.pixels += (uint64_t)a->job->resolved.width * (uint64_t)a->job->resolved.height;
+    metrics_observe(&s->metrics.job_seconds, info.seconds - a->waited);
+    for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++) {
+        zimage_stage stage = (zimage_stage)i;
+        double seconds = zimage_image_seconds(image, stage);
+        if (seconds > 0) /* an image waits for its turn when the context begins */
+            metrics_observe(&s->metrics.stage_seconds[stage],
+                            seconds - (stage == ZIMAGE_STAGE_CONTEXT ? a->waited : 0));
+    }
 }
 
 static void begin_image(server *s, job *j)
@@ -260,42 +307,86 @@ static void begin_image(server *s, job *j)
     job_happened(j, &(job_event){.kind = EVENT_STATE, .state = JOB_RUNNING});
 }
 
-/* Makes one image of a job, and puts the job back if it has more. With the lock, which is released meanwhile. */
-static void serve_item(struct worker *w, job *j)
+/* The second worker closes its session. With the lock, which is released meanwhile. */
+static void leave(struct worker *w)
 {
     server *s = w->server;
-    fault f = {0};
-    int index = j->begun++;
-    w->job = j;
-    begin_image(s, j);
     pthread_mutex_unlock(&s->lock);
-    zimage_image *image = make_image(w, j, index, &f);
+    close_idle(w);
     pthread_mutex_lock(&s->lock);
+    w->lanes->is_joined = 0;
+    w->lanes->taken[1] = 0;
+    pthread_cond_broadcast(&s->work);
+}
+
+/* The second worker can't make the image beside the first one's. With the lock. */
+static void give_back(struct worker *w, job *j)
+{
+    server *s = w->server;
+    w->job = NULL;
+    if (!atomic_load(&j->cancel) && queue_return(&s->queue, &j->item)) {
+        pthread_cond_broadcast(&s->work);
+        return;
+    }
+    fail_job(s, j, atomic_load(&j->cancel) ? &cancelled : &no_memory);
+    job_release(&s->jobs, j);
+}
+
+/* What becomes of a job once its image was made, or was not. With the lock. */
+static void end_item(attempt *a, zimage_image *image, const fault *f)
+{
+    struct worker *w = a->worker;
+    server *s = w->server;
+    job *j = a->job;
     if (image) {
-        count_image(s, j, image);
-        encode_later(s, j, index, image);
-        while (j->request.partial_images > 0 && j->made <= index && !job_is_over(j))
+        count_image(s, a, image);
+        encode_later(s, j, a->index, image, a->waited);
+        while (j->request.partial_images > 0 && j->made <= a->index && !job_is_over(j))
             pthread_cond_wait(&s->encoding, &s->lock); /* previews of the next image come behind this one */
     }
     w->job = NULL;
     j->item.units--;
     if (!image)
-        fail_job(s, j, &f);
+        fail_job(s, j, f);
     else if (atomic_load(&j->cancel))
-        fail_job(s, j, &(fault){.code = FAULT_CANCELLED, .message = "the job was cancelled"});
-    if (image && !job_is_over(j) && j->item.units > 0 && queue_push_again(&s->queue, &j->item))
+        fail_job(s, j, &cancelled);
+    if (image && !job_is_over(j) && j->item.units > 0 && queue_push_again(&s->queue, &j->item)) {
+        pthread_cond_broadcast(&s->work);
         return;
+    }
     job_release(&s->jobs, j);
 }
 
-/* ---- the thread ---- */
-
-static void close_idle(struct worker *w)
+/* Makes one image of a job, and puts the job back if it has more. With the lock, which is released meanwhile. */
+static void serve_item(struct worker *w, job *j)
 {
-    for (open_session *open = w->sessions; open < w->sessions + SERVE_MODELS_MAX; open++)
-        if (open->model)
-            close_session(w, open);
+    server *s = w->server;
+    fault f = {0};
+    zimage_image *image = NULL;
+    zimage_session *session = NULL;
+    attempt a = {.worker = w, .job = j, .index = j->begun};
+    w->job = j;
+    pthread_cond_broadcast(&s->work); /* the other worker may join */
+    if (w->is_second) {
+        pthread_mutex_unlock(&s->lock);
+        int can_begin = prepare_beside(&a, &session);
+        pthread_mutex_lock(&s->lock);
+        if (!can_begin) {
+            give_back(w, j);
+            leave(w);
+            return;
+        }
+    }
+    j->begun++;
+    begin_image(s, j);
+    pthread_mutex_unlock(&s->lock);
+    if (w->is_second || prepare(&a, &session, &f))
+        image = make_image(&a, session, &f);
+    pthread_mutex_lock(&s->lock);
+    end_item(&a, image, &f);
 }
+
+/* ---- the thread ---- */
 
 /* Waits for a job; NULL: the server stops, or the worker has been idle for as long as models stay open. */
 static job *wait_for_job(struct worker *w)
@@ -322,11 +413,11 @@ static void open_standard(struct worker *w)
 {
     server *s = w->server;
     fault f = {0};
-    open_session *open;
+    zimage_session *session;
     pthread_mutex_lock(&s->lock);
     model_entry *standard = &s->models.entries[s->models.standard];
     pthread_mutex_unlock(&s->lock);
-    int ok = open_for(w, standard, &open, &f);
+    int ok = open_for(w, standard, &session, &f);
     pthread_mutex_lock(&s->lock);
     if (s->state == SERVER_LOADING)
         s->state = ok ? SERVER_READY : SERVER_FAILED;
@@ -351,6 +442,7 @@ static void *work(void *user)
             serve_item(w, j);
         } else if (s->state < SERVER_DRAINING) {
             pthread_mutex_unlock(&s->lock);
+            lanes_dismiss(w, NULL);
             close_idle(w);
             pthread_mutex_lock(&s->lock);
         }
@@ -360,17 +452,58 @@ static void *work(void *user)
     return NULL;
 }
 
+static void *work_beside(void *user)
+{
+    struct worker *w = user;
+    server *s = w->server;
+    pthread_mutex_lock(&s->lock);
+    while (s->state < SERVER_DRAINING || queue_length(&s->queue) > 0) {
+        job *j = lanes_joinable(w);
+        if (w->lanes->is_dismissed) {
+            leave(w);
+        } else if (j) {
+            w->lanes->is_joined = 1;
+            serve_item(w, (job *)(void *)queue_take(&s->queue));
+        } else {
+            pthread_cond_wait(&s->work, &s->lock);
+        }
+    }
+    leave(w);
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+static int start(server *s, int index)
+{
+    int devices = s->params->device_count;
+    struct worker *w = &s->workers[index];
+    lanes *l = &s->lanes[index % devices];
+    *w = (struct worker){.server = s, .lanes = l, .index = index, .is_second = index >= devices};
+    *(w->is_second ? &l->second : &l->first) = w;
+    w->is_started = pthread_create(&w->thread, NULL, w->is_second ? work_beside : work, w) == 0;
+    return w->is_started;
+}
+
 int workers_start(server *s, zimage_error *error)
 {
-    s->workers = calloc((size_t)s->params->device_count, sizeof *s->workers);
-    int ok = s->workers && encoder_start(s);
-    for (int i = 0; ok && i < s->params->device_count; i++) {
-        struct worker *w = &s->workers[i];
-        *w = (struct worker){.server = s, .index = i, .device = s->params->devices[i]};
-        ok = w->is_started = pthread_create(&w->thread, NULL, work, w) == 0;
+    int devices = s->params->device_count, ok;
+    s->worker_count = 2 * devices;
+    s->workers = calloc((size_t)s->worker_count, sizeof *s->workers);
+    s->lanes = calloc((size_t)devices, sizeof *s->lanes);
+    ok = s->workers && s->lanes;
+    for (int i = 0; ok && i < devices; i++) {
+        s->lanes[i].device = s->params->devices[i];
+        pthread_mutex_init(&s->lanes[i].planning, NULL);
     }
+    ok = ok && encoder_start(s);
+    for (int i = 0; ok && i < s->worker_count; i++)
+        ok = start(s, i);
     if (ok)
         return 1;
+    pthread_mutex_lock(&s->lock);
+    s->state = SERVER_FAILED;
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
     snprintf(error->message, sizeof error->message, "the server's threads can't be started");
     error->status = ZIMAGE_ERROR_INTERNAL;
     return 0;
@@ -378,10 +511,14 @@ int workers_start(server *s, zimage_error *error)
 
 void workers_stop(server *s)
 {
-    for (int i = 0; s->workers && i < s->params->device_count; i++)
+    for (int i = 0; s->workers && i < s->worker_count; i++)
         if (s->workers[i].is_started)
             pthread_join(s->workers[i].thread, NULL);
     encoder_stop(s);
+    for (int i = 0; s->workers && s->lanes && i < s->params->device_count; i++)
+        pthread_mutex_destroy(&s->lanes[i].planning);
+    free(s->lanes);
     free(s->workers);
+    s->lanes = NULL;
     s->workers = NULL;
 }

@@ -95,7 +95,7 @@ static void run_choices(const uint8_t *data, size_t size)
     uint8_t value[VALUE_BYTES], again[VALUE_BYTES];
     zi_choices choices;
     zi_choices_open(&choices, zi_fuzz_folder_path(), "cuda", HEADER);
-    zi_fuzz_write(strrchr(choices.path, '/') + 1, data, size);
+    zi_fuzz_write(strrchr(zi_choices_path(&choices), '/') + 1, data, size);
     zi_choices_close(&choices);
     zi_choices_open(&choices, zi_fuzz_folder_path(), "cuda", HEADER);
     for (size_t bytes = 1; bytes <= sizeof value; bytes *= 4) {
