@@ -358,7 +358,7 @@ static zimage_format image_format;
 static zimage_status image_job(zimage_error *error)
 {
     static const uint8_t pixels[8 * 8 * 4] = {1, 2, 3, 4};
-    const zimage_text text = {"prompt", PROMPT};
+    const zimage_text text = {"parameters", PROMPT}; /* in XMP, and in EXIF */
     const zimage_save_params params = {
         .struct_size = sizeof params, .quality = image_quality, .texts = &text, .text_count = 1};
     zimage_image *image = NULL;
