@@ -280,7 +280,7 @@ static char drawn[1 << 22];
 
 /* Runs the program on a terminal of 80 x 40 characters of 8 x 16 pixels, which gives an answer (NULL: none) to the
  * questions; what it draws is in `drawn`. */
-static void run_on_terminal(const char *const *arguments, const char *answer, const char *variable)
+static void run_once(const char *const *arguments, const char *answer, const char *variable)
 {
     int master = posix_openpt(O_RDWR | O_NOCTTY);
     assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
@@ -330,6 +330,16 @@ static void run_on_terminal(const char *const *arguments, const char *answer, co
     close(master);
     o.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     assert_int_equal(o.code, 0);
+}
+
+/* The same again where a busy machine lets the answer come too late. */
+static void run_on_terminal(const char *const *arguments, const char *answer, const char *variable)
+{
+    int is_late = 1;
+    for (int i = 0; i < 10 && is_late; i++) {
+        run_once(arguments, answer, variable);
+        is_late = answer && strcmp(answer, "\033[?1;2c") != 0 && strstr(drawn, "so nothing is shown");
+    }
 }
 
 #define ON_TERMINAL                                                                                                    \
