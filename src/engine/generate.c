@@ -80,7 +80,7 @@ static int on_block_done(void *user)
     return report(g, NULL, 0, 0) != ZIMAGE_OK;
 }
 
-/* The same for a preview, whose blocks are not the request's: it can be cancelled, too, and may take longer than a block
+/* The same for a preview, whose blocks are not the request's. It can be cancelled, too: it may take longer than a block
  * of the step. */
 static int on_preview_block(void *user)
 {

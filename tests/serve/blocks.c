@@ -71,7 +71,7 @@ int main(int argc, char **argv)
     zimage_status status = zimage_model_open(argv[1], NULL, &model, &error);
     if (status == ZIMAGE_OK)
         status = zimage_session_open(model, NULL, &session, &error);
-    for (int i = 0; i < 2 && status == ZIMAGE_OK; i++)
+    if (status == ZIMAGE_OK)
         status = measure(session, atoi(argv[2]), atoi(argv[3]), argv[4], &w, &error);
     zimage_session_close(session);
     zimage_model_close(model);

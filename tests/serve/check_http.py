@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from harness import LONG, SMALL, Server, events, form, png_pixels, run_tests, send_only, status_of
+from harness import LONG, SMALL, Server, bundled_model, events, form, png_pixels, run_tests, send_only, status_of
 
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
@@ -323,6 +323,76 @@ def test_clients_that_vanish(program):
         assert s.json("POST", GENERATIONS, SMALL)["data"]
 
 
+BLOCK_SLACK = 0.05  # seconds that a cancelled job may take longer than a block
+LEAVING = {"prompt": "a red apple on a table " * 60, "size": "128x128", "steps": 4, "seed": 7}
+
+
+def longest_blocks(program):
+    """Seconds of the longest block of each stage, of the same images on the same machine now."""
+    build = os.path.dirname(os.path.abspath(program))
+    command = [os.path.join(build, "tests", "blocks"), bundled_model(program), "128", "4", LEAVING["prompt"]]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name: float(seconds) for name, seconds in (line.split() for line in output.splitlines())}
+
+
+def seconds_until_free(s, is_there):
+    """A client leaves when is_there(slot). Returns how long the worker then was busy; None: the moment was missed."""
+    poll = s.connection()
+
+    def slot():
+        poll.request("GET", "/slots")
+        return json.loads(poll.getresponse().read())[0]
+    client = send_only(s, GENERATIONS, {**LEAVING, "stream": True, "partial_images": 3})
+    now = slot()
+    while now["state"] == "idle":
+        now = slot()
+    while now["state"] != "idle" and not is_there(now):
+        now = slot()
+    client.close()
+    start = time.monotonic()
+    is_hit = now["state"] != "idle"
+    while now["state"] != "idle":
+        time.sleep(0.001)
+        now = slot()
+    poll.close()
+    return time.monotonic() - start if is_hit else None
+
+
+def test_clients_that_vanish_at_each_stage(program):
+    """The device is free within one block and 50 ms. Other work on the machine may disturb some of five trials."""
+    stages = [("text_encoder", 0), ("context", 0), *(("denoise", step) for step in (1, 2, 3, 4)), ("vae_decode", 0)]
+    with Server(program, "--rate", "0", "--quiet") as s:
+        s.json("POST", GENERATIONS, LEAVING)
+        files, trials, blocks = status_of(s)[0], 0, longest_blocks(program)
+        for stage, step in stages:
+            taken, block = [], blocks[stage]
+            for _ in range(5):
+                seconds = seconds_until_free(
+                    s, lambda slot: slot.get("stage") == stage and (not step or slot["step"] == step))
+                taken += [] if seconds is None else [seconds]
+                if taken and taken[-1] <= block + BLOCK_SLACK:
+                    break
+                block = max(block, longest_blocks(program)[stage])
+            trials += len(taken)
+            print(f"      {stage} {step or ''}: the longest block takes {block * 1000:.1f} ms, the device was free after "
+                  f"{', '.join(f'{seconds * 1000:.1f}' for seconds in taken)} ms")
+            assert not taken or min(taken) <= block + BLOCK_SLACK, (stage, step)
+            assert taken or stage == "context", f"no client left during {stage} {step}"
+        s.wait_for("the count", lambda: s.metric('zimage_cancelled_total{reason="client_gone"}') >= trials, 5)
+        for is_read in False, True:  # while the image is encoded, and while it is sent
+            client = send_only(s, GENERATIONS, LEAVING)
+            s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
+            if is_read:
+                client.recv(100)
+            else:
+                s.wait_until_idle()
+            client.close()
+        s.wait_for("no connections", lambda: s.metric("zimage_connections") == 1, 10)
+        s.wait_until_idle()
+        assert s.metric("zimage_streams") == 0 and status_of(s)[0] <= files + 1
+        assert s.json("POST", GENERATIONS, SMALL)["data"]
+
+
 def test_rounds_of_clients_that_vanish(program):
     """Clients go away at random moments: nothing stays behind. ZIMAGE_SERVE_ROUNDS: how many, 150 by default."""
     rounds, dice = int(os.environ.get("ZIMAGE_SERVE_ROUNDS", "150")), random.Random(7)
@@ -450,10 +520,11 @@ def test_predictions(program):
 
 
 def test_predictions_of_a_queue(program):
-    """How long the last one of a queue waits, as its answer told: within 30 %, where no other work on the machine begins
-    or ends meanwhile. Jobs of another size, whose speed was not known when they were queued, change nothing in that."""
+    """How long the last one of a queue waits, as its answer told: within 30 %, where no other work on the machine
+    begins or ends meanwhile. Many jobs that were queued before a speed was known do not mislead it."""
     with Server(program, "--max-queue", "200", "--rate", "0") as s:
         body = {**SMALL, "size": "192x192"}
+
         def last_of(count, **more):
             start = time.monotonic()
             jobs = [s.json("POST", JOBS, {**body, **more}, 202) for _ in range(count)]
@@ -462,7 +533,7 @@ def test_predictions_of_a_queue(program):
         last_of(30, size="64x64")
         predicted = s.json("POST", "/zimage/v1/plan", SMALL)["image_seconds"]
         measured = min(s.json("POST", GENERATIONS, SMALL)["seconds"] for _ in range(3))
-        assert predicted < measured * 30, f"predicted {predicted:.3f} s after 30 jobs, measured {measured:.3f} s"
+        assert predicted < measured * 10, f"predicted {predicted:.3f} s after 30 jobs, measured {measured:.3f} s"
         last_of(3)
         ratios = []
         while len(ratios) < 8 and not any(0.7 <= ratio <= 1.3 for ratio in ratios):

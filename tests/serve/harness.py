@@ -20,6 +20,7 @@ class Server:
     """zimage serve on a port that the system chooses. `with Server(program, ...) as server:`"""
 
     where = ("--port", "0")
+    patience = 120  # seconds
 
     def __init__(self, program, *options, environment=None, log=None, is_waiting=True):
         self.log = log or tempfile.TemporaryFile("w+")  # a pipe would fill
@@ -57,7 +58,7 @@ class Server:
         return self.process.returncode
 
     def connection(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
 
     def read_log(self):
         if isinstance(self.log, int):
