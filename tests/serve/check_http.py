@@ -433,8 +433,43 @@ def most_resident(server, job):
     return most
 
 
+def health_times(server, count):
+    """Seconds of so many requests for /health, sorted."""
+    times, connection = [], server.connection()
+    for _ in range(count):
+        start = time.monotonic()
+        connection.request("GET", "/health")
+        assert connection.getresponse().read()
+        times.append(time.monotonic() - start)
+        time.sleep(0.001)
+    connection.close()
+    return sorted(times)
+
+
+def told(times):
+    return f"median {times[len(times) // 2] * 1000:.1f} ms, 99 % {percentile(times) * 1000:.1f} ms"
+
+
+def percentile(times):
+    return times[int(len(times) * 0.99)]
+
+
+def prompt_times(server, before):
+    """99 % of the answers take at most 20 ms; where other work disturbs, not much longer than `before`, without the
+    load. The best of four trials."""
+    limit = max(0.02, 3 * percentile(before))
+    times = before
+    for _ in range(4):
+        times = health_times(server, 200)
+        if percentile(times) <= limit:
+            break
+    assert percentile(times) <= limit, (told(times), told(before))
+    return times
+
+
 def test_many_streams(program):
-    """ZIMAGE_SERVE_STREAMS: how many, 300 by default. Each takes little memory, and /health answers meanwhile."""
+    """ZIMAGE_SERVE_STREAMS: how many, 300 by default, beside 8 jobs. Each takes little memory, and /health answers
+    meanwhile, while images are computed on all cores."""
     if not os.path.exists("/proc/self/fd"):
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -442,26 +477,24 @@ def test_many_streams(program):
     count = min(int(os.environ.get("ZIMAGE_SERVE_STREAMS", "300")), hard - 100)
     with Server(program, "--quiet", "--max-n", "100", "--max-connections", "10000", "--per-address", "10000") as s:
         busy = s.json("POST", JOBS, {**SMALL, "size": "256x256", "n": min(100, 10 + count // 50)}, 202)
+        others = [s.json("POST", JOBS, {**SMALL, "n": 100}, 202) for _ in range(7)]
         job = s.json("POST", JOBS, SMALL, 202)
         s.wait_for("an image", lambda: s.json("GET", f"{JOBS}/{busy['id']}")["pictures"])
-        before = most_resident(s, busy)
+        before, quiet = most_resident(s, busy), health_times(s, 200)
         head = f"GET {job['events_url']} HTTP/1.1\r\nHost: 127.0.0.1:{s.port}\r\n\r\n".encode()
         streams = []
         for _ in range(count):
             streams.append(s.socket())
             streams[-1].sendall(head)
         s.wait_for("the streams", lambda: s.metric("zimage_streams") == count)
-        times = []
-        for _ in range(100):
-            start = time.monotonic()
-            assert s.get("/health").status == 200
-            times.append(time.monotonic() - start)
+        times = prompt_times(s, quiet)
         growth = (most_resident(s, busy) - before) / count
-        print(f"      {count} streams: {growth:.1f} KiB each; /health: {sorted(times)[50] * 1000:.1f} ms, "
-              f"at most {max(times) * 1000:.1f} ms")
+        print(f"      {count} streams and 8 jobs: {growth:.1f} KiB a stream; /health: {told(times)}; without streams: "
+              f"{told(quiet)}")
         if "asan" not in program and "tsan" not in program:
             assert growth <= 16, f"{growth:.1f} KiB a stream"
-        s.json("DELETE", f"{JOBS}/{busy['id']}")
+        for other in [busy, *others]:
+            s.json("DELETE", f"{JOBS}/{other['id']}")
         s.json("GET", f"{JOBS}/{job['id']}?wait=60")
         for stream in streams:
             text = b""
@@ -472,6 +505,30 @@ def test_many_streams(program):
             stream.close()
         s.wait_for("no streams", lambda: s.metric("zimage_streams") == 0, 10)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_long_queue(program):
+    """200 requests that wait cost little, and the server answers as before."""
+    with Server(program, "--quiet", "--max-queue", "200", "--max-wait", "100000") as s:
+        first = s.json("POST", JOBS, {**LONG, "n": 10}, 202)["id"]
+        s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
+        quiet = health_times(s, 200)
+        jobs, taken = [], []
+        for number in range(200):
+            start = time.monotonic()
+            jobs.append(s.json("POST", JOBS, {**SMALL, "user": f"user {number % 20}"}, 202)["id"])
+            taken.append(time.monotonic() - start)
+        s.fault("POST", JOBS, 429, "queue_full", SMALL)
+        times = prompt_times(s, quiet)
+        print(f"      200 jobs wait: admission {told(sorted(taken))}; /health: {told(times)}; before: {told(quiet)}")
+        assert s.json("GET", f"{JOBS}/{jobs[-1]}")["position"] >= 199
+        start = time.monotonic()
+        for job in [*jobs, first]:
+            s.json("DELETE", f"{JOBS}/{job}")
+        s.wait_until_idle()
+        print(f"      201 jobs were cancelled in {time.monotonic() - start:.2f} s")
+        assert s.metric('zimage_queue_length{class="interactive"}') == 0
+        assert s.metric('zimage_cancelled_total{reason="api"}') == 201
 
 
 def test_fairness(program):
