@@ -374,8 +374,8 @@ def test_clients_that_vanish_at_each_stage(program):
                     break
                 block = max(block, longest_blocks(program)[stage])
             trials += len(taken)
-            print(f"      {stage} {step or ''}: the longest block takes {block * 1000:.1f} ms, the device was free after "
-                  f"{', '.join(f'{seconds * 1000:.1f}' for seconds in taken)} ms")
+            print(f"      {stage} {step or ''}: the longest block takes {block * 1000:.1f} ms, the device was free "
+                  f"after {', '.join(f'{seconds * 1000:.1f}' for seconds in taken)} ms")
             assert not taken or min(taken) <= block + BLOCK_SLACK, (stage, step)
             assert taken or stage == "context", f"no client left during {stage} {step}"
         s.wait_for("the count", lambda: s.metric('zimage_cancelled_total{reason="client_gone"}') >= trials, 5)
