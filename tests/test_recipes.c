@@ -232,6 +232,7 @@ static void recipes_of_strangers(void **state)
         {"{" GOOD ", \"rng\": \"dice\"}", "rng in its recipe: \"dice\"", "torch-cpu", 1},
         {"{" GOOD ", \"strength\": 7}", "strength in its recipe: \"7\"", "", 1},
         {"{" GOOD ", \"images\": [{\"name\": \"/etc/passwd\"}]}", "1 input images (/etc/passwd)", "--image", 1},
+        {"{" GOOD ", \"images\": [[[[{}]]], {\"size\": 5}]}", "2 input images (it has no name)", "", 1},
         {"{" GOOD ", \"images\": \"/etc/passwd\", \"mask\": 5}", "1 mask (it has no name)", "", 1},
         {"{" GOOD ", \"model\": \"/no/such/model\", \"output\": \"/etc/x.png\", \"vae\": \"/etc\"}", "x.png  different",
          "", 3},

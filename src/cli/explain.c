@@ -8,29 +8,40 @@
 
 #define COMMAND "explain"
 
-/* A text without quotation marks, a number, or an input: its members one after the other. */
+/* A text without quotation marks, the members of an input one after the other, or JSON. */
 static void print_value(const char *key, const json_t *value)
 {
     char line[2 * CLI_TEXT_MAX] = "";
     const char *member;
     const json_t *part;
-    size_t i;
-    if (json_is_array(value)) {
-        json_array_foreach(value, i, part) print_value(key, part);
-        return;
-    }
     if (json_is_string(value)) {
         cli_line(stdout, "    %-20s %s", key, json_string_value(value));
         return;
     }
     json_object_foreach((json_t *)value, member, part)
-        cli_append(line, sizeof line, "%s%s %s", *line ? ", " : "", member, json_string_value(part));
+    {
+        const char *text = json_string_value(part);
+        cli_append(line, sizeof line, "%s%s %s", *line ? ", " : "", member, text ? text : "?");
+    }
     if (!json_is_object(value)) {
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(CLI_MEASURED));
         cli_append(line, sizeof line, "%s", text ? text : "?");
         free(text);
     }
     cli_line(stdout, "    %-20s %s", key, line);
+}
+
+/* Several images: a line for each. */
+static void print_values(const char *key, const json_t *values)
+{
+    size_t i;
+    const json_t *value;
+    json_array_foreach(values, i, value)
+    {
+        print_value(key, value);
+    }
+    if (!json_is_array(values))
+        print_value(key, values);
 }
 
 static int print_readable(const char *path, const json_t *object, const char *format, recipe_source source)
@@ -42,7 +53,7 @@ static int print_readable(const char *path, const json_t *object, const char *fo
     json_object_foreach((json_t *)object, key, value)
     {
         if (strcmp(key, "recipe") != 0 && strcmp(key, "version") != 0)
-            print_value(key, value);
+            print_values(key, value);
     }
     return 0;
 }

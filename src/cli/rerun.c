@@ -190,7 +190,9 @@ static void print_readable(const rerun *r, const comparison *c, const json_t *re
     size_t i;
     const json_t *reason;
     json_array_foreach(reasons, i, reason)
+    {
         cli_append(why, sizeof why, "%s%s", *why ? "; " : "", json_string_value(reason));
+    }
     if (c->different == 0)
         cli_line(stdout, "%s  equal: all %zu pixels%s%s", r->given->file, c->pixels,
                  *why ? ", although it was made with " : "", why);

@@ -53,7 +53,7 @@ static void dither_row(const uint8_t *rgb, int width, int *const errors[2], uint
 static uint8_t *dither(const uint8_t *rgb, int width, int height)
 {
     size_t row = 3 * ((size_t)width + 2);
-    uint8_t *colours = malloc((size_t)width * (size_t)height);
+    uint8_t *colours = calloc((size_t)width * (size_t)height, 1);
     int *memory = calloc(2 * row, sizeof *memory);
     for (int y = 0; colours && memory && y < height; y++) {
         int *const errors[2] = {memory + (size_t)(y & 1) * row, memory + (size_t)(~y & 1) * row};

@@ -24,7 +24,11 @@ static json_t *recipe_json(const zimage_texts *texts, json_t *object, recipe_sou
 {
     json_t *request = json_object(), *all = json_object(), *value;
     const char *key;
-    json_object_foreach(object, key, value) if (is_field(key, value)) json_object_set(request, key, value);
+    json_object_foreach(object, key, value)
+    {
+        if (is_field(key, value))
+            json_object_set(request, key, value);
+    }
     for (size_t i = 0; i < zimage_texts_count(texts); i++) {
         const zimage_text *text = zimage_texts_get(texts, i);
         json_object_set_new(all, text->key, json_string(text->value));
