@@ -190,7 +190,20 @@ check_program() {
     echo "the installed program finds its model and the CUDA library"
 }
 
+# The service of systemd: known settings, and a program that can be started.
+check_service() {
+    unit=$root/lib/systemd/system/zimage.service
+    [ "$(uname -s)" = Linux ] || return 0
+    [ -s "$unit" ] || fail "no $unit installed"
+    command -v systemd-analyze >/dev/null 2>&1 || { echo "skipped: the service (no systemd-analyze)"; return 0; }
+    sed "s#^ExecStart=zimage #ExecStart=$root/bin/zimage #" "$unit" >"$work/zimage.service"
+    found=$(systemd-analyze verify --man=no "$work/zimage.service" 2>&1) || fail "systemd-analyze: $found"
+    [ -z "$found" ] || fail "systemd-analyze: $found"
+    echo "the service of systemd: nothing to complain of"
+}
+
 check_pkg_config
 check_find_package
+check_service
 check_program
 check_add_subdirectory

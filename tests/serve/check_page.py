@@ -482,6 +482,88 @@ def test_texts(program):
         assert not left, f"nobody shows {left}"
 
 
+PROMPTS = ("a whale on a light blue background", "a mushroom on a green background", "a panda, noto style",
+           "a cat and a red apple", "a rocket on a blue background")
+LOOKS = [(size, scheme) for size in ((1440, 900), (390, 844)) for scheme in ("light", "dark")]
+# What is wrong with the page as it is laid out: controls that are cut or lie over each other, and texts that do not fit.
+FAULTS = """
+const faults = [], said = (element) => element.id || element.dataset.t || element.className || element.tagName;
+const root = document.documentElement;
+if (root.scrollWidth > innerWidth) faults.push(`the page is ${root.scrollWidth} wide, the window ${innerWidth}`);
+const within = (box) => box.left >= -0.5 && box.right <= innerWidth + 0.5;
+// Controls of a list that scrolls may be outside; a fold that is closed has none.
+const all = [...document.querySelectorAll("button, input, select, textarea, summary, h1, h2")].filter((e) =>
+    e.checkVisibility({ visibilityProperty: true, opacityProperty: true }) && !e.closest("#strip"));
+for (const e of all) {
+    const box = e.getBoundingClientRect();
+    if (box.width > 0 && !within(box)) faults.push(`${said(e)} is cut: ${box.left} to ${box.right}`);
+    if (e.matches("button, summary, h1, h2") && e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0)
+        faults.push(`the text of ${said(e)} does not fit`);
+}
+const pen = document.createElement("canvas").getContext("2d");
+for (const e of document.querySelectorAll("input[type=text], input[type=number], .caption-facts")) {
+    const style = getComputedStyle(e), text = e.value || e.placeholder || "";
+    pen.font = style.font;
+    const room = e.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    if (e.checkVisibility() && (pen.measureText(text).width > room || e.scrollWidth > e.clientWidth))
+        faults.push(`the text of ${said(e)} is cut`);
+}
+// A button may lie in the padding of a field.
+const boxOf = (e) => {
+    const { left, top, right, bottom } = e.getBoundingClientRect();
+    const padding = e.matches("input") ? parseFloat(getComputedStyle(e).paddingRight) : 0;
+    return { left, top, right: right - padding, bottom };
+};
+for (const [i, a] of all.entries())
+    for (const b of all.slice(i + 1)) {
+        if (a.contains(b) || b.contains(a)) continue;
+        const one = boxOf(a), two = boxOf(b);
+        const width = Math.min(one.right, two.right) - Math.max(one.left, two.left);
+        const height = Math.min(one.bottom, two.bottom) - Math.max(one.top, two.top);
+        if (width > 1 && height > 1) faults.push(`${said(a)} and ${said(b)} overlap by ${width} x ${height}`);
+    }
+return faults;
+"""
+FOCUS = """
+const style = getComputedStyle(document.activeElement);
+return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1 || style.boxShadow !== "none";
+"""
+
+
+def test_looks(program):
+    """Nothing is cut, overlaps or lacks a visible focus, on a desk and on a phone, light and dark. ZIMAGE_SCREENSHOTS
+    names a folder for the four screenshots."""
+    folder = os.environ.get("ZIMAGE_SCREENSHOTS")
+    with Server(program) as server, Page(server) as page:
+        for number, prompt in enumerate(PROMPTS if folder else PROMPTS[:1], 1):
+            page.fill(prompt=prompt, **({} if folder else {"steps": 2, "width": 128, "height": 128}))
+            page.click("make")
+            page.wait_until_done(number)
+        for (width, height), scheme in LOOKS:
+            page.look((width, height), scheme)
+            page.driver.execute_async_script("setTimeout(arguments[0], 200)")
+            faults = page.script(FAULTS)
+            assert not faults, (width, scheme, faults)
+            page.script("document.activeElement.blur()")
+            for _ in range(8):
+                ActionChains(page.driver).send_keys(Keys.TAB).perform()
+                if not page.script("return document.activeElement !== document.body"):
+                    break  # behind the last one
+                assert page.script(FOCUS), page.script("return document.activeElement.outerHTML")
+            page.script("document.activeElement.blur(); scrollTo(0, 0)")
+            if folder:
+                page.driver.execute_async_script("setTimeout(arguments[0], 700)")
+                shoot(page, os.path.join(folder, f"page-{width}-{scheme}"))
+
+
+def shoot(page, path):
+    for kind in os.environ.get("ZIMAGE_SCREENSHOT_FORMATS", "webp").split():
+        quality = {"quality": 80} if kind != "png" else {}
+        shot = page.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": kind, **quality})
+        with open(f"{path}.{kind}", "wb") as file:
+            file.write(base64.b64decode(shot["data"]))
+
+
 SCRIPTS = ("app", "form", "gallery", "jobs", "mask", "recipe", "stage", "texts")
 
 

@@ -3,6 +3,7 @@
 # or lets many clients use it at the same time: tests/serve/run.sh mix PROGRAM BUILD SECONDS
 # openai: with OpenAI's package and the parser of Prometheus, which pip installs into a virtual environment in the build
 # folder.
+# setup: what options set up; with openssl, if it is there. http, setup: with the standard library only.
 # page: with Chromium, its driver and selenium (Debian: chromium, chromium-driver, python3-selenium).
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because Python, a package or the browser is missing.
 set -eu

@@ -174,7 +174,7 @@ function facts(picture) {
     if (picture.request.guidance) parts.push(`${t("guidance").toLowerCase()} ${picture.request.guidance}`);
     if (picture.request.model) parts.push(picture.request.model);
     if (picture.seconds) parts.push(duration(picture.seconds));
-    return parts.join(" · ");
+    return parts.join("\u00a0· ");
 }
 
 const extension = (type) => ({ "image/jpeg": "jpg", "image/webp": "webp" })[type] ?? "png";
