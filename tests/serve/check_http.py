@@ -723,6 +723,12 @@ def test_recipes(program):
             assert expected.items() <= answer["request"].items(), answer
             assert json.loads(answer["texts"]["zimage"]) == answer["recipe"] and answer["source"] == "zimage"
             assert answer["texts"]["parameters"].startswith("a red apple\nSteps: 2, "), answer
+            # The program makes the server's image again, with the same pixels.
+            with tempfile.NamedTemporaryFile(suffix="." + kind) as file:
+                file.write(made(output_format=kind, seed=5))
+                file.flush()
+                again = subprocess.run([program, "rerun", file.name, "-q", "--no-cache"], capture_output=True, text=True)
+            assert again.returncode == 0 and "equal: all 4096 pixels" in again.stdout, again
         text = json.loads(s.post("/zimage/v1/recipe", made(seed=str(2**64 - 1))).body)["request"]["seed"]
         assert int(text) == 2**64 - 1
         s.fault("POST", "/zimage/v1/recipe", 404, "recipe_not_found", made(embed_recipe=False))
