@@ -17,14 +17,14 @@ usage: bench/low_memory.sh [OPTIONS] ZIMAGE_PROGRAM MODEL
   --steps N       (default: $steps)
   --compute KIND  (default: $compute)
   --python P      a Python with what tools/golden/requirements.txt lists, for make_6b.py (default: $python)
-  --small         a model of 2 layers, 256x256 and 900 MiB instead: tries this script
+  --small         a model of 2 layers, 256x256 and 1000 MiB instead: tries this script
 END
 }
 
 small=""
 while [ $# -gt 0 ]; do
     case $1 in
-    --small) small=1 limit=900 size=256x256 steps=2; shift; continue ;;
+    --small) small=1 limit=1000 size=256x256 steps=2; shift; continue ;;
     --limit) limit=$2 ;;
     --mem) mem=$2 ;;
     --size) size=$2 ;;
