@@ -79,8 +79,6 @@ int cli_failure(const char *command, const zimage_error *error);
 /* The same for an error in what the options say: it names them as the user does (cli_translate). */
 int cli_option_failure(cli_command_id command, const cli_options *options, const zimage_error *error);
 
-/* A text as JSON; bytes that are not UTF-8 are written out as zimage_printable writes them. NULL: no memory. */
-json_t *cli_text_json(const char *text);
 /* Prints a JSON value on one line of standard output, and releases it. NULL (no memory) is reported; a failed write is
  * reported by main. Characters beyond ASCII are escaped. digits: of numbers that are not whole. Returns the exit code.
  */

@@ -140,19 +140,6 @@ int cli_output_error(void)
     return output_error;
 }
 
-json_t *cli_text_json(const char *text)
-{
-    json_t *value = json_string(text); /* NULL: it is not UTF-8 */
-    size_t size = value ? 0 : zimage_printable(text, NULL, 0) + 1;
-    char *line = size ? malloc(size) : NULL;
-    if (line) {
-        zimage_printable(text, line, size);
-        value = json_string(line);
-        free(line);
-    }
-    return value;
-}
-
 /* jansson escapes every control character but DEL, which JSON lets stand. */
 static int write_json(const char *text, size_t size, void *file)
 {

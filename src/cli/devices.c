@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "shared/json_text.h"
 
 #define COMMAND "devices"
 
@@ -37,7 +38,7 @@ static json_t *cpu_json(const zimage_device_list *list, const zimage_device_info
         json_array_append_new(kernels, json_pack("{s:s, s:b, s:o}", "name", kernel.name, "usable", kernel.usable,
                                                  "gops", kernel.usable ? json_real(kernel.gops) : json_null()));
     }
-    return json_pack("{s:o, s:i, s:o, s:o}", "model", cli_text_json(info->name), "threads", info->threads, "features",
+    return json_pack("{s:o, s:i, s:o, s:o}", "model", json_of_text(info->name), "threads", info->threads, "features",
                      cli_names_json(info->cpu_features), "kernels", kernels);
 }
 
@@ -48,13 +49,13 @@ static void add_device_json(json_t *all, const zimage_device_info *info)
     snprintf(backend, sizeof backend, "%.*s", (int)strcspn(info->device, ":"), info->device);
     if (!json_object_get(all, backend))
         json_object_set_new(all, backend, json_pack("{s:[], s:n}", "devices", "fault"));
-    json_t *entry = json_object_get(all, backend), *fault = *info->fault ? cli_text_json(info->fault) : json_null();
+    json_t *entry = json_object_get(all, backend), *fault = *info->fault ? json_of_text(info->fault) : json_null();
     if (!*info->name)
         json_object_set_new(entry, "fault", fault);
     else
         json_array_append_new(json_object_get(entry, "devices"),
                               json_pack("{s:s, s:o, s:s, s:I, s:b, s:o}", "device", info->device, "name",
-                                        cli_text_json(info->name), "capability", info->capability, "bytes",
+                                        json_of_text(info->name), "capability", info->capability, "bytes",
                                         (json_int_t)info->memory_bytes, "usable", info->usable, "fault", fault));
 }
 

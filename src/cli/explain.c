@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "reread.h"
+#include "shared/json_text.h"
 #include "shared/recipe.h"
 
 #define COMMAND "explain"
@@ -71,7 +72,7 @@ int cmd_explain(const cli_options *o)
         return code;
     }
     return cli_print_json(COMMAND,
-                          json_pack("{s:o, s:s, s:s, s:o}", "path", cli_text_json(o->file), "format",
+                          json_pack("{s:o, s:s, s:s, s:o}", "path", json_of_text(o->file), "format",
                                     zimage_format_name(format), "source", recipe_source_name(source), "recipe", object),
                           CLI_EXACT);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "cli.h"
+#include "shared/json_text.h"
 
 #define COMMAND "inspect"
 
@@ -34,9 +35,8 @@ static json_t *tensor_json(const zimage_tensor_info *info)
     json_t *shape = json_array();
     for (int i = 0; i < info->dimensions; i++)
         json_array_append_new(shape, json_integer(info->shape[i]));
-    return json_pack("{s:o, s:o, s:o, s:I, s:o}", "name", cli_text_json(info->name), "dtype",
-                     cli_text_json(info->dtype), "shape", shape, "bytes", (json_int_t)info->bytes, "file",
-                     cli_text_json(info->file));
+    return json_pack("{s:o, s:o, s:o, s:I, s:o}", "name", json_of_text(info->name), "dtype", json_of_text(info->dtype),
+                     "shape", shape, "bytes", (json_int_t)info->bytes, "file", json_of_text(info->file));
 }
 
 static json_t *component_json(const zimage_inspection *in, size_t component)
@@ -49,8 +49,8 @@ static json_t *component_json(const zimage_inspection *in, size_t component)
         get_tensor(in, component, i, &tensor);
         json_array_append_new(tensors, tensor_json(&tensor));
     }
-    return json_pack("{s:o, s:o, s:I, s:I, s:o*, s:o}", "name", cli_text_json(info.name), "class",
-                     cli_text_json(info.class_name), "parameters", (json_int_t)info.parameters, "bytes",
+    return json_pack("{s:o, s:o, s:I, s:I, s:o*, s:o}", "name", json_of_text(info.name), "class",
+                     json_of_text(info.class_name), "parameters", (json_int_t)info.parameters, "bytes",
                      (json_int_t)info.bytes, "config", config_of(&info), "tensors", tensors);
 }
 
@@ -59,8 +59,8 @@ static int print_json(const char *path, const zimage_inspection *in)
     json_t *components = json_array();
     for (size_t i = 0; i < zimage_inspection_components(in); i++)
         json_array_append_new(components, component_json(in, i));
-    json_t *all = json_pack("{s:o, s:o, s:o}", "path", cli_text_json(path), "class",
-                            cli_text_json(zimage_inspection_class(in)), "components", components);
+    json_t *all = json_pack("{s:o, s:o, s:o}", "path", json_of_text(path), "class",
+                            json_of_text(zimage_inspection_class(in)), "components", components);
     return cli_print_json(COMMAND, all, CLI_EXACT);
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "cli.h"
+#include "shared/json_text.h"
 
 int cli_report_begin(cli_report *report, int json)
 {
@@ -15,7 +16,7 @@ int cli_report_begin(cli_report *report, int json)
  * only of a batch. Whole numbers of jansson end at 2^63 - 1, and seeds at 2^64 - 1: so jansson writes the text only. */
 static void add_entry(cli_report *report, const cli_job *job, double seconds)
 {
-    json_t *path = cli_text_json(job->path);
+    json_t *path = json_of_text(job->path);
     char *text = path ? json_dumps(path, JSON_ENCODE_ANY | JSON_ENSURE_ASCII) : NULL;
     json_decref(path);
     fprintf(report->images, "%s{\"path\":%s", report->count ? "," : "", text ? text : "null");
@@ -69,7 +70,7 @@ static char *other_members(const cli_report *report)
             json_object_set_new(seconds, zimage_stage_name((zimage_stage)i), json_real(report->seconds[i]));
     json_t *members = json_pack("{s:o, s:I, s:o*, s:o*}", "seconds", seconds, "peak_rss_bytes",
                                 (json_int_t)zimage_peak_rss_bytes(), "device", cli_memory_json(&report->memory),
-                                "error", *report->error ? cli_text_json(report->error) : NULL);
+                                "error", *report->error ? json_of_text(report->error) : NULL);
     const size_t flags = JSON_COMPACT | JSON_EMBED | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(CLI_MEASURED);
     if (members && report->resumed)
         json_object_set_new(members, "skipped", json_integer((json_int_t)report->skipped));

@@ -7,6 +7,7 @@
 #include "places.h"
 #include "progress.h"
 #include "reread.h"
+#include "shared/json_text.h"
 #include "signals.h"
 
 #define COMMAND "rerun"
@@ -218,7 +219,7 @@ static int report(const rerun *r, const comparison *c)
     }
     int printed = cli_print_json(COMMAND,
                                  json_pack("{s:o, s:b, s:I, s:I, s:i, s:f, s:o, s:f}", "path",
-                                           cli_text_json(r->given->file), "equal", c->different == 0, "pixels",
+                                           json_of_text(r->given->file), "equal", c->different == 0, "pixels",
                                            (json_int_t)c->pixels, "different", (json_int_t)c->different, "largest",
                                            c->largest, "mean", c->mean, "reasons", reasons, "seconds", info.seconds),
                                  CLI_MEASURED);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "shared/json_text.h"
 
 #define COMMAND "selftest"
 
@@ -76,7 +77,7 @@ static void on_check(const zimage_check *check, void *user)
     if (!check->passed)
         json_object_set_new(set, "passed", json_false());
     if (check->fault)
-        json_array_append_new(json_object_get(set, "faults"), cli_text_json(check->fault));
+        json_array_append_new(json_object_get(set, "faults"), json_of_text(check->fault));
     if (!strcmp(check->name, "image"))
         json_object_set_new(set, "image",
                             json_pack("{s:b, s:o, s:o}", "passed", check->passed, "mean_difference",

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "json_text.h"
+
 #define VERSION 1
 #define TEXTS   3
 
@@ -39,20 +41,6 @@ void recipe_free(recipe *r)
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
 
-/* NULL: no memory. */
-static json_t *text_json(const char *text)
-{
-    json_t *value = json_string(text); /* NULL: it is not UTF-8 */
-    size_t size = value ? 0 : zimage_printable(text, NULL, 0) + 1;
-    char *printable = size ? malloc(size) : NULL;
-    if (printable) {
-        zimage_printable(text, printable, size);
-        value = json_string(printable);
-        free(printable);
-    }
-    return value;
-}
-
 /* value: is taken over; NULL: there was no memory for it. */
 static void set(recipe *r, const char *key, json_t *value)
 {
@@ -62,7 +50,7 @@ static void set(recipe *r, const char *key, json_t *value)
 void recipe_add(recipe *r, const char *key, const char *text)
 {
     if (text)
-        set(r, key, text_json(text));
+        set(r, key, json_of_text(text));
 }
 
 void recipe_add_number(recipe *r, const char *key, double value)
@@ -140,7 +128,7 @@ void recipe_numbers_checksum(const float *numbers, size_t count, char text[RECIP
 /* {"name", "size", "crc32"}; size NULL: without it. */
 static json_t *input_json(const char *name, json_t *size, const char *sum)
 {
-    return json_pack("{s:o*, s:o*, s:s}", "name", name ? text_json(name) : NULL, "size", size, "crc32", sum);
+    return json_pack("{s:o*, s:o*, s:s}", "name", name ? json_of_text(name) : NULL, "size", size, "crc32", sum);
 }
 
 void recipe_image(recipe *r, const char *key, const char *name, const zimage_image *image)
