@@ -46,6 +46,7 @@
  *
  * Models and sessions. A model is one opened folder: configurations, tokenizer, mapped weights. It never changes.
  * A session makes images with a model. It has its own threads or a GPU, its own working memory, and one job at a time.
+ * It keeps what the text encoder made of its last image's prompts, so an image with the same prompt is made sooner.
  *
  * Threads. Any number of threads may use one model at the same time, each through a session of its own. The weights are
  * in host memory once. Each session has its own threads: with N busy sessions give each a part of the CPU's cores. On a
@@ -393,7 +394,9 @@ typedef struct zimage_progress {
 /*
  * Called in the thread that called zimage_generate: on the CPU after every block, on a GPU at least once a step. Return
  * non-zero to cancel: zimage_generate then returns ZIMAGE_ERROR_CANCELLED, and the session can be used again. To cancel
- * from another thread, set an atomic flag that this function reads. It must not call functions on the same session.
+ * from another thread, set an atomic flag that this function reads. It must not call functions on the same session. It
+ * may wait: before the first step, for example, until another session has done its last one. Work that was handed to a
+ * GPU goes on meanwhile.
  */
 typedef int (*zimage_progress_fn)(const zimage_progress *progress, void *user);
 

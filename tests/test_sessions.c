@@ -324,6 +324,50 @@ static void plans_know_of_other_sessions(void **state)
     zimage_model_close(model);
 }
 
+/* Blocks of text encoders in one image. */
+static int count_text(const zimage_progress *p, void *user)
+{
+    if (p->stage == ZIMAGE_STAGE_TEXT && p->block == 0)
+        *(int *)user += p->blocks;
+    return 0;
+}
+
+/* A prompt of the last image is not encoded again, and the image is the one that a new session makes. */
+static void known_texts(void **state)
+{
+    static const struct {
+        const char *prompt, *negative;
+        int texts, encoded; /* encoded: by a session that has made the images above it */
+    } cases[] = {{"a red apple", NULL, 1, 1},      {"a red apple", NULL, 1, 0},     {"a tree", NULL, 1, 1},
+                 {"a red apple", "a tree", 2, 1},  {"a tree", "a red apple", 2, 0}, {"a tree", "a tree", 2, 0},
+                 {"a house", "a red apple", 2, 2}, {"a house", NULL, 1, 0}};
+    zimage_model *model = open_model();
+    zimage_session *old = open_session(model, 1);
+    int blocks_of_one = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        zimage_session *new = open_session(model, 1);
+        uint8_t pixels[BYTES], again[BYTES];
+        int blocks[2] = {0, 0};
+        zimage_request request = request_of(i);
+        request.prompt = cases[i].prompt;
+        request.negative_prompt = cases[i].negative;
+        request.guidance_scale = cases[i].negative ? 2 : 0;
+        request.progress = count_text;
+        request.progress_user = &blocks[0];
+        generate(new, &request, pixels);
+        request.progress_user = &blocks[1];
+        generate(old, &request, again);
+        assert_memory_equal(again, pixels, BYTES);
+        blocks_of_one = i == 0 ? blocks[0] : blocks_of_one;
+        assert_true(blocks_of_one > 1);
+        assert_int_equal(blocks[0], cases[i].texts * blocks_of_one);
+        assert_int_equal(blocks[1], cases[i].encoded * blocks_of_one + cases[i].texts - cases[i].encoded);
+        zimage_session_close(new);
+    }
+    zimage_session_close(old);
+    zimage_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -333,6 +377,7 @@ int main(void)
         cmocka_unit_test(weights_are_in_memory_once),
         cmocka_unit_test(weights_are_released_by_the_last_session),
         cmocka_unit_test(plans_know_of_other_sessions),
+        cmocka_unit_test(known_texts),
     };
     return cmocka_run_group_tests(tests, group_make, remove_temporary_folder);
 }

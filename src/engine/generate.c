@@ -220,8 +220,10 @@ static zimage_status run_stages(generation *g)
     if (job->images > 0)
         ZI_TRY(release(g, ZI_VAE)); /* decoding reads other weights */
     zi_inputs_start(&g->inputs, g->request, job, sigma_of(g, 0), zi_image_latents(g->image));
-    for (int i = 0; i < job->prompts; i++)
+    for (int i = 0; i < job->prompts; i++) {
         ZI_TRY(run_stage(g, ZIMAGE_STAGE_TEXT, i, job->prompts));
+        ZI_TRY(zi_texts_remember(&g->session->texts, &g->run, job, i));
+    }
     ZI_TRY(release(g, ZI_TEXT_ENCODER));
     for (int i = 0; i < job->prompts; i++)
         ZI_TRY(run_stage(g, ZIMAGE_STAGE_CONTEXT, i, job->prompts));
@@ -317,6 +319,7 @@ static zimage_status generate(generation *g)
     ZI_TRY(zi_model_check(g->session->inner, NULL, g->run.error));
     ZI_TRY(zi_request_tokens(g->session, g->request, &g->tokens, g->run.error));
     zi_request_job(g->session, g->request, &g->tokens, &g->job);
+    zi_texts_recall(&g->session->texts, &g->job);
     zimage_status status = run_job(g);
     if (status == ZIMAGE_OK || has_lost_pages(g))
         status = zi_model_check(g->session->inner, &g->session->log, g->run.error);

@@ -9,6 +9,7 @@
 #include "base/numbers.h"
 #include "engine/backends.h"
 #include "pipeline/inputs.h"
+#include "pipeline/texts.h"
 
 /* Pages of the program and its libraries that are first used after a session was opened, and the stacks of threads. */
 #define PROGRAM_BYTES (3 * ZI_MIB / 2)
@@ -125,13 +126,13 @@ static zimage_status rehearse(zi_run *run, const zi_job *job, int64_t band_rows,
 
 /* ---- host memory ------------------------------------------------------------------------------------------------- */
 
-/* Buffers of zimage_generate: latents and velocities, input images, then the decoded image. */
+/* Buffers of zimage_generate: latents and velocities, input images, texts, then the decoded image. */
 static size_t buffer_bytes(const zi_job *job, int stage)
 {
     const zi_facts *facts = &job->model->facts;
     size_t places = (size_t)(job->rows * job->columns), scale = (size_t)facts->scale_factor;
     size_t kept = (size_t)(1 + ZI_PROMPTS_MAX) * places * (size_t)facts->latent_channels * sizeof(float);
-    kept += zi_inputs_bytes(job, stage);
+    kept += zi_inputs_bytes(job, stage) + zi_texts_bytes(job);
     return kept + (stage == ZIMAGE_STAGE_DECODE ? places * scale * scale * 3 : 0);
 }
 

@@ -189,6 +189,7 @@ void zimage_session_close(zimage_session *session)
     if (session->ops)
         session->ops->table->free(session->ops);
     zi_pool_free(session->pool);
+    zi_texts_forget(&session->texts);
     free(session->cache_folder);
     zi_model_count_session(session->inner, -1);
     zimage_model_close(session->model);

@@ -8,6 +8,7 @@
 #include "base/pool.h"
 #include "ops/speed.h"
 #include "pipeline/model.h"
+#include "pipeline/texts.h"
 
 struct zimage_model {
     zi_model *inner;
@@ -25,6 +26,7 @@ struct zimage_session {
     uint64_t device_memory; /* most bytes of a device's own memory to take; 0: what is free */
     char *cache_folder;     /* NULL: nothing is kept */
     zi_speed speed;         /* of the machine, once a plan has needed it; before, all 0 */
+    zi_known_texts texts;   /* of the last job */
     size_t opening_bytes;   /* the process's largest size in memory, if opening the model or the session led to it */
     size_t base_bytes;      /* of the process in memory when the session was open, before any weight was read */
     size_t owned_bytes;     /* zi_model_owned_bytes at that time */

@@ -104,7 +104,7 @@ int64_t zi_stage_blocks(const zi_job *job, int stage, int passes)
 
 /* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
-static int64_t feature_rows(const zi_job *job, int index)
+int64_t zi_feature_rows(const zi_job *job, int index)
 {
     const zi_prompt *prompt = &job->prompt[index];
     return prompt->encoded ? job->model->family->feature_rows(job->model->networks, prompt->tokens) : prompt->tokens;
@@ -120,13 +120,13 @@ zimage_status zi_job_open(zi_run *run, zi_job *job)
         job->inputs[i] = calloc(1, family->inputs_size);
         if (!job->inputs[i])
             return zi_fail_memory(run->error, "a job", family->inputs_size);
-        family->context_shape(job->model->networks, feature_rows(job, i), shape);
+        family->context_shape(job->model->networks, zi_feature_rows(job, i), shape);
         ZI_TRY(zi_table(run)->alloc(run, &job->context[i], 2, shape));
     }
     job->above_contexts = zi_table(run)->mark(run);
     for (int i = 0; i < job->prompts; i++) {
-        ZI_TRY(
-            zi_table(run)->alloc(run, &job->features[i], ZI_SHAPE(feature_rows(job, i), job->model->facts.features)));
+        ZI_TRY(zi_table(run)->alloc(run, &job->features[i],
+                                    ZI_SHAPE(zi_feature_rows(job, i), job->model->facts.features)));
     }
     return ZIMAGE_OK;
 }

@@ -98,6 +98,9 @@ static inline int zi_job_starts(const zi_job *job)
 /* Blocks of one run of a stage, for progress; passes: forward passes of a denoise. A batch counts each block once. */
 int64_t zi_stage_blocks(const zi_job *job, int stage, int passes);
 
+/* Rows of a prompt's text features. */
+int64_t zi_feature_rows(const zi_job *job, int index);
+
 /* Takes the places of the contexts and features on the stack. What it allocates goes with zi_job_close, also after a
  * failure. */
 zimage_status zi_job_open(zi_run *run, zi_job *job);
