@@ -76,6 +76,7 @@ static zimage_status make(zimage_session *session, int large, made *result, zima
     zimage_image *image = NULL;
     memset(result, 0, sizeof *result);
     result->memory.struct_size = sizeof result->memory;
+    zi_texts_forget(&session->texts); /* each image reads the weights of all networks */
     zimage_status status = zimage_generate(session, &request, &image, error);
     if (status != ZIMAGE_OK)
         return status;

@@ -219,6 +219,7 @@ static void progress_preview_and_cancel(void **state)
     int calls = w.calls;
     for (int at = 1; at <= calls; at++) {
         w = (watch){.cancel_at = at, .monotonic = 1};
+        request.prompt = at % 2 ? "a red apples" : "a red apple"; /* another one each time: the encoder is needed */
         assert_int_equal(zimage_generate(session, &request, &image, &error), ZIMAGE_ERROR_CANCELLED);
         assert_null(image);
         assert_int_equal(w.calls, at); /* nothing more is reported after the answer "stop" */

@@ -1,4 +1,4 @@
-/* Text features of the prompts of a session's last job, in host memory: a job with the same prompts needs no encoder. */
+/* Text features of the prompts of a session's last job, in host memory: the same prompts need no encoder again. */
 #ifndef ZI_PIPELINE_TEXTS_H
 #define ZI_PIPELINE_TEXTS_H
 

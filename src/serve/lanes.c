@@ -79,7 +79,7 @@ static int fits(const attempt *a, zimage_session *session, const zimage_request 
     pthread_mutex_lock(&w->server->lock);
     uint64_t *taken = w->lanes->taken;
     int ok = limit == 0 || memory.total_bytes + taken[!w->is_second] <= limit;
-    if (ok)
+    if (ok || !w->is_second) /* the first one makes the image in any case, and the second one then closes its session */
         taken[w->is_second] = memory.total_bytes;
     pthread_mutex_unlock(&w->server->lock);
     return ok;
@@ -164,7 +164,6 @@ void lanes_end(attempt *a, const zimage_image *image)
     if (!image || zimage_image_get_memory(image, &memory, NULL) != ZIMAGE_OK)
         return;
     pthread_mutex_lock(&w->server->lock);
-    l->taken[w->is_second] = memory.total_bytes;
     int has_all = memory.limit_bytes > 0 && memory.step_bytes == 0; /* limit_bytes is 0 on a CPU */
     if (!w->is_second)
         l->ready = has_all && !w->server->params->no_overlap ? a->job->model : NULL;

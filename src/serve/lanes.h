@@ -27,7 +27,7 @@ typedef struct lanes {
     model_entry *ready;       /* the second worker may join for this model; NULL: it may not */
     int is_joined;            /* the second worker has a session, or is about to open one */
     int is_dismissed;         /* it shall close it */
-    uint64_t taken[2];        /* bytes of the GPU's memory that the last image of each worker took */
+    uint64_t taken[2];        /* bytes of the GPU's memory in the last plan of each worker, where there is a limit */
     int64_t most_pixels;      /* of an image that may join: one of so many did not fit. 0: none was refused */
 } lanes;
 
