@@ -342,7 +342,8 @@ def seconds_until_free(s, is_there):
     def slot():
         poll.request("GET", "/slots")
         return json.loads(poll.getresponse().read())[0]
-    client = send_only(s, GENERATIONS, {**LEAVING, "stream": True, "partial_images": 3})
+    prompt = f"{random.random()} {LEAVING['prompt']}"  # a new one each time: its text is encoded
+    client = send_only(s, GENERATIONS, {**LEAVING, "prompt": prompt, "stream": True, "partial_images": 3})
     now = slot()
     while now["state"] == "idle":
         now = slot()
