@@ -166,7 +166,8 @@ void show_preview(show *s, const uint8_t *rgb, int width, int height)
     if (s->rows == 0)
         begin_previews(s);
     fputs(SAVE_CURSOR "\r\033[1B", stdout);
-    draw(s->protocol, image, s->rows, s->protocol == TERMINAL_KITTY ? PREVIEW_ID : 0);
+    /* One row stays free: some terminals move the cursor below a picture, and would scroll. */
+    draw(s->protocol, image, s->rows - 1, s->protocol == TERMINAL_KITTY ? PREVIEW_ID : 0);
     fputs(PUT_CURSOR, stdout);
     fflush(stdout);
     zimage_image_free(image);

@@ -119,7 +119,6 @@ static void write_band(FILE *file, const uint8_t *colours, int width, int rows)
         write_colour(file, colours, width, rows, colour);
         back = "$"; /* to the begin of the line, for the next colour */
     }
-    fputc('-', file);
 }
 
 int sixel_write(FILE *file, const uint8_t *rgb, int width, int height)
@@ -129,8 +128,11 @@ int sixel_write(FILE *file, const uint8_t *rgb, int width, int height)
         return 0;
     fprintf(file, "\033P0;1q\"1;1;%d;%d", width, height); /* square pixels; what is not drawn stays as it is */
     write_palette(file);
-    for (int y = 0; y < height; y += BAND)
+    for (int y = 0; y < height; y += BAND) {
+        if (y > 0)
+            fputc('-', file); /* the next line; none behind the last one, which could scroll */
         write_band(file, colours + (size_t)y * (size_t)width, width, height - y < BAND ? height - y : BAND);
+    }
     fputs("\033\\", file);
     free(colours);
     return 1;
