@@ -70,6 +70,11 @@ static void every_format_is_made_again(void **state)
     /* The new file is the old one. */
     expect_end(ARGUMENTS("rerun", "a.png", "-m", TINY, "-o", "again.png"), 0, "equal", "");
     run_shell("cd '%s' && cmp a.png again.png", test_folder);
+    /* The comparison is with the file as it was. */
+    run_shell("cd '%s' && cp a.png own.png", test_folder);
+    expect_end(ARGUMENTS("rerun", "own.png", "-m", TINY, "-q", "--compute", "f32", "--reference", "-o", "own.png"), 3,
+               "different", "");
+    run_shell("cd '%s' && ! cmp -s a.png own.png", test_folder);
     /* A file that somebody has changed. */
     run_shell("cd '%s' && cp b.jpg c.jpg && printf '\\377\\333' | dd of=c.jpg bs=1 seek=2 conv=notrunc 2>/dev/null",
               test_folder);

@@ -23,7 +23,7 @@ typedef struct rerun {
     zimage_session *session;
     cli_inputs inputs;
     zimage_request request;
-    zimage_image *image;
+    zimage_image *before, *image; /* of the file, and made again */
     show show;
 } rerun;
 
@@ -101,7 +101,15 @@ static int make(rerun *r)
     progress_end(&bar);
     if (status == ZIMAGE_OK)
         show_image(&r->show, r->image);
-    if (status == ZIMAGE_OK && r->given->output) {
+    return status == ZIMAGE_OK ? 0 : fail(r, &error);
+}
+
+/* Last: the name may be that of the file itself. */
+static int write_image(rerun *r)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_status status = ZIMAGE_OK;
+    if (r->given->output) {
         const cli_job job = {.options = &r->made, .seed = r->made.seed, .path = (char *)r->given->output, .named = 1};
         status = cli_write_image(&job, &r->request, r->image, r->model, &error);
     }
@@ -145,23 +153,18 @@ static void compare_pixels(const zimage_image *before, const zimage_image *now, 
 static int compare(const rerun *r, comparison *c)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_image *before = NULL, *now = NULL;
-    zimage_status status = zimage_image_read(r->given->file, NULL, &before, &error);
-    if (status == ZIMAGE_OK)
-        status = through_format(r, &now, &error);
-    int code = status == ZIMAGE_OK ? 0 : fail(r, &error);
-    if (!code && (zimage_image_width(before) != zimage_image_width(now) ||
-                  zimage_image_height(before) != zimage_image_height(now))) {
+    zimage_image *now = NULL;
+    int32_t width = zimage_image_width(r->before), height = zimage_image_height(r->before);
+    if (through_format(r, &now, &error) != ZIMAGE_OK)
+        return fail(r, &error);
+    int is_same_size = width == zimage_image_width(now) && height == zimage_image_height(now);
+    if (is_same_size)
+        compare_pixels(r->before, now, c);
+    else
         (void)cli_usage_error(COMMAND, "%s: it has %dx%d pixels, and its recipe says %dx%d: the image was changed",
-                              r->given->file, zimage_image_width(before), zimage_image_height(before),
-                              zimage_image_width(now), zimage_image_height(now));
-        code = CLI_FAILURE;
-    }
-    if (!code)
-        compare_pixels(before, now, c);
-    zimage_image_free(before);
+                              r->given->file, width, height, zimage_image_width(now), zimage_image_height(now));
     zimage_image_free(now);
-    return code;
+    return is_same_size ? 0 : CLI_FAILURE;
 }
 
 /* ---- what it says ------------------------------------------------------------------------------------------------ */
@@ -231,6 +234,7 @@ static int report(const rerun *r, const comparison *c)
 static int read_and_make(rerun *r)
 {
     const cli_options *o = r->given;
+    zimage_error error = ZIMAGE_ERROR_INIT;
     recipe_source source;
     comparison c;
     if (o->output && cli_is_stdout(o->output))
@@ -247,6 +251,8 @@ static int read_and_make(rerun *r)
                               o->file, recipe_source_name(source));
         return CLI_FAILURE;
     }
+    if (zimage_image_read(o->file, NULL, &r->before, &error) != ZIMAGE_OK)
+        return fail(r, &error);
     int code = cli_options_of_recipe(r->recipe, o, &r->made);
     if (!code)
         code = open_all(r);
@@ -254,6 +260,8 @@ static int read_and_make(rerun *r)
         code = make(r);
     if (!code)
         code = compare(r, &c);
+    if (!code)
+        code = write_image(r);
     return code ? code : report(r, &c);
 }
 
@@ -266,6 +274,7 @@ int cmd_rerun(const cli_options *o)
         return CLI_USAGE;
     cli_signals_catch();
     int code = read_and_make(&r);
+    zimage_image_free(r.before);
     zimage_image_free(r.image);
     cli_inputs_free(&r.inputs);
     zimage_session_close(r.session);
