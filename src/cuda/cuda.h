@@ -7,7 +7,7 @@
 
 #include "ops/ops.h"
 
-#define ZI_CUDA_ABI    11                                      /* raised with every change of this header or ops.h */
+#define ZI_CUDA_ABI    12                                      /* raised with every change of this header or ops.h */
 #define ZI_CUDA_LAYOUT (sizeof(zi_ops_table) + sizeof(zi_ops)) /* also differs where the table does */
 
 typedef struct zi_cuda_options {

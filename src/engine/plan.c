@@ -108,12 +108,14 @@ static zimage_status arrange(zi_run *run, const zi_job *job, const size_t stack[
     return status;
 }
 
-/* Rehearses the job with bands of that many rows; a device's refusal is recorded; it is no error yet. */
-static zimage_status rehearse(zi_run *run, const zi_job *job, int64_t band_rows, rehearsal *r)
+/* Rehearses the job with bands of that many rows, for a backend that has so much room (zi_ops.room); a device's refusal
+ * is recorded; it is no error yet. */
+static zimage_status rehearse(zi_run *run, const zi_job *job, int64_t band_rows, uint64_t room, rehearsal *r)
 {
     zi_job copy = *job;
     copy.band_rows = band_rows;
     *r = (rehearsal){.band_rows = band_rows};
+    run->ops->room = room;
     zimage_status status = zi_table(run)->rehearse_begin(run);
     if (status == ZIMAGE_OK)
         status = zi_job_each(run, &copy, record_stack, r->stack);
@@ -322,6 +324,13 @@ static void sum_counts(const zi_job *job, const zi_counts counts[ZI_STAGE_COUNT]
         plan->flops[i] = zi_count_flops(&plan->counts[i]);
 }
 
+/* Of a limit, what the program itself does not take; 0: no limit. */
+static uint64_t left_for_backend(const zimage_session *session, const zi_plan_limits *limits)
+{
+    uint64_t taken = session->base_bytes + PROGRAM_BYTES;
+    return limits->memory > taken ? limits->memory - taken : limits->memory;
+}
+
 /* A plan with the passes of a step in that form, and with bands as narrow as they need be. */
 static zimage_status plan_form(const zimage_session *session, const zi_job *job, int batched,
                                const zi_plan_limits *limits, rehearsal *r, zi_job_plan *plan, zimage_error *error)
@@ -333,11 +342,11 @@ static zimage_status plan_form(const zimage_session *session, const zi_job *job,
     *plan = (zi_job_plan){.batched = batched};
     ZI_TRY(zi_count_job(&form, counts, error));
     sum_counts(&form, counts, plan);
-    ZI_TRY(rehearse(&run, &form, job->band_rows, r));
+    ZI_TRY(rehearse(&run, &form, job->band_rows, left_for_backend(session, limits), r));
     add_up(session, &form, counts, r, limits->releases, plan);
     while (r->band_rows != ZI_NARROWEST_BAND &&
            (host_needs_narrower(session, plan, limits) || device_needs_narrower(r))) {
-        ZI_TRY(rehearse(&run, &form, narrower(r->band_rows, image_rows_of(job)), r));
+        ZI_TRY(rehearse(&run, &form, narrower(r->band_rows, image_rows_of(job)), 1, r));
         add_up(session, &form, counts, r, limits->releases, plan);
     }
     plan->band_rows = r->band_rows;
@@ -351,7 +360,7 @@ static zimage_status plan_least(const zimage_session *session, const zi_job *job
     zi_run run = {.ops = session->ops, .error = error};
     zi_counts counts[ZI_STAGE_COUNT];
     ZI_TRY(zi_count_job(job, counts, error));
-    ZI_TRY(rehearse(&run, job, ZI_NARROWEST_BAND, r));
+    ZI_TRY(rehearse(&run, job, ZI_NARROWEST_BAND, 1, r));
     add_up(session, job, counts, r, 1, plan);
     return ZIMAGE_OK;
 }
@@ -406,13 +415,6 @@ static zimage_status choose_form(const zimage_session *session, const zi_job *jo
     return plan_form(session, job, 1, limits, r, plan, error);
 }
 
-/* Of a limit, what the program itself does not take; 0: no limit. */
-static uint64_t left_for_backend(const zimage_session *session, const zi_plan_limits *limits)
-{
-    uint64_t taken = session->base_bytes + PROGRAM_BYTES;
-    return limits->memory > taken ? limits->memory - taken : limits->memory;
-}
-
 zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
                           zi_job_plan *plan, zimage_error *error)
 {
@@ -439,9 +441,9 @@ zimage_status zi_plan_stage(const zimage_session *session, zi_job *job, size_t *
     int64_t image_rows = image_rows_of(job);
     zi_run run = {.ops = session->ops, .error = error};
     rehearsal r;
-    ZI_TRY(rehearse(&run, job, job->band_rows, &r));
+    ZI_TRY(rehearse(&run, job, job->band_rows, 0, &r));
     while (r.band_rows != ZI_NARROWEST_BAND && device_needs_narrower(&r))
-        ZI_TRY(rehearse(&run, job, narrower(r.band_rows, image_rows), &r));
+        ZI_TRY(rehearse(&run, job, narrower(r.band_rows, image_rows), 1, &r));
     job->band_rows = r.band_rows;
     *stack = 0;
     for (int i = 0; i < ZI_STAGE_COUNT; i++)

@@ -331,9 +331,26 @@ mx::Shape zi_mlx_shape(int dims, const int64_t *shape)
     return sizes;
 }
 
+mx::array zi_cell_read_as(const zi_tensor *x, const mx::Shape &shape)
+{
+    return mx::reshape(read(cell_of(x), place_of(x)), shape);
+}
+
 mx::array zi_cell_read(const zi_tensor *x)
 {
-    return mx::reshape(read(cell_of(x), place_of(x)), zi_mlx_shape(x->dims, x->shape));
+    return zi_cell_read_as(x, zi_mlx_shape(x->dims, x->shape));
+}
+
+mx::array zi_cell_read_rows(const zi_tensor *x)
+{
+    const int64_t columns = x->shape[x->dims - 1], shape[] = {zi_tensor_count(x) / columns, columns};
+    return zi_cell_read_as(x, zi_mlx_shape(2, shape));
+}
+
+mx::array zi_cell_read_vector(const zi_tensor *x)
+{
+    const int64_t count = zi_tensor_count(x);
+    return zi_cell_read_as(x, zi_mlx_shape(1, &count));
 }
 
 void zi_cell_write(const zi_tensor *x, const mx::array &values)

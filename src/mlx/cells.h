@@ -48,8 +48,12 @@ struct zi_cell {
 mx::Dtype zi_mlx_type(zi_dtype type);
 /* A shape of MLX, whose sizes have 32 bits; throws std::runtime_error if one does not fit. */
 mx::Shape zi_mlx_shape(int dims, const int64_t *shape);
-/* The tensor's elements in its own shape. */
+/* The tensor's elements in its own shape; in another shape; as a matrix of its rows; as a vector. A size of -1 would be
+ * an operation more in the graph, so all sizes are given. */
 mx::array zi_cell_read(const zi_tensor *x);
+mx::array zi_cell_read_as(const zi_tensor *x, const mx::Shape &shape);
+mx::array zi_cell_read_rows(const zi_tensor *x);
+mx::array zi_cell_read_vector(const zi_tensor *x);
 /* As many values as the tensor has elements, in any shape; they are converted to the cell's type. */
 void zi_cell_write(const zi_tensor *x, const mx::array &values);
 

@@ -19,11 +19,6 @@ std::vector<mx::array> affine_piece(const std::vector<mx::array> &in)
     return {mx::astype(x, in[0].dtype())};
 }
 
-mx::array vector_of(const zi_tensor *x)
-{
-    return mx::reshape(zi_cell_read(x), {-1});
-}
-
 /* The input rows that a convolution reads, of the image as it is before and after doubling, and zero rows around. */
 struct input_rows {
     int64_t low, high;  /* before doubling */
@@ -52,7 +47,8 @@ mx::array input_of(zi_mlx &mlx, const zi_tensor *x, const zi_conv *conv, const i
     zi_tensor read = zi_tensor_rows(x, r.low - conv->x_row, r.high - r.low);
     mx::array a = zi_cell_read(&read);
     if (conv->affine != nullptr)
-        a = zi_mlx_piece(mlx, affine_silu_piece, {a, vector_of(&conv->affine->scale), vector_of(&conv->affine->shift)});
+        a = zi_mlx_piece(mlx, affine_silu_piece,
+                         {a, zi_cell_read_vector(&conv->affine->scale), zi_cell_read_vector(&conv->affine->shift)});
     a = mx::astype(a, mlx.dtype());
     int channels = a.shape(2), columns = a.shape(1);
     if (conv->upsample) {
@@ -83,13 +79,8 @@ mx::array each_channel(const mx::array &values, int64_t channels)
     return mx::repeat(values, static_cast<int>(channels / values.shape(0)), 0);
 }
 
-/*
- * Where MLX has no other kernel it computes a convolution as a product, and writes each input as often as the filter
- * has taps. So much of that at a time.
- */
-constexpr double UNFOLDED_BYTES = 256.0 * 1024 * 1024;
-
-/* Bytes of one row of y's unfolded input. */
+/* Bytes of one row of y's unfolded input: where MLX has no other kernel it computes a convolution as a product, and
+ * writes each input as often as the filter has taps. */
 double unfolded_row(const zi_mlx &mlx, const zi_tensor *y, const zi_conv *conv)
 {
     const int64_t *filter = conv->weight->shape;
@@ -132,7 +123,7 @@ zimage_status zi_mlx_conv2d(zi_run *run, zi_tensor *y, const zi_tensor *x, const
     ZI_TRY(zi_mlx_check_weight(run, conv->weight, 0));
     ZI_TRY(zi_mlx_check_weight(run, conv->bias, 1));
     double row = unfolded_row(zi_mlx_state(run->ops), y, conv);
-    int64_t step = std::max<int64_t>(1, static_cast<int64_t>(UNFOLDED_BYTES / row));
+    int64_t step = std::max<int64_t>(1, static_cast<int64_t>(zi_mlx_state(run->ops).most_queued / row));
     for (int64_t first = 0; first < y->shape[0]; first += step) {
         zi_tensor rows = zi_tensor_rows(y, first, std::min(step, y->shape[0] - first));
         zi_conv part = *conv;
@@ -193,6 +184,7 @@ zimage_status zi_mlx_channel_affine(zi_run *run, zi_tensor *y, const zi_tensor *
     zi_mlx_scratch(zi_mlx_state(run->ops), zi_mlx_bytes(y));
     return zi_mlx_queue(run, [&](zi_mlx &mlx) {
         zi_cell_write(y, zi_mlx_piece(mlx, affine_piece,
-                                      {zi_cell_read(x), vector_of(&affine->scale), vector_of(&affine->shift)}));
+                                      {zi_cell_read(x), zi_cell_read_vector(&affine->scale),
+                                       zi_cell_read_vector(&affine->shift)}));
     });
 }

@@ -20,7 +20,7 @@ extern "C" {
 
 /* In which form MLX keeps a weight. None is larger than the stored weight, except vectors, which are small. */
 enum class zi_form {
-    MATRIX, /* [out, in], in its stored type; float32 becomes bf16 where the backend computes in that */
+    MATRIX, /* [in, out], a view of the stored matrix in its type; float32 becomes bf16 where that is computed in */
     VECTOR, /* float32 */
     FILTER, /* the same types as a matrix, [out, k, k, in] */
     GROUPS, /* packed numbers, scales and biases as they are stored */
@@ -44,9 +44,25 @@ struct zi_kept_key {
 
 /* ---- the backend ------------------------------------------------------------------------------------------------- */
 
+/*
+ * From so many bytes of new arrays on, the graph is handed over, also in the middle of a block. A large limit is
+ * faster: a GPU computes independent operations of one graph side by side. But what was handed over stays in memory for
+ * a while. So the limit is a part of the memory that the job may take, between these two.
+ */
+constexpr double ZI_MLX_LEAST_QUEUE = 256.0 * 1024 * 1024, ZI_MLX_MOST_QUEUE = 4 * ZI_MLX_LEAST_QUEUE;
+constexpr int ZI_MLX_QUEUES = 32; /* in that memory */
+
 struct zi_mlx_check {
-    mx::array finite;
+    mx::array finite; /* a bool, or what a kernel of our own says of each row: 1, or 0 where it is not finite */
     std::string name;
+};
+
+/* A kind of packed numbers. */
+struct zi_packed_kind {
+    int bits, group;
+    zi_dtype scales;
+
+    auto operator<=>(const zi_packed_kind &other) const = default;
 };
 
 struct zi_mlx {
@@ -59,13 +75,18 @@ struct zi_mlx {
     std::map<zi_kept_key, zi_kept> weights;
     std::vector<zi_mlx_check> checks; /* since the host last waited */
     size_t named = 0;                 /* of the checks */
-    double queued = 0;                /* bytes of arrays since the last hand-over */
-    double handed[3] = {0, 0, 0};     /* of the last hand-overs, the newest first */
-    std::optional<mx::array> last;    /* an array of the last hand-over */
+    double most_queued = ZI_MLX_LEAST_QUEUE;
+    double queued = 0;             /* bytes of arrays since the last hand-over */
+    double handed[3] = {0, 0, 0};  /* of the last hand-overs, the newest first */
+    std::optional<mx::array> last; /* an array of the last hand-over */
     zi_choices choices;
-    zi_graph_info graph = {}; /* since the last question */
-    int counts_nodes = 0;     /* somebody asks */
-    bool own_kernels = false; /* those of kernels.h can be used */
+    zi_graph_info graph = {};               /* since the last question */
+    int counts_nodes = 0;                   /* somebody asks */
+    bool block_ended = false;               /* its operations are not handed over yet */
+    bool cuda = false;                      /* MLX's build for NVIDIA GPUs */
+    size_t memory = 0;                      /* bytes of a GPU's memory; 0: not known */
+    bool own_kernels = false;               /* those of kernels.h can be used, but for the one that unpacks */
+    std::map<zi_packed_kind, bool> unpacks; /* whether that one can be used, as far as somebody asked */
 
     explicit zi_mlx(mx::Stream s, zi_dtype t) : ops{}, stream(s), type(t), choices{}
     {
@@ -93,11 +114,10 @@ zimage_status zi_mlx_fail(zimage_error *error);
 double zi_mlx_now();
 /* An operation is queued whose new arrays take so many bytes: its outputs, and those between its own steps. */
 void zi_mlx_scratch(zi_mlx &mlx, double bytes);
+/* What is queued of blocks that have ended begins to be computed. */
+zimage_status zi_mlx_hand_over_block(zi_run *run);
 /* What is queued begins to be computed; the host waits for the hand-over before the last one. */
 void zi_mlx_hand_over(zi_mlx &mlx);
-
-/* From so many bytes of queued arrays on, the graph is handed over, also in the middle of a block. */
-constexpr double ZI_MLX_QUEUED_BYTES = 256.0 * 1024 * 1024;
 
 /* Bytes of a tensor's elements. */
 static inline double zi_mlx_bytes(const zi_tensor *x)
@@ -115,7 +135,7 @@ template <typename Work> zimage_status zi_mlx_queue(zi_run *run, Work &&work)
     try {
         zi_mlx_enter(mlx);
         work(mlx);
-        if (mlx.queued > ZI_MLX_QUEUED_BYTES)
+        if (mlx.queued > mlx.most_queued)
             zi_mlx_hand_over(mlx);
     } catch (...) {
         return zi_mlx_fail(run->error);
@@ -136,8 +156,10 @@ zimage_status zi_mlx_check_weight(zi_run *run, const zi_weight *weight, int is_v
 using zi_piece = std::vector<mx::array> (*)(const std::vector<mx::array> &);
 mx::array zi_mlx_piece(const zi_mlx &mlx, zi_piece piece, const std::vector<mx::array> &inputs);
 
-/* Whether the kernels of kernels.h agree with MLX's operations on the default device, a GPU. */
+/* Whether the kernels of kernels.h, without the one that unpacks, agree with MLX's operations on the default device, a
+ * GPU; whether that one does, for numbers of a kind. */
 bool zi_mlx_kernels_agree();
+bool zi_mlx_unpacking_agrees(const zi_packed_kind &kind);
 
 /* What zi_op_check_finite does; also for residual. */
 void zi_mlx_note_check(zi_mlx &mlx, const mx::array &x, int *finite);

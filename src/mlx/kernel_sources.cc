@@ -135,7 +135,7 @@ const char *const RESIDUAL_BODY = R"(
 /* A warp computes a head. */
 const char *const ROTATE_BODY = R"(
     const uint head = block * (THREADS / 32) + warp;
-    if (head < uint(x_shape[0])) {
+    if (head < uint(x_shape[0]) * HEADS) {
         const size_t first = size_t(head) * N;
         const size_t angle = size_t(head / HEADS) * (N / 2);
         float squares = 0;
@@ -157,7 +157,7 @@ const char *const ROTATE_BODY = R"(
 /* A thread unpacks the numbers of a word, 32 / BITS of a group. */
 const char *const UNPACK_BODY = R"(
     const uint index = block * THREADS + thread;
-    if (index < uint(w_shape[0])) {
+    if (index < uint(w_shape[0]) * uint(w_shape[1])) {
         const uint group = index / (GROUP * BITS / 32), word = w[index], mask = (1u << BITS) - 1;
         const float scale = float(scales[group]), bias = float(biases[group]);
         uint pairs[8];

@@ -40,10 +40,16 @@ arguments common(const mx::array &x)
     return {{"T", x.dtype()}, {"N", x.shape(-1)}, {"THREADS", THREADS}};
 }
 
-/* A vector that a kernel does not read stands for one that is missing. */
+/* What a kernel does not read. */
+const mx::array &nothing()
+{
+    static const mx::array &values = *new mx::array({0.0F}); /* it lives as long as the kernels */
+    return values;
+}
+
 mx::array or_any(const std::optional<mx::array> &vector)
 {
-    return vector ? *vector : mx::zeros({8}, mx::float32);
+    return vector ? *vector : nothing();
 }
 
 std::optional<mx::array> gain_of(const std::optional<zi_row_norm> &norm)
@@ -96,14 +102,14 @@ mx::array zi_kernel_rotate(const mx::array &x, const mx::array &weight, const mx
 {
     static const kernel k = make("zimage_rotate");
     int dim = static_cast<int>(weight.size()), heads = static_cast<int>(x.size()) / dim, per_block = THREADS / WARP;
-    mx::array rows = mx::reshape(x, {heads, dim});
-    arguments args = common(rows);
-    args.emplace_back("HEADS", x.shape(-1) / dim);
-    args.emplace_back("NEXT_EPS", std::bit_cast<int>(eps));
-    args.emplace_back("ADJACENT", adjacent);
-    mx::array found = start(k, {rows, weight, cosines, sines}, {rows.shape()}, {x.dtype()},
-                            (heads + per_block - 1) / per_block, args)[0];
-    return mx::reshape(found, x.shape());
+    const arguments args = {{"T", x.dtype()},
+                            {"N", dim},
+                            {"THREADS", THREADS},
+                            {"HEADS", x.shape(-1) / dim},
+                            {"NEXT_EPS", std::bit_cast<int>(eps)},
+                            {"ADJACENT", adjacent}};
+    return start(k, {x, weight, cosines, sines}, {x.shape()}, {x.dtype()}, (heads + per_block - 1) / per_block,
+                 args)[0];
 }
 
 bool zi_kernel_can_unpack(int bits, int group)
@@ -116,7 +122,8 @@ mx::array zi_kernel_unpack(const mx::array &numbers, const mx::array &scales, co
 {
     static const kernel k = make("zimage_unpack");
     int words = static_cast<int>(numbers.size()), out = numbers.shape(0), in = numbers.shape(1) * 32 / bits;
-    const arguments args = {{"T", mx::bfloat16}, {"THREADS", THREADS}, {"BITS", bits}, {"GROUP", group}};
-    return start(k, {mx::reshape(numbers, {words}), scales, biases}, {{out, in}}, {mx::bfloat16},
-                 (words + THREADS - 1) / THREADS, args)[0];
+    /* MLX keeps what it has compiled by the kernel's name and these arguments: the type of each input must be there. */
+    const arguments args = {
+        {"T", mx::bfloat16}, {"SCALE", scales.dtype()}, {"THREADS", THREADS}, {"BITS", bits}, {"GROUP", group}};
+    return start(k, {numbers, scales, biases}, {{out, in}}, {mx::bfloat16}, (words + THREADS - 1) / THREADS, args)[0];
 }

@@ -8,7 +8,7 @@
 
 #include "ops/ops.h"
 
-#define ZI_MLX_ABI    2                                       /* raised with every change of this header or ops.h */
+#define ZI_MLX_ABI    3                                       /* raised with every change of this header or ops.h */
 #define ZI_MLX_LAYOUT (sizeof(zi_ops_table) + sizeof(zi_ops)) /* also differs where the table does */
 
 typedef struct zi_mlx_options {

@@ -24,6 +24,9 @@ bool is_grouped(const zi_weight *w)
  * x W^T of packed weights is computed in one of two ways: by MLX's kernel that reads packed numbers, or by unpacking
  * the matrix for the moment, which the dense kernel then multiplies. The first reads less memory, the second has larger
  * tiles. Few rows are faster in the first way, many in the second on most chips.
+ *
+ * With MLX's CUDA build only single rows take the first way. Its other kernels for packed numbers are compiled for a
+ * minute at the first use of each number of rows, and multiply float32 as TF32, whatever MLX_ENABLE_TF32 says.
  */
 enum class way : uint8_t { PACKED, UNPACKED };
 
@@ -45,21 +48,34 @@ mx::array packed_product(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx
                                 mx::astype(*kept.biases, inner), true, w->group, w->bits, "affine");
 }
 
-/* The matrix [out, in] in that type. */
+/* Whether a kernel of our own unpacks such numbers. The first use of a kind compares it with MLX's operation. */
+bool has_kernel(zi_mlx &mlx, const zi_weight *w, mx::Dtype type)
+{
+    if (!mlx.own_kernels || type != mx::bfloat16 || !zi_kernel_can_unpack(w->bits, w->group))
+        return false;
+    const zi_packed_kind kind = {w->bits, w->group, w->scale_dtype};
+    auto found = mlx.unpacks.find(kind);
+    if (found == mlx.unpacks.end())
+        found = mlx.unpacks.emplace(kind, zi_mlx_unpacking_agrees(kind)).first;
+    return found->second;
+}
+
+/* The matrix [in, out] in that type. */
 mx::array unpacked(zi_mlx &mlx, const zi_weight *w, mx::Dtype type)
 {
     const zi_kept &kept = zi_mlx_weight(mlx, w, zi_form::GROUPS);
-    if (mlx.own_kernels && type == mx::bfloat16 && zi_kernel_can_unpack(w->bits, w->group))
-        return zi_kernel_unpack(kept.values, *kept.scales, *kept.biases, w->bits, w->group);
+    if (has_kernel(mlx, w, type))
+        return mx::transpose(zi_kernel_unpack(kept.values, *kept.scales, *kept.biases, w->bits, w->group));
     mx::Dtype inner = scale_type(mlx, w, type);
     mx::array values = mx::dequantize(kept.values, mx::astype(*kept.scales, inner), mx::astype(*kept.biases, inner),
                                       w->group, w->bits, "affine");
-    return mx::astype(values, type);
+    return mx::transpose(mx::astype(values, type));
 }
 
+/* matrix: [in, out] */
 mx::array dense_product(const mx::array &x, const mx::array &matrix)
 {
-    return mx::matmul(mx::astype(x, matrix.dtype()), mx::transpose(matrix));
+    return mx::matmul(mx::astype(x, matrix.dtype()), matrix);
 }
 
 mx::array product_by(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::Dtype type, way which)
@@ -111,7 +127,11 @@ struct choices_lock {
 
 way faster_way(zi_mlx &mlx, int64_t rows, const zi_weight *w, mx::Dtype type)
 {
-    if (rows == 1 || 2.0 * static_cast<double>(rows) * static_cast<double>(zi_weight_count(w)) < MEASURED_FLOPS)
+    if (rows == 1)
+        return way::PACKED;
+    if (mlx.cuda)
+        return way::UNPACKED;
+    if (2.0 * static_cast<double>(rows) * static_cast<double>(zi_weight_count(w)) < MEASURED_FLOPS)
         return rows < FEW_ROWS ? way::PACKED : way::UNPACKED;
     shape_key key = {1, w->shape[0], w->shape[1], w->bits, w->group, w->scale_dtype, type == mx::float32};
     while (key.rows < rows)
@@ -142,7 +162,7 @@ mx::array product(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::Dtype
     return dense_product(x, mx::astype(zi_mlx_weight(mlx, w, zi_form::MATRIX).values, type));
 }
 
-/* The matrix [out, in] in that type. */
+/* The matrix [in, out] in that type. */
 mx::array matrix_of(zi_mlx &mlx, const zi_weight *w, mx::Dtype type)
 {
     return is_grouped(w) ? unpacked(mlx, w, type) : mx::astype(zi_mlx_weight(mlx, w, zi_form::MATRIX).values, type);
@@ -154,7 +174,7 @@ mx::array sum_product(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::D
     if (is_grouped(w) && faster_way(mlx, x.shape(0), w, type) == way::PACKED)
         return mx::add(mx::astype(packed_product(mlx, x, w, type), mx::float32), mx::astype(added, mx::float32));
     mx::Dtype inner = added.dtype() == type ? type : mx::float32;
-    return mx::addmm(added, mx::astype(x, inner), mx::transpose(matrix_of(mlx, w, inner)));
+    return mx::addmm(added, mx::astype(x, inner), matrix_of(mlx, w, inner));
 }
 
 /* A bias in the product's type, if it loses nothing there. */
@@ -162,11 +182,6 @@ std::optional<mx::array> bias_of(zi_mlx &mlx, const zi_weight *bias, mx::Dtype t
 {
     std::optional<mx::array> values = zi_mlx_vector(mlx, bias);
     return values && bias->dtype == ZI_BF16 && type == mx::bfloat16 ? mx::astype(*values, type) : values;
-}
-
-mx::array rows_of(const zi_tensor *x)
-{
-    return mx::reshape(zi_cell_read(x), {-1, static_cast<int>(zi_features(x))});
 }
 
 /* Bytes that a product takes for the moment: an unpacked or converted matrix. */
@@ -206,12 +221,12 @@ zimage_status zi_mlx_linear(zi_run *run, zi_tensor *y, const zi_tensor *x, const
     mx::Dtype type = product_type(zi_mlx_state(run->ops), y, x);
     zi_mlx_scratch(zi_mlx_state(run->ops), zi_mlx_bytes(y) + moment_bytes(zi_mlx_state(run->ops), weight, type));
     return zi_mlx_queue(run, [&](zi_mlx &mlx) {
-        mx::array rows = rows_of(x);
+        mx::array rows = zi_cell_read_rows(x);
         std::optional<mx::array> added = bias_of(mlx, bias, type);
         if (accumulate && added)
-            added = mx::add(mx::astype(rows_of(y), mx::float32), mx::astype(*added, mx::float32));
+            added = mx::add(mx::astype(zi_cell_read_rows(y), mx::float32), mx::astype(*added, mx::float32));
         else if (accumulate)
-            added = rows_of(y);
+            added = zi_cell_read_rows(y);
         zi_cell_write(y, added ? sum_product(mlx, rows, weight, type, *added) : product(mlx, rows, weight, type));
     });
 }
@@ -234,7 +249,7 @@ zimage_status zi_mlx_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, c
     auto sums = 2.0 * static_cast<double>(zi_tensor_count(y)) * static_cast<double>(mx::size_of(type));
     zi_mlx_scratch(state, zi_mlx_bytes(y) + sums + moment_bytes(state, w1, type) + moment_bytes(state, w3, type));
     return zi_mlx_queue(run, [&](zi_mlx &mlx) {
-        mx::array rows = rows_of(x);
+        mx::array rows = zi_cell_read_rows(x);
         zi_cell_write(y, zi_mlx_piece(mlx, gate_piece, {product(mlx, rows, w1, type), product(mlx, rows, w3, type)}));
     });
 }

@@ -79,13 +79,11 @@ zimage_status zi_mlx_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, co
 {
     assert(zi_features(q) == attention->heads * attention->head_dim && zi_tensor_count(o) == zi_tensor_count(q));
     assert(zi_features(k) == attention->kv_heads * attention->head_dim && zi_tensor_count(v) == zi_tensor_count(k));
+    ZI_TRY(zi_mlx_hand_over_block(run));
     zi_mlx_scratch(zi_mlx_state(run->ops), zi_mlx_bytes(o) + score_bytes(zi_mlx_state(run->ops), q, k, attention));
     return zi_mlx_queue(run, [&](zi_mlx &mlx) {
         std::vector<mx::array> parts;
-        auto matrix = [](const zi_tensor *x) {
-            return mx::reshape(zi_cell_read(x), {-1, static_cast<int>(zi_features(x))});
-        };
-        mx::array queries = matrix(q), keys = matrix(k), values = matrix(v);
+        mx::array queries = zi_cell_read_rows(q), keys = zi_cell_read_rows(k), values = zi_cell_read_rows(v);
         for (int i = 0; i < zi_sequence_count(attention); i++)
             parts.push_back(attend(mlx, queries, keys, values, zi_sequence_of(attention, q, k, i), attention));
         zi_cell_write(o, parts.size() == 1 ? parts[0] : mx::concatenate(parts, 0));
@@ -95,15 +93,16 @@ zimage_status zi_mlx_attention(zi_run *run, zi_tensor *o, const zi_tensor *q, co
 zimage_status zi_mlx_modulation(zi_run *run, zi_tensor *m, int parts, const zi_modulation *kinds)
 {
     assert(parts >= 1 && parts <= ZI_MODULATION_PARTS_MAX && zi_tensor_count(m) % parts == 0);
+    const int64_t shape[] = {parts, zi_tensor_count(m) / parts};
+    zi_tensor all = zi_tensor_shaped(m, 2, shape);
     return zi_mlx_queue(run, [&](zi_mlx &) {
-        std::vector<mx::array> done;
-        for (const mx::array &part : mx::split(mx::reshape(zi_cell_read(m), {-1}), parts, 0)) {
-            zi_modulation kind = kinds[done.size()];
-            done.push_back(kind == ZI_MODULATION_ONE_PLUS ? mx::add(part, mx::array(1.0F))
-                           : kind == ZI_MODULATION_TANH   ? mx::tanh(part)
-                                                          : part);
+        std::vector<mx::array> found = mx::split(zi_cell_read_vector(m), parts, 0);
+        for (int i = 0; i < parts; i++) {
+            zi_tensor part = zi_tensor_rows(&all, i, 1);
+            zi_cell_write(&part, kinds[i] == ZI_MODULATION_ONE_PLUS ? mx::add(found[i], mx::array(1.0F))
+                                 : kinds[i] == ZI_MODULATION_TANH   ? mx::tanh(found[i])
+                                                                    : found[i]);
         }
-        zi_cell_write(m, mx::concatenate(done, 0));
     });
 }
 

@@ -150,6 +150,23 @@ void add_checks(const zi_mlx &mlx, std::vector<mx::array> &values)
         values.push_back(check.finite);
 }
 
+/* Whether each row of each check is finite: one answer, so that the usual case takes one operation. */
+mx::array all_finite(const zi_mlx &mlx)
+{
+    std::vector<mx::array> rows;
+    for (const zi_mlx_check &check : mlx.checks)
+        rows.push_back(mx::astype(mx::flatten(check.finite), mx::float32));
+    return mx::all(mx::concatenate(rows));
+}
+
+std::string first_bad(const zi_mlx &mlx)
+{
+    for (const zi_mlx_check &check : mlx.checks)
+        if (!mx::all(check.finite).item<bool>())
+            return check.name.empty() ? "an operation" : check.name;
+    return "";
+}
+
 void forget_checks(zi_mlx &mlx)
 {
     mlx.checks.clear();
@@ -159,6 +176,7 @@ void forget_checks(zi_mlx &mlx)
 void forget_queued(zi_mlx &mlx)
 {
     mlx.queued = mlx.handed[0] = mlx.handed[1] = mlx.handed[2] = 0;
+    mlx.block_ended = false;
 }
 
 /* Waits for the checks and for `wanted`, if there is any. *bad: the name of the first check that failed. */
@@ -169,14 +187,14 @@ void wait(zi_mlx &mlx, const std::optional<mx::array> &wanted, std::string &bad)
         values.push_back(*wanted);
     else
         add_cells(mlx, values);
-    add_checks(mlx, values);
+    if (!mlx.checks.empty())
+        values.push_back(all_finite(mlx));
     note_evaluation(mlx, values);
     double start = zi_mlx_now();
     mx::eval(values);
     mlx.graph.building -= zi_mlx_now() - start;
-    for (const zi_mlx_check &check : mlx.checks)
-        if (bad.empty() && !check.finite.item<bool>())
-            bad = check.name.empty() ? "an operation" : check.name;
+    if (!mlx.checks.empty() && !values.back().item<bool>())
+        bad = first_bad(mlx);
     forget_checks(mlx);
     forget_queued(mlx);
     mlx.last.reset();
@@ -200,16 +218,13 @@ zimage_status mlx_check_finite(zi_run *run, const zi_tensor *x, int *finite)
     return zi_mlx_queue(run, [&](zi_mlx &mlx) { zi_mlx_note_check(mlx, zi_cell_read(x), finite); });
 }
 
-/* A block of a network ends: what it left begins to be computed while the host queues the next block. */
+/* A block of a network ends (zi_mlx_hand_over_block). */
 zimage_status mlx_name_check(zi_run *run, const char *name)
 {
-    zi_mlx &state = zi_mlx_state(run->ops);
-    if (state.ops.rehearsing)
-        zi_mlx_hand_over(state);
+    zi_mlx_state(run->ops).block_ended = true;
     return zi_mlx_queue(run, [&](zi_mlx &mlx) {
         for (; mlx.named < mlx.checks.size(); mlx.named++)
             mlx.checks[mlx.named].name = name;
-        zi_mlx_hand_over(mlx);
     });
 }
 
@@ -287,6 +302,11 @@ zimage_status mlx_embed_rows(zi_run *run, zi_tensor *y, const zi_weight *table, 
  * CPU: 3 to 5 MiB. */
 constexpr size_t OVERHEAD = static_cast<size_t>(8) << 20;
 
+double queue_in(uint64_t memory)
+{
+    return std::clamp(static_cast<double>(memory) / ZI_MLX_QUEUES, ZI_MLX_LEAST_QUEUE, ZI_MLX_MOST_QUEUE);
+}
+
 zimage_status mlx_rehearse_begin(zi_run *run)
 {
     zi_mlx &mlx = zi_mlx_state(run->ops);
@@ -294,6 +314,7 @@ zimage_status mlx_rehearse_begin(zi_run *run)
     mlx.set_aside = mlx.top;
     mlx.peak_aside = mlx.peak;
     mlx.top = mlx.peak = 0;
+    mlx.most_queued = queue_in(mlx.ops.room > 0 ? mlx.ops.room : mlx.memory);
     forget_queued(mlx);
     mlx.ops.rehearsing = 1;
     return ZIMAGE_OK;
@@ -353,6 +374,18 @@ std::string device_name(const mx::Device &device)
     return name != nullptr ? *name : "unknown";
 }
 
+/* 0: MLX does not say. */
+size_t memory_of(const mx::Device &device)
+{
+    auto info = mx::device_info(device);
+    for (const char *name : {"memory_size", "total_memory"}) { /* Metal's, CUDA's */
+        auto found = info.find(name);
+        if (found != info.end() && std::holds_alternative<size_t>(found->second))
+            return std::get<size_t>(found->second);
+    }
+    return 0;
+}
+
 void mlx_describe(const zi_ops *ops, char *text, size_t size)
 {
     const zi_mlx &mlx = zi_mlx_state(ops);
@@ -409,8 +442,8 @@ zi_graph_info mlx_graph_info(zi_ops *ops)
     zi_graph_info info = mlx.graph;
     info.peak_bytes = mx::get_peak_memory();
     mx::reset_peak_memory();
+    mlx.counts_nodes = mlx.graph.nodes == 0;
     mlx.graph = {};
-    mlx.counts_nodes = 1;
     return info;
 }
 
@@ -517,7 +550,7 @@ void zi_mlx_scratch(zi_mlx &mlx, double bytes)
         return;
     mlx.peak =
         std::max(mlx.peak, mlx.top + static_cast<size_t>(mlx.queued + mlx.handed[0] + mlx.handed[1] + mlx.handed[2]));
-    if (mlx.queued > ZI_MLX_QUEUED_BYTES)
+    if (mlx.queued > mlx.most_queued)
         zi_mlx_hand_over(mlx);
 }
 
@@ -531,6 +564,7 @@ void zi_mlx_hand_over(zi_mlx &mlx)
     mlx.handed[1] = mlx.handed[0];
     mlx.handed[0] = mlx.queued;
     mlx.queued = 0;
+    mlx.block_ended = false;
     if (mlx.ops.rehearsing)
         return;
     std::vector<mx::array> values;
@@ -548,6 +582,21 @@ void zi_mlx_hand_over(zi_mlx &mlx)
         mlx.last->wait();
     mlx.graph.building -= zi_mlx_now() - start;
     mlx.last = marker;
+}
+
+/*
+ * Attention calls this, not a block's end: then the products before it, and the unpacking of their weights, are in one
+ * graph with the last products of the block before, and the GPU computes both side by side. What has ended begins to be
+ * computed while the host queues the next block.
+ */
+zimage_status zi_mlx_hand_over_block(zi_run *run)
+{
+    zi_mlx &state = zi_mlx_state(run->ops);
+    if (!state.block_ended)
+        return ZIMAGE_OK;
+    if (state.ops.rehearsing)
+        zi_mlx_hand_over(state);
+    return zi_mlx_queue(run, [](zi_mlx &mlx) { zi_mlx_hand_over(mlx); });
 }
 
 void zi_mlx_note_check(zi_mlx &mlx, const mx::array &x, int *finite)
@@ -578,13 +627,10 @@ zimage_status zi_mlx_find(zi_mlx_device *device, zimage_error *error)
     ZI_TRY(check_version(error));
     try {
         mx::Device found = best_device();
-        auto info = mx::device_info(found);
-        auto memory = info.find("memory_size");
         device->is_gpu = found == mx::Device::gpu;
         snprintf(device->name, sizeof device->name, "%s", device->is_gpu ? device_name(found).c_str() : "CPU");
         snprintf(device->version, sizeof device->version, "%s", mx::version());
-        if (device->is_gpu && memory != info.end() && std::holds_alternative<size_t>(memory->second))
-            device->memory = std::get<size_t>(memory->second);
+        device->memory = device->is_gpu ? memory_of(found) : 0;
         return ZIMAGE_OK;
     } catch (const std::exception &e) {
         return zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "no MLX device: %s", e.what());
@@ -602,6 +648,8 @@ zimage_status zi_ops_mlx_new(const zi_mlx_options *options, zi_ops **ops, zimage
         auto mlx = std::make_unique<zi_mlx>(mx::new_thread_unsafe_stream(best_device()), type);
         mlx->ops.table = &mlx_table;
         zi_mlx_enter(*mlx);
+        mlx->memory = mlx->on_gpu() ? memory_of(mlx->stream.device) : 0;
+        mlx->cuda = mlx->on_gpu() && mx::device_info(mlx->stream.device).count("compute_capability_major") > 0;
         mlx->own_kernels = mlx->on_gpu() && type == ZI_BF16 && zi_mlx_kernels_agree();
         open_choices(*mlx, options->cache);
         *ops = &mlx.release()->ops;

@@ -64,6 +64,8 @@ zi_kept made(const zi_mlx &mlx, const zi_weight *w, zi_form form)
     mx::array values = dense(mlx, w, form == zi_form::VECTOR);
     if (form == zi_form::FILTER)
         values = mx::contiguous(mx::transpose(values, {0, 2, 3, 1}));
+    else if (form == zi_form::MATRIX)
+        values = mx::transpose(values); /* a view */
     return {settled(values, w, w->data, w->bytes), std::nullopt, std::nullopt};
 }
 

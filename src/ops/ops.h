@@ -280,7 +280,7 @@ typedef enum zi_memory_kind {
 
 /* What a backend queued that builds a graph of operations: since the last question. */
 typedef struct zi_graph_info {
-    int64_t nodes;       /* operations of the graphs; counted from the first question on, because counting takes time */
+    int64_t nodes;       /* operations of the graphs; counted after a question that found none, as that takes time */
     int64_t evaluations; /* how often a graph was handed over to be computed */
     double building;     /* seconds that the host took to build them */
     size_t peak_bytes;   /* most bytes that the backend's arrays took at once, weights included */
@@ -361,6 +361,8 @@ typedef struct zi_ops_table {
 struct zi_ops {
     const zi_ops_table *table;
     int rehearsing; /* operations compute nothing: data that is made for them may be NULL */
+    uint64_t room; /* for a rehearsal and its job: most bytes of host memory that the backend may take, where a limit is
+                       set; 1: as few as possible; 0: no limit. It concerns memory that a GPU shares with the host. */
 };
 
 static inline const zi_ops_table *zi_table(const zi_run *run)

@@ -320,7 +320,7 @@ zimage_status zi_ops_count_new(zi_ops **ops, zimage_error *error)
     *ops = (zi_ops *)p;
     if (!p)
         return zi_fail_memory(error, "the plan", sizeof *p);
-    p->ops = (zi_ops){&count_table, 1};
+    p->ops = (zi_ops){.table = &count_table, .rehearsing = 1};
     return ZIMAGE_OK;
 }
 

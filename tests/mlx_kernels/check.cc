@@ -207,7 +207,7 @@ template <int DIM, int HEADS, bool ADJACENT> void check_rotate()
 {
     char name[64];
     const int tokens = 7;
-    const gpu_vector<int> shape = {tokens * HEADS, DIM};
+    const gpu_vector<int> shape = {tokens, HEADS * DIM};
     numbers x = random_numbers(static_cast<size_t>(tokens) * HEADS * DIM);
     gpu_vector<float> gain = random_floats(DIM), cosines = random_floats(static_cast<size_t>(tokens) * DIM / 2);
     gpu_vector<float> sines = random_floats(cosines.size());
@@ -233,7 +233,7 @@ template <int BITS, int GROUP> void check_unpack()
 {
     char name[64];
     const int rows = 3, columns = 3 * GROUP, words = rows * columns * BITS / 32;
-    const gpu_vector<int> shape = {words};
+    const gpu_vector<int> shape = {rows, words / rows};
     gpu_vector<unsigned> w(static_cast<size_t>(words));
     for (unsigned &word : w)
         word = __float_as_uint(random_float()) * 2654435761U;
