@@ -6,7 +6,8 @@
 #            it is first used, which takes minutes the first time
 #   steps    a step in bf16 and from 4 bits, at 512x512 and 1024x1024, beside mflux, in turn
 #   stages   the other stages at 1024x1024
-# Each part has a limit of time (LIMIT_TESTS, LIMIT_STEP seconds), so that one of them does not cost the others.
+# Each part has a limit of time (LIMIT_TESTS, LIMIT_STEP, LIMIT_PEER: seconds), so that one of them does not cost the
+# others. ROUNDS: of the steps (default: 2); PEER_MODES: what mflux is timed in (default: bf16 q4).
 set -u -o pipefail
 here=$(CDPATH="" cd "$(dirname "$0")" && pwd)
 build=$1 out=$2
@@ -36,18 +37,21 @@ run_tests() {
 }
 
 step() { # SIZE FORMAT STAGE
-    limited "$3-$2-$1" "${LIMIT_STEP:-100}" "$build/zimage" bench --synthetic z-image-turbo --device mlx --format "$2" \
-        --size "$1x$1" --tokens 64 --steps 7 --stage "$3" --cache-dir "$out/choices"
-    grep -aE "^$3 |a graph|^device memory" "$out/$3-$2-$1.log"
+    local name=$3-$2-$1
+    limited "$name" "${LIMIT_STEP:-100}" "$build/zimage" bench --synthetic z-image-turbo --device mlx --format "$2" \
+        --size "$1x$1" --tokens 64 --steps 9 --stage "$3" --cache-dir "$out/choices" --json
+    tail -n 1 "$out/$name.log" | python3 "$here/table.py" tell "$3"
 }
 
 run_steps() {
     local mode size
-    for _ in 1 2; do
+    for _ in $(seq "${ROUNDS:-2}"); do
         for mode in bf16 q4; do
             for size in 512 1024; do step "$size" "$mode" transformer_step; done
-            limited "mflux-$mode" "${LIMIT_STEP:-150}" python3 "$here/peers.py" --modes "$mode" --sizes 512 1024 \
-                --repeats 7
+        done
+        for mode in ${PEER_MODES:-bf16 q4}; do
+            limited "mflux-$mode" "${LIMIT_PEER:-150}" python3 "$here/peers.py" --modes "$mode" --sizes 512 1024 \
+                --repeats 9
             tail -n 2 "$out/mflux-$mode.log"
         done
     done

@@ -4,8 +4,8 @@
     peers.py --sizes 512 1024 --modes bf16 q4        # needs: pip install mlx mflux
     peers.py --tiny                                  # tries this script in seconds, also on MLX's CPU backend
 
-Prints one line of JSON for each size and mode: {who, device, size, mode, seconds, fastest, slowest, peak_bytes}.
-`seconds` is the median.
+Prints one line of JSON for each size and mode: {who, device, size, mode, seconds, fastest, slowest, peak_bytes,
+finite}. `seconds` is the median. Exit code 1: a result has numbers that are not finite.
 """
 
 import argparse
@@ -85,16 +85,14 @@ def time_step(predict, size, tokens, features, repeats):
         )
         mx.eval(noise)
         taken.append(time.perf_counter() - start)
-    if not mx.all(mx.isfinite(noise)).item():
-        sys.exit(f"{size}x{size}: the result has numbers that are not finite")
-    return taken[WARM_UPS:]
+    return taken[WARM_UPS:], mx.all(mx.isfinite(noise)).item()
 
 
 def measure(mode, a):
     transformer = make_transformer(mode, a.tiny)
     predict = ZImage._predict(transformer)  # mflux's own: compiled, except on the plain M1 and M2
     for size in a.sizes:
-        taken = time_step(predict, size, a.tokens, TINY["cap_feat_dim"] if a.tiny else 2560, a.repeats)
+        taken, finite = time_step(predict, size, a.tokens, TINY["cap_feat_dim"] if a.tiny else 2560, a.repeats)
         result = {
             "who": f"mflux {importlib.metadata.version('mflux')}, mlx {mx.__version__}",
             "device": str(mx.default_device()),
@@ -104,8 +102,10 @@ def measure(mode, a):
             "fastest": min(taken),
             "slowest": max(taken),
             "peak_bytes": mx.get_peak_memory(),
+            "finite": finite,
         }
         print(json.dumps(result), flush=True)
+        yield finite
 
 
 def main():
@@ -121,8 +121,8 @@ def main():
     if a.repeats < 1 or a.tokens < 1 or any(s < 16 or s % 16 for s in a.sizes):
         p.error("expected at least one repeat and one token, and sizes that are multiples of 16")
     mx.random.seed(0)
-    for mode in a.modes:
-        measure(mode, a)
+    if not all([finite for mode in a.modes for finite in measure(mode, a)]):
+        sys.exit("the result has numbers that are not finite")
 
 
 if __name__ == "__main__":

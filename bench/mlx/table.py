@@ -2,6 +2,7 @@
 
     table.py add FILE SIZE MODE    adds the step of `zimage bench --json`, read from the standard input
     table.py show FILE             prints the table
+    table.py tell STAGE            prints one stage of `zimage bench --json`, read from the standard input
 """
 
 import json
@@ -16,6 +17,18 @@ def add(file, size, mode):
     line["peak_bytes"] = found.get("peak_device_bytes", found["peak_rss_bytes"])
     with open(file, "a", encoding="utf-8") as f:
         f.write(json.dumps(line) + "\n")
+
+
+def tell(stage):
+    found = {s["name"]: s for s in json.load(sys.stdin)["stages"]}
+    s, load = found[stage], found["load"]["seconds"]
+    print(f"    {1000 * s['seconds']:.2f} ms, {s['percent_of_peak']:.1f} % of the peak; load {load:.1f} s")
+    if "graph" in s:
+        g = s["graph"]
+        print(
+            f"    a graph of {g['nodes']} operations, built in {1000 * g['seconds']:.1f} ms, {g['evaluations']} "
+            f"evaluations, arrays of at most {g['peak_bytes'] >> 20} MiB"
+        )
 
 
 def show(file):
@@ -51,4 +64,4 @@ def gib(runs):
 
 
 if __name__ == "__main__":
-    {"add": add, "show": show}[sys.argv[1]](*sys.argv[2:])
+    {"add": add, "show": show, "tell": tell}[sys.argv[1]](*sys.argv[2:])
