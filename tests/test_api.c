@@ -683,6 +683,12 @@ static void null_arguments_are_refused(void **state)
     REFUSED(zimage_session_open, model, NULL, NULL);
     REFUSED(zimage_request_check, NULL, &request);
     REFUSED(zimage_request_check, session, NULL);
+    zimage_memory_info memory = {.struct_size = sizeof memory, .total_bytes = 1};
+    REFUSED(zimage_request_memory, NULL, &request, &memory);
+    REFUSED(zimage_request_memory, session, NULL, &memory);
+    REFUSED(zimage_request_memory, session, &request, NULL);
+    assert_int_equal(zimage_request_memory(session, &request, &memory, NULL), ZIMAGE_OK);
+    assert_true(memory.total_bytes == 0 && memory.limit_bytes == 0); /* a CPU has no memory of its own */
     REFUSED(zimage_plan_make, NULL, &request, &plan);
     REFUSED(zimage_plan_make, session, NULL, &plan);
     REFUSED(zimage_plan_make, session, &request, NULL);

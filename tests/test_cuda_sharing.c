@@ -175,7 +175,12 @@ static void images_alone(void **state)
 static void one_model_is_there_once(void **state)
 {
     zimage_session *first = open_session(FIRST, 0), *second = open_session(FIRST, 0);
-    zimage_memory_info one = expect(first, FIRST, 0), two = expect(second, FIRST, 0);
+    zimage_memory_info one = expect(first, FIRST, 0), planned = {.struct_size = sizeof planned};
+    const zimage_request request = request_of(0);
+    assert_int_equal(zimage_request_memory(second, &request, &planned, NULL), ZIMAGE_OK);
+    zimage_memory_info two = expect(second, FIRST, 0);
+    assert_int_equal(planned.total_bytes, two.total_bytes);
+    assert_int_equal(planned.shared_bytes, two.shared_bytes);
     assert_int_equal(two.shared_bytes, one.resident_bytes);
     assert_int_equal(two.resident_bytes, 0);
     assert_int_equal(two.step_bytes, 0);

@@ -323,6 +323,7 @@ static void refuse(const char *folder)
     REFUSE_PARAMS(zimage_model_params, zimage_model_open(folder, in, &no_model, error), unknown);
     REFUSE_PARAMS(zimage_session_params, zimage_session_open(model, in, &no_session, error), unknown);
     REFUSE_PARAMS(zimage_request, zimage_request_check(session, in, error), unknown);
+    REFUSE_PARAMS(zimage_request, zimage_request_memory(session, in, NULL, error), unknown);
     REFUSE_PARAMS(zimage_request, zimage_plan_make(session, in, &no_plan, error), unknown);
     REFUSE_PARAMS(zimage_request, zimage_generate(session, in, &no_image, error), unknown);
     TRUE(!no_model && !no_session && !no_plan && !no_image);
