@@ -455,6 +455,7 @@ void http_stop(http *h)
     for (unsigned waited = 0; waited < LAST_ANSWER_MICROS && has_exchanges(h); waited += pause)
         usleep(pause);
     MHD_stop_daemon(h->daemon);
+    free(h->description);
     remove_socket(h);
     reader_stop(h->reader);
     watch_stop(h->watch);

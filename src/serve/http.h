@@ -25,6 +25,7 @@ typedef struct http {
     int socket;
     struct watch *watch;
     struct reader *reader;
+    char *description;          /* /openapi.json; NULL: nobody has asked for it */
     struct exchange *exchanges; /* with the server's lock */
     int is_closing;             /* nobody is suspended any more. With the server's lock */
 } http;

@@ -84,9 +84,20 @@ static json_t *components(void)
                      "bearer");
 }
 
+/* It takes milliseconds to make and never changes: it is made once. Only the daemon's thread is here. */
 enum MHD_Result handle_openapi(exchange *x)
 {
-    return answer_json(x, MHD_HTTP_OK,
-                       json_pack("{s:s, s:{s:s, s:s}, s:o?, s:o?}", "openapi", "3.1.0", "info", "title", "zimage",
-                                 "version", zimage_version(), "paths", paths(), "components", components()));
+    struct MHD_Response *response = NULL;
+    char **text = &x->http->description;
+    if (!*text) {
+        json_t *all = json_pack("{s:s, s:{s:s, s:s}, s:o?, s:o?}", "openapi", "3.1.0", "info", "title", "zimage",
+                                "version", zimage_version(), "paths", paths(), "components", components());
+        *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
+        json_decref(all);
+    }
+    if (*text)
+        response = MHD_create_response_from_buffer(strlen(*text), *text, MHD_RESPMEM_PERSISTENT);
+    if (response)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    return exchange_send(x, MHD_HTTP_OK, response);
 }

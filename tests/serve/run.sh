@@ -1,5 +1,6 @@
 #!/bin/sh
 # Tests the server: tests/serve/run.sh http|setup|openai|page PROGRAM BUILD [TEST...]
+# slow: with slowhttptest (Debian: slowhttptest).
 # or lets many clients use it at the same time: tests/serve/run.sh mix PROGRAM BUILD SECONDS
 # openai: with OpenAI's package and the parser of Prometheus, which pip installs into a virtual environment in the build
 # folder.
@@ -33,5 +34,8 @@ if [ "$kind" = page ]; then
         ! "$python" -c "import selenium" 2>/dev/null || break
     done
     "$python" -c "import selenium" 2>/dev/null || skip "Python has no selenium"
+fi
+if [ "$kind" = slow ]; then
+    command -v slowhttptest >/dev/null || skip "no slowhttptest"
 fi
 exec "$python" "$here/check_$kind.py" "$program" "$@"
