@@ -9,7 +9,6 @@ import base64
 import collections
 import http.client
 import json
-import os
 import random
 import socket
 import sys
@@ -17,10 +16,9 @@ import tempfile
 import threading
 import time
 
-from harness import Server, events, form, png, send_only, status_of
+from harness import TINY, Server, events, form, png, send_only, status_of
 
 CLIENTS = 8
-TINY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../golden/tiny")  # random weights
 SIZES = ["32x32", "48x32", "64x64"]
 GENERATIONS, EDITS, JOBS = "/v1/images/generations", "/v1/images/edits", "/zimage/v1/jobs"
 PICTURE = png(64, 64, lambda x, y: (4 * x, 4 * y, 128))

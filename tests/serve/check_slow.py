@@ -30,8 +30,8 @@ def attack(program, name, path, *options):
         s.json("POST", "/v1/images/generations", SMALL)
         before, times, most, connections = status_of(s), [], 0, 0
         attacker = subprocess.Popen(
-            ["slowhttptest", *options, "-u", s.url + path, "-c", str(CONNECTIONS), "-r", str(CONNECTIONS), "-l", str(SECONDS),
-             "-p", "2"],
+            ["slowhttptest", *options, "-u", s.url + path, "-c", str(CONNECTIONS), "-r", str(CONNECTIONS), "-l",
+             str(SECONDS), "-p", "2"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:

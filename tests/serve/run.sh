@@ -1,22 +1,27 @@
 #!/bin/sh
-# Tests the server: tests/serve/run.sh http|setup|openai|page PROGRAM BUILD [TEST...]
-# slow: with slowhttptest (Debian: slowhttptest).
-# or lets many clients use it at the same time: tests/serve/run.sh mix PROGRAM BUILD SECONDS
-# openai: with OpenAI's package and the parser of Prometheus, which pip installs into a virtual environment in the build
-# folder.
-# setup: what options set up; with openssl, if it is there. http, setup: with the standard library only.
+# Tests the server: tests/serve/run.sh KIND PROGRAM BUILD [TEST... or SECONDS]
+# http: with Python's standard library only; setup: what options set up, with openssl if it is there.
+# openai: with OpenAI's package and the parser of Prometheus. pip installs what Python lacks into a virtual environment
+# in the build folder.
 # page: with Chromium, its driver and selenium (Debian: chromium, chromium-driver, python3-selenium).
+# slow: with slowhttptest (Debian: slowhttptest).
+# schema: what schemathesis makes of /openapi.json in so many seconds.
+# mix: so many seconds of many clients at the same time, which cancel and go away.
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because Python, a package or the browser is missing.
 set -eu
-kind=$1 program=$2 environment=$3/openai
+kind=$1 program=$2 environment=$3/$1
 shift 3
 here=$(cd "$(dirname "$0")" && pwd)
-packages="openai==3.57.0 prometheus_client==0.26.0"
+case $kind in
+    openai) packages="openai==3.57.0 prometheus_client==0.26.0" ;;
+    schema) packages="schemathesis==4.32.5" ;;
+    *) packages="" ;;
+esac
 export PYTHONDONTWRITEBYTECODE=1
 skip() { echo "skipped: the server by $kind ($*)" && exit 77; }
 
 python=$(command -v python3) || skip "no python3"
-if [ "$kind" = openai ]; then
+if [ -n "$packages" ]; then
     if ! [ -e "$environment/$packages" ]; then
         rm -rf "$environment"
         "$python" -m venv "$environment" >/dev/null 2>&1 || skip "python3 has no module venv"
