@@ -188,6 +188,51 @@ def test_hosts_and_origins(program):
         assert friend.getheader("Vary") == "Origin" and friend.getheader("Access-Control-Allow-Credentials") is None
 
 
+def test_faults_of_other_servers(program):
+    """What other servers of models were attacked by: paths and addresses in requests, endpoints that fetch models,
+    what an upload was sent back as, numbers below zero, long texts, searches for boundaries, ranges, cookies."""
+    with Server(program) as s:
+        for name in ("perf_dump_path", "upscaling_model_path", "file_path", "n_discard", "lora_path", "callback_url"):
+            s.fault("POST", GENERATIONS, 400, "unknown_parameter", {"prompt": "x", name: "/etc/passwd"})
+        for model in ("/etc", "../emoji", "emoji/../emoji", "file:///etc", "emoji\\", "EMOJI"):
+            s.fault("POST", GENERATIONS, 404, "model_not_found", {"prompt": "x", "model": model})
+            refused = s.json("POST", "/sdapi/v1/options", {"sd_model_checkpoint": model}, 404)
+            assert refused["error"] == "model_not_found", refused
+        for image in ("/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/", "data:text/html,<b>", "data:,", ""):
+            s.json("POST", "/sdapi/v1/img2img", {"prompt": "x", "init_images": [image]}, 400)
+            s.fault("POST", JOBS, 400, "invalid_image", *form([("prompt", "x"), ("image", image, "../../a.png")]))
+        for method, path in (("POST", "/api/pull"), ("POST", "/api/v2/models/install"), ("GET", "/view?filename=a.svg"),
+                             ("GET", "/api/v2/models/scan_folder?scan_path=/"), ("GET", "/assets/../../etc/passwd"),
+                             ("GET", "/v1/files/..%2f..%2fetc%2fpasswd"), ("GET", "//etc/passwd")):
+            answer = s.request(method, path)
+            assert answer.status == 404 and answer.getheader("Content-Type") == "application/json", (path, answer.status)
+        for name in ("n", "steps", "partial_images", "output_compression", "seed"):
+            for value in (-2, -2**31, -2**63, 2**64, 1e308, *(() if name == "seed" else (-1, 2**31, 2**63 - 1))):
+                answer = s.post(GENERATIONS, {"prompt": "x", "stream": True, "output_format": "jpeg", name: value})
+                assert answer.status == 400, (name, value, answer.status)
+        long = s.json("POST", GENERATIONS, {**SMALL, "prompt": "apple " * 5333, "response_format": "url"})
+        assert any("token" in warning for warning in long["warnings"]), long["warnings"]
+        address = long["data"][0]["url"].split(str(s.port), 1)[1]
+        whole = s.get(address)
+        parts = s.get(address, Range="bytes=0-9,5-20,5-20,0-")
+        assert parts.status == 200 and parts.body == whole.body and whole.body.startswith(b"\x89PNG")
+        assert whole.getheader("X-Content-Type-Options") == "nosniff" and whole.getheader("Set-Cookie") is None
+        start = time.monotonic()
+        for filling in (b"\r\n--boundary012345678", b"\r\n-", b"-"):  # almost a boundary, again and again
+            body, headers = form([("prompt", "x"), ("image", filling * (4 * 2**20 // len(filling)), "a.png")])
+            s.fault("POST", JOBS, 400, "invalid_image", body, headers)
+        assert time.monotonic() - start < 20, "boundaries are searched for slowly"
+        page = s.get("/")
+        for name, value in (("Referrer-Policy", "no-referrer"), ("Cross-Origin-Resource-Policy", "same-origin"),
+                            ("Cross-Origin-Opener-Policy", "same-origin"), ("X-Content-Type-Options", "nosniff"),
+                            ("Set-Cookie", None)):
+            assert page.getheader(name) == value, (name, page.getheader(name))
+        own = {"Sec-Fetch-Site": "cross-site"}
+        body, headers = form([("prompt", "x")])
+        s.fault("POST", "/v1/images/edits", 403, "origin_not_allowed", body, {**headers, **own})
+        assert s.get("/health").status == 200
+
+
 def test_keys(program):
     with tempfile.NamedTemporaryFile("w") as keys:
         keys.write("# keys\nann:first-key\nsecond-key\n")
