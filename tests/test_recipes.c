@@ -195,7 +195,7 @@ static void files_without_a_recipe(void **state)
     expect_end(ARGUMENTS("explain", "text.png"), 1, "text.png: ", "PNG, JPEG or WebP");
     expect_end(ARGUMENTS("explain", "none.png"), 1, "none.png", "No such file");
     expect_end(ARGUMENTS("explain"), 2, "FILE: missing", "");
-    expect_end(ARGUMENTS("rerun", "photo.jpg", "-m", "nowhere"), 2, "there is no model folder nowhere", "");
+    expect_end(ARGUMENTS("rerun", "photo.jpg", "-m", "nowhere"), 1, "photo.jpg: the file does not say", "");
     clear();
 }
 

@@ -251,6 +251,8 @@ static int read_and_make(rerun *r)
                               o->file, recipe_source_name(source));
         return CLI_FAILURE;
     }
+    if (!cli_has_model(COMMAND, o))
+        return CLI_USAGE;
     if (zimage_image_read(o->file, NULL, &r->before, &error) != ZIMAGE_OK)
         return fail(r, &error);
     int code = cli_options_of_recipe(r->recipe, o, &r->made);
@@ -268,8 +270,6 @@ static int read_and_make(rerun *r)
 int cmd_rerun(const cli_options *o)
 {
     rerun r = {.given = o, .inputs = {.log = cli_log_warnings}};
-    if (!cli_has_model(COMMAND, o))
-        return CLI_USAGE;
     if (o->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", o->cache_dir))
         return CLI_USAGE;
     cli_signals_catch();
