@@ -306,7 +306,7 @@ static int store(const reader *r, const request_field *f, const char *name, pars
     int is_twice = serve_request_has(r->request, f->offset), differs = 0;
     if (f->kind == FIELD_TEXT) {
         char **text = place;
-        differs = is_twice && strcmp(*text, v->text) != 0;
+        differs = is_twice && v->text && strcmp(*text, v->text) != 0;
         free(*text);
         *text = v->text;
     } else if (f->kind == FIELD_INT) {
