@@ -165,7 +165,8 @@ static int read_images(shelf *s)
     }
     if (list)
         closedir(list);
-    qsort(s->images, s->count, sizeof *s->images, by_id);
+    if (s->count > 0)
+        qsort(s->images, s->count, sizeof *s->images, by_id);
     return ok;
 }
 
