@@ -1,8 +1,21 @@
 # The program `zimage`, with its server: both include the public header only. Its target has another name than the file,
 # so that a project that includes this one may call a target of its own zimage.
 pkg_check_modules(ZIMAGE_SERVER REQUIRED IMPORTED_TARGET libmicrohttpd gnutls>=3.6.3)
-file(GLOB ZIMAGE_CLI_SOURCES CONFIGURE_DEPENDS src/cli/*.c src/serve/*.c src/shared/*.c)
+# Downloads need libcurl 7.85 (CURLOPT_PROTOCOLS_STR). Without it zimage pull says so; models that are in the cache are
+# listed, verified and opened all the same.
+option(ZIMAGE_PULL "Downloads, if libcurl is found" ON)
+if(ZIMAGE_PULL)
+    pkg_check_modules(ZIMAGE_HUB IMPORTED_TARGET libcurl>=7.85)
+endif()
+file(GLOB ZIMAGE_CLI_SOURCES CONFIGURE_DEPENDS src/cli/*.c src/hub/*.c src/serve/*.c src/shared/*.c)
 list(REMOVE_ITEM ZIMAGE_CLI_SOURCES ${PROJECT_SOURCE_DIR}/src/cli/main.c)
+if(ZIMAGE_HUB_FOUND)
+    set(left_out absent)
+else()
+    set(left_out connection|http|pull|transfer)
+    message(STATUS "zimage pull: left out, it needs libcurl 7.85 or newer")
+endif()
+list(FILTER ZIMAGE_CLI_SOURCES EXCLUDE REGEX "/src/hub/(${left_out})\\.c$")
 include(cmake/page.cmake)
 add_library(zimage_cli STATIC ${ZIMAGE_CLI_SOURCES} ${ZIMAGE_PAGE_SOURCE})
 target_compile_definitions(zimage_cli PUBLIC ZIMAGE_EXPERIMENTAL
@@ -10,6 +23,9 @@ target_compile_definitions(zimage_cli PUBLIC ZIMAGE_EXPERIMENTAL
 target_include_directories(zimage_cli PRIVATE src)
 target_link_libraries(zimage_cli PUBLIC zimage_static PkgConfig::ZIMAGE_LIBS PkgConfig::ZIMAGE_SERVER Threads::Threads
                                         m)
+if(ZIMAGE_HUB_FOUND)
+    target_link_libraries(zimage_cli PUBLIC PkgConfig::ZIMAGE_HUB)
+endif()
 add_executable(zimage_program src/cli/main.c)
 set_target_properties(zimage_program PROPERTIES OUTPUT_NAME zimage)
 target_link_libraries(zimage_program PRIVATE zimage_cli)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the commands of README.md that begin with "zimage", as they stand: check_readme.sh BUILD SOURCE
-# DIR and Z-Image-Turbo are a tiny model, FLUX.2-klein-4B is a tiny one of its family. What needs a GPU, the network or
-# minutes is left out: see skipped().
+# DIR and Tongyi-MAI/Z-Image-Turbo, in a cache of downloads, are a tiny model, FLUX.2-klein-4B is a tiny one of its
+# family. What needs a GPU, the network or minutes is left out: see skipped().
 # Checks too that git ignores what the README's commands leave in the folder of the sources.
 set -eu
 build=$1 source=$2
@@ -12,7 +12,8 @@ fail() { echo "FAIL: $*"; exit 1; }
 # selftest, bench and serve have tests of their own.
 skipped() {
     case $1 in
-        *"--device cuda"* | *"--device mlx"* | *"zimage bench"* | *"zimage selftest"* | *"zimage serve"*) return 0 ;;
+        *"--device cuda"* | *"--device mlx"* | *"zimage bench"* | *"zimage selftest"* | *"zimage serve"* | \
+            *"zimage pull"* | *"zimage models --"*) return 0 ;;
         *) return 1 ;;
     esac
 }
@@ -21,9 +22,12 @@ mkdir "$work/bin" "$work/in"
 ln -s "$build/zimage" "$work/bin/zimage"
 cd "$work/in"
 ln -s "$source/tests/golden/tiny" DIR
-ln -s "$source/tests/golden/tiny" Z-Image-Turbo
 ln -s "$source/tests/golden/tiny-klein" FLUX.2-klein-4B
 ln -s "$source/docs" docs
+cache=$work/hf/hub/models--Tongyi-MAI--Z-Image-Turbo commit=0123456789abcdef0123456789abcdef01234567
+mkdir -p "$cache/refs" "$cache/snapshots"
+ln -s "$source/tests/golden/tiny" "$cache/snapshots/$commit"
+printf %s "$commit" >"$cache/refs/main"
 # shellcheck disable=SC2016 # the backquotes are Markdown's
 sed -n 's/^A line of `prompts.jsonl` is an object such as `\(.*\)`\..*/\1/p' "$source/README.md" >prompts.jsonl
 [ -s prompts.jsonl ] || fail "the README shows no line of prompts.jsonl"
@@ -31,7 +35,8 @@ sed -n 's/^    \(zimage .*\)/\1/p' "$source/README.md" >"$work/commands"
 ran=0
 while read -r command; do
     skipped "$command" && continue
-    PATH="$work/bin:$PATH" HOME="$work" sh -c "$command" >"$work/log" 2>&1 </dev/null ||
+    PATH="$work/bin:$PATH" HOME="$work" HF_HOME="$work/hf" HF_HUB_CACHE="" \
+        sh -c "$command" >"$work/log" 2>&1 </dev/null ||
         { cat "$work/log"; fail "README.md: $command"; }
     ran=$((ran + 1))
 done <"$work/commands"
@@ -42,7 +47,7 @@ done
 
 if git -C "$source" rev-parse --git-dir >/dev/null 2>&1; then
     for name in a-red-apple-7.png apple.png cat.safetensors prompts.jsonl images/apple.png build/run/zimage \
-        bee.webp Z-Image-Turbo/model_index.json FLUX.2-klein-4B/model_index.json; do
+        bee.webp FLUX.2-klein-4B/model_index.json; do
         git -C "$source" check-ignore -q "$name" || fail "git does not ignore $name, which the README makes"
     done
 fi

@@ -22,6 +22,7 @@ libutf8proc libutf8proc-dev   utf8proc-devel       utf8proc
 jansson     libjansson-dev    jansson-devel        jansson
 libmicrohttpd libmicrohttpd-dev libmicrohttpd-devel libmicrohttpd
 gnutls      libgnutls28-dev   gnutls-devel         gnutls
+libcurl     libcurl4-openssl-dev libcurl-devel     curl
 END
     case " $* " in *" test "*)
         cat <<'END'

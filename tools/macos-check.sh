@@ -3,7 +3,8 @@
 # Nothing that it makes is run. It checks:
 # - every C file of the library, the program, the examples, the benchmarks and the tests compiles without a warning
 # - they link with libSystem and with what the headers of libpng, zlib, libjpeg, libwebp, PCRE2, utf8proc, jansson,
-#   libmicrohttpd, gnutls and cmocka declare: any other undefined symbol is an error of the linker, which names it
+#   libmicrohttpd, gnutls, libcurl and cmocka declare: any other undefined symbol is an error of the linker, which names
+#   it
 # - on arm64 src/mlx/*.cc compile and link with MLX of macOS
 # CMake's own lists say which files these are (cmake/macos.cmake). The headers are this system's.
 # build/macos keeps all that is made and fetched: half a GB. zig is the package `ziglang` of PyPI, which is installed
@@ -66,7 +67,7 @@ $(for header in $4; do echo "#include <$header>"; done)"
     files=$(echo "$includes" | cc -M -xc ${5:+"$5"} $(pkg-config --cflags "$1") - 2>"$work/log" | tr ' ' '\n' |
         grep -E "/($3)\$") || skip "no headers of $1: $(head -n 1 "$work/log")"
     for file in $files; do
-        folder=$root/include$(expr "$file" : '.*\(/\(webp\|gnutls\)\)/' || true)
+        folder=$root/include$(expr "$file" : '.*\(/\(webp\|gnutls\|curl\)\)/' || true)
         mkdir -p "$folder"
         [ "$1" = zlib ] || cp -p "$file" "$folder/" # zig has macOS's zlib.h
     done
@@ -107,7 +108,8 @@ write_libraries() {
     library libutf8proc utf8proc 'utf8proc\.h' utf8proc.h
     library jansson jansson 'jansson[a-z_]*\.h' jansson.h
     library libmicrohttpd microhttpd 'microhttpd\.h' microhttpd.h
-    library gnutls gnutls 'gnutls/[a-z0-9]*\.h' 'gnutls/gnutls.h gnutls/abstract.h'
+    library gnutls gnutls 'gnutls/[a-z0-9]*\.h' 'gnutls/gnutls.h gnutls/abstract.h gnutls/crypto.h'
+    library libcurl curl 'curl/[a-z]*\.h' curl/curl.h
     library cmocka cmocka 'cmocka\.h' 'stdarg.h stddef.h stdint.h setjmp.h cmocka.h'
 }
 

@@ -24,6 +24,8 @@ int cmd_explain(const cli_options *options);
 int cmd_generate(const cli_options *options);
 int cmd_help(const cli_options *options);
 int cmd_inspect(const cli_options *options);
+int cmd_models(const cli_options *options);
+int cmd_pull(const cli_options *options);
 int cmd_rerun(const cli_options *options);
 int cmd_selftest(const cli_options *options);
 int cmd_serve(const cli_options *options);

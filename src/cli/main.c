@@ -8,14 +8,24 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "models.h"
 #include "names.h"
 #include "signals.h"
 
 static int (*const run[CLI_COMMANDS])(const cli_options *options) = {
-    [CLI_GENERATE] = cmd_generate,     [CLI_INSPECT] = cmd_inspect,   [CLI_BENCH] = cmd_bench,
-    [CLI_DEVICES] = cmd_devices,       [CLI_SELFTEST] = cmd_selftest, [CLI_TOKENIZE] = cmd_tokenize,
-    [CLI_COMPLETION] = cmd_completion, [CLI_SERVE] = cmd_serve,       [CLI_EXPLAIN] = cmd_explain,
-    [CLI_RERUN] = cmd_rerun,           [CLI_HELP] = cmd_help,
+    [CLI_GENERATE] = cmd_generate,
+    [CLI_INSPECT] = cmd_inspect,
+    [CLI_BENCH] = cmd_bench,
+    [CLI_DEVICES] = cmd_devices,
+    [CLI_SELFTEST] = cmd_selftest,
+    [CLI_TOKENIZE] = cmd_tokenize,
+    [CLI_COMPLETION] = cmd_completion,
+    [CLI_SERVE] = cmd_serve,
+    [CLI_EXPLAIN] = cmd_explain,
+    [CLI_RERUN] = cmd_rerun,
+    [CLI_PULL] = cmd_pull,
+    [CLI_MODELS] = cmd_models,
+    [CLI_HELP] = cmd_help,
 };
 
 /* CLI_COMMANDS: there is no such command. */
@@ -91,6 +101,8 @@ static int run_command(cli_command_id command, int argc, char **argv)
     code = cli_check(command, &options);
     if (!code && command == CLI_GENERATE)
         code = cli_check_stdout(&options);
+    if (!code)
+        code = cli_find_models(command, &options);
     return code ? code : run[command](&options);
 }
 

@@ -19,6 +19,9 @@
 #define PIXELS_MAX      268435456 /* 2^28 */
 #define CONNECTIONS_MAX 1000000
 
+#define DOWNLOADS_MAX 32 /* connections of a download */
+#define RETRIES_MAX   100
+
 #define ON(command) (1u << CLI_##command)
 #define EVERYWHERE  ((1u << CLI_COMMANDS) - 1)
 
@@ -192,6 +195,37 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .one_of = {"file"},
             .missing = "FILE: missing, expected one PNG, JPEG or WebP file that zimage made",
             .examples = {"zimage rerun apple.png", "zimage rerun castle.webp -m DIR -o again.png"},
+        },
+    [CLI_PULL] =
+        {
+            .name = "pull",
+            .summary = "download a model",
+            .usage = {"ORGANISATION/NAME [OPTIONS]"},
+            .about = "Downloads a model into the cache that it shares with Python's tools (HF_HUB_CACHE, HF_HOME), and "
+                     "prints "
+                     "its folder. Only weights as safetensors, configurations and tokenizers are fetched, never "
+                     "programs. The "
+                     "hash of every file is verified. A download that was interrupted goes on where it was. HF_TOKEN "
+                     "names a "
+                     "token, HF_ENDPOINT another hub. Exit codes: 3 there is no such model, 4 it needs a licence or a "
+                     "token, 5 "
+                     "network, 6 disk, 7 a file is not the one that was announced.",
+            .one_of = {"repository"},
+            .missing = "ORGANISATION/NAME: missing, expected a model such as Tongyi-MAI/Z-Image-Turbo",
+            .examples = {"zimage pull Tongyi-MAI/Z-Image-Turbo", "zimage pull Tongyi-MAI/Z-Image-Turbo --plan",
+                         "zimage pull black-forest-labs/FLUX.2-klein-4B --limit 5M",
+                         "zimage pull Tongyi-MAI/Z-Image-Turbo --source modelscope"},
+        },
+    [CLI_MODELS] =
+        {
+            .name = "models",
+            .summary = "list, verify or remove downloaded models",
+            .usage = {"[OPTIONS]"},
+            .about =
+                "Lists the models in the caches, with their sizes: those that zimage pull downloaded, and those of "
+                "Python's tools. -m takes their names.",
+            .examples = {"zimage models", "zimage models --verify Tongyi-MAI/Z-Image-Turbo",
+                         "zimage models --remove Tongyi-MAI/Z-Image-Turbo"},
         },
     [CLI_HELP] =
         {
@@ -918,7 +952,9 @@ const cli_option cli_table[] = {
         .elsewhere = "model-path pretrained-model-name-or-path checkpoint ckpt base-model",
         .letter = 'm',
         .argument = "DIR",
-        .help = "Model folder in diffusers' layout, or converted for MLX (default: the bundled emoji model).",
+        .help =
+            "Model folder in diffusers' layout, or converted for MLX; or ORGANISATION/NAME[@REVISION], a model that "
+            "zimage pull has downloaded (default: the bundled emoji model).",
         .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_FILES,
         FOLDER(model),
@@ -1175,6 +1211,128 @@ const cli_option cli_table[] = {
         ENUM(command, cli_command_name),
         .operand = 1,
     },
+    {
+        .name = "repository",
+        .field = "model",
+        .elsewhere = "model repo repo-id",
+        .argument = "ORGANISATION/NAME",
+        .help = "The model, by its name on the hub.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        TEXT(repository),
+        .words = "Tongyi-MAI/Z-Image-Turbo Tongyi-MAI/Z-Image black-forest-labs/FLUX.2-klein-4B",
+        .operand = 1,
+    },
+    {
+        .name = "revision",
+        .elsewhere = "branch tag commit",
+        .argument = "REVISION",
+        .help =
+            "A branch, a tag or a commit (default: main; of ModelScope master). -m ORGANISATION/NAME@REVISION opens "
+            "it.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        TEXT(revision),
+    },
+    {
+        .name = "source",
+        .elsewhere = "endpoint mirror hub",
+        .argument = "HUB",
+        .help =
+            "Where the model is: hf (Hugging Face, or what HF_ENDPOINT names), modelscope, or the address of another "
+            "hub that speaks Hugging Face's protocol, such as https://hf-mirror.com.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        TEXT(source),
+        .words = "hf modelscope https://hf-mirror.com",
+        .fallback = "hf",
+    },
+    {
+        .name = "include",
+        .elsewhere = "allow-patterns files pattern",
+        .argument = "PATTERN",
+        .help = "Fetch only files whose path matches, such as 'transformer/*'; may be given several times.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        FILES(patterns),
+    },
+    {
+        .name = "limit",
+        .elsewhere = "limit-rate max-speed bandwidth",
+        .argument = "SIZE",
+        .help = "Most bytes a second: 5M, 500K, ...",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        SIZE(limit),
+    },
+    {
+        .name = "connections",
+        .elsewhere = "max-workers parallel jobs",
+        .argument = "N",
+        .help = "Most connections at the same time.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        INT(connections, 1, DOWNLOADS_MAX),
+        .fallback = "8",
+    },
+    {
+        .name = "segment",
+        .elsewhere = "chunk-size part-size",
+        .argument = "SIZE",
+        .help =
+            "Size of the parts in which large files are fetched. After an interruption no more than one part of each "
+            "connection is fetched again.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        SIZE(segment),
+        .fallback = "64M",
+    },
+    {
+        .name = "retries",
+        .elsewhere = "max-retries tries",
+        .argument = "N",
+        .help = "How many requests for a file may fail one after the other. The pauses between them grow to a minute.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        INT(retries, 1, RETRIES_MAX),
+        .fallback = "8",
+    },
+    {
+        .name = "insecure-http",
+        .help = "Allow addresses that begin with http:// also for other machines than this one.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        FLAG(insecure_http),
+    },
+    {
+        .name = "plan",
+        .elsewhere = "dry-run",
+        .help =
+            "Download nothing: print the files' size, what is there already, the free space, the licence, and whether "
+            "the hub asks for its acceptance.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        FLAG(plan),
+    },
+    {
+        .name = "verify",
+        .elsewhere = "check",
+        .argument = "MODEL",
+        .help = "Read the files of this model again, and compare their hashes.",
+        .commands = ON(MODELS),
+        .group = CLI_GROUP_FILES,
+        TEXT(verified),
+    },
+    {
+        .name = "remove",
+        .elsewhere = "delete rm",
+        .argument = "MODEL",
+        .help = "Remove this model from the cache, with all its revisions.",
+        .commands = ON(MODELS),
+        .group = CLI_GROUP_FILES,
+        TEXT(removed),
+        .rules = {EXCLUDES("verify", "what is removed can't be verified")},
+    },
     /* ---- device, memory and speed ---- */
     {
         .name = "device",
@@ -1324,7 +1482,14 @@ const cli_option cli_table[] = {
         .name = "json",
         .help = "Print one JSON object.",
         .commands = ON(GENERATE) | ON(INSPECT) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(TOKENIZE) | ON(EXPLAIN) |
-                    ON(RERUN),
+                    ON(RERUN) | ON(MODELS),
+        .group = CLI_GROUP_PRINTING,
+        FLAG(json),
+    },
+    {
+        .name = "json",
+        .help = "Print JSON objects, one on a line: \"event\" is plan, progress, file, notice, done or error.",
+        .commands = ON(PULL),
         .group = CLI_GROUP_PRINTING,
         FLAG(json),
     },
@@ -1344,7 +1509,7 @@ const cli_option cli_table[] = {
         .name = "quiet",
         .letter = 'q',
         .help = "Print no progress, only warnings.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(PULL) | ON(MODELS),
         .group = CLI_GROUP_PRINTING,
         FLAG(quiet),
     },

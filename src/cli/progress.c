@@ -13,6 +13,8 @@
 #define TIME_MAX      32   /* and of a time in it */
 #define LINE_SECONDS  1.0  /* least time between two lines of steps where stderr is no terminal */
 #define QUIET_SECONDS 60.0 /* most time there without a line while a step goes on */
+#define BYTES_SECONDS 10.0 /* between two lines of a download there, */
+#define BYTES_COLUMNS 70   /* which have no room for the bar */
 
 /* An estimate needs some time and some work behind it. */
 #define ESTIMATE_SECONDS  0.5
@@ -119,12 +121,10 @@ static void write_parts(const progress_bar *bar, const zimage_progress *p, char 
     }
 }
 
-void progress_line(const progress_bar *bar, const zimage_progress *p, int columns, char line[PROGRESS_LINE_MAX])
+static void lay_out(char parts[PARTS][PART_MAX], double fraction, int columns, char line[PROGRESS_LINE_MAX])
 {
     static const int by_importance[] = {PERCENT, STAGE, LEFT, IMAGE, RATE, ELAPSED};
-    char parts[PARTS][PART_MAX];
     int fits[PARTS] = {0}, used = 0, length = 0, gap = columns < NARROW ? 1 : 2;
-    write_parts(bar, p, parts);
     columns--; /* many terminals go to the next line when the last column is written */
     for (size_t i = 0; i < sizeof by_importance / sizeof *by_importance; i++) {
         const char *part = parts[by_importance[i]];
@@ -135,7 +135,7 @@ void progress_line(const progress_bar *bar, const zimage_progress *p, int column
     int room = columns - used - gap < BAR_MOST ? columns - used - gap : BAR_MOST;
     fits[BAR] = room >= BAR_LEAST;
     if (fits[BAR])
-        write_bar(parts[BAR], room, p->fraction);
+        write_bar(parts[BAR], room, fraction);
     *line = 0;
     for (int i = 0; i < PARTS; i++)
         if (fits[i])
@@ -143,15 +143,23 @@ void progress_line(const progress_bar *bar, const zimage_progress *p, int column
                 snprintf(line + length, PROGRESS_LINE_MAX - (size_t)length, "%*s%s", length ? gap : 0, "", parts[i]);
 }
 
-static void draw(progress_bar *bar, const zimage_progress *p)
+void progress_line(const progress_bar *bar, const zimage_progress *p, int columns, char line[PROGRESS_LINE_MAX])
 {
-    char line[PROGRESS_LINE_MAX];
-    if (bar->last_print >= 0 && p->elapsed < bar->last_print + PROGRESS_DRAW_SECONDS)
-        return;
-    progress_line(bar, p, terminal_get_size(STDERR_FILENO).columns, line);
+    char parts[PARTS][PART_MAX];
+    write_parts(bar, p, parts);
+    lay_out(parts, p->fraction, columns, line);
+}
+
+static int may_draw(const progress_bar *bar, double elapsed)
+{
+    return bar->last_print < 0 || elapsed >= bar->last_print + PROGRESS_DRAW_SECONDS;
+}
+
+static void draw(progress_bar *bar, const char *line, double elapsed)
+{
     fprintf(stderr, "\r%s\033[K", line);
     fflush(stderr);
-    bar->last_print = p->elapsed;
+    bar->last_print = elapsed;
     bar->shown = 1;
     drawn = bar;
 }
@@ -188,12 +196,81 @@ void progress_show(progress_bar *bar, const zimage_progress *p)
     }
     bar->stage = p->stage;
     bar->step = p->step;
-    if (bar->terminal)
-        draw(bar, p);
-    else
+    if (!bar->terminal) {
         print_line(bar, p, next_step);
+    } else if (may_draw(bar, p->elapsed)) {
+        char line[PROGRESS_LINE_MAX];
+        progress_line(bar, p, terminal_get_size(STDERR_FILENO).columns, line);
+        draw(bar, line, p->elapsed);
+    }
     if (p->preview && bar->show)
         show_preview(bar->show, p->preview, p->preview_width, p->preview_height);
+}
+
+/* ---- downloads ---- */
+
+/* The rate since the first report: what an earlier run brought does not count. 0: not known. */
+static double bytes_rate(const progress_bar *bar, const progress_bytes *b)
+{
+    double seconds = b->elapsed - bar->begin_seconds, bytes = (double)b->bytes - bar->begin_fraction;
+    return seconds >= ESTIMATE_SECONDS && bytes > 0 ? bytes / seconds : 0;
+}
+
+static double bytes_fraction(const progress_bytes *b)
+{
+    double fraction = b->total ? (double)b->bytes / (double)b->total : 1;
+    return fraction < 1 ? fraction : 1;
+}
+
+static void write_bytes_rate(char text[PART_MAX], double rate)
+{
+    if (rate > 0)
+        snprintf(text, PART_MAX, rate >= 1e6 ? "%.1f MB/s" : "%.1f kB/s", rate * (rate >= 1e6 ? 1e-6 : 1e-3));
+}
+
+static void write_bytes_left(char text[PART_MAX], const progress_bytes *b, double rate)
+{
+    char seconds[TIME_MAX];
+    if (rate <= 0 || b->bytes >= b->total)
+        return;
+    write_seconds(seconds, (double)(b->total - b->bytes) / rate);
+    snprintf(text, PART_MAX, "%s left", seconds);
+}
+
+void progress_bytes_line(const progress_bar *bar, const progress_bytes *b, int columns, char line[PROGRESS_LINE_MAX])
+{
+    char parts[PARTS][PART_MAX], seconds[TIME_MAX];
+    double rate = bytes_rate(bar, b), unit = b->total >= 1000000000 ? 1e-9 : 1e-6;
+    memset(parts, 0, sizeof parts);
+    snprintf(parts[PERCENT], PART_MAX, "%.0f%%", bytes_fraction(b) * 100);
+    snprintf(parts[IMAGE], PART_MAX, "file %d/%d", b->files, b->files_total);
+    snprintf(parts[STAGE], PART_MAX, "%.1f/%.1f %s", (double)b->bytes * unit, (double)b->total * unit,
+             b->total >= 1000000000 ? "GB" : "MB");
+    write_bytes_rate(parts[RATE], rate);
+    write_seconds(seconds, b->elapsed);
+    snprintf(parts[ELAPSED], PART_MAX, "%s elapsed", seconds);
+    write_bytes_left(parts[LEFT], b, rate);
+    lay_out(parts, bytes_fraction(b), columns, line);
+}
+
+void progress_show_bytes(progress_bar *bar, const progress_bytes *b)
+{
+    char line[PROGRESS_LINE_MAX];
+    if (bar->quiet)
+        return;
+    if (bar->begin_seconds <= 0) {
+        bar->begin_seconds = b->elapsed;
+        bar->begin_fraction = (double)b->bytes;
+        bar->last_print = bar->terminal ? -1 : b->elapsed;
+    }
+    if (bar->terminal && may_draw(bar, b->elapsed)) {
+        progress_bytes_line(bar, b, terminal_get_size(STDERR_FILENO).columns, line);
+        draw(bar, line, b->elapsed);
+    } else if (!bar->terminal && b->elapsed >= bar->last_print + BYTES_SECONDS) {
+        progress_bytes_line(bar, b, BYTES_COLUMNS, line);
+        fprintf(stderr, "%s\n", line);
+        bar->last_print = b->elapsed;
+    }
 }
 
 int cli_on_progress(const zimage_progress *p, void *user)

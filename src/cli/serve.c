@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "models.h"
 #include "names.h"
 #include "places.h"
 #include "serve/serve.h"
@@ -48,18 +49,41 @@ static void on_ready(const char *url)
     cli_flush_output();
 }
 
-/* "ID=DIR" or "DIR", whose name may hold "=" behind its first "/". *copy is released with free. */
-static int take_model(serve_params *params, const char *text, char **copy)
+/* What was copied for the models, released with free: ids and folders of -m, folders of --models-dir. */
+typedef struct model_copies {
+    char *ids[CLI_FILES_MAX], *named[CLI_FILES_MAX], *folders[SERVE_MODELS_MAX];
+} model_copies;
+
+/* "ID=DIR" or "DIR", whose name may hold "=" behind its first "/". A model of a cache is called by its own name,
+ * because its folder is called by a commit. */
+static int take_model(serve_params *params, const char *text, char **id, char **copy)
 {
+    char folder[PATH_MAX];
     const char *mark = strchr(text, '='), *slash = strchr(text, '/');
     int has_id = mark && mark > text && (!slash || mark < slash);
-    serve_model *model = &params->models[params->model_count++];
-    model->folder = has_id ? mark + 1 : text;
-    *copy = has_id ? strndup(text, (size_t)(mark - text)) : NULL;
-    model->id = *copy;
-    if (faccessat(AT_FDCWD, model->folder, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    const char *named = has_id ? mark + 1 : text;
+    int code = cli_find_model(CLI_SERVE, "--model", named, folder);
+    if (code)
+        return code;
+    if (has_id)
+        *id = strndup(text, (size_t)(mark - text));
+    else if (strcmp(folder, named) != 0)
+        *id = strndup(slash + 1, strcspn(slash + 1, "@"));
+    *copy = strdup(folder);
+    params->models[params->model_count++] = (serve_model){*id, *copy};
+    if (*copy && faccessat(AT_FDCWD, *copy, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
         return 0;
-    return cli_usage_error(COMMAND, "--model: there is no model folder %s (nothing is downloaded)", model->folder);
+    return cli_usage_error(COMMAND, "--model: there is no model folder %s (nothing is downloaded)", named);
+}
+
+/* What ZIMAGE_MODEL names, or the bundled model. */
+static int take_default(const cli_options *o, serve_params *params, char **copy)
+{
+    char folder[PATH_MAX];
+    int code = cli_find_model(CLI_SERVE, cli_model_origin(o), cli_model(o), folder);
+    *copy = code ? NULL : strdup(folder);
+    params->models[params->model_count++] = (serve_model){NULL, *copy};
+    return code;
 }
 
 /* Whether a folder looks like a model's: diffusers' layout, or a conversion for MLX. */
@@ -108,16 +132,15 @@ static int take_folder(const char *path, serve_params *params, char *copies[SERV
     return 0;
 }
 
-static int take_models(const cli_options *o, serve_params *params, char *ids[CLI_FILES_MAX],
-                       char *folders[SERVE_MODELS_MAX])
+static int take_models(const cli_options *o, serve_params *params, model_copies *copies)
 {
     int code = 0;
     for (int i = 0; i < o->models.count && !code; i++)
-        code = take_model(params, o->models.paths[i], &ids[i]);
+        code = take_model(params, o->models.paths[i], &copies->ids[i], &copies->named[i]);
     if (!code && o->models_dir)
-        code = take_folder(o->models_dir, params, folders);
+        code = take_folder(o->models_dir, params, copies->folders);
     if (!code && params->model_count == 0)
-        params->models[params->model_count++] = (serve_model){NULL, cli_model(o)};
+        code = take_default(o, params, &copies->named[0]);
     return code;
 }
 
@@ -194,11 +217,12 @@ int cmd_serve(const cli_options *options)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     serve_params params;
-    char *ids[CLI_FILES_MAX] = {0}, *folders[SERVE_MODELS_MAX] = {0}, *devices = NULL;
+    model_copies copies = {{NULL}};
+    char *devices = NULL;
     fill(options, &params);
     if (CLI_IS_GIVEN(options, key) && !(options->variables & cli_bit(cli_find(CLI_SERVE, "api-key"))))
         params.log("--api-key: other users of this machine can see it; ZIMAGE_API_KEY or --api-key-file hide it");
-    int code = take_models(options, &params, ids, folders);
+    int code = take_models(options, &params, &copies);
     if (!code)
         code = take_devices(options, &params, &devices);
     if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
@@ -208,10 +232,12 @@ int cmd_serve(const cli_options *options)
         cli_signals_catch_reload();
     if (!code && serve_run(&params, &error) != ZIMAGE_OK)
         code = cli_option_failure(CLI_SERVE, options, &error);
-    for (int i = 0; i < CLI_FILES_MAX; i++)
-        free(ids[i]);
+    for (int i = 0; i < CLI_FILES_MAX; i++) {
+        free(copies.ids[i]);
+        free(copies.named[i]);
+    }
     for (int i = 0; i < SERVE_MODELS_MAX; i++)
-        free(folders[i]);
+        free(copies.folders[i]);
     free(devices);
     return code;
 }

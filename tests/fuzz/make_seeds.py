@@ -372,3 +372,25 @@ for kind in range(3):
     save("recipe", f"parameters{kind}", bytes([kind, 1]) + parameters.encode())
     save("recipe", f"graph{kind}", bytes([kind, 2]) + json.dumps(graph).encode())
 save("recipe", "all", b"\0\0{}\0\1" + parameters.encode() + b"\0\2" + json.dumps(graph).encode())
+
+commit, sha256 = "0123456789abcdef" * 2 + "01234567", "0123456789abcdef" * 4
+tree = [{"type": "directory", "path": "vae", "size": 0, "oid": commit},
+        {"type": "file", "path": "vae/config.json", "size": 5, "oid": commit},
+        {"type": "file", "path": "transformer/a.safetensors", "size": 134, "oid": commit,
+         "lfs": {"oid": sha256, "size": 5000000000, "pointerSize": 134}},
+        {"type": "file", "path": "pipeline.py", "size": 5, "oid": commit}]
+modelscope = {"Code": 200, "Data": {"Files": [
+    {"Path": "vae/config.json", "Name": "config.json", "Type": "blob", "Size": 5, "Sha256": sha256},
+    {"Path": "vae", "Name": "vae", "Type": "tree", "Size": 0, "Sha256": ""}]}}
+save("hub", "revision", "R" + json.dumps({"sha": commit, "gated": "auto", "cardData": {"license": "apache-2.0"}}))
+save("hub", "page", "R<!DOCTYPE html><p>Log in")
+save("hub", "tree", "T" + json.dumps(tree))
+save("hub", "twice", "T" + json.dumps(tree + tree))
+save("hub", "modelscope", "M" + json.dumps(modelscope))
+for i, path in enumerate(["../x", "a/../../b", "/etc/passwd", "a\\b", "a\0b", "a\x1b[31m", "a//b", "x" * 513]):
+    save("hub", f"path{i}", "T" + json.dumps([{"type": "file", "path": path, "size": 5, "oid": commit}]))
+save("hub", "size", "T" + json.dumps([{"type": "file", "path": "vae/LICENSE", "size": 2**63, "oid": commit}]))
+for i, text in enumerate(["Iacme/tiny@refs/pr/1", "I../..@..", f'W/"{sha256}"', "bytes 0-99/1000", "bytes 5-4/3",
+                          '<https://a/x,y>; rel="prev", <https://a/b?c=1>; rel="next"', '"api";r=0;t=55',
+                          '"api";r=0;t=99999999999999999999']):
+    save("hub", f"text{i}", text)

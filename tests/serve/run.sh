@@ -22,15 +22,9 @@ skip() { echo "skipped: the server by $kind ($*)" && exit 77; }
 
 python=$(command -v python3) || skip "no python3"
 if [ -n "$packages" ]; then
-    if ! [ -e "$environment/$packages" ]; then
-        rm -rf "$environment"
-        "$python" -m venv "$environment" >/dev/null 2>&1 || skip "python3 has no module venv"
-        # shellcheck disable=SC2086 # several words
-        "$environment/bin/pip" install --quiet --disable-pip-version-check --timeout 10 --retries 1 $packages \
-            >"$environment/log" 2>&1 || skip "pip can't install $packages: see $environment/log"
-        touch "$environment/$packages"
-    fi
-    python=$environment/bin/python
+    # shellcheck source=/dev/null
+    . "$here/../venv.sh"
+    virtual_environment "$environment" "$packages"
 fi
 if [ "$kind" = page ]; then
     command -v chromium >/dev/null && command -v chromedriver >/dev/null || skip "no chromium, or no driver of it"
