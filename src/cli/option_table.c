@@ -1305,16 +1305,6 @@ const cli_option cli_table[] = {
         FLAG(insecure_http),
     },
     {
-        .name = "plan",
-        .elsewhere = "dry-run",
-        .help =
-            "Download nothing: print the files' size, what is there already, the free space, the licence, and whether "
-            "the hub asks for its acceptance.",
-        .commands = ON(PULL),
-        .group = CLI_GROUP_FILES,
-        FLAG(plan),
-    },
-    {
         .name = "verify",
         .elsewhere = "check",
         .argument = "MODEL",
@@ -1443,8 +1433,10 @@ const cli_option cli_table[] = {
     {
         .name = "plan",
         .elsewhere = "dry-run",
-        .help = "Make no image: print the operations, the predicted seconds and the memory of each stage.",
-        .commands = ON(GENERATE),
+        .help = "Make no image: print the operations, the predicted seconds and the memory of each stage. Of a "
+                "download: fetch nothing, print its size, what is there, the free space, the licence and whether it "
+                "has to be accepted.",
+        .commands = ON(GENERATE) | ON(PULL),
         .group = CLI_GROUP_MACHINE,
         FLAG(plan),
         .rules =
@@ -1480,16 +1472,10 @@ const cli_option cli_table[] = {
     /* ---- printing ---- */
     {
         .name = "json",
-        .help = "Print one JSON object.",
+        .help = "Print one JSON object. zimage pull prints several, one on a line, whose \"event\" is plan, progress, "
+                "file, notice, done or error.",
         .commands = ON(GENERATE) | ON(INSPECT) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(TOKENIZE) | ON(EXPLAIN) |
-                    ON(RERUN) | ON(MODELS),
-        .group = CLI_GROUP_PRINTING,
-        FLAG(json),
-    },
-    {
-        .name = "json",
-        .help = "Print JSON objects, one on a line: \"event\" is plan, progress, file, notice, done or error.",
-        .commands = ON(PULL),
+                    ON(RERUN) | ON(MODELS) | ON(PULL),
         .group = CLI_GROUP_PRINTING,
         FLAG(json),
     },
