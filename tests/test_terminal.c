@@ -288,6 +288,35 @@ static void lines_of_each_width(void **state)
     }
 }
 
+static void expect_bytes(const progress_bar *bar, const progress_bytes *bytes, int columns, const char *expected)
+{
+    char line[PROGRESS_LINE_MAX];
+    progress_bytes_line(bar, bytes, columns, line);
+    if (strcmp(line, expected) != 0)
+        fail_msg("%d columns: \"%s\", expected \"%s\"", columns, line, expected);
+}
+
+/* A download of which 2 GB were there at the beginning: they do not count in the rate. */
+static void lines_of_downloads(void **state)
+{
+    progress_bar bar = {.begin_seconds = 2, .begin_fraction = 2e9};
+    progress_bytes b = {6500000000u, 32800000000u, 3, 17, 47};
+    expect_bytes(&bar, &b, 120,
+                 "[######----------------------]  20%  file 3/17  6.5/32.8 GB  100.0 MB/s  47 s elapsed  4:23 left");
+    expect_bytes(&bar, &b, 80, "[##---------]  20%  file 3/17  6.5/32.8 GB  100.0 MB/s  47 s elapsed  4:23 left");
+    expect_bytes(&bar, &b, 40, "20% file 3/17 6.5/32.8 GB 4:23 left");
+    expect_bytes(&bar, &b, 20, "20% 6.5/32.8 GB");
+    b = (progress_bytes){5000, 2500000, 0, 2, 2.1}; /* too early for a rate */
+    expect_bytes(&bar, &b, 40, "0% file 0/2 0.0/2.5 MB 2 s elapsed");
+    b = (progress_bytes){0, 0, 0, 0, 0};
+    for (int columns = -1; columns < 300; columns++) {
+        char line[PROGRESS_LINE_MAX];
+        progress_bytes_line(&bar, &b, columns, line);
+        assert_true((int)strlen(line) < columns || !*line);
+        b = (progress_bytes){UINT64_MAX, UINT64_MAX, 1000000, 1000000, 1e9};
+    }
+}
+
 /* What is left follows from the rate of the present stage: a slow last stage does not say "0 s left" for long. */
 static void times_and_rates(void **state)
 {
@@ -435,6 +464,7 @@ int main(void)
         cmocka_unit_test(lines_of_a_batch),
         cmocka_unit_test(names_to_write),
         cmocka_unit_test(lines_of_each_width),
+        cmocka_unit_test(lines_of_downloads),
         cmocka_unit_test(times_and_rates),
         cmocka_unit_test(progress_keeps_to_one_line),
         cmocka_unit_test(messages_interrupt_progress),

@@ -200,7 +200,7 @@ const cli_command cli_commands[CLI_COMMANDS] = {
         {
             .name = "pull",
             .summary = "download a model",
-            .usage = {"ORGANISATION/NAME [OPTIONS]"},
+            .usage = {"ORGANISATION/NAME [OPTIONS]", "--suggest [OPTIONS]"},
             .about = "Downloads a model into the cache that it shares with Python's tools (HF_HUB_CACHE, HF_HOME), and "
                      "prints "
                      "its folder. Only weights as safetensors, configurations and tokenizers are fetched, never "
@@ -210,8 +210,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                      "token, HF_ENDPOINT another hub. Exit codes: 3 there is no such model, 4 it needs a licence or a "
                      "token, 5 "
                      "network, 6 disk, 7 a file is not the one that was announced.",
-            .one_of = {"repository"},
-            .missing = "ORGANISATION/NAME: missing, expected a model such as Tongyi-MAI/Z-Image-Turbo",
+            .one_of = {"repository", "suggest"},
+            .missing = "ORGANISATION/NAME: missing, expected a model such as Tongyi-MAI/Z-Image-Turbo, or --suggest",
             .examples = {"zimage pull Tongyi-MAI/Z-Image-Turbo", "zimage pull Tongyi-MAI/Z-Image-Turbo --plan",
                          "zimage pull black-forest-labs/FLUX.2-klein-4B --limit 5M",
                          "zimage pull Tongyi-MAI/Z-Image-Turbo --source modelscope"},
@@ -1303,6 +1303,16 @@ const cli_option cli_table[] = {
         .commands = ON(PULL),
         .group = CLI_GROUP_FILES,
         FLAG(insecure_http),
+    },
+    {
+        .name = "suggest",
+        .elsewhere = "known recommend",
+        .help =
+            "Download nothing: list models that are known to work, with their sizes and licences, and the memory and "
+            "the seconds that an image of 512 x 512 takes on this machine's CPU, as predicted.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        FLAG(suggest),
     },
     {
         .name = "verify",

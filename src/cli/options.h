@@ -81,7 +81,7 @@ typedef struct cli_options {
     int rng, dequantize, compute, template_kind, shell, command, stage, show;
     int metrics_public, no_slots, no_web, no_model_switch, log_format;
     int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure, insecure_http,
-        no_overlap;
+        suggest, no_overlap;
 } cli_options;
 
 /* How an option's text is read, and the type of its field. */

@@ -3,13 +3,15 @@
 
 #include "cli.h"
 #include "hub/hub.h"
+#include "hub/suggest.h"
 #include "progress.h"
 #include "signals.h"
 
-#define COMMAND     "pull"
-#define SIGNAL_CODE 128 /* and the number of the signal: the exit code, as shells have it */
-#define LEAST_LIMIT (16 << 10)
-#define LEAST_PART  (64 << 10)
+#define COMMAND        "pull"
+#define SIGNAL_CODE    128 /* and the number of the signal: the exit code, as shells have it */
+#define SUGGESTED_SIDE 512
+#define LEAST_LIMIT    (16 << 10)
+#define LEAST_PART     (64 << 10)
 
 typedef struct work {
     const cli_options *options;
@@ -102,6 +104,50 @@ static void on_report(const hub_report *report, void *user)
         print_report(w, report);
 }
 
+/* ---- --suggest ---- */
+
+static json_t *suggestion_json(const hub_suggestion *s)
+{
+    return json_pack("{s:s, s:s, s:b, s:I, s:I, s:f, s:i}", "model", s->id, "licence", s->licence, "gated", s->is_gated,
+                     "bytes", (json_int_t)s->download_bytes, "peak_bytes", (json_int_t)s->peak_bytes, "seconds",
+                     s->seconds, "steps", s->steps);
+}
+
+static void print_suggestion(const hub_suggestion *s)
+{
+    char size[HUB_SIZE_TEXT];
+    hub_write_size(s->download_bytes, size);
+    cli_line(stdout, "%-36s %9s  %6llu MiB  %6.0f s, %d steps  %s%s", s->id, size, cli_mib(s->peak_bytes), s->seconds,
+             s->steps, s->licence, s->is_gated ? ", has to be accepted on the hub" : "");
+}
+
+static int suggest(const cli_options *o)
+{
+    zimage_session_params params;
+    json_t *list = json_array();
+    cli_session_params(o, &params);
+    params.device = "cpu";
+    params.log = NULL;
+    if (!o->json)
+        cli_line(stdout, "%-36s %9s  %10s  %s", "model", "download", "memory", "an image of 512 x 512, predicted");
+    for (size_t i = 0; i < hub_suggestion_count(); i++) {
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        hub_suggestion s;
+        if (hub_suggest(i, SUGGESTED_SIDE, &params, &s, &error) != ZIMAGE_OK) {
+            json_decref(list);
+            return cli_failure(COMMAND, &error);
+        }
+        if (o->json)
+            json_array_append_new(list, suggestion_json(&s));
+        else
+            print_suggestion(&s);
+    }
+    if (o->json)
+        return cli_print_json(COMMAND, json_pack("{s:o}", "models", list), CLI_MEASURED);
+    json_decref(list);
+    return 0;
+}
+
 /* ---- all of it ---- */
 
 static int check(const cli_options *o)
@@ -168,8 +214,8 @@ int cmd_pull(const cli_options *o)
         .user = &w,
     };
     int code = check(o);
-    if (code)
-        return code;
+    if (code || o->suggest)
+        return code ? code : suggest(o);
     progress_init(&w.bar, o->quiet || o->json, 1, 1, NULL);
     cli_signals_catch();
     hub_result result = hub_pull(&params, path, &error);

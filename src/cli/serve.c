@@ -217,7 +217,7 @@ int cmd_serve(const cli_options *options)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     serve_params params;
-    model_copies copies = {{NULL}};
+    model_copies copies = {.ids = {NULL}};
     char *devices = NULL;
     fill(options, &params);
     if (CLI_IS_GIVEN(options, key) && !(options->variables & cli_bit(cli_find(CLI_SERVE, "api-key"))))

@@ -24,6 +24,7 @@ static void forget_url(hub_item *item)
 {
     free(item->url);
     item->url = NULL;
+    item->url_worked = 0;
 }
 
 /* ---- failures ---- */
@@ -168,6 +169,7 @@ static int take_bytes(hub_connection *c, const void *data, size_t bytes)
         return 0;
     }
     count_bytes(c, bytes);
+    item->url_worked = 1;
     if (item->is_whole)
         hub_hash_advance(&c->transfer->hasher, item->hash, hub_segments_prefix(&item->segments));
     return 1;
@@ -360,6 +362,19 @@ static int may_be_expired(const hub_connection *c, long status)
     return !c->locates && !c->item->url_is_hub && (status == 401 || status == 403 || status == 404 || status == 410);
 }
 
+/* No failure if the address has worked before, or if another connection has noticed it already. */
+static void end_expired(hub_connection *c, long status)
+{
+    hub_item *item = c->item;
+    char sentence[64];
+    if (!item->url || strcmp(item->url, c->address) != 0)
+        return;
+    snprintf(sentence, sizeof sentence, "its address is refused with HTTP %ld", status);
+    if (!item->url_worked)
+        fail_passing(c, HUB_NETWORK, sentence);
+    forget_url(item);
+}
+
 static void end_with_status(hub_connection *c, CURLcode code)
 {
     long status = 0;
@@ -370,10 +385,7 @@ static void end_with_status(hub_connection *c, CURLcode code)
     } else if (code == CURLE_OK && c->locates && status >= 200 && status < 300) {
         located(c);
     } else if (code == CURLE_OK && may_be_expired(c, status)) {
-        char sentence[64];
-        snprintf(sentence, sizeof sentence, "its address is refused with HTTP %ld", status);
-        fail_passing(c, HUB_NETWORK, sentence);
-        forget_url(c->item);
+        end_expired(c, status);
     } else {
         hub_http_fault(http_of(c), c->easy, code, c->item->file->path, &fault);
         if (fault.is_passing)

@@ -20,6 +20,7 @@ typedef struct hub_item {
     hub_segments segments;
     hub_hash *hash;
     char *url;        /* where it lies; NULL: not asked yet */
+    int url_worked;   /* it has brought something */
     int url_is_hub;   /* 1: the token may go there */
     int is_asked;     /* a request for its url is under way */
     int has_ranges;   /* the server has sent one: further connections are worth it */

@@ -331,9 +331,10 @@ static void serve_items(hub_transfer *t)
     }
 }
 
-static void end_requests(hub_transfer *t)
+/* How many have ended. */
+static int end_requests(hub_transfer *t)
 {
-    int left;
+    int left, ended = 0;
     for (CURLMsg *message; (message = curl_multi_info_read(t->multi, &left));) {
         char *user = NULL;
         if (message->msg != CURLMSG_DONE)
@@ -341,6 +342,7 @@ static void end_requests(hub_transfer *t)
         CURLcode code = message->data.result;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &user);
         hub_connection_end((hub_connection *)(void *)user, code);
+        ended++;
     }
     const hub_settings *settings = t->params.http->settings;
     for (int i = 0; i <= t->connection_count && t->result == HUB_OK; i++) {
@@ -349,6 +351,7 @@ static void end_requests(hub_transfer *t)
         if (c->runs && !c->is_paused && zi_now() - c->heard > (c->locates ? settings->answer_seconds : most))
             hub_connection_time_out(c);
     }
+    return ended;
 }
 
 static void run_loop(hub_transfer *t)
@@ -367,8 +370,8 @@ static void run_loop(hub_transfer *t)
         if (t->files_done == t->params.listing->count || t->result != HUB_OK)
             break;
         curl_multi_perform(t->multi, &running);
-        end_requests(t);
-        curl_multi_poll(t->multi, NULL, 0, t->params.limit ? LIMITED_MS : POLL_MS, NULL);
+        if (end_requests(t) == 0) /* else there may be something to begin at once */
+            curl_multi_poll(t->multi, NULL, 0, t->params.limit ? LIMITED_MS : POLL_MS, NULL);
     }
 }
 

@@ -12,7 +12,7 @@ typedef struct zi_synthetic {
 } zi_synthetic;
 
 /* A model with those components (bit 1 << zi_component_kind; no tokenizer: prompts come as embeddings); released with
- * zi_model_close. The pool's threads make the weights. */
+ * zi_model_close. The pool's threads make the weights; pool NULL: for planning only, the weights take no memory. */
 zimage_status zi_synthetic_new(const zi_synthetic *synthetic, unsigned components, zi_pool *pool, zi_model **model,
                                zimage_error *error);
 

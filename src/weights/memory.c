@@ -167,39 +167,42 @@ static zimage_status check_size(const char *label, size_t bytes, zimage_error *e
                    zi_mib(bytes), (unsigned long long)(free / ZI_MIB));
 }
 
-static zimage_status map_memory(const char *label, size_t bytes, zi_mapping *mapping, zimage_error *error)
-{
-    ZI_TRY(check_size(label, bytes, error));
-    return zi_map_memory(label, bytes, mapping, error);
-}
-
 /*
  * The random blocks that tensors are copied from: numbers; larger numbers for vectors (gains and biases: with small
  * ones a layer would not change the result); words of packed whole numbers, and scales for these.
  */
 enum { NUMBERS, VECTORS, WORDS, SCALES, BLOCKS };
 
-static void fill_weight(zi_weight *weight, uint8_t **next, uint8_t *const *blocks, zi_pool *pool, size_t salt)
+static void place_weights(zi_safetensors *file)
+{
+    uint8_t *next = (uint8_t *)file->mapping.data;
+    for (size_t i = 0; i < file->count; i++) {
+        zi_weight *weight = &file->entries[i].weight;
+        size_t scales = scale_bytes(weight);
+        weight->data = next;
+        next += aligned(weight->bytes);
+        weight->scales = scales ? next : NULL;
+        weight->biases = scales ? next + aligned(scales) : NULL;
+        next += 2 * aligned(scales);
+    }
+}
+
+static void fill_weight(const zi_weight *weight, uint8_t *const *blocks, zi_pool *pool, size_t salt)
 {
     size_t scales = scale_bytes(weight);
-    uint8_t *data = *next, *after = data + aligned(weight->bytes);
-    weight->data = data;
     int block = weight->dtype == ZI_GROUPED ? WORDS : weight->dims == 1 ? VECTORS : NUMBERS;
-    copy_block(pool, blocks[block], data, weight->bytes, salt);
+    copy_block(pool, blocks[block], (uint8_t *)weight->data, weight->bytes, salt);
     if (scales) {
-        weight->scales = after;
-        weight->biases = after + aligned(scales);
-        copy_block(pool, blocks[SCALES], after, scales, salt);
-        copy_block(pool, blocks[NUMBERS], after + aligned(scales), scales, salt);
+        copy_block(pool, blocks[SCALES], (uint8_t *)weight->scales, scales, salt);
+        copy_block(pool, blocks[NUMBERS], (uint8_t *)weight->biases, scales, salt);
     }
-    *next = after + 2 * aligned(scales);
 }
 
 static zimage_status fill_all(zi_safetensors *file, const zi_memory_format *format, zi_pool *pool, zimage_error *error)
 {
     zi_mapping memory; /* mapped: unlike memory of malloc it goes back to the system at once */
-    ZI_TRY(map_memory(file->path, BLOCKS * (BLOCK + PIECE), &memory, error));
-    uint8_t *next = (uint8_t *)file->mapping.data;
+    ZI_TRY(check_size(file->path, BLOCKS * (BLOCK + PIECE), error));
+    ZI_TRY(zi_map_memory(file->path, BLOCKS * (BLOCK + PIECE), &memory, error));
     uint8_t *blocks[BLOCKS];
     for (int i = 0; i < BLOCKS; i++)
         blocks[i] = (uint8_t *)memory.data + (size_t)i * (BLOCK + PIECE);
@@ -210,7 +213,7 @@ static zimage_status fill_all(zi_safetensors *file, const zi_memory_format *form
         make_block(blocks[SCALES], format->dtype, format->bits);
     }
     for (size_t i = 0; i < file->count; i++)
-        fill_weight(&file->entries[i].weight, &next, blocks, pool, i);
+        fill_weight(&file->entries[i].weight, blocks, pool, i);
     zi_unmap(&memory);
     return ZIMAGE_OK;
 }
@@ -243,7 +246,13 @@ static zimage_status make_file(const zi_tensor_specs *specs, const char *label, 
     file->entries = calloc(specs->count + 1, sizeof *file->entries);
     if (specs->failed || !file->path || !file->strings || !file->entries)
         return zi_fail_memory(error, label, bytes);
-    ZI_TRY(map_memory(label, describe_all(specs, file->path, format, file), &file->mapping, error));
+    size_t all = describe_all(specs, file->path, format, file);
+    if (pool)
+        ZI_TRY(check_size(label, all, error));
+    ZI_TRY(zi_map_memory(label, all, &file->mapping, error));
+    place_weights(file);
+    if (!pool)
+        return ZIMAGE_OK;
     ZI_TRY(fill_all(file, format, pool, error));
     remove_signs(specs, file);
     return ZIMAGE_OK;

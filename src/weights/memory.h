@@ -27,7 +27,8 @@ zi_tensor_specs *zi_store_specs(const zi_store *store);
 
 /* Copies name. Running out of memory is recorded, and reported by zi_specs_fill. */
 void zi_specs_add(zi_tensor_specs *specs, const char *name, int dims, const int64_t *shape);
-/* Makes all tensors, with random numbers, as one "file" in memory. After a failure there is nothing to close. */
+/* Makes all tensors, with random numbers, as one "file" in memory. pool NULL: they have addresses, but no memory is
+ * taken for them; nobody may write there. After a failure there is nothing to close. */
 zimage_status zi_specs_fill(const zi_tensor_specs *specs, const char *label, const zi_memory_format *format,
                             zi_pool *pool, zi_safetensors *file, zimage_error *error);
 void zi_specs_free(zi_tensor_specs *specs);

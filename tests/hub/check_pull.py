@@ -439,6 +439,21 @@ def test_modelscope(program):
         expect(place.run(program, "pull", "acme/other", "--source", "modelscope", **named), 3, "no such model")
 
 
+def test_suggest(program):
+    """The published sizes: 6,154,908,736, 3,875,544,576 and 9,078,581,248 numbers in the transformers."""
+    with Place() as place:
+        listed = json.loads(expect(place.run(program, "pull", "--suggest", "--json"), 0).stdout)["models"]
+        found = {m["model"]: m for m in listed}
+        turbo, klein = found["Tongyi-MAI/Z-Image-Turbo"], found["black-forest-labs/FLUX.2-klein-4B"]
+        assert 32.5e9 < turbo["bytes"] < 33.5e9 and 15.5e9 < klein["bytes"] < 16.5e9, listed
+        assert found["black-forest-labs/FLUX.2-klein-9B"]["gated"] and not turbo["gated"]
+        assert 12.3e9 < turbo["peak_bytes"] < 14e9 and turbo["steps"] == 8 and klein["steps"] == 4, listed
+        assert all(m["seconds"] > 0 for m in listed)
+        text = expect(place.run(program, "pull", "--suggest"), 0, "FLUX Non-Commercial, has to be accepted on the hub")
+        assert text.stdout.count("\n") == 4, text.stdout
+        expect(place.run(program, "pull", NAME, "--suggest"), 2, "expected one of them")
+
+
 def test_certificates(program):
     """https, with a certificate of its own that CURL_CA_BUNDLE names."""
     if not shutil.which("openssl"):
