@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "hub/hub.h"
 #include "models.h"
+#include "shared/json_text.h"
 #include "signals.h"
 
 #define COMMAND     "models"
@@ -21,7 +22,7 @@ static json_t *model_json(const hub_model *m)
 {
     return json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:o}", "model", m->id, "revision", m->revision, "commit",
                      m->commit, "source", m->source, "bytes", (json_int_t)m->bytes, "state", states[m->state], "path",
-                     cli_text_json(m->path));
+                     json_of_text(m->path));
 }
 
 static int list_models(const cli_options *o)
@@ -85,7 +86,7 @@ static int verify(const cli_options *o)
     int printed =
         cli_print_json(COMMAND,
                        json_pack("{s:o, s:I, s:o}", "model", model_json(&model), "checked", (json_int_t)checked,
-                                 "error", result == HUB_OK ? json_null() : cli_text_json(error.message)),
+                                 "error", result == HUB_OK ? json_null() : json_of_text(error.message)),
                        CLI_MEASURED);
     return code ? code : printed;
 }

@@ -5,6 +5,7 @@
 #include "hub/hub.h"
 #include "hub/suggest.h"
 #include "progress.h"
+#include "shared/json_text.h"
 #include "signals.h"
 
 #define COMMAND        "pull"
@@ -28,7 +29,7 @@ typedef struct work {
 
 static json_t *text_or_null(const char *text)
 {
-    return text && *text ? cli_text_json(text) : json_null();
+    return text && *text ? json_of_text(text) : json_null();
 }
 
 static json_t *plan_json(const hub_report *r)
@@ -37,7 +38,7 @@ static json_t *plan_json(const hub_report *r)
                      "source", r->source, "licence", text_or_null(r->licence), "gated", text_or_null(r->gated), "files",
                      (json_int_t)r->files_total, "bytes", (json_int_t)r->total, "missing_bytes",
                      (json_int_t)(r->total - r->bytes), "free_bytes", (json_int_t)r->free_bytes, "folder",
-                     cli_text_json(r->folder));
+                     json_of_text(r->folder));
 }
 
 static json_t *report_json(const work *w, const hub_report *r)
@@ -49,7 +50,7 @@ static json_t *report_json(const work *w, const hub_report *r)
         return json_pack("{s:s, s:s, s:I, s:s}", "event", "file", "path", r->path, "bytes", (json_int_t)r->path_total,
                          "hash", r->etag);
     case HUB_REPORT_NOTICE:
-        return json_pack("{s:s, s:o}", "event", "notice", "message", cli_text_json(r->sentence));
+        return json_pack("{s:s, s:o}", "event", "notice", "message", json_of_text(r->sentence));
     default:
         return json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o, s:I, s:I}", "event", "progress", "bytes",
                          (json_int_t)r->bytes, "total", (json_int_t)r->total, "files", (json_int_t)r->files,
@@ -173,7 +174,7 @@ static int finish(const cli_options *o, const char *path)
     if (o->plan)
         return 0;
     if (o->json)
-        return cli_print_json(COMMAND, json_pack("{s:s, s:o}", "event", "done", "path", cli_text_json(path)),
+        return cli_print_json(COMMAND, json_pack("{s:s, s:o}", "event", "done", "path", json_of_text(path)),
                               CLI_MEASURED);
     print_next(o);
     cli_line(stdout, "%s", path);
@@ -187,7 +188,7 @@ static int fail(const cli_options *o, hub_result result, const zimage_error *err
     if (o->json)
         (void)cli_print_json(
             COMMAND,
-            json_pack("{s:s, s:i, s:o}", "event", "error", "code", code, "message", cli_text_json(error->message)),
+            json_pack("{s:s, s:i, s:o}", "event", "error", "code", code, "message", json_of_text(error->message)),
             CLI_MEASURED);
     return code;
 }
