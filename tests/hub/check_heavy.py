@@ -21,7 +21,7 @@ GIGABYTE = 1000 ** 3
 def test_killed_50_times(program):
     killed, twice, most = kill_and_resume(program, 50, 64 << 10, 4, 11)
     print(f"killed {killed} times; {twice} bytes came twice, at most {most} may")
-    assert killed >= 30 and twice <= most
+    assert killed >= 40 and twice <= most
 
 
 def test_strace(program):
@@ -61,8 +61,8 @@ def large_place():
 def pull_large(program, hub, place, *options):
     """Returns the seconds, the peak memory in MiB, and the CPU's seconds."""
     start, before = time.monotonic(), os.times()
-    process = subprocess.Popen([program, "pull", NAME, "--quiet", *options], env=place.environment(hub),
-                               stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([program, "pull", NAME, "--quiet", *options], stdout=subprocess.DEVNULL,
+                               env=place.environment(hub, HF_HUB_DOWNLOAD_TIMEOUT="60"))
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, process.returncode
