@@ -217,9 +217,9 @@ int zi_choices_recall(const zi_choices *choices, const char *kind, const void *k
                       size_t value_size)
 {
     const zi_choice_list *list = choices->list;
-    char *start = list != NULL && list->count > 0 ? start_line(kind, key, size, 0) : NULL;
-    int found = 0;
-    for (int i = list->count - 1; i >= 0 && start != NULL && !found; i--)
+    int count = list != NULL ? list->count : 0, found = 0;
+    char *start = count > 0 ? start_line(kind, key, size, 0) : NULL;
+    for (int i = count - 1; i >= 0 && start != NULL && !found; i--)
         found = strncmp(list->lines[i], start, strlen(start)) == 0 &&
                 read_hex(list->lines[i] + strlen(start), value, value_size);
     free(start);
