@@ -1,5 +1,6 @@
 #!/bin/sh
 # Builds zimage if needed and makes an image: ./run.sh "a red apple" [options of zimage generate]
+# Another command of the program comes first: ./run.sh serve [options of zimage serve]
 # Files are read and written as seen from the current folder. The program itself is build/run/zimage.
 # It prints to stderr; stdout is the program's.
 set -eu
@@ -48,4 +49,8 @@ if mine "$build" || ! is_current "$build/zimage"; then # the program of another 
     build_program
 fi
 [ $# -gt 0 ] || set -- "a red apple"
-exec "$build/zimage" generate "$@"
+case $1 in
+    -*) set -- generate "$@" ;;
+    *) "$build/zimage" help "$1" >/dev/null 2>&1 || set -- generate "$@" ;; # the program has no such command
+esac
+exec "$build/zimage" "$@"

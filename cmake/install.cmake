@@ -4,19 +4,22 @@ include(CMakePackageConfigHelpers)
 string(REPLACE ";" " " ZIMAGE_PC_MODULES "${ZIMAGE_MODULES}")
 
 # ---- the library: header, shared and static library, and how to find them ----
-install(TARGETS zimage_shared EXPORT zimageShared INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(TARGETS zimage_static EXPORT zimageStatic INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(FILES include/zimage.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+# COMPONENT dev: what only developers need, a Debian package of its own (package.cmake)
+install(TARGETS zimage_shared EXPORT zimageShared LIBRARY NAMELINK_COMPONENT dev
+        INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(TARGETS zimage_static EXPORT zimageStatic ARCHIVE COMPONENT dev
+        INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES include/zimage.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT dev)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 # find_package(zimage): the targets zimage::shared, zimage::static, and zimage::zimage, which is the shared one
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/zimage)
-install(EXPORT zimageShared NAMESPACE zimage:: DESTINATION ${package_folder})
-install(EXPORT zimageStatic NAMESPACE zimage:: DESTINATION ${package_folder})
+install(EXPORT zimageShared NAMESPACE zimage:: DESTINATION ${package_folder} COMPONENT dev)
+install(EXPORT zimageStatic NAMESPACE zimage:: DESTINATION ${package_folder} COMPONENT dev)
 configure_package_config_file(cmake/zimageConfig.cmake.in zimageConfig.cmake INSTALL_DESTINATION ${package_folder})
 write_basic_package_version_file(zimageConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/zimageConfig.cmake ${PROJECT_BINARY_DIR}/zimageConfigVersion.cmake
-        DESTINATION ${package_folder})
+        DESTINATION ${package_folder} COMPONENT dev)
 
 # pkg-config: zimage, and zimage-static, which links libzimage.a
 set(ZIMAGE_PC_PREFIX ${CMAKE_INSTALL_PREFIX})
@@ -31,7 +34,7 @@ if(NOT IS_ABSOLUTE "${CMAKE_INSTALL_LIBDIR}") # else the place of the .pc files 
 endif()
 foreach(file zimage.pc zimage-static.pc)
     configure_file(cmake/${file}.in ${file} @ONLY)
-    install(FILES ${PROJECT_BINARY_DIR}/${file} DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+    install(FILES ${PROJECT_BINARY_DIR}/${file} DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT dev)
 endforeach()
 
 # ---- the program: its manual page, completions and model ----

@@ -35,7 +35,7 @@ echo "a line of CMake"
 if [ "\$1" = --build ]; then
     [ ! -f "$work/broken" ] || { echo "error: it does not compile"; exit 1; }
     [ -f "\$2/zimage" ] && [ -z "\$(find "$work"/*/src -newer "\$2/zimage")" ] && exit 0
-    printf '#!/bin/sh\necho "in \$PWD: \$*"\n' >"\$2/zimage"
+    printf '#!/bin/sh\n[ "\$1" != help ] || { [ "\$2" = serve ]; exit; }\necho "in \$PWD: \$*"\n' >"\$2/zimage"
     chmod 755 "\$2/zimage"
 else
     while [ "\$1" != -B ]; do shift; done
@@ -82,6 +82,10 @@ check_folders() {
     says "the first run" "$tree/build/run/zimage is ready"
     try "../a tree/run.sh"
     expect "without arguments" "in $work/elsewhere: generate a red apple" 0
+    try "../a tree/run.sh" serve --port 0
+    expect "another command" "in $work/elsewhere: serve --port 0" 0
+    try "../a tree/run.sh" --steps 4 serve
+    expect "an option first" "in $work/elsewhere: generate --steps 4 serve" 0
     ln -s "../a tree/run.sh" link
     try ./link x
     expect "through a link" "in $work/elsewhere: generate x" 0
