@@ -14,7 +14,8 @@ set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 
 set(CPACK_DEBIAN_UNSPECIFIED_PACKAGE_NAME zimage)
 set(CPACK_DEBIAN_UNSPECIFIED_PACKAGE_SECTION graphics)
-set(CPACK_DEBIAN_UNSPECIFIED_DESCRIPTION "A program, a server with a web page, and a C library that make images of texts.
+set(CPACK_DEBIAN_UNSPECIFIED_DESCRIPTION "A program, a server with a web page, and a C library:
+ they make images of texts.
  A small model that draws emoji is included.")
 set(scripts ${PROJECT_SOURCE_DIR}/packaging/debian)
 set(CPACK_DEBIAN_UNSPECIFIED_PACKAGE_CONTROL_EXTRA ${scripts}/postinst ${scripts}/prerm ${scripts}/postrm
@@ -24,5 +25,6 @@ set(CPACK_DEBIAN_DEV_PACKAGE_NAME libzimage-dev)
 set(CPACK_DEBIAN_DEV_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "zimage (= ${PROJECT_VERSION}), libpng-dev, zlib1g-dev, libjpeg-dev, libwebp-dev,
  libpcre2-dev, libutf8proc-dev, libjansson-dev")
-set(CPACK_DEBIAN_DEV_DESCRIPTION "What a C program that makes images with zimage is built with: also files for CMake and pkg-config.")
+set(CPACK_DEBIAN_DEV_DESCRIPTION "Header, static library, files of CMake and pkg-config:
+ what a C program that makes images with zimage is built with.")
 include(CPack)

@@ -39,7 +39,8 @@ inside useradd -m user
 inside sh -c 'apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \
     $(dpkg-deb -f /root/zimage_*.deb Depends | sed "s/([^)]*)//g; s/|[^,]*//g; s/,/ /g")' >/dev/null
 files >"$lists/before"
-inside sh -c 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install /root/zimage_*.deb' >/dev/null
+inside sh -c 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \
+    /root/zimage_*.deb' >/dev/null
 inside --user=user sh -c 'cd && zimage generate "a red apple" -o apple.png && ls -l apple.png && rm apple.png'
 inside zimage --version
 

@@ -5,7 +5,9 @@ source=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 folder=${1:-$source/build/deb}
 . "$source/tools/install-dependencies.sh"
 install_dependencies build
-command -v dpkg-shlibdeps >/dev/null || { echo "deb.sh: there is no dpkg-shlibdeps; install dpkg-dev" >&2; exit 1; }
+for program in dpkg-shlibdeps file; do
+    command -v $program >/dev/null || { echo "deb.sh: no $program; install dpkg-dev and file" >&2; exit 1; }
+done
 mkdir -p "$folder"
 {
     # /usr is said here: CMake then puts libraries where Debian has them.
