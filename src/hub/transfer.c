@@ -323,7 +323,8 @@ static void serve_items(hub_transfer *t)
             begin_item(t, item);
         if (t->result != HUB_OK || item->state != HUB_ITEM_FETCHED)
             continue;
-        if (hub_hash_is_done(&t->hasher, item->hash))
+        /* A connection may be open still after the last byte, where no length was announced. */
+        if (hub_hash_is_done(&t->hasher, item->hash) && connections_of(t, item) == 0)
             end_item(t, item);
         else
             serve_item(t, item);

@@ -109,7 +109,9 @@ def test_other_hash(program):
 
 
 def test_no_length(program):
-    check_pull(program, no_length=True)
+    check_pull(program, no_length=0)
+    check_pull(program, no_length=0.3)  # the hash is there before the answer ends
+    check_pull(program, no_length=3)  # longer than the program listens
 
 
 def test_too_many_requests(program):

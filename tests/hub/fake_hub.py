@@ -58,7 +58,7 @@ class Hub:
         wrong_total      Content-Range tells another size
         short=N          a body ends after N bytes, though more were announced
         flips=N          one bit of a large file is wrong in the first N answers that hold it
-        no_length        no Content-Length
+        no_length=N      no Content-Length; answers with large files end N seconds after the last byte
         relative         the hub redirects to another path of its own
         absolute         the same with 308 and an address with its host
         third_host       the CDN redirects to the third origin
@@ -183,7 +183,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        if length is not None and not (self.hub.fault("no_length") and status in (200, 206, 302)):
+        if length is not None and not (self.hub.fault("no_length") is not None and status in (200, 206, 302)):
             self.send_header("Content-Length", str(length))
         elif length:
             self.send_header("Connection", "close")
@@ -336,6 +336,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.cut()
             if hub.fault("rate") and large:
                 time.sleep(size / hub.fault("rate"))
+        if large and hub.fault("no_length"):
+            time.sleep(hub.fault("no_length"))
 
     def cut(self):
         self.wfile.flush()
