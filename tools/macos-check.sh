@@ -149,11 +149,14 @@ build_mlx() {
     find_mlx
     mkdir -p "$work/objects"
     rm -f "$work"/objects/*
-    for file; do
-        "$tools/c++" -std=c++20 -O2 -Wall -Wextra -Werror -Wno-unused-parameter -fvisibility=hidden -ffp-contract=off \
-            -D_GNU_SOURCE -I"$source/include" -I"$source/src" -isystem "$mlx/include" \
-            -isystem "$mlx/include/metal_cpp" -c "$file" -o "$work/objects/$(basename "$file").o"
-    done
+    cat >"$tools/compile_mlx" <<END
+#!/bin/sh
+exec "$tools/c++" -std=c++20 -O1 -Wall -Wextra -Werror -Wno-unused-parameter -fvisibility=hidden -ffp-contract=off \\
+    -D_GNU_SOURCE -I"$source/include" -I"$source/src" -isystem "$mlx/include" -isystem "$mlx/include/metal_cpp" \\
+    -c "\$1" -o "$work/objects/\$(basename "\$1").o"
+END
+    chmod 755 "$tools/compile_mlx"
+    printf '%s\n' "$@" | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I '{}' "$tools/compile_mlx" '{}'
     "$tools/c++" -dynamiclib -o "$work/libzimage-mlx.dylib" "$work"/objects/*.o "$build/libzimage.a" \
         "$mlx/lib/libmlx.dylib" "$root"/lib/*.tbd
     echo "macOS $cpu: src/mlx compiled ($#) and linked with MLX; nothing was run"

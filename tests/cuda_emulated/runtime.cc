@@ -103,7 +103,9 @@ gpu &the_gpu(void)
     return *made;
 }
 
-thread_local cudaError_t last_error;
+/* initial-exec: LeakSanitizer of GCC 12 can fail ("Tracer caught signal 11") where a library that is opened at run time
+ * has thread-local variables that are allocated at their first use. */
+[[gnu::tls_model("initial-exec")]] thread_local cudaError_t last_error;
 
 /* Keeps the code for cudaGetLastError; returns it. */
 cudaError_t done(cudaError_t code)
