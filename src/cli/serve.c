@@ -139,7 +139,7 @@ static int take_models(const cli_options *o, serve_params *params, model_copies 
         code = take_model(params, o->models.paths[i], &copies->ids[i], &copies->named[i]);
     if (!code && o->models_dir)
         code = take_folder(o->models_dir, params, copies->folders);
-    if (!code && params->model_count == 0)
+    if (!code && o->models.count == 0 && !o->models_dir)
         code = take_default(o, params, &copies->named[0]);
     return code;
 }

@@ -23,7 +23,7 @@ static zimage_status status_of(hub_result result)
 
 hub_result hub_fail(zimage_error *error, hub_result result, const char *format, ...)
 {
-    char text[sizeof error->message];
+    char text[sizeof((zimage_error *)NULL)->message];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
@@ -34,7 +34,7 @@ hub_result hub_fail(zimage_error *error, hub_result result, const char *format, 
 
 hub_result hub_fail_errno(zimage_error *error, hub_result result, const char *format, ...)
 {
-    char text[sizeof error->message];
+    char text[sizeof((zimage_error *)NULL)->message];
     int code = errno;
     va_list arguments;
     va_start(arguments, format);
