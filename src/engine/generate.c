@@ -12,6 +12,8 @@
 #include "image/image.h"
 #include "pipeline/inputs.h"
 
+#define PREVIEWS_SHARE 0.05 /* of the time, with request.preview = 2 */
+
 /* What one zimage_generate call holds. */
 typedef struct generation {
     zimage_session *session;
@@ -29,6 +31,8 @@ typedef struct generation {
     double flops_before;      /* of the stages and steps finished */
     double step_flops;        /* of the step under way */
     double start, step_start; /* seconds */
+    double previews_start;    /* when the first preview was there, */
+    double previews, preview; /* and the seconds of those that followed, and of the last */
     unsigned repairs;         /* zi_mapping_repairs when the files were last found complete */
     zimage_progress progress;
 } generation;
@@ -164,15 +168,35 @@ static void expect_latents(const generation *g, float sigma)
             }
 }
 
+/* Whether a step has a preview; request.preview says the rule. Weights that are copied to a device come in a planned
+ * order, which a preview that is left out would break. */
+static int has_preview(const generation *g)
+{
+    if (g->request->preview < 2 || g->previews_start == 0 || zi_has_own_memory(g->session->ops))
+        return g->job.preview_rows > 0;
+    return g->previews + g->preview <= PREVIEWS_SHARE * (zi_now() - g->previews_start);
+}
+
+static void count_preview(generation *g, double seconds)
+{
+    g->preview = seconds;
+    if (g->previews_start == 0)
+        g->previews_start = zi_now();
+    else
+        g->previews += seconds;
+}
+
 static zimage_status show_preview(generation *g, float sigma)
 {
     int64_t scale = g->job.model->facts.scale_factor;
+    double start = zi_now();
     expect_latents(g, sigma);
     g->run.block_done = on_preview_block;
     zimage_status status = zi_job_stage(&g->run, &g->job, ZI_STAGE_PREVIEW, 0);
     g->run.block_done = on_block_done;
     if (status != ZIMAGE_OK)
         return status;
+    count_preview(g, zi_now() - start);
     return finish_step(g, g->preview_rgb8, (int32_t)(g->job.preview_columns * scale),
                        (int32_t)(g->job.preview_rows * scale));
 }
@@ -198,7 +222,7 @@ static zimage_status run_step(generation *g, int step)
     ZI_TRY(zi_job_stage(&g->run, &g->job, ZIMAGE_STAGE_DENOISE, 0));
     if (guidance > 0)
         family->guide(g->positive, g->negative, g->latent_count, guidance, r->cfg_normalization);
-    ZI_TRY(g->job.preview_rows > 0 ? show_preview(g, sigma) : finish_step(g, NULL, 0, 0));
+    ZI_TRY(has_preview(g) ? show_preview(g, sigma) : finish_step(g, NULL, 0, 0));
     zi_euler_step(latents, g->positive, g->latent_count, sigma, next, g->inputs.in_bf16);
     zi_inputs_keep(&g->inputs, &g->job, next, g->positive, latents);
     return ZIMAGE_OK;

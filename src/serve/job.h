@@ -78,7 +78,7 @@ typedef struct job {
     const char *owner_name;          /* the key's; "": none */
     uint64_t idempotency, body_hash; /* the client's name of the request, and its content; 0: none */
     int is_detached;                 /* 1: it goes on when nobody listens */
-    int wants_previews;              /* 1: previews of some steps; 2: of each step */
+    int wants_previews;              /* as request_previews */
     serve_request request;           /* never changes after the admission, but for notes and what the worker resolves */
     int is_resolved;
     resolved_request resolved;

@@ -201,7 +201,7 @@ void resolve_fill(const serve_request *r, const resolved_request *resolved, int 
 {
     *library = (zimage_request){
         .struct_size = sizeof *library,
-        .preview = resolved->previews > 0,
+        .preview = resolved->previews,
         .prompt = r->prompt,
         .negative_prompt = resolved->guidance > 0 ? r->negative_prompt : NULL,
         .width = resolved->width,

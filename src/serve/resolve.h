@@ -15,7 +15,7 @@ typedef struct resolved_request {
     char fingerprint[sizeof((zimage_model_info *)0)->fingerprint];
 } resolved_request;
 
-/* Which previews somebody may look at: 1: of some steps; 2: of each step; 0: none. */
+/* Which previews somebody may look at: 1: of some steps; 2: of as many as cost little; 0: none. */
 int request_previews(const serve_request *request);
 /* What can be said without the model: limits of the server, fields that exclude each other. 0: a fault. */
 int resolve_early(serve_request *request, const serve_params *params, fault *f);
