@@ -163,7 +163,7 @@ def test_making(program):
         assert len(set(said)) >= 3 and any(re.match(r"Step \d of 8", text) for text in said), said
         assert page.script("return seen") > 0, "no preview"
         page.wait("the picture", "document.getElementById('over').naturalWidth === 64")
-        assert page.find("over").is_displayed()
+        s.wait_for("the picture to be shown", lambda: page.find("over").is_displayed())
         title = page.script("return document.title")
         assert title == "zimage", title
         wheel = ("document.getElementById('canvas').dispatchEvent(new WheelEvent('wheel',"
