@@ -116,6 +116,16 @@ static inline void run_program(const char *const *arguments, outcome *o)
 
 #define ARGUMENTS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
+/* Of the test's folder; released with zimage_image_free. */
+static inline zimage_image *read_image(const char *name)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_image *image = NULL;
+    if (zimage_image_read(in_folder(name), NULL, &image, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    return image;
+}
+
 static inline int has_file(const char *name)
 {
     return access(in_folder(name), F_OK) == 0;

@@ -1,30 +1,16 @@
 /* The fingerprint of a model: the same for the same configurations and weights, another one for others. */
 #include <fcntl.h>
 
-#include "files.h"
-#include "networks.h"
+#include "program.h"
 
 static char before[64];
-
-static void run(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void run(const char *format, ...)
-{
-    char command[4 * PATH_MAX];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(command, sizeof command, format, arguments);
-    va_end(arguments);
-    if (system(command) != 0)
-        fail_msg("%s failed", command);
-}
 
 static void read_fingerprint(char text[64])
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_model *model = NULL;
     zimage_model_info info = {.struct_size = sizeof info};
-    if (zimage_model_open(temporary("model"), NULL, &model, &error) != ZIMAGE_OK ||
+    if (zimage_model_open(in_folder("model"), NULL, &model, &error) != ZIMAGE_OK ||
         zimage_model_get_info(model, &info, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     zimage_model_close(model);
@@ -33,11 +19,9 @@ static void read_fingerprint(char text[64])
 
 static int begin(void **state)
 {
-    if (make_temporary_folder(state) != 0)
+    if (folder_make(state) != 0)
         return -1;
-    char tiny[PATH_MAX];
-    golden_path(tiny, sizeof tiny, "tiny");
-    run("cp -R '%s' '%s' && chmod -R u+w '%s'", tiny, temporary("model"), temporary("model"));
+    run_shell("cp -R '%s/tiny' '%s' && chmod -R u+w '%s'", ZIMAGE_TEST_DATA, in_folder("model"), in_folder("model"));
     read_fingerprint(before);
     return 0;
 }
@@ -46,7 +30,7 @@ static int begin(void **state)
 static void expect(int is_other, const char *command)
 {
     char after[64];
-    run("cd '%s' && %s", temporary("model"), command);
+    run_shell("cd '%s' && %s", in_folder("model"), command);
     read_fingerprint(after);
     assert_int_equal(strlen(after), 32);
     if (is_other != (strcmp(before, after) != 0))
@@ -73,7 +57,7 @@ static void another_weight(void **state)
 {
     char after[64];
     struct stat status;
-    int file = open(temporary("model/transformer/diffusion_pytorch_model.safetensors"), O_RDWR);
+    int file = open(in_folder("model/transformer/diffusion_pytorch_model.safetensors"), O_RDWR);
     assert_int_equal(fstat(file, &status), 0);
     for (off_t at = status.st_size / 2; at < status.st_size; at++) {
         uint8_t byte;
@@ -93,5 +77,5 @@ int main(void)
         cmocka_unit_test(another_configuration),
         cmocka_unit_test(another_weight),
     };
-    return cmocka_run_group_tests(tests, begin, remove_temporary_folder);
+    return cmocka_run_group_tests(tests, begin, folder_remove);
 }

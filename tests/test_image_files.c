@@ -223,15 +223,6 @@ static void the_image_stays_without_its_latents(void **state)
 
 /* ---- formats ---- */
 
-static zimage_image *read_image(const char *name)
-{
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_image *image = NULL;
-    if (zimage_image_read(in_folder(name), NULL, &image, &error) != ZIMAGE_OK)
-        fail_msg("%s", error.message);
-    return image;
-}
-
 /* The bytes that a file begins with. */
 static void expect_begin(const char *name, const char *begin)
 {

@@ -12,15 +12,6 @@
 
 static outcome o;
 
-static zimage_image *read_image(const char *name)
-{
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    zimage_image *image = NULL;
-    if (zimage_image_read(in_folder(name), NULL, &image, &error) != ZIMAGE_OK)
-        fail_msg("%s", error.message);
-    return image;
-}
-
 /* ---- decoders ---------------------------------------------------------------------------------------------------- */
 
 static zimage_image *image_of_base64(const char *text, size_t length)

@@ -13,6 +13,7 @@
 #endif
 
 #include "cli.h"
+#include "shared/own_cache.h"
 
 int cli_program_path(char *path, size_t size)
 {
@@ -96,31 +97,12 @@ double cli_seconds_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-#if defined(__APPLE__)
-#define HOME_CACHE "Library/Caches"
-#else
-#define HOME_CACHE ".cache"
-#endif
-
-/* The variable's value, if that is an absolute path. */
-static const char *folder_variable(const char *name)
-{
-    const char *value = getenv(name);
-    return value && *value == '/' ? value : NULL;
-}
-
 const char *cli_cache_folder(const cli_options *options)
 {
     static char folder[PATH_MAX];
-    const char *base = folder_variable("XDG_CACHE_HOME"), *home = folder_variable("HOME");
-    int length = 0;
     if (options->no_cache)
         return NULL;
     if (options->cache_dir)
         return options->cache_dir;
-    if (base)
-        length = snprintf(folder, sizeof folder, "%s/zimage", base);
-    else if (home)
-        length = snprintf(folder, sizeof folder, "%s/" HOME_CACHE "/zimage", home);
-    return length > 0 && length < (int)sizeof folder ? folder : NULL;
+    return own_cache_folder(folder) ? folder : NULL;
 }

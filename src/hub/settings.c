@@ -6,18 +6,13 @@
 #include <strings.h>
 
 #include "base/file.h"
+#include "shared/own_cache.h"
 
 #define HUGGING_FACE    "https://huggingface.co"
 #define MODELSCOPE      "https://modelscope.cn"
 #define ANSWER_SECONDS  10 /* the defaults of huggingface_hub, */
 #define SILENCE_SECONDS 10 /* HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT */
 #define SECONDS_MAX     86400
-
-#if defined(__APPLE__)
-#define OWN_CACHE "Library/Caches/zimage"
-#else
-#define OWN_CACHE ".cache/zimage"
-#endif
 
 /* A variable's value; NULL: it is not set, or empty. */
 static const char *variable(const char *name)
@@ -60,10 +55,11 @@ static int hugging_face_home(char path[PATH_MAX])
 /* $ZIMAGE_HOME/modelscope; ZIMAGE_HOME is by default the folder of the program's other caches. */
 static int modelscope_folder(char path[PATH_MAX])
 {
-    const char *home = variable("ZIMAGE_HOME"), *cache = variable("XDG_CACHE_HOME");
+    const char *home = variable("ZIMAGE_HOME");
+    char own[PATH_MAX];
     if (home)
         return join(home, "modelscope", path);
-    return cache ? join(cache, "zimage/modelscope", path) : join("~/" OWN_CACHE, "modelscope", path);
+    return own_cache_folder(own) && join(own, "modelscope", path);
 }
 
 int hub_cache_folder(hub_protocol protocol, char folder[PATH_MAX])
