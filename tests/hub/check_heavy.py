@@ -4,6 +4,7 @@ ZIMAGE_HUB_FOLDER names a folder with 12 GB of room (default: the system's folde
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -88,10 +89,19 @@ def test_ten_gigabytes(program):
         shutil.rmtree(place.home)
 
 
+def curl_seconds(address, path):
+    start = time.monotonic()
+    subprocess.run(["curl", "--silent", "--fail", "--output", path, address], check=True)
+    seconds = time.monotonic() - start
+    os.remove(path)
+    return seconds
+
+
 def test_rate(program):
-    """From nginx, to memory: the program and the server share this machine's cores."""
-    if not shutil.which("nginx"):
-        return print("skipped: nginx is not here (Debian: nginx-light)")
+    """From nginx, to memory: the program and the server share this machine's cores. curl, which only writes the same
+    bytes to the same place, is the yardstick beside it."""
+    if not (shutil.which("nginx") and shutil.which("curl")):
+        return print("skipped: nginx or curl is not here (Debian: nginx-light, curl)")
     place = Place(tempfile.mkdtemp(prefix="zimage-hub-", dir="/dev/shm"))
     size = 2 * GIGABYTE
     try:
@@ -115,13 +125,17 @@ def test_rate(program):
             try:
                 time.sleep(0.5)
                 hub.cdn = f"http://127.0.0.1:{port}"
-                rates = []
-                for _ in range(3):
+                rates, plain = [], []
+                for _ in range(5):
                     seconds, peak, cpu = pull_large(program, hub, place)
                     rates.append(size / seconds / 1e6)
-                    print(f"{size / 1e9:.0f} GB in {seconds:.2f} s: {rates[-1]:.0f} MB/s; {peak:.1f} MiB; "
-                          f"{cpu:.2f} s of CPU, {size / cpu / 1e6:.0f} MB for each")
                     expect(place.run(program, "models", "--remove", NAME), 0)
+                    plain.append(size / curl_seconds(f"{hub.cdn}/blob/{LARGE}", f"{place.home}/curl") / 1e6)
+                    print(f"{size / 1e9:.0f} GB in {seconds:.2f} s: {rates[-1]:.0f} MB/s, curl without a hash "
+                          f"{plain[-1]:.0f} MB/s; {peak:.1f} MiB; {cpu:.2f} s of CPU, {size / cpu / 1e6:.0f} MB for each")
+                ratio = statistics.median(rates) / statistics.median(plain)
+                print(f"medians: {statistics.median(rates):.0f} MB/s, {ratio:.2f} times curl's")
+                assert max(rates) >= 800 or ratio >= 0.9, "slower than 800 MB/s and than writing the bytes"
             finally:
                 nginx.terminate()
                 nginx.wait()

@@ -7,6 +7,7 @@
 # slow: with slowhttptest (Debian: slowhttptest).
 # schema: what schemathesis makes of /openapi.json in so many seconds.
 # mix: so many seconds of many clients at the same time, which cancel and go away.
+# valgrind: under valgrind, each dialect and clients that go away.
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because Python, a package or the browser is missing.
 set -eu
 kind=$1 program=$2 environment=$3/$1
@@ -36,5 +37,8 @@ if [ "$kind" = page ]; then
 fi
 if [ "$kind" = slow ]; then
     command -v slowhttptest >/dev/null || skip "no slowhttptest"
+fi
+if [ "$kind" = valgrind ]; then
+    command -v valgrind >/dev/null || skip "no valgrind"
 fi
 exec "$python" "$here/check_$kind.py" "$program" "$@"
