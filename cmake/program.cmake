@@ -27,6 +27,7 @@ if(ZIMAGE_HUB_FOUND)
     target_link_libraries(zimage_cli PUBLIC PkgConfig::ZIMAGE_HUB)
 endif()
 add_executable(zimage_program src/cli/main.c)
+target_include_directories(zimage_program PRIVATE src)
 set_target_properties(zimage_program PROPERTIES OUTPUT_NAME zimage)
 target_link_libraries(zimage_program PRIVATE zimage_cli)
 

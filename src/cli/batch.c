@@ -20,8 +20,8 @@
 typedef struct batch {
     const cli_options *options; /* of the command line */
     cli_jobs *jobs;
-    int64_t line;  /* that is read now, from 1 */
-    cli_rows used; /* bits of the command line's options that change the image of some line */
+    int64_t line; /* that is read now, from 1 */
+    row_set used; /* those of the command line's options that change the image of some line */
 } batch;
 
 static int line_error(const batch *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -150,7 +150,7 @@ static int take_value(batch *b, cli_options *options, const char *key, const jso
         number[length] = 0;
         text = number;
     }
-    if (options->given & cli_bits(option))
+    if (row_set_intersects(options->given, cli_all_of(option)))
         return line_error(b, "%s: %.*s, but the line gives it already: size is width and height in one", key,
                           length < SHOWN_MAX ? (int)length : SHOWN_MAX, raw);
     if (option->kind == CLI_FILES ? take_files(options, option, value) : text && cli_set(options, option, text))
@@ -178,8 +178,8 @@ static int take_keys(batch *b, cli_options *options, const json_t *object, const
     return code;
 }
 
-/* A line says in one way what the image shows. own: bits of the options that the line itself says. */
-static int check_needed(const batch *b, cli_rows own)
+/* A line says in one way what the image shows. own: the options that the line itself says. */
+static int check_needed(const batch *b, const row_set *own)
 {
     const cli_option *found = NULL;
     char needed[CLI_TEXT_MAX] = "";
@@ -187,28 +187,30 @@ static int check_needed(const batch *b, cli_rows own)
         if (!option->key_needed)
             continue;
         cli_append(needed, sizeof needed, "%s%s", *needed ? " or " : "", option->key);
-        if (found && (own & cli_bit(option)))
+        if (found && cli_has(own, option))
             return line_error(b, "%s and %s: expected one of them", found->key, option->key);
-        if (own & cli_bit(option))
+        if (cli_has(own, option))
             found = option;
     }
     return found ? 0 : line_error(b, "%s: missing, expected a text or the name of a file", needed);
 }
 
-static int check_rules(batch *b, const cli_options *options, cli_rows own)
+static int check_rules(batch *b, const cli_options *options, const row_set *own)
 {
     for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));) {
-        if (!(options->given & cli_bit(option)))
+        if (!cli_has(&options->given, option))
             continue;
         const cli_rule *rule = cli_broken_rule(CLI_GENERATE, option, options);
-        if (rule && (own & cli_bit(option))) {
+        if (rule && cli_has(own, option)) {
             char sentence[CLI_TEXT_MAX];
             cli_rule_sentence(rule, 1, sentence);
             return line_error(b, "%s: %s", option->key, sentence);
         }
-        cli_rows parts = cli_bits(option) & ~cli_bit(option); /* of a size, which a line may give one by one */
-        if (!rule && ((parts ? parts : cli_bit(option)) & ~own))
-            b->used |= cli_bits(option);
+        row_set all = cli_all_of(option), parts = row_set_minus(all, cli_set_of(option));
+        if (row_set_is_empty(parts)) /* else a size, whose parts a line may give one by one */
+            parts = all;
+        if (!rule && !row_set_is_empty(row_set_minus(parts, *own)))
+            b->used = row_set_union(b->used, all);
     }
     return 0;
 }
@@ -225,25 +227,30 @@ static int check_files(const batch *b, const cli_options *options)
     return 0;
 }
 
-static cli_rows bit_of(const char *name)
+/* Options that say what to do with the lines. */
+static row_set of_the_command_line(void)
 {
-    return cli_bit(cli_find(CLI_GENERATE, name));
+    static const char *const names[] = {"batch", "out-dir", "resume"};
+    row_set set = {{0}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        set = row_set_union(set, cli_set_of(cli_find(CLI_GENERATE, names[i])));
+    return set;
 }
 
 static int take_object(batch *b, cli_batch_line *line, const char *text)
 {
     cli_options *options = &line->options;
     *options = *b->options;
-    options->given = 0;
+    options->given = (row_set){{0}};
     options->batch = options->out_dir = NULL;
     options->resume = 0;
     int code = take_keys(b, options, line->json, text);
-    cli_rows own = options->own = options->given;
-    options->given |= b->options->given & ~bit_of("batch") & ~bit_of("out-dir") & ~bit_of("resume");
+    options->own = options->given;
+    options->given = row_set_union(options->own, row_set_minus(b->options->given, of_the_command_line()));
     if (!code)
-        code = check_needed(b, own);
+        code = check_needed(b, &options->own);
     if (!code)
-        code = check_rules(b, options, own);
+        code = check_rules(b, options, &options->own);
     if (!code)
         code = check_files(b, options);
     if (!code && b->jobs->count + (uint64_t)options->count > IMAGES_MAX)
@@ -306,7 +313,7 @@ static int read_lines(batch *b, FILE *file, char *text)
 static int check_used(const batch *b)
 {
     for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));)
-        if (option->key && (b->options->given & cli_bit(option) & ~b->used))
+        if (option->key && cli_has(&b->options->given, option) && !cli_has(&b->used, option))
             return cli_usage_error(COMMAND, "--%s: no line of %s uses it", option->name, b->options->batch);
     return 0;
 }

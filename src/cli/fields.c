@@ -37,16 +37,17 @@ static const cli_option *option_of(cli_command_id command, const char *word, siz
 /* The option that gave the value of another: --size gives those of --width and --height. */
 static const cli_option *giver_of(cli_command_id command, const cli_options *options, const cli_option *option)
 {
-    cli_rows own = options->own & cli_bit(option) ? options->own : options->given & ~options->own;
+    row_set own = cli_has(&options->own, option) ? options->own : row_set_minus(options->given, options->own);
     for (const cli_option *other = NULL; (other = cli_next(command, other));)
-        if (other->kind == CLI_PIXELS && (own & cli_bit(other)) && (cli_bits(other) & cli_bit(option)))
+        if (other->kind == CLI_PIXELS && cli_has(&own, other) &&
+            row_set_intersects(cli_all_of(other), cli_set_of(option)))
             return other;
     return option;
 }
 
 static void write_name(const cli_options *options, const cli_option *option, char *text, size_t size)
 {
-    int is_key = option->key && (options->own & cli_bit(option));
+    int is_key = option->key && cli_has(&options->own, option);
     cli_append(text, size, "%s%s", is_key ? "" : "--", is_key ? option->key : option->name);
 }
 
@@ -78,7 +79,7 @@ static const char *write_beginning(cli_command_id command, const cli_options *op
         const cli_option *option = option_of(command, word, &length);
         if (!option)
             return NULL;
-        given |= (options->given & cli_bit(option)) != 0;
+        given |= cli_has(&options->given, option);
         option = giver_of(command, options, option);
         if (last && option != last)
             cli_append(text, size, " and ");

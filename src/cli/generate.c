@@ -153,7 +153,7 @@ static int plan_image(work *w)
 /* Options of the command line without effect, because the model has no guidance by default, and no line asks for it. */
 static int check_used(const work *w, int guided)
 {
-    const char *name = guided ? NULL : cli_needs_guidance(w->options->given);
+    const char *name = guided ? NULL : cli_needs_guidance(&w->options->given);
     return name ? cli_usage_error(COMMAND, "--%s: no line of %s uses it", name, w->options->batch) : 0;
 }
 

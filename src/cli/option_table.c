@@ -1538,4 +1538,4 @@ const cli_option cli_table[] = {
 
 const size_t cli_table_size = sizeof cli_table / sizeof *cli_table;
 
-_Static_assert(sizeof cli_table / sizeof *cli_table <= CLI_OPTIONS_MAX, "cli_options.given has a bit for each option");
+_Static_assert(sizeof cli_table / sizeof *cli_table <= ROW_SET_ROWS, "cli_options.given has a bit for each option");

@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "shared/row_set.h"
+
 typedef enum cli_command_id {
     CLI_GENERATE,
     CLI_INSPECT,
@@ -53,14 +55,11 @@ typedef struct cli_files {
     int count;
 } cli_files;
 
-/* Bit i: row i of the table. */
-typedef unsigned __int128 cli_rows;
-
 /* The values of all options of all commands. What is not given has the table's default, or 0. */
 typedef struct cli_options {
-    cli_rows given;     /* by the user */
-    cli_rows variables; /* those of them that the environment gave */
-    cli_rows own;       /* those of them that a line of a batch gave, and not the command line */
+    row_set given;     /* rows of the table, by the user */
+    row_set variables; /* those of them that the environment gave */
+    row_set own;       /* those of them that a line of a batch gave, and not the command line */
     const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
     const char *file, *text, *cpu_mask, *device, *mask;
@@ -158,8 +157,6 @@ typedef struct cli_option {
     char letter;    /* 'W': -W; 0: none */
 } cli_option;
 
-#define CLI_OPTIONS_MAX 128 /* bits of cli_rows */
-
 extern const cli_option cli_table[];
 extern const size_t cli_table_size;
 
@@ -169,9 +166,11 @@ extern const size_t cli_table_size;
 const cli_option *cli_next(cli_command_id command, const cli_option *option);
 /* NULL: the command has no such option. */
 const cli_option *cli_find(cli_command_id command, const char *name);
-cli_rows cli_bit(const cli_option *option);
-/* The bits of all options of the command that this one gives: --size gives --width and --height as well. */
-cli_rows cli_bits(const cli_option *option);
+/* Whether an option is in a set of rows of the table. */
+int cli_has(const row_set *set, const cli_option *option);
+row_set cli_set_of(const cli_option *option);
+/* All options of the command that this one gives: --size gives --width and --height as well. */
+row_set cli_all_of(const cli_option *option);
 /* Whether the user gave a value for a field: CLI_IS_GIVEN(options, seed). */
 int cli_given(const cli_options *options, size_t offset);
 #define CLI_IS_GIVEN(options, field) cli_given(options, offsetof(cli_options, field))

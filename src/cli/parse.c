@@ -25,28 +25,35 @@ const cli_option *cli_find(cli_command_id command, const char *name)
     return option;
 }
 
-cli_rows cli_bit(const cli_option *option)
+int cli_has(const row_set *set, const cli_option *option)
 {
-    return (cli_rows)1 << (option - cli_table);
+    return row_set_has(set, (size_t)(option - cli_table));
+}
+
+row_set cli_set_of(const cli_option *option)
+{
+    row_set set = {{0}};
+    row_set_add(&set, (size_t)(option - cli_table));
+    return set;
 }
 
 _Static_assert(offsetof(cli_options, height) == offsetof(cli_options, width) + sizeof(int64_t),
                "CLI_PIXELS fills both");
 
-cli_rows cli_bits(const cli_option *option)
+row_set cli_all_of(const cli_option *option)
 {
-    cli_rows bits = cli_bit(option);
+    row_set set = cli_set_of(option);
     for (const cli_option *other = cli_table; option->kind == CLI_PIXELS && other < cli_table + cli_table_size; other++)
         if ((other->commands & option->commands) &&
             (other->offset == offsetof(cli_options, width) || other->offset == offsetof(cli_options, height)))
-            bits |= cli_bit(other);
-    return bits;
+            row_set_add(&set, (size_t)(other - cli_table));
+    return set;
 }
 
 int cli_given(const cli_options *options, size_t offset)
 {
     for (size_t i = 0; i < cli_table_size; i++)
-        if (cli_table[i].offset == offset && (options->given & cli_bit(&cli_table[i])))
+        if (cli_table[i].offset == offset && row_set_has(&options->given, i))
             return 1;
     return 0;
 }
@@ -164,7 +171,8 @@ static const char *command_name(const parser *p)
 /* typed: the option as it stands on the command line, for messages. */
 static int take(parser *p, const cli_option *option, const char *typed, const char *text)
 {
-    if (option->kind != CLI_FLAG && option->kind != CLI_FILES && (p->options->given & cli_bits(option)))
+    if (option->kind != CLI_FLAG && option->kind != CLI_FILES &&
+        row_set_intersects(p->options->given, cli_all_of(option)))
         return cli_usage_error(command_name(p), "%s: \"%s\", but it is given already", typed, text);
     if (cli_set(p->options, option, text))
         return 0;
@@ -313,7 +321,7 @@ static int take_operand(parser *p, const char *text)
     if (!option)
         return cli_usage_error(command->name, "\"%s\": unexpected; %s", text,
                                command->operand_hint ? command->operand_hint : "it takes options only");
-    if (p->options->given & cli_bit(option))
+    if (cli_has(&p->options->given, option))
         return cli_usage_error(command->name,
                                "\"%s\": unexpected, the %s is given already; put a text of several words in quotes",
                                text, option->argument);
@@ -344,11 +352,11 @@ static int take_variable(parser *p, const cli_option *option)
     char name[CLI_VARIABLE_MAX];
     cli_variable(option, name);
     const char *value = getenv(name);
-    if (!value || !*value || (p->options->given & cli_bits(option)))
+    if (!value || !*value || row_set_intersects(p->options->given, cli_all_of(option)))
         return 0;
     int code = option->kind == CLI_FLAG ? take_flag(p, option, name, value) : take(p, option, name, value);
-    if (p->options->given & cli_bit(option))
-        p->options->variables |= cli_bit(option);
+    if (cli_has(&p->options->given, option))
+        p->options->variables = row_set_union(p->options->variables, cli_set_of(option));
     return code;
 }
 
@@ -363,7 +371,7 @@ static int take_environment(parser *p)
 
 void cli_set_defaults(cli_command_id command, cli_command_id but, cli_options *options)
 {
-    cli_rows given = options->given;
+    row_set given = options->given;
     for (const cli_option *option = NULL; (option = cli_next(command, option));)
         if (option->fallback && !(option->commands & 1u << but))
             cli_set(options, option, option->fallback);

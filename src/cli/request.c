@@ -115,11 +115,11 @@ static zimage_status check_latents(const cli_options *o, const cli_inputs *input
     return error->status = ZIMAGE_ERROR_ARGUMENT;
 }
 
-const char *cli_needs_guidance(cli_rows given)
+const char *cli_needs_guidance(const row_set *given)
 {
     static const char *const names[] = {"negative", "cfg-truncation", "cfg-normalization"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (given & cli_bit(cli_find(CLI_GENERATE, names[i])))
+        if (cli_has(given, cli_find(CLI_GENERATE, names[i])))
             return names[i];
     return NULL;
 }
@@ -127,13 +127,14 @@ const char *cli_needs_guidance(cli_rows given)
 /* The table's rule, where the model decides whether there is guidance. A line of a batch answers for its own values. */
 static zimage_status check_guidance(const cli_options *o, const zimage_request *request, zimage_error *error)
 {
-    const char *name = cli_needs_guidance(o->own ? o->own : o->given);
+    int is_line = !row_set_is_empty(o->own);
+    const char *name = cli_needs_guidance(is_line ? &o->own : &o->given);
     const cli_option *option = name ? cli_find(CLI_GENERATE, name) : NULL;
     char sentence[CLI_TEXT_MAX];
     if (request->guidance_scale > 0 || !option)
         return ZIMAGE_OK;
-    cli_rule_sentence(&option->rules[0], o->own != 0, sentence);
-    snprintf(error->message, sizeof error->message, "%s%s: %s", o->own ? "" : "--", o->own ? option->key : name,
+    cli_rule_sentence(&option->rules[0], is_line, sentence);
+    snprintf(error->message, sizeof error->message, "%s%s: %s", is_line ? "" : "--", is_line ? option->key : name,
              sentence);
     return error->status = ZIMAGE_ERROR_ARGUMENT;
 }

@@ -21,7 +21,7 @@ typedef struct cli_inputs {
 void cli_inputs_free(cli_inputs *inputs);
 
 /* An option of those given that has no effect without guidance; NULL: none. */
-const char *cli_needs_guidance(cli_rows given);
+const char *cli_needs_guidance(const row_set *given);
 
 /* The request of options. Their files are read into inputs, unless these are theirs already; the request points there
  * and into options. */

@@ -80,7 +80,7 @@ static int set_values(const json_t *object, const cli_options *given, cli_option
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
         const cli_option *option = cli_find(CLI_GENERATE, values[i].option);
         const json_t *value = json_object_get(object, values[i].key);
-        if (!value || (given->given & cli_bit(option))) /* the command line says otherwise */
+        if (!value || cli_has(&given->given, option)) /* the command line says otherwise */
             continue;
         int code = set_value(given->file, values[i].key, option, value, made);
         if (code)

@@ -9,7 +9,7 @@ static int counts(const cli_rule *rule, const cli_option *other, const cli_optio
 {
     switch (rule->condition) {
     case CLI_ABOVE:
-        if (!other->fallback && !(options->given & cli_bit(other)))
+        if (!other->fallback && !cli_has(&options->given, other))
             return rule->kind == CLI_NEEDS;
         return cli_number(options, other) > rule->above;
     case CLI_IS: {
@@ -24,7 +24,7 @@ static int counts(const cli_rule *rule, const cli_option *other, const cli_optio
     case CLI_GIVEN:
         break;
     }
-    return (options->given & cli_bit(other)) != 0;
+    return cli_has(&options->given, other);
 }
 
 const cli_rule *cli_broken_rule(cli_command_id command, const cli_option *option, const cli_options *options)
@@ -77,7 +77,7 @@ static int check_one_of(cli_command_id command, const cli_options *options)
     const cli_option *first = NULL;
     for (int i = 0; i < CLI_CHOICES && c->one_of[i]; i++) {
         const cli_option *option = cli_find(command, c->one_of[i]);
-        if (!(options->given & cli_bit(option)))
+        if (!cli_has(&options->given, option))
             continue;
         if (first) {
             char one[64], two[64];
@@ -93,7 +93,7 @@ static int check_one_of(cli_command_id command, const cli_options *options)
 int cli_check(cli_command_id command, const cli_options *options)
 {
     for (const cli_option *option = NULL; (option = cli_next(command, option));) {
-        const cli_rule *rule = options->given & cli_bit(option) ? cli_broken_rule(command, option, options) : NULL;
+        const cli_rule *rule = cli_has(&options->given, option) ? cli_broken_rule(command, option, options) : NULL;
         if (rule && !is_for_lines(command, rule, option, options)) {
             char sentence[CLI_TEXT_MAX];
             cli_rule_sentence(rule, 0, sentence);

@@ -220,7 +220,7 @@ int cmd_serve(const cli_options *options)
     model_copies copies = {.ids = {NULL}};
     char *devices = NULL;
     fill(options, &params);
-    if (CLI_IS_GIVEN(options, key) && !(options->variables & cli_bit(cli_find(CLI_SERVE, "api-key"))))
+    if (CLI_IS_GIVEN(options, key) && !cli_has(&options->variables, cli_find(CLI_SERVE, "api-key")))
         params.log("--api-key: other users of this machine can see it; ZIMAGE_API_KEY or --api-key-file hide it");
     int code = take_models(options, &params, &copies);
     if (!code)

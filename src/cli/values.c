@@ -175,14 +175,14 @@ int cli_set(cli_options *options, const cli_option *option, const char *text)
 {
     if (!read_value(option, text, (char *)options + option->offset))
         return 0;
-    options->given |= cli_bits(option);
+    options->given = row_set_union(options->given, cli_all_of(option));
     return 1;
 }
 
 void cli_set_flag(cli_options *options, const cli_option *option, int value)
 {
     *(int *)(void *)((char *)options + option->offset) = value;
-    options->given |= cli_bit(option);
+    options->given = row_set_union(options->given, cli_set_of(option));
 }
 
 void cli_append(char *text, size_t size, const char *format, ...)

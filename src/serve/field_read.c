@@ -38,15 +38,20 @@ static const request_field *find_field(serve_dialect dialect, const char *name)
     return NULL;
 }
 
-static unsigned __int128 bit_of(const request_field *f)
+static int is_given(const serve_request *request, const request_field *f)
 {
-    return (unsigned __int128)1 << (f - field_table);
+    return row_set_has(&request->given, (size_t)(f - field_table));
+}
+
+static void mark_given(serve_request *request, const request_field *f)
+{
+    row_set_add(&request->given, (size_t)(f - field_table));
 }
 
 int serve_request_has(const serve_request *request, size_t offset)
 {
     for (const request_field *f = field_table; f < field_table + field_table_size; f++)
-        if (f->kind < FIELD_OBJECT && f->offset == offset && (request->given & bit_of(f)))
+        if (f->kind < FIELD_OBJECT && f->offset == offset && is_given(request, f))
             return 1;
     return 0;
 }
@@ -322,7 +327,7 @@ static int store(const reader *r, const request_field *f, const char *name, pars
         differs = *(int *)place != v->flag;
         *(int *)place = v->flag;
     }
-    r->request->given |= bit_of(f);
+    mark_given(r->request, f);
     if (is_twice && differs)
         return fault_set(r->fault, FAULT_INVALID_VALUE, name, "%s: another name of the same field has another value",
                          name);
@@ -341,7 +346,7 @@ static int read_field(const reader *r, const request_field *f, const char *name,
     switch (f->kind) {
     case FIELD_IMAGES:
     case FIELD_MASK:
-        r->request->given |= bit_of(f);
+        mark_given(r->request, f);
         return read_images(r, f, name, json);
     case FIELD_OBJECT:
         return json_is_object(json) ? read_object(r, json) : refuse(r, f, name);
@@ -405,7 +410,7 @@ static int read_files(const reader *r)
         const request_field *f = find_field(r->request->dialect, file->name);
         if (!f || (f->kind != FIELD_IMAGES && f->kind != FIELD_MASK))
             return fault_set(r->fault, FAULT_UNKNOWN_PARAMETER, file->name, "%s: unknown parameter", file->name);
-        r->request->given |= bit_of(f);
+        mark_given(r->request, f);
         if (!add_image(r, f, file->name, file->data, file->size))
             return 0;
     }
@@ -453,7 +458,7 @@ int serve_request_read(const form *body, serve_dialect dialect, const image_limi
     if (!read_object(&r, body->object) || !read_files(&r))
         return 0;
     for (const request_field *row = field_table; row < field_table + field_table_size; row++)
-        if (row->is_required && (row->dialects & 1u << dialect) && !(request->given & bit_of(row)))
+        if (row->is_required && (row->dialects & 1u << dialect) && !is_given(request, row))
             return fault_set(f, FAULT_MISSING_PARAMETER, row->name, "%s: missing", row->name);
     return !request->invert_mask || !request->mask || invert_mask(&r);
 }

@@ -122,4 +122,5 @@ const request_field field_table[] = {
 
 const size_t field_table_size = sizeof field_table / sizeof *field_table;
 
-_Static_assert(sizeof field_table / sizeof *field_table <= FIELDS_MAX, "serve_request.given has a bit for each field");
+_Static_assert(sizeof field_table / sizeof *field_table <= ROW_SET_ROWS,
+               "serve_request.given has a bit for each field");

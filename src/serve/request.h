@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "fault.h"
+#include "shared/row_set.h"
 #include "zimage.h"
 
 #define REQUEST_IMAGES_MAX 8
@@ -29,7 +30,7 @@ typedef enum serve_dialect {
 /* What is stored in a serve_request. The values of fields that were not given are 0. */
 typedef struct serve_request {
     serve_dialect dialect;
-    unsigned __int128 given; /* bit i: row i of the table was given */
+    row_set given; /* rows of the table */
     char *prompt, *negative_prompt, *model, *user, *size;
     int64_t n, batch_size, n_iter, width, height, steps, partial_images, compression;
     uint64_t seed; /* decided by serve_request_finish where none was given */
@@ -75,7 +76,6 @@ typedef struct request_field {
 
 extern const request_field field_table[];
 extern const size_t field_table_size;
-#define FIELDS_MAX 128 /* bits of serve_request.given */
 
 /* Words of format, in the order of zimage_format, and of rng, of zimage_rng. */
 extern const char *const serve_format_words[], *const serve_rng_words[], *const serve_quality_words[];
