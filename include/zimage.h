@@ -471,6 +471,11 @@ typedef struct zimage_request {
  */
 ZIMAGE_API zimage_status zimage_request_check(zimage_session *session, const zimage_request *request,
                                               zimage_error *error);
+/* *completed <- the request with the model's defaults in place of zeros: width, height, steps, strength and
+ * cfg_truncation. Two requests that are equal then make the same image. Pointers stay the caller's. Checks input images
+ * and strength, and nothing else; completed->struct_size is set by the caller. */
+ZIMAGE_API zimage_status zimage_request_complete(const zimage_model *model, const zimage_request *request,
+                                                 zimage_request *completed, zimage_error *error);
 
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
@@ -542,6 +547,9 @@ ZIMAGE_API zimage_status zimage_generate(zimage_session *session, const zimage_r
 ZIMAGE_API int32_t zimage_image_width(const zimage_image *image);
 ZIMAGE_API int32_t zimage_image_height(const zimage_image *image);
 ZIMAGE_API const uint8_t *zimage_image_pixels(const zimage_image *image); /* [height][width][3] RGB, owned by image */
+/* [height][width], owned by image: what was transparent is 0. NULL: all is opaque. A mask may say with it what is
+ * repainted; pixels are blended over the background already. */
+ZIMAGE_API const uint8_t *zimage_image_alpha(const zimage_image *image);
 ZIMAGE_API void zimage_image_free(zimage_image *image);
 
 /* How an image was made; zeros for images that zimage_generate did not make. */

@@ -683,6 +683,10 @@ static void null_arguments_are_refused(void **state)
     REFUSED(zimage_session_open, model, NULL, NULL);
     REFUSED(zimage_request_check, NULL, &request);
     REFUSED(zimage_request_check, session, NULL);
+    zimage_request completed = {.struct_size = sizeof completed};
+    REFUSED(zimage_request_complete, NULL, &request, &completed);
+    REFUSED(zimage_request_complete, model, NULL, &completed);
+    REFUSED(zimage_request_complete, model, &request, NULL);
     zimage_memory_info memory = {.struct_size = sizeof memory, .total_bytes = 1};
     REFUSED(zimage_request_memory, NULL, &request, &memory);
     REFUSED(zimage_request_memory, session, NULL, &memory);

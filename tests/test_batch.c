@@ -104,6 +104,24 @@ static void one_file_has_one_line(void **state)
     clear();
 }
 
+/* With --resume a file that appears while its image is made stays: somebody else was first. */
+static void the_first_file_stays(void **state)
+{
+    put_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.png\"}\n"
+                        "{\"prompt\": \"b\", \"output\": \"2.png\", \"steps\": 1000, \"size\": \"128x128\"}\n");
+    run_shell(
+        "cd '%s' && '%s' generate --batch b.jsonl --out-dir out -m '%s' -W 16 -H 16 --steps 1 --resume >said 2>&1 & "
+        "work=$! && cd '%s' && until [ -s out/1.png ]; do sleep 0.01; done && sleep 0.2 && "
+        "kill -0 $work && echo theirs >x && ln x out/2.png && wait $work && [ \"$(cat out/2.png)\" = theirs ] && "
+        "grep -q 'out/2.png exists by now: it stays as it is' said",
+        test_folder, ZIMAGE_PROGRAM, TINY, test_folder);
+    /* Without it the user replaces it. */
+    run_shell("cd '%s' && '%s' generate --batch b.jsonl --out-dir out -m '%s' -W 16 -H 16 --steps 1 -q >said && "
+              "zimage=$(head -c 4 out/2.png | tail -c 3) && [ \"$zimage\" = PNG ]",
+              test_folder, ZIMAGE_PROGRAM, TINY);
+    clear();
+}
+
 /* Files that are no batch. */
 static void other_files(void **state)
 {
@@ -288,6 +306,7 @@ int main(void)
         cmocka_unit_test(the_folder_is_created),
         cmocka_unit_test(the_whole_batch_is_checked),
         cmocka_unit_test(one_file_has_one_line),
+        cmocka_unit_test(the_first_file_stays),
         cmocka_unit_test(other_files),
         cmocka_unit_test(lines_hold_what_a_command_line_does),
         cmocka_unit_test(warnings_name_their_line),

@@ -93,7 +93,7 @@ static void compare(const char *name, const zimage_image *image, const zi_weight
 {
     int channels = (int)want->shape[2], opaque = 1;
     int64_t count = want->shape[0] * want->shape[1];
-    const uint8_t *ours = zimage_image_pixels(image), *alpha = zi_image_alpha(image);
+    const uint8_t *ours = zimage_image_pixels(image), *alpha = zimage_image_alpha(image);
     assert_int_equal(zimage_image_height(image), want->shape[0]);
     assert_int_equal(zimage_image_width(image), want->shape[1]);
     for (int64_t i = 0; i < count; i++) {

@@ -69,9 +69,28 @@ static int failure(work *w, const zimage_error *error)
     return CLI_FAILURE;
 }
 
+/* A file that exists stays: of another process that has made the image meanwhile, or of a run that was interrupted
+ * before it wrote the latents. */
+static zimage_status write_once(work *w, const cli_job *job, const zimage_request *request, const zimage_image *image,
+                                zimage_error *error)
+{
+    int removed;
+    zimage_status status = cli_write_image(job, request, image, w->model, error);
+    if (status == ZIMAGE_OK)
+        return status;
+    if (cli_is_taken(job->path, &removed)) {
+        if (!w->options->quiet)
+            cli_line(stderr, "zimage: %s exists by now: it stays as it is", job->path);
+        return ZIMAGE_OK;
+    }
+    return removed ? cli_write_image(job, request, image, w->model, error) : status;
+}
+
 static zimage_status write_image(work *w, cli_job *job, const zimage_request *request, const zimage_image *image,
                                  zimage_error *error)
 {
+    if (job->kept)
+        return write_once(w, job, request, image, error);
     if (job->named)
         return cli_write_image(job, request, image, w->model, error);
     if (job->options->output) /* its name with a number is noted for this job */

@@ -135,13 +135,6 @@ static int try_places(const cli_jobs *jobs)
     return 0;
 }
 
-/* Whether a file is complete: files appear when they are, apart from the empty one that claims a default name. */
-static int is_complete(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0;
-}
-
 /* How many jobs before this one have the same path: a default name, which then gets a number. */
 static int same_before(const cli_jobs *jobs, json_t *counts, const cli_job *job)
 {
@@ -164,7 +157,8 @@ static int find_done(cli_jobs *jobs)
                                    "--resume: line %lld of %s has neither output nor seed, expected one of them: "
                                    "without them the name of its image differs each time",
                                    (long long)job->line, jobs->options->batch);
-        job->done = is_complete(path) && (!job->latents || is_complete(job->latents));
+        job->kept = job->named;
+        job->done = cli_is_complete(path) && (!job->latents || cli_is_complete(job->latents));
     }
     json_decref(counts);
     return counts ? code : no_memory(jobs);

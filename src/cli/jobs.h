@@ -16,6 +16,7 @@ typedef struct cli_job {
     char *latents; /* of the file for the final latents; NULL: none */
     int done;      /* with --resume: its files exist */
     int named;     /* path is the user's word for word; 0: made by the program, which then replaces no file */
+    int kept;      /* a file that exists stays, also one that appears meanwhile: another process has made the image */
 } cli_job;
 
 /* A line of a batch. */

@@ -26,41 +26,31 @@ static void add_path(recipe *r, const char *key, const char *path)
         recipe_add(r, key, name_of(path, name));
 }
 
-static void add_prompts(recipe *r, const cli_options *o, const zimage_request *request)
+/* The files that the options name. */
+typedef struct input_names {
+    const cli_options *options;
+    char name[PATH_MAX]; /* the last that was asked for */
+} input_names;
+
+/* recipe_name_fn of input_names. */
+static const char *name_of_input(void *user, const char *key, size_t index)
 {
-    char name[PATH_MAX];
-    size_t count = (size_t)request->prompt_tokens * (size_t)request->prompt_embeds_dim;
-    recipe_add(r, "prompt", o->prompt);
-    if (o->prompt_embeds)
-        recipe_numbers(r, "prompt_embeds", name_of(o->prompt_embeds, name), request->prompt_embeds, count);
-    if (request->guidance_scale > 0)
-        recipe_add(r, "negative_prompt", o->negative);
+    input_names *names = user;
+    const cli_options *o = names->options;
+    const char *path = !strcmp(key, "images")    ? o->images.paths[index]
+                       : !strcmp(key, "mask")    ? o->mask
+                       : !strcmp(key, "latents") ? o->latents
+                                                 : o->prompt_embeds;
+    return name_of(path, names->name);
 }
 
-/* strength: 0 where denoising starts from noise alone. */
-static void add_images(recipe *r, const cli_options *o, const zimage_request *request, double strength)
+static void add_background(recipe *r, const cli_options *o)
 {
-    char name[PATH_MAX];
-    for (size_t i = 0; i < request->image_count; i++)
-        recipe_image(r, "images", name_of(o->images.paths[i], name), request->images[i]);
-    if (request->mask)
-        recipe_image(r, "mask", name_of(o->mask, name), request->mask);
-    if (strength > 0)
-        recipe_add_number(r, "strength", strength);
-    if (CLI_IS_GIVEN(o, background)) {
-        snprintf(name, sizeof name, "#%02x%02x%02x", o->background[0], o->background[1], o->background[2]);
-        recipe_add(r, "background", name);
-    }
-}
-
-static void add_noise(recipe *r, const cli_job *job, const zimage_request *request)
-{
-    char name[PATH_MAX];
-    const cli_options *o = job->options;
-    if (o->latents)
-        recipe_numbers(r, "latents", name_of(o->latents, name), request->latents, request->latents_count);
-    else
-        recipe_noise(r, job->seed, (zimage_rng)o->rng);
+    char colour[8];
+    if (!CLI_IS_GIVEN(o, background))
+        return;
+    snprintf(colour, sizeof colour, "#%02x%02x%02x", o->background[0], o->background[1], o->background[2]);
+    recipe_add(r, "background", colour);
 }
 
 static void add_model(recipe *r, const cli_options *o, const zimage_model *model)
@@ -83,14 +73,34 @@ static int lossy_quality(const cli_job *job)
     return zimage_format_of_path(job->path, &format) && format != ZIMAGE_FORMAT_PNG ? (int)job->options->quality : 0;
 }
 
+zimage_status cli_job_key(const cli_job *job, const zimage_request *request, const zimage_model *model,
+                          char key[JOB_KEY], zimage_error *error)
+{
+    const cli_options *o = job->options;
+    zimage_request own = *request;
+    job_output output = {
+        .quality = lossy_quality(job),
+        .has_recipe = !o->no_metadata,
+        .compute = (zimage_compute)o->compute,
+        .dequantize = (zimage_dequantize)o->dequantize,
+    };
+    own.seed = job->seed;
+    if (!zimage_format_of_path(job->path, &output.format))
+        output.format = ZIMAGE_FORMAT_PNG;
+    return job_key(model, &own, &output, key, error);
+}
+
+/* request: with what the library has filled in. */
 static void add_all(recipe *r, const cli_job *job, const zimage_request *request, const zimage_image_info *info,
                     const zimage_model *model)
 {
     const cli_options *o = job->options;
-    add_prompts(r, o, request);
-    add_images(r, o, request, info->strength);
-    add_noise(r, job, request);
-    recipe_size(r, request->width, request->height, request->steps);
+    input_names names = {.options = o};
+    recipe_prompts(r, request, name_of_input, &names);
+    recipe_images(r, request, name_of_input, &names);
+    add_background(r, o);
+    recipe_noise(r, request, name_of_input, &names);
+    recipe_size(r, request);
     recipe_guidance(r, CLI_IS_GIVEN(o, guidance) ? o->guidance : request->guidance_scale, o->cfg_truncation,
                     o->cfg_normalization);
     add_model(r, o, model);
@@ -122,9 +132,11 @@ zimage_status cli_check_image(const cli_job *job, const zimage_request *request,
     memset(info.kernels, 'x', sizeof info.kernels - 1); /* not known yet: the longest */
     if (!zimage_format_of_path(job->path, &format))
         return ZIMAGE_OK;
+    zimage_request checked = *request;
+    checked.seed = job->seed;
     const zimage_text *texts;
     size_t count;
-    recipe *r = make_recipe(job, request, &info, model, &texts, &count, error);
+    recipe *r = make_recipe(job, &checked, &info, model, &texts, &count, error);
     if (!r)
         return ZIMAGE_ERROR_MEMORY;
     zimage_status status = zimage_format_check(format, request->width, request->height, texts, count, &reason);
@@ -142,6 +154,8 @@ zimage_status cli_write_image(const cli_job *job, const zimage_request *request,
     zimage_image_get_info(image, &info, NULL); /* this can't fail */
     made.width = zimage_image_width(image);
     made.height = zimage_image_height(image);
+    made.strength = info.strength;
+    made.seed = job->seed;
     const zimage_text *texts;
     size_t count;
     recipe *r = make_recipe(job, &made, &info, model, &texts, &count, error);
@@ -153,7 +167,7 @@ zimage_status cli_write_image(const cli_job *job, const zimage_request *request,
         .texts = texts,
         .text_count = count,
         .folder = job->folder,
-        .is_new = !job->named,
+        .is_new = !job->named || job->kept,
     };
     const char *name = job->folder ? cli_name_in_folder(job, job->path) : job->path;
     zimage_status status = zimage_image_save(image, name, &params, error);

@@ -3,8 +3,12 @@
 #define ZI_CLI_METADATA_H
 
 #include "jobs.h"
+#include "shared/job_key.h"
 #include "zimage.h"
 
+/* The key of a job. request: of its options, without the seed. */
+zimage_status cli_job_key(const cli_job *job, const zimage_request *request, const zimage_model *model,
+                          char key[JOB_KEY], zimage_error *error);
 /* Whether the format of a job's file can hold its image and the texts: what can be known before the image is made. */
 zimage_status cli_check_image(const cli_job *job, const zimage_request *request, const zimage_model *model,
                               zimage_error *error);

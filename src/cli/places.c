@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "naming.h"
 
 #define NUMBERS_MAX 100000 /* files of one default name */
+#define CLAIM_LOOKS 50     /* at an empty file, within a second */
 #define FILE_MODE   0666   /* less the umask */
 #define FOLDER_MODE 0777
 
@@ -194,6 +196,29 @@ int cli_can_make_folder(const char *command, const char *label, const char *path
 }
 
 /* ---- default names ---- */
+
+int cli_is_complete(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0;
+}
+
+/* File systems without hard links: there base/output.c claims a name by an empty file before it renames. */
+int cli_is_taken(const char *path, int *removed)
+{
+    const struct timespec moment = {.tv_nsec = 1000000000 / CLAIM_LOOKS};
+    struct stat st;
+    *removed = 0;
+    for (int i = 0; i < CLAIM_LOOKS; i++) {
+        if (cli_is_complete(path))
+            return 1;
+        if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
+            return 0;
+        nanosleep(&moment, NULL);
+    }
+    *removed = unlink(path) == 0;
+    return 0;
+}
 
 int cli_exists(const char *path)
 {

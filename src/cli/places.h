@@ -23,6 +23,11 @@ void cli_folder_unmake(const char *path, size_t existing);
 /* Whether the folder exists or can be created; nothing stays. 0: a printed sentence. */
 int cli_can_make_folder(const char *command, const char *label, const char *path);
 
+/* Whether a file is complete: files appear when they are, apart from the empty one that claims a name. */
+int cli_is_complete(const char *path);
+/* The same for a name that could not be given to a new file. One that is only claimed is waited for. If it stays empty
+ * for a second, a process that was killed has left it: then it is removed, and *removed is 1. */
+int cli_is_taken(const char *path, int *removed);
 /* Whether there is anything of that name, also a symbolic link that leads nowhere. */
 int cli_exists(const char *path);
 /* The first name with a number above *number that does not exist and is no key of `taken`; number 1 is path itself.

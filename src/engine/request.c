@@ -98,19 +98,21 @@ static zimage_status check(const zimage_session *session, const zimage_request *
 zimage_status zi_request_take(const zimage_session *session, const zimage_request *request, zimage_request *own,
                               zimage_error *error)
 {
-    const zi_facts *facts = &session->inner->facts;
     ZI_TRY(zi_stack_check(error));
     ZI_TRY(ZI_TAKE(own, request, zimage_request, memory_limit, error));
-    if (!own->steps)
-        own->steps = facts->default_steps;
-    ZI_TRY(zi_inputs_check(session->inner, own, error));
-    if (!own->width)
-        own->width = zi_default_width(facts);
-    if (!own->height)
-        own->height = zi_default_height(facts);
-    if (own->cfg_truncation == 0)
-        own->cfg_truncation = 1;
+    ZI_TRY(zi_inputs_complete(session->inner, own, error));
     return check(session, own, error);
+}
+
+zimage_status zimage_request_complete(const zimage_model *model, const zimage_request *request,
+                                      zimage_request *completed, zimage_error *error)
+{
+    zimage_request own;
+    if (!model || !request)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "model and request: NULL, expected both");
+    ZI_TRY(ZI_TAKE(&own, request, zimage_request, memory_limit, error));
+    ZI_TRY(zi_inputs_complete(model->inner, &own, error));
+    return ZI_GIVE(completed, &own, zimage_request, memory_limit, error);
 }
 
 /* ---- prompts ----------------------------------------------------------------------------------------------------- */

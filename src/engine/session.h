@@ -32,17 +32,6 @@ struct zimage_session {
     size_t owned_bytes;     /* zi_model_owned_bytes at that time */
 };
 
-/* Pixels of an image whose request gives no size: the family's, or fewer where the model has no positions for them. */
-static inline int32_t zi_default_width(const zi_facts *facts)
-{
-    return (int32_t)zi_min_int64(facts->default_side, facts->max_width);
-}
-
-static inline int32_t zi_default_height(const zi_facts *facts)
-{
-    return (int32_t)zi_min_int64(facts->default_side, facts->max_height);
-}
-
 /* A handle for a model, which it owns from then on (also after a failure). */
 zimage_status zi_model_handle(zi_model *inner, zimage_model **model, zimage_error *error);
 void zi_model_reference(zimage_model *model);

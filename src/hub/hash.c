@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shared/hash.h"
+
 #define PIECE ((size_t)1 << 20)
 
 /* ---- one file ---- */
@@ -24,21 +26,15 @@ static int begin_state(const hub_file *of, gnutls_hash_hd_t *state)
     return 0;
 }
 
-void hub_write_hash(const unsigned char *bytes, size_t digits, char *text)
-{
-    for (size_t i = 0; i < digits / 2; i++)
-        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-}
-
 static void end_state(gnutls_hash_hd_t state, const char *etag, char digest[HUB_ETAG_MAX])
 {
     unsigned char bytes[HUB_ETAG_MAX];
     gnutls_hash_output(state, bytes);
-    hub_write_hash(bytes, strlen(etag), digest);
+    hash_write(bytes, strlen(etag), digest);
 }
 
 /* Hashes the next piece, of at most `bytes`. 0, or an errno value. */
-static int hash_piece(int file, gnutls_hash_hd_t state, uint64_t *hashed, uint64_t bytes, void *buffer)
+static int hash_next(int file, gnutls_hash_hd_t state, uint64_t *hashed, uint64_t bytes, void *buffer)
 {
     ssize_t size = pread(file, buffer, bytes < PIECE ? (size_t)bytes : PIECE, (off_t)*hashed);
     if (size < 0)
@@ -57,7 +53,7 @@ hub_result hub_hash_file(int file, const hub_file *of, char digest[HUB_ETAG_MAX]
     uint64_t hashed = 0;
     int has_state = begin_state(of, &state), code = buffer && has_state ? 0 : ENOMEM, is_stopped = 0;
     while (!code && hashed < of->size && !is_stopped) {
-        code = hash_piece(file, state, &hashed, of->size - hashed, buffer);
+        code = hash_next(file, state, &hashed, of->size - hashed, buffer);
         is_stopped = progress && progress(hashed, user);
     }
     if (!code)
@@ -85,7 +81,7 @@ static hub_hash *find_work(hub_hasher *hasher)
 static void work_on(hub_hash *hash, uint64_t available, void *buffer)
 {
     if (hash->hashed < available)
-        hash->code = hash_piece(hash->file, hash->state, &hash->hashed, available - hash->hashed, buffer);
+        hash->code = hash_next(hash->file, hash->state, &hash->hashed, available - hash->hashed, buffer);
     if (hash->code || hash->hashed < hash->size)
         return;
     if (fsync(hash->file) != 0) /* may take seconds: not on the thread that receives */

@@ -47,9 +47,6 @@ void hub_hash_advance(hub_hasher *hasher, hub_hash *hash, uint64_t available);
 int hub_hash_is_done(hub_hasher *hasher, hub_hash *hash);
 void hub_hash_free(hub_hasher *hasher, hub_hash *hash);
 
-/* The first `digits` hexadecimal digits of a hash, and a zero. */
-void hub_write_hash(const unsigned char *bytes, size_t digits, char *text);
-
 /* The same on the caller's thread: whether the file has the hash. digest: what it has. progress may be NULL; anything
  * but 0 from it stops. */
 hub_result hub_hash_file(int file, const hub_file *of, char digest[HUB_ETAG_MAX],

@@ -8,6 +8,7 @@
 #include "hub/listing.h"
 #include "hub/segments.h"
 #include "hub/transfer.h"
+#include "shared/hash.h"
 
 #define PAGES_MAX   200 /* of a listing */
 #define FOLDERS_MAX 64  /* of ModelScope's listing */
@@ -85,16 +86,16 @@ static hub_result list_folder(pull *p, const char *folder, hub_listing *folders)
 /* ModelScope has no commits: the name of the snapshot is a hash of what is listed. */
 static hub_result name_listing(pull *p)
 {
-    unsigned char hash[32]; /* SHA-256 */
+    char hash[HASH_TEXT];
     char *text = NULL;
     size_t length = 0;
     FILE *file = open_memstream(&text, &length);
     for (size_t i = 0; file && i < p->listing.count; i++)
         fprintf(file, "%s %s\n", p->listing.files[i].etag, p->listing.files[i].path);
-    int ok = file && fclose(file) == 0 && gnutls_hash_fast(GNUTLS_DIG_SHA256, text, length, hash) == 0;
+    int ok = file && fclose(file) == 0 && hash_sha256(&(hash_piece){text, length}, 1, hash);
     free(text);
     if (ok)
-        hub_write_hash(hash, HUB_COMMIT_MAX - 1, p->revision.commit);
+        snprintf(p->revision.commit, HUB_COMMIT_MAX, "%.*s", HUB_COMMIT_MAX - 1, hash);
     return ok ? HUB_OK : hub_fail(p->error, HUB_FAILED, "out of memory: no room for a listing");
 }
 

@@ -39,11 +39,6 @@ uint8_t *zi_image_pixels(zimage_image *image)
     return image->pixels;
 }
 
-const uint8_t *zi_image_alpha(const zimage_image *image)
-{
-    return image->alpha;
-}
-
 zimage_status zi_image_add_latents(zimage_image *image, int64_t channels, int64_t rows, int64_t columns,
                                    zimage_error *error)
 {
@@ -91,6 +86,11 @@ int32_t zimage_image_height(const zimage_image *image)
 const uint8_t *zimage_image_pixels(const zimage_image *image)
 {
     return image ? image->pixels : NULL;
+}
+
+const uint8_t *zimage_image_alpha(const zimage_image *image)
+{
+    return image ? image->alpha : NULL;
 }
 
 void zimage_image_free(zimage_image *image)

@@ -10,9 +10,6 @@
 /* An image whose pixels are not set yet. The caller releases it with zimage_image_free. */
 zimage_status zi_image_new(int32_t width, int32_t height, zimage_image **image, zimage_error *error);
 uint8_t *zi_image_pixels(zimage_image *image); /* [height][width][3] */
-/* [height][width], owned by the image: 0 is transparent, 255 opaque. NULL: every pixel is opaque. The pixels of an
- * image with alpha are blended over its background already. */
-const uint8_t *zi_image_alpha(const zimage_image *image);
 /* Makes room for the latents [channels, rows, columns] that the image is decoded from. */
 zimage_status zi_image_add_latents(zimage_image *image, int64_t channels, int64_t rows, int64_t columns,
                                    zimage_error *error);

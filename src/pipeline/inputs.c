@@ -95,7 +95,7 @@ static zimage_status check_strength(const zi_facts *facts, zimage_request *r, zi
     return ZIMAGE_OK;
 }
 
-zimage_status zi_inputs_check(const zi_model *model, zimage_request *request, zimage_error *error)
+static zimage_status check_inputs(const zi_model *model, zimage_request *request, zimage_error *error)
 {
     ZI_TRY(check_count(&model->facts, request, error));
     for (size_t i = 0; i < request->image_count; i++)
@@ -103,12 +103,27 @@ zimage_status zi_inputs_check(const zi_model *model, zimage_request *request, zi
     return check_strength(&model->facts, request, error);
 }
 
+zimage_status zi_inputs_complete(const zi_model *model, zimage_request *request, zimage_error *error)
+{
+    const zi_facts *facts = &model->facts;
+    if (!request->steps)
+        request->steps = facts->default_steps;
+    ZI_TRY(check_inputs(model, request, error));
+    if (!request->width)
+        request->width = zi_default_width(facts);
+    if (!request->height)
+        request->height = zi_default_height(facts);
+    if (request->cfg_truncation == 0)
+        request->cfg_truncation = 1;
+    return ZIMAGE_OK;
+}
+
 /* ---- the job's images -------------------------------------------------------------------------------------------- */
 
 static size_t pixel_bytes(const zimage_image *image)
 {
     size_t places = (size_t)zimage_image_width(image) * (size_t)zimage_image_height(image);
-    return places * (zi_image_alpha(image) ? 4 : 3);
+    return places * (zimage_image_alpha(image) ? 4 : 3);
 }
 
 void zi_inputs_describe(const zimage_request *r, zi_job *job)
@@ -126,7 +141,7 @@ void zi_inputs_describe(const zimage_request *r, zi_job *job)
             width = r->width;
             height = r->height;
         } else {
-            model->family->fit_size(model->networks, role, &width, &height, NULL); /* zi_inputs_check has tried it */
+            model->family->fit_size(model->networks, role, &width, &height, NULL); /* zi_inputs_complete has tried it */
         }
         job->image[i] = (zi_job_image){.role = role, .pixel_rows = height, .pixel_columns = width};
         if (role == ZI_IMAGE_REFERENCE || (job->masked && facts->inpaint_reads_image))
@@ -175,7 +190,7 @@ size_t zi_inputs_bytes(const zi_job *job, int stage)
 /* What is white is repainted; or what is transparent, if anything is. */
 static zimage_status read_mask(const zimage_image *mask, zi_pixels *pixels, zimage_error *error)
 {
-    const uint8_t *alpha = zi_image_alpha(mask);
+    const uint8_t *alpha = zimage_image_alpha(mask);
     size_t places = (size_t)zimage_image_width(mask) * (size_t)zimage_image_height(mask), opaque = 0;
     while (alpha && opaque < places && alpha[opaque] == OPAQUE)
         opaque++;

@@ -5,6 +5,7 @@
 #ifndef ZI_PIPELINE_MODEL_H
 #define ZI_PIPELINE_MODEL_H
 
+#include "base/numbers.h"
 #include "pipeline/family.h"
 #include "text/tokenizer.h"
 
@@ -43,6 +44,17 @@ zimage_status zi_model_check(const zi_model *model, const zi_log *log, zimage_er
 
 /* Bytes of the copies of weights in memory (zi_store_owned_bytes): more once an image is encoded. */
 size_t zi_model_owned_bytes(const zi_model *model);
+
+/* Pixels of an image whose request gives no size: the family's, or fewer where the model has no positions for them. */
+static inline int32_t zi_default_width(const zi_facts *facts)
+{
+    return (int32_t)zi_min_int64(facts->default_side, facts->max_width);
+}
+
+static inline int32_t zi_default_height(const zi_facts *facts)
+{
+    return (int32_t)zi_min_int64(facts->default_side, facts->max_height);
+}
 
 static inline int zi_model_has(const zi_model *model, zi_component_kind kind)
 {

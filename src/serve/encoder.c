@@ -1,16 +1,15 @@
 /* A thread that encodes finished images, while the workers make the next ones. */
-#include <gnutls/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "handlers.h"
+#include "shared/hash.h"
 #include "shared/recipe.h"
 #include "thumb.h"
 #include "worker.h"
 
-#define HASH_BYTES  32 /* of SHA-256 */
-#define WAITING_MAX 4  /* images that wait to be encoded; then the workers wait, too */
+#define WAITING_MAX 4 /* images that wait to be encoded; then the workers wait, too */
 
 typedef struct task {
     struct task *next;
@@ -56,16 +55,10 @@ void encode_later(server *s, job *j, int index, zimage_image *image, double wait
 /* The texts that say how to make the image again. */
 static void fill_recipe(recipe *r, const job *j, const zimage_request *request, const zimage_image_info *info)
 {
-    recipe_add(r, "prompt", request->prompt);
-    recipe_add(r, "negative_prompt", request->negative_prompt);
-    for (size_t i = 0; i < request->image_count; i++)
-        recipe_image(r, "images", NULL, request->images[i]);
-    if (request->mask)
-        recipe_image(r, "mask", NULL, request->mask);
-    if (info->strength > 0)
-        recipe_add_number(r, "strength", info->strength);
-    recipe_noise(r, request->seed, request->rng);
-    recipe_size(r, request->width, request->height, request->steps);
+    recipe_prompts(r, request, NULL, NULL);
+    recipe_images(r, request, NULL, NULL);
+    recipe_noise(r, request, NULL, NULL);
+    recipe_size(r, request);
     recipe_guidance(r, j->resolved.guidance, 1, 0); /* no limits */
     recipe_add(r, "model", j->model->id);
     recipe_add(r, "model_fingerprint", j->resolved.fingerprint[0] ? j->resolved.fingerprint : NULL);
@@ -74,13 +67,9 @@ static void fill_recipe(recipe *r, const job *j, const zimage_request *request, 
 
 static void finish_picture(job_picture *picture)
 {
-    uint8_t hash[HASH_BYTES];
-    if (gnutls_hash_fast(GNUTLS_DIG_SHA256, picture->data, picture->size, hash) != 0)
-        return;
-    picture->tag[0] = '"';
-    for (int i = 0; i < HASH_BYTES; i++)
-        snprintf(picture->tag + 1 + 2 * i, 3, "%02x", hash[i]);
-    picture->tag[1 + 2 * HASH_BYTES] = '"';
+    char hash[HASH_TEXT];
+    if (hash_sha256(&(hash_piece){picture->data, picture->size}, 1, hash))
+        snprintf(picture->tag, sizeof picture->tag, "\"%s\"", hash);
 }
 
 /* Without the lock: what is read here never changes. */
@@ -94,6 +83,7 @@ static zimage_status encode(const task *t, job_picture *picture, zimage_error *e
     recipe *r = recipe_new();
     resolve_fill(&j->request, &j->resolved, t->index, &request);
     zimage_image_get_info(t->image, &info, NULL); /* this can't fail */
+    request.strength = info.strength;             /* the model's default where there was none */
     if (r && j->request.embed_recipe)
         fill_recipe(r, j, &request, &info);
     params.texts = r ? recipe_texts(r, &params.text_count) : NULL;

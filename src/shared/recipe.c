@@ -6,6 +6,7 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "hash.h"
 #include "json_text.h"
 
 #define VERSION 1
@@ -17,6 +18,7 @@ struct recipe {
     char *json, *parameters;
     char software[64];
     int is_broken; /* a value could not be added */
+    int is_for_key;
 };
 
 recipe *recipe_new(void)
@@ -26,6 +28,14 @@ recipe *recipe_new(void)
         free(r);
         return NULL;
     }
+    return r;
+}
+
+recipe *recipe_new_for_key(void)
+{
+    recipe *r = recipe_new();
+    if (r)
+        r->is_for_key = 1;
     return r;
 }
 
@@ -59,17 +69,10 @@ void recipe_add_number(recipe *r, const char *key, double value)
     set(r, key, is_whole ? json_integer((json_int_t)value) : json_real(value));
 }
 
-/* jansson's whole numbers end at 2^63 - 1, seeds at 2^64 - 1: the others are texts. */
-void recipe_noise(recipe *r, uint64_t seed, zimage_rng rng)
+void recipe_size(recipe *r, const zimage_request *request)
 {
-    set(r, "seed", seed <= INT64_MAX ? json_integer((json_int_t)seed) : json_sprintf("%llu", (unsigned long long)seed));
-    recipe_add(r, "rng", zimage_rng_name(rng));
-}
-
-void recipe_size(recipe *r, int32_t width, int32_t height, int32_t steps)
-{
-    set(r, "size", json_sprintf("%dx%d", width, height));
-    set(r, "steps", json_integer(steps));
+    set(r, "size", json_sprintf("%dx%d", request->width, request->height));
+    set(r, "steps", json_integer(request->steps));
 }
 
 void recipe_guidance(recipe *r, double guidance, double truncation, double normalization)
@@ -125,43 +128,96 @@ void recipe_numbers_checksum(const float *numbers, size_t count, char text[RECIP
     checksum(numbers, count * sizeof *numbers, text);
 }
 
-/* {"name", "size", "crc32"}; size NULL: without it. */
-static json_t *input_json(const char *name, json_t *size, const char *sum)
+/* {"name", "size", "crc32"} or, for a key, {"size", "sha256"}; size NULL: without it. Takes over size. */
+static json_t *input_json(const char *name, json_t *size, const char *kind, const char *sum)
 {
-    return json_pack("{s:o*, s:o*, s:s}", "name", name ? json_of_text(name) : NULL, "size", size, "crc32", sum);
+    return json_pack("{s:o*, s:o*, s:s}", "name", name ? json_of_text(name) : NULL, "size", size, kind, sum);
 }
 
-void recipe_image(recipe *r, const char *key, const char *name, const zimage_image *image)
+/* Pixels, and the alpha that a mask may be read from. 0: no memory. */
+static int hash_image(const zimage_image *image, char text[HASH_TEXT])
 {
-    char sum[RECIPE_CHECKSUM];
-    recipe_image_checksum(image, sum);
+    size_t pixels = (size_t)zimage_image_width(image) * (size_t)zimage_image_height(image);
+    const hash_piece pieces[] = {{zimage_image_pixels(image), 3 * pixels},
+                                 {zimage_image_alpha(image), zimage_image_alpha(image) ? pixels : 0}};
+    return hash_sha256(pieces, 2, text);
+}
+
+static json_t *image_json(recipe *r, const char *name, const zimage_image *image)
+{
+    char sum[HASH_TEXT];
     json_t *size = json_sprintf("%dx%d", zimage_image_width(image), zimage_image_height(image));
-    json_t *input = input_json(name, size, sum), *list = json_object_get(r->object, key);
-    if (strcmp(key, "images") != 0) {
-        set(r, key, input);
+    if (r->is_for_key)
+        r->is_broken |= !hash_image(image, sum);
+    else
+        recipe_image_checksum(image, sum);
+    return input_json(name, size, r->is_for_key ? "sha256" : "crc32", sum);
+}
+
+static void add_numbers(recipe *r, const char *key, const char *name, const float *numbers, size_t count)
+{
+    char sum[HASH_TEXT];
+    if (r->is_for_key)
+        r->is_broken |= !hash_sha256(&(hash_piece){numbers, count * sizeof *numbers}, 1, sum);
+    else
+        recipe_numbers_checksum(numbers, count, sum);
+    set(r, key, input_json(name, NULL, r->is_for_key ? "sha256" : "crc32", sum));
+}
+
+static const char *name_of(recipe_name_fn *naming, void *user, const char *key, size_t index)
+{
+    return naming ? naming(user, key, index) : NULL;
+}
+
+void recipe_prompts(recipe *r, const zimage_request *request, recipe_name_fn *naming, void *user)
+{
+    static const char key[] = "prompt_embeds";
+    if (request->prompt_embeds)
+        add_numbers(r, key, name_of(naming, user, key, 0), request->prompt_embeds,
+                    (size_t)request->prompt_tokens * (size_t)request->prompt_embeds_dim);
+    else
+        recipe_add(r, "prompt", request->prompt);
+    if (request->guidance_scale > 0 && request->negative_prompt_embeds)
+        add_numbers(r, "negative_prompt_embeds", NULL, request->negative_prompt_embeds,
+                    (size_t)request->negative_prompt_tokens * (size_t)request->prompt_embeds_dim);
+    else if (request->guidance_scale > 0)
+        recipe_add(r, "negative_prompt", request->negative_prompt);
+}
+
+void recipe_images(recipe *r, const zimage_request *request, recipe_name_fn *naming, void *user)
+{
+    if (request->image_count > 0)
+        set(r, "images", json_array());
+    for (size_t i = 0; i < request->image_count; i++)
+        r->is_broken |= json_array_append_new(json_object_get(r->object, "images"),
+                                              image_json(r, name_of(naming, user, "images", i), request->images[i]));
+    if (request->mask)
+        set(r, "mask", image_json(r, name_of(naming, user, "mask", 0), request->mask));
+    if (request->strength > 0)
+        recipe_add_number(r, "strength", request->strength);
+}
+
+/* jansson's whole numbers end at 2^63 - 1, seeds at 2^64 - 1: the others are texts. */
+void recipe_noise(recipe *r, const zimage_request *request, recipe_name_fn *naming, void *user)
+{
+    uint64_t seed = request->seed;
+    if (request->latents) {
+        add_numbers(r, "latents", name_of(naming, user, "latents", 0), request->latents, request->latents_count);
         return;
     }
-    if (!list)
-        set(r, key, list = json_array());
-    r->is_broken |= json_array_append_new(list, input) != 0;
-}
-
-void recipe_numbers(recipe *r, const char *key, const char *name, const float *numbers, size_t count)
-{
-    char sum[RECIPE_CHECKSUM];
-    recipe_numbers_checksum(numbers, count, sum);
-    set(r, key, input_json(name, NULL, sum));
+    set(r, "seed", seed <= INT64_MAX ? json_integer((json_int_t)seed) : json_sprintf("%llu", (unsigned long long)seed));
+    recipe_add(r, "rng", zimage_rng_name(request->rng));
 }
 
 /* ---- texts ------------------------------------------------------------------------------------------------------- */
 
 /* The object with as few digits as give every number back. NULL: no memory. */
-static char *dump(const json_t *object)
+static char *dump(const json_t *object, size_t flags)
 {
     char *text = NULL;
     for (size_t digits = FLT_DIG; digits <= DBL_DECIMAL_DIG; digits++) {
         free(text);
-        text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(digits));
+        text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(digits) | flags);
         json_t *again = text ? json_loads(text, 0, NULL) : NULL;
         int is_same = !text || (again && json_equal(object, again));
         json_decref(again);
@@ -169,6 +225,11 @@ static char *dump(const json_t *object)
             break;
     }
     return text;
+}
+
+char *recipe_canonical(const recipe *r)
+{
+    return r->is_broken ? NULL : dump(r->object, JSON_SORT_KEYS);
 }
 
 static const char *text_of(const json_t *object, const char *key)
@@ -229,7 +290,7 @@ const zimage_text *recipe_texts(recipe *r, size_t *count)
     if (json_object_size(r->object) <= 1) /* nothing was added: a file without texts */
         return r->is_broken ? NULL : r->texts;
     int has_prompt = text_of(r->object, "prompt") != NULL;
-    r->json = dump(r->object);
+    r->json = dump(r->object, 0);
     r->parameters = has_prompt ? make_parameters(r->object) : NULL;
     snprintf(r->software, sizeof r->software, "zimage %s", zimage_version());
     if (r->is_broken || !r->json || (has_prompt && !r->parameters))

@@ -22,15 +22,25 @@ typedef struct recipe recipe;
 
 /* NULL: no memory. Released with recipe_free. */
 recipe *recipe_new(void);
+/* The same for a key (job_key.h): inputs have no names, and a SHA-256 in place of the checksum. */
+recipe *recipe_new_for_key(void);
 void recipe_free(recipe *r);
 
 /* Adds a value; a text of NULL is left out. Bytes that are no UTF-8 are written as zimage_printable writes them. */
 void recipe_add(recipe *r, const char *key, const char *text);
 void recipe_add_number(recipe *r, const char *key, double value);
 
-/* Groups of values, each in its place: */
-void recipe_noise(recipe *r, uint64_t seed, zimage_rng rng);
-void recipe_size(recipe *r, int32_t width, int32_t height, int32_t steps);
+/* What a person calls an input: of "images" the one with the index, of "mask", "latents", "prompt_embeds". NULL: the
+ * input has no name. */
+typedef const char *recipe_name_fn(void *user, const char *key, size_t index);
+
+/* Groups of values of a request whose defaults are filled in (zimage_request_complete), each in its place. naming may
+ * be NULL. An input, which the file does not hold, has its own name, its size, and a checksum with which another file
+ * under that name is noticed. */
+void recipe_prompts(recipe *r, const zimage_request *request, recipe_name_fn *naming, void *user);
+void recipe_images(recipe *r, const zimage_request *request, recipe_name_fn *naming, void *user);
+void recipe_noise(recipe *r, const zimage_request *request, recipe_name_fn *naming, void *user);
+void recipe_size(recipe *r, const zimage_request *request);
 /* truncation and normalization are left out without guidance. */
 void recipe_guidance(recipe *r, double guidance, double truncation, double normalization);
 /* name: of the folder, without those that it lies in. */
@@ -38,13 +48,11 @@ void recipe_model(recipe *r, const char *name, const zimage_model *model);
 /* What made the image. quality: of a lossy file; 0: none. */
 void recipe_result(recipe *r, const zimage_image_info *info, int quality);
 
-/* An input, which the file does not hold: its own name (NULL: none is known), its size, and a checksum with which
- * another file under that name is noticed. Several images with the key "images" become an array. */
-void recipe_image(recipe *r, const char *key, const char *name, const zimage_image *image);
-void recipe_numbers(recipe *r, const char *key, const char *name, const float *numbers, size_t count);
-
 /* The three texts; they live as long as the recipe. NULL: no memory. */
 const zimage_text *recipe_texts(recipe *r, size_t *count);
+
+/* The object's text: compact, in UTF-8, with sorted keys. Released with free. NULL: no memory. */
+char *recipe_canonical(const recipe *r);
 
 /* What tells a model from others, as recipes have it; "": not known. */
 #define RECIPE_FINGERPRINT 128

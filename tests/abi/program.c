@@ -296,6 +296,7 @@ static void refuse_infos(zimage_session *session, const zimage_model *model, con
     OK(zimage_devices(NULL, &list, error));
     OK(zimage_inspect(folder, &inspection, error));
     REFUSE_INFO(zimage_model_info, zimage_model_get_info(model, in, error));
+    REFUSE_INFO(zimage_request, zimage_request_complete(model, request, in, error));
     REFUSE_INFO(zimage_device_info, zimage_device_get(list, 0, in, error));
     REFUSE_INFO(zimage_kernel_info, zimage_kernel_get(list, 0, in, error));
     REFUSE_INFO(zimage_plan_info, zimage_plan_get_info(plan, in, error));
@@ -324,6 +325,8 @@ static void refuse(const char *folder)
     REFUSE_PARAMS(zimage_session_params, zimage_session_open(model, in, &no_session, error), unknown);
     REFUSE_PARAMS(zimage_request, zimage_request_check(session, in, error), unknown);
     REFUSE_PARAMS(zimage_request, zimage_request_memory(session, in, NULL, error), unknown);
+    zimage_request *completed = NEW(zimage_request);
+    REFUSE_PARAMS(zimage_request, zimage_request_complete(model, in, completed, error), unknown);
     REFUSE_PARAMS(zimage_request, zimage_plan_make(session, in, &no_plan, error), unknown);
     REFUSE_PARAMS(zimage_request, zimage_generate(session, in, &no_image, error), unknown);
     TRUE(!no_model && !no_session && !no_plan && !no_image);
