@@ -27,7 +27,7 @@ static void check_values(const serve_request *r)
 {
     for (const request_field *f = field_table; f < field_table + field_table_size; f++) {
         const void *place = (const char *)r + f->offset;
-        int is_given = (r->given >> (f - field_table)) & 1, words = 0;
+        int is_given = row_set_has(&r->given, (size_t)(f - field_table)), words = 0;
         if (f->kind >= FIELD_OBJECT || !is_given || !(f->dialects & 1u << r->dialect))
             continue;
         while (f->words && f->words[words])
