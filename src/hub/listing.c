@@ -212,7 +212,8 @@ hub_result hub_choose(hub_listing *listing, const char *id, const char *const *p
         }
     }
     listing->count = kept;
-    qsort(listing->files, kept, sizeof *listing->files, by_path);
+    if (kept > 0) /* where no file is left there may be no array */
+        qsort(listing->files, kept, sizeof *listing->files, by_path);
     return check_chosen(listing, id, pattern_count, has_component, error);
 }
 
