@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "jobs.h"
 #include "naming.h"
+#include "selection.h"
 
 #define COMMAND "generate"
 
@@ -230,7 +231,7 @@ static int check_files(const batch *b, const cli_options *options)
 /* Options that say what to do with the lines. */
 static row_set of_the_command_line(void)
 {
-    static const char *const names[] = {"batch", "out-dir", "resume"};
+    static const char *const names[] = {"batch", "out-dir", "resume", "shard"};
     row_set set = {{0}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         set = row_set_union(set, cli_set_of(cli_find(CLI_GENERATE, names[i])));
@@ -242,7 +243,7 @@ static int take_object(batch *b, cli_batch_line *line, const char *text)
     cli_options *options = &line->options;
     *options = *b->options;
     options->given = (row_set){{0}};
-    options->batch = options->out_dir = NULL;
+    options->batch = options->out_dir = options->shard = NULL;
     options->resume = 0;
     int code = take_keys(b, options, line->json, text);
     options->own = options->given;
@@ -258,6 +259,16 @@ static int take_object(batch *b, cli_batch_line *line, const char *text)
     return code ? code : cli_jobs_add(b->jobs, options, b->line);
 }
 
+/* A copy of a line without what stands around its object. */
+static char *line_of(const char *text, size_t length)
+{
+    size_t begin = strspn(text, " \t\r\n");
+    begin = begin < length ? begin : length;
+    while (length > begin && strchr(" \t\r\n", text[length - 1]))
+        length--;
+    return strndup(text + begin, length - begin);
+}
+
 static int take_line(batch *b, const char *text, size_t length)
 {
     json_error_t reason;
@@ -266,11 +277,20 @@ static int take_line(batch *b, const char *text, size_t length)
         return line_error(b, "no memory for it");
     line->next = b->jobs->lines;
     b->jobs->lines = line;
+    if (b->jobs->selection && !(line->text = line_of(text, length)))
+        return line_error(b, "no memory for it");
     line->json = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &reason);
     if (!line->json)
         return line_error(b, "expected a JSON object on one line: %s", reason.text);
-    return json_is_object(line->json) ? take_object(b, line, text)
-                                      : line_error(b, "expected a JSON object, found another value");
+    if (!json_is_object(line->json))
+        return line_error(b, "expected a JSON object, found another value");
+    size_t before = b->jobs->count;
+    int code = take_object(b, line, text);
+    if (!code && b->jobs->selection && b->jobs->count == before) { /* none of its images is the shard's */
+        b->jobs->lines = line->next;
+        cli_batch_line_free(line);
+    }
+    return code;
 }
 
 /* ---- the file ---- */
@@ -299,7 +319,7 @@ static int read_lines(batch *b, FILE *file, char *text)
             begin += strlen(byte_order_mark);
         if (length > LINE_BYTES_MAX)
             code = line_error(b, "more than %zu bytes, expected a JSON object a line", LINE_BYTES_MAX);
-        else if (bytes > FILE_BYTES_MAX)
+        else if (bytes > FILE_BYTES_MAX && !b->jobs->selection)
             code = line_error(b, "the file has more than %zu bytes, expected fewer", FILE_BYTES_MAX);
         else if (*skip_space(begin) || strlen(text) != length)
             code = take_line(b, begin, (size_t)(text + length - begin));
@@ -327,7 +347,7 @@ int cli_batch_read(cli_jobs *jobs)
         return cli_usage_error(COMMAND, "--batch: can't read %s: %s", path, strerror(errno));
     char *text = malloc(LINE_BYTES_MAX + 1);
     int code = text ? read_lines(&b, file, text) : cli_usage_error(COMMAND, "--batch: no memory to read %s", path);
-    if (!code && jobs->count == 0)
+    if (!code && (jobs->selection ? jobs->selection->seen : jobs->count) == 0)
         code = cli_usage_error(COMMAND, "--batch: %s has no line, expected a JSON object a line", path);
     if (!code)
         code = check_used(&b);

@@ -11,6 +11,7 @@
 #include "progress.h"
 #include "report.h"
 #include "request.h"
+#include "selection.h"
 #include "signals.h"
 
 #define COMMAND "generate"
@@ -25,8 +26,12 @@ typedef struct work {
     cli_jobs jobs;
     cli_report report;
     show show;
-    const cli_job *job; /* that is checked or made now; NULL: none yet */
-    int warned;         /* the job's warnings are printed already */
+    const cli_job *job;      /* that is checked or made now; NULL: none yet */
+    int warned;              /* the job's warnings are printed already */
+    cli_selection selection; /* with --shard */
+    cli_failures failures;   /* likewise */
+    zimage_status status;    /* of the last job that failed, */
+    int is_writing;          /* and whether its image was made */
 } work;
 
 static zimage_status save_latents(const cli_job *job, const zimage_image *image, zimage_error *error)
@@ -66,6 +71,7 @@ static int failure(work *w, const zimage_error *error)
 {
     sentence_of(w, w->job, error->message, w->report.error);
     (void)cli_usage_error(COMMAND, "%s", w->report.error);
+    w->status = error->status;
     return CLI_FAILURE;
 }
 
@@ -74,7 +80,11 @@ static int failure(work *w, const zimage_error *error)
 static zimage_status write_once(work *w, const cli_job *job, const zimage_request *request, const zimage_image *image,
                                 zimage_error *error)
 {
-    int removed;
+    int removed, code = cli_parents_make(job->folder, job->path);
+    if (code) {
+        snprintf(error->message, sizeof error->message, "%s: can't be written: %s", job->path, strerror(code));
+        return error->status = ZIMAGE_ERROR_FILE;
+    }
     zimage_status status = cli_write_image(job, request, image, w->model, error);
     if (status == ZIMAGE_OK)
         return status;
@@ -135,6 +145,7 @@ static int make_image(work *w, cli_job *job)
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_request request;
     progress_bar bar;
+    w->is_writing = 0;
     if (cli_request_fill(job->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK ||
         cli_check_image(job, &request, w->model, &error) != ZIMAGE_OK)
         return failure(w, &error);
@@ -148,7 +159,8 @@ static int make_image(work *w, cli_job *job)
     zimage_image *image = NULL;
     zimage_status status = zimage_generate(w->session, &request, &image, &error);
     progress_end(&bar);
-    if (status == ZIMAGE_OK)
+    w->is_writing = status == ZIMAGE_OK;
+    if (w->is_writing)
         status = write_files(w, job, &request, image, &error);
     zimage_image_free(image);
     return status == ZIMAGE_OK ? 0 : failure(w, &error);
@@ -205,6 +217,70 @@ static int check_batch(work *w)
     return w->options->batch ? check_used(w, guided) : 0;
 }
 
+/* Whether a failure is the job's own. Another one, a full disk for example, would meet all that follow. */
+static int fails_alone(const work *w)
+{
+    switch (w->status) {
+    case ZIMAGE_ERROR_MEMORY:
+    case ZIMAGE_ERROR_CANCELLED:
+    case ZIMAGE_ERROR_INTERNAL:
+        return 0;
+    default:
+        return !w->is_writing;
+    }
+}
+
+/* The images of a shard. Each is looked for again: another process of the same shard may have made it meanwhile. */
+static int make_shard(work *w)
+{
+    int code = 0;
+    for (size_t i = 0; i < w->jobs.count && !code && !cli_signal_caught(); i++) {
+        cli_job *job = &w->jobs.items[i];
+        if (job->done)
+            continue;
+        if (cli_job_is_done(job)) {
+            w->report.skipped++;
+            continue;
+        }
+        w->job = job;
+        code = make_image(w, job);
+        if (code && w->status != ZIMAGE_ERROR_CANCELLED)
+            cli_failures_add(&w->failures, job, job->text, w->report.error);
+        if (code && fails_alone(w)) {
+            *w->report.error = 0; /* the work goes on */
+            code = 0;
+        }
+    }
+    return code;
+}
+
+/* Reads the batch once the model is open: keys know the model. */
+static int run_shard(work *w)
+{
+    const cli_shard *shard = &w->selection.shard;
+    if (!cli_failures_begin(&w->failures)) {
+        (void)cli_usage_error(COMMAND, "no memory for --shard");
+        return CLI_FAILURE;
+    }
+    w->selection.model = w->model;
+    w->selection.failures = &w->failures;
+    int code = cli_jobs_make(w->options, &w->selection, &w->jobs), written = 0;
+    if (!code) {
+        w->report.skipped = cli_jobs_done(&w->jobs);
+        if (!w->options->quiet)
+            fprintf(stderr, "shard %llu of %llu: %zu of %zu images are its own, %zu of them exist already\n",
+                    (unsigned long long)shard->index, (unsigned long long)shard->count, w->jobs.count,
+                    w->selection.seen, w->report.skipped);
+        code = make_shard(w);
+        w->report.failed = w->failures.count;
+    }
+    if (code == CLI_USAGE)
+        cli_failures_drop(&w->failures);
+    else
+        written = cli_failures_end(&w->failures, w->options->out_dir, shard->index);
+    return code ? code : written ? written : w->report.failed ? CLI_FAILURE : 0;
+}
+
 static int make_images(work *w)
 {
     int code = check_batch(w);
@@ -225,6 +301,8 @@ static int open_and_make(work *w)
     if (cli_open(w->options, log_message, w, &w->model, &w->session, &error) != ZIMAGE_OK)
         return failure(w, &error);
     w->report.load_seconds = cli_seconds_now() - start;
+    if (w->options->shard)
+        return run_shard(w);
     return w->options->plan ? plan_image(w) : make_images(w);
 }
 
@@ -238,27 +316,34 @@ static int run(work *w)
         return CLI_FAILURE;
     }
     w->report.resumed = w->options->resume;
+    w->report.shard = w->options->shard ? &w->selection.shard : NULL;
     w->report.skipped = cli_jobs_done(&w->jobs);
-    if (w->options->resume && !w->options->quiet)
+    if (w->options->resume && !w->options->shard && !w->options->quiet)
         fprintf(stderr, "%zu of %zu images exist already\n", w->report.skipped, w->jobs.count);
-    int code = w->report.skipped < w->jobs.count ? open_and_make(w) : 0, printed = cli_report_end(&w->report);
+    int has_work = w->options->shard || w->report.skipped < w->jobs.count;
+    int code = has_work ? open_and_make(w) : 0, printed = cli_report_end(&w->report);
     return code ? code : printed;
 }
 
 int cmd_generate(const cli_options *options)
 {
-    work w = {.options = options, .inputs = {.log = log_message}};
-    w.inputs.log_user = &w;
+    work w = {.options = options, .inputs = {.log = log_message}, .selection = {.inputs = {.log = log_message}}};
+    w.inputs.log_user = w.selection.inputs.log_user = &w;
     if (!cli_has_model(COMMAND, options))
         return CLI_USAGE;
     cli_signals_catch();
-    int code = options->plan ? 0 : cli_jobs_make(options, &w.jobs);
+    int code = 0;
+    if (options->shard)
+        code = cli_shard_read(COMMAND, options->shard, &w.selection.shard);
+    else if (!options->plan)
+        code = cli_jobs_make(options, NULL, &w.jobs);
     if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
         code = CLI_USAGE;
     show_begin(&w.show, COMMAND, options);
     if (!code)
         code = run(&w);
     cli_inputs_free(&w.inputs);
+    cli_selection_end(&w.selection);
     cli_jobs_free(&w.jobs);
     zimage_session_close(w.session);
     zimage_model_close(w.model);

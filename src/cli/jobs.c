@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "naming.h"
 #include "places.h"
+#include "selection.h"
 
 #define COMMAND "generate"
 
@@ -35,9 +36,10 @@ static int take_place(cli_jobs *jobs, const cli_job *job, const char *label, con
 {
     char real[PATH_MAX];
     struct stat st;
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return 0;                                       /* a device takes any number of files */
-    const char *paths[] = {path, realpath(path, real)}; /* a link may lead to another job's file */
+    if (!jobs->selection && stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return 0; /* a device takes any number of files */
+    /* A link may lead to another job's file. A shard follows none, and doesn't look at a million names. */
+    const char *paths[] = {path, jobs->selection ? NULL : realpath(path, real)};
     for (int i = 0; i < 2 && paths[i]; i++) {
         const json_t *other = json_object_get(jobs->places, paths[i]);
         if (other && json_integer_value(other))
@@ -90,30 +92,75 @@ static int append(cli_jobs *jobs, const cli_job *job)
     return 0;
 }
 
+/* Whether a job is one of the shard's. One without a name is named by its key. */
+static int take_for_shard(cli_jobs *jobs, cli_job *job, int *code)
+{
+    char name[JOB_KEY_FILE];
+    job->named = job->kept = 1;
+    if (!cli_selection_takes(jobs->selection, job, job->text))
+        return 0;
+    if (job->options->output)
+        return 1;
+    job_key_file(job->key, ZIMAGE_FORMAT_PNG, name);
+    free(job->path);
+    job->path = place_of(jobs, job, "output", name, 0, code);
+    return 1;
+}
+
+static int add_job(cli_jobs *jobs, cli_job *job, int64_t index)
+{
+    const cli_options *options = job->options;
+    char name[PATH_MAX];
+    int code = 0, is_taken = 1;
+    job->named = options->output && options->count == 1;
+    job->folder = job->line ? jobs->options->out_dir : NULL;
+    cli_name_image(options, job->seed, index, name);
+    job->path = place_of(jobs, job, "output", name, options->output != NULL, &code);
+    if (!code && options->save_latents)
+        job->latents = place_of(jobs, job, "save-latents", options->save_latents, 1, &code);
+    if (!code && jobs->selection)
+        is_taken = take_for_shard(jobs, job, &code);
+    if (!code && is_taken)
+        code = append(jobs, job);
+    if (code || !is_taken) {
+        free(job->path);
+        free(job->latents);
+    }
+    return code;
+}
+
 int cli_jobs_add(cli_jobs *jobs, const cli_options *options, int64_t line)
 {
-    uint64_t seed = CLI_IS_GIVEN(options, seed) ? options->seed : cli_random_seed();
-    int code = 0;
+    int is_seeded = CLI_IS_GIVEN(options, seed), code = 0;
+    uint64_t seed = is_seeded ? options->seed : cli_random_seed();
+    if (jobs->selection && !is_seeded && !options->latents)
+        return cli_usage_error(COMMAND,
+                               "--shard: line %lld of %s has no seed, expected one: without it its image differs each "
+                               "time, and belongs to no shard",
+                               (long long)line, jobs->options->batch);
     for (int64_t i = 0; i < options->count && !code; i++) {
-        char name[PATH_MAX];
         cli_job job = {.options = options, .seed = seed + (uint64_t)i, .line = line};
-        job.named = options->output && options->count == 1;
-        job.folder = line ? jobs->options->out_dir : NULL;
-        cli_name_image(options, job.seed, i + 1, name);
-        job.path = place_of(jobs, &job, "output", name, options->output != NULL, &code);
-        if (!code && options->save_latents)
-            job.latents = place_of(jobs, &job, "save-latents", options->save_latents, 1, &code);
-        if (!code)
-            code = append(jobs, &job);
-        if (code) {
-            free(job.path);
-            free(job.latents);
-        }
+        job.text = jobs->selection ? jobs->lines->text : NULL;
+        code = add_job(jobs, &job, i + 1);
     }
     return code;
 }
 
 /* ---- all jobs ---- */
+
+/* A shard tries the folder only: a file that is created and removed could meet one that another process makes now. */
+static int try_folder(const cli_jobs *jobs)
+{
+    for (size_t i = 0; i < jobs->count; i++) {
+        char label[LABEL_MAX];
+        label_of(jobs, &jobs->items[i], "output", label);
+        if (cli_is_link(COMMAND, label, jobs->items[i].path))
+            return CLI_USAGE;
+        if (cli_exists(jobs->items[i].path) && !cli_is_file(jobs->items[i].path))
+            return cli_usage_error(COMMAND, "%s: %s is no file, expected a file or none", label, jobs->items[i].path);
+    }
+    return cli_can_write_in(COMMAND, "--out-dir", jobs->options->out_dir) ? 0 : CLI_USAGE;
+}
 
 /* Whether every file can be written. */
 static int try_places(const cli_jobs *jobs)
@@ -164,6 +211,18 @@ static int find_done(cli_jobs *jobs)
     return counts ? code : no_memory(jobs);
 }
 
+int cli_job_is_done(const cli_job *job)
+{
+    return cli_is_complete(job->path) && (!job->latents || cli_is_complete(job->latents));
+}
+
+/* A shard's jobs have names that no run changes. */
+static void find_done_of_shard(cli_jobs *jobs)
+{
+    for (size_t i = 0; i < jobs->count; i++)
+        jobs->items[i].done = cli_job_is_done(&jobs->items[i]);
+}
+
 size_t cli_jobs_done(const cli_jobs *jobs)
 {
     size_t done = 0;
@@ -172,17 +231,30 @@ size_t cli_jobs_done(const cli_jobs *jobs)
     return done;
 }
 
-int cli_jobs_make(const cli_options *options, cli_jobs *jobs)
+int cli_jobs_make(const cli_options *options, cli_selection *selection, cli_jobs *jobs)
 {
-    *jobs = (cli_jobs){.options = options, .places = json_object(), .existing_folder = SIZE_MAX};
+    *jobs =
+        (cli_jobs){.options = options, .selection = selection, .places = json_object(), .existing_folder = SIZE_MAX};
     if (!jobs->places)
         return no_memory(jobs);
     int code = options->batch ? cli_batch_read(jobs) : cli_jobs_add(jobs, options, 0);
     if (!code && options->batch && !cli_folder_make(COMMAND, "--out-dir", options->out_dir, &jobs->existing_folder))
         code = CLI_USAGE;
+    if (!code && selection) {
+        jobs->existing_folder = SIZE_MAX; /* it stays: another shard may be about to write into it */
+        find_done_of_shard(jobs);
+        return try_folder(jobs);
+    }
     if (!code && options->resume)
         code = find_done(jobs);
     return code ? code : try_places(jobs);
+}
+
+void cli_batch_line_free(cli_batch_line *line)
+{
+    json_decref(line->json);
+    free(line->text);
+    free(line);
 }
 
 void cli_jobs_free(cli_jobs *jobs)
@@ -194,8 +266,7 @@ void cli_jobs_free(cli_jobs *jobs)
     while (jobs->lines) {
         cli_batch_line *line = jobs->lines;
         jobs->lines = line->next;
-        json_decref(line->json);
-        free(line);
+        cli_batch_line_free(line);
     }
     if (jobs->options && jobs->options->out_dir)
         cli_folder_unmake(jobs->options->out_dir, jobs->existing_folder);

@@ -1130,6 +1130,21 @@ const cli_option cli_table[] = {
         .rules = {NEEDS("batch", "it leaves lines out")},
     },
     {
+        .name = "shard",
+        .elsewhere = "num-shards shard-index rank part",
+        .argument = "I/N",
+        .help =
+            "Make a part of a batch: N processes, each with another I from 0 to N - 1, make each image once. An image "
+            "belongs to part I if its key, a hash of all that decides it, is I modulo N. auto: Slurm, Open MPI or PMI "
+            "says both numbers; auto/N: they, PMIx or Kubernetes say I. Each line needs a seed. Images without an "
+            "output get the names of their keys. What can't be made is listed in failed-I.jsonl.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_FILES,
+        TEXT(shard),
+        .words = "auto",
+        .rules = {NEEDS("resume", "a part that starts again leaves out what exists")},
+    },
+    {
         .name = "prompt-embeds",
         .field = "prompt_embeds",
         .argument = "FILE.safetensors",

@@ -60,7 +60,7 @@ typedef struct cli_options {
     row_set given;     /* rows of the table, by the user */
     row_set variables; /* those of them that the environment gave */
     row_set own;       /* those of them that a line of a batch gave, and not the command line */
-    const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir;
+    const char *prompt, *negative, *prompt_embeds, *latents, *save_latents, *output, *batch, *out_dir, *shard;
     const char *model, *transformer, *text_encoder, *vae, *tokenizer, *scheduler, *synthetic, *format, *cache_dir;
     const char *file, *text, *cpu_mask, *device, *mask;
     const char *models_dir, *default_model, *aliases, *web_dir, *gallery;

@@ -112,6 +112,11 @@ int cli_can_create(const char *command, const char *label, const char *path)
     return report(command, label, path, folder, try_new(path, folder));
 }
 
+int cli_can_write_in(const char *command, const char *label, const char *folder)
+{
+    return report(command, label, folder, folder, try_folder(folder));
+}
+
 int cli_can_write(const char *command, const char *label, const char *path)
 {
     struct stat st;
@@ -195,7 +200,24 @@ int cli_can_make_folder(const char *command, const char *label, const char *path
     return 1;
 }
 
+int cli_parents_make(const char *folder, const char *path)
+{
+    char part[PATH_MAX];
+    for (const char *end = strchr(path + strlen(folder) + 1, '/'); end; end = strchr(end + 1, '/')) {
+        snprintf(part, sizeof part, "%.*s", (int)(end - path), path);
+        if (mkdir(part, FOLDER_MODE) != 0 && errno != EEXIST)
+            return errno;
+    }
+    return 0;
+}
+
 /* ---- default names ---- */
+
+int cli_is_file(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
 
 int cli_is_complete(const char *path)
 {
@@ -207,12 +229,11 @@ int cli_is_complete(const char *path)
 int cli_is_taken(const char *path, int *removed)
 {
     const struct timespec moment = {.tv_nsec = 1000000000 / CLAIM_LOOKS};
-    struct stat st;
     *removed = 0;
     for (int i = 0; i < CLAIM_LOOKS; i++) {
         if (cli_is_complete(path))
             return 1;
-        if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
+        if (!cli_is_file(path))
             return 0;
         nanosleep(&moment, NULL);
     }

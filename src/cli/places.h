@@ -12,6 +12,11 @@ int cli_can_write_image(const char *command, const char *label, const char *path
 /* The same for a default name: a file that exists stays, and the new one gets another name. */
 int cli_can_create(const char *command, const char *label, const char *path);
 
+/* Whether any file can be written in a folder. */
+int cli_can_write_in(const char *command, const char *label, const char *folder);
+/* Makes the folders of "FOLDER/a/b/file" below FOLDER. 0, or an errno value. */
+int cli_parents_make(const char *folder, const char *path);
+
 /* Whether a path is a symbolic link: then a sentence is printed. A link in the folder of a batch may lead out of it. */
 int cli_is_link(const char *command, const char *label, const char *path);
 
@@ -23,6 +28,8 @@ void cli_folder_unmake(const char *path, size_t existing);
 /* Whether the folder exists or can be created; nothing stays. 0: a printed sentence. */
 int cli_can_make_folder(const char *command, const char *label, const char *path);
 
+/* Whether it is an ordinary file. */
+int cli_is_file(const char *path);
 /* Whether a file is complete: files appear when they are, apart from the empty one that claims a name. */
 int cli_is_complete(const char *path);
 /* The same for a name that could not be given to a new file. One that is only claimed is waited for. If it stays empty

@@ -25,6 +25,8 @@ static void add_entry(cli_report *report, const cli_job *job, double seconds)
     fprintf(report->images, ",\"seconds\":%.6g", seconds);
     if (job->line)
         fprintf(report->images, ",\"line\":%lld", (long long)job->line);
+    if (*job->key)
+        fprintf(report->images, ",\"key\":\"%s\"", job->key);
     fputc('}', report->images);
     free(text);
 }
@@ -74,6 +76,11 @@ static char *other_members(const cli_report *report)
     const size_t flags = JSON_COMPACT | JSON_EMBED | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(CLI_MEASURED);
     if (members && report->resumed)
         json_object_set_new(members, "skipped", json_integer((json_int_t)report->skipped));
+    if (members && report->shard)
+        json_object_set_new(members, "shard",
+                            json_pack("[I, I]", (json_int_t)report->shard->index, (json_int_t)report->shard->count));
+    if (members && report->shard)
+        json_object_set_new(members, "failed", json_integer((json_int_t)report->failed));
     char *text = members ? json_dumps(members, flags) : NULL;
     json_decref(members);
     return text;

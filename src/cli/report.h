@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "jobs.h"
+#include "shard.h"
 #include "zimage.h"
 
 typedef struct cli_report {
@@ -16,6 +17,8 @@ typedef struct cli_report {
     double seconds[ZIMAGE_STAGE_COUNT];
     int resumed;                             /* --resume is given, */
     size_t skipped;                          /* and found so many images */
+    const cli_shard *shard;                  /* with --shard; else NULL */
+    size_t failed;                           /* images of the shard that could not be made */
     double load_seconds;                     /* how long the model took to open; set by the caller */
     zimage_memory_info memory;               /* of the GPU, for the last image */
     char error[PATH_MAX + CLI_SENTENCE_MAX]; /* why the work ended early; set by the caller */

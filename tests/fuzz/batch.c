@@ -78,7 +78,7 @@ static void make_jobs(command_line *line)
     memcpy(words + 4, line->words, sizeof line->words);
     if (cli_parse(CLI_GENERATE, 4 + line->count, words, &options) != 0 || cli_check(CLI_GENERATE, &options) != 0)
         return;
-    if (cli_jobs_make(&options, &jobs) == 0)
+    if (cli_jobs_make(&options, NULL, &jobs) == 0)
         check_jobs(&jobs);
     cli_jobs_free(&jobs);
 }
