@@ -22,7 +22,7 @@ for name in sh find head tail cksum cut id mkdir rm cat grep sed mktemp dirname 
     ln -s "$(command -v "$name")" "$work/bin/$name"
 done
 stub() { cat >"$work/bin/$1"; chmod 755 "$work/bin/$1"; }
-for name in cc c++ clang ninja; do echo '#!/bin/sh' | stub $name; done
+for name in cc c++ clang ninja initdb; do echo '#!/bin/sh' | stub $name; done
 # A file $work/missing names a module that is missing.
 stub pkg-config <<END
 #!/bin/sh

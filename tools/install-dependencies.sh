@@ -2,7 +2,7 @@
 # Installs the packages that building and testing zimage needs, as far as they are missing. run.sh and test.sh source
 # this file:
 #   install_dependencies build        compiler, CMake, Ninja and the libraries
-#   install_dependencies build test   also cmocka and a C++ compiler
+#   install_dependencies build test   also cmocka, a C++ compiler and PostgreSQL
 # Everything is printed to stderr. CC and CXX name other compilers than cc and c++, as for CMake.
 
 # What is needed, and its package for apt-get, dnf and brew; "-": the system has it.
@@ -23,14 +23,24 @@ jansson     libjansson-dev    jansson-devel        jansson
 libmicrohttpd libmicrohttpd-dev libmicrohttpd-devel libmicrohttpd
 gnutls      libgnutls28-dev   gnutls-devel         gnutls
 libcurl     libcurl4-openssl-dev libcurl-devel     curl
+libpq       libpq-dev         libpq-devel          libpq
 END
     case " $* " in *" test "*)
         cat <<'END'
 c++         g++               gcc-c++              -
 cmocka      libcmocka-dev     libcmocka-devel      cmocka
+postgresql  postgresql        postgresql-server    postgresql@15
 END
         ;;
     esac
+}
+
+# Debian keeps PostgreSQL's own programs out of PATH.
+has_initdb() {
+    for program in $(command -v initdb) /usr/lib/postgresql/*/bin/initdb; do
+        [ ! -x "$program" ] || return 0
+    done
+    return 1
 }
 
 has() { # NEED
@@ -41,6 +51,7 @@ has() { # NEED
         c++) command -v "${cxx%% *}" >/dev/null 2>&1 ;;
         headers) echo '#include <stdio.h>' | $c -E - >/dev/null 2>&1 ;;
         cmake | ninja | pkg-config) command -v "$1" >/dev/null 2>&1 ;;
+        postgresql) has_initdb ;;
         *) pkg-config --exists "$1" 2>/dev/null ;;
     esac
 }

@@ -3,8 +3,8 @@
 # Nothing that it makes is run. It checks:
 # - every C file of the library, the program, the examples, the benchmarks and the tests compiles without a warning
 # - they link with libSystem and with what the headers of libpng, zlib, libjpeg, libwebp, PCRE2, utf8proc, jansson,
-#   libmicrohttpd, gnutls, libcurl and cmocka declare: any other undefined symbol is an error of the linker, which names
-#   it
+#   libmicrohttpd, gnutls, libcurl, libpq and cmocka declare: any other undefined symbol is an error of the linker,
+#   which names it
 # - on arm64 src/mlx/*.cc compile and link with MLX of macOS
 # CMake's own lists say which files these are (cmake/macos.cmake). The headers are this system's.
 # build/macos keeps all that is made and fetched: half a GB. zig is the package `ziglang` of PyPI, which is installed
@@ -110,6 +110,7 @@ write_libraries() {
     library libmicrohttpd microhttpd 'microhttpd\.h' microhttpd.h
     library gnutls gnutls 'gnutls/[a-z0-9]*\.h' 'gnutls/gnutls.h gnutls/abstract.h gnutls/crypto.h'
     library libcurl curl 'curl/[a-z]*\.h' curl/curl.h
+    library libpq pq '(libpq-fe|postgres_ext|pg_config_ext)\.h' libpq-fe.h
     library cmocka cmocka 'cmocka\.h' 'stdarg.h stddef.h stdint.h setjmp.h cmocka.h'
 }
 

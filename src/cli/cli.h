@@ -26,10 +26,12 @@ int cmd_help(const cli_options *options);
 int cmd_inspect(const cli_options *options);
 int cmd_models(const cli_options *options);
 int cmd_pull(const cli_options *options);
+int cmd_queue(const cli_options *options);
 int cmd_rerun(const cli_options *options);
 int cmd_selftest(const cli_options *options);
 int cmd_serve(const cli_options *options);
 int cmd_tokenize(const cli_options *options);
+int cmd_work(const cli_options *options);
 
 /* The model folder of options: --model, else $ZIMAGE_MODEL, else the bundled model beside the installed program, or in
  * the source tree it was built from. */

@@ -146,8 +146,9 @@ zimage_status cli_check_image(const cli_job *job, const zimage_request *request,
     return error->status = status;
 }
 
-zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
-                              const zimage_model *model, zimage_error *error)
+/* The recipe of an image that was made, as a part of what its file is saved with. NULL: no memory, and an error. */
+static recipe *recipe_of_made(const cli_job *job, const zimage_request *request, const zimage_image *image,
+                              const zimage_model *model, zimage_save_params *params, zimage_error *error)
 {
     zimage_image_info info = {.struct_size = sizeof info};
     zimage_request made = *request;            /* whose size may be that of an input image */
@@ -156,21 +157,35 @@ zimage_status cli_write_image(const cli_job *job, const zimage_request *request,
     made.height = zimage_image_height(image);
     made.strength = info.strength;
     made.seed = job->seed;
-    const zimage_text *texts;
-    size_t count;
-    recipe *r = make_recipe(job, &made, &info, model, &texts, &count, error);
+    *params = (zimage_save_params){.struct_size = sizeof *params, .quality = lossy_quality(job)};
+    return make_recipe(job, &made, &info, model, &params->texts, &params->text_count, error);
+}
+
+zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
+                              const zimage_model *model, zimage_error *error)
+{
+    zimage_save_params params;
+    recipe *r = recipe_of_made(job, request, image, model, &params, error);
     if (!r)
         return ZIMAGE_ERROR_MEMORY;
-    const zimage_save_params params = {
-        .struct_size = sizeof params,
-        .quality = lossy_quality(job),
-        .texts = texts,
-        .text_count = count,
-        .folder = job->folder,
-        .is_new = !job->named || job->kept,
-    };
+    params.folder = job->folder;
+    params.is_new = !job->named || job->kept;
     const char *name = job->folder ? cli_name_in_folder(job, job->path) : job->path;
     zimage_status status = zimage_image_save(image, name, &params, error);
+    recipe_free(r);
+    return status;
+}
+
+zimage_status cli_encode_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
+                               const zimage_model *model, uint8_t **data, size_t *size, zimage_error *error)
+{
+    zimage_save_params params;
+    zimage_format format = ZIMAGE_FORMAT_PNG;
+    recipe *r = recipe_of_made(job, request, image, model, &params, error);
+    if (!r)
+        return ZIMAGE_ERROR_MEMORY;
+    zimage_format_of_path(job->path, &format);
+    zimage_status status = zimage_image_encode_with(image, format, &params, data, size, error);
     recipe_free(r);
     return status;
 }

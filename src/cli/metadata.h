@@ -17,4 +17,8 @@ zimage_status cli_check_image(const cli_job *job, const zimage_request *request,
 zimage_status cli_write_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
                               const zimage_model *model, zimage_error *error);
 
+/* The same in memory. Released with zimage_free. */
+zimage_status cli_encode_image(const cli_job *job, const zimage_request *request, const zimage_image *image,
+                               const zimage_model *model, uint8_t **data, size_t *size, zimage_error *error);
+
 #endif

@@ -25,6 +25,12 @@ const char *cli_shell_name(int value)
     return (unsigned)value < sizeof words / sizeof *words ? words[value] : NULL;
 }
 
+const char *cli_queue_action_name(int value)
+{
+    static const char *const words[] = {"init", "add", "status", "retry", "cancel", "export"};
+    return (unsigned)value < sizeof words / sizeof *words ? words[value] : NULL;
+}
+
 const char *cli_log_format_name(int value)
 {
     static const char *const words[] = {"text", "json"};

@@ -22,6 +22,12 @@
 #define DOWNLOADS_MAX 32 /* connections of a download */
 #define RETRIES_MAX   100
 
+#define PRIORITY_MAX 1000
+#define ATTEMPTS_MAX 100
+#define CLAIMS_MAX   64
+#define ID_MAX       1e15
+#define LEASE_MAX    86400
+
 #define ON(command) (1u << CLI_##command)
 #define EVERYWHERE  ((1u << CLI_COMMANDS) - 1)
 
@@ -226,6 +232,43 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                 "Python's tools. -m takes their names.",
             .examples = {"zimage models", "zimage models --verify Tongyi-MAI/Z-Image-Turbo",
                          "zimage models --remove Tongyi-MAI/Z-Image-Turbo"},
+        },
+    [CLI_QUEUE] =
+        {
+            .name = "queue",
+            .summary = "add jobs to a ledger, look at them, get their results",
+            .usage = {"add FILE.jsonl --queue URL [OPTIONS]", "init|status|retry|cancel|export --queue URL [OPTIONS]"},
+            .about =
+                "A ledger is a table of jobs in a PostgreSQL database, from which any number of zimage work take. init "
+                "makes the tables, or brings older ones up to date. add adds the lines of a file, which are those of "
+                "a batch; all are checked before the first is stored, and a line that is there already changes "
+                "nothing. status counts, and predicts the time that is left. retry queues failed and cancelled jobs "
+                "again. cancel ends queued and running ones. export prints each job as a line of JSON.",
+            .one_of = {"action"},
+            .missing = "ACTION: missing, expected init, add, status, retry, cancel or export",
+            .examples = {"zimage queue init --queue postgresql://me@db/images",
+                         "zimage queue add prompts.jsonl --queue postgresql://me@db/images --batch cats",
+                         "ZIMAGE_QUEUE=postgresql://me@db/images zimage queue status",
+                         "zimage queue export --queue postgresql://me@db/images --batch cats"},
+            .environment = 1,
+        },
+    [CLI_WORK] =
+        {
+            .name = "work",
+            .summary = "make the images of a ledger's jobs",
+            .usage = {"--queue URL --out-dir DIR [OPTIONS]", "--queue URL --pack DIR [OPTIONS]"},
+            .about =
+                "Takes jobs of its model from a ledger (zimage queue), and makes their images, until it is told to "
+                "end. It may be killed at any time: another worker takes its jobs. SIGTERM and Ctrl-C let the image "
+                "under way end; a second signal ends it at once. After a fault of the machine the job goes back, and "
+                "the worker ends with a sentence. With --json it prints one object in the end: made, failed, lost, "
+                "seconds, busy_seconds.",
+            .one_of = {"out-dir", "pack"},
+            .missing = "--out-dir DIR or --pack DIR: expected one of them",
+            .operand_hint = "a model is named with -m DIR",
+            .examples = {"zimage work --queue postgresql://me@db/images --out-dir /shared/results",
+                         "ZIMAGE_QUEUE=postgresql://me@db/images zimage work --pack /shared/tars -m DIR"},
+            .environment = 1,
         },
     [CLI_HELP] =
         {
@@ -955,7 +998,7 @@ const cli_option cli_table[] = {
         .help =
             "Model folder in diffusers' layout, or converted for MLX; or ORGANISATION/NAME[@REVISION], a model that "
             "zimage pull has downloaded (default: the bundled emoji model).",
-        .commands = ON(GENERATE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(RERUN) | ON(QUEUE) | ON(WORK),
         .group = CLI_GROUP_FILES,
         FOLDER(model),
     },
@@ -992,7 +1035,7 @@ const cli_option cli_table[] = {
         .elsewhere = "diffusion-model unet dit",
         .argument = "DIR",
         .help = "Folder of the transformer, instead of the model's own.",
-        .commands = ON(GENERATE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(RERUN) | ON(QUEUE) | ON(WORK),
         .group = CLI_GROUP_FILES,
         FOLDER(transformer),
     },
@@ -1001,7 +1044,7 @@ const cli_option cli_table[] = {
         .elsewhere = "llm clip qwen",
         .argument = "DIR",
         .help = "Folder of the text encoder, instead of the model's own.",
-        .commands = ON(GENERATE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(RERUN) | ON(QUEUE) | ON(WORK),
         .group = CLI_GROUP_FILES,
         FOLDER(text_encoder),
     },
@@ -1009,7 +1052,7 @@ const cli_option cli_table[] = {
         .name = "vae",
         .argument = "DIR",
         .help = "Folder of the VAE, instead of the model's own.",
-        .commands = ON(GENERATE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(RERUN) | ON(QUEUE) | ON(WORK),
         .group = CLI_GROUP_FILES,
         FOLDER(vae),
     },
@@ -1017,7 +1060,7 @@ const cli_option cli_table[] = {
         .name = "tokenizer",
         .argument = "DIR",
         .help = "Folder of the tokenizer, instead of the model's own.",
-        .commands = ON(GENERATE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(RERUN) | ON(QUEUE) | ON(WORK),
         .group = CLI_GROUP_FILES,
         FOLDER(tokenizer),
     },
@@ -1025,7 +1068,7 @@ const cli_option cli_table[] = {
         .name = "scheduler",
         .argument = "DIR",
         .help = "Folder of the scheduler's configuration, instead of the model's own.",
-        .commands = ON(GENERATE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(RERUN) | ON(QUEUE) | ON(WORK),
         .group = CLI_GROUP_FILES,
         FOLDER(scheduler),
     },
@@ -1348,6 +1391,126 @@ const cli_option cli_table[] = {
         TEXT(removed),
         .rules = {EXCLUDES("verify", "what is removed can't be verified")},
     },
+    {
+        .name = "action",
+        .argument = "ACTION",
+        .help = "What to do with the ledger.",
+        .commands = ON(QUEUE),
+        .group = CLI_GROUP_FILES,
+        ENUM(action, cli_queue_action_name),
+        .operand = 1,
+    },
+    {
+        .name = "lines",
+        .argument = "FILE.jsonl",
+        .help = "The jobs that add adds: lines of a batch. Each has a seed, and names no other file than its output.",
+        .commands = ON(QUEUE),
+        .group = CLI_GROUP_FILES,
+        FILE_NAME(lines),
+        .operand = 1,
+    },
+    {
+        .name = "queue",
+        .elsewhere = "database db dsn url ledger",
+        .argument = "URL",
+        .help = "The ledger's database: postgresql://USER@HOST/DATABASE, or what else libpq takes. Other users of this "
+                "machine can see it: a password belongs into ZIMAGE_QUEUE, ~/.pgpass or PGPASSWORD.",
+        .commands = ON(QUEUE) | ON(WORK),
+        .group = CLI_GROUP_FILES,
+        TEXT(queue),
+    },
+    {
+        .name = "batch",
+        .argument = "NAME",
+        .help = "The batch to which jobs are added (default: the file's name), or whose jobs are meant.",
+        .commands = ON(QUEUE),
+        .group = CLI_GROUP_FILES,
+        TEXT(queue_batch),
+        .rules = {EXCLUDES("id", "an id means one job of any batch")},
+    },
+    {
+        .name = "id",
+        .argument = "N",
+        .help = "The one job that is meant.",
+        .commands = ON(QUEUE),
+        .group = CLI_GROUP_FILES,
+        INT(id, 1, ID_MAX),
+    },
+    {
+        .name = "caller",
+        .elsewhere = "user owner",
+        .argument = "NAME",
+        .help = "Whose jobs these are: callers take turns, whatever the order of their jobs.",
+        .commands = ON(QUEUE),
+        .group = CLI_GROUP_FILES,
+        TEXT(caller),
+    },
+    {
+        .name = "priority",
+        .argument = "N",
+        .help = "Jobs of a higher priority come first.",
+        .commands = ON(QUEUE),
+        .group = CLI_GROUP_FILES,
+        INT(priority, -PRIORITY_MAX, PRIORITY_MAX),
+        .fallback = "0",
+    },
+    {
+        .name = "max-attempts",
+        .argument = "N",
+        .help = "A job whose workers end so many times fails.",
+        .commands = ON(QUEUE),
+        .group = CLI_GROUP_FILES,
+        INT(max_attempts, 1, ATTEMPTS_MAX),
+        .fallback = "5",
+    },
+    {
+        .name = "out-dir",
+        .argument = "DIR",
+        .help = "Folder for the images, best on a disk that all workers share: DIR/ab/cd/KEY.png, or the output that a "
+                "job names. A file that is there already stays.",
+        .commands = ON(WORK),
+        .group = CLI_GROUP_FILES,
+        FOLDER(results),
+        .written = 1,
+    },
+    {
+        .name = "pack",
+        .elsewhere = "tar shards webdataset",
+        .argument = "DIR",
+        .help = "Write tar files of many images into this folder instead, KEY.png and KEY.json beside each other. "
+                "Each 64 images, and whenever no job is queued, they are synced and committed.",
+        .commands = ON(WORK),
+        .group = CLI_GROUP_FILES,
+        FOLDER(pack),
+        .written = 1,
+    },
+    {
+        .name = "claim",
+        .argument = "N",
+        .help = "How many jobs to take at once.",
+        .commands = ON(WORK),
+        .group = CLI_GROUP_FILES,
+        INT(claim, 1, CLAIMS_MAX),
+        .fallback = "2",
+    },
+    {
+        .name = "lease",
+        .elsewhere = "timeout visibility-timeout",
+        .argument = "SECONDS",
+        .help = "A worker that the database has not heard of for so long loses its jobs to others.",
+        .commands = ON(WORK),
+        .group = CLI_GROUP_FILES,
+        FLOAT(lease, 1, LEASE_MAX),
+        .fallback = "30",
+    },
+    {
+        .name = "until-empty",
+        .elsewhere = "exit-when-done once",
+        .help = "End when no job of the model is queued or running.",
+        .commands = ON(WORK),
+        .group = CLI_GROUP_FILES,
+        FLAG(until_empty),
+    },
     /* ---- device, memory and speed ---- */
     {
         .name = "device",
@@ -1355,7 +1518,7 @@ const cli_option cli_table[] = {
         .argument = "KIND",
         .help = "Where to compute: cpu, cuda, cuda:K (GPU number K), mlx (the GPU of Apple's chips) or auto: a GPU if "
                 "zimage devices lists a usable one and no other option asks for the CPU.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         TEXT(device),
         .words = "auto cpu cuda mlx",
@@ -1377,7 +1540,7 @@ const cli_option cli_table[] = {
         .argument = "KIND",
         .help = "Compute type of matrix products. On a CPU auto is bf16 where that is clearly faster than f32, else "
                 "f32, and fp8 is not available. On a GPU auto is bf16, and int8 is not available.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         ENUM(compute, cli_compute_name),
         .fallback = "auto",
@@ -1389,7 +1552,7 @@ const cli_option cli_table[] = {
         .argument = "SIZE",
         .help = "Most memory to use: 6G, 512M, ... An image that needs more is refused before work begins. With mlx "
                 "it limits the memory that CPU and GPU share.",
-        .commands = ON(GENERATE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         SIZE(mem),
         .rules = {EXCLUDES_VALUE("device", "cuda", "it limits the memory of the CPU; --vram limits that of a GPU")},
@@ -1401,7 +1564,7 @@ const cli_option cli_table[] = {
         .argument = "SIZE",
         .help = "Most memory of a GPU to use: 8G, 4096M, ... (default: what is free). Weights that do not fit are "
                 "copied to the GPU at each step. A stage that needs more is refused before work begins.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         SIZE(vram),
         .rules =
@@ -1416,7 +1579,7 @@ const cli_option cli_table[] = {
         .name = "threads",
         .argument = "N",
         .help = "Number of CPU threads (default: one for each core).",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         INT(threads, 1, THREADS_MAX),
     },
@@ -1425,7 +1588,7 @@ const cli_option cli_table[] = {
         .argument = "LIST",
         .help = "Use only these CPU features of those that zimage devices lists: avx2,avx512 for example, or generic "
                 "for none.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(SERVE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(SERVE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         TEXT(cpu_mask),
         .rules = {EXCLUDES_VALUE("device", "cuda", "a GPU has no such features"),
@@ -1436,7 +1599,7 @@ const cli_option cli_table[] = {
         .argument = "KIND",
         .help = "Dequantise quantised weights once, when the model is opened, to this type. With none they stay "
                 "quantised, and are dequantised where they are used.",
-        .commands = ON(GENERATE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         ENUM(dequantize, cli_dequantize_name),
         .fallback = "none",
@@ -1481,7 +1644,7 @@ const cli_option cli_table[] = {
         .argument = "DIR",
         .help =
             "Folder where measurements of this machine are kept (default: $XDG_CACHE_HOME/zimage or ~/.cache/zimage).",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         FOLDER(cache_dir),
         .written = 1,
@@ -1489,7 +1652,7 @@ const cli_option cli_table[] = {
     {
         .name = "no-cache",
         .help = "Keep no measurements of this machine.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         FLAG(no_cache),
         .rules = {EXCLUDES("cache-dir", "nothing is kept")},
@@ -1500,7 +1663,7 @@ const cli_option cli_table[] = {
         .help = "Print one JSON object. zimage pull prints several, one on a line, whose \"event\" is plan, progress, "
                 "file, notice, done or error.",
         .commands = ON(GENERATE) | ON(INSPECT) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(TOKENIZE) | ON(EXPLAIN) |
-                    ON(RERUN) | ON(MODELS) | ON(PULL),
+                    ON(RERUN) | ON(MODELS) | ON(PULL) | ON(QUEUE) | ON(WORK),
         .group = CLI_GROUP_PRINTING,
         FLAG(json),
     },
@@ -1520,7 +1683,7 @@ const cli_option cli_table[] = {
         .name = "quiet",
         .letter = 'q',
         .help = "Print no progress, only warnings.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(PULL) | ON(MODELS),
+        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(PULL) | ON(MODELS) | ON(QUEUE) | ON(WORK),
         .group = CLI_GROUP_PRINTING,
         FLAG(quiet),
     },

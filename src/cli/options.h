@@ -26,6 +26,8 @@ typedef enum cli_command_id {
     CLI_RERUN,
     CLI_PULL,
     CLI_MODELS,
+    CLI_QUEUE,
+    CLI_WORK,
     CLI_HELP,
     CLI_COMMANDS,
 } cli_command_id;
@@ -66,21 +68,23 @@ typedef struct cli_options {
     const char *models_dir, *default_model, *aliases, *web_dir, *gallery;
     const char *host, *unix_path, *tls_cert, *tls_key, *public_url, *key, *key_file, *allowed_hosts, *allowed_origins;
     const char *repository, *revision, *source, *verified, *removed;
+    const char *queue, *lines, *queue_batch, *caller, *results, *pack;
     cli_files images, models, patterns;
     int64_t width, height; /* --size fills both */
     int64_t steps, count, quality, tokens, layers, threads;
     int64_t sdapi_max_steps, port, keep_models, max_queue, max_images, max_steps, max_pixels, max_connections,
         per_address;
     int64_t connections, retries;
+    int64_t id, priority, max_attempts, claim;
     uint64_t limit, segment, seed, mem, vram, store_bytes, max_body, max_image, max_uploads;
     uint8_t background[3]; /* RGB */
     double guidance, cfg_truncation, cfg_normalization, strength;
     double header_seconds, body_seconds, connection_seconds, max_wait, rate, burst, failed_keys, job_seconds,
-        idle_seconds, drain, store_seconds;
+        idle_seconds, drain, store_seconds, lease;
     int rng, dequantize, compute, template_kind, shell, command, stage, show;
     int metrics_public, no_slots, no_web, no_model_switch, log_format;
     int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure, insecure_http,
-        suggest, no_overlap;
+        suggest, no_overlap, action, until_empty;
 } cli_options;
 
 /* How an option's text is read, and the type of its field. */

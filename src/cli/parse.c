@@ -311,8 +311,9 @@ static int take_operand(parser *p, const char *text)
 {
     const cli_command *command = &cli_commands[p->command];
     const cli_option *option = NULL;
-    while ((option = cli_next(p->command, option)) && !option->operand) {
-    }
+    for (const cli_option *next = NULL; (next = cli_next(p->command, next));)
+        if (next->operand && (!option || cli_has(&p->options->given, option)))
+            option = next; /* the first that is not given yet */
     if (!p->only_operands && has_other_dash(text))
         return cli_usage_error(command->name,
                                "%s: the dash is another character than -; an option begins with -- or -. If it is a "

@@ -1,0 +1,261 @@
+/* zimage work: makes the images of a ledger's jobs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "places.h"
+#include "queue/ledger.h"
+#include "queued.h"
+#include "shared/recipe.h"
+#include "signals.h"
+
+#define COMMAND "work"
+
+typedef struct maker {
+    const cli_options *given;
+    cli_options options; /* with generate's defaults: what a request does not say */
+    zimage_model *model;
+    zimage_session *session;
+    char fingerprint[RECIPE_FINGERPRINT];
+    cli_queued queued; /* the job under way */
+    uint8_t *data;     /* of its image's file */
+    size_t size;
+    char suffix[8]; /* of its name */
+} maker;
+
+/* ---- one image ---- */
+
+typedef struct stopping {
+    int (*stop)(const void *user);
+    const void *user;
+} stopping;
+
+/* zimage_progress_fn of stopping. */
+static int on_progress(const zimage_progress *progress, void *user)
+{
+    const stopping *s = user;
+    (void)progress;
+    return s->stop(s->user);
+}
+
+/* What the ledger keeps of an image; a seed beyond 63 bits is a text, as in recipes. */
+static json_t *facts_of(const maker *m, const zimage_image *image)
+{
+    char text[32];
+    uint64_t seed = m->queued.job.seed;
+    zimage_image_info info = {.struct_size = sizeof info};
+    zimage_image_get_info(image, &info, NULL); /* this can't fail */
+    snprintf(text, sizeof text, "%llu", (unsigned long long)seed);
+    return json_pack("{s:o, s:i, s:i, s:f, s:s, s:s, s:s}", "seed",
+                     seed > INT64_MAX ? json_string(text) : json_integer((json_int_t)seed), "width",
+                     zimage_image_width(image), "height", zimage_image_height(image), "seconds", info.seconds,
+                     "compute", zimage_compute_name(info.compute), "kernels", info.kernels, "version",
+                     zimage_version());
+}
+
+/* The recipe of an image's file without what machines may differ in. NULL: there is none. */
+static json_t *recipe_of(zimage_texts *texts)
+{
+    static const char *const others[] = {"compute", "kernels", "version", "model"};
+    recipe_source source;
+    json_t *object = texts ? recipe_read(texts, &source) : NULL;
+    for (size_t i = 0; object && i < sizeof others / sizeof *others; i++)
+        json_object_del(object, others[i]);
+    zimage_texts_free(texts);
+    return object;
+}
+
+/* Of a file that has the job's output as its name: whether its recipe is the job's. */
+static int is_same(const char *path, const void *user)
+{
+    const maker *m = user;
+    zimage_texts *theirs = NULL, *ours = NULL;
+    zimage_texts_read(path, &theirs, NULL);
+    zimage_texts_decode(m->data, m->size, &ours, NULL);
+    json_t *found = recipe_of(theirs), *made = recipe_of(ours);
+    int same = found && made && json_equal(found, made);
+    json_decref(found);
+    json_decref(made);
+    return same;
+}
+
+/* Faults of the request, and of the numbers that follow from it, are the same everywhere. */
+static ledger_verdict verdict_of(zimage_status status)
+{
+    switch (status) {
+    case ZIMAGE_OK:
+        return LEDGER_MADE;
+    case ZIMAGE_ERROR_ARGUMENT:
+    case ZIMAGE_ERROR_NOT_FINITE:
+        return LEDGER_BAD_JOB;
+    case ZIMAGE_ERROR_CANCELLED:
+        return LEDGER_INTERRUPTED;
+    default:
+        return LEDGER_BAD_MACHINE;
+    }
+}
+
+static zimage_status encode(maker *m, const zimage_image *image, ledger_picture *picture, zimage_error *error)
+{
+    zimage_format format = ZIMAGE_FORMAT_PNG;
+    zimage_status status =
+        cli_encode_image(&m->queued.job, &m->queued.request, image, m->model, &m->data, &m->size, error);
+    if (status != ZIMAGE_OK)
+        return status;
+    zimage_format_of_path(m->queued.job.path, &format);
+    snprintf(m->suffix, sizeof m->suffix, ".%s", zimage_format_name(format));
+    *picture = (ledger_picture){
+        .data = m->data,
+        .size = m->size,
+        .release = zimage_free,
+        .suffix = m->suffix,
+        .output = m->queued.options.output,
+        .facts = facts_of(m, image),
+        .is_same = is_same,
+        .user = m,
+    };
+    if (picture->facts)
+        return ZIMAGE_OK;
+    zimage_free(m->data);
+    snprintf(error->message, sizeof error->message, "no memory for what the ledger keeps of an image");
+    return error->status = ZIMAGE_ERROR_MEMORY;
+}
+
+static zimage_status generate(maker *m, stopping *stop, ledger_picture *picture, zimage_error *error)
+{
+    zimage_image *image = NULL;
+    m->queued.request.progress = on_progress;
+    m->queued.request.progress_user = stop;
+    zimage_status status = zimage_generate(m->session, &m->queued.request, &image, error);
+    if (status == ZIMAGE_OK)
+        status = encode(m, image, picture, error);
+    zimage_image_free(image);
+    return status;
+}
+
+/* A request that can't be read, or has another key than its job, is none that zimage queue added. */
+static ledger_verdict prepare(maker *m, const ledger_job *job, zimage_error *error)
+{
+    char sentence[CLI_SENTENCE_MAX] = "";
+    cli_lines lines = {.command = COMMAND, .options = &m->options, .sentence = sentence};
+    if (cli_queued_read(&lines, job->request, strlen(job->request), &m->queued) != 0) {
+        snprintf(error->message, sizeof error->message, "%.1400s", sentence);
+        error->status = ZIMAGE_ERROR_ARGUMENT;
+        return LEDGER_BAD_JOB;
+    }
+    zimage_status status = cli_queued_complete(&m->queued, m->model, error);
+    if (status != ZIMAGE_OK)
+        return verdict_of(status);
+    if (!strcmp(m->queued.job.key, job->key))
+        return LEDGER_MADE;
+    snprintf(error->message, sizeof error->message,
+             "its key is %.8s..., but that of its request is %.8s...: the request was changed, or added by another "
+             "version",
+             job->key, m->queued.job.key);
+    error->status = ZIMAGE_ERROR_ARGUMENT;
+    return LEDGER_BAD_JOB;
+}
+
+static void say_made(const maker *m, const ledger_job *job, const ledger_picture *picture)
+{
+    if (!m->given->quiet && !m->given->json)
+        cli_line(stderr, "job %lld, attempt %d: %.1f s", (long long)job->id, job->attempt,
+                 json_number_value(json_object_get(picture->facts, "seconds")));
+}
+
+/* ledger_engine.make of maker. */
+static ledger_verdict make(void *user, const ledger_job *job, int (*stop)(const void *stop_user), const void *stop_user,
+                           ledger_picture *picture, zimage_error *error)
+{
+    maker *m = user;
+    stopping stopper = {stop, stop_user};
+    cli_queued_free(&m->queued);
+    ledger_verdict verdict = prepare(m, job, error);
+    if (verdict == LEDGER_MADE)
+        verdict = verdict_of(generate(m, &stopper, picture, error));
+    if (verdict == LEDGER_MADE)
+        say_made(m, job, picture);
+    if (verdict == LEDGER_BAD_JOB) {
+        char sentence[CLI_SENTENCE_MAX];
+        cli_translate(CLI_GENERATE, &m->queued.options, error->message, sentence);
+        snprintf(error->message, sizeof error->message, "%.1500s", sentence);
+    }
+    return verdict;
+}
+
+/* ---- the command ---- */
+
+static void say(const char *sentence, void *user)
+{
+    (void)user;
+    cli_line(stderr, "zimage work: %s", sentence);
+}
+
+static int report(const cli_options *o, const ledger_totals *totals, double seconds)
+{
+    if (o->json)
+        return cli_print_json(COMMAND,
+                              json_pack("{s:I, s:I, s:I, s:f, s:f}", "made", (json_int_t)totals->made, "failed",
+                                        (json_int_t)totals->failed, "lost", (json_int_t)totals->lost, "seconds",
+                                        seconds, "busy_seconds", totals->busy_seconds),
+                              CLI_MEASURED);
+    if (!o->quiet)
+        cli_line(stderr, "%llu images in %.1f s, %llu failed, %llu were another worker's or cancelled",
+                 (unsigned long long)totals->made, seconds, (unsigned long long)totals->failed,
+                 (unsigned long long)totals->lost);
+    return 0;
+}
+
+static int work(maker *m)
+{
+    const cli_options *o = m->given;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    ledger_totals totals = {0};
+    ledger_engine engine = {.model = m->fingerprint, .make = make, .user = m};
+    const ledger_work_params params = {
+        .target = o->queue,
+        .folder = o->pack ? o->pack : o->results,
+        .is_packed = o->pack != NULL,
+        .claim = (int)o->claim,
+        .until_empty = o->until_empty,
+        .lease_seconds = o->lease,
+        .stopping = cli_signal_caught,
+        .say = say,
+    };
+    double begin = cli_seconds_now();
+    ledger_result answer = ledger_work(&params, &engine, &totals, &error);
+    cli_queued_free(&m->queued);
+    int code = answer == LEDGER_OK ? 0 : cli_option_failure(CLI_WORK, o, &error);
+    int printed = report(o, &totals, cli_seconds_now() - begin);
+    return code ? code : printed;
+}
+
+static int open_and_work(maker *m)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    if (cli_open(&m->options, m->given->quiet ? cli_log_warnings : cli_log, NULL, &m->model, &m->session, &error) !=
+        ZIMAGE_OK)
+        return cli_option_failure(CLI_WORK, m->given, &error);
+    recipe_fingerprint(m->model, m->fingerprint);
+    return work(m);
+}
+
+int cmd_work(const cli_options *o)
+{
+    maker m = {.given = o};
+    size_t existing;
+    const char *folder = o->pack ? o->pack : o->results;
+    if (!o->queue)
+        return cli_usage_error(COMMAND, "--queue: missing, expected postgresql://USER@HOST/DATABASE");
+    if (!cli_has_model(COMMAND, o) || !cli_folder_make(COMMAND, o->pack ? "--pack" : "--out-dir", folder, &existing))
+        return CLI_USAGE;
+    if (o->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", o->cache_dir))
+        return CLI_USAGE;
+    cli_queued_defaults(CLI_WORK, o, &m.options);
+    cli_signals_catch();
+    int code = open_and_work(&m);
+    zimage_session_close(m.session);
+    zimage_model_close(m.model);
+    cli_folder_unmake(folder, existing);
+    return code;
+}

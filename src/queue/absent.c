@@ -1,0 +1,83 @@
+/* In place of the other files of this folder, where the program was built without libpq. */
+#include "base/error.h"
+#include "queue/ledger.h"
+
+static ledger_result refuse(zimage_error *error)
+{
+    zi_fail(error, ZIMAGE_ERROR_UNSUPPORTED, "this build has no ledger: it was made without libpq 14 or newer");
+    return LEDGER_FAILED;
+}
+
+ledger_result ledger_open(const char *target, const char *program, int needs_schema, ledger **l, zimage_error *error)
+{
+    *l = NULL;
+    return refuse(error);
+}
+
+void ledger_close(ledger *l)
+{
+}
+
+const char *ledger_place(const ledger *l)
+{
+    return "";
+}
+
+ledger_result ledger_init(ledger *l, int *before, int *after, zimage_error *error)
+{
+    *before = *after = 0;
+    return refuse(error);
+}
+
+ledger_spool *ledger_spool_new(void)
+{
+    return NULL;
+}
+
+void ledger_spool_free(ledger_spool *spool)
+{
+}
+
+int ledger_spool_take(ledger_spool *spool, const char key[JOB_KEY], const char *request, const char *output)
+{
+    return -1;
+}
+
+ledger_result ledger_add(ledger *l, const ledger_adding *adding, ledger_spool *spool, double patience,
+                         int (*on_stored)(const ledger_added *added, void *user), void *user, ledger_added *added,
+                         zimage_error *error)
+{
+    *added = (ledger_added){0};
+    return refuse(error);
+}
+
+ledger_result ledger_status(ledger *l, const ledger_choice *choice, json_t **status, zimage_error *error)
+{
+    *status = NULL;
+    return refuse(error);
+}
+
+ledger_result ledger_export(ledger *l, const ledger_choice *choice, int (*take)(const char *line, void *user),
+                            void *user, zimage_error *error)
+{
+    return refuse(error);
+}
+
+ledger_result ledger_retry(ledger *l, const ledger_choice *choice, uint64_t *jobs, zimage_error *error)
+{
+    *jobs = 0;
+    return refuse(error);
+}
+
+ledger_result ledger_cancel(ledger *l, const ledger_choice *choice, uint64_t *jobs, zimage_error *error)
+{
+    *jobs = 0;
+    return refuse(error);
+}
+
+ledger_result ledger_work(const ledger_work_params *params, const ledger_engine *engine, ledger_totals *totals,
+                          zimage_error *error)
+{
+    *totals = (ledger_totals){0};
+    return refuse(error);
+}

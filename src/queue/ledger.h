@@ -1,0 +1,149 @@
+/*
+ * The ledger: a table of jobs in PostgreSQL, from which any number of workers on any number of machines take. For the
+ * program only. docs/design.md ("The ledger") says why nothing is lost and nothing is done twice.
+ *
+ * Only the database's clock counts. Whatever a caller or a file says reaches the database as a parameter, never as SQL.
+ */
+#ifndef ZI_QUEUE_LEDGER_H
+#define ZI_QUEUE_LEDGER_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shared/job_key.h"
+#include "zimage.h"
+
+#define LEDGER_LEASE_TEXT 37  /* a UUID as text */
+#define LEDGER_NAME_MAX   200 /* bytes of the name of a batch or a caller */
+
+typedef enum ledger_result {
+    LEDGER_OK,
+    LEDGER_LOST,    /* the database can't be reached, or asks to come again: the same call may work later */
+    LEDGER_FAILED,  /* it answered, and the answer is an error */
+    LEDGER_STOPPED, /* the caller asked to stop */
+} ledger_result;
+
+/* ---- connection (connection.c) ---- */
+
+typedef struct ledger ledger;
+
+/* target: what libpq takes, "postgresql://user@host/database"; it may hold a password, so no message repeats it.
+ * needs_schema: 1: a database without this version's tables is refused. *l is released with ledger_close. */
+ledger_result ledger_open(const char *target, const char *program, int needs_schema, ledger **l, zimage_error *error);
+void ledger_close(ledger *l);
+/* "host:port/database", without a password. */
+const char *ledger_place(const ledger *l);
+
+/* Creates the tables, or brings older ones up to date. Two programs may do so at the same time. Versions: 0 is none. */
+ledger_result ledger_init(ledger *l, int *before, int *after, zimage_error *error);
+
+/* ---- adding jobs (add.c) ---- */
+
+typedef struct ledger_adding {
+    const char *batch, *caller; /* caller may be "": then the order is that of the jobs */
+    const char *model;          /* the fingerprint of the model that the keys were made with */
+    int priority, max_attempts;
+} ledger_adding;
+
+/* Jobs that wait to be stored, in a temporary file without a name: nothing is stored before all of them are known. */
+typedef struct ledger_spool ledger_spool;
+
+/* NULL: errno says why. */
+ledger_spool *ledger_spool_new(void);
+void ledger_spool_free(ledger_spool *spool);
+/* request: JSON in UTF-8. output: the file that the request names, or NULL. 0, or an errno value. */
+int ledger_spool_take(ledger_spool *spool, const char key[JOB_KEY], const char *request, const char *output);
+
+typedef struct ledger_added {
+    uint64_t lines, added; /* the others were there already */
+} ledger_added;
+
+/* Stores the jobs, 10,000 in a transaction, and wakes the workers. A job whose batch and key are there already changes
+ * nothing, so whatever was interrupted is simply added again. A connection that is lost is made again, `patience`
+ * seconds long. on_stored: called after each transaction; anything but 0 stops. */
+ledger_result ledger_add(ledger *l, const ledger_adding *adding, ledger_spool *spool, double patience,
+                         int (*on_stored)(const ledger_added *added, void *user), void *user, ledger_added *added,
+                         zimage_error *error);
+
+/* ---- looking and changing (report.c) ---- */
+
+/* Which jobs: all of a batch (NULL: of all batches), or the one with this id (0: none). */
+typedef struct ledger_choice {
+    const char *batch;
+    int64_t id;
+} ledger_choice;
+
+/* {"jobs": {"queued", "running", "done", "failed", "cancelled"}, "rate", "seconds_left", "workers", "batches": [...],
+ * "failures": [{"error", "jobs", "id"}]}; rate: images a second, null: not known yet. Released with json_decref. */
+ledger_result ledger_status(ledger *l, const ledger_choice *choice, json_t **status, zimage_error *error);
+
+/* Each job as one line of JSON (ASCII), in the order of ids, while they are read. Anything but 0 from `take` stops. */
+ledger_result ledger_export(ledger *l, const ledger_choice *choice, int (*take)(const char *line, void *user),
+                            void *user, zimage_error *error);
+
+/* Failed and cancelled jobs are queued again, with all their attempts. */
+ledger_result ledger_retry(ledger *l, const ledger_choice *choice, uint64_t *jobs, zimage_error *error);
+/* Queued and running jobs; a worker notices at its next heartbeat. */
+ledger_result ledger_cancel(ledger *l, const ledger_choice *choice, uint64_t *jobs, zimage_error *error);
+
+/* ---- working (work.c) ---- */
+
+typedef struct ledger_job {
+    int64_t id;
+    char lease[LEDGER_LEASE_TEXT];
+    char key[JOB_KEY];
+    int attempt; /* from 1, once it has begun */
+    char *request, *caller;
+} ledger_job;
+
+typedef enum ledger_verdict {
+    LEDGER_MADE,
+    LEDGER_BAD_JOB,     /* it would fail on every machine: no other attempt */
+    LEDGER_BAD_MACHINE, /* it may work on another machine: the job goes back, and the worker ends */
+    LEDGER_INTERRUPTED, /* `stop` said so */
+} ledger_verdict;
+
+/* One finished image. */
+typedef struct ledger_picture {
+    uint8_t *data; /* the file's bytes; released with `release` */
+    size_t size;
+    void (*release)(void *data);
+    const char *suffix; /* ".png" */
+    const char *output; /* the name that the request gives its file, or NULL: a name is made of the key */
+    json_t *facts;      /* what the ledger keeps of it: seed, seconds, kernels, ...; the worker adds the file's */
+    /* Whether a file that has the name `output` already shows this very job, made on another machine. */
+    int (*is_same)(const char *path, const void *user);
+    const void *user;
+} ledger_picture;
+
+typedef struct ledger_engine {
+    const char *model; /* the fingerprint: only its jobs are claimed */
+    /* Makes one job's image. It calls stop(stop_user) now and then, and ends early if that is not 0. */
+    ledger_verdict (*make)(void *user, const ledger_job *job, int (*stop)(const void *stop_user), const void *stop_user,
+                           ledger_picture *picture, zimage_error *error);
+    void *user;
+} ledger_engine;
+
+typedef struct ledger_work_params {
+    const char *target, *folder;
+    int is_packed;   /* 1: the folder gets tar files with many images each, instead of one file an image */
+    int claim;       /* jobs that are taken at once */
+    int until_empty; /* 1: end when no job of the model is queued or running */
+    double lease_seconds;
+    int (*stopping)(void);                         /* not 0: the image under way is finished, no other is begun */
+    void (*say)(const char *sentence, void *user); /* notices; and a line for each image */
+    void *user;
+} ledger_work_params;
+
+typedef struct ledger_totals {
+    uint64_t made, failed, lost; /* lost: another worker had the job by then, or it was cancelled */
+    double busy_seconds;         /* in engine->make */
+} ledger_totals;
+
+/* Claims and makes jobs until it is asked to stop. LEDGER_FAILED with a sentence: a fault of this machine, or of the
+ * ledger. */
+ledger_result ledger_work(const ledger_work_params *params, const ledger_engine *engine, ledger_totals *totals,
+                          zimage_error *error);
+
+#endif

@@ -1,0 +1,13 @@
+/* Where finished images lie: a file each, which appears once and whole. */
+#ifndef ZI_QUEUE_PLACE_H
+#define ZI_QUEUE_PLACE_H
+
+#include "queue/ledger.h"
+
+/* Writes a picture as FOLDER/ab/cd/KEY.png, or as FOLDER/output, and syncs it and its folder. A file that is there
+ * already stays: a worker that had the job before has made it. Adds to facts: "file" (in the folder), "bytes",
+ * "sha256", and "found" where the file was there. */
+ledger_verdict ledger_place_picture(const char *folder, const ledger_job *job, const ledger_picture *picture,
+                                    zimage_error *error);
+
+#endif

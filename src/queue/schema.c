@@ -1,0 +1,147 @@
+/* The tables of the ledger, and how older ones become today's. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "queue/connection.h"
+
+/*
+ * Each script leads from one version to the next, and is never changed once it was released. Workers of the version
+ * before must be able to end their jobs: so a script adds, and removes nothing that they use.
+ *
+ * No index holds lease_until or attempts, and pages have room: so a heartbeat and the beginning of an attempt change a
+ * row in its page, without touching an index (heap-only tuples). A claim and a finish change the state, and therefore
+ * the indexes; vacuum has to follow early, whence the scale factors.
+ */
+static const char *const scripts[] = {
+    "create type zimage.job_state as enum ('queued', 'running', 'done', 'failed', 'cancelled');"
+    "create table zimage.job ("
+    "  id bigint generated always as identity primary key,"
+    "  batch text not null check (octet_length(batch) <= 200),"
+    "  key bytea not null check (length(key) = 32)," /* SHA-256 of request, model and format */
+    "  caller text collate \"C\" not null default '' check (octet_length(caller) <= 200),"
+    "  priority smallint not null default 0,"
+    "  request jsonb not null,"
+    "  output text,"         /* the file that the request names */
+    "  model text not null," /* fingerprint: workers claim only jobs of the model that they hold */
+    "  state zimage.job_state not null default 'queued',"
+    "  attempts smallint not null default 0,"
+    "  max_attempts smallint not null default 5,"
+    "  lease uuid," /* whoever has another one may not finish the job */
+    "  lease_until timestamptz,"
+    "  worker text,"
+    "  result jsonb,"
+    "  error text,"
+    "  not_before timestamptz,"
+    "  created_at timestamptz not null default now(),"
+    "  started_at timestamptz,"
+    "  finished_at timestamptz,"
+    "  unique (batch, key)"
+    ") with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.05,"
+    "        autovacuum_vacuum_cost_delay = 0);"
+    "create index job_ready on zimage.job (model, priority desc, caller, id) where state = 'queued';"
+    "create index job_running on zimage.job (model, caller, id) where state = 'running';"
+    "create unique index job_output on zimage.job (batch, output) where output is not null;",
+
+    /* Tar files of workers that pack: how many bytes of each are in the ledger. What is behind them is a torn end. */
+    "create table zimage.shard ("
+    "  name text primary key,"
+    "  bytes bigint not null default 0,"
+    "  images bigint not null default 0,"
+    "  changed_at timestamptz not null default now());",
+};
+
+#define VERSION ((int)(sizeof scripts / sizeof *scripts))
+
+/* Two programs that initialise at the same time go one after the other. The number only has to be the same in all. */
+#define LOCK "select pg_advisory_xact_lock(8246337208320)"
+
+static const char no_schema[] = "the ledger %s: this database has no jobs yet; zimage queue init makes their tables";
+
+/* 0: there are no tables. */
+static ledger_result read_version(ledger *l, int *version, zimage_error *error)
+{
+    PGresult *result;
+    *version = 0;
+    ledger_result answer = ledger_ask(l, "select to_regclass('zimage.ledger') is not null", 0, NULL, &result, error);
+    if (answer != LEDGER_OK)
+        return answer;
+    int is_there = *PQgetvalue(result, 0, 0) == 't';
+    PQclear(result);
+    if (!is_there)
+        return LEDGER_OK;
+    answer = ledger_ask(l, "select version from zimage.ledger", 0, NULL, &result, error);
+    if (answer == LEDGER_OK && PQntuples(result) > 0)
+        *version = atoi(PQgetvalue(result, 0, 0));
+    PQclear(result);
+    return answer;
+}
+
+static ledger_result too_new(const ledger *l, int version, zimage_error *error)
+{
+    zi_fail(error, ZIMAGE_ERROR_FILE,
+            "the ledger %s: its tables have version %d, and this program knows up to %d; use a newer zimage", l->place,
+            version, VERSION);
+    return LEDGER_FAILED;
+}
+
+ledger_result ledger_check_schema(ledger *l, zimage_error *error)
+{
+    int version;
+    ledger_result answer = read_version(l, &version, error);
+    if (answer != LEDGER_OK || version == VERSION)
+        return answer;
+    if (version > VERSION)
+        return too_new(l, version, error);
+    if (version == 0)
+        zi_fail(error, ZIMAGE_ERROR_FILE, no_schema, l->place);
+    else
+        zi_fail(
+            error, ZIMAGE_ERROR_FILE,
+            "the ledger %s: its tables have version %d, and this program needs %d; zimage queue init brings them up "
+            "to date",
+            l->place, version, VERSION);
+    return LEDGER_FAILED;
+}
+
+/* A text of several statements, without parameters. */
+static ledger_result run_script(ledger *l, const char *script, zimage_error *error)
+{
+    PGresult *result = PQexec(l->connection, script);
+    ledger_result answer =
+        PQstatus(l->connection) == CONNECTION_OK ? ledger_judge(l, result, error) : ledger_lost(l, error);
+    PQclear(result);
+    return answer;
+}
+
+/* Inside of a transaction that holds the lock. */
+static ledger_result migrate(ledger *l, int *before, zimage_error *error)
+{
+    char update[80];
+    ledger_result answer = run_script(l,
+                                      "create schema if not exists zimage;"
+                                      "create table if not exists zimage.ledger (version integer not null);",
+                                      error);
+    if (answer == LEDGER_OK)
+        answer = read_version(l, before, error);
+    if (answer == LEDGER_OK && *before > VERSION)
+        return too_new(l, *before, error);
+    for (int i = *before; i < VERSION && answer == LEDGER_OK; i++)
+        answer = run_script(l, scripts[i], error);
+    snprintf(update, sizeof update, "delete from zimage.ledger; insert into zimage.ledger values (%d)", VERSION);
+    return answer == LEDGER_OK && *before < VERSION ? run_script(l, update, error) : answer;
+}
+
+ledger_result ledger_init(ledger *l, int *before, int *after, zimage_error *error)
+{
+    *before = 0;
+    *after = VERSION;
+    ledger_result answer = run_script(l, "begin; " LOCK, error);
+    if (answer == LEDGER_OK)
+        answer = migrate(l, before, error);
+    if (answer == LEDGER_OK)
+        return run_script(l, "commit", error);
+    run_script(l, "rollback", NULL);
+    return answer;
+}

@@ -1,0 +1,340 @@
+/* A worker: claims jobs, has them made, and says so in the ledger. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "queue/heart.h"
+#include "queue/pack.h"
+#include "queue/place.h"
+
+#define CLAIM_MAX 64
+#define POLL      1.0 /* seconds between two looks for work, if nobody notifies */
+
+typedef struct worker {
+    const ledger_work_params *params;
+    const ledger_engine *engine;
+    ledger *l;
+    ledger_heart heart;
+    ledger_claiming claiming;
+    ledger_pack pack;
+    ledger_totals *totals;
+    ledger_job jobs[CLAIM_MAX]; /* claimed, from first on */
+    int first, count;
+    double looked; /* when expired leases were looked for last */
+    zimage_error *error;
+} worker;
+
+/* ---- the connection ---- */
+
+static int is_stopping(void *user)
+{
+    const worker *w = user;
+    return w->params->stopping && w->params->stopping();
+}
+
+static void say(const char *sentence, void *user)
+{
+    const worker *w = user;
+    if (w->params->say)
+        w->params->say(sentence, w->params->user);
+}
+
+static ledger_result listen(worker *w)
+{
+    return ledger_do(w->l, "listen " LEDGER_CHANNEL, 0, NULL, NULL, w->error);
+}
+
+/* Whether a statement has to be repeated, because the connection was lost and is there again. Else *answer is final. */
+static int again(worker *w, ledger_result *answer)
+{
+    const ledger_patience patience = {.stopping = is_stopping, .say = say, .user = w};
+    if (*answer != LEDGER_LOST)
+        return 0;
+    do {
+        *answer = ledger_persist(w->l, &patience, w->error);
+        if (*answer == LEDGER_OK)
+            *answer = listen(w);
+    } while (*answer == LEDGER_LOST);
+    return *answer == LEDGER_OK;
+}
+
+/* ---- claiming ---- */
+
+/* Jobs of workers that are gone: looked for a few times in a lease, and when there is nothing else to do. */
+static ledger_result claim_expired(worker *w, int is_idle)
+{
+    double pause = is_idle ? POLL : w->params->lease_seconds / 3;
+    if (zi_now() - w->looked < pause)
+        return LEDGER_OK;
+    w->looked = zi_now() - pause * 0.2 * ledger_random();
+    return ledger_claim_expired(w->l, &w->claiming, w->jobs, &w->count, w->error);
+}
+
+static ledger_result claim(worker *w)
+{
+    ledger_result answer;
+    w->first = w->count = 0;
+    do {
+        answer = claim_expired(w, 0);
+        if (answer == LEDGER_OK && w->count == 0)
+            answer = ledger_claim(w->l, &w->claiming, w->jobs, &w->count, w->error);
+        if (answer == LEDGER_OK && w->count == 0)
+            answer = claim_expired(w, 1);
+    } while (again(w, &answer));
+    for (int i = 0; i < w->count; i++)
+        ledger_heart_take(&w->heart, &w->jobs[i]);
+    return answer;
+}
+
+static void drop(worker *w, ledger_job *job)
+{
+    ledger_heart_drop(&w->heart, job->id);
+    ledger_job_free(job);
+}
+
+/* ---- finishing ---- */
+
+static void count_finished(worker *w, int is_mine)
+{
+    if (is_mine)
+        w->totals->made++;
+    else
+        w->totals->lost++;
+}
+
+static ledger_result finish_file(worker *w, const ledger_job *job, ledger_picture *picture)
+{
+    char *text = json_dumps(picture->facts, JSON_COMPACT);
+    const char *results[] = {text};
+    ledger_hold hold = {.id = job->id};
+    int is_mine = 0;
+    ledger_result answer;
+    memcpy(hold.lease, job->lease, sizeof hold.lease);
+    if (!text) {
+        zi_fail_memory(w->error, "the result of a job", 0);
+        return LEDGER_FAILED;
+    }
+    do {
+        answer = ledger_finish(w->l, &hold, results, 1, &is_mine, w->error);
+    } while (again(w, &answer));
+    if (answer == LEDGER_OK)
+        count_finished(w, is_mine);
+    free(text);
+    return answer;
+}
+
+/* Stores what waits to be packed. */
+static ledger_result store_pack(worker *w)
+{
+    int64_t ids[PACK_IMAGES];
+    int is_mine[PACK_IMAGES] = {0};
+    size_t count = w->pack.count;
+    ledger_result answer;
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = w->pack.waiting[i].hold.id;
+        is_mine[i] = 1;
+    }
+    do {
+        answer = ledger_pack_store(&w->pack, w->l, is_mine, w->error);
+    } while (again(w, &answer));
+    for (size_t i = 0; i < count && answer == LEDGER_OK; i++) {
+        count_finished(w, is_mine[i]);
+        ledger_heart_drop(&w->heart, ids[i]);
+    }
+    return answer;
+}
+
+static void release(ledger_picture *picture)
+{
+    if (picture->release)
+        picture->release(picture->data);
+    json_decref(picture->facts);
+}
+
+/* A picture is made. It belongs to the pack now, or is released. */
+static ledger_verdict keep(worker *w, ledger_job *job, ledger_picture *picture, ledger_result *answer)
+{
+    if (w->params->is_packed) {
+        if (ledger_pack_take(&w->pack, job, picture)) {
+            ledger_job_free(job); /* its lease is prolonged until it is stored */
+            *answer = ledger_pack_is_due(&w->pack) ? store_pack(w) : LEDGER_OK;
+            return LEDGER_MADE;
+        }
+        zi_fail_memory(w->error, "an image to pack", picture->size);
+        release(picture);
+        return LEDGER_BAD_MACHINE;
+    }
+    ledger_verdict verdict = ledger_place_picture(w->params->folder, job, picture, w->error);
+    if (verdict == LEDGER_MADE) {
+        *answer = finish_file(w, job, picture);
+        drop(w, job);
+    }
+    release(picture);
+    return verdict;
+}
+
+/* The job can't be made here, or by anybody. */
+static ledger_result refuse(worker *w, ledger_job *job, ledger_verdict verdict)
+{
+    zimage_error reason = *w->error; /* what is said of the connection must not replace it */
+    ledger_result answer;
+    do {
+        answer = verdict == LEDGER_BAD_JOB ? ledger_fail(w->l, job, reason.message, w->error)
+                                           : ledger_give_back(w->l, job, reason.message, w->error);
+    } while (again(w, &answer));
+    drop(w, job);
+    if (verdict == LEDGER_BAD_JOB) {
+        w->totals->failed++;
+        return answer;
+    }
+    *w->error = reason;
+    return answer == LEDGER_OK ? LEDGER_FAILED : answer;
+}
+
+/* ---- one job ---- */
+
+typedef struct stop_state {
+    worker *w;
+    int64_t id;
+} stop_state;
+
+static int has_lost(const void *user)
+{
+    const stop_state *s = user;
+    return ledger_heart_has_lost(&s->w->heart, s->id);
+}
+
+static ledger_result make(worker *w, ledger_job *job)
+{
+    const stop_state stop = {w, job->id};
+    ledger_picture picture = {0};
+    ledger_result answer = LEDGER_OK;
+    double begin = zi_now();
+    *w->error = (zimage_error)ZIMAGE_ERROR_INIT;
+    ledger_verdict verdict = w->engine->make(w->engine->user, job, has_lost, &stop, &picture, w->error);
+    w->totals->busy_seconds += zi_now() - begin;
+    if (verdict == LEDGER_MADE)
+        verdict = keep(w, job, &picture, &answer);
+    if (verdict == LEDGER_INTERRUPTED) {
+        w->totals->lost++;
+        drop(w, job);
+    }
+    return verdict == LEDGER_BAD_JOB || verdict == LEDGER_BAD_MACHINE ? refuse(w, job, verdict) : answer;
+}
+
+static ledger_result make_next(worker *w)
+{
+    ledger_job job = w->jobs[w->first++];
+    ledger_packed *last = w->pack.count ? &w->pack.waiting[w->pack.count - 1] : NULL;
+    const ledger_hold *made = last && !last->is_uncounted ? &last->hold : NULL;
+    int is_mine = 0;
+    ledger_result answer;
+    do {
+        answer = ledger_begin(w->l, &job, w->params->lease_seconds, made, &is_mine, w->error);
+    } while (again(w, &answer));
+    if (answer == LEDGER_OK && made)
+        last->is_uncounted = 1;
+    if (answer == LEDGER_OK && is_mine)
+        return make(w, &job);
+    w->totals->lost += answer == LEDGER_OK;
+    drop(w, &job);
+    return answer;
+}
+
+/* ---- the loop ---- */
+
+/* Nothing to claim. *ends 1: nothing will come. */
+static ledger_result idle(worker *w, int *ends)
+{
+    ledger_result answer = store_pack(w);
+    *ends = 0;
+    if (answer == LEDGER_OK && w->params->until_empty)
+        do {
+            answer = ledger_is_empty(w->l, w->engine->model, ends, w->error);
+        } while (again(w, &answer));
+    if (answer == LEDGER_OK && !*ends && ledger_wait(w->l, POLL * (0.75 + 0.5 * ledger_random())))
+        ledger_sleep(0.02 * ledger_random()); /* all workers hear it at once */
+    return answer;
+}
+
+static ledger_result run(worker *w)
+{
+    ledger_result answer = LEDGER_OK;
+    int ends = 0;
+    while (answer == LEDGER_OK && !ends && !is_stopping(w)) {
+        if (w->first == w->count)
+            answer = claim(w);
+        if (answer == LEDGER_OK && w->first < w->count)
+            answer = make_next(w);
+        else if (answer == LEDGER_OK)
+            answer = idle(w, &ends);
+    }
+    return answer;
+}
+
+/* What was claimed and not begun goes back at once; if the ledger is gone, when the leases are over. */
+static void release_rest(worker *w)
+{
+    int can_ask = 1;
+    for (; w->first < w->count; w->first++) {
+        can_ask = can_ask && ledger_release(w->l, &w->jobs[w->first], NULL) == LEDGER_OK;
+        drop(w, &w->jobs[w->first]);
+    }
+}
+
+static void name_worker(char name[LEDGER_NAME_MAX])
+{
+    char host[128] = "";
+    gethostname(host, sizeof host - 1);
+    snprintf(name, LEDGER_NAME_MAX, "%s/%ld-%04x", host, (long)getpid(), (unsigned)(0xFFFF * ledger_random()));
+}
+
+static ledger_result open_all(worker *w)
+{
+    const ledger_work_params *p = w->params;
+    ledger_result answer = ledger_open(p->target, "zimage work", 1, &w->l, w->error);
+    if (answer == LEDGER_OK)
+        answer = listen(w);
+    if (answer == LEDGER_OK)
+        answer = ledger_heart_begin(&w->heart, p->target, p->lease_seconds, w->error);
+    if (answer == LEDGER_OK && p->is_packed)
+        answer = ledger_pack_open(&w->pack, w->l, p->folder, w->error);
+    return answer;
+}
+
+ledger_result ledger_work(const ledger_work_params *params, const ledger_engine *engine, ledger_totals *totals,
+                          zimage_error *error)
+{
+    char name[LEDGER_NAME_MAX];
+    zimage_error unused = ZIMAGE_ERROR_INIT;
+    worker *w = calloc(1, sizeof *w);
+    *totals = (ledger_totals){0};
+    if (!w) {
+        zi_fail_memory(error, "a worker", sizeof *w);
+        return LEDGER_FAILED;
+    }
+    name_worker(name);
+    *w = (worker){.params = params, .engine = engine, .totals = totals, .error = error ? error : &unused};
+    w->pack.file = -1;
+    w->claiming = (ledger_claiming){
+        .model = engine->model,
+        .worker = name,
+        .count = params->claim < CLAIM_MAX ? params->claim : CLAIM_MAX,
+        .lease_seconds = params->lease_seconds,
+    };
+    ledger_result answer = open_all(w);
+    if (answer == LEDGER_OK)
+        answer = run(w);
+    if (answer == LEDGER_OK || answer == LEDGER_STOPPED)
+        answer = store_pack(w);
+    if (w->l)
+        release_rest(w);
+    ledger_heart_end(&w->heart);
+    ledger_pack_close(&w->pack);
+    ledger_close(w->l);
+    free(w);
+    return answer == LEDGER_STOPPED ? LEDGER_OK : answer;
+}
