@@ -9,11 +9,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 fail() { echo "FAIL: $*"; exit 1; }
 
-# selftest, bench and serve have tests of their own.
+# selftest, bench, serve and the ledger have tests of their own.
 skipped() {
     case $1 in
         *"--device cuda"* | *"--device mlx"* | *"zimage bench"* | *"zimage selftest"* | *"zimage serve"* | \
-            *"zimage pull"* | *"zimage models --"*) return 0 ;;
+            *"zimage pull"* | *"zimage models --"* | *"--queue postgresql"*) return 0 ;;
         *) return 1 ;;
     esac
 }

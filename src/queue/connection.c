@@ -11,6 +11,7 @@
 #include "base/error.h"
 
 #define LONGEST_PAUSE 10.0
+#define SENTENCE_MAX  2048 /* a zimage_error and more */
 
 /* ---- time ---- */
 
@@ -138,7 +139,7 @@ const char *ledger_place(const ledger *l)
 ledger_result ledger_persist(ledger *l, const ledger_patience *patience, zimage_error *error)
 {
     double begin = zi_now(), pause = 0.1;
-    char sentence[sizeof error->message + 64];
+    char sentence[SENTENCE_MAX];
     int said = 0;
     for (;;) {
         zimage_error reason = ZIMAGE_ERROR_INIT;

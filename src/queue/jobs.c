@@ -153,7 +153,7 @@ char *ledger_ids(const ledger_hold *held, size_t count)
     *end++ = '{';
     for (size_t i = 0; i < count; i++)
         end += sprintf(end, "%s%lld", i ? "," : "", (long long)held[i].id);
-    strcpy(end, "}");
+    memcpy(end, "}", 2);
     return text;
 }
 
@@ -165,7 +165,7 @@ char *ledger_leases(const ledger_hold *held, size_t count)
     *end++ = '{';
     for (size_t i = 0; i < count; i++)
         end += sprintf(end, "%s%s", i ? "," : "", held[i].lease);
-    strcpy(end, "}");
+    memcpy(end, "}", 2);
     return text;
 }
 
@@ -187,7 +187,7 @@ char *ledger_texts(const char *const *texts, size_t count)
         }
         *end++ = '"';
     }
-    strcpy(end, "}");
+    memcpy(end, "}", 2);
     return text;
 }
 

@@ -57,10 +57,8 @@ static void write_header(uint8_t header[BLOCK], const char *name, size_t size)
     snprintf((char *)header + 136, 12, "%011llo", (unsigned long long)time(NULL));
     memset(header + 148, ' ', 8); /* the checksum counts as spaces */
     header[156] = '0';
-    memcpy(header + 257,
-           "ustar\0"
-           "00",
-           8);
+    snprintf((char *)header + 257, 6, "ustar");
+    header[263] = header[264] = '0'; /* its version */
     for (size_t i = 0; i < BLOCK; i++)
         sum += header[i];
     snprintf((char *)header + 148, 8, "%06o", sum);
@@ -275,7 +273,7 @@ static int append_packed(ledger_pack *pack, ledger_packed *packed, buffer *b, ch
     snprintf(name, sizeof name, "%s%s", packed->key, packed->picture.suffix);
     json_object_set_new(facts, "file", json_string(pack->name));
     json_object_set_new(facts, "entry", json_string(name));
-    json_object_set_new(facts, "offset", json_integer((json_int_t)(pack->bytes + next_content(b))));
+    json_object_set_new(facts, "offset", json_integer((json_int_t)pack->bytes + (json_int_t)next_content(b)));
     json_object_set_new(facts, "bytes", json_integer((json_int_t)packed->picture.size));
     json_object_set_new(facts, "sha256", json_string(hash));
     *result = json_dumps(facts, JSON_COMPACT);

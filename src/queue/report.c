@@ -26,7 +26,7 @@ static void write_choice(const ledger_choice *choice, choice_values *v)
 static ledger_result ask_chosen(ledger *l, const char *sql, const ledger_choice *choice, PGresult **result,
                                 zimage_error *error)
 {
-    choice_values v;
+    choice_values v = {.values = {NULL}};
     write_choice(choice, &v);
     return ledger_ask(l, sql, 2, v.values, result, error);
 }
@@ -81,7 +81,7 @@ ledger_result ledger_status(ledger *l, const ledger_choice *choice, json_t **sta
 
 ledger_result ledger_retry(ledger *l, const ledger_choice *choice, uint64_t *jobs, zimage_error *error)
 {
-    choice_values v;
+    choice_values v = {.values = {NULL}};
     write_choice(choice, &v);
     ledger_result answer =
         ledger_do(l,
@@ -93,7 +93,7 @@ ledger_result ledger_retry(ledger *l, const ledger_choice *choice, uint64_t *job
 
 ledger_result ledger_cancel(ledger *l, const ledger_choice *choice, uint64_t *jobs, zimage_error *error)
 {
-    choice_values v;
+    choice_values v = {.values = {NULL}};
     write_choice(choice, &v);
     return ledger_do(l,
                      "update zimage.job set state = 'cancelled', finished_at = now(), lease = null, lease_until = null"
@@ -153,7 +153,7 @@ static int take_line(const PGresult *result, int (*take)(const char *line, void 
 ledger_result ledger_export(ledger *l, const ledger_choice *choice, int (*take)(const char *line, void *user),
                             void *user, zimage_error *error)
 {
-    choice_values v;
+    choice_values v = {.values = {NULL}};
     PGresult *result;
     int is_lost = 0, code = 0;
     ledger_result answer = LEDGER_OK;
