@@ -7,7 +7,6 @@ namespace
 
 /* What differs between the two languages: where a thread is, sums of a warp, bits of a number. */
 const char *const METAL_HEADER = R"(
-#define ZI_FLOAT(bits) as_type<float>(bits)
 #define ZI_BITS(value) as_type<uint>(value)
 #define ZI_BITS16(value) uint(as_type<ushort>(value))
 #define ZI_WORDS(pointer) ((device uint *)(pointer))
@@ -26,7 +25,6 @@ const char *const METAL_SHARED = R"(
 )";
 const char *const CUDA_HEADER = R"(
 typedef unsigned int uint;
-#define ZI_FLOAT(bits) __int_as_float(bits)
 #define ZI_BITS(value) __float_as_uint(value)
 #define ZI_BITS16(value) uint(__bfloat16_as_ushort(value))
 #define ZI_WORDS(pointer) ((uint *)(pointer))
@@ -64,6 +62,25 @@ const char *const SUM = R"(
     }
 )";
 
+/*
+ * Features, heads and eps are known at run time only: MLX compiles a kernel for each value of a constant, which takes a
+ * second. What decides which code is needed at all (NEXT, HAS_GAIN, ...) is a constant. eps[0] belongs to the norm
+ * whose result is h or rotated, eps[1] to the norm of y.
+ *
+ * FEATURES(read, work): work with `value`, what is read at i, for all of this thread's features i; 0 is read above the
+ * last one. Eight reads are under way at a time, as the compiler can't do by itself for a number that it does not know.
+ */
+const char *const ROW = R"(
+    const uint N = uint(x_shape[x_ndim - 1]);
+#define FEATURES(read, work) \
+    for (uint first = thread; first < N; first += 8 * THREADS) \
+        for (uint k = 0; k < 8; k++) { \
+            const uint i = first + k * THREADS; \
+            const float value = i < N ? (read) : 0.0f; \
+            work; \
+        }
+)";
+
 /* h = norm(VALUE(i)) of the block's row; needs `squares` and `total`, this thread's sums of squares and of values. */
 const char *const NORM = R"(
     if (NEXT != 0) {
@@ -74,13 +91,10 @@ const char *const NORM = R"(
             SUM(total, mean);
             mean /= N;
             float apart = 0;
-            for (uint i = thread; i < N; i += THREADS) {
-                const float value = VALUE(i) - mean;
-                apart += value * value;
-            }
+            FEATURES(VALUE(i) - mean, apart += value * value);
             SUM(apart, factor);
         }
-        factor = ZI_RSQRT(factor / N + ZI_FLOAT(NEXT_EPS));
+        factor = ZI_RSQRT(factor / N + eps[0]);
         for (uint i = thread; i < N; i += THREADS) {
             float value = (VALUE(i) - mean) * factor;
             if (HAS_GAIN)
@@ -96,11 +110,7 @@ const char *const NORM_BODY = R"(
     const size_t row = size_t(block) * N;
     float squares = 0, total = 0;
 #define VALUE(i) float(x[row + (i)])
-    for (uint i = thread; i < N; i += THREADS) {
-        const float value = VALUE(i);
-        squares += value * value;
-        total += value;
-    }
+    FEATURES(VALUE(i), squares += value * value; total += value);
 )";
 
 const char *const RESIDUAL_BODY = R"(
@@ -108,12 +118,9 @@ const char *const RESIDUAL_BODY = R"(
     float factor_of_y = 1, squares = 0, total = 0, bad = 0;
     if (HAS_POST) {
         float of_y = 0;
-        for (uint i = thread; i < N; i += THREADS) {
-            const float value = float(y[row + i]);
-            of_y += value * value;
-        }
+        FEATURES(float(y[row + i]), of_y += value * value);
         SUM(of_y, of_y);
-        factor_of_y = ZI_RSQRT(of_y / N + ZI_FLOAT(POST_EPS));
+        factor_of_y = ZI_RSQRT(of_y / N + eps[1]);
     }
     for (uint i = thread; i < N; i += THREADS) {
         float value = float(y[row + i]) * factor_of_y;
@@ -134,16 +141,16 @@ const char *const RESIDUAL_BODY = R"(
 
 /* A warp computes a head. */
 const char *const ROTATE_BODY = R"(
-    const uint head = block * (THREADS / 32) + warp;
-    if (head < uint(x_shape[0]) * HEADS) {
+    const uint N = uint(gain_shape[0]), heads = uint(x_shape[1]) / N, head = block * (THREADS / 32) + warp;
+    if (head < uint(x_shape[0]) * heads) {
         const size_t first = size_t(head) * N;
-        const size_t angle = size_t(head / HEADS) * (N / 2);
+        const size_t angle = size_t(head / heads) * (N / 2);
         float squares = 0;
         for (uint i = lane; i < N; i += 32) {
             const float value = float(x[first + i]);
             squares += value * value;
         }
-        const float factor = ZI_RSQRT(zi_warp_sum(squares) / N + ZI_FLOAT(NEXT_EPS));
+        const float factor = ZI_RSQRT(zi_warp_sum(squares) / N + eps[0]);
         for (uint j = lane; j < N / 2; j += 32) {
             const uint a = ADJACENT ? 2 * j : j, b = ADJACENT ? 2 * j + 1 : j + N / 2;
             const float u = float(x[first + a]) * factor * gain[a], v = float(x[first + b]) * factor * gain[b];
@@ -176,9 +183,14 @@ const char *const UNPACK_BODY = R"(
 /* ---- the list ---------------------------------------------------------------------------------------------------- */
 
 const zi_kernel_source sources[] = {
-    {"zimage_norm", {"x", "gain", "shift"}, {"h"}, NORM_BODY, NORM, true},
-    {"zimage_residual", {"x", "y", "post_gain", "gain", "shift"}, {"sum", "h", "finite"}, RESIDUAL_BODY, NORM, true},
-    {"zimage_rotate", {"x", "gain", "cosines", "sines"}, {"rotated"}, ROTATE_BODY, "", false},
+    {"zimage_norm", {"x", "gain", "shift", "eps"}, {"h"}, NORM_BODY, NORM, true},
+    {"zimage_residual",
+     {"x", "y", "post_gain", "gain", "shift", "eps"},
+     {"sum", "h", "finite"},
+     RESIDUAL_BODY,
+     NORM,
+     true},
+    {"zimage_rotate", {"x", "gain", "cosines", "sines", "eps"}, {"rotated"}, ROTATE_BODY, "", false},
     {"zimage_unpack", {"w", "scales", "biases"}, {"unpacked"}, UNPACK_BODY, "", false},
 };
 
@@ -201,6 +213,6 @@ std::string zi_kernel_body(const zi_kernel_source &source, bool metal)
 {
     std::string body = metal ? METAL_PLACE : CUDA_PLACE;
     if (source.sums)
-        body = SUM + body + (metal ? METAL_SHARED : CUDA_SHARED);
+        body = SUM + body + (metal ? METAL_SHARED : CUDA_SHARED) + ROW;
     return body + source.body + source.more;
 }

@@ -1,7 +1,8 @@
 #include "mlx/kernels.h"
 #include "mlx/kernel_sources.h"
 
-#include <bit>
+#include <map>
+#include <mutex>
 #include <string>
 
 namespace
@@ -30,14 +31,34 @@ using arguments = std::vector<std::pair<std::string, mx::fast::TemplateArg>>;
 void add_norm(arguments &args, const std::optional<zi_row_norm> &norm)
 {
     args.emplace_back("NEXT", !norm ? 0 : norm->layer ? 2 : 1);
-    args.emplace_back("NEXT_EPS", std::bit_cast<int>(norm ? norm->eps : 0.0F));
     args.emplace_back("HAS_GAIN", norm && norm->gain.has_value());
     args.emplace_back("HAS_SHIFT", norm && norm->shift.has_value());
 }
 
 arguments common(const mx::array &x)
 {
-    return {{"T", x.dtype()}, {"N", x.shape(-1)}, {"THREADS", THREADS}};
+    return {{"T", x.dtype()}, {"THREADS", THREADS}};
+}
+
+/*
+ * What the kernels read as eps. Models have few such pairs, so each is an array that lives as long as the kernels. It
+ * is larger than needed: MLX keeps arrays of up to 8 bytes in pages that the host writes all the time, which makes
+ * reading them slow on NVIDIA's GPUs.
+ */
+mx::array eps_array(float next, float post)
+{
+    static std::mutex lock;
+    static auto &arrays = *new std::map<std::pair<float, float>, mx::array>;
+    const std::lock_guard<std::mutex> guard(lock);
+    auto found = arrays.find({next, post});
+    if (found == arrays.end())
+        found = arrays.emplace(std::pair{next, post}, mx::array({next, post, 0.0F, 0.0F})).first;
+    return found->second;
+}
+
+float eps_of(const std::optional<zi_row_norm> &norm)
+{
+    return norm ? norm->eps : 0.0F;
 }
 
 /* What a kernel does not read. */
@@ -77,7 +98,7 @@ mx::array zi_kernel_norm(const mx::array &x, const zi_row_norm &norm)
     static const kernel k = make("zimage_norm");
     arguments args = common(x);
     add_norm(args, norm);
-    return start(k, {x, or_any(norm.gain), or_any(norm.shift)}, {x.shape()}, {x.dtype()},
+    return start(k, {x, or_any(norm.gain), or_any(norm.shift), eps_array(norm.eps, 0)}, {x.shape()}, {x.dtype()},
                  static_cast<int>(x.size()) / x.shape(-1), args)[0];
 }
 
@@ -89,11 +110,12 @@ zi_row_sum zi_kernel_residual(const mx::array &x, const mx::array &y, const std:
     int rows = static_cast<int>(x.size()) / x.shape(-1);
     add_norm(args, next);
     args.emplace_back("HAS_POST", post.has_value());
-    args.emplace_back("POST_EPS", std::bit_cast<int>(post ? post->eps : 0.0F));
     args.emplace_back("HAS_POST_GAIN", gain.has_value());
     const mx::Shape of_h = next ? x.shape() : mx::Shape{1};
-    std::vector<mx::array> found = start(k, {x, y, or_any(gain), or_any(gain_of(next)), or_any(shift_of(next))},
-                                         {x.shape(), of_h, {rows}}, {x.dtype(), x.dtype(), mx::float32}, rows, args);
+    const std::vector<mx::array> inputs = {
+        x, y, or_any(gain), or_any(gain_of(next)), or_any(shift_of(next)), eps_array(eps_of(next), eps_of(post))};
+    std::vector<mx::array> found =
+        start(k, inputs, {x.shape(), of_h, {rows}}, {x.dtype(), x.dtype(), mx::float32}, rows, args);
     return {found[0], next ? std::optional<mx::array>(found[1]) : std::nullopt, found[2]};
 }
 
@@ -102,14 +124,10 @@ mx::array zi_kernel_rotate(const mx::array &x, const mx::array &weight, const mx
 {
     static const kernel k = make("zimage_rotate");
     int dim = static_cast<int>(weight.size()), heads = static_cast<int>(x.size()) / dim, per_block = THREADS / WARP;
-    const arguments args = {{"T", x.dtype()},
-                            {"N", dim},
-                            {"THREADS", THREADS},
-                            {"HEADS", x.shape(-1) / dim},
-                            {"NEXT_EPS", std::bit_cast<int>(eps)},
-                            {"ADJACENT", adjacent}};
-    return start(k, {x, weight, cosines, sines}, {x.shape()}, {x.dtype()}, (heads + per_block - 1) / per_block,
-                 args)[0];
+    arguments args = common(x);
+    args.emplace_back("ADJACENT", adjacent);
+    return start(k, {x, weight, cosines, sines, eps_array(eps, 0)}, {x.shape()}, {x.dtype()},
+                 (heads + per_block - 1) / per_block, args)[0];
 }
 
 bool zi_kernel_can_unpack(int bits, int group)

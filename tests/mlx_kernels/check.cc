@@ -29,13 +29,6 @@ static uint16_t __bfloat16_as_ushort(number x)
     return x.value.bits;
 }
 
-static float __int_as_float(int bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 static unsigned __float_as_uint(float value)
 {
     unsigned bits;
@@ -58,9 +51,8 @@ namespace
 {
 
 constexpr int THREADS = 256, ROWS = 5;
-constexpr float EPS = 1e-5F;
-constexpr int EPS_BITS = 0x3727c5ac; /* of 1e-5 */
-constexpr double BOUND = 0x1p-8;     /* a result is rounded once: half of this, of its own value */
+constexpr float EPS = 0.25F, POST_EPS = 2; /* large, so that results show which one was used */
+constexpr double BOUND = 0x1p-8;           /* a result is rounded once: half of this, of its own value */
 
 /* The emulated GPU refuses memory that is not its own. The host may read and write it all the same. */
 template <typename T> struct gpu_allocator {
@@ -139,7 +131,8 @@ void compare(const char *name, const gpu_vector<number> &found, const std::vecto
 }
 
 /* norm(row) * gain + shift */
-std::vector<double> norm(const gpu_vector<float> &x, int n, bool layer, const float *gain, const float *shift)
+std::vector<double> norm(const gpu_vector<float> &x, int n, bool layer, const float *gain, const float *shift,
+                         double eps = EPS)
 {
     std::vector<double> y;
     for (size_t row = 0; row < x.size(); row += static_cast<size_t>(n)) {
@@ -149,7 +142,7 @@ std::vector<double> norm(const gpu_vector<float> &x, int n, bool layer, const fl
         for (int i = 0; i < n; i++)
             square += (x[row + i] - mean) * (x[row + i] - mean) / n;
         for (int i = 0; i < n; i++)
-            y.push_back((x[row + i] - mean) / std::sqrt(square + EPS) * (gain != nullptr ? gain[i] : 1) +
+            y.push_back((x[row + i] - mean) / std::sqrt(square + eps) * (gain != nullptr ? gain[i] : 1) +
                         (shift != nullptr ? shift[i] : 0));
     }
     return y;
@@ -163,30 +156,37 @@ gpu_vector<float> plain(const gpu_vector<number> &stored)
     return values;
 }
 
-template <int N, int NEXT, bool GAIN, bool SHIFT> void check_norm()
+/* x has three dimensions: the features are the last one. */
+template <int NEXT, bool GAIN, bool SHIFT> void check_norm(int n)
 {
     char name[64];
-    numbers x = random_numbers(static_cast<size_t>(ROWS) * N);
-    gpu_vector<float> gain = random_floats(N), shift = random_floats(N);
+    const gpu_vector<int> shape = {1, ROWS, n};
+    const gpu_vector<float> eps = {EPS, POST_EPS};
+    numbers x = random_numbers(static_cast<size_t>(ROWS * n));
+    gpu_vector<float> gain = random_floats(static_cast<size_t>(n)), shift = random_floats(gain.size());
     gpu_vector<number> h(x.stored.size());
-    ZI_LAUNCH((zimage_norm<number, N, THREADS, NEXT, EPS_BITS, GAIN, SHIFT>), dim3(ROWS), dim3(THREADS), 0, stream,
-              x.stored.data(), gain.data(), shift.data(), h.data());
+    ZI_LAUNCH((zimage_norm<number, THREADS, NEXT, GAIN, SHIFT>), dim3(ROWS), dim3(THREADS), 0, stream, x.stored.data(),
+              shape.data(), 3, gain.data(), shift.data(), eps.data(), h.data());
     (void)cudaStreamSynchronize(stream);
-    snprintf(name, sizeof name, "norm of %d, kind %d", N, NEXT);
-    compare(name, h, norm(x.plain, N, NEXT == 2, GAIN ? gain.data() : nullptr, SHIFT ? shift.data() : nullptr));
+    snprintf(name, sizeof name, "norm of %d, kind %d", n, NEXT);
+    compare(name, h, norm(x.plain, n, NEXT == 2, GAIN ? gain.data() : nullptr, SHIFT ? shift.data() : nullptr));
 }
 
-template <int N, int NEXT, bool POST, bool GAIN> void check_residual(int spoiled)
+template <int NEXT, bool POST, bool GAIN> void check_residual(int n, int spoiled)
 {
     char name[64];
-    numbers x = random_numbers(static_cast<size_t>(ROWS) * N), y = random_numbers(x.stored.size());
-    gpu_vector<float> gain = random_floats(N), next_gain = random_floats(N), shift = random_floats(N), finite(ROWS);
+    const auto width = static_cast<size_t>(n);
+    const gpu_vector<int> shape = {ROWS, n};
+    const gpu_vector<float> eps = {EPS, POST_EPS};
+    numbers x = random_numbers(ROWS * width), y = random_numbers(x.stored.size());
+    gpu_vector<float> gain = random_floats(width), next_gain = random_floats(width), shift = random_floats(width);
+    gpu_vector<float> finite(ROWS);
     gpu_vector<number> sum(x.stored.size()), h(x.stored.size());
     if (spoiled >= 0)
-        x.stored[static_cast<size_t>(spoiled) * N + N - 1] = number(INFINITY);
-    ZI_LAUNCH((zimage_residual<number, N, THREADS, NEXT, EPS_BITS, true, true, POST, EPS_BITS, GAIN>), dim3(ROWS),
-              dim3(THREADS), 0, stream, x.stored.data(), y.stored.data(), gain.data(), next_gain.data(), shift.data(),
-              sum.data(), h.data(), finite.data());
+        x.stored[static_cast<size_t>(spoiled) * width + width - 1] = number(INFINITY);
+    ZI_LAUNCH((zimage_residual<number, THREADS, NEXT, true, true, POST, GAIN>), dim3(ROWS), dim3(THREADS), 0, stream,
+              x.stored.data(), shape.data(), 2, y.stored.data(), gain.data(), next_gain.data(), shift.data(),
+              eps.data(), sum.data(), h.data(), finite.data());
     (void)cudaStreamSynchronize(stream);
     for (int row = 0; row < ROWS; row++)
         failures += (finite[static_cast<size_t>(row)] != 0) != (row != spoiled);
@@ -194,38 +194,40 @@ template <int N, int NEXT, bool POST, bool GAIN> void check_residual(int spoiled
         return;
     std::vector<double> branch(y.plain.begin(), y.plain.end());
     if (POST)
-        branch = norm(y.plain, N, false, nullptr, nullptr);
+        branch = norm(y.plain, n, false, nullptr, nullptr, POST_EPS);
     for (size_t i = 0; i < branch.size(); i++)
-        branch[i] = x.plain[i] + branch[i] * (GAIN ? gain[i % N] : 1);
-    snprintf(name, sizeof name, "sum of %d", N);
+        branch[i] = x.plain[i] + branch[i] * (GAIN ? gain[i % width] : 1);
+    snprintf(name, sizeof name, "sum of %d", n);
     compare(name, sum, branch);
     snprintf(name, sizeof name, "norm of the sum, kind %d", NEXT);
-    compare(name, h, norm(plain(sum), N, NEXT == 2, next_gain.data(), shift.data()));
+    compare(name, h, norm(plain(sum), n, NEXT == 2, next_gain.data(), shift.data()));
 }
 
-template <int DIM, int HEADS, bool ADJACENT> void check_rotate()
+template <bool ADJACENT> void check_rotate(int dim, int heads)
 {
     char name[64];
-    const int tokens = 7;
-    const gpu_vector<int> shape = {tokens, HEADS * DIM};
-    numbers x = random_numbers(static_cast<size_t>(tokens) * HEADS * DIM);
-    gpu_vector<float> gain = random_floats(DIM), cosines = random_floats(static_cast<size_t>(tokens) * DIM / 2);
+    const int tokens = 7, per_block = THREADS / 32;
+    const auto width = static_cast<size_t>(dim), half = width / 2;
+    const gpu_vector<int> shape = {tokens, heads * dim}, gain_shape = {dim};
+    const gpu_vector<float> eps = {EPS, POST_EPS};
+    numbers x = random_numbers(static_cast<size_t>(tokens * heads) * width);
+    gpu_vector<float> gain = random_floats(width), cosines = random_floats(tokens * half);
     gpu_vector<float> sines = random_floats(cosines.size());
     gpu_vector<number> rotated(x.stored.size());
-    const int per_block = THREADS / 32;
-    ZI_LAUNCH((zimage_rotate<number, DIM, THREADS, HEADS, EPS_BITS, ADJACENT>),
-              dim3((tokens * HEADS + per_block - 1) / per_block), dim3(THREADS), 0, stream, x.stored.data(),
-              shape.data(), gain.data(), cosines.data(), sines.data(), rotated.data());
+    ZI_LAUNCH((zimage_rotate<number, THREADS, ADJACENT>), dim3((tokens * heads + per_block - 1) / per_block),
+              dim3(THREADS), 0, stream, x.stored.data(), shape.data(), gain.data(), gain_shape.data(), cosines.data(),
+              sines.data(), eps.data(), rotated.data());
     (void)cudaStreamSynchronize(stream);
-    std::vector<double> normed = norm(x.plain, DIM, false, gain.data(), nullptr), expected(normed.size());
-    for (size_t head = 0; head < static_cast<size_t>(tokens) * HEADS; head++)
-        for (size_t j = 0; j < DIM / 2; j++) {
-            size_t a = head * DIM + (ADJACENT ? 2 * j : j), b = ADJACENT ? a + 1 : a + DIM / 2;
-            double c = cosines[head / HEADS * (DIM / 2) + j], s = sines[head / HEADS * (DIM / 2) + j];
+    std::vector<double> normed = norm(x.plain, dim, false, gain.data(), nullptr), expected(normed.size());
+    for (size_t head = 0; head < static_cast<size_t>(tokens * heads); head++)
+        for (size_t j = 0; j < half; j++) {
+            size_t a = head * width + (ADJACENT ? 2 * j : j), b = ADJACENT ? a + 1 : a + half;
+            size_t angle = head / static_cast<size_t>(heads) * half + j;
+            double c = cosines[angle], s = sines[angle];
             expected[a] = normed[a] * c - normed[b] * s;
             expected[b] = normed[b] * c + normed[a] * s;
         }
-    snprintf(name, sizeof name, "rotation of %d heads of %d", HEADS, DIM);
+    snprintf(name, sizeof name, "rotation of %d heads of %d", heads, dim);
     compare(name, rotated, expected);
 }
 
@@ -258,17 +260,17 @@ int main()
 {
     if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess)
         return 1;
-    check_norm<328, 1, true, false>();
-    check_norm<100, 2, true, true>();
-    check_norm<256, 1, false, false>();
-    check_residual<328, 1, true, true>(-1);
-    check_residual<96, 2, false, true>(-1);
-    check_residual<512, 2, true, false>(-1);
-    check_residual<328, 1, true, true>(3);
-    check_residual<96, 0, false, false>(0);
-    check_rotate<64, 3, true>();
-    check_rotate<128, 2, false>();
-    check_rotate<34, 5, true>();
+    check_norm<1, true, false>(328);
+    check_norm<2, true, true>(100);
+    check_norm<1, false, false>(256);
+    check_residual<1, true, true>(328, -1);
+    check_residual<2, false, true>(96, -1);
+    check_residual<2, true, false>(512, -1);
+    check_residual<1, true, true>(328, 3);
+    check_residual<0, false, false>(96, 0);
+    check_rotate<true>(64, 3);
+    check_rotate<false>(128, 2);
+    check_rotate<true>(34, 5);
     check_unpack<4, 32>();
     check_unpack<4, 64>();
     check_unpack<8, 32>();
