@@ -20,7 +20,8 @@ typedef struct maker {
     cli_queued queued; /* the job under way */
     uint8_t *data;     /* of its image's file */
     size_t size;
-    char suffix[8]; /* of its name */
+    char suffix[8];                 /* of its name */
+    char warning[CLI_SENTENCE_MAX]; /* the last one: it would be the same for each image */
 } maker;
 
 /* ---- one image ---- */
@@ -185,6 +186,16 @@ static ledger_verdict make(void *user, const ledger_job *job, int (*stop)(const 
 
 /* ---- the command ---- */
 
+/* zimage_log_fn of maker. */
+static void log_message(zimage_log_level level, const char *message, void *user)
+{
+    maker *m = user;
+    if (!strcmp(m->warning, message) || (level != ZIMAGE_LOG_WARNING && m->given->quiet))
+        return;
+    snprintf(m->warning, sizeof m->warning, "%s", message);
+    cli_log(level, message, NULL);
+}
+
 static void say(const char *sentence, void *user)
 {
     (void)user;
@@ -233,8 +244,7 @@ static int work(maker *m)
 static int open_and_work(maker *m)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    if (cli_open(&m->options, m->given->quiet ? cli_log_warnings : cli_log, NULL, &m->model, &m->session, &error) !=
-        ZIMAGE_OK)
+    if (cli_open(&m->options, log_message, m, &m->model, &m->session, &error) != ZIMAGE_OK)
         return cli_option_failure(CLI_WORK, m->given, &error);
     recipe_fingerprint(m->model, m->fingerprint);
     return work(m);

@@ -43,11 +43,7 @@ static void parent_of(const char *path, char parent[PATH_MAX])
 
 static int make_folder(const char *path)
 {
-    char parent[PATH_MAX];
-    if (mkdir(path, FOLDER_MODE) != 0)
-        return errno == EEXIST ? 0 : errno;
-    parent_of(path, parent);
-    return sync_folder(parent);
+    return mkdir(path, FOLDER_MODE) == 0 || errno == EEXIST ? 0 : errno;
 }
 
 /* FOLDER/ab and FOLDER/ab/cd of a key that begins with abcd: 65,536 folders, none of which gets too large. */
@@ -58,6 +54,22 @@ static int make_folders(const char *folder, const char *key)
     int code = make_folder(path);
     snprintf(path, sizeof path, "%s/%.2s/%.2s", folder, key, key + 2);
     return code ? code : make_folder(path);
+}
+
+/* Syncs the folders above the one of a key, once in a process. They may have been made just now, by a process that was
+ * killed before it could do so. */
+static int sync_above(const char *folder, const char *key, ledger_synced *synced)
+{
+    char path[PATH_MAX];
+    unsigned number = (unsigned)strtoul((const char[]){key[0], key[1], key[2], key[3], 0}, NULL, 16);
+    if (synced->bits[number / 8] & 1u << number % 8)
+        return 0;
+    snprintf(path, sizeof path, "%s/%.2s", folder, key);
+    int code = sync_folder(path);
+    code = code ? code : sync_folder(folder);
+    if (!code)
+        synced->bits[number / 8] |= (uint8_t)(1u << number % 8);
+    return code;
 }
 
 /* ---- files ---- */
@@ -112,7 +124,7 @@ static ledger_verdict take_found(const char *path, const char *name, const ledge
 }
 
 ledger_verdict ledger_place_picture(const char *folder, const ledger_job *job, const ledger_picture *picture,
-                                    zimage_error *error)
+                                    ledger_synced *synced, zimage_error *error)
 {
     char hash[HASH_TEXT], name[PATH_MAX], path[PATH_MAX], parent[PATH_MAX];
     struct stat st;
@@ -130,6 +142,7 @@ ledger_verdict ledger_place_picture(const char *folder, const ledger_job *job, c
     if (code == 0 && !is_new && (lstat(path, &st) != 0 || !S_ISREG(st.st_mode)))
         return LEDGER_BAD_MACHINE;
     code = code ? code : sync_folder(parent);
+    code = code || picture->output ? code : sync_above(folder, job->key, synced);
     if (code) {
         zi_fail_file(error, code, path, "can't be written");
         return LEDGER_BAD_MACHINE;

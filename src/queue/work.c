@@ -20,6 +20,7 @@ typedef struct worker {
     ledger_heart heart;
     ledger_claiming claiming;
     ledger_pack pack;
+    ledger_synced synced;
     ledger_totals *totals;
     ledger_job jobs[CLAIM_MAX]; /* claimed, from first on */
     int first, count;
@@ -167,7 +168,7 @@ static ledger_verdict keep(worker *w, ledger_job *job, ledger_picture *picture, 
         release(picture);
         return LEDGER_BAD_MACHINE;
     }
-    ledger_verdict verdict = ledger_place_picture(w->params->folder, job, picture, w->error);
+    ledger_verdict verdict = ledger_place_picture(w->params->folder, job, picture, &w->synced, w->error);
     if (verdict == LEDGER_MADE) {
         *answer = finish_file(w, job, picture);
         drop(w, job);

@@ -156,7 +156,8 @@ def test_cpu_tiers(database):
             for seed in range(40):
                 file.write(json.dumps({"prompt": "a red apple", "seed": seed, "size": "64x64", "steps": 2}) + "\n")
         url = database.url
-        subprocess.run([PROGRAM, "queue", "add", lines, "--queue", url, "--batch", "tiers"], check=True,
+        subprocess.run([PROGRAM, "queue", "add", lines, "--queue", url, "--batch", "tiers",
+                        "--max-attempts", "100"], check=True,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         masks = ["generic", "avx2", "avx2,avx512", None]
         running = [subprocess.Popen([PROGRAM, "work", "--queue", url, "--out-dir", folder, "--until-empty", "--threads",
