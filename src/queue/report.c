@@ -36,14 +36,13 @@ static ledger_result ask_chosen(ledger *l, const char *sql, const ledger_choice 
 /* The rate is that of the last minute, of the last ten or of the last hour: the first with 20 images, or the longest
  * with any. A batch that began within that time is divided by its own age. */
 static const char status_sql[] =
-    "with jobs as (select batch, state, finished_at, started_at, worker from zimage.job where " IS_CHOSEN "),"
-    "counts as (select batch, count(*) filter (where state = 'queued') as queued,"
+    "with counts as (select batch, count(*) filter (where state = 'queued') as queued,"
     "  count(*) filter (where state = 'running') as running, count(*) filter (where state = 'done') as done,"
     "  count(*) filter (where state = 'failed') as failed, count(*) filter (where state = 'cancelled') as cancelled,"
     "  count(*) filter (where state = 'done' and finished_at > now() - interval '1 minute') as m1,"
     "  count(*) filter (where state = 'done' and finished_at > now() - interval '10 minutes') as m10,"
     "  count(*) filter (where state = 'done' and finished_at > now() - interval '1 hour') as m60,"
-    "  extract(epoch from now() - min(started_at)) as age from jobs group by batch),"
+    "  extract(epoch from now() - min(started_at)) as age from zimage.job where " IS_CHOSEN " group by batch),"
     "total as (select coalesce(sum(queued), 0) as queued, coalesce(sum(running), 0) as running,"
     "  coalesce(sum(done), 0) as done, coalesce(sum(failed), 0) as failed, coalesce(sum(cancelled), 0) as cancelled,"
     "  coalesce(sum(m1), 0) as m1, coalesce(sum(m10), 0) as m10, coalesce(sum(m60), 0) as m60, max(age) as age"
@@ -54,7 +53,7 @@ static const char status_sql[] =
     "select json_build_object('jobs', json_build_object('queued', queued, 'running', running, 'done', done,"
     "  'failed', failed, 'cancelled', cancelled), 'rate', per_second,"
     "  'seconds_left', case when queued + running = 0 then 0 else (queued + running) / per_second end,"
-    "  'workers', (select count(distinct worker) from jobs where state = 'running'),"
+    "  'workers', (select count(distinct worker) from zimage.job where state = 'running' and " IS_CHOSEN "),"
     "  'batches', (select coalesce(json_agg(json_build_object('batch', batch, 'queued', queued, 'running', running,"
     "    'done', done, 'failed', failed, 'cancelled', cancelled) order by batch), '[]')"
     "    from (select * from counts order by batch limit 1000) b),"

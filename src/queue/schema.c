@@ -42,6 +42,7 @@ static const char *const scripts[] = {
     "        autovacuum_vacuum_cost_delay = 0);"
     "create index job_ready on zimage.job (model, priority desc, caller, id) where state = 'queued';"
     "create index job_running on zimage.job (model, caller, id) where state = 'running';"
+    "create index job_failed on zimage.job (id) where state = 'failed';"
     "create unique index job_output on zimage.job (batch, output) where output is not null;",
 
     /* Tar files of workers that pack: how many bytes of each are in the ledger. What is behind them is a torn end. */

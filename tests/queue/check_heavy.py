@@ -122,6 +122,26 @@ def test_million(database):
         assert queued["claim_ms"]["p99"] <= 10 and churned["claim_ms"]["p99"] <= 10, (queued, churned)
 
 
+def test_add_by_program(database):
+    """100,000 lines, each read, checked and given its key."""
+    with ledger(database), results() as folder:
+        lines = f"{folder}/b.jsonl"
+        with open(lines, "w") as file:
+            for seed in range(100000):
+                file.write(json.dumps({"prompt": f"a photograph of a red apple, {seed}", "seed": seed}) + "\n")
+        begin = time.monotonic()
+        subprocess.run([PROGRAM, "queue", "add", lines, "--queue", database.url, "-q"], check=True,
+                       stdout=subprocess.DEVNULL)
+        assert database.states() == {"queued": 100000}
+        print(f"  zimage queue add: 100,000 lines in {time.monotonic() - begin:.1f} s", flush=True)
+        begin = time.monotonic()
+        with open(f"{folder}/export", "w") as file:
+            subprocess.run([PROGRAM, "queue", "export", "--queue", database.url], check=True, stdout=file)
+        with open(f"{folder}/export") as file:
+            assert sum(json.loads(line)["state"] == "queued" for line in file) == 100000
+        print(f"  zimage queue export: 100,000 jobs in {time.monotonic() - begin:.1f} s, read again", flush=True)
+
+
 def test_claims_a_second(database):
     with ledger(database) as stand_in:
         for clients in (1, 2, 8, 32):
