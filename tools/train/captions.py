@@ -1,6 +1,7 @@
 """Captions in six languages, and the tokenizer trained on them.
 
-A caption says: a thing (by label, by tags, or by the emoji itself), optionally a second thing, a style, a background.
+A caption says: a thing (by label, by tags, by the emoji itself, or by a word of lexicon.py), optionally a second thing, a
+style, a background, a colour or a size of the thing, a number up to three, a place.
 `Captioner.caption` words one at random; `Captioner.prompt` words it plainly, as the evaluation does.
 """
 import json
@@ -13,11 +14,16 @@ LANGUAGE_WEIGHTS = [18, 18, 16, 16, 16, 16]
 
 # What training captions say, and their shares.
 MIX = {
-    "label": 0.42,       # a thing by its label (or the emoji itself), on white
-    "tags": 0.14,        # a thing by some of its tags, on white
-    "background": 0.18,  # a thing, mostly by its label, on one of its six trained colours
-    "absent": 0.10,      # a thing in a style in which training has no drawing of it: see analogies.py
-    "couple": 0.16,      # two things side by side, on white or on a colour that both are trained on
+    "label": 0.25,       # a thing by its label (or the emoji itself), on white
+    "word": 0.26,        # a thing by a word of the lexicon, on white
+    "tags": 0.07,        # a thing by some of its tags, on white
+    "background": 0.11,  # a thing by its label or a word, on one of its six trained colours
+    "absent": 0.08,      # a thing in a style in which training has no drawing of it: see analogies.py
+    "couple": 0.09,      # two things side by side, on white or on a colour that both are trained on
+    "colour": 0.05,      # a thing painted in a colour, on white or on a trained colour
+    "count": 0.05,       # two or three of a thing
+    "size": 0.02,        # a small or a big thing
+    "place": 0.02,       # a thing on the left, on the right, at the top, at the bottom
 }
 
 # {c}: colour word; {d}: its German dative.
@@ -93,6 +99,70 @@ PICTURE_FORMS = {
 }
 ARTICLES = {"zh": ["一个{x}", "一只{x}"], "de": ["ein {x}", "eine {x}", "der {x}", "die {x}", "das {x}"],
             "fr": ["un {x}", "une {x}", "le {x}", "la {x}"], "es": ["un {x}", "una {x}", "el {x}", "la {x}"]}
+# An adjective of colour before or behind its noun; German, French and Spanish endings at random, as articles are.
+PAINT_FORMS = {
+    "en": {c: [f"{w} {{x}}" for w in words] for c, words in COLOUR_WORDS["en"].items()},
+    "zh": {c: [f"{words[0]}的{{x}}", f"{words[0]}{{x}}"] for c, words in COLOUR_WORDS["zh"].items()},
+    "ja": {"red": ["赤い{x}"], "orange": ["オレンジ色の{x}"], "yellow": ["黄色い{x}"], "green": ["緑の{x}", "緑色の{x}"],
+           "blue": ["青い{x}"], "purple": ["紫の{x}", "紫色の{x}"], "pink": ["ピンクの{x}"], "brown": ["茶色い{x}"],
+           "gray": ["灰色の{x}"], "white": ["白い{x}"], "black": ["黒い{x}"]},
+    "de": {c: [f"{w}{end} {{x}}" for end in ("e", "er", "es")] for c, w in
+           {"red": "rot", "yellow": "gelb", "green": "grün", "blue": "blau", "brown": "braun", "gray": "grau",
+            "white": "weiß", "black": "schwarz"}.items()} | {"orange": ["orange {x}"], "purple": ["lila {x}"],
+                                                             "pink": ["rosa {x}"]},
+    "fr": {"red": ["{x} rouge"], "orange": ["{x} orange"], "yellow": ["{x} jaune"], "green": ["{x} vert", "{x} verte"],
+           "blue": ["{x} bleu", "{x} bleue"], "purple": ["{x} violet", "{x} violette"], "pink": ["{x} rose"],
+           "brown": ["{x} marron", "{x} brun", "{x} brune"], "gray": ["{x} gris", "{x} grise"],
+           "white": ["{x} blanc", "{x} blanche"], "black": ["{x} noir", "{x} noire"]},
+    "es": {"red": ["{x} rojo", "{x} roja"], "orange": ["{x} naranja"], "yellow": ["{x} amarillo", "{x} amarilla"],
+           "green": ["{x} verde"], "blue": ["{x} azul"], "purple": ["{x} morado", "{x} morada", "{x} violeta"],
+           "pink": ["{x} rosa"], "brown": ["{x} marrón"], "gray": ["{x} gris"], "white": ["{x} blanco", "{x} blanca"],
+           "black": ["{x} negro", "{x} negra"]},
+}
+SMALL_FORMS = {
+    "en": ["small {x}", "little {x}", "tiny {x}"], "zh": ["小{x}", "小小的{x}"], "ja": ["小さな{x}", "小さい{x}"],
+    "de": ["kleine {x}", "kleiner {x}", "kleines {x}"], "fr": ["petit {x}", "petite {x}", "{x} minuscule"],
+    "es": ["{x} pequeño", "{x} pequeña", "pequeño {x}"],
+}
+BIG_FORMS = {
+    "en": ["big {x}", "large {x}", "huge {x}"], "zh": ["大{x}", "大大的{x}"], "ja": ["大きな{x}", "大きい{x}"],
+    "de": ["große {x}", "großer {x}", "großes {x}"], "fr": ["grand {x}", "grande {x}", "gros {x}"],
+    "es": ["{x} grande", "gran {x}"],
+}
+# German plurals follow no rule, so German counts nothing.
+COUNT_FORMS = {
+    2: {"en": ["two {x}", "2 {x}", "a pair of {x}"], "zh": ["两只{x}", "两个{x}", "2个{x}"], "ja": ["2つの{x}", "二つの{x}", "二匹の{x}"],
+        "fr": ["deux {x}", "2 {x}"], "es": ["dos {x}", "2 {x}"]},
+    3: {"en": ["three {x}", "3 {x}"], "zh": ["三只{x}", "三个{x}", "3个{x}"], "ja": ["3つの{x}", "三つの{x}", "三匹の{x}"],
+        "fr": ["trois {x}", "3 {x}"], "es": ["tres {x}", "3 {x}"]},
+}
+PLACE_FORMS = {
+    "left": {"en": "{x} on the left", "zh": "左边的{x}", "ja": "左に{x}", "de": "{x} links", "fr": "{x} à gauche",
+             "es": "{x} a la izquierda"},
+    "right": {"en": "{x} on the right", "zh": "右边的{x}", "ja": "右に{x}", "de": "{x} rechts", "fr": "{x} à droite",
+              "es": "{x} a la derecha"},
+    "top": {"en": "{x} at the top", "zh": "上面的{x}", "ja": "上に{x}", "de": "{x} oben", "fr": "{x} en haut", "es": "{x} arriba"},
+    "bottom": {"en": "{x} at the bottom", "zh": "下面的{x}", "ja": "下に{x}", "de": "{x} unten", "fr": "{x} en bas",
+               "es": "{x} abajo"},
+}
+
+
+def plural(lang, noun, english):
+    """The plural in Chinese and Japanese (the same word), French and Spanish (of the first word, by rule) and English (by
+    the lexicon's list); None where it is not known."""
+    if lang in ("zh", "ja"):
+        return noun
+    if lang == "en":
+        return english.get(noun.casefold())
+    first, _, rest = noun.partition(" ")
+    if lang == "de" or rest and lang in ("fr", "es") and not rest.islower():
+        return None
+    if lang == "fr":
+        first += "" if first[-1] in "sxz" else "x" if first.endswith(("eau", "eu")) else "s"
+    else:
+        first += "s" if first[-1] in "aeiouáéó" else "" if first.endswith("s") else "es"
+        first = first[:-3] + "ces" if first.endswith("zes") else first
+    return f"{first} {rest}".strip()
 
 
 def pick(rng, forms, first=0.45):
@@ -101,7 +171,16 @@ def pick(rng, forms, first=0.45):
 
 
 class Captioner:
-    def __init__(self, things, splits):
+    def __init__(self, things, splits, lexicon=None, painted=None):
+        """lexicon: what lexicon.py wrote; painted: the drawings whose own colour is most of them (scenes.own_colour)."""
+        self.words_of = {lang: sorted((lexicon or {"words": {}})["words"].get(lang, {}).items()) for lang in LANGUAGES}
+        self.known = {lang: set(dict(words)) for lang, words in self.words_of.items()}
+        self.plurals = (lexicon or {"plurals": {}})["plurals"]
+        self.names_of = {lang: {} for lang in LANGUAGES}
+        for lang, words in self.words_of.items():
+            for word, code in words:
+                self.names_of[lang].setdefault(code, []).append(word)
+        self.painted = painted or []
         self.things = things
         self.splits = splits
         self.unique_tags = {}
@@ -124,7 +203,9 @@ class Captioner:
         work = Path(work)
         things = json.loads((work / "things.json").read_text())
         drawings = json.loads((work / "drawings.json").read_text())["drawings"]
-        return cls(things, Splits(drawings))
+        extra = [json.loads((work / name).read_text()) if (work / name).exists() else None
+                 for name in ("lexicon.json", "painted.json")]
+        return cls(things, Splits(drawings), *extra)
 
     # ---- the thing -------------------------------------------------------------------------------------------------
     def label(self, rng, lang, code):
@@ -251,6 +332,95 @@ class Captioner:
         text = self.caption(rng, self.random_language(rng), code, said, background, by_tags=by_tags)
         return text, drawing, list(BACKGROUNDS).index(background or "white")
 
+    def said_style(self, rng, code, style, p):
+        """The style to say, or None, with probability p, where it is what is meant without one."""
+        return None if style == self.splits.default_style(code) and rng.random() < p else style
+
+    def noun(self, rng, lang, code):
+        """A name to be put beside an adjective or a number: the label or a word of the lexicon."""
+        words = self.names_of[lang].get(code)
+        if words and rng.random() < 0.5:
+            return rng.choice(words)
+        return self.things[code]["labels"][lang]
+
+    def finish(self, rng, lang, x, style=None, background=None, article=0.35):
+        """A caption of what has been said so far, as caption() makes it."""
+        x = self.words(rng, lang, self.article(rng, lang, x, article), style, background, 0.45, 1)
+        r = rng.random()
+        return x.lower() if r < 0.1 else x[0].upper() + x[1:] if r < 0.3 else x.upper() if r < 0.32 else x
+
+    def random_drawing(self, rng, code=None):
+        """(drawing, thing, style) that training may see."""
+        splits = self.splits
+        if code is None:
+            drawing = rng.randrange(len(splits.drawings))
+            while splits.drawings[drawing] in splits.held_pair_set:
+                drawing = rng.randrange(len(splits.drawings))
+            return drawing, *splits.drawings[drawing]
+        styles = splits.trained_styles(code)
+        style = splits.default_style(code) if rng.random() < 0.5 else rng.choice(styles)
+        return splits.index[code, style], code, style
+
+    def colour_behind(self, rng, code, p):
+        """A trained colour's name with probability p, else None."""
+        return rng.choice(sorted(self.splits.seen_colours(code))) if rng.random() < p else None
+
+    def random_scene(self, rng, kind, canvas=0):
+        """(caption, row of scenes.py); kind: a key of MIX but "couple"."""
+        from scenes import CANVASES, PAINTS, PLACES
+
+        def row(drawing, background=None, paint=0, small=0, place=0, count=1):
+            return [drawing] * count + [-1] * (3 - count) + [list(BACKGROUNDS).index(background or "white"), canvas, paint,
+                                                             small, place]
+
+        if kind in ("label", "tags", "background", "absent") and not (kind == "background" and rng.random() < 0.5):
+            text, drawing, background = self.random_single(rng, kind)
+            return text, row(drawing, list(BACKGROUNDS)[background])
+        lang = self.random_language(rng)
+        if kind in ("word", "background"):
+            if not self.words_of[lang]:
+                return self.random_scene(rng, "label", canvas)
+            word, code = rng.choice(self.words_of[lang])
+            drawing, code, style = self.random_drawing(rng, code)
+            background = self.colour_behind(rng, code, kind == "background")
+            if lang == "en" and word in self.plurals and rng.random() < 0.25:
+                word = self.plurals[word]
+            if lang == "de" and rng.random() < 0.6:
+                word = word[0].upper() + word[1:]
+            if rng.random() < 0.05:
+                word = rng.choice(PICTURE_FORMS[lang]).format(x=word)
+            return self.finish(rng, lang, word, self.said_style(rng, code, style, 0.8), background), row(drawing, background)
+        if kind == "colour" and self.painted:
+            drawing = rng.choice(self.painted)
+            code, style = self.splits.drawings[drawing]
+            paint = rng.choice(PAINTS)
+            form = rng.choice(PAINT_FORMS[lang][paint])
+            x = form.format(x=self.noun(rng, lang, code))
+            if x.casefold() in self.known[lang]:  # "black cat" is a thing of its own
+                return self.random_scene(rng, "word", canvas)
+            background = self.colour_behind(rng, code, 0.35)
+            return (self.finish(rng, lang, x, self.said_style(rng, code, style, 0.8), background, 0.5),
+                    row(drawing, background, 1 + PAINTS.index(paint)))
+        drawing, code, style = self.random_drawing(rng)
+        said, noun = self.said_style(rng, code, style, 0.8), self.noun(rng, lang, code)
+        if kind == "count":
+            several, count = plural(lang, noun, self.plurals), rng.choice((2, 2, 3))
+            if lang == "de" or not several:
+                return self.random_scene(rng, "word", canvas)
+            return (self.finish(rng, lang, rng.choice(COUNT_FORMS[count][lang]).format(x=several), said, article=0),
+                    row(drawing, count=count))
+        if kind == "place":
+            width, height = CANVASES[canvas]
+            name = rng.choice(PLACES[1:] if width == height else PLACES[1:3] if width > height else PLACES[3:])
+            x = PLACE_FORMS[name][lang].format(x=self.article(rng, lang, noun))
+            return (self.finish(rng, lang, x, said, article=0),
+                    row(drawing, small=int(width == height), place=PLACES.index(name)))
+        small = rng.random() < 0.6
+        x = rng.choice((SMALL_FORMS if small else BIG_FORMS)[lang]).format(x=noun)
+        if x.casefold() in self.known[lang]:
+            return self.random_scene(rng, "word", canvas)
+        return self.finish(rng, lang, x, said), row(drawing, small=int(small))
+
     def random_couple(self, rng):
         """(left drawing, right drawing, background index) that training may see."""
         splits = self.splits
@@ -313,7 +483,7 @@ def train_tokenizer(work, samples=400_000):
             if kind == "couple":
                 text = captioner.couple_caption(rng, *captioner.random_couple(rng))
             else:
-                text = captioner.random_single(rng, kind)[0]
+                text = captioner.random_scene(rng, kind)[0]
             yield f"user\n{text}"
             yield "\nassistant\n"
 

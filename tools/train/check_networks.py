@@ -13,7 +13,9 @@ import export
 import networks
 from captions import TEMPLATE
 
-LATENT = (networks.VAE["latent_channels"], networks.SIDE, networks.SIDE)
+CHANNELS = networks.VAE["latent_channels"]
+LATENT = (CHANNELS, networks.SIDE, networks.SIDE)
+OTHER = [(12, 12), (8, 20), (32, 16)]  # heights and widths of latents whose tokens are padded, and not
 PROMPTS = ["a red apple", "un pulpo, estilo noto", "章鱼和苹果，twemoji风格，蓝色背景", "",
            "a very long caption, with far more words than the thirty-two tokens to which most of them are padded, so that "
            "the next multiple is needed and a good deal more"]
@@ -46,6 +48,11 @@ def main(folder):
             a = transformer(noise, t, transformer.refine(mine, torch.tensor([length])))
             b = pipe.transformer([noise[0].unsqueeze(1)], t, [reference], return_dict=False)[0][0]
             report(f"transformer {name}", a[0], b.squeeze(1))
+        for height, width in OTHER:  # with the last prompt
+            noise = torch.randn(1, CHANNELS, height, width, generator=torch.Generator().manual_seed(1))
+            a = transformer(noise, t, transformer.refine(mine, torch.tensor([length])))
+            b = pipe.transformer([noise[0].unsqueeze(1)], t, [reference], return_dict=False)[0][0]
+            report(f"transformer, latents {height} x {width}", a[0], b.squeeze(1))
         picture = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(2)) * 2 - 1
         reference = pipe.vae.encode(picture).latent_dist
         mean, logvar = vae.encode(picture)

@@ -1,6 +1,7 @@
 """Drawings as tensors, the pictures made of them, and the pools from which the transformer trains."""
 import io
 import json
+import lzma
 import multiprocessing
 import os
 import random
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from captions import MIX, TEMPLATE, Captioner
+from scenes import FIELDS, picture
 from splits import BACKGROUNDS, STYLES, Splits
 
 SIZE = 256
@@ -41,8 +43,36 @@ def trained_and_held(work):
     return [i for i in range(len(contents["drawings"])) if i not in kept_back], held
 
 
+def _render(job):
+    """A drawing's SVG at size x size by resvg."""
+    import resvg_py
+    _, _, body, width, height, size = job
+    svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width}" '
+           f'height="{height}" viewBox="0 0 {width} {height}">{body}</svg>')
+    pixels = _decode(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))).copy()
+    if pixels.shape[:2] != (size, size):  # the view box is no square
+        raise SystemExit(f"a drawing of {width} x {height} rendered to {pixels.shape}")
+    pixels[pixels[..., 3] == 0] = 0
+    return pixels
+
+
+def render_drawings(work, device="cpu", size=512, workers=None, chosen=None):
+    """As load_drawings, at any size, from WORK's icons.xz; needs PyPI's resvg_py."""
+    icons = json.loads(lzma.open(Path(work) / "icons.xz").read())
+    names = json.loads((Path(work) / "drawings.json").read_text())["drawings"]
+    assert [icon[:2] for icon in icons] == names, "icons.xz and drawings.json are of different drawings"
+    jobs = [(*icons[i], size) for i in (range(len(icons)) if chosen is None else chosen)]
+    out = torch.empty(len(jobs), 4, size, size, dtype=torch.uint8, device=device)
+    with multiprocessing.get_context("fork").Pool(workers or os.cpu_count()) as pool:
+        for n, pixels in enumerate(pool.imap(_render, jobs, chunksize=16)):
+            out[n] = torch.from_numpy(pixels).permute(2, 0, 1)
+    return out
+
+
 def load_drawings(work, device="cpu", size=SIZE, workers=None, chosen=None):
     """uint8 [drawings, 4, size, size], straight alpha; of the chosen drawings, of all by default."""
+    if size > SIZE or not (Path(work) / "drawings.webp").exists():
+        return render_drawings(work, device, size, workers, chosen)
     pieces = read_pieces(work, chosen)
     out = torch.empty(len(pieces), 4, size, size, dtype=torch.uint8, device=device)
     with multiprocessing.get_context("fork").Pool(workers or os.cpu_count()) as pool:
@@ -132,9 +162,18 @@ def place(drawings, which, background):
 
 
 # ---- pools ---------------------------------------------------------------------------------------------------------
+SQUARE_SHARE = 0.7  # of the captions are of 256 x 256, the others of the other canvases alike
+# Of a canvas other than 256 x 256 a third of the drawings is shown, another third on each, so that fewer pictures are encoded.
+PART = 3
+
+
+def shown(drawing, canvas):
+    return canvas == 0 or (drawing * 7919 + canvas * 104729) % PART == 0
+
+
 def _captions(job):
     """(ids, lengths, rows) arrays of about `count` captions; a couple is drawn once for `per_couple` captions."""
-    work, seed, count, per_couple = job
+    work, seed, count, per_couple, canvases = job
     from tokenizers import Tokenizer
     rng = random.Random(seed)
     captioner = Captioner.load(work)
@@ -142,39 +181,43 @@ def _captions(job):
     texts, rows = [], []
     for kind, share in MIX.items():
         for i in range(round(count * share)):
+            canvas = 0 if canvases == 1 or rng.random() < SQUARE_SHARE else rng.randrange(1, canvases)
             if kind != "couple":
-                text, drawing, background = captioner.random_single(rng, kind)
-                row = (drawing, -1, background)
+                text, row = captioner.random_scene(rng, kind, canvas)
+                while not shown(row[0], canvas):
+                    text, row = captioner.random_scene(rng, kind, canvas)
             else:
-                row = captioner.random_couple(rng) if i % per_couple == 0 else row
-                text = captioner.couple_caption(rng, *row)
+                if i % per_couple == 0:
+                    left, right, background = captioner.random_couple(rng)
+                    row = [left, right, -1, background, canvas, 0, 0, 0]
+                text = captioner.couple_caption(rng, row[0], row[1], row[3])
             texts.append(text)
             rows.append(row)
     ids = np.zeros((len(texts), 64), np.int16)
     lengths = np.zeros(len(texts), np.int16)
     for i, encoding in enumerate(tokenizer.encode_batch([TEMPLATE.format(prompt=t) for t in texts])):
         n = min(len(encoding.ids), 64)
-        if n < len(encoding.ids):
+        if n < len(encoding.ids) or n > 32 and rows[i][4] > 0:
             lengths[i] = -1  # too long: dropped
             continue
         ids[i, :n] = encoding.ids
         lengths[i] = n
-    rows = np.array(rows, np.int32)
+    rows = np.array(rows, np.int32).reshape(-1, FIELDS)
     keep = lengths > 0
     return ids[keep], lengths[keep], rows[keep]
 
 
-def caption_pool(work, count, per_couple, seed, workers=None):
-    """About `count` captions in the shares of captions.MIX, those of more than 64 tokens left out: ids int16 [n, 64],
-    lengths [n], rows [n, 3] = (left drawing, right drawing or -1, background)."""
+def caption_pool(work, count, per_couple, seed, workers=None, canvases=1):
+    """About `count` captions in the shares of captions.MIX, without those of more than 64 tokens (32 on canvases but the
+    first): ids int16 [n, 64], lengths [n], rows [n, 8] of scenes.py, of the first `canvases` of its CANVASES."""
     workers = workers or os.cpu_count()
-    jobs = [(work, f"{seed}/{i}", count // workers, per_couple) for i in range(workers)]
+    jobs = [(work, f"{seed}/{i}", count // workers, per_couple, canvases) for i in range(workers)]
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         parts = pool.map(_captions, jobs)
     return [torch.from_numpy(np.concatenate(p)) for p in zip(*parts)]
 
 
-def bucket(pool, device):
+def bucket(pool, device, quiet=False):
     """The pool by padded length, 32 and 64 tokens: each a tuple of tensors on the device, captions cut to the length.
     pool: ids, lengths, and anything else that has one row for each caption."""
     ids, lengths, *rest = pool
@@ -182,7 +225,8 @@ def bucket(pool, device):
     for width in (32, 64):
         chosen = (lengths <= width) & (lengths > width - 32)
         buckets.append((ids[chosen, :width].to(device), *(part[chosen].to(device) for part in (lengths, *rest))))
-    print("captions of at most 32 and 64 tokens:", [len(b[0]) for b in buckets], flush=True)
+    if not quiet:
+        print("captions of at most 32 and 64 tokens:", [len(b[0]) for b in buckets], flush=True)
     return buckets
 
 
@@ -201,7 +245,7 @@ class Sampler:
 
 
 class Names:
-    """What the caption of a row (left drawing, right drawing or -1, background) names, as class numbers."""
+    """What the caption of a row (scenes.py) names, as class numbers."""
 
     def __init__(self, splits, device):
         self.count = len(splits.things)
@@ -212,22 +256,25 @@ class Names:
 
     def __call__(self, rows):
         """[n, 4]: first thing, second thing or `count`, style, background."""
-        left, right, background = rows.long().unbind(1)
+        left, right, background = rows.long()[:, (0, 1, 3)].unbind(1)
         return torch.stack([self.thing[left], self.thing[right], self.style[left], background], 1)
 
 
 @torch.no_grad()
-def encode_pictures(vae, drawings, pictures, batch=256, autocast=True):
-    """Means [n, C, h, w] in bf16 of the pictures [n, 3] = (left, right or -1, background index)."""
+def encode_pictures(vae, drawings, own, rows, batch=256, autocast=True, factor=1):
+    """Means [n, C, h, w] in bf16 of the pictures of rows (scenes.py) of one canvas, reduced by a factor; own:
+    scenes.own_colour(drawings)."""
     device = drawings.device
     out = None
     palette = PALETTE.to(device)
-    for start in range(0, len(pictures), batch):
-        rows = pictures[start:start + batch].to(device).long()
-        x = compose(drawings, rows[:, 0], rows[:, 1], palette[rows[:, 2]]) / 127.5 - 1
+    for part in rows.split(batch):
+        x = picture(drawings, own, part.to(device), palette) / 127.5 - 1
+        if factor > 1:
+            x = F.avg_pool2d(x, factor)
         with torch.autocast("cuda", torch.bfloat16, enabled=autocast and device.type == "cuda"):
-            mean = vae.encode(x.to(memory_format=torch.channels_last))[0]
+            mean = vae.encode(x.to(memory_format=torch.channels_last))[0].bfloat16()
         if out is None:
-            out = torch.empty(len(pictures), *mean.shape[1:], dtype=torch.bfloat16, device=device)
-        out[start:start + batch] = mean
+            out, start = mean.new_empty(len(rows), *mean.shape[1:]), 0
+        out[start:start + len(part)] = mean
+        start += len(part)
     return out

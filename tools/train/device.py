@@ -53,7 +53,8 @@ def start(args):
         if source:
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, run / name)
     command = [sys.executable, code / "device.py", "stages", "--run", run, "--begun", str(begun)]
-    for name in ("total", "vae_seconds", "text", "evaluation", "coarse", "batch", "coarse_batch", "captions", "couples", "every", "begin"):
+    for name in ("total", "vae_seconds", "text", "evaluation", "coarse", "batch", "coarse_batch", "captions", "couples", "every", "begin",
+                 "canvases", "drawings", "astray", "decoder"):
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     command += ["--no-compile"] * args.no_compile
     set_status(run, "running")
@@ -89,6 +90,10 @@ def stages(args):
         stage("vae", args.vae_seconds + 180, code / "train_vae.py", "--work", run / "work", "--out", run / "autoencoder",
               "--minutes", args.vae_seconds / 60, *compiling)
         vae = run / "autoencoder" / "vae.safetensors"
+    if args.decoder > 0:
+        stage("decoder", args.decoder + 240, code / "train_encoder.py", "--part", "decoder", "--work", run / "work", "--model", vae,
+              "--out", run / "autoencoder", "--minutes", args.decoder / 60, "--drawings", args.drawings)
+        vae = run / "autoencoder" / "vae.safetensors"
     if args.text > 0:
         stage("text", 3 * args.text + 120, code / "pretrain_text.py", "--work", run / "work", "--out", run / "text",
               "--seconds", args.text, "--captions", args.captions, *begin, *compiling)
@@ -99,15 +104,18 @@ def stages(args):
             now = time.time()
             until = now + share * (trained - now)
             stage(name, until - now + 60, code / "train.py", "--work", run / "work", "--vae", vae, "--out", run / name,
-                  "--until", until, "--captions", args.captions, "--couples", args.couples, *options, *begin, *compiling)
+                  "--until", until, "--captions", args.captions, "--couples", args.couples, *options, *begin, *compiling,
+                  *(["--canvases", args.canvases, "--drawings", args.drawings, "--astray", args.astray] if name == "fine" else []))
             begin = ["--start", run / name]
     model, limit = run / "emoji", 3 * args.evaluation + 60
     stage("export", limit, code / "export.py", "--work", run / "work", "--vae", vae, "--model",
           run / "fine", "--out", model)
     evaluate = code / "evaluate"
     both = [run / "prompts.jsonl", run / "sheet.jsonl"]
-    for prompts, options in zip(both, (["--work", run / "work"], ["--sheet"])):
-        stage("prompts", limit, evaluate, "prompts", "--out", prompts, "--every", args.every, *options)
+    words = run / "words.jsonl"
+    for prompts, options in zip((*both, words), (["--work", run / "work"], ["--sheet"], ["--words", "seen"])):
+        stage("prompts", limit, evaluate, "prompts", "--out", prompts, "--every", args.every if prompts != words else 1, *options)
+    both[0].write_text(both[0].read_text() + words.read_text())
     (run / "all.jsonl").write_text("".join(prompts.read_text() for prompts in both))
     stage("pictures", limit, evaluate, "torch", "--prompts", run / "all.jsonl", "--pictures", run / "pictures", "--model", model)
     stage("sheet", limit, evaluate, "sheet", "--prompts", both[1], "--pictures", run / "pictures", "--out", run / "sheet.png")
@@ -183,6 +191,10 @@ def main():
         sub.add_argument("--begin", type=int, default=6, help="see train.py")
         sub.add_argument("--captions", type=int, default=1_600_000, help="size of a pool of captions")
         sub.add_argument("--couples", type=int, default=80_000, help="side-by-side pictures in a pool")
+        sub.add_argument("--canvases", type=int, default=1, help="see train.py; with 20 every size from 128 to 512")
+        sub.add_argument("--drawings", type=int, default=256, help="see train.py")
+        sub.add_argument("--astray", type=float, default=0.0, help="see train.py")
+        sub.add_argument("--decoder", type=float, default=0, help="seconds of train_encoder.py --part decoder; 0: without")
         sub.add_argument("--every", type=int, default=1, help="evaluate only each Nth prompt")
         sub.add_argument("--no-compile", action="store_true")
         if name == "start":

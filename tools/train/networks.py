@@ -1,8 +1,8 @@
 """The three networks of the `emoji` model, in batched PyTorch that trains fast.
 
 They compute exactly what diffusers' ZImageTransformer2DModel and AutoencoderKL and transformers' Qwen3 compute, with the
-same parameter names; `check_networks.py` holds them against those. Only what the bundled model needs is here: square
-pictures whose token count is a multiple of 32, captions of one padded length per batch.
+same parameter names; `check_networks.py` holds them against those. Only what the bundled model needs is here: pictures of
+one size and captions of one padded length per batch.
 """
 import math
 import os
@@ -255,13 +255,15 @@ class Transformer(nn.Module):
                 nn.init.zeros_(module.linear.weight)
                 nn.init.zeros_(module.adaLN_modulation[1].weight)
 
-    def rope(self, caption, side, device):
-        """cos and sin [tokens, 1, head_dim / 2] of the image tokens, the caption tokens, and both (image first)."""
-        key = (caption, side, self.spread, device)
+    def rope(self, caption, height, width, device):
+        """cos and sin [tokens, 1, head_dim / 2] of the image tokens (padded, see forward), the caption tokens, and both (image
+        first)."""
+        key = (caption, height, width, self.spread, device)
         if key not in self.tables:
             c = self.config
-            grid = torch.arange(side) * float(self.spread) + (self.spread - 1) / 2
-            image = torch.stack(torch.meshgrid(torch.tensor([caption + 1.0]), grid, grid, indexing="ij"), -1).view(-1, 3)
+            rows, columns = (torch.arange(side) * float(self.spread) + (self.spread - 1) / 2 for side in (height, width))
+            image = torch.stack(torch.meshgrid(torch.tensor([caption + 1.0]), rows, columns, indexing="ij"), -1).view(-1, 3)
+            image = F.pad(image, (0, 0, 0, -len(image) % 32))
             text = torch.stack([torch.arange(1, caption + 1), torch.zeros(caption), torch.zeros(caption)], -1)
             ids = torch.cat([image, text]).double()
             angles = []
@@ -271,7 +273,7 @@ class Transformer(nn.Module):
             angles = torch.cat(angles, -1)[:, None].to(device)
             self.tables[key] = angles.cos(), angles.sin()
         cos, sin = self.tables[key]
-        n = side * side
+        n = len(cos) - caption
         return (cos[:n], sin[:n]), (cos[n:], sin[n:]), (cos, sin)
 
     def refine(self, captions, lengths):
@@ -279,7 +281,7 @@ class Transformer(nn.Module):
         e = self.cap_embedder(captions)
         e = torch.where((torch.arange(e.shape[1], device=e.device) < lengths[:, None])[..., None], e,
                         self.cap_pad_token.to(e.dtype))
-        _, text_rope, _ = self.rope(e.shape[1], 0, e.device)
+        _, text_rope, _ = self.rope(e.shape[1], 0, 0, e.device)
         for block in self.context_refiner:
             e = block(e, *text_rope)
         return e
@@ -287,13 +289,15 @@ class Transformer(nn.Module):
     def forward(self, x, t, e):
         """x [B, C, h, w]; t [B] = 1 - sigma; e: what refine() returned."""
         b, ch, h, w = x.shape
-        image_rope, _, rope = self.rope(e.shape[1], h // 2, x.device)
+        image_rope, _, rope = self.rope(e.shape[1], h // 2, w // 2, x.device)
         a = self.t_embedder(t * self.config["t_scale"])
         tokens = x.view(b, ch, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(b, h * w // 4, 4 * ch)
         u = self.all_x_embedder["2-1"](tokens)
+        n, padding = u.shape[1], -u.shape[1] % 32
+        if padding:
+            u = torch.cat([u, self.x_pad_token.to(u.dtype).expand(b, padding, -1)], 1)
         for block in self.noise_refiner:
             u = block(u, *image_rope, a)
-        n = u.shape[1]
         u = torch.cat([u, e], 1)
         for block in self.layers:
             u = block(u, *rope, a)

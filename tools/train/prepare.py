@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads the drawings and labels, renders the drawings with librsvg, trains the tokenizer.
 
-    prepare.py --data DATA --out WORK [--jobs 2]
+    prepare.py --data DATA --out WORK [--jobs 2] [--tokenizer models/emoji/tokenizer]
 
 DATA holds the unpacked npm packages as folders:
     noto/icons.json, chars.json                 @iconify-json/noto 1.2.9               (Apache-2.0)
@@ -12,11 +12,16 @@ WORK receives
     things.json       every emoji without skin tone that at least one set draws, with labels and tags per language
     drawings.json     [[thing, style], ...] and the byte offsets into drawings.webp
     drawings.webp     the drawings, 256 x 256 RGBA, lossless WebP files one after another
+    icons.xz          the drawings' SVG, from which data.py renders other sizes (3 MB instead of 34)
+    painted.json      the drawings whose own colour an adjective can change: those that are mostly of one colour
     tokenizer/        tokenizer.json and the files transformers needs beside it
+With --tokenizer the tokenizer of a trained model is kept: its ids mean what the model learned.
 """
 import argparse
 import io
 import json
+import lzma
+import shutil
 import subprocess
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
@@ -77,12 +82,29 @@ def render(body, width, height):
     return out.getvalue()
 
 
+PAINTED = 0.45  # share of a drawing's opaque area that has its own colour
+
+
+def write_painted(out):
+    """Flags have colours that mean something, and a drawing that is kept back is kept back in every colour."""
+    import data
+    import scenes
+    trained, _ = data.trained_and_held(out)
+    names = json.loads((out / "drawings.json").read_text())["drawings"]
+    labels = {code: thing["labels"]["en"] for code, thing in json.loads((out / "things.json").read_text()).items()}
+    share = scenes.own_colour(data.load_drawings(out, size=64))[1]
+    painted = [i for i in trained if share[i] > PAINTED and not labels[names[i][0]].startswith("flag")]
+    (out / "painted.json").write_text(json.dumps(painted))
+    print(f"{len(painted)} drawings of mostly one colour")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--skip-drawings", action="store_true", help="keep the drawings already rendered")
+    parser.add_argument("--tokenizer", type=Path, help="the folder of a tokenizer to keep; without it: trained anew")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -101,8 +123,14 @@ def main():
                     print(f"rendered {n}, {offsets[-1] / 1e6:.1f} MB", flush=True)
         (args.out / "drawings.json").write_text(json.dumps({"drawings": order, "offsets": offsets}))
 
-    import captions
-    captions.train_tokenizer(args.out)
+    with lzma.open(args.out / "icons.xz", "w") as out:
+        out.write(json.dumps([[*key, *bodies[key]] for key in order]).encode())
+    write_painted(args.out)
+    if args.tokenizer:
+        shutil.copytree(args.tokenizer, args.out / "tokenizer", dirs_exist_ok=True)
+    else:
+        import captions
+        captions.train_tokenizer(args.out)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,9 @@ def make_model(start, things, device):
         wrong = unexpected + [name for name in missing if not name.startswith("naming.")]
         if wrong:
             raise SystemExit(f"{start}: missing or unexpected: {wrong[:5]}")
-    # In the file because hidden_states[-2] and token counts in multiples of 32 are taken, never used.
+    # In the file because hidden_states[-2] is taken, never used.
     text = model["text_encoder"].model
-    for p in (*text.layers[-1].parameters(), *text.norm.parameters(), transformer.x_pad_token):
+    for p in (*text.layers[-1].parameters(), *text.norm.parameters()):
         p.requires_grad_(False)
     return model.to(device)
 
@@ -94,17 +94,23 @@ def measure(model, captioner, work, device, count):
     def language(i):
         return LANGUAGES[i % len(LANGUAGES)]
 
+    for lang in LANGUAGES:
+        words = captioner.words_of[lang]
+        kinds[f"words {lang}"] = [(lang, code, splits.default_style(code), None, None, word)
+                                  for word, code in rng.sample(words, min(count, len(words)))]
     kinds["held-back styles"] = [(language(i), *d, None, None) for i, d in enumerate(splits.held_pairs[:count])]
     kinds["unseen backgrounds"] = [(language(i), code, style, rng.choice(splits.unseen_colours(code)), None)
                                    for i, (code, style) in enumerate(rng.sample(seen, count))]
     kinds["unseen couples"] = [(language(i), a, style, None, b)
                                for i, (a, b, style) in enumerate(splits.held_couples[:count])]
     for kind, prompts in kinds.items():
+        if not prompts:
+            continue
         right, widths = torch.zeros(5), {}
-        for lang, code, style, background, second in prompts:
-            prompt = captioner.prompt(rng, lang, code, style, background, second)
-            row = (splits.index[code, style], splits.index[second, style] if second else -1,
-                   list(BACKGROUNDS).index(background or "white"))
+        for lang, code, style, background, second, *word in prompts:
+            prompt = word[0] if word else captioner.prompt(rng, lang, code, style, background, second)
+            row = (splits.index[code, style], splits.index[second, style] if second else -1, -1,
+                   list(BACKGROUNDS).index(background or "white"), 0, 0, 0, 0)
             ids = tokenizer.encode(TEMPLATE.format(prompt=prompt)).ids
             widths.setdefault(-(-len(ids) // 32) * 32, []).append((ids, row))
         for width, batch in widths.items():

@@ -1,22 +1,24 @@
 #!/usr/bin/env python3
 """Trains the text encoder and the transformer together, on latents of the finished autoencoder.
 
+    train.py --work WORK --vae vae.safetensors --start TEXT --out FINE --minutes 14 [--canvases 20]
     train.py --work WORK --vae vae.safetensors --start TEXT --out COARSE --size 128 --end 0.3 --minutes 7
-    train.py --work WORK --vae vae.safetensors --start COARSE --out FINE --minutes 14
 
-The first line learns which words mean which drawing on pictures of half the side, where a sample costs a third and tokens lie
-in the middle of the full picture's that cover the same part; the second draws at full size. TEXT is what pretrain_text.py
-wrote; --vae and --start also take an exported folder.
+The first line draws at 256 x 256, or with --canvases at the first so many sizes of scenes.CANVASES. The second learns which
+words mean which drawing on pictures of half the side, where a sample costs a third and tokens lie in the middle of the full
+picture's that cover the same part. TEXT is what pretrain_text.py wrote; --vae and --start also take an exported folder.
 
-All pictures are encoded once at the start (every trained drawing on white and on its six colours, and --couples pairs side
-by side); training then only looks latents up. Rectified flow: x = (1 - sigma) * clean + sigma * noise, the network sees
+All pictures of a pool of captions are encoded once at the start; training then only looks latents up. Each batch has
+one size of pictures and one padded length of captions. Rectified flow: x = (1 - sigma) * clean + sigma * noise, the network sees
 t = 1 - sigma and predicts clean - noise. The naming heads of pretrain_text.py stay, with a small weight.
 
 The length is a time budget, as in train_vae.py. Started again with the same --out it goes on where it stopped. Writes
 DIR/model-<n>.safetensors (averaged weights, bf16, in parts) every minute, DIR/state.pt every five minutes and at the end.
 """
 import argparse
+import random
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +31,7 @@ from captions import MIX, Captioner
 from networks import SHIFT
 from optim import Average, Muon, schedule
 from pretrain_text import ADAM_ONLY, make_model
+from scenes import CANVASES, CANVAS_WEIGHTS, own_colour, tokens
 from splits import BACKGROUNDS
 
 # How often each of the sampler's eight noise levels is trained, from pure noise on. At pure noise the drawing follows from
@@ -36,46 +39,71 @@ from splits import BACKGROUNDS
 LEVELS = [5, 3, 2, 2, 2, 2, 2, 2]
 
 
+def check_held_back(rows, splits):
+    """Nothing held back may get into training."""
+    names = list(BACKGROUNDS)
+    for row in rows.tolist():
+        drawn = {i for i in row[:3] if i >= 0}
+        if max(drawn) >= len(splits.drawings):
+            continue  # made up
+        things = [splits.drawings[i] for i in drawn]
+        background = names[row[3]]
+        assert not any(t in splits.held_pair_set for t in things)
+        assert background == "white" or all(background in splits.seen_colours(t) for t, _ in things)
+        assert len(things) < 2 or splits.couple_allowed(things[0][0], things[1][0])
+
+
+def load_scenes(args, splits, device):
+    """(drawings with those that analogies.py makes up, how many are real, their own colours)."""
+    drawings = data.load_drawings(args.work, device, args.drawings)
+    count = len(drawings)
+    made_up = analogies.synthesise(drawings, splits, args.work)
+    drawings = torch.cat([drawings, made_up])
+    del made_up
+    own = zip(*(own_colour(part) for part in drawings.split(256)))
+    return drawings, count, [torch.cat(parts) for parts in own]
+
+
 def build_pools(args, splits, device):
-    """(latents bf16, which of them are of made-up drawings, per bucket (ids, lengths, latent index, names))."""
+    """({canvas: latents bf16}, {canvas: which of them are of made-up drawings}, {(canvas, width of captions): (ids, lengths,
+    latent index, names)})."""
     begun = time.time()
     per_couple = max(1, round(args.captions * MIX["couple"] / args.couples))
-    ids, lengths, rows = data.caption_pool(args.work, args.captions, per_couple, args.seed)
+    ids, lengths, rows = data.caption_pool(args.work, args.captions, per_couple, args.seed, canvases=args.canvases)
     print(f"{len(ids)} captions in {time.time() - begun:.0f} s", flush=True)
-    drawings = data.load_drawings(args.work, device, args.size)
-    print(f"drawings decoded after {time.time() - begun:.0f} s", flush=True)
-    count = len(drawings)
-    drawings = torch.cat([drawings, analogies.synthesise(drawings, splits, args.work)])
-    print(f"{len(drawings) - count} absent drawings made up after {time.time() - begun:.0f} s", flush=True)
-    # One picture for each distinct row; n captions can share one.
-    key = (rows[:, 0].long() * 8192 + (rows[:, 1].long() + 1)) * 16 + rows[:, 2].long()
-    unique, index = key.unique(return_inverse=True)
-    pictures = torch.stack([unique // 16 // 8192, unique // 16 % 8192 - 1, unique % 16], -1)
-    names = list(BACKGROUNDS)
-    for left, right, background in pictures[::97].tolist():  # nothing held back may get here
-        if left >= count:
-            continue
-        things = [splits.drawings[i] for i in (left, right) if i >= 0]
-        assert not any(t in splits.held_pair_set for t in things)
-        assert names[background] == "white" or all(names[background] in splits.seen_colours(t) for t, _ in things)
-        assert right < 0 or splits.couple_allowed(things[0][0], things[1][0])
+    drawings, count, own = load_scenes(args, splits, device)
+    print(f"{count} drawings, {len(drawings) - count} made up, after {time.time() - begun:.0f} s", flush=True)
     weights, scaling, shift = export.read_vae(args.vae)
     vae = networks.Autoencoder().to(device, memory_format=torch.channels_last).eval()
     vae.load_state_dict(weights)
-    if device.type == "cuda" and not args.no_compile:
-        networks.compile_blocks(vae.encoder)
-    latents = data.encode_pictures(vae, drawings, pictures, batch=256 if device.type == "cuda" else 16)
-    for start in range(0, len(latents), 4096):
-        part = latents[start:start + 4096]
-        part.copy_((part.float() - shift) * scaling)
-    print(f"{len(pictures)} pictures encoded after {time.time() - begun:.0f} s; latents {latents[::50].float().mean():.3f} "
-          f"+- {latents[::50].float().std():.3f}", flush=True)
-    return latents, (pictures[:, 0] >= count).to(device), data.bucket((ids, lengths, index, data.Names(splits, "cpu")(rows)), device)
+    latents, made_up, pools, pictures = {}, {}, {}, 0
+    for canvas in range(args.canvases):
+        chosen = (rows[:, 4] == canvas).nonzero()[:, 0]
+        if not len(chosen):
+            continue
+        # One picture for each distinct row; n captions can share one.
+        unique, index = rows[chosen].unique(return_inverse=True, dim=0)
+        check_held_back(unique[::97], splits)
+        width, height = CANVASES[canvas]
+        batch = max(4, (256 if device.type == "cuda" else 16) * 65536 // (width * height))
+        found = data.encode_pictures(vae, drawings, own, unique, batch, factor=256 // args.size)
+        for part in found.split(4096):
+            part.copy_((part.float() - shift) * scaling)
+        latents[canvas], made_up[canvas] = found, (unique[:, 0] >= count).to(device)
+        pictures += len(unique)
+        pool = (ids[chosen], lengths[chosen], index, data.Names(splits, "cpu")(rows[chosen]))
+        for wide, bucket in enumerate(data.bucket(pool, device, quiet=canvas > 0)):
+            if len(bucket[0]):
+                pools[canvas, wide] = bucket
+    part = latents[0][::50].float()
+    print(f"{pictures} pictures encoded after {time.time() - begun:.0f} s; latents {part.mean():.3f} +- {part.std():.3f}",
+          flush=True)
+    return latents, made_up, pools
 
 
-def record(gradients, batch):
+def record(gradients, batch, pool):
     """`gradients` as one CUDA graph: a step of this size is thousands of small kernels, which Python launches more slowly than
-    the GPU runs them. None: it could not be recorded."""
+    the GPU runs them. Graphs share `pool`, because one runs at a time. None: it could not be recorded."""
     static = [part.clone() for part in batch]
     try:
         stream = torch.cuda.Stream()
@@ -85,7 +113,7 @@ def record(gradients, batch):
                 gradients(static)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=pool):
             losses = gradients(static)
     except RuntimeError as error:
         print(f"without a CUDA graph: {str(error).splitlines()[0]}", flush=True)
@@ -109,6 +137,10 @@ def main():
     parser.add_argument("--minutes", type=float, default=16)
     parser.add_argument("--until", type=float, help="train up to this time (seconds since 1970) instead of --minutes")
     parser.add_argument("--size", type=int, choices=[128, 256], default=256, help="side of the training pictures")
+    parser.add_argument("--canvases", type=int, choices=range(1, len(CANVASES) + 1), default=1, metavar="N",
+                        help=f"how many of the sizes {', '.join(f'{w}x{h}' for w, h in CANVASES)} are trained, in this order")
+    parser.add_argument("--drawings", type=int, choices=[256, 512], default=256,
+                        help="side of the drawings that pictures are made of; 512 needs PyPI's resvg_py")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--end", type=float, default=0.0, help="share of the learning rate that is left at the end")
@@ -117,6 +149,8 @@ def main():
     parser.add_argument("--begin", type=int, default=6,
                         help="at how many of the sampler's levels, from pure noise on, made-up drawings (analogies.py) are trained")
     parser.add_argument("--naming", type=float, default=0.02, help="weight of the naming loss; 0: without")
+    parser.add_argument("--astray", type=float, default=0.0,
+                        help="share of the samples at the sampler's last two levels that get another one's caption")
     parser.add_argument("--captions", type=int, default=1_600_000, help="captions in the pool")
     parser.add_argument("--couples", type=int, default=100_000, help="side-by-side pictures in the pool")
     parser.add_argument("--save-every", type=float, default=60, help="seconds between checkpoints of the weights")
@@ -134,7 +168,7 @@ def main():
     torch.backends.cudnn.benchmark = True
 
     splits = Captioner.load(args.work).splits
-    latents, made_up, buckets = build_pools(args, splits, device)
+    latents, made_up, pools = build_pools(args, splits, device)
     model = make_model(args.start, len(splits.things), device)
     transformer, text, naming = model["transformer"], model["text_encoder"], model["naming"]
     naming.requires_grad_(args.naming > 0)
@@ -164,18 +198,21 @@ def main():
         networks.compile_blocks(transformer, text)
     grid = networks.sigmas()[:-1].to(device)
     edges = (torch.tensor(args.levels).cumsum(0) / sum(args.levels))[:-1].to(device)
-    samplers = [data.Sampler(b) for b in buckets]
+    samplers = {key: data.Sampler(bucket) for key, bucket in pools.items()}
+    squares = [c for c, wide in pools if not wide]
+    shares = [CANVAS_WEIGHTS[c] for c in squares]
+    dice = random.Random(f"{args.seed}/{step}")
     begun, before = time.time(), spent
     budget = before + args.until - begun if args.until else args.minutes * 60
     report, seen, terms, saved, saves = begun, 0, 0, begun, 0
     total, total_naming = torch.zeros((), device=device), torch.zeros((), device=device)
     params = [p for _, p in live]
 
-    def gradients(batch, stance="default"):
+    def gradients(canvas, batch, stance="default"):
         """Leaves the gradients of one batch in the parameters; returns its two losses."""
         ids, lengths, index, names = batch
         n = len(ids)
-        clean = latents[index].float()
+        clean = latents[canvas][index].float()
         noise = torch.randn_like(clean)
         # Mostly one of the eight noise levels that the sampler visits, else any, in the sampler's density.
         u = torch.rand(n, device=device)
@@ -184,13 +221,15 @@ def main():
                             SHIFT * u / (1 + (SHIFT - 1) * u))
         # A drawing that was made up is only right in the large: it is begun with, never finished.
         begin = grid[(torch.rand(n, device=device) * args.begin).long()]
-        sigma = torch.where(made_up[index] & (sigma < grid[args.begin - 1]), begin, sigma)
+        sigma = torch.where(made_up[canvas][index] & (sigma < grid[args.begin - 1]), begin, sigma)
         s = sigma[:, None, None, None]
         x = (1 - s) * clean + s * noise
         with torch.compiler.set_stance(stance), \
                 torch.autocast("cuda", torch.bfloat16, enabled=cuda, cache_enabled=False):
             e = transformer.refine(text(ids), lengths)
-            out = transformer(x, 1 - sigma, e)
+            # Under little noise the picture says what it is: another's caption teaches image-to-image to keep it.
+            astray = (sigma <= grid[-2]) & (torch.rand(n, device=device) < args.astray)
+            out = transformer(x, 1 - sigma, torch.where(astray[:, None, None], e.roll(1, 0), e))
             named = naming.loss(e, lengths, names) if args.naming else torch.zeros((), device=device)
         loss = (out.float() - (clean - noise)).square().mean()
         if params[0].grad is not None:  # in place: a recorded graph writes to these
@@ -199,18 +238,23 @@ def main():
         torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
         return loss.detach(), named.detach()
 
-    replay = None
-    if cuda and not args.no_graph:
-        replay = record(gradients, samplers[0](min(args.batch, len(buckets[0][0]))))
+    replays, memory = {}, torch.cuda.graph_pool_handle() if cuda else None
     print("training", flush=True)
     while spent < budget:
-        long = step % 24 == 23 and len(buckets[1][0]) > 0
-        n = min(args.batch // 4 if long else args.batch, len(buckets[long][0]))
-        batch = samplers[long](n)
-        if replay and not long:
-            loss, named = replay(batch)
+        canvas = dice.choices(squares, shares)[0]
+        long = step % 24 == 23 and (0, 1) in pools
+        if long:
+            canvas = 0
+        # Large pictures come in half batches: one width of captions, two of batches, six of tokens to compile for.
+        n = args.batch // 4 if long else args.batch if tokens(CANVASES[canvas]) <= 128 else args.batch // 2
+        n = min(n, len(pools[canvas, int(long)][0]))
+        batch = samplers[canvas, int(long)](n)
+        if not long and cuda and not args.no_graph and canvas not in replays:
+            replays[canvas] = record(partial(gradients, canvas), batch, memory)
+        if not long and replays.get(canvas):
+            loss, named = replays[canvas](batch)
         else:  # few captions are long: not worth compiling for
-            loss, named = gradients(batch, "force_eager" if long else "default")
+            loss, named = gradients(canvas, batch, "force_eager" if long else "default")
         optimizer.step(args.lr * schedule(spent / budget, args.warmup, 0.4, args.end))
         average.update(step)
         step += 1
