@@ -461,6 +461,11 @@ typedef struct zimage_request {
      * the default of the model's reference pipeline. Expected 0 without a start image. */
     double strength;
     size_t image_count;
+    /* 1: with a mask, the image's pixels outside of it become those of the first image, scaled to the request's size: w
+     * made + (1 - w) input, with w = max(0, 1 - d / D), the distance d in pixels to the nearest repainted one, and D =
+     * size_multiple. So from D pixels on they are the input's exactly. 0: as the reference, all of the image comes from
+     * the VAE. */
+    int64_t composite;
 } zimage_request;
 
 /*

@@ -68,23 +68,40 @@ static void another_size_is_warned_of(void **state)
 
 /* ---- images from images ---------------------------------------------------------------------------------------- */
 
-static zimage_image *make_image(zimage_session *session, const char *prompt, const zimage_image *start,
-                                const zimage_image *mask, double strength)
+static zimage_image *make(zimage_session *session, const zimage_request *request)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
-    const zimage_request request = {.struct_size = sizeof request,
-                                    .prompt = prompt,
-                                    .seed = 7,
-                                    .images = &start,
-                                    .image_count = start != NULL,
-                                    .mask = mask,
-                                    .strength = strength};
     zimage_image *image = NULL;
-    if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
+    if (zimage_generate(session, request, &image, &error) != ZIMAGE_OK)
         fail_msg("%s", error.message);
     assert_int_equal(zimage_image_width(image), 256);
     assert_int_equal(zimage_image_height(image), 256);
     return image;
+}
+
+static zimage_image *make_image(zimage_session *session, const char *prompt, const zimage_image *start,
+                                const zimage_image *mask, double strength)
+{
+    return make(session, &(zimage_request){.struct_size = sizeof(zimage_request),
+                                           .prompt = prompt,
+                                           .seed = 7,
+                                           .images = &start,
+                                           .image_count = start != NULL,
+                                           .mask = mask,
+                                           .strength = strength});
+}
+
+static zimage_image *repaint(zimage_session *session, const char *prompt, const zimage_image *start,
+                             const zimage_image *mask, int composite)
+{
+    return make(session, &(zimage_request){.struct_size = sizeof(zimage_request),
+                                           .prompt = prompt,
+                                           .seed = 7,
+                                           .images = &start,
+                                           .image_count = 1,
+                                           .mask = mask,
+                                           .strength = 1,
+                                           .composite = composite});
 }
 
 static double mean_square(const zimage_image *one, const zimage_image *two)
@@ -160,6 +177,7 @@ static void the_bundled_model_changes_images(void **state)
 /* ---- what a mask keeps ----------------------------------------------------------------------------------------- */
 
 #define CELL            16 /* pixels of a latent, each way */
+#define PATCH           32 /* pixels of a patch of latents, one token of the transformer */
 #define LATENT_CHANNELS 32
 #define CELLS           (256 / CELL) /* latents of a row */
 
@@ -191,6 +209,33 @@ static void differ_by_distance(const zimage_image *kept, const zimage_image *mad
     }
 }
 
+/* The largest difference of pixels that are from `least` to `most` pixels away from the mask. */
+static int differ_between(const zimage_image *one, const zimage_image *two, int x, int y, int least, int most)
+{
+    const uint8_t *a = zimage_image_pixels(one), *b = zimage_image_pixels(two);
+    int worst = 0;
+    for (int i = 0; i < 256 * 256 * 3; i++) {
+        int right = x - i / 3 % 256, down = y - i / 3 / 256, distance = right > down ? right : down;
+        if (distance >= least && distance <= most && abs(a[i] - b[i]) > worst)
+            worst = abs(a[i] - b[i]);
+    }
+    return worst;
+}
+
+/* With composite: what is a patch of latents away from the mask, and farther, is the input itself, byte by byte; and
+ * what is repainted is as without it. */
+static void check_composite(const zimage_image *input, const zimage_image *made, const zimage_image *composed, int x,
+                            int y)
+{
+    printf("    from the input itself, nearer than %d pixels and farther: %d and %d; with composite: %d and %d\n",
+           PATCH, differ_between(input, made, x, y, 1, PATCH - 1), differ_between(input, made, x, y, PATCH, 256),
+           differ_between(input, composed, x, y, 1, PATCH - 1), differ_between(input, composed, x, y, PATCH, 256));
+    assert_int_equal(differ_between(input, composed, x, y, PATCH, 256), 0);
+    assert_int_equal(differ_between(made, composed, x, y, -256, 0), 0);
+    assert_memory_equal(zimage_image_latents(made, NULL), zimage_image_latents(composed, NULL),
+                        LATENT_CHANNELS * CELLS * CELLS * sizeof(float));
+}
+
 /*
  * Outside of the mask the latents are the input's, exactly. The pixels are not quite those of the decoded input: the
  * decoder's convolutions reach over the mask's edge, and its attention and its norms read the whole image. So there is
@@ -216,6 +261,9 @@ static void a_mask_keeps_the_rest(void **state)
         for (int d = 0; d * CELL < x; d++)
             printf(" %d", worst[d]);
         printf("\n");
+        zimage_image *composed = repaint(session, cases[i].prompt, apple, mask, 1);
+        check_composite(apple, made, composed, x, y);
+        zimage_image_free(composed);
         for (int d = cases[i].from; d * CELL < x; d++)
             if (worst[d] > cases[i].most)
                 fail_msg("%s, %d cells from the mask: pixels differ by %d", cases[i].prompt, d, worst[d]);

@@ -169,6 +169,7 @@ static void wrong_images_of_lines(void **state)
     expect_line_refused(LINE(", \"image\": \"a.png\", \"mask\": \"m.png\""), "mask: 16 x 16 pixels", "32 x 48");
     expect_line_refused(LINE(", \"image\": \"a.png\", \"strength\": 0"), "strength: 0, expected a number above 0", "");
     expect_line_refused(LINE(", \"mask\": \"m.png\""), "mask: only with image", "");
+    expect_line_refused(LINE(", \"image\": \"a.png\", \"composite\": true"), "composite: only with mask", "");
     clear();
 }
 
@@ -348,6 +349,7 @@ static void wrong_combinations_are_refused(void **state)
     put_picture("wide.png", 2000, 16, 0);
     expect_refused(MAKE("-i", "a.png", "--mask", "m.png"), "--mask: 48 x 64 pixels", "64 x 48");
     expect_refused(MAKE("--mask", "m.png"), "--mask: only with --image", "");
+    expect_refused(MAKE("-i", "a.png", "--composite"), "--composite: only with --mask", "");
     expect_refused(MAKE("--strength", "0.5"), "--strength: only with --image", "");
     expect_refused(MAKE("-i", "a.png", "-i", "m.png"), "--image: 2, expected at most 1", "reads no references");
     expect_refused(MAKE("-i", "a.png", "-i", "a.png", "-i", "a.png", "-i", "a.png", "-i", "a.png", "-i", "a.png", "-i",

@@ -7,7 +7,7 @@
 #define KLEIN ZIMAGE_TEST_DATA "/tiny-klein"
 
 static zimage_model *tiny;
-static zimage_error error;
+static zimage_error error = ZIMAGE_ERROR_INIT;
 
 static const zimage_request plain = {.struct_size = sizeof plain, .prompt = "a \"red\" apple \xc3\xa9", .seed = 7};
 static const job_output png = {.format = ZIMAGE_FORMAT_PNG, .has_recipe = 1};
@@ -158,7 +158,9 @@ static void images_count(void **state)
     s = r, s.mask = first;
     assert_string_not_equal(key_of(&s, &png), key_of(&r, &png));
     zimage_request t = s;
-    t.mask = cut;
+    t.composite = 1;
+    assert_string_not_equal(key_of(&s, &png), key_of(&t, &png));
+    t = s, t.mask = cut;
     assert_string_not_equal(key_of(&s, &png), key_of(&t, &png));
     for (int i = 0; i < 4; i++)
         zimage_image_free((zimage_image *)list[i]);

@@ -108,6 +108,10 @@ static void inputs_are_named_again(void **state)
     MAKE("a cat", "a.png", "-i", "in.png", "--mask", "mask.png", "--strength", "0.9", "--steps", "2");
     expect_end(ARGUMENTS("explain", "a.png"), 0, "name in.png, size 32x32, crc32 ", "strength             0.9");
     expect_end(ARGUMENTS("rerun", "a.png", "-m", TINY, "-q", "-i", "in.png", "--mask", "mask.png"), 0, "equal", "");
+    MAKE("a cat", "k.png", "-i", "in.png", "--mask", "mask.png", "--composite", "--steps", "2");
+    expect_end(ARGUMENTS("explain", "k.png"), 0, "composite            true", "");
+    expect_end(ARGUMENTS("rerun", "k.png", "-m", TINY, "-q", "-i", "in.png", "--mask", "mask.png"), 0, "equal", "");
+    run_shell("cd '%s' && ! cmp -s a.png k.png", test_folder);
     expect_end(ARGUMENTS("rerun", "a.png", "-m", TINY, "-q"), 1, "it was made with 1 input images (in.png)", "--image");
     expect_end(ARGUMENTS("rerun", "a.png", "-m", TINY, "-q", "-i", "in.png"), 1, "1 mask (mask.png)", "");
     expect_end(ARGUMENTS("rerun", "a.png", "-m", TINY, "-q", "-i", "other.png", "--mask", "mask.png"), 1,

@@ -354,6 +354,18 @@ const cli_option cli_table[] = {
         .rules = {NEEDS("image", "it is a part of an image")},
     },
     {
+        .name = "composite",
+        .elsewhere = "paste-back overlay keep-original preserve-unmasked",
+        .help = "Keep the input image's own pixels outside of the mask; those nearer to its edge than a patch of "
+                "latents (16 pixels, with the bundled model 32) are blended. Without it they are encoded and decoded, "
+                "as in diffusers.",
+        .commands = ON(GENERATE),
+        .group = CLI_GROUP_IMAGE,
+        FLAG(composite),
+        .key = "composite",
+        .rules = {NEEDS("mask", "it keeps what is outside of the mask")},
+    },
+    {
         .name = "strength",
         .elsewhere = "denoise denoising-strength image-strength img2img-strength",
         .argument = "S",

@@ -83,8 +83,8 @@ typedef struct cli_options {
         idle_seconds, drain, store_seconds, lease;
     int rng, dequantize, compute, template_kind, shell, command, stage, show;
     int metrics_public, no_slots, no_web, no_model_switch, log_format;
-    int plan, reference, no_cache, no_metadata, resume, json, quiet, verbose, man, help, insecure, insecure_http,
-        suggest, no_overlap, action, until_empty;
+    int plan, reference, no_cache, no_metadata, composite, resume, json, quiet, verbose, man, help, insecure,
+        insecure_http, suggest, no_overlap, action, until_empty;
 } cli_options;
 
 /* How an option's text is read, and the type of its field. */

@@ -167,6 +167,7 @@ zimage_status cli_request_fill(const cli_options *o, const zimage_model *model, 
         .image_count = (size_t)o->images.count,
         .mask = inputs->mask,
         .strength = o->strength,
+        .composite = o->composite,
     };
     choose_size(o, inputs, &info, request);
     status = check_guidance(o, request, error);

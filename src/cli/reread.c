@@ -43,6 +43,7 @@ static const struct {
     {"guidance", "guidance"},
     {"cfg_truncation", "cfg-truncation"},
     {"cfg_normalization", "cfg-normalization"},
+    {"composite", "composite"},
     {"strength", "strength"},
     {"background", "background"},
     {"compute", "compute"},
@@ -67,7 +68,11 @@ static int set_value(const char *path, const char *key, const cli_option *option
 {
     char number[NUMBER_MAX], expected[CLI_TEXT_MAX];
     const char *text = text_of(value, number);
-    if (text && cli_set(made, option, text))
+    if (option->kind == CLI_FLAG && json_is_boolean(value)) {
+        cli_set_flag(made, option, json_is_true(value));
+        return 0;
+    }
+    if (option->kind != CLI_FLAG && text && cli_set(made, option, text))
         return 0;
     cli_expected(option, expected);
     (void)cli_usage_error(COMMAND, "%s: %s in its recipe: \"%.*s\", expected %s", path, key, SHOWN_MAX,

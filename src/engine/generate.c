@@ -10,6 +10,7 @@
 #include "engine/plan.h"
 #include "engine/request.h"
 #include "image/image.h"
+#include "pipeline/composite.h"
 #include "pipeline/inputs.h"
 
 #define PREVIEWS_SHARE 0.05 /* of the time, with request.preview = 2 */
@@ -257,6 +258,8 @@ static zimage_status run_stages(generation *g)
         ZI_TRY(run_step(g, step));
     ZI_TRY(release(g, ZI_TRANSFORMER));
     ZI_TRY(run_stage(g, ZIMAGE_STAGE_DECODE, 0, 1));
+    if (job->composite)
+        ZI_TRY(zi_composite(job->model, g->request, job->rgb8, g->run.error));
     return release(g, ZI_VAE);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/numbers.h"
 #include "image/image.h"
+#include "pipeline/composite.h"
 
 #define OPAQUE 255
 
@@ -33,6 +34,10 @@ static zimage_status check_count(const zi_facts *facts, const zimage_request *r,
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "images: NULL, expected image_count of them, %zu", r->image_count);
     if (r->mask && r->image_count == 0)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "mask: expected only with images, of whose first it is a part");
+    if (r->composite && !r->mask)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT,
+                       "composite: %lld, expected 0 without a mask, outside of which the first image stays",
+                       (long long)r->composite);
     if (r->image_count > 0 && !facts->has_image_encoder)
         return zi_fail(
             error, ZIMAGE_ERROR_MODEL,
@@ -132,6 +137,7 @@ void zi_inputs_describe(const zimage_request *r, zi_job *job)
     const zi_facts *facts = &model->facts;
     job->images = (int)r->image_count;
     job->masked = r->mask != NULL;
+    job->composite = r->composite != 0;
     job->given_bytes = r->mask ? pixel_bytes(r->mask) : 0;
     for (int i = 0; i < job->images; i++) {
         zi_image_role role = role_of(facts, r, (size_t)i);
@@ -182,13 +188,14 @@ size_t zi_inputs_bytes(const zi_job *job, int stage)
     }
     if (job->masked)
         kept += places * sizeof(float) * (size_t)(1 + job->model->facts.latent_channels);
+    if (job->composite && stage == ZIMAGE_STAGE_DECODE)
+        kept += zi_composite_bytes(job->image[0].pixel_columns, job->image[0].pixel_rows);
     return kept + (stage == ZIMAGE_STAGE_ENCODE ? most : 0);
 }
 
 /* ---- from pixels to latents -------------------------------------------------------------------------------------- */
 
-/* What is white is repainted; or what is transparent, if anything is. */
-static zimage_status read_mask(const zimage_image *mask, zi_pixels *pixels, zimage_error *error)
+zimage_status zi_inputs_mask(const zimage_image *mask, zi_pixels *pixels, zimage_error *error)
 {
     const uint8_t *alpha = zimage_image_alpha(mask);
     size_t places = (size_t)zimage_image_width(mask) * (size_t)zimage_image_height(mask), opaque = 0;
@@ -212,7 +219,7 @@ static zimage_status fit_mask(zi_inputs *inputs, const zimage_request *r, const 
     inputs->start_noise = malloc(kept);
     if (!inputs->weights || !inputs->start_noise)
         return zi_fail_memory(error, "a mask", bytes + kept);
-    ZI_TRY(read_mask(r->mask, &mask, error));
+    ZI_TRY(zi_inputs_mask(r->mask, &mask, error));
     zimage_status status =
         job->model->family->fit_mask(job->model->networks, &mask, r->width, r->height, inputs->weights, error);
     zi_pixels_free(&mask);

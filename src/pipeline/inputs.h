@@ -20,6 +20,8 @@ typedef struct zi_inputs {
 /* Fills in the model's defaults; sizes that the request does not give become those of the first image. Checks whether
  * images and mask, their number, sizes and the strength are such as the model takes, and nothing else. */
 zimage_status zi_inputs_complete(const zi_model *model, zimage_request *request, zimage_error *error);
+/* A mask as it is scaled: what is white is repainted; or what is transparent, if anything is. The caller frees it. */
+zimage_status zi_inputs_mask(const zimage_image *mask, zi_pixels *pixels, zimage_error *error);
 /* Fills the job's input images and references; no data. */
 void zi_inputs_describe(const zimage_request *request, zi_job *job);
 /* Most bytes in host memory during a stage that a job takes for its input images. */

@@ -49,6 +49,7 @@ typedef struct zi_job {
     zi_job_image image[ZI_IMAGES_MAX];
     int references; /* that the transformer reads; their latents are known when all images are encoded */
     zi_reference reference[ZI_IMAGES_MAX];
+    int composite;      /* outside of the mask the image becomes the input at the end */
     int masked;         /* a part of the start image stays */
     size_t given_bytes; /* of the request's images and mask, as they are */
     int steps;

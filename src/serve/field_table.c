@@ -58,6 +58,8 @@ const request_field field_table[] = {
      "What is repainted: what is transparent, or in an image without transparency what is white. As large as the "
      "image.",
      MASK(mask), .dialects = OF_EDIT | ON(IMG2IMG)},
+    {"composite", NULL, "true: outside of the mask the input's own pixels stay; near its edge they are blended.",
+     BOOL(composite, 0), .dialects = OF_EDIT},
     {"inpainting_mask_invert", NULL, "1: what is black in the mask is repainted.", BOOL(invert_mask, 0),
      .dialects = ON(IMG2IMG)},
     {"strength", NULL, "How much a start image changes.", NUMBER(strength, 0, 1), .dialects = OF_EDIT},

@@ -15,7 +15,7 @@ static int is_field(const char *key, const json_t *value)
     for (size_t i = 0; json_is_string(value) && i < sizeof texts / sizeof *texts; i++)
         if (!strcmp(key, texts[i]))
             return 1;
-    return 0;
+    return json_is_boolean(value) && !strcmp(key, "composite");
 }
 
 /* {"request": what the recipe says of the fields of a request, "recipe": all of it, "source": who wrote it,

@@ -36,7 +36,7 @@ typedef struct serve_request {
     uint64_t seed; /* decided by serve_request_finish where none was given */
     double guidance, cfg_scale, strength;
     int quality, response_format, format, background, rng, priority; /* indexes of words */
-    int stream, progress, embed_recipe, send_images, invert_mask;
+    int stream, progress, embed_recipe, send_images, invert_mask, composite;
     zimage_image *images[REQUEST_IMAGES_MAX], *mask;
     size_t image_count;
     uint64_t image_bytes;             /* of images and mask, decoded */

@@ -31,6 +31,8 @@ int resolve_early(serve_request *r, const serve_params *params, fault *f)
                          "output_compression: expected only for jpeg or webp; png loses nothing");
     if (r->mask && r->image_count == 0)
         return fault_set(f, FAULT_MISSING_PARAMETER, "image", "image: missing, a mask is a part of an image");
+    if (r->composite && !r->mask)
+        return fault_set(f, FAULT_INVALID_VALUE, "composite", "composite: expected only with a mask");
     if (REQUEST_HAS(r, strength) && !(r->strength > 0) && r->image_count > 0)
         return fault_set(f, FAULT_INVALID_VALUE, "strength", "strength: expected a number above 0, at most 1");
     if ((r->dialect == DIALECT_EDIT || r->dialect == DIALECT_IMG2IMG) && r->image_count == 0) {
@@ -214,5 +216,6 @@ void resolve_fill(const serve_request *r, const resolved_request *resolved, int 
         .image_count = r->image_count,
         .mask = r->mask,
         .strength = resolved->strength,
+        .composite = r->composite,
     };
 }

@@ -193,6 +193,8 @@ void recipe_images(recipe *r, const zimage_request *request, recipe_name_fn *nam
                                               image_json(r, name_of(naming, user, "images", i), request->images[i]));
     if (request->mask)
         set(r, "mask", image_json(r, name_of(naming, user, "mask", 0), request->mask));
+    if (request->composite)
+        set(r, "composite", json_true());
     if (request->strength > 0)
         recipe_add_number(r, "strength", request->strength);
 }

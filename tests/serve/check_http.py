@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from harness import LONG, SMALL, Server, bundled_model, events, form, png_pixels, run_tests, send_only, status_of
+from harness import LONG, SMALL, Server, bundled_model, events, form, png, png_pixels, run_tests, send_only, status_of
 
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
@@ -786,6 +786,27 @@ def test_recipes(program):
         assert int(text) == 2**64 - 1
         s.fault("POST", "/zimage/v1/recipe", 404, "recipe_not_found", made(embed_recipe=False))
         s.fault("POST", "/zimage/v1/recipe", 400, "invalid_image", b"no image")
+
+
+def test_composite(program):
+    """Outside of a mask the input's own pixels, and only with a mask. The program makes the same again."""
+    picture, mask = png(64, 64, lambda x, y: (4 * x, 4 * y, 128)), png(64, 64, lambda x, y: (255 * (x < 20),) * 3)
+    fields = [("prompt", "a pear"), ("steps", "2"), ("seed", "7"), ("image", picture, "a.png")]
+    masked = [*fields, ("mask", mask, "m.png")]
+    with Server(program) as s, tempfile.TemporaryDirectory() as folder:
+        def edit(*more):
+            return image_of(s.json("POST", "/v1/images/edits", form([*masked, *more])[0], headers=form([])[1]))
+
+        composed = edit(("composite", "true"))
+        assert png_pixels(composed) != png_pixels(edit()) == png_pixels(edit(("composite", "false")))
+        assert json.loads(s.post("/zimage/v1/recipe", composed).body)["request"]["composite"] is True
+        s.fault("POST", "/v1/images/edits", 400, "invalid_value", *form([*fields, ("composite", "true")]))
+        for name, data in (("a.png", picture), ("m.png", mask), ("made.png", composed)):
+            with open(f"{folder}/{name}", "wb") as file:
+                file.write(data)
+        again = subprocess.run([program, "rerun", f"{folder}/made.png", "-q", "--no-cache", "-i", f"{folder}/a.png",
+                                "--mask", f"{folder}/m.png"], capture_output=True, text=True)
+        assert again.returncode == 0 and "equal: all 4096 pixels" in again.stdout, again
 
 
 def test_log_that_nobody_reads(program):

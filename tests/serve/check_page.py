@@ -267,10 +267,13 @@ def test_mask(program):
         easel.send_keys("i", "i")  # twice the opposite
         page.click("mask-done")
         page.wait("the mask", "document.querySelector('.input-mask')")
+        assert not page.script("return document.getElementById('composite-label').hidden"), "composite with a mask"
+        page.click("composite")
         page.script("""
             const send = window.fetch;
             window.fetch = (path, options) => {
-                if (options?.body instanceof FormData) window.sent = options.body.get("mask");
+                if (options?.body instanceof FormData)
+                    [window.sent, window.kept] = ["mask", "composite"].map((name) => options.body.get(name));
                 return send(path, options);
             };""")
         page.fill(prompt="a whale", strength=0.9, steps=4)
@@ -297,6 +300,7 @@ def test_mask(program):
         area = (bounds["right"] - bounds["left"] + 1) * (bounds["bottom"] - bounds["top"] + 1)
         assert bounds["count"] == area, bounds
         assert s.json("GET", "/zimage/v1/jobs")["jobs"][0]["kind"] == "edit"
+        assert page.script("return window.kept") == "true"
         page.click("do-compare")
         page.wait("the slider", "!document.getElementById('compare').hidden && document.getElementById('before').src")
         page.script("delete window.sent")

@@ -103,6 +103,7 @@ export function readRequest() {
         if (negative && request.guidance > 0) request.negative_prompt = negative;
     }
     if (inputs.length > 0 && (!isReferenced() || inputs[0].mask)) request.strength = Number($("strength").value);
+    if (inputs[0]?.mask && $("composite").checked) request.composite = true;
     if ($("format").value !== "png") {
         request.output_format = $("format").value;
         request.output_compression = Math.max(1, Math.min(100, Number($("quality").value) || 92));
@@ -120,6 +121,7 @@ export function fill(request) {
     }
     for (const name of ["prompt", "negative_prompt", "steps", "guidance", "strength"])
         if (request[name] !== undefined) $(name).value = request[name];
+    if (request.composite !== undefined) $("composite").checked = String(request.composite) === "true";
     if (height) {
         $("width").value = width;
         $("height").value = height;
@@ -264,7 +266,7 @@ function showInputs() {
     $("inputs").replaceChildren(...inputs.map(inputElement));
     $("input-tools").hidden = !first;
     $("paint-text").textContent = t(first?.mask ? "edit_mask" : "paint_mask");
-    $("unmask").hidden = !first?.mask;
+    $("unmask").hidden = $("composite-label").hidden = !first?.mask;
     $("start-options").hidden = !first || (isReferenced() && !first.mask);
     $("drop").hidden = inputs.length >= mostInputs() && isReferenced();
     $("drop").classList.toggle("slim", inputs.length > 0);

@@ -4,7 +4,8 @@ import { t } from "./texts.js";
 import * as api from "./api.js";
 import * as form from "./form.js";
 
-const SHOWN = ["prompt", "negative_prompt", "size", "seed", "steps", "guidance", "strength", "rng", "model"];
+const SHOWN = ["prompt", "negative_prompt", "size", "seed", "steps", "guidance", "strength", "composite", "rng",
+    "model"];
 const NUMBERS = ["steps", "guidance", "strength"];
 
 // What may differ between two machines that make the same picture.

@@ -34,6 +34,7 @@ const table = {
     remove_input: ["Remove picture {n}", "移除第 {n} 张图片"],
     move_input: ["Move picture {n} forward", "将第 {n} 张图片前移"],
     strength: ["Change", "变化程度"],
+    composite: ["Keep what is not painted as it is", "未涂抹的部分保持原样"],
     fit: ["Fit", "适配"],
     fit_own: ["Whole picture", "整张图片"],
     fit_crop: ["Crop to the size", "裁剪到尺寸"],
