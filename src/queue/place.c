@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/output.h"
+#include "queue/connection.h"
 
 #define FOLDER_MODE 0777 /* less the umask */
 #define FILE_MAX    ((size_t)1 << 30)
@@ -82,6 +83,17 @@ static zimage_status write_new(const char *folder, const char *name, const ledge
     return zi_output_commit(&output, error);
 }
 
+/* On a file system without hard links an empty file has the name for a moment. If it stays empty, a process that was
+ * killed has left it. */
+static int is_left_empty(const char *path)
+{
+    struct stat st;
+    if (lstat(path, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > 0)
+        return 0;
+    ledger_sleep(1);
+    return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0;
+}
+
 static int hash_of(const void *data, size_t size, char hash[HASH_TEXT])
 {
     return hash_sha256(&(hash_piece){data, size}, 1, hash);
@@ -139,6 +151,8 @@ ledger_verdict ledger_place_picture(const char *folder, const ledger_job *job, c
     parent_of(path, parent);
     int code = picture->output ? 0 : make_folders(folder, job->key);
     int is_new = code == 0 && write_new(folder, name, picture, error) == ZIMAGE_OK;
+    if (code == 0 && !is_new && is_left_empty(path) && unlink(path) == 0)
+        is_new = write_new(folder, name, picture, error) == ZIMAGE_OK;
     if (code == 0 && !is_new && (lstat(path, &st) != 0 || !S_ISREG(st.st_mode)))
         return LEDGER_BAD_MACHINE;
     code = code ? code : sync_folder(parent);

@@ -170,6 +170,17 @@ def test_other_kernels(database):
         assert dict(database.rows("select result->>'file', result->>'sha256' from zimage.job")) != first
 
 
+def test_empty_file(database):
+    """What a process that was killed leaves on a file system without hard links."""
+    with ledger(database) as stand_in, results() as folder:
+        stand_in.run("add", "b", 1)
+        key = database.one("select encode(key, 'hex') from zimage.job")
+        os.makedirs(f"{folder}/{key[:2]}/{key[2:4]}")
+        open(f"{folder}/{key[:2]}/{key[2:4]}/{key}.png", "wb").close()
+        stand_in.run("work", folder, 1, "until-empty")
+        assert database.states() == {"done": 1} and check_files(database, folder) == 1
+
+
 def test_poison_ends_and_its_neighbours_live(database):
     with ledger(database) as stand_in, results() as folder:
         stand_in.run("add", "b", 5)
