@@ -31,6 +31,7 @@ int cmd_rerun(const cli_options *options);
 int cmd_selftest(const cli_options *options);
 int cmd_serve(const cli_options *options);
 int cmd_tokenize(const cli_options *options);
+int cmd_words(const cli_options *options);
 int cmd_work(const cli_options *options);
 
 /* The model folder of options: --model, else $ZIMAGE_MODEL, else the bundled model beside the installed program, or in

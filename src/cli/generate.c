@@ -13,6 +13,7 @@
 #include "request.h"
 #include "selection.h"
 #include "signals.h"
+#include "words.h"
 
 #define COMMAND "generate"
 
@@ -26,6 +27,8 @@ typedef struct work {
     cli_jobs jobs;
     cli_report report;
     show show;
+    vocabulary *vocabulary;  /* what the model knows; NULL: it does not say */
+    const char *looked_at;   /* the last prompt that was compared with it */
     const cli_job *job;      /* that is checked or made now; NULL: none yet */
     int warned;              /* the job's warnings are printed already */
     cli_selection selection; /* with --shard */
@@ -140,6 +143,24 @@ static zimage_status write_files(work *w, cli_job *job, const zimage_request *re
     return job->latents ? save_latents(job, image, error) : ZIMAGE_OK;
 }
 
+/* What a model's list says is only advice: one that can't be read is a warning, too. */
+static void read_words(work *w)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    if (!w->options->text_encoder && vocabulary_read(cli_model(w->options), &w->vocabulary, &error) != ZIMAGE_OK)
+        cli_log(ZIMAGE_LOG_WARNING, error.message, NULL);
+}
+
+/* Once for each prompt of a batch. */
+static void warn_of_words(work *w, const cli_options *options)
+{
+    const char *prompt = options->prompt;
+    if (prompt && (!w->looked_at || strcmp(w->looked_at, prompt) != 0))
+        cli_words_warn(w->vocabulary, w->options->model || getenv("ZIMAGE_MODEL") ? "the model" : "the bundled model",
+                       prompt);
+    w->looked_at = prompt;
+}
+
 static int make_image(work *w, cli_job *job)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -149,6 +170,7 @@ static int make_image(work *w, cli_job *job)
     if (cli_request_fill(job->options, w->model, &w->inputs, &request, &error) != ZIMAGE_OK ||
         cli_check_image(job, &request, w->model, &error) != ZIMAGE_OK)
         return failure(w, &error);
+    warn_of_words(w, job->options);
     progress_init(&bar, w->options->quiet, (int32_t)(job - w->jobs.items) + 1, (int32_t)w->jobs.count, &w->show);
     request.preview = w->show.has_previews && !w->options->quiet;
     request.seed = job->seed;
@@ -301,6 +323,7 @@ static int open_and_make(work *w)
     if (cli_open(w->options, log_message, w, &w->model, &w->session, &error) != ZIMAGE_OK)
         return failure(w, &error);
     w->report.load_seconds = cli_seconds_now() - start;
+    read_words(w);
     if (w->options->shard)
         return run_shard(w);
     return w->options->plan ? plan_image(w) : make_images(w);
@@ -344,6 +367,7 @@ int cmd_generate(const cli_options *options)
         code = run(&w);
     cli_inputs_free(&w.inputs);
     cli_selection_end(&w.selection);
+    vocabulary_free(w.vocabulary);
     cli_jobs_free(&w.jobs);
     zimage_session_close(w.session);
     zimage_model_close(w.model);

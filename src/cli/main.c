@@ -13,11 +13,22 @@
 #include "signals.h"
 
 static int (*const run[CLI_COMMANDS])(const cli_options *options) = {
-    [CLI_GENERATE] = cmd_generate,     [CLI_INSPECT] = cmd_inspect,   [CLI_BENCH] = cmd_bench,
-    [CLI_DEVICES] = cmd_devices,       [CLI_SELFTEST] = cmd_selftest, [CLI_TOKENIZE] = cmd_tokenize,
-    [CLI_COMPLETION] = cmd_completion, [CLI_SERVE] = cmd_serve,       [CLI_EXPLAIN] = cmd_explain,
-    [CLI_RERUN] = cmd_rerun,           [CLI_PULL] = cmd_pull,         [CLI_MODELS] = cmd_models,
-    [CLI_QUEUE] = cmd_queue,           [CLI_WORK] = cmd_work,         [CLI_HELP] = cmd_help,
+    [CLI_GENERATE] = cmd_generate,
+    [CLI_INSPECT] = cmd_inspect,
+    [CLI_BENCH] = cmd_bench,
+    [CLI_DEVICES] = cmd_devices,
+    [CLI_SELFTEST] = cmd_selftest,
+    [CLI_TOKENIZE] = cmd_tokenize,
+    [CLI_COMPLETION] = cmd_completion,
+    [CLI_SERVE] = cmd_serve,
+    [CLI_EXPLAIN] = cmd_explain,
+    [CLI_RERUN] = cmd_rerun,
+    [CLI_PULL] = cmd_pull,
+    [CLI_MODELS] = cmd_models,
+    [CLI_QUEUE] = cmd_queue,
+    [CLI_WORK] = cmd_work,
+    [CLI_WORDS] = cmd_words,
+    [CLI_HELP] = cmd_help,
 };
 
 /* CLI_COMMANDS: there is no such command. */

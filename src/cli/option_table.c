@@ -270,6 +270,19 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                          "ZIMAGE_QUEUE=postgresql://me@db/images zimage work --pack /shared/tars -m DIR"},
             .environment = 1,
         },
+    [CLI_WORDS] =
+        {
+            .name = "words",
+            .summary = "list what a small model can draw",
+            .usage = {"[TEXT] [OPTIONS]"},
+            .about =
+                "Lists the things that a model knows, one on a line, from the file words.txt in its folder; the "
+                "bundled "
+                "model has one. With TEXT only those of which a name holds it, with these names; a name that the list "
+                "has but the model does not know is marked. The exit status is 1 if there are none. With --json it "
+                "prints one object: things (thing, names) and nearest.",
+            .examples = {"zimage words", "zimage words car", "zimage words -m DIR --json"},
+        },
     [CLI_HELP] =
         {
             .name = "help",
@@ -1010,7 +1023,7 @@ const cli_option cli_table[] = {
         .help =
             "Model folder in diffusers' layout, or converted for MLX; or ORGANISATION/NAME[@REVISION], a model that "
             "zimage pull has downloaded (default: the bundled emoji model).",
-        .commands = ON(GENERATE) | ON(RERUN) | ON(QUEUE) | ON(WORK),
+        .commands = ON(GENERATE) | ON(RERUN) | ON(QUEUE) | ON(WORK) | ON(WORDS),
         .group = CLI_GROUP_FILES,
         FOLDER(model),
     },
@@ -1250,6 +1263,15 @@ const cli_option cli_table[] = {
         .argument = "TEXT",
         .help = "The text to split into tokens.",
         .commands = ON(TOKENIZE),
+        .group = CLI_GROUP_FILES,
+        TEXT(text),
+        .operand = 1,
+    },
+    {
+        .name = "text",
+        .argument = "TEXT",
+        .help = "A word or several, in any case.",
+        .commands = ON(WORDS),
         .group = CLI_GROUP_FILES,
         TEXT(text),
         .operand = 1,
@@ -1675,7 +1697,7 @@ const cli_option cli_table[] = {
         .help = "Print one JSON object. zimage pull prints several, one on a line, whose \"event\" is plan, progress, "
                 "file, notice, done or error.",
         .commands = ON(GENERATE) | ON(INSPECT) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(TOKENIZE) | ON(EXPLAIN) |
-                    ON(RERUN) | ON(MODELS) | ON(PULL) | ON(QUEUE) | ON(WORK),
+                    ON(RERUN) | ON(MODELS) | ON(PULL) | ON(QUEUE) | ON(WORK) | ON(WORDS),
         .group = CLI_GROUP_PRINTING,
         FLAG(json),
     },

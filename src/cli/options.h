@@ -28,6 +28,7 @@ typedef enum cli_command_id {
     CLI_MODELS,
     CLI_QUEUE,
     CLI_WORK,
+    CLI_WORDS,
     CLI_HELP,
     CLI_COMMANDS,
 } cli_command_id;

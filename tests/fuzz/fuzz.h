@@ -23,7 +23,7 @@ typedef struct zi_fuzz_target {
 
 extern const zi_fuzz_target zi_fuzz_base64, zi_fuzz_batch, zi_fuzz_caches, zi_fuzz_chat, zi_fuzz_fields, zi_fuzz_folder,
     zi_fuzz_form, zi_fuzz_generate, zi_fuzz_hub, zi_fuzz_image, zi_fuzz_policy, zi_fuzz_recipe, zi_fuzz_route,
-    zi_fuzz_safetensors, zi_fuzz_text, zi_fuzz_tokenizer;
+    zi_fuzz_safetensors, zi_fuzz_text, zi_fuzz_tokenizer, zi_fuzz_words;
 
 /* ---- driver.c ---- */
 

@@ -359,6 +359,11 @@ for i, request in enumerate([
         "GET /assets/..%2f..%2fetc", "GET /v1/files/../../etc/passwd", "GET /v1/models/%zz"]):
     save("route", str(i), request)
 
+words = "zimage words 1\n=\ta\ton\nautomobile\t自動車\tAuto\t~car\nred apple\t~apple\n"
+for i, (names, prompt) in enumerate([(words, "a car on an autmobile"), (words, "Apple 自動車 3 cars"), ("zimage words 1\n~x\n", ""),
+                                     ("zimage words 1\nÉlan\tΣ\n", "élan elan"), ("zimage words 2\n", "x")]):
+    save("words", str(i), f"{names}\0{prompt}")
+
 own = {"recipe": 1, "prompt": "a red apple", "seed": 7, "rng": "torch-cpu", "size": "64x64", "steps": 8}
 parameters = "a red apple\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x768, " \
     "Model: emoji, Denoising strength: 0.5, Version: v1.10.1"

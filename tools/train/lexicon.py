@@ -16,7 +16,7 @@ A caption that fits several drawings makes the network average them, so every wo
 10 more for words that WordNet gives and that are tags as well. Faces, people, symbols and flags lose 15 points: who types
 "apple" means the fruit. English plurals mean what their singulars do; Japanese
 words are taken in both kana. WordNet's words count if they are no rarer than two
-in a million (wordfreq's Zipf frequency of 3.3, of the rarest word of a phrase).
+in a million (wordfreq's Zipf frequency of 3.3), its phrases if they are tags.
 """
 import argparse
 import json
@@ -131,7 +131,7 @@ class Lexicon:
 
     def add_wordnet(self, word, code, points):
         tagged = code in self.tagged["en"].get(word, ())
-        if word.islower() and (tagged or self.frequency(word) >= COMMON):
+        if word.islower() and (tagged or " " not in word and self.frequency(word) >= COMMON):
             self.add("en", word, code, points + 10 * tagged)
 
     def best(self, lang, word):

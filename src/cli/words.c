@@ -1,0 +1,132 @@
+/* zimage words: what the model can draw, by the list in its folder. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "shared/vocabulary.h"
+#include "words.h"
+
+#define COMMAND "words"
+#define MOST    5 /* unknown parts of a prompt that are named */
+
+static void warn(const char *part, const char *nearest, void *user)
+{
+    char text[CLI_SENTENCE_MAX];
+    int length = snprintf(text, sizeof text, "%s knows no \"%.100s\"", (const char *)user, part);
+    if (nearest)
+        snprintf(text + length, sizeof text - (size_t)length, "; nearest: \"%.100s\"", nearest);
+    cli_log(ZIMAGE_LOG_WARNING, text, NULL);
+}
+
+void cli_words_warn(const vocabulary *list, const char *model, const char *prompt)
+{
+    if (list && prompt)
+        vocabulary_check(list, prompt, MOST, warn, (void *)model);
+}
+
+/* Whether a name holds the words that were asked for. */
+static int has(const vocabulary_name *name, const char *key)
+{
+    for (const char *at = name->key; (at = strstr(at, key)); at++)
+        if (at == name->key || at[-1] == ' ')
+            return 1;
+    return 0;
+}
+
+/* The names of a thing, from the list's entry `first` on, that hold the key; NULL: no memory. */
+static json_t *matching(const vocabulary *list, size_t first, const char *key, size_t *next)
+{
+    json_t *names = json_array();
+    const char *thing = vocabulary_at(list, first)->thing;
+    size_t i = first;
+    for (; i < vocabulary_count(list) && vocabulary_at(list, i)->thing == thing; i++) {
+        const vocabulary_name *name = vocabulary_at(list, i);
+        if (has(name, key))
+            json_array_append_new(names, json_pack("{s:s, s:b}", "name", name->text, "known", name->is_known));
+    }
+    *next = i;
+    return names;
+}
+
+static void print_thing(const char *thing, const json_t *names)
+{
+    char line[4096] = "";
+    size_t i;
+    const json_t *name;
+    json_array_foreach(names, i, name)
+    {
+        const char *text = json_string_value(json_object_get(name, "name"));
+        if (text && strcmp(text, thing) != 0)
+            cli_append(line, sizeof line, "%s%s%s", *line ? ", " : ": ", text,
+                       json_is_true(json_object_get(name, "known")) ? "" : " (not known)");
+    }
+    cli_line(stdout, "%s%s", thing, line);
+}
+
+/* Whether one of the names from `first` up to `next` is the key. */
+static int is_exact(const vocabulary *list, size_t first, size_t next, const char *key)
+{
+    while (first < next && strcmp(vocabulary_at(list, first)->key, key) != 0)
+        first++;
+    return first < next;
+}
+
+/* Prints the things of which a name is the key (exact), or holds it and more; returns how many there are. */
+static int print_things(const cli_options *o, const vocabulary *list, const char *key, int exact, json_t *array)
+{
+    int count = 0;
+    for (size_t i = 0, next; i < vocabulary_count(list); i = next) {
+        const char *thing = vocabulary_at(list, i)->thing;
+        json_t *names = matching(list, i, key, &next);
+        if (thing && json_array_size(names) > 0 && is_exact(list, i, next, key) == exact) {
+            count++;
+            if (!o->json)
+                print_thing(thing, o->text ? names : NULL);
+            else
+                json_array_append_new(array, json_pack("{s:s, s:O}", "thing", thing, "names", names));
+        }
+        json_decref(names);
+    }
+    return count;
+}
+
+static int print_list(const cli_options *o, const vocabulary *list)
+{
+    char *key = vocabulary_key(o->text ? o->text : "");
+    json_t *array = o->json ? json_array() : NULL;
+    if (!key || (o->json && !array)) {
+        free(key);
+        json_decref(array);
+        (void)cli_usage_error(COMMAND, "out of memory");
+        return CLI_FAILURE;
+    }
+    int count = print_things(o, list, key, 1, array);
+    count += print_things(o, list, key, 0, array);
+    const char *nearest = count ? NULL : vocabulary_nearest(list, key);
+    if (o->json) {
+        int code = cli_print_json(COMMAND, json_pack("{s:o, s:s?}", "things", array, "nearest", nearest), CLI_EXACT);
+        free(key);
+        return code ? code : count ? 0 : CLI_FAILURE;
+    }
+    free(key);
+    if (count)
+        return 0;
+    (void)cli_usage_error(COMMAND, "the model knows no \"%s\"%s%s", o->text ? o->text : "",
+                          nearest ? "; nearest: " : "", nearest ? nearest : "");
+    return CLI_FAILURE;
+}
+
+int cmd_words(const cli_options *o)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    vocabulary *list = NULL;
+    if (!cli_has_model(COMMAND, o))
+        return CLI_USAGE;
+    if (vocabulary_read(cli_model(o), &list, &error) != ZIMAGE_OK)
+        return cli_failure(COMMAND, &error);
+    if (!list)
+        return cli_usage_error(COMMAND, "%s: has no " VOCABULARY_FILE ": it does not say what it knows", cli_model(o));
+    int code = print_list(o, list);
+    vocabulary_free(list);
+    return code;
+}
