@@ -76,8 +76,9 @@ static void prompts_are_compared(void **state)
     };
     const char *folder = model(LIST);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *const arguments[] = {"generate", cases[i].prompt, "-m", folder, "--size", "32x32", "--steps", "1",
-                                         "-q", "-o", in_folder("x.png"), NULL};
+        const char *const arguments[] = {
+            "generate", cases[i].prompt,    "-m", folder, "--size", "32x32", "--steps", "1", "-q",
+            "-o",       in_folder("x.png"), NULL};
         run_program(arguments, &o);
         if (o.code)
             fail_msg("%s: %s", cases[i].prompt, o.err);
@@ -97,8 +98,8 @@ static void a_model_without_a_list_warns_of_nothing(void **state)
     unlink(in_folder("model/words.txt"));
     words(folder, NULL, 2);
     assert_non_null(strstr(o.err, "has no words.txt"));
-    const char *const arguments[] = {"generate", "a zebra", "-m", folder, "--size", "32x32", "--steps", "1",
-                                     "-q", "-o", in_folder("x.png"), NULL};
+    const char *const arguments[] = {"generate", "a zebra", "-m", folder, "--size",           "32x32",
+                                     "--steps",  "1",       "-q", "-o",   in_folder("x.png"), NULL};
     run_program(arguments, &o);
     assert_int_equal(o.code, 0);
     assert_null(strstr(o.err, "knows no"));
@@ -126,12 +127,12 @@ static void damaged_lists_are_refused(void **state)
             fail_msg("%zu: %s", i, o.err);
     }
     const char *folder = in_folder("model");
-    const char *const arguments[] = {"generate", "a zebra", "-m", folder, "--size", "32x32", "--steps", "1",
-                                     "-q", "-o", in_folder("x.png"), NULL};
+    const char *const arguments[] = {"generate", "a zebra", "-m", folder, "--size",           "32x32",
+                                     "--steps",  "1",       "-q", "-o",   in_folder("x.png"), NULL};
     run_program(arguments, &o);
     assert_int_equal(o.code, 0);
     assert_non_null(strstr(o.err, "warning: "));
-    run_shell("printf 'zimage words 1\\n' >'%s/words.txt'; head -c 160 /dev/zero | tr '\\0' x >>'%s/words.txt'", folder, folder);
+    run_shell("cd '%s'; printf 'zimage words 1\\n' >words.txt; head -c 160 /dev/zero | tr '\\0' x >>words.txt", folder);
     words(folder, NULL, 0);
     run_shell("printf x >>'%s/words.txt'", folder);
     words(folder, NULL, 1);
@@ -147,10 +148,8 @@ static void damaged_lists_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(things_are_listed),
-        cmocka_unit_test(json_says_the_same),
-        cmocka_unit_test(prompts_are_compared),
-        cmocka_unit_test(a_model_without_a_list_warns_of_nothing),
+        cmocka_unit_test(things_are_listed),         cmocka_unit_test(json_says_the_same),
+        cmocka_unit_test(prompts_are_compared),      cmocka_unit_test(a_model_without_a_list_warns_of_nothing),
         cmocka_unit_test(damaged_lists_are_refused),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);

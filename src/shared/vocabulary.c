@@ -39,7 +39,7 @@ static int32_t decode(const char *text, size_t *size)
 {
     const unsigned char *c = (const unsigned char *)text;
     static const int32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = c[0] < 0x80 ? 1 : c[0] >= 0xC2 && c[0] < 0xE0 ? 2 : (c[0] & 0xF0) == 0xE0 ? 3 : (c[0] & 0xF8) == 0xF0 ? 4 : 0;
+    size_t n = c[0] < 0x80 ? 1 : c[0] < 0xC2 ? 0 : c[0] < 0xE0 ? 2 : c[0] < 0xF0 ? 3 : c[0] < 0xF5 ? 4 : 0;
     *size = 1;
     if (n == 0)
         return -1;

@@ -5,11 +5,11 @@
  *   automobile<TAB>自動車<TAB>Auto<TAB>~car      a thing: names that the model knows; with ~ names that it does not know
  *   =<TAB>a<TAB>on<TAB>background             words that name no thing but may stand beside one
  *
- * The first name of a thing is the one that is printed. The file comes from strangers: its size, its lines and its bytes
- * are checked, and nothing in it is a path.
+ * The first name of a thing is the one that is printed. The file comes from strangers: its size, its lines and its
+ * bytes are checked, and nothing in it is a path.
  *
- * Names and prompts are compared as tokens: runs of letters and digits in lower case; a Chinese or Japanese character is
- * a token of its own. Everything else (spaces, punctuation, emoji) separates tokens.
+ * Names and prompts are compared as tokens: runs of letters and digits in lower case; a Chinese or Japanese character
+ * is a token of its own. Everything else (spaces, punctuation, emoji) separates tokens.
  */
 #ifndef ZI_SHARED_VOCABULARY_H
 #define ZI_SHARED_VOCABULARY_H

@@ -1,4 +1,4 @@
-/* A model's list of what it knows, from a stranger, and a prompt that is compared with it: the two with a zero between. */
+/* A model's list of what it knows, from a stranger, and a prompt that is compared with it: a zero is between them. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -109,13 +109,14 @@ def stages(args):
             begin = ["--start", run / name]
     model, limit = run / "emoji", 3 * args.evaluation + 60
     stage("export", limit, code / "export.py", "--work", run / "work", "--vae", vae, "--model",
-          run / "fine", "--out", model)
+          run / "fine", "--out", model, "--canvases", args.canvases)
     evaluate = code / "evaluate"
     both = [run / "prompts.jsonl", run / "sheet.jsonl"]
-    words = run / "words.jsonl"
-    for prompts, options in zip((*both, words), (["--work", run / "work"], ["--sheet"], ["--words", "seen"])):
-        stage("prompts", limit, evaluate, "prompts", "--out", prompts, "--every", args.every if prompts != words else 1, *options)
-    both[0].write_text(both[0].read_text() + words.read_text())
+    more = [run / "words.jsonl", run / "sizes.jsonl"][:1 if args.canvases == 1 else 2]
+    for prompts, options in zip((*both, *more), (["--work", run / "work"], ["--sheet"], ["--words", "seen"],
+                                                 ["--work", run / "work", "--sizes"])):
+        stage("prompts", limit, evaluate, "prompts", "--out", prompts, "--every", args.every, *options)
+    both[0].write_text("".join(prompts.read_text() for prompts in (both[0], *more)))
     (run / "all.jsonl").write_text("".join(prompts.read_text() for prompts in both))
     stage("pictures", limit, evaluate, "torch", "--prompts", run / "all.jsonl", "--pictures", run / "pictures", "--model", model)
     stage("sheet", limit, evaluate, "sheet", "--prompts", both[1], "--pictures", run / "pictures", "--out", run / "sheet.png")

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 
 import networks
 from networks import SHIFT, SIZE, TEXT, TRANSFORMER, VAE
+from scenes import CANVASES
 
-LIMIT = 48_000_000
+LIMIT = 64_000_000
 
 
-def configurations(scaling, shift):
+def configurations(scaling, shift, sizes):
     t, v, q = TRANSFORMER, VAE, TEXT
     return {
         "model_index.json": {
@@ -34,7 +35,7 @@ def configurations(scaling, shift):
             "num_train_timesteps": 1000, "shift": SHIFT, "use_dynamic_shifting": False},
         "transformer/config.json": {
             "_class_name": "ZImageTransformer2DModel", "_diffusers_version": "0.37.0",
-            "_training_sizes": [[SIZE, SIZE]],  # [width, height]; read by zimage, ignored by diffusers
+            "_training_sizes": sizes,  # [width, height]; read by zimage, ignored by diffusers
             "all_f_patch_size": [1],
             "all_patch_size": [2], "axes_dims": t["axes_dims"], "axes_lens": t["axes_lens"],
             "cap_feat_dim": t["cap_feat_dim"], "dim": t["dim"], "in_channels": t["in_channels"],
@@ -62,9 +63,9 @@ def configurations(scaling, shift):
     }
 
 
-def export(out, work, vae, scaling, shift, transformer, text_encoder):
+def export(out, work, vae, scaling, shift, transformer, text_encoder, sizes):
     out = Path(out)
-    for name, config in configurations(scaling, shift).items():
+    for name, config in configurations(scaling, shift, sizes).items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(config, indent=2) + "\n")
@@ -150,6 +151,7 @@ def main():
     parser.add_argument("--vae", type=Path, help="without it: untrained weights")
     parser.add_argument("--model", type=Path, nargs="+", help="a folder or files; without it: untrained weights")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--canvases", type=int, default=1, help="how many of scenes.CANVASES the model was trained at")
     args = parser.parse_args()
     torch.manual_seed(0)
     vae, scaling, shift = networks.Autoencoder().state_dict(), 1.0, 0.0
@@ -162,7 +164,7 @@ def main():
         for state in (transformer, text):  # the zeros of the start would hide mistakes
             for name, p in state.items():
                 state[name] = p + 0.05 * torch.randn_like(p)
-    export(args.out, args.work, vae, scaling, shift, transformer, text)
+    export(args.out, args.work, vae, scaling, shift, transformer, text, [list(c) for c in CANVASES[:args.canvases]])
 
 
 if __name__ == "__main__":

@@ -17,10 +17,20 @@ CANVASES = [(256, 256), (128, 128), (128, 192), (192, 128), (128, 256), (256, 12
 # How often each is trained; the first is where the old tests are.
 CANVAS_WEIGHTS = [24] + [1] * 5 + [2] + [1] * 2 + [1] * 2 + [2] * 2 + [1] * 3 + [2] * 2 + [3, 3]
 PLACES = ["middle", "left", "right", "top", "bottom"]
-# What an adjective paints a thing in: hue, saturation, value of the palette's colours.
+# What an adjective paints a thing in: the colours of the palette.
 PAINTS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "white", "black"]
+# White things are a little gray, or nobody would see them on white.
+SHADES = {name: BACKGROUNDS[name] for name in PAINTS} | {"white": (226, 226, 233)}
 SMALL = 2  # a small thing has half the side
 FIELDS = 8
+
+
+def keys(rows):
+    """Rows (a tensor) as NumPy integers, equal where the rows are."""
+    key = 0
+    for field, bits in zip(rows.long().unbind(1), (13, 13, 13, 4, 5, 4, 1, 3)):
+        key = key << bits | (field + (bits == 13))  # -1 is no drawing
+    return key.numpy()
 
 
 def tokens(canvas):
@@ -68,7 +78,7 @@ def own_colour(drawings):
 def paint(drawings, paints, own):
     """Drawings (floats 0..255, straight alpha) whose own colour is replaced; paints [n]: 0 for those that stay."""
     hue, _, saturation, value = (part[:, None, None] for part in own)
-    palette = torch.tensor([BACKGROUNDS[name] for name in PAINTS], device=drawings.device, dtype=torch.float32) / 255
+    palette = torch.tensor([SHADES[name] for name in PAINTS], device=drawings.device, dtype=torch.float32) / 255
     target = to_hsv(palette[..., None]).squeeze(-1)[(paints - 1).clamp_min(0)][..., None, None]
     hsv = to_hsv(drawings[:, :3] / 255)
     changed = torch.stack([

@@ -21,12 +21,14 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import analogies
 import data
 import export
 import networks
+import scenes
 from captions import MIX, Captioner
 from networks import SHIFT
 from optim import Average, Muon, schedule
@@ -82,7 +84,8 @@ def build_pools(args, splits, device):
         if not len(chosen):
             continue
         # One picture for each distinct row; n captions can share one.
-        unique, index = rows[chosen].unique(return_inverse=True, dim=0)
+        _, first, index = np.unique(scenes.keys(rows[chosen]), return_index=True, return_inverse=True)
+        unique, index = rows[chosen][torch.from_numpy(first)], torch.from_numpy(index)
         check_held_back(unique[::97], splits)
         width, height = CANVASES[canvas]
         batch = max(4, (256 if device.type == "cuda" else 16) * 65536 // (width * height))
