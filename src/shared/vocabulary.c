@@ -404,20 +404,54 @@ static int is_fine(const vocabulary *v, char *token)
     return 0;
 }
 
+static int begins_alone(const char *token)
+{
+    size_t size;
+    return is_alone(decode(token, &size));
+}
+
+/* Characters that are tokens of their own and no name are one unknown word: where it ends that began at `at`. */
+static char *end_of_unknown(const vocabulary *v, const char *at, char *end)
+{
+    char *next;
+    while (begins_alone(at) && *end && begins_alone(end + 1) && !longest(v, end + 1, &next))
+        end = next;
+    return end;
+}
+
+/* Takes the spaces out that stand between characters which are written without. Returns its argument. */
+static char *readable(char *key)
+{
+    size_t at = 0, size;
+    int was_alone = 0;
+    for (const char *c = key; *c; c += size) {
+        int alone = is_alone(decode(c, &size));
+        if (at > 0 && key[at - 1] == ' ' && was_alone && alone)
+            at--;
+        memmove(key + at, c, size);
+        at += size;
+        was_alone = *c == ' ' ? was_alone : alone;
+    }
+    key[at] = 0;
+    return key;
+}
+
 size_t vocabulary_check(const vocabulary *v, const char *prompt, size_t most, vocabulary_fn unknown, void *user)
 {
     char *key = vocabulary_key(prompt), *at = key, *end;
     size_t calls = 0;
     while (at && *at && calls < most) {
         const vocabulary_name *name = longest(v, at, &end);
-        char kept = *end; /* without a name: the end of one token */
+        if (!name)
+            end = end_of_unknown(v, at, end);
+        char *next = *end ? end + 1 : end;
         *end = 0;
         if (name ? !name->is_known : !is_fine(v, at)) {
-            unknown(at, name ? name->thing : vocabulary_nearest(v, at), user);
+            const char *nearest = name ? name->thing : vocabulary_nearest(v, at);
+            unknown(readable(at), nearest, user);
             calls++;
         }
-        *end = kept;
-        at = kept ? end + 1 : end;
+        at = next;
     }
     free(key);
     return calls;
