@@ -81,8 +81,10 @@ static int take_line(void *user, const char *text, size_t length)
     int code = cli_queued_read(&a->lines, text, length, &q);
     if (!code && q.options.output)
         code = take_output(a, q.options.output);
-    if (!code && (cli_queued_complete(&q, a->model, &error) != ZIMAGE_OK ||
-                  cli_check_image(&q.job, &q.request, a->model, &error) != ZIMAGE_OK))
+    if (!code && cli_queued_complete(&q, a->model, &error) != ZIMAGE_OK)
+        code = refuse(a, &q, &error);
+    if (!code && q.options.output && /* else a PNG file, which holds any image and any text */
+        cli_check_image(&q.job, &q.request, a->model, &error) != ZIMAGE_OK)
         code = refuse(a, &q, &error);
     if (!code)
         code = check_request(a, &q);

@@ -323,7 +323,7 @@ def test_throughput(database):
     """The bundled model on this machine: one process with a batch, and workers of the ledger."""
     with ledger(database), results() as folder:
         lines = f"{folder}.jsonl"
-        count = 60
+        count = 30
         with open(lines, "w") as file:
             for seed in range(count):
                 file.write(json.dumps({"prompt": "a red apple", "seed": seed}) + "\n")

@@ -326,7 +326,7 @@ def test_packed(database):
 
 def test_packed_and_killed(database):
     with ledger(database) as stand_in, results() as folder:
-        stand_in.run("add", "b", 400)
+        stand_in.run("add", "b", 200)
         workers = [stand_in.start("work", folder, 2, "lease=1", "packed") for _ in range(3)]
         end = time.monotonic() + 3
         while time.monotonic() < end:
@@ -335,12 +335,12 @@ def test_packed_and_killed(database):
             workers[place].kill()
             workers[place].wait()
             workers[place] = stand_in.start("work", folder, 2, "lease=1", "packed")
-        wait_for("the end", lambda: database.states() == {"done": 400}, 60)
+        wait_for("the end", lambda: database.states() == {"done": 200}, 60)
         for worker in workers:
             worker.terminate()
             worker.wait()
         stand_in.run("work", folder, 1, "until-empty", "packed")  # cuts what the killed ones left
-        check_shards(database, folder, 400)
+        check_shards(database, folder, 200)
 
 
 # ---- zimage queue, zimage work, with a tiny model ----
