@@ -319,10 +319,10 @@ typedef struct zimage_session zimage_session;
 typedef struct zimage_session_params {
     uint32_t struct_size;
     int32_t threads; /* 1 to 1024; 0: as many as the process may use */
-    /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for GPU K, "mlx" for the GPU of Apple's chips, or
-     * "auto": a GPU that zimage_devices calls usable, else the CPU; also the CPU if the other fields ask for something
-     * that only the CPU has (int8, cpu_mask, reference). The program zimage uses "auto" by default, the library "cpu".
-     */
+    /* Where to compute: "cpu" (NULL is the same), "cuda" or "cuda:K" for GPU K, "cuda:K,L" for up to 8 GPUs of one kind
+     * that make an image together, "mlx" for the GPU of Apple's chips, or "auto": a GPU that zimage_devices calls
+     * usable, else the CPU; also the CPU if the other fields ask for something that only the CPU has (int8, cpu_mask,
+     * reference). The program zimage uses "auto" by default, the library "cpu". */
     const char *device;
     zimage_compute compute;
     /* CPU features that may be used, a list such as "avx2,avx512" (zimage_devices lists them); "generic": none, NULL:
@@ -505,7 +505,8 @@ typedef struct zimage_stage_info {
     uint64_t peak_bytes;       /* of the process in host memory during the stage */
 } zimage_stage_info;
 
-/* How a GPU's own memory is divided for a request; all 0 on the CPU. */
+/* How a GPU's own memory is divided for a request; all 0 on the CPU. With several GPUs for one image, how that of the
+ * GPU with the least room is divided: each takes as much, but may keep other weights. */
 typedef struct zimage_memory_info {
     uint32_t struct_size;
     uint64_t limit_bytes;      /* GPU memory that the request may take: device_memory, or what is free */

@@ -1,7 +1,7 @@
 /*
- * FLUX.2-klein by a backend in a library of its own, which lies beside this program: CUDA's on the emulated GPU, and
- * MLX's on the CPU (ZI_DEVICE_MLX). One image against diffusers', and what else a request may have against the CPU
- * backend, which test_klein.c compares with diffusers.
+ * FLUX.2-klein by a backend in a library of its own, which lies beside this program: CUDA's on the emulated GPU, on
+ * three of them at a time (ZI_DEVICE_CARDS), and MLX's on the CPU (ZI_DEVICE_MLX). One image against diffusers', and
+ * what else a request may have against the CPU backend, which test_klein.c compares with diffusers.
  */
 #include "klein.h"
 
@@ -9,6 +9,10 @@
 #define DEVICE  "mlx"
 #define LABEL   "MLX"
 #define HAS_FP8 0
+#elif defined(ZI_DEVICE_CARDS)
+#define DEVICE  "cuda:2,0,1"
+#define LABEL   "3 emulated GPUs"
+#define HAS_FP8 1
 #else
 #define DEVICE  "cuda"
 #define LABEL   "emulated GPU"
@@ -128,6 +132,7 @@ static void requests_equal_the_cpu(void **state)
 
 int main(void)
 {
+    setenv("ZIMAGE_EMULATED_GPUS", "3", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_image_equals_the_reference),
         cmocka_unit_test(requests_equal_the_cpu),

@@ -1550,8 +1550,10 @@ const cli_option cli_table[] = {
         .name = "device",
         .elsewhere = "gpu backend cuda metal",
         .argument = "KIND",
-        .help = "Where to compute: cpu, cuda, cuda:K (GPU number K), mlx (the GPU of Apple's chips) or auto: a GPU if "
-                "zimage devices lists a usable one and no other option asks for the CPU.",
+        .help =
+            "Where to compute: cpu, cuda, cuda:K (GPU number K), cuda:K,L (several GPUs for one image), mlx (the GPU "
+            "of Apple's chips) or auto: a GPU if zimage devices lists a usable one and no other option asks for the "
+            "CPU.",
         .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(WORK),
         .group = CLI_GROUP_MACHINE,
         TEXT(device),
@@ -1561,7 +1563,7 @@ const cli_option cli_table[] = {
     {
         .name = "device",
         .argument = "KIND",
-        .help = "What to check: cpu, cuda, cuda:K (GPU number K) or mlx.",
+        .help = "What to check: cpu, cuda, cuda:K (GPU number K), cuda:K,L (several GPUs) or mlx.",
         .commands = ON(SELFTEST),
         .group = CLI_GROUP_MACHINE,
         TEXT(device),

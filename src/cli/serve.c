@@ -1,4 +1,5 @@
 /* zimage serve: the options of the server. */
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -144,11 +145,24 @@ static int take_models(const cli_options *o, serve_params *params, model_copies 
     return code;
 }
 
-/* "cuda:0,cuda:1". *copy is released with free. */
+/* Cuts a device off a list: "cuda:0,cuda:1" are two devices, "cuda:0,1" is one, of two GPUs. */
+static char *next_device(char **rest)
+{
+    char *device = *rest, *comma = device;
+    while ((comma = strchr(comma, ',')) && isdigit((unsigned char)comma[1]))
+        comma++;
+    if (comma)
+        *comma++ = '\0';
+    *rest = comma;
+    return device;
+}
+
+/* *copy is released with free. */
 static int take_devices(const cli_options *o, serve_params *params, char **copy)
 {
     char *rest = *copy = strdup(o->device);
-    for (char *device; rest && (device = strsep(&rest, ","));) {
+    while (rest) {
+        char *device = next_device(&rest);
         if (!*device || params->device_count == SERVE_DEVICES_MAX)
             return cli_usage_error(COMMAND, "--device: \"%s\", expected 1 to %d devices, separated by commas",
                                    o->device, SERVE_DEVICES_MAX);

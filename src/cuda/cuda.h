@@ -7,11 +7,12 @@
 
 #include "ops/ops.h"
 
-#define ZI_CUDA_ABI    12                                      /* raised with every change of this header or ops.h */
+#define ZI_CUDA_ABI    13                                      /* raised with every change of this header or ops.h */
 #define ZI_CUDA_LAYOUT (sizeof(zi_ops_table) + sizeof(zi_ops)) /* also differs where the table does */
 
 typedef struct zi_cuda_options {
     int device;
+    const char *devices;    /* several GPUs for one image, as "0,1"; NULL: `device` alone */
     zimage_compute compute; /* ZIMAGE_COMPUTE_AUTO is bf16 */
     int own_kernels;        /* 1: attention and convolutions without cuDNN, to test our own kernels */
     uint64_t memory;        /* most bytes of device memory to take; 0: what is free */

@@ -15,9 +15,10 @@ int zi_cuda_is_fp8(const zi_cuda *cuda, const zi_weight *w)
            w->shape[1] % FP8_MULTIPLE == 0 && w->shape[1] <= ZI_CUDA_FP8_ROW_MAX;
 }
 
+/* In shape[2] an operand keeps the rows that were allocated: so rows of it know where its scales are. */
 static size_t scales_place(const zi_tensor *operand)
 {
-    return ((size_t)zi_tensor_count(operand) + 255) / 256 * 256;
+    return zi_cuda_round_up((size_t)(operand->shape[2] * operand->shape[1]));
 }
 
 /* An ordinary activation unless products with w are computed in fp8. */
@@ -29,6 +30,7 @@ zimage_status zi_cuda_op_alloc_operand(zi_run *run, zi_tensor *x, int64_t rows, 
     if (!zi_cuda_is_fp8(cuda, w))
         return zi_cuda_tensor_alloc(cuda, x, cuda->type, 2, shape);
     *x = zi_tensor_describe(ZI_OPERAND, 2, shape);
+    x->shape[2] = rows;
     return zi_cuda_stack_alloc(cuda, scales_place(x) + (size_t)rows * sizeof(float), "activations", &x->data);
 }
 
@@ -44,7 +46,9 @@ zimage_status zi_cuda_op_alloc_operand_parts(zi_run *run, zi_tensor *x, int64_t 
 zi_cuda_rows8 zi_cuda_rows8_of(const zi_tensor *operand)
 {
     assert(operand->dtype == ZI_OPERAND);
-    return (zi_cuda_rows8){operand->data, (float *)(void *)((uint8_t *)operand->data + scales_place(operand))};
+    uint8_t *data = operand->data;
+    float *scales = (float *)(void *)(data + scales_place(operand));
+    return (zi_cuda_rows8){data + operand->offset, scales + operand->offset / operand->shape[1]};
 }
 
 zimage_status zi_cuda_stand_in(zi_cuda *cuda, const zi_tensor *operand, zi_tensor *plain)

@@ -20,33 +20,37 @@ typedef struct stack_place {
     uint64_t changes;
 } stack_place;
 
+/* A GPU's part of a recording. */
+typedef struct recorded_part {
+    stack_place place;
+    cudaGraphExec_t graph; /* NULL: not yet recorded */
+    int checks;            /* for NaN and infinity in it, and their blocks' names */
+    char (*names)[ZI_BLOCK_NAME];
+} recorded_part;
+
 struct zi_cuda_recording {
     void *key; /* owned; NULL: a free place */
     size_t size;
-    stack_place place;
-    uint64_t last_use;     /* a count: zi_cuda.recordings_used */
-    int settled;           /* it ran without sending a weight */
-    int refused;           /* something in it can't be recorded */
-    cudaGraphExec_t graph; /* NULL: not yet recorded */
-    int64_t blocks;        /* of the network that end in it */
-    int checks;            /* for NaN and infinity in it, and their blocks' names */
-    char (*names)[ZI_BLOCK_NAME];
+    uint64_t last_use; /* a count: zi_cuda.recordings_used */
+    int settled;       /* it ran without sending a weight */
+    int refused;       /* something in it can't be recorded */
+    int64_t blocks;    /* of the network that end in it */
+    recorded_part parts[ZI_CARDS_MAX];
 };
 
-/* The arguments of zi_op_repeat. */
-typedef struct work_item {
-    zi_run *run;
-    const void *key;
-    size_t size;
-    zi_work_fn *work;
-    const void *user;
-} work_item;
+static void free_graphs(zi_cuda_recording *r)
+{
+    for (int i = 0; i < ZI_CARDS_MAX; i++) {
+        if (r->parts[i].graph != NULL)
+            (void)cudaGraphExecDestroy(r->parts[i].graph);
+        free(r->parts[i].names);
+        r->parts[i] = (recorded_part){.place = r->parts[i].place};
+    }
+}
 
 static void free_recording(zi_cuda_recording *r)
 {
-    if (r->graph != NULL)
-        (void)cudaGraphExecDestroy(r->graph);
-    free(r->names);
+    free_graphs(r);
     free(r->key);
     *r = (zi_cuda_recording){0};
 }
@@ -67,16 +71,22 @@ static stack_place place_of(const zi_cuda *cuda)
     return (stack_place){s->chunks[s->top].data, s->chunks[s->top].used, s->changes};
 }
 
-static int same_place(stack_place a, stack_place b)
+static int has_place(const zi_cuda_recording *r, const zi_cuda_set *set)
 {
-    return a.chunk == b.chunk && a.used == b.used && a.changes == b.changes;
+    for (int i = 0; i < set->count; i++) {
+        const stack_place a = r->parts[i].place, b = place_of(set->cards[i]);
+        if (a.chunk != b.chunk || a.used != b.used || a.changes != b.changes)
+            return 0;
+    }
+    return 1;
 }
 
-static zi_cuda_recording *find(const zi_cuda *cuda, const void *key, size_t size, stack_place place)
+/* The recordings of a set are kept by its first GPU. */
+static zi_cuda_recording *find(const zi_cuda_set *set, const zi_cuda_work_item *w)
 {
     for (int i = 0; i < RECORDINGS_MAX; i++) {
-        zi_cuda_recording *r = &cuda->recordings[i];
-        if (r->key != NULL && r->size == size && memcmp(r->key, key, size) == 0 && same_place(r->place, place))
+        zi_cuda_recording *r = &set->cards[0]->recordings[i];
+        if (r->key != NULL && r->size == w->size && memcmp(r->key, w->key, w->size) == 0 && has_place(r, set))
             return r;
     }
     return NULL;
@@ -94,118 +104,186 @@ static zi_cuda_recording *oldest(zi_cuda *cuda)
 }
 
 /* The first time: sends weights, chooses algorithms and allocates, none of which can be recorded. */
-static zimage_status run_first(zi_cuda *cuda, const work_item *w)
+static zimage_status run_first(const zi_cuda_set *set, const zi_cuda_work_item *w)
 {
-    stack_place place = place_of(cuda);
+    stack_place places[ZI_CARDS_MAX];
+    for (int i = 0; i < set->count; i++)
+        places[i] = place_of(set->cards[i]);
     ZI_TRY(w->work(w->run, w->user));
-    zi_cuda_recording *r = oldest(cuda);
+    zi_cuda_recording *r = oldest(set->cards[0]);
     r->key = malloc(w->size);
     if (r->key == NULL)
         return zi_fail_memory(w->run->error, "a recording", w->size);
     memcpy(r->key, w->key, w->size);
     r->size = w->size;
-    r->place = place;
-    r->place.changes = cuda->stack.changes;
-    r->last_use = ++cuda->recordings_used;
+    r->last_use = ++set->cards[0]->recordings_used;
+    for (int i = 0; i < set->count; i++) {
+        r->parts[i].place = places[i];
+        r->parts[i].place.changes = set->cards[i]->stack.changes;
+    }
     return ZIMAGE_OK;
+}
+
+static int64_t sent_weights(const zi_cuda_set *set)
+{
+    int64_t sent = 0;
+    for (int i = 0; i < set->count; i++)
+        sent += zi_cuda_residency_sent(set->cards[i]);
+    return sent;
 }
 
 /* A weight that is on its way can't be recorded. */
-static zimage_status run_settling(zi_cuda *cuda, zi_cuda_recording *r, const work_item *w)
+static zimage_status run_settling(const zi_cuda_set *set, zi_cuda_recording *r, const zi_cuda_work_item *w)
 {
-    int64_t before = zi_cuda_residency_sent(cuda);
+    int64_t before = sent_weights(set);
     ZI_TRY(w->work(w->run, w->user));
-    r->settled = zi_cuda_residency_sent(cuda) == before;
+    r->settled = sent_weights(set) == before;
     return ZIMAGE_OK;
 }
 
-static zimage_status keep_names(zi_cuda *cuda, zi_cuda_recording *r, const zi_run *run)
+static zimage_status keep_names(const zi_cuda *cuda, recorded_part *part, const zi_run *run)
 {
-    size_t bytes = (size_t)cuda->checks * sizeof(*r->names);
-    r->checks = cuda->checks;
-    r->names = malloc(bytes > 0 ? bytes : 1);
-    if (r->names == NULL)
+    size_t bytes = (size_t)cuda->checks * sizeof(*part->names);
+    part->checks = cuda->checks;
+    part->names = malloc(bytes > 0 ? bytes : 1);
+    if (part->names == NULL)
         return zi_fail_memory(run->error, "names of blocks", bytes);
-    memcpy(r->names, cuda->names, bytes);
+    memcpy(part->names, cuda->names, bytes);
     return ZIMAGE_OK;
 }
 
-/* Nothing is computed yet. *graph NULL: it can't be recorded. */
-static zimage_status capture(zi_cuda *cuda, const work_item *w, cudaGraph_t *graph)
+static void free_captured(cudaGraph_t *graphs, int count)
 {
-    *graph = NULL;
-    ZI_TRY(zi_cuda_result(cuda, cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal), "recording"));
-    zimage_status status = w->work(w->run, w->user);
-    cudaError_t code = cudaStreamEndCapture(cuda->stream, graph);
-    if (status == ZIMAGE_OK && code == cudaSuccess)
-        return ZIMAGE_OK;
     (void)cudaGetLastError();
-    if (*graph != NULL)
-        (void)cudaGraphDestroy(*graph);
-    *graph = NULL;
-    return status == ZIMAGE_ERROR_CANCELLED ? status : ZIMAGE_OK;
+    for (int i = 0; i < count; i++) {
+        if (graphs[i] != NULL)
+            (void)cudaGraphDestroy(graphs[i]);
+        graphs[i] = NULL;
+    }
 }
 
-static zimage_status record(zi_cuda *cuda, zi_cuda_recording *r, const work_item *w)
+/* Nothing is computed yet. graphs NULL: it can't be recorded. */
+static zimage_status capture(const zi_cuda_set *set, const zi_cuda_work_item *w, cudaGraph_t graphs[ZI_CARDS_MAX])
+{
+    zimage_status status = ZIMAGE_OK;
+    int begun = 0, complete = 1;
+    for (; begun < set->count && status == ZIMAGE_OK; begun += status == ZIMAGE_OK) {
+        zi_cuda *cuda = set->cards[begun];
+        graphs[begun] = NULL;
+        zi_cuda_make_current(cuda);
+        status =
+            zi_cuda_result(cuda, cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal), "recording");
+    }
+    int all = status == ZIMAGE_OK;
+    if (all)
+        status = w->work(w->run, w->user);
+    for (int i = 0; i < begun; i++) {
+        zi_cuda_make_current(set->cards[i]);
+        complete &= cudaStreamEndCapture(set->cards[i]->stream, &graphs[i]) == cudaSuccess;
+    }
+    if (status == ZIMAGE_OK && complete)
+        return ZIMAGE_OK;
+    free_captured(graphs, begun);
+    return all && status != ZIMAGE_ERROR_CANCELLED ? ZIMAGE_OK : status;
+}
+
+static zimage_status instantiate(const zi_cuda_set *set, zi_cuda_recording *r, const zi_run *run,
+                                 cudaGraph_t graphs[ZI_CARDS_MAX])
+{
+    zimage_status status = ZIMAGE_OK;
+    for (int i = 0; i < set->count && status == ZIMAGE_OK; i++) {
+        zi_cuda_make_current(set->cards[i]);
+        status = keep_names(set->cards[i], &r->parts[i], run);
+        if (status == ZIMAGE_OK && cudaGraphInstantiate(&r->parts[i].graph, graphs[i], 0) != cudaSuccess) {
+            (void)cudaGetLastError();
+            r->parts[i].graph = NULL;
+            r->refused = 1;
+        }
+    }
+    return status;
+}
+
+static zimage_status record(const zi_cuda_set *set, zi_cuda_recording *r, const zi_cuda_work_item *w)
 {
     int64_t before = w->run->blocks;
-    cudaGraph_t graph;
-    zimage_status status = capture(cuda, w, &graph);
+    cudaGraph_t graphs[ZI_CARDS_MAX] = {NULL};
+    zimage_status status = capture(set, w, graphs);
     r->blocks = w->run->blocks - before;
-    if (status == ZIMAGE_OK && graph != NULL)
-        status = keep_names(cuda, r, w->run);
-    if (graph != NULL) {
-        if (status == ZIMAGE_OK && cudaGraphInstantiate(&r->graph, graph, 0) != cudaSuccess) {
-            (void)cudaGetLastError();
-            r->graph = NULL;
-        }
-        (void)cudaGraphDestroy(graph);
-    }
-    cuda->checks = cuda->named = 0;
-    r->refused = status == ZIMAGE_OK && r->graph == NULL;
+    r->refused = status == ZIMAGE_OK && graphs[0] == NULL;
+    if (status == ZIMAGE_OK && !r->refused)
+        status = instantiate(set, r, w->run, graphs);
+    free_captured(graphs, set->count);
+    for (int i = 0; i < set->count; i++)
+        set->cards[i]->checks = set->cards[i]->named = 0;
+    if (status != ZIMAGE_OK || r->refused)
+        free_graphs(r);
     return status;
 }
 
 /* After an attempt to record: progress was reported and counted then. */
-static zimage_status run_silently(const work_item *w)
+static zimage_status run_silently(const zi_cuda_work_item *w)
 {
     zi_run silent = {.ops = w->run->ops, .error = w->run->error};
     return w->work(&silent, w->user);
 }
 
-static zimage_status launch(zi_cuda *cuda, const zi_cuda_recording *r)
+static zimage_status launch(const zi_cuda_set *set, const zi_cuda_recording *r)
 {
-    cuda->checks = cuda->named = r->checks;
-    memcpy(cuda->names, r->names, (size_t)r->checks * sizeof(*r->names));
-    return zi_cuda_result(cuda, cudaGraphLaunch(r->graph, cuda->stream), "queueing what was recorded");
+    for (int i = 0; i < set->count; i++) {
+        zi_cuda *cuda = set->cards[i];
+        const recorded_part *part = &r->parts[i];
+        zi_cuda_make_current(cuda);
+        cuda->checks = cuda->named = part->checks;
+        memcpy(cuda->names, part->names, (size_t)part->checks * sizeof(*part->names));
+        ZI_TRY(zi_cuda_result(cuda, cudaGraphLaunch(part->graph, cuda->stream), "queueing what was recorded"));
+    }
+    return ZIMAGE_OK;
+}
+
+/* Flags that wait to be read are not part of the work. */
+static zimage_status begin(const zi_cuda_set *set, const zi_run *run)
+{
+    zi_cuda *first = set->cards[0];
+    for (int i = 0; i < set->count; i++) {
+        const zi_run own = {.ops = &set->cards[i]->ops, .error = run->error};
+        zi_cuda *cuda = zi_cuda_begin(&own); /* also so that no event of a weight is recorded into a graph */
+        if (cuda->checks > 0 && !cuda->ops.rehearsing)
+            ZI_TRY(zi_cuda_wait(cuda));
+    }
+    if (first->ops.rehearsing)
+        return ZIMAGE_OK;
+    if (first->recordings == NULL)
+        first->recordings = calloc(RECORDINGS_MAX, sizeof(*first->recordings));
+    return first->recordings != NULL
+               ? ZIMAGE_OK
+               : zi_fail_memory(run->error, "recordings", RECORDINGS_MAX * sizeof(*first->recordings));
+}
+
+zimage_status zi_cuda_repeat(const zi_cuda_set *set, const zi_cuda_work_item *w)
+{
+    ZI_TRY(begin(set, w->run));
+    if (set->cards[0]->ops.rehearsing)
+        return w->work(w->run, w->user);
+    zi_cuda_recording *r = find(set, w);
+    if (r == NULL)
+        return run_first(set, w);
+    r->last_use = ++set->cards[0]->recordings_used;
+    if (r->refused)
+        return w->work(w->run, w->user);
+    if (!r->settled)
+        return run_settling(set, r, w);
+    if (r->parts[0].graph == NULL) {
+        ZI_TRY(record(set, r, w));
+        return r->refused ? run_silently(w) : launch(set, r);
+    }
+    ZI_TRY(launch(set, r));
+    for (int64_t i = 0; i < r->blocks; i++)
+        ZI_TRY(zi_block_done(w->run));
+    return ZIMAGE_OK;
 }
 
 zimage_status zi_cuda_op_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user)
 {
-    const work_item w = {run, key, size, work, user};
-    zi_cuda *cuda = zi_cuda_begin(run); /* also so that no event of a weight is recorded into a graph */
-    if (cuda->ops.rehearsing)
-        return work(run, user);
-    if (cuda->checks > 0) /* flags that wait to be read are not part of the work */
-        ZI_TRY(zi_cuda_wait(cuda));
-    if (cuda->recordings == NULL)
-        cuda->recordings = calloc(RECORDINGS_MAX, sizeof(*cuda->recordings));
-    if (cuda->recordings == NULL)
-        return zi_fail_memory(run->error, "recordings", RECORDINGS_MAX * sizeof(*cuda->recordings));
-    zi_cuda_recording *r = find(cuda, key, size, place_of(cuda));
-    if (r == NULL)
-        return run_first(cuda, &w);
-    r->last_use = ++cuda->recordings_used;
-    if (r->refused)
-        return work(run, user);
-    if (!r->settled)
-        return run_settling(cuda, r, &w);
-    if (r->graph == NULL) {
-        ZI_TRY(record(cuda, r, &w));
-        return r->refused ? run_silently(&w) : launch(cuda, r);
-    }
-    ZI_TRY(launch(cuda, r));
-    for (int64_t i = 0; i < r->blocks; i++)
-        ZI_TRY(zi_block_done(run));
-    return ZIMAGE_OK;
+    const zi_cuda_set alone = {.cards = {zi_cuda_state(run->ops)}, .count = 1};
+    return zi_cuda_repeat(&alone, &(zi_cuda_work_item){run, key, size, work, user});
 }

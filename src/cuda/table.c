@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/numbers.h"
+#include "cuda/cards.h"
 #include "cuda/checks.h"
 #include "cuda/entries.h"
 #include "cuda/graphs.h"
@@ -526,6 +527,8 @@ zimage_status zi_ops_cuda_new(const zi_cuda_options *options, zi_ops **ops, zima
     *ops = NULL;
     if (options->compute == ZIMAGE_COMPUTE_INT8)
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "compute: int8, expected f32, bf16 or fp8 on a GPU");
+    if (options->devices != NULL)
+        return zi_cards_new(options, ops, error);
     ZI_TRY(check_gpu(options->device, error));
     zi_cuda *cuda = calloc(1, sizeof(*cuda));
     if (cuda == NULL)

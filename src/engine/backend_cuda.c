@@ -73,7 +73,7 @@ static int suits(const zi_backend_choice *choice)
     return choice->compute != ZIMAGE_COMPUTE_INT8 && !choice->cpu_mask;
 }
 
-/* K of "cuda:K", 0 of "cuda" */
+/* K of "cuda:K" and of "cuda:K,L", 0 of "cuda" */
 static int index_of(const char *device)
 {
     if (strncmp(device, "cuda", 4) != 0)
@@ -82,7 +82,7 @@ static int index_of(const char *device)
         return 0;
     char *end;
     long index = strtol(device + 5, &end, 10);
-    int whole = device[4] == ':' && device[5] >= '0' && device[5] <= '9' && !*end;
+    int whole = device[4] == ':' && device[5] >= '0' && device[5] <= '9' && (!*end || *end == ',');
     return whole && index < ZI_DEVICES_MAX ? (int)index : -1;
 }
 
@@ -106,6 +106,7 @@ static zimage_status open_cuda(const zi_backend_choice *choice, int index, zi_po
         zi_folder_create(choice->cache_folder); /* the library keeps its choices there; without it they are lost */
     const zi_cuda_options options = {
         .device = index,
+        .devices = choice->device && strchr(choice->device, ',') ? choice->device + strlen("cuda:") : NULL,
         .compute = choice->compute == ZIMAGE_COMPUTE_AUTO ? automatic(NULL) : choice->compute,
         .memory = choice->memory,
         .upload_threads = zi_pool_threads(pool),

@@ -21,9 +21,18 @@ void break_gpu(cudaError_t code, const char *format, ...) __attribute__((format(
 /* Whether these bytes lie in one allocation of device memory. */
 bool is_device(const void *data, size_t bytes);
 
+/* The device whose memory it is; -1: none. Of a stream: the one that it was made on. */
+int device_of(const void *data);
+int device_of_stream(cudaStream_t stream);
+bool is_captured(cudaStream_t stream);
+
 /* Queues work. It runs at a random time before a wait for the stream ends; if the stream is being captured, it runs
- * when the graph is launched. */
+ * when the graph is launched. The stream must be one of the current device, except for the second. */
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> task);
+cudaError_t enqueue_anywhere(cudaStream_t stream, std::function<void()> task);
+
+/* The task that calls this is run again later: it waits for work of another stream. */
+void postpone(void);
 
 /* Runs every block of a kernel. */
 void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &thread);

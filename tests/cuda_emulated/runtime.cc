@@ -22,10 +22,12 @@ using task = std::function<void()>;
 
 struct CUgraph_st {
     std::vector<task> tasks;
+    int device;
 };
 
 struct CUgraphExec_st {
     std::vector<task> tasks;
+    int device;
 };
 
 namespace
@@ -47,6 +49,8 @@ struct capture {
 };
 
 struct stream_state {
+    int device;
+    bool runs; /* a task of it is under way */
     std::deque<task> queue;
     uint64_t issued, done;
     std::unique_ptr<capture> captured; /* NULL: not capturing */
@@ -70,15 +74,20 @@ struct CUevent_st {
     moment recorded;
     std::shared_ptr<double> milliseconds; /* when it was reached */
     bool timed, captured;
+    int device;
 };
 
 namespace
 {
 
+/* One GPU, or several of one kind in one process. */
 struct gpu {
+    int devices;
     ranges device, pinned, registered;
-    size_t memory, used;
-    std::vector<std::shared_ptr<stream_state>> streams;    /* the first is the default one */
+    std::map<uintptr_t, int> owners; /* of device memory */
+    size_t memory;                   /* of each */
+    std::vector<size_t> used;
+    std::vector<std::shared_ptr<stream_state>> streams;    /* the first ones are the default streams of the devices */
     std::unordered_map<const void *, size_t> shared_bytes; /* dynamic shared memory that attributes allow */
     cudaError_t broken;
     uint64_t random;
@@ -97,7 +106,10 @@ gpu &the_gpu(void)
         gpu *c = new gpu();
         c->memory = number_of("ZIMAGE_EMULATED_MIB", DEFAULT_MEMORY_MIB) * ZI_MIB;
         c->random = (number_of("ZIMAGE_EMULATED_SEED", 1) + 1) * 0x9E3779B97F4A7C15u;
-        c->streams.push_back(std::make_shared<stream_state>());
+        c->devices = (int)number_of("ZIMAGE_EMULATED_GPUS", 1);
+        c->used.resize((size_t)c->devices);
+        for (int i = 0; i < c->devices; i++)
+            c->streams.push_back(std::make_shared<stream_state>(stream_state{i, false, {}, 0, 0, NULL}));
         return c;
     }();
     return *made;
@@ -106,6 +118,9 @@ gpu &the_gpu(void)
 /* initial-exec: LeakSanitizer of GCC 12 can fail ("Tracer caught signal 11") where a library that is opened at run time
  * has thread-local variables that are allocated at their first use. */
 [[gnu::tls_model("initial-exec")]] thread_local cudaError_t last_error;
+[[gnu::tls_model("initial-exec")]] thread_local int current_device;
+
+bool postponed; /* what the task under way says: it must be run again later */
 
 /* Keeps the code for cudaGetLastError; returns it. */
 cudaError_t done(cudaError_t code)
@@ -121,36 +136,70 @@ cudaError_t done(cudaError_t code)
 
 /* ---- queues ------------------------------------------------------------------------------------------------------ */
 
-void run_one(stream_state &s)
+/* Runs the next task of a stream. False: it has none, or the task waits for work of another stream, which nobody may
+ * have queued yet. */
+bool run_one(stream_state &s)
 {
+    if (s.runs || s.queue.empty())
+        return false;
     task next = std::move(s.queue.front());
-    s.queue.pop_front();
+    s.runs = true;
+    postponed = false;
     if (the_gpu().broken == cudaSuccess)
         next();
+    s.runs = false;
+    if (postponed) {
+        postponed = false;
+        s.queue.front() = std::move(next);
+        return false;
+    }
+    s.queue.pop_front();
     s.done++;
-}
-
-void run_until(const moment &m)
-{
-    while (m.stream != NULL && m.stream->done < m.number)
-        run_one(*m.stream);
-}
-
-void run_stream(stream_state &s)
-{
-    while (!s.queue.empty())
-        run_one(s);
-}
-
-void run_everything(void)
-{
-    for (size_t i = 0; i < the_gpu().streams.size(); i++)
-        run_stream(*the_gpu().streams[i]);
+    return true;
 }
 
 bool has_happened(const moment &m)
 {
     return m.stream == NULL || m.stream->done >= m.number;
+}
+
+/* As far as it goes now; whether it has happened then. */
+bool run_towards(const moment &m)
+{
+    while (!has_happened(m) && run_one(*m.stream))
+        ;
+    return has_happened(m);
+}
+
+/* One task of any other stream; false: there is none that can run. */
+bool run_another(const stream_state &s)
+{
+    for (size_t i = 0; i < the_gpu().streams.size(); i++)
+        if (the_gpu().streams[i].get() != &s && run_one(*the_gpu().streams[i]))
+            return true;
+    return false;
+}
+
+/* The host waits. */
+void run_until(const moment &m)
+{
+    while (!run_towards(m))
+        if (!run_another(*m.stream)) {
+            emulated::break_gpu(cudaErrorLaunchFailure, "streams wait for each other for ever");
+            m.stream->done = m.stream->issued;
+            m.stream->queue.clear();
+        }
+}
+
+void run_stream(const std::shared_ptr<stream_state> &s)
+{
+    run_until(moment{s, s->issued});
+}
+
+void run_everything(void)
+{
+    for (size_t i = 0; i < the_gpu().streams.size(); i++)
+        run_stream(the_gpu().streams[i]);
 }
 
 /* Sometimes runs some of the work of a random stream. */
@@ -160,14 +209,19 @@ void run_some(void)
         return;
     std::vector<std::shared_ptr<stream_state>> &streams = the_gpu().streams;
     std::shared_ptr<stream_state> s = streams[emulated::random_below((unsigned)streams.size())];
-    for (unsigned i = emulated::random_below(4); i > 0 && !s->queue.empty(); i--)
-        run_one(*s);
+    for (unsigned i = emulated::random_below(4); i > 0 && run_one(*s); i--)
+        ;
 }
 
-/* NULL is the default stream. */
+/* NULL is the default stream of the current device. */
+std::shared_ptr<stream_state> shared_state_of(cudaStream_t stream)
+{
+    return stream != NULL ? stream->state : the_gpu().streams[(size_t)current_device];
+}
+
 stream_state &state_of(cudaStream_t stream)
 {
-    return stream != NULL ? *stream->state : *the_gpu().streams[0];
+    return *shared_state_of(stream);
 }
 
 void invalidate(capture &c)
@@ -210,7 +264,7 @@ cudaError_t queue_task(stream_state &s, task work)
     }
     s.queue.push_back(std::move(work));
     s.issued++;
-    if (&s == the_gpu().streams[0].get())
+    if (&s == the_gpu().streams[(size_t)s.device].get())
         run_everything();
     run_some();
     return cudaSuccess;
@@ -257,6 +311,13 @@ size_t forget(ranges &all, void *data)
     return bytes;
 }
 
+/* Whether it is host memory, or memory of that device. */
+bool may_reach(int device, const void *data)
+{
+    int owner = emulated::device_of(data);
+    return owner < 0 || owner == device;
+}
+
 cudaError_t check_copy(const void *dst, const void *src, size_t bytes, cudaMemcpyKind kind)
 {
     bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
@@ -282,7 +343,9 @@ cudaError_t copy_pageable(void *dst, const void *src, size_t bytes, cudaMemcpyKi
         std::shared_ptr<std::string> kept = std::make_shared<std::string>((const char *)src, bytes);
         return queue_task(s, [=] { memcpy(dst, kept->data(), bytes); });
     }
-    run_stream(s);
+    for (const std::shared_ptr<stream_state> &each : the_gpu().streams)
+        if (each.get() == &s)
+            run_stream(each);
     memcpy(dst, src, bytes);
     return cudaSuccess;
 }
@@ -296,6 +359,8 @@ cudaError_t copy(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, 
     cudaError_t code = check_copy(dst, src, bytes, kind);
     if (code != cudaSuccess)
         return code;
+    if (!may_reach(s.device, dst) || !may_reach(s.device, src)) /* CUDA may copy between GPUs; src/cuda never does */
+        emulated::break_gpu(cudaErrorIllegalAddress, "a copy reaches memory of another GPU");
     const void *host = kind == cudaMemcpyHostToDevice ? src : kind == cudaMemcpyDeviceToHost ? dst : NULL;
     if (host != NULL && !is_pinned(host, bytes))
         return copy_pageable(dst, src, bytes, kind, s);
@@ -333,9 +398,39 @@ bool emulated::is_device(const void *data, size_t bytes)
     return is_in(the_gpu().device, data, bytes);
 }
 
-cudaError_t emulated::enqueue(cudaStream_t stream, task work)
+int emulated::device_of(const void *data)
+{
+    ranges::const_iterator behind = the_gpu().device.upper_bound((uintptr_t)data);
+    if (!is_device(data, 1))
+        return -1;
+    return the_gpu().owners[std::prev(behind)->first];
+}
+
+int emulated::device_of_stream(cudaStream_t stream)
+{
+    return state_of(stream).device;
+}
+
+bool emulated::is_captured(cudaStream_t stream)
+{
+    return state_of(stream).captured != NULL;
+}
+
+void emulated::postpone(void)
+{
+    postponed = true;
+}
+
+cudaError_t emulated::enqueue_anywhere(cudaStream_t stream, task work)
 {
     return queue_task(state_of(stream), std::move(work));
+}
+
+cudaError_t emulated::enqueue(cudaStream_t stream, task work)
+{
+    if (state_of(stream).device != current_device)
+        return cudaErrorInvalidResourceHandle;
+    return enqueue_anywhere(stream, std::move(work));
 }
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
@@ -364,7 +459,8 @@ void emulated_enqueue(const void *kernel, dim3 grid, dim3 block, size_t shared_b
 void emulated_check_pointer(const void *pointer)
 {
     LOCKED;
-    if (pointer != NULL && !emulated::is_device(pointer, 1) && !is_pinned(pointer, 1))
+    bool known = pointer == NULL || emulated::is_device(pointer, 1) || is_pinned(pointer, 1);
+    if (!known || !may_reach(current_device, pointer))
         emulated::break_gpu(cudaErrorIllegalAddress, "a kernel's argument %p is no memory of the GPU", pointer);
 }
 
@@ -381,17 +477,19 @@ cudaError_t emulated_set_attribute(const void *kernel, cudaFuncAttribute attribu
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = 1;
+    *count = the_gpu().devices;
     return done(cudaSuccess);
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 {
     LOCKED;
-    if (device != 0)
+    if (device < 0 || device >= the_gpu().devices)
         return done(cudaErrorInvalidDevice);
     *properties = {};
-    snprintf(properties->name, sizeof(properties->name), "emulated");
+    /* ZIMAGE_EMULATED_OTHER: that GPU is of another model. */
+    snprintf(properties->name, sizeof(properties->name),
+             number_of("ZIMAGE_EMULATED_OTHER", SIZE_MAX) == (size_t)device ? "emulated otherwise" : "emulated");
     properties->totalGlobalMem = the_gpu().memory;
     properties->sharedMemPerBlock = SHARED_BYTES;
     properties->sharedMemPerBlockOptin = SHARED_BYTES_MAX;
@@ -404,12 +502,15 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
 
 cudaError_t cudaSetDevice(int device)
 {
-    return done(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+    if (device < 0 || device >= the_gpu().devices)
+        return done(cudaErrorInvalidDevice);
+    current_device = device;
+    return done(cudaSuccess);
 }
 
 cudaError_t cudaGetDevice(int *device)
 {
-    *device = 0;
+    *device = current_device;
     return done(cudaSuccess);
 }
 
@@ -491,11 +592,14 @@ cudaError_t cudaMalloc(void **data, size_t bytes)
     *data = NULL;
     if (code != cudaSuccess || bytes == 0)
         return done(code);
-    if (bytes > c.memory || rounded(bytes) > c.memory - c.used)
+    size_t &used = c.used[(size_t)current_device];
+    if (bytes > c.memory || rounded(bytes) > c.memory - used)
         return done(cudaErrorMemoryAllocation);
     code = allocate(c.device, data, bytes);
-    if (code == cudaSuccess)
-        c.used += rounded(bytes);
+    if (code == cudaSuccess) {
+        used += rounded(bytes);
+        c.owners[(uintptr_t)*data] = current_device;
+    }
     return done(code);
 }
 
@@ -510,7 +614,7 @@ cudaError_t cudaFree(void *data)
     size_t bytes = forget(the_gpu().device, data);
     if (bytes == 0)
         return done(cudaErrorInvalidValue);
-    the_gpu().used -= rounded(bytes);
+    the_gpu().used[(size_t)the_gpu().owners[(uintptr_t)data]] -= rounded(bytes);
     free(data);
     return done(cudaSuccess);
 }
@@ -571,7 +675,7 @@ cudaError_t cudaMemGetInfo(size_t *left, size_t *all)
 {
     LOCKED;
     *all = the_gpu().memory;
-    *left = the_gpu().memory - the_gpu().used;
+    *left = the_gpu().memory - the_gpu().used[(size_t)current_device];
     return done(cudaSuccess);
 }
 
@@ -613,7 +717,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
     *stream = NULL;
     if (flags > cudaStreamNonBlocking)
         return done(cudaErrorInvalidValue);
-    *stream = new CUstream_st{std::make_shared<stream_state>()};
+    *stream = new CUstream_st{std::make_shared<stream_state>(stream_state{current_device, false, {}, 0, 0, NULL})};
     the_gpu().streams.push_back((*stream)->state);
     return done(cudaSuccess);
 }
@@ -629,7 +733,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     LOCKED;
     if (stream == NULL)
         return done(cudaErrorInvalidResourceHandle);
-    run_stream(*stream->state);
+    run_stream(stream->state);
     std::vector<std::shared_ptr<stream_state>> &streams = the_gpu().streams;
     for (size_t i = 0; i < streams.size(); i++)
         if (streams[i] == stream->state)
@@ -644,7 +748,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     stream_state &s = state_of(stream);
     cudaError_t code = refuse_captured_stream(s);
     if (code == cudaSuccess)
-        run_stream(s);
+        run_stream(shared_state_of(stream));
     return done(code);
 }
 
@@ -657,7 +761,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
         return done(code);
     if (s.queue.empty())
         return done(cudaSuccess);
-    run_one(s); /* so that a loop of queries ends */
+    if (!run_one(s)) /* so that a loop of queries ends */
+        run_another(s);
     return cudaErrorNotReady;
 }
 
@@ -675,13 +780,13 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
         return done(cudaErrorStreamCaptureIsolation);
     }
     moment awaited = event->recorded;
-    return done(queue_task(s, [awaited] { run_until(awaited); }));
+    return done(queue_task(s, [awaited] { postponed = !run_towards(awaited); }));
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
     LOCKED;
-    *event = new CUevent_st{{NULL, 0}, NULL, !(flags & cudaEventDisableTiming), false};
+    *event = new CUevent_st{{NULL, 0}, NULL, !(flags & cudaEventDisableTiming), false, current_device};
     return done(cudaSuccess);
 }
 
@@ -709,7 +814,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     LOCKED;
     if (event == NULL)
         return done(cudaErrorInvalidResourceHandle);
-    std::shared_ptr<stream_state> s = stream != NULL ? stream->state : the_gpu().streams[0];
+    std::shared_ptr<stream_state> s = shared_state_of(stream);
+    if (s->device != event->device)
+        return done(cudaErrorInvalidResourceHandle);
     std::shared_ptr<double> time = std::make_shared<double>(0);
     event->captured = s->captured != NULL;
     cudaError_t code = queue_task(*s, [time] { *time = now(); });
@@ -726,7 +833,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     cudaError_t code = refuse_while_capturing();
     if (code != cudaSuccess || has_happened(event->recorded))
         return done(code);
-    run_one(*event->recorded.stream); /* so that a loop of queries ends */
+    if (!run_one(*event->recorded.stream)) /* so that a loop of queries ends */
+        run_another(*event->recorded.stream);
     return cudaErrorNotReady;
 }
 
@@ -776,7 +884,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
         return done(cudaErrorStreamCaptureWrongThread);
     bool invalid = c.invalid;
     if (!invalid)
-        *graph = new CUgraph_st{std::move(c.tasks)};
+        *graph = new CUgraph_st{std::move(c.tasks), stream->state->device};
     stream->state->captured.reset();
     return done(invalid ? cudaErrorStreamCaptureInvalidated : cudaSuccess);
 }
@@ -797,14 +905,14 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     *exec = NULL;
     if (graph == NULL || flags != 0)
         return done(cudaErrorInvalidValue);
-    *exec = new CUgraphExec_st{graph->tasks};
+    *exec = new CUgraphExec_st{graph->tasks, graph->device};
     return done(cudaSuccess);
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
     LOCKED;
-    cudaError_t code = exec == NULL ? cudaErrorInvalidValue : cudaSuccess;
+    cudaError_t code = exec == NULL || state_of(stream).device != exec->device ? cudaErrorInvalidValue : cudaSuccess;
     for (size_t i = 0; code == cudaSuccess && i < exec->tasks.size(); i++)
         code = queue_task(state_of(stream), exec->tasks[i]);
     return done(code);

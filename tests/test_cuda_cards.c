@@ -1,0 +1,171 @@
+/*
+ * Images that several GPUs make together, on emulated ones in this process: the same as the CPU's and as one GPU's, for
+ * numbers of tokens that the GPUs do not divide. Then the messages where GPUs can't work together.
+ */
+#include <dlfcn.h>
+
+#include "device_images.h"
+
+static const device sets[] = {
+    {"cuda:0,1", "2 emulated GPUs"},
+    {"cuda:2,0,1", "3 emulated GPUs"},
+    {"cuda:0,1,2,3", "4 emulated GPUs"},
+};
+
+#define SETS (sizeof sets / sizeof *sets)
+
+static const bounds near_fp8 = {0.1, 25}; /* as of one GPU: test_cuda_pipeline.c */
+
+/* Exchanges between the emulated GPUs so far. */
+static int64_t (*exchanges)(void);
+
+static void float32_is_the_same_image(void **state)
+{
+    for (size_t i = 0; i < SETS; i++)
+        compare_images(&sets[i], TINY, "f32", ZIMAGE_COMPUTE_F32, IMAGE_CASES, &same);
+}
+
+static void bf16_is_near(void **state)
+{
+    for (size_t i = 0; i < SETS; i++)
+        compare_images(&sets[i], TINY, "bf16", ZIMAGE_COMPUTE_BF16, IMAGE_CASES, &near_bf16);
+}
+
+static void fp8_and_packed_models_are_near(void **state)
+{
+    compare_images(&sets[0], TINY, "fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
+    compare_images(&sets[1], TINY, "fp8", ZIMAGE_COMPUTE_FP8, 1, &near_fp8);
+    compare_images(&sets[2], packed_model("uqer1244"), "q4, f32", ZIMAGE_COMPUTE_F32, 1, &same);
+    compare_images(&sets[0], packed_model("mflux"), "q8, bf16", ZIMAGE_COMPUTE_BF16, 1, &near_bf16);
+}
+
+static void images_from_images_equal_the_reference(void **state)
+{
+    zi_store *store = fixture_open("img2img.safetensors");
+    zimage_session *gpu = img2img_session("cuda:0,1", ZIMAGE_COMPUTE_F32, 0, NULL);
+    img2img_size(gpu, "2 emulated GPUs", store, "low");
+    zimage_session_close(gpu);
+    zi_store_free(store);
+}
+
+/* Whatever one GPU computes of a row does not depend on the rows beside it, on the emulated GPU: so the latents are
+ * those of one GPU, but for the order of sums. */
+static void one_gpu_makes_the_same_image(void **state)
+{
+    static const zimage_compute computes[] = {ZIMAGE_COMPUTE_F32, ZIMAGE_COMPUTE_BF16};
+    static const bounds nearest[] = {{1e-5, 1}, {0.01, 4}};
+    for (size_t k = 0; k < 2; k++) {
+        zimage_session *one = open_model(TINY, "cuda:3", computes[k]),
+                       *four = open_model(TINY, sets[2].name, computes[k]);
+        for (int i = 0; i < IMAGE_CASES; i++) {
+            zimage_image *a = generate(four, &image_cases[i]), *b = generate(one, &image_cases[i]);
+            compare(&sets[2], k ? "bf16, beside one GPU" : "f32, beside one GPU", a, b, &nearest[k]);
+            zimage_image_free(a);
+            zimage_image_free(b);
+        }
+        zimage_session_close(one);
+        zimage_session_close(four);
+    }
+}
+
+/* Exchanges of one image with these GPUs, each evaluation the same number. */
+static int64_t exchanges_of(const char *gpus, const image_case *c)
+{
+    zimage_session *session = open_model(TINY, gpus, ZIMAGE_COMPUTE_F32);
+    int64_t before = exchanges();
+    zimage_image_free(generate(session, c));
+    int64_t made = exchanges() - before;
+    zimage_session_close(session);
+    assert_int_equal(made % c->steps, 0);
+    return made / c->steps;
+}
+
+/* Each of two GPUs has a pass of guidance, whose attention needs no other rows. */
+static void guided_passes_need_few_exchanges(void **state)
+{
+    static const image_case one = {"a green pear on a table", NULL, 64, 64, 2, 0};
+    static const image_case two = {"a green pear on a table", "a brown pear on a table", 64, 64, 2, 4};
+    /* The attention of a refiner and of two layers; before the layers, and behind the last one, all rows. */
+    assert_int_equal(exchanges_of("cuda:0,1", &one), 3 + 2);
+    assert_int_equal(exchanges_of("cuda:0,1", &two), 0 + 1 + 2);
+    assert_int_equal(exchanges_of("cuda:0,1,2,3", &two), 3 + 1 + 2);
+}
+
+static void cancelling_leaves_the_gpus_usable(void **state)
+{
+    cancel_images(&sets[1]);
+}
+
+static void not_finite_names_the_block(void **state)
+{
+    spoil_blocks(&sets[0]);
+}
+
+static void refuse(const char *gpus, const char *word1, const char *word2)
+{
+    expect_refused(
+        ARGUMENTS("generate", "a", "-m", TINY, "-o", "a.png", "-W", "32", "-H", "32", "--steps", "1", "--device", gpus),
+        word1, word2);
+}
+
+static void wrong_sets_are_refused(void **state)
+{
+    refuse("cuda:0,0", "cuda:0,0", "each GPU once");
+    refuse("cuda:0,1,4", "cuda:4", "there are 4 GPUs");
+    refuse("cuda:0,", "\"cuda:0,\"", "numbers of GPUs");
+    refuse("cuda:0,1,x", "\"cuda:0,1,x\"", "numbers of GPUs");
+    refuse("cuda:0,1,2,3,4,5,6,7,8", "expected 1 to 8", "numbers of GPUs");
+    refuse("cuda:0,cuda:1", "\"cuda:0,cuda:1\"", "numbers of GPUs");
+    setenv("ZIMAGE_EMULATED_NCCL", "none", 1);
+    refuse("cuda:0,1", "several GPUs need NVIDIA's NCCL", "libnccl.so.2");
+    unsetenv("ZIMAGE_EMULATED_NCCL");
+    setenv("ZIMAGE_EMULATED_OTHER", "1", 1);
+    refuse("cuda:0,1", "cuda:1 an emulated otherwise", "GPUs of one model");
+    unsetenv("ZIMAGE_EMULATED_OTHER");
+    setenv("ZIMAGE_EMULATED_MIB", "65", 1);
+    refuse("cuda:0,1", "cuda:0: out of device memory", "MiB");
+    unsetenv("ZIMAGE_EMULATED_MIB");
+}
+
+/* Little memory: weights are copied to each GPU at every step. */
+static void weights_may_be_streamed(void **state)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_session_params params = {.struct_size = sizeof params,
+                                    .device = "cuda:0,1,2",
+                                    .compute = ZIMAGE_COMPUTE_F32,
+                                    .device_memory = (uint64_t)67 << 20};
+    zimage_session *session = NULL, *cpu = open_model(TINY, NULL, ZIMAGE_COMPUTE_F32);
+    if (session_on(TINY, NULL, &params, &session, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    zimage_image *ours = generate(session, &image_cases[0]), *reference = generate(cpu, &image_cases[0]);
+    compare(&sets[1], "f32, little memory", ours, reference, &same);
+    zimage_image_free(ours);
+    zimage_image_free(reference);
+    zimage_session_close(session);
+    zimage_session_close(cpu);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(float32_is_the_same_image),
+        cmocka_unit_test(bf16_is_near),
+        cmocka_unit_test(fp8_and_packed_models_are_near),
+        cmocka_unit_test(images_from_images_equal_the_reference),
+        cmocka_unit_test(one_gpu_makes_the_same_image),
+        cmocka_unit_test(guided_passes_need_few_exchanges),
+        cmocka_unit_test(cancelling_leaves_the_gpus_usable),
+        cmocka_unit_test(not_finite_names_the_block),
+        cmocka_unit_test(wrong_sets_are_refused),
+        cmocka_unit_test(weights_may_be_streamed),
+    };
+    setenv("ZIMAGE_EMULATED_GPUS", "4", 1);
+    void *library = dlopen(ZIMAGE_CUDA_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    exchanges = library ? (int64_t(*)(void))dlsym(library, "zi_emulated_exchanges") : NULL;
+    if (!exchanges) {
+        fprintf(stderr, "%s\n", dlerror());
+        return 1;
+    }
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
