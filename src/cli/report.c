@@ -14,7 +14,7 @@ int cli_report_begin(cli_report *report, int json)
 
 /* {"path": ..., "seed": ..., "seconds": ..., "line": ...}, without the seed of noise that a file replaced, and the line
  * only of a batch. Whole numbers of jansson end at 2^63 - 1, and seeds at 2^64 - 1: so jansson writes the text only. */
-static void add_entry(cli_report *report, const cli_job *job, double seconds)
+static void add_entry(cli_report *report, const cli_job *job, double seconds, const char *device)
 {
     json_t *path = json_of_text(job->path);
     char *text = path ? json_dumps(path, JSON_ENCODE_ANY | JSON_ENSURE_ASCII) : NULL;
@@ -27,6 +27,8 @@ static void add_entry(cli_report *report, const cli_job *job, double seconds)
         fprintf(report->images, ",\"line\":%lld", (long long)job->line);
     if (*job->key)
         fprintf(report->images, ",\"key\":\"%s\"", job->key);
+    if (device)
+        fprintf(report->images, ",\"device\":\"%s\"", device);
     fputc('}', report->images);
     free(text);
 }
@@ -46,7 +48,7 @@ static void print_line(const cli_job *job, const zimage_image *image, double sec
     cli_flush_output();
 }
 
-void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image)
+void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image, const char *device)
 {
     zimage_image_info info = {.struct_size = sizeof info};
     zimage_image_get_info(image, &info, NULL); /* these can't fail */
@@ -55,7 +57,7 @@ void cli_report_image(cli_report *report, const cli_job *job, const zimage_image
     for (int i = 0; i < ZIMAGE_STAGE_COUNT; i++)
         report->seconds[i] += zimage_image_seconds(image, (zimage_stage)i);
     if (report->images) {
-        add_entry(report, job, info.seconds);
+        add_entry(report, job, info.seconds, device);
     } else {
         print_line(job, image, info.seconds);
     }

@@ -26,7 +26,8 @@ typedef struct cli_report {
 
 /* 0: no memory. */
 int cli_report_begin(cli_report *report, int json);
-void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image);
+/* device: that made it; NULL: there is one only. */
+void cli_report_image(cli_report *report, const cli_job *job, const zimage_image *image, const char *device);
 /* With --json prints the object. Releases everything; returns the exit code. */
 int cli_report_end(cli_report *report);
 

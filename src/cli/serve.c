@@ -1,5 +1,4 @@
 /* zimage serve: the options of the server. */
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "device_list.h"
 #include "models.h"
 #include "names.h"
 #include "places.h"
@@ -145,31 +145,7 @@ static int take_models(const cli_options *o, serve_params *params, model_copies 
     return code;
 }
 
-/* Cuts a device off a list: "cuda:0,cuda:1" are two devices, "cuda:0,1" is one, of two GPUs. */
-static char *next_device(char **rest)
-{
-    char *device = *rest, *comma = device;
-    while ((comma = strchr(comma, ',')) && isdigit((unsigned char)comma[1]))
-        comma++;
-    if (comma)
-        *comma++ = '\0';
-    *rest = comma;
-    return device;
-}
-
-/* *copy is released with free. */
-static int take_devices(const cli_options *o, serve_params *params, char **copy)
-{
-    char *rest = *copy = strdup(o->device);
-    while (rest) {
-        char *device = next_device(&rest);
-        if (!*device || params->device_count == SERVE_DEVICES_MAX)
-            return cli_usage_error(COMMAND, "--device: \"%s\", expected 1 to %d devices, separated by commas",
-                                   o->device, SERVE_DEVICES_MAX);
-        params->devices[params->device_count++] = device;
-    }
-    return 0;
-}
+_Static_assert(CLI_DEVICES_MAX <= SERVE_DEVICES_MAX, "the server takes each of the devices");
 
 static void fill(const cli_options *o, serve_params *params)
 {
@@ -232,13 +208,15 @@ int cmd_serve(const cli_options *options)
     zimage_error error = ZIMAGE_ERROR_INIT;
     serve_params params;
     model_copies copies = {.ids = {NULL}};
-    char *devices = NULL;
+    cli_device_list devices = {0};
     fill(options, &params);
     if (CLI_IS_GIVEN(options, key) && !cli_has(&options->variables, cli_find(CLI_SERVE, "api-key")))
         params.log("--api-key: other users of this machine can see it; ZIMAGE_API_KEY or --api-key-file hide it");
     int code = take_models(options, &params, &copies);
     if (!code)
-        code = take_devices(options, &params, &devices);
+        code = cli_device_list_read(CLI_SERVE, options, &devices);
+    for (int i = 0; i < devices.count && i < SERVE_DEVICES_MAX; i++)
+        params.devices[params.device_count++] = devices.names[i];
     if (!code && options->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", options->cache_dir))
         code = CLI_USAGE;
     cli_signals_catch();
@@ -252,6 +230,6 @@ int cmd_serve(const cli_options *options)
     }
     for (int i = 0; i < SERVE_MODELS_MAX; i++)
         free(copies.folders[i]);
-    free(devices);
+    cli_device_list_free(&devices);
     return code;
 }

@@ -7,6 +7,7 @@
 # slow: with slowhttptest (Debian: slowhttptest).
 # schema: what schemathesis makes of /openapi.json in so many seconds.
 # mix: so many seconds of many clients at the same time, which cancel and go away.
+# devices: with two emulated GPUs. overlap: with one.
 # valgrind: under valgrind, each dialect and clients that go away.
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because Python, a package or the browser is missing.
 set -eu
