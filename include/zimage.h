@@ -565,7 +565,7 @@ typedef struct zimage_image_info {
     double seconds;        /* time of the whole call */
     /* Together with the request, the model and the version these decide the bytes of the image. */
     zimage_compute compute; /* what AUTO became */
-    char kernels[116];      /* what computed it, in a few words: "avx512, bf16 amx", "cuda:0 bf16 NVIDIA H200" */
+    char kernels[116];      /* what computed it, in a few words: "avx512, bf16 amx", "cuda bf16 NVIDIA H200" */
     double strength;        /* of the request, or the default in its place; 0: there was no start image */
 } zimage_image_info;
 ZIMAGE_API zimage_status zimage_image_get_info(const zimage_image *image, zimage_image_info *info, zimage_error *error);
@@ -765,7 +765,7 @@ typedef struct zimage_check {
     uint32_t struct_size;
     int32_t usable; /* 0: this machine can't run these kernels, or the mask forbids them; nothing was checked */
     int32_t passed;
-    const char *kernels; /* "reference", "avx2", "bf16 amx", "cuda:0 bf16", ... */
+    const char *kernels; /* "reference", "avx2", "bf16 amx", "cuda bf16 NVIDIA H200", ... */
     const char *name;    /* an operation; "image": a tiny image; "begin": the checks of these kernels begin */
     /* Operation: largest error, relative to the result's scale. Image: mean difference, 0 .. 255. "begin": -1. */
     double error;

@@ -675,7 +675,7 @@ static zimage_status cards_forget_weights(zi_run *run)
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
-/* "cuda:0+1 bf16 NVIDIA H200": commas are between kernels */
+/* "cuda x2 bf16 NVIDIA H200" */
 static void cards_describe(const zi_ops *ops, char *text, size_t size)
 {
     const zi_cards *c = zi_cards_state(ops);
@@ -683,9 +683,7 @@ static void cards_describe(const zi_ops *ops, char *text, size_t size)
     char one[128];
     first->table->describe(first, one, sizeof(one));
     const char *rest = strchr(one, ' ');
-    snprintf(text, size, "%s%s", c->name, rest != NULL ? rest : "");
-    for (char *comma; (comma = strchr(text, ',')) != NULL;)
-        *comma = '+';
+    snprintf(text, size, "cuda x%d%s", c->set.count, rest != NULL ? rest : "");
 }
 
 static double cards_peak_rate(zi_run *run)

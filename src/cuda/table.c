@@ -331,10 +331,11 @@ static size_t cuda_device_bytes(zi_ops *ops)
     return cudaMemGetInfo(&left, &all) == cudaSuccess ? all - left : 0;
 }
 
+/* Without the GPU's number: another GPU of the model computes the same. */
 static void cuda_describe(const zi_ops *ops, char *text, size_t size)
 {
     const zi_cuda *cuda = zi_cuda_state(ops);
-    snprintf(text, size, "cuda:%d %s %s", cuda->device,
+    snprintf(text, size, "cuda %s %s",
              cuda->fp8               ? "fp8"
              : cuda->type == ZI_BF16 ? "bf16"
                                      : "f32",
