@@ -1,14 +1,15 @@
 """Pictures a second of the server against `zimage generate --batch`, the same pictures, on loopback. Needs Python only.
 
     throughput.py PROGRAM [--model DIR] [--device cpu] [--size 256] [--steps 8] [--pictures 8] [--rounds 2] [--limit 600]
-                  [--compute auto]
+                  [--compute auto] [--beside DEVICES]
     throughput.py PROGRAM --random DIR --device cuda --size 1024 --pictures 16 --limit 200    on a GPU
 
 --random: a model folder of the published sizes with random weights, which folder.py writes first if it is not there (numpy;
 20 GB, best in memory: /dev/shm/NAME); with --small a toy. Each round is a batch, the server with --no-overlap (on a GPU), and
 the server. Each makes the same pictures, of which the first ones are not counted: the rate is that between the moments when the
 last of these and the last of all were complete, as a file or as an answer. Peak memory is that of the whole GPU, by nvidia-smi.
-Exit code 1: a picture of the server was not the batch's. Past the limit no further round begins, and what runs is ended.
+--beside cuda:0,cuda:1: instead the batch and the server with --device, and both with these devices; ratios are to the first
+devices' kind. Exit code 1: a picture was not the first batch's. Past the limit no further round begins, and what runs is ended.
 """
 
 import argparse
@@ -64,8 +65,8 @@ def requests_of(a):
             for i in range(UNCOUNTED + a.pictures)]  # fmt: skip
 
 
-def options_of(a):
-    return ["--device", a.device, "--compute", a.compute, *(["-m", a.model] if a.model else []), "--cache-dir", a.cache, "-q"]
+def options_of(a, device=None):
+    return ["--device", device or a.device, "--compute", a.compute, *(["-m", a.model] if a.model else []), "--cache-dir", a.cache, "-q"]
 
 
 def rate_of(moments):
@@ -81,21 +82,21 @@ def left(a):
     return seconds
 
 
-def run_batch(a, folder, steps):
+def run_batch(a, folder, steps, device=None):
     """The files of the pictures."""
     lines = [{"prompt": r["prompt"], "seed": r["seed"], "width": a.size, "height": a.size, "steps": steps, "output": f"{i}.png"}
              for i, r in enumerate(requests_of(a))]  # fmt: skip
     path = os.path.join(folder, "batch.jsonl")
     with open(path, "w", encoding="utf-8") as f:
         f.write("".join(json.dumps(line) + "\n" for line in lines))
-    command = [a.program, "generate", "--batch", path, "--out-dir", folder, *options_of(a)]
+    command = [a.program, "generate", "--batch", path, "--out-dir", folder, *options_of(a, device)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=left(a))
     return [os.path.join(folder, line["output"]) for line in lines]
 
 
-def batch(a):
+def batch(a, device=None):
     with tempfile.TemporaryDirectory() as folder:
-        files = run_batch(a, folder, a.steps)
+        files = run_batch(a, folder, a.steps, device)
         moments = [os.stat(file).st_mtime_ns * 1e-9 for file in files]
         made = []
         for file in files:
@@ -104,9 +105,9 @@ def batch(a):
     return rate_of(moments), made
 
 
-def serve(a, *options):
+def serve(a, *options, device=None):
     requests = requests_of(a)
-    with Server(a.program, *options_of(a), "--max-queue", str(len(requests)), "--max-wait", "100000", *options) as s:
+    with Server(a.program, *options_of(a, device), "--max-queue", str(len(requests)), "--max-wait", "100000", *options) as s:
         timer = threading.Timer(left(a), s.process.kill)
         timer.start()
         moments = [0.0] * len(requests)
@@ -151,12 +152,16 @@ def measure(a, kinds):
     return found
 
 
+def base_of(name):
+    return name.split(" on ")[0] if " on " in name else "batch"
+
+
 def report(a, found):
     expected = found["batch"][2][0]
     all_equal = True
-    base = statistics.median(found["batch"][0])
     for name, (rates, peaks, made) in found.items():
         rate = statistics.median(rates)
+        base = statistics.median(found[base_of(name)][0])
         equal = all(pictures == expected for pictures in made)
         all_equal &= equal
         peak = f"{max(peaks) / 1024:.2f} GiB" if max(peaks) else "not measured"
@@ -190,11 +195,15 @@ def main():
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--limit", type=float, default=600, metavar="SECONDS")
     p.add_argument("--compute", default="auto")
+    p.add_argument("--beside", metavar="DEVICES", help="what else to measure")
     a = p.parse_args()
     a.end = time.monotonic() + a.limit
     kinds = [("batch", lambda: batch(a)), ("server, no overlap", lambda: serve(a, "--no-overlap")), ("server", lambda: serve(a))]
     if a.device == "cpu":
         del kinds[1]  # there is none
+    if a.beside:
+        kinds = [("batch", lambda: batch(a)), (f"batch on {a.beside}", lambda: batch(a, a.beside)),
+                 ("server", lambda: serve(a)), (f"server on {a.beside}", lambda: serve(a, device=a.beside))]  # fmt: skip
     with tempfile.TemporaryDirectory() as a.cache:
         prepare(a)
         found = measure(a, kinds)
