@@ -45,8 +45,8 @@ int cli_has_model(const char *command, const cli_options *options);
 
 /* The session that the options ask for. */
 void cli_session_params(const cli_options *options, zimage_session_params *params);
-/* Opens the model, unless *model is open already, and the session that the options ask for; the caller closes both, also
- * after a failure. log: gets the warnings of both. */
+/* Opens the model, unless *model is open already, and the session that the options ask for. The caller closes both,
+ * also after a failure. log: gets the warnings of both. */
 zimage_status cli_open(const cli_options *options, zimage_log_fn log, void *user, zimage_model **model,
                        zimage_session **session, zimage_error *error);
 

@@ -122,8 +122,7 @@ zimage_status cli_open(const cli_options *o, zimage_log_fn log, void *user, zima
         .tokenizer = o->tokenizer,
         .scheduler = o->scheduler,
     };
-    zimage_status status =
-        *model ? ZIMAGE_OK : zimage_model_open(cli_model(o), &model_params, model, error);
+    zimage_status status = *model ? ZIMAGE_OK : zimage_model_open(cli_model(o), &model_params, model, error);
     return status == ZIMAGE_OK ? zimage_session_open(*model, &params, session, error) : status;
 }
 

@@ -36,10 +36,10 @@ typedef struct maker {
     const char *device; /* NULL: as the options say */
     zimage_session *session;
     cli_inputs inputs;
-    const cli_job *job;    /* that is checked or made now; NULL: none yet */
-    int warned;            /* the job's warnings are printed already */
-    zimage_status status;  /* of the last job that failed, */
-    int is_writing;        /* and whether its image was made */
+    const cli_job *job;          /* that is checked or made now; NULL: none yet */
+    int warned;                  /* the job's warnings are printed already */
+    zimage_status status;        /* of the last job that failed, */
+    int is_writing;              /* and whether its image was made */
     char error[MAKING_TEXT_MAX]; /* its sentence */
     pthread_t thread;
 } maker;

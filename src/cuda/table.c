@@ -335,11 +335,7 @@ static size_t cuda_device_bytes(zi_ops *ops)
 static void cuda_describe(const zi_ops *ops, char *text, size_t size)
 {
     const zi_cuda *cuda = zi_cuda_state(ops);
-    snprintf(text, size, "cuda %s %s",
-             cuda->fp8               ? "fp8"
-             : cuda->type == ZI_BF16 ? "bf16"
-                                     : "f32",
-             cuda->name);
+    snprintf(text, size, "cuda %s %s", cuda->fp8 ? "fp8" : cuda->type == ZI_BF16 ? "bf16" : "f32", cuda->name);
 }
 
 static zimage_status cuda_forget_weights(zi_run *run)
