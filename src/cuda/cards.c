@@ -19,6 +19,7 @@
 #include "cuda/cards.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -602,11 +603,31 @@ static zimage_status run_divided(zi_run *run, const void *user)
     return status;
 }
 
+/* Exchanges of two sessions on the same cards could wait for each other, each on one card. So one session at a time has
+ * work queued that exchanges rows. */
+static pthread_mutex_t exchanging = PTHREAD_MUTEX_INITIALIZER;
+
+static zimage_status repeat_alone(zi_cards *c, const zi_cuda_work_item *item)
+{
+    zimage_status status = zi_cuda_repeat(&c->set, item);
+    for (int k = 0; k < c->set.count && !c->ops.rehearsing; k++) {
+        zi_cuda *cuda = c->set.cards[k];
+        zi_cuda_make_current(cuda);
+        cudaError_t code = cudaStreamSynchronize(cuda->stream); /* also after a failure */
+        if (status == ZIMAGE_OK)
+            status = zi_cuda_result(cuda, code, "the work on the GPU");
+    }
+    return status;
+}
+
 static zimage_status cards_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user)
 {
     const divided_work divided = {work, user};
-    const zi_cards *c = zi_cards_state(run->ops);
-    return zi_cuda_repeat(&c->set, &(zi_cuda_work_item){run, key, size, run_divided, &divided});
+    const zi_cuda_work_item item = {run, key, size, run_divided, &divided};
+    pthread_mutex_lock(&exchanging);
+    zimage_status status = repeat_alone(zi_cards_state(run->ops), &item);
+    pthread_mutex_unlock(&exchanging);
+    return status;
 }
 
 /* ---- planning memory --------------------------------------------------------------------------------------------- */
@@ -868,8 +889,12 @@ static zimage_status open_cards(zi_cards *c, const zi_cuda_options *options, zim
     snprintf(c->name, sizeof(c->name), "cuda:%s", options->devices);
     for (int i = 0; i < count; i++)
         ZI_TRY(open_card(c, options, devices[i], error));
-    ZI_TRY(zi_nccl_open(&c->nccl, devices, count, error));
-    return connect_cards(c, error);
+    pthread_mutex_lock(&exchanging);
+    zimage_status status = zi_nccl_open(&c->nccl, devices, count, error);
+    if (status == ZIMAGE_OK)
+        status = connect_cards(c, error);
+    pthread_mutex_unlock(&exchanging);
+    return status;
 }
 
 zimage_status zi_cards_new(const zi_cuda_options *options, zi_ops **ops, zimage_error *error)
