@@ -127,6 +127,15 @@ static void wrong_sets_are_refused(void **state)
     unsetenv("ZIMAGE_EMULATED_MIB");
 }
 
+static void the_plan_speaks_of_each_gpu(void **state)
+{
+    run_program(
+        ARGUMENTS("generate", "--plan", "a", "-m", TINY, "-W", "32", "-H", "32", "--device", "cuda:0,1", "--no-cache"),
+        &o);
+    assert_int_equal(o.code, 0);
+    assert_contains(o.out, "on each GPU ");
+}
+
 /* Little memory: weights are copied to each GPU at every step. */
 static void weights_may_be_streamed(void **state)
 {
@@ -158,6 +167,7 @@ int main(void)
         cmocka_unit_test(cancelling_leaves_the_gpus_usable),
         cmocka_unit_test(not_finite_names_the_block),
         cmocka_unit_test(wrong_sets_are_refused),
+        cmocka_unit_test(the_plan_speaks_of_each_gpu),
         cmocka_unit_test(weights_may_be_streamed),
     };
     setenv("ZIMAGE_EMULATED_GPUS", "4", 1);

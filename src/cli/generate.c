@@ -37,7 +37,7 @@ static int plan_image(work *w)
     request.release_weights = 1;
     if (zimage_plan_make(w->makers[0].session, &request, &plan, &error) != ZIMAGE_OK)
         return failure(w, &error);
-    int code = cli_print_plan(plan, w->all.options->json);
+    int code = cli_print_plan(plan, w->all.options);
     zimage_plan_free(plan);
     return code;
 }

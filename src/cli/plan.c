@@ -1,4 +1,6 @@
 /* What --plan prints. */
+#include <string.h>
+
 #include "cli.h"
 #include "report.h"
 
@@ -34,11 +36,12 @@ static int print_json(const zimage_plan *plan, const zimage_plan_info *info, con
     return cli_print_json("generate", all, CLI_MEASURED);
 }
 
-static void print_memory(const zimage_memory_info *m)
+/* `where`: "the GPU" or "each GPU" */
+static void print_memory(const zimage_memory_info *m, const char *where)
 {
-    printf("on the GPU %llu of %llu MiB: activations %llu, workspace %llu, resident weights %llu, buffer of the other "
+    printf("on %s %llu of %llu MiB: activations %llu, workspace %llu, resident weights %llu, buffer of the other "
            "weights %llu; %llu MiB of weights are copied to it at each step; with --vram at least %lluM\n",
-           cli_mib(m->total_bytes), (unsigned long long)(m->limit_bytes >> 20), cli_mib(m->activation_bytes),
+           where, cli_mib(m->total_bytes), (unsigned long long)(m->limit_bytes >> 20), cli_mib(m->activation_bytes),
            cli_mib(m->workspace_bytes), cli_mib(m->resident_bytes), cli_mib(m->ring_bytes), cli_mib(m->step_bytes),
            cli_mib(m->least_bytes));
 }
@@ -56,17 +59,17 @@ static void print_table(const zimage_plan *plan)
     }
 }
 
-int cli_print_plan(const zimage_plan *plan, int json)
+int cli_print_plan(const zimage_plan *plan, const cli_options *o)
 {
     zimage_plan_info info = {.struct_size = sizeof info};
     zimage_memory_info memory = {.struct_size = sizeof memory};
     zimage_plan_get_info(plan, &info, NULL); /* these can't fail */
     zimage_plan_get_memory(plan, &memory, NULL);
-    if (json)
+    if (o->json)
         return print_json(plan, &info, &memory);
     print_table(plan);
     if (memory.limit_bytes > 0)
-        print_memory(&memory);
+        print_memory(&memory, strchr(o->device, ',') ? "each GPU" : "the GPU");
     printf("about %.0f s, %llu MiB of memory; with --mem at least %lluM\n", info.seconds, cli_mib(info.peak_bytes),
            cli_mib(info.least_bytes));
     return 0;

@@ -31,7 +31,7 @@ void cli_report_image(cli_report *report, const cli_job *job, const zimage_image
 /* With --json prints the object. Releases everything; returns the exit code. */
 int cli_report_end(cli_report *report);
 
-/* Prints a plan: a table, or with --json an object. Returns the exit code. */
-int cli_print_plan(const zimage_plan *plan, int json);
+/* Prints the plan that these options ask for: a table, or with --json an object. Returns the exit code. */
+int cli_print_plan(const zimage_plan *plan, const cli_options *o);
 
 #endif
