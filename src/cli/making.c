@@ -122,19 +122,97 @@ static zimage_status write_image(making *all, cli_job *job, const zimage_request
     return status;
 }
 
-/* The image first: it stays where the latents can't be written. */
-static zimage_status write_files(maker *m, cli_job *job, const zimage_request *request, const zimage_image *image,
-                                 zimage_error *error)
+/* ---- failures ---- */
+
+/* Whether a failure is the job's own. Another one, a full disk for example, would meet all that follow. */
+static int fails_alone(zimage_status status, int is_writing)
+{
+    switch (status) {
+    case ZIMAGE_ERROR_MEMORY:
+    case ZIMAGE_ERROR_CANCELLED:
+    case ZIMAGE_ERROR_INTERNAL:
+        return 0;
+    default:
+        return !is_writing;
+    }
+}
+
+/* Of m->job. is_writing: its image was made. */
+static void note_failure(maker *m, int code, int is_writing)
 {
     making *all = m->all;
-    zimage_status status = write_image(all, job, request, image, error);
-    if (status != ZIMAGE_OK)
-        return status;
     pthread_mutex_lock(&all->lock);
-    show_image(&all->show, image);
-    cli_report_image(&all->report, job, image, all->is_shared ? m->device : NULL);
+    if (all->failures && m->status != ZIMAGE_ERROR_CANCELLED)
+        cli_failures_add(all->failures, m->job, m->job->text, m->error);
+    if (!all->code && !(all->failures && fails_alone(m->status, is_writing))) {
+        all->code = code;
+        snprintf(all->report.error, sizeof all->report.error, "%s", m->error);
+    }
     pthread_mutex_unlock(&all->lock);
-    return job->latents ? save_latents(job, image, error) : ZIMAGE_OK;
+}
+
+/* The exit code with which the work ends; 0: it goes on. */
+static int ends_with(making *all)
+{
+    pthread_mutex_lock(&all->lock);
+    int code = all->code;
+    pthread_mutex_unlock(&all->lock);
+    return code;
+}
+
+/* ---- writing ---- */
+
+/* The image first: it stays where the latents can't be written. */
+static void *write_files(void *writing_)
+{
+    writing *w = writing_;
+    w->status = write_image(w->all, w->job, &w->request, w->image, &w->error);
+    w->is_written = w->status == ZIMAGE_OK;
+    if (w->is_written && w->job->latents)
+        w->status = save_latents(w->job, w->image, &w->error);
+    atomic_store(&w->is_done, 1);
+    return NULL;
+}
+
+/* Waits until the files of the last image are written, and reports it. */
+static void end_writing(maker *m)
+{
+    making *all = m->all;
+    writing *w = &m->last;
+    const cli_job *now = m->job;
+    if (!w->job)
+        return;
+    if (w->has_thread)
+        pthread_join(w->thread, NULL);
+    m->job = w->job;
+    if (w->is_written) {
+        pthread_mutex_lock(&all->lock);
+        show_image(&all->show, w->image);
+        cli_report_image(&all->report, w->job, w->image, all->is_shared ? m->device : NULL);
+        pthread_mutex_unlock(&all->lock);
+    }
+    if (w->status != ZIMAGE_OK)
+        note_failure(m, maker_failure(m, &w->error), 1);
+    m->job = now;
+    zimage_image_free(w->image);
+    w->job = NULL;
+}
+
+/* Takes the image. To encode a large PNG takes as long as two steps of a GPU, so it is done beside the next image. */
+static void begin_writing(maker *m, cli_job *job, const zimage_request *request, zimage_image *image)
+{
+    writing *w = &m->last;
+    end_writing(m);
+    if (ends_with(m->all)) {
+        zimage_image_free(image);
+        return;
+    }
+    *w = (writing){.all = m->all, .job = job, .request = *request, .image = image, .error = ZIMAGE_ERROR_INIT};
+    w->has_thread = m->all->jobs.count > 1 && pthread_create(&w->thread, NULL, write_files, w) == 0;
+    if (w->has_thread)
+        return;
+    write_files(w);
+    end_writing(m);
 }
 
 /* ---- images ---- */
@@ -150,58 +228,67 @@ static void warn_of_words(making *all, const char *prompt)
     pthread_mutex_unlock(&all->lock);
 }
 
+typedef struct watching {
+    maker *m;
+    progress_bar bar;
+} watching;
+
+/* zimage_progress_fn of watching. The last image is reported as soon as its files are written, and by this thread, so
+ * that nothing is printed into a line of progress. */
+static int on_progress(const zimage_progress *progress, void *user)
+{
+    watching *watch = user;
+    maker *m = watch->m;
+    if (m->last.job && atomic_load(&m->last.is_done))
+        end_writing(m);
+    return cli_on_progress(progress, &watch->bar) || ends_with(m->all);
+}
+
+/* What was read from files. It stays until nothing is written any more that was made from it. */
+static int has_inputs(const cli_inputs *i)
+{
+    return i->embeds || i->latents || i->images[0] || i->mask;
+}
+
 static int make_image(maker *m, cli_job *job)
 {
     making *all = m->all;
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_request request;
-    progress_bar bar;
-    m->is_writing = 0;
+    watching watch = {.m = m};
+    if (has_inputs(&m->inputs))
+        end_writing(m);
     if (cli_request_fill(job->options, all->model, &m->inputs, &request, &error) != ZIMAGE_OK ||
         cli_check_image(job, &request, all->model, &error) != ZIMAGE_OK)
         return maker_failure(m, &error);
     warn_of_words(all, job->options->prompt);
     int quiet = all->options->quiet || all->is_shared; /* a line of progress shows one image */
-    progress_init(&bar, quiet, (int32_t)(job - all->jobs.items) + 1, (int32_t)all->jobs.count, &all->show);
+    progress_init(&watch.bar, quiet, (int32_t)(job - all->jobs.items) + 1, (int32_t)all->jobs.count, &all->show);
     request.preview = all->show.has_previews && !quiet;
     request.seed = job->seed;
     request.release_weights = all->jobs.count == 1; /* nothing comes after this image */
-    request.progress = cli_on_progress;
-    request.progress_user = &bar;
+    request.progress = on_progress;
+    request.progress_user = &watch;
 
     zimage_image *image = NULL;
     zimage_status status = zimage_generate(m->session, &request, &image, &error);
-    progress_end(&bar);
-    m->is_writing = status == ZIMAGE_OK;
-    if (m->is_writing)
-        status = write_files(m, job, &request, image, &error);
-    zimage_image_free(image);
-    return status == ZIMAGE_OK ? 0 : maker_failure(m, &error);
-}
-
-/* Whether a failure is the job's own. Another one, a full disk for example, would meet all that follow. */
-static int fails_alone(const maker *m)
-{
-    switch (m->status) {
-    case ZIMAGE_ERROR_MEMORY:
-    case ZIMAGE_ERROR_CANCELLED:
-    case ZIMAGE_ERROR_INTERNAL:
+    progress_end(&watch.bar);
+    if (status == ZIMAGE_OK) {
+        begin_writing(m, job, &request, image);
         return 0;
-    default:
-        return !m->is_writing;
     }
+    zimage_image_free(image);
+    int code = status == ZIMAGE_ERROR_CANCELLED && !cli_signal_caught() ? ends_with(all) : 0;
+    return code ? code : maker_failure(m, &error); /* why the work ends is printed already */
 }
 
-/* The caller holds the lock. */
-static void note_failure(maker *m, int code)
+/* Whether a job of the shard with the same file was taken before: the file may not be there yet. */
+static int is_begun(making *all, const cli_job *job)
 {
-    making *all = m->all;
-    if (all->failures && m->status != ZIMAGE_ERROR_CANCELLED)
-        cli_failures_add(all->failures, m->job, m->job->text, m->error);
-    if ((all->failures && fails_alone(m)) || all->code)
-        return;
-    all->code = code;
-    snprintf(all->report.error, sizeof all->report.error, "%s", m->error);
+    if (json_object_get(all->begun, job->path))
+        return 1;
+    json_object_set_new_nocheck(all->begun, job->path, json_true());
+    return 0;
 }
 
 /* The next job whose image is to be made; NULL: there is none. */
@@ -211,9 +298,11 @@ static cli_job *next_job(making *all)
     pthread_mutex_lock(&all->lock);
     while (!found && !all->code && all->next < all->jobs.count && !cli_signal_caught()) {
         cli_job *job = &all->jobs.items[all->next++];
-        if (!job->done && all->failures && cli_job_is_done(job))
+        if (job->done)
+            continue;
+        if (all->failures && (is_begun(all, job) || cli_job_is_done(job)))
             all->report.skipped++;
-        else if (!job->done)
+        else
             found = job;
     }
     pthread_mutex_unlock(&all->lock);
@@ -228,11 +317,10 @@ static void *make_images(void *maker_)
         m->job = job;
         m->warned = !all->failures && (all->options->batch || job > all->jobs.items);
         int code = make_image(m, job);
-        pthread_mutex_lock(&all->lock);
         if (code)
-            note_failure(m, code);
-        pthread_mutex_unlock(&all->lock);
+            note_failure(m, code, 0);
     }
+    end_writing(m);
     return NULL;
 }
 
@@ -254,11 +342,13 @@ int making_run(making *all, maker *makers, int count)
     all->is_shared = count > 1;
     if (open_others(all, makers, count))
         return all->code;
+    all->begun = json_object();
     while (started < count && pthread_create(&makers[started].thread, NULL, make_images, &makers[started]) == 0)
         started++; /* without a thread for it, the others make its images */
     make_images(&makers[0]);
     for (int i = 1; i < started; i++)
         pthread_join(makers[i].thread, NULL);
+    json_decref(all->begun);
     return all->code;
 }
 

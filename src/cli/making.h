@@ -3,6 +3,7 @@
 #define ZI_CLI_MAKING_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "device_list.h"
 #include "failures.h"
@@ -25,10 +26,25 @@ typedef struct making {
     cli_failures *failures; /* of a shard: a job's own failure is noted here, and the work goes on; else NULL */
     pthread_mutex_t lock;   /* of what the devices change: jobs.places, report, show, failures and the next three */
     const char *looked_at;  /* the last prompt that was compared with the vocabulary */
+    json_t *begun;          /* the keys of a shard\'s jobs that were taken */
     size_t next;            /* the job to look at next */
     int code;               /* not 0: no other image is begun */
     int is_shared;          /* several devices make the images */
 } making;
+
+/* An image whose files are written while the next one is made. */
+typedef struct writing {
+    making *all;
+    cli_job *job; /* NULL: there is none */
+    zimage_request request;
+    zimage_image *image;
+    zimage_status status;
+    zimage_error error;
+    int is_written; /* the image's own file */
+    atomic_int is_done;
+    int has_thread;
+    pthread_t thread;
+} writing;
 
 /* One device with its session. */
 typedef struct maker {
@@ -36,10 +52,10 @@ typedef struct maker {
     const char *device; /* NULL: as the options say */
     zimage_session *session;
     cli_inputs inputs;
-    const cli_job *job;          /* that is checked or made now; NULL: none yet */
-    int warned;                  /* the job's warnings are printed already */
-    zimage_status status;        /* of the last job that failed, */
-    int is_writing;              /* and whether its image was made */
+    const cli_job *job;   /* that is checked or made now; NULL: none yet */
+    int warned;           /* the job's warnings are printed already */
+    zimage_status status; /* of the last job that failed */
+    writing last;
     char error[MAKING_TEXT_MAX]; /* its sentence */
     pthread_t thread;
 } maker;
