@@ -66,3 +66,12 @@ zimage_status cli_queued_complete(cli_queued *queued, const zimage_model *model,
     job.options = &any;
     return cli_job_key(&job, &queued->request, model, queued->job.key, error);
 }
+
+int cli_queued_service_key(const cli_queued *queued, char key[JOB_KEY])
+{
+    static const char mark[] = "service ";
+    const char *output = queued->options.output;
+    const hash_piece pieces[] = {
+        {mark, strlen(mark)}, {queued->job.key, strlen(queued->job.key)}, {output, strlen(output)}};
+    return hash_sha256(pieces, sizeof pieces / sizeof *pieces, key);
+}

@@ -26,4 +26,10 @@ zimage_status cli_queued_complete(cli_queued *queued, const zimage_model *model,
 /* The command line's options with the defaults of generate's: what a line does not say. */
 void cli_queued_defaults(cli_command_id command, const cli_options *given, cli_options *options);
 
+/*
+ * A job of the service is one caller's: it shares no row and no file with an equal request of another. So its key is
+ * made of the request's key and the output, which is named after the job; the file is named after that key.
+ */
+int cli_queued_service_key(const cli_queued *queued, char key[JOB_KEY]); /* 0: no memory */
+
 #endif

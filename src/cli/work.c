@@ -18,6 +18,8 @@ typedef struct maker {
     zimage_session *session;
     char fingerprint[RECIPE_FINGERPRINT];
     cli_queued queued; /* the job under way */
+    int is_service;    /* it is a server's: its key names its file */
+    json_t *warnings;  /* of it, for its client */
     uint8_t *data;     /* of its image's file */
     size_t size;
     char suffix[8];                 /* of its name */
@@ -47,11 +49,12 @@ static json_t *facts_of(const maker *m, const zimage_image *image)
     zimage_image_info info = {.struct_size = sizeof info};
     zimage_image_get_info(image, &info, NULL); /* this can't fail */
     snprintf(text, sizeof text, "%llu", (unsigned long long)seed);
-    return json_pack("{s:o, s:i, s:i, s:f, s:s, s:s, s:s}", "seed",
+    return json_pack("{s:o, s:i, s:i, s:f, s:i, s:s, s:s, s:s, s:O*}", "seed",
                      seed > INT64_MAX ? json_string(text) : json_integer((json_int_t)seed), "width",
                      zimage_image_width(image), "height", zimage_image_height(image), "seconds", info.seconds,
-                     "compute", zimage_compute_name(info.compute), "kernels", info.kernels, "version",
-                     zimage_version());
+                     "prompt_tokens", info.prompt_tokens, "compute", zimage_compute_name(info.compute), "kernels",
+                     info.kernels, "version", zimage_version(), "warnings",
+                     json_array_size(m->warnings) ? m->warnings : NULL);
 }
 
 /* The recipe of an image's file without what machines may differ in. NULL: there is none. */
@@ -110,7 +113,7 @@ static zimage_status encode(maker *m, const zimage_image *image, ledger_picture 
         .size = m->size,
         .release = zimage_free,
         .suffix = m->suffix,
-        .output = m->queued.options.output,
+        .output = m->is_service ? NULL : m->queued.options.output,
         .facts = facts_of(m, image),
         .is_same = is_same,
         .user = m,
@@ -134,6 +137,12 @@ static zimage_status generate(maker *m, stopping *stop, ledger_picture *picture,
     return status;
 }
 
+static int is_service_job(const maker *m, const ledger_job *job)
+{
+    char key[JOB_KEY];
+    return m->queued.options.output && cli_queued_service_key(&m->queued, key) && !strcmp(key, job->key);
+}
+
 /* A request that can't be read, or has another key than its job, is none that zimage queue added. */
 static ledger_verdict prepare(maker *m, const ledger_job *job, zimage_error *error)
 {
@@ -147,7 +156,8 @@ static ledger_verdict prepare(maker *m, const ledger_job *job, zimage_error *err
     zimage_status status = cli_queued_complete(&m->queued, m->model, error);
     if (status != ZIMAGE_OK)
         return verdict_of(status);
-    if (!strcmp(m->queued.job.key, job->key))
+    m->is_service = is_service_job(m, job);
+    if (m->is_service || !strcmp(m->queued.job.key, job->key))
         return LEDGER_MADE;
     snprintf(error->message, sizeof error->message,
              "its key is %.8s..., but that of its request is %.8s...: the request was changed, or added by another "
@@ -171,6 +181,8 @@ static ledger_verdict make(void *user, const ledger_job *job, int (*stop)(const 
     maker *m = user;
     stopping stopper = {stop, stop_user};
     cli_queued_free(&m->queued);
+    json_decref(m->warnings);
+    m->warnings = json_array();
     ledger_verdict verdict = prepare(m, job, error);
     if (verdict == LEDGER_MADE)
         verdict = verdict_of(generate(m, &stopper, picture, error));
@@ -190,6 +202,8 @@ static ledger_verdict make(void *user, const ledger_job *job, int (*stop)(const 
 static void log_message(zimage_log_level level, const char *message, void *user)
 {
     maker *m = user;
+    if (level == ZIMAGE_LOG_WARNING && m->warnings)
+        json_array_append_new(m->warnings, json_string(message));
     if (!strcmp(m->warning, message) || (level != ZIMAGE_LOG_WARNING && m->given->quiet))
         return;
     snprintf(m->warning, sizeof m->warning, "%s", message);
@@ -264,6 +278,7 @@ int cmd_work(const cli_options *o)
     cli_queued_defaults(CLI_WORK, o, &m.options);
     cli_signals_catch();
     int code = open_and_work(&m);
+    json_decref(m.warnings);
     zimage_session_close(m.session);
     zimage_model_close(m.model);
     cli_folder_unmake(folder, existing);

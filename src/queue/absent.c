@@ -1,6 +1,7 @@
 /* In place of the other files of this folder, where the program was built without libpq. */
 #include "base/error.h"
 #include "queue/ledger.h"
+#include "queue/service.h"
 
 static ledger_result refuse(zimage_error *error)
 {
@@ -80,4 +81,77 @@ ledger_result ledger_work(const ledger_work_params *params, const ledger_engine 
 {
     *totals = (ledger_totals){0};
     return refuse(error);
+}
+
+ledger_result ledger_service_add(ledger *l, const service_job *job, const ledger_service_rows *rows,
+                                 char known[SERVICE_ID_TEXT], zimage_error *error)
+{
+    *known = 0;
+    return refuse(error);
+}
+
+ledger_result ledger_service_cancel(ledger *l, const char *id, zimage_error *error)
+{
+    return refuse(error);
+}
+
+ledger_result ledger_service_look(ledger *l, const char *const *ids, size_t count, int places, service_take_part *take,
+                                  void *taker, zimage_error *error)
+{
+    return refuse(error);
+}
+
+ledger_result ledger_service_find(ledger *l, const service_question *question, service_take_found *take, void *taker,
+                                  zimage_error *error)
+{
+    return refuse(error);
+}
+
+ledger_result ledger_service_load(ledger *l, service_take_crew *take_crew, service_take_line *take_line, void *taker,
+                                  zimage_error *error)
+{
+    return refuse(error);
+}
+
+ledger_result ledger_service_tidy(ledger *l, double seconds,
+                                  void (*remove)(void *user, const char *file, const char *key), void *user,
+                                  zimage_error *error)
+{
+    return refuse(error);
+}
+
+zimage_status ledger_place_read(const char *folder, const service_file *file, uint8_t **data, size_t *size,
+                                zimage_error *error)
+{
+    *data = NULL;
+    refuse(error);
+    return ZIMAGE_ERROR_UNSUPPORTED;
+}
+
+void ledger_place_remove(const char *folder, const char *name, const char *key)
+{
+}
+
+ledger_result ledger_service_listen(ledger *l, zimage_error *error)
+{
+    return refuse(error);
+}
+
+ledger_result ledger_service_reopen(ledger *l, zimage_error *error)
+{
+    return refuse(error);
+}
+
+ledger_result ledger_service_notify(ledger *l, zimage_error *error)
+{
+    return refuse(error);
+}
+
+int ledger_socket(const ledger *l)
+{
+    return -1;
+}
+
+void ledger_drain(ledger *l)
+{
 }

@@ -23,7 +23,7 @@ static int has_ended(void *user)
 /* Sleeps until the next beat; 0: the worker ends. poll counts time as the system's clock that is never set. */
 static int wait_for_beat(ledger_heart *heart)
 {
-    double end = zi_now() + heart->lease_seconds / BEATS;
+    double end = zi_now() + heart->claiming->lease_seconds / BEATS;
     struct pollfd wake = {.fd = heart->wake[0], .events = POLLIN};
     while (!has_ended(heart)) {
         double left = end - zi_now();
@@ -56,11 +56,14 @@ static void beat(ledger_heart *heart)
         size_t count = heart->count;
         memcpy(asked, heart->held, count * sizeof *asked);
         pthread_mutex_unlock(&heart->lock);
-        if (count == 0)
-            return;
-        answer = ledger_renew(heart->l, asked, count, heart->lease_seconds, is_mine, NULL);
-        if (answer == LEDGER_OK)
+        answer = LEDGER_OK;
+        if (count > 0)
+            answer = ledger_renew(heart->l, asked, count, heart->claiming->lease_seconds, is_mine, NULL);
+        if (answer == LEDGER_OK && count > 0)
             note_lost(heart, asked, is_mine, count);
+        if (answer == LEDGER_OK)
+            answer = ledger_announce(heart->l, heart->claiming->worker, heart->claiming->model,
+                                     heart->claiming->lease_seconds, NULL);
         if (answer == LEDGER_LOST && ledger_persist(heart->l, &patience, NULL) != LEDGER_OK)
             return;
     }
@@ -91,9 +94,10 @@ static void close_pipe(ledger_heart *heart)
     close(heart->wake[1]);
 }
 
-ledger_result ledger_heart_begin(ledger_heart *heart, const char *target, double lease_seconds, zimage_error *error)
+ledger_result ledger_heart_begin(ledger_heart *heart, const char *target, const ledger_claiming *claiming,
+                                 zimage_error *error)
 {
-    *heart = (ledger_heart){.lease_seconds = lease_seconds};
+    *heart = (ledger_heart){.claiming = claiming};
     ledger_result answer = ledger_open(target, "zimage heartbeat", 1, &heart->l, error);
     if (answer != LEDGER_OK)
         return answer;

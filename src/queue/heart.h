@@ -1,5 +1,5 @@
-/* The thread that prolongs the leases of a worker's jobs, by a connection of its own: work that takes long, or a
- * connection that hangs, does not cost them. */
+/* The thread that prolongs the leases of a worker's jobs, and says that the worker is there. It has a connection of its
+ * own: work that takes long, or a connection that hangs, does not cost them. */
 #ifndef ZI_QUEUE_HEART_H
 #define ZI_QUEUE_HEART_H
 
@@ -14,7 +14,7 @@ typedef struct ledger_heart {
     pthread_mutex_t lock;
     int wake[2]; /* a pipe: a byte in it ends the waiting */
     ledger *l;
-    double lease_seconds;
+    const ledger_claiming *claiming; /* whose worker's heart it is, its model and leases */
     /* behind the lock */
     ledger_hold held[HEART_HOLDS];
     int is_lost[HEART_HOLDS]; /* another worker has the job, or it was cancelled */
@@ -22,7 +22,8 @@ typedef struct ledger_heart {
     int ends;
 } ledger_heart;
 
-ledger_result ledger_heart_begin(ledger_heart *heart, const char *target, double lease_seconds, zimage_error *error);
+ledger_result ledger_heart_begin(ledger_heart *heart, const char *target, const ledger_claiming *claiming,
+                                 zimage_error *error);
 void ledger_heart_end(ledger_heart *heart);
 
 void ledger_heart_take(ledger_heart *heart, const ledger_job *job);

@@ -249,14 +249,14 @@ ledger_result ledger_finish(ledger *l, const ledger_hold *held, const char *cons
 
 /* ---- one job ---- */
 
-/* A statement on one job: $1 its id, $2 its lease, and up to one more. */
-static ledger_result on_job(ledger *l, const char *sql, const ledger_job *job, const char *third, PGresult **result,
-                            zimage_error *error)
+/* A statement on one job: $1 its id, $2 its lease, and up to two more. */
+static ledger_result on_job(ledger *l, const char *sql, const ledger_job *job, const char *third, const char *fourth,
+                            PGresult **result, zimage_error *error)
 {
     char id[NUMBER_TEXT];
     snprintf(id, sizeof id, "%lld", (long long)job->id);
-    const char *values[] = {id, job->lease, third};
-    return ledger_ask(l, sql, third ? 3 : 2, values, result, error);
+    const char *values[] = {id, job->lease, third, fourth};
+    return ledger_ask(l, sql, 2 + (third != NULL) + (fourth != NULL), values, result, error);
 }
 
 #define IS_MINE " where id = $1 and lease = $2 and state = 'running'"
@@ -286,36 +286,54 @@ ledger_result ledger_begin(ledger *l, ledger_job *job, double lease_seconds, con
     return LEDGER_OK;
 }
 
-static ledger_result change(ledger *l, const char *sql, const ledger_job *job, const char *third, zimage_error *error)
+static ledger_result change(ledger *l, const char *sql, const ledger_job *job, const char *third, const char *fourth,
+                            zimage_error *error)
 {
     PGresult *result;
-    ledger_result answer = on_job(l, sql, job, third, &result, error);
+    ledger_result answer = on_job(l, sql, job, third, fourth, &result, error);
     PQclear(result);
     return answer;
 }
 
-ledger_result ledger_fail(ledger *l, const ledger_job *job, const char *sentence, zimage_error *error)
+/* Which kind of error it was: a server tells its client. */
+#define STATUS "result = jsonb_build_object('status', $4::text)"
+
+ledger_result ledger_fail(ledger *l, const ledger_job *job, const zimage_error *reason, zimage_error *error)
 {
     return change(l,
                   "update zimage.job set state = 'failed', error = $3, finished_at = now(), lease = null,"
-                  " lease_until = null" IS_MINE,
-                  job, sentence, error);
+                  " lease_until = null, " STATUS IS_MINE,
+                  job, reason->message, zimage_status_name(reason->status), error);
 }
 
-ledger_result ledger_give_back(ledger *l, const ledger_job *job, const char *sentence, zimage_error *error)
+ledger_result ledger_give_back(ledger *l, const ledger_job *job, const zimage_error *reason, zimage_error *error)
 {
     return change(l,
-                  "update zimage.job set error = $3, lease = null, lease_until = null,"
+                  "update zimage.job set error = $3, lease = null, lease_until = null, " STATUS ","
                   " state = case when attempts >= max_attempts then 'failed' else 'queued' end::zimage.job_state,"
                   " finished_at = case when attempts >= max_attempts then now() end,"
                   " not_before = now() + make_interval(secs => least(600, 5 * power(2, attempts)))" IS_MINE,
-                  job, sentence, error);
+                  job, reason->message, zimage_status_name(reason->status), error);
 }
 
 ledger_result ledger_release(ledger *l, const ledger_job *job, zimage_error *error)
 {
     return change(l, "update zimage.job set state = 'queued', lease = null, lease_until = null, worker = null" IS_MINE,
-                  job, NULL, error);
+                  job, NULL, NULL, error);
+}
+
+/* ---- who is there ---- */
+
+ledger_result ledger_announce(ledger *l, const char *worker, const char *model, double seconds, zimage_error *error)
+{
+    char text[NUMBER_TEXT];
+    snprintf(text, sizeof text, "%.3f", seconds);
+    const char *values[] = {worker, model, text};
+    return ledger_do(l,
+                     "insert into zimage.worker (name, model, expected_until)"
+                     " values ($1, $2, now() + make_interval(secs => $3))"
+                     " on conflict (name) do update set expected_until = excluded.expected_until",
+                     3, values, NULL, error);
 }
 
 ledger_result ledger_is_empty(ledger *l, const char *model, int *is_empty, zimage_error *error)

@@ -37,11 +37,13 @@ ledger_result ledger_renew(ledger *l, const ledger_hold *held, size_t count, dou
 ledger_result ledger_finish(ledger *l, const ledger_hold *held, const char *const *results, size_t count, int *is_mine,
                             zimage_error *error);
 /* The job fails for good. */
-ledger_result ledger_fail(ledger *l, const ledger_job *job, const char *sentence, zimage_error *error);
+ledger_result ledger_fail(ledger *l, const ledger_job *job, const zimage_error *reason, zimage_error *error);
 /* The job goes back after a fault of this machine: it waits a little, and fails if no attempt is left. */
-ledger_result ledger_give_back(ledger *l, const ledger_job *job, const char *sentence, zimage_error *error);
+ledger_result ledger_give_back(ledger *l, const ledger_job *job, const zimage_error *reason, zimage_error *error);
 /* A job whose attempt has not begun goes back as if nobody had claimed it. */
 ledger_result ledger_release(ledger *l, const ledger_job *job, zimage_error *error);
+/* The worker is there, and expected to say so again within so many seconds. */
+ledger_result ledger_announce(ledger *l, const char *worker, const char *model, double seconds, zimage_error *error);
 /* Whether jobs of the model are queued or running. */
 ledger_result ledger_is_empty(ledger *l, const char *model, int *is_empty, zimage_error *error);
 

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/output.h"
 #include "queue/connection.h"
+#include "queue/service.h"
 
 #define FOLDER_MODE 0777 /* less the umask */
 #define FILE_MAX    ((size_t)1 << 30)
@@ -167,4 +168,61 @@ ledger_verdict ledger_place_picture(const char *folder, const ledger_job *job, c
         return no_hash(error);
     add_facts(picture, name, picture->size, hash, 0);
     return LEDGER_MADE;
+}
+
+/* ---- reading and removing ---- */
+
+/* Names come from a database, and must not lead out of the folder. */
+static int is_beneath(const char *name)
+{
+    return *name && *name != '/' && strncmp(name, "../", 3) != 0 && !strstr(name, "/../");
+}
+
+/* A part of a file. */
+static zimage_status read_part(const char *path, const service_file *file, char **data, zimage_error *error)
+{
+    zi_file whole;
+    if (file->bytes > FILE_MAX)
+        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: a picture of more than 1 GiB", path);
+    ZI_TRY(zi_file_open(path, &whole, error));
+    zimage_status status = ZIMAGE_OK;
+    if (whole.size < file->bytes || whole.size - file->bytes < file->offset)
+        status = zi_fail(error, ZIMAGE_ERROR_FILE, "%s: it ends before the picture that the ledger knows", path);
+    else if (!(*data = malloc((size_t)file->bytes)))
+        status = zi_fail_memory(error, "a picture", (size_t)file->bytes);
+    else
+        status = zi_file_read(&whole, file->offset, *data, (size_t)file->bytes, error);
+    zi_file_close(&whole);
+    return status;
+}
+
+zimage_status ledger_place_read(const char *folder, const service_file *file, uint8_t **data, size_t *size,
+                                zimage_error *error)
+{
+    char path[PATH_MAX], found[HASH_TEXT], *text = NULL;
+    *data = NULL;
+    *size = (size_t)file->bytes;
+    if (!is_beneath(file->name) || snprintf(path, sizeof path, "%s/%s", folder, file->name) >= (int)sizeof path)
+        return zi_fail(error, ZIMAGE_ERROR_FILE, "%s: no name of a result", file->name);
+    zimage_status status =
+        file->bytes ? read_part(path, file, &text, error) : zi_read_file(path, FILE_MAX, &text, size, error);
+    if (status == ZIMAGE_OK && (!hash_of(text, *size, found) || strcmp(found, file->sha256) != 0))
+        status = zi_fail(error, ZIMAGE_ERROR_FILE, "%s: it is not the file whose hash the ledger has", path);
+    if (status == ZIMAGE_OK)
+        *data = (uint8_t *)text;
+    else
+        free(text);
+    return status;
+}
+
+void ledger_place_remove(const char *folder, const char *name, const char *key)
+{
+    static const char *const suffixes[] = {"png", "jpeg", "webp"};
+    char path[PATH_MAX];
+    for (size_t i = 0; !name && i < sizeof suffixes / sizeof *suffixes; i++)
+        if (snprintf(path, sizeof path, "%s/%.2s/%.2s/%s.%s", folder, key, key + 2, key, suffixes[i]) <
+            (int)sizeof path)
+            unlink(path);
+    if (name && is_beneath(name) && snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path)
+        unlink(path);
 }

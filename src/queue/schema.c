@@ -51,6 +51,28 @@ static const char *const scripts[] = {
     "  bytes bigint not null default 0,"
     "  images bigint not null default 0,"
     "  changed_at timestamptz not null default now());",
+    /* Jobs of servers, and which workers are there. An image that is over wakes the servers: not those of batches,
+     * because NOTIFY takes a lock of the whole database server when its transaction ends. */
+    "create table zimage.service ("
+    "  id text primary key check (octet_length(id) <= 32),"
+    "  owner text not null check (octet_length(owner) <= 64)," /* hash of an API key */
+    "  repeat text check (octet_length(repeat) <= 64),"        /* hash of the client's own name of the request */
+    "  about jsonb not null,"
+    "  created_at timestamptz not null default now());"
+    "create unique index service_repeat on zimage.service (owner, repeat) where repeat is not null;"
+    "create index service_owner on zimage.service (owner, created_at);"
+    "create index service_age on zimage.service (created_at);"
+    "alter table zimage.job add column service text references zimage.service, add column part smallint;"
+    "create index job_service on zimage.job (service, part) where service is not null;"
+    "create table zimage.worker ("
+    "  name text primary key,"
+    "  model text not null,"
+    "  expected_until timestamptz not null);" /* its lease; it is prolonged by its heart */
+    "create function zimage.tell_service() returns trigger language plpgsql as"
+    "  'begin perform pg_notify(''zimage_service'', ''''); return null; end';"
+    "create trigger job_service_over after update of state on zimage.job for each row"
+    "  when (new.service is not null and new.state in ('done', 'failed', 'cancelled')"
+    "    and new.state is distinct from old.state) execute function zimage.tell_service();",
 };
 
 #define VERSION ((int)(sizeof scripts / sizeof *scripts))

@@ -183,8 +183,8 @@ static ledger_result refuse(worker *w, ledger_job *job, ledger_verdict verdict)
     zimage_error reason = *w->error; /* what is said of the connection must not replace it */
     ledger_result answer;
     do {
-        answer = verdict == LEDGER_BAD_JOB ? ledger_fail(w->l, job, reason.message, w->error)
-                                           : ledger_give_back(w->l, job, reason.message, w->error);
+        answer = verdict == LEDGER_BAD_JOB ? ledger_fail(w->l, job, &reason, w->error)
+                                           : ledger_give_back(w->l, job, &reason, w->error);
     } while (again(w, &answer));
     drop(w, job);
     if (verdict == LEDGER_BAD_JOB) {
@@ -300,7 +300,9 @@ static ledger_result open_all(worker *w)
     if (answer == LEDGER_OK)
         answer = listen(w);
     if (answer == LEDGER_OK)
-        answer = ledger_heart_begin(&w->heart, p->target, p->lease_seconds, w->error);
+        answer = ledger_announce(w->l, w->claiming.worker, w->engine->model, p->lease_seconds, w->error);
+    if (answer == LEDGER_OK)
+        answer = ledger_heart_begin(&w->heart, p->target, &w->claiming, w->error);
     if (answer == LEDGER_OK && p->is_packed)
         answer = ledger_pack_open(&w->pack, w->l, p->folder, w->error);
     return answer;
@@ -334,6 +336,8 @@ ledger_result ledger_work(const ledger_work_params *params, const ledger_engine 
     if (w->l)
         release_rest(w);
     ledger_heart_end(&w->heart);
+    if (w->l)
+        ledger_announce(w->l, name, engine->model, 0, NULL); /* it is not there any more */
     ledger_pack_close(&w->pack);
     ledger_close(w->l);
     free(w);
