@@ -300,6 +300,7 @@ const char *const cli_group_names[CLI_GROUPS] = {
 };
 
 static const char no_image[] = "a plan makes no image";
+static const char workers_do[] = "the ledger's workers make the images";
 static const char no_guidance[] = "it changes nothing without guidance";
 
 #define SIZE_HELP "Width and height of the image in pixels, for example 1024x768: --width and --height in one."
@@ -887,6 +888,43 @@ const cli_option cli_table[] = {
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLAG(no_overlap),
+    },
+    {
+        .name = "queue",
+        .elsewhere = "database db dsn url ledger",
+        .argument = "URL",
+        .help = "Make no images, but let zimage work make them: jobs are kept in this ledger (zimage queue init), "
+                "postgresql://USER@HOST/DATABASE, and any number of such servers may share it. A password belongs into "
+                "ZIMAGE_QUEUE, ~/.pgpass or PGPASSWORD.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        TEXT(queue),
+        .rules = {NEEDS("results", "finished images are read from there"),
+                  EXCLUDES("gallery", "a server of a ledger keeps nothing itself"), EXCLUDES("device", workers_do),
+                  EXCLUDES("compute", workers_do), EXCLUDES("mem", workers_do), EXCLUDES("vram", workers_do),
+                  EXCLUDES("threads", workers_do), EXCLUDES("no-overlap", workers_do),
+                  EXCLUDES("keep-models", workers_do), EXCLUDES("idle-seconds", workers_do)},
+    },
+    {
+        .name = "results",
+        .argument = "DIR",
+        .help = "The folder of the ledger's workers (zimage work --out-dir), which this server reads.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FOLDER(results),
+        .written = 1,
+        .rules = {NEEDS("queue", "else the server makes the images itself")},
+    },
+    {
+        .name = "keep-results",
+        .argument = "SECONDS",
+        .help = "Jobs of servers that are over for so long are removed from the ledger, and their images from the "
+                "folder.",
+        .commands = ON(SERVE),
+        .group = CLI_GROUP_SERVER,
+        FLOAT(keep_results, 1, SECONDS_MAX),
+        .fallback = "86400",
+        .rules = {NEEDS("queue", "else images are only in memory")},
     },
     {
         .name = "store-bytes",

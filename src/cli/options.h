@@ -81,7 +81,7 @@ typedef struct cli_options {
     uint8_t background[3]; /* RGB */
     double guidance, cfg_truncation, cfg_normalization, strength;
     double header_seconds, body_seconds, connection_seconds, max_wait, rate, burst, failed_keys, job_seconds,
-        idle_seconds, drain, store_seconds, lease;
+        idle_seconds, drain, store_seconds, lease, keep_results;
     int rng, dequantize, compute, template_kind, shell, command, stage, show;
     int metrics_public, no_slots, no_web, no_model_switch, log_format;
     int plan, reference, no_cache, no_metadata, composite, resume, json, quiet, verbose, man, help, insecure,
@@ -124,7 +124,7 @@ typedef struct cli_rule {
     const char *why; /* end of the message */
 } cli_rule;
 
-#define CLI_RULES 8
+#define CLI_RULES 12
 
 /* Headings of the help, in this order. */
 typedef enum cli_group {

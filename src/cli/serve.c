@@ -12,6 +12,7 @@
 
 #include "cli.h"
 #include "device_list.h"
+#include "front.h"
 #include "models.h"
 #include "names.h"
 #include "places.h"
@@ -147,6 +148,15 @@ static int take_models(const cli_options *o, serve_params *params, model_copies 
 
 _Static_assert(CLI_DEVICES_MAX <= SERVE_DEVICES_MAX, "the server takes each of the devices");
 
+static int take_ledger(const cli_options *o, serve_params *params, cli_front **front)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    if (cli_front_open(o, front, &error) != ZIMAGE_OK)
+        return cli_option_failure(CLI_SERVE, o, &error);
+    params->ledger = cli_front_ledger(*front);
+    return 0;
+}
+
 static void fill(const cli_options *o, serve_params *params)
 {
     *params = (serve_params){
@@ -209,11 +219,14 @@ int cmd_serve(const cli_options *options)
     serve_params params;
     model_copies copies = {.ids = {NULL}};
     cli_device_list devices = {0};
+    cli_front *front = NULL;
     fill(options, &params);
     if (CLI_IS_GIVEN(options, key) && !cli_has(&options->variables, cli_find(CLI_SERVE, "api-key")))
         params.log("--api-key: other users of this machine can see it; ZIMAGE_API_KEY or --api-key-file hide it");
     int code = take_models(options, &params, &copies);
-    if (!code)
+    if (!code && options->queue)
+        code = take_ledger(options, &params, &front);
+    else if (!code)
         code = cli_device_list_read(CLI_SERVE, options, &devices);
     for (int i = 0; i < devices.count && i < SERVE_DEVICES_MAX; i++)
         params.devices[params.device_count++] = devices.names[i];
@@ -231,5 +244,6 @@ int cmd_serve(const cli_options *options)
     for (int i = 0; i < SERVE_MODELS_MAX; i++)
         free(copies.folders[i]);
     cli_device_list_free(&devices);
+    cli_front_close(front);
     return code;
 }

@@ -1,5 +1,7 @@
 /* Which requests become jobs, how jobs end, and what is predicted about them. */
-#include "server.h"
+#include <stdio.h>
+
+#include "front.h"
 #include "worker.h"
 
 #define RETRY_MAX 120 /* seconds; clients of OpenAI do not repeat a request that has to wait longer */
@@ -34,6 +36,8 @@ static queue_wait behind_running(const server *s, uint64_t caller, queue_wait wa
 
 queue_wait wait_of(const server *s, const job *j)
 {
+    if (s->front && j->state == JOB_QUEUED)
+        return front_wait_of(s, j);
     if (!j->item.line)
         return (queue_wait){0};
     queue_wait wait = behind_running(s, j->item.caller, queue_before(&s->queue, &j->item));
@@ -41,8 +45,11 @@ queue_wait wait_of(const server *s, const job *j)
     return wait;
 }
 
-static double wait_of_new(const server *s, uint64_t caller, queue_class class)
+static double wait_of_new(const server *s, const model_entry *model, const job_origin *origin, queue_class class)
 {
+    const uint64_t caller = origin->caller;
+    if (s->front)
+        return front_wait_of_new(s, model, origin->ledger_caller, class).seconds;
     queue_wait wait = behind_running(s, caller, queue_before_new(&s->queue, caller, class));
     return busy_seconds(s) + wait.seconds / s->params->device_count;
 }
@@ -62,7 +69,7 @@ static int refuse_busy(fault *f, fault_code code, double wait, const char *reaso
 /* Whether there is room for a job, which the queue does not have yet. With the lock. */
 static int has_room(const server *s, const job *j, const job_origin *origin, fault *f)
 {
-    double wait = wait_of_new(s, j->item.caller, j->item.class);
+    double wait = wait_of_new(s, j->model, origin, j->item.class);
     double all = wait + j->count * j->item.seconds;
     if (s->state == SERVER_DRAINING || s->state == SERVER_FAILED) {
         fault_set(f, FAULT_SHUTTING_DOWN, NULL, "the server is shutting down");
@@ -74,6 +81,8 @@ static int has_room(const server *s, const job *j, const job_origin *origin, fau
         f->retry_after = 1;
         return 0;
     }
+    if (s->front && !front_has_room(s, j->model, f))
+        return 0;
     if (queue_length(&s->queue) >= (size_t)s->params->max_queue)
         return refuse_busy(f, FAULT_QUEUE_FULL, wait, "the queue is full");
     if (wait > s->params->max_wait)
@@ -99,6 +108,19 @@ static int is_soon_enough(const server *s, const serve_request *request, const p
                      s->params->job_seconds);
 }
 
+/* What a front can't pass on. */
+static int can_pass(const server *s, serve_request *request, fault *f)
+{
+    if (!s->front)
+        return 1;
+    if (request->image_count > 0 || request->mask)
+        return fault_set(f, FAULT_UNSUPPORTED_PARAMETER, "image",
+                         "image: this server passes requests on to a ledger, which takes no input images");
+    if (request->partial_images > 0)
+        serve_request_ignore(request, "partial_images"); /* its workers send none */
+    return 1;
+}
+
 /* What the model says of a request: its time and memory, or a fault. *is_known 0: the model is closed and says nothing
  * yet; the worker asks again. While a job runs it holds memory, so a shortage then is no reason to refuse. */
 static int ask_model(server *s, model_entry *model, serve_request *request, resolved_request *resolved, prediction *p,
@@ -106,7 +128,7 @@ static int ask_model(server *s, model_entry *model, serve_request *request, reso
 {
     *p = (prediction){0};
     pthread_mutex_lock(&s->lock);
-    int is_busy = busy_seconds(s) > 0;
+    int is_busy = s->front || busy_seconds(s) > 0; /* the memory of a front's machine does not matter */
     zimage_model_info info = model->info;
     *is_known = model->is_known;
     pthread_mutex_unlock(&s->lock);
@@ -122,12 +144,14 @@ static int enqueue(server *s, job *j, const job_origin *origin, fault *f)
     if (!has_room(s, j, origin, f))
         return 0;
     j->created = serve_now();
-    if (!queue_push(&s->queue, &j->item))
+    if (s->front ? !front_add(s, j) : !queue_push(&s->queue, &j->item))
         return fault_set(f, FAULT_INSUFFICIENT_MEMORY, NULL, "there is no memory for the job");
-    job_hold(j); /* the queue's, and then the worker's */
+    if (!s->front)
+        job_hold(j); /* the queue's, and then the worker's */
     job_table_trim(&s->jobs, j->created, s->params->store_seconds, s->params->store_bytes);
     job_table_add(&s->jobs, j);
-    job_happened(j, &(job_event){.kind = EVENT_STATE, .state = JOB_QUEUED});
+    if (!s->front) /* else when the ledger has it */
+        job_happened(j, &(job_event){.kind = EVENT_STATE, .state = JOB_QUEUED});
     pthread_cond_broadcast(&s->work);
     return 1;
 }
@@ -145,12 +169,27 @@ int forecast(server *s, serve_request *request, const job_origin *origin, predic
     resolved_request resolved;
     int is_known;
     model_entry *model = find_model(s, request, f);
-    if (!model || !resolve_early(request, s->params, f) || !ask_model(s, model, request, &resolved, p, &is_known, f))
+    if (!model || !can_pass(s, request, f) || !resolve_early(request, s->params, f) ||
+        !ask_model(s, model, request, &resolved, p, &is_known, f))
         return 0;
     pthread_mutex_lock(&s->lock);
-    *wait = wait_of_new(s, origin->caller, (queue_class)request->priority);
+    *wait = wait_of_new(s, model, origin, (queue_class)request->priority);
     pthread_mutex_unlock(&s->lock);
     return 1;
+}
+
+/* A front opens all models at its start. */
+static int refuse_closed(server *s, const model_entry *model, fault *f)
+{
+    pthread_mutex_lock(&s->lock);
+    int is_loading = s->state == SERVER_LOADING;
+    pthread_mutex_unlock(&s->lock);
+    if (!is_loading)
+        return fault_set(f, FAULT_MODEL_FAILED, "model", "model: \"%s\" can't be opened; the server's log says why",
+                         model->id);
+    fault_set(f, FAULT_MODEL_LOADING, NULL, "the model is being opened");
+    f->retry_after = 1;
+    return 0;
 }
 
 int admit(server *s, serve_request *request, const job_origin *origin, job **out, fault *f)
@@ -158,7 +197,7 @@ int admit(server *s, serve_request *request, const job_origin *origin, job **out
     prediction p = {0};
     *out = NULL;
     model_entry *model = find_model(s, request, f);
-    if (!model || !resolve_early(request, s->params, f))
+    if (!model || !can_pass(s, request, f) || !resolve_early(request, s->params, f))
         return 0;
     job *j = job_new(request);
     if (!j)
@@ -170,9 +209,14 @@ int admit(server *s, serve_request *request, const job_origin *origin, job **out
     j->body_hash = origin->body_hash;
     j->is_detached = origin->is_detached;
     j->wants_previews = request_previews(&j->request);
+    snprintf(j->owner_hash, sizeof j->owner_hash, "%s", origin->owner_hash);
+    snprintf(j->ledger_caller, sizeof j->ledger_caller, "%s", origin->ledger_caller);
+    snprintf(j->repeat, sizeof j->repeat, "%s", origin->repeat);
     j->item.caller = origin->caller;
     j->item.class = (queue_class)j->request.priority;
     int ok = ask_model(s, model, &j->request, &j->resolved, &p, &j->is_resolved, f);
+    if (ok && s->front && !j->is_resolved)
+        ok = refuse_closed(s, model, f);
     j->item.seconds = p.seconds;
     j->planned = p.planned;
     pthread_mutex_lock(&s->lock);
@@ -200,7 +244,10 @@ void cancel_job(server *s, job *j, cancel_reason reason)
         return;
     atomic_store(&j->cancel, reason);
     s->metrics.cancelled[reason]++;
-    if (j->item.line) { /* it waits */
+    if (s->front) {
+        end_job(s, j, JOB_CANCELLED);
+        front_cancel(s, j);
+    } else if (j->item.line) { /* it waits */
         queue_remove(&s->queue, &j->item);
         end_job(s, j, JOB_CANCELLED);
         job_release(&s->jobs, j);

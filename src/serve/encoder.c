@@ -124,24 +124,19 @@ static void keep_in_gallery(server *s, const task *t, job_picture *picture)
     json_decref(request);
 }
 
-/* With the lock. */
-static void keep(server *s, const task *t, job_picture *picture, const zimage_error *error)
+void picture_keep(server *s, job *j, int index, job_picture *picture, const fault *f)
 {
-    job *j = t->job;
-    fault f = {0};
-    if (error->status != ZIMAGE_OK) {
-        fault_of_error(&f, error);
-        fail_job(s, j, &f);
-    }
+    if (f)
+        fail_job(s, j, f);
     if (job_is_over(j)) {
         zimage_free(picture->data);
         zimage_free(picture->thumb);
         return;
     }
-    j->pictures[t->index] = *picture;
+    j->pictures[index] = *picture;
     s->jobs.bytes += picture->size + picture->thumb_size;
     j->made++;
-    job_happened(j, &(job_event){.kind = EVENT_PICTURE, .state = JOB_RUNNING, .index = t->index});
+    job_happened(j, &(job_event){.kind = EVENT_PICTURE, .state = JOB_RUNNING, .index = index});
     if (j->made == j->count) {
         s->metrics.jobs[JOB_COMPLETED]++;
         job_end(j, JOB_COMPLETED, serve_now());
@@ -157,6 +152,7 @@ static void *run(void *user)
         task *t = e->first;
         job_picture picture = {0};
         zimage_error error = ZIMAGE_ERROR_INIT;
+        fault f = {0};
         if (!t) {
             pthread_cond_wait(&s->encoding, &s->lock);
             continue;
@@ -169,7 +165,9 @@ static void *run(void *user)
                 keep_in_gallery(s, t, &picture);
             pthread_mutex_lock(&s->lock);
         }
-        keep(s, t, &picture, &error);
+        if (error.status != ZIMAGE_OK)
+            fault_of_error(&f, &error);
+        picture_keep(s, t->job, t->index, &picture, f.code ? &f : NULL);
         e->count--;
         pthread_cond_broadcast(&s->encoding);
         zimage_image_free(t->image);

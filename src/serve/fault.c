@@ -42,6 +42,8 @@ static const fault_kind kinds[FAULT_CODES] = {
     [FAULT_MODEL_LOADING] = {"model_loading", "server_error", 503, 0},
     [FAULT_MODEL_FAILED] = {"model_failed", "server_error", 503, 1},
     [FAULT_SHUTTING_DOWN] = {"shutting_down", "server_error", 503, 0},
+    [FAULT_NO_WORKER] = {"no_worker", "server_error", 503, 0},
+    [FAULT_LEDGER_LOST] = {"ledger_lost", "server_error", 503, 0},
     [FAULT_INSUFFICIENT_MEMORY] = {"insufficient_memory", "server_error", 503, 1},
 };
 

@@ -11,8 +11,11 @@
 #include <sys/random.h>
 #endif
 
+#include "ask.h"
+#include "front.h"
 #include "listen.h"
 #include "reading.h"
+#include "shared/hash.h"
 #include "tls.h"
 #include "watch.h"
 
@@ -74,7 +77,7 @@ int exchange_find_job(exchange *x, const char *id)
 static int join_repeated(exchange *x, uint64_t key)
 {
     pthread_mutex_lock(&x->server->lock);
-    job *j = job_find_repeated(&x->server->jobs, key, serve_now() - REPEAT_SECONDS);
+    job *j = job_find_repeated(&x->server->jobs, x->owner, key, serve_now() - REPEAT_SECONDS);
     if (j && j->body_hash != x->body_hash)
         fault_set(&x->fault, FAULT_IDEMPOTENCY_MISMATCH, NULL,
                   "Idempotency-Key: it was sent with another request already");
@@ -84,9 +87,24 @@ static int join_repeated(exchange *x, uint64_t key)
     return x->job != NULL;
 }
 
+/* How a ledger knows callers and requests: by hashes, because it is no place for keys. */
+typedef struct ledger_names {
+    char caller[FRONT_CALLER_TEXT], repeat[FRONT_REPEAT_TEXT];
+} ledger_names;
+
+static void name_for_ledger(const policy_key *owner, const char *user, const char *key, ledger_names *names)
+{
+    const char *hash = owner ? owner->hash : "";
+    front_name_caller(hash, user, names->caller);
+    const hash_piece parts[] = {{hash, strlen(hash)}, {" ", 1}, {key ? key : "", key ? strlen(key) : 0}};
+    if (!key || !hash_sha256(parts, 3, names->repeat))
+        names->repeat[0] = 0;
+}
+
 /* 0: a fault. *out: a new job; NULL: the exchange has joined one. */
 static int submit(exchange *x, int is_detached, job **out)
 {
+    ledger_names names;
     serve_request *request = exchange_request(x);
     const char *patience = exchange_header(x, "X-Stainless-Read-Timeout");
     const char *key = exchange_header(x, "Idempotency-Key");
@@ -96,25 +114,58 @@ static int submit(exchange *x, int is_detached, job **out)
         .owner_name = owner ? owner->name : "",
         .caller = policy_hash(x->owner, request->user ? request->user : ""),
         .patience = patience ? strtod(patience, NULL) : 0,
-        .is_detached = is_detached,
+        .is_detached = is_detached || (x->server->front && key), /* its client may come back to another front */
         .idempotency = key ? policy_hash(x->owner, key) : 0,
         .body_hash = x->body_hash,
+        .owner_hash = owner ? owner->hash : "",
+        .ledger_caller = names.caller,
+        .repeat = names.repeat,
     };
+    name_for_ledger(owner, request->user, key, &names);
     if (key && join_repeated(x, origin.idempotency))
         return 1;
     return !x->fault.code && admit(x->server, request, &origin, out, &x->fault);
 }
 
-int exchange_submit(exchange *x, int is_detached)
+/* A client that repeats a request gets the job that another front has. With the lock. */
+static void follow_twin(exchange *x)
+{
+    job *first = x->job, *twin = first->twin;
+    job_unlisten(first, &x->listener);
+    join(x, job_hold(twin));
+    if (twin->body_hash != first->body_hash)
+        fault_set(&x->fault, FAULT_IDEMPOTENCY_MISMATCH, NULL,
+                  "Idempotency-Key: it was sent with another request already");
+    job_release(&x->server->jobs, first);
+}
+
+/* Goes on when the job is kept, in a ledger if there is one. */
+static enum MHD_Result when_stored(exchange *x)
+{
+    pthread_mutex_lock(&x->server->lock);
+    if (x->job->twin)
+        follow_twin(x);
+    int is_waiting = x->server->front && !x->job->is_stored && !job_is_over(x->job);
+    if (!x->job->is_stored && x->job->state == JOB_FAILED)
+        x->fault = x->job->fault;
+    pthread_mutex_unlock(&x->server->lock);
+    if (is_waiting)
+        return exchange_wait(x, 0, when_stored);
+    x->resume = NULL;
+    return x->fault.code ? answer_fault(x) : x->stored(x);
+}
+
+enum MHD_Result exchange_submit(exchange *x, int is_detached, enum MHD_Result (*stored)(exchange *x))
 {
     job *j = NULL;
+    x->stored = stored;
     int ok = submit(x, is_detached, &j);
     pthread_mutex_lock(&x->server->lock);
     reading_leave(x);
     if (j)
         join(x, j);
     pthread_mutex_unlock(&x->server->lock);
-    return ok;
+    return ok ? when_stored(x) : answer_fault(x);
 }
 
 void exchange_leave_job(exchange *x)
@@ -242,6 +293,7 @@ static void exchange_free(exchange *x)
     s->metrics.upload_bytes -= x->reserved;
     stream_detach(x);
     reading_leave(x);
+    ask_forget(x);
     exchange_leave_job(x);
     if (x->job)
         job_release(&s->jobs, x->job);
@@ -300,7 +352,7 @@ static enum MHD_Result go_on(exchange *x)
         return reading_begin(x);
     if (x->fault.code || !body_finish(x->body, &x->form, &x->fault))
         return answer_fault(x);
-    return x->match.endpoint->handle(x);
+    return ask_and_handle(x);
 }
 
 /* A request that is refused is read nevertheless, if that is little: a connection that is closed before the client has
@@ -393,6 +445,11 @@ int http_start(http *h, server *s, zimage_error *error)
         return 0;
     if (!policy_init(&h->policy, s->params, error) || (h->socket = listen_on(s->params, &h->policy.port, error)) < 0)
         return 0;
+    if (s->front) {
+        pthread_mutex_lock(&s->lock);
+        front_use_policy(s, &h->policy);
+        pthread_mutex_unlock(&s->lock);
+    }
     h->watch = watch_start(h);
     h->reader = reader_start(s);
     if (h->watch && h->reader)

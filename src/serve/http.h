@@ -61,6 +61,9 @@ typedef struct exchange {
     enum MHD_Result (*resume)(struct exchange *x); /* called when it is woken; NULL: the request is not handled yet */
     enum MHD_Result (*answer)(struct exchange *x); /* of exchange_wait_for_images */
     struct stream *stream;
+    struct front_asking *asking;                   /* what the ledger was asked; NULL: nothing */
+    int is_answered;                               /* it has answered */
+    enum MHD_Result (*stored)(struct exchange *x); /* of exchange_submit */
 } exchange;
 
 /* *h is all zeros before. */
@@ -90,8 +93,9 @@ const char *exchange_argument(const exchange *x, const char *name);
 
 /* The request that was read, for handlers of endpoints with a dialect. */
 serve_request *exchange_request(exchange *x);
-/* Admits it. The exchange then has the job and listens to it; its request and its body are gone. 0: a fault. */
-int exchange_submit(exchange *x, int is_detached);
+/* Admits it. The exchange then has the job and listens to it; its request and its body are gone. Calls `stored` when
+ * the job is known to be kept; a fault is answered. */
+enum MHD_Result exchange_submit(exchange *x, int is_detached, enum MHD_Result (*stored)(exchange *x));
 /* Joins the caller's job of that id. 0: a fault. */
 int exchange_find_job(exchange *x, const char *id);
 /* Suspends the exchange until its job tells something, or a time (0: none). Then `resume` is called; at once, if the

@@ -58,6 +58,8 @@ static uint64_t bytes_of(const job *j)
 void job_release(job_table *table, job *j)
 {
     if (--j->references == 0) {
+        if (j->twin)
+            job_release(table, j->twin);
         table->bytes -= bytes_of(j);
         table->input_bytes -= j->request.image_bytes;
         free_job(j);
@@ -109,10 +111,10 @@ job *job_find(const job_table *table, const char *id, uint64_t owner)
     return j && j->owner == owner ? j : NULL;
 }
 
-job *job_find_repeated(const job_table *table, uint64_t idempotency, double since)
+job *job_find_repeated(const job_table *table, uint64_t owner, uint64_t idempotency, double since)
 {
     for (job *j = table->newest; j; j = j->older)
-        if (j->idempotency == idempotency && j->created >= since && j->state <= JOB_COMPLETED)
+        if (j->owner == owner && j->idempotency == idempotency && j->created >= since && j->state <= JOB_COMPLETED)
             return j;
     return NULL;
 }
@@ -142,7 +144,7 @@ void job_table_trim(job_table *table, double now, double seconds, uint64_t bytes
 {
     for (job *newer, *j = table->oldest; j; j = newer) {
         newer = j->newer;
-        int is_old = j->finished + seconds < now;
+        int is_old = (j->finished > j->touched ? j->finished : j->touched) + seconds < now;
         if (!job_is_over(j) || j->references > 1)
             continue;
         drop_inputs(table, j);

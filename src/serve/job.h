@@ -23,6 +23,9 @@
 
 #define PICTURE_TAG_SIZE 67
 
+#define FRONT_CALLER_TEXT 52 /* hashes of a key and of its user */
+#define FRONT_REPEAT_TEXT 65 /* a hash of a client's name of a request */
+
 typedef enum job_state { JOB_QUEUED, JOB_RUNNING, JOB_COMPLETED, JOB_FAILED, JOB_CANCELLED } job_state;
 typedef enum cancel_reason {
     CANCEL_NONE,
@@ -98,6 +101,13 @@ typedef struct job {
     double fraction, progress_at;
     zimage_stage stage;
     int step, steps;
+    /* of a server that is a front of a ledger (front.h) */
+    char owner_hash[OWNER_HASH_TEXT], ledger_caller[FRONT_CALLER_TEXT], repeat[FRONT_REPEAT_TEXT];
+    int is_stored;    /* the ledger has it */
+    size_t before;    /* images of its caller before it */
+    double missing;   /* since when a finished file of it can't be read; 0: it is not so */
+    double touched;   /* when somebody asked for it; it is not forgotten at once */
+    struct job *twin; /* held: the client's job of an earlier request with the same name; NULL: none */
 } job;
 
 typedef struct job_table {
@@ -117,8 +127,8 @@ void job_table_add(job_table *table, job *j);
 job *job_find(const job_table *table, const char *id, uint64_t owner);
 /* The same for anybody who knows the id, which nobody can guess. */
 job *job_find_any(const job_table *table, const char *id);
-/* The newest job under an Idempotency-Key that was created since then and did not fail. */
-job *job_find_repeated(const job_table *table, uint64_t idempotency, double since);
+/* The owner's newest job under an Idempotency-Key that was created since then and did not fail. */
+job *job_find_repeated(const job_table *table, uint64_t owner, uint64_t idempotency, double since);
 /* Releases the input images of finished jobs. Forgets those jobs that are older than the limit, and the oldest ones
  * while their pictures take too much. */
 void job_table_trim(job_table *table, double now, double seconds, uint64_t bytes);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "front.h"
 #include "server.h"
 #include "worker.h"
 
@@ -69,6 +70,11 @@ static void requests(FILE *f, const metrics *m, const char *(*route_name)(int ro
                         (unsigned long long)m->requests[route][i]);
 }
 
+static size_t waiting(const server *s, queue_class class)
+{
+    return s->front ? front_waiting(s, class) : s->queue.count[class];
+}
+
 static void jobs(FILE *f, const server *s)
 {
     const metrics *m = &s->metrics;
@@ -82,14 +88,16 @@ static void jobs(FILE *f, const server *s)
         fprintf(f, "zimage_cancelled_total{reason=\"%s\"} %llu\n", cancel_reason_name(reason),
                 (unsigned long long)m->cancelled[reason]);
     begin(f, "zimage_queue_length", "gauge", "Jobs that wait, by class.");
-    fprintf(f, "zimage_queue_length{class=\"interactive\"} %zu\n", s->queue.count[QUEUE_INTERACTIVE]);
-    fprintf(f, "zimage_queue_length{class=\"batch\"} %zu\n", s->queue.count[QUEUE_BATCH]);
+    fprintf(f, "zimage_queue_length{class=\"interactive\"} %zu\n", waiting(s, QUEUE_INTERACTIVE));
+    fprintf(f, "zimage_queue_length{class=\"batch\"} %zu\n", waiting(s, QUEUE_BATCH));
     begin(f, "zimage_running", "gauge", "1: the device makes an image.");
     for (int i = 0; i < s->params->device_count; i++)
         fprintf(f, "zimage_running{device=\"%s\"} %d\n", s->params->devices[i],
                 (worker_job(s, i) != NULL) + (worker_job(s, s->params->device_count + i) != NULL));
     one(f, "zimage_queue_predicted_seconds", "gauge", "Until a new job would begin.",
-        queue_before_new(&s->queue, 0, QUEUE_BATCH).seconds / s->params->device_count);
+        s->params->device_count > 0
+            ? queue_before_new(&s->queue, 0, QUEUE_BATCH).seconds / s->params->device_count
+            : front_wait_of_new(s, &s->models.entries[s->models.standard], "", QUEUE_BATCH).seconds);
     one(f, "zimage_result_bytes", "gauge", "Of finished images that are kept.", (double)s->jobs.bytes);
 }
 

@@ -70,7 +70,9 @@ static int add_models(model_table *table, const serve_params *params, zimage_err
         const serve_model *given = &params->models[i];
         model_entry *entry = &table->entries[i];
         struct stat status;
-        *entry = (model_entry){.folder = given->folder, .info = {.struct_size = sizeof entry->info}};
+        *entry = (model_entry){.folder = given->folder,
+                               .info = {.struct_size = sizeof entry->info},
+                               .is_elsewhere = params->ledger != NULL};
         entry->id = given->id ? strdup(given->id) : name_of(given->folder);
         if (!entry->id)
             return out_of_memory(error);
@@ -132,7 +134,7 @@ static int size_class(const resolved_request *resolved)
 static double scaled(const model_entry *entry, const resolved_request *resolved, double planned)
 {
     double ratio = entry->ratio[size_class(resolved)];
-    return planned * (ratio > 0 ? ratio : 1);
+    return planned * (ratio > 0 ? ratio : entry->is_elsewhere ? 0 : 1);
 }
 
 static int plan(model_entry *entry, const zimage_request *request, prediction *out, fault *f)

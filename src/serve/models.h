@@ -26,6 +26,7 @@ typedef struct model_entry {
     zimage_template template;
     int32_t tokens_max;         /* of a prompt; what is more is cut */
     double ratio[SIZE_CLASSES]; /* measured seconds in predicted ones; 0: nothing was measured */
+    int is_elsewhere;           /* 1: other machines make the images: without a measurement nothing is predicted */
 } model_entry;
 
 typedef struct model_alias {

@@ -62,7 +62,7 @@ static json_t *job_json(const server *s, const job *j)
                               "ignored", notes_json(r->ignored, r->ignored_count));
     if (!value)
         return NULL;
-    if (j->item.line)
+    if (j->item.line || (s->front && j->state == JOB_QUEUED))
         json_object_set_new(value, "position", json_integer((json_int_t)wait_of(s, j).units));
     if (j->started > 0)
         json_object_set_new(value, "started", json_integer((json_int_t)(base + j->started)));
@@ -83,10 +83,8 @@ static enum MHD_Result answer_job(exchange *x, int status)
 
 /* ---- making and finding ---- */
 
-enum MHD_Result handle_job_create(exchange *x)
+static enum MHD_Result answer_created(exchange *x)
 {
-    if (!exchange_submit(x, 1))
-        return answer_fault(x);
     pthread_mutex_lock(&x->server->lock);
     const job *j = x->job;
     size_t position = wait_of(x->server, j).units;
@@ -96,6 +94,11 @@ enum MHD_Result handle_job_create(exchange *x)
                               json_sprintf("/zimage/v1/jobs/%s", j->id));
     pthread_mutex_unlock(&x->server->lock);
     return answer_json(x, MHD_HTTP_ACCEPTED, value);
+}
+
+enum MHD_Result handle_job_create(exchange *x)
+{
+    return exchange_submit(x, 1, answer_created);
 }
 
 enum MHD_Result handle_jobs(exchange *x)
@@ -214,7 +217,7 @@ enum MHD_Result handle_plan(exchange *x)
     serve_request *request = exchange_request(x);
     prediction p = {0};
     double wait = 0;
-    const job_origin origin = {.owner = x->owner, .caller = policy_hash(x->owner, "")};
+    const job_origin origin = {.owner = x->owner, .caller = policy_hash(x->owner, ""), .ledger_caller = ""};
     int ok = forecast(x->server, request, &origin, &p, &wait, &x->fault);
     int64_t count = request->n;
     model_entry *model = models_find(&x->server->models, request->model);

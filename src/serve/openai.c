@@ -206,12 +206,19 @@ static int render(exchange *x, const job_event *event, pieces *p)
 
 /* ---- requests ---- */
 
+static enum MHD_Result send_stream(exchange *x)
+{
+    return answer_stream(x, render, 0);
+}
+
+static enum MHD_Result send_images(exchange *x)
+{
+    return exchange_wait_for_images(x, answer_images);
+}
+
 enum MHD_Result handle_make_images(exchange *x)
 {
-    int is_stream = exchange_request(x)->stream;
-    if (!exchange_submit(x, 0))
-        return answer_fault(x);
-    return is_stream ? answer_stream(x, render, 0) : exchange_wait_for_images(x, answer_images);
+    return exchange_submit(x, 0, exchange_request(x)->stream ? send_stream : send_images);
 }
 
 /* "ID-INDEX.png": an image by an address that an answer named. */

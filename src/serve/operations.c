@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "front.h"
 #include "handlers.h"
 #include "worker.h"
 
@@ -9,10 +10,13 @@ enum MHD_Result handle_health(exchange *x)
 {
     pthread_mutex_lock(&x->server->lock);
     server_state state = x->server->state;
+    int is_lost = x->server->front && front_is_lost(x->server);
     pthread_mutex_unlock(&x->server->lock);
-    if (state == SERVER_READY)
+    if (state == SERVER_READY && !is_lost)
         return answer_json(x, MHD_HTTP_OK, json_pack("{s:s}", "status", "ok"));
-    const char *message = state == SERVER_LOADING ? "Loading model" : "Shutting down";
+    const char *message = state == SERVER_LOADING ? "Loading model"
+                          : state == SERVER_READY ? "The ledger can't be reached"
+                                                  : "Shutting down";
     return answer_json(x, MHD_HTTP_SERVICE_UNAVAILABLE,
                        json_pack("{s:{s:i, s:s, s:s}}", "error", "code", MHD_HTTP_SERVICE_UNAVAILABLE, "message",
                                  message, "type", "unavailable_error"));
@@ -70,6 +74,8 @@ json_t *model_json(server *s, const model_entry *entry)
                                                "max_height", info->max_height, "size_multiple", info->size_multiple,
                                                "distilled", info->distilled, "can_edit", info->has_image_encoder,
                                                "max_references", info->max_references));
+    if (meta && s->front)
+        json_object_set_new(meta, "workers", json_integer(front_workers(s, entry)));
     if (meta && entry->is_known)
         json_object_set_new(meta, "fingerprint", json_string(info->fingerprint));
     if (meta && entry->is_known)

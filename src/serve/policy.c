@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "shared/base64.h"
+#include "shared/hash.h"
 #include "shared/words.h"
 
 #define LINE_MAX_BYTES 512
@@ -19,7 +20,7 @@
 
 uint64_t policy_hash(uint64_t start, const char *text)
 {
-    uint64_t hash = start ^ UINT64_C(14695981039346656037);
+    uint64_t hash = start * UINT64_C(0x9E3779B97F4A7C15) ^ UINT64_C(14695981039346656037);
     for (; *text; text++)
         hash = (hash ^ (unsigned char)*text) * FNV_PRIME;
     return hash;
@@ -153,6 +154,22 @@ static int take_public_url(policy *p, const char *url, zimage_error *error)
     return 0;
 }
 
+static int hash_keys(policy *p, zimage_error *error)
+{
+    static const char mark[] = "zimage owner ";
+    char hash[HASH_TEXT];
+    for (policy_key *key = p->keys; key < p->keys + p->key_count; key++) {
+        const hash_piece pieces[] = {{mark, strlen(mark)}, {key->text, strlen(key->text)}};
+        if (!hash_sha256(pieces, 2, hash)) {
+            snprintf(error->message, sizeof error->message, "there is no memory for the API keys");
+            error->status = ZIMAGE_ERROR_MEMORY;
+            return 0;
+        }
+        snprintf(key->hash, sizeof key->hash, "%.32s", hash);
+    }
+    return 1;
+}
+
 int policy_init(policy *p, const serve_params *params, zimage_error *error)
 {
     *p = (policy){.params = params};
@@ -160,7 +177,7 @@ int policy_init(policy *p, const serve_params *params, zimage_error *error)
         return 0;
     if (params->key && !take_key(p, params->key, error))
         return 0;
-    if (!take_public_url(p, params->public_url, error))
+    if (!take_public_url(p, params->public_url, error) || !hash_keys(p, error))
         return 0;
     if (params->unix_path || policy_is_loopback(params->host) || p->key_count > 0 || params->insecure)
         return 1;

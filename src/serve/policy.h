@@ -11,15 +11,17 @@
 #include <stdint.h>
 
 #include "fault.h"
+#include "ids.h"
 #include "serve.h"
 
 #define POLICY_KEYS_MAX 64
 #define POLICY_KEY_MAX  256
 
 typedef struct policy_key {
-    char name[64];             /* for the log */
-    double rate;               /* requests a second; 0: as all others */
-    char text[POLICY_KEY_MAX]; /* zeros behind it, so that comparing takes the same time for all keys */
+    char name[64];              /* for the log */
+    double rate;                /* requests a second; 0: as all others */
+    char hash[OWNER_HASH_TEXT]; /* of the text: the owner of jobs in a ledger */
+    char text[POLICY_KEY_MAX];  /* zeros behind it, so that comparing takes the same time for all keys */
 } policy_key;
 
 typedef struct policy {

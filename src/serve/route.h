@@ -15,6 +15,10 @@ typedef enum route_flags {
     ROUTE_PUBLIC = 1,    /* no key is needed */
     ROUTE_SDAPI = 2,     /* errors as AUTOMATIC1111 sends them */
     ROUTE_UNCOUNTED = 4, /* the rate of requests does not count it: it sends a finished image */
+    /* which jobs a front of a ledger has to know before it is handled (ask.h): */
+    ROUTE_ASKS_JOB = 8,   /* the one of its first parameter */
+    ROUTE_ASKS_ALL = 16,  /* the caller's */
+    ROUTE_ASKS_OPEN = 32, /* those of the caller's that are not over */
 } route_flags;
 
 typedef struct endpoint {

@@ -57,10 +57,15 @@ static enum MHD_Result answer_images(exchange *x)
     return answer_pieces(x, MHD_HTTP_OK, "application/json", &p);
 }
 
+static enum MHD_Result send_images(exchange *x)
+{
+    return exchange_wait_for_images(x, answer_images);
+}
+
 enum MHD_Result handle_sdapi_images(exchange *x)
 {
     x->echo = parameters_json(x);
-    return exchange_submit(x, 0) ? exchange_wait_for_images(x, answer_images) : answer_fault(x);
+    return exchange_submit(x, 0, send_images);
 }
 
 /* ---- the job at hand ---- */

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "front.h"
 #include "http.h"
 #include "tls.h"
 #include "worker.h"
@@ -88,7 +89,7 @@ static void run_until_stopped(server *s)
 static int has_work(server *s)
 {
     pthread_mutex_lock(&s->lock);
-    int has = workers_busy(s) || queue_length(&s->queue) > 0;
+    int has = s->front ? front_busy(s) : workers_busy(s) || queue_length(&s->queue) > 0;
     pthread_mutex_unlock(&s->lock);
     return has;
 }
@@ -97,7 +98,8 @@ static void cancel_all(server *s)
 {
     pthread_mutex_lock(&s->lock);
     for (job *j = s->jobs.newest; j; j = j->older)
-        cancel_job(s, j, CANCEL_SHUTDOWN);
+        if (!s->front || !j->is_detached) /* another front answers for it */
+            cancel_job(s, j, CANCEL_SHUTDOWN);
     pthread_cond_broadcast(&s->work);
     pthread_mutex_unlock(&s->lock);
 }
@@ -150,7 +152,8 @@ zimage_status serve_run(const serve_params *params, zimage_error *error)
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->work, NULL);
     pthread_cond_init(&s->encoding, NULL);
-    if (open_gallery(s, &failure) && models_init(&s->models, params, &failure) && workers_start(s, &failure)) {
+    if (open_gallery(s, &failure) && models_init(&s->models, params, &failure) &&
+        (params->ledger ? front_start(s, &failure) : workers_start(s, &failure))) {
         int has_begun = begin(s, h, &failure);
         if (has_begun)
             run_until_stopped(s);
@@ -161,6 +164,7 @@ zimage_status serve_run(const serve_params *params, zimage_error *error)
             failure = s->failure;
     }
     tls_forget();
+    front_stop(s);
     workers_stop(s);
     job_table_free(&s->jobs);
     models_free(&s->models);

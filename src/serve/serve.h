@@ -1,5 +1,5 @@
 /*
- * The server: HTTP in front of the library. It uses zimage.h only.
+ * The server: HTTP in front of the library. It uses zimage.h and shared/ only.
  *
  * A request of any dialect becomes one serve_request (request.h), a job (job.h), and waits in the queue (queue.h). One
  * worker a device (worker.h) makes the images. docs/design.md, "The server", has the whole picture.
@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "shared/service.h"
 #include "zimage.h"
 
 #define SERVE_DEVICES_MAX 16
@@ -73,6 +74,7 @@ typedef struct serve_params {
     int (*reloading)(void);         /* not 0, once: the certificate shall be read again */
     void (*log)(const char *line);  /* a line that a person reads; called from any thread */
     void (*ready)(const char *url); /* called once, when the server listens */
+    const service_ledger *ledger; /* in which jobs are kept for workers elsewhere; NULL: the server makes the images */
 } serve_params;
 
 /* Serves until stopping() says so. Fails if it can't begin: an address in use, a key file that can't be read. */

@@ -28,6 +28,7 @@ typedef struct server {
     int worker_count;
     struct lanes *lanes; /* one for each device */
     struct encoder *encoder;
+    struct front *front; /* of a ledger; NULL: the workers are this process's */
     metrics metrics;
 } server;
 
@@ -46,7 +47,8 @@ typedef struct job_origin {
     uint64_t caller; /* the key and its user: callers take turns */
     double patience;
     int is_detached;
-    uint64_t idempotency, body_hash; /* 0: the request may be repeated */
+    uint64_t idempotency, body_hash;                 /* 0: the request may be repeated */
+    const char *owner_hash, *ledger_caller, *repeat; /* as a job has them, for a front */
 } job_origin;
 
 /*

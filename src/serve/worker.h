@@ -22,6 +22,8 @@ int workers_busy(const server *s);
 /* Gives an image to the encoder, which takes it, with a reference to the job. waited: seconds that it waited for its
  * turn. With the lock; waits while too many images wait to be encoded. */
 void encode_later(server *s, job *j, int index, zimage_image *image, double waited);
+/* A finished picture of a job, which takes it, or the fault that it has none (NULL: none). With the lock. */
+void picture_keep(server *s, job *j, int index, job_picture *picture, const fault *f);
 int encoder_start(server *s);
 void encoder_stop(server *s);
 int encoder_busy(const server *s);

@@ -711,6 +711,19 @@ def test_idempotency(program):
         assert s.metric('zimage_jobs_total{outcome="completed"}') == 1
 
 
+def test_names_of_requests_belong_to_a_key(program):
+    """Numbers of keys and first characters of names that differ in the same bit: no key gets another one's job."""
+    with tempfile.NamedTemporaryFile("w") as keys:
+        keys.write("one-0123456789\ntwo-0123456789\nthree-0123456789\n")
+        keys.flush()
+        with Server(program, "--api-key-file", keys.name) as s:
+            ids = set()
+            for key, name in ("one", "3x"), ("two", "0x"), ("three", "1x"):
+                headers = {"Authorization": f"Bearer {key}-0123456789", "Idempotency-Key": name}
+                ids.add(s.json("POST", GENERATIONS, SMALL, headers=headers)["id"])
+            assert len(ids) == 3, ids
+
+
 def test_several_models(program):
     folder = os.path.join(os.path.dirname(os.path.abspath(program)), "models", "emoji")
     with Server(program, "-m", f"one={folder}", "-m", f"two={folder}") as s:

@@ -1,0 +1,366 @@
+"""Tests of zimage serve --queue: fronts without state, workers, and a ledger between them."""
+import base64
+import concurrent.futures
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../serve"))
+
+from database import Database, results, run_tests, wait_for  # noqa: the path is set above
+from harness import Server, events, png, send_only, form  # noqa: the same
+
+PROGRAM = sys.argv[1]
+SMALL = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
+SLOW = {"prompt": "a red apple", "size": "256x256", "steps": 32, "seed": 7}
+KEYS = {"anna": "key-of-anna-0123456789", "bert": "key-of-bert-0123456789"}
+
+
+class Service:
+    """A ledger, a folder of results, fronts and workers; all of them end with it."""
+
+    def __init__(self, database, folder):
+        self.database, self.folder, self.workers, self.fronts = database, folder, [], []
+        subprocess.run([PROGRAM, "queue", "init", "--queue", database.url], check=True, stdout=subprocess.DEVNULL)
+
+    def worker(self, *options, lease=2):
+        log = tempfile.TemporaryFile("w+")
+        process = subprocess.Popen([PROGRAM, "work", "--queue", self.database.url, "--out-dir", self.folder, "--threads",
+                                    "1", "--device", "cpu", "--lease", str(lease), "--claim", "1", *options],
+                                   stdout=subprocess.DEVNULL, stderr=log)
+        process.log = log
+        self.workers.append(process)
+        return process
+
+    def announced(self):
+        return self.database.number("select count(*) from zimage.worker where expected_until > now()")
+
+    def front(self, *options, port=0, **more):
+        kind = type("Front", (Server,), {"where": ("--port", str(port))})
+        front = kind(PROGRAM, "--queue", self.database.url, "--results", self.folder, *options, **more)
+        self.fronts.append(front)
+        return front
+
+    def with_worker(self, *options):
+        self.worker(*options)
+        wait_for("a worker", lambda: self.announced() > 0)
+        return self
+
+    def absent_worker(self, front, **headers):
+        """One that the fronts know, and that makes nothing."""
+        worker = self.worker(lease=60)
+        wait_for("a worker", lambda: self.announced() > 0)
+        worker.kill()
+        front.wait_for("its news", lambda: json.loads(front.get("/v1/models", **headers).body)
+                       ["data"][0]["meta"].get("workers") == 1)
+
+    def states(self):
+        return self.database.states()
+
+    def end(self):
+        for front in self.fronts:
+            code = front.stop() if front.process.poll() is None else 0
+            assert code == 0, f"a front ended with {code}: {front.errors[-2000:]}"
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.kill()
+            worker.wait()
+            worker.log.close()
+
+
+@contextlib.contextmanager
+def service(database):
+    with results() as folder:
+        made = Service(database, folder)
+        try:
+            yield made
+        finally:
+            made.end()
+            database.rows("drop schema zimage cascade")
+
+
+def key_file(folder):
+    path = f"{folder}/keys"
+    with open(path, "w") as file:
+        file.write("".join(f"{name}:{key}\n" for name, key in KEYS.items()))
+    os.chmod(path, 0o600)
+    return path
+
+
+def bearer(name):
+    return {"Authorization": f"Bearer {KEYS[name]}"}
+
+
+def image_of(answer):
+    return base64.b64decode(answer["data"][0]["b64_json"])
+
+
+def test_same_bytes_as_one_machine(database):
+    """Through each dialect: what a server of one machine sends, and what zimage generate writes."""
+    asked = [{**SMALL, "seed": str(2**63 + 5)}, {**SMALL, "output_format": "jpeg", "output_compression": 80},
+             {**SMALL, "output_format": "webp", "n": 2}, {**SMALL, "prompt": "h\u00e9 \\ \" \u732b", "size": "64x96"}]
+    with service(database) as s, results() as own:
+        s.with_worker()
+        front = s.front()
+        with Server(PROGRAM, "--device", "cpu", "--threads", "1") as alone:
+            for request in asked:
+                theirs = front.json("POST", "/v1/images/generations", request)
+                ours = alone.json("POST", "/v1/images/generations", request)
+                assert [i["b64_json"] for i in theirs["data"]] == [i["b64_json"] for i in ours["data"]], request
+                for name in ("size", "output_format", "usage", "warnings", "ignored", "model"):
+                    assert theirs[name] == ours[name], (name, theirs[name], ours[name])
+                assert [i["seed"] for i in theirs["data"]] == [i["seed"] for i in ours["data"]]
+            request = {"prompt": "a red apple", "width": 64, "height": 64, "steps": 2, "seed": 7}
+            theirs, ours = (server.json("POST", "/sdapi/v1/txt2img", request) for server in (front, alone))
+            assert theirs["images"] == ours["images"] and theirs["info"] == ours["info"]
+        subprocess.run([PROGRAM, "generate", "-p", "a red apple", "--size", "64x64", "--steps", "2", "--seed", "7", "-o",
+                        f"{own}/a.png", "--device", "cpu", "--threads", "1", "-q"], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        with open(f"{own}/a.png", "rb") as file:
+            assert file.read() == base64.b64decode(theirs["images"][0])
+        job = front.json("POST", "/zimage/v1/jobs", SMALL, 202)
+        job = front.json("GET", f"/zimage/v1/jobs/{job['id']}?wait=60")
+        assert job["state"] == "completed", job
+        assert front.get(job["pictures"][0]["url"]).body == base64.b64decode(theirs["images"][0])
+        thumb = front.get(job["pictures"][0]["url"] + "?thumb=256")
+        assert thumb.body[:2] == b"\xff\xd8"
+        stream = front.post("/v1/images/generations", {**SMALL, "stream": True})
+        kinds = [kind for kind, _ in events(stream.body.splitlines(True))]
+        assert kinds[-2:] == ["image_generation.completed", None] or "image_generation.completed" in kinds, kinds
+
+
+def test_another_front_knows_the_job(database):
+    """A job of a front that is killed: found by its caller on another one, and by nobody else."""
+    with service(database) as s:
+        keys = ("--api-key-file", key_file(s.folder))
+        worker = s.worker()
+        wait_for("a worker", lambda: s.announced() > 0)
+        first, second = s.front(*keys), s.front(*keys)
+        worker.kill()  # it is expected back for some minutes
+        worker.wait()
+        made = first.json("POST", "/zimage/v1/jobs", {**SMALL, "n": 2}, 202, bearer("anna"))
+        assert made["state"] == "queued" and made["position"] == 0, made
+        path = f"/zimage/v1/jobs/{made['id']}"
+        first.process.kill()
+        first.process.wait()
+        first.is_terminated = True
+        job = second.json("GET", path, headers=bearer("anna"))
+        assert job["state"] == "queued" and job["request"]["prompt"] == "a red apple" and job["position"] == 0, job
+        listed = second.json("GET", "/zimage/v1/jobs", headers=bearer("anna"))["jobs"]
+        assert [j["id"] for j in listed] == [made["id"]], listed
+        assert second.json("GET", "/zimage/v1/jobs", headers=bearer("bert"))["jobs"] == []
+        third = s.front(*keys)  # has never seen it
+        for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/pictures/0")):
+            for front in second, third:
+                front.fault(method, path + rest, 404, "job_not_found", headers=bearer("bert"))
+        third.fault("GET", path + "/pictures/0", 404, "job_not_found", headers=bearer("anna"))
+        s.worker()
+        job = third.json("GET", path + "?wait=60", headers=bearer("anna"))
+        assert job["state"] == "completed" and len(job["pictures"]) == 2, job
+        pictures = [third.request("GET", p["url"], headers=bearer("anna")).body for p in job["pictures"]]
+        assert len(set(pictures)) == 2 and all(p[:4] == b"\x89PNG" for p in pictures)
+        assert second.json("GET", path + "?wait=60", headers=bearer("anna"))["state"] == "completed"
+        third.fault("DELETE", path, 409, "job_finished", headers=bearer("anna"))
+        kinds = [kind for kind, _ in events(second.request("GET", path + "/events", headers=bearer("anna"))
+                                            .body.splitlines(True))]
+        assert kinds[-1] == "end" and kinds.count("picture") == 2, kinds
+        fourth = s.front(*keys)  # an address of a picture is a secret of its own
+        assert fourth.get(f"/v1/files/{made['id']}-1.png").body == pictures[1]
+        fourth.fault("GET", path, 404, "job_not_found", headers=bearer("bert"))
+        assert fourth.json("GET", path, headers=bearer("anna"))["state"] == "completed"
+
+
+def test_cancelling(database):
+    """A client that goes away, and a DELETE on another front: the row is cancelled, and the worker stops."""
+    with service(database) as s:
+        s.with_worker()
+        first, second = s.front(), s.front()
+        connection = send_only(first, "/v1/images/generations", SLOW)
+        wait_for("the beginning", lambda: s.states() == {"running": 1})
+        connection.close()
+        wait_for("the end", lambda: s.states() == {"cancelled": 1})
+        job = first.json("POST", "/zimage/v1/jobs", {**SLOW, "n": 2}, 202)
+        wait_for("the beginning", lambda: s.states().get("running") == 1)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            waiting = pool.submit(first.json, "GET", f"/zimage/v1/jobs/{job['id']}?wait=60")
+            ended = second.json("DELETE", f"/zimage/v1/jobs/{job['id']}")
+            assert ended["state"] == "cancelled", ended
+            assert waiting.result()["state"] == "cancelled"
+        assert s.states() == {"cancelled": 3}
+        begin = time.monotonic()  # the worker is free after a heartbeat
+        first.json("POST", "/v1/images/generations", SMALL)
+        assert time.monotonic() - begin < 10
+        kept = send_only(first, "/v1/images/generations", {**SLOW, "steps": 8, "seed": 1})
+        wait_for("the beginning", lambda: s.states().get("running") == 1)
+        first.terminate()  # somebody waits: it ends behind the picture
+        assert b"HTTP/1.1 200" in kept.recv(100)
+        kept.close()
+
+
+def test_idempotency(database):
+    """One name of a request on several fronts at once: one job."""
+    with service(database) as s:
+        keys = ("--api-key-file", key_file(s.folder))
+        s.with_worker()
+        fronts = [s.front(*keys) for _ in range(3)]
+
+        def post(front, who, body):
+            return front.request("POST", "/v1/images/generations", body, {**bearer(who), "Idempotency-Key": "k-1"})
+
+        with concurrent.futures.ThreadPoolExecutor(9) as pool:
+            answers = [task.result() for task in [pool.submit(post, fronts[i % 3], "anna", SMALL) for i in range(9)]]
+        assert [answer.status for answer in answers] == [200] * 9, [answer.body[:200] for answer in answers]
+        assert len({json.loads(answer.body)["id"] for answer in answers}) == 1
+        assert len({image_of(json.loads(answer.body)) for answer in answers}) == 1
+        assert s.states() == {"done": 1}
+        for front in fronts:
+            other = post(front, "anna", {**SMALL, "seed": 8})
+            assert other.status == 409 and b"idempotency_mismatch" in other.body, other.body
+        assert post(fronts[0], "bert", {**SMALL, "seed": 9}).status == 200  # another's name is another name
+        assert s.states() == {"done": 2}
+        connection = send_only(fronts[1], "/v1/images/generations", SMALL, cut=10)
+        connection.close()
+
+
+def test_faults(database):
+    """What a worker says of a job, and what a front does not pass on."""
+    with service(database) as s:
+        front = s.front()
+        front.fault("POST", "/v1/images/generations", 503, "no_worker", SMALL)
+        assert front.json("GET", "/v1/models")["data"][0]["meta"]["workers"] == 0
+        s.absent_worker(front)
+        body, headers = form([("prompt", "a"), ("image", png(64, 64, lambda x, y: (x, y, 0)), "a.png")])
+        error = front.fault("POST", "/v1/images/edits", 400, "unsupported_parameter", body, headers)
+        assert "takes no input images" in error["message"] and error["param"] == "image", error
+        front.fault("POST", "/v1/images/generations", 400, "invalid_value", {**SMALL, "size": "65x64"})
+        front.fault("POST", "/v1/images/generations", 404, "model_not_found", {**SMALL, "model": "none"})
+        for status, sentence, code, http_status, shown in (
+                ("not finite", "layer 3: a NaN", "not_finite", 500, "layer 3: a NaN"),
+                ("invalid argument", "prompt: too odd", "invalid_value", 400, "prompt: too odd"),
+                ("file error", "/home/secret/x: gone", "internal_error", 500, "log"),
+                (None, "its worker ended or hung; it was host/7", "internal_error", 500, "log")):
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                waiting = pool.submit(front.fault, "POST", "/v1/images/generations", http_status, code,
+                                      {**SMALL, "n": 2})
+                wait_for("the rows", lambda: s.states().get("queued") == 2)
+                result = f"'{json.dumps({'status': status})}'" if status else "null"
+                database.rows(f"update zimage.job set state = 'failed', error = '{sentence}', result = {result}"
+                              " where state = 'queued' and part = 1")
+                error = waiting.result()
+            assert shown in error["message"] and "secret" not in error["message"], error
+            assert "host/7" not in error["message"], error
+            wait_for("the other one", lambda: not s.states().get("queued"))  # nobody needs it
+
+
+def test_files(database):
+    """A file that a network shows late, one that is gone, and one of a worker that packs."""
+    with service(database) as s:
+        s.with_worker()
+        front, other = s.front(), s.front()
+        job = front.json("POST", "/zimage/v1/jobs", SMALL, 202)["id"]
+        front.json("GET", f"/zimage/v1/jobs/{job}?wait=60")
+        picture = front.get(f"/zimage/v1/jobs/{job}/pictures/0").body
+        path = f"{s.folder}/{database.one('select result ->> $$file$$ from zimage.job')}"
+        os.rename(path, path + ".away")
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            late = pool.submit(other.json, "GET", f"/zimage/v1/jobs/{job}?wait=60")
+            time.sleep(1)
+            os.rename(path + ".away", path)
+            assert late.result()["state"] == "completed"
+        with open(path, "r+b") as file:
+            file.write(b"\x89PNX")
+        third = s.front()
+        gone = third.json("GET", f"/zimage/v1/jobs/{job}?wait=60")
+        assert gone["state"] == "failed" and "not there any more" in gone["error"]["message"], gone
+        s.workers[0].terminate()
+        s.workers[0].wait()
+        s.workers.append(subprocess.Popen([PROGRAM, "work", "--queue", database.url, "--pack", s.folder, "--threads",
+                                           "1", "--device", "cpu", "-q"], stderr=subprocess.DEVNULL))
+        s.workers[-1].log = tempfile.TemporaryFile()
+        assert image_of(front.json("POST", "/v1/images/generations", SMALL)) == picture
+
+
+def test_lost_ledger(database):
+    """The database is killed: new requests are refused, and those that wait get their pictures."""
+    with service(database) as s:
+        s.with_worker()
+        front = s.front()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            waiting = pool.submit(front.json, "POST", "/v1/images/generations", {**SLOW, "steps": 8})
+            wait_for("the beginning", lambda: s.states().get("running") == 1)
+            database.kill()
+            front.wait_for("its notice", lambda: front.post("/zimage/v1/jobs", SMALL).status == 503)
+            error = front.fault("POST", "/v1/images/generations", 503, "ledger_lost", SMALL)
+            assert b"can't be reached" in front.get("/health").body
+            assert "can't be reached" in error["message"], error
+            database.start()
+            assert image_of(waiting.result())[:4] == b"\x89PNG"
+        front.wait_for("its return", lambda: front.post("/v1/images/generations", SMALL).status == 200)
+
+
+def test_turns_and_positions(database):
+    """A caller with many jobs does not delay another; positions are those of the ledger's claims."""
+    with service(database) as s:
+        keys = ("--api-key-file", key_file(s.folder))
+        first, second = s.front(*keys), s.front(*keys)
+        s.absent_worker(second, **bearer("anna"))
+        database.rows("delete from zimage.worker")
+        s.absent_worker(first, **bearer("anna"))
+        many = [first.json("POST", "/zimage/v1/jobs", {**SMALL, "seed": i}, 202, bearer("anna"))["id"]
+                for i in range(6)]
+        one = second.json("POST", "/zimage/v1/jobs", SMALL, 202, bearer("bert"))["id"]
+        batch = second.json("POST", "/zimage/v1/jobs", {**SMALL, "priority": "batch", "seed": 3}, 202, bearer("bert"))["id"]
+
+        def position(front, id, who):
+            return front.json("GET", f"/zimage/v1/jobs/{id}", headers=bearer(who)).get("position")
+
+        def positions():
+            return [position(second, many[5], "anna"), position(first, one, "bert"), position(first, batch, "bert")]
+
+        first.wait_for("the positions", lambda: positions() == [6, 1, 7], 10)
+        s.worker("--until-empty").wait(60)
+        order = [row[0] for row in database.rows("select service from zimage.job order by finished_at")]
+        assert order[-1] == batch and order.index(one) <= 1, order
+        assert [id for id in order if id in many] == many
+        callers = database.rows("select distinct caller from zimage.job")
+        assert len(callers) == 2 and not any(key in str(callers) for key in KEYS.values())
+
+
+def test_housekeeping(database):
+    with service(database) as s:
+        s.with_worker()
+        front = s.front("--keep-results", "1", "--store-seconds", "1")
+        job = front.json("POST", "/zimage/v1/jobs", SMALL, 202)
+        front.json("GET", f"/zimage/v1/jobs/{job['id']}?wait=60")
+        front.json("POST", "/zimage/v1/jobs", SLOW, 202)
+        wait_for("the removal", lambda: database.number("select count(*) from zimage.service") == 1)
+        assert not [name for _, _, names in os.walk(s.folder) for name in names]
+        wait_for("that it is forgotten", lambda: front.get(f"/zimage/v1/jobs/{job['id']}").status == 404)
+        assert not {"failed", "cancelled"} & set(s.states()), s.states()  # what is under way is not old
+
+
+def test_options(database):
+    def refusal(*options):
+        done = subprocess.run([PROGRAM, "serve", "--port", "0", *options], text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        assert done.returncode != 0, options
+        return done.stdout
+
+    assert "--results" in refusal("--queue", database.url)
+    assert "--queue" in refusal("--results", "/tmp")
+    assert "--queue" in refusal("--keep-results", "5")
+    assert "zimage queue init" in refusal("--queue", database.url, "--results", "/tmp")  # it has no tables
+    for option in (["--device", "cpu"], ["--gallery", "/tmp"], ["--threads", "2"], ["--no-overlap"]):
+        assert option[0] in refusal("--queue", database.url, "--results", "/tmp", *option), option
+    message = refusal("--queue", "postgresql://zimage:secret@127.0.0.1:1/x", "--results", "/tmp")
+    assert "secret" not in message and "127.0.0.1" in message, message
+
+
+if __name__ == "__main__":
+    with Database() as the_database:
+        code = run_tests(sys.modules[__name__], the_database)
+    sys.exit(code)
