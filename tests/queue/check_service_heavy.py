@@ -46,7 +46,7 @@ class Client(threading.Thread):
 
     def send(self, method, path, body=None, headers=None):
         """(status, content); status 0: the front was killed meanwhile."""
-        connection = http.client.HTTPConnection("127.0.0.1", random.choice(self.ports), timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", random.choice(self.ports), timeout=600)  # all wait in one queue
         try:
             connection.request(method, path, json.dumps(body) if body else None,
                                {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json",
@@ -95,7 +95,7 @@ class Client(threading.Thread):
                 self.asked += 1
                 body = {**SMALL, "prompt": f"picture {self.asked} of client {self.number}", "seed": self.asked}
                 (self.job if self.number % 2 else self.openai)(body)
-                time.sleep(2 * random.random())
+                time.sleep(10 * random.random())
             for id, prompt in self.jobs.items():
                 self.fetch(id, prompt)
         except Exception as error:  # pylint: disable=broad-except
@@ -166,7 +166,7 @@ def test_chaos(database):
         assert owners == [["0"]], owners
 
 
-def later_delay(database):
+def test_delay(database):
     """What the ledger adds to a picture: the same requests, one after the other, with a worker and without."""
     with service(database) as s:
         s.with_worker()
