@@ -1,8 +1,10 @@
 /* zimage work: makes the images of a ledger's jobs. */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
+#include "device_list.h"
 #include "places.h"
 #include "queue/ledger.h"
 #include "queued.h"
@@ -24,6 +26,9 @@ typedef struct maker {
     size_t size;
     char suffix[8];                 /* of its name */
     char warning[CLI_SENTENCE_MAX]; /* the last one: it would be the same for each image */
+    ledger_totals totals;
+    int code; /* how its work ended */
+    pthread_t thread;
 } maker;
 
 /* ---- one image ---- */
@@ -231,11 +236,12 @@ static int report(const cli_options *o, const ledger_totals *totals, double seco
     return 0;
 }
 
-static int work(maker *m)
+/* One device, as a worker of its own. */
+static void *work(void *maker_)
 {
+    maker *m = maker_;
     const cli_options *o = m->given;
     zimage_error error = ZIMAGE_ERROR_INIT;
-    ledger_totals totals = {0};
     ledger_engine engine = {.model = m->fingerprint, .make = make, .user = m};
     const ledger_work_params params = {
         .target = o->queue,
@@ -247,26 +253,76 @@ static int work(maker *m)
         .stopping = cli_signal_caught,
         .say = say,
     };
-    double begin = cli_seconds_now();
-    ledger_result answer = ledger_work(&params, &engine, &totals, &error);
+    ledger_result answer = ledger_work(&params, &engine, &m->totals, &error);
     cli_queued_free(&m->queued);
-    int code = answer == LEDGER_OK ? 0 : cli_option_failure(CLI_WORK, o, &error);
-    int printed = report(o, &totals, cli_seconds_now() - begin);
+    m->code = answer == LEDGER_OK ? 0 : cli_option_failure(CLI_WORK, o, &error);
+    return NULL;
+}
+
+/* All devices are opened before the first job is claimed. They share the model. */
+static int open_all(maker *makers, const cli_device_list *devices)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    for (int i = 0; i < devices->count; i++) {
+        maker *m = &makers[i];
+        m->model = makers[0].model;
+        m->options.device = devices->names[i];
+        if (cli_open(&m->options, log_message, m, &m->model, &m->session, &error) != ZIMAGE_OK)
+            return cli_option_failure(CLI_WORK, m->given, &error);
+        recipe_fingerprint(m->model, m->fingerprint);
+    }
+    return 0;
+}
+
+/* A device that fails leaves its jobs to the others. */
+static int work_with_all(maker *makers, int count)
+{
+    ledger_totals sum = {0};
+    double begin = cli_seconds_now();
+    int started = 1, code = 0;
+    while (started < count && pthread_create(&makers[started].thread, NULL, work, &makers[started]) == 0)
+        started++;
+    work(&makers[0]);
+    for (int i = 0; i < started; i++) {
+        maker *m = &makers[i];
+        if (i > 0)
+            pthread_join(m->thread, NULL);
+        sum.made += m->totals.made;
+        sum.failed += m->totals.failed;
+        sum.lost += m->totals.lost;
+        sum.busy_seconds += m->totals.busy_seconds;
+        code = code ? code : m->code;
+    }
+    int printed = report(makers[0].given, &sum, cli_seconds_now() - begin);
     return code ? code : printed;
 }
 
-static int open_and_work(maker *m)
+static int open_and_work(const cli_options *o, const cli_device_list *devices)
 {
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    if (cli_open(&m->options, log_message, m, &m->model, &m->session, &error) != ZIMAGE_OK)
-        return cli_option_failure(CLI_WORK, m->given, &error);
-    recipe_fingerprint(m->model, m->fingerprint);
-    return work(m);
+    maker *makers = calloc((size_t)devices->count, sizeof *makers);
+    if (!makers) {
+        (void)cli_usage_error(COMMAND, "no memory");
+        return CLI_FAILURE;
+    }
+    for (int i = 0; i < devices->count; i++) {
+        makers[i].given = o;
+        cli_queued_defaults(CLI_WORK, o, &makers[i].options);
+    }
+    int code = open_all(makers, devices);
+    if (!code)
+        code = work_with_all(makers, devices->count);
+    for (int i = 0; i < devices->count; i++) {
+        json_decref(makers[i].warnings);
+        zimage_session_close(makers[i].session);
+    }
+    zimage_model_close(makers[0].model);
+    free(makers);
+    return code;
 }
 
 int cmd_work(const cli_options *o)
 {
-    maker m = {.given = o};
+    cli_device_list devices;
     size_t existing;
     const char *folder = o->pack ? o->pack : o->results;
     if (!o->queue)
@@ -275,12 +331,11 @@ int cmd_work(const cli_options *o)
         return CLI_USAGE;
     if (o->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", o->cache_dir))
         return CLI_USAGE;
-    cli_queued_defaults(CLI_WORK, o, &m.options);
     cli_signals_catch();
-    int code = open_and_work(&m);
-    json_decref(m.warnings);
-    zimage_session_close(m.session);
-    zimage_model_close(m.model);
+    int code = cli_device_list_read(CLI_WORK, o, &devices);
+    if (!code)
+        code = open_and_work(o, &devices);
+    cli_device_list_free(&devices);
     cli_folder_unmake(folder, existing);
     return code;
 }

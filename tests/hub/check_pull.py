@@ -157,7 +157,8 @@ def test_hostile_names(program):
     check_pull(program, 5, "zero byte", entries=[entry("a\0b")])
     check_pull(program, 5, "names vae/config.json twice", entries=[entry("vae/config.json")])
     with Hub(tiny_files() | {"vae/config.json/config.json": Bytes(b"x")}) as hub, Place() as place:
-        expect(place.pull(program, hub), 6, "vae/config.json/config.json: its folder can't be made")
+        expect(place.pull(program, hub), 6,  # whichever of both is linked first
+                   "vae/config.json(/config.json: its folder can't be made|: the link can't be made: Is a directory)")
     for etag in ("../../x", "A" * 40, "1" * 41, "", None, 5):
         check_pull(program, 5, "oid: .*expected 40 or 64 hex", entries=[entry("vae/LICENSE", oid=etag)])
     check_pull(program, 5, "lfs.oid", entries=[entry("vae/a.safetensors", lfs={"oid": "../x", "size": 5})])

@@ -398,6 +398,23 @@ def test_program(database):
         assert made == {open(f"{folder}/results/{job['result']['file']}", "rb").read() for job in jobs}
 
 
+def test_several_devices(database):
+    """A worker for each GPU in one process. The GPUs are emulated."""
+    program = os.path.join(os.path.dirname(STAND_IN), "cuda_emulated", "zimage")
+    if not os.path.exists(program):
+        return print("      skipped: this build has no emulated GPU")
+    with place(database, *({**LINE, "size": "32x32", "seed": seed} for seed in range(8))) as (folder, add, work):
+        zimage(database, *add)
+        work[work.index("cpu")] = "cuda"
+        done = subprocess.run([program, *work, "--claim", "1", "--out-dir", f"{folder}/results", "--json", "--no-cache"],
+                              text=True, stdout=subprocess.PIPE, timeout=300, check=True,
+                              env={**os.environ, "ZIMAGE_QUEUE": database.url, "ZIMAGE_EMULATED_GPUS": "2"})
+        assert json.loads(done.stdout)["made"] == 8, done
+        jobs = [json.loads(line) for line in zimage(database, "queue", "export").splitlines()]
+        assert len({job["worker"] for job in jobs}) == 2 and check_files(database, f"{folder}/results") == 8, jobs
+    return None
+
+
 def test_lines_that_are_refused(database):
     for bad, words in ((dict(LINE, size="17x17"), "size: 17"), ({"prompt": "x"}, "seed: missing"),
                        (dict(LINE, image="/etc/passwd"), "image: "), (dict(LINE, steps=0), "steps: 0"),
