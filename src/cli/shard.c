@@ -102,7 +102,7 @@ static int find_array(const char *command, place *found)
 /* Each task of an array may start several processes. */
 static int find_place(const char *command, place *found)
 {
-    place array = {NULL}, process = {NULL};
+    place array = {0}, process = {0};
     int code = find_array(command, &array);
     if (!code)
         code = find_starter(command, &process);
@@ -127,7 +127,7 @@ static int find_place(const char *command, place *found)
 /* count: that the user gives; 0: none. */
 static int read_auto(const char *command, uint64_t count, cli_shard *shard)
 {
-    place found = {NULL};
+    place found = {0};
     int code = find_place(command, &found);
     if (code)
         return code;
