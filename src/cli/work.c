@@ -75,12 +75,11 @@ static json_t *recipe_of(zimage_texts *texts)
 }
 
 /* Of a file that has the job's output as its name: whether its recipe is the job's. */
-static int is_same(const char *path, const void *user)
+static int is_same(const char *path, const ledger_picture *picture)
 {
-    const maker *m = user;
     zimage_texts *theirs = NULL, *ours = NULL;
     zimage_texts_read(path, &theirs, NULL);
-    zimage_texts_decode(m->data, m->size, &ours, NULL);
+    zimage_texts_decode(picture->data, picture->size, &ours, NULL);
     json_t *found = recipe_of(theirs), *made = recipe_of(ours);
     int same = found && made && json_equal(found, made);
     json_decref(found);
@@ -121,7 +120,6 @@ static zimage_status encode(maker *m, const zimage_image *image, ledger_picture 
         .output = m->is_service ? NULL : m->queued.options.output,
         .facts = facts_of(m, image),
         .is_same = is_same,
-        .user = m,
     };
     if (picture->facts)
         return ZIMAGE_OK;

@@ -262,28 +262,39 @@ static ledger_result on_job(ledger *l, const char *sql, const ledger_job *job, c
 #define IS_MINE " where id = $1 and lease = $2 and state = 'running'"
 
 ledger_result ledger_begin(ledger *l, ledger_job *job, double lease_seconds, const ledger_hold *made, int *is_mine,
-                           zimage_error *error)
+                           int *is_uncounted, zimage_error *error)
 {
     char id[NUMBER_TEXT], seconds[NUMBER_TEXT], before[NUMBER_TEXT];
     PGresult *result;
-    *is_mine = 0;
+    *is_mine = *is_uncounted = 0;
     snprintf(id, sizeof id, "%lld", (long long)job->id);
     snprintf(seconds, sizeof seconds, "%.3f", lease_seconds);
     snprintf(before, sizeof before, "%lld", made ? (long long)made->id : 0);
     const char *values[] = {id, job->lease, seconds, before, made ? made->lease : NULL};
     ledger_result answer =
         ledger_ask(l,
-                   "with made as (update zimage.job set attempts = greatest(0, attempts - 1)"
-                   "  where id = $4 and lease = $5 and state = 'running')"
-                   "update zimage.job set attempts = attempts + 1, started_at = now(),"
-                   " lease_until = now() + make_interval(secs => $3)" IS_MINE " returning attempts, " NO_WAIT,
+                   "with made as (update zimage.job set attempts = attempts - 1"
+                   "  where id = $4 and lease = $5 and state = 'running' and attempts > 0 returning id),"
+                   " begun as (update zimage.job set attempts = attempts + 1, started_at = now(),"
+                   "  lease_until = now() + make_interval(secs => $3)" IS_MINE " returning attempts)"
+                   "select (select attempts from begun), (select count(*) from made), " NO_WAIT,
                    5, values, &result, error);
     if (answer != LEDGER_OK)
         return answer;
-    *is_mine = PQntuples(result) == 1;
+    *is_mine = !PQgetisnull(result, 0, 0);
     job->attempt = *is_mine ? atoi(PQgetvalue(result, 0, 0)) : 0;
+    *is_uncounted = atoi(PQgetvalue(result, 0, 1));
     PQclear(result);
     return LEDGER_OK;
+}
+
+ledger_result ledger_count_attempt(ledger *l, int64_t id, zimage_error *error)
+{
+    char text[NUMBER_TEXT];
+    snprintf(text, sizeof text, "%lld", (long long)id);
+    const char *values[] = {text};
+    return ledger_do(l, "update zimage.job set attempts = attempts + 1 where id = $1 returning " NO_WAIT, 1, values,
+                     NULL, error);
 }
 
 static ledger_result change(ledger *l, const char *sql, const ledger_job *job, const char *third, const char *fourth,

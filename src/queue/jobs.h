@@ -27,9 +27,12 @@ ledger_result ledger_claim_expired(ledger *l, const ledger_claiming *claiming, l
 void ledger_job_free(ledger_job *job);
 
 /* An attempt begins. *is_mine 0: the job was lost or cancelled meanwhile. made: the job before it, whose image is made
- * and waits to be stored, or NULL. Its attempt does not count any more: if its worker ends now, it is not to blame. */
+ * and waits to be stored, or NULL. Its attempt does not count any more (*is_uncounted 1, unless it is done by now): if
+ * its worker ends now, it is not to blame. */
 ledger_result ledger_begin(ledger *l, ledger_job *job, double lease_seconds, const ledger_hold *made, int *is_mine,
-                           zimage_error *error);
+                           int *is_uncounted, zimage_error *error);
+/* The attempt of a job that is done counts again. */
+ledger_result ledger_count_attempt(ledger *l, int64_t id, zimage_error *error);
 /* Prolongs leases. is_mine: [count]. */
 ledger_result ledger_renew(ledger *l, const ledger_hold *held, size_t count, double lease_seconds, int *is_mine,
                            zimage_error *error);

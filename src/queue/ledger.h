@@ -113,8 +113,7 @@ typedef struct ledger_picture {
     const char *output; /* the name that the request gives its file, or NULL: a name is made of the key */
     json_t *facts;      /* what the ledger keeps of it: seed, seconds, kernels, ...; the worker adds the file's */
     /* Whether a file that has the name `output` already shows this very job, made on another machine. */
-    int (*is_same)(const char *path, const void *user);
-    const void *user;
+    int (*is_same)(const char *path, const struct ledger_picture *picture);
 } ledger_picture;
 
 typedef struct ledger_engine {

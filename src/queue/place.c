@@ -128,7 +128,7 @@ static ledger_verdict take_found(const char *path, const char *name, const ledge
     if (!has_hashes)
         return no_hash(error);
     int is_same = !strcmp(ours, theirs);
-    if (!is_same && picture->output && !(picture->is_same && picture->is_same(path, picture->user))) {
+    if (!is_same && picture->output && !(picture->is_same && picture->is_same(path, picture))) {
         zi_fail(error, ZIMAGE_ERROR_FILE, "output: %s: another picture has this name in the folder of results", name);
         return LEDGER_BAD_JOB;
     }

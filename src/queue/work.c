@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "queue/heart.h"
 #include "queue/pack.h"
-#include "queue/place.h"
+#include "queue/placing.h"
 
 #define CLAIM_MAX 64
 #define POLL      1.0 /* seconds between two looks for work, if nobody notifies */
@@ -20,7 +20,7 @@ typedef struct worker {
     ledger_heart heart;
     ledger_claiming claiming;
     ledger_pack pack;
-    ledger_synced synced;
+    ledger_placing placing;
     ledger_totals *totals;
     ledger_job jobs[CLAIM_MAX]; /* claimed, from first on */
     int first, count;
@@ -106,27 +106,6 @@ static void count_finished(worker *w, int is_mine)
         w->totals->lost++;
 }
 
-static ledger_result finish_file(worker *w, const ledger_job *job, ledger_picture *picture)
-{
-    char *text = json_dumps(picture->facts, JSON_COMPACT);
-    const char *results[] = {text};
-    ledger_hold hold = {.id = job->id};
-    int is_mine = 0;
-    ledger_result answer;
-    memcpy(hold.lease, job->lease, sizeof hold.lease);
-    if (!text) {
-        zi_fail_memory(w->error, "the result of a job", 0);
-        return LEDGER_FAILED;
-    }
-    do {
-        answer = ledger_finish(w->l, &hold, results, 1, &is_mine, w->error);
-    } while (again(w, &answer));
-    if (answer == LEDGER_OK)
-        count_finished(w, is_mine);
-    free(text);
-    return answer;
-}
-
 /* Stores what waits to be packed. */
 static ledger_result store_pack(worker *w)
 {
@@ -148,35 +127,6 @@ static ledger_result store_pack(worker *w)
     return answer;
 }
 
-static void release(ledger_picture *picture)
-{
-    if (picture->release)
-        picture->release(picture->data);
-    json_decref(picture->facts);
-}
-
-/* A picture is made. It belongs to the pack now, or is released. */
-static ledger_verdict keep(worker *w, ledger_job *job, ledger_picture *picture, ledger_result *answer)
-{
-    if (w->params->is_packed) {
-        if (ledger_pack_take(&w->pack, job, picture)) {
-            ledger_job_free(job); /* its lease is prolonged until it is stored */
-            *answer = ledger_pack_is_due(&w->pack) ? store_pack(w) : LEDGER_OK;
-            return LEDGER_MADE;
-        }
-        zi_fail_memory(w->error, "an image to pack", picture->size);
-        release(picture);
-        return LEDGER_BAD_MACHINE;
-    }
-    ledger_verdict verdict = ledger_place_picture(w->params->folder, job, picture, &w->synced, w->error);
-    if (verdict == LEDGER_MADE) {
-        *answer = finish_file(w, job, picture);
-        drop(w, job);
-    }
-    release(picture);
-    return verdict;
-}
-
 /* The job can't be made here, or by anybody. */
 static ledger_result refuse(worker *w, ledger_job *job, ledger_verdict verdict)
 {
@@ -193,6 +143,44 @@ static ledger_result refuse(worker *w, ledger_job *job, ledger_verdict verdict)
     }
     *w->error = reason;
     return answer == LEDGER_OK ? LEDGER_FAILED : answer;
+}
+
+/* The image before this one: its file is there, and its job is done. */
+static ledger_result settle(worker *w)
+{
+    ledger_placing *p = &w->placing;
+    if (!ledger_placing_wait(p))
+        return LEDGER_OK;
+    *w->error = p->error;
+    if (p->verdict != LEDGER_MADE)
+        return refuse(w, &p->job, p->verdict);
+    ledger_result answer = p->answer;
+    if (answer == LEDGER_OK)
+        count_finished(w, p->is_mine);
+    if (answer == LEDGER_OK && p->is_mine && p->is_uncounted)
+        do {
+            answer = ledger_count_attempt(w->l, p->job.id, w->error);
+        } while (again(w, &answer));
+    drop(w, &p->job);
+    return answer;
+}
+
+/* A picture is made. It belongs to the pack now, or is on its way to its file, or is released. */
+static ledger_verdict keep(worker *w, ledger_job *job, ledger_picture *picture, ledger_result *answer)
+{
+    if (w->params->is_packed && ledger_pack_take(&w->pack, job, picture)) {
+        ledger_job_free(job); /* its lease is prolonged until it is stored */
+        *answer = ledger_pack_is_due(&w->pack) ? store_pack(w) : LEDGER_OK;
+        return LEDGER_MADE;
+    }
+    /* What keeps the image before from its file would keep this one, too. */
+    int can_place = !w->params->is_packed && settle(w) == LEDGER_OK;
+    if (can_place && ledger_placing_take(&w->placing, job, picture))
+        return LEDGER_MADE;
+    if (can_place || w->params->is_packed)
+        zi_fail_memory(w->error, "a finished image", picture->size);
+    ledger_picture_release(picture);
+    return LEDGER_BAD_MACHINE;
 }
 
 /* ---- one job ---- */
@@ -226,18 +214,34 @@ static ledger_result make(worker *w, ledger_job *job)
     return verdict == LEDGER_BAD_JOB || verdict == LEDGER_BAD_MACHINE ? refuse(w, job, verdict) : answer;
 }
 
+/* The last image that was made and is not stored yet, if its attempt counts: where to note that it does not. */
+static int *last_made(worker *w, ledger_hold *made)
+{
+    ledger_packed *packed = w->pack.count ? &w->pack.waiting[w->pack.count - 1] : NULL;
+    ledger_placing *p = &w->placing;
+    if (packed && !packed->is_uncounted) {
+        *made = packed->hold;
+        return &packed->is_uncounted;
+    }
+    if (!p->is_open || p->is_uncounted)
+        return NULL;
+    made->id = p->job.id;
+    memcpy(made->lease, p->job.lease, sizeof made->lease);
+    return &p->is_uncounted;
+}
+
 static ledger_result make_next(worker *w)
 {
     ledger_job job = w->jobs[w->first++];
-    ledger_packed *last = w->pack.count ? &w->pack.waiting[w->pack.count - 1] : NULL;
-    const ledger_hold *made = last && !last->is_uncounted ? &last->hold : NULL;
-    int is_mine = 0;
+    ledger_hold made;
+    int is_mine = 0, was_uncounted = 0, *is_uncounted = last_made(w, &made);
     ledger_result answer;
     do {
-        answer = ledger_begin(w->l, &job, w->params->lease_seconds, made, &is_mine, w->error);
+        answer = ledger_begin(w->l, &job, w->params->lease_seconds, is_uncounted ? &made : NULL, &is_mine,
+                              &was_uncounted, w->error);
     } while (again(w, &answer));
-    if (answer == LEDGER_OK && made)
-        last->is_uncounted = 1;
+    if (answer == LEDGER_OK && is_uncounted)
+        *is_uncounted = was_uncounted;
     if (answer == LEDGER_OK && is_mine)
         return make(w, &job);
     w->totals->lost += answer == LEDGER_OK;
@@ -250,8 +254,10 @@ static ledger_result make_next(worker *w)
 /* Nothing to claim. *ends 1: nothing will come. */
 static ledger_result idle(worker *w, int *ends)
 {
-    ledger_result answer = store_pack(w);
+    ledger_result answer = settle(w);
     *ends = 0;
+    if (answer == LEDGER_OK)
+        answer = store_pack(w);
     if (answer == LEDGER_OK && w->params->until_empty)
         do {
             answer = ledger_is_empty(w->l, w->engine->model, ends, w->error);
@@ -274,6 +280,18 @@ static ledger_result run(worker *w)
             answer = idle(w, &ends);
     }
     return answer;
+}
+
+/* Ends what is under way; the first failure counts. */
+static ledger_result end_work(worker *w, ledger_result answer)
+{
+    zimage_error reason = *w->error;
+    ledger_result settled = settle(w);
+    if (answer != LEDGER_OK && answer != LEDGER_STOPPED) {
+        *w->error = reason;
+        return answer;
+    }
+    return settled == LEDGER_OK ? store_pack(w) : settled;
 }
 
 /* What was claimed and not begun goes back at once; if the ledger is gone, when the leases are over. */
@@ -303,8 +321,9 @@ static ledger_result open_all(worker *w)
         answer = ledger_announce(w->l, w->claiming.worker, w->engine->model, p->lease_seconds, w->error);
     if (answer == LEDGER_OK)
         answer = ledger_heart_begin(&w->heart, p->target, &w->claiming, w->error);
-    if (answer == LEDGER_OK && p->is_packed)
-        answer = ledger_pack_open(&w->pack, w->l, p->folder, w->error);
+    if (answer == LEDGER_OK)
+        answer = p->is_packed ? ledger_pack_open(&w->pack, w->l, p->folder, w->error)
+                              : ledger_placing_begin(&w->placing, p, w->error);
     return answer;
 }
 
@@ -331,14 +350,14 @@ ledger_result ledger_work(const ledger_work_params *params, const ledger_engine 
     ledger_result answer = open_all(w);
     if (answer == LEDGER_OK)
         answer = run(w);
-    if (answer == LEDGER_OK || answer == LEDGER_STOPPED)
-        answer = store_pack(w);
+    answer = end_work(w, answer);
     if (w->l)
         release_rest(w);
     ledger_heart_end(&w->heart);
     if (w->l)
         ledger_announce(w->l, name, engine->model, 0, NULL); /* it is not there any more */
     ledger_pack_close(&w->pack);
+    ledger_placing_end(&w->placing);
     ledger_close(w->l);
     free(w);
     return answer == LEDGER_STOPPED ? LEDGER_OK : answer;

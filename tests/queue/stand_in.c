@@ -208,13 +208,13 @@ static int claims(char **argv)
     ledger_result answer = ledger_open(argv[2], "stand_in claims", 1, &l, &error);
     for (; answer == LEDGER_OK && done < count && !caught; done++) {
         ledger_job job;
-        int found, is_mine;
+        int found, is_mine, is_uncounted;
         double t0 = zi_now();
         answer = ledger_claim(l, &claiming, &job, &found, &error);
         double t1 = zi_now();
         if (answer != LEDGER_OK || !found)
             break;
-        answer = ledger_begin(l, &job, 30, NULL, &is_mine, &error);
+        answer = ledger_begin(l, &job, 30, NULL, &is_mine, &is_uncounted, &error);
         double t2 = zi_now();
         ledger_hold hold = {.id = job.id};
         memcpy(hold.lease, job.lease, sizeof hold.lease);
