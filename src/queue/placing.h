@@ -30,7 +30,7 @@ ledger_result ledger_placing_begin(ledger_placing *placing, const ledger_work_pa
 /* Takes the job and the picture; there must be none under way. What the picture points to, other than its data and
  * facts, may change afterwards. 0: no memory; both stay the caller's. */
 int ledger_placing_take(ledger_placing *placing, const ledger_job *job, const ledger_picture *picture);
-/* Waits for the job under way. The verdict, the answer and the job are the caller's to look at; the picture is released.
+/* Waits for the job under way and releases its picture. Verdict, answer and job may be looked at afterwards.
  * 0: there is none. */
 int ledger_placing_wait(ledger_placing *placing);
 void ledger_placing_end(ledger_placing *placing);
