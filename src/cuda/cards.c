@@ -884,7 +884,7 @@ static zimage_status connect_cards(zi_cards *c, zimage_error *error)
 
 static zimage_status open_cards(zi_cards *c, const zi_cuda_options *options, zimage_error *error)
 {
-    int devices[ZI_CARDS_MAX], count;
+    int devices[ZI_CARDS_MAX] = {0}, count;
     ZI_TRY(read_devices(options->devices, devices, &count, error));
     snprintf(c->name, sizeof(c->name), "cuda:%s", options->devices);
     for (int i = 0; i < count; i++)
