@@ -302,14 +302,15 @@ static int open_and_work(const cli_options *o, const cli_device_list *devices)
         (void)cli_usage_error(COMMAND, "no memory");
         return CLI_FAILURE;
     }
-    for (int i = 0; i < devices->count; i++) {
+    int i = 0;
+    do { /* a list of devices is never empty */
         makers[i].given = o;
         cli_queued_defaults(CLI_WORK, o, &makers[i].options);
-    }
+    } while (++i < devices->count);
     int code = open_all(makers, devices);
     if (!code)
         code = work_with_all(makers, devices->count);
-    for (int i = 0; i < devices->count; i++) {
+    for (i = 0; i < devices->count; i++) {
         json_decref(makers[i].warnings);
         zimage_session_close(makers[i].session);
     }

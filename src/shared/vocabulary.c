@@ -130,7 +130,7 @@ static zimage_status read_text(const char *path, char **text, size_t *size, zima
         status = fail(error, ZIMAGE_ERROR_FILE, path, 0, "expected a regular file");
     else if ((size_t)info.st_size > FILE_MAX)
         status = fail(error, ZIMAGE_ERROR_MODEL, path, 0, "expected at most 4 MiB");
-    else if (!(*text = malloc((size_t)info.st_size + 2)))
+    else if (!(*text = calloc(1, (size_t)info.st_size + 2)))
         status = fail(error, ZIMAGE_ERROR_MEMORY, path, 0, "out of memory");
     size_t length = 0;
     for (ssize_t got = 1; status == ZIMAGE_OK && got > 0 && length < (size_t)info.st_size; length += (size_t)got)
