@@ -2,7 +2,7 @@
 # Builds a release, runs its tests and prints how far its numbers are from those of the reference libraries.
 #   ./test.sh [--quick] [--table] [options of ctest]
 #   --quick  only the tests that take few seconds, and only what they need is built: 2 minutes on two cores.
-#            Without it: about 5 minutes, of which one is for building. Missing packages take a minute more.
+#            Without it: about 9 minutes, of which one is for building. Missing packages take a minute more.
 #   --table  prints every comparison with the reference, not only the worst of each stage
 set -eu
 source=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
@@ -24,7 +24,7 @@ if [ -n "$quick" ]; then
     set -- -L quick "$@"
     echo "zimage: builds and runs the quick tests (about 2 minutes on two cores)" >&2
 else
-    echo "zimage: builds and runs all tests (about 5 minutes on two cores; ./test.sh --quick: 2)" >&2
+    echo "zimage: builds and runs all tests (about 9 minutes on two cores; ./test.sh --quick: 2)" >&2
 fi
 
 install_dependencies build test
