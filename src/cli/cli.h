@@ -37,6 +37,8 @@ int cmd_work(const cli_options *options);
 /* The model folder of options: --model, else $ZIMAGE_MODEL, else the bundled model beside the installed program, or in
  * the source tree it was built from. */
 const char *cli_model(const cli_options *options);
+/* Whether nothing named another folder. */
+int cli_is_bundled(const cli_options *options);
 /* What named that folder: "--model", "ZIMAGE_MODEL" or "the bundled model". */
 const char *cli_model_origin(const cli_options *options);
 

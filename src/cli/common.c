@@ -88,10 +88,15 @@ const char *cli_model(const cli_options *options)
     return ZIMAGE_INSTALL_MODELS "/emoji";
 }
 
-const char *cli_model_origin(const cli_options *options)
+int cli_is_bundled(const cli_options *options)
 {
     const char *chosen = getenv("ZIMAGE_MODEL");
-    return options->model ? "--model" : chosen && *chosen ? "ZIMAGE_MODEL" : "the bundled model";
+    return !options->model && !(chosen && *chosen);
+}
+
+const char *cli_model_origin(const cli_options *options)
+{
+    return options->model ? "--model" : cli_is_bundled(options) ? "the bundled model" : "ZIMAGE_MODEL";
 }
 
 int cli_has_model(const char *command, const cli_options *options)

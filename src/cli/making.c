@@ -220,7 +220,7 @@ static void begin_writing(maker *m, cli_job *job, const zimage_request *request,
 /* Once for each prompt of a batch. */
 static void warn_of_words(making *all, const char *prompt)
 {
-    const char *name = all->options->model || getenv("ZIMAGE_MODEL") ? "the model" : "the bundled model";
+    const char *name = cli_is_bundled(all->options) ? "the bundled model" : "the model";
     pthread_mutex_lock(&all->lock);
     if (prompt && (!all->looked_at || strcmp(all->looked_at, prompt) != 0))
         cli_words_warn(all->vocabulary, name, prompt);

@@ -147,9 +147,8 @@ static const cli_option *model_option(cli_command_id command)
 int cli_find_models(cli_command_id command, cli_options *options)
 {
     static char path[PATH_MAX];
-    const char *chosen = getenv("ZIMAGE_MODEL");
     int takes_variable = command != CLI_INSPECT && command != CLI_BENCH;
-    if (!model_option(command) || (!options->model && !(takes_variable && chosen && *chosen)))
+    if (!model_option(command) || cli_is_bundled(options) || (!options->model && !takes_variable))
         return 0;
     int code = cli_find_model(command, cli_model_origin(options), cli_model(options), path);
     if (!code && strcmp(path, cli_model(options)) != 0)
