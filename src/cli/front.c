@@ -18,7 +18,8 @@
 struct cli_front {
     cli_options given, defaults; /* defaults: with generate's, for what a request does not say */
     ledger *l;
-    int wake[2]; /* a pipe: a byte in it ends the waiting */
+    ledger_store *store; /* of finished images */
+    int wake[2];         /* a pipe: a byte in it ends the waiting */
     double notified, tidied;
     int owes_notice; /* jobs were added since the workers were woken */
     service_ledger table;
@@ -151,7 +152,7 @@ static service_answer load(void *user, service_take_crew *take_crew, service_tak
 static void remove_file(void *user, const char *file, const char *key)
 {
     const cli_front *f = user;
-    ledger_place_remove(f->given.results, file, key);
+    ledger_place_remove(f->store, file, key);
 }
 
 static service_answer tidy(void *user, zimage_error *error)
@@ -167,7 +168,7 @@ static service_answer tidy(void *user, zimage_error *error)
 static zimage_status read_file(void *user, const service_file *file, uint8_t **data, size_t *size, zimage_error *error)
 {
     const cli_front *f = user;
-    return ledger_place_read(f->given.results, file, data, size, error);
+    return ledger_place_read(f->store, file, data, size, error);
 }
 
 static service_answer reopen(void *user, zimage_error *error)
@@ -238,7 +239,7 @@ zimage_status cli_front_open(const cli_options *options, cli_front **front, zima
     f->table = (service_ledger){f, add, cancel, look, find, load, tidy, read_file, reopen, wait_for_news, wake};
     cli_queued_defaults(CLI_SERVE, options, &f->defaults);
     f->defaults.given = (row_set){{0}}; /* the server's options are no line's */
-    if (open_pipe(f, error) != ZIMAGE_OK)
+    if (open_pipe(f, error) != ZIMAGE_OK || ledger_store_open(options->results, &f->store, error) != ZIMAGE_OK)
         return error->status;
     if (ledger_open(options->queue, "zimage serve", 1, &f->l, error) == LEDGER_OK &&
         ledger_service_listen(f->l, error) == LEDGER_OK)
@@ -251,6 +252,7 @@ void cli_front_close(cli_front *front)
     if (!front)
         return;
     ledger_close(front->l);
+    ledger_store_close(front->store);
     for (int i = 0; i < 2; i++)
         if (front->wake[i] >= 0)
             close(front->wake[i]);

@@ -907,8 +907,9 @@ const cli_option cli_table[] = {
     },
     {
         .name = "results",
-        .argument = "DIR",
-        .help = "The folder of the ledger's workers (zimage work --out-dir), which this server reads.",
+        .argument = "PLACE",
+        .help = "The place of the ledger's workers (zimage work --out-dir), which this server reads: a folder, or "
+                "s3://BUCKET/PREFIX.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FOLDER(results),
@@ -919,7 +920,7 @@ const cli_option cli_table[] = {
         .name = "keep-results",
         .argument = "SECONDS",
         .help = "Jobs of servers that are over for so long are removed from the ledger, and their images from the "
-                "folder.",
+                "place of results.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLOAT(keep_results, 1, SECONDS_MAX),
@@ -1537,9 +1538,11 @@ const cli_option cli_table[] = {
     },
     {
         .name = "out-dir",
-        .argument = "DIR",
-        .help = "Folder for the images, best on a disk that all workers share: DIR/ab/cd/KEY.png, or the output that a "
-                "job names. A file that is there already stays.",
+        .argument = "PLACE",
+        .help = "Where images go: a folder, best on a disk that all workers share, or s3://BUCKET/PREFIX of an "
+                "S3-compatible store. They get the names ab/cd/KEY.png, or the output that a job names. What is there "
+                "already stays. The environment has a store's AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION "
+                "and AWS_ENDPOINT_URL.",
         .commands = ON(WORK),
         .group = CLI_GROUP_FILES,
         FOLDER(results),

@@ -7,6 +7,7 @@
 #include "device_list.h"
 #include "places.h"
 #include "queue/ledger.h"
+#include "queue/store.h"
 #include "queued.h"
 #include "shared/recipe.h"
 #include "signals.h"
@@ -75,10 +76,10 @@ static json_t *recipe_of(zimage_texts *texts)
 }
 
 /* Of a file that has the job's output as its name: whether its recipe is the job's. */
-static int is_same(const char *path, const ledger_picture *picture)
+static int is_same(const void *file, size_t size, const ledger_picture *picture)
 {
     zimage_texts *theirs = NULL, *ours = NULL;
-    zimage_texts_read(path, &theirs, NULL);
+    zimage_texts_decode(file, size, &theirs, NULL);
     zimage_texts_decode(picture->data, picture->size, &ours, NULL);
     json_t *found = recipe_of(theirs), *made = recipe_of(ours);
     int same = found && made && json_equal(found, made);
@@ -243,7 +244,7 @@ static void *work(void *maker_)
     ledger_engine engine = {.model = m->fingerprint, .make = make, .user = m};
     const ledger_work_params params = {
         .target = o->queue,
-        .folder = o->pack ? o->pack : o->results,
+        .place = o->pack ? o->pack : o->results,
         .is_packed = o->pack != NULL,
         .claim = (int)o->claim,
         .until_empty = o->until_empty,
@@ -322,11 +323,15 @@ static int open_and_work(const cli_options *o, const cli_device_list *devices)
 int cmd_work(const cli_options *o)
 {
     cli_device_list devices;
-    size_t existing;
-    const char *folder = o->pack ? o->pack : o->results;
+    const char *place = o->pack ? o->pack : o->results;
+    int is_bucket = ledger_store_is_bucket(place);
+    size_t existing = strlen(place);
     if (!o->queue)
         return cli_usage_error(COMMAND, "--queue: missing, expected postgresql://USER@HOST/DATABASE");
-    if (!cli_has_model(COMMAND, o) || !cli_folder_make(COMMAND, o->pack ? "--pack" : "--out-dir", folder, &existing))
+    if (o->pack && is_bucket)
+        return cli_usage_error(COMMAND, "--pack: %s, expected a folder: a tar file grows, an object does not", place);
+    if (!cli_has_model(COMMAND, o) ||
+        (!is_bucket && !cli_folder_make(COMMAND, o->pack ? "--pack" : "--out-dir", place, &existing)))
         return CLI_USAGE;
     if (o->cache_dir && !cli_can_make_folder(COMMAND, "--cache-dir", o->cache_dir))
         return CLI_USAGE;
@@ -335,6 +340,6 @@ int cmd_work(const cli_options *o)
     if (!code)
         code = open_and_work(o, &devices);
     cli_device_list_free(&devices);
-    cli_folder_unmake(folder, existing);
+    cli_folder_unmake(place, existing);
     return code;
 }

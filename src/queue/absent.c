@@ -120,7 +120,7 @@ ledger_result ledger_service_tidy(ledger *l, double seconds,
     return refuse(error);
 }
 
-zimage_status ledger_place_read(const char *folder, const service_file *file, uint8_t **data, size_t *size,
+zimage_status ledger_place_read(ledger_store *store, const service_file *file, uint8_t **data, size_t *size,
                                 zimage_error *error)
 {
     *data = NULL;
@@ -128,7 +128,18 @@ zimage_status ledger_place_read(const char *folder, const service_file *file, ui
     return ZIMAGE_ERROR_UNSUPPORTED;
 }
 
-void ledger_place_remove(const char *folder, const char *name, const char *key)
+zimage_status ledger_store_open(const char *place, ledger_store **store, zimage_error *error)
+{
+    *store = NULL;
+    refuse(error);
+    return ZIMAGE_ERROR_UNSUPPORTED;
+}
+
+void ledger_store_close(ledger_store *store)
+{
+}
+
+void ledger_place_remove(ledger_store *store, const char *name, const char *key)
 {
 }
 

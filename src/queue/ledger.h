@@ -113,7 +113,7 @@ typedef struct ledger_picture {
     const char *output; /* the name that the request gives its file, or NULL: a name is made of the key */
     json_t *facts;      /* what the ledger keeps of it: seed, seconds, kernels, ...; the worker adds the file's */
     /* Whether a file that has the name `output` already shows this very job, made on another machine. */
-    int (*is_same)(const char *path, const struct ledger_picture *picture);
+    int (*is_same)(const void *file, size_t size, const struct ledger_picture *picture);
 } ledger_picture;
 
 typedef struct ledger_engine {
@@ -125,9 +125,9 @@ typedef struct ledger_engine {
 } ledger_engine;
 
 typedef struct ledger_work_params {
-    const char *target, *folder;
-    int is_packed;   /* 1: the folder gets tar files with many images each, instead of one file an image */
-    int claim;       /* jobs that are taken at once */
+    const char *target, *place; /* place: a folder, or as in queue/store.h */
+    int is_packed; /* 1: the place is a folder and gets tar files with many images each, instead of one file an image */
+    int claim;     /* jobs that are taken at once */
     int until_empty; /* 1: end when no job of the model is queued or running */
     double lease_seconds;
     int (*stopping)(void);                         /* not 0: the image under way is finished, no other is begun */

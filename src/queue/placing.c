@@ -40,7 +40,7 @@ static ledger_result finish(ledger_placing *p, const char *result)
 static void *place(void *placing)
 {
     ledger_placing *p = placing;
-    p->verdict = ledger_place_picture(p->params->folder, &p->job, &p->picture, &p->synced, &p->error);
+    p->verdict = ledger_place_picture(p->store, &p->job, &p->picture, &p->error);
     if (p->verdict != LEDGER_MADE)
         return NULL;
     char *text = json_dumps(p->picture.facts, JSON_COMPACT);
@@ -57,6 +57,8 @@ static void *place(void *placing)
 ledger_result ledger_placing_begin(ledger_placing *placing, const ledger_work_params *params, zimage_error *error)
 {
     placing->params = params;
+    if (ledger_store_open(params->place, &placing->store, error) != ZIMAGE_OK)
+        return LEDGER_FAILED;
     return ledger_open(params->target, "zimage work, files", 1, &placing->l, error);
 }
 
@@ -105,4 +107,6 @@ void ledger_placing_end(ledger_placing *placing)
 {
     ledger_close(placing->l);
     placing->l = NULL;
+    ledger_store_close(placing->store);
+    placing->store = NULL;
 }

@@ -11,7 +11,7 @@
 typedef struct ledger_placing {
     const ledger_work_params *params;
     ledger *l;
-    ledger_synced synced;
+    ledger_store *store;
     pthread_t thread;
     int has_thread;
     int is_open;      /* a job is under way; the rest is its own */

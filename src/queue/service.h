@@ -3,6 +3,7 @@
 #define ZI_QUEUE_SERVICE_H
 
 #include "queue/ledger.h"
+#include "queue/store.h"
 #include "shared/service.h"
 
 #define LEDGER_SERVICE_CHANNEL "zimage_service" /* an image is over */
@@ -24,11 +25,11 @@ ledger_result ledger_service_find(ledger *l, const service_question *question, s
 ledger_result ledger_service_load(ledger *l, service_take_crew *take_crew, service_take_line *take_line, void *taker,
                                   zimage_error *error);
 
-/* Reads a finished image beneath the folder. *data is released with free. */
-zimage_status ledger_place_read(const char *folder, const service_file *file, uint8_t **data, size_t *size,
+/* Reads a finished image. *data is released with free. */
+zimage_status ledger_place_read(ledger_store *store, const service_file *file, uint8_t **data, size_t *size,
                                 zimage_error *error);
 /* Removes the file of an image. name may be NULL: whatever a worker may have written for the key, and not told. */
-void ledger_place_remove(const char *folder, const char *name, const char *key);
+void ledger_place_remove(ledger_store *store, const char *name, const char *key);
 
 /* Forgets jobs that are older than so many seconds and over, some hundreds at a time. remove: called for each image
  * before its row is forgotten, with its file, or NULL if the ledger knows none, and its key. */

@@ -322,7 +322,7 @@ static ledger_result open_all(worker *w)
     if (answer == LEDGER_OK)
         answer = ledger_heart_begin(&w->heart, p->target, &w->claiming, w->error);
     if (answer == LEDGER_OK)
-        answer = p->is_packed ? ledger_pack_open(&w->pack, w->l, p->folder, w->error)
+        answer = p->is_packed ? ledger_pack_open(&w->pack, w->l, p->place, w->error)
                               : ledger_placing_begin(&w->placing, p, w->error);
     return answer;
 }

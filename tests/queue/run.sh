@@ -1,7 +1,7 @@
 #!/bin/sh
 # Tests the ledger on a PostgreSQL server of its own, in a temporary folder and on a socket there:
-#   tests/queue/run.sh ledger|heavy|service|service_heavy PROGRAM BUILD [TEST...]
-# service: zimage serve --queue; ctest runs a part of it.
+#   tests/queue/run.sh ledger|heavy|service|service_heavy|bucket PROGRAM BUILD [TEST...]
+# service: zimage serve --queue; ctest runs a part of it. bucket: results in a store.
 # heavy: what takes minutes (a million jobs, thousands of killed workers' jobs); not a part of ctest.
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because something is missing.
 set -eu

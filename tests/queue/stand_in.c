@@ -107,7 +107,7 @@ static int work(char **argv)
     stand_in s = {.milliseconds = atoi(argv[4]), .tier = "A"};
     ledger_engine engine = {.model = MODEL, .make = make, .user = &s};
     ledger_work_params params = {
-        .target = argv[2], .folder = argv[3], .claim = 2, .lease_seconds = 3, .stopping = stopping, .say = print};
+        .target = argv[2], .place = argv[3], .claim = 2, .lease_seconds = 3, .stopping = stopping, .say = print};
     for (char **option = argv + 5; *option; option++) {
         if (!strncmp(*option, "lease=", 6))
             params.lease_seconds = atof(*option + 6);
