@@ -16,7 +16,7 @@
 #include "shared/hash.h"
 
 #define URL_TEXT        4096
-#define HEADER_TEXT     4096 /* session tokens are long */
+#define HEADER_TEXT     4096               /* session tokens are long */
 #define ANSWER_MAX      ((size_t)16 << 10) /* bytes of an answer that says what is wrong */
 #define CONNECT_SECONDS 10L
 #define SLOW_BYTES      1024L /* fewer a second, */
@@ -30,8 +30,8 @@
 struct ledger_bucket {
     CURL *easy;
     char *place;
-    char url[URL_TEXT]; /* of the bucket and the prefix, with a '/' at its end */
-    char signing[128];  /* provider, region and service, as libcurl takes them */
+    char url[URL_TEXT];               /* of the bucket and the prefix, with a '/' at its end */
+    char signing[128];                /* provider, region and service, as libcurl takes them */
     const char *key, *secret, *token; /* of the environment */
     double put_seconds;
 };
@@ -115,8 +115,8 @@ static int add_header(struct curl_slist **headers, const char *name, const char 
 
 static const char *type_of(const char *name)
 {
-    static const char *const types[][2] = {{".png", "image/png"}, {".jpeg", "image/jpeg"}, {".jpg", "image/jpeg"},
-                                           {".webp", "image/webp"}};
+    static const char *const types[][2] = {
+        {".png", "image/png"}, {".jpeg", "image/jpeg"}, {".jpg", "image/jpeg"}, {".webp", "image/webp"}};
     const char *suffix = strrchr(name, '.');
     for (size_t i = 0; suffix && i < sizeof types / sizeof *types; i++)
         if (!strcmp(suffix, types[i][0]))
@@ -242,12 +242,8 @@ static zimage_status refused(const ledger_bucket *b, const request *r, zimage_er
 zimage_status ledger_bucket_put(ledger_bucket *bucket, const char *name, const void *data, size_t size, int *was_there,
                                 zimage_error *error)
 {
-    request r = {.method = "PUT",
-                 .name = name,
-                 .is_new = 1,
-                 .sent = data,
-                 .sent_size = size,
-                 .patience = bucket->put_seconds};
+    request r = {
+        .method = "PUT", .name = name, .is_new = 1, .sent = data, .sent_size = size, .patience = bucket->put_seconds};
     *was_there = 0;
     zimage_status status = ask(bucket, &r, error);
     if (status == ZIMAGE_OK && r.code == 412)

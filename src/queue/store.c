@@ -64,8 +64,8 @@ static int make_folders(const char *folder, const char *name)
     return code ? code : make_folder(path);
 }
 
-/* Syncs the folders above the one of a name ab/cd/..., once in a process. They may have been made just now, by a process
- * that was killed before it could do so. */
+/* Syncs the folders above the one of a name ab/cd/..., once in a process. They may have been made just now, by a
+ * process that was killed before it could do so. */
 static int sync_above(ledger_store *store, const char *name)
 {
     char path[PATH_MAX];

@@ -20,9 +20,9 @@ static inline int ledger_store_is_bucket(const char *place)
 /* One thread uses a store at a time. */
 typedef struct ledger_store ledger_store;
 
-/* place: a folder, or "s3://BUCKET" or "s3://BUCKET/PREFIX". A bucket is asked whether it can be written to, and whether
- * it keeps objects that are there; its credentials are in the environment, see docs/scale.md. *store is released with
- * ledger_store_close; NULL after a failure. */
+/* place: a folder, or "s3://BUCKET" or "s3://BUCKET/PREFIX". A bucket is asked whether it can be written to, and
+ * whether it keeps objects that are there; its credentials are in the environment, see docs/scale.md. *store is
+ * released with ledger_store_close; NULL after a failure. */
 zimage_status ledger_store_open(const char *place, ledger_store **store, zimage_error *error);
 void ledger_store_close(ledger_store *store);
 /* The place, for messages. */
