@@ -105,15 +105,6 @@ static int run_shard(work *w)
     return code ? code : written ? written : w->all.report.failed ? CLI_FAILURE : 0;
 }
 
-/* What a model's list says is only advice: one that can't be read is a warning, too. */
-static void read_words(work *w)
-{
-    zimage_error error = ZIMAGE_ERROR_INIT;
-    const cli_options *o = w->all.options;
-    if (!o->text_encoder && vocabulary_read(cli_model(o), &w->all.vocabulary, &error) != ZIMAGE_OK)
-        cli_log(ZIMAGE_LOG_WARNING, error.message, NULL);
-}
-
 static int open_and_make(work *w)
 {
     zimage_error error = ZIMAGE_ERROR_INIT;
@@ -121,7 +112,7 @@ static int open_and_make(work *w)
     if (maker_open(&w->makers[0], &error) != ZIMAGE_OK)
         return failure(w, &error);
     w->all.report.load_seconds = cli_seconds_now() - start;
-    read_words(w);
+    w->all.vocabulary = cli_words_read(w->all.options, cli_log, NULL);
     if (w->all.options->shard)
         return run_shard(w);
     if (w->all.options->plan)

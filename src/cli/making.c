@@ -217,13 +217,22 @@ static void begin_writing(maker *m, cli_job *job, const zimage_request *request,
 
 /* ---- images ---- */
 
-/* Once for each prompt of a batch. */
-static void warn_of_words(making *all, const char *prompt)
+/* zimage_log_fn of a maker. Unlike other warnings, those of words were not printed by the check of a batch. */
+static void log_words(zimage_log_level level, const char *message, void *user)
 {
+    char text[MAKING_TEXT_MAX];
+    sentence_of(user, message, text);
+    cli_log(level, text, NULL);
+}
+
+/* Once for each prompt of a batch. */
+static void warn_of_words(maker *m, const char *prompt)
+{
+    making *all = m->all;
     const char *name = cli_is_bundled(all->options) ? "the bundled model" : "the model";
     pthread_mutex_lock(&all->lock);
     if (prompt && (!all->looked_at || strcmp(all->looked_at, prompt) != 0))
-        cli_words_warn(all->vocabulary, name, prompt);
+        cli_words_warn(all->vocabulary, name, prompt, log_words, m);
     all->looked_at = prompt;
     pthread_mutex_unlock(&all->lock);
 }
@@ -261,7 +270,7 @@ static int make_image(maker *m, cli_job *job)
     if (cli_request_fill(job->options, all->model, &m->inputs, &request, &error) != ZIMAGE_OK ||
         cli_check_image(job, &request, all->model, &error) != ZIMAGE_OK)
         return maker_failure(m, &error);
-    warn_of_words(all, job->options->prompt);
+    warn_of_words(m, job->options->prompt);
     int quiet = all->options->quiet || all->is_shared; /* a line of progress shows one image */
     progress_init(&watch.bar, quiet, (int32_t)(job - all->jobs.items) + 1, (int32_t)all->jobs.count, &all->show);
     request.preview = all->show.has_previews && !quiet;

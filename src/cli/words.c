@@ -3,25 +3,26 @@
 #include <string.h>
 
 #include "cli.h"
+#include "shared/fold.h"
 #include "shared/vocabulary.h"
 #include "words.h"
 
 #define COMMAND "words"
-#define MOST    5 /* unknown parts of a prompt that are named */
 
-static void warn(const char *part, const char *nearest, void *user)
+vocabulary *cli_words_read(const cli_options *options, zimage_log_fn log, void *user)
 {
-    char text[CLI_SENTENCE_MAX];
-    int length = snprintf(text, sizeof text, "%s knows no \"%.100s\"", (const char *)user, part);
-    if (nearest)
-        snprintf(text + length, sizeof text - (size_t)length, "; nearest: \"%.100s\"", nearest);
-    cli_log(ZIMAGE_LOG_WARNING, text, NULL);
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    vocabulary *list = NULL;
+    if (!options->text_encoder && vocabulary_read(cli_model(options), &list, &error) != ZIMAGE_OK)
+        log(ZIMAGE_LOG_WARNING, error.message, user);
+    return list;
 }
 
-void cli_words_warn(const vocabulary *list, const char *model, const char *prompt)
+void cli_words_warn(const vocabulary *list, const char *model, const char *prompt, zimage_log_fn log, void *user)
 {
-    if (list && prompt)
-        vocabulary_check(list, prompt, MOST, warn, (void *)model);
+    char text[VOCABULARY_WARNING];
+    if (vocabulary_warning(list, model, prompt, text))
+        log(ZIMAGE_LOG_WARNING, text, user);
 }
 
 /* Whether a name holds the words that were asked for. */
@@ -92,27 +93,27 @@ static int print_things(const cli_options *o, const vocabulary *list, const char
 
 static int print_list(const cli_options *o, const vocabulary *list)
 {
-    char *key = vocabulary_key(o->text ? o->text : "");
+    const char *text = o->text ? o->text : "";
+    folded asked = {0};
     json_t *array = o->json ? json_array() : NULL;
-    if (!key || (o->json && !array)) {
-        free(key);
+    if (!fold_text(text, &asked) || (o->json && !array)) {
+        fold_free(&asked);
         json_decref(array);
         (void)cli_usage_error(COMMAND, "out of memory");
         return CLI_FAILURE;
     }
-    int count = print_things(o, list, key, 1, array);
-    count += print_things(o, list, key, 0, array);
-    const char *nearest = count ? NULL : vocabulary_nearest(list, key);
+    int count = print_things(o, list, asked.key, 1, array);
+    count += print_things(o, list, asked.key, 0, array);
+    fold_free(&asked);
+    const char *nearest = count ? NULL : vocabulary_nearest(list, text);
     if (o->json) {
         int code = cli_print_json(COMMAND, json_pack("{s:o, s:s?}", "things", array, "nearest", nearest), CLI_EXACT);
-        free(key);
         return code ? code : count ? 0 : CLI_FAILURE;
     }
-    free(key);
     if (count)
         return 0;
-    (void)cli_usage_error(COMMAND, "the model knows no \"%s\"%s%s", o->text ? o->text : "",
-                          nearest ? "; nearest: " : "", nearest ? nearest : "");
+    (void)cli_usage_error(COMMAND, "the model does not know \"%s\"%s%s", text, nearest ? "; nearest: " : "",
+                          nearest ? nearest : "");
     return CLI_FAILURE;
 }
 

@@ -11,6 +11,7 @@
 #include "queued.h"
 #include "shared/recipe.h"
 #include "signals.h"
+#include "words.h"
 
 #define COMMAND "work"
 
@@ -18,6 +19,7 @@ typedef struct maker {
     const cli_options *given;
     cli_options options; /* with generate's defaults: what a request does not say */
     zimage_model *model;
+    vocabulary *vocabulary; /* what it knows; NULL: it does not say. All makers share both */
     zimage_session *session;
     char fingerprint[RECIPE_FINGERPRINT];
     cli_queued queued; /* the job under way */
@@ -178,30 +180,6 @@ static void say_made(const maker *m, const ledger_job *job, const ledger_picture
                  json_number_value(json_object_get(picture->facts, "seconds")));
 }
 
-/* ledger_engine.make of maker. */
-static ledger_verdict make(void *user, const ledger_job *job, int (*stop)(const void *stop_user), const void *stop_user,
-                           ledger_picture *picture, zimage_error *error)
-{
-    maker *m = user;
-    stopping stopper = {stop, stop_user};
-    cli_queued_free(&m->queued);
-    json_decref(m->warnings);
-    m->warnings = json_array();
-    ledger_verdict verdict = prepare(m, job, error);
-    if (verdict == LEDGER_MADE)
-        verdict = verdict_of(generate(m, &stopper, picture, error));
-    if (verdict == LEDGER_MADE)
-        say_made(m, job, picture);
-    if (verdict == LEDGER_BAD_JOB) {
-        char sentence[CLI_SENTENCE_MAX];
-        cli_translate(CLI_GENERATE, &m->queued.options, error->message, sentence);
-        snprintf(error->message, sizeof error->message, "%.1500s", sentence);
-    }
-    return verdict;
-}
-
-/* ---- the command ---- */
-
 /* zimage_log_fn of maker. */
 static void log_message(zimage_log_level level, const char *message, void *user)
 {
@@ -213,6 +191,32 @@ static void log_message(zimage_log_level level, const char *message, void *user)
     snprintf(m->warning, sizeof m->warning, "%s", message);
     cli_log(level, message, NULL);
 }
+
+/* ledger_engine.make of maker. */
+static ledger_verdict make(void *user, const ledger_job *job, int (*stop)(const void *stop_user), const void *stop_user,
+                           ledger_picture *picture, zimage_error *error)
+{
+    maker *m = user;
+    stopping stopper = {stop, stop_user};
+    cli_queued_free(&m->queued);
+    json_decref(m->warnings);
+    m->warnings = json_array();
+    ledger_verdict verdict = prepare(m, job, error);
+    if (verdict == LEDGER_MADE) {
+        cli_words_warn(m->vocabulary, "the model", m->queued.request.prompt, log_message, m);
+        verdict = verdict_of(generate(m, &stopper, picture, error));
+    }
+    if (verdict == LEDGER_MADE)
+        say_made(m, job, picture);
+    if (verdict == LEDGER_BAD_JOB) {
+        char sentence[CLI_SENTENCE_MAX];
+        cli_translate(CLI_GENERATE, &m->queued.options, error->message, sentence);
+        snprintf(error->message, sizeof error->message, "%.1500s", sentence);
+    }
+    return verdict;
+}
+
+/* ---- the command ---- */
 
 static void say(const char *sentence, void *user)
 {
@@ -265,9 +269,12 @@ static int open_all(maker *makers, const cli_device_list *devices)
     for (int i = 0; i < devices->count; i++) {
         maker *m = &makers[i];
         m->model = makers[0].model;
+        m->vocabulary = makers[0].vocabulary;
         m->options.device = devices->names[i];
         if (cli_open(&m->options, log_message, m, &m->model, &m->session, &error) != ZIMAGE_OK)
             return cli_option_failure(CLI_WORK, m->given, &error);
+        if (i == 0)
+            m->vocabulary = cli_words_read(&m->options, log_message, m);
         recipe_fingerprint(m->model, m->fingerprint);
     }
     return 0;
@@ -315,6 +322,7 @@ static int open_and_work(const cli_options *o, const cli_device_list *devices)
         json_decref(makers[i].warnings);
         zimage_session_close(makers[i].session);
     }
+    vocabulary_free(makers[0].vocabulary);
     zimage_model_close(makers[0].model);
     free(makers);
     return code;

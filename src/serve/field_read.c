@@ -56,8 +56,12 @@ int serve_request_has(const serve_request *request, size_t offset)
     return 0;
 }
 
+/* Each image of a job may warn of the same: it is noted once. */
 static void note(char *list[REQUEST_NOTES_MAX], size_t *count, const char *text)
 {
+    for (size_t i = 0; i < *count; i++)
+        if (!strcmp(list[i], text))
+            return;
     if (*count < REQUEST_NOTES_MAX && (list[*count] = strdup(text)))
         ++*count;
 }
@@ -69,7 +73,7 @@ void serve_request_ignore(serve_request *request, const char *name)
 
 void serve_request_warn(serve_request *request, const char *format, ...)
 {
-    char text[512];
+    char text[2048]; /* longer than any message of the library */
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);

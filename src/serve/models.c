@@ -182,6 +182,14 @@ int64_t models_count_tokens(model_entry *entry, const char *prompt, int32_t *mos
     return ok ? (int64_t)count : -1;
 }
 
+int models_warn_of_words(model_entry *entry, const char *prompt, char text[VOCABULARY_WARNING])
+{
+    pthread_mutex_lock(&entry->planning);
+    int found = vocabulary_warning(entry->words, "the model", prompt, text);
+    pthread_mutex_unlock(&entry->planning);
+    return found;
+}
+
 void models_measured(model_entry *entry, const resolved_request *resolved, double planned, double seconds,
                      job_table *jobs, pthread_mutex_t *lock)
 {
@@ -203,6 +211,16 @@ void models_measured(model_entry *entry, const resolved_request *resolved, doubl
 
 /* ---- opening ---- */
 
+/* What a model's list says is only advice: one that can't be read is a line of the log. */
+static vocabulary *read_words(const model_entry *entry, const zimage_session_params *params)
+{
+    vocabulary *words = NULL;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    if (vocabulary_read(entry->folder, &words, &error) != ZIMAGE_OK && params->log)
+        params->log(ZIMAGE_LOG_WARNING, error.message, params->log_user);
+    return words;
+}
+
 /* The planner measures the machine's speed with its first plan, before anybody waits for it. */
 static zimage_status open_planner(model_entry *entry, const zimage_model_info *info,
                                   const zimage_session_params *params, zimage_error *error)
@@ -219,7 +237,9 @@ static zimage_status open_planner(model_entry *entry, const zimage_model_info *i
     }
     zimage_tokenizer *tokenizer = NULL;
     zimage_tokenizer_open(entry->folder, &tokenizer, NULL); /* without it nobody counts tokens */
+    vocabulary *words = read_words(entry, params);
     pthread_mutex_lock(&entry->planning);
+    entry->words = words;
     entry->planner = planner;
     entry->tokenizer = tokenizer;
     entry->template = strcmp(info->family, "flux2-klein") ? ZIMAGE_TEMPLATE_Z_IMAGE : ZIMAGE_TEMPLATE_KLEIN;
@@ -235,6 +255,8 @@ static void close_model(model_entry *entry)
     entry->planner = NULL;
     zimage_tokenizer_close(entry->tokenizer);
     entry->tokenizer = NULL;
+    vocabulary_free(entry->words);
+    entry->words = NULL;
     pthread_mutex_unlock(&entry->planning);
     zimage_model_close(entry->model);
     entry->model = NULL;

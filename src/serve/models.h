@@ -9,6 +9,7 @@
 
 #include "job.h"
 #include "serve.h"
+#include "shared/vocabulary.h"
 
 #define SIZE_CLASSES 32 /* powers of two of an image's pixels */
 
@@ -20,9 +21,10 @@ typedef struct model_entry {
     int is_known;    /* 1: it was open once, and info is valid. With the server's lock */
     zimage_model *model;
     zimage_model_info info;
-    pthread_mutex_t planning;    /* guards the next five */
+    pthread_mutex_t planning;    /* guards the next six */
     zimage_session *planner;     /* plans and checks requests beside the workers' sessions; NULL: closed */
     zimage_tokenizer *tokenizer; /* counts tokens of prompts; NULL: closed */
+    vocabulary *words;           /* what it knows; NULL: closed, or it does not say */
     zimage_template template;
     int32_t tokens_max;         /* of a prompt; what is more is cut */
     double ratio[SIZE_CLASSES]; /* measured seconds in predicted ones; 0: nothing was measured */
@@ -61,6 +63,9 @@ int models_predict(model_entry *entry, const serve_request *request, const resol
 /* Tokens of a prompt with its template, before a cut to *most; -1: not known, because the model is closed. Without the
  * server's lock. */
 int64_t models_count_tokens(model_entry *entry, const char *prompt, int32_t *most);
+/* A warning of words of a prompt that the model does not know, as vocabulary_warning. 0: there is nothing to warn of,
+ * or the model is closed. Without the server's lock. */
+int models_warn_of_words(model_entry *entry, const char *prompt, char text[VOCABULARY_WARNING]);
 /* Tells how long an image took in truth: later predictions follow, and those of jobs that are not over. Without both
  * locks. */
 void models_measured(model_entry *entry, const resolved_request *resolved, double planned, double seconds,

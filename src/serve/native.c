@@ -184,6 +184,8 @@ static json_t *event_json(const exchange *x, const job_event *event)
                                json_pack("{s:o?, s:o?, s:s}", "seed", seed_json(j->pictures[event->index].seed), "url",
                                          json_sprintf("/zimage/v1/jobs/%s/pictures/%d", j->id, event->index),
                                          "gallery_id", j->pictures[event->index].kept_as));
+    if (event->kind == EVENT_END)
+        json_object_set_new(value, "warnings", notes_json(j->request.warnings, j->request.warning_count));
     if (event->kind == EVENT_END && event->state == JOB_FAILED)
         json_object_set_new(value, "error", fault_json(&j->fault));
     return value;

@@ -42,7 +42,7 @@ int workers_busy(const server *s)
 
 /* ---- sessions ---- */
 
-/* A warning about a job is for its client: the prompt was cut, the size is unusual. */
+/* A warning about a job is for its client: the prompt was cut, the size is unusual, words are not known. */
 static void log_library(zimage_log_level level, const char *message, void *user)
 {
     const struct worker *w = user;
@@ -257,6 +257,14 @@ static int prepare_beside(attempt *a, zimage_session **session)
     return lanes_begin(a, *session, &request);
 }
 
+/* Once for a job: its images have one prompt. */
+static void warn_of_words(attempt *a)
+{
+    char text[VOCABULARY_WARNING];
+    if (a->index == 0 && models_warn_of_words(a->job->model, a->job->request.prompt, text))
+        log_library(ZIMAGE_LOG_WARNING, text, a->worker);
+}
+
 static zimage_image *make_image(attempt *a, zimage_session *session, fault *f)
 {
     server *s = a->worker->server;
@@ -264,6 +272,7 @@ static zimage_image *make_image(attempt *a, zimage_session *session, fault *f)
     zimage_error error = ZIMAGE_ERROR_INIT;
     zimage_image *image = NULL;
     zimage_request request;
+    warn_of_words(a);
     fill_request(a, &request);
     zimage_status status = zimage_generate(session, &request, &image, &error);
     lanes_end(a, image);

@@ -3,24 +3,28 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fold.h"
+
 #define HEADER     "zimage words 1\n"
 #define FILE_MAX   ((size_t)4 << 20) /* bytes */
 #define NAME_BYTES 160               /* bytes of a name */
-#define PHRASE_MAX 16                /* tokens of a name that are looked for in a prompt */
+#define KEY_BYTES  (12 * NAME_BYTES) /* of a name: folding makes 11 bytes of one at most, and a space */
 #define NEAR_MAX   48                /* characters of a word that is compared by spelling */
+#define LONG_WORD  7                 /* characters of a word in which another letter is a mistake of typing */
+#define QUOTED_MAX 40                /* bytes of a word in a warning */
 
 struct vocabulary {
     char *text;
     vocabulary_name *names;  /* in the file's order */
-    vocabulary_name *sorted; /* by key; of equal keys the known first */
+    vocabulary_name *sorted; /* by key; of equal keys the known first, and things before other words */
     size_t count, capacity;
+    size_t tokens_max; /* of a name */
 };
 
 static zimage_status fail(zimage_error *error, zimage_status status, const char *path, size_t line, const char *why)
@@ -30,89 +34,6 @@ static zimage_status fail(zimage_error *error, zimage_status status, const char 
     else
         snprintf(error->message, sizeof error->message, "%.1024s: %s", path, why);
     return error->status = status;
-}
-
-/* ---- characters ---- */
-
-/* One code point of UTF-8, its bytes in *size. Other bytes are code points of their own; -1: not valid UTF-8. */
-static int32_t decode(const char *text, size_t *size)
-{
-    const unsigned char *c = (const unsigned char *)text;
-    static const int32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = c[0] < 0x80 ? 1 : c[0] < 0xC2 ? 0 : c[0] < 0xE0 ? 2 : c[0] < 0xF0 ? 3 : c[0] < 0xF5 ? 4 : 0;
-    *size = 1;
-    if (n == 0)
-        return -1;
-    int32_t code = n == 1 ? c[0] : c[0] & (0x7F >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((c[i] & 0xC0) != 0x80)
-            return -1;
-        code = code << 6 | (c[i] & 0x3F);
-    }
-    if (code < least[n] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
-        return -1;
-    *size = n;
-    return code;
-}
-
-/* Chinese characters, kana and Hangul are written without spaces between words. */
-static int is_alone(int32_t c)
-{
-    return (c >= 0x3041 && c < 0xA000) || (c >= 0xAC00 && c < 0xD7B0) || (c >= 0xF900 && c < 0xFB00) ||
-           (c >= 0x20000 && c < 0x40000);
-}
-
-static int is_letter(int32_t c)
-{
-    if (c < 0x80)
-        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    if (is_alone(c))
-        return c != 0x30FB; /* the middle dot between katakana words */
-    return c >= 0xC0 && c != 0xD7 && c != 0xF7 && c < 0x2000;
-}
-
-/* Lower case of the Latin letters of the languages that the lists have. */
-static int32_t lower(int32_t c)
-{
-    if ((c >= 'A' && c <= 'Z') || (c >= 0xC0 && c <= 0xDE && c != 0xD7))
-        return c + 32;
-    if (c >= 0x100 && c <= 0x137)
-        return c | 1;
-    return c == 0x1E9E ? 0xDF : c;
-}
-
-static size_t encode(int32_t c, char *out)
-{
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t i = n; --i > 0; c >>= 6)
-        out[i] = (char)(0x80 | (c & 0x3F));
-    out[0] = (char)((0xF00 >> n) | c);
-    return n;
-}
-
-char *vocabulary_key(const char *text)
-{
-    size_t length = strlen(text), at = 0, size;
-    char *key = malloc(2 * length + 1); /* a character becomes itself and a space at most */
-    int was_letter = 0, was_alone = 0;
-    for (size_t i = 0; key && i < length; i += size) {
-        int32_t c = decode(text + i, &size);
-        int letter = c >= 0 && is_letter(c), alone = c >= 0 && is_alone(c);
-        if (letter) {
-            if (at > 0 && (!was_letter || alone || was_alone))
-                key[at++] = ' ';
-            at += encode(lower(c), key + at);
-        }
-        was_letter = letter;
-        was_alone = alone;
-    }
-    if (key)
-        key[at] = 0;
-    return key;
 }
 
 /* ---- the file ---- */
@@ -150,19 +71,11 @@ static zimage_status read_text(const char *path, char **text, size_t *size, zima
 /* NULL, or what is wrong with a name. */
 static const char *fault(const char *name)
 {
-    size_t size;
     if (!*name)
         return "an empty name";
     if (strlen(name) > NAME_BYTES)
         return "a name of more than 160 bytes";
-    for (; *name; name += size) {
-        int32_t c = decode(name, &size);
-        if (c < 0)
-            return "expected UTF-8";
-        if (c < 0x20 || (c >= 0x7F && c < 0xA0))
-            return "a control character";
-    }
-    return NULL;
+    return fold_fault(name);
 }
 
 static int add(vocabulary *v, const char *text, const char *thing, int is_known)
@@ -175,10 +88,13 @@ static int add(vocabulary *v, const char *text, const char *thing, int is_known)
         v->names = more;
         v->capacity = capacity;
     }
-    char *key = vocabulary_key(text);
-    if (!key)
+    folded f;
+    if (!fold_text(text, &f))
         return 0;
-    v->names[v->count++] = (vocabulary_name){text, key, thing, is_known};
+    fold_script script = f.count ? f.tokens[0].script : FOLD_LETTERS;
+    free(f.tokens);
+    v->tokens_max = f.count > v->tokens_max ? f.count : v->tokens_max;
+    v->names[v->count++] = (vocabulary_name){text, f.key, thing, is_known, fold_is_alone(script)};
     return 1;
 }
 
@@ -212,7 +128,8 @@ static int compare(const void *a, const void *b)
 {
     const vocabulary_name *x = a, *y = b;
     int order = strcmp(x->key, y->key);
-    return order ? order : y->is_known - x->is_known;
+    order = order ? order : y->is_known - x->is_known;
+    return order ? order : (y->thing != NULL) - (x->thing != NULL);
 }
 
 static zimage_status parse(vocabulary *v, const char *path, zimage_error *error)
@@ -276,7 +193,7 @@ void vocabulary_free(vocabulary *list)
     if (!list)
         return;
     for (size_t i = 0; i < list->count; i++)
-        free((char *)list->names[i].key);
+        free(list->names[i].key);
     free(list->names);
     free(list->sorted);
     free(list->text);
@@ -293,7 +210,7 @@ const vocabulary_name *vocabulary_at(const vocabulary *list, size_t i)
     return &list->names[i];
 }
 
-/* ---- prompts ---- */
+/* ---- names ---- */
 
 static const vocabulary_name *find(const vocabulary *v, const char *key)
 {
@@ -308,151 +225,278 @@ static const vocabulary_name *find(const vocabulary *v, const char *key)
     return low < v->count && !strcmp(v->sorted[low].key, key) ? &v->sorted[low] : NULL;
 }
 
-static size_t code_points(const char *key, int32_t out[NEAR_MAX])
+typedef struct ending {
+    const char *plural, *singular;
+} ending;
+
+/* Endings of plurals. Small models draw most plurals of the first kind like the singular. Of the second kind (English,
+ * French, Spanish) they draw few, so these only lead to what is near. */
+static const ending regular[] = {{"", ""}, {"s", ""}, {"es", ""}, {0}};
+static const ending irregular[] = {
+    {"ies", "y"},
+    {"ves", "f"},
+    {"ves", "fe"},
+    {"x", ""},
+    {"aux", "al"},
+    {"ces", "z"},
+    {"men", "man"},
+    {"children", "child"},
+    {"feet", "foot"},
+    {"teeth", "tooth"},
+    {"geese", "goose"},
+    {"mice", "mouse"},
+    {0},
+};
+
+/* A name, or one of which the key is a plural. */
+static const vocabulary_name *find_any(const vocabulary *v, const char *key, size_t length, const ending *endings)
 {
-    size_t n = 0, size;
-    for (; *key && n < NEAR_MAX; key += size)
-        out[n++] = decode(key, &size);
-    return *key ? NEAR_MAX + 1 : n;
+    const vocabulary_name *name = NULL;
+    char text[KEY_BYTES + 1];
+    if (length >= KEY_BYTES)
+        return NULL;
+    for (; endings->plural && !name; endings++) {
+        size_t cut = strlen(endings->plural), stem = length - cut;
+        if (cut <= length && stem + strlen(endings->singular) > 0 && !memcmp(key + stem, endings->plural, cut)) {
+            snprintf(text, sizeof text, "%.*s%s", (int)stem, key, endings->singular);
+            name = find(v, text);
+        }
+    }
+    return name;
 }
 
-/* Insertions, deletions and replacements from a to b, or more than `most`. */
-static size_t edits(const int32_t *a, size_t n, const int32_t *b, size_t m, size_t most)
+/* ---- what is near ---- */
+
+static size_t least_of(size_t a, size_t b)
 {
-    size_t row[NEAR_MAX + 1];
+    return a < b ? a : b;
+}
+
+/*
+ * Mistakes of typing that lead from a to b, or more than `most`: a character that is missing, is too much or is another
+ * one, and two that have changed places (optimal string alignment). replacing: what another character counts.
+ */
+static size_t mistakes(const int32_t *a, size_t n, const int32_t *b, size_t m, size_t most, size_t replacing)
+{
+    size_t rows[3][NEAR_MAX + 1];
     for (size_t j = 0; j <= m; j++)
-        row[j] = j;
+        rows[0][j] = j;
     for (size_t i = 1; i <= n; i++) {
-        size_t diagonal = row[0], least = row[0] = i;
+        size_t *row = rows[i % 3], *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3], least = row[0] = i;
         for (size_t j = 1; j <= m; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            best = best < row[j] + 1 ? best : row[j] + 1;
-            row[j] = best < row[j - 1] + 1 ? best : row[j - 1] + 1;
-            least = row[j] < least ? row[j] : least;
+            row[j] = least_of(least_of(last[j], row[j - 1]) + 1, last[j - 1] + (a[i - 1] == b[j - 1] ? 0 : replacing));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[j] = least_of(row[j], before[j - 2] + 1);
+            least = least_of(least, row[j]);
         }
         if (least > most)
             return most + 1;
     }
-    return row[m];
+    return rows[n % 3][m];
 }
 
-const char *vocabulary_nearest(const vocabulary *v, const char *key)
+/* The name that the key is a misspelling of. The first character is right; a word of few letters with another letter is
+ * another word. */
+static const char *misspelled(const vocabulary *v, const char *key, int is_alone)
 {
     int32_t a[NEAR_MAX], b[NEAR_MAX];
-    size_t n = code_points(key, a);
+    size_t n = fold_characters(key, a, NEAR_MAX);
     const char *best = NULL;
-    if (n > NEAR_MAX)
-        return NULL;
-    size_t most = n / 3;
+    size_t most = n > NEAR_MAX ? 0 : is_alone ? n / 3 : n < 10 ? n >= 4 : n / 5;
+    size_t replacing = is_alone || n >= LONG_WORD ? 1 : 2;
     for (size_t i = 0; i < v->count && most > 0; i++) {
         const vocabulary_name *name = &v->names[i];
-        size_t bytes = strlen(name->key);
-        if (!name->thing || !name->is_known || bytes > 4 * (n + most) || bytes + most < n)
+        if (!name->thing || !name->is_known || name->is_alone != is_alone || memcmp(name->key, key, 1) != 0)
             continue;
-        size_t m = code_points(name->key, b);
-        size_t distance = m > NEAR_MAX ? most + 1 : edits(a, n, b, m, most);
-        if (distance <= most) {
-            best = name->thing;
-            most = distance - (distance > 0);
-            if (distance == 0)
+        size_t m = fold_characters(name->key, b, NEAR_MAX);
+        if (m > NEAR_MAX || m + most < n || n + most < m || a[0] != b[0])
+            continue;
+        size_t count = mistakes(a, n, b, m, most, replacing);
+        if (count <= most) {
+            best = name->text;
+            most = count - (count > 0);
+            if (count == 0)
                 break;
         }
     }
     return best;
 }
 
-/* The name that the longest run of tokens at `key` is, and where it ends. */
-static const vocabulary_name *longest(const vocabulary *v, char *key, char **end)
+/* The shortest known name that begins or ends with the key's words: "police car" for "police". */
+static const char *holding(const vocabulary *v, const char *key)
 {
-    char *ends[PHRASE_MAX];
-    size_t count = 0;
-    for (char *c = key; count < PHRASE_MAX; c++)
-        if (*c == ' ' || !*c) {
-            ends[count++] = c;
-            if (!*c)
-                break;
+    const vocabulary_name *best = NULL;
+    size_t length = strlen(key);
+    for (size_t i = 0; i < v->count && length > 0; i++) {
+        const vocabulary_name *name = &v->names[i];
+        size_t bytes = strlen(name->key);
+        if (!name->thing || !name->is_known || bytes <= length || (best && bytes >= strlen(best->key)))
+            continue;
+        int begins = !memcmp(name->key, key, length) && name->key[length] == ' ';
+        const char *end = name->key + bytes - length;
+        if (begins || (end[-1] == ' ' && !memcmp(end, key, length)))
+            best = name;
+    }
+    return best ? best->text : NULL;
+}
+
+/* What a part of a prompt may mean; name: the entry that it is, or NULL. */
+static const char *nearest(const vocabulary *v, const char *key, int is_alone, const vocabulary_name *name)
+{
+    if (name && name->thing)
+        return name->thing;
+    name = find_any(v, key, strlen(key), irregular);
+    if (name && name->thing)
+        return name->is_known ? name->text : name->thing;
+    const char *near = misspelled(v, key, is_alone);
+    return near ? near : holding(v, key);
+}
+
+const char *vocabulary_nearest(const vocabulary *v, const char *text)
+{
+    folded f;
+    if (!fold_text(text, &f))
+        return NULL;
+    const vocabulary_name *name = find_any(v, f.key, strlen(f.key), regular);
+    const char *near = f.count ? nearest(v, f.key, fold_is_alone(f.tokens[0].script), name) : NULL;
+    fold_free(&f);
+    return near;
+}
+
+/* ---- prompts ---- */
+
+/* Where the key of a token ends. */
+static size_t end_of(const folded *f, size_t token)
+{
+    size_t at = f->tokens[token].at;
+    return token + 1 < f->count ? f->tokens[token + 1].at - 1 : at + strlen(f->key + at);
+}
+
+/* The name that the longest run of tokens from `first` on is; *last: its last token, or `first` if there is none. */
+static const vocabulary_name *longest(const vocabulary *v, const folded *f, size_t first, size_t *last)
+{
+    size_t at = f->tokens[first].at;
+    for (size_t i = least_of(f->count, first + v->tokens_max); i-- > first;) {
+        const vocabulary_name *name = find_any(v, f->key + at, end_of(f, i) - at, regular);
+        if (name) {
+            *last = i;
+            return name;
         }
-    const vocabulary_name *name = NULL;
-    for (size_t i = count; i-- > 0 && !name;) {
-        char kept = *ends[i];
-        *ends[i] = 0;
-        name = find(v, key);
-        *ends[i] = kept;
-        *end = ends[i];
     }
-    return name;
+    *last = first;
+    return NULL;
 }
 
-/* A number, or the plural of a word in the list that is known. */
-static int is_fine(const vocabulary *v, char *token)
+/* Whether a word goes on with the next token: characters without spaces between them, until a name begins or the script
+ * changes; but in Japanese the endings of words are hiragana. */
+static int goes_on(const vocabulary *v, const folded *f, size_t token)
 {
-    size_t length = strlen(token);
-    if (strspn(token, "0123456789") == length)
-        return 1;
-    for (size_t cut = 1; cut <= 2 && cut < length; cut++) {
-        char kept = token[length - cut];
-        const vocabulary_name *name = NULL;
-        if (!strcmp(token + length - cut, cut == 1 ? "s" : "es")) {
-            token[length - cut] = 0;
-            name = find(v, token);
-            token[length - cut] = kept;
-        }
-        if (name && name->is_known)
-            return 1;
+    const fold_token *a = &f->tokens[token], *b = a + 1;
+    size_t last;
+    return token + 1 < f->count && fold_is_alone(a->script) && a->to == b->from &&
+           (a->script == b->script || (a->script == FOLD_HAN && b->script == FOLD_HIRAGANA)) &&
+           !longest(v, f, token + 1, &last);
+}
+
+/* Numbers and single letters say little, and what is no name and begins with hiragana is grammar in most cases. */
+static int says_nothing(const folded *f, size_t token, const vocabulary_name *name)
+{
+    size_t letters = 0;
+    for (size_t i = f->tokens[token].at; i < end_of(f, token); i++)
+        letters += (f->key[i] & 0xC0) != 0x80;
+    fold_script script = f->tokens[token].script;
+    return script == FOLD_NUMBER || (script == FOLD_LETTERS && letters == 1) || (script == FOLD_HIRAGANA && !name);
+}
+
+/* The part of a prompt from one token to another, as it was typed; NULL: no memory. free() it. */
+static char *part_of(const char *prompt, const folded *f, size_t first, size_t last)
+{
+    char *part = strndup(prompt + f->tokens[first].from, f->tokens[last].to - f->tokens[first].from);
+    if (!part || !fold_fault(part))
+        return part;
+    free(part);
+    return strndup(f->key + f->tokens[first].at, end_of(f, last) - f->tokens[first].at);
+}
+
+typedef struct checking {
+    const vocabulary *v;
+    const char *prompt;
+    folded f;
+    char *keys[VOCABULARY_PARTS]; /* of the parts that were told */
+    size_t count;
+    vocabulary_fn unknown;
+    void *user;
+} checking;
+
+static void tell(checking *c, size_t first, size_t last, const vocabulary_name *name)
+{
+    size_t at = c->f.tokens[first].at;
+    char *key = strndup(c->f.key + at, end_of(&c->f, last) - at), *part = NULL;
+    int is_new = key != NULL;
+    for (size_t i = 0; i < c->count && key; i++)
+        is_new &= strcmp(key, c->keys[i]) != 0;
+    if (is_new && (part = part_of(c->prompt, &c->f, first, last))) {
+        c->unknown(part, nearest(c->v, key, fold_is_alone(c->f.tokens[first].script), name), c->user);
+        c->keys[c->count++] = key;
+        key = NULL;
     }
-    return 0;
-}
-
-static int begins_alone(const char *token)
-{
-    size_t size;
-    return is_alone(decode(token, &size));
-}
-
-/* Characters that are tokens of their own and no name are one unknown word: where it ends that began at `at`. */
-static char *end_of_unknown(const vocabulary *v, const char *at, char *end)
-{
-    char *next;
-    while (begins_alone(at) && *end && begins_alone(end + 1) && !longest(v, end + 1, &next))
-        end = next;
-    return end;
-}
-
-/* Takes the spaces out that stand between characters which are written without. Returns its argument. */
-static char *readable(char *key)
-{
-    size_t at = 0, size;
-    int was_alone = 0;
-    for (const char *c = key; *c; c += size) {
-        int alone = is_alone(decode(c, &size));
-        if (at > 0 && key[at - 1] == ' ' && was_alone && alone)
-            at--;
-        memmove(key + at, c, size);
-        at += size;
-        was_alone = *c == ' ' ? was_alone : alone;
-    }
-    key[at] = 0;
-    return key;
-}
-
-size_t vocabulary_check(const vocabulary *v, const char *prompt, size_t most, vocabulary_fn unknown, void *user)
-{
-    char *key = vocabulary_key(prompt), *at = key, *end;
-    size_t calls = 0;
-    while (at && *at && calls < most) {
-        const vocabulary_name *name = longest(v, at, &end);
-        if (!name)
-            end = end_of_unknown(v, at, end);
-        char *next = *end ? end + 1 : end;
-        *end = 0;
-        if (name ? !name->is_known : !is_fine(v, at)) {
-            const char *nearest = name ? name->thing : vocabulary_nearest(v, at);
-            unknown(readable(at), nearest, user);
-            calls++;
-        }
-        at = next;
-    }
+    free(part);
     free(key);
-    return calls;
+}
+
+size_t vocabulary_check(const vocabulary *v, const char *prompt, vocabulary_fn unknown, void *user)
+{
+    checking c = {.v = v, .prompt = prompt, .unknown = unknown, .user = user};
+    if (!fold_text(prompt, &c.f))
+        return 0;
+    for (size_t first = 0, last; first < c.f.count && c.count < VOCABULARY_PARTS; first = last + 1) {
+        const vocabulary_name *name = longest(v, &c.f, first, &last);
+        while (!name && goes_on(v, &c.f, last))
+            last++;
+        if (!(name && name->is_known) && !says_nothing(&c.f, first, name))
+            tell(&c, first, last, name);
+    }
+    fold_free(&c.f);
+    for (size_t i = 0; i < c.count; i++)
+        free(c.keys[i]);
+    return c.count;
+}
+
+/* ---- the sentence ---- */
+
+typedef struct sentence {
+    const char *model;
+    char *text;
+    size_t size, length;
+} sentence;
+
+/* Adds a word in quotation marks; a long one is cut between two characters. */
+static void quote(sentence *s, const char *before, const char *word, const char *behind)
+{
+    size_t length = strlen(word), cut = least_of(length, QUOTED_MAX);
+    while (cut < length && cut > 0 && (word[cut] & 0xC0) == 0x80)
+        cut--;
+    int added = snprintf(s->text + s->length, s->size - s->length, "%s\"%.*s%s\"%s", before, (int)cut, word,
+                         cut < length ? "..." : "", behind);
+    s->length = least_of(s->length + (size_t)added, s->size - 1);
+}
+
+/* vocabulary_fn of sentence. */
+static void say(const char *part, const char *near, void *user)
+{
+    sentence *s = user;
+    if (s->length == 0)
+        s->length = least_of((size_t)snprintf(s->text, s->size, "%s does not know ", s->model), s->size - 1);
+    else
+        s->length = least_of(s->length + (size_t)snprintf(s->text + s->length, s->size - s->length, ", "), s->size - 1);
+    quote(s, "", part, "");
+    if (near)
+        quote(s, " (nearest: ", near, ")");
+}
+
+int vocabulary_warning(const vocabulary *v, const char *model, const char *prompt, char text[VOCABULARY_WARNING])
+{
+    sentence s = {.model = model, .text = text, .size = VOCABULARY_WARNING};
+    *text = 0;
+    return v && prompt && vocabulary_check(v, prompt, say, &s) > 0;
 }

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -396,6 +397,22 @@ def test_program(database):
                "--device", "cpu", "-q")
         made = {open(path, "rb").read() for path in glob.glob(f"{target}/*")}
         assert made == {open(f"{folder}/results/{job['result']['file']}", "rb").read() for job in jobs}
+
+
+def test_words_that_a_model_does_not_know(database):
+    """The list in the model's folder: a warning in the job's result, and a line of the worker."""
+    with place(database, {**LINE, "prompt": "a car"}, {**LINE, "prompt": "an automobile"}) as (folder, add, work):
+        model = shutil.copytree(TINY, f"{folder}/listed")
+        with open(f"{model}/words.txt", "w") as file:
+            file.write("zimage words 1\n=\ta\tan\nautomobile\t~car\n")
+        zimage(database, *(model if word == TINY else word for word in add))
+        done = subprocess.run([PROGRAM, *(model if word == TINY else word for word in work), "--out-dir",
+                               f"{folder}/results", "--queue", database.url], text=True, stderr=subprocess.PIPE,
+                              timeout=300, check=True)
+        said = 'the model does not know "car" (nearest: "automobile")'
+        assert done.stderr.count(f"warning: {said}\n") == 1 and done.stderr.count("does not know") == 1, done.stderr
+        results = [json.loads(line)["result"] for line in zimage(database, "queue", "export").splitlines()]
+        assert said in results[0]["warnings"] and said not in results[1].get("warnings", []), results
 
 
 def test_several_devices(database):

@@ -8,13 +8,14 @@ import os
 import random
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 
-from harness import LONG, SMALL, Server, bundled_model, events, form, png, png_pixels, run_tests, send_only, status_of
+from harness import LONG, SMALL, TINY, Server, bundled_model, events, form, png, png_pixels, run_tests, send_only, status_of
 
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
@@ -34,6 +35,32 @@ def cli_png(program, *options):
                         "--no-cache", "-o", path, *options], check=True, stderr=subprocess.DEVNULL)
         with open(path, "rb") as file:
             return file.read()
+
+
+def test_words_that_a_model_does_not_know(program):
+    """The list in the model's folder: a warning for the job's client, once, in each dialect and behind its events."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = shutil.copytree(TINY, os.path.join(folder, "listed"))
+        with open(os.path.join(model, "words.txt"), "w") as file:
+            file.write("zimage words 1\n=\ta\nautomobile\t~car\n")
+        with Server(program, "-m", model, "-m", TINY) as s:
+            asked = {**SMALL, "prompt": "a car and a zebra", "n": 2}
+            said = 'the model does not know "car" (nearest: "automobile"), "and", "zebra"'
+            job = s.json("POST", JOBS, asked, 202)
+            done = s.json("GET", f"{JOBS}/{job['id']}?wait=60")
+            assert done["warnings"].count(said) == 1 and len(done["warnings"]) == len(set(done["warnings"])), done
+            end = s.get(f"{JOBS}/{job['id']}/events").body.decode().rsplit("data: ", 1)[1]
+            assert json.loads(end)["warnings"] == done["warnings"], end
+            assert said in s.json("POST", GENERATIONS, asked)["warnings"]
+            assert said in s.json("POST", "/sdapi/v1/txt2img", {"prompt": asked["prompt"], "width": 64, "height": 64,
+                                                               "steps": 1})["info"].replace('\\"', '"')
+            for known in ({"prompt": "a automobile"}, {"model": "tiny"}):
+                assert said not in s.json("POST", GENERATIONS, {**asked, **known})["warnings"]
+        with open(os.path.join(model, "words.txt"), "w") as file:
+            file.write("?")
+        with Server(program, "-m", model) as s:
+            assert not any("words" in w for w in s.json("POST", GENERATIONS, SMALL)["warnings"])
+        assert 'words.txt: line 1: expected "zimage words 1"' in s.errors, s.errors
 
 
 def test_generation(program):

@@ -3,6 +3,7 @@
 
     words.py --work WORK --out models/emoji/words.txt            of a model that was trained on labels and tags only
     words.py --work WORK --out models/emoji/words.txt --lexicon  of a model that was trained on WORK's lexicon.json as well
+    words.py --out models/emoji/words.txt --plain                writes the first line anew, and leaves the things as they are
 
 A thing's known names are its labels, the tags that no other thing has, and with --lexicon the words that mean it. The words of
 the lexicon that a model does not know are there as well, marked, so that `zimage` can say what is nearest.
@@ -15,14 +16,29 @@ import captions
 from captions import Captioner
 from splits import LANGUAGES, STYLES
 
+HEADER = "zimage words 1"
 
-def plain_words():
-    """What captions say beside things."""
-    found = set(STYLES)
+
+def listed_words():
+    """The words of plain_words.txt."""
+    lines = [line.split() for line in (Path(__file__).parent / "plain_words.txt").read_text().splitlines()]
+    return {word.replace("_", " ") for line in lines if line and line[0] != "#" for word in line[2:]}
+
+
+def heads(names):
+    """Words that stand before a colon in labels, "flag" of "flag: Japan": captions say them behind the name as well."""
+    parts = [re.split(r" ?[:：] ?", name) for name in names if not name.startswith("~")]
+    return {part[0] for part in parts if len(part) > 1 and all(part) and " " not in part[0]}
+
+
+def plain_words(names):
+    """What captions say beside things, and what says nothing about a drawing. names: of all things."""
+    found = set(STYLES) | listed_words() | heads(names)
     for table in (captions.STYLE_FORMS, captions.BACKGROUND_FORMS, captions.COUPLE_FORMS, captions.PICTURE_FORMS,
-                  captions.ARTICLES, *captions.COUNT_FORMS.values(), captions.SMALL_FORMS, captions.BIG_FORMS):
+                  captions.ARTICLES, *captions.COUNT_FORMS.values(), *captions.PAINT_FORMS.values(), captions.SMALL_FORMS,
+                  captions.BIG_FORMS, *captions.PLACE_FORMS.values()):
         for forms in table.values():
-            for form in forms:
+            for form in [forms] if isinstance(forms, str) else forms:
                 found.update(part.strip(" ,.:()，、（）&-") for part in re.split(r"\{.\}", form))
     for colours in captions.COLOUR_WORDS.values():
         found.update(word for words in colours.values() for word in words)
@@ -32,8 +48,7 @@ def plain_words():
     return sorted({word for part in found for word in (part, *part.split()) if word})
 
 
-def lines(captioner, with_lexicon):
-    yield "\t".join(["=", *plain_words()])
+def things(captioner, with_lexicon):
     owner = {word: code for lang in LANGUAGES for word, code in captioner.words_of[lang]}
     for code, thing in captioner.things.items():
         known = [thing["labels"][lang] for lang in LANGUAGES]
@@ -50,11 +65,17 @@ def lines(captioner, with_lexicon):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--lexicon", action="store_true")
+    parser.add_argument("--plain", action="store_true")
     args = parser.parse_args()
-    text = "".join(line + "\n" for line in ["zimage words 1", *lines(Captioner.load(args.work), args.lexicon)])
+    if args.plain == bool(args.work):
+        parser.error("expected --work or --plain")
+    lines = (args.out.read_text().split("\n")[2:-1] if args.plain else
+             list(things(Captioner.load(args.work), args.lexicon)))
+    plain = plain_words([name for line in lines for name in line.split("\t")])
+    text = "".join(line + "\n" for line in [HEADER, "\t".join(["=", *plain]), *lines])
     args.out.write_text(text)
     print(f"{args.out}: {text.count(chr(9)):,} names, {args.out.stat().st_size:,} bytes")
 

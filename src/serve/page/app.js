@@ -261,7 +261,8 @@ const onJob = {
         showButtons();
         fail(error.code === "job_not_found" ? new Error(t("lost")) : error);
     },
-    finished: (job) => {
+    finished: (job, warnings) => {
+        warnings.forEach((warning) => toast(warning));
         $("live").textContent = t(job.state === "cancelled" ? "cancelled" : "finished");
         form.refreshModels().then(form.changed).catch(() => {});
     },

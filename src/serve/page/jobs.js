@@ -45,7 +45,7 @@ async function take(job, kind, data) {
     if (kind === "end") {
         end(job);
         if (data.error) told.failed(job, new api.Fault(0, data.error));
-        else told.finished(job);
+        else told.finished(job, data.warnings);
     } else told.changed(job);
 }
 
