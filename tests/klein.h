@@ -2,6 +2,7 @@
 #ifndef ZI_TESTS_KLEIN_H
 #define ZI_TESTS_KLEIN_H
 
+#include "change_json.h"
 #include "files.h"
 #include "fixture.h"
 #include "image/pixels.h"
@@ -28,14 +29,7 @@ static inline void klein_change(const char *folder, const char *part, const char
 {
     char path[3 * PATH_MAX];
     snprintf(path, sizeof path, "%s/%s", folder, part);
-    json_t *json = json_load_file(path, 0, NULL);
-    assert_non_null(json);
-    if (value)
-        assert_int_equal(json_object_set_new(json, field, json_loads(value, JSON_DECODE_ANY, NULL)), 0);
-    else
-        json_object_del(json, field);
-    assert_int_equal(json_dump_file(json, path, 0), 0);
-    json_decref(json);
+    change_json(path, path, field, value);
 }
 
 /* A copy of the model with a change. */

@@ -7,6 +7,12 @@
 #include "files.h"
 #include "pipeline/family.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEMORY_IS_OURS 0 /* a sanitizer's shadow counts, too */
+#else
+#define MEMORY_IS_OURS 1
+#endif
+
 /* The description of the store's tensors, as the header of a safetensors file. */
 static inline char *safetensors_header(const zi_store *store)
 {

@@ -5,8 +5,7 @@
 #ifndef ZI_TESTS_NETWORKS_H
 #define ZI_TESTS_NETWORKS_H
 
-#include <jansson.h>
-
+#include "change_json.h"
 #include "files.h"
 #include "fixture.h"
 #include "record_ops.h"
@@ -78,14 +77,7 @@ static inline const char *change_config(const char *golden, const char *field, c
     char source[4096];
     const char *path = temporary("config.json");
     golden_path(source, sizeof source, golden);
-    json_t *json = json_load_file(source, 0, NULL);
-    assert_non_null(json);
-    if (value)
-        assert_int_equal(json_object_set_new(json, field, json_loads(value, JSON_DECODE_ANY, NULL)), 0);
-    else
-        json_object_del(json, field);
-    assert_int_equal(json_dump_file(json, path, 0), 0);
-    json_decref(json);
+    change_json(source, path, field, value);
     return path;
 }
 

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "change_json.h"
 #include "support.h"
 
 /* A fresh temporary folder; shared by one test program, removed by folder_remove. */
@@ -217,14 +218,7 @@ static inline void spoil_json(const char *model, const char *file, const char *f
 {
     char path[2 * PATH_MAX];
     snprintf(path, sizeof path, "%s/%s", model, file);
-    json_t *object = json_load_file(path, 0, NULL);
-    assert_non_null(object);
-    if (value)
-        json_object_set_new(object, field, json_loads(value, JSON_DECODE_ANY, NULL));
-    else
-        json_object_del(object, field);
-    assert_int_equal(json_dump_file(object, path, JSON_INDENT(2)), 0);
-    json_decref(object);
+    change_json(path, path, field, value);
 }
 
 /* A packed model's folder as its maker leaves it, with the tokenizer (and what else it lacks) of the tiny model. */

@@ -13,12 +13,6 @@
 #define BYTES  (SIDE * SIDE * 3)
 #define MIB    1048576.0
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MEMORY_IS_OURS 0 /* a sanitizer's shadow counts, too */
-#else
-#define MEMORY_IS_OURS 1
-#endif
-
 static double weight_bytes, other_bytes; /* of the transformer; of one with other numbers */
 
 static int group_make(void **state)

@@ -16,12 +16,6 @@
 #define BYTES    (SIDE * SIDE * 3)
 #define MIB      1048576.0
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MEMORY_IS_OURS 0 /* a sanitizer's shadow counts, too */
-#else
-#define MEMORY_IS_OURS 1
-#endif
-
 enum { Z_IMAGE, KLEIN, FAMILIES };
 
 static double encoder_bytes;

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <utf8proc.h>
 
+#include "shared/fold.h"
 #include "zimage.h"
 
 /* The part of a file name that is made of the prompt. Some file systems take names of 143 bytes only; the seed, a
@@ -18,30 +19,6 @@
 #define DEFAULT_STEM "zimage" /* of a prompt without letters and digits */
 #define PNG_SUFFIX   ".png"
 
-typedef enum letter_kind { LETTER, MARK, INVISIBLE, SEPARATOR } letter_kind;
-
-static letter_kind kind_of(utf8proc_int32_t character)
-{
-    switch (utf8proc_category(character)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO:
-        return LETTER;
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-        return MARK;
-    case UTF8PROC_CATEGORY_CF: /* joiners inside of words, and marks that change the direction of text */
-        return INVISIBLE;
-    default:
-        return SEPARATOR;
-    }
-}
-
 /* Letters, marks and digits of all scripts in lower case, other characters as one dash. A name begins with a letter or
  * a digit. Bytes that are not UTF-8 separate words, too. */
 static void slug_of(const char *prompt, char slug[SLUG_BYTES + 1])
@@ -51,13 +28,13 @@ static void slug_of(const char *prompt, char slug[SLUG_BYTES + 1])
     for (int characters = 0; c && *c && characters < SLUG_CHARACTERS && length + CHARACTER_BYTES <= SLUG_BYTES;) {
         utf8proc_int32_t character;
         utf8proc_ssize_t bytes = utf8proc_iterate(c, -1, &character);
-        letter_kind kind = bytes > 0 ? kind_of(character) : SEPARATOR;
+        fold_kind kind = bytes > 0 ? fold_kind_of(character) : FOLD_SEPARATOR;
         c += bytes > 0 ? bytes : 1;
-        if (kind == LETTER || (kind == MARK && length > 0 && length == words_end)) {
+        if (kind == FOLD_LETTER || (kind == FOLD_MARK && length > 0 && length == words_end)) {
             length += (size_t)utf8proc_encode_char(utf8proc_tolower(character), (utf8proc_uint8_t *)slug + length);
             words_end = length;
             characters++;
-        } else if (kind == SEPARATOR && length > 0 && length == words_end) {
+        } else if (kind == FOLD_SEPARATOR && length > 0 && length == words_end) {
             slug[length++] = '-';
             characters++;
         }

@@ -49,9 +49,7 @@ static fold_script script_of(int32_t code)
     }
 }
 
-typedef enum character_kind { SEPARATOR, MARK, LETTER } character_kind;
-
-static character_kind kind_of(int32_t code)
+fold_kind fold_kind_of(int32_t code)
 {
     switch (utf8proc_category(code)) {
     case UTF8PROC_CATEGORY_LU:
@@ -62,12 +60,14 @@ static character_kind kind_of(int32_t code)
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_NO:
-        return LETTER;
+        return FOLD_LETTER;
     case UTF8PROC_CATEGORY_MN:
     case UTF8PROC_CATEGORY_MC:
-        return MARK;
+        return FOLD_MARK;
+    case UTF8PROC_CATEGORY_CF:
+        return FOLD_INVISIBLE;
     default:
-        return SEPARATOR;
+        return FOLD_SEPARATOR;
     }
 }
 
@@ -118,8 +118,8 @@ static void end_token(folder *f)
 /* from, to: the bytes of the text that the folded character comes from. */
 static void add_character(folder *f, int32_t code, size_t from, size_t to)
 {
-    character_kind kind = kind_of(code);
-    if (kind == LETTER) {
+    fold_kind kind = fold_kind_of(code);
+    if (kind == FOLD_LETTER) {
         fold_script script = script_of(code);
         if (fold_is_alone(script) || fold_is_alone(f->script))
             end_token(f);
@@ -128,9 +128,9 @@ static void add_character(folder *f, int32_t code, size_t from, size_t to)
             f->script = script;
         }
     }
-    if (kind == SEPARATOR)
+    if (kind == FOLD_SEPARATOR)
         end_token(f);
-    else if (kind == LETTER || f->count > 0) {
+    else if (kind == FOLD_LETTER || (kind == FOLD_MARK && f->count > 0)) {
         f->to = to;
         if (f->count < TOKEN_MAX)
             f->codes[f->count++] = code;

@@ -28,6 +28,9 @@ typedef struct folded {
 int fold_text(const char *text, folded *out);
 void fold_free(folded *f);
 
+/* What a character (a code point) is for a word. Invisible ones are joiners and marks of the writing direction. */
+typedef enum fold_kind { FOLD_LETTER, FOLD_MARK, FOLD_INVISIBLE, FOLD_SEPARATOR } fold_kind;
+fold_kind fold_kind_of(int32_t code);
 /* Whether the script is written without spaces. */
 int fold_is_alone(fold_script script);
 /* The characters of a key, spaces left out, `most` at most; returns how many there are, or most + 1. */

@@ -4,13 +4,9 @@
 # heavy: what takes minutes or gigabytes; not a part of ctest.
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because something is missing.
 set -eu
-kind=$1 program=$2 build=$3
-shift 3
-here=$(cd "$(dirname "$0")" && pwd)
-export PYTHONDONTWRITEBYTECODE=1
-skip() { echo "skipped: downloads by $kind ($*)" && exit 77; }
-
-python=$(command -v python3) || skip "no python3"
+subject="downloads"
+# shellcheck source=tests/python.sh
+. "$(dirname "$0")/../python.sh"
 # shellcheck source=/dev/null
 . "$here/../venv.sh"
 [ "$kind" = pull ] || virtual_environment "$build/huggingface" "huggingface_hub==2.4.0"

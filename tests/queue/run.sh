@@ -5,17 +5,13 @@
 # heavy: what takes minutes (a million jobs, thousands of killed workers' jobs); not a part of ctest.
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because something is missing.
 set -eu
-kind=$1 program=$2 build=$3
-shift 3
-here=$(cd "$(dirname "$0")" && pwd)
-export PYTHONDONTWRITEBYTECODE=1
-skip() { echo "skipped: the ledger's tests ($*)" && exit 77; }
-
-command -v python3 >/dev/null 2>&1 || skip "no python3"
+subject="the ledger's tests"
+# shellcheck source=tests/python.sh
+. "$(dirname "$0")/../python.sh"
 for folder in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin; do
     if [ -x "$folder/initdb" ]; then PATH=$folder:$PATH; fi
 done
 for tool in initdb pg_ctl psql; do
     command -v "$tool" >/dev/null 2>&1 || skip "no $tool; Debian's package is postgresql"
 done
-exec python3 "$here/check_$kind.py" "$program" "$build/tests/stand_in" "$@"
+exec "$python" "$here/check_$kind.py" "$program" "$build/tests/stand_in" "$@"

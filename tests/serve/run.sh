@@ -11,22 +11,18 @@
 # valgrind: under valgrind, each dialect and clients that go away.
 # Exit code: 0 all passed, 1 a test failed, 77 skipped because Python, a package or the browser is missing.
 set -eu
-kind=$1 program=$2 environment=$3/$1
-shift 3
-here=$(cd "$(dirname "$0")" && pwd)
+subject="the server"
+# shellcheck source=tests/python.sh
+. "$(dirname "$0")/../python.sh"
 case $kind in
     openai) packages="openai==3.57.0 prometheus_client==0.26.0" ;;
     schema) packages="schemathesis==4.32.5" ;;
     *) packages="" ;;
 esac
-export PYTHONDONTWRITEBYTECODE=1
-skip() { echo "skipped: the server by $kind ($*)" && exit 77; }
-
-python=$(command -v python3) || skip "no python3"
 if [ -n "$packages" ]; then
     # shellcheck source=/dev/null
     . "$here/../venv.sh"
-    virtual_environment "$environment" "$packages"
+    virtual_environment "$build/$kind" "$packages"
 fi
 if [ "$kind" = page ]; then
     command -v chromium >/dev/null && command -v chromedriver >/dev/null || skip "no chromium, or no driver of it"
