@@ -400,6 +400,10 @@ typedef struct zimage_progress {
  */
 typedef int (*zimage_progress_fn)(const zimage_progress *progress, void *user);
 
+/* Whether a step, from 1, shall have a preview: 0: none, or what zimage_request.preview can be. Called at the end of
+ * the step, in the thread that called zimage_generate. */
+typedef int (*zimage_preview_fn)(int32_t step, int32_t steps, void *user);
+
 typedef struct zimage_image zimage_image;
 
 typedef struct zimage_request {
@@ -466,6 +470,9 @@ typedef struct zimage_request {
      * size_multiple. So from D pixels on they are the input's exactly. 0: as the reference, all of the image comes from
      * the VAE. */
     int64_t composite;
+    /* With preview: asked for each step, with progress_user, so that nothing is made while nobody looks. NULL:
+     * `preview` decides for all steps. A GPU that streams weights gains little by it. */
+    zimage_preview_fn wants_preview;
 } zimage_request;
 
 /*

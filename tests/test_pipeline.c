@@ -178,6 +178,7 @@ static void guidance_equals_the_reference(void **state)
 
 typedef struct watch {
     int calls, previews, cancel_at, last_step;
+    int wanted; /* bit i: a preview of step i */
     double last_fraction;
     int monotonic;
 } watch;
@@ -195,6 +196,13 @@ static int watch_progress(const zimage_progress *p, void *user)
         w->previews++;
     }
     return w->calls == w->cancel_at;
+}
+
+static int watch_wants(int32_t step, int32_t steps, void *user)
+{
+    const watch *w = user;
+    assert_true(step >= 1 && step <= steps);
+    return w->wanted >> step & 1;
 }
 
 static void progress_preview_and_cancel(void **state)
@@ -231,6 +239,19 @@ static void progress_preview_and_cancel(void **state)
     assert_int_equal(zimage_generate(session, &request, &image, &error), ZIMAGE_OK);
     zimage_image_free(image);
     assert_true(w.monotonic && w.previews >= 1 && w.previews < 12);
+    /* Only of the steps that somebody wants to see, which may be none. */
+    request.wants_preview = watch_wants;
+    for (int wanted = 0; wanted < 1 << 13; wanted += 1 << 4 | 1 << 12) {
+        w = (watch){.monotonic = 1, .wanted = wanted};
+        assert_int_equal(zimage_generate(session, &request, &image, &error), ZIMAGE_OK);
+        zimage_image_free(image);
+        assert_true(w.monotonic && w.previews == (wanted ? 2 : 0));
+    }
+    request.preview = 0;
+    w = (watch){.monotonic = 1, .wanted = 1 << 4};
+    assert_int_equal(zimage_generate(session, &request, &image, &error), ZIMAGE_OK);
+    zimage_image_free(image);
+    assert_int_equal(w.previews, 0);
     zimage_session_close(session);
 }
 

@@ -170,11 +170,15 @@ static void expect_latents(const generation *g, float sigma)
 }
 
 /* Whether a step has a preview; request.preview says the rule. Weights that are copied to a device come in a planned
- * order, which a preview that is left out would break. */
-static int has_preview(const generation *g)
+ * order, which a preview that is left out breaks: copies that wait are dropped. So only the caller leaves one out. */
+static int has_preview(const generation *g, int step)
 {
-    if (g->request->preview < 2 || g->previews_start == 0 || zi_has_own_memory(g->session->ops))
-        return g->job.preview_rows > 0;
+    const zimage_request *r = g->request;
+    if (g->job.preview_rows == 0)
+        return 0;
+    int mode = r->wants_preview ? r->wants_preview(step + 1, g->job.steps, r->progress_user) : r->preview;
+    if (mode < 2 || g->previews_start == 0 || zi_has_own_memory(g->session->ops))
+        return mode > 0;
     return g->previews + g->preview <= PREVIEWS_SHARE * (zi_now() - g->previews_start);
 }
 
@@ -223,7 +227,7 @@ static zimage_status run_step(generation *g, int step)
     ZI_TRY(zi_job_stage(&g->run, &g->job, ZIMAGE_STAGE_DENOISE, 0));
     if (guidance > 0)
         family->guide(g->positive, g->negative, g->latent_count, guidance, r->cfg_normalization);
-    ZI_TRY(has_preview(g) ? show_preview(g, sigma) : finish_step(g, NULL, 0, 0));
+    ZI_TRY(has_preview(g, step) ? show_preview(g, sigma) : finish_step(g, NULL, 0, 0));
     zi_euler_step(latents, g->positive, g->latent_count, sigma, next, g->inputs.in_bf16);
     zi_inputs_keep(&g->inputs, &g->job, next, g->positive, latents);
     return ZIMAGE_OK;
