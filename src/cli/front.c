@@ -149,6 +149,19 @@ static service_answer load(void *user, service_take_crew *take_crew, service_tak
     return answer_of(ledger_service_load(f->l, take_crew, take_line, taker, error));
 }
 
+static service_answer watch(void *user, const service_watch *watches, size_t count, zimage_error *error)
+{
+    const cli_front *f = user;
+    return answer_of(ledger_service_watch(f->l, watches, count, error));
+}
+
+static service_answer read_news(void *user, const service_watched *watched, size_t count, service_take_news *take,
+                                void *taker, zimage_error *error)
+{
+    const cli_front *f = user;
+    return answer_of(ledger_service_news(f->l, watched, count, take, taker, error));
+}
+
 static void remove_file(void *user, const char *file, const char *key)
 {
     const cli_front *f = user;
@@ -236,7 +249,19 @@ zimage_status cli_front_open(const cli_options *options, cli_front **front, zima
     if (!f)
         return no_memory(error);
     *f = (cli_front){.given = *options, .wake = {-1, -1}};
-    f->table = (service_ledger){f, add, cancel, look, find, load, tidy, read_file, reopen, wait_for_news, wake};
+    f->table = (service_ledger){.user = f,
+                                .add = add,
+                                .cancel = cancel,
+                                .look = look,
+                                .find = find,
+                                .load = load,
+                                .watch = watch,
+                                .news = read_news,
+                                .tidy = tidy,
+                                .read = read_file,
+                                .reopen = reopen,
+                                .wait = wait_for_news,
+                                .wake = wake};
     cli_queued_defaults(CLI_SERVE, options, &f->defaults);
     f->defaults.given = (row_set){{0}}; /* the server's options are no line's */
     if (open_pipe(f, error) != ZIMAGE_OK || ledger_store_open(options->results, &f->store, error) != ZIMAGE_OK)

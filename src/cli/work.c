@@ -39,14 +39,23 @@ typedef struct maker {
 typedef struct stopping {
     int (*stop)(const void *user);
     const void *user;
+    ledger_news *news; /* NULL: nobody can watch */
 } stopping;
 
 /* zimage_progress_fn of stopping. */
 static int on_progress(const zimage_progress *progress, void *user)
 {
     const stopping *s = user;
-    (void)progress;
+    if (s->news)
+        ledger_tell(s->news, progress);
     return s->stop(s->user);
+}
+
+/* zimage_preview_fn of the same. */
+static int wants_preview(int32_t step, int32_t steps, void *user)
+{
+    const stopping *s = user;
+    return ledger_wants_preview(s->news, step, steps);
 }
 
 /* What the ledger keeps of an image; a seed beyond 63 bits is a text, as in recipes. */
@@ -136,6 +145,8 @@ static zimage_status generate(maker *m, stopping *stop, ledger_picture *picture,
     zimage_image *image = NULL;
     m->queued.request.progress = on_progress;
     m->queued.request.progress_user = stop;
+    m->queued.request.preview = stop->news ? 2 : 0;
+    m->queued.request.wants_preview = stop->news ? wants_preview : NULL;
     zimage_status status = zimage_generate(m->session, &m->queued.request, &image, error);
     if (status == ZIMAGE_OK)
         status = encode(m, image, picture, error);
@@ -197,7 +208,7 @@ static ledger_verdict make(void *user, const ledger_job *job, int (*stop)(const 
                            ledger_picture *picture, zimage_error *error)
 {
     maker *m = user;
-    stopping stopper = {stop, stop_user};
+    stopping stopper = {stop, stop_user, job->news};
     cli_queued_free(&m->queued);
     json_decref(m->warnings);
     m->warnings = json_array();

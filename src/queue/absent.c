@@ -83,6 +83,26 @@ ledger_result ledger_work(const ledger_work_params *params, const ledger_engine 
     return refuse(error);
 }
 
+void ledger_tell(ledger_news *news, const zimage_progress *progress)
+{
+}
+
+int ledger_wants_preview(ledger_news *news, int step, int steps)
+{
+    return 0;
+}
+
+ledger_result ledger_service_watch(ledger *l, const service_watch *watches, size_t count, zimage_error *error)
+{
+    return refuse(error);
+}
+
+ledger_result ledger_service_news(ledger *l, const service_watched *watched, size_t count, service_take_news *take,
+                                  void *taker, zimage_error *error)
+{
+    return refuse(error);
+}
+
 ledger_result ledger_service_add(ledger *l, const service_job *job, const ledger_service_rows *rows,
                                  char known[SERVICE_ID_TEXT], zimage_error *error)
 {

@@ -1,8 +1,10 @@
 #include "queue/heart.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,16 +22,39 @@ static int has_ended(void *user)
     return ends;
 }
 
-/* Sleeps until the next beat; 0: the worker ends. poll counts time as the system's clock that is never set. */
+/* Takes what others have to say. 0: the connection is lost. */
+static int hear(ledger_heart *heart)
+{
+    char bytes[64];
+    while (read(heart->wake[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes) {
+    }
+    int is_there = PQconsumeInput(heart->l->connection);
+    for (PGnotify *notify; (notify = PQnotifies(heart->l->connection));) {
+        long long job = strtoll(notify->extra, NULL, 10);
+        if (job > 0)
+            ledger_news_ask(&heart->news, job);
+        PQfreemem(notify);
+    }
+    return is_there;
+}
+
+/* Sleeps until the next beat, and tells news meanwhile; 0: the worker ends. A beat finds a lost connection again. poll
+ * counts time as the system's clock that is never set. */
 static int wait_for_beat(ledger_heart *heart)
 {
     double end = zi_now() + heart->claiming->lease_seconds / BEATS;
-    struct pollfd wake = {.fd = heart->wake[0], .events = POLLIN};
     while (!has_ended(heart)) {
-        double left = end - zi_now();
+        double left = end - zi_now(), due = ledger_news_due(&heart->news), pause = left < due ? left : due;
         if (left <= 0)
             return 1;
-        poll(&wake, 1, (int)(1000 * left) + 1);
+        if (due <= 0 && ledger_news_send(&heart->news, heart->l) == LEDGER_LOST)
+            return 1;
+        if (due <= 0)
+            continue;
+        struct pollfd fds[] = {{.fd = heart->wake[0], .events = POLLIN},
+                               {.fd = PQsocket(heart->l->connection), .events = POLLIN}};
+        if (poll(fds, 2, (int)(1000 * pause) + 1) > 0 && !hear(heart))
+            return 1;
     }
     return 0;
 }
@@ -66,7 +91,10 @@ static void beat(ledger_heart *heart)
                                      heart->claiming->lease_seconds, NULL);
         if (answer == LEDGER_LOST && ledger_persist(heart->l, &patience, NULL) != LEDGER_OK)
             return;
+        if (answer == LEDGER_LOST)
+            ledger_news_listen(heart->l, heart->claiming->worker, NULL); /* each beat asks as well */
     }
+    ledger_news_ask(&heart->news, 0);
 }
 
 static void *run(void *argument)
@@ -88,30 +116,47 @@ static int start(ledger_heart *heart)
     return code;
 }
 
-static void close_pipe(ledger_heart *heart)
+static int open_pipe(ledger_heart *heart)
 {
-    close(heart->wake[0]);
-    close(heart->wake[1]);
+    if (pipe(heart->wake) != 0)
+        return errno;
+    for (int i = 0; i < 2; i++)
+        if (fcntl(heart->wake[i], F_SETFL, O_NONBLOCK) != 0 || fcntl(heart->wake[i], F_SETFD, FD_CLOEXEC) != 0)
+            return errno;
+    return 0;
+}
+
+static void close_all(ledger_heart *heart)
+{
+    for (int i = 0; i < 2; i++)
+        if (heart->wake[i] >= 0)
+            close(heart->wake[i]);
+    ledger_news_free(&heart->news);
+    pthread_mutex_destroy(&heart->lock);
+    ledger_close(heart->l);
+    heart->l = NULL;
 }
 
 ledger_result ledger_heart_begin(ledger_heart *heart, const char *target, const ledger_claiming *claiming,
                                  zimage_error *error)
 {
-    *heart = (ledger_heart){.claiming = claiming};
+    *heart = (ledger_heart){.claiming = claiming, .wake = {-1, -1}};
     ledger_result answer = ledger_open(target, "zimage heartbeat", 1, &heart->l, error);
     if (answer != LEDGER_OK)
         return answer;
+    int code = open_pipe(heart);
     pthread_mutex_init(&heart->lock, NULL);
-    int code = pipe(heart->wake) == 0 ? start(heart) : errno;
+    ledger_news_init(&heart->news, heart->wake[1]);
     if (code == 0)
-        return LEDGER_OK;
-    zi_fail_errno(error, ZIMAGE_ERROR_INTERNAL, code, "no thread for heartbeats can be started");
-    if (heart->wake[1] > 0)
-        close_pipe(heart);
-    pthread_mutex_destroy(&heart->lock);
-    ledger_close(heart->l);
-    heart->l = NULL;
-    return LEDGER_FAILED;
+        answer = ledger_news_listen(heart->l, claiming->worker, error);
+    if (code == 0 && answer == LEDGER_OK)
+        code = start(heart);
+    if (code == 0 && answer == LEDGER_OK)
+        return answer;
+    if (code != 0)
+        zi_fail_errno(error, ZIMAGE_ERROR_INTERNAL, code, "no thread for heartbeats can be started");
+    close_all(heart);
+    return code ? LEDGER_FAILED : answer;
 }
 
 void ledger_heart_end(ledger_heart *heart)
@@ -124,10 +169,7 @@ void ledger_heart_end(ledger_heart *heart)
     while (write(heart->wake[1], "", 1) < 0 && errno == EINTR) {
     }
     pthread_join(heart->thread, NULL);
-    close_pipe(heart);
-    pthread_mutex_destroy(&heart->lock);
-    ledger_close(heart->l);
-    heart->l = NULL;
+    close_all(heart);
 }
 
 void ledger_heart_take(ledger_heart *heart, const ledger_job *job)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "queue/news.h"
 
 #define NUMBER_TEXT 32
 
@@ -12,7 +13,7 @@
  * fails in that moment, the job is queued as before, and the claim's lease fits nothing. */
 #define NO_WAIT "(select set_config('synchronous_commit', 'off', true))"
 
-#define RETURNED "j.id, j.lease, encode(j.key, 'hex'), j.request::text, j.caller, " NO_WAIT
+#define RETURNED "j.id, j.lease, encode(j.key, 'hex'), j.request::text, j.caller, j.service, " NO_WAIT
 #define IS_READY "state = 'queued' and model = $1 and (not_before is null or not_before <= now())"
 
 /* ---- claiming ----
@@ -69,13 +70,16 @@ static int take_row(const PGresult *result, int row, ledger_job *job)
     snprintf(job->key, sizeof job->key, "%s", PQgetvalue(result, row, 2));
     job->request = strdup(PQgetvalue(result, row, 3));
     job->caller = strdup(PQgetvalue(result, row, 4));
-    return job->request && job->caller;
+    int has_service = !PQgetisnull(result, row, 5);
+    job->service = has_service ? strdup(PQgetvalue(result, row, 5)) : NULL;
+    return job->request && job->caller && (job->service || !has_service);
 }
 
 void ledger_job_free(ledger_job *job)
 {
     free(job->request);
     free(job->caller);
+    free(job->service);
     *job = (ledger_job){.id = 0};
 }
 
@@ -270,20 +274,23 @@ ledger_result ledger_begin(ledger *l, ledger_job *job, double lease_seconds, con
     snprintf(id, sizeof id, "%lld", (long long)job->id);
     snprintf(seconds, sizeof seconds, "%.3f", lease_seconds);
     snprintf(before, sizeof before, "%lld", made ? (long long)made->id : 0);
-    const char *values[] = {id, job->lease, seconds, before, made ? made->lease : NULL};
+    const char *values[] = {id, job->lease, seconds, before, made ? made->lease : NULL, job->service};
     ledger_result answer =
         ledger_ask(l,
                    "with made as (update zimage.job set attempts = attempts - 1"
                    "  where id = $4 and lease = $5 and state = 'running' and attempts > 0 returning id),"
                    " begun as (update zimage.job set attempts = attempts + 1, started_at = now(),"
                    "  lease_until = now() + make_interval(secs => $3)" IS_MINE " returning attempts)"
-                   "select (select attempts from begun), (select count(*) from made), " NO_WAIT,
-                   5, values, &result, error);
+                   "select (select attempts from begun), (select count(*) from made), " LEDGER_WATCH_COLUMNS
+                   ", " NO_WAIT " from (select $6::text as service) s"
+                   " left join zimage.watch w on w.service = s.service and w.until > now()",
+                   6, values, &result, error);
     if (answer != LEDGER_OK)
         return answer;
     *is_mine = !PQgetisnull(result, 0, 0);
     job->attempt = *is_mine ? atoi(PQgetvalue(result, 0, 0)) : 0;
     *is_uncounted = atoi(PQgetvalue(result, 0, 1));
+    job->watch = ledger_read_watch(result, 0, 2);
     PQclear(result);
     return LEDGER_OK;
 }

@@ -89,13 +89,29 @@ ledger_result ledger_cancel(ledger *l, const ledger_choice *choice, uint64_t *jo
 
 /* ---- working (work.c) ---- */
 
+/* Whether a server's client watches a job, as it was when the ledger was asked: 0 seconds: nobody does. */
+typedef struct ledger_watch {
+    double seconds, shown_seconds; /* for which its progress is wanted; and previews */
+    int partials;                  /* partial images of the client's stream; 0: it wants what costs little */
+} ledger_watch;
+
+typedef struct ledger_news ledger_news;
+
 typedef struct ledger_job {
     int64_t id;
     char lease[LEDGER_LEASE_TEXT];
     char key[JOB_KEY];
     int attempt; /* from 1, once it has begun */
     char *request, *caller;
+    char *service; /* the server's job of which it is a part; NULL: it belongs to a batch */
+    ledger_watch watch;
+    ledger_news *news; /* who may watch it, while it is made; NULL: nobody can */
 } ledger_job;
+
+/* For an engine, while it makes an image: how far it is, with a preview, as the library says it. Returns at once. */
+void ledger_tell(ledger_news *news, const zimage_progress *progress);
+/* Whether a step's preview is to be made, as zimage_preview_fn says it. */
+int ledger_wants_preview(ledger_news *news, int step, int steps);
 
 typedef enum ledger_verdict {
     LEDGER_MADE,

@@ -73,6 +73,30 @@ static const char *const scripts[] = {
     "create trigger job_service_over after update of state on zimage.job for each row"
     "  when (new.service is not null and new.state in ('done', 'failed', 'cancelled')"
     "    and new.state is distinct from old.state) execute function zimage.tell_service();",
+
+    /* Who watches jobs of servers, and what there is to see of the images under way: a row for the progress of an image
+     * (number -1), for its newest preview (-2), and for each partial image that a stream has asked for. Nobody has to
+     * remember any of it, so the tables are unlogged: a crash of the database empties them. */
+    "create unlogged table zimage.watch ("
+    "  service text primary key check (octet_length(service) <= 32),"
+    "  until timestamptz not null,"
+    "  shown_until timestamptz," /* previews are wanted, too */
+    "  partials smallint not null);"
+    "create sequence zimage.news_serial;"
+    "create unlogged table zimage.news ("
+    "  job bigint not null,"
+    "  number smallint not null,"
+    "  serial bigint not null," /* grows with each change */
+    "  lease uuid not null,"
+    "  stage text not null check (octet_length(stage) <= 32),"
+    "  step integer not null,"
+    "  steps integer not null,"
+    "  fraction double precision not null,"
+    "  jpeg bytea check (octet_length(jpeg) <= 262144),"
+    "  told_at timestamptz not null default now(),"
+    "  primary key (job, number)"
+    ") with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);"
+    "alter table zimage.news alter column jpeg set storage external;",
 };
 
 #define VERSION ((int)(sizeof scripts / sizeof *scripts))

@@ -36,22 +36,36 @@ static ledger_result forget_name(ledger *l, const service_job *job, zimage_error
 static ledger_result insert(ledger *l, const service_job *job, const ledger_service_rows *rows, uint64_t *images,
                             zimage_error *error)
 {
-    char priority[NUMBER_TEXT];
+    char priority[NUMBER_TEXT], partials[NUMBER_TEXT];
     char *keys = ledger_texts((const char *const *)rows->keys, (size_t)job->count);
     char *requests = ledger_texts((const char *const *)rows->requests, (size_t)job->count);
     snprintf(priority, sizeof priority, "%d", job->is_batch ? PRIORITY_BATCH : PRIORITY);
-    const char *values[] = {job->id,  job->owner,  job->repeat, job->about, job->caller,
-                            priority, rows->model, keys,        requests};
+    snprintf(partials, sizeof partials, "%d", job->partials);
+    const char *values[] = {job->id,
+                            job->owner,
+                            job->repeat,
+                            job->about,
+                            job->caller,
+                            priority,
+                            rows->model,
+                            keys,
+                            requests,
+                            partials,
+                            job->is_watched ? "true" : "false"};
     ledger_result answer = LEDGER_FAILED;
     if (keys && requests)
         answer = ledger_do(l,
                            "with s as (insert into zimage.service (id, owner, repeat, about)"
-                           "  values ($1, $2, $3, $4::jsonb) on conflict do nothing returning id)"
+                           "  values ($1, $2, $3, $4::jsonb) on conflict do nothing returning id),"
+                           " w as (insert into zimage.watch (service, until, shown_until, partials)"
+                           "  select id, now() + " LEDGER_WATCHED
+                           ", case when $10::smallint > 0 then now() + " LEDGER_WATCHED
+                           " end, $10::smallint from s where $11::boolean)"
                            " insert into zimage.job (batch, key, caller, priority, model, request, max_attempts,"
                            "  service, part) select 'service', decode(i.key, 'hex'), $5, $6::smallint, $7,"
                            "  i.request::jsonb, " MAX_ATTEMPTS ", s.id, i.n - 1"
                            " from s, unnest($8::text[], $9::text[]) with ordinality as i(key, request, n)",
-                           9, values, images, error);
+                           11, values, images, error);
     else
         zi_fail_memory(error, "a job of the ledger", 0);
     free(keys);
@@ -114,8 +128,9 @@ static service_state state_of(const char *name)
 }
 
 static const char look_sql[] =
-    /* claimed, but not begun: it still waits */
-    "select j.service, j.part, case when j.state = 'running' and j.started_at is null then 'queued' else j.state end,"
+    /* claimed, but not begun: it still waits; or its worker is gone: it waits again */
+    "select j.service, j.part, case when j.state = 'running' and (j.started_at is null or j.lease_until < now())"
+    " then 'queued' else j.state end,"
     " j.result::text, coalesce(j.error, ''), case when $2::boolean and j.state = 'queued' then"
     "   (select count(*) from (select from zimage.job o where o.state = 'queued' and o.model = j.model"
     "     and o.priority = j.priority and o.caller = j.caller and o.id < j.id limit " PLACES ") p) else 0 end"
@@ -245,7 +260,7 @@ static ledger_result remove_some(ledger *l, double seconds,
     if (answer == LEDGER_OK)
         answer = ledger_do(l, "delete from zimage.worker where expected_until < now() - interval '1 day'", 0, NULL,
                            NULL, error);
-    return answer;
+    return answer == LEDGER_OK ? ledger_service_tidy_news(l, error) : answer;
 }
 
 /* Files go before rows: what is interrupted is done again. */

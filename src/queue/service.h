@@ -25,6 +25,16 @@ ledger_result ledger_service_find(ledger *l, const service_question *question, s
 ledger_result ledger_service_load(ledger *l, service_take_crew *take_crew, service_take_line *take_line, void *taker,
                                   zimage_error *error);
 
+/* ---- watch.c ---- */
+
+#define LEDGER_WATCHED "interval '30 seconds'" /* for which a front's word holds that somebody watches */
+
+ledger_result ledger_service_watch(ledger *l, const service_watch *watches, size_t count, zimage_error *error);
+ledger_result ledger_service_news(ledger *l, const service_watched *watched, size_t count, service_take_news *take,
+                                  void *taker, zimage_error *error);
+/* Removes what nobody reads any more. */
+ledger_result ledger_service_tidy_news(ledger *l, zimage_error *error);
+
 /* Reads a finished image. *data is released with free. */
 zimage_status ledger_place_read(ledger_store *store, const service_file *file, uint8_t **data, size_t *size,
                                 zimage_error *error);

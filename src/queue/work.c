@@ -203,7 +203,11 @@ static ledger_result make(worker *w, ledger_job *job)
     ledger_result answer = LEDGER_OK;
     double begin = zi_now();
     *w->error = (zimage_error)ZIMAGE_ERROR_INIT;
+    if (job->news)
+        ledger_news_watch(job->news, &job->watch);
     ledger_verdict verdict = w->engine->make(w->engine->user, job, has_lost, &stop, &picture, w->error);
+    if (job->news)
+        ledger_news_end(job->news);
     w->totals->busy_seconds += zi_now() - begin;
     if (verdict == LEDGER_MADE)
         verdict = keep(w, job, &picture, &answer);
@@ -236,6 +240,9 @@ static ledger_result make_next(worker *w)
     ledger_hold made;
     int is_mine = 0, was_uncounted = 0, *is_uncounted = last_made(w, &made);
     ledger_result answer;
+    job.news = job.service ? &w->heart.news : NULL;
+    if (job.news)
+        ledger_news_begin(job.news, &job);
     do {
         answer = ledger_begin(w->l, &job, w->params->lease_seconds, is_uncounted ? &made : NULL, &is_mine,
                               &was_uncounted, w->error);
@@ -244,6 +251,8 @@ static ledger_result make_next(worker *w)
         *is_uncounted = was_uncounted;
     if (answer == LEDGER_OK && is_mine)
         return make(w, &job);
+    if (job.news)
+        ledger_news_end(job.news);
     w->totals->lost += answer == LEDGER_OK;
     drop(w, &job);
     return answer;

@@ -4,6 +4,7 @@
 
 #include "front.h"
 #include "handlers.h"
+#include "shared/preview.h"
 
 static json_t *hex_json(uint64_t number)
 {
@@ -12,12 +13,12 @@ static json_t *hex_json(uint64_t number)
 
 static json_t *asked_json(const serve_request *r)
 {
-    return json_pack("{s:i, s:s, s:s*, s:s*, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:o?, s:o?}", "dialect",
+    return json_pack("{s:i, s:s, s:s*, s:s*, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:i, s:o?, s:o?}", "dialect",
                      (int)r->dialect, "prompt", r->prompt, "negative_prompt", r->negative_prompt, "user", r->user,
                      "quality", r->quality, "response_format", r->response_format, "format", r->format, "rng", r->rng,
                      "priority", r->priority, "progress", r->progress, "embed_recipe", r->embed_recipe, "send_images",
-                     r->send_images, "ignored", notes_json(r->ignored, r->ignored_count), "warnings",
-                     notes_json(r->warnings, r->warning_count));
+                     r->send_images, "partial_images", (int)r->partial_images, "ignored",
+                     notes_json(r->ignored, r->ignored_count), "warnings", notes_json(r->warnings, r->warning_count));
 }
 
 static json_t *made_json(const resolved_request *r)
@@ -71,6 +72,13 @@ static void read_notes(const json_t *list, char *notes[REQUEST_NOTES_MAX], size_
     }
 }
 
+/* A row of an older front does not say it. */
+static int partials_of(const json_t *asked, int *is_good)
+{
+    const char *name = "partial_images";
+    return json_object_get(asked, name) ? int_of(asked, name, PREVIEW_PARTIALS_MAX, is_good) : 0;
+}
+
 static int read_asked(const json_t *asked, int count, serve_request *r)
 {
     int is_good = 1;
@@ -86,6 +94,7 @@ static int read_asked(const json_t *asked, int count, serve_request *r)
                          .format = int_of(asked, "format", count_words(serve_format_words) - 1, &is_good),
                          .rng = int_of(asked, "rng", count_words(serve_rng_words) - 1, &is_good),
                          .priority = int_of(asked, "priority", QUEUE_CLASSES - 1, &is_good),
+                         .partial_images = partials_of(asked, &is_good),
                          .progress = json_is_true(json_object_get(asked, "progress")),
                          .embed_recipe = json_is_true(json_object_get(asked, "embed_recipe")),
                          .send_images = json_is_true(json_object_get(asked, "send_images"))};
@@ -144,6 +153,7 @@ job *job_of_about(server *s, const char *text)
         j->model = model;
         j->resolved = resolved;
         j->is_resolved = 1;
+        j->wants_previews = request_previews(&j->request);
         j->created_at = json_integer_value(json_object_get(about, "created"));
         j->body_hash = hash ? strtoull(hash, NULL, 16) : 0;
         j->item.class = (queue_class)j->request.priority;

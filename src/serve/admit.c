@@ -116,8 +116,6 @@ static int can_pass(const server *s, serve_request *request, fault *f)
     if (request->image_count > 0 || request->mask)
         return fault_set(f, FAULT_UNSUPPORTED_PARAMETER, "image",
                          "image: this server passes requests on to a ledger, which takes no input images");
-    if (request->partial_images > 0)
-        serve_request_ignore(request, "partial_images"); /* its workers send none */
     return 1;
 }
 

@@ -1,6 +1,8 @@
 /* The fields of all dialects: the only place where one is described. */
 #include "request.h"
 
+#include "shared/preview.h"
+
 #define ON(name)    (1u << DIALECT_##name)
 #define OF_GENERATE (ON(GENERATE) | ON(JOB))
 #define OF_EDIT     (ON(EDIT) | ON(JOB))
@@ -15,7 +17,6 @@
 #define SIDE_MAX     16384
 #define IMAGES_MAX   100 /* --max-n says less */
 #define STEPS_MAX    1000
-#define PARTIALS_MAX 3
 #define PERCENT      100
 #define GUIDANCE_MAX 50
 
@@ -99,7 +100,7 @@ const request_field field_table[] = {
     {"background", NULL, "Images are always opaque.", WORD(background, background), .refused = transparent,
      .dialects = OPENAI_ONLY},
     {"stream", NULL, "1: events as they happen, as a text/event-stream.", BOOL(stream, 0), .dialects = OPENAI_ONLY},
-    {"partial_images", NULL, "Previews of each image in the stream.", INT(partial_images, 0, PARTIALS_MAX),
+    {"partial_images", NULL, "Previews of each image in the stream.", INT(partial_images, 0, PREVIEW_PARTIALS_MAX),
      .dialects = OPENAI_ONLY},
     {"progress", NULL, "1: the stream has zimage.progress events, too.", BOOL(progress, 0), .dialects = OPENAI_ONLY},
     {"embed_recipe", "embed_image_metadata", "1: the image's file holds what is needed to make it again.",

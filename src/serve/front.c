@@ -112,6 +112,11 @@ void front_cancel(server *s, const job *j)
         serve_log(s, "job %s: there is no memory to cancel it", j->id);
 }
 
+void front_wake(server *s)
+{
+    s->front->ledger->wake(s->front->ledger->user);
+}
+
 int front_ask(server *s, front_asking *asking)
 {
     return push(s, (task){.kind = TASK_ASK, .asking = asking});
@@ -303,7 +308,9 @@ static service_answer add(struct front *f, job *j, zimage_error *error)
     zimage_request request;
     char known[SERVICE_ID_TEXT], *about;
     pthread_mutex_lock(&s->lock);
-    int is_over = job_is_over(j);
+    int is_over = job_is_over(j), is_watched = front_will_be_watched(j);
+    j->watch_told = is_watched ? serve_now() : 0;
+    j->shows_told = is_watched && j->request.partial_images > 0;
     about = job_about(j);
     pthread_mutex_unlock(&s->lock);
     resolve_fill(&j->request, &j->resolved, 0, &request);
@@ -318,7 +325,9 @@ static service_answer add(struct front *f, job *j, zimage_error *error)
                               .request = &request,
                               .format = j->resolved.format,
                               .quality = j->resolved.quality,
-                              .has_recipe = j->request.embed_recipe};
+                              .has_recipe = j->request.embed_recipe,
+                              .is_watched = is_watched,
+                              .partials = (int)j->request.partial_images};
     service_answer answer = SERVICE_OK;
     *known = 0;
     if (!is_over && !about)
@@ -458,7 +467,7 @@ static void take_picture(struct front *f, job *j, const known_part *part)
     if (!ok)
         fault_set(&gone, FAULT_INTERNAL, NULL, "the finished image is not there any more; the server's log says why");
     pthread_mutex_lock(&s->lock);
-    begin_job(s, j);
+    front_part_ends(j, part->index);
     warn_of_part(j, part);
     if (ok) {
         s->metrics.steps += (uint64_t)j->resolved.steps;
@@ -501,25 +510,45 @@ static void end_part(server *s, job *j, const known_part *part)
         front_cancel(s, j); /* nobody needs the others */
 }
 
-static void take_news(struct front *f, const known_part *part)
+/* The open job of a part whose image is not there yet; NULL: there is none. With the lock. */
+static job *job_of_part(const server *s, const known_part *part)
+{
+    job *j = job_find_any(&s->jobs, part->id);
+    int is_open = j && !job_is_over(j) && part->index >= 0 && part->index < j->count && !j->pictures[part->index].data;
+    return is_open ? j : NULL;
+}
+
+/* Whether a worker has it. News of it are read behind that: else they would be of a job that still waits here. */
+static void take_state(server *s, const known_part *part)
+{
+    pthread_mutex_lock(&s->lock);
+    job *j = job_of_part(s, part);
+    if (j && part->state == SERVICE_QUEUED) {
+        if (part->index == j->made)
+            j->before = part->before;
+        front_part_waits(j, part->index);
+    } else if (j && (part->state == SERVICE_RUNNING || part->state == SERVICE_DONE)) {
+        begin_job(s, j);
+        front_part_runs(j, part->index);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* What became of it. */
+static void take_end(struct front *f, const known_part *part)
 {
     server *s = f->server;
-    pthread_mutex_lock(&s->lock);
-    job *j = job_find_any(&s->jobs, part->id);
-    if (!j || job_is_over(j) || part->index < 0 || part->index >= j->count || j->pictures[part->index].data) {
-        pthread_mutex_unlock(&s->lock);
+    if (part->state < SERVICE_DONE)
         return;
-    }
-    job_hold(j);
-    if (part->state == SERVICE_QUEUED && part->index == j->made)
-        j->before = part->before;
-    else if (part->state == SERVICE_RUNNING)
-        begin_job(s, j);
-    else if (part->state >= SERVICE_BROKEN)
+    pthread_mutex_lock(&s->lock);
+    job *j = job_of_part(s, part);
+    if (j && part->state >= SERVICE_BROKEN)
         end_part(s, j, part);
+    j = j && part->state == SERVICE_DONE ? job_hold(j) : NULL;
     pthread_mutex_unlock(&s->lock);
-    if (part->state == SERVICE_DONE)
-        take_picture(f, j, part);
+    if (!j)
+        return;
+    take_picture(f, j, part);
     pthread_mutex_lock(&s->lock);
     job_release(&s->jobs, j);
     pthread_mutex_unlock(&s->lock);
@@ -529,9 +558,13 @@ static service_answer look_at(struct front *f, const char *const *ids, size_t co
 {
     known_parts all = {0};
     service_answer answer = f->ledger->look(f->ledger->user, ids, count, places, take_part, &all, error);
+    for (size_t i = 0; i < all.count && answer == SERVICE_OK; i++)
+        take_state(f->server, &all.items[i]);
+    if (answer == SERVICE_OK) /* the last partial images of an image come before it */
+        answer = front_read_news(f->server, f->ledger, error);
     for (size_t i = 0; i < all.count; i++) {
         if (answer == SERVICE_OK)
-            take_news(f, &all.items[i]);
+            take_end(f, &all.items[i]);
         free(all.items[i].result);
         free(all.items[i].error);
     }
@@ -761,6 +794,7 @@ static void find_again(struct front *f, const zimage_error *reason)
     }
     if (!ends(f))
         serve_log(f->server, "the ledger is there again");
+    front_forget_watched(f->server);
     set_lost(f, 0);
 }
 
@@ -768,6 +802,8 @@ static service_answer go_round(struct front *f, zimage_error *error)
 {
     double now = serve_now();
     service_answer answer = perform_all(f, error);
+    if (answer == SERVICE_OK)
+        answer = front_tell_watched(f->server, f->ledger, error);
     if (answer == SERVICE_OK)
         answer = look(f, error);
     if (answer == SERVICE_OK && now - f->loaded >= LOAD_SECONDS)

@@ -8,6 +8,7 @@
 #define ZI_SERVE_FRONT_H
 
 #include "server.h"
+#include "shared/service.h"
 
 struct policy;
 
@@ -37,6 +38,30 @@ int front_is_lost(const server *s);
 size_t front_waiting(const server *s, queue_class class);
 /* Workers that have the model. */
 int front_workers(const server *s, const model_entry *model);
+
+/* The thread looks at once. */
+void front_wake(server *s);
+
+/* ---- viewers.c: who watches jobs, and what there is to see of them ---- */
+
+/* With the lock. Somebody looks at a job now, and perhaps again in a moment; shows: at previews, too. */
+void front_viewed(server *s, job *j, int shows);
+/* A stream of the job's events begins (1) or ends (-1). */
+void front_streams(server *s, job *j, int change);
+/* What the ledger says of an image of a job: a worker has begun it, or it waits, perhaps again. */
+void front_part_runs(job *j, int index);
+void front_part_waits(job *j, int index);
+/* It is over. */
+void front_part_ends(job *j, int index);
+/* Whether the client's own stream, which begins when the job is kept, will show how far it is. */
+int front_will_be_watched(const job *j);
+
+/* Without the lock, by the front's thread. Tells the ledger which jobs are watched. */
+service_answer front_tell_watched(server *s, const service_ledger *ledger, zimage_error *error);
+/* Reads what is new of them. */
+service_answer front_read_news(server *s, const service_ledger *ledger, zimage_error *error);
+/* The ledger has forgotten who watches. */
+void front_forget_watched(server *s);
 
 /* ---- about.c ---- */
 

@@ -83,9 +83,10 @@ enum MHD_Result answer_pieces(exchange *x, int status, const char *type, pieces 
 /* The fault of the exchange, in the dialect of its endpoint. */
 enum MHD_Result answer_fault(exchange *x);
 enum MHD_Result answer_empty(exchange *x, int status);
-/* Sends events of the exchange's job as they happen. render turns an event into pieces; 1: it is the last one. */
+/* Sends events of the exchange's job as they happen. render turns an event into pieces; 1: it is the last one. shows:
+ * whether it shows progress or previews. */
 typedef int stream_render(exchange *x, const job_event *event, pieces *p);
-enum MHD_Result answer_stream(exchange *x, stream_render *render, uint64_t after);
+enum MHD_Result answer_stream(exchange *x, stream_render *render, uint64_t after, int shows);
 
 /* A header or a parameter of the URL; NULL: there is none. */
 const char *exchange_header(const exchange *x, const char *name);

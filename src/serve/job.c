@@ -11,8 +11,10 @@ job *job_new(serve_request *request)
     job *j = calloc(1, sizeof *j);
     int count = (int)(request->n * request->batch_size * request->n_iter);
     job_picture *pictures = calloc((size_t)count, sizeof *pictures);
-    if (!j || !pictures || !id_make(j->id)) {
+    job_part *parts = calloc((size_t)count, sizeof *parts);
+    if (!j || !pictures || !parts || !id_make(j->id)) {
         free(pictures);
+        free(parts);
         free(j);
         return NULL;
     }
@@ -21,6 +23,7 @@ job *job_new(serve_request *request)
     *request = (serve_request){0};
     j->count = count;
     j->pictures = pictures;
+    j->parts = parts;
     j->created_at = (int64_t)time(NULL);
     j->item.units = count;
     return j;
@@ -43,6 +46,7 @@ static void free_job(job *j)
         zimage_free(j->pictures[i].thumb);
     }
     free(j->pictures);
+    free(j->parts);
     serve_request_free(&j->request);
     free(j);
 }
@@ -187,11 +191,11 @@ void job_event_release(job_event *event)
     free(event);
 }
 
-/* Only the newest of these matters. */
+/* Only the newest of these matters, and none once the job waits again: new is NULL then. */
 static int is_replaced_by(const job_event *old, const job_event *new)
 {
     int is_passing = old->kind == EVENT_PROGRESS || (old->kind == EVENT_PREVIEW && old->partial < 0);
-    return is_passing && old->kind == new->kind;
+    return is_passing && (!new || old->kind == new->kind);
 }
 
 static void drop_replaced(job *j, const job_event *new)
@@ -234,6 +238,36 @@ void job_happened(job *j, const job_event *event)
         next = listener->next;
         listener->wake(listener->user);
     }
+}
+
+job_event job_progress(int index, zimage_stage stage, int step, int steps, double fraction)
+{
+    return (job_event){.kind = EVENT_PROGRESS,
+                       .state = JOB_RUNNING,
+                       .index = index,
+                       .step = step,
+                       .steps = steps,
+                       .partial = -1,
+                       .stage = stage,
+                       .fraction = fraction};
+}
+
+void job_progressed(job *j, const job_event *event, double fraction)
+{
+    j->stage = event->stage;
+    j->step = event->step;
+    j->steps = event->steps;
+    j->fraction = fraction;
+    job_happened(j, event);
+}
+
+void job_requeued(job *j)
+{
+    j->state = JOB_QUEUED;
+    j->started = j->fraction = 0;
+    j->step = j->steps = 0;
+    drop_replaced(j, NULL);
+    job_happened(j, &(job_event){.kind = EVENT_STATE, .state = JOB_QUEUED});
 }
 
 job_event *job_next_event(job *j, uint64_t number)

@@ -66,6 +66,14 @@ typedef struct job_event {
     size_t size;
 } job_event;
 
+/* An image of a front's job, as the ledger has it. */
+typedef struct job_part {
+    int is_running;    /* a worker has begun it */
+    double fraction;   /* of it */
+    int64_t known;     /* the last that was read of it (shared/service.h) */
+    unsigned partials; /* bit i: partial image i was read */
+} job_part;
+
 typedef struct job_listener {
     struct job_listener *next;
     void (*wake)(void *user); /* called with the lock held */
@@ -103,11 +111,16 @@ typedef struct job {
     int step, steps;
     /* of a server that is a front of a ledger (front.h) */
     char owner_hash[OWNER_HASH_TEXT], ledger_caller[FRONT_CALLER_TEXT], repeat[FRONT_REPEAT_TEXT];
-    int is_stored;    /* the ledger has it */
-    size_t before;    /* images of its caller before it */
-    double missing;   /* since when a finished file of it can't be read; 0: it is not so */
-    double touched;   /* when somebody asked for it; it is not forgotten at once */
-    struct job *twin; /* held: the client's job of an earlier request with the same name; NULL: none */
+    int is_stored;                    /* the ledger has it */
+    size_t before;                    /* images of its caller before it */
+    double missing;                   /* since when a finished file of it can't be read; 0: it is not so */
+    double touched;                   /* when somebody asked for it; it is not forgotten at once */
+    struct job *twin;                 /* held: the client's job of an earlier request with the same name; NULL: none */
+    job_part *parts;                  /* [count] */
+    int streams;                      /* of its events, that show how far it is */
+    double viewed_until, shown_until; /* somebody asks for its progress now and then, and for previews */
+    double watch_told;                /* when the ledger was told that somebody watches; 0: never */
+    int shows_told;                   /* previews were wanted then */
 } job;
 
 typedef struct job_table {
@@ -141,6 +154,14 @@ const char *cancel_reason_name(cancel_reason reason);
 void job_listen(job *j, job_listener *listener);
 /* Returns whether nobody listens any more. */
 int job_unlisten(job *j, job_listener *listener);
+
+/* How far an image under way is: the event of it; with another kind and data, a preview's. */
+job_event job_progress(int index, zimage_stage stage, int step, int steps, double fraction);
+/* That event happens. fraction: of the images under way. */
+void job_progressed(job *j, const job_event *event, double fraction);
+/* The images under way are nobody's any more: the job waits again, and of its events progress and previews that nobody
+ * counts are forgotten. */
+void job_requeued(job *j);
 
 /* Appends an event, which takes data (NULL: none), and wakes the listeners. An event without memory is dropped. */
 void job_happened(job *j, const job_event *event);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "front.h"
 #include "handlers.h"
 
 #define JOBS_LIMIT 100 /* of a list, and its default */
@@ -76,6 +77,7 @@ static json_t *job_json(const server *s, const job *j)
 static enum MHD_Result answer_job(exchange *x, int status)
 {
     pthread_mutex_lock(&x->server->lock);
+    front_viewed(x->server, x->job, 0);
     json_t *value = job_json(x->server, x->job);
     pthread_mutex_unlock(&x->server->lock);
     return answer_json(x, status, value);
@@ -107,9 +109,10 @@ enum MHD_Result handle_jobs(exchange *x)
     long left = limit ? strtol(limit, NULL, 10) : JOBS_LIMIT;
     json_t *list = json_array();
     pthread_mutex_lock(&x->server->lock);
-    const job *j = before ? job_find(&x->server->jobs, before, x->owner) : NULL;
+    job *j = before ? job_find(&x->server->jobs, before, x->owner) : NULL;
     for (j = j ? j->older : before ? NULL : x->server->jobs.newest; j && left > 0; j = j->older)
         if (j->owner == x->owner) {
+            front_viewed(x->server, j, 0);
             json_array_append_new(list, job_json(x->server, j));
             left--;
         }
@@ -209,7 +212,7 @@ enum MHD_Result handle_job_events(exchange *x)
     const char *last = exchange_header(x, "Last-Event-ID");
     if (!exchange_find_job(x, x->match.parameters[0]))
         return answer_fault(x);
-    return answer_stream(x, render, last ? strtoull(last, NULL, 10) : 0);
+    return answer_stream(x, render, last ? strtoull(last, NULL, 10) : 0, 1);
 }
 
 /* ---- plans ---- */

@@ -208,7 +208,8 @@ static int render(exchange *x, const job_event *event, pieces *p)
 
 static enum MHD_Result send_stream(exchange *x)
 {
-    return answer_stream(x, render, 0);
+    const serve_request *r = &x->job->request;
+    return answer_stream(x, render, 0, r->progress || r->partial_images > 0);
 }
 
 static enum MHD_Result send_images(exchange *x)

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "front.h"
 #include "handlers.h"
 #include "shared/base64.h"
 #include "shared/recipe.h"
@@ -103,6 +104,8 @@ enum MHD_Result handle_progress(exchange *x)
     pthread_mutex_lock(&x->server->lock);
     job *j = current_job(x);
     const job_event *preview = is_skipped ? NULL : last_preview(j);
+    if (j)
+        front_viewed(x->server, j, !is_skipped);
     x->job = j ? job_hold(j) : NULL; /* until the preview is sent */
     double fraction = j ? (j->made + j->fraction) / j->count : 0;
     json_t *value = json_pack("{s:f, s:f, s:o?, s:n}", "progress", fraction, "eta_relative",

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "front.h"
 #include "http.h"
 #include "watch.h"
 
@@ -17,7 +18,7 @@ typedef struct stream {
     uint64_t cursor; /* the last event that was turned into pieces */
     pieces pieces;
     size_t sent; /* of the pieces */
-    int is_last, wants_ping;
+    int is_last, wants_ping, shows;
 } stream;
 
 /* With the server's lock. */
@@ -85,6 +86,7 @@ static void free_stream(void *user)
     pthread_mutex_lock(&owner->lock);
     drop_event(s);
     owner->metrics.streams--;
+    front_streams(owner, s->job, -s->shows);
     if (s->exchange)
         s->exchange->stream = NULL;
     job_release(&owner->jobs, s->job);
@@ -105,7 +107,7 @@ void stream_ping(exchange *x, double now)
     x->wake_at = now + PING_SECONDS;
 }
 
-enum MHD_Result answer_stream(exchange *x, stream_render *render, uint64_t after)
+enum MHD_Result answer_stream(exchange *x, stream_render *render, uint64_t after, int shows)
 {
     stream *s = calloc(1, sizeof *s);
     if (!s)
@@ -116,9 +118,11 @@ enum MHD_Result answer_stream(exchange *x, stream_render *render, uint64_t after
                   .job = job_hold(x->job),
                   .render = render,
                   .cursor = after,
-                  .wants_ping = 1};
+                  .wants_ping = 1,
+                  .shows = shows};
     x->stream = s;
     x->server->metrics.streams++;
+    front_streams(x->server, x->job, shows);
     pthread_mutex_unlock(&x->server->lock);
     struct MHD_Response *response =
         MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_stream, s, free_stream);

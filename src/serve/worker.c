@@ -7,9 +7,9 @@
 #include <time.h>
 
 #include "lanes.h"
+#include "shared/preview.h"
 
 #define PROGRESS_SECONDS 0.1 /* between two events of progress */
-#define PREVIEW_QUALITY  80
 
 static const fault cancelled = {.code = FAULT_CANCELLED, .message = "the job was cancelled"};
 static const fault no_memory = {.code = FAULT_INSUFFICIENT_MEMORY, .message = "there is no memory for the job"};
@@ -127,51 +127,20 @@ static int open_for(struct worker *w, model_entry *model, zimage_session **sessi
 
 /* ---- making an image ---- */
 
-/* The number of the partial image that a stream gets after a step; -1: none. They are spread over the steps. */
-static int partial_after(const job *j, int step, int steps)
-{
-    int64_t count = j->request.partial_images;
-    for (int64_t i = 0; i < count; i++)
-        if ((i + 1) * steps / (count + 1) == step || ((i + 1) * steps / (count + 1) == 0 && step == 1))
-            return (int)i;
-    return -1;
-}
-
-static void encode_preview(const zimage_progress *p, job_event *event)
-{
-    zimage_image *image = NULL;
-    const zimage_save_params params = {.struct_size = sizeof params, .quality = PREVIEW_QUALITY};
-    if (zimage_image_from_pixels(p->preview, p->preview_width, p->preview_height, (size_t)p->preview_width * 3, 3,
-                                 &image, NULL) == ZIMAGE_OK)
-        zimage_image_encode_with(image, ZIMAGE_FORMAT_JPEG, &params, &event->data, &event->size, NULL);
-    zimage_image_free(image);
-}
-
 static void report(attempt *a, const zimage_progress *p)
 {
     server *s = a->worker->server;
     job *j = a->job;
-    job_event event = {.kind = EVENT_PROGRESS,
-                       .state = JOB_RUNNING,
-                       .index = a->index,
-                       .step = p->step,
-                       .steps = p->steps,
-                       .partial = -1,
-                       .stage = p->stage,
-                       .fraction = p->fraction};
+    const job_event event = job_progress(a->index, p->stage, p->step, p->steps, p->fraction);
     job_event preview = event;
     preview.kind = EVENT_PREVIEW;
     if (p->preview) {
-        preview.partial = partial_after(j, p->step, p->steps);
+        preview.partial = preview_partial_after((int)j->request.partial_images, p->step, p->steps);
         if (preview.partial >= 0 || j->wants_previews == 2)
-            encode_preview(p, &preview);
+            preview_encode(p, &preview.data, &preview.size);
     }
     pthread_mutex_lock(&s->lock);
-    j->stage = p->stage;
-    j->step = p->step;
-    j->steps = p->steps;
-    j->fraction = p->fraction;
-    job_happened(j, &event);
+    job_progressed(j, &event, p->fraction);
     if (preview.data)
         job_happened(j, &preview);
     pthread_mutex_unlock(&s->lock);

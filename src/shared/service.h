@@ -36,7 +36,41 @@ typedef struct service_job {
     zimage_format format;
     int quality; /* of a lossy file */
     int has_recipe;
+    int is_watched; /* from its beginning; for `partials`, see service_watch */
+    int partials;
 } service_job;
+
+/* A job that somebody watches now, or has watched a moment ago. It is said again every few seconds. */
+typedef struct service_watch {
+    const char *id;
+    int shows;    /* 1: previews are wanted, too */
+    int partials; /* partial images of the client's stream, of each image; 0: it wants what costs little */
+} service_watch;
+
+/* An image of a watched job, and the last that is known of it: service_news.serial, or 0. */
+typedef struct service_watched {
+    const char *id;
+    int index;
+    int64_t known;
+} service_watched;
+
+#define SERVICE_PROGRESS   (-1)
+#define SERVICE_PREVIEW    (-2)
+#define SERVICE_PARTIALS   3
+#define SERVICE_JPEG_BYTES 262144 /* of a preview, at most */
+
+/* What a worker says of an image under way. It is a worker's of any version: nothing here is checked but `size`. */
+typedef struct service_news {
+    const char *id;
+    int index;
+    int64_t serial;
+    int number; /* SERVICE_PROGRESS; SERVICE_PREVIEW; of a partial image its number from 0, also behind its end */
+    const char *stage;
+    int step, steps;
+    double fraction;
+    const uint8_t *jpeg; /* NULL: none */
+    size_t size;
+} service_news;
 
 typedef enum service_state {
     SERVICE_QUEUED,
@@ -99,6 +133,7 @@ typedef void service_take_part(void *taker, const service_part *part);
 typedef void service_take_found(void *taker, const service_found *found);
 typedef void service_take_crew(void *taker, const service_crew *crew);
 typedef void service_take_line(void *taker, const service_line *line);
+typedef void service_take_news(void *taker, const service_news *news);
 
 typedef struct service_ledger {
     void *user;
@@ -113,6 +148,11 @@ typedef struct service_ledger {
                            zimage_error *error);
     service_answer (*load)(void *user, service_take_crew *take_crew, service_take_line *take_line, void *taker,
                            zimage_error *error);
+    /* Some watch these jobs: their workers tell news of them, for half a minute. */
+    service_answer (*watch)(void *user, const service_watch *watches, size_t count, zimage_error *error);
+    /* What is new of these images, in order. Of an image that its worker does not have any more only partial images. */
+    service_answer (*news)(void *user, const service_watched *watched, size_t count, service_take_news *take,
+                           void *taker, zimage_error *error);
     /* Forgets jobs that are over for long enough, and removes their files; some at a time. It may be called often. */
     service_answer (*tidy)(void *user, zimage_error *error);
     /* The bytes of a finished image, if they are whole. *data is released with zimage_free. */

@@ -45,7 +45,8 @@ def test_older_and_newer_tables(database):
     with ledger(database) as stand_in:
         version = database.number("select version from zimage.ledger")
         stand_in.run("add", "kept", 10)
-        database.rows("drop table zimage.shard, zimage.worker; drop trigger job_service_over on zimage.job;"
+        database.rows("drop table zimage.watch, zimage.news; drop sequence zimage.news_serial;"
+                      " drop table zimage.shard, zimage.worker; drop trigger job_service_over on zimage.job;"
                       " drop function zimage.tell_service; alter table zimage.job drop column service, drop column part;"
                       " drop table zimage.service")  # as version 1 was
         database.rows("update zimage.ledger set version = 1")

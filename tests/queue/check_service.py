@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../serve"))
@@ -17,6 +18,7 @@ from harness import Server, events, png, send_only, form  # noqa: the same
 PROGRAM = sys.argv[1]
 SMALL = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
 SLOW = {"prompt": "a red apple", "size": "256x256", "steps": 32, "seed": 7}
+STEPS = {"prompt": "a red apple", "size": "64x64", "steps": 8, "seed": 7}
 KEYS = {"anna": "key-of-anna-0123456789", "bert": "key-of-bert-0123456789"}
 
 
@@ -300,6 +302,179 @@ def test_lost_ledger(database):
             database.start()
             assert image_of(waiting.result())[:4] == b"\x89PNG"
         front.wait_for("its return", lambda: front.post("/v1/images/generations", SMALL).status == 200)
+
+
+class Watcher:
+    """Reads the events of a job in a thread."""
+
+    def __init__(self, front, path):
+        self.seen, self.connection = [], front.connection()
+        self.connection.request("GET", path + "/events")
+        self.answer = self.connection.getresponse()
+        assert self.answer.status == 200, self.answer.read()
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        for kind, data in events(self.answer):
+            self.seen.append((kind, json.loads(data)))
+
+    def steps(self, begin=0):
+        return [data["step"] for kind, data in self.seen[begin:] if kind == "progress" and data["stage"] == "denoise"]
+
+    def kinds(self):
+        return {kind for kind, _ in self.seen}
+
+    def end(self):
+        self.thread.join(120)
+        self.connection.close()
+        assert self.seen and self.seen[-1][0] == "end", self.seen[-3:]
+        return self.seen
+
+
+def stream_events(server, request):
+    answer = server.post("/v1/images/generations", {**request, "stream": True})
+    assert answer.status == 200, answer.body
+    return [(kind, json.loads(data)) for kind, data in events(answer.body.splitlines(True)) if kind]
+
+
+def told(database, what="true"):
+    return database.number(f"select count(*) from zimage.news where {what}")
+
+
+def test_streams_as_on_one_machine(database):
+    """Partial images and progress of OpenAI's streams; and nothing is told of what nobody watches."""
+    with service(database) as s, Server(PROGRAM, "--device", "cpu", "--threads", "1") as alone:
+        worker = s.worker(lease=30)
+        wait_for("a worker", lambda: s.announced() > 0)
+        front = s.front()
+        plain = front.json("POST", "/v1/images/generations", STEPS)
+        assert [kind for kind, _ in stream_events(front, STEPS)] == ["image_generation.completed"]
+        assert told(database) == 0 and database.number("select count(*) from zimage.watch") == 0
+        asked = {**STEPS, "partial_images": 3, "progress": True, "n": 2}
+        ours, theirs = stream_events(alone, asked), stream_events(front, asked)
+
+        def parts(stream, kind, *names):
+            return [[data[name] for name in names] for found, data in stream if found == kind]
+
+        names = ("index", "partial_image_index", "step", "steps", "output_format", "size", "b64_json")
+        partials = parts(theirs, "image_generation.partial_image", *names)
+        assert partials == parts(ours, "image_generation.partial_image", *names), [p[:6] for p in partials]
+        assert [p[:3] for p in partials] == [[i, k, 2 * k + 2] for i in range(2) for k in range(3)]
+        images = parts(theirs, "image_generation.completed", "index", "seed", "b64_json")
+        assert images == parts(ours, "image_generation.completed", "index", "seed", "b64_json")
+        assert images[0][2] == plain["data"][0]["b64_json"]
+        ours, theirs = (dict(stream) for stream in (ours, theirs))
+        for kind in ours:
+            assert theirs[kind].keys() == ours[kind].keys(), (kind, theirs[kind].keys())
+        assert told(database, "number = -2") == 0  # no preview that nobody has asked for
+        worker.terminate()
+        assert worker.wait(60) == 0
+
+
+def test_watching(database):
+    """Progress and previews of a job on any front, in each form; previews only where somebody looks at them."""
+    with service(database) as s:
+        s.worker(lease=30)
+        wait_for("a worker", lambda: s.announced() > 0)
+        first, second = s.front(), s.front()
+        path = f"/zimage/v1/jobs/{first.json('POST', '/zimage/v1/jobs', SLOW, 202)['id']}"
+        wait_for("the beginning", lambda: s.states() == {"running": 1})
+        assert told(database) == 0
+        second.wait_for("its step", lambda: second.json("GET", path)["progress"]["step"] >= 2)
+        job = second.json("GET", path)
+        assert job["state"] == "running" and job["progress"]["stage"] == "denoise", job
+        assert job["progress"]["steps"] == SLOW["steps"] and 0 < job["progress"]["fraction"] < 1, job
+        assert told(database) == 1 and told(database, "jpeg is not null") == 0
+        watcher = Watcher(second, path)  # the image is under way: from now on there are previews
+        wait_for("a preview", lambda: "preview" in watcher.kinds())
+        assert told(database, "number = -2 and jpeg is not null") == 1
+        assert s.states() == {"running": 1}
+        seen = watcher.end()
+        steps = watcher.steps()
+        assert steps == sorted(steps) and len(set(steps)) > 2, steps
+        fractions = [data["fraction"] for kind, data in seen if kind == "progress"]
+        assert fractions == sorted(fractions), fractions
+        for kind, data in seen:
+            if kind == "preview":
+                assert base64.b64decode(data["jpeg"])[:3] == b"\xff\xd8\xff" and data["steps"] == SLOW["steps"], data
+        assert [kind for kind, _ in seen if kind in ("picture", "end")] == ["picture", "end"]
+        with concurrent.futures.ThreadPoolExecutor() as pool:  # AUTOMATIC1111's, on the other front
+            made = pool.submit(first.json, "POST", "/sdapi/v1/txt2img",
+                               {"prompt": "a", "width": 256, "height": 256, "steps": 32, "seed": 1})
+            second.wait_for("its preview", lambda: second.json("GET", "/sdapi/v1/progress")["current_image"])
+            now = second.json("GET", "/sdapi/v1/progress?skip_current_image=true")
+            assert now["state"]["sampling_step"] > 0 and 0 < now["progress"] < 1, now
+            assert now["state"]["job_count"] == 1 and now["current_image"] is None, now
+            assert made.result()["images"]
+
+
+def test_worker_that_dies(database):
+    """The progress of its job goes back, the client sees that it waits, and another worker makes it."""
+    with service(database) as s:
+        first = s.worker(lease=8)
+        wait_for("a worker", lambda: s.announced() > 0)
+        front, other = s.front(), s.front()
+        path = f"/zimage/v1/jobs/{front.json('POST', '/zimage/v1/jobs', SLOW, 202)['id']}"
+        watchers = [Watcher(front, path), Watcher(other, path)]
+        wait_for("its steps", lambda: all(w.steps() and w.steps()[-1] >= 3 for w in watchers))
+        first.kill()
+        first.wait()
+        wait_for("that it waits", lambda: all(w.seen[-1] == ("state", {"state": "queued", "index": 0}) for w in watchers))
+        job = other.json("GET", path)
+        assert job["state"] == "queued" and "started" not in job, job
+        assert job["progress"]["step"] == 0 and job["progress"]["fraction"] == 0, job
+        begins = [len(w.seen) for w in watchers]
+        s.worker(lease=60)
+        for watcher, begin in zip(watchers, begins):
+            seen = watcher.end()
+            assert seen[begin] == ("state", {"state": "running", "index": 0}), seen[begin]
+            steps = watcher.steps(begin)
+            assert steps == sorted(steps) and steps[0] < SLOW["steps"], steps
+            assert seen[-1][1]["state"] == "completed", seen[-1]
+        assert database.one("select attempts from zimage.job") == "2"
+
+
+def test_strange_news(database):
+    """Rows that no worker of this version writes: a front leaves them out, and goes on."""
+    with service(database) as s:
+        front = s.front()
+        s.absent_worker(front)
+        path = f"/zimage/v1/jobs/{front.json('POST', '/zimage/v1/jobs', {**SMALL, 'n': 10}, 202)['id']}"
+        database.rows("update zimage.job set state = 'running', lease = gen_random_uuid(), worker = 'stranger',"
+                      " started_at = now(), lease_until = now() + interval '1 hour', attempts = 1;"
+                      "alter table zimage.news drop constraint news_jpeg_check, drop constraint news_stage_check")
+        subprocess.run([PROGRAM, "generate", "-p", "a", "--size", "64x64", "--steps", "1", "-o", f"{s.folder}/a.jpg",
+                        "--device", "cpu", "-q"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with open(f"{s.folder}/a.jpg", "rb") as file:
+            whole = file.read()
+        watcher = Watcher(front, path)
+        wait_for("the beginning", lambda: "running" in [data["state"] for _, data in watcher.seen])
+
+        def row(part, number, step=1, steps=2, fraction="0.5", stage="denoise", jpeg=None, lease="lease", padding=0):
+            data = f"'\\x{jpeg.hex()}'::bytea || decode(repeat('00', {padding}), 'hex')" if jpeg is not None else "null"
+            return ("insert into zimage.news (job, number, serial, lease, stage, step, steps, fraction, jpeg)"
+                    f" select id, {number}, nextval('zimage.news_serial'), {lease}, '{stage}', {step}, {steps},"
+                    f" '{fraction}', {data} from zimage.job where part = {part} on conflict (job, number) do update set"
+                    " serial = excluded.serial, jpeg = excluded.jpeg, fraction = excluded.fraction;")
+
+        progress = [{"fraction": "NaN"}, {"fraction": "Infinity"}, {"fraction": "-1"}, {"step": 3}, {"step": -1},
+                    {"steps": 2**31 - 1}, {"stage": "dreaming"}, {"stage": "x" * 9000}, {"lease": "gen_random_uuid()"}]
+        previews = [{}, {"jpeg": b""}, {"jpeg": whole[:2]}, {"jpeg": whole[:len(whole) // 2]}, {"jpeg": whole[:-200]},
+                    {"jpeg": b"\xff\xd8\xff" + bytes(500)}, {"jpeg": b"\x89PNG\r\n\x1a\n" + bytes(100)},
+                    {"jpeg": whole, "padding": 300000}]
+        database.rows("".join(row(part, -1, **strange) for part, strange in enumerate(progress)) +
+                      "".join(row(part, -2, **strange) for part, strange in enumerate(previews)) +
+                      "".join(row(9, number, jpeg=whole) for number in (0, 2, 3, 77, -3, -32768)))
+        time.sleep(1)  # a front looks every 0.25 s
+        assert watcher.kinds() == {"state"}, watcher.seen
+        database.rows(row(9, -1) + row(0, -2, jpeg=whole))
+        wait_for("what is whole", lambda: watcher.kinds() == {"state", "progress", "preview"})
+        good = [(kind, data["index"]) for kind, data in watcher.seen if kind != "state"]
+        assert good == [("progress", 9), ("preview", 0)], good
+        assert base64.b64decode(watcher.seen[-1][1]["jpeg"]) == whole
+        database.rows("update zimage.job set state = 'cancelled', lease = null")
+        assert watcher.end()[-1][1]["state"] == "cancelled"
 
 
 def test_turns_and_positions(database):

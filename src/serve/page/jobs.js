@@ -33,6 +33,10 @@ async function takePicture(job, { index, seed, url, gallery_id: kept }) {
 
 async function take(job, kind, data) {
     if (data.state === "running" && job.state !== "running") job.began = Date.now();
+    if (data.state === "queued") { // perhaps again: its worker may be gone
+        Object.assign(job, { fraction: 0, preview: "" });
+        if (!polling) polling = setTimeout(poll, 300);
+    }
     Object.assign(job, { state: data.state, index: data.index ?? job.index });
     if (kind === "progress" || kind === "preview")
         Object.assign(job, { stage: data.stage, step: data.step, steps: data.steps, eta: data.eta_seconds,
