@@ -435,6 +435,48 @@ static void sentences_name_what_was_typed(void **state)
     expect_in(o.err, "zimage devices: --cpu-mask: ", "the message", "devices");
 }
 
+/* Nobody listens at the ledger's address: what is wrong without a ledger is said before it is asked. */
+static void sentences_of_other_commands(void **state)
+{
+#define LEDGER "--queue=postgresql://127.0.0.1:1/x"
+    static const struct {
+        const char *arguments[6], *sentence;
+    } cases[] = {
+        {{"words", ""}, "zimage words: TEXT: \"\", expected a word"},
+        {{"words", "..."}, "zimage words: TEXT: \"...\", expected a word"},
+        {{"words", "\xff"}, "zimage words: TEXT: \"\\xff\", expected a word"},
+        {{"queue", "add", LEDGER}, "zimage queue: FILE.jsonl: missing, expected a file of jobs"},
+        {{"queue", "retry", LEDGER}, "zimage queue: retry: expected --batch or --id, so that no other job is meant"},
+        {{"queue", "cancel", LEDGER, "--batch="}, "zimage queue: --batch: expected a name of 1 to 200 bytes"},
+        {{"queue", "export", LEDGER, "--priority=3"}, "zimage queue: --priority: export does not use it"},
+        {{"queue", "status", LEDGER, "-mx"}, "zimage queue: --model: status does not use it"},
+        {{"queue", "init", LEDGER, "--id=3"}, "zimage queue: --id: init does not use it"},
+        {{"queue", "status", "x.jsonl", LEDGER}, "zimage queue: \"x.jsonl\": unexpected; only add takes a file"},
+        {{"serve", "--host=0.0.0.0"},
+         "zimage serve: --host: \"0.0.0.0\", expected an address of this machine alone, "
+         "such as 127.0.0.1; another one needs --api-key-file"},
+        {{"serve", "--host="}, "zimage serve: --host: \"\", expected an address"},
+        {{"models", "--remove=../.."}, "zimage models: --remove: \"../..\", expected ORGANISATION/NAME"},
+        {{"explain", "/"}, "zimage explain: /: this is a folder, expected a regular file"},
+        {{"generate", "--prompt-embeds=/", "-o", "x.png"},
+         "zimage generate: --prompt-embeds: /: this is a folder, expected a regular file"},
+        {{"generate", "x", "--latents=/", "-o", "x.png"},
+         "zimage generate: --latents: /: this is a folder, expected a regular file"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        line l = {.count = 0};
+        for (int k = 0; k < 6 && cases[i].arguments[k]; k++)
+            add_word(&l, "%s", cases[i].arguments[k]);
+        run_program(l.words, &o);
+        if (o.code == 0 || strncmp(o.err, cases[i].sentence, strlen(cases[i].sentence)) != 0 || *o.out)
+            fail_msg("expected \"%s\" in: %s", cases[i].sentence, o.err);
+        const char *end = strchr(o.err, '\n');
+        if (!end || end[1])
+            fail_msg("expected one line: %s", o.err);
+    }
+#undef LEDGER
+}
+
 static void sentences_of_the_program(void **state)
 {
     static const struct {
@@ -838,6 +880,7 @@ int main(void)
         cmocka_unit_test(forms_of_options),
         cmocka_unit_test(sentences_name_what_was_typed),
         cmocka_unit_test(sentences_of_the_program),
+        cmocka_unit_test(sentences_of_other_commands),
         cmocka_unit_test(prompts_that_begin_with_a_dash),
         cmocka_unit_test(long_names_behind_one_dash),
         cmocka_unit_test(dashes_of_other_kinds),

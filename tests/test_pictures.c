@@ -210,10 +210,13 @@ static void other_files_are_refused(void **state)
     static const struct {
         const char *bytes, *says;
     } cases[] = {
-        {"GIF89a\1\0\1\0", "a GIF image"},    {"BM\1\1\1\1", "a BMP image"},
-        {"II*\1\1\1\1\1", "a TIFF image"},    {"\1\1\1\1ftypavif", "an AVIF image"},
-        {"\1\1\1\1ftypheic", "a HEIC image"}, {"RIFF\1\1\1\1WAVEfmt ", "no image that is known"},
-        {"hello", "no image that is known"},
+        {"GIF89a\1\0\1\0", "a GIF image"},
+        {"BM\1\1\1\1", "a BMP image"},
+        {"II*\1\1\1\1\1", "a TIFF image"},
+        {"\1\1\1\1ftypavif", "an AVIF image"},
+        {"\1\1\1\1ftypheic", "a HEIC image"},
+        {"RIFF\1\1\1\1WAVEfmt ", "no image of a kind that zimage reads"},
+        {"hello", "no image of a kind that zimage reads"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         refuse((const uint8_t *)cases[i].bytes, strlen(cases[i].bytes), cases[i].says);

@@ -251,7 +251,9 @@ int cli_line_read(cli_lines *lines, const char *text, size_t length, cli_options
     json_error_t reason;
     *json = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &reason);
     if (!*json)
-        return cli_line_error(lines, "expected a JSON object on one line: %s", reason.text);
+        return cli_line_error(lines, "expected a JSON object on one line: %s",
+                              json_error_code(&reason) == json_error_null_character ? "a text holds \\u0000"
+                                                                                    : reason.text);
     return json_is_object(*json) ? take_object(lines, options, *json, text)
                                  : cli_line_error(lines, "expected a JSON object, found another value");
 }

@@ -171,15 +171,50 @@ static int check_names(const cli_options *o)
     return 0;
 }
 
+#define DOES(action) (1U << CLI_QUEUE_##action)
+#define CHOOSES      (DOES(STATUS) | DOES(RETRY) | DOES(CANCEL) | DOES(EXPORT))
+
+/* The options that not every action uses. Those that the environment gives may be meant for others. */
+static int check_uses(const cli_options *o)
+{
+    static const struct {
+        const char *option;
+        unsigned actions;
+    } uses[] = {
+        {"batch", DOES(ADD) | CHOOSES},
+        {"id", CHOOSES},
+        {"caller", DOES(ADD)},
+        {"priority", DOES(ADD)},
+        {"max-attempts", DOES(ADD)},
+        {"model", DOES(ADD)},
+        {"transformer", DOES(ADD)},
+        {"text-encoder", DOES(ADD)},
+        {"vae", DOES(ADD)},
+        {"tokenizer", DOES(ADD)},
+        {"scheduler", DOES(ADD)},
+    };
+    const row_set typed = row_set_minus(o->given, o->variables);
+    for (size_t i = 0; i < sizeof uses / sizeof *uses; i++)
+        if (cli_has(&typed, cli_find(CLI_QUEUE, uses[i].option)) && !(uses[i].actions & 1U << o->action))
+            return cli_usage_error(COMMAND, "--%s: %s does not use it", uses[i].option,
+                                   cli_queue_action_name(o->action));
+    if (o->lines && o->action != CLI_QUEUE_ADD)
+        return cli_usage_error(COMMAND, "\"%s\": unexpected; only add takes a file", o->lines);
+    if (!o->lines && o->action == CLI_QUEUE_ADD)
+        return cli_usage_error(COMMAND, "FILE.jsonl: missing, expected a file of jobs, a JSON object a line");
+    if ((o->action == CLI_QUEUE_RETRY || o->action == CLI_QUEUE_CANCEL) && !o->queue_batch && !o->id)
+        return cli_usage_error(COMMAND, "%s: expected --batch or --id, so that no other job is meant",
+                               cli_queue_action_name(o->action));
+    return 0;
+}
+
 static int add(const cli_options *o, ledger *l)
 {
     adding a = {.given = o, .outputs = json_object(), .checked = json_object(), .spool = ledger_spool_new()};
     cli_queued_defaults(CLI_QUEUE, o, &a.options);
     a.lines = (cli_lines){.command = COMMAND, .label = "FILE.jsonl", .path = o->lines, .options = &a.options};
     int code = 0;
-    if (!o->lines)
-        code = cli_usage_error(COMMAND, "FILE.jsonl: missing, expected a file of jobs, a JSON object a line");
-    else if (!a.spool)
+    if (!a.spool)
         code = cli_usage_error(COMMAND, "no temporary file can be made: %s", strerror(errno));
     if (!code)
         code = open_model(&a);
@@ -308,9 +343,6 @@ static int change(const cli_options *o, ledger *l, const ledger_choice *choice, 
 {
     uint64_t jobs;
     zimage_error error = ZIMAGE_ERROR_INIT;
-    if (!choice->batch && !choice->id)
-        return cli_usage_error(COMMAND, "%s: expected --batch or --id, so that no other job is meant",
-                               cli_queue_action_name(o->action));
     if (make(l, choice, &jobs, &error) != LEDGER_OK)
         return fail(o, &error);
     if (o->json)
@@ -347,8 +379,8 @@ int cmd_queue(const cli_options *o)
     int code = check_names(o);
     if (!code && !o->queue)
         code = cli_usage_error(COMMAND, "--queue: missing, expected postgresql://USER@HOST/DATABASE");
-    if (!code && o->lines && o->action != CLI_QUEUE_ADD)
-        code = cli_usage_error(COMMAND, "\"%s\": unexpected; only add takes a file", o->lines);
+    if (!code)
+        code = check_uses(o);
     if (code)
         return code;
     cli_signals_catch();

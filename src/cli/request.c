@@ -3,6 +3,17 @@
 #include <float.h>
 #include <stdio.h>
 
+/* Puts the option's name before a sentence that begins with the name of the file. */
+static zimage_status name_field(const char *field, const zimage_error *inner, zimage_error *error)
+{
+    if (inner->status != ZIMAGE_OK) {
+        snprintf(error->message, sizeof error->message, "%s: %.*s", field, (int)(sizeof error->message - 16),
+                 inner->message);
+        error->status = inner->status;
+    }
+    return inner->status;
+}
+
 static zimage_status read_embeds(const char *path, const zimage_model *model, cli_inputs *inputs, zimage_error *error)
 {
     const int64_t *shape = inputs->embeds_shape;
@@ -31,18 +42,12 @@ static zimage_status read_latents(const char *path, cli_inputs *inputs, zimage_e
     return status;
 }
 
-/* Puts the option's name before a sentence that begins with the name of the file. */
 static zimage_status read_image(const char *field, const char *path, const zimage_decode_params *params,
                                 zimage_image **image, zimage_error *error)
 {
     zimage_error inner = ZIMAGE_ERROR_INIT;
-    zimage_status status = zimage_image_read(path, params, image, &inner);
-    if (status != ZIMAGE_OK) {
-        snprintf(error->message, sizeof error->message, "%s: %.*s", field, (int)(sizeof error->message - 16),
-                 inner.message);
-        error->status = status;
-    }
-    return status;
+    zimage_image_read(path, params, image, &inner);
+    return name_field(field, &inner, error);
 }
 
 static zimage_status read_images(const cli_options *o, cli_inputs *inputs, zimage_error *error)
@@ -73,9 +78,16 @@ static zimage_status read_inputs(const cli_options *o, const zimage_model *model
     if (inputs->options == o)
         return ZIMAGE_OK;
     cli_inputs_free(inputs);
-    zimage_status status = o->prompt_embeds ? read_embeds(o->prompt_embeds, model, inputs, error) : ZIMAGE_OK;
-    if (status == ZIMAGE_OK && o->latents)
-        status = read_latents(o->latents, inputs, error);
+    zimage_error inner = ZIMAGE_ERROR_INIT;
+    zimage_status status = ZIMAGE_OK;
+    if (o->prompt_embeds) {
+        read_embeds(o->prompt_embeds, model, inputs, &inner);
+        status = name_field("prompt_embeds", &inner, error);
+    }
+    if (status == ZIMAGE_OK && o->latents) {
+        read_latents(o->latents, inputs, &inner);
+        status = name_field("latents", &inner, error);
+    }
     if (status == ZIMAGE_OK)
         status = read_images(o, inputs, error);
     inputs->options = status == ZIMAGE_OK ? o : NULL;

@@ -96,23 +96,29 @@ static int print_list(const cli_options *o, const vocabulary *list)
     const char *text = o->text ? o->text : "";
     folded asked = {0};
     json_t *array = o->json ? json_array() : NULL;
+    int code = 0;
     if (!fold_text(text, &asked) || (o->json && !array)) {
+        (void)cli_usage_error(COMMAND, "out of memory");
+        code = CLI_FAILURE;
+    } else if (o->text && asked.count == 0) {
+        code = cli_usage_error(COMMAND, "TEXT: \"%.100s\", expected a word", text);
+    }
+    if (code) {
         fold_free(&asked);
         json_decref(array);
-        (void)cli_usage_error(COMMAND, "out of memory");
-        return CLI_FAILURE;
+        return code;
     }
     int count = print_things(o, list, asked.key, 1, array);
     count += print_things(o, list, asked.key, 0, array);
     fold_free(&asked);
     const char *nearest = count ? NULL : vocabulary_nearest(list, text);
     if (o->json) {
-        int code = cli_print_json(COMMAND, json_pack("{s:o, s:s?}", "things", array, "nearest", nearest), CLI_EXACT);
+        code = cli_print_json(COMMAND, json_pack("{s:o, s:s?}", "things", array, "nearest", nearest), CLI_EXACT);
         return code ? code : count ? 0 : CLI_FAILURE;
     }
     if (count)
         return 0;
-    (void)cli_usage_error(COMMAND, "the model does not know \"%s\"%s%s", text, nearest ? "; nearest: " : "",
+    (void)cli_usage_error(COMMAND, "the model does not know \"%.100s\"%s%s", text, nearest ? "; nearest: " : "",
                           nearest ? nearest : "");
     return CLI_FAILURE;
 }

@@ -310,6 +310,8 @@ static int work_with_all(maker *makers, int count)
         sum.busy_seconds += m->totals.busy_seconds;
         code = code ? code : m->code;
     }
+    if (code && !makers[0].given->json && sum.made + sum.failed + sum.lost == 0)
+        return code; /* the sentence that is printed says it all */
     int printed = report(makers[0].given, &sum, cli_seconds_now() - begin);
     return code ? code : printed;
 }

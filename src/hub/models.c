@@ -92,8 +92,7 @@ hub_result hub_find(const char *text, hub_model *model, zimage_error *error)
     int is_partial = 0;
     *model = (hub_model){0};
     if (!hub_split_id(text, model->id, model->revision))
-        return hub_fail(error, HUB_USAGE, "model: \"%s\", expected ORGANISATION/NAME or ORGANISATION/NAME@REVISION",
-                        text);
+        return hub_fail(error, HUB_USAGE, "\"%s\", expected ORGANISATION/NAME or ORGANISATION/NAME@REVISION", text);
     for (int i = 0; i < SOURCES; i++)
         if (find_in((hub_protocol)i, model, &is_partial))
             return HUB_OK;

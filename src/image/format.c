@@ -53,7 +53,7 @@ static const char *name_stranger(const uint8_t *data, size_t size)
         if (size >= at + length && !memcmp(data + at, strangers[i].bytes, length))
             return strangers[i].title;
     }
-    return "no image that is known";
+    return "no image of a kind that zimage reads";
 }
 
 zimage_status zi_format_recognise(const uint8_t *data, size_t size, const zi_image_format **format, zimage_error *error)

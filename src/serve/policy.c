@@ -182,7 +182,7 @@ int policy_init(policy *p, const serve_params *params, zimage_error *error)
     if (params->unix_path || policy_is_loopback(params->host) || p->key_count > 0 || params->insecure)
         return 1;
     snprintf(error->message, sizeof error->message,
-             "host: %s, expected an address of this machine alone, such as 127.0.0.1, or a key file, or insecure",
+             "host: \"%s\", expected an address of this machine alone, such as 127.0.0.1; another one needs key_file",
              params->host);
     error->status = ZIMAGE_ERROR_ARGUMENT;
     return 0;
