@@ -186,13 +186,15 @@ double ledger_news_due(ledger_news *news)
     return due;
 }
 
+/* The row may be a front's of another version. */
 ledger_watch ledger_read_watch(const PGresult *result, int row, int column)
 {
-    if (row >= PQntuples(result) || PQgetisnull(result, row, column))
+    if (row >= PQntuples(result) || PQgetisnull(result, row, column + 2))
         return (ledger_watch){.seconds = 0};
+    int partials = atoi(PQgetvalue(result, row, column + 2));
     return (ledger_watch){.seconds = strtod(PQgetvalue(result, row, column), NULL),
                           .shown_seconds = strtod(PQgetvalue(result, row, column + 1), NULL),
-                          .partials = atoi(PQgetvalue(result, row, column + 2))};
+                          .partials = partials >= 0 && partials <= PREVIEW_PARTIALS_MAX ? partials : 0};
 }
 
 /* What is sent, as texts. */

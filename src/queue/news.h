@@ -62,9 +62,12 @@ double ledger_news_due(ledger_news *news);
 /* Sends one thing. What the ledger does not take is dropped. */
 ledger_result ledger_news_send(ledger_news *news, ledger *l);
 
-/* Columns of zimage.watch, named w, from which `ledger_read_watch` reads. */
+/* Columns of zimage.watch, named w, from which `ledger_read_watch` reads. A time may be infinite, in an odd row. */
+#define LEDGER_WATCH_SECONDS(time)                                                                                     \
+    "extract(epoch from greatest(now(), least(now() + interval '1 hour', " time ")) - now())"
 #define LEDGER_WATCH_COLUMNS                                                                                           \
-    "extract(epoch from w.until - now()), coalesce(extract(epoch from w.shown_until - now()), 0), w.partials"
+    LEDGER_WATCH_SECONDS("w.until")                                                                                    \
+    ", " LEDGER_WATCH_SECONDS("coalesce(w.shown_until, now())") ", w.partials"
 ledger_watch ledger_read_watch(const PGresult *result, int row, int column);
 
 #endif

@@ -100,6 +100,7 @@ int front_add(server *s, job *j)
         j->references--;
         return 0;
     }
+    job_number_events(j);
     s->front->added += (size_t)j->count;
     return 1;
 }
@@ -255,6 +256,7 @@ static void adopt(void *taker, const service_found *row)
         j->created = now - row->age;
         j->touched = now;
         j->is_stored = j->is_detached = 1; /* its client is another front's */
+        job_number_events(j);
         job_table_add(&s->jobs, j);
         job_release(&s->jobs, j);
         job_happened(j, &(job_event){.kind = EVENT_STATE, .state = JOB_QUEUED});

@@ -3,6 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+#ifdef __APPLE__
+#include <sys/random.h>
+#endif
 
 /* ---- one job ---- */
 
@@ -268,6 +272,19 @@ void job_requeued(job *j)
     j->step = j->steps = 0;
     drop_replaced(j, NULL);
     job_happened(j, &(job_event){.kind = EVENT_STATE, .state = JOB_QUEUED});
+}
+
+void job_number_events(job *j)
+{
+    uint32_t chance = 0;
+    if (getentropy(&chance, sizeof chance) != 0)
+        chance = (uint32_t)(uintptr_t)j;
+    j->first_number = j->last_number = (uint64_t)chance << 20;
+}
+
+uint64_t job_resume_at(const job *j, uint64_t seen)
+{
+    return seen >= j->first_number && seen <= j->last_number ? seen : 0;
 }
 
 job_event *job_next_event(job *j, uint64_t number)

@@ -102,7 +102,7 @@ typedef struct job {
     int count, begun, made;
     job_picture *pictures; /* [count] */
     job_event *first, *last;
-    uint64_t last_number;
+    uint64_t first_number, last_number; /* of events; a front begins behind a number by chance: see job_number_events */
     job_listener *listeners;
     double created, started, finished; /* seconds of the clock that only runs forward */
     int64_t created_at;                /* seconds since 1970 */
@@ -165,6 +165,10 @@ void job_requeued(job *j);
 
 /* Appends an event, which takes data (NULL: none), and wakes the listeners. An event without memory is dropped. */
 void job_happened(job *j, const job_event *event);
+/* Events of fronts have other numbers on each. With the job's first event still to come. */
+void job_number_events(job *j);
+/* The number behind which a client goes on that has seen this one; 0: it saw events of another server. */
+uint64_t job_resume_at(const job *j, uint64_t seen);
 /* The first event behind a number, held until job_event_release; NULL: there is none yet. */
 job_event *job_next_event(job *j, uint64_t number);
 void job_event_release(job_event *event);

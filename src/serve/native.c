@@ -212,7 +212,10 @@ enum MHD_Result handle_job_events(exchange *x)
     const char *last = exchange_header(x, "Last-Event-ID");
     if (!exchange_find_job(x, x->match.parameters[0]))
         return answer_fault(x);
-    return answer_stream(x, render, last ? strtoull(last, NULL, 10) : 0, 1);
+    pthread_mutex_lock(&x->server->lock);
+    uint64_t after = last ? job_resume_at(x->job, strtoull(last, NULL, 10)) : 0;
+    pthread_mutex_unlock(&x->server->lock);
+    return answer_stream(x, render, after, 1);
 }
 
 /* ---- plans ---- */

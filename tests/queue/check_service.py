@@ -17,7 +17,9 @@ from harness import Server, events, png, send_only, form  # noqa: the same
 
 PROGRAM = sys.argv[1]
 SMALL = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
-SLOW = {"prompt": "a red apple", "size": "256x256", "steps": 32, "seed": 7}
+IS_BRIEF = bool(os.environ.get("ZIMAGE_BRIEF_TESTS"))  # where all takes a multiple of its time
+SIDE = 96 if IS_BRIEF else 256
+SLOW = {"prompt": "a red apple", "size": f"{SIDE}x{SIDE}", "steps": 32, "seed": 7}
 STEPS = {"prompt": "a red apple", "size": "64x64", "steps": 8, "seed": 7}
 KEYS = {"anna": "key-of-anna-0123456789", "bert": "key-of-bert-0123456789"}
 
@@ -71,7 +73,10 @@ class Service:
             if worker.poll() is None:
                 worker.kill()
             worker.wait()
+            worker.log.seek(0)
+            said = worker.log.read()
             worker.log.close()
+            assert "Sanitizer" not in said and "runtime error" not in said, said
 
 
 @contextlib.contextmanager
@@ -170,6 +175,14 @@ def test_another_front_knows_the_job(database):
         kinds = [kind for kind, _ in events(second.request("GET", path + "/events", headers=bearer("anna"))
                                             .body.splitlines(True))]
         assert kinds[-1] == "end" and kinds.count("picture") == 2, kinds
+
+        def stream(front, last):
+            answer = front.request("GET", path + "/events", headers={**bearer("anna"), "Last-Event-ID": last})
+            return answer.body, [line[4:].decode() for line in answer.body.splitlines() if line.startswith(b"id: ")]
+
+        numbers = stream(second, "0")[1]
+        assert stream(second, numbers[-2])[1] == numbers[-1:]
+        assert stream(third, numbers[-2])[0].count(b"event: picture") == 2  # it has other numbers, and sends all
         fourth = s.front(*keys)  # an address of a picture is a secret of its own
         assert fourth.get(f"/v1/files/{made['id']}-1.png").body == pictures[1]
         fourth.fault("GET", path, 404, "job_not_found", headers=bearer("bert"))
@@ -282,7 +295,7 @@ def test_files(database):
         s.workers[0].wait()
         s.workers.append(subprocess.Popen([PROGRAM, "work", "--queue", database.url, "--pack", s.folder, "--threads",
                                            "1", "--device", "cpu", "-q"], stderr=subprocess.DEVNULL))
-        s.workers[-1].log = tempfile.TemporaryFile()
+        s.workers[-1].log = tempfile.TemporaryFile("w+")
         assert image_of(front.json("POST", "/v1/images/generations", SMALL)) == picture
 
 
@@ -401,7 +414,7 @@ def test_watching(database):
         assert [kind for kind, _ in seen if kind in ("picture", "end")] == ["picture", "end"]
         with concurrent.futures.ThreadPoolExecutor() as pool:  # AUTOMATIC1111's, on the other front
             made = pool.submit(first.json, "POST", "/sdapi/v1/txt2img",
-                               {"prompt": "a", "width": 256, "height": 256, "steps": 32, "seed": 1})
+                               {"prompt": "a", "width": SIDE, "height": SIDE, "steps": 32, "seed": 1})
             second.wait_for("its preview", lambda: second.json("GET", "/sdapi/v1/progress")["current_image"])
             now = second.json("GET", "/sdapi/v1/progress?skip_current_image=true")
             assert now["state"]["sampling_step"] > 0 and 0 < now["progress"] < 1, now
@@ -475,6 +488,22 @@ def test_strange_news(database):
         assert base64.b64decode(watcher.seen[-1][1]["jpeg"]) == whole
         database.rows("update zimage.job set state = 'cancelled', lease = null")
         assert watcher.end()[-1][1]["state"] == "cancelled"
+
+
+def test_strange_watch(database):
+    """A front of another version asks for what there is not; the worker goes on."""
+    with service(database) as s:
+        front = s.front()
+        s.absent_worker(front)
+        for partials in (32767, 4, -1, -32768):
+            job = front.json("POST", "/zimage/v1/jobs", {**STEPS, "seed": partials & 0xFFFF}, 202)["id"]
+            database.rows(f"insert into zimage.watch values ('{job}', 'infinity', 'infinity', {partials})")
+        worker = s.worker("--until-empty", lease=30)
+        code = worker.wait(120)
+        worker.log.seek(0)
+        assert code == 0, worker.log.read()
+        assert s.states() == {"done": 4}
+        assert told(database, "number = -2 and jpeg is not null") == 4 and told(database, "number >= 0") == 0
 
 
 def test_turns_and_positions(database):
