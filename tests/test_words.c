@@ -106,6 +106,10 @@ static void things_are_listed(void **state)
     assert_string_equal(o.out, "Éléphant\n");
     words(folder, "クジラ", 0);
     assert_string_equal(o.out, "whale: クジラ\n");
+    words(folder, "mot", 0); /* the beginning of a word, if it is no word itself */
+    assert_string_equal(o.out, "automobile: motor car (not known)\n");
+    words(folder, "auto", 0);
+    assert_string_equal(o.out, "automobile: Auto\n");
     words(folder, "autmobile", 1);
     assert_non_null(strstr(o.err, "does not know \"autmobile\"; nearest: automobile"));
     words(folder, "parliament", 1);

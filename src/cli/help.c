@@ -126,11 +126,12 @@ void cli_print_overview(FILE *file)
 {
     fprintf(file, "usage: zimage COMMAND [OPTIONS]\n"
                   "       zimage \"PROMPT OF SEVERAL WORDS\" [OPTIONS]   the same as zimage generate\n\n"
-                  "Makes images from text with Z-Image models.\n\ncommands:\n");
+                  "Makes images from text and from images, with Z-Image and FLUX.2-klein models.\n\n"
+                  "commands:\n");
     for (int i = 0; i < CLI_COMMANDS; i++) {
         fprintf(file, "  %-*s", SUMMARY_COLUMN - 2, cli_commands[i].name);
         print_wrapped(file, cli_commands[i].summary, SUMMARY_COLUMN, SUMMARY_COLUMN);
     }
     fprintf(file, "\n  zimage COMMAND --help   options of a command\n  zimage --version        version\n\n"
-                  "first image: zimage \"a red apple\"\n");
+                  "first image: zimage \"a red apple\"\nwhat the bundled model can draw: zimage words\n");
 }

@@ -154,11 +154,12 @@ static void print_rest(void)
 void cli_print_man(void)
 {
     printf(".TH ZIMAGE 1 " DATE " \"zimage %s\" \"User Commands\"\n"
-           ".SH NAME\nzimage \\- make images from text with Z\\-Image models\n"
+           ".SH NAME\nzimage \\- make images with Z\\-Image and FLUX.2\\-klein models\n"
            ".SH SYNOPSIS\n\\fBzimage\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.br\n\\fBzimage\\fR "
            "\\fIPROMPT\\fR [\\fIOPTIONS\\fR]\n.br\n\\fBzimage \\-\\-version\\fR\n"
            ".SH DESCRIPTION\n"
-           "zimage runs Z\\-Image models: it makes images from prompts, on CPUs and on\nNVIDIA GPUs.\n"
+           "zimage makes images from text and from images, with Z\\-Image and\nFLUX.2\\-klein models, "
+           "on CPUs, NVIDIA GPUs and the GPU of Apple's chips.\n"
            "A prompt of several words needs no command: \\fBzimage \"a red apple\"\\fR is\n"
            "\\fBzimage generate \"a red apple\"\\fR.\n"
            ".SH COMMANDS\n",

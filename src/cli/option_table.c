@@ -277,8 +277,9 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .usage = {"[TEXT] [OPTIONS]"},
             .about =
                 "Lists the things that a model knows, one on a line, from the file words.txt in its folder; the "
-                "bundled model has one. With TEXT only those of which a name holds it, with these names; a name that "
-                "the list has but the model does not know is marked. The exit status is 1 if there are none. With "
+                "bundled model has one. With TEXT only those of which a name holds these words, with these names, or, if "
+                "there are none, of which a name holds a word that begins like this. A name that the list has but the "
+                "model does not know is marked. The exit status is 1 if there are none. With "
                 "--json it prints one object: things (thing, names) and nearest. generate, serve and work warn of "
                 "words of a prompt that the model does not know; words that say nothing about what is drawn (\"of\", "
                 "\"photo\", \"beautiful\") are no reason to warn.",
@@ -895,7 +896,7 @@ const cli_option cli_table[] = {
         .elsewhere = "database db dsn url ledger",
         .argument = "URL",
         .help = "Make no images, but let zimage work make them: jobs are kept in this ledger (zimage queue init), "
-                "postgresql://USER@HOST/DATABASE, and any number of such servers may share it. A password belongs into "
+                "postgresql://USER@HOST/DATABASE, and any number of such servers may share it. A password belongs in "
                 "ZIMAGE_QUEUE, ~/.pgpass or PGPASSWORD.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
@@ -1488,7 +1489,7 @@ const cli_option cli_table[] = {
         .elsewhere = "database db dsn url ledger",
         .argument = "URL",
         .help = "The ledger's database: postgresql://USER@HOST/DATABASE, or what else libpq takes. Other users of this "
-                "machine can see it: a password belongs into ZIMAGE_QUEUE, ~/.pgpass or PGPASSWORD.",
+                "machine can see it: a password belongs in ZIMAGE_QUEUE, ~/.pgpass or PGPASSWORD.",
         .commands = ON(QUEUE) | ON(WORK),
         .group = CLI_GROUP_FILES,
         TEXT(queue),
@@ -1699,10 +1700,8 @@ const cli_option cli_table[] = {
     {
         .name = "plan",
         .elsewhere = "dry-run",
-        .help = "Make no image: print the operations, the predicted seconds and the memory of each stage. Of a "
-                "download: fetch nothing, print its size, what is there, the free space, the licence and whether it "
-                "has to be accepted.",
-        .commands = ON(GENERATE) | ON(PULL),
+        .help = "Make no image: print the operations, the predicted seconds and the memory of each stage.",
+        .commands = ON(GENERATE),
         .group = CLI_GROUP_MACHINE,
         FLAG(plan),
         .rules =
@@ -1715,6 +1714,15 @@ const cli_option cli_table[] = {
                 EXCLUDES("no-metadata", no_image),
                 EXCLUDES_ABOVE("count", 1, no_image),
             },
+    },
+    {
+        .name = "plan",
+        .elsewhere = "dry-run",
+        .help = "Download nothing: print the size, what is there already, the free space, the licence, and whether it "
+                "has to be accepted.",
+        .commands = ON(PULL),
+        .group = CLI_GROUP_FILES,
+        FLAG(plan),
     },
     {
         .name = "cache-dir",
@@ -1738,10 +1746,16 @@ const cli_option cli_table[] = {
     /* ---- printing ---- */
     {
         .name = "json",
-        .help = "Print one JSON object. zimage pull prints several, one on a line, whose \"event\" is plan, progress, "
-                "file, notice, done or error.",
+        .help = "Print one JSON object.",
         .commands = ON(GENERATE) | ON(INSPECT) | ON(BENCH) | ON(DEVICES) | ON(SELFTEST) | ON(TOKENIZE) | ON(EXPLAIN) |
-                    ON(RERUN) | ON(MODELS) | ON(PULL) | ON(QUEUE) | ON(WORK) | ON(WORDS),
+                    ON(RERUN) | ON(MODELS) | ON(QUEUE) | ON(WORK) | ON(WORDS),
+        .group = CLI_GROUP_PRINTING,
+        FLAG(json),
+    },
+    {
+        .name = "json",
+        .help = "Print JSON objects, one on a line, whose \"event\" is plan, progress, file, notice, done or error.",
+        .commands = ON(PULL),
         .group = CLI_GROUP_PRINTING,
         FLAG(json),
     },

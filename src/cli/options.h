@@ -14,21 +14,21 @@
 #include "shared/row_set.h"
 
 typedef enum cli_command_id {
-    CLI_GENERATE,
-    CLI_INSPECT,
-    CLI_BENCH,
-    CLI_DEVICES,
-    CLI_SELFTEST,
-    CLI_TOKENIZE,
-    CLI_COMPLETION,
-    CLI_SERVE,
+    CLI_GENERATE, /* in the order of the help: what a newcomer looks for is at the top */
+    CLI_WORDS,
     CLI_EXPLAIN,
     CLI_RERUN,
     CLI_PULL,
     CLI_MODELS,
+    CLI_SERVE,
     CLI_QUEUE,
     CLI_WORK,
-    CLI_WORDS,
+    CLI_DEVICES,
+    CLI_SELFTEST,
+    CLI_BENCH,
+    CLI_INSPECT,
+    CLI_TOKENIZE,
+    CLI_COMPLETION,
     CLI_HELP,
     CLI_COMMANDS,
 } cli_command_id;
@@ -242,8 +242,9 @@ void cli_translate(cli_command_id command, const cli_options *options, const cha
 
 /* How options become variables of the environment. */
 #define CLI_VARIABLES                                                                                                  \
-    "Each option may also be a variable: ZIMAGE_ and its name in capitals, with _ for -, such as ZIMAGE_PORT for "     \
-    "--port. A flag's variable is 1 or 0. The command line goes before the environment."
+    "Each option may also be a variable: ZIMAGE_ and its name in capitals, with _ for -, such as ZIMAGE_QUEUE for "    \
+    "--queue. The variable of an option without a value is 1 or 0. What the command line says counts before a "        \
+    "variable."
 
 void cli_print_help(cli_command_id command);
 void cli_print_overview(FILE *file);

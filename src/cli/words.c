@@ -25,24 +25,31 @@ void cli_words_warn(const vocabulary *list, const char *model, const char *promp
         log(ZIMAGE_LOG_WARNING, text, user);
 }
 
-/* Whether a name holds the words that were asked for. */
-static int has(const vocabulary_name *name, const char *key)
+/* The words that were asked for. */
+typedef struct question {
+    const char *key;
+    int is_beginning; /* the last one may go on */
+} question;
+
+/* Whether a name holds them. */
+static int has(const vocabulary_name *name, const question *q)
 {
-    for (const char *at = name->key; (at = strstr(at, key)); at++)
-        if (at == name->key || at[-1] == ' ')
+    size_t length = strlen(q->key);
+    for (const char *at = name->key; (at = strstr(at, q->key)); at++)
+        if ((at == name->key || at[-1] == ' ') && (q->is_beginning || at[length] == ' ' || !at[length]))
             return 1;
     return 0;
 }
 
-/* The names of a thing, from the list's entry `first` on, that hold the key; NULL: no memory. */
-static json_t *matching(const vocabulary *list, size_t first, const char *key, size_t *next)
+/* The names of a thing, from the list's entry `first` on, that hold the words; NULL: no memory. */
+static json_t *matching(const vocabulary *list, size_t first, const question *q, size_t *next)
 {
     json_t *names = json_array();
     const char *thing = vocabulary_at(list, first)->thing;
     size_t i = first;
     for (; i < vocabulary_count(list) && vocabulary_at(list, i)->thing == thing; i++) {
         const vocabulary_name *name = vocabulary_at(list, i);
-        if (has(name, key))
+        if (has(name, q))
             json_array_append_new(names, json_pack("{s:s, s:b}", "name", name->text, "known", name->is_known));
     }
     *next = i;
@@ -72,14 +79,14 @@ static int is_exact(const vocabulary *list, size_t first, size_t next, const cha
     return first < next;
 }
 
-/* Prints the things of which a name is the key (exact), or holds it and more; returns how many there are. */
-static int print_things(const cli_options *o, const vocabulary *list, const char *key, int exact, json_t *array)
+/* Prints the things of which a name is what was asked for (exact), or holds it and more; returns how many there are. */
+static int print_things(const cli_options *o, const vocabulary *list, const question *q, int exact, json_t *array)
 {
     int count = 0;
     for (size_t i = 0, next; i < vocabulary_count(list); i = next) {
         const char *thing = vocabulary_at(list, i)->thing;
-        json_t *names = matching(list, i, key, &next);
-        if (thing && json_array_size(names) > 0 && is_exact(list, i, next, key) == exact) {
+        json_t *names = matching(list, i, q, &next);
+        if (thing && json_array_size(names) > 0 && is_exact(list, i, next, q->key) == exact) {
             count++;
             if (!o->json)
                 print_thing(thing, o->text ? names : NULL);
@@ -108,8 +115,12 @@ static int print_list(const cli_options *o, const vocabulary *list)
         json_decref(array);
         return code;
     }
-    int count = print_things(o, list, asked.key, 1, array);
-    count += print_things(o, list, asked.key, 0, array);
+    question q = {asked.key, !o->text};
+    int count = print_things(o, list, &q, 1, array);
+    count += print_things(o, list, &q, 0, array);
+    q.is_beginning = 1;
+    if (count == 0)
+        count = print_things(o, list, &q, 0, array);
     fold_free(&asked);
     const char *nearest = count ? NULL : vocabulary_nearest(list, text);
     if (o->json) {
