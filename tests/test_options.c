@@ -421,6 +421,8 @@ static void sentences_name_what_was_typed(void **state)
     expect_translated(CLI_GENERATE, &options, "memory_limit: 1; device_memory limits that",
                       "--mem: 1; --vram limits that");
     expect_translated(CLI_GENERATE, &options, "width/x.safetensors: memory_limit", "width/x.safetensors: memory_limit");
+    expect_translated(CLI_GENERATE, &options, "width: the tensor \"memory_limit\"",
+                      "--width: the tensor \"memory_limit\"");
     expect_translated(CLI_GENERATE, &options, "widths: 17", "widths: 17");
     expect_translated(CLI_GENERATE, &options, "width", "width");
     expect_translated(CLI_GENERATE, &options, "", "");

@@ -100,17 +100,19 @@ static const char *write_beginning(cli_command_id command, const cli_options *op
     }
 }
 
-/* The rest of the sentence: fields that have another name than their option, and are no words of the language. */
+/* The rest of the sentence: fields that have another name than their option, and are no words of the language. What
+ * begins with a quotation mark is a name in a file. */
 static void write_rest(cli_command_id command, const cli_options *options, const char *rest, char *text, size_t size)
 {
-    while (*rest) {
+    for (char last = 0; *rest;) {
         size_t length;
         const cli_option *option = option_of(command, rest, &length);
-        if (option && option->field && strchr(option->field, '_'))
+        if (option && option->field && strchr(option->field, '_') && last != '"')
             write_name(options, option, text, size);
         else
             cli_append(text, size, "%.*s", (int)(length ? length : 1), rest);
         rest += length ? length : 1;
+        last = rest[-1];
     }
 }
 
