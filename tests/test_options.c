@@ -390,7 +390,7 @@ static void forms_of_options(void **state)
     expect_usage_error(ARGUMENTS("generate", "x", "--steps", "2", "--steps", "3"), "--steps", "given already");
     expect_usage_error(ARGUMENTS("generate", "x", "-p", "y"), "--prompt", "given already");
     expect_usage_error(ARGUMENTS("generate", "x", "--plan", "--seed", "7"), "--plan", "--seed");
-    expect_usage_error(ARGUMENTS("help", "paint"), "\"paint\"", "generate, inspect, bench");
+    expect_usage_error(ARGUMENTS("help", "paint"), "\"paint\"", "generate, words, explain");
     expect_usage_error(ARGUMENTS("devices", "all"), "\"all\"", "options only");
     run_program(ARGUMENTS("generate", "--steps", "x"), &o);
     assert_string_equal(o.err, "zimage generate: --steps: \"x\", expected a whole number from 1 to 1000\n");
