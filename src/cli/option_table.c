@@ -162,13 +162,13 @@ const cli_command cli_commands[CLI_COMMANDS] = {
     [CLI_SERVE] =
         {
             .name = "serve",
-            .summary = "make images for other programs, over HTTP",
+            .summary = "serve a web page, and images to other programs",
             .usage = {"[OPTIONS]"},
             .about =
-                "Serves the images API of OpenAI, a part of AUTOMATIC1111's, and an API of jobs. GET /openapi.json "
-                "describes all of it. Without -m it serves the bundled model. It prints the address that it listens "
-                "on, and one line for each request. "
-                "SIGTERM and Ctrl-C let the jobs end that are there, for --drain seconds at most.",
+                "Serves a web page, the images API of OpenAI, a part of AUTOMATIC1111's, and an API of jobs. GET "
+                "/openapi.json describes all of it. Without -m it serves the bundled model. It prints the address that "
+                "it listens on, and one line for each request. SIGTERM and Ctrl-C let the jobs end that are there, for "
+                "--drain seconds at most.",
             .examples = {"zimage serve", "zimage serve -m turbo=Z-Image-Turbo -m klein=FLUX.2-klein-4B --device cuda",
                          "zimage serve --host 0.0.0.0 --api-key-file keys --allow-host my.example",
                          "ZIMAGE_PORT=8000 zimage serve"},

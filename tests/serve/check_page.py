@@ -147,7 +147,10 @@ def test_making(program):
                     "new MutationObserver(() => { said.push(document.getElementById('progress-text').textContent); })"
                     ".observe(document.getElementById('progress-text'), { childList: true });"
                     "new MutationObserver(() => { seen += document.getElementById('under').src.startsWith('data:'); })"
-                    ".observe(document.getElementById('under'), { attributes: true });")
+                    ".observe(document.getElementById('under'), { attributes: true });"
+                    "window.toasted = '';"
+                    "new MutationObserver(() => { toasted += document.getElementById('toasts').textContent; })"
+                    ".observe(document.getElementById('toasts'), { childList: true });")
         page.click("make")
         assert page.text("error-prompt"), "no prompt, no sentence beside the field"
         small_form(page, steps=8, side=60)
@@ -159,6 +162,7 @@ def test_making(program):
         page.wait("no count", "document.getElementById('tokens').textContent === ''")
         page.find("prompt").send_keys(Keys.CONTROL, Keys.ENTER)
         page.wait_until_done(1)
+        page.wait("the warning", "toasted.includes('64 x 64, but the model was trained at 256 x 256')")
         said = page.script("return said")
         assert len(set(said)) >= 3 and any(re.match(r"Step \d of 8", text) for text in said), said
         assert page.script("return seen") > 0, "no preview"
