@@ -644,6 +644,10 @@ typedef struct zimage_save_params {
     const char *folder;
     /* Of zimage_image_save only. 1: a file that exists, or appears meanwhile, is an error and stays as it is. */
     int64_t is_new;
+    /* Of PNG only. Not NULL: the image's alpha is written, too, with colours that give the image's pixels again when
+     * the file is decoded over this background (3 bytes, RGB): the one that the image was decoded over. NULL: the
+     * file is opaque. */
+    const uint8_t *alpha_over;
 } zimage_save_params;
 
 /* Encodes to memory. params may be NULL. *data [*size] is released with zimage_free. */

@@ -454,6 +454,64 @@ static double lose(const zimage_image *image, zimage_format format, int quality,
     return worst;
 }
 
+/* Encodes with alpha over a background, and decodes over it. */
+static zimage_image *pass_through(const zimage_image *image, const uint8_t background[3])
+{
+    const zimage_save_params save = {.struct_size = sizeof save, .alpha_over = background};
+    const zimage_decode_params load = {.struct_size = sizeof load, .background = background};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    uint8_t *data = NULL;
+    size_t size;
+    if (zimage_image_encode_with(image, ZIMAGE_FORMAT_PNG, &save, &data, &size, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    zimage_image *again = decode_with(data, size, &load);
+    zimage_free(data);
+    return again;
+}
+
+static void expect_same(const zimage_image *image, const zimage_image *again)
+{
+    size_t count = (size_t)zimage_image_width(image) * (size_t)zimage_image_height(image);
+    assert_memory_equal(zimage_image_pixels(image), zimage_image_pixels(again), 3 * count);
+    assert_memory_equal(zimage_image_alpha(image), zimage_image_alpha(again), count);
+}
+
+/* Each colour with each alpha, over several backgrounds. */
+static void alpha_is_written_exactly(void **state)
+{
+    static const uint8_t backgrounds[][3] = {{255, 255, 255}, {0, 128, 255}, {1, 77, 254}};
+    static uint8_t rgba[256][256][4];
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_image *image;
+    for (int alpha = 0; alpha < 256; alpha++)
+        for (int colour = 0; colour < 256; colour++) {
+            const uint8_t pixel[4] = {(uint8_t)colour, (uint8_t)(255 - colour), (uint8_t)(colour ^ alpha),
+                                      (uint8_t)alpha};
+            memcpy(rgba[alpha][colour], pixel, sizeof pixel);
+        }
+    zimage_image_from_pixels(&rgba[0][0][0], 256, 256, sizeof rgba[0], 4, &image, &error);
+    for (size_t i = 0; i < sizeof backgrounds / sizeof *backgrounds; i++) {
+        const zimage_save_params save = {.struct_size = sizeof save, .alpha_over = backgrounds[0]};
+        const zimage_decode_params load = {.struct_size = sizeof load, .background = backgrounds[i]};
+        uint8_t *data = NULL;
+        size_t size;
+        assert_int_equal(zimage_image_encode_with(image, ZIMAGE_FORMAT_PNG, &save, &data, &size, &error), ZIMAGE_OK);
+        zimage_image *over = decode_with(data, size, &load), *again = pass_through(over, backgrounds[i]);
+        expect_same(over, again);
+        if (i == 0)
+            expect_same(image, over);
+        zimage_image_free(again);
+        zimage_image_free(over);
+        zimage_free(data);
+    }
+    const zimage_save_params jpeg = {.struct_size = sizeof jpeg, .alpha_over = backgrounds[0]};
+    uint8_t *data = NULL;
+    size_t size;
+    zimage_status status = zimage_image_encode_with(image, ZIMAGE_FORMAT_JPEG, &jpeg, &data, &size, &error);
+    assert_error(&error, status, ZIMAGE_ERROR_ARGUMENT, "alpha_over: expected NULL", NULL, NULL);
+    zimage_image_free(image);
+}
+
 static void qualities(void **state)
 {
     static const int32_t sizes[][2] = {{1, 1}, {1, 50}, {50, 1}, {101, 75}};
@@ -603,6 +661,7 @@ int main(void)
         cmocka_unit_test(scans_are_counted),
         cmocka_unit_test(large_chunks_are_refused),
         cmocka_unit_test(files_are_read_by_path),
+        cmocka_unit_test(alpha_is_written_exactly),
         cmocka_unit_test(qualities),
         cmocka_unit_test(jpegs_have_all_colours),
         cmocka_unit_test(wrong_qualities_are_refused),

@@ -154,6 +154,21 @@ zimage_status zimage_format_check(zimage_format format, int32_t width, int32_t h
     return known ? check(known, width, height, texts, text_count, error) : fail_format(error, format);
 }
 
+/* A picture with its alpha. */
+static zimage_status encode_transparent(const zi_image_format *format, const zimage_image *image, zi_picture *picture,
+                                        const uint8_t background[3], zi_bytes *out, zimage_error *error)
+{
+    uint8_t *rgba;
+    if (format != &zi_format_png)
+        return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "alpha_over: expected NULL for a %s file, which is opaque",
+                       format->title);
+    ZI_TRY(zi_image_unblend(image, background, &rgba, error));
+    picture->rgba = rgba;
+    zimage_status status = format->encode(picture, out, error);
+    free(rgba);
+    return status;
+}
+
 static zimage_status encode(const zimage_image *image, zimage_format format, const zimage_save_params *params,
                             zi_bytes *out, zimage_error *error)
 {
@@ -172,6 +187,8 @@ static zimage_status encode(const zimage_image *image, zimage_format format, con
         return zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "quality: %d, expected 0 for a %s file, which loses nothing",
                        params->quality, known->title);
     ZI_TRY(check(known, picture.width, picture.height, picture.texts, picture.text_count, error));
+    if (params->alpha_over && zimage_image_alpha(image))
+        return encode_transparent(known, image, &picture, params->alpha_over, out, error);
     return known->encode(&picture, out, error);
 }
 

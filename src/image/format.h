@@ -10,8 +10,9 @@
 /* An image to encode. */
 typedef struct zi_picture {
     int32_t width, height;
-    const uint8_t *rgb; /* [height][width][3] */
-    int quality;        /* 1 .. 100; 0: the format's default */
+    const uint8_t *rgb;  /* [height][width][3] */
+    const uint8_t *rgba; /* of PNG only, in place of rgb: [height][width][4]; NULL: the picture is opaque */
+    int quality;         /* 1 .. 100; 0: the format's default */
     const zimage_text *texts;
     size_t text_count;
 } zi_picture;

@@ -179,6 +179,32 @@ zimage_status zi_image_copy(const zi_pixels *pixels, size_t stride, const uint8_
     return status;
 }
 
+/* The least colour that copy_row blends to `blended`, or to more. A step of the colour adds at most 1 to the result,
+ * so it is `blended` itself wherever that came from a colour. */
+static uint8_t unblend(unsigned blended, unsigned alpha, unsigned background)
+{
+    unsigned rest = background * (255 - alpha) + 127;
+    if (alpha == 0 || 255 * blended <= rest)
+        return 0;
+    unsigned colour = (255 * blended - rest + alpha - 1) / alpha;
+    return (uint8_t)(colour < 255 ? colour : 255);
+}
+
+zimage_status zi_image_unblend(const zimage_image *image, const uint8_t background[3], uint8_t **rgba,
+                               zimage_error *error)
+{
+    size_t count = (size_t)image->width * (size_t)image->height;
+    uint8_t *out = *rgba = malloc(4 * count);
+    if (!out)
+        return zi_fail_memory(error, "an image with alpha", 4 * count);
+    for (size_t i = 0; i < count; i++) {
+        for (size_t c = 0; c < 3; c++)
+            out[4 * i + c] = unblend(image->pixels[3 * i + c], image->alpha[i], background[c]);
+        out[4 * i + 3] = image->alpha[i];
+    }
+    return ZIMAGE_OK;
+}
+
 zimage_status zi_image_take(zi_pixels *pixels, zimage_image **image, zimage_error *error)
 {
     *image = calloc(1, sizeof **image);

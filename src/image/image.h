@@ -18,6 +18,10 @@ void zi_image_add_seconds(zimage_image *image, zimage_stage stage, double second
 /* A copy of RGB or RGBA pixels, with `stride` bytes between rows, blended over the background. */
 zimage_status zi_image_copy(const zi_pixels *pixels, size_t stride, const uint8_t background[3], zimage_image **image,
                             zimage_error *error);
+/* The inverse of it, of an image with alpha: [height][width][4], released with free. Pixels that no colour over this
+ * background gives become the nearest ones. */
+zimage_status zi_image_unblend(const zimage_image *image, const uint8_t background[3], uint8_t **rgba,
+                               zimage_error *error);
 /* An image that owns these RGB pixels from now on; after a failure they stay the caller's. */
 zimage_status zi_image_take(zi_pixels *pixels, zimage_image **image, zimage_error *error);
 extern const uint8_t zi_white[3];

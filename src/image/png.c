@@ -109,20 +109,27 @@ static void fill_texts(png_text *out, const zimage_text *texts, size_t count)
     }
 }
 
+static const uint8_t *row_of(const zi_picture *image, int32_t y)
+{
+    size_t place = (size_t)y * (size_t)image->width;
+    return image->rgba ? image->rgba + 4 * place : image->rgb + 3 * place;
+}
+
 /* 0: libpng failed and has jumped back here. No local variable of this function changes after setjmp. */
 static int write_png(png_structp png, png_infop info, png_stream *stream, const zi_picture *image, png_text *texts)
 {
     if (setjmp(png_jmpbuf(png)))
         return 0;
     png_set_write_fn(png, stream, write_bytes, flush_bytes);
-    png_set_IHDR(png, info, (png_uint_32)image->width, (png_uint_32)image->height, 8, PNG_COLOR_TYPE_RGB,
-                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, (png_uint_32)image->width, (png_uint_32)image->height, 8,
+                 image->rgba ? PNG_COLOR_TYPE_RGB_ALPHA : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_set_sRGB(png, info, PNG_sRGB_INTENT_PERCEPTUAL);
     if (image->text_count)
         png_set_text(png, info, texts, (int)image->text_count);
     png_write_info(png, info);
     for (int32_t y = 0; y < image->height; y++)
-        png_write_row(png, image->rgb + (size_t)y * (size_t)image->width * 3);
+        png_write_row(png, row_of(image, y));
     png_write_end(png, info);
     return 1;
 }
