@@ -18,8 +18,9 @@
 struct cli_front {
     cli_options given, defaults; /* defaults: with generate's, for what a request does not say */
     ledger *l;
-    ledger_store *store; /* of finished images */
-    int wake[2];         /* a pipe: a byte in it ends the waiting */
+    ledger_store *store;   /* of finished images */
+    ledger_inputs *inputs; /* of input images */
+    int wake[2];           /* a pipe: a byte in it ends the waiting */
     double notified, tidied;
     int owes_notice; /* jobs were added since the workers were woken */
     service_ledger table;
@@ -36,6 +37,39 @@ static zimage_status no_memory(zimage_error *error)
     return error->status = ZIMAGE_ERROR_MEMORY;
 }
 
+/* ---- input images ---- */
+
+#define TIDY_MOST 0.1 /* seconds, in which nobody gets news */
+
+typedef char hash_text[HASH_TEXT];
+
+/* Puts the job's input images where workers find them. hashes: [job->input_count]. */
+static service_answer keep_inputs(const cli_front *f, const service_job *job, hash_text *hashes, zimage_error *error)
+{
+    ledger_result result = job->input_count <= CLI_QUEUED_INPUTS ? LEDGER_OK : LEDGER_FAILED;
+    for (size_t i = 0; i < job->input_count && result == LEDGER_OK; i++) {
+        const ledger_input input = {
+            .data = job->inputs[i].data, .size = job->inputs[i].size, .seconds = LEDGER_INPUT_SECONDS};
+        result = ledger_inputs_keep(f->inputs, f->l, &input, hashes[i], error);
+    }
+    return answer_of(result);
+}
+
+/* Of a line: input images are called by their hashes. */
+static void name_inputs(json_t *line, const service_job *job, hash_text *hashes)
+{
+    json_t *images = json_array();
+    for (size_t i = 0; i < job->request->image_count; i++)
+        json_array_append_new(images, json_sprintf("%s.png", hashes[i]));
+    json_object_set_new(line, "image", images);
+    if (job->request->mask)
+        json_object_set_new(line, "mask", json_sprintf("%s.png", hashes[job->request->image_count]));
+    if (job->request->strength > 0)
+        json_object_set_new(line, "strength", json_real(job->request->strength));
+    if (job->request->composite)
+        json_object_set_new(line, "composite", json_true());
+}
+
 /* ---- an image as a row: a line that zimage queue could have added ---- */
 
 /* jansson's whole numbers end at 2^63 - 1, seeds at 2^64 - 1: the seed is written as a text of its own. */
@@ -49,7 +83,7 @@ static char *with_seed(json_t *object, uint64_t seed)
     return whole;
 }
 
-static char *line_of(const service_job *job, int index)
+static char *line_of(const service_job *job, int index, hash_text *hashes)
 {
     const zimage_request *r = job->request;
     json_t *line =
@@ -62,7 +96,20 @@ static char *line_of(const service_job *job, int index)
         json_object_set_new(line, "quality", json_integer(job->quality));
     if (line && !job->has_recipe)
         json_object_set_new(line, "no_metadata", json_true());
+    if (line && job->input_count > 0)
+        name_inputs(line, job, hashes);
     return with_seed(line, r->seed + (uint64_t)index);
+}
+
+static zimage_status take_images(cli_queued *queued, const zimage_request *r, zimage_error *error)
+{
+    zimage_image *images[CLI_QUEUED_INPUTS];
+    size_t count = 0;
+    for (; count < r->image_count && count < CLI_FILES_MAX; count++)
+        images[count] = (zimage_image *)(uintptr_t)r->images[count]; /* lent: nobody changes them */
+    if (r->mask)
+        images[count++] = (zimage_image *)(uintptr_t)r->mask;
+    return cli_queued_take_images(queued, images, count, 1, error);
 }
 
 /* The key that a worker computes of the same line. */
@@ -75,9 +122,11 @@ static zimage_status key_of(const cli_front *f, const service_job *job, const ch
     zimage_status status = ZIMAGE_ERROR_ARGUMENT;
     *key = NULL;
     if (cli_queued_read(&lines, text, strlen(text), &queued) == 0)
-        status = cli_queued_complete(&queued, job->model, error);
+        status = take_images(&queued, job->request, error);
     else
         snprintf(error->message, sizeof error->message, "%.1500s", sentence);
+    if (status == ZIMAGE_OK)
+        status = cli_queued_complete(&queued, job->model, error);
     if (status == ZIMAGE_OK && !(cli_queued_service_key(&queued, made) && (*key = strdup(made))))
         status = no_memory(error);
     cli_queued_free(&queued);
@@ -88,14 +137,21 @@ static service_answer add_rows(cli_front *f, const service_job *job, char **keys
                                char known[SERVICE_ID_TEXT], zimage_error *error)
 {
     char fingerprint[RECIPE_FINGERPRINT];
+    hash_text hashes[CLI_QUEUED_INPUTS];
+    const char *inputs[CLI_QUEUED_INPUTS];
+    service_answer kept = keep_inputs(f, job, hashes, error);
+    if (kept != SERVICE_OK)
+        return kept;
+    for (size_t i = 0; i < job->input_count; i++)
+        inputs[i] = hashes[i];
     for (int i = 0; i < job->count; i++) {
-        requests[i] = line_of(job, i);
+        requests[i] = line_of(job, i, hashes);
         zimage_status status = requests[i] ? key_of(f, job, requests[i], &keys[i], error) : no_memory(error);
         if (status != ZIMAGE_OK)
             return SERVICE_FAILED;
     }
     recipe_fingerprint(job->model, fingerprint);
-    const ledger_service_rows rows = {fingerprint, keys, requests};
+    const ledger_service_rows rows = {fingerprint, keys, requests, inputs};
     service_answer answer = answer_of(ledger_service_add(f->l, job, &rows, known, error));
     f->owes_notice |= answer == SERVICE_OK && !*known;
     return answer;
@@ -175,7 +231,8 @@ static service_answer tidy(void *user, zimage_error *error)
     if (cli_seconds_now() - f->tidied < pause)
         return SERVICE_OK;
     f->tidied = cli_seconds_now();
-    return answer_of(ledger_service_tidy(f->l, f->given.keep_results, remove_file, f, error));
+    ledger_result result = ledger_service_tidy(f->l, f->given.keep_results, remove_file, f, error);
+    return answer_of(result == LEDGER_OK ? ledger_inputs_tidy(f->inputs, f->l, TIDY_MOST, error) : result);
 }
 
 static zimage_status read_file(void *user, const service_file *file, uint8_t **data, size_t *size, zimage_error *error)
@@ -262,14 +319,15 @@ zimage_status cli_front_open(const cli_options *options, cli_front **front, zima
                                 .reopen = reopen,
                                 .wait = wait_for_news,
                                 .wake = wake};
+    f->inputs = ledger_inputs_new(f->given.results);
     cli_queued_defaults(CLI_SERVE, options, &f->defaults);
     f->defaults.given = (row_set){{0}}; /* the server's options are no line's */
     if (open_pipe(f, error) != ZIMAGE_OK || ledger_store_open(options->results, &f->store, error) != ZIMAGE_OK)
         return error->status;
-    if (ledger_open(options->queue, "zimage serve", 1, &f->l, error) == LEDGER_OK &&
-        ledger_service_listen(f->l, error) == LEDGER_OK)
-        return ZIMAGE_OK;
-    return error->status;
+    if (ledger_open(options->queue, "zimage serve", 1, &f->l, error) != LEDGER_OK ||
+        ledger_service_listen(f->l, error) != LEDGER_OK)
+        return error->status;
+    return f->inputs ? ZIMAGE_OK : no_memory(error);
 }
 
 void cli_front_close(cli_front *front)
@@ -278,6 +336,7 @@ void cli_front_close(cli_front *front)
         return;
     ledger_close(front->l);
     ledger_store_close(front->store);
+    ledger_inputs_free(front->inputs);
     for (int i = 0; i < 2; i++)
         if (front->wake[i] >= 0)
             close(front->wake[i]);

@@ -21,6 +21,7 @@ typedef struct cli_job {
     int named;         /* path is the user's word for word; 0: made by the program, which then replaces no file */
     const char *text;  /* of the line, for a shard; else NULL */
     char key[JOB_KEY]; /* of a shard's job; else empty */
+    int is_nameless;   /* its input images have names that say nothing */
     int kept; /* a file that exists stays, also one that appears meanwhile: another process has made the image */
 } cli_job;
 

@@ -96,10 +96,11 @@ static void add_all(recipe *r, const cli_job *job, const zimage_request *request
 {
     const cli_options *o = job->options;
     input_names names = {.options = o};
-    recipe_prompts(r, request, name_of_input, &names);
-    recipe_images(r, request, name_of_input, &names);
+    recipe_name_fn *naming = job->is_nameless ? NULL : name_of_input;
+    recipe_prompts(r, request, naming, &names);
+    recipe_images(r, request, naming, &names);
     add_background(r, o);
-    recipe_noise(r, request, name_of_input, &names);
+    recipe_noise(r, request, naming, &names);
     recipe_size(r, request);
     recipe_guidance(r, CLI_IS_GIVEN(o, guidance) ? o->guidance : request->guidance_scale, o->cfg_truncation,
                     o->cfg_normalization);

@@ -911,8 +911,8 @@ const cli_option cli_table[] = {
     {
         .name = "results",
         .argument = "PLACE",
-        .help = "The place of the ledger's workers (zimage work --out-dir), which this server reads: a folder, or "
-                "s3://BUCKET/PREFIX.",
+        .help = "The place of the ledger's workers (zimage work --out-dir), from which this server reads images, and "
+                "where it puts input images: a folder, or s3://BUCKET/PREFIX.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FOLDER(results),
@@ -1479,7 +1479,9 @@ const cli_option cli_table[] = {
     {
         .name = "lines",
         .argument = "FILE.jsonl",
-        .help = "The jobs that add adds: lines of a batch. Each has a seed, and names no other file than its output.",
+        .help =
+            "The jobs that add adds: lines of a batch. Each has a seed. It may name an output, and input images with "
+            "--results, but no other files.",
         .commands = ON(QUEUE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(lines),
@@ -1540,12 +1542,23 @@ const cli_option cli_table[] = {
         .fallback = "5",
     },
     {
+        .name = "results",
+        .argument = "PLACE",
+        .help = "The place of the workers' results (zimage work --out-dir or --pack): a folder, or "
+                "s3://BUCKET/PREFIX. add puts the input images of lines there, in inputs/, from where workers read "
+                "them.",
+        .commands = ON(QUEUE),
+        .group = CLI_GROUP_FILES,
+        FOLDER(results),
+        .written = 1,
+    },
+    {
         .name = "out-dir",
         .argument = "PLACE",
         .help = "Where images go: a folder, best on a disk that all workers share, or s3://BUCKET/PREFIX of an "
                 "S3-compatible store. They get the names ab/cd/KEY.png, or the output that a job names. What is there "
-                "already stays. The environment has a store's AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION "
-                "and AWS_ENDPOINT_URL.",
+                "already stays. Input images of jobs are read from inputs/ there. The environment has a store's "
+                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL.",
         .commands = ON(WORK),
         .group = CLI_GROUP_FILES,
         FOLDER(results),
@@ -1555,8 +1568,10 @@ const cli_option cli_table[] = {
         .name = "pack",
         .elsewhere = "tar shards webdataset",
         .argument = "DIR",
-        .help = "Write tar files of many images into this folder instead, KEY.png and KEY.json beside each other. "
-                "Each 64 images, and whenever no job is queued, they are synced and committed.",
+        .help =
+            "Write tar files of many images into this folder instead, KEY.png and KEY.json beside each other. "
+            "Each 64 images, and whenever no job is queued, they are synced and committed. Input images of jobs are "
+            "read from DIR/inputs.",
         .commands = ON(WORK),
         .group = CLI_GROUP_FILES,
         FOLDER(pack),

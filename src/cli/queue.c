@@ -13,7 +13,9 @@
 #include "signals.h"
 
 #define COMMAND      "queue"
-#define ADD_PATIENCE 300 /* seconds in which a lost database may come back while jobs are added */
+#define ADD_PATIENCE 300   /* seconds in which a lost database may come back while jobs are added */
+#define KEPT_SECONDS 86400 /* in which a line's job is added behind its input images */
+#define KEPT_MAX     16
 #define ROW_MAX      512
 
 static int fail(const cli_options *o, const zimage_error *error)
@@ -22,6 +24,13 @@ static int fail(const cli_options *o, const zimage_error *error)
 }
 
 /* ---- add ---- */
+
+/* An input image that is where workers find it. */
+typedef struct kept_input {
+    char image[HASH_TEXT]; /* of its pixels */
+    uint8_t background[3]; /* that they were blended over */
+    char file[HASH_TEXT];
+} kept_input;
 
 typedef struct adding {
     const cli_options *given;
@@ -32,6 +41,10 @@ typedef struct adding {
     json_t *outputs;         /* name -> line */
     json_t *checked;         /* sizes, steps, ... that the model can make */
     ledger_spool *spool;
+    ledger *l;
+    ledger_inputs *inputs;
+    kept_input kept[KEPT_MAX]; /* the last ones: the next lines may have them, too */
+    size_t kept_count;
     uint64_t jobs;
 } adding;
 
@@ -54,8 +67,8 @@ static int refuse(adding *a, const cli_queued *q, const zimage_error *error)
     return cli_line_error(&a->lines, "%s", sentence);
 }
 
-/* Whether the model can make such an image. The answer is the same for all prompts. This machine's memory does not
- * matter: a worker makes the image. */
+/* Whether the model can make such an image. The answer is the same for all prompts without input images. This machine's
+ * memory does not matter: a worker makes the image. */
 static int check_request(adding *a, const cli_queued *q)
 {
     char shape[ROW_MAX];
@@ -63,13 +76,76 @@ static int check_request(adding *a, const cli_queued *q)
     const zimage_request *r = &q->request;
     snprintf(shape, sizeof shape, "%d %d %d %g %g %g", r->width, r->height, r->steps, (double)r->guidance_scale,
              (double)r->cfg_normalization, r->cfg_truncation);
-    if (json_object_get(a->checked, shape))
+    if (r->image_count == 0 && json_object_get(a->checked, shape))
         return 0;
     zimage_status status = zimage_request_check(a->session, r, &error);
     if (status != ZIMAGE_OK && status != ZIMAGE_ERROR_MEMORY)
         return refuse(a, q, &error);
-    json_object_set_new(a->checked, shape, json_true());
+    if (r->image_count == 0)
+        json_object_set_new(a->checked, shape, json_true());
     return 0;
+}
+
+/* Writes an image as the file that a worker reads. */
+static int keep_image(adding *a, const cli_queued *q, const zimage_image *image, char hash[HASH_TEXT])
+{
+    const zimage_save_params params = {.struct_size = sizeof params, .alpha_over = q->options.background};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    ledger_input input = {.seconds = KEPT_SECONDS, .patience = ADD_PATIENCE};
+    uint8_t *data;
+    zimage_status status = zimage_image_encode_with(image, ZIMAGE_FORMAT_PNG, &params, &data, &input.size, &error);
+    if (status != ZIMAGE_OK)
+        return refuse(a, q, &error);
+    input.data = data;
+    ledger_result answer = ledger_inputs_keep(a->inputs, a->l, &input, hash, &error);
+    zimage_free(data);
+    return answer == LEDGER_OK ? 0 : fail(a->given, &error);
+}
+
+static int keep_input(adding *a, const cli_queued *q, const zimage_image *image, char hash[HASH_TEXT])
+{
+    kept_input new = {.image = ""};
+    memcpy(new.background, q->options.background, sizeof new.background);
+    if (!recipe_image_hash(image, new.image))
+        return cli_line_error(&a->lines, "no memory for its input images");
+    for (size_t i = 0; i < KEPT_MAX && i < a->kept_count; i++)
+        if (!strcmp(a->kept[i].image, new.image) &&
+            !memcmp(a->kept[i].background, new.background, sizeof new.background)) {
+            memcpy(hash, a->kept[i].file, HASH_TEXT);
+            return 0;
+        }
+    int code = keep_image(a, q, image, hash);
+    memcpy(new.file, hash, HASH_TEXT);
+    if (!code)
+        a->kept[a->kept_count++ % KEPT_MAX] = new;
+    return code;
+}
+
+/* Puts a line's images and its mask where workers find them. */
+static int keep_inputs(adding *a, const cli_queued *q, char hashes[CLI_QUEUED_INPUTS][HASH_TEXT], size_t *count)
+{
+    int code = 0;
+    *count = 0;
+    for (size_t i = 0; i < q->request.image_count && !code; i++)
+        code = keep_input(a, q, q->request.images[i], hashes[(*count)++]);
+    if (q->request.mask && !code)
+        code = keep_input(a, q, q->request.mask, hashes[(*count)++]);
+    return code;
+}
+
+static int spool_line(adding *a, const cli_queued *q, const char *text)
+{
+    char hashes[CLI_QUEUED_INPUTS][HASH_TEXT];
+    size_t count;
+    int code = keep_inputs(a, q, hashes, &count);
+    if (code)
+        return code;
+    const ledger_line line = {q->job.key, text, q->options.output, (const char(*)[HASH_TEXT])hashes, count};
+    errno = ledger_spool_take(a->spool, &line);
+    if (errno == 0)
+        return 0;
+    (void)cli_usage_error(COMMAND, "a temporary file of jobs can't be written: %s", strerror(errno));
+    return CLI_FAILURE;
 }
 
 /* cli_take_line of adding. */
@@ -81,6 +157,10 @@ static int take_line(void *user, const char *text, size_t length)
     int code = cli_queued_read(&a->lines, text, length, &q);
     if (!code && q.options.output)
         code = take_output(a, q.options.output);
+    if (!code && q.options.images.count > 0 && !a->given->results)
+        code = cli_line_error(&a->lines, "image: expected --results DIR, the folder of the workers' results, in which "
+                                         "they find input images");
+    q.inputs.log = cli_log_warnings;
     if (!code && cli_queued_complete(&q, a->model, &error) != ZIMAGE_OK)
         code = refuse(a, &q, &error);
     if (!code && q.options.output && /* else a PNG file, which holds any image and any text */
@@ -88,10 +168,8 @@ static int take_line(void *user, const char *text, size_t length)
         code = refuse(a, &q, &error);
     if (!code)
         code = check_request(a, &q);
-    if (!code && (errno = ledger_spool_take(a->spool, q.job.key, text, q.options.output)) != 0) {
-        (void)cli_usage_error(COMMAND, "a temporary file of jobs can't be written: %s", strerror(errno));
-        code = CLI_FAILURE;
-    }
+    if (!code)
+        code = spool_line(a, &q, text);
     cli_queued_free(&q);
     a->jobs += !code;
     return code ? code : cli_signal_caught() ? CLI_FAILURE : 0;
@@ -181,17 +259,9 @@ static int check_uses(const cli_options *o)
         const char *option;
         unsigned actions;
     } uses[] = {
-        {"batch", DOES(ADD) | CHOOSES},
-        {"id", CHOOSES},
-        {"caller", DOES(ADD)},
-        {"priority", DOES(ADD)},
-        {"max-attempts", DOES(ADD)},
-        {"model", DOES(ADD)},
-        {"transformer", DOES(ADD)},
-        {"text-encoder", DOES(ADD)},
-        {"vae", DOES(ADD)},
-        {"tokenizer", DOES(ADD)},
-        {"scheduler", DOES(ADD)},
+        {"batch", DOES(ADD) | CHOOSES}, {"id", CHOOSES},        {"caller", DOES(ADD)},    {"priority", DOES(ADD)},
+        {"max-attempts", DOES(ADD)},    {"results", DOES(ADD)}, {"model", DOES(ADD)},     {"transformer", DOES(ADD)},
+        {"text-encoder", DOES(ADD)},    {"vae", DOES(ADD)},     {"tokenizer", DOES(ADD)}, {"scheduler", DOES(ADD)},
     };
     const row_set typed = row_set_minus(o->given, o->variables);
     for (size_t i = 0; i < sizeof uses / sizeof *uses; i++)
@@ -210,11 +280,16 @@ static int check_uses(const cli_options *o)
 
 static int add(const cli_options *o, ledger *l)
 {
-    adding a = {.given = o, .outputs = json_object(), .checked = json_object(), .spool = ledger_spool_new()};
+    adding a = {.given = o,
+                .outputs = json_object(),
+                .checked = json_object(),
+                .spool = ledger_spool_new(),
+                .l = l,
+                .inputs = ledger_inputs_new(o->results)};
     cli_queued_defaults(CLI_QUEUE, o, &a.options);
     a.lines = (cli_lines){.command = COMMAND, .label = "FILE.jsonl", .path = o->lines, .options = &a.options};
     int code = 0;
-    if (!a.spool)
+    if (!a.spool || !a.inputs)
         code = cli_usage_error(COMMAND, "no temporary file can be made: %s", strerror(errno));
     if (!code)
         code = open_model(&a);
@@ -227,6 +302,7 @@ static int add(const cli_options *o, ledger *l)
     json_decref(a.outputs);
     json_decref(a.checked);
     ledger_spool_free(a.spool);
+    ledger_inputs_free(a.inputs);
     zimage_session_close(a.session);
     zimage_model_close(a.model);
     return code;

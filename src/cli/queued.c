@@ -12,16 +12,17 @@ void cli_queued_defaults(cli_command_id command, const cli_options *given, cli_o
     cli_set_defaults(CLI_GENERATE, command, options);
 }
 
-/* A worker may be on another machine, and requests may be a stranger's: no file that they name is read. */
+/* A worker may be on another machine, and requests may be a stranger's: it reads no file that they name. Who adds a job
+ * reads its images. */
 static int check(const cli_lines *lines, const cli_options *o)
 {
-    static const char *const files[] = {"image", "mask", "latents", "prompt-embeds", "save-latents"};
+    static const char *const files[] = {"latents", "prompt-embeds", "save-latents"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         const cli_option *option = cli_find(CLI_GENERATE, files[i]);
         if (cli_has(&o->own, option))
             return cli_line_error(lines,
-                                  "%s: a job of a ledger names no files but its output, because its worker may "
-                                  "be on another machine",
+                                  "%s: a job of a ledger names no files but its input images and its output, "
+                                  "because its worker may be on another machine",
                                   option->key);
     }
     if (o->count != 1)
@@ -47,15 +48,34 @@ int cli_queued_read(cli_lines *lines, const char *text, size_t length, cli_queue
 
 void cli_queued_free(cli_queued *queued)
 {
+    if (queued->is_lent)
+        queued->inputs = (cli_inputs){.options = NULL};
+    cli_inputs_free(&queued->inputs);
     json_decref(queued->json);
     queued->json = NULL;
 }
 
+zimage_status cli_queued_take_images(cli_queued *queued, zimage_image *const *images, size_t count, int is_lent,
+                                     zimage_error *error)
+{
+    const cli_options *o = &queued->options;
+    size_t named = (size_t)o->images.count, whole = named + (o->mask != NULL);
+    queued->inputs.options = o;
+    if (count != whole) {
+        snprintf(error->message, sizeof error->message,
+                 "image: the request names %zu input images and masks, but the ledger has %zu of it", whole, count);
+        return error->status = ZIMAGE_ERROR_ARGUMENT;
+    }
+    for (size_t i = 0; i < named; i++)
+        queued->inputs.images[i] = images[i];
+    queued->inputs.mask = o->mask ? images[named] : NULL;
+    queued->is_lent = is_lent;
+    return ZIMAGE_OK;
+}
+
 zimage_status cli_queued_complete(cli_queued *queued, const zimage_model *model, zimage_error *error)
 {
-    cli_inputs none = {.options = NULL};
-    zimage_status status = cli_request_fill(&queued->options, model, &none, &queued->request, error);
-    cli_inputs_free(&none);
+    zimage_status status = cli_request_fill(&queued->options, model, &queued->inputs, &queued->request, error);
     if (status != ZIMAGE_OK)
         return status;
     queued->request.seed = queued->job.seed;

@@ -1,4 +1,5 @@
 /* zimage work: makes the images of a ledger's jobs. */
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,9 @@
 #include "signals.h"
 #include "words.h"
 
-#define COMMAND "work"
+#define COMMAND       "work"
+#define INPUT_SECONDS 5   /* in which an input image can be read */
+#define INPUT_PAUSE   250 /* milliseconds between two looks */
 
 typedef struct maker {
     const cli_options *given;
@@ -22,10 +25,11 @@ typedef struct maker {
     vocabulary *vocabulary; /* what it knows; NULL: it does not say. All makers share both */
     zimage_session *session;
     char fingerprint[RECIPE_FINGERPRINT];
-    cli_queued queued; /* the job under way */
-    int is_service;    /* it is a server's: its key names its file */
-    json_t *warnings;  /* of it, for its client */
-    uint8_t *data;     /* of its image's file */
+    ledger_inputs *inputs; /* of jobs */
+    cli_queued queued;     /* the job under way */
+    int is_service;        /* it is a server's: its key names its file */
+    json_t *warnings;      /* of it, for its client */
+    uint8_t *data;         /* of its image's file */
     size_t size;
     char suffix[8];                 /* of its name */
     char warning[CLI_SENTENCE_MAX]; /* the last one: it would be the same for each image */
@@ -154,6 +158,49 @@ static zimage_status generate(maker *m, stopping *stop, ledger_picture *picture,
     return status;
 }
 
+/* ---- input images ---- */
+
+static int is_over(const stopping *s, double end)
+{
+    return s->stop(s->user) || cli_seconds_now() >= end;
+}
+
+/* A network's file system may show a new file a moment later than the ledger. */
+static ledger_verdict read_input(const maker *m, const char *hash, const stopping *s, zimage_image **image,
+                                 zimage_error *error)
+{
+    const cli_options *o = &m->queued.options;
+    const zimage_decode_params params = {.struct_size = sizeof params, .background = o->background};
+    double end = cli_seconds_now() + INPUT_SECONDS;
+    uint8_t *data;
+    size_t size;
+    ledger_verdict verdict;
+    while ((verdict = ledger_inputs_read(m->inputs, hash, &data, &size, error)) == LEDGER_BAD_JOB && !is_over(s, end))
+        poll(NULL, 0, INPUT_PAUSE);
+    if (verdict != LEDGER_MADE)
+        return verdict;
+    zimage_status status = zimage_image_decode_with(data, size, &params, image, error);
+    free(data);
+    return status == ZIMAGE_OK ? LEDGER_MADE : status == ZIMAGE_ERROR_MEMORY ? LEDGER_BAD_MACHINE : LEDGER_BAD_JOB;
+}
+
+/* The images that the ledger has of a job; the names in its request are nothing that is opened. */
+static ledger_verdict take_inputs(maker *m, const ledger_job *job, const stopping *s, zimage_error *error)
+{
+    zimage_image *images[CLI_QUEUED_INPUTS] = {NULL};
+    size_t count = 0;
+    ledger_verdict verdict = LEDGER_MADE;
+    for (; job->input_count <= CLI_QUEUED_INPUTS && count < job->input_count && verdict == LEDGER_MADE; count++)
+        verdict = read_input(m, job->inputs[count], s, &images[count], error);
+    if (verdict == LEDGER_MADE)
+        verdict = verdict_of(cli_queued_take_images(&m->queued, images, job->input_count, 0, error));
+    for (size_t i = 0; i < count && verdict != LEDGER_MADE; i++)
+        zimage_image_free(images[i]);
+    return s->stop(s->user) && verdict != LEDGER_MADE ? LEDGER_INTERRUPTED : verdict;
+}
+
+/* ---- the request ---- */
+
 static int is_service_job(const maker *m, const ledger_job *job)
 {
     char key[JOB_KEY];
@@ -161,7 +208,7 @@ static int is_service_job(const maker *m, const ledger_job *job)
 }
 
 /* A request that can't be read, or has another key than its job, is none that zimage queue added. */
-static ledger_verdict prepare(maker *m, const ledger_job *job, zimage_error *error)
+static ledger_verdict prepare(maker *m, const ledger_job *job, const stopping *s, zimage_error *error)
 {
     char sentence[CLI_SENTENCE_MAX] = "";
     cli_lines lines = {.command = COMMAND, .options = &m->options, .sentence = sentence};
@@ -170,10 +217,12 @@ static ledger_verdict prepare(maker *m, const ledger_job *job, zimage_error *err
         error->status = ZIMAGE_ERROR_ARGUMENT;
         return LEDGER_BAD_JOB;
     }
-    zimage_status status = cli_queued_complete(&m->queued, m->model, error);
-    if (status != ZIMAGE_OK)
-        return verdict_of(status);
-    m->is_service = is_service_job(m, job);
+    ledger_verdict verdict = take_inputs(m, job, s, error);
+    if (verdict == LEDGER_MADE)
+        verdict = verdict_of(cli_queued_complete(&m->queued, m->model, error));
+    if (verdict != LEDGER_MADE)
+        return verdict;
+    m->is_service = m->queued.job.is_nameless = is_service_job(m, job);
     if (m->is_service || !strcmp(m->queued.job.key, job->key))
         return LEDGER_MADE;
     snprintf(error->message, sizeof error->message,
@@ -212,7 +261,7 @@ static ledger_verdict make(void *user, const ledger_job *job, int (*stop)(const 
     cli_queued_free(&m->queued);
     json_decref(m->warnings);
     m->warnings = json_array();
-    ledger_verdict verdict = prepare(m, job, error);
+    ledger_verdict verdict = prepare(m, job, &stopper, error);
     if (verdict == LEDGER_MADE) {
         cli_words_warn(m->vocabulary, "the model", m->queued.request.prompt, log_message, m);
         verdict = verdict_of(generate(m, &stopper, picture, error));
@@ -263,6 +312,7 @@ static void *work(void *maker_)
         .is_packed = o->pack != NULL,
         .claim = (int)o->claim,
         .until_empty = o->until_empty,
+        .inputs = m->inputs,
         .lease_seconds = o->lease,
         .stopping = cli_signal_caught,
         .say = say,
@@ -282,6 +332,11 @@ static int open_all(maker *makers, const cli_device_list *devices)
         m->model = makers[0].model;
         m->vocabulary = makers[0].vocabulary;
         m->options.device = devices->names[i];
+        m->inputs = ledger_inputs_new(m->given->pack ? m->given->pack : m->given->results);
+        if (!m->inputs) {
+            (void)cli_usage_error(COMMAND, "no memory");
+            return CLI_FAILURE;
+        }
         if (cli_open(&m->options, log_message, m, &m->model, &m->session, &error) != ZIMAGE_OK)
             return cli_option_failure(CLI_WORK, m->given, &error);
         if (i == 0)
@@ -333,6 +388,7 @@ static int open_and_work(const cli_options *o, const cli_device_list *devices)
         code = work_with_all(makers, devices->count);
     for (i = 0; i < devices->count; i++) {
         json_decref(makers[i].warnings);
+        ledger_inputs_free(makers[i].inputs);
         zimage_session_close(makers[i].session);
     }
     vocabulary_free(makers[0].vocabulary);

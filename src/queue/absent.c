@@ -39,7 +39,36 @@ void ledger_spool_free(ledger_spool *spool)
 {
 }
 
-int ledger_spool_take(ledger_spool *spool, const char key[JOB_KEY], const char *request, const char *output)
+ledger_inputs *ledger_inputs_new(const char *place)
+{
+    return NULL;
+}
+
+void ledger_inputs_free(ledger_inputs *inputs)
+{
+}
+
+ledger_result ledger_inputs_keep(ledger_inputs *inputs, ledger *l, const ledger_input *input, char hash[HASH_TEXT],
+                                 zimage_error *error)
+{
+    *hash = 0;
+    return refuse(error);
+}
+
+ledger_result ledger_inputs_tidy(ledger_inputs *inputs, ledger *l, double seconds, zimage_error *error)
+{
+    return refuse(error);
+}
+
+ledger_verdict ledger_inputs_read(ledger_inputs *inputs, const char hash[HASH_TEXT], uint8_t **data, size_t *size,
+                                  zimage_error *error)
+{
+    *data = NULL;
+    refuse(error);
+    return LEDGER_BAD_MACHINE;
+}
+
+int ledger_spool_take(ledger_spool *spool, const ledger_line *line)
 {
     return -1;
 }

@@ -18,6 +18,7 @@ struct ledger_spool {
     char *line; /* of getline */
     size_t size;
     uint64_t lines;
+    int has_inputs;
 };
 
 ledger_spool *ledger_spool_new(void)
@@ -54,16 +55,27 @@ static void put_value(FILE *file, const char *text)
     }
 }
 
-int ledger_spool_take(ledger_spool *spool, const char key[JOB_KEY], const char *request, const char *output)
+/* An array, or null. */
+static void put_inputs(FILE *file, const ledger_line *line)
+{
+    fputs(line->input_count ? "{" : "\\N", file);
+    for (size_t i = 0; i < line->input_count; i++)
+        fprintf(file, "%s%s", line->inputs[i], i + 1 < line->input_count ? "," : "}");
+}
+
+int ledger_spool_take(ledger_spool *spool, const ledger_line *line)
 {
     FILE *file = spool->file;
-    fprintf(file, "\\\\x%s\t", key);
-    put_value(file, request);
+    fprintf(file, "\\\\x%s\t", line->key);
+    put_value(file, line->request);
     putc('\t', file);
-    if (output)
-        put_value(file, output);
+    if (line->output)
+        put_value(file, line->output);
     else
         fputs("\\N", file);
+    putc('\t', file);
+    put_inputs(file, line);
+    spool->has_inputs |= line->input_count > 0;
     errno = 0;
     spool->lines++;
     return putc('\n', file) == EOF || ferror(file) ? (errno ? errno : EIO) : 0;
@@ -76,7 +88,7 @@ static ledger_result copy_lines(ledger *l, ledger_spool *spool, uint64_t *sent, 
 {
     ssize_t length;
     int is_lost = 0;
-    PGresult *result = PQexec(l->connection, "copy zimage_line (key, request, output) from stdin");
+    PGresult *result = PQexec(l->connection, "copy zimage_line (key, request, output, inputs) from stdin");
     ledger_result answer = ledger_judge(l, result, error);
     PQclear(result);
     if (answer != LEDGER_OK)
@@ -109,7 +121,7 @@ static ledger_result begin(ledger *l, const ledger_adding *adding, zimage_error 
     if (answer == LEDGER_OK)
         answer = ledger_do(l,
                            "create temporary table zimage_line (n bigint generated always as identity, key bytea,"
-                           " request jsonb, output text) on commit drop",
+                           " request jsonb, output text, inputs text[]) on commit drop",
                            0, NULL, NULL, error);
     return answer;
 }
@@ -121,10 +133,35 @@ static ledger_result insert(ledger *l, const ledger_adding *adding, uint64_t *ad
     snprintf(attempts, sizeof attempts, "%d", adding->max_attempts);
     const char *values[] = {adding->batch, adding->caller, priority, adding->model, attempts};
     return ledger_do(l,
-                     "insert into zimage.job (batch, caller, priority, model, max_attempts, key, request, output)"
-                     " select $1, $2, $3::smallint, $4, $5::smallint, key, request, output from zimage_line order by n"
+                     "insert into zimage.job (batch, caller, priority, model, max_attempts, key, request, output,"
+                     " inputs) select $1, $2, $3::smallint, $4, $5::smallint, key, request, output, inputs"
+                     " from zimage_line order by n"
                      " on conflict (batch, key) do nothing",
                      5, values, added, error);
+}
+
+/* Locks the input images of the lines, so that nobody removes them before their jobs are there. The locks are shared,
+ * and who removes them waits for none: so nobody waits in a circle. */
+static ledger_result hold_inputs(ledger *l, zimage_error *error)
+{
+    uint64_t held;
+    PGresult *result;
+    ledger_result answer =
+        ledger_do(l, "select from zimage.input where hash in (select unnest(inputs) from zimage_line) for key share", 0,
+                  NULL, &held, error);
+    if (answer == LEDGER_OK)
+        answer = ledger_ask(l, "select count(distinct hash) from (select unnest(inputs) as hash from zimage_line) i", 0,
+                            NULL, &result, error);
+    if (answer != LEDGER_OK)
+        return answer;
+    int is_whole = strtoull(PQgetvalue(result, 0, 0), NULL, 10) == held;
+    PQclear(result);
+    if (is_whole)
+        return LEDGER_OK;
+    zi_fail(error, ZIMAGE_ERROR_FILE,
+            "the ledger %s: an input image was removed while the lines were read; the same command adds the rest",
+            l->place);
+    return LEDGER_FAILED;
 }
 
 /* One transaction. */
@@ -134,6 +171,8 @@ static ledger_result store_chunk(ledger *l, const ledger_adding *adding, ledger_
     ledger_result answer = begin(l, adding, error);
     if (answer == LEDGER_OK)
         answer = copy_lines(l, spool, &chunk->lines, error);
+    if (answer == LEDGER_OK && spool->has_inputs)
+        answer = hold_inputs(l, error);
     if (answer == LEDGER_OK)
         answer = insert(l, adding, &chunk->added, error);
     if (answer == LEDGER_OK && is_notified)

@@ -279,6 +279,14 @@ zimage_status ledger_bucket_get(ledger_bucket *bucket, const char *name, uint64_
     return ZIMAGE_OK;
 }
 
+int ledger_bucket_lacks(ledger_bucket *bucket, const char *name)
+{
+    request r = {.method = "GET", .name = name, .bytes = 1, .patience = SOON_SECONDS};
+    int is_answered = ask(bucket, &r, NULL) == ZIMAGE_OK;
+    free(r.got);
+    return is_answered && r.code == 404;
+}
+
 void ledger_bucket_remove(ledger_bucket *bucket, const char *name)
 {
     request r = {.method = "DELETE", .name = name, .patience = SOON_SECONDS};

@@ -13,6 +13,7 @@ zimage_status ledger_bucket_put(ledger_bucket *bucket, const char *name, const v
                                 zimage_error *error);
 zimage_status ledger_bucket_get(ledger_bucket *bucket, const char *name, uint64_t offset, uint64_t bytes, char **data,
                                 size_t *size, zimage_error *error);
+int ledger_bucket_lacks(ledger_bucket *bucket, const char *name);
 void ledger_bucket_remove(ledger_bucket *bucket, const char *name);
 
 #endif

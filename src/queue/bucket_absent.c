@@ -33,6 +33,11 @@ zimage_status ledger_bucket_get(ledger_bucket *bucket, const char *name, uint64_
     return refuse(error);
 }
 
+int ledger_bucket_lacks(ledger_bucket *bucket, const char *name)
+{
+    return 0;
+}
+
 void ledger_bucket_remove(ledger_bucket *bucket, const char *name)
 {
 }

@@ -13,7 +13,9 @@
  * fails in that moment, the job is queued as before, and the claim's lease fits nothing. */
 #define NO_WAIT "(select set_config('synchronous_commit', 'off', true))"
 
-#define RETURNED "j.id, j.lease, encode(j.key, 'hex'), j.request::text, j.caller, j.service, " NO_WAIT
+#define RETURNED                                                                                                       \
+    "j.id, j.lease, encode(j.key, 'hex'), j.request::text, j.caller, j.service,"                                       \
+    " coalesce(array_to_string(j.inputs, ','), ''), " NO_WAIT
 #define IS_READY "state = 'queued' and model = $1 and (not_before is null or not_before <= now())"
 
 /* ---- claiming ----
@@ -62,6 +64,20 @@ static const char bury[] =
     "  format('its worker ended or hung in attempt %s of %s; the last one was %s', attempts, max_attempts, worker)"
     "  || coalesce('; before that: ' || error, '') from c where j.id = c.id";
 
+/* "HASH,HASH"; 0: no memory. */
+static int take_inputs(const char *text, ledger_job *job)
+{
+    size_t count = *text != 0;
+    for (const char *c = text; *c; c++)
+        count += *c == ',';
+    job->inputs = calloc(count + 1, sizeof *job->inputs);
+    if (!job->inputs)
+        return 0;
+    for (const char *c = text; job->input_count < count; c += strcspn(c, ",") + 1)
+        snprintf(job->inputs[job->input_count++], sizeof *job->inputs, "%.*s", (int)strcspn(c, ","), c);
+    return 1;
+}
+
 /* The texts of a row; 0: no memory. */
 static int take_row(const PGresult *result, int row, ledger_job *job)
 {
@@ -72,7 +88,8 @@ static int take_row(const PGresult *result, int row, ledger_job *job)
     job->caller = strdup(PQgetvalue(result, row, 4));
     int has_service = !PQgetisnull(result, row, 5);
     job->service = has_service ? strdup(PQgetvalue(result, row, 5)) : NULL;
-    return job->request && job->caller && (job->service || !has_service);
+    return job->request && job->caller && (job->service || !has_service) &&
+           take_inputs(PQgetvalue(result, row, 6), job);
 }
 
 void ledger_job_free(ledger_job *job)
@@ -80,6 +97,7 @@ void ledger_job_free(ledger_job *job)
     free(job->request);
     free(job->caller);
     free(job->service);
+    free(job->inputs);
     *job = (ledger_job){.id = 0};
 }
 

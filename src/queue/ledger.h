@@ -38,6 +38,34 @@ const char *ledger_place(const ledger *l);
 /* Creates the tables, or brings older ones up to date. Two programs may do so at the same time. Versions: 0 is none. */
 ledger_result ledger_init(ledger *l, int *before, int *after, zimage_error *error);
 
+/* ---- input images (inputs.c) ----
+ *
+ * An input image of a job is an object beside the results, inputs/ab/cd/HASH.png, which is called by the SHA-256 of its
+ * bytes. The job's row names the hash. An object is in the ledger (zimage.input) before it is stored, and is removed
+ * when no job needs it any more: one that is queued or running, or, if it is no server's, one that may be queued again.
+ */
+
+#define LEDGER_INPUT_SECONDS 300 /* in which a server's job is added behind its inputs */
+
+/* The place of results, for input images. One thread uses it at a time. */
+typedef struct ledger_inputs ledger_inputs;
+
+/* place: as in queue/store.h; it is opened when it is needed first. NULL: no memory. */
+ledger_inputs *ledger_inputs_new(const char *place);
+void ledger_inputs_free(ledger_inputs *inputs);
+
+/* Keeps an object for at least so many seconds, and for as long as jobs need it. Keeping it again changes nothing. A
+ * connection that is lost is made again, `patience` seconds long. */
+typedef struct ledger_input {
+    const uint8_t *data;
+    size_t size;
+    double seconds, patience;
+} ledger_input;
+ledger_result ledger_inputs_keep(ledger_inputs *inputs, ledger *l, const ledger_input *input, char hash[HASH_TEXT],
+                                 zimage_error *error);
+/* Removes what nobody needs, for about so many seconds at most. */
+ledger_result ledger_inputs_tidy(ledger_inputs *inputs, ledger *l, double seconds, zimage_error *error);
+
 /* ---- adding jobs (add.c) ---- */
 
 typedef struct ledger_adding {
@@ -52,8 +80,14 @@ typedef struct ledger_spool ledger_spool;
 /* NULL: errno says why. */
 ledger_spool *ledger_spool_new(void);
 void ledger_spool_free(ledger_spool *spool);
-/* request: JSON in UTF-8. output: the file that the request names, or NULL. 0, or an errno value. */
-int ledger_spool_take(ledger_spool *spool, const char key[JOB_KEY], const char *request, const char *output);
+typedef struct ledger_line {
+    const char *key, *request; /* JSON in UTF-8 */
+    const char *output;        /* the file that the request names, or NULL */
+    const char (*inputs)[HASH_TEXT];
+    size_t input_count;
+} ledger_line;
+/* 0, or an errno value. */
+int ledger_spool_take(ledger_spool *spool, const ledger_line *line);
 
 typedef struct ledger_added {
     uint64_t lines, added; /* the others were there already */
@@ -105,7 +139,9 @@ typedef struct ledger_job {
     char *request, *caller;
     char *service; /* the server's job of which it is a part; NULL: it belongs to a batch */
     ledger_watch watch;
-    ledger_news *news; /* who may watch it, while it is made; NULL: nobody can */
+    ledger_news *news;         /* who may watch it, while it is made; NULL: nobody can */
+    char (*inputs)[HASH_TEXT]; /* images, and behind them the mask */
+    size_t input_count;
 } ledger_job;
 
 /* For an engine, while it makes an image: how far it is, with a preview, as the library says it. Returns at once. */
@@ -119,6 +155,11 @@ typedef enum ledger_verdict {
     LEDGER_BAD_MACHINE, /* it may work on another machine: the job goes back, and the worker ends */
     LEDGER_INTERRUPTED, /* `stop` said so */
 } ledger_verdict;
+
+/* Reads an input image, whose hash is compared. LEDGER_MADE: *data is released with free. LEDGER_BAD_JOB: it is not
+ * there, or it is another file. */
+ledger_verdict ledger_inputs_read(ledger_inputs *inputs, const char hash[HASH_TEXT], uint8_t **data, size_t *size,
+                                  zimage_error *error);
 
 /* One finished image. */
 typedef struct ledger_picture {
@@ -144,7 +185,8 @@ typedef struct ledger_work_params {
     const char *target, *place; /* place: a folder, or as in queue/store.h */
     int is_packed; /* 1: the place is a folder and gets tar files with many images each, instead of one file an image */
     int claim;     /* jobs that are taken at once */
-    int until_empty; /* 1: end when no job of the model is queued or running */
+    int until_empty;       /* 1: end when no job of the model is queued or running */
+    ledger_inputs *inputs; /* of the place, to remove what nobody needs; NULL: others do */
     double lease_seconds;
     int (*stopping)(void);                         /* not 0: the image under way is finished, no other is begun */
     void (*say)(const char *sentence, void *user); /* notices; and a line for each image */

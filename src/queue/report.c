@@ -104,8 +104,8 @@ ledger_result ledger_cancel(ledger *l, const ledger_choice *choice, uint64_t *jo
 
 static const char export_sql[] =
     "select json_build_object('id', id, 'batch', batch, 'caller', caller, 'key', encode(key, 'hex'), 'state', state,"
-    " 'priority', priority, 'attempts', attempts, 'request', request, 'model', model, 'worker', worker,"
-    " 'result', result, 'error', error, 'created_at', created_at, 'started_at', started_at,"
+    " 'priority', priority, 'attempts', attempts, 'request', request, 'inputs', inputs, 'model', model,"
+    " 'worker', worker, 'result', result, 'error', error, 'created_at', created_at, 'started_at', started_at,"
     " 'finished_at', finished_at)::text from zimage.job where " IS_CHOSEN " order by id";
 
 /* One character of UTF-8, which is well formed because the database checks it; returns its bytes. */

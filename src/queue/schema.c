@@ -97,6 +97,14 @@ static const char *const scripts[] = {
     "  primary key (job, number)"
     ") with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);"
     "alter table zimage.news alter column jpeg set storage external;",
+
+    /* Input images: files that are called by their hash (inputs.c). Jobs name them, images and then the mask. */
+    "create table zimage.input ("
+    "  hash text primary key check (length(hash) = 64)," /* SHA-256 of the file */
+    "  kept_until timestamptz not null);"                /* also without a job that needs it */
+    "create index input_kept on zimage.input (kept_until);"
+    "alter table zimage.job add column inputs text[];"
+    "create index job_inputs on zimage.job using gin (inputs) where inputs is not null and state <> 'done';",
 };
 
 #define VERSION ((int)(sizeof scripts / sizeof *scripts))

@@ -32,13 +32,15 @@ static ledger_result forget_name(ledger *l, const service_job *job, zimage_error
                      3, values, NULL, error);
 }
 
-/* The job and its images in one statement: all of it or nothing. */
+/* The job and its images in one statement: all of it or nothing; also nothing if an input image was removed meanwhile.
+ */
 static ledger_result insert(ledger *l, const service_job *job, const ledger_service_rows *rows, uint64_t *images,
                             zimage_error *error)
 {
     char priority[NUMBER_TEXT], partials[NUMBER_TEXT];
     char *keys = ledger_texts((const char *const *)rows->keys, (size_t)job->count);
     char *requests = ledger_texts((const char *const *)rows->requests, (size_t)job->count);
+    char *inputs = ledger_texts(rows->inputs, job->input_count);
     snprintf(priority, sizeof priority, "%d", job->is_batch ? PRIORITY_BATCH : PRIORITY);
     snprintf(partials, sizeof partials, "%d", job->partials);
     const char *values[] = {job->id,
@@ -51,25 +53,30 @@ static ledger_result insert(ledger *l, const service_job *job, const ledger_serv
                             keys,
                             requests,
                             partials,
-                            job->is_watched ? "true" : "false"};
+                            job->is_watched ? "true" : "false",
+                            inputs};
     ledger_result answer = LEDGER_FAILED;
-    if (keys && requests)
+    if (keys && requests && inputs)
         answer = ledger_do(l,
-                           "with s as (insert into zimage.service (id, owner, repeat, about)"
-                           "  values ($1, $2, $3, $4::jsonb) on conflict do nothing returning id),"
+                           "with held as (select hash from zimage.input where hash = any($12::text[]) for key share),"
+                           " s as (insert into zimage.service (id, owner, repeat, about) select $1, $2, $3, $4::jsonb"
+                           "  where (select count(*) from held) ="
+                           "    (select count(distinct h) from unnest($12::text[]) as h)"
+                           "  on conflict do nothing returning id),"
                            " w as (insert into zimage.watch (service, until, shown_until, partials)"
                            "  select id, now() + " LEDGER_WATCHED
                            ", case when $10::smallint > 0 then now() + " LEDGER_WATCHED
                            " end, $10::smallint from s where $11::boolean)"
                            " insert into zimage.job (batch, key, caller, priority, model, request, max_attempts,"
-                           "  service, part) select 'service', decode(i.key, 'hex'), $5, $6::smallint, $7,"
-                           "  i.request::jsonb, " MAX_ATTEMPTS ", s.id, i.n - 1"
+                           "  service, part, inputs) select 'service', decode(i.key, 'hex'), $5, $6::smallint, $7,"
+                           "  i.request::jsonb, " MAX_ATTEMPTS ", s.id, i.n - 1, nullif($12::text[], '{}')"
                            " from s, unnest($8::text[], $9::text[]) with ordinality as i(key, request, n)",
-                           11, values, images, error);
+                           12, values, images, error);
     else
         zi_fail_memory(error, "a job of the ledger", 0);
     free(keys);
     free(requests);
+    free(inputs);
     return answer;
 }
 
@@ -88,7 +95,10 @@ static ledger_result find_known(ledger *l, const service_job *job, char known[SE
     if (is_there && strcmp(PQgetvalue(result, 0, 0), job->id) != 0)
         snprintf(known, SERVICE_ID_TEXT, "%s", PQgetvalue(result, 0, 0));
     PQclear(result);
-    return is_there ? LEDGER_OK : LEDGER_LOST; /* it went away in between: once more */
+    if (is_there)
+        return LEDGER_OK;
+    zi_fail(error, ZIMAGE_ERROR_FILE, "the ledger %s: a job or an input image was removed in that moment", l->place);
+    return LEDGER_LOST; /* once more */
 }
 
 ledger_result ledger_service_add(ledger *l, const service_job *job, const ledger_service_rows *rows,

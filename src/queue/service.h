@@ -13,6 +13,7 @@ typedef struct ledger_service_rows {
     const char *model; /* its fingerprint */
     char *const *keys; /* [job->count] */
     char *const *requests;
+    const char *const *inputs; /* [job->input_count]: hashes, which all images have */
 } ledger_service_rows;
 
 ledger_result ledger_service_add(ledger *l, const service_job *job, const ledger_service_rows *rows,

@@ -20,8 +20,8 @@
 struct ledger_store {
     char *place;
     ledger_bucket *bucket; /* NULL: the place is a folder */
-    /* Which of the 65,536 folders of keys are known to be on the disk, with those above them. */
-    uint8_t synced[65536 / 8];
+    /* Which of the 65,536 folders of keys are known to be on the disk, with those above them: of results, of inputs. */
+    uint8_t synced[2][65536 / 8];
 };
 
 /* ---- folders ---- */
@@ -54,29 +54,37 @@ static int make_folder(const char *path)
     return mkdir(path, FOLDER_MODE) == 0 || errno == EEXIST ? 0 : errno;
 }
 
-/* FOLDER/ab and FOLDER/ab/cd of a name that begins with ab/cd/: 65,536 folders, none of which gets too large. */
+/* The folders of a name ab/cd/... or inputs/ab/cd/...: 65,536 of them, none of which gets too large. */
 static int make_folders(const char *folder, const char *name)
 {
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/%.2s", folder, name);
-    int code = make_folder(path);
-    snprintf(path, sizeof path, "%s/%.5s", folder, name);
-    return code ? code : make_folder(path);
+    int code = 0;
+    for (const char *slash = strchr(name, '/'); slash && !code; slash = strchr(slash + 1, '/')) {
+        snprintf(path, sizeof path, "%s/%.*s", folder, (int)(slash - name), name);
+        code = make_folder(path);
+    }
+    return code;
 }
 
-/* Syncs the folders above the one of a name ab/cd/..., once in a process. They may have been made just now, by a
- * process that was killed before it could do so. */
-static int sync_above(ledger_store *store, const char *name)
+/* Syncs the folders above the one of such a name, once in a process. They may have been made just now, by a process
+ * that was killed before it could do so. path: of that folder. */
+static int sync_above(ledger_store *store, const char *name, const char *path)
 {
-    char path[PATH_MAX];
-    unsigned number = (unsigned)strtoul((const char[]){name[0], name[1], name[3], name[4], 0}, NULL, 16);
-    if (store->synced[number / 8] & 1u << number % 8)
+    char above[PATH_MAX], next[PATH_MAX];
+    int is_input = strncmp(name, STORE_INPUTS, strlen(STORE_INPUTS)) == 0, code = 0;
+    const char *key = is_input ? name + strlen(STORE_INPUTS) : name;
+    unsigned number = (unsigned)strtoul((const char[]){key[0], key[1], key[3], key[4], 0}, NULL, 16);
+    uint8_t *bits = &store->synced[is_input][number / 8];
+    if (*bits & 1u << number % 8)
         return 0;
-    snprintf(path, sizeof path, "%s/%.2s", store->place, name);
-    int code = sync_folder(path);
-    code = code ? code : sync_folder(store->place);
+    snprintf(above, sizeof above, "%s", path);
+    for (int i = 0; i < 2 + is_input && !code; i++) {
+        parent_of(above, next);
+        memcpy(above, next, sizeof above);
+        code = sync_folder(above);
+    }
     if (!code)
-        store->synced[number / 8] |= (uint8_t)(1u << number % 8);
+        *bits |= (uint8_t)(1u << number % 8);
     return code;
 }
 
@@ -116,7 +124,7 @@ static zimage_status put_file(ledger_store *store, const char *name, int by_key,
     if (code == 0 && !is_new && (lstat(path, &st) != 0 || !S_ISREG(st.st_mode)))
         return error ? error->status : ZIMAGE_ERROR_FILE; /* as write_new says */
     code = code ? code : sync_folder(parent);
-    code = code || !by_key ? code : sync_above(store, name);
+    code = code || !by_key ? code : sync_above(store, name, parent);
     if (code)
         return zi_fail_file(error, code, path, "can't be written");
     *was_there = !is_new;
@@ -209,6 +217,19 @@ zimage_status ledger_store_get(ledger_store *store, const char *name, uint64_t o
         *data = NULL;
     }
     return status;
+}
+
+int ledger_store_lacks(ledger_store *store, const char *name)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    if (!is_beneath(name) || snprintf(path, sizeof path, "%s/%s", store->place, name) >= (int)sizeof path)
+        return 1;
+    if (store->bucket)
+        return ledger_bucket_lacks(store->bucket, name);
+    if (lstat(path, &st) != 0)
+        return errno == ENOENT || errno == ENOTDIR;
+    return !S_ISREG(st.st_mode) || st.st_size > (off_t)STORE_OBJECT_MAX;
 }
 
 void ledger_store_remove(ledger_store *store, const char *name)

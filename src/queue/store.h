@@ -17,6 +17,8 @@ static inline int ledger_store_is_bucket(const char *place)
     return strncmp(place, STORE_BUCKET, strlen(STORE_BUCKET)) == 0;
 }
 
+#define STORE_INPUTS "inputs/" /* begins the names of input images (inputs.c) */
+
 /* One thread uses a store at a time. */
 typedef struct ledger_store ledger_store;
 
@@ -29,7 +31,8 @@ void ledger_store_close(ledger_store *store);
 const char *ledger_store_place(const ledger_store *store);
 
 /* Stores an object, and waits until it is safe on the disk. *was_there 1: there is one of this name, which stays.
- * by_key 1: the name begins with two folders of two hexadecimal digits each, which are made; 0: no folder is made. */
+ * by_key 1: the name begins with two folders of two hexadecimal digits each, perhaps behind STORE_INPUTS, which are
+ * made; 0: no folder is made. */
 zimage_status ledger_store_put(ledger_store *store, const char *name, int by_key, const void *data, size_t size,
                                int *was_there, zimage_error *error);
 
@@ -37,6 +40,9 @@ zimage_status ledger_store_put(ledger_store *store, const char *name, int by_key
  * released with free; NULL after a failure. */
 zimage_status ledger_store_get(ledger_store *store, const char *name, uint64_t offset, uint64_t bytes, char **data,
                                size_t *size, zimage_error *error);
+
+/* Whether it is certain that there is no object of that name, or none that could be read; 0 also if nobody knows. */
+int ledger_store_lacks(ledger_store *store, const char *name);
 
 /* Removes an object, if it is there. The name may come from a stranger. */
 void ledger_store_remove(ledger_store *store, const char *name);

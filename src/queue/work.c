@@ -12,6 +12,8 @@
 
 #define CLAIM_MAX 64
 #define POLL      1.0 /* seconds between two looks for work, if nobody notifies */
+#define TIDY      600 /* seconds between two looks for input images that nobody needs */
+#define TIDY_MOST 1.0 /* seconds for removing them */
 
 typedef struct worker {
     const ledger_work_params *params;
@@ -25,6 +27,7 @@ typedef struct worker {
     ledger_job jobs[CLAIM_MAX]; /* claimed, from first on */
     int first, count;
     double looked; /* when expired leases were looked for last */
+    double tidied; /* and input images that nobody needs */
     zimage_error *error;
 } worker;
 
@@ -87,6 +90,19 @@ static ledger_result claim(worker *w)
     } while (again(w, &answer));
     for (int i = 0; i < w->count; i++)
         ledger_heart_take(&w->heart, &w->jobs[i]);
+    return answer;
+}
+
+/* Servers do so more often; but a ledger may have none. */
+static ledger_result tidy_inputs(worker *w)
+{
+    ledger_result answer = LEDGER_OK;
+    if (!w->params->inputs || zi_now() < w->tidied)
+        return answer;
+    do {
+        answer = ledger_inputs_tidy(w->params->inputs, w->l, TIDY_MOST, w->error);
+    } while (again(w, &answer));
+    w->tidied = zi_now() + TIDY * (0.75 + 0.5 * ledger_random());
     return answer;
 }
 
@@ -281,7 +297,8 @@ static ledger_result run(worker *w)
     ledger_result answer = LEDGER_OK;
     int ends = 0;
     while (answer == LEDGER_OK && !ends && !is_stopping(w)) {
-        if (w->first == w->count)
+        answer = tidy_inputs(w);
+        if (answer == LEDGER_OK && w->first == w->count)
             answer = claim(w);
         if (answer == LEDGER_OK && w->first < w->count)
             answer = make_next(w);

@@ -13,12 +13,13 @@ static json_t *hex_json(uint64_t number)
 
 static json_t *asked_json(const serve_request *r)
 {
-    return json_pack("{s:i, s:s, s:s*, s:s*, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:i, s:o?, s:o?}", "dialect",
-                     (int)r->dialect, "prompt", r->prompt, "negative_prompt", r->negative_prompt, "user", r->user,
-                     "quality", r->quality, "response_format", r->response_format, "format", r->format, "rng", r->rng,
-                     "priority", r->priority, "progress", r->progress, "embed_recipe", r->embed_recipe, "send_images",
-                     r->send_images, "partial_images", (int)r->partial_images, "ignored",
-                     notes_json(r->ignored, r->ignored_count), "warnings", notes_json(r->warnings, r->warning_count));
+    return json_pack("{s:i, s:i, s:s, s:s*, s:s*, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:i, s:o?, s:o?}", "dialect",
+                     (int)r->dialect, "images", (int)r->image_count, "prompt", r->prompt, "negative_prompt",
+                     r->negative_prompt, "user", r->user, "quality", r->quality, "response_format", r->response_format,
+                     "format", r->format, "rng", r->rng, "priority", r->priority, "progress", r->progress,
+                     "embed_recipe", r->embed_recipe, "send_images", r->send_images, "partial_images",
+                     (int)r->partial_images, "ignored", notes_json(r->ignored, r->ignored_count), "warnings",
+                     notes_json(r->warnings, r->warning_count));
 }
 
 static json_t *made_json(const resolved_request *r)
@@ -86,6 +87,7 @@ static int read_asked(const json_t *asked, int count, serve_request *r)
                          .batch_size = 1,
                          .n_iter = 1,
                          .dialect = (serve_dialect)int_of(asked, "dialect", DIALECT_IMG2IMG, &is_good),
+                         .image_count = json_integer_value(json_object_get(asked, "images")) > 0, /* and none is here */
                          .prompt = text_of(asked, "prompt"),
                          .negative_prompt = text_of(asked, "negative_prompt"),
                          .user = text_of(asked, "user"),

@@ -108,17 +108,6 @@ static int is_soon_enough(const server *s, const serve_request *request, const p
                      s->params->job_seconds);
 }
 
-/* What a front can't pass on. */
-static int can_pass(const server *s, serve_request *request, fault *f)
-{
-    if (!s->front)
-        return 1;
-    if (request->image_count > 0 || request->mask)
-        return fault_set(f, FAULT_UNSUPPORTED_PARAMETER, "image",
-                         "image: this server passes requests on to a ledger, which takes no input images");
-    return 1;
-}
-
 /* What the model says of a request: its time and memory, or a fault. *is_known 0: the model is closed and says nothing
  * yet; the worker asks again. While a job runs it holds memory, so a shortage then is no reason to refuse. */
 static int ask_model(server *s, model_entry *model, serve_request *request, resolved_request *resolved, prediction *p,
@@ -167,8 +156,7 @@ int forecast(server *s, serve_request *request, const job_origin *origin, predic
     resolved_request resolved;
     int is_known;
     model_entry *model = find_model(s, request, f);
-    if (!model || !can_pass(s, request, f) || !resolve_early(request, s->params, f) ||
-        !ask_model(s, model, request, &resolved, p, &is_known, f))
+    if (!model || !resolve_early(request, s->params, f) || !ask_model(s, model, request, &resolved, p, &is_known, f))
         return 0;
     pthread_mutex_lock(&s->lock);
     *wait = wait_of_new(s, model, origin, (queue_class)request->priority);
@@ -195,7 +183,7 @@ int admit(server *s, serve_request *request, const job_origin *origin, job **out
     prediction p = {0};
     *out = NULL;
     model_entry *model = find_model(s, request, f);
-    if (!model || !can_pass(s, request, f) || !resolve_early(request, s->params, f))
+    if (!model || !resolve_early(request, s->params, f))
         return 0;
     job *j = job_new(request);
     if (!j)

@@ -467,8 +467,33 @@ int serve_request_read(const form *body, serve_dialect dialect, const image_limi
     return !request->invert_mask || !request->mask || invert_mask(&r);
 }
 
+/* Fronts decode over white. */
+static int encode_input(serve_request *request, const zimage_image *image, fault *f)
+{
+    static const uint8_t white[3] = {255, 255, 255};
+    const zimage_save_params params = {.struct_size = sizeof params, .alpha_over = white};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    service_input *input = &request->inputs[request->input_count];
+    if (zimage_image_encode_with(image, ZIMAGE_FORMAT_PNG, &params, &input->data, &input->size, &error) != ZIMAGE_OK)
+        return fault_set(f, FAULT_INSUFFICIENT_MEMORY, NULL, "there is no memory for the input images");
+    request->input_count++;
+    request->image_bytes += input->size;
+    return 1;
+}
+
+int serve_request_encode(serve_request *request, fault *f)
+{
+    int ok = 1;
+    for (size_t i = 0; i < request->image_count && ok; i++)
+        ok = encode_input(request, request->images[i], f);
+    return request->mask && ok ? encode_input(request, request->mask, f) : ok;
+}
+
 void serve_request_drop_images(serve_request *request)
 {
+    for (size_t i = 0; i < request->input_count; i++)
+        zimage_free(request->inputs[i].data);
+    request->input_count = 0;
     for (size_t i = 0; i < REQUEST_IMAGES_MAX; i++) {
         zimage_image_free(request->images[i]);
         request->images[i] = NULL;

@@ -329,7 +329,9 @@ static service_answer add(struct front *f, job *j, zimage_error *error)
                               .quality = j->resolved.quality,
                               .has_recipe = j->request.embed_recipe,
                               .is_watched = is_watched,
-                              .partials = (int)j->request.partial_images};
+                              .partials = (int)j->request.partial_images,
+                              .inputs = j->request.inputs,
+                              .input_count = j->request.input_count};
     service_answer answer = SERVICE_OK;
     *known = 0;
     if (!is_over && !about)
@@ -342,6 +344,8 @@ static service_answer add(struct front *f, job *j, zimage_error *error)
     if (answer == SERVICE_FAILED)
         refuse_job(f, j, error);
     pthread_mutex_lock(&s->lock);
+    if (answer != SERVICE_LOST)
+        job_drop_inputs(&s->jobs, j); /* the ledger has them */
     if (answer == SERVICE_OK && !job_is_over(j)) {
         j->is_stored = 1;
         job_happened(j, &(job_event){.kind = EVENT_STATE, .state = JOB_QUEUED});

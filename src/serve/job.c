@@ -141,8 +141,7 @@ static void forget(job_table *table, job *j)
     job_release(table, j);
 }
 
-/* Nobody looks at the input images of a job that is over. They are large. */
-static void drop_inputs(job_table *table, job *j)
+void job_drop_inputs(job_table *table, job *j)
 {
     table->input_bytes -= j->request.image_bytes;
     serve_request_drop_images(&j->request);
@@ -155,7 +154,7 @@ void job_table_trim(job_table *table, double now, double seconds, uint64_t bytes
         int is_old = (j->finished > j->touched ? j->finished : j->touched) + seconds < now;
         if (!job_is_over(j) || j->references > 1)
             continue;
-        drop_inputs(table, j);
+        job_drop_inputs(table, j); /* nobody looks at them any more */
         if (is_old || table->bytes > bytes)
             forget(table, j);
     }

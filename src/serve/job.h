@@ -142,6 +142,8 @@ job *job_find(const job_table *table, const char *id, uint64_t owner);
 job *job_find_any(const job_table *table, const char *id);
 /* The owner's newest job under an Idempotency-Key that was created since then and did not fail. */
 job *job_find_repeated(const job_table *table, uint64_t owner, uint64_t idempotency, double since);
+/* Releases a job's input images. They are large. */
+void job_drop_inputs(job_table *table, job *j);
 /* Releases the input images of finished jobs. Forgets those jobs that are older than the limit, and the oldest ones
  * while their pictures take too much. */
 void job_table_trim(job_table *table, double now, double seconds, uint64_t bytes);

@@ -153,7 +153,7 @@ char *metrics_text(const server *s, const char *(*route_name)(int route))
     one(f, "zimage_streams", "gauge", "Open streams of events.", (double)m->streams);
     one(f, "zimage_upload_bytes_in_flight", "gauge", "Of bodies that are being read or handled.",
         (double)m->upload_bytes);
-    one(f, "zimage_input_bytes", "gauge", "Of decoded input images.", (double)s->jobs.input_bytes);
+    one(f, "zimage_input_bytes", "gauge", "Of input images.", (double)s->jobs.input_bytes);
     process(f, m);
     int failed = ferror(f);
     if (fclose(f) != 0 || failed) {

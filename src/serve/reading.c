@@ -80,7 +80,8 @@ static void read_body(const server *s, reading *r)
         r->form = NULL;
         return;
     }
-    serve_request_read(r->form, r->dialect, &s->images, &r->request, &r->fault);
+    if (serve_request_read(r->form, r->dialect, &s->images, &r->request, &r->fault) && s->front)
+        serve_request_encode(&r->request, &r->fault);
 }
 
 /* Decoded images of all requests and jobs together have a limit, as bodies have. With the lock. */

@@ -11,6 +11,7 @@
 
 #include "fault.h"
 #include "shared/row_set.h"
+#include "shared/service.h"
 #include "zimage.h"
 
 #define REQUEST_IMAGES_MAX 8
@@ -39,7 +40,9 @@ typedef struct serve_request {
     int stream, progress, embed_recipe, send_images, invert_mask, composite;
     zimage_image *images[REQUEST_IMAGES_MAX], *mask;
     size_t image_count;
-    uint64_t image_bytes;             /* of images and mask, decoded */
+    service_input inputs[REQUEST_IMAGES_MAX + 1]; /* of a front: images, and behind them the mask, for its workers */
+    size_t input_count;
+    uint64_t image_bytes;             /* of images and mask, decoded; and of inputs */
     char *ignored[REQUEST_NOTES_MAX]; /* fields that were accepted and change nothing */
     size_t ignored_count;
     char *warnings[REQUEST_NOTES_MAX];
@@ -105,6 +108,8 @@ typedef struct image_limits {
 int serve_request_read(const form *body, serve_dialect dialect, const image_limits *limits, serve_request *request,
                        fault *f);
 void serve_request_free(serve_request *request);
+/* Encodes the images as the files that workers read. 0: the fault says what is wrong. */
+int serve_request_encode(serve_request *request, fault *f);
 /* Releases the images, and keeps how many there were. */
 void serve_request_drop_images(serve_request *request);
 /* Whether a body has images, which take time to be decoded. */

@@ -134,8 +134,8 @@ static json_t *input_json(const char *name, json_t *size, const char *kind, cons
     return json_pack("{s:o*, s:o*, s:s}", "name", name ? json_of_text(name) : NULL, "size", size, kind, sum);
 }
 
-/* Pixels, and the alpha that a mask may be read from. 0: no memory. */
-static int hash_image(const zimage_image *image, char text[HASH_TEXT])
+/* The alpha is one that a mask may be read from. */
+int recipe_image_hash(const zimage_image *image, char text[HASH_TEXT])
 {
     size_t pixels = (size_t)zimage_image_width(image) * (size_t)zimage_image_height(image);
     const hash_piece pieces[] = {{zimage_image_pixels(image), 3 * pixels},
@@ -148,7 +148,7 @@ static json_t *image_json(recipe *r, const char *name, const zimage_image *image
     char sum[HASH_TEXT];
     json_t *size = json_sprintf("%dx%d", zimage_image_width(image), zimage_image_height(image));
     if (r->is_for_key)
-        r->is_broken |= !hash_image(image, sum);
+        r->is_broken |= !recipe_image_hash(image, sum);
     else
         recipe_image_checksum(image, sum);
     return input_json(name, size, r->is_for_key ? "sha256" : "crc32", sum);

@@ -14,6 +14,7 @@
 
 #include <jansson.h>
 
+#include "hash.h"
 #include "zimage.h"
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
@@ -61,6 +62,8 @@ void recipe_fingerprint(const zimage_model *model, char text[RECIPE_FINGERPRINT]
 /* The checksum of an input, as recipes have it: eight hexadecimal digits of CRC-32. */
 #define RECIPE_CHECKSUM 9
 void recipe_image_checksum(const zimage_image *image, char text[RECIPE_CHECKSUM]);
+/* SHA-256 of an image's pixels and its alpha, as keys have it. 0: no memory. */
+int recipe_image_hash(const zimage_image *image, char text[HASH_TEXT]);
 void recipe_numbers_checksum(const float *numbers, size_t count, char text[RECIPE_CHECKSUM]);
 
 /* ---- reading (recipe_read.c) ------------------------------------------------------------------------------------ */

@@ -22,6 +22,12 @@ typedef enum service_answer {
     SERVICE_FAILED, /* it answered, and the answer is an error */
 } service_answer;
 
+/* An input image as a file, from which a worker gets the very same image. */
+typedef struct service_input {
+    uint8_t *data;
+    size_t size;
+} service_input;
+
 /* A job that is to be kept. */
 typedef struct service_job {
     const char *id;                /* that nobody can guess */
@@ -38,6 +44,8 @@ typedef struct service_job {
     int has_recipe;
     int is_watched; /* from its beginning; for `partials`, see service_watch */
     int partials;
+    const service_input *inputs; /* files of the request's images, and behind them of the mask */
+    size_t input_count;
 } service_job;
 
 /* A job that somebody watches now, or has watched a moment ago. It is said again every few seconds. */

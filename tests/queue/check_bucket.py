@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from check_service import PROGRAM, SMALL, Service
+from check_service import MASK, PICTURE, PROGRAM, SMALL, Service, edit, generate, image_of
 from database import Database, results, run_tests, wait_for
 from fake_store import BUCKET, SECRET, Store
 
@@ -75,6 +75,31 @@ def test_images(database):
             assert s.store.objects[INSIDE + name] == (base64.b64decode(made), "image/png"), list(s.store.objects)
         wait_for("the removal", lambda: not pictures(s.store))
         wait_for("the end of its row", lambda: database.number("select count(*) from zimage.job") == 0)
+
+
+def test_input_images(database):
+    """They go through the bucket, too: to a front, and from lines; one that is gone fails its job and no worker."""
+    with bucket(database) as s, results() as own:
+        s.with_worker()
+        front = s.front()
+        body, headers = edit(PICTURE, ("mask", MASK), embed_recipe="false")
+        made = image_of(front.json("POST", "/v1/images/edits", body, 200, headers))
+        assert made == generate(own, "-i", "image.png", "--mask", "mask.png", image=PICTURE, mask=MASK)
+        for worker in s.workers:
+            worker.kill()
+        kept = [name for name in pictures(s.store) if name.startswith(INSIDE + "inputs/")]
+        assert len(kept) == 2, kept
+        with lines({"prompt": "a", "image": f"{own}/mask.png"}) as file:
+            subprocess.run([PROGRAM, "queue", "add", file.name, "--queue", database.url, "--results", PLACE], check=True,
+                           stdout=subprocess.DEVNULL)
+        database.rows("update zimage.input set kept_until = now()")
+        with s.store.lock:
+            wanted = database.one("select inputs[1] from zimage.job where service is null")
+            s.store.objects.pop(f"{INSIDE}inputs/{wanted[:2]}/{wanted[2:4]}/{wanted}.png")
+        code, said = work(database, PLACE)
+        assert code == 0 and database.states() == {"done": 1, "failed": 1}, said
+        assert "is not among the results" in database.one("select error from zimage.job where state = 'failed'")
+        assert not [name for name in kept if wanted not in name and name in pictures(s.store)]  # nobody needs it
 
 
 def test_faults_of_the_store(database):

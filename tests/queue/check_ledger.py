@@ -12,7 +12,10 @@ import sys
 import tarfile
 import time
 
-from database import Database, StandIn, check_files, results, run_tests, wait_for
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../serve"))
+
+from database import Database, StandIn, check_files, check_inputs, forgetful, results, run_tests, wait_for  # noqa: see above
+from harness import png  # noqa: the same
 
 PROGRAM, STAND_IN = sys.argv[1:3]
 
@@ -46,8 +49,9 @@ def test_older_and_newer_tables(database):
         version = database.number("select version from zimage.ledger")
         stand_in.run("add", "kept", 10)
         database.rows("drop table zimage.watch, zimage.news; drop sequence zimage.news_serial;"
-                      " drop table zimage.shard, zimage.worker; drop trigger job_service_over on zimage.job;"
-                      " drop function zimage.tell_service; alter table zimage.job drop column service, drop column part;"
+                      " drop table zimage.shard, zimage.worker, zimage.input;"
+                      " drop trigger job_service_over on zimage.job; drop function zimage.tell_service;"
+                      " alter table zimage.job drop column service, drop column part, drop column inputs;"
                       " drop table zimage.service")  # as version 1 was
         database.rows("update zimage.ledger set version = 1")
         message = stand_in.run("add", "b", 1, code=1)
@@ -353,11 +357,12 @@ TINY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../golden/tiny"
 LINE = {"prompt": "a red apple", "seed": 7, "size": "64x64", "steps": 2}
 
 
-def zimage(database, *arguments, code=0, environment=None):
+def zimage(database, *arguments, code=0, environment=None, cwd=None):
     """Runs the program with the ledger's address in the environment. Returns what it printed, or its sentence."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ZIMAGE_")}
-    done = subprocess.run([PROGRAM, *map(str, arguments)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          env={**kept, "ZIMAGE_QUEUE": database.url, **(environment or {})}, timeout=300)
+    program = os.path.abspath(PROGRAM)
+    done = subprocess.run([program, *map(str, arguments)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env={**kept, "ZIMAGE_QUEUE": database.url, **(environment or {})}, timeout=300, cwd=cwd)
     if done.returncode != code:
         raise AssertionError(f"{arguments}: exit code {done.returncode}: {done.stderr}")
     return done.stderr if code else done.stdout
@@ -500,14 +505,139 @@ def test_another_model(database):
 
 
 def test_packed_program(database):
-    with place(database, *({**LINE, "seed": seed} for seed in range(5))) as (folder, add, work):
-        zimage(database, *add)
+    lines = [{**LINE, "seed": seed, **({"image": "input.png"} if seed == 4 else {})} for seed in range(5)]
+    with place(database, *lines) as (folder, add, work):
+        draw(f"{folder}/input.png", 1)
+        zimage(database, *add, "--results", f"{folder}/tars", cwd=folder)
         totals = json.loads(zimage(database, *work, "--pack", f"{folder}/tars", "--json"))
         assert totals["made"] == 5, totals
         names = [(name, data) for _, name, _, data in read_shards(f"{folder}/tars")]
         assert len(names) == 10
         assert all(data.startswith(b"\x89PNG") for name, data in names if name.endswith(".png"))
         assert {json.loads(data)["seed"] for name, data in names if name.endswith(".json")} == set(range(5))
+
+
+def draw(path, seed, alpha=None):
+    """A picture of 64 x 64; alpha: of each pixel, a function of x."""
+    with open(path, "wb") as file:
+        file.write(png(64, 64, lambda x, y: (4 * x, 4 * y, seed, *(() if alpha is None else (alpha(x),)))))
+
+
+def test_input_images(database):
+    """Start images and masks: the same bytes as those of a batch, recipes included."""
+    with results() as own:
+        draw(f"{own}/cat.png", 1)
+        draw(f"{own}/glass.png", 2, lambda x: 4 * x)
+        draw(f"{own}/mask.png", 3, lambda x: 255 * (x < 30))
+        cat, masked = dict(LINE, image=f"{own}/cat.png"), dict(LINE, image=f"{own}/cat.png", mask=f"{own}/mask.png")
+        lines = [cat, dict(cat, strength=0.5), dict(cat, image=f"{own}/glass.png"), dict(masked, seed=8),
+                 dict(cat, image=[f"{own}/glass.png"], background="#2050ff"), dict(masked, composite=True, output="c.webp")]
+        with place(database, *lines) as (folder, add, work):
+            results_here = ("--results", f"{folder}/r")
+            message = zimage(database, *add, code=2)
+            assert "line 1: image: expected --results DIR" in message and database.states() == {}, message
+            assert "6 jobs added" in zimage(database, *add, *results_here)
+            kept = check_inputs(database, f"{folder}/r")
+            assert len(kept) == 4, kept  # glass.png over two backgrounds are two images
+            os.rename(f"{own}/glass.png", f"{own}/glass")  # workers do not look for it
+            zimage(database, *work, "--out-dir", f"{folder}/r")
+            os.rename(f"{own}/glass", f"{own}/glass.png")
+            assert check_files(database, f"{folder}/r") == 6
+            target = f"{folder}/batch"
+            zimage(database, "generate", "--batch", f"{folder}/b.jsonl", "--out-dir", target, "-m", TINY, "--threads",
+                   "1", "--device", "cpu", "-q")
+            jobs = [json.loads(line) for line in zimage(database, "queue", "export").splitlines()]
+            made = {open(path, "rb").read() for path in glob.glob(f"{target}/*")}
+            assert len(made) == 6, len(made)
+            assert made == {open(f"{folder}/r/{job['result']['file']}", "rb").read() for job in jobs}
+            assert [len(job["inputs"]) for job in jobs] == [1, 1, 1, 2, 1, 2] and kept == set(sum(
+                (job["inputs"] for job in jobs), []))
+            # another content under the same name is another job; the same again is none
+            assert "0 jobs added" in zimage(database, *add, *results_here)
+            draw(f"{own}/cat.png", 9)
+            with open(f"{folder}/b.jsonl", "w") as file:
+                file.write(json.dumps(cat) + "\n")
+            assert "1 jobs added" in zimage(database, *add, *results_here)
+
+
+def test_input_images_that_are_refused(database):
+    with results() as own:
+        draw(f"{own}/cat.png", 1)
+        draw(f"{own}/mask.png", 3)
+        with open(f"{own}/mask.png", "r+b") as file:
+            file.truncate(100)
+        with open(f"{own}/wide.png", "wb") as file:
+            file.write(png(80, 64, lambda x, y: (x, y, 0)))
+        cat = dict(LINE, image=f"{own}/cat.png")
+        for bad, words in ((dict(LINE, image=f"{own}/none.png"), "none.png"), (dict(LINE, image="/etc/passwd"), "image: "),
+                           (dict(cat, mask=f"{own}/mask.png"), "mask: "), (dict(LINE, mask=f"{own}/cat.png"), "mask: "),
+                           (dict(cat, mask=f"{own}/wide.png"), "mask"), (dict(cat, strength=2), "strength: 2"),
+                           (dict(cat, latents="x"), "latents: ")):
+            with place(database, cat, bad) as (folder, add, work):
+                message = zimage(database, *add, "--results", f"{folder}/r", code=2)
+                assert "b.jsonl: line 2: " in message and words in message, message
+                assert database.states() == {}
+
+
+def test_input_images_end(database):
+    """They stay while a job needs them, and what nobody needs goes; a job whose image is gone or another fails."""
+    def hash_in(job):
+        return database.one(f"select inputs[1] from zimage.job order by id limit 1 offset {job}")
+
+    def forget():
+        """As if a day was over."""
+        database.rows("update zimage.input set kept_until = now() - interval '1 second'")
+
+    with results() as own:
+        for i in range(4):
+            draw(f"{own}/{i}.png", i)
+        lines = [dict(LINE, image=f"{own}/{i}.png") for i in range(4)]
+        with place(database, *lines) as (folder, add, work):
+            out = f"{folder}/r"
+            zimage(database, *add, "--results", out)
+            database.rows("insert into zimage.input values (repeat('ab', 32), now())")  # of an add that was killed
+            os.makedirs(f"{out}/inputs/ab/ab")
+            open(f"{out}/inputs/ab/ab/{'ab' * 32}.png", "wb").close()
+            forget()
+            gone, wrong = (f"{out}/inputs/{h[:2]}/{h[2:4]}/{h}.png" for h in (hash_in(0), hash_in(1)))
+            os.unlink(gone)
+            with open(wrong, "wb") as file:
+                file.write(open(f"{own}/3.png", "rb").read())
+            zimage(database, *work, "--out-dir", out)
+            assert database.states() == {"failed": 2, "done": 2}
+            errors = [row[0] for row in database.rows("select error from zimage.job where state = 'failed' order by id")]
+            assert "is not among the results" in errors[0] and "is another" in errors[1], errors
+            assert not os.path.exists(f"{out}/inputs/ab/ab/{'ab' * 32}.png")
+            # adding again puts them back, and retry makes the rest
+            assert "0 jobs added" in zimage(database, *add, "--results", out)
+            assert len(check_inputs(database, out)) == 4
+            zimage(database, "queue", "retry", "--batch", "b")
+            zimage(database, "queue", "cancel", "--id", database.one("select min(id) from zimage.job"))
+            zimage(database, *work, "--out-dir", out)
+            assert database.states() == {"cancelled": 1, "done": 3}, database.states()
+            kept = {hash_in(0)}
+            forget()
+            zimage(database, *work, "--out-dir", out)
+            assert check_inputs(database, out) == kept  # retry may queue it again
+            zimage(database, "queue", "retry", "--batch", "b")
+            zimage(database, *work, "--out-dir", out)
+            forget()
+            zimage(database, *work, "--out-dir", out)
+            assert check_inputs(database, out) == set() and database.states() == {"done": 4}
+
+
+def test_input_is_removed_meanwhile(database):
+    """Between the reading of the lines and their transaction: nothing is stored, and the same command does it."""
+    with results() as own:
+        draw(f"{own}/cat.png", 1)
+        with place(database, dict(LINE, image=f"{own}/cat.png")) as (folder, add, work):
+            with forgetful(database):
+                message = zimage(database, *add, "--results", f"{folder}/r", code=1)
+                assert "the same command" in message and database.states() == {}, message
+            zimage(database, *add, "--results", f"{folder}/r")
+            assert database.states() == {"queued": 1}
+            zimage(database, *work, "--out-dir", f"{folder}/r")
+            assert database.states() == {"done": 1}
 
 
 if __name__ == "__main__":

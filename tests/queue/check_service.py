@@ -12,10 +12,11 @@ import time
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../serve"))
 
-from database import Database, results, run_tests, wait_for  # noqa: the path is set above
-from harness import Server, events, png, send_only, form  # noqa: the same
+from database import Database, check_inputs, forgetful, results, run_tests, wait_for  # noqa: the path is set above
+from harness import Server, events, png, png_of, send_only, form  # noqa: the same
 
 PROGRAM = sys.argv[1]
+GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../golden")
 SMALL = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
 IS_BRIEF = bool(os.environ.get("ZIMAGE_BRIEF_TESTS"))  # where all takes a multiple of its time
 SIDE = 96 if IS_BRIEF else 256
@@ -100,6 +101,18 @@ def key_file(folder):
 
 def bearer(name):
     return {"Authorization": f"Bearer {KEYS[name]}"}
+
+
+PICTURE = png(64, 64, lambda x, y: (4 * x, 4 * y, 128))
+OTHER = png(64, 64, lambda x, y: (4 * y, 200, 4 * x))
+MASK = png(64, 64, lambda x, y: (0, 0, 0, 4 * x))  # what is transparent is repainted
+
+
+def edit(*files, **fields):
+    """A form of an edit: body and headers. files: images, and pairs of a name and a file."""
+    named = [file if isinstance(file, tuple) else ("image", file) for file in files]
+    return form([*({"prompt": "a red apple", "steps": "2", "seed": "7", **fields}).items(),
+                 *((name, data, "../../x.png") for name, data in named)])
 
 
 def image_of(answer):
@@ -248,9 +261,6 @@ def test_faults(database):
         front.fault("POST", "/v1/images/generations", 503, "no_worker", SMALL)
         assert front.json("GET", "/v1/models")["data"][0]["meta"]["workers"] == 0
         s.absent_worker(front)
-        body, headers = form([("prompt", "a"), ("image", png(64, 64, lambda x, y: (x, y, 0)), "a.png")])
-        error = front.fault("POST", "/v1/images/edits", 400, "unsupported_parameter", body, headers)
-        assert "takes no input images" in error["message"] and error["param"] == "image", error
         front.fault("POST", "/v1/images/generations", 400, "invalid_value", {**SMALL, "size": "65x64"})
         front.fault("POST", "/v1/images/generations", 404, "model_not_found", {**SMALL, "model": "none"})
         for status, sentence, code, http_status, shown in (
@@ -297,6 +307,143 @@ def test_files(database):
                                            "1", "--device", "cpu", "-q"], stderr=subprocess.DEVNULL))
         s.workers[-1].log = tempfile.TemporaryFile("w+")
         assert image_of(front.json("POST", "/v1/images/generations", SMALL)) == picture
+
+
+def generate(folder, *options, **files):
+    """What zimage generate makes, without a recipe: input images have names in it."""
+    for name, data in files.items():
+        with open(f"{folder}/{name}.png", "wb") as file:
+            file.write(data)
+    subprocess.run([os.path.abspath(PROGRAM), "generate", "-p", "a red apple", "--steps", "2", "--seed", "7", "-o",
+                    "made.png", "--device", "cpu", "--threads", "1", "-q", "--no-metadata", *options], check=True,
+                   cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(f"{folder}/made.png", "rb") as file:
+        return file.read()
+
+
+def test_input_images(database):
+    """Through each dialect what a server of one machine sends, and what zimage generate writes."""
+    base = {"prompt": "a red apple", "width": 64, "height": 64, "steps": 4, "seed": 7, "denoising_strength": 0.5}
+    encoded, grey = (base64.b64encode(data).decode() for data in (PICTURE, png(64, 64, lambda x, y: (4 * x,) * 3)))
+    asked = [("/v1/images/edits", *edit(PICTURE)), ("/v1/images/edits", *edit(PICTURE, n="2", output_format="webp")),
+             ("/v1/images/edits", *edit(PICTURE, ("mask", MASK), composite="true")),
+             ("/v1/images/edits", *edit(MASK, strength="0.5")),
+             ("/sdapi/v1/img2img", {**base, "init_images": [encoded], "mask": grey, "inpainting_mask_invert": 1}, {})]
+    with service(database) as s, results() as own:
+        s.with_worker()
+        front, other = s.front(), s.front()
+        with Server(PROGRAM, "--device", "cpu", "--threads", "1") as alone:
+            for path, body, headers in asked:
+                theirs, ours = (server.json("POST", path, body, 200, headers) for server in (front, alone))
+                key = "images" if "images" in ours else "data"
+                assert [i if key == "images" else i["b64_json"] for i in theirs[key]] == [
+                    i if key == "images" else i["b64_json"] for i in ours[key]], path
+                assert theirs.get("usage") == ours.get("usage") and theirs.get("warnings") == ours.get("warnings")
+        for files, options in (((PICTURE,), ["-i", "image.png"]), ((PICTURE, ("mask", MASK)), ["-i", "image.png", "--mask",
+                                                                                             "mask.png"])):
+            made = front.json("POST", "/v1/images/edits", edit(*files, embed_recipe="false")[0], 200, edit()[1])
+            assert image_of(made) == generate(own, *options, image=PICTURE, mask=MASK), options
+        job = front.json("POST", "/zimage/v1/jobs", edit(PICTURE)[0], 202, edit()[1])
+        job = other.json("GET", f"/zimage/v1/jobs/{job['id']}?wait=60")
+        assert job["state"] == "completed" and job["kind"] == "edit", job
+        # two contents are two inputs, and never one job
+        kept = check_inputs(database, s.folder)
+        assert len(kept) == 3 and database.number("select count(*) - count(distinct key) from zimage.job") == 0
+        named = database.one("select request->>'image' from zimage.job order by id limit 1")
+        assert json.loads(named)[0][:-4] in kept, named
+
+
+def test_references(database):
+    """A model that reads references takes several."""
+    model = f"{GOLDEN}/tiny-klein"
+    with service(database) as s, results() as own:
+        s.with_worker("-m", model)
+        front = s.front("-m", model)
+        made = [image_of(front.json("POST", "/v1/images/edits", edit(*files, embed_recipe="false", size="64x64")[0], 200,
+                                    edit()[1])) for files in ((PICTURE, OTHER), (OTHER, PICTURE), (PICTURE, PICTURE))]
+        options = ["-m", model, "--size", "64x64"]
+        files = {"a": PICTURE, "b": OTHER}
+        assert made == [generate(own, *options, "-i", f"{i}.png", "-i", f"{k}.png", **files) for i, k in ("ab", "ba", "aa")]
+        assert len(set(made)) == 3 and len(check_inputs(database, s.folder)) == 2
+
+
+def test_killed_with_an_input(database):
+    """A worker that is killed while it changes an image, and one input image on two fronts at once."""
+    with service(database) as s:
+        s.with_worker()
+        fronts = [s.front(), s.front()]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            slow = [pool.submit(fronts[i % 2].json, "POST", "/v1/images/edits",
+                                edit(PICTURE, steps="16", strength="0.9", seed=str(i))[0], 200, edit()[1])
+                    for i in range(4)]
+            wait_for("the beginning", lambda: s.states().get("running"))
+            s.workers[0].kill()
+            s.worker()
+            made = [image_of(task.result()) for task in slow]
+        assert len(set(made)) == 4 and s.states() == {"done": 4}
+        assert len(check_inputs(database, s.folder)) == 1
+        assert database.number("select max(attempts) from zimage.job") == 2
+
+
+def test_input_images_end(database):
+    """An input image that is gone fails its job and nothing else; what nobody needs is removed."""
+    def forget():
+        database.rows("update zimage.input set kept_until = now() - interval '1 second'")
+
+    with service(database) as s:
+        front = s.front("--keep-results", "4")
+        s.absent_worker(front)
+
+        def add(*files):
+            return front.json("POST", "/zimage/v1/jobs", edit(*files)[0], 202, edit()[1])["id"]
+
+        jobs = [add(PICTURE), add(OTHER), add(PICTURE, ("mask", MASK))]
+        database.rows("insert into zimage.input values (repeat('ab', 32), now())")  # of a front that was killed
+        forget()
+        wait_for("the next look", lambda: database.number("select count(*) from zimage.input where kept_until < now()")
+                 == 0)
+        kept = check_inputs(database, s.folder)  # queued jobs need theirs
+        assert len(kept) == 3, kept
+        front.json("DELETE", f"/zimage/v1/jobs/{jobs[2]}")
+        forget()
+        wait_for("the removal of the mask", lambda: database.number("select count(*) from zimage.input") == 2)
+        other = next(h for h in check_inputs(database, s.folder) if h in database.one(
+            f"select inputs[1] from zimage.job where service = '{jobs[1]}'"))
+        os.unlink(f"{s.folder}/inputs/{other[:2]}/{other[2:4]}/{other}.png")
+        worker = s.worker()
+        job = front.json("GET", f"/zimage/v1/jobs/{jobs[1]}?wait=60")
+        assert job["state"] == "failed" and job["error"]["code"] == "internal_error", job
+        assert front.json("GET", f"/zimage/v1/jobs/{jobs[0]}?wait=60")["state"] == "completed"
+        assert worker.poll() is None
+        forget()
+        wait_for("the removal of all", lambda: database.number("select count(*) from zimage.input") == 0)
+        assert check_inputs(database, s.folder) == set()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            with forgetful(database):  # one that is removed before its job is there is stored anew
+                waiting = pool.submit(front.json, "POST", "/v1/images/edits", edit(OTHER)[0], 200, edit()[1])
+                time.sleep(1)
+                assert not waiting.done() and not s.states().get("queued")
+            waiting.result()
+
+
+def test_hostile_uploads(database):
+    """What is no image, or too large, is refused, and nothing of it is kept; what is kept is written anew."""
+    secret = b"\0\0\0\x0btEXtkey\0secret!" + b"\x3c\x8a\x71\x0e"
+    with service(database) as s:
+        front = s.front("--max-image", "1M")
+        s.absent_worker(front)
+        for bad in (b"", b"no image", PICTURE[:-30], b"<svg/>", b"/etc/passwd", png_of(60000, 60000, 2, b"x"),
+                    b"\x89PNG\r\n\x1a\n" + b"\xff" * 100, PICTURE + b"\0" * 2**20):
+            for files in ((bad,), (PICTURE, ("mask", bad))):
+                answer = front.request("POST", "/zimage/v1/jobs", *edit(*files))
+                assert answer.status in (400, 413), (bad[:20], answer.status, answer.body)
+        for name in ("inputs", "input_hash", "hash"):
+            front.fault("POST", "/zimage/v1/jobs", 400, "unknown_parameter", {**SMALL, name: "ab" * 32})
+        assert not os.path.exists(f"{s.folder}/inputs") and s.states() == {}
+        front.json("POST", "/zimage/v1/jobs", edit(PICTURE[:33] + secret + PICTURE[33:])[0], 202, edit()[1])
+        kept = check_inputs(database, s.folder).pop()
+        with open(f"{s.folder}/inputs/{kept[:2]}/{kept[2:4]}/{kept}.png", "rb") as file:
+            assert b"secret" not in file.read()
 
 
 def test_lost_ledger(database):

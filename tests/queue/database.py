@@ -96,6 +96,7 @@ class Database:
     def forget_jobs(self):
         self.rows("truncate zimage.job")
         self.rows("truncate zimage.shard")
+        self.rows("truncate zimage.input")
 
 
 class StandIn:
@@ -165,9 +166,33 @@ def check_files(database, folder):
         assert os.path.getsize(path) == int(size), f"{path}: {os.path.getsize(path)} bytes, expected {size}"
         assert hash_of(path) == digest, f"{path}: another hash than in the ledger"
     found = {os.path.relpath(path, folder) for path in glob.glob(f"{folder}/**/*", recursive=True)
-             if os.path.isfile(path)}
+             if os.path.isfile(path) and not path.startswith(f"{folder}/inputs/")}
     assert found == set(listed), f"files that the ledger does not know: {sorted(found - set(listed))[:5]}"
     return len(listed)
+
+
+def check_inputs(database, folder):
+    """Each input image is a file that is called by its hash, and the ledger knows it. Returns their hashes."""
+    found = glob.glob(f"{folder}/inputs/**/*.*", recursive=True)
+    hashes = {os.path.basename(path)[:-4] for path in found}
+    for path in found:
+        digest = hash_of(path)
+        assert path == f"{folder}/inputs/{digest[:2]}/{digest[2:4]}/{digest}.png", path
+    known = {row[0] for row in database.rows("select hash from zimage.input")}
+    assert hashes == known, (hashes, known)
+    return hashes
+
+
+@contextlib.contextmanager
+def forgetful(database):
+    """Input images are forgotten as soon as they are kept."""
+    database.rows("create function zimage.forget() returns trigger language plpgsql as 'begin delete from zimage.input;"
+                  " return null; end'; create trigger forget after insert on zimage.input for each statement"
+                  " execute function zimage.forget()")
+    try:
+        yield
+    finally:
+        database.rows("drop function zimage.forget cascade")
 
 
 def run_tests(module, *arguments):

@@ -143,7 +143,7 @@ static int take_job(ledger_spool *spool, const char *action, long long number)
                  number, number);
     if (!hash_sha256(&(hash_piece){request, strlen(request)}, 1, key))
         return -1;
-    return ledger_spool_take(spool, key, request, NULL);
+    return ledger_spool_take(spool, &(ledger_line){.key = key, .request = request});
 }
 
 static int add(int argc, char **argv)
