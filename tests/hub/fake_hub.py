@@ -332,7 +332,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 hub.sent[name] = hub.sent.get(name, 0) + size
             if stalls and sent >= 100000:
                 self.wfile.flush()
-                time.sleep(5)
+                time.sleep(60)  # nobody waits for this thread
                 self.cut()
             if hub.fault("rate") and large:
                 time.sleep(size / hub.fault("rate"))

@@ -42,7 +42,7 @@ class Place:
     def environment(self, hub=None, **variables):
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MODELSCOPE", "ZIMAGE_MODEL"))}
         kept |= {"HOME": self.home, "HF_HOME": f"{self.home}/hf", "XDG_CACHE_HOME": f"{self.home}/cache",
-                 "HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "1", "NO_PROXY": "127.0.0.1"}
+                 "HF_HUB_ETAG_TIMEOUT": "30", "HF_HUB_DOWNLOAD_TIMEOUT": "30", "NO_PROXY": "127.0.0.1"}
         if hub:
             kept["HF_ENDPOINT"] = hub.url
         return kept | variables

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 
-from harness import LONG, SMALL, TINY, Server, bundled_model, events, form, png, png_pixels, run_tests, send_only, status_of
+from harness import (LONG, SMALL, TINY, Server, best_of, bundled_model, events, form, png, png_pixels, run_tests,
+                     send_only, status_of)
 
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
@@ -245,11 +246,16 @@ def test_faults_of_other_servers(program):
         parts = s.get(address, Range="bytes=0-9,5-20,5-20,0-")
         assert parts.status == 200 and parts.body == whole.body and whole.body.startswith(b"\x89PNG")
         assert whole.getheader("X-Content-Type-Options") == "nosniff" and whole.getheader("Set-Cookie") is None
-        start = time.monotonic()
-        for filling in (b"\r\n--boundary012345678", b"\r\n-", b"-"):  # almost a boundary, again and again
+
+        def seconds_of(filling):
             body, headers = form([("prompt", "x"), ("image", filling * (4 * 2**20 // len(filling)), "a.png")])
+            start = time.monotonic()
             s.fault("POST", JOBS, 400, "invalid_image", body, headers)
-        assert time.monotonic() - start < 20, "boundaries are searched for slowly"
+            return time.monotonic() - start
+        limit = 1 + 20 * max(seconds_of(b"x"), seconds_of(b"x"))
+        for filling in (b"\r\n--boundary012345678", b"\r\n-", b"-"):  # almost a boundary, again and again
+            taken = best_of(3, lambda: seconds_of(filling), limit)
+            assert taken <= limit, f"boundaries are searched for slowly: {filling} takes {taken:.1f} s"
         page = s.get("/")
         for name, value in (("Referrer-Policy", "no-referrer"), ("Cross-Origin-Resource-Policy", "same-origin"),
                             ("Cross-Origin-Opener-Policy", "same-origin"), ("X-Content-Type-Options", "nosniff"),
@@ -355,11 +361,13 @@ def test_cancel(program):
         waiting = s.json("POST", JOBS, LONG, 202)
         assert s.json("GET", f"{JOBS}/{waiting['id']}")["position"] >= 1
         assert s.json("DELETE", f"{JOBS}/{waiting['id']}")["state"] == "cancelled"
-        s.wait_for("a step", lambda: s.json("GET", f"{JOBS}/{running['id']}")["progress"]["step"] > 1)
-        s.json("DELETE", f"{JOBS}/{running['id']}")
+        begin = time.monotonic()
+        s.wait_for("a step", lambda: s.json("GET", f"{JOBS}/{running['id']}")["progress"]["step"] > 5)
         start = time.monotonic()
+        s.json("DELETE", f"{JOBS}/{running['id']}")
         state = s.json("GET", f"{JOBS}/{running['id']}?wait=60")["state"]
-        assert state == "cancelled" and time.monotonic() - start < 5, state
+        taken = time.monotonic() - start
+        assert state == "cancelled" and taken < max(5, start - begin), (state, taken)  # about five of 96 steps
         assert s.json("DELETE", f"{JOBS}/{running['id']}")["state"] == "cancelled"
         done = s.json("POST", JOBS, SMALL, 202)
         s.json("GET", f"{JOBS}/{done['id']}?wait=60")
@@ -374,25 +382,27 @@ def test_clients_that_vanish(program):
             send_only(s, GENERATIONS, SMALL, cut).close()
         gone = 'zimage_cancelled_total{reason="client_gone"}'
         for count, stream in enumerate((False, True), 1):
+            begin = time.monotonic()
             connection = send_only(s, GENERATIONS, {**LONG, "stream": stream})
-            s.wait_for("a step", lambda: s.json("GET", "/slots")[0].get("step", 0) > 1)
+            s.wait_for("a step", lambda: s.json("GET", "/slots")[0].get("step", 0) > 5)
             connection.close()
             start = time.monotonic()
-            s.wait_for("the cancel", lambda: s.metric(gone) == count, 5)
-            s.wait_until_idle(5)
-            assert time.monotonic() - start < 5
+            s.wait_for("the cancel", lambda: s.metric(gone) == count)
+            s.wait_until_idle()
+            taken = time.monotonic() - start
+            assert taken < max(5, start - begin), taken  # about five of 32 steps
         busy = send_only(s, GENERATIONS, LONG)
         s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
         queued = send_only(s, GENERATIONS, LONG)
         s.wait_for("a job that waits", lambda: s.metric('zimage_queue_length{class="interactive"}') == 1)
         queued.close()
-        s.wait_for("an empty queue", lambda: s.metric('zimage_queue_length{class="interactive"}') == 0, 5)
+        s.wait_for("an empty queue", lambda: s.metric('zimage_queue_length{class="interactive"}') == 0)
         half = s.json("GET", "/slots")[0]["job"]
         busy.shutdown(socket.SHUT_WR)
-        s.wait_for("another state", lambda: s.json("GET", "/slots")[0].get("job") != half, 5)
+        s.wait_for("another state", lambda: s.json("GET", "/slots")[0].get("job") != half)
         busy.close()
         assert s.metric("zimage_streams") == 0
-        s.wait_for("closed connections", lambda: s.metric("zimage_connections") <= 1, 5)
+        s.wait_for("closed connections", lambda: s.metric("zimage_connections") <= 1)
         assert s.json("POST", GENERATIONS, SMALL)["data"]
 
 
@@ -436,12 +446,14 @@ def seconds_until_free(s, is_there):
 
 
 def test_clients_that_vanish_at_each_stage(program):
-    """The device is free within one block and 50 ms. Other work on the machine may disturb some of five trials."""
+    """The device is free within one block and 50 ms. Other work on the machine may disturb some of five trials. Brief
+    tests look at no time: a sanitizer changes it."""
     steps = (1, 4) if IS_BRIEF else (1, 2, 3, 4)
     stages = [("text_encoder", 0), ("context", 0), *(("denoise", step) for step in steps), ("vae_decode", 0)]
     with Server(program, "--rate", "0", "--quiet") as s:
         s.json("POST", GENERATIONS, LEAVING)
-        files, trials, blocks = status_of(s)[0], 0, longest_blocks(program)
+        files, trials = status_of(s)[0], 0
+        blocks = {stage: float("inf") for stage, _ in stages} if IS_BRIEF else longest_blocks(program)
         for stage, step in stages:
             taken, block = [], blocks[stage]
             for _ in range(5):
@@ -456,7 +468,7 @@ def test_clients_that_vanish_at_each_stage(program):
                   f"after {', '.join(f'{seconds * 1000:.1f}' for seconds in taken)} ms")
             assert not taken or min(taken) <= block + BLOCK_SLACK, (stage, step)
             assert taken or stage == "context", f"no client left during {stage} {step}"
-        s.wait_for("the count", lambda: s.metric('zimage_cancelled_total{reason="client_gone"}') >= trials, 5)
+        s.wait_for("the count", lambda: s.metric('zimage_cancelled_total{reason="client_gone"}') >= trials)
         for is_read in False, True:  # while the image is encoded, and while it is sent
             client = send_only(s, GENERATIONS, LEAVING)
             s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
@@ -465,15 +477,16 @@ def test_clients_that_vanish_at_each_stage(program):
             else:
                 s.wait_until_idle()
             client.close()
-        s.wait_for("no connections", lambda: s.metric("zimage_connections") == 1, 10)
+        s.wait_for("no connections", lambda: s.metric("zimage_connections") == 1)
         s.wait_until_idle()
         assert s.metric("zimage_streams") == 0 and status_of(s)[0] <= files + 1
         assert s.json("POST", GENERATIONS, SMALL)["data"]
 
 
 def test_rounds_of_clients_that_vanish(program):
-    """Clients go away at random moments: nothing stays behind. ZIMAGE_SERVE_ROUNDS: how many, 150 by default."""
-    rounds, dice = int(os.environ.get("ZIMAGE_SERVE_ROUNDS", "150")), random.Random(7)
+    """Clients go away at random moments: nothing stays behind. ZIMAGE_SERVE_ROUNDS: how many, 150 by default, of brief
+    tests 40."""
+    rounds, dice = int(os.environ.get("ZIMAGE_SERVE_ROUNDS", "40" if IS_BRIEF else "150")), random.Random(7)
     if not os.path.exists("/proc/self/fd"):
         return
     with Server(program, "--quiet", "--store-bytes", "1M") as s:
@@ -490,8 +503,8 @@ def test_rounds_of_clients_that_vanish(program):
             if whole and dice.random() < 0.2:
                 connection.recv(100)  # and leaves while the rest is sent
             connection.close()
-        s.wait_for("no connections", lambda: s.metric("zimage_connections") == 1, 10)
-        s.wait_until_idle(10)
+        s.wait_for("no connections", lambda: s.metric("zimage_connections") == 1)
+        s.wait_until_idle()
         assert s.metric("zimage_streams") == 0 and s.metric("zimage_upload_bytes_in_flight") == 0
         assert s.metric('zimage_queue_length{class="interactive"}') == 0
         after = status_of(s)
@@ -534,8 +547,8 @@ def percentile(times):
 
 def prompt_times(server, before):
     """99 % of the answers take at most 20 ms; where other work disturbs, not much longer than `before`, without the
-    load. The best of four trials."""
-    limit = max(0.02, 3 * percentile(before))
+    load. The best of four trials. Brief tests look at no time: a sanitizer changes it."""
+    limit = float("inf") if IS_BRIEF else max(0.02, 3 * percentile(before))
     times = before
     for _ in range(4):
         times = health_times(server, 200)
@@ -546,15 +559,15 @@ def prompt_times(server, before):
 
 
 def test_many_streams(program):
-    """ZIMAGE_SERVE_STREAMS: how many, 300 by default, beside 8 jobs. Each takes little memory, and /health answers
-    meanwhile, while images are computed on all cores."""
+    """ZIMAGE_SERVE_STREAMS: how many, 300 by default, of brief tests 100, beside 8 jobs. Each takes little memory, and
+    /health answers meanwhile, while images are computed on all cores."""
     if not os.path.exists("/proc/self/fd"):
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    count = min(int(os.environ.get("ZIMAGE_SERVE_STREAMS", "300")), hard - 100)
+    count = min(int(os.environ.get("ZIMAGE_SERVE_STREAMS", "100" if IS_BRIEF else "300")), hard - 100)
     with Server(program, "--quiet", "--max-n", "100", "--max-connections", "10000", "--per-address", "10000") as s:
-        busy = s.json("POST", JOBS, {**SMALL, "size": "256x256", "n": min(100, 10 + count // 50)}, 202)
+        busy = s.json("POST", JOBS, {**SMALL, "size": "256x256", "n": 100}, 202)
         others = [s.json("POST", JOBS, {**SMALL, "n": 100}, 202) for _ in range(7)]
         job = s.json("POST", JOBS, SMALL, 202)
         s.wait_for("an image", lambda: s.json("GET", f"{JOBS}/{busy['id']}")["pictures"])
@@ -581,7 +594,7 @@ def test_many_streams(program):
                 assert chunk, "a stream ended early"
                 text += chunk
             stream.close()
-        s.wait_for("no streams", lambda: s.metric("zimage_streams") == 0, 10)
+        s.wait_for("no streams", lambda: s.metric("zimage_streams") == 0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -611,10 +624,11 @@ def test_long_queue(program):
 
 def test_fairness(program):
     with Server(program, "--max-queue", "60") as s:
-        ann = [s.json("POST", JOBS, {**SMALL, "size": "128x128", "user": "ann"}, 202)["id"] for _ in range(20)]
+        large = {**SMALL, "size": "256x256", "steps": 8, "user": "ann"}
+        ann = [s.json("POST", JOBS, large, 202)["id"] for _ in range(20)]
         bob = s.json("POST", JOBS, {**SMALL, "user": "bob"}, 202)["id"]
-        s.json("GET", f"{JOBS}/{bob}?wait=60")
-        states = [s.json("GET", f"{JOBS}/{job}")["state"] for job in ann]
+        assert s.json("GET", f"{JOBS}/{bob}?wait=60")["state"] == "completed"
+        states = [job["state"] for job in s.json("GET", JOBS + "?limit=60")["jobs"]]
         assert states.count("queued") >= 12, states
         for job in ann:  # else the server would make them all before it ends
             s.request("DELETE", f"{JOBS}/{job}")
@@ -638,17 +652,18 @@ def test_queue_full_and_patience(program):
 
 
 def test_predictions(program):
-    """Once an image was made, the next one's predicted time is near: within 30 % on an idle machine, 3 times on any."""
+    """Once an image was made, the next one's predicted time is near: within 30 % on an idle machine, 3 times on any.
+    Brief tests do not look how near: a sanitizer changes times, and not all in the same ratio."""
     with Server(program, "--max-pixels", "65536", "--job-seconds", "60") as s:
         body = {**SMALL, "size": "256x256", "steps": 8}
-        for _ in range(6):  # other work on the machine may begin or end between a prediction and its image
+        for _ in range(1 if IS_BRIEF else 6):  # other work may begin or end between a prediction and its image
             measured = min(s.json("POST", GENERATIONS, body)["seconds"] for _ in range(3))
             predicted = s.json("POST", "/zimage/v1/plan", body)["image_seconds"]
             print(f"      predicted {predicted:.3f} s, measured {measured:.3f} s")
             near = measured / 3 < predicted < measured * 3
             if near:
                 break
-        assert near
+        assert near or (IS_BRIEF and predicted > 0)
         assert s.fault("POST", GENERATIONS, 400, "invalid_value", {**body, "size": "256x288"})["param"] == "size"
         for name in ("--job-seconds", "0.001"), ():
             with Server(program, *name) as other:
@@ -659,15 +674,18 @@ def test_predictions(program):
 def test_predictions_of_a_queue(program):
     """How long the last one of a queue waits, as its answer told: within 30 %, where no other work on the machine
     begins or ends meanwhile. Many jobs that were queued before a speed was known do not mislead it."""
+    if IS_BRIEF:
+        print("      skipped: times under a sanitizer")
+        return
     with Server(program, "--max-queue", "200", "--rate", "0") as s:
-        body = {**SMALL, "size": "96x96" if IS_BRIEF else "192x192"}
+        body = {**SMALL, "size": "192x192"}
 
         def last_of(count, **more):
             start = time.monotonic()
             jobs = [s.json("POST", JOBS, {**body, **more}, 202) for _ in range(count)]
             s.json("GET", f"{JOBS}/{jobs[-1]['id']}?wait=100")
             return jobs[-1]["eta_seconds"], time.monotonic() - start
-        last_of(10 if IS_BRIEF else 30, size="64x64")
+        last_of(30, size="64x64")
         predicted = s.json("POST", "/zimage/v1/plan", SMALL)["image_seconds"]
         measured = min(s.json("POST", GENERATIONS, SMALL)["seconds"] for _ in range(3))
         assert predicted < measured * 10, f"predicted {predicted:.3f} s after a queue, measured {measured:.3f} s"
@@ -719,11 +737,11 @@ def test_sdapi(program):
             refused = s.json("POST", "/sdapi/v1/img2img", {"prompt": "x", **bad}, status)
             assert refused["error"] and refused["detail"], refused
         busy = send_only(s, "/sdapi/v1/txt2img", {"prompt": "x", "width": 512, "height": 512, "steps": 8})
-        s.wait_for("a preview", lambda: s.json("GET", "/sdapi/v1/progress")["current_image"])
-        progress = s.json("GET", "/sdapi/v1/progress")
+        progress = {}
+        s.wait_for("a preview", lambda: progress.update(s.json("GET", "/sdapi/v1/progress")) or progress["current_image"])
         assert 0 < progress["progress"] < 1 and progress["state"]["job_count"] == 1, progress
         assert s.json("POST", "/sdapi/v1/interrupt", b"") == {}
-        s.wait_until_idle(10)
+        s.wait_until_idle()
         assert json.loads(busy.recv(65536).split(b"\r\n\r\n")[1])["error"] == "cancelled"
         busy.close()
 
@@ -868,10 +886,10 @@ def test_log_that_nobody_reads(program):
 
 def test_end(program):
     with Server(program, "--drain", "600") as s:
-        job = send_only(s, GENERATIONS, {**SMALL, "size": "256x256", "steps": 8, "n": 2})
+        job = send_only(s, GENERATIONS, {**LONG, "steps": 8, "n": 2})
         s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
         s.terminate()
-        s.wait_for("the refusal", lambda: s.get("/health").status == 503, 5)
+        s.wait_for("the refusal", lambda: s.get("/health").status == 503)
         s.fault("POST", GENERATIONS, 503, "shutting_down", SMALL)
         answer = b""
         while chunk := job.recv(65536):
@@ -879,12 +897,15 @@ def test_end(program):
         body = answer.split(b"\r\n\r\n", 1)[1]
         assert b" 200 " in answer[:20] and len(json.loads(body)["data"]) == 2, "a job that was running got no answer"
     with Server(program, "--drain", "0") as s:
+        begin = time.monotonic()
         job = send_only(s, GENERATIONS, LONG)
-        s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
+        s.wait_for("a step", lambda: s.json("GET", "/slots")[0].get("step", 0) > 5)
         start = time.monotonic()
         s.terminate()
         answer = job.recv(65536)
-        assert b" 503 " in answer[:20] and s.process.wait(20) == 0 and time.monotonic() - start < 10, answer
+        assert b" 503 " in answer[:20] and s.process.wait(60) == 0, answer
+        taken = time.monotonic() - start
+        assert taken < max(5, start - begin), taken  # about five of 32 steps
 
 
 if __name__ == "__main__":

@@ -210,8 +210,8 @@ def test_body_timeout(program):
         error = expect(openai.APIStatusError, 408, "body_timeout",
                        lambda: client.images.edit(prompt="x", image=Stalling(PICTURE)))
         assert error.body["type"] == "timeout_error" and error.request_id, error.body
-        s.wait_for("the count", lambda: requests_with(s, 408) == 2, 5)  # the package sends such a request again
-        s.wait_for("closed connections", lambda: s.metric("zimage_connections") <= 1, 5)
+        s.wait_for("the count", lambda: requests_with(s, 408) == 2)  # the package sends such a request again
+        s.wait_for("closed connections", lambda: s.metric("zimage_connections") <= 1)
         assert s.metric("zimage_upload_bytes_in_flight") == 0
         head = f"POST /sdapi/v1/txt2img HTTP/1.1\r\nHost: 127.0.0.1:{s.port}\r\nContent-Type: application/json\r\n"
         answer = s.send_raw(f"{head}Content-Length: 100\r\n\r\n{{".encode())
@@ -287,7 +287,7 @@ def test_retries(program):
         s.json("POST", "/zimage/v1/jobs", body, 202)
         s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
         s.terminate()
-        s.wait_for("the refusal", lambda: s.get("/health").status == 503, 5)
+        s.wait_for("the refusal", lambda: s.get("/health").status == 503)
         error = expect(openai.InternalServerError, 503, "shutting_down",
                        lambda: client_of(s).images.generate(**MAKE))
         assert error.response.headers["retry-after"] == "60"

@@ -67,6 +67,16 @@ def pictures(s, requests):
     return files, seen
 
 
+def pictures_side_by_side(s, requests, count=2):
+    """The same, again until the watcher saw `count` of them at the same time: on a busy machine it may come too late."""
+    for _ in range(5):
+        files, seen = pictures(s, requests)
+        if seen.running == count:
+            break
+    assert seen.running == count, f"{seen.running} images were made at the same time, expected {count}"
+    return files, seen
+
+
 def slots_running(s, count):
     s.wait_for(f"{count} images at the same time",
                lambda: sum(slot["state"] == "running" for slot in s.json("GET", "/slots")) == count)
@@ -93,8 +103,8 @@ def test_same_pictures(program):
         expected, seen = pictures(s, requests)
         assert (seen.running, seen.slots) == (1, 1), "--no-overlap makes two images at the same time"
     with start(program) as s:
-        made, seen = pictures(s, requests)
-        assert (seen.running, seen.slots) == (2, 2), "no two images were made at the same time"
+        made, seen = pictures_side_by_side(s, requests)
+        assert seen.slots == 2, seen.slots
     assert made == expected, "pictures beside others are not the same files"
     for i in (0, 1):
         assert png_pixels(made[i]) == cli_pixels(program, requests[i]), "the pixels are not the program's"
@@ -120,8 +130,10 @@ def test_cancel(program):
             at = time.monotonic()
             s.json("DELETE", f"{JOBS}/{jobs[cancelled]}")
             assert finish(s, jobs[cancelled])["state"] == "cancelled"
-            assert time.monotonic() - at < 3, "cancelling took as long as an image"
+            taken = time.monotonic() - at
             assert finish(s, jobs[1 - cancelled])["state"] == "completed"
+            whole = time.monotonic() - at
+            assert taken < max(3, whole / 2), f"cancelling took {taken:.1f} s, the other image {whole:.1f} s"
         jobs = [begin(s, LONG) for _ in range(4)]
         slots_running(s, 2)
         for job in jobs:
@@ -148,8 +160,8 @@ def test_memory(program):
         made, seen = pictures(s, [requests[0]] * 3)
         assert seen.running == 1 and made == [expected[0]] * 3, "the limit was passed"
     with start(program, "--vram", str(small["total_bytes"] + beside + room)) as s:
-        made, seen = pictures(s, [requests[0]] * 3)
-        assert seen.running == 2 and made == [expected[0]] * 3, seen.running
+        made, _ = pictures_side_by_side(s, [requests[0]] * 3)
+        assert made == [expected[0]] * 3
         assert picture(s, begin(s, requests[1])) == expected[1]
         assert len(s.json("GET", "/slots")) == 1, "the large image did not get the memory of the second session"
 
@@ -160,8 +172,7 @@ def test_several_models(program):
         os.symlink(os.path.abspath(MODEL), os.path.join(folder, "other"))
         with start(program, "-m", os.path.join(folder, "other"), "--idle-seconds", "1") as s:
             requests = [{**SMALL, "model": ["tiny", "other"][i // 3 % 2], "seed": i} for i in range(9)]
-            made, seen = pictures(s, requests)
-            assert seen.running == 2
+            made, _ = pictures_side_by_side(s, requests)
             again, _ = pictures(s, [requests[0], requests[3]])
             assert again == [made[0], made[3]]
             s.wait_for("closed models", lambda: not any(m["meta"]["loaded"] for m in s.json("GET", "/v1/models")["data"]))
@@ -172,13 +183,16 @@ def test_several_models(program):
 def test_end(program):
     """The server ends while both workers have images."""
     with start(program, "--drain", "0") as s:
+        at = time.monotonic()
         picture(s, begin(s, SMALL))
+        two_steps = time.monotonic() - at
         jobs = [begin(s, LONG) for _ in range(3)]
         slots_running(s, 2)
         at = time.monotonic()
         s.terminate()
-        s.process.wait(timeout=30)
-        assert time.monotonic() - at < 5 and jobs
+        s.process.wait(timeout=60)
+        taken = time.monotonic() - at
+        assert taken < max(5, 4 * two_steps) and jobs, taken  # of three times 16 steps
 
 
 with tempfile.TemporaryDirectory() as cache:  # what the emulated GPU measures once

@@ -17,7 +17,7 @@ import tempfile
 import time
 import zlib
 
-from harness import LONG, SMALL, Server, events, form, run_tests
+from harness import LONG, SMALL, Server, best_of, events, form, run_tests
 
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
@@ -75,11 +75,11 @@ def test_uploads_lie_in_files(program):
             connection.sendall(body[-100:])
             answer = connection.recv(65536)
             assert b" 400 " in answer[:20] and b"invalid_image" in answer, answer
-        s.wait_for("no file", lambda: temporary_files(s) == (0, 0), 5)
+        s.wait_for("no file", lambda: temporary_files(s) == (0, 0))
         with s.socket() as connection:  # one that is broken off
             connection.sendall(head + body[:-100])
             s.wait_for("the upload", lambda: temporary_files(s)[1] > large * 0.9)
-        s.wait_for("no file", lambda: temporary_files(s) == (0, 0), 10)
+        s.wait_for("no file", lambda: temporary_files(s) == (0, 0))
         assert s.metric("zimage_upload_bytes_in_flight") == 0
         many = [("prompt", "a" * 600000), ("negative_prompt", "b" * 600000)]
         s.fault("POST", JOBS, 400, "string_too_long", *form(many))
@@ -90,36 +90,42 @@ def test_uploads_lie_in_files(program):
         s.fault("POST", JOBS, 400, "invalid_image", *form([("prompt", "x"), ("image", bytes(1 << 11), "a")]))
 
 
+def health_beside_plans(s, *plan):
+    """Seconds of the slowest answer of /health while two such plans are made, as a part of what the plans take. At most
+    one where /health never waits for them, or is quick all the same."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        start = time.monotonic()
+        plans = [pool.submit(s.request, "POST", PLAN, *plan) for _ in range(2)]
+        times = []
+        while not times or not all(plan.done() for plan in plans):
+            before = time.monotonic()
+            assert s.get("/health").status == 200
+            times.append(time.monotonic() - before)
+            time.sleep(0.005)
+        taken = time.monotonic() - start
+    for plan in plans:
+        assert plan.result().status in (200, 503), plan.result().body
+    print(f"      two pictures: {taken:.2f} s; {len(times)} times /health meanwhile, at most {max(times) * 1000:.0f} ms")
+    assert any(plan.result().status == 200 for plan in plans)
+    s.wait_for("no pictures", lambda: s.metric("zimage_input_bytes") == 0)
+    return max(times) / max(0.25, taken / 4)
+
+
 def test_large_pictures(program):
     """/health answers while the largest picture is decoded; what pictures of all requests take is limited."""
     side = 2048 if "ZIMAGE_BRIEF_TESTS" in os.environ else 8192
     whole = 3 * side * side
     with Server(program, "--max-uploads", str(whole * 3 // 2)) as s:
         body, headers = form([("prompt", "x"), ("size", "64x64"), ("image", png(side), "a.png")])
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            start = time.monotonic()
-            plans = [pool.submit(s.request, "POST", PLAN, body, headers) for _ in range(2)]
-            times = []
-            while not times or not all(plan.done() for plan in plans):
-                before = time.monotonic()
-                assert s.get("/health").status == 200
-                times.append(time.monotonic() - before)
-                time.sleep(0.005)
-            taken = time.monotonic() - start
-        for plan in plans:
-            assert plan.result().status in (200, 503), plan.result().body
-        print(f"      two pictures of {side} x {side}: {taken:.2f} s; {len(times)} times /health meanwhile, at most "
-              f"{max(times) * 1000:.0f} ms")
-        assert any(plan.result().status == 200 for plan in plans)
-        assert max(times) < max(0.25, taken / 4), max(times)
-        s.wait_for("no pictures", lambda: s.metric("zimage_input_bytes") == 0, 5)
+        waited = best_of(5, lambda: health_beside_plans(s, body, headers), 1)
+        assert waited <= 1, f"/health waits for pictures: {waited:.2f} times as long as it may take"
         blocker = s.json("POST", JOBS, {**LONG, "n": 10}, 202)
         s.wait_for("a running job", lambda: s.json("GET", "/slots")[0]["state"] == "running")
         first = s.json("POST", JOBS, body, 202, headers)
         assert s.metric("zimage_input_bytes") == whole
         s.fault("POST", JOBS, 503, "insufficient_memory", body, headers)
         s.json("DELETE", f"{JOBS}/{first['id']}")
-        s.wait_for("no pictures", lambda: s.metric("zimage_input_bytes") == 0, 5)
+        s.wait_for("no pictures", lambda: s.metric("zimage_input_bytes") == 0)
         s.json("DELETE", f"{JOBS}/{blocker['id']}")
         two = form([("prompt", "x"), ("size", "64x64"), ("image", png(side), "a"), ("image", png(side), "b")])
         s.fault("POST", JOBS, 413, "request_too_large", *two)
@@ -138,8 +144,8 @@ def leave_early(s, body, headers):
     time.sleep(0.05)
     for connection in connections:
         connection.close()
-    s.wait_for("nothing", lambda: s.metric("zimage_upload_bytes_in_flight") == 0, 10)
-    s.wait_for("no pictures", lambda: s.metric("zimage_input_bytes") == 0, 10)
+    s.wait_for("nothing", lambda: s.metric("zimage_upload_bytes_in_flight") == 0)
+    s.wait_for("no pictures", lambda: s.metric("zimage_input_bytes") == 0)
     assert s.get("/health").status == 200
 
 
@@ -158,29 +164,38 @@ def statuses(s, count, path="/v1/models", **headers):
     return [s.get(path, **headers).status for _ in range(count)]
 
 
+def until_refused(s, rate, least, most, **headers):
+    """Sends requests until one is refused. `least` to `most` of them have tokens, and those whose tokens come meanwhile.
+    Returns the refusal and its time."""
+    start, count = time.monotonic(), 0
+    while (answer := s.get("/v1/models", **headers)).status == 200:
+        count += 1
+    now = time.monotonic()
+    assert answer.status == 429 and least <= count <= most + rate * (now - start), (answer.status, count, now - start)
+    return answer, now
+
+
 def test_rates(program):
     """Each key and each address has its requests a second; wrong keys are counted for each address."""
     with Server(program, "--rate", "2", "--burst", "5", "--failed-keys", "3") as s:
-        assert statuses(s, 5) == [200] * 5
-        answer = s.get("/v1/models")
-        assert answer.status == 429 and json.loads(answer.body)["error"]["code"] == "rate_limit_exceeded"
+        answer, refused_at = until_refused(s, 2, 5, 5)
+        assert json.loads(answer.body)["error"]["code"] == "rate_limit_exceeded"
         assert answer.getheader("Retry-After") == "1" and answer.getheader("X-Should-Retry") is None
         assert statuses(s, 20, "/health") == [200] * 20, "health counts"
         assert statuses(s, 20, "/") == [200] * 20, "the page counts"
         time.sleep(1.1)
-        assert statuses(s, 2) == [200] * 2, "no new tokens after a second"
-        assert 429 in statuses(s, 3)
+        until_refused(s, 2, 2, min(5, 1 + 2 * (time.monotonic() - refused_at)))
     keys = key_file("# keys\nann:first\n\nbob:second:0.5\ncarl:third:1000\n")
     with Server(program, "--api-key-file", keys.name, "--rate", "1", "--burst", "4", "--failed-keys", "3") as s:
         assert statuses(s, 30, **bearer("third")) == [200] * 30, "a key's own rate is not the others'"
-        assert statuses(s, 2, **bearer("second")) == [200] * 2
-        assert statuses(s, 2, **bearer("second"))[1] == 429
-        assert statuses(s, 4, **bearer("first")) == [200] * 4
-        assert 429 in statuses(s, 2, **bearer("first"))
+        until_refused(s, 0.5, 2, 3, **bearer("second"))
+        until_refused(s, 1, 4, 5, **bearer("first"))
         assert statuses(s, 9) == [401] * 9, "requests without a key are no guesses"
+        start = time.monotonic()
         assert statuses(s, 3, **bearer("wrong")) == [401] * 3
         answer = s.get("/v1/models", **bearer("wrong"))
-        assert answer.status == 429 and 15 <= int(answer.getheader("Retry-After")) <= 20, answer.headers
+        assert answer.status == 429
+        assert start + 20 - time.monotonic() <= int(answer.getheader("Retry-After")) <= 20, answer.headers
         assert statuses(s, 1, **bearer("third")) == [429], "a good guess is told from a bad one"
         assert s.get("/health").status == 200
     for text, word in (("a:b:0\n", "line 1"), ("# x\na:b:c\n", "line 2"), ("a:b:1:2\n", "line 1"), ("a:\n", "line 1"),
@@ -275,15 +290,15 @@ def test_tls(program):
             s.fault("GET", "/health", 403, "host_not_allowed", headers={"Host": "evil.example"})
             shutil.copy(second[0], used[0])  # a key that is not the certificate's
             s.process.send_signal(signal.SIGHUP)
-            time.sleep(0.3)
+            s.wait_for("its sentence", lambda: "the certificate was not read again: " in s.read_log())
             assert name_of_peer(s)[0] == "first" and s.get("/health").status == 200
             shutil.copy(second[1], used[1])
             held = s.connection()
             held.request("GET", "/health")
             held.getresponse().read()
             s.process.send_signal(signal.SIGHUP)
+            s.wait_for("its sentence", lambda: "was read again" in s.read_log())
             s.trusted = second[0]
-            time.sleep(0.3)
             assert name_of_peer(s)[0] == "second"
             held.request("GET", "/health")
             assert held.getresponse().status == 200, "a connection that was open is closed"
@@ -293,7 +308,7 @@ def test_tls(program):
             gone.request("POST", GENERATIONS, json.dumps(SMALL), {"Content-Type": "application/json"})
             s.wait_for("the second job", lambda: s.metric('zimage_queue_length{class="interactive"}') == 1)
             gone.close()
-            s.wait_for("its end", lambda: s.metric('zimage_cancelled_total{reason="client_gone"}') == 1, 10)
+            s.wait_for("its end", lambda: s.metric('zimage_cancelled_total{reason="client_gone"}') == 1)
             s.json("DELETE", f"{JOBS}/{busy['id']}")
         assert "the certificate was not read again: " in s.errors and "was read again" in s.errors, s.errors
         refused(program, "--tls-cert: ", "--tls-cert", folder + "/none", "--tls-key", used[1])
@@ -541,9 +556,12 @@ def test_times(program):
                                   (f"POST {JOBS} HTTP/1.1\r\n{host}Content-Type: application/json\r\n"
                                    "Content-Length: 100\r\n\r\n{", 1.5, 3),
                                   (f"GET /health HTTP/1.1\r\n{host}\r\n", 2, 6)):
-            start = time.monotonic()
-            s.send_raw(text.encode())
-            assert least < time.monotonic() - start < most, (text, time.monotonic() - start)
+            def seconds():
+                start = time.monotonic()
+                s.send_raw(text.encode())
+                return time.monotonic() - start
+            taken = best_of(5, seconds, most)
+            assert least < taken < most, (text, taken)
 
 
 SMALL_FORM = [(name, str(value)) for name, value in SMALL.items()]

@@ -64,8 +64,9 @@ class Server:
     def read_log(self):
         if isinstance(self.log, int):
             return ""
-        self.log.seek(0)
-        return self.log.read()
+        # Not seek: the server writes where the file's position is.
+        file = self.log.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
     def request(self, method, path, body=None, headers=None):
         connection = self.connection()
@@ -127,6 +128,15 @@ class Server:
 
     def wait_until_idle(self, seconds=60):
         self.wait_for("no job", lambda: self.json("GET", "/slots")[0]["state"] == "idle", seconds)
+
+
+def best_of(trials, measure, limit):
+    """The least of what measure() returns in at most so many trials; the first that is within the limit is the last.
+    Other work on the machine lengthens some of them. A limit is the program's: what it keeps once, it can keep."""
+    least = measure()
+    while least > limit and (trials := trials - 1) > 0:
+        least = min(least, measure())
+    return least
 
 
 def events(stream):
