@@ -55,10 +55,11 @@ static const char *const names[] = {"a.png", "a.jpg", "a.webp", "b.jpg", "b.webp
 static void every_format_is_made_again(void **state)
 {
     for (size_t i = 0; i < NAMES; i++) {
+        /* int8: float32 of some kernels gives the reference's pixels. */
         if (*names[i] == 'b')
-            MAKE("a red apple", names[i], "--size", "32x48", "--steps", "2", "--quality", "60");
+            MAKE("a red apple", names[i], "--size", "32x48", "--steps", "2", "--compute", "int8", "--quality", "60");
         else
-            MAKE("a red apple", names[i], "--size", "32x48", "--steps", "2");
+            MAKE("a red apple", names[i], "--size", "32x48", "--steps", "2", "--compute", "int8");
         expect_end(ARGUMENTS("rerun", names[i], "-m", TINY), 0, names[i], "equal: all 1536 pixels");
         /* Other kernels: how far, and why. */
         expect_end(ARGUMENTS("rerun", names[i], "-m", TINY, "-q", "--compute", "f32", "--reference"), 3,
