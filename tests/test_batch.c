@@ -71,8 +71,9 @@ static void the_whole_batch_is_checked(void **state)
     expect_batch_refused(text, "b.jsonl: line 2: output", "name too long");
     expect_batch_refused(GOOD "{\"prompt\": \"b\", \"width\": 100}", "b.jsonl: line 2: width: 100", "multiple of 16");
     expect_batch_refused(GOOD "{\"prompt\": \"b\", \"width\": 100000}", "b.jsonl: line 2: width: 100000", "1024");
-    expect_batch_refused(GOOD "{\"prompt\": \"b\", \"latents\": \"no.safetensors\"}", "line 2: no.safetensors", "");
-    expect_batch_refused(GOOD "{\"prompt_embeds\": \"no.safetensors\"}", "line 2: no.safetensors", "");
+    expect_batch_refused(GOOD "{\"prompt\": \"b\", \"latents\": \"no.safetensors\"}", "line 2: latents: no.safetensors",
+                         "");
+    expect_batch_refused(GOOD "{\"prompt_embeds\": \"no.safetensors\"}", "line 2: prompt_embeds: no.safetensors", "");
     expect_batch_refused(GOOD "\n{\"prompt\": \"b\", \"count\": 2, \"save_latents\": \"l\"}", "line 3: save_latents",
                          "count");
     expect_batch_refused(GOOD "{\"prompt\": \"b\", \"count\": 100000}", "line 2", "images");

@@ -227,7 +227,7 @@ def test_environment(program):
     refused(program, "ZIMAGE_MAX_N: \"x\", expected a whole number", code=2, ZIMAGE_MAX_N="x")
     refused(program, "ZIMAGE_QUIET: \"maybe\"", code=2, ZIMAGE_QUIET="maybe")
     refused(program, "--insecure: ", "--insecure", code=2, ZIMAGE_API_KEY="secret")
-    refused(program, "--host: 0.0.0.0", ZIMAGE_HOST="0.0.0.0")
+    refused(program, "--host: \"0.0.0.0\"", ZIMAGE_HOST="0.0.0.0")
     text = subprocess.run([program, "serve", "--help"], capture_output=True, text=True, check=True).stdout
     assert "ZIMAGE_PORT" in text
     man = subprocess.run([program, "help", "--man"], capture_output=True, text=True, check=True).stdout
