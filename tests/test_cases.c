@@ -160,6 +160,7 @@ static const struct {
     ENTRY(forget_weights),
     ENTRY(describe),
     ENTRY(peak_rate),
+    ENTRY(exchange_seconds),
     ENTRY(peak_bytes),
     ENTRY(device_bytes),
     ENTRY(whole_image_bytes),

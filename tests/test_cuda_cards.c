@@ -3,7 +3,9 @@
  * numbers of tokens that the GPUs do not divide. Then the messages where GPUs can't work together.
  */
 #include <dlfcn.h>
+#include <pthread.h>
 
+#include "base/numbers.h"
 #include "device_images.h"
 
 static const device sets[] = {
@@ -68,16 +70,32 @@ static void one_gpu_makes_the_same_image(void **state)
     }
 }
 
-/* Exchanges of one image with these GPUs, each evaluation the same number. */
+/* What a progress callback counts: exchanges until decoding began. */
+static int count_until_decoding(const zimage_progress *progress, void *user)
+{
+    int64_t *made = user;
+    if (progress->stage == ZIMAGE_STAGE_DECODE && *made < 0)
+        *made = exchanges();
+    return 0;
+}
+
+/* Exchanges of an evaluation of one image with these GPUs. */
 static int64_t exchanges_of(const char *gpus, const image_case *c)
 {
     zimage_session *session = open_model(TINY, gpus, ZIMAGE_COMPUTE_F32);
-    int64_t before = exchanges();
-    zimage_image_free(generate(session, c));
-    int64_t made = exchanges() - before;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_request request = request_of(c);
+    zimage_image *image = NULL;
+    int64_t before = exchanges(), made = -1;
+    request.progress = count_until_decoding;
+    request.progress_user = &made;
+    if (zimage_generate(session, &request, &image, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    zimage_image_free(image);
     zimage_session_close(session);
-    assert_int_equal(made % c->steps, 0);
-    return made / c->steps;
+    assert_true(made >= before);
+    assert_int_equal((made - before) % c->steps, 0);
+    return (made - before) / c->steps;
 }
 
 /* Each of two GPUs has a pass of guidance, whose attention needs no other rows. */
@@ -89,6 +107,70 @@ static void guided_passes_need_few_exchanges(void **state)
     assert_int_equal(exchanges_of("cuda:0,1", &one), 3 + 2);
     assert_int_equal(exchanges_of("cuda:0,1", &two), 0 + 1 + 2);
     assert_int_equal(exchanges_of("cuda:0,1,2,3", &two), 3 + 1 + 2);
+}
+
+/* ---- two sessions on the same GPUs ------------------------------------------------------------------------------- */
+
+#define SHARED_IMAGES 3 /* of each session; the last one is not cancelled */
+
+typedef struct sharer {
+    const char *gpus;
+    const zimage_image *alone; /* what the session makes by itself */
+    uint64_t state;
+    char problem[256];
+} sharer;
+
+static void make_shared(sharer *s, zimage_session *session, int cancel_at)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_request request = request_of(&image_cases[0]);
+    zimage_image *image = NULL;
+    watch w = {.cancel_at = cancel_at};
+    request.progress = count_calls;
+    request.progress_user = &w;
+    zimage_status status = zimage_generate(session, &request, &image, &error);
+    size_t bytes = (size_t)request.width * (size_t)request.height * 3;
+    if (status != ZIMAGE_OK && (cancel_at == 0 || status != ZIMAGE_ERROR_CANCELLED))
+        snprintf(s->problem, sizeof s->problem, "%.200s", error.message);
+    else if (image && memcmp(zimage_image_pixels(image), zimage_image_pixels(s->alone), bytes) != 0)
+        snprintf(s->problem, sizeof s->problem, "%s: another image than alone", s->gpus);
+    zimage_image_free(image);
+}
+
+static void *share_gpus(void *argument)
+{
+    sharer *s = argument;
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_session_params params = {.struct_size = sizeof params, .device = s->gpus, .compute = ZIMAGE_COMPUTE_F32};
+    zimage_session *session = NULL;
+    if (session_on(TINY, NULL, &params, &session, &error) != ZIMAGE_OK)
+        snprintf(s->problem, sizeof s->problem, "%.200s", error.message);
+    for (int i = 0; session && i < SHARED_IMAGES && !*s->problem; i++)
+        make_shared(s, session, i == SHARED_IMAGES - 1 ? 0 : 1 + (int)(zi_random_bits(&s->state) % 40));
+    zimage_session_close(session);
+    return NULL;
+}
+
+/* Sets that are equal, that have one GPU in common, and that have none. */
+static void sessions_take_turns(void **state)
+{
+    sharer sharers[] = {{.gpus = "cuda:0,1"}, {.gpus = "cuda:0,1"}, {.gpus = "cuda:3,1"}, {.gpus = "cuda:2,3"}};
+    enum { SHARERS = sizeof sharers / sizeof *sharers };
+    pthread_t threads[SHARERS];
+    zimage_session *session = open_model(TINY, "cuda:0,1", ZIMAGE_COMPUTE_F32);
+    zimage_image *alone = generate(session, &image_cases[0]);
+    zimage_session_close(session);
+    for (int i = 0; i < SHARERS; i++) {
+        sharers[i].alone = alone;
+        sharers[i].state = ZI_RANDOM_SEED + (uint64_t)i;
+        assert_int_equal(pthread_create(&threads[i], NULL, share_gpus, &sharers[i]), 0);
+    }
+    for (int i = 0; i < SHARERS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < SHARERS; i++)
+        if (*sharers[i].problem)
+            fail_msg("%s", sharers[i].problem);
+    zimage_image_free(alone);
 }
 
 static void cancelling_leaves_the_gpus_usable(void **state)
@@ -164,6 +246,7 @@ int main(void)
         cmocka_unit_test(images_from_images_equal_the_reference),
         cmocka_unit_test(one_gpu_makes_the_same_image),
         cmocka_unit_test(guided_passes_need_few_exchanges),
+        cmocka_unit_test(sessions_take_turns),
         cmocka_unit_test(cancelling_leaves_the_gpus_usable),
         cmocka_unit_test(not_finite_names_the_block),
         cmocka_unit_test(wrong_sets_are_refused),

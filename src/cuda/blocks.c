@@ -26,34 +26,77 @@ zi_tensor zi_cards_on(const zi_cards *c, int card, const zi_tensor *tensor)
     return own;
 }
 
-/* An operand, too, which has no other views. */
+/* An operand has no other views than that of all its rows. */
 zi_tensor zi_cards_rows(const zi_cards *c, int card, const zi_tensor *tensor, zi_range rows)
 {
     zi_tensor own = zi_cards_on(c, card, tensor);
     if (rows.first == 0 && rows.count == own.shape[0])
         return own;
+    if (own.dtype != ZI_OPERAND)
+        return zi_tensor_rows(&own, rows.first, rows.count);
     assert(own.dims == 2);
     own.shape[0] = rows.count;
     own.offset += rows.first * own.ld;
     return own;
 }
 
-int zi_cards_has_rows(const zi_cards *c, const zi_tensor *tensor, int64_t *first)
+int zi_cards_is_narrow(const zi_cards *c, const zi_tensor *tensor)
+{
+    return tensor->shape[tensor->dims - 1] < zi_cards_block(c, tensor)->columns;
+}
+
+int zi_cards_place(const zi_cards *c, const zi_tensor *tensor, zi_range *rows)
 {
     const zi_block *b = zi_cards_block(c, tensor);
-    if (b->columns == 0 || tensor->dims != 2 || tensor->ld != b->columns)
+    if (b->columns == 1 ? !zi_tensor_is_dense(tensor) : tensor->dims != 2 || tensor->ld != b->columns)
         return 0;
-    *first = tensor->offset / b->columns;
+    *rows = (zi_range){tensor->offset / b->columns, b->columns == 1 ? zi_tensor_count(tensor) : tensor->shape[0]};
     return 1;
 }
 
-zi_division zi_cards_division(const zi_cards *c, const zi_tensor *tensor)
+/* Rows of the block for each row of the tensor. */
+static int64_t fineness(const zi_tensor *tensor, zi_range place)
 {
-    const zi_block *b = zi_cards_block(c, tensor);
-    int64_t first;
-    if (!zi_cards_has_rows(c, tensor, &first))
-        return (zi_division){0};
-    return zi_division_of(&b->division, first, tensor->shape[0], c->set.count);
+    return tensor->shape[0] > 0 ? place.count / tensor->shape[0] : 1;
+}
+
+int zi_cards_division(const zi_cards *c, const zi_tensor *tensor, zi_division *d)
+{
+    zi_range place;
+    *d = (zi_division){0};
+    if (!zi_cards_place(c, tensor, &place))
+        return 0;
+    const zi_division of = zi_division_of(&zi_cards_block(c, tensor)->division, place.first, place.count, c->set.count);
+    if (zi_division_coarser(&of, fineness(tensor, place), c->set.count, d))
+        return 1;
+    *d = (zi_division){0};
+    return 0;
+}
+
+/* All rows of a block but those. */
+static zimage_status gather_others(zi_cards *c, const zi_run *run, zi_block *b, zi_range but)
+{
+    const zi_tensor all = {b->type, 2, {b->rows, b->columns}, b->columns, 0, b->data[0]};
+    int64_t end = but.first + but.count;
+    zi_cards_exchange_begin(c);
+    zi_cards_exchange(c, &all, (zi_range){0, but.first}, ~0u);
+    zi_cards_exchange(c, &all, (zi_range){end, b->rows - end}, ~0u);
+    b->division.count = 0;
+    return zi_cards_exchange_end(c, run);
+}
+
+zimage_status zi_cards_written(zi_cards *c, const zi_run *run, const zi_tensor *tensor, const zi_division *d)
+{
+    zi_block *b = zi_cards_block(c, tensor);
+    zi_range place = {0, b->rows};
+    int has_place = zi_cards_place(c, tensor, &place);
+    const zi_division finer = zi_division_finer(d, has_place ? fineness(tensor, place) : 1, c->set.count);
+    assert(has_place || d->count == 0);
+    if (zi_division_set(&b->division, place.first, place.count, &finer, c->set.count))
+        return ZIMAGE_OK;
+    ZI_TRY(gather_others(c, run, b, place)); /* too many cuts */
+    (void)zi_division_set(&b->division, place.first, place.count, &finer, c->set.count);
+    return ZIMAGE_OK;
 }
 
 /* ---- the stacks -------------------------------------------------------------------------------------------------- */
@@ -97,7 +140,7 @@ static zimage_status alloc(zi_run *run, zi_tensor *tensor, int dims, const int64
     int made = 0;
     ZI_TRY(make_room(c, run));
     zi_block *b = &c->blocks[c->block_count];
-    *b = (zi_block){.rows = shape[0], .columns = dims == 2 ? shape[1] : 0};
+    *b = (zi_block){.rows = dims == 2 ? shape[0] : zi_shape_count(dims, shape), .columns = dims == 2 ? shape[1] : 1};
     for (; made < c->set.count && status == ZIMAGE_OK; made++) {
         zi_run own = zi_cards_run(c, made, run);
         zi_tensor each = {.dtype = ZI_F32};

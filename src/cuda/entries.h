@@ -21,5 +21,8 @@ zi_op_rehearse_begin zi_cuda_op_rehearse_begin; /* rehearsal.c */
 zi_op_rehearse_stage zi_cuda_op_rehearse_stage; /* rehearsal.c */
 zi_op_rehearse_end zi_cuda_op_rehearse_end;     /* rehearsal.c */
 zi_op_arrange zi_cuda_op_arrange;               /* arrange.c */
+/* table.c: group_norm_fold of the sum of `parts` sums [groups, 2], in float64, which lie one behind the other. */
+zimage_status zi_cuda_fold_parts(zi_run *run, zi_channel_affine *affine, const double *sums, int parts, int64_t groups,
+                                 int64_t count, const zi_weight *w, const zi_weight *b, float eps);
 
 #endif

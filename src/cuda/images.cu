@@ -140,25 +140,27 @@ extern "C" cudaError_t zi_cuda_group_sums(zi_dtype type, double *sums, const voi
 }
 
 /* In float64: the variance may be a small difference of large numbers. */
-static __global__ void group_fold(float *scale, float *shift, const double *sums, const float *w, const float *b,
-                                  int64_t channels, int64_t size, double count, double eps)
+static __global__ void group_fold(float *scale, float *shift, const zi_cuda_fold_args f)
 {
-    EACH(c, channels)
+    EACH(c, f.channels)
     {
-        const double *sum = sums + c / size * 2;
-        double mean = sum[0] / count, variance = sum[1] / count - mean * mean;
-        double factor = w[c] / sqrt((variance < 0 ? 0 : variance) + eps);
+        const double *part = f.sums + c / (f.channels / f.groups) * 2;
+        double sum = part[0], squares = part[1];
+        for (int i = 1; i < f.parts; i++) {
+            sum += part[i * 2 * f.groups];
+            squares += part[i * 2 * f.groups + 1];
+        }
+        double mean = sum / (double)f.count, variance = squares / (double)f.count - mean * mean;
+        double factor = f.w[c] / sqrt((variance < 0 ? 0 : variance) + f.eps);
         scale[c] = (float)factor;
-        shift[c] = (float)(b[c] - mean * factor);
+        shift[c] = (float)(f.b[c] - mean * factor);
     }
 }
 
-extern "C" cudaError_t zi_cuda_group_fold(float *scale, float *shift, const double *sums, const float *w,
-                                          const float *b, int64_t channels, int64_t groups, int64_t count, float eps,
+extern "C" cudaError_t zi_cuda_group_fold(float *scale, float *shift, const zi_cuda_fold_args *args,
                                           cudaStream_t stream)
 {
-    ZI_LAUNCH(group_fold, blocks_for(channels, 128), 128, 0, stream, scale, shift, sums, w, b, channels,
-              channels / groups, (double)count, (double)eps);
+    ZI_LAUNCH(group_fold, blocks_for(args->channels, 128), 128, 0, stream, scale, shift, *args);
     return cudaGetLastError();
 }
 

@@ -139,9 +139,15 @@ typedef struct zi_cuda_attention {
 int zi_cuda_flash_fits(const zi_cuda_attention *args);
 cudaError_t zi_cuda_flash(const zi_cuda_attention *args, cudaStream_t stream);
 
-/* scale, shift [channels] float32 from the sums over `count` elements a group (ops.h). */
-cudaError_t zi_cuda_group_fold(float *scale, float *shift, const double *sums, const float *w, const float *b,
-                               int64_t channels, int64_t groups, int64_t count, float eps, cudaStream_t stream);
+typedef struct zi_cuda_fold_args {
+    const double *sums; /* [parts][groups][2]: all parts together are the sums over `count` elements a group */
+    int parts;
+    const float *w, *b; /* [channels] */
+    int64_t channels, groups, count;
+    double eps;
+} zi_cuda_fold_args;
+/* scale, shift [channels] float32 (ops.h); parts are added in their order. */
+cudaError_t zi_cuda_group_fold(float *scale, float *shift, const zi_cuda_fold_args *args, cudaStream_t stream);
 /* Images [pixels][channels]. sums [groups][2] += sum and sum of squares, float64. */
 cudaError_t zi_cuda_group_sums(zi_dtype type, double *sums, const void *x, int64_t pixels, int64_t channels,
                                int64_t groups, cudaStream_t stream);

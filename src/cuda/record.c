@@ -261,6 +261,8 @@ static zimage_status begin(const zi_cuda_set *set, const zi_run *run)
 
 zimage_status zi_cuda_repeat(const zi_cuda_set *set, const zi_cuda_work_item *w)
 {
+    if (w->key == NULL)
+        return w->work(w->run, w->user);
     ZI_TRY(begin(set, w->run));
     if (set->cards[0]->ops.rehearsing)
         return w->work(w->run, w->user);

@@ -260,32 +260,42 @@ static zimage_status cuda_unpatchify(zi_run *run, zi_tensor *latents, const zi_t
 
 /* ---- group norm -------------------------------------------------------------------------------------------------- */
 
+/* x may have no rows. */
 static zimage_status cuda_group_norm_sums(zi_run *run, zi_tensor *sums, const zi_tensor *x, int accumulate)
 {
     zi_cuda *cuda = zi_cuda_begin(run);
-    int64_t channels = zi_features(x), groups = sums->shape[0];
+    int64_t channels = zi_features(x), groups = sums->shape[0], rows = zi_row_count(x);
     double *data = zi_cuda_data(sums);
     assert(channels % groups == 0 && sums->shape[1] == 4 && is_dense(sums, x));
     if (!accumulate)
         ZI_CUDA_TRY(cuda, cudaMemsetAsync(data, 0, (size_t)groups * 2 * sizeof(double), cuda->stream), "clearing sums");
+    if (rows == 0)
+        return ZIMAGE_OK;
+    return ZI_CUDA_RUN(cuda, zi_cuda_group_sums(x->dtype, data, zi_cuda_data(x), rows, channels, groups, cuda->stream),
+                       "group sums");
+}
+
+zimage_status zi_cuda_fold_parts(zi_run *run, zi_channel_affine *affine, const double *sums, int parts, int64_t groups,
+                                 int64_t count, const zi_weight *w, const zi_weight *b, float eps)
+{
+    zi_cuda *cuda = zi_cuda_begin(run);
+    zi_cuda_fold_args args = {.sums = sums,
+                              .parts = parts,
+                              .channels = zi_tensor_count(&affine->scale),
+                              .groups = groups,
+                              .count = count,
+                              .eps = eps};
+    ZI_TRY(zi_cuda_vector(cuda, w, &args.w));
+    ZI_TRY(zi_cuda_vector(cuda, b, &args.b));
     return ZI_CUDA_RUN(
-        cuda, zi_cuda_group_sums(x->dtype, data, zi_cuda_data(x), zi_row_count(x), channels, groups, cuda->stream),
-        "group sums");
+        cuda, zi_cuda_group_fold(zi_cuda_data(&affine->scale), zi_cuda_data(&affine->shift), &args, cuda->stream),
+        "a group norm");
 }
 
 static zimage_status cuda_group_norm_fold(zi_run *run, zi_channel_affine *affine, const zi_tensor *sums, int64_t count,
                                           const zi_weight *w, const zi_weight *b, float eps)
 {
-    zi_cuda *cuda = zi_cuda_begin(run);
-    int64_t channels = zi_tensor_count(&affine->scale);
-    const float *weight, *bias;
-    ZI_TRY(zi_cuda_vector(cuda, w, &weight));
-    ZI_TRY(zi_cuda_vector(cuda, b, &bias));
-    return ZI_CUDA_RUN(cuda,
-                       zi_cuda_group_fold(zi_cuda_data(&affine->scale), zi_cuda_data(&affine->shift),
-                                          zi_cuda_data(sums), weight, bias, channels, sums->shape[0], count, eps,
-                                          cuda->stream),
-                       "a group norm");
+    return zi_cuda_fold_parts(run, affine, zi_cuda_data(sums), 1, sums->shape[0], count, w, b, eps);
 }
 
 static zimage_status cuda_channel_affine(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_channel_affine *affine)
@@ -305,6 +315,12 @@ static zimage_status cuda_channel_affine(zi_run *run, zi_tensor *y, const zi_ten
 static size_t cuda_peak_bytes(const zi_ops *ops)
 {
     return zi_cuda_state(ops)->stack.peak;
+}
+
+static zimage_status cuda_exchange_seconds(zi_run *run, size_t bytes, double *seconds)
+{
+    *seconds = 0;
+    return ZIMAGE_OK;
 }
 
 static size_t cuda_whole_image_bytes(const zi_ops *ops)
@@ -419,6 +435,7 @@ static const zi_ops_table cuda_table = {
     .forget_weights = cuda_forget_weights,
     .describe = cuda_describe,
     .peak_rate = zi_cuda_peak_rate,
+    .exchange_seconds = cuda_exchange_seconds,
     .peak_bytes = cuda_peak_bytes,
     .device_bytes = cuda_device_bytes,
     .whole_image_bytes = cuda_whole_image_bytes,

@@ -426,6 +426,12 @@ size_t mlx_device_bytes(zi_ops *)
 }
 
 /* A quarter of a GiB of pixels in float32: then a level of the VAE takes a few times that. */
+zimage_status mlx_exchange_seconds(zi_run *, size_t, double *seconds)
+{
+    *seconds = 0;
+    return ZIMAGE_OK;
+}
+
 size_t mlx_whole_image_bytes(const zi_ops *)
 {
     return static_cast<size_t>(1) << 28;
@@ -501,6 +507,7 @@ const zi_ops_table mlx_table = {
     .forget_weights = mlx_forget_weights,
     .describe = mlx_describe,
     .peak_rate = mlx_peak_rate,
+    .exchange_seconds = mlx_exchange_seconds,
     .peak_bytes = mlx_peak_bytes,
     .device_bytes = mlx_device_bytes,
     .whole_image_bytes = mlx_whole_image_bytes,

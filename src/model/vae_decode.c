@@ -280,15 +280,25 @@ static zimage_status run_conv_out(decoder *d, const zi_vae_output *out)
     return zi_end_block(d->c.run, &y, "vae decoder.conv_out");
 }
 
-static zimage_status decode(decoder *d, const float *latents, int64_t rows, int64_t columns, const zi_vae_output *out)
+/* The arguments of decode. */
+typedef struct decoding {
+    decoder *d;
+    const float *latents;
+    int64_t rows, columns; /* of the decoder's grid */
+    const zi_vae_output *out;
+} decoding;
+
+static zimage_status decode(zi_run *run, const void *user)
 {
+    const decoding *of = user;
+    decoder *d = of->d;
     ZI_TRY(zi_alloc2_f32(d->c.run, &d->c.sums, d->model->config.norm_num_groups, 4));
-    ZI_TRY(zi_alloc1(d->c.run, &d->c.region, region_size(d->model, rows, columns)));
-    ZI_TRY(load_latents(d, latents, rows, columns));
+    ZI_TRY(zi_alloc1(d->c.run, &d->c.region, region_size(d->model, of->rows, of->columns)));
+    ZI_TRY(load_latents(d, of->latents, of->rows, of->columns));
     ZI_TRY(run_conv_in(d));
     ZI_TRY(zi_vae_run_mid_block(&d->c, &d->model->decoder.mid, "decoder"));
     ZI_TRY(run_levels(d));
-    return run_conv_out(d, out);
+    return run_conv_out(d, of->out);
 }
 
 zimage_status zi_vae_decode(const zi_vae *model, zi_run *run, const float *latents, int64_t rows, int64_t columns,
@@ -300,7 +310,8 @@ zimage_status zi_vae_decode(const zi_vae *model, zi_run *run, const float *laten
                        (long long)rows, MAX_LATENT_SIDE);
     decoder d = {.model = model, .c = {.run = run, .groups = model->config.norm_num_groups}, .band_rows = band_rows};
     zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = decode(&d, latents, rows * model->config.patch, columns * model->config.patch, out);
+    const decoding of = {&d, latents, rows * model->config.patch, columns * model->config.patch, out};
+    zimage_status status = zi_table(run)->repeat(run, NULL, 0, decode, &of);
     zi_table(run)->release(run, mark);
     return status;
 }

@@ -196,15 +196,24 @@ static zimage_status run_conv_out(encoder *e, float *moments)
 
 /* ---- encoding ---------------------------------------------------------------------------------------------------- */
 
-static zimage_status encode(encoder *e, const uint8_t *rgb8, int64_t rows, int64_t columns, int64_t band_rows,
-                            float *moments)
+/* The arguments of encode. */
+typedef struct encoding {
+    encoder *e;
+    const uint8_t *rgb8;
+    int64_t rows, columns, band_rows;
+    float *moments;
+} encoding;
+
+static zimage_status encode(zi_run *run, const void *user)
 {
+    const encoding *of = user;
+    encoder *e = of->e;
     ZI_TRY(zi_alloc2_f32(e->c.run, &e->c.sums, e->model->config.norm_num_groups, 4));
-    ZI_TRY(zi_alloc1(e->c.run, &e->c.region, region_size(e->model, rows, columns)));
-    ZI_TRY(run_conv_in(e, rgb8, rows, columns, band_rows));
+    ZI_TRY(zi_alloc1(e->c.run, &e->c.region, region_size(e->model, of->rows, of->columns)));
+    ZI_TRY(run_conv_in(e, of->rgb8, of->rows, of->columns, of->band_rows));
     ZI_TRY(run_levels(e));
     ZI_TRY(zi_vae_run_mid_block(&e->c, &e->model->encoder.mid, "encoder"));
-    return run_conv_out(e, moments);
+    return run_conv_out(e, of->moments);
 }
 
 zimage_status zi_vae_encode(const zi_vae *model, zi_run *run, const uint8_t *rgb8, int64_t pixel_rows,
@@ -221,7 +230,8 @@ zimage_status zi_vae_encode(const zi_vae *model, zi_run *run, const uint8_t *rgb
                        MAX_SIDE);
     encoder e = {.model = model, .c = {.run = run, .groups = model->config.norm_num_groups}};
     zi_arena_mark mark = zi_table(run)->mark(run);
-    zimage_status status = encode(&e, rgb8, pixel_rows, pixel_columns, band_rows, moments);
+    const encoding of = {&e, rgb8, pixel_rows, pixel_columns, band_rows, moments};
+    zimage_status status = zi_table(run)->repeat(run, NULL, 0, encode, &of);
     zi_table(run)->release(run, mark);
     return status;
 }

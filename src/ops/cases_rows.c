@@ -389,6 +389,8 @@ static zimage_status questions(zi_trial *t, const zi_case *c)
     (void)table->whole_image_bytes(t->run.ops);
     zi_trial_answer(t, table->suits_batch(t->run.ops, 100, 200) == ZI_BATCH_ALWAYS);
     zi_trial_answer(t, table->graph_info(t->run.ops).nodes >= 0);
+    double seconds = -1;
+    zi_trial_answer(t, table->exchange_seconds(&t->run, 4096, &seconds) == ZIMAGE_OK && seconds >= 0);
     zi_trial_answer(t, table->memory != ZI_MEMORY_DEVICE || table->device_bytes(t->run.ops) > 0);
     return ZIMAGE_OK;
 }
@@ -418,7 +420,9 @@ static const zi_case_kind finite_residual_kind = {
     "finite", "residual name_check finish", "residual %d x %d, element %d is not", finite_residual, &answer_bound};
 static const zi_case_kind memory_kind = {"memory", "alloc alloc_f32 mark release peak_bytes", "%d x %d", memory,
                                          &answer_bound};
-static const zi_case_kind questions_kind = {"memory", "describe whole_image_bytes suits_batch graph_info device_bytes",
+static const zi_case_kind questions_kind = {"memory",
+                                            "describe whole_image_bytes suits_batch graph_info device_bytes "
+                                            "exchange_seconds",
                                             "questions", questions, &answer_bound};
 
 const zi_case zi_cases_rows[] = {

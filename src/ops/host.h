@@ -55,6 +55,7 @@ zi_op_arrange zi_host_arrange;
 zi_op_forget_weights zi_host_forget_weights;
 size_t zi_host_peak_bytes(const zi_ops *ops);
 double zi_host_peak_rate(zi_run *run);
+zimage_status zi_one_device(zi_run *run, size_t bytes, double *seconds); /* exchange_seconds */
 size_t zi_host_device_bytes(zi_ops *ops);
 size_t zi_host_whole_image_bytes(const zi_ops *ops);
 zi_graph_info zi_host_graph_info(zi_ops *ops);
@@ -69,8 +70,9 @@ zi_batch zi_host_suits_batch(const zi_ops *ops, int64_t fewest, int64_t most); /
     .unpatchify = zi_host_unpatchify, .group_norm_fold = zi_host_group_norm_fold, .name_check = zi_host_name_check,    \
     .finish = zi_host_finish, .repeat = zi_host_repeat, .rehearse_begin = zi_host_rehearse_begin,                      \
     .rehearse_stage = zi_host_rehearse_stage, .rehearse_end = zi_host_rehearse_end, .arrange = zi_host_arrange,        \
-    .forget_weights = zi_host_forget_weights, .peak_bytes = zi_host_peak_bytes, .device_bytes = zi_host_device_bytes,  \
-    .whole_image_bytes = zi_host_whole_image_bytes, .graph_info = zi_host_graph_info
+    .forget_weights = zi_host_forget_weights, .exchange_seconds = zi_one_device, .peak_bytes = zi_host_peak_bytes,     \
+    .device_bytes = zi_host_device_bytes, .whole_image_bytes = zi_host_whole_image_bytes,                              \
+    .graph_info = zi_host_graph_info
 
 /* Float32 pixels as bytes: see download_rgb8. */
 void zi_to_rgb8(const float *x, size_t count, uint8_t *rgb8);

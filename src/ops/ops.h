@@ -215,7 +215,8 @@ typedef zimage_status zi_op_finish(zi_run *run);
 /* Queues operations; the host neither reads nor writes a tensor meanwhile. */
 typedef zimage_status zi_work_fn(zi_run *run, const void *user);
 /* Calls work(run, user). Its tensors lie at the same places whenever the key has the same bytes and the stack has the
- * same height: a backend may record what it queued, and queue the recording the next time instead of calling work. */
+ * same height: a backend may record what it queued, and queue the recording the next time instead of calling work. key
+ * NULL: nothing is recorded, and the host may read and write tensors. Either way several GPUs may divide the work. */
 typedef zimage_status zi_op_repeat(zi_run *run, const void *key, size_t size, zi_work_fn *work, const void *user);
 
 /* ---- operations: planning memory --------------------------------------------------------------------------------- */
@@ -226,6 +227,12 @@ typedef struct zi_stage_runs {
 } zi_stage_runs;
 
 #define ZI_STAGES_MAX 8
+
+/* What several GPUs that make an image together send each other; bytes: of the GPU that sends or receives most, summed
+ * over the exchanges. */
+typedef struct zi_traffic {
+    uint64_t exchanges, bytes;
+} zi_traffic;
 
 /* How a device's own memory is divided, in bytes. */
 typedef struct zi_memory_plan {
@@ -239,6 +246,8 @@ typedef struct zi_memory_plan {
     /* Weights that one run of a stage copies to the device: if none were resident; as divided. */
     uint64_t weights[ZI_STAGES_MAX], streamed[ZI_STAGES_MAX];
     uint64_t shared; /* weights that other sessions hold, too */
+    int devices;     /* several GPUs: how many; their traffic in one run of a stage. A stage without is not divided */
+    zi_traffic traffic[ZI_STAGES_MAX];
 } zi_memory_plan;
 
 /*
@@ -343,6 +352,9 @@ typedef struct zi_ops_table {
     void (*describe)(const zi_ops *ops, char *text, size_t size);
     /* Floating-point operations a second that the linear layers could reach at most, measured now; 0: unknown. */
     double (*peak_rate)(zi_run *run);
+    /* Seconds that an exchange of so many bytes takes between the GPUs of the backend, measured now; 0: it has one. The
+     * stack is empty, and is so afterwards. */
+    zimage_status (*exchange_seconds)(zi_run *run, size_t bytes, double *seconds);
     /* Most bytes of the stack that were in use at once since the backend was opened. */
     size_t (*peak_bytes)(const zi_ops *ops);
     /* Bytes of the device's own memory in use now, by whichever process; 0: it has none. */

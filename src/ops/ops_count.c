@@ -306,6 +306,7 @@ static const zi_ops_table count_table = {
     .forget_weights = zi_host_forget_weights,
     .describe = count_describe,
     .peak_rate = zi_host_peak_rate,
+    .exchange_seconds = zi_one_device,
     .peak_bytes = count_peak_bytes,
     .device_bytes = zi_host_device_bytes,
     .whole_image_bytes = zi_host_whole_image_bytes,

@@ -41,8 +41,9 @@ struct message {
     cudaStream_t stream;
 };
 
-std::vector<message> group;
-bool is_open;
+/* A group belongs to a thread, as NCCL's does. */
+thread_local std::vector<message> group;
+thread_local bool is_open;
 int64_t exchanges;
 
 } // namespace
