@@ -525,6 +525,7 @@ typedef struct zimage_memory_info {
     uint64_t step_bytes;       /* weights that are copied to the GPU at each step, because they do not stay */
     uint64_t least_bytes;      /* the smallest device_memory with which this request can run */
     uint64_t shared_bytes;     /* weights that it reads in the memory of other sessions: not in total_bytes */
+    uint64_t exchange_bytes;   /* that it sends to the other GPUs of the image, or receives, at each step */
 } zimage_memory_info;
 
 /*

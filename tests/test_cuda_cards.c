@@ -3,7 +3,11 @@
  * numbers of tokens that the GPUs do not divide. Then the messages where GPUs can't work together.
  */
 #include <dlfcn.h>
+#include <limits.h>
+#include <math.h>
 #include <pthread.h>
+
+#include <jansson.h>
 
 #include "base/numbers.h"
 #include "device_images.h"
@@ -216,6 +220,88 @@ static void the_plan_speaks_of_each_gpu(void **state)
         &o);
     assert_int_equal(o.code, 0);
     assert_contains(o.out, "on each GPU ");
+    assert_contains(o.out, "each GPU sends or receives ");
+}
+
+/* ---- predicted seconds ------------------------------------------------------------------------------------------- */
+
+/* Writes these rates into the entries of the session's cache folder. */
+static void set_rates(const char *folder, double latency, double link)
+{
+    static const char *const rates[] = {"linear", "attention", "conv"};
+    char path[PATH_MAX];
+    json_t *entry;
+    const char *key;
+    snprintf(path, sizeof path, "%s/machine.json", folder);
+    json_t *all = json_load_file(path, 0, NULL);
+    assert_non_null(all);
+    json_object_foreach(all, key, entry)
+    {
+        for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
+            json_object_set_new(entry, rates[i], json_real(1e9));
+        json_object_set_new(entry, "unpack", json_real(0));
+        json_object_set_new(entry, "latency", json_real(latency));
+        json_object_set_new(entry, "link", json_real(link));
+    }
+    assert_int_equal(json_dump_file(all, path, 0), 0);
+    json_decref(all);
+}
+
+typedef struct prediction {
+    zimage_stage_info text, denoise, decode;
+    zimage_memory_info memory;
+} prediction;
+
+static prediction predict(const char *gpus, const char *folder, int32_t steps)
+{
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    zimage_session_params params = {
+        .struct_size = sizeof params, .device = gpus, .compute = ZIMAGE_COMPUTE_F32, .cache_folder = folder};
+    zimage_request request = request_of(&image_cases[0]);
+    zimage_session *session = NULL;
+    zimage_plan *plan = NULL;
+    prediction p = {{.struct_size = sizeof p.text},
+                    {.struct_size = sizeof p.text},
+                    {.struct_size = sizeof p.text},
+                    {.struct_size = sizeof p.memory}};
+    request.width = request.height = 64; /* as in guided_passes_need_few_exchanges */
+    request.steps = steps;
+    if (session_on(TINY, NULL, &params, &session, &error) != ZIMAGE_OK ||
+        zimage_plan_make(session, &request, &plan, &error) != ZIMAGE_OK)
+        fail_msg("%s", error.message);
+    zimage_plan_get_stage(plan, ZIMAGE_STAGE_TEXT, &p.text, NULL);
+    zimage_plan_get_stage(plan, ZIMAGE_STAGE_DENOISE, &p.denoise, NULL);
+    zimage_plan_get_stage(plan, ZIMAGE_STAGE_DECODE, &p.decode, NULL);
+    zimage_plan_get_memory(plan, &p.memory, NULL);
+    zimage_plan_free(plan);
+    zimage_session_close(session);
+    return p;
+}
+
+/* seconds of one GPU / GPUs + exchanges latency + bytes / link, where GPUs exchange something. */
+static void predicted_seconds_follow_the_formula(void **state)
+{
+    char folder[PATH_MAX];
+    snprintf(folder, sizeof folder, "%s", in_folder("rates"));
+    (void)predict("cuda:0,1", folder, 2); /* measures, and keeps what it measured */
+    set_rates(folder, 0, 0);
+    const prediction free = predict("cuda:0,1", folder, 2);
+    set_rates(folder, 0, 1e6);
+    const prediction link = predict("cuda:0,1", folder, 2);
+    set_rates(folder, 0.5, 0);
+    const prediction latency = predict("cuda:0,1", folder, 2), four = predict("cuda:0,1", folder, 4);
+    const double small = 1e-9;
+    assert_true(fabs(free.text.seconds - free.text.flops / 1e9) < small);
+    assert_true(fabs(free.denoise.seconds - free.denoise.flops / 2e9) < small);
+    assert_true(fabs(free.decode.seconds - free.decode.flops / 2e9) < small);
+    assert_true(link.memory.exchange_bytes > 0);
+    assert_true(fabs(link.denoise.seconds - free.denoise.seconds - 2e-6 * (double)link.memory.exchange_bytes) < small);
+    assert_true(link.decode.seconds > free.decode.seconds);
+    assert_true(fabs(link.text.seconds - free.text.seconds) < small);
+    /* Five exchanges in a step: as many as take place. */
+    assert_true(fabs(latency.denoise.seconds - free.denoise.seconds - 0.5 * 2 * 5) < small);
+    assert_true(fabs(four.denoise.seconds - 2 * latency.denoise.seconds) < small);
+    assert_int_equal(predict("cuda:0", folder, 2).memory.exchange_bytes, 0);
 }
 
 /* Little memory: weights are copied to each GPU at every step. */
@@ -251,6 +337,7 @@ int main(void)
         cmocka_unit_test(not_finite_names_the_block),
         cmocka_unit_test(wrong_sets_are_refused),
         cmocka_unit_test(the_plan_speaks_of_each_gpu),
+        cmocka_unit_test(predicted_seconds_follow_the_formula),
         cmocka_unit_test(weights_may_be_streamed),
     };
     setenv("ZIMAGE_EMULATED_GPUS", "4", 1);

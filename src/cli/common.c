@@ -186,11 +186,11 @@ json_t *cli_memory_json(const zimage_memory_info *m)
 {
     if (m->limit_bytes == 0)
         return NULL;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "limit_bytes", (json_int_t)m->limit_bytes,
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "limit_bytes", (json_int_t)m->limit_bytes,
                      "total_bytes", (json_int_t)m->total_bytes, "activation_bytes", (json_int_t)m->activation_bytes,
                      "workspace_bytes", (json_int_t)m->workspace_bytes, "resident_bytes", (json_int_t)m->resident_bytes,
                      "ring_bytes", (json_int_t)m->ring_bytes, "step_bytes", (json_int_t)m->step_bytes, "least_bytes",
-                     (json_int_t)m->least_bytes);
+                     (json_int_t)m->least_bytes, "exchange_bytes", (json_int_t)m->exchange_bytes);
 }
 
 void cli_session_params(const cli_options *o, zimage_session_params *params)

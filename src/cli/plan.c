@@ -44,6 +44,8 @@ static void print_memory(const zimage_memory_info *m, const char *where)
            where, cli_mib(m->total_bytes), (unsigned long long)(m->limit_bytes >> 20), cli_mib(m->activation_bytes),
            cli_mib(m->workspace_bytes), cli_mib(m->resident_bytes), cli_mib(m->ring_bytes), cli_mib(m->step_bytes),
            cli_mib(m->least_bytes));
+    if (m->exchange_bytes > 0)
+        printf("each GPU sends or receives %llu MiB at each step\n", cli_mib(m->exchange_bytes));
 }
 
 static void print_table(const zimage_plan *plan)

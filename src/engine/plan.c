@@ -415,6 +415,20 @@ static zimage_status choose_form(const zimage_session *session, const zi_job *jo
     return plan_form(session, job, 1, limits, r, plan, error);
 }
 
+/* Without that of previews, whose operations are not counted either. */
+static void sum_traffic(const zi_job *job, zi_job_plan *plan)
+{
+    zi_job_run runs[ZI_JOB_RUNS_MAX];
+    for (int i = 0, count = zi_job_list(job, runs); i < count; i++) {
+        const zi_traffic *one = &plan->memory.traffic[runs[i].stage];
+        zi_traffic *all = &plan->traffic[public_stage(runs[i].stage)];
+        if (runs[i].stage == ZI_STAGE_PREVIEW)
+            continue;
+        all->exchanges += (uint64_t)runs[i].times * one->exchanges;
+        all->bytes += (uint64_t)runs[i].times * one->bytes;
+    }
+}
+
 zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, const zi_plan_limits *limits,
                           zi_job_plan *plan, zimage_error *error)
 {
@@ -430,6 +444,7 @@ zimage_status zi_plan_job(const zimage_session *session, const zi_job *job, cons
     zimage_status status =
         arrange(&run, job, r.stack, left_for_backend(session, limits), limits->commit, &plan->memory);
     plan->memory.least = least_memory;
+    sum_traffic(job, plan);
     return status;
 }
 
@@ -465,5 +480,6 @@ void zi_memory_info(const zi_memory_plan *plan, int step, zimage_memory_info *in
                                  .ring_bytes = plan->ring,
                                  .step_bytes = plan->streamed[step],
                                  .least_bytes = plan->least,
-                                 .shared_bytes = plan->shared};
+                                 .shared_bytes = plan->shared,
+                                 .exchange_bytes = plan->traffic[step].bytes};
 }

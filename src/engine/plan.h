@@ -19,7 +19,8 @@ typedef struct zi_job_plan {
     size_t taken;      /* bytes that the job takes from the system and that it can't drop, as it can pages of weights */
     int64_t band_rows; /* for family.decode */
     int batched;       /* for the job: its steps' forward passes are one batch */
-    zi_memory_plan memory; /* of a device with its own memory; else only activations */
+    zi_memory_plan memory;                  /* of a device with its own memory; else only activations */
+    zi_traffic traffic[ZIMAGE_STAGE_COUNT]; /* of several GPUs, all runs of a stage */
 } zi_job_plan;
 
 /* What limits a plan. */

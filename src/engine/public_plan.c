@@ -25,7 +25,7 @@ static zimage_status predict(zimage_session *session, const zi_job_plan *counted
         plan->stages[i] = (zimage_stage_info){
             .stage = (zimage_stage)i,
             .flops = counted->flops[i],
-            .seconds = zi_speed_seconds(&speed, &counted->counts[i]),
+            .seconds = zi_speed_divided(&speed, &counted->counts[i], counted->memory.devices, &counted->traffic[i]),
             .activation_bytes = counted->activations[i],
             .weight_bytes = counted->counts[i].weight_bytes,
             .peak_bytes = counted->peak[i],

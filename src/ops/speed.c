@@ -14,8 +14,10 @@
 #define REPEATS       3
 #define LEAST_SECONDS 1e-9 /* of a measurement: a clock that stands still must not make an infinite rate */
 #define MOST_SECONDS  1e9
-#define LARGE         1024 /* side of the matrix that is measured with */
-#define SMALL         256  /* with a backend without a peak rate: the reference backend is some hundred times slower */
+#define LARGE         1024              /* side of the matrix that is measured with */
+#define EXCHANGED     ((size_t)8 << 20) /* bytes of an exchange that is measured; and of one that is nearly latency: */
+#define EXCHANGED_FEW ((size_t)4 << 10)
+#define SMALL         256 /* with a backend without a peak rate: the reference backend is some hundred times slower */
 
 /* ---- measuring --------------------------------------------------------------------------------------------------- */
 
@@ -125,6 +127,18 @@ static zimage_status measure_with(zi_run *run, const uint8_t *numbers, int64_t s
     return ZIMAGE_OK;
 }
 
+/* seconds = latency + bytes / link */
+static zimage_status measure_link(zi_run *run, zi_speed *speed)
+{
+    double few, many;
+    ZI_TRY(zi_table(run)->exchange_seconds(run, EXCHANGED_FEW, &few));
+    ZI_TRY(zi_table(run)->exchange_seconds(run, EXCHANGED, &many));
+    speed->latency = few;
+    double rest = many - few > LEAST_SECONDS ? many - few : LEAST_SECONDS; /* less: disturbed */
+    speed->link = many > 0 ? (double)(EXCHANGED - EXCHANGED_FEW) / rest : 0;
+    return ZIMAGE_OK;
+}
+
 static zimage_status measure(zi_ops *ops, zi_speed *speed, zimage_error *error)
 {
     zi_run run = {.ops = ops, .error = error};
@@ -140,6 +154,8 @@ static zimage_status measure(zi_ops *ops, zi_speed *speed, zimage_error *error)
     if (status == ZIMAGE_OK)
         status = zi_table(&run)->forget_weights(&run);
     zi_table(&run)->release(&run, mark);
+    if (status == ZIMAGE_OK)
+        status = measure_link(&run, speed);
     free(numbers);
     return status;
 }
@@ -156,9 +172,10 @@ static void speed_key(const zi_ops *ops, int threads, char *key, size_t size)
 }
 
 /* Figures that no machine measures are not believed: the file may hold anything. */
-#define LEAST_RATE  1e5  /* floating-point operations a second: the reference backend in an emulator is faster */
-#define MOST_RATE   1e18 /* several hundred of the fastest GPUs */
-#define MOST_UNPACK 1e-3 /* seconds a number */
+#define LEAST_RATE   1e5  /* floating-point operations a second: the reference backend in an emulator is faster */
+#define MOST_RATE    1e18 /* several hundred of the fastest GPUs */
+#define MOST_UNPACK  1e-3 /* seconds a number */
+#define MOST_LATENCY 1.0  /* seconds an exchange */
 
 static int is_within(double value, double low, double high)
 {
@@ -168,7 +185,9 @@ static int is_within(double value, double low, double high)
 static int is_plausible(const zi_speed *speed)
 {
     return is_within(speed->linear, LEAST_RATE, MOST_RATE) && is_within(speed->attention, LEAST_RATE, MOST_RATE) &&
-           is_within(speed->conv, LEAST_RATE, MOST_RATE) && is_within(speed->unpack, 0, MOST_UNPACK);
+           is_within(speed->conv, LEAST_RATE, MOST_RATE) && is_within(speed->unpack, 0, MOST_UNPACK) &&
+           is_within(speed->latency, 0, MOST_LATENCY) &&
+           (speed->link == 0 || is_within(speed->link, LEAST_RATE, MOST_RATE));
 }
 
 static double number_of(const json_t *entry, const char *field)
@@ -182,7 +201,9 @@ static int read_entry(const json_t *entry, zi_speed *speed)
     *speed = (zi_speed){.linear = number_of(entry, "linear"),
                         .attention = number_of(entry, "attention"),
                         .conv = number_of(entry, "conv"),
-                        .unpack = number_of(entry, "unpack")};
+                        .unpack = number_of(entry, "unpack"),
+                        .latency = number_of(entry, "latency"),
+                        .link = number_of(entry, "link")};
     return is_plausible(speed);
 }
 
@@ -200,8 +221,9 @@ static void write_all(const char *path, const json_t *all)
 /* Adds the entry to what the file held. */
 static void keep(json_t *all, const char *folder, const char *key, const zi_speed *speed)
 {
-    json_t *entry = json_pack("{s:f, s:f, s:f, s:f}", "linear", speed->linear, "attention", speed->attention, "conv",
-                              speed->conv, "unpack", speed->unpack);
+    json_t *entry =
+        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "linear", speed->linear, "attention", speed->attention, "conv",
+                  speed->conv, "unpack", speed->unpack, "latency", speed->latency, "link", speed->link);
     zi_folder_create(folder);
     char *path = zi_path_join(folder, CACHE_FILE);
     if (json_object_set_new(all, key, entry) == 0 && path)
@@ -239,4 +261,13 @@ double zi_speed_seconds(const zi_speed *speed, const zi_counts *counts)
 {
     return counts->linear_flops / speed->linear + counts->unpacked * speed->unpack +
            counts->attention_flops / speed->attention + counts->conv_flops / speed->conv;
+}
+
+double zi_speed_divided(const zi_speed *speed, const zi_counts *counts, int devices, const zi_traffic *traffic)
+{
+    double seconds = zi_speed_seconds(speed, counts);
+    if (devices < 2 || traffic->exchanges == 0)
+        return seconds;
+    double sending = speed->link > 0 ? (double)traffic->bytes / speed->link : 0;
+    return seconds / devices + (double)traffic->exchanges * speed->latency + sending;
 }

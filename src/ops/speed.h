@@ -7,6 +7,7 @@
 typedef struct zi_speed {
     double linear, attention, conv; /* floating-point operations a second */
     double unpack;                  /* seconds that a stored element of a linear product takes besides */
+    double latency, link;           /* of an exchange between several GPUs: seconds, and bytes a second; 0: one */
 } zi_speed;
 
 /*
@@ -18,5 +19,8 @@ typedef struct zi_speed {
 zimage_status zi_speed_get(zi_ops *ops, int threads, const char *folder, zi_speed *speed, zimage_error *error);
 
 double zi_speed_seconds(const zi_speed *speed, const zi_counts *counts);
+/* The same where several GPUs divide the work and send each other that: seconds / devices + exchanges latency + bytes /
+ * link. Without traffic they do not divide it. */
+double zi_speed_divided(const zi_speed *speed, const zi_counts *counts, int devices, const zi_traffic *traffic);
 
 #endif
