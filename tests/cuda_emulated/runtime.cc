@@ -2,6 +2,7 @@
  * CUDA's runtime on the emulated GPU. Streams are queues. Their work runs late: at random moments, or when a call waits
  * for it, so that a host that reads or overwrites too early is detected. Events order streams as on a GPU.
  */
+#include <chrono>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,7 @@ namespace
 #define DEFAULT_MEMORY_MIB  16384
 #define SHARED_BYTES        (48 << 10)  /* of a block, unless an attribute allows the kernel more */
 #define SHARED_BYTES_MAX    (227 << 10) /* compute capability 9.0 */
+#define LOOKS_MAX           25000       /* of 0.2 ms each */
 #define MOST_THREADS        1024
 #define MOST_BLOCKS_X       2147483647u
 #define MOST_BLOCKS_YZ      65535u
@@ -180,11 +182,23 @@ bool run_another(const stream_state &s)
     return false;
 }
 
-/* The host waits. */
-void run_until(const moment &m)
+/* For a moment other threads may queue work: half a collective may be in, and its other half about to come. */
+void let_others_queue(void)
 {
-    while (!run_towards(m))
-        if (!run_another(*m.stream)) {
+    emulated::lock().unlock();
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+    emulated::lock().lock();
+}
+
+/* The host waits. Where nothing has moved for so many looks, nobody will queue what is missing. */
+void run_until(const moment m)
+{
+    for (int looks = 0; !run_towards(m);)
+        if (run_another(*m.stream)) {
+            looks = 0;
+        } else if (looks++ < LOOKS_MAX) {
+            let_others_queue();
+        } else {
             emulated::break_gpu(cudaErrorLaunchFailure, "streams wait for each other for ever");
             m.stream->done = m.stream->issued;
             m.stream->queue.clear();
