@@ -241,7 +241,7 @@ static zimage_status time_exchanges(zi_cards *c, zi_run *run, size_t part, doubl
 static zimage_status cards_exchange_seconds(zi_run *run, size_t bytes, double *seconds)
 {
     zi_cards *c = zi_cards_state(run->ops);
-    zi_arena_mark marks[ZI_CARDS_MAX];
+    zi_arena_mark marks[ZI_CARDS_MAX] = {{0}};
     zi_turn turn;
     *seconds = 0;
     if (c->set.count == 1 || c->ops.rehearsing)

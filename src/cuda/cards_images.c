@@ -229,7 +229,7 @@ zimage_status zi_cards_group_norm_fold(zi_run *run, zi_channel_affine *affine, c
     if (!zi_cards_block(c, sums)->partial)
         ON_ALL(run, s.table->group_norm_fold(&s.own, &(zi_channel_affine){*s.t[0], *s.t[1]}, s.t[2], count, w, b, eps),
                WRITES(&affine->scale), WRITES(&affine->shift), READS(sums));
-    zi_arena_mark marks[ZI_CARDS_MAX];
+    zi_arena_mark marks[ZI_CARDS_MAX] = {{0}};
     for (int k = 0; k < c->set.count; k++)
         marks[k] = zi_cuda_mark(c->set.cards[k]);
     zimage_status status = fold_parts(run, &f);
