@@ -278,11 +278,10 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .about =
                 "Lists the things that a model knows, one on a line, from the file words.txt in its folder; the "
                 "bundled model has one. With TEXT only those of which a name holds these words, with these names, or, "
-                "if "
-                "there are none, of which a name holds a word that begins like this. A name that the list has but the "
-                "model does not know is marked. The exit status is 1 if there are none. With "
-                "--json it prints one object: things (thing, names) and nearest. generate, serve and work warn of "
-                "words of a prompt that the model does not know; words that say nothing about what is drawn (\"of\", "
+                "if there are none, of which a name holds a word that begins like this. A name that the list has but "
+                "the model does not know is marked. The exit status is 1 if there are none. With --json it prints one "
+                "object: things (thing, names) and nearest. generate, serve and work warn of words of a prompt that "
+                "the model does not know; words that say nothing about what is drawn (\"of\", "
                 "\"photo\", \"beautiful\") are no reason to warn.",
             .examples = {"zimage words", "zimage words car", "zimage words -m DIR --json"},
         },
