@@ -1,7 +1,7 @@
 """Pictures a second of the server against `zimage generate --batch`, the same pictures, on loopback. Needs Python only.
 
     throughput.py PROGRAM [--model DIR] [--device cpu] [--size 256] [--steps 8] [--pictures 8] [--rounds 2] [--limit 600]
-                  [--compute auto] [--beside DEVICES]
+                  [--compute auto] [--beside DEVICES] [--kinds "batch server"]
     throughput.py PROGRAM --random DIR --device cuda --size 1024 --pictures 16 --limit 200    on a GPU
 
 --random: a model folder of the published sizes with random weights, which folder.py writes first if it is not there (numpy;
@@ -9,7 +9,8 @@
 the server. Each makes the same pictures, of which the first ones are not counted: the rate is that between the moments when the
 last of these and the last of all were complete, as a file or as an answer. Peak memory is that of the whole GPU, by nvidia-smi.
 --beside cuda:0,cuda:1: instead the batch and the server with --device, and both with these devices; ratios are to the first
-devices' kind. Exit code 1: a picture was not the first batch's. Past the limit no further round begins, and what runs is ended.
+devices' kind. --kinds chooses what is measured. Exit code 1: a picture was not the first kind's. Past the limit no further round
+begins, and what runs is ended.
 """
 
 import argparse
@@ -41,8 +42,9 @@ class Memory:
         self.peak, self.process = None, None
 
     def __enter__(self):
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         try:
-            command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0", "-lms", "100"]
+            command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", first, "-lms", "100"]
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         except OSError:
             return self
@@ -152,16 +154,17 @@ def measure(a, kinds):
     return found
 
 
-def base_of(name):
-    return name.split(" on ")[0] if " on " in name else "batch"
+def base_of(name, found):
+    """What a kind's rate is divided by: its own on the first devices, else the batch, else the first kind that was measured."""
+    return name.split(" on ")[0] if " on " in name else "batch" if "batch" in found else next(iter(found))
 
 
 def report(a, found):
-    expected = found["batch"][2][0]
+    expected = next(iter(found.values()))[2][0]
     all_equal = True
     for name, (rates, peaks, made) in found.items():
         rate = statistics.median(rates)
-        base = statistics.median(found[base_of(name)][0])
+        base = statistics.median(found[base_of(name, found)][0])
         equal = all(pictures == expected for pictures in made)
         all_equal &= equal
         peak = f"{max(peaks) / 1024:.2f} GiB" if max(peaks) else "not measured"
@@ -196,6 +199,7 @@ def main():
     p.add_argument("--limit", type=float, default=600, metavar="SECONDS")
     p.add_argument("--compute", default="auto")
     p.add_argument("--beside", metavar="DEVICES", help="what else to measure")
+    p.add_argument("--kinds", default="batch server", help="which of these two")
     a = p.parse_args()
     a.end = time.monotonic() + a.limit
     kinds = [("batch", lambda: batch(a)), ("server, no overlap", lambda: serve(a, "--no-overlap")), ("server", lambda: serve(a))]
@@ -204,6 +208,9 @@ def main():
     if a.beside:
         kinds = [("batch", lambda: batch(a)), (f"batch on {a.beside}", lambda: batch(a, a.beside)),
                  ("server", lambda: serve(a)), (f"server on {a.beside}", lambda: serve(a, device=a.beside))]  # fmt: skip
+    kinds = [kind for kind in kinds if kind[0].split()[0].rstrip(",") in a.kinds.split()]
+    if not kinds:
+        p.error(f'--kinds "{a.kinds}" is neither batch nor server')
     with tempfile.TemporaryDirectory() as a.cache:
         prepare(a)
         found = measure(a, kinds)

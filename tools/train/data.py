@@ -47,11 +47,11 @@ def _render(job):
     """A drawing's SVG at size x size by resvg."""
     import resvg_py
     _, _, body, width, height, size = job
-    svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width}" '
-           f'height="{height}" viewBox="0 0 {width} {height}">{body}</svg>')
+    svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{size}" '
+           f'height="{size}" viewBox="0 0 {width} {height}">{body}</svg>')
     pixels = _decode(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))).copy()
-    if pixels.shape[:2] != (size, size):  # the view box is no square
-        raise SystemExit(f"a drawing of {width} x {height} rendered to {pixels.shape}")
+    if pixels.shape[:2] != (size, size):
+        raise ValueError(f"a drawing of {width} x {height} rendered to {pixels.shape}")
     pixels[pixels[..., 3] == 0] = 0
     return pixels
 

@@ -7,9 +7,10 @@
 
 Everything is copied to the run's folder first (--run, by default one in the folder for temporary files) and runs in a session
 of its own, so that it outlives the command that began it and the files it began with. Stages, one process each: vae
-(train_vae.py, without --vae), text (pretrain_text.py), coarse and fine (train.py at half and at full size), export and evaluation. Training knows the time at
-which it must be finished; a late start only shortens it. `wait` ends with status 0 while the run goes well or is done, and at
-once with 1 when a stage failed. Weights are written every minute and can be taken at any time.
+(train_vae.py, without --vae), text (pretrain_text.py), coarse and fine (train.py at half and at full size), export and
+evaluation. With --second-gpu the text stage runs on the second GPU while train.py prepares on the first. Training knows the
+time at which it must be finished; a late start only shortens it. `wait` ends with status 0 while the run goes well or is done,
+and at once with 1 when a stage failed. Weights are written every minute and can be taken at any time.
 """
 import argparse
 import os
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def start(args):
     for name in ("total", "vae_seconds", "text", "evaluation", "coarse", "batch", "coarse_batch", "captions", "couples", "every", "begin",
                  "canvases", "drawings", "astray", "decoder"):
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    command += ["--no-compile"] * args.no_compile
+    command += ["--no-compile"] * args.no_compile + ["--second-gpu"] * args.second_gpu
     set_status(run, "running")
     with open(run / "log", "w") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
@@ -72,17 +74,29 @@ def stages(args):
     env = dict(os.environ, PYTHONUNBUFFERED="1")
     begin = ["--start", run / "start"] if (run / "start").exists() else []
 
+    def outcome_of(limit, command, gpu):
+        try:
+            return subprocess.run([sys.executable, *map(str, command)], env=dict(env, CUDA_VISIBLE_DEVICES=gpu) if gpu else env,
+                                  stdin=subprocess.DEVNULL, timeout=max(30.0, limit)).returncode
+        except subprocess.TimeoutExpired:
+            return "no end in its time"
+
     def stage(name, limit, *command):
         set_status(run, f"running {name}")
         print(f"== {name}, {time.time() - args.begun:.0f} s after the start", flush=True)
-        try:
-            outcome = subprocess.run([sys.executable, *map(str, command)], env=env, stdin=subprocess.DEVNULL,
-                                     timeout=max(30.0, limit)).returncode
-        except subprocess.TimeoutExpired:
-            outcome = "no end in its time"
+        outcome = outcome_of(limit, command, "0" if args.second_gpu else None)
         if outcome:
             set_status(run, f"failed in {name}: {outcome}")
             sys.exit(1)
+
+    def stage_beside(name, limit, end, *command):
+        """On the second GPU, beside the next stage, which waits for the file `end`: it receives the outcome."""
+        def go():
+            outcome = outcome_of(limit, command, "1")
+            end.with_suffix(".new").write_text(str(outcome))
+            end.with_suffix(".new").rename(end)
+        print(f"== {name} on the second GPU, {time.time() - args.begun:.0f} s after the start", flush=True)
+        threading.Thread(target=go, daemon=True).start()
 
     compiling = ["--no-compile"] * args.no_compile
     vae = run / "vae"
@@ -95,9 +109,15 @@ def stages(args):
               "--out", run / "autoencoder", "--minutes", args.decoder / 60, "--drawings", args.drawings)
         vae = run / "autoencoder" / "vae.safetensors"
     if args.text > 0:
-        stage("text", 3 * args.text + 120, code / "pretrain_text.py", "--work", run / "work", "--out", run / "text",
-              "--seconds", args.text, "--captions", args.captions, *begin, *compiling)
+        limit = 3 * args.text + 120
+        text = [code / "pretrain_text.py", "--work", run / "work", "--out", run / "text", "--seconds", args.text,
+                "--captions", args.captions, *begin, *compiling]
         begin = ["--start", run / "text"]
+        if args.second_gpu:
+            stage_beside("text", limit, run / "text-end", *text)
+            begin += ["--start-end", run / "text-end"]
+        else:
+            stage("text", limit, *text)
     for name, share, options in (("coarse", args.coarse, ["--size", 128, "--batch", args.coarse_batch, "--end", 0.3]),
                                  ("fine", 1, ["--batch", args.batch, "--begin", args.begin])):
         if share > 0:
@@ -107,6 +127,10 @@ def stages(args):
                   "--until", until, "--captions", args.captions, "--couples", args.couples, *options, *begin, *compiling,
                   *(["--canvases", args.canvases, "--drawings", args.drawings, "--astray", args.astray] if name == "fine" else []))
             begin = ["--start", run / name]
+    if args.evaluation <= 0:
+        print(f"trained after {time.time() - args.begun:.0f} s", flush=True)
+        set_status(run, "done")
+        return
     model, limit = run / "emoji", 3 * args.evaluation + 60
     stage("export", limit, code / "export.py", "--work", run / "work", "--vae", vae, "--model",
           run / "fine", "--out", model, "--canvases", args.canvases)
@@ -184,7 +208,7 @@ def main():
         sub.add_argument("--total", type=float, required=True, help="seconds for everything, from now on")
         sub.add_argument("--vae-seconds", type=float, default=330, help="seconds of train_vae.py, where --vae is not given")
         sub.add_argument("--text", type=float, default=70, help="seconds of pretrain_text.py; 0: without")
-        sub.add_argument("--evaluation", type=float, default=110, help="seconds to keep for export and evaluation")
+        sub.add_argument("--evaluation", type=float, default=110, help="seconds to keep for export and evaluation; 0: without")
         sub.add_argument("--coarse", type=float, default=0.33 if REDUCTION == 8 else 0,
                          help="share of training at half size (with EMOJI_REDUCTION=8 only); 0: none")
         sub.add_argument("--batch", type=int, default=512)
@@ -198,6 +222,7 @@ def main():
         sub.add_argument("--decoder", type=float, default=0, help="seconds of train_encoder.py --part decoder; 0: without")
         sub.add_argument("--every", type=int, default=1, help="evaluate only each Nth prompt")
         sub.add_argument("--no-compile", action="store_true")
+        sub.add_argument("--second-gpu", action="store_true", help="train the text encoder there, beside the preparation")
         if name == "start":
             sub.add_argument("--work", type=Path, required=True)
             sub.add_argument("--vae", type=Path, help="vae.safetensors or an exported folder; without it: trained first")

@@ -137,6 +137,7 @@ def main():
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, nargs="+", help="begin from these weights, or from a folder of weights")
+    parser.add_argument("--start-end", type=Path, help="wait for this file before --start is read: it holds 0 if that was made well")
     parser.add_argument("--minutes", type=float, default=16)
     parser.add_argument("--until", type=float, help="train up to this time (seconds since 1970) instead of --minutes")
     parser.add_argument("--size", type=int, choices=[128, 256], default=256, help="side of the training pictures")
@@ -172,6 +173,10 @@ def main():
 
     splits = Captioner.load(args.work).splits
     latents, made_up, pools = build_pools(args, splits, device)
+    while args.start_end and not args.start_end.exists():
+        time.sleep(0.2)
+    if args.start_end and args.start_end.read_text() != "0":
+        raise SystemExit(f"{args.start_end}: the weights to begin from were not made: {args.start_end.read_text()}")
     model = make_model(args.start, len(splits.things), device)
     transformer, text, naming = model["transformer"], model["text_encoder"], model["naming"]
     naming.requires_grad_(args.naming > 0)
