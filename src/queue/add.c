@@ -177,11 +177,7 @@ static ledger_result store_chunk(ledger *l, const ledger_adding *adding, ledger_
         answer = insert(l, adding, &chunk->added, error);
     if (answer == LEDGER_OK && is_notified)
         answer = ledger_do(l, "notify " LEDGER_CHANNEL, 0, NULL, NULL, error);
-    if (answer == LEDGER_OK)
-        return ledger_do(l, "commit", 0, NULL, NULL, error);
-    if (answer == LEDGER_FAILED && PQstatus(l->connection) == CONNECTION_OK)
-        ledger_do(l, "rollback", 0, NULL, NULL, NULL);
-    return answer;
+    return ledger_end(l, answer, error);
 }
 
 ledger_result ledger_add(ledger *l, const ledger_adding *adding, ledger_spool *spool, double patience,

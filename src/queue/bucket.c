@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "queue/connection.h"
+#include "queue/pause.h"
 #include "shared/hash.h"
 
 #define URL_TEXT        4096

@@ -5,29 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <time.h>
 
 #include "base/error.h"
+#include "queue/pause.h"
 
 #define LONGEST_PAUSE 10.0
 #define SENTENCE_MAX  2048 /* a zimage_error and more */
-
-/* ---- time ---- */
-
-void ledger_sleep(double seconds)
-{
-    struct timespec time = {.tv_sec = (time_t)seconds, .tv_nsec = (long)(1e9 * (seconds - (double)(time_t)seconds))};
-    nanosleep(&time, NULL);
-}
-
-double ledger_random(void)
-{
-    uint32_t number = 0;
-    if (getentropy(&number, sizeof number) != 0)
-        number = (uint32_t)(1e9 * zi_now());
-    return (double)number / UINT32_MAX;
-}
 
 /* ---- opening ---- */
 
@@ -248,6 +231,15 @@ ledger_result ledger_do(ledger *l, const char *sql, int count, const char *const
     if (rows)
         *rows = answer == LEDGER_OK ? strtoull(PQcmdTuples(result), NULL, 10) : 0;
     PQclear(result);
+    return answer;
+}
+
+ledger_result ledger_end(ledger *l, ledger_result answer, zimage_error *error)
+{
+    if (answer == LEDGER_OK)
+        return ledger_do(l, "commit", 0, NULL, NULL, error);
+    if (answer == LEDGER_FAILED && PQstatus(l->connection) == CONNECTION_OK)
+        ledger_do(l, "rollback", 0, NULL, NULL, NULL);
     return answer;
 }
 

@@ -23,6 +23,9 @@ ledger_result ledger_ask(ledger *l, const char *sql, int count, const char *cons
 /* The same, and only the number of rows that it returned or changed is wanted. `rows` may be NULL. */
 ledger_result ledger_do(ledger *l, const char *sql, int count, const char *const *values, uint64_t *rows,
                         zimage_error *error);
+/* Ends a transaction whose last statement had this answer: commits it, or rolls it back. Returns the answer, or the
+ * commit's. */
+ledger_result ledger_end(ledger *l, ledger_result answer, zimage_error *error);
 /* The next result of what was sent, within `seconds`; NULL: there is none, or the connection is lost (*is_lost). */
 PGresult *ledger_next_result(ledger *l, double seconds, int *is_lost);
 /* What a result says: LEDGER_OK for rows and for a command that was done. */
@@ -45,10 +48,6 @@ ledger_result ledger_persist(ledger *l, const ledger_patience *patience, zimage_
 /* Waits until the server sends something (a notification), a signal comes, or the seconds are over. 1: a notification
  * was there. */
 int ledger_wait(ledger *l, double seconds);
-
-/* Sleeps, or until a signal comes. */
-void ledger_sleep(double seconds);
-double ledger_random(void); /* from 0 to 1 */
 
 #define LEDGER_CHANNEL "zimage_work"
 

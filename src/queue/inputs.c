@@ -187,11 +187,7 @@ static ledger_result tidy_once(ledger_inputs *inputs, ledger *l, uint64_t *looke
     ledger_result answer = ledger_do(l, "begin", 0, NULL, NULL, error);
     if (answer == LEDGER_OK)
         answer = remove_some(inputs, l, looked, error);
-    if (answer == LEDGER_OK)
-        return ledger_do(l, "commit", 0, NULL, NULL, error);
-    if (answer == LEDGER_FAILED)
-        ledger_do(l, "rollback", 0, NULL, NULL, NULL);
-    return answer;
+    return ledger_end(l, answer, error);
 }
 
 /* Objects go before rows: what is interrupted is done again. */

@@ -281,11 +281,7 @@ ledger_result ledger_service_tidy(ledger *l, double seconds,
     ledger_result answer = ledger_do(l, "begin", 0, NULL, NULL, error);
     if (answer == LEDGER_OK)
         answer = remove_some(l, seconds, remove, user, error);
-    if (answer == LEDGER_OK)
-        return ledger_do(l, "commit", 0, NULL, NULL, error);
-    if (answer == LEDGER_FAILED)
-        ledger_do(l, "rollback", 0, NULL, NULL, NULL);
-    return answer;
+    return ledger_end(l, answer, error);
 }
 
 /* ---- waiting ---- */

@@ -13,7 +13,7 @@
 #include "base/file.h"
 #include "base/output.h"
 #include "queue/bucket.h"
-#include "queue/connection.h"
+#include "queue/pause.h"
 
 #define FOLDER_MODE 0777 /* less the umask */
 
@@ -158,19 +158,17 @@ static int is_beneath(const char *name)
 
 zimage_status ledger_store_open(const char *place, ledger_store **store, zimage_error *error)
 {
-    ledger_store *s = *store = calloc(1, sizeof *s);
-    if (!s || !(s->place = strdup(place))) {
-        free(s);
-        *store = NULL;
-        return zi_fail_memory(error, "a place of results", 0);
-    }
-    if (!ledger_store_is_bucket(place))
-        return ZIMAGE_OK;
-    zimage_status status = ledger_bucket_open(place, &s->bucket, error);
+    ledger_store *s = calloc(1, sizeof *s);
+    zimage_status status = ZIMAGE_OK;
+    if (!s || !(s->place = strdup(place)))
+        status = zi_fail_memory(error, "a place of results", 0);
+    else if (ledger_store_is_bucket(place))
+        status = ledger_bucket_open(place, &s->bucket, error);
     if (status != ZIMAGE_OK) {
         ledger_store_close(s);
-        *store = NULL;
+        s = NULL;
     }
+    *store = s;
     return status;
 }
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "queue/heart.h"
 #include "queue/pack.h"
+#include "queue/pause.h"
 #include "queue/placing.h"
 
 #define CLAIM_MAX 64
