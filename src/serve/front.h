@@ -21,26 +21,31 @@ void front_stop(server *s);
 
 /* Whether somebody here waits for a job, or the ledger has to be told something. */
 int front_busy(const server *s);
-/* Who owns a job that was found by its id alone, for exchanges: keys by their hashes. */
-void front_use_policy(server *s, const struct policy *keys);
+int front_is_lost(const server *s);
 /* Keeps a new job in the ledger; its listeners are woken when that is done (job.is_stored). 0: no memory. */
 int front_add(server *s, job *j);
 /* A job is over here; nobody shall make the rest of it. */
 void front_cancel(server *s, const job *j);
+/* The thread looks at once. */
+void front_wake(server *s);
+
+/* ---- front_keep.c, with the server's lock ---- */
+
+/* Who owns a job that was found by its id alone, for exchanges: keys by their hashes. */
+void front_use_policy(server *s, const struct policy *keys);
+/* The caller's name in the ledger: a hash of its key, and one of its user, which may be NULL. */
+void front_name_caller(const char *owner_hash, const char *user, char caller[FRONT_CALLER_TEXT]);
+
+/* ---- front_room.c, with the server's lock ---- */
+
 /* Whether a job of the model can be taken now. 0: a fault. */
 int front_has_room(const server *s, const model_entry *model, fault *f);
 queue_wait front_wait_of(const server *s, const job *j);
 queue_wait front_wait_of_new(const server *s, const model_entry *model, const char *caller, queue_class class);
-/* The caller's name in the ledger: a hash of its key, and one of its user, which may be NULL. */
-void front_name_caller(const char *owner_hash, const char *user, char caller[FRONT_CALLER_TEXT]);
-int front_is_lost(const server *s);
 /* Images that wait, of all fronts. */
 size_t front_waiting(const server *s, queue_class class);
 /* Workers that have the model. */
 int front_workers(const server *s, const model_entry *model);
-
-/* The thread looks at once. */
-void front_wake(server *s);
 
 /* ---- viewers.c: who watches jobs, and what there is to see of them ---- */
 
