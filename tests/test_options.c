@@ -122,11 +122,29 @@ static void expect_in(const char *part, const char *what, const char *where, con
         fail_msg("%s of %s: no \"%s\" in: %s", where, command, what, part);
 }
 
+/* Options that the help of a command names are its own, but for those behind the name of another command. */
+static void expect_own_options(cli_command_id command, const char *help)
+{
+    for (const char *word = help; (word = strstr(word, " --"));) {
+        char name[64];
+        word += strlen(" --");
+        snprintf(name, sizeof name, "%.*s", (int)strspn(word, "abcdefghijklmnopqrstuvwxyz-"), word);
+        const char *other = word - help > 60 ? word - 60 : help;
+        int is_of_another = 0;
+        for (; other < word && !is_of_another; other++)
+            is_of_another = !strncmp(other, "zimage ", strlen("zimage "));
+        if (*name && !cli_find(command, name) && !is_of_another)
+            fail_msg("%s --help: no option --%s", cli_commands[command].name, name);
+    }
+}
+
 static void every_option_is_in_help(void **state)
 {
     for (int c = 0; c < CLI_COMMANDS; c++) {
         run_program(ARGUMENTS(cli_commands[c].name, "--help"), &o);
         assert_int_equal(o.code, 0);
+        expect_own_options((cli_command_id)c, o.out);
+        assert_int_equal(strstr(o.out, "A line of a batch:") != NULL, c == CLI_GENERATE);
         expect_in(o.out, strrchr(cli_commands[c].about, ' ') + 1, "help", cli_commands[c].name);
         for (const cli_option *option = NULL; (option = cli_next((cli_command_id)c, option));) {
             char text[WORD_MAX];
@@ -444,6 +462,9 @@ static void sentences_of_other_commands(void **state)
     static const struct {
         const char *arguments[6], *sentence;
     } cases[] = {
+        {{"generate", "a", "cat"}, "zimage generate: \"cat\": unexpected, the PROMPT is given already; put a text"},
+        {{"generate", "a cat", "--prompt-embeds=x"},
+         "zimage generate: PROMPT and --prompt-embeds: expected one of them"},
         {{"words", ""}, "zimage words: TEXT: \"\", expected a word"},
         {{"words", "..."}, "zimage words: TEXT: \"...\", expected a word"},
         {{"words", "\xff"}, "zimage words: TEXT: \"\\xff\", expected a word"},

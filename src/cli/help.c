@@ -84,16 +84,14 @@ static void print_group(cli_command_id command, cli_group group)
         }
 }
 
-static void print_keys(cli_command_id command)
+static void print_keys(void)
 {
     char needed[CLI_TEXT_MAX] = "", other[CLI_TEXT_MAX] = "", text[3 * CLI_TEXT_MAX];
-    for (const cli_option *option = NULL; (option = cli_next(command, option));)
+    for (const cli_option *option = NULL; (option = cli_next(CLI_GENERATE, option));)
         if (option->key) {
             char *list = option->key_needed ? needed : other;
             cli_append(list, CLI_TEXT_MAX, "%s%s", !*list ? "" : option->key_needed ? " or " : ", ", option->key);
         }
-    if (!*needed)
-        return;
     snprintf(
         text, sizeof text,
         "has %s, and optionally %s. Each means what the option of that name does. image may be an array. output and "
@@ -112,7 +110,8 @@ void cli_print_help(cli_command_id command)
     print_wrapped(stdout, c->about, 0, 0);
     for (int group = 0; group < CLI_GROUPS; group++)
         print_group(command, (cli_group)group);
-    print_keys(command);
+    if (command == CLI_GENERATE)
+        print_keys();
     if (c->environment) {
         printf("\nEnvironment:\n  ");
         print_wrapped(stdout, CLI_VARIABLES, 2, 2);

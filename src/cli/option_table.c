@@ -74,10 +74,9 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .name = "generate",
             .summary = "make images from prompts",
             .usage = {"PROMPT [OPTIONS]", "--batch FILE.jsonl --out-dir DIR [OPTIONS]"},
-            .about =
-                "Makes an image from a prompt, or those of each line of a batch file, and writes image files. With "
-                "--json it prints one object: images (path, seed, seconds and, of a batch, line), seconds of each "
-                "stage, peak_rss_bytes, device (on a GPU) and error (after a failure).",
+            .about = "Makes an image from a prompt, or the images of each line of a batch file, and writes image "
+                     "files. With --json it prints one object: images (path, seed, seconds and, of a batch, line), "
+                     "seconds of each stage, peak_rss_bytes, device (on a GPU) and error (after a failure).",
             .one_of = {"prompt", "prompt-embeds", "batch"},
             .missing = "PROMPT: missing, expected a text such as \"a red apple\", --prompt-embeds or --batch",
             .examples = {"zimage generate \"a red apple\"",
@@ -121,7 +120,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .usage = {"[OPTIONS]"},
             .about =
                 "Lists the CPU's features that matter here and the kernels of this build, each with the speed of one "
-                "thread on data in its first cache, measured now. Then lists the CUDA GPUs, or why none can be used.",
+                "thread on data in its first cache, measured now. Then lists the GPUs (CUDA, MLX), or why none can be "
+                "used.",
             .examples = {"zimage devices"},
         },
     [CLI_SELFTEST] =
@@ -167,9 +167,9 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .about =
                 "Serves a web page, the images API of OpenAI, a part of AUTOMATIC1111's, and an API of jobs. GET "
                 "/openapi.json describes all of it. Without -m it serves the bundled model. It prints the address that "
-                "it listens on, and one line for each request. SIGTERM and Ctrl-C let the jobs end that are there, for "
-                "--drain seconds at most.",
-            .examples = {"zimage serve", "zimage serve -m turbo=Z-Image-Turbo -m klein=FLUX.2-klein-4B --device cuda",
+                "it listens on, and one line for each request. After SIGTERM or Ctrl-C it takes no new jobs, and ends "
+                "when those that are there are done, at the latest after --drain seconds.",
+            .examples = {"zimage serve", "zimage serve -m turbo=DIR -m klein=black-forest-labs/FLUX.2-klein-4B",
                          "zimage serve --host 0.0.0.0 --api-key-file keys --allow-host my.example",
                          "ZIMAGE_PORT=8000 zimage serve"},
             .environment = 1,
@@ -207,15 +207,12 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .name = "pull",
             .summary = "download a model",
             .usage = {"ORGANISATION/NAME [OPTIONS]", "--suggest [OPTIONS]"},
-            .about = "Downloads a model into the cache that it shares with Python's tools (HF_HUB_CACHE, HF_HOME), and "
-                     "prints "
-                     "its folder. Only weights as safetensors, configurations and tokenizers are fetched, never "
-                     "programs. The "
-                     "hash of every file is verified. A download that was interrupted goes on where it was. HF_TOKEN "
-                     "names a "
-                     "token, HF_ENDPOINT another hub. Exit codes: 3 there is no such model, 4 it needs a licence or a "
-                     "token, 5 "
-                     "network, 6 disk, 7 a file is not the one that was announced.",
+            .about =
+                "Downloads a model into the cache that it shares with Python's tools (HF_HUB_CACHE, HF_HOME), and "
+                "prints its folder. Only weights as safetensors, configurations and tokenizers are fetched, never "
+                "programs. The SHA-256 of every file is verified. A download that was interrupted goes on where it "
+                "was. HF_TOKEN holds the token, HF_ENDPOINT names another hub. Exit codes: 3 there is no such model, 4 "
+                "it needs a licence or a token, 5 network, 6 disk, 7 a file is not the one that was announced.",
             .one_of = {"repository", "suggest"},
             .missing = "ORGANISATION/NAME: missing, expected a model such as Tongyi-MAI/Z-Image-Turbo, or --suggest",
             .examples = {"zimage pull Tongyi-MAI/Z-Image-Turbo", "zimage pull Tongyi-MAI/Z-Image-Turbo --plan",
@@ -239,11 +236,11 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .summary = "add jobs to a ledger, look at them, get their results",
             .usage = {"add FILE.jsonl --queue URL [OPTIONS]", "init|status|retry|cancel|export --queue URL [OPTIONS]"},
             .about =
-                "A ledger is a table of jobs in a PostgreSQL database, from which any number of zimage work take. init "
-                "makes the tables, or brings older ones up to date. add adds the lines of a file, which are those of "
-                "a batch; all are checked before the first is stored, and a line that is there already changes "
-                "nothing. status counts, and predicts the time that is left. retry queues failed and cancelled jobs "
-                "again. cancel ends queued and running ones. export prints each job as a line of JSON.",
+                "A ledger is a table of jobs in a PostgreSQL database, from which any number of workers (zimage work) "
+                "take jobs. init makes the tables, or brings older ones up to date. add adds the lines of a file, "
+                "which are those of a batch; all are checked before the first is stored, and a line that is there "
+                "already changes nothing. status counts, and predicts the time that is left. retry queues failed and "
+                "cancelled jobs again. cancel ends queued and running ones. export prints each job as a line of JSON.",
             .one_of = {"action"},
             .missing = "ACTION: missing, expected init, add, status, retry, cancel or export",
             .examples = {"zimage queue init --queue postgresql://me@db/images",
@@ -275,14 +272,13 @@ const cli_command cli_commands[CLI_COMMANDS] = {
             .name = "words",
             .summary = "list what a small model can draw",
             .usage = {"[TEXT] [OPTIONS]"},
-            .about =
-                "Lists the things that a model knows, one on a line, from the file words.txt in its folder; the "
-                "bundled model has one. With TEXT only those of which a name holds these words, with these names, or, "
-                "if there are none, of which a name holds a word that begins like this. A name that the list has but "
-                "the model does not know is marked. The exit status is 1 if there are none. With --json it prints one "
-                "object: things (thing, names) and nearest. generate, serve and work warn of words of a prompt that "
-                "the model does not know; words that say nothing about what is drawn (\"of\", "
-                "\"photo\", \"beautiful\") are no reason to warn.",
+            .about = "Lists the things that a model knows, one on a line, from the file words.txt in its folder; the "
+                     "bundled model has one. With TEXT it lists only things with a name that has these words or, if "
+                     "there are none, with a name that has a word with this beginning, and prints their names. A name "
+                     "that the list has but the model does not know is marked. The exit status is 1 if there are none. "
+                     "With --json it prints one object: things (thing, names) and nearest. generate, serve and work "
+                     "warn of words of a prompt that the model does not know; words that say nothing about what is "
+                     "drawn (\"of\", \"photo\", \"beautiful\") are no reason to warn.",
             .examples = {"zimage words", "zimage words car", "zimage words -m DIR --json"},
         },
     [CLI_HELP] =
@@ -321,7 +317,7 @@ const cli_option cli_table[] = {
     {
         .name = "prompt",
         .letter = 'p',
-        .argument = "TEXT",
+        .argument = "PROMPT",
         .help = "What the image shows.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
@@ -348,21 +344,31 @@ const cli_option cli_table[] = {
         .elsewhere = "images init-image input-image init-img img input image-file ref-image reference-image",
         .letter = 'i',
         .argument = "FILE",
-        .help = "Input image: PNG, JPEG or WebP. A model that reads references makes an image with what it shows, and "
-                "takes several of them, each with -i. Another model changes the image as --strength says. With --mask "
-                "it is the image of which a part is repainted.",
-        .commands = ON(GENERATE) | ON(RERUN),
+        .help = "Input image: PNG, JPEG or WebP. Z-Image changes this image, as far as --strength says. FLUX.2-klein "
+                "makes a new image from references, up to 8, each with its own -i. With --mask a part of the first "
+                "image is repainted.",
+        .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         FILES(images),
         .key = "image",
     },
     {
+        .name = "image",
+        .field = "images",
+        .letter = 'i',
+        .argument = "FILE",
+        .help = "An input image that the recipe names: PNG, JPEG or WebP. Several are given in the recipe's order, "
+                "each with its own -i.",
+        .commands = ON(RERUN),
+        .group = CLI_GROUP_IMAGE,
+        FILES(images),
+    },
+    {
         .name = "mask",
         .elsewhere = "mask-image inpaint-mask inpaint",
         .argument = "FILE",
-        .help =
-            "Repaint a part of the first input image: what is white in this image, or transparent if anything is. It "
-            "has the input image's size.",
+        .help = "An image of the same size that says which part of the first input image is repainted: what is "
+                "transparent in it, if anything is, else what is white.",
         .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_IMAGE,
         FILE_NAME(mask),
@@ -372,9 +378,9 @@ const cli_option cli_table[] = {
     {
         .name = "composite",
         .elsewhere = "paste-back overlay keep-original preserve-unmasked",
-        .help = "Keep the input image's own pixels outside of the mask; those nearer to its edge than a patch of "
-                "latents (16 pixels, with the bundled model 32) are blended. Without it they are encoded and decoded, "
-                "as in diffusers.",
+        .help = "Keep the input image's own pixels outside of the mask. Pixels nearer to the mask than a patch of "
+                "latents (16 pixels, with the bundled model 32) are blended. Without this option the whole image is "
+                "encoded and decoded, as in diffusers.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         FLAG(composite),
@@ -385,9 +391,8 @@ const cli_option cli_table[] = {
         .name = "strength",
         .elsewhere = "denoise denoising-strength image-strength img2img-strength",
         .argument = "S",
-        .help =
-            "How much an input image changes (default: the model's own). 1 is everything; a part 1 - S of the steps "
-            "is left out.",
+        .help = "How much the input image changes (default: the model's own). At 1 nothing of it is left. The first "
+                "part of the steps, 1 - S of them, is left out.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         FLOAT(strength, 0, 1),
@@ -501,8 +506,7 @@ const cli_option cli_table[] = {
         .letter = 'n',
         .argument = "N",
         .help = "Make N images. Their seeds are SEED, SEED + 1 and so on. With --output their names get -1, -2 and so "
-                "on, and "
-                "another number if there is such a file.",
+                "on; no file is replaced then.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_IMAGE,
         INT(count, 1, COUNT_MAX),
@@ -601,7 +605,7 @@ const cli_option cli_table[] = {
         .field = "unix",
         .elsewhere = "uds socket unix-socket",
         .argument = "PATH",
-        .help = "Listen on a socket of the file system instead, to which this user and its group may connect.",
+        .help = "Listen on a Unix socket at this path, and on no port. This user and its group may connect.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FILE_NAME(unix_path),
@@ -612,8 +616,8 @@ const cli_option cli_table[] = {
         .name = "tls-cert",
         .elsewhere = "ssl-cert-file ssl-certfile cert certfile",
         .argument = "FILE",
-        .help = "Speak HTTPS with the certificate in this PEM file, behind which those that lead to its issuer stand. "
-                "SIGHUP reads it and its key again.",
+        .help = "Speak HTTPS with the certificate in this PEM file. Intermediate certificates follow it "
+                "there. After SIGHUP the server reads this file and the key's again.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FILE_NAME(tls_cert),
@@ -623,7 +627,7 @@ const cli_option cli_table[] = {
         .name = "tls-key",
         .elsewhere = "ssl-key-file ssl-keyfile keyfile",
         .argument = "FILE",
-        .help = "The PEM file of the certificate's key, without a password.",
+        .help = "The PEM file of the certificate's private key, without a password.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FILE_NAME(tls_key),
@@ -633,8 +637,8 @@ const cli_option cli_table[] = {
         .name = "public-url",
         .elsewhere = "base-url root-url external-url",
         .argument = "URL",
-        .help = "How clients reach the server through a proxy, such as https://images.example: its name is one of the "
-                "server's, and addresses of images begin with it.",
+        .help = "The server's URL as clients see it behind a proxy, such as https://images.example. The server answers "
+                "to this name, and the URLs of images begin with it.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         TEXT(public_url),
@@ -662,7 +666,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "insecure",
-        .help = "Listen on an address that other machines reach without an API key.",
+        .help = "Allow an address that other machines reach, and ask for no API key.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLAG(insecure),
@@ -672,7 +676,8 @@ const cli_option cli_table[] = {
         .name = "allow-host",
         .elsewhere = "server-name hostname",
         .argument = "NAMES",
-        .help = "Further names, separated by commas, by which clients may call the server (the header Host).",
+        .help = "Further names of the server, separated by commas. A request whose Host header has another name is "
+                "refused.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         TEXT(allowed_hosts),
@@ -681,7 +686,7 @@ const cli_option cli_table[] = {
         .name = "cors-origins",
         .elsewhere = "cors cors-origin cors-allow-origins",
         .argument = "ORIGINS",
-        .help = "Origins, separated by commas, whose pages may use the server, such as https://images.example.",
+        .help = "Origins, separated by commas, whose pages may use the server (CORS), such as https://images.example.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         TEXT(allowed_origins),
@@ -700,7 +705,7 @@ const cli_option cli_table[] = {
     {
         .name = "burst",
         .argument = "N",
-        .help = "How many of them may come at once.",
+        .help = "How many requests of one key, and of one address, may come at once.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLOAT(burst, 1, RATE_MAX),
@@ -771,7 +776,7 @@ const cli_option cli_table[] = {
     {
         .name = "max-body",
         .argument = "SIZE",
-        .help = "Most bytes of a request's body, where its endpoint takes as many.",
+        .help = "Most bytes of a request's body. Some endpoints take fewer.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         SIZE(max_body),
@@ -819,7 +824,7 @@ const cli_option cli_table[] = {
         .name = "header-seconds",
         .elsewhere = "timeout-header header-timeout",
         .argument = "SECONDS",
-        .help = "How long the head of a request may take.",
+        .help = "How long the headers of a request may take.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLOAT(header_seconds, 1, SECONDS_MAX),
@@ -829,7 +834,8 @@ const cli_option cli_table[] = {
         .name = "body-seconds",
         .elsewhere = "timeout-body body-timeout",
         .argument = "SECONDS",
-        .help = "How long a body may take; a minute without a byte of it is too long in any case.",
+        .help = "How long the body of a request may take. A body of which nothing comes for a minute is refused in any "
+                "case.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLOAT(body_seconds, 1, SECONDS_MAX),
@@ -849,7 +855,7 @@ const cli_option cli_table[] = {
         .name = "job-seconds",
         .elsewhere = "timeout timeout-job job-timeout",
         .argument = "SECONDS",
-        .help = "Cancel a job that takes longer, from its beginning, and refuse one that is predicted to; 0: never.",
+        .help = "Cancel a job that runs for longer, and refuse a request whose job is predicted to; 0: no limit.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLOAT(job_seconds, 0, SECONDS_MAX),
@@ -885,8 +891,8 @@ const cli_option cli_table[] = {
     },
     {
         .name = "no-overlap",
-        .help = "Make one image after the other on each GPU. Else, where memory allows it, what surrounds the steps of "
-                "an image (text encoder, VAE) is computed beside the steps of another; images are the same.",
+        .help = "Make one image after the other on each GPU. Without this option the text encoder and the VAE work for "
+                "one image while the steps of another are computed, where memory allows it. The images are the same.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLAG(no_overlap),
@@ -921,8 +927,8 @@ const cli_option cli_table[] = {
     {
         .name = "keep-results",
         .argument = "SECONDS",
-        .help = "Jobs of servers that are over for so long are removed from the ledger, and their images from the "
-                "place of results.",
+        .help =
+            "How long jobs of servers stay in the ledger after their end, and their images in the place of results.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLOAT(keep_results, 1, SECONDS_MAX),
@@ -969,7 +975,7 @@ const cli_option cli_table[] = {
     },
     {
         .name = "no-slots",
-        .help = "Do not tell at /slots what the workers do.",
+        .help = "No endpoint /slots, which says what the workers do.",
         .commands = ON(SERVE),
         .group = CLI_GROUP_SERVER,
         FLAG(no_slots),
@@ -1023,8 +1029,9 @@ const cli_option cli_table[] = {
         .elsewhere = "models model-dir",
         .letter = 'm',
         .argument = "[ID=]DIR",
-        .help = "A model folder, and the id by which requests name it (default: the folder's own name). Several models "
-                "each with -m; the first is the default model (default: the bundled emoji model).",
+        .help = "A model folder, or ORGANISATION/NAME of a model that zimage pull has downloaded, and the id by which "
+                "requests name it (default: the folder's or the model's own name). Several models each with -m; the "
+                "first is the default model (default: the bundled emoji model).",
         .commands = ON(SERVE),
         .group = CLI_GROUP_FILES,
         FILES(models),
@@ -1165,10 +1172,8 @@ const cli_option cli_table[] = {
         .elsewhere = "out output-path output-file image-path out-file",
         .letter = 'o',
         .argument = "FILE",
-        .help =
-            "Where the image is written, instead of a file that is there (default: a PNG file with a name made of the "
-            "prompt and the seed, and a number behind it if there is such a file). The name says the format: .png, "
-            ".jpg, .jpeg or .webp. -: standard output, as PNG.",
+        .help = "The file to write; one that is there is replaced (default: a new PNG file, named after the prompt and "
+                "the seed). The name says the format: .png, .jpg, .jpeg or .webp. -: standard output, as PNG.",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         FILE_NAME(output),
@@ -1179,7 +1184,7 @@ const cli_option cli_table[] = {
         .name = "output",
         .letter = 'o',
         .argument = "FILE",
-        .help = "Also write the new image here, instead of a file that is there. The name says the format: .png, "
+        .help = "Also write the new image to this file; one that is there is replaced. The name says the format: .png, "
                 ".jpg, .jpeg or .webp.",
         .commands = ON(RERUN),
         .group = CLI_GROUP_FILES,
@@ -1190,7 +1195,7 @@ const cli_option cli_table[] = {
         .name = "quality",
         .elsewhere = "jpeg-quality jpg-quality webp-quality image-quality",
         .argument = "N",
-        .help = "Quality of a JPEG file (default: 95), or of a WebP file (default: without loss).",
+        .help = "Quality of a JPEG file (default: 95), or of a WebP file (default: lossless).",
         .commands = ON(GENERATE),
         .group = CLI_GROUP_FILES,
         INT(quality, 1, 100),
@@ -1508,7 +1513,7 @@ const cli_option cli_table[] = {
     {
         .name = "id",
         .argument = "N",
-        .help = "The one job that is meant.",
+        .help = "The one job that is meant, by the id that export prints.",
         .commands = ON(QUEUE),
         .group = CLI_GROUP_FILES,
         INT(id, 1, ID_MAX),
@@ -1517,7 +1522,7 @@ const cli_option cli_table[] = {
         .name = "caller",
         .elsewhere = "user owner",
         .argument = "NAME",
-        .help = "Whose jobs these are: callers take turns, whatever the order of their jobs.",
+        .help = "Whose jobs these are. Workers take a job of each caller in turn.",
         .commands = ON(QUEUE),
         .group = CLI_GROUP_FILES,
         TEXT(caller),
@@ -1534,7 +1539,7 @@ const cli_option cli_table[] = {
     {
         .name = "max-attempts",
         .argument = "N",
-        .help = "A job whose workers end so many times fails.",
+        .help = "How many workers may end while they make a job (a crash, for example), until the job fails.",
         .commands = ON(QUEUE),
         .group = CLI_GROUP_FILES,
         INT(max_attempts, 1, ATTEMPTS_MAX),
@@ -1778,8 +1783,9 @@ const cli_option cli_table[] = {
         .name = "show",
         .elsewhere = "preview display view show-image",
         .argument = "PROTOCOL",
-        .help = "Show each image in the terminal, and its previews while it is made. The protocol of the terminal is "
-                "found by its variables, or by asking it. Another one is drawn whatever standard output is.",
+        .help =
+            "Show each image in the terminal, and its previews while it is made. auto finds the terminal's protocol by "
+            "its environment variables, or asks the terminal. Another word draws without asking, also into a file.",
         .commands = ON(GENERATE) | ON(RERUN),
         .group = CLI_GROUP_PRINTING,
         ENUM(show, cli_show_name),
@@ -1789,8 +1795,16 @@ const cli_option cli_table[] = {
     {
         .name = "quiet",
         .letter = 'q',
-        .help = "Print no progress, only warnings.",
-        .commands = ON(GENERATE) | ON(BENCH) | ON(SERVE) | ON(RERUN) | ON(PULL) | ON(MODELS) | ON(QUEUE) | ON(WORK),
+        .help = "Print no progress, only results and warnings.",
+        .commands = ON(GENERATE) | ON(BENCH) | ON(RERUN) | ON(PULL) | ON(MODELS) | ON(QUEUE) | ON(WORK),
+        .group = CLI_GROUP_PRINTING,
+        FLAG(quiet),
+    },
+    {
+        .name = "quiet",
+        .letter = 'q',
+        .help = "Print no line for each request, only what else happens.",
+        .commands = ON(SERVE),
         .group = CLI_GROUP_PRINTING,
         FLAG(quiet),
     },

@@ -154,7 +154,7 @@ typedef struct cli_option {
     const char *fallback;                 /* text of the default; NULL: none */
     const char *bare;  /* text of the option without a value, which then has to be attached: --show=kitty; NULL: none */
     const char *key;   /* in a line of a batch; NULL: a line can't hold it */
-    const char *field; /* the library\'s name of the value; NULL: the option\'s, with underscores */
+    const char *field; /* the library's name of the value; NULL: the option's, with underscores */
     const char *elsewhere; /* its names in other programs, separated by spaces: "did you mean" finds it */
     cli_rule rules[CLI_RULES];
     int key_needed; /* 1: a line of a batch has to hold exactly one of these keys */
