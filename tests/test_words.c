@@ -163,7 +163,7 @@ static void a_model_without_a_list_warns_of_nothing(void **state)
     const char *folder = model("");
     unlink(in_folder("model/words.txt"));
     words(folder, NULL, 2);
-    assert_non_null(strstr(o.err, "has no words.txt"));
+    assert_non_null(strstr(o.err, "there is no words.txt, expected a list"));
     const char *const arguments[] = {"generate", "a zebra", "-m", folder, "--size",           "32x32",
                                      "--steps",  "1",       "-q", "-o",   in_folder("x.png"), NULL};
     run_program(arguments, &o);

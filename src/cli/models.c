@@ -133,8 +133,7 @@ int cli_find_model(cli_command_id command, const char *origin, const char *text,
         snprintf(path, PATH_MAX, "%s", model.path);
     if (result == HUB_OK || result == HUB_USAGE) /* no such name: whoever opens the folder says that there is none */
         return 0;
-    return cli_usage_error(cli_commands[command].name, "%s: there is no folder %s, and %s", origin, text,
-                           error.message);
+    return cli_usage_error(cli_commands[command].name, "%s: there is no such folder, and %s", origin, error.message);
 }
 
 /* Whether the command opens the one model that --model or ZIMAGE_MODEL names. */

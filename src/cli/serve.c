@@ -117,7 +117,8 @@ static int take_folder(const char *path, serve_params *params, char *copies[SERV
     DIR *folder = opendir(path);
     int count = 0, room = SERVE_MODELS_MAX - params->model_count;
     if (!folder)
-        return cli_usage_error(COMMAND, "--models-dir: %s: %s", path, strerror(errno));
+        return cli_usage_error(COMMAND, "--models-dir: %s: %s; expected a folder of model folders", path,
+                               strerror(errno));
     for (struct dirent *entry; (entry = readdir(folder));) {
         if (entry->d_name[0] == '.' || !is_model(dirfd(folder), entry->d_name))
             continue;

@@ -143,7 +143,9 @@ int cmd_words(const cli_options *o)
     if (vocabulary_read(cli_model(o), &list, &error) != ZIMAGE_OK)
         return cli_failure(COMMAND, &error);
     if (!list)
-        return cli_usage_error(COMMAND, "%s: has no " VOCABULARY_FILE ": it does not say what it knows", cli_model(o));
+        return cli_usage_error(COMMAND,
+                               "%s: there is no " VOCABULARY_FILE ", expected a list of the words that the model knows",
+                               cli_model(o));
     int code = print_list(o, list);
     vocabulary_free(list);
     return code;

@@ -30,15 +30,15 @@ static zimage_status open_automatically(const zi_backend_choice *choice, zi_pool
     return zi_backend_cpu.open(choice, 0, pool, ops, error);
 }
 
-/* "auto, cpu, cuda or cuda:K" */
+/* "auto, cpu, cuda, cuda:K, mlx or mlx:K": the last backend is a GPU's. */
 static void list_names(char *text, size_t size)
 {
     size_t length = (size_t)snprintf(text, size, "auto");
     for (const zi_backend *const *backend = zi_backends; *backend && length < size; backend++) {
         const char *name = (*backend)->name;
-        length += (size_t)snprintf(text + length, size - length, backend[1] ? ", %s" : " or %s", name);
+        length += (size_t)snprintf(text + length, size - length, ", %s", name);
         if ((*backend)->is_gpu && length < size)
-            length += (size_t)snprintf(text + length, size - length, ", %s:K", name);
+            length += (size_t)snprintf(text + length, size - length, backend[1] ? ", %s:K" : " or %s:K", name);
     }
 }
 

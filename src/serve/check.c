@@ -165,7 +165,8 @@ int exchange_check(exchange *x)
         return fault_set(&x->fault, FAULT_METHOD_NOT_ALLOWED, NULL, "the method is not allowed here, expected %s",
                          x->match.allow);
     if (!e)
-        return fault_set(&x->fault, FAULT_UNSUPPORTED_ENDPOINT, NULL, "there is no such endpoint");
+        return fault_set(&x->fault, FAULT_UNSUPPORTED_ENDPOINT, NULL,
+                         "%.200s: there is no such endpoint; /openapi.json lists them", x->url);
     if (!is_public(x, e) && !authorize(x))
         return 0;
     return begin_body(x);

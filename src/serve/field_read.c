@@ -371,6 +371,12 @@ int is_sdapi_dialect(serve_dialect dialect)
     return dialect >= DIALECT_TXT2IMG;
 }
 
+static int unknown_parameter(const reader *r, const char *name)
+{
+    return fault_set(r->fault, FAULT_UNKNOWN_PARAMETER, name,
+                     "%s: unknown parameter; /openapi.json lists those that are known", name);
+}
+
 static int read_object(const reader *r, const json_t *object)
 {
     const char *name;
@@ -379,7 +385,7 @@ static int read_object(const reader *r, const json_t *object)
     {
         const request_field *f = find_field(r->request->dialect, name);
         if (!f && !is_sdapi_dialect(r->request->dialect))
-            return fault_set(r->fault, FAULT_UNKNOWN_PARAMETER, name, "%s: unknown parameter", name);
+            return unknown_parameter(r, name);
         if (!f && !json_is_null(json))
             serve_request_ignore(r->request, name);
         if (f && !json_is_null(json) && !read_field(r, f, name, json))
@@ -413,7 +419,7 @@ static int read_files(const reader *r)
         const form_file *file = &r->body->files[i];
         const request_field *f = find_field(r->request->dialect, file->name);
         if (!f || (f->kind != FIELD_IMAGES && f->kind != FIELD_MASK))
-            return fault_set(r->fault, FAULT_UNKNOWN_PARAMETER, file->name, "%s: unknown parameter", file->name);
+            return unknown_parameter(r, file->name);
         mark_given(r->request, f);
         if (!add_image(r, f, file->name, file->data, file->size))
             return 0;

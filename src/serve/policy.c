@@ -84,7 +84,7 @@ static int read_keys(policy *p, const char *path, zimage_error *error)
     FILE *file = fopen(path, "re");
     if (!file) {
         error->status = ZIMAGE_ERROR_FILE;
-        snprintf(error->message, sizeof error->message, "%s: can't be read: %s", path, strerror(errno));
+        snprintf(error->message, sizeof error->message, "key_file: %s: can't be read: %s", path, strerror(errno));
         return 0;
     }
     for (; ok && fgets(line, sizeof line, file); number++) {
@@ -94,15 +94,16 @@ static int read_keys(policy *p, const char *path, zimage_error *error)
     }
     fclose(file);
     if (!ok)
-        snprintf(
-            error->message, sizeof error->message,
-            "%s: line %d, expected KEY, NAME:KEY or NAME:KEY:RATE, a key of at most %d characters without a colon, "
-            "and at most %d keys",
-            path, number, POLICY_KEY_MAX - 1, POLICY_KEYS_MAX);
+        snprintf(error->message, sizeof error->message,
+                 "key_file: %s: line %d, expected KEY, NAME:KEY or NAME:KEY:RATE, a key of at most %d characters "
+                 "without a colon, "
+                 "and at most %d keys",
+                 path, number, POLICY_KEY_MAX - 1, POLICY_KEYS_MAX);
     else if (p->key_count == 0)
-        snprintf(error->message, sizeof error->message, "%s: expected a key on one of its lines", path);
+        snprintf(error->message, sizeof error->message, "key_file: %s: expected a key on one of its lines", path);
     else if (!(ok = !same_key_twice(p)))
-        snprintf(error->message, sizeof error->message, "%s: the same key is there twice", path);
+        snprintf(error->message, sizeof error->message, "key_file: %s: the same key is there twice, expected each once",
+                 path);
     if (ok && p->key_count > 0)
         return 1;
     error->status = ZIMAGE_ERROR_FORMAT;
@@ -116,6 +117,12 @@ int policy_is_loopback(const char *address)
     if (inet_pton(AF_INET, address, &four) == 1)
         return ntohl(four.s_addr) >> 24 == 127;
     return inet_pton(AF_INET6, address, &six) == 1 && IN6_IS_ADDR_LOOPBACK(&six);
+}
+
+static int is_address(const char *text)
+{
+    struct in6_addr either;
+    return inet_pton(AF_INET, text, &either) == 1 || inet_pton(AF_INET6, text, &either) == 1;
 }
 
 /* The key that an option or the environment gives. */
@@ -154,6 +161,44 @@ static int take_public_url(policy *p, const char *url, zimage_error *error)
     return 0;
 }
 
+/* Of a request's header Host, which is compared without its port: a name, or an address of IPv6. */
+static int is_host_name(const char *text)
+{
+    char name[HOST_MAX];
+    struct in6_addr six;
+    long port;
+    for (const char *c = text; *c; c++)
+        if (!isalnum((unsigned char)*c) && !strchr("-._:", *c))
+            return 0;
+    return inet_pton(AF_INET6, text, &six) == 1 || (split_host(text, name, &port) && !strchr(text, ':'));
+}
+
+/* What browsers send as Origin: "https://images.example:8443", without a path. */
+static int is_origin(const char *text)
+{
+    char name[HOST_MAX];
+    long port;
+    const char *mark = strstr(text, "://");
+    return mark && mark > text && !strchr(mark + 3, '/') && split_host(mark + 3, name, &port);
+}
+
+/* Words that no request could have would have no effect. */
+static int check_words(const char *list, int (*is_good)(const char *), const char *option, const char *expected,
+                       zimage_error *error)
+{
+    char text[HOST_MAX];
+    size_t length;
+    for (const char *word = list; (word = words_next(word, ',', &length)); word += length) {
+        snprintf(text, sizeof text, "%.*s", (int)length, word);
+        if (length < sizeof text && is_good(text))
+            continue;
+        snprintf(error->message, sizeof error->message, "%s: \"%s\", expected %s", option, text, expected);
+        error->status = ZIMAGE_ERROR_ARGUMENT;
+        return 0;
+    }
+    return 1;
+}
+
 static int hash_keys(policy *p, zimage_error *error)
 {
     static const char mark[] = "zimage owner ";
@@ -177,9 +222,15 @@ int policy_init(policy *p, const serve_params *params, zimage_error *error)
         return 0;
     if (params->key && !take_key(p, params->key, error))
         return 0;
-    if (!take_public_url(p, params->public_url, error) || !hash_keys(p, error))
+    if (!take_public_url(p, params->public_url, error) || !hash_keys(p, error) ||
+        !check_words(params->allowed_hosts, is_host_name, "allow_host", "a name such as images.example, without a port",
+                     error) ||
+        !check_words(params->allowed_origins, is_origin, "cors_origins", "an origin such as https://images.example",
+                     error))
         return 0;
     if (params->unix_path || policy_is_loopback(params->host) || p->key_count > 0 || params->insecure)
+        return 1;
+    if (!is_address(params->host)) /* listen_on refuses it */
         return 1;
     snprintf(error->message, sizeof error->message,
              "host: \"%s\", expected an address of this machine alone, such as 127.0.0.1; another one needs key_file",

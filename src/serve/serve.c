@@ -1,6 +1,7 @@
 /* The server from its start to its end. */
 #include "serve.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,6 +128,20 @@ static int begin(server *s, http *h, zimage_error *error)
     return 1;
 }
 
+/* Else each request for the page would find no file. */
+static int has_page(const serve_params *params, zimage_error *error)
+{
+    char path[PATH_MAX];
+    if (!params->page_folder ||
+        ((size_t)snprintf(path, sizeof path, "%s/index.html", params->page_folder) < sizeof path &&
+         access(path, R_OK) == 0))
+        return 1;
+    snprintf(error->message, sizeof error->message,
+             "web_dir: %.500s: there is no index.html, expected the page's files", params->page_folder);
+    error->status = ZIMAGE_ERROR_FILE;
+    return 0;
+}
+
 static int open_gallery(server *s, zimage_error *error)
 {
     if (s->params->gallery)
@@ -152,7 +167,7 @@ zimage_status serve_run(const serve_params *params, zimage_error *error)
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->work, NULL);
     pthread_cond_init(&s->encoding, NULL);
-    if (open_gallery(s, &failure) && models_init(&s->models, params, &failure) &&
+    if (has_page(params, &failure) && open_gallery(s, &failure) && models_init(&s->models, params, &failure) &&
         (params->ledger ? front_start(s, &failure) : workers_start(s, &failure))) {
         int has_begun = begin(s, h, &failure);
         if (has_begun)

@@ -1,8 +1,10 @@
 #include "tls.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define CHAIN_MAX 16 /* certificates of a file */
 
@@ -19,9 +21,15 @@ typedef struct certificate {
  */
 static _Atomic(certificate *) newest;
 
-static int fail(const char *option, const char *path, int code, zimage_error *error)
+static const char pem_certificates[] = "certificates in PEM";
+static const char pem_key[] = "a private key in PEM, without a password";
+
+static int fail(const char *option, const char *path, int code, const char *expected, zimage_error *error)
 {
-    snprintf(error->message, sizeof error->message, "%s: %s: %s", option, path, gnutls_strerror(code));
+    const char *reason = code == GNUTLS_E_FILE_ERROR && errno ? strerror(errno) : gnutls_strerror(code);
+    int length = (int)strlen(reason) - (reason[strlen(reason) - 1] == '.'); /* GnuTLS's sentences end with a dot */
+    snprintf(error->message, sizeof error->message, "%s: %s: %.*s; expected %s", option, path, length, reason,
+             expected);
     error->status = ZIMAGE_ERROR_FILE;
     return 0;
 }
@@ -53,14 +61,15 @@ static int take_pair(const serve_params *p, const gnutls_datum_t *certificates, 
     unsigned count = CHAIN_MAX;
     int code = gnutls_pcert_list_import_x509_raw(c->chain, &count, certificates, GNUTLS_X509_FMT_PEM, 0);
     if (code < 0)
-        return fail("tls_cert", p->tls_cert, code, error);
+        return fail("tls_cert", p->tls_cert, code, pem_certificates, error);
     c->count = count;
     code = gnutls_privkey_init(&c->key);
     if (code >= 0)
         code = gnutls_privkey_import_x509_raw(c->key, key, GNUTLS_X509_FMT_PEM, NULL, 0);
-    if (code >= 0)
-        code = check_pair(certificates, key);
-    return code >= 0 || fail("tls_key", p->tls_key, code, error);
+    if (code < 0)
+        return fail("tls_key", p->tls_key, code, pem_key, error);
+    code = check_pair(certificates, key);
+    return code >= 0 || fail("tls_key", p->tls_key, code, "the key of the certificate in --tls-cert", error);
 }
 
 int tls_read(const serve_params *params, zimage_error *error)
@@ -68,9 +77,10 @@ int tls_read(const serve_params *params, zimage_error *error)
     gnutls_datum_t certificates = {NULL, 0}, key = {NULL, 0};
     certificate *c = calloc(1, sizeof *c);
     int code = c ? gnutls_load_file(params->tls_cert, &certificates) : GNUTLS_E_MEMORY_ERROR;
-    int ok = code >= 0 || fail("tls_cert", params->tls_cert, code, error);
+    int ok = code >= 0 || fail("tls_cert", params->tls_cert, code, pem_certificates, error);
     if (ok)
-        ok = (code = gnutls_load_file(params->tls_key, &key)) >= 0 || fail("tls_key", params->tls_key, code, error);
+        ok = (code = gnutls_load_file(params->tls_key, &key)) >= 0 ||
+             fail("tls_key", params->tls_key, code, pem_key, error);
     ok = ok && take_pair(params, &certificates, &key, c, error);
     gnutls_free(certificates.data);
     if (key.data)

@@ -2,15 +2,19 @@
 
 #include <string.h>
 
-int words_have(const char *list, char separator, const char *word, int (*compare)(const char *, const char *, size_t))
+const char *words_next(const char *text, char separator, size_t *length)
 {
     const char separators[] = {' ', separator, 0};
-    size_t length = strlen(word);
-    for (const char *c = list; c && *c; c += strspn(c, separators)) {
-        size_t end = strcspn(c, separators);
-        if (end > 0 && end == length && !compare(c, word, length))
+    const char *word = text ? text + strspn(text, separators) : "";
+    *length = strcspn(word, separators);
+    return *length > 0 ? word : NULL;
+}
+
+int words_have(const char *list, char separator, const char *word, int (*compare)(const char *, const char *, size_t))
+{
+    size_t wanted = strlen(word), length;
+    for (const char *w = list; (w = words_next(w, separator, &length)); w += length)
+        if (length == wanted && !compare(w, word, length))
             return 1;
-        c += end;
-    }
     return 0;
 }

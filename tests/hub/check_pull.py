@@ -416,7 +416,7 @@ def test_open_by_name(program):
         image = f"{place.home}/a.png"
         make = ("generate", "a red apple", "-m", NAME, "-W", "32", "-H", "48", "--steps", "1", "-s", "1", "-o", image)
         expect(place.run(program, *make, hub=hub), 2,
-               f"--model: there is no folder {NAME}, and .*zimage pull {NAME} downloads it")
+               f"--model: there is no such folder, and .*zimage pull {NAME} downloads it")
         assert not hub.log  # nothing is downloaded
         expect(place.pull(program, hub), 0)
         requests = len(hub.log)
