@@ -242,7 +242,7 @@ typedef struct zimage_model zimage_model;
 
 /* What happens to weights that MLX has quantised to 1 to 6 or 8 bits a number. */
 typedef enum zimage_dequantize {
-    ZIMAGE_DEQUANTIZE_NONE = 0, /* "none": they stay packed in the mapped file, and are dequantised at each use */
+    ZIMAGE_DEQUANTIZE_NONE = 0, /* "none": they stay quantised in the mapped file, and are dequantised at each use */
     ZIMAGE_DEQUANTIZE_BF16 = 1, /* "bf16": expanded once into memory, rounded to bfloat16: 2 bytes a number */
     ZIMAGE_DEQUANTIZE_F32 = 2,  /* "f32": the same without rounding: 4 bytes a number, results equal to NONE's */
 } zimage_dequantize;
@@ -265,9 +265,10 @@ typedef struct zimage_model_params {
 /*
  * Opens a model folder in diffusers' layout (model_index.json, transformer/, vae/, scheduler/, and unless only prompt
  * embeddings will be used text_encoder/ and tokenizer/) or one converted for MLX: the same folders with MLX's names and
- * packed weights, where model_index.json and scheduler/ may be absent (Z-Image-Turbo's schedule is used then). Weights
- * are memory-mapped and read in place: the files must stay unchanged until the model is closed (a file that is replaced
- * by a rename counts as unchanged). zimage_generate fails if one has become shorter, and warns if one was written.
+ * quantised weights, where model_index.json and scheduler/ may be absent (Z-Image-Turbo's schedule is used then). The
+ * weights are memory-mapped and read in place: the files must stay unchanged until the model is closed (a file that is
+ * replaced by a rename counts as unchanged). zimage_generate fails if one has become shorter, and warns if one was
+ * written.
  *
  * Open models share weights, in host memory: a file that another model has mapped is mapped no second time, and a
  * tensor with the name, type, shape and bytes of one that is open already becomes that one, however the files are cut
@@ -737,7 +738,7 @@ typedef struct zimage_tensor_info {
     int64_t shape[4];
     uint64_t bytes;
     const char *name;
-    const char *dtype; /* the file's own word; "U4 group 32": MLX packed this matrix, and shape is the matrix's own */
+    const char *dtype; /* the file's own word; "U4 group 32": MLX quantised this matrix; shape is the matrix's own */
     const char *file;
 } zimage_tensor_info;
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the commands of README.md that begin with "zimage", as they stand: check_readme.sh BUILD SOURCE
-# DIR and Tongyi-MAI/Z-Image-Turbo, in a cache of downloads, are a tiny model, FLUX.2-klein-4B is a tiny one of its
-# family. What needs a GPU, the network or minutes is left out: see skipped().
+# DIR and, in a cache of downloads, Tongyi-MAI/Z-Image-Turbo and black-forest-labs/FLUX.2-klein-4B are tiny models of
+# these families. What needs a GPU, the network or minutes is left out: see skipped().
 # Checks too that git ignores what the README's commands leave in the folder of the sources.
 set -eu
 build=$1 source=$2
@@ -22,12 +22,15 @@ mkdir "$work/bin" "$work/in"
 ln -s "$build/zimage" "$work/bin/zimage"
 cd "$work/in"
 ln -s "$source/tests/golden/tiny" DIR
-ln -s "$source/tests/golden/tiny-klein" FLUX.2-klein-4B
 ln -s "$source/docs" docs
-cache=$work/hf/hub/models--Tongyi-MAI--Z-Image-Turbo commit=0123456789abcdef0123456789abcdef01234567
-mkdir -p "$cache/refs" "$cache/snapshots"
-ln -s "$source/tests/golden/tiny" "$cache/snapshots/$commit"
-printf %s "$commit" >"$cache/refs/main"
+put_into_cache() { # ORGANISATION--NAME MODEL
+    cache=$work/hf/hub/models--$1 commit=0123456789abcdef0123456789abcdef01234567
+    mkdir -p "$cache/refs" "$cache/snapshots"
+    ln -s "$source/tests/golden/$2" "$cache/snapshots/$commit"
+    printf %s "$commit" >"$cache/refs/main"
+}
+put_into_cache Tongyi-MAI--Z-Image-Turbo tiny
+put_into_cache black-forest-labs--FLUX.2-klein-4B tiny-klein
 # shellcheck disable=SC2016 # the backquotes are Markdown's
 sed -n 's/^A line of `prompts.jsonl` is an object such as `\(.*\)`\..*/\1/p' "$source/README.md" >prompts.jsonl
 [ -s prompts.jsonl ] || fail "the README shows no line of prompts.jsonl"
@@ -47,7 +50,7 @@ done
 
 if git -C "$source" rev-parse --git-dir >/dev/null 2>&1; then
     for name in a-red-apple-7.png apple.png cat.safetensors prompts.jsonl images/apple.png build/run/zimage \
-        bee.webp FLUX.2-klein-4B/model_index.json; do
+        bee.webp; do
         git -C "$source" check-ignore -q "$name" || fail "git does not ignore $name, which the README makes"
     done
 fi

@@ -14,7 +14,7 @@
 
 #define FILES_ASIDE 64 /* of the limit of open files: for models, devices and the log */
 #define BACKLOG     128
-#define SOCKET_MODE 0660 /* of a socket of the file system: its user and its group may connect */
+#define SOCKET_MODE 0660 /* of a Unix socket: its user and its group may connect */
 
 static int fail(int fd, const serve_params *params, const char *what, zimage_error *error)
 {

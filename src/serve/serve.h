@@ -26,7 +26,7 @@ typedef struct serve_model {
 typedef struct serve_params {
     const char *host;            /* the address to listen on, as a number: "127.0.0.1", "::1" */
     int port;                    /* 0: the system chooses one */
-    const char *unix_path;       /* listen on this socket of the file system, and on no port; NULL: on the port */
+    const char *unix_path;       /* listen on this Unix socket, and on no port; NULL: on the port */
     const char *tls_cert;        /* PEM files of a certificate, with those that lead to its issuer, */
     const char *tls_key;         /* and of its key; NULL: no TLS */
     const char *public_url;      /* by which clients reach the server; NULL: as they call it */
