@@ -74,7 +74,8 @@ hub_result hub_http_origin(const hub_http *http, const char *url, char origin[HU
     url_parts parts;
     hub_result result = HUB_OK;
     if (strlen(url) >= HUB_URL_MAX || !split_url(url, &parts))
-        return hub_fail(error, HUB_NETWORK, "\"%.200s\": this is no address", url);
+        return hub_fail(error, HUB_NETWORK,
+                        "\"%.200s\": this is no address, expected one such as https://huggingface.co", url);
     result = check_parts(http, url, &parts, error);
     snprintf(origin, HUB_URL_MAX, "%s://%s:%s", parts.scheme, parts.host, parts.port);
     for (char *c = origin; *c; c++)

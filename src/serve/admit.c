@@ -147,7 +147,8 @@ static model_entry *find_model(server *s, const serve_request *request, fault *f
 {
     model_entry *model = models_find(&s->models, request->model);
     if (!model)
-        fault_set(f, FAULT_MODEL_NOT_FOUND, "model", "model: there is no model \"%.200s\"", request->model);
+        fault_set(f, FAULT_MODEL_NOT_FOUND, "model",
+                  "model: there is no model \"%.200s\"; /v1/models lists those that are there", request->model);
     return model;
 }
 

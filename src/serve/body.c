@@ -177,7 +177,8 @@ static int finish_json(body *b, fault *f)
         return fault_set(f, FAULT_INVALID_JSON, NULL, "the body is no valid JSON: line %d, column %d: %s", error.line,
                          error.column, error.text);
     if (!json_is_object(b->form.object))
-        return fault_set(f, FAULT_INVALID_JSON, NULL, "the body is JSON, but no object");
+        return fault_set(f, FAULT_INVALID_JSON, NULL,
+                         "the body is JSON, but no object, expected one such as {\"prompt\": \"a red apple\"}");
     if (is_deeper(b->form.object, DEPTH_MAX))
         return fault_set(f, FAULT_INVALID_JSON, NULL, "the body's arrays and objects are nested deeper than %d",
                          DEPTH_MAX);

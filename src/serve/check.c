@@ -79,8 +79,9 @@ static int begin_body(exchange *x)
     if (!exchange_reserve(x, size))
         return 0;
     x->body = body_new(kind, limit, x->connection);
-    return x->body ||
-           fault_set(&x->fault, FAULT_INVALID_VALUE, NULL, "the form has no boundary, or there is no memory");
+    return x->body || fault_set(&x->fault, FAULT_INVALID_VALUE, NULL,
+                                "Content-Type: the form has no boundary, expected multipart/form-data; boundary=...; "
+                                "or there is no memory");
 }
 
 /* ---- rates ---- */

@@ -228,14 +228,19 @@ static int read_bool(const reader *r, const request_field *f, const char *name, 
 static int read_word(const reader *r, const request_field *f, const char *name, const json_t *json, parsed *v)
 {
     const char *text = json_string_value(json);
+    char words[256];
     for (int i = 0; text && f->words[i]; i++)
         if (!strcmp(text, f->words[i])) {
             v->flag = i;
             return 1;
         }
-    for (int i = 0; text && f->refused && f->refused[i]; i++)
-        if (!strcmp(text, f->refused[i]))
-            return fault_set(r->fault, FAULT_UNSUPPORTED_VALUE, name, "%s: %s is not supported", name, text);
+    for (int i = 0; text && f->refused && f->refused[i]; i++) {
+        if (strcmp(text, f->refused[i]) != 0)
+            continue;
+        words_of(f, words, sizeof words);
+        return fault_set(r->fault, FAULT_UNSUPPORTED_VALUE, name, "%s: %s is not supported, expected %s", name, text,
+                         words);
+    }
     return refuse(r, f, name);
 }
 
@@ -333,8 +338,8 @@ static int store(const reader *r, const request_field *f, const char *name, pars
     }
     mark_given(r->request, f);
     if (is_twice && differs)
-        return fault_set(r->fault, FAULT_INVALID_VALUE, name, "%s: another name of the same field has another value",
-                         name);
+        return fault_set(r->fault, FAULT_INVALID_VALUE, name,
+                         "%s: another name of this field has another value, expected one of both", name);
     return 1;
 }
 
@@ -469,7 +474,8 @@ int serve_request_read(const form *body, serve_dialect dialect, const image_limi
         return 0;
     for (const request_field *row = field_table; row < field_table + field_table_size; row++)
         if (row->is_required && (row->dialects & 1u << dialect) && !is_given(request, row))
-            return fault_set(f, FAULT_MISSING_PARAMETER, row->name, "%s: missing", row->name);
+            return fault_set(f, FAULT_MISSING_PARAMETER, row->name, "%s: missing; /openapi.json describes it",
+                             row->name);
     return !request->invert_mask || !request->mask || invert_mask(&r);
 }
 

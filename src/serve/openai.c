@@ -40,7 +40,8 @@ enum MHD_Result handle_model(exchange *x)
     const model_entry *entry = *id ? models_find(&x->server->models, id) : NULL;
     if (entry)
         return answer_json(x, MHD_HTTP_OK, model_json(x->server, entry));
-    fault_set(&x->fault, FAULT_MODEL_NOT_FOUND, "model", "there is no model \"%.200s\"", id);
+    fault_set(&x->fault, FAULT_MODEL_NOT_FOUND, "model",
+              "model: there is no model \"%.200s\"; /v1/models lists those that are there", id);
     return answer_fault(x);
 }
 

@@ -37,7 +37,7 @@ int resolve_early(serve_request *r, const serve_params *params, fault *f)
         return fault_set(f, FAULT_INVALID_VALUE, "strength", "strength: expected a number above 0, at most 1");
     if ((r->dialect == DIALECT_EDIT || r->dialect == DIALECT_IMG2IMG) && r->image_count == 0) {
         const char *image = r->dialect == DIALECT_EDIT ? "image" : "init_images";
-        return fault_set(f, FAULT_MISSING_PARAMETER, image, "%s: missing", image);
+        return fault_set(f, FAULT_MISSING_PARAMETER, image, "%s: missing, expected an input image", image);
     }
     return 1;
 }

@@ -145,14 +145,15 @@ enum MHD_Result handle_set_options(exchange *x)
     const serve_request *request = exchange_request(x);
     const model_entry *entry = models_find(&x->server->models, request->model);
     if (!entry) {
-        fault_set(&x->fault, FAULT_MODEL_NOT_FOUND, "sd_model_checkpoint", "there is no model \"%.200s\"",
+        fault_set(&x->fault, FAULT_MODEL_NOT_FOUND, "sd_model_checkpoint",
+                  "sd_model_checkpoint: there is no model \"%.200s\"; /v1/models lists those that are there",
                   request->model);
         return answer_fault(x);
     }
     int number = (int)(entry - x->server->models.entries);
     if (x->server->params->has_no_switch && number != x->server->models.standard) {
         fault_set(&x->fault, FAULT_SWITCH_NOT_ALLOWED, "sd_model_checkpoint",
-                  "the default model can't be changed here");
+                  "sd_model_checkpoint: the default model can't be changed here (--no-model-switch)");
         return answer_fault(x);
     }
     pthread_mutex_lock(&x->server->lock);

@@ -133,7 +133,12 @@ def test_fields_that_are_refused(program):
             error = s.fault("POST", GENERATIONS, 400, code, body)
             assert param is None or error["param"] == param, (fields, error)
             assert error["type"] == "invalid_request_error"
-        s.fault("POST", GENERATIONS, 404, "model_not_found", {"prompt": "x", "model": "no-such"})
+            assert error["message"].startswith(f"{error['param']}: "), f"it does not begin with the field: {error}"
+            assert any(w in error["message"] for w in ("expected", "/openapi.json", "not supported: ")), error
+        unknown = s.fault("POST", GENERATIONS, 404, "model_not_found", {"prompt": "x", "model": "no-such"})
+        assert unknown["message"] == 'model: there is no model "no-such"; /v1/models lists those that are there'
+        nowhere = s.fault("GET", "/v1/nowhere", 404, "unsupported_endpoint")
+        assert nowhere["message"] == "/v1/nowhere: there is no such endpoint; /openapi.json lists them"
         good = {**SMALL, "num_inference_steps": 2, "seed": "18446744073709551615", "style": "vivid",
                 "moderation": "low", "negative_prompt": None, "user": "u"}
         answer = s.json("POST", GENERATIONS, good)
