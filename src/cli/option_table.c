@@ -1504,7 +1504,8 @@ const cli_option cli_table[] = {
     {
         .name = "batch",
         .argument = "NAME",
-        .help = "The batch to which jobs are added (default: the file's name), or whose jobs are meant.",
+        .help = "The batch to which jobs are added (default: the file's name without its extension), or whose jobs are "
+                "meant.",
         .commands = ON(QUEUE),
         .group = CLI_GROUP_FILES,
         TEXT(queue_batch),

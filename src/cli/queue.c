@@ -432,6 +432,9 @@ static int change(const cli_options *o, ledger *l, const ledger_choice *choice, 
 static int act(const cli_options *o, ledger *l)
 {
     const ledger_choice choice = {.batch = o->queue_batch, .id = o->id};
+    zimage_error error = ZIMAGE_ERROR_INIT;
+    if (CHOOSES & 1U << o->action && ledger_has_chosen(l, &choice, &error) != LEDGER_OK)
+        return fail(o, &error);
     switch (o->action) {
     case CLI_QUEUE_INIT:
         return init(o, l);

@@ -405,8 +405,10 @@ int cmd_work(const cli_options *o)
     size_t existing = strlen(place);
     if (!o->queue)
         return cli_usage_error(COMMAND, "--queue: missing, expected postgresql://USER@HOST/DATABASE");
-    if (o->pack && is_bucket)
+    if (o->pack && (is_bucket || ledger_store_is_mistyped(place)))
         return cli_usage_error(COMMAND, "--pack: %s, expected a folder: a tar file grows, an object does not", place);
+    if (ledger_store_is_mistyped(place))
+        return cli_usage_error(COMMAND, "--out-dir: %s, " STORE_EXPECTED, place);
     if (!cli_has_model(COMMAND, o) ||
         (!is_bucket && !cli_folder_make(COMMAND, o->pack ? "--pack" : "--out-dir", place, &existing)))
         return CLI_USAGE;

@@ -81,6 +81,11 @@ ledger_result ledger_add(ledger *l, const ledger_adding *adding, ledger_spool *s
     return refuse(error);
 }
 
+ledger_result ledger_has_chosen(ledger *l, const ledger_choice *choice, zimage_error *error)
+{
+    return refuse(error);
+}
+
 ledger_result ledger_status(ledger *l, const ledger_choice *choice, json_t **status, zimage_error *error)
 {
     *status = NULL;

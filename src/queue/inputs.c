@@ -108,10 +108,10 @@ static zimage_status put(ledger_inputs *inputs, const ledger_input *input, const
     uint8_t *found;
     size_t size;
     int was_there;
+    ZI_TRY(open_store(inputs, error));
     if (!ledger_store_is_bucket(inputs->place))
         zi_folder_create(inputs->place); /* the first worker may come later */
     name_of(hash, name);
-    ZI_TRY(open_store(inputs, error));
     ZI_TRY(ledger_store_put(inputs->store, name, 1, input->data, input->size, &was_there, error));
     if (!was_there)
         return ZIMAGE_OK;

@@ -108,6 +108,9 @@ typedef struct ledger_choice {
     int64_t id;
 } ledger_choice;
 
+/* LEDGER_FAILED with a sentence: no job is chosen, although a batch or an id is named. */
+ledger_result ledger_has_chosen(ledger *l, const ledger_choice *choice, zimage_error *error);
+
 /* {"jobs": {"queued", "running", "done", "failed", "cancelled"}, "rate", "seconds_left", "workers", "batches": [...],
  * "failures": [{"error", "jobs", "id"}]}; rate: images a second, null: not known yet. Released with json_decref. */
 ledger_result ledger_status(ledger *l, const ledger_choice *choice, json_t **status, zimage_error *error);

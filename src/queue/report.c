@@ -31,6 +31,27 @@ static ledger_result ask_chosen(ledger *l, const char *sql, const ledger_choice 
     return ledger_ask(l, sql, 2, v.values, result, error);
 }
 
+ledger_result ledger_has_chosen(ledger *l, const ledger_choice *choice, zimage_error *error)
+{
+    PGresult *result;
+    if (!choice->batch && !choice->id)
+        return LEDGER_OK;
+    ledger_result answer = ask_chosen(l, "select from zimage.job where " IS_CHOSEN " limit 1", choice, &result, error);
+    if (answer != LEDGER_OK)
+        return answer;
+    int is_there = PQntuples(result) > 0;
+    PQclear(result);
+    if (is_there)
+        return LEDGER_OK;
+    if (choice->id)
+        zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "id: %lld: there is no such job, expected an id that export prints",
+                (long long)choice->id);
+    else
+        zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "batch: \"%s\": there is no such batch, expected one that status lists",
+                choice->batch);
+    return LEDGER_FAILED;
+}
+
 /* ---- status ---- */
 
 /* The rate is that of the last minute, of the last ten or of the last hour: the first with 20 images, or the longest

@@ -160,7 +160,9 @@ zimage_status ledger_store_open(const char *place, ledger_store **store, zimage_
 {
     ledger_store *s = calloc(1, sizeof *s);
     zimage_status status = ZIMAGE_OK;
-    if (!s || !(s->place = strdup(place)))
+    if (ledger_store_is_mistyped(place))
+        status = zi_fail(error, ZIMAGE_ERROR_ARGUMENT, "results: %s, " STORE_EXPECTED, place);
+    else if (!s || !(s->place = strdup(place)))
         status = zi_fail_memory(error, "a place of results", 0);
     else if (ledger_store_is_bucket(place))
         status = ledger_bucket_open(place, &s->bucket, error);

@@ -17,6 +17,13 @@ static inline int ledger_store_is_bucket(const char *place)
     return strncmp(place, STORE_BUCKET, strlen(STORE_BUCKET)) == 0;
 }
 
+/* Whether a place has a mistake in its name that would make a folder of it: "s3:/b/c", "gs://b/c". */
+static inline int ledger_store_is_mistyped(const char *place)
+{
+    return !ledger_store_is_bucket(place) && (strstr(place, "://") || strncmp(place, "s3:", strlen("s3:")) == 0);
+}
+#define STORE_EXPECTED "expected a folder or " STORE_BUCKET "BUCKET/PREFIX"
+
 #define STORE_INPUTS "inputs/" /* begins the names of input images (inputs.c) */
 
 /* One thread uses a store at a time. */

@@ -469,8 +469,13 @@ def test_changing(database):
         assert "expected --batch or --id" in zimage(database, "queue", "cancel", code=2)
         assert "1 jobs cancelled" in zimage(database, "queue", "cancel", "--id", first)
         assert database.states() == {"queued": 1, "cancelled": 1}
-        assert "0 jobs" in zimage(database, "queue", "retry", "--batch", "two")
+        for action in ("status", "retry", "cancel", "export"):
+            assert '--batch: "two": there is no such batch, expected one that status lists' in zimage(
+                database, "queue", action, "--batch", "two", code=1)
+            assert "--id: 999999: there is no such job, expected an id that export prints" in zimage(
+                database, "queue", action, "--id", 999999, code=1)
         assert "1 jobs queued again" in zimage(database, "queue", "retry", "--batch", "one")
+        assert "0 jobs queued again" in zimage(database, "queue", "retry", "--batch", "one")
         # a row that was changed by hand, and one that names a file
         database.rows(f"update zimage.job set request = jsonb_set(request, '{{prompt}}', '\"a cat\"') where id = {first}")
         database.rows(f"update zimage.job set request = request || '{{\"image\": \"/etc/passwd\"}}' where id > {first}")
