@@ -198,17 +198,19 @@ static inline void flux2_compare(const zi_flux2_dit *model, zi_run *run, const z
     free(out);
 }
 
-/* The largest error, and the root of the mean square of all. */
+/* The largest error and where it is, and the root of the mean square of all. */
 typedef struct flux2_errors {
     double largest, root;
+    size_t where;
 } flux2_errors;
 
 static inline flux2_errors flux2_errors_of(const float *values, const float *want, size_t count)
 {
-    flux2_errors errors = {0, 0};
+    flux2_errors errors = {0, 0, 0};
     for (size_t i = 0; i < count; i++) {
         double error = fabs((double)values[i] - (double)want[i]);
-        errors.largest = fmax(errors.largest, error);
+        if (error > errors.largest)
+            errors = (flux2_errors){error, errors.root, i};
         errors.root += error * error;
     }
     errors.root = sqrt(errors.root / (double)count);
@@ -231,10 +233,12 @@ static inline void flux2_compare_errors(const zi_flux2_dit *model, zi_run *run, 
         float *half = fixture_floats(golden, name, NULL);
         flux2_errors ours = flux2_errors_of(out + (size_t)pass * count, want, count);
         flux2_errors theirs = flux2_errors_of(half, want, count);
-        snprintf(line, sizeof line, "%s: FLUX.2, largest error: %s.%s", backend, c->name, output);
-        parity_line(line, ours.largest / theirs.largest, 1, ", of diffusers' own");
         snprintf(line, sizeof line, "%s: FLUX.2, rms error: %s.%s", backend, c->name, output);
         parity_line(line, ours.root / theirs.root, 1, ", of diffusers' own");
+        snprintf(line, sizeof line, "%s: FLUX.2, largest error: %s.%s", backend, c->name, output);
+        char note[64];
+        snprintf(note, sizeof note, ", of diffusers' own; number %zu of %zu", ours.where, count);
+        parity_line(line, ours.largest / theirs.largest, 1, note);
         free(want);
         free(half);
     }

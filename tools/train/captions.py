@@ -6,6 +6,7 @@ style, a background, a colour or a size of the thing, a number up to three, a pl
 """
 import json
 import random
+from itertools import accumulate
 from pathlib import Path
 
 from splits import BACKGROUNDS, COLOURS, DEFAULT_STYLES, LANGUAGES, STYLES, Splits
@@ -14,12 +15,12 @@ LANGUAGE_WEIGHTS = [18, 18, 16, 16, 16, 16]
 
 # What training captions say, and their shares.
 MIX = {
-    "label": 0.25,       # a thing by its label (or the emoji itself), on white
-    "word": 0.26,        # a thing by a word of the lexicon, on white
-    "tags": 0.07,        # a thing by some of its tags, on white
-    "background": 0.11,  # a thing by its label or a word, on one of its six trained colours
+    "label": 0.24,       # a thing by its label (or the emoji itself), on white
+    "word": 0.33,        # a thing by a word of the lexicon, on white
+    "tags": 0.04,        # a thing by some of its tags, on white
+    "background": 0.10,  # a thing by its label or a word, on one of its six trained colours
     "absent": 0.08,      # a thing in a style in which training has no drawing of it: see analogies.py
-    "couple": 0.09,      # two things side by side, on white or on a colour that both are trained on
+    "couple": 0.07,      # two things side by side, on white or on a colour that both are trained on
     "colour": 0.05,      # a thing painted in a colour, on white or on a trained colour
     "count": 0.05,       # two or three of a thing
     "size": 0.02,        # a small or a big thing
@@ -173,9 +174,11 @@ def pick(rng, forms, first=0.45):
 class Captioner:
     def __init__(self, things, splits, lexicon=None, painted=None):
         """lexicon: what lexicon.py wrote; painted: the drawings whose own colour is most of them (scenes.own_colour)."""
-        self.words_of = {lang: sorted((lexicon or {"words": {}})["words"].get(lang, {}).items()) for lang in LANGUAGES}
+        lexicon = lexicon or {"words": {}, "weights": {}}
+        self.words_of = {lang: list(lexicon["words"].get(lang, {}).items()) for lang in LANGUAGES}
+        self.weights_of = {lang: list(accumulate(lexicon["weights"].get(lang, []))) for lang in LANGUAGES}
         self.known = {lang: set(dict(words)) for lang, words in self.words_of.items()}
-        self.plurals = (lexicon or {"plurals": {}})["plurals"]
+        self.plurals = lexicon.get("plurals", {})
         self.names_of = {lang: {} for lang in LANGUAGES}
         for lang, words in self.words_of.items():
             for word, code in words:
@@ -380,7 +383,7 @@ class Captioner:
         if kind in ("word", "background"):
             if not self.words_of[lang]:
                 return self.random_scene(rng, "label", canvas)
-            word, code = rng.choice(self.words_of[lang])
+            word, code = rng.choices(self.words_of[lang], cum_weights=self.weights_of[lang])[0]
             drawing, code, style = self.random_drawing(rng, code)
             background = self.colour_behind(rng, code, kind == "background")
             if lang == "en" and word in self.plurals and rng.random() < 0.25:

@@ -8,9 +8,9 @@
 Everything is copied to the run's folder first (--run, by default one in the folder for temporary files) and runs in a session
 of its own, so that it outlives the command that began it and the files it began with. Stages, one process each: vae
 (train_vae.py, without --vae), text (pretrain_text.py), coarse and fine (train.py at half and at full size), export and
-evaluation. With --second-gpu the text stage runs on the second GPU while train.py prepares on the first. Training knows the
-time at which it must be finished; a late start only shortens it. `wait` ends with status 0 while the run goes well or is done,
-and at once with 1 when a stage failed. Weights are written every minute and can be taken at any time.
+evaluation. With --gpus 2 or more, train.py runs on all of them, and the text stage on the second while train.py prepares.
+Training knows the time at which it must be finished; a late start only shortens it. `wait` ends with status 0 while the run
+goes well or is done, and at once with 1 when a stage failed. Weights are written every minute and can be taken at any time.
 """
 import argparse
 import os
@@ -56,9 +56,9 @@ def start(args):
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, run / name)
     command = [sys.executable, code / "device.py", "stages", "--run", run, "--begun", str(begun)]
     for name in ("total", "vae_seconds", "text", "evaluation", "coarse", "batch", "coarse_batch", "captions", "couples", "every", "begin",
-                 "canvases", "drawings", "astray", "decoder"):
+                 "canvases", "drawings", "astray", "decoder", "gpus"):
         command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    command += ["--no-compile"] * args.no_compile + ["--second-gpu"] * args.second_gpu
+    command += ["--no-compile"] * args.no_compile 
     set_status(run, "running")
     with open(run / "log", "w") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
@@ -84,7 +84,7 @@ def stages(args):
     def stage(name, limit, *command):
         set_status(run, f"running {name}")
         print(f"== {name}, {time.time() - args.begun:.0f} s after the start", flush=True)
-        outcome = outcome_of(limit, command, "0" if args.second_gpu else None)
+        outcome = outcome_of(limit, command, None)
         if outcome:
             set_status(run, f"failed in {name}: {outcome}")
             sys.exit(1)
@@ -113,17 +113,20 @@ def stages(args):
         text = [code / "pretrain_text.py", "--work", run / "work", "--out", run / "text", "--seconds", args.text,
                 "--captions", args.captions, *begin, *compiling]
         begin = ["--start", run / "text"]
-        if args.second_gpu:
+        if args.gpus > 1:
             stage_beside("text", limit, run / "text-end", *text)
             begin += ["--start-end", run / "text-end"]
         else:
             stage("text", limit, *text)
+    train = [code / "train.py"]
+    if args.gpus > 1:
+        train = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", args.gpus, "--", *train]
     for name, share, options in (("coarse", args.coarse, ["--size", 128, "--batch", args.coarse_batch, "--end", 0.3]),
                                  ("fine", 1, ["--batch", args.batch, "--begin", args.begin])):
         if share > 0:
             now = time.time()
             until = now + share * (trained - now)
-            stage(name, until - now + 60, code / "train.py", "--work", run / "work", "--vae", vae, "--out", run / name,
+            stage(name, until - now + 60, *train, "--work", run / "work", "--vae", vae, "--out", run / name,
                   "--until", until, "--captions", args.captions, "--couples", args.couples, *options, *begin, *compiling,
                   *(["--canvases", args.canvases, "--drawings", args.drawings, "--astray", args.astray] if name == "fine" else []))
             begin = ["--start", run / name]
@@ -222,7 +225,7 @@ def main():
         sub.add_argument("--decoder", type=float, default=0, help="seconds of train_encoder.py --part decoder; 0: without")
         sub.add_argument("--every", type=int, default=1, help="evaluate only each Nth prompt")
         sub.add_argument("--no-compile", action="store_true")
-        sub.add_argument("--second-gpu", action="store_true", help="train the text encoder there, beside the preparation")
+        sub.add_argument("--gpus", type=int, default=1, help="train on the first so many GPUs, a batch each")
         if name == "start":
             sub.add_argument("--work", type=Path, required=True)
             sub.add_argument("--vae", type=Path, help="vae.safetensors or an exported folder; without it: trained first")

@@ -17,6 +17,10 @@ A caption that fits several drawings makes the network average them, so every wo
 "apple" means the fruit. English plurals mean what their singulars do; Japanese
 words are taken in both kana. WordNet's words count if they are no rarer than two
 in a million (wordfreq's Zipf frequency of 3.3), its phrases if they are tags.
+
+Each word has a weight, how often training says it: 1 for a rare one, twice as much for each power of ten of its frequency above
+one in a million, at most 6. Phrases, English words that are no nouns of things that can be drawn, and the words of
+plain_words.txt have 1.
 """
 import argparse
 import json
@@ -28,6 +32,7 @@ import wordfreq
 
 from splits import LANGUAGES
 from wordnet import FOLDER, WordNet
+from words import listed_words
 
 PENALTY = 15
 COMMON = 3.3
@@ -170,6 +175,12 @@ class Lexicon:
                 for lang, table in result.items()}
 
 
+def weight(word, lang, wordnet, plain):
+    if word in plain or len(wordfreq.tokenize(word, lang)) > 1 or lang == "en" and not wordnet.concrete(word):
+        return 1
+    return round(min(6, max(1, 2 ** (wordfreq.zipf_frequency(word, lang) - 3))), 1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
@@ -183,7 +194,10 @@ def main():
     # Plurals of nouns that can be drawn, so that nothing else has to know WordNet.
     plurals = {word: wordnet.plural(word) for word in tables["en"] if wordnet.concrete(word)
                and wordnet.plural(word) not in tables["en"] and not word.endswith("s")}
-    args.out.write_text(json.dumps({"words": tables, "plurals": plurals}, ensure_ascii=False, indent=0) + "\n")
+    plain = listed_words()
+    weights = {lang: [weight(word, lang, wordnet, plain) for word in table] for lang, table in tables.items()}
+    # weights: in the order of the words
+    args.out.write_text(json.dumps({"words": tables, "weights": weights, "plurals": plurals}, ensure_ascii=False) + "\n")
     for lang in LANGUAGES:
         said = sum(word in lexicon.labels[lang] for word in tables[lang])
         print(f"{lang}: {len(tables[lang])} words, {said} of them labels")

@@ -15,7 +15,7 @@ CANVASES = [(256, 256), (128, 128), (128, 192), (192, 128), (128, 256), (256, 12
             (192, 320), (320, 192), (256, 384), (384, 256), (320, 320), (320, 384), (384, 320), (256, 512), (512, 256),
             (384, 384), (512, 512)]
 # How often each is trained; the first is where the old tests are.
-CANVAS_WEIGHTS = [24] + [1] * 5 + [2] + [1] * 2 + [1] * 2 + [2] * 2 + [1] * 3 + [2] * 2 + [3, 3]
+CANVAS_WEIGHTS = [24] + [1] * 5 + [2] + [1] * 2 + [1] * 2 + [2] * 2 + [1] * 3 + [2] * 2 + [5, 5]
 PLACES = ["middle", "left", "right", "top", "bottom"]
 # What an adjective paints a thing in: the colours of the palette.
 PAINTS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "white", "black"]

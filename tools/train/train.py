@@ -12,10 +12,14 @@ All pictures of a pool of captions are encoded once at the start; training then 
 one size of pictures and one padded length of captions. Rectified flow: x = (1 - sigma) * clean + sigma * noise, the network sees
 t = 1 - sigma and predicts clean - noise. The naming heads of pretrain_text.py stay, with a small weight.
 
+Several GPUs share the work if torchrun starts the program, one process each: each has captions and pictures of its own and a
+batch of its own, gradients are averaged, and the first process decides about time and writes.
+
 The length is a time budget, as in train_vae.py. Started again with the same --out it goes on where it stopped. Writes
 DIR/model-<n>.safetensors (averaged weights, bf16, in parts) every minute, DIR/state.pt every five minutes and at the end.
 """
 import argparse
+import os
 import random
 import time
 from functools import partial
@@ -23,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 import analogies
 import data
@@ -66,12 +71,12 @@ def load_scenes(args, splits, device):
     return drawings, count, [torch.cat(parts) for parts in own]
 
 
-def build_pools(args, splits, device):
+def build_pools(args, seed, splits, device):
     """({canvas: latents bf16}, {canvas: which of them are of made-up drawings}, {(canvas, width of captions): (ids, lengths,
     latent index, names)})."""
     begun = time.time()
     per_couple = max(1, round(args.captions * MIX["couple"] / args.couples))
-    ids, lengths, rows = data.caption_pool(args.work, args.captions, per_couple, args.seed, canvases=args.canvases)
+    ids, lengths, rows = data.caption_pool(args.work, args.captions, per_couple, seed, canvases=args.canvases)
     print(f"{len(ids)} captions in {time.time() - begun:.0f} s", flush=True)
     drawings, count, own = load_scenes(args, splits, device)
     print(f"{count} drawings, {len(drawings) - count} made up, after {time.time() - begun:.0f} s", flush=True)
@@ -104,6 +109,63 @@ def build_pools(args, splits, device):
     return latents, made_up, pools
 
 
+class Team:
+    """The processes that train together, one for each GPU; one alone where torchrun did not start the program."""
+
+    def __init__(self):
+        self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", self.rank) if cuda else torch.device("cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)
+
+    def join(self):
+        """To be called once, when all helpers for preparing have ended: they are copies of this process."""
+        if self.count > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    def leave(self):
+        if self.count > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
+    def first(self, *values):
+        """The first process' numbers."""
+        if self.count == 1:
+            return values
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return shared.tolist()
+
+    def common(self, keys):
+        """The keys that all processes have, in order."""
+        if self.count == 1:
+            return sorted(keys)
+        found = [None] * self.count
+        dist.all_gather_object(found, sorted(keys))
+        return sorted(set(found[0]).intersection(*found))
+
+    def share(self, tensors):
+        """The first process' tensors."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def mean(self, tensor):
+        if self.count > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.count
+
+
+def gradient_buffer(params):
+    """One tensor of which the parameters' gradients are parts."""
+    buffer, at = torch.zeros(sum(p.numel() for p in params), device=params[0].device), 0
+    for p in params:
+        p.grad = buffer[at:at + p.numel()].view_as(p)
+        at += p.numel()
+    return buffer
+
+
 def record(gradients, batch, pool):
     """`gradients` as one CUDA graph: a step of this size is thousands of small kernels, which Python launches more slowly than
     the GPU runs them. Graphs share `pool`, because one runs at a time. None: it could not be recorded."""
@@ -116,7 +178,7 @@ def record(gradients, batch, pool):
                 gradients(static)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # NCCL's thread looks at its own events
             losses = gradients(static)
     except RuntimeError as error:
         print(f"without a CUDA graph: {str(error).splitlines()[0]}", flush=True)
@@ -164,26 +226,31 @@ def main():
     parser.add_argument("--no-graph", action="store_true", help="launch every kernel of a step from Python")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-    torch.manual_seed(args.seed)
+    team = Team()
+    device, cuda = team.device, team.device.type == "cuda"
+    torch.manual_seed(args.seed * team.count + team.rank)
     torch._dynamo.config.recompile_limit = 128
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
 
     splits = Captioner.load(args.work).splits
-    latents, made_up, pools = build_pools(args, splits, device)
+    seed = f"{args.seed}/{team.rank}" if team.rank else args.seed
+    latents, made_up, pools = build_pools(args, seed, splits, device)
     while args.start_end and not args.start_end.exists():
         time.sleep(0.2)
     if args.start_end and args.start_end.read_text() != "0":
         raise SystemExit(f"{args.start_end}: the weights to begin from were not made: {args.start_end.read_text()}")
+    team.join()
     model = make_model(args.start, len(splits.things), device)
     transformer, text, naming = model["transformer"], model["text_encoder"], model["naming"]
     naming.requires_grad_(args.naming > 0)
     transformer.spread = 256 // args.size
     live = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    params = [p for _, p in live]
+    team.share([p.data for p in params])
+    gradient = gradient_buffer(params)
     optimizer = Muon(live, adam_only=ADAM_ONLY)
-    average = Average([p for _, p in live], 0.998)
+    average = Average(params, 0.998)
     step, spent = 0, 0.0
     state_file = args.out / "state.pt"
     if state_file.exists():
@@ -195,6 +262,8 @@ def main():
         print(f"going on at step {step}, {spent:.0f} s")
 
     def save(state=True):
+        if team.rank > 0:
+            return
         if state:
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.shadow,
                         "step": step, "spent": spent}, state_file)
@@ -206,15 +275,15 @@ def main():
         networks.compile_blocks(transformer, text)
     grid = networks.sigmas()[:-1].to(device)
     edges = (torch.tensor(args.levels).cumsum(0) / sum(args.levels))[:-1].to(device)
-    samplers = {key: data.Sampler(bucket) for key, bucket in pools.items()}
-    squares = [c for c, wide in pools if not wide]
+    common = team.common(pools)
+    samplers = {key: data.Sampler(pools[key]) for key in common}
+    squares = [c for c, wide in common if not wide]
     shares = [CANVAS_WEIGHTS[c] for c in squares]
-    dice = random.Random(f"{args.seed}/{step}")
+    dice = random.Random(f"{args.seed}/{step}")  # all processes draw the same sizes
     begun, before = time.time(), spent
-    budget = before + args.until - begun if args.until else args.minutes * 60
+    budget, = team.first(before + args.until - begun if args.until else args.minutes * 60)
     report, seen, terms, saved, saves = begun, 0, 0, begun, 0
     total, total_naming = torch.zeros((), device=device), torch.zeros((), device=device)
-    params = [p for _, p in live]
 
     def gradients(canvas, batch, stance="default"):
         """Leaves the gradients of one batch in the parameters; returns its two losses."""
@@ -240,17 +309,17 @@ def main():
             out = transformer(x, 1 - sigma, torch.where(astray[:, None, None], e.roll(1, 0), e))
             named = naming.loss(e, lengths, names) if args.naming else torch.zeros((), device=device)
         loss = (out.float() - (clean - noise)).square().mean()
-        if params[0].grad is not None:  # in place: a recorded graph writes to these
-            torch._foreach_zero_([p.grad for p in params])
+        gradient.zero_()  # in place: a recorded graph writes to it
         ((loss + args.naming * named) * (n / args.batch)).backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0, foreach=True)
         return loss.detach(), named.detach()
 
     replays, memory = {}, torch.cuda.graph_pool_handle() if cuda else None
-    print("training", flush=True)
+    if team.rank == 0:
+        print("training", flush=True)
     while spent < budget:
         canvas = dice.choices(squares, shares)[0]
-        long = step % 24 == 23 and (0, 1) in pools
+        long = step % 24 == 23 and (0, 1) in common
         if long:
             canvas = 0
         # Large pictures come in half batches: one width of captions, two of batches, six of tokens to compile for.
@@ -263,17 +332,21 @@ def main():
             loss, named = replays[canvas](batch)
         else:  # few captions are long: not worth compiling for
             loss, named = gradients(canvas, batch, "force_eager" if long else "default")
+        team.mean(gradient)
         optimizer.step(args.lr * schedule(spent / budget, args.warmup, 0.4, args.end))
         average.update(step)
         step += 1
-        seen += n
+        seen += n * team.count
         total += loss
         total_naming += named
         terms += 1
         if step % 20 == 0 and cuda:
             torch.cuda.synchronize()
-        spent = before + time.time() - begun
-        if step % 200 == 0 or step in (5, 20, 50, 100) or not cuda:
+        if team.count == 1 or step % 20 == 0 or not cuda:
+            spent, = team.first(before + time.time() - begun)
+        if step % 1000 == 0:  # the same sums in another order would let them drift apart
+            team.share([p.data for p in params])
+        if (step % 200 == 0 or step in (5, 20, 50, 100) or not cuda) and team.rank == 0:
             print(f"step {step} {spent:.0f} s, {seen / (time.time() - report):.0f} samples/s: loss "
                   f"{total.item() / terms:.4f}, naming {total_naming.item() / terms:.3f}", flush=True)
             if not total.isfinite():
@@ -286,7 +359,9 @@ def main():
             save(state=saves % 5 == 0)
             saved = time.time()
     save()
-    print(f"done: {step} steps, {spent:.0f} s", flush=True)
+    if team.rank == 0:
+        print(f"done: {step} steps, {spent:.0f} s", flush=True)
+    team.leave()
 
 
 if __name__ == "__main__":
