@@ -90,7 +90,7 @@ static void print_cpu(const zimage_device_list *list, const zimage_device_info *
         if (kernel.usable)
             printf("  %-18s %8.1f Gop/s a thread\n", kernel.name, kernel.gops);
         else
-            printf("  %-18s not with these features\n", kernel.name);
+            printf("  %-18s not usable with these features\n", kernel.name);
     }
 }
 

@@ -110,8 +110,8 @@ static int count_input(const char *path, const char *option, const char *what, c
         return 0;
     if (recorded == 0)
         return cli_usage_error(COMMAND, "--%s: %s was made without %s", option, path, what);
-    return cli_usage_error(COMMAND, "%s: it was made with %d %s (%s), expected as many --%s", path, recorded, what,
-                           name_of(input), option);
+    return cli_usage_error(COMMAND, "--%s: given %d times, expected %d: %s was made with %s (%s)", option, given,
+                           recorded, path, what, name_of(input));
 }
 
 static int count_inputs(const json_t *object, const cli_options *o)
@@ -122,11 +122,11 @@ static int count_inputs(const json_t *object, const cli_options *o)
     int code = count_input(o->file, "image", "input images", json_array_get(images, 0),
                            count < CLI_FILES_MAX ? (int)count : CLI_FILES_MAX + 1, o->images.count);
     if (!code)
-        code = count_input(o->file, "mask", "mask", mask, mask != NULL, o->mask != NULL);
+        code = count_input(o->file, "mask", "a mask", mask, mask != NULL, o->mask != NULL);
     if (!code)
-        code = count_input(o->file, "latents", "file of initial noise", latents, latents != NULL, o->latents != NULL);
+        code = count_input(o->file, "latents", "a file of initial noise", latents, latents != NULL, o->latents != NULL);
     if (!code)
-        code = count_input(o->file, "prompt-embeds", "file of text features", embeds, embeds != NULL,
+        code = count_input(o->file, "prompt-embeds", "a file of text features", embeds, embeds != NULL,
                            o->prompt_embeds != NULL);
     return code ? CLI_FAILURE : 0;
 }
