@@ -109,10 +109,10 @@ static void one_file_has_one_line(void **state)
 static void the_first_file_stays(void **state)
 {
     put_file("b.jsonl", "{\"prompt\": \"a\", \"output\": \"1.png\"}\n"
-                        "{\"prompt\": \"b\", \"output\": \"2.png\", \"steps\": 1000, \"size\": \"128x128\"}\n");
+                        "{\"prompt\": \"b\", \"output\": \"2.png\", \"steps\": 1000, \"size\": \"192x192\"}\n");
     run_shell(
         "cd '%s' && '%s' generate --batch b.jsonl --out-dir out -m '%s' -W 16 -H 16 --steps 1 --resume >said 2>&1 & "
-        "work=$! && cd '%s' && until [ -s out/1.png ]; do sleep 0.01; done && sleep 0.2 && "
+        "work=$! && cd '%s' && until grep -qs 'image 2 of 2, denoise, step' said; do sleep 0.01; done && "
         "kill -0 $work && echo theirs >x && ln x out/2.png && wait $work && [ \"$(cat out/2.png)\" = theirs ] && "
         "grep -q 'out/2.png exists by now: it stays as it is' said",
         test_folder, ZIMAGE_PROGRAM, TINY, test_folder);
