@@ -19,9 +19,11 @@
 /* Under AddressSanitizer all memory outside of blocks is poisoned, and a gap follows each block. */
 #ifdef ZI_ASAN
 #include <sanitizer/asan_interface.h>
-#define GAP 64
+#define GAP       64
+#define CHUNK_MIB 16 /* the sanitizer writes to the shadow of a whole chunk at once */
 #else
 #define GAP                               0
+#define CHUNK_MIB                         64
 #define ASAN_POISON_MEMORY_REGION(p, n)   ((void)(p), (void)(n))
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif
@@ -31,7 +33,7 @@
  * Larger than any block that glibc's malloc takes from its heap. So chunks are mapped: they cost nothing before their
  * first use, and free gives them back to the system.
  */
-#define CHUNK_BYTES ((size_t)64 << 20)
+#define CHUNK_BYTES ((size_t)CHUNK_MIB << 20)
 #define HUGE_PAGE   ((uintptr_t)2 << 20)
 
 typedef struct chunk {
@@ -108,12 +110,12 @@ static void push_chunk(zi_arena *arena, chunk *c)
     arena->top = c;
 }
 
-/* Behind the first `used` bytes of the chunk there are no blocks. */
+/* Behind the first `used` bytes of the chunk there are no blocks any more. */
 static void set_used(const zi_arena *arena, chunk *c, size_t used)
 {
-    c->used = used;
     if (!arena->imaginary)
-        ASAN_POISON_MEMORY_REGION(chunk_data(c) + used, c->capacity - used);
+        ASAN_POISON_MEMORY_REGION(chunk_data(c) + used, c->used - used);
+    c->used = used;
 }
 
 static void pop_chunk(zi_arena *arena)

@@ -8,8 +8,7 @@ import tempfile
 from harness import TINY, Server, form, png, run_tests, send_only, status_of
 
 VALGRIND = ("valgrind --quiet --fair-sched=yes --error-exitcode=99 --leak-check=full "
-            "--errors-for-leak-kinds=definite,possible "
-            "--px-default=allregs-at-each-insn --px-file-backed=allregs-at-each-insn")
+            "--errors-for-leak-kinds=definite,possible")
 REQUEST = {"prompt": "a red apple", "size": "32x48", "steps": 2, "seed": 7}
 
 
