@@ -171,12 +171,17 @@ static int check(const service_news *news, zimage_stage *stage)
 }
 
 /* With the lock. */
+static int is_wanted(const job *j, const job_part *part, const service_news *news)
+{
+    if (news->number < 0)
+        return j->wants_previews == 2;
+    return news->number < j->request.partial_images && !(part->partials >> news->number & 1);
+}
+
+/* With the lock. */
 static void show_preview(job *j, job_part *part, const service_news *news, job_event event)
 {
     int is_counted = news->number >= 0;
-    if (is_counted ? news->number >= j->request.partial_images || (part->partials >> news->number & 1)
-                   : j->wants_previews != 2)
-        return;
     event.kind = EVENT_PREVIEW;
     event.partial = is_counted ? news->number : -1;
     event.data = malloc(news->size);
@@ -199,12 +204,15 @@ static void take_checked(job *j, const service_news *news, zimage_stage stage, i
     if (!is_good)
         return;
     const job_event event = job_progress(news->index, stage, news->step, news->steps, news->fraction);
-    if (news->number != SERVICE_PROGRESS) {
-        show_preview(j, part, news, event);
+    int is_preview = news->number != SERVICE_PROGRESS;
+    if (is_preview && !is_wanted(j, part, news))
         return;
+    if (!is_preview || news->fraction > part->fraction) { /* a preview may come before the progress that it shows */
+        part->fraction = news->fraction;
+        job_progressed(j, &event, sum_of_fractions(j));
     }
-    part->fraction = news->fraction;
-    job_progressed(j, &event, sum_of_fractions(j));
+    if (is_preview)
+        show_preview(j, part, news, event);
 }
 
 /* service_take_news of server. */

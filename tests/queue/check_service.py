@@ -13,13 +13,12 @@ import time
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../serve"))
 
 from database import Database, check_inputs, forgetful, results, run_tests, wait_for  # noqa: the path is set above
-from harness import Server, events, png, png_of, send_only, form  # noqa: the same
+from harness import Server, events, form, png, png_of, send_only, slow_side  # noqa: the same
 
 PROGRAM = sys.argv[1]
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../golden")
 SMALL = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
-IS_BRIEF = bool(os.environ.get("ZIMAGE_BRIEF_TESTS"))  # where all takes a multiple of its time
-SIDE = 96 if IS_BRIEF else 256
+SIDE = slow_side(PROGRAM, 2)  # up to four times as long: what happens to a job in between has time to happen
 SLOW = {"prompt": "a red apple", "size": f"{SIDE}x{SIDE}", "steps": 32, "seed": 7}
 STEPS = {"prompt": "a red apple", "size": "64x64", "steps": 8, "seed": 7}
 KEYS = {"anna": "key-of-anna-0123456789", "bert": "key-of-bert-0123456789"}
@@ -537,7 +536,7 @@ def test_watching(database):
     with service(database) as s:
         s.worker(lease=30)
         wait_for("a worker", lambda: s.announced() > 0)
-        first, second = s.front(), s.front()
+        first, second = s.front("--sdapi-max-steps", "32"), s.front()
         path = f"/zimage/v1/jobs/{first.json('POST', '/zimage/v1/jobs', SLOW, 202)['id']}"
         wait_for("the beginning", lambda: s.states() == {"running": 1})
         assert told(database) == 0
@@ -631,7 +630,7 @@ def test_strange_news(database):
         database.rows(row(9, -1) + row(0, -2, jpeg=whole))
         wait_for("what is whole", lambda: watcher.kinds() == {"state", "progress", "preview"})
         good = [(kind, data["index"]) for kind, data in watcher.seen if kind != "state"]
-        assert good == [("progress", 9), ("preview", 0)], good
+        assert good == [("progress", 9), ("progress", 0), ("preview", 0)], good  # a preview says how far its image is
         assert base64.b64decode(watcher.seen[-1][1]["jpeg"]) == whole
         database.rows("update zimage.job set state = 'cancelled', lease = null")
         assert watcher.end()[-1][1]["state"] == "cancelled"

@@ -17,6 +17,26 @@ SIDE = 256 if "ZIMAGE_BRIEF_TESTS" in os.environ else 512  # under the sanitizer
 LONG = {"prompt": "a red apple", "size": f"{SIDE}x{SIDE}", "steps": 32, "seed": 7}  # takes seconds
 
 
+def slow_side(program, seconds, steps=32):
+    """The side of a square image of the bundled model whose steps take at least so long here, on one thread and an idle
+    machine."""
+    def taken(side, steps):
+        begin = time.monotonic()
+        subprocess.run([program, "generate", "-p", "a", "--size", f"{side}x{side}", "--steps", str(steps), "--device",
+                        "cpu", "--threads", "1", "-q", "-o", f"{folder}/{len(os.listdir(folder))}.png"], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        return time.monotonic() - begin
+
+    with tempfile.TemporaryDirectory() as folder:
+        side = 64
+        while side < 1024:  # other work makes this longer, so what is short is short
+            step = (min(taken(side, 3) for _ in range(2)) - min(taken(side, 1) for _ in range(2))) / 2
+            if step * steps >= seconds:
+                break
+            side *= 2
+    return side
+
+
 class Server:
     """zimage serve on a port that the system chooses. `with Server(program, ...) as server:`"""
 
