@@ -216,9 +216,13 @@ static int is_link_to(int folder, const char *name, const char *target)
 }
 
 /* A link gets its name in one step, so that a file of the snapshot is never missing. */
-static int replace_link(int folder, const char *name, const char *target)
+static int make_link(int folder, const char *name, const char *target)
 {
     char temporary[64];
+    if (symlinkat(target, folder, name) == 0)
+        return 1;
+    if (errno != EEXIST) /* else it is a link to something else, or a file */
+        return 0;
     snprintf(temporary, sizeof temporary, ".zimage-%ld.tmp", (long)getpid());
     unlinkat(folder, temporary, 0); /* of a process that was killed and had the same number */
     if (symlinkat(target, folder, temporary) != 0)
@@ -240,7 +244,7 @@ hub_result hub_cache_link(const hub_cache *cache, const hub_file *file, zimage_e
         return hub_fail_errno(error, HUB_DISK, "%s/%s: its folder can't be made", cache->snapshot, file->path);
     errno = ENAMETOOLONG;
     int done = write_target(file->path, file->etag, target) &&
-               (is_link_to(folder, name, target) || replace_link(folder, name, target));
+               (is_link_to(folder, name, target) || make_link(folder, name, target));
     if (!done)
         hub_fail_errno(error, HUB_DISK, "%s/%s: the link can't be made", cache->snapshot, file->path);
     close(folder);
