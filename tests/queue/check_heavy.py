@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from check_ledger import check_shards, ledger
 from database import Database, Skip, StandIn, check_files, drop_root, results, run_tests, wait_for
@@ -233,10 +234,11 @@ def lose_packets(name, is_on):
 def test_partition(database):
     """Workers behind a line that is cut for 20 seconds, and loses packets; others beside the database."""
     with two_networks() as (name, outer), ledger(database) as stand_in, results() as folder:
-        with open(f"{database.data}/postgresql.conf", "a") as file:
-            file.write("listen_addresses = '10.213.77.1'\nport = 54327\n")
-        with open(f"{database.data}/pg_hba.conf", "a") as file:
-            file.write("host all all 10.213.77.0/30 trust\n")
+        files = [f"{database.data}/{name}" for name in ("postgresql.conf", "pg_hba.conf")]
+        before = [Path(file).read_text() for file in files]
+        for file, text in zip(files, ("listen_addresses = '10.213.77.1'\nport = 54327\n", "host all all 10.213.77.0/30 trust\n")):
+            with open(file, "a") as more:
+                more.write(text)
         local = database.url
         database.stop()
         database.url += "&port=54327"
@@ -269,7 +271,11 @@ def test_partition(database):
                   f" {[t['lost'] for t in totals]}", flush=True)
         finally:
             far.end()
+            database.stop()
+            for file, text in zip(files, before):
+                Path(file).write_text(text)
             database.url = local
+            database.start()
 
 
 def test_pgbouncer(database):
