@@ -13,6 +13,7 @@ A caption that fits several drawings makes the network average them, so every wo
     the word is a tag; of few things, and beside a short label, better                     30 to 45
     English, WordNet: the label is a kind of the word ("collie": "dog"), or the other way round   28 - 4 for each level,
                                                                                            at most 4 up and 2 down
+    Japanese, SudachiDict: another spelling of a label or tag ("鯨" of "クジラ")           10 less than that
 10 more for words that WordNet gives and that are tags as well. Faces, people, symbols and flags lose 15 points: who types
 "apple" means the fruit. English plurals mean what their singulars do; Japanese
 words are taken in both kana. WordNet's words count if they are no rarer than two
@@ -67,8 +68,24 @@ def heads(lang, label):
     return found
 
 
+class Spellings:
+    """Japanese nouns by SudachiDict's normal form, which is one for kanji, hiragana and katakana."""
+
+    def __init__(self):
+        from sudachipy import Dictionary, SplitMode
+        self.tokenizer = Dictionary().tokenizer(mode=SplitMode.C)
+        self.words = [word for word in wordfreq.top_n_list("ja", 60000) if not word.isascii()]
+
+    def normal(self, word):
+        """None: it is no noun, or several words."""
+        found = self.tokenizer.tokenize(word)
+        if len(found) != 1 or found[0].part_of_speech()[0] != "名詞":
+            return None
+        return found[0].normalized_form()
+
+
 class Lexicon:
-    def __init__(self, things, wordnet=None, frequency=lambda word: 8):
+    def __init__(self, things, wordnet=None, frequency=lambda word: 8, spellings=None):
         """frequency: of an English word or phrase, as wordfreq.zipf_frequency."""
         self.frequency = frequency
         self.things, self.wordnet, self.order = things, wordnet, {code: i for i, code in enumerate(things)}
@@ -91,6 +108,8 @@ class Lexicon:
         if wordnet:
             for code in things:
                 self.by_wordnet(code)
+        if spellings:
+            self.by_spelling(spellings)
 
     def add(self, lang, word, code, points):
         if points < 80 and SECONDARY.search(self.things[code]["labels"]["en"]):
@@ -133,6 +152,17 @@ class Lexicon:
         for word in self.wordnet.synonyms(synset):
             if word.lower() != text.lower():
                 self.add_wordnet(word, code, points - 25 * (self.wordnet.synsets(word, 1) != [synset]))
+
+    def by_spelling(self, spellings):
+        known = {}
+        for word, points in self.points["ja"].items():
+            known.setdefault(spellings.normal(word), []).append(points)
+        for word in spellings.words:
+            normal = spellings.normal(word)
+            if normal is not None and word not in self.points["ja"]:
+                for points in known.get(normal, ()):
+                    for code, number in points.items():
+                        self.add("ja", word, code, number - 10)
 
     def add_wordnet(self, word, code, points):
         tagged = code in self.tagged["en"].get(word, ())
@@ -189,7 +219,7 @@ def main():
     args = parser.parse_args()
     things = json.loads((args.work / "things.json").read_text())
     wordnet = WordNet(args.wordnet)
-    lexicon = Lexicon(things, wordnet, lambda word: wordfreq.zipf_frequency(word, "en"))
+    lexicon = Lexicon(things, wordnet, lambda word: wordfreq.zipf_frequency(word, "en"), Spellings())
     tables = lexicon.tables()
     # Plurals of nouns that can be drawn, so that nothing else has to know WordNet.
     plurals = {word: wordnet.plural(word) for word in tables["en"] if wordnet.concrete(word)
