@@ -156,13 +156,14 @@ class Lexicon:
     def by_spelling(self, spellings):
         known = {}
         for word, points in self.points["ja"].items():
-            known.setdefault(spellings.normal(word), []).append(points)
+            forms = {word, kana(word)} if max(points.values()) == 100 else {word}  # "イヌ" has no other form, "いぬ" has "犬"
+            for normal in {spellings.normal(form) for form in forms}:
+                known.setdefault(normal, []).append((word, dict(points)))
         for word in spellings.words:
             normal = spellings.normal(word)
-            if normal is not None and word not in self.points["ja"]:
-                for points in known.get(normal, ()):
-                    for code, number in points.items():
-                        self.add("ja", word, code, number - 10)
+            for other, points in known.get(normal, ()) if normal else ():
+                for code, number in points.items() if other != word else ():
+                    self.add("ja", word, code, number - 10)
 
     def add_wordnet(self, word, code, points):
         tagged = code in self.tagged["en"].get(word, ())
