@@ -156,7 +156,8 @@ class Lexicon:
     def by_spelling(self, spellings):
         known = {}
         for word, points in self.points["ja"].items():
-            forms = {word, kana(word)} if max(points.values()) == 100 else {word}  # "イヌ" has no other form, "いぬ" has "犬"
+            # "イヌ" has no other form, "いぬ" has "犬".
+            forms = {word, kana(word)} if max(points.values()) == 100 else {word}
             for normal in {spellings.normal(form) for form in forms}:
                 known.setdefault(normal, []).append((word, dict(points)))
         for word in spellings.words:
