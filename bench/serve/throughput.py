@@ -9,8 +9,8 @@
 the server. Each makes the same pictures, of which the first ones are not counted: the rate is that between the moments when the
 last of these and the last of all were complete, as a file or as an answer. Peak memory is that of the whole GPU, by nvidia-smi.
 --beside cuda:0,cuda:1: instead the batch and the server with --device, and both with these devices; ratios are to the first
-devices' kind. --kinds chooses what is measured. Exit code 1: a picture was not the first kind's. Past the limit no further round
-begins, and what runs is ended.
+devices' kind. --kinds chooses what is measured. Exit code 1: a picture was not the first kind's. Past the limit no further
+round begins, and what runs is ended.
 """
 
 import argparse
@@ -155,7 +155,7 @@ def measure(a, kinds):
 
 
 def base_of(name, found):
-    """What a kind's rate is divided by: its own on the first devices, else the batch, else the first kind that was measured."""
+    """What a kind's rate is divided by: its own on the first devices, else the batch, else the first one that was measured."""
     return name.split(" on ")[0] if " on " in name else "batch" if "batch" in found else next(iter(found))
 
 

@@ -96,8 +96,7 @@ static int read_keys(policy *p, const char *path, zimage_error *error)
     if (!ok)
         snprintf(error->message, sizeof error->message,
                  "key_file: %s: line %d, expected KEY, NAME:KEY or NAME:KEY:RATE, a key of at most %d characters "
-                 "without a colon, "
-                 "and at most %d keys",
+                 "without a colon, and at most %d keys",
                  path, number, POLICY_KEY_MAX - 1, POLICY_KEYS_MAX);
     else if (p->key_count == 0)
         snprintf(error->message, sizeof error->message, "key_file: %s: expected a key on one of its lines", path);

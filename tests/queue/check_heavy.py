@@ -234,11 +234,10 @@ def lose_packets(name, is_on):
 def test_partition(database):
     """Workers behind a line that is cut for 20 seconds, and loses packets; others beside the database."""
     with two_networks() as (name, outer), ledger(database) as stand_in, results() as folder:
-        files = [f"{database.data}/{name}" for name in ("postgresql.conf", "pg_hba.conf")]
-        before = [Path(file).read_text() for file in files]
-        for file, text in zip(files, ("listen_addresses = '10.213.77.1'\nport = 54327\n", "host all all 10.213.77.0/30 trust\n")):
-            with open(file, "a") as more:
-                more.write(text)
+        settings, hosts = Path(database.data, "postgresql.conf"), Path(database.data, "pg_hba.conf")
+        before = {file: file.read_text() for file in (settings, hosts)}
+        settings.write_text(before[settings] + "listen_addresses = '10.213.77.1'\nport = 54327\n")
+        hosts.write_text(before[hosts] + "host all all 10.213.77.0/30 trust\n")
         local = database.url
         database.stop()
         database.url += "&port=54327"
@@ -272,8 +271,8 @@ def test_partition(database):
         finally:
             far.end()
             database.stop()
-            for file, text in zip(files, before):
-                Path(file).write_text(text)
+            for file, text in before.items():
+                file.write_text(text)
             database.url = local
             database.start()
 

@@ -18,6 +18,7 @@ import time
 from harness import (LONG, SIDE, SMALL, TINY, Server, best_of, bundled_model, events, form, png, png_pixels, run_tests,
                      send_only, status_of)
 
+MIDDLE = f"{SIDE // 2}x{SIDE // 2}"  # between SMALL's and LONG's
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
 F_SETPIPE_SZ = 1031  # of Linux; Python 3.10 and later name it
@@ -573,7 +574,7 @@ def test_many_streams(program):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     count = min(int(os.environ.get("ZIMAGE_SERVE_STREAMS", "100" if IS_BRIEF else "300")), hard - 100)
     with Server(program, "--quiet", "--max-n", "100", "--max-connections", "10000", "--per-address", "10000") as s:
-        busy = s.json("POST", JOBS, {**SMALL, "size": f"{SIDE // 2}x{SIDE // 2}", "n": 100}, 202)
+        busy = s.json("POST", JOBS, {**SMALL, "size": MIDDLE, "n": 100}, 202)
         others = [s.json("POST", JOBS, {**SMALL, "n": 100}, 202) for _ in range(7)]
         job = s.json("POST", JOBS, SMALL, 202)
         s.wait_for("an image", lambda: s.json("GET", f"{JOBS}/{busy['id']}")["pictures"])
@@ -630,7 +631,7 @@ def test_long_queue(program):
 
 def test_fairness(program):
     with Server(program, "--max-queue", "60") as s:
-        large = {**SMALL, "size": f"{SIDE // 2}x{SIDE // 2}", "steps": 8, "user": "ann"}
+        large = {**SMALL, "size": MIDDLE, "steps": 8, "user": "ann"}
         ann = [s.json("POST", JOBS, large, 202)["id"] for _ in range(20)]
         bob = s.json("POST", JOBS, {**SMALL, "user": "bob"}, 202)["id"]
         assert s.json("GET", f"{JOBS}/{bob}?wait=60")["state"] == "completed"
@@ -661,7 +662,7 @@ def test_predictions(program):
     """Once an image was made, the next one's predicted time is near: within 30 % on an idle machine, 3 times on any.
     Brief tests do not look how near: a sanitizer changes times, and not all in the same ratio."""
     with Server(program, "--max-pixels", "65536", "--job-seconds", "60") as s:
-        body = {**SMALL, "size": f"{SIDE // 2}x{SIDE // 2}", "steps": 8}
+        body = {**SMALL, "size": MIDDLE, "steps": 8}
         for _ in range(1 if IS_BRIEF else 6):  # other work may begin or end between a prediction and its image
             measured = min(s.json("POST", GENERATIONS, body)["seconds"] for _ in range(3))
             predicted = s.json("POST", "/zimage/v1/plan", body)["image_seconds"]

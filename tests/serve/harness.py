@@ -18,18 +18,18 @@ LONG = {"prompt": "a red apple", "size": f"{SIDE}x{SIDE}", "steps": 32, "seed": 
 
 
 def slow_side(program, seconds, steps=32):
-    """The side of a square image of the bundled model whose steps take at least so long here, on one thread and an idle
-    machine."""
+    """The side of a square image of the bundled model whose steps take at least so many seconds here, on one thread."""
     def taken(side, steps):
+        name = f"{folder}/{len(os.listdir(folder))}.png"
         begin = time.monotonic()
         subprocess.run([program, "generate", "-p", "a", "--size", f"{side}x{side}", "--steps", str(steps), "--device",
-                        "cpu", "--threads", "1", "-q", "-o", f"{folder}/{len(os.listdir(folder))}.png"], check=True, stdout=subprocess.DEVNULL,
+                        "cpu", "--threads", "1", "-q", "-o", name], check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
         return time.monotonic() - begin
 
     with tempfile.TemporaryDirectory() as folder:
         side = 64
-        while side < 1024:  # other work makes this longer, so what is short is short
+        while side < 1024:  # the shorter of two times, since other work only makes them longer
             step = (min(taken(side, 3) for _ in range(2)) - min(taken(side, 1) for _ in range(2))) / 2
             if step * steps >= seconds:
                 break

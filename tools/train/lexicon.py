@@ -32,6 +32,7 @@ from pathlib import Path
 import wordfreq
 
 from splits import LANGUAGES
+from typed import word_rows
 from wordnet import FOLDER, WordNet
 from words import listed_words
 
@@ -207,6 +208,10 @@ class Lexicon:
                 for lang, table in result.items()}
 
 
+def singular(word, plurals):
+    return next((one for one, many in plurals.items() if many == word), word)
+
+
 def weight(word, lang, wordnet, plain):
     if word in plain or len(wordfreq.tokenize(word, lang)) > 1 or lang == "en" and not wordnet.concrete(word):
         return 1
@@ -234,6 +239,9 @@ def main():
         said = sum(word in lexicon.labels[lang] for word in tables[lang])
         print(f"{lang}: {len(tables[lang])} words, {said} of them labels")
     print(f"{len(plurals)} English plurals; {args.out.stat().st_size:,} bytes")
+    # Only of the half that may be looked at.
+    meant = [(row, tables[row["language"]].get(singular(row["word"].casefold(), plurals))) for row in word_rows("seen")]
+    print(f"everyday words with a right thing: {sum(code in row['things'] for row, code in meant)} of {len(meant)}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def word_rows(half):
     for line in lines[1:]:
         row = dict(zip(names, line.split("\t")))
         rows.append({"id": row["id"], "category": f"word/{row['group']}", "language": row["language"],
-                     "prompt": row["prompt"], "seed": int(row["seed"]), "things": row["things"].split()})
+                     "word": row["word"], "prompt": row["prompt"], "seed": int(row["seed"]), "things": row["things"].split()})
     return rows
 
 
