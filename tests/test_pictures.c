@@ -3,6 +3,9 @@
 #include <stdio.h>
 
 #include <jpeglib.h> /* after stdio.h, whose FILE it needs */
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "base/file.h"
 #include "base/numbers.h"
@@ -533,6 +536,26 @@ static void qualities(void **state)
     }
 }
 
+/* Servers keep encoded files: they take no more memory than their bytes, whatever the encoder needed. */
+static void files_take_their_size(void **state)
+{
+#ifdef __GLIBC__
+    for (zimage_format format = ZIMAGE_FORMAT_PNG; format <= ZIMAGE_FORMAT_WEBP; format++) {
+        zimage_image *image = smooth_image(64, 64);
+        zimage_error error = ZIMAGE_ERROR_INIT;
+        uint8_t *data = NULL;
+        size_t size;
+        if (zimage_image_encode(image, format, NULL, 0, &data, &size, &error) != ZIMAGE_OK)
+            fail_msg("%s", error.message);
+        assert_in_range(malloc_usable_size(data), size, size + 32);
+        zimage_free(data);
+        zimage_image_free(image);
+    }
+#else
+    skip(); /* only glibc says how much memory a block has */
+#endif
+}
+
 static void jpegs_have_all_colours(void **state)
 {
     zimage_image *image = smooth_image(20, 20);
@@ -663,6 +686,7 @@ int main(void)
         cmocka_unit_test(files_are_read_by_path),
         cmocka_unit_test(alpha_is_written_exactly),
         cmocka_unit_test(qualities),
+        cmocka_unit_test(files_take_their_size),
         cmocka_unit_test(jpegs_have_all_colours),
         cmocka_unit_test(wrong_qualities_are_refused),
         cmocka_unit_test(extensions_choose_formats),

@@ -210,7 +210,9 @@ zimage_status zimage_image_encode_with(const zimage_image *image, zimage_format 
         free(out.data);
         return status;
     }
-    *data = out.data;
+    /* Encoders take more memory than they need at the end, and a caller may keep the file for long. */
+    uint8_t *exact = realloc(out.data, out.size);
+    *data = exact ? exact : out.data;
     *size = out.size;
     return ZIMAGE_OK;
 }
