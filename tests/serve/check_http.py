@@ -581,7 +581,7 @@ def test_many_streams(program):
     with Server(program, "--quiet", "--max-n", "100", "--max-connections", "10000", "--per-address", "10000") as s:
         steps = min(max(2, count // 125), 32)  # the job must last while the streams begin
         busy = s.json("POST", JOBS, {**SMALL, "size": MIDDLE, "steps": steps, "n": 100}, 202)
-        others = [s.json("POST", JOBS, {**SMALL, "n": 100}, 202) for _ in range(7)]
+        others = [s.json("POST", JOBS, {**SMALL, "steps": steps, "n": 100}, 202) for _ in range(7)]
         job = s.json("POST", JOBS, SMALL, 202)
         s.wait_for("an image", lambda: s.json("GET", f"{JOBS}/{busy['id']}")["pictures"])
         before, quiet = most_resident(s, busy), health_times(s, 200)
