@@ -17,8 +17,9 @@ import tempfile
 import time
 import zlib
 
-from harness import LONG, SMALL, Server, best_of, events, form, run_tests
+from harness import SMALL, Server, best_of, events, form, long_requests, run_tests
 
+LONG, _ = long_requests(sys.argv[1])
 GENERATIONS = "/v1/images/generations"
 JOBS = "/zimage/v1/jobs"
 PLAN = "/zimage/v1/plan"

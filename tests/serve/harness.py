@@ -13,28 +13,35 @@ import zlib
 
 TINY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../golden/tiny")  # a model of random weights
 SMALL = {"prompt": "a red apple", "size": "64x64", "steps": 2, "seed": 7}
-SIDE = 128 if "ZIMAGE_BRIEF_TESTS" in os.environ else 512  # under the sanitizers
-LONG = {"prompt": "a red apple", "size": f"{SIDE}x{SIDE}", "steps": 32, "seed": 7}  # takes seconds
+
+
+def seconds_of(program, side, steps, *options):
+    """Of a square image of the bundled model, the program's start included."""
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.monotonic()
+        subprocess.run([program, "generate", "-p", "a", "--size", f"{side}x{side}", "--steps", str(steps), "--device",
+                        "cpu", "-q", "-o", f"{folder}/a.png", *options], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        return time.monotonic() - begin
 
 
 def slow_side(program, seconds, steps=32):
     """The side of a square image of the bundled model whose steps take at least so many seconds here, on one thread."""
-    def taken(side, steps):
-        name = f"{folder}/{len(os.listdir(folder))}.png"
-        begin = time.monotonic()
-        subprocess.run([program, "generate", "-p", "a", "--size", f"{side}x{side}", "--steps", str(steps), "--device",
-                        "cpu", "--threads", "1", "-q", "-o", name], check=True, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
-        return time.monotonic() - begin
-
-    with tempfile.TemporaryDirectory() as folder:
-        side = 64
-        while side < 1024:  # the shorter of two times, since other work only makes them longer
-            step = (min(taken(side, 3) for _ in range(2)) - min(taken(side, 1) for _ in range(2))) / 2
-            if step * steps >= seconds:
-                break
-            side *= 2
+    def taken(side, steps):  # the shorter of two times, since other work only makes them longer
+        return min(seconds_of(program, side, steps, "--threads", "1") for _ in range(2))
+    side = 64
+    while side < 1024 and (taken(side, 3) - taken(side, 1)) / 2 * steps < seconds:
+        side *= 2
     return side
+
+
+def long_requests(program):
+    """Two images: one takes at least a second here on all cores, with or without a sanitizer, the other about four times
+    as long. Tests cancel them; what happens meanwhile has time to happen."""
+    side = 128
+    while side < 1024 and seconds_of(program, side, 32) < 1:
+        side *= 2
+    return ({**SMALL, "size": f"{side}x{side}", "steps": 32}, {**SMALL, "size": f"{2 * side}x{2 * side}", "steps": 32})
 
 
 class Server:
