@@ -38,7 +38,10 @@ def main():
             replays[width] = record(partial(gradients, width), batch, memory)
             if not replays[width]:
                 raise SystemExit(f"process {team.rank}: no CUDA graph could be recorded at step {step}")
-        replays[width](batch) if cuda else gradients(width, batch)
+        if cuda:
+            replays[width](batch)
+        else:
+            gradients(width, batch)
         team.mean(gradient)
         with torch.no_grad():
             for p in params:
