@@ -49,13 +49,18 @@ static void the_bundled_model_draws(void **state)
     }
 }
 
-/* The model's folder says its size: another one is warned of, and only another one. */
+/* The model's folder says its sizes: another one is warned of, and only another one. */
 static void another_size_is_warned_of(void **state)
 {
     static const struct {
         const char *size, *warning;
-    } cases[] = {{"256x256", NULL}, {"512x256", "512 x 256, but the model was trained at 256 x 256"}};
-    for (size_t i = 0; i < 2; i++) {
+    } cases[] = {{"256x256", NULL},
+                 {"512x256", NULL},
+                 {"128x128", NULL},
+                 {"512x512", NULL},
+                 {"480x256", "480 x 256, but the model was trained at 20 other sizes, the nearest of them 512 x 256: "},
+                 {"1024x1024", "the nearest of them 512 x 512: the image may be noise"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *const arguments[] = {"generate", "a red apple", "--size", cases[i].size, "--plan", "-q", NULL};
         run_program(arguments, &o);
         assert_int_equal(o.code, 0);

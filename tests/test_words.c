@@ -257,6 +257,10 @@ static void prompts_that_are_known(void **state)
         "piano & pizza (1990s), 5 x 7",
         "a dog on the left, a cat at the top",
         "flag of Japan",
+        "a car",
+        "a tree",
+        "Apple",
+        "鯨",
         "icecream",
         "ＣＡＴ",
         "ein Foto von einem Hund",
@@ -299,7 +303,7 @@ static void prompts_that_are_not_known(void **state)
         {"a Cyberpunk robot, a cyberpunk cat", "it does not know \"Cyberpunk\""},
         {"a strawbery", "it does not know \"strawbery\" (nearest: \"strawberry\")"},
         {"ein Elefannt", "it does not know \"Elefannt\" (nearest: \"Elefant\")"},
-        {"ein Hund auf einer Wiese", "it does not know \"Wiese\""},
+        {"ein Hund auf einer Wiese", "it does not know \"Wiese\" (nearest: \"wise\")"},
         {"un robot de Miyazaki", "it does not know \"Miyazaki\""},
         {"кошка", "it does not know \"кошка\""},
         {"고양이 사진", "it does not know \"고양이\", \"사진\""},
@@ -309,7 +313,7 @@ static void prompts_that_are_not_known(void **state)
         {"qqa qqb qqc qqd qqe qqf", "it does not know \"qqa\", \"qqb\", \"qqc\", \"qqd\", \"qqe\""},
         {"deux oiseaux", "it does not know \"oiseaux\" (nearest: \"oiseau\")"},
         {"five mice", "it does not know \"mice\" (nearest: \"mouse\")"},
-        {"a tree", "it does not know \"tree\" (nearest: \"evergreen tree\")"},
+        {"two aardvarks under a tree", "it does not know \"aardvarks\""},
     };
     vocabulary *list = bundled_list();
     char text[VOCABULARY_WARNING];

@@ -1,5 +1,6 @@
 #include "pipeline/sizes.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #define FIELD      "_training_sizes"
@@ -40,17 +41,29 @@ zimage_status zi_sizes_read(const char *path, const char *text, zi_sizes *sizes,
     return zi_config_read(path, text, read_sizes, sizes, sizeof *sizes, error);
 }
 
+/* How unlike two sizes are: by the ratios of their sides. */
+static double unlike(int64_t width, int64_t height, int64_t other_width, int64_t other_height)
+{
+    return fabs(log((double)width / (double)other_width)) + fabs(log((double)height / (double)other_height));
+}
+
 void zi_sizes_warn(const zi_sizes *sizes, int64_t width, int64_t height, const zi_log *log)
 {
-    char text[ZI_SIZES_MAX * 20 + 1];
-    size_t length = 0;
+    size_t nearest = 0;
+    double least = INFINITY;
     for (size_t i = 0; i < sizes->count; i++) {
-        if (sizes->width[i] == width && sizes->height[i] == height)
-            return;
-        length += (size_t)snprintf(text + length, sizeof text - length, "%s%lld x %lld", i ? ", " : "",
-                                   (long long)sizes->width[i], (long long)sizes->height[i]);
+        double distance = unlike(width, height, sizes->width[i], sizes->height[i]);
+        if (distance < least) {
+            least = distance;
+            nearest = i;
+        }
     }
-    if (sizes->count > 0)
-        zi_warn(log, "width, height: %lld x %lld, but the model was trained at %s: the image may be noise",
-                (long long)width, (long long)height, text);
+    if (sizes->count == 0 || least == 0)
+        return;
+    char others[64] = "";
+    if (sizes->count > 1)
+        snprintf(others, sizeof others, "%zu other sizes, the nearest of them ", sizes->count);
+    zi_warn(log, "width, height: %lld x %lld, but the model was trained at %s%lld x %lld: the image may be noise",
+            (long long)width, (long long)height, others, (long long)sizes->width[nearest],
+            (long long)sizes->height[nearest]);
 }

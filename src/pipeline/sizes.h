@@ -18,7 +18,7 @@ typedef struct zi_sizes {
 
 /* Reads the field from the file `path`, or from text if that is not NULL. Without the field, count is 0. */
 zimage_status zi_sizes_read(const char *path, const char *text, zi_sizes *sizes, zimage_error *error);
-/* Warns if the model says its sizes and this is not one of them. */
+/* Warns if the model says its sizes and this is not one of them; names the nearest of them. */
 void zi_sizes_warn(const zi_sizes *sizes, int64_t width, int64_t height, const zi_log *log);
 
 #endif

@@ -164,7 +164,7 @@ def test_making(program):
         page.wait("no count", "document.getElementById('tokens').textContent === ''")
         page.find("prompt").send_keys(Keys.CONTROL, Keys.ENTER)
         page.wait_until_done(1)
-        page.wait("the warning", "toasted.includes('64 x 64, but the model was trained at 256 x 256')")
+        page.wait("the warning", "toasted.includes('64 x 64, but the model was trained at 20 other sizes')")
         said = page.script("return said")
         assert len(set(said)) >= 3 and any(re.match(r"Step \d of 8", text) for text in said), said
         assert page.script("return seen") > 0, "no preview"

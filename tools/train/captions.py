@@ -27,6 +27,9 @@ MIX = {
     "place": 0.02,       # a thing on the left, on the right, at the top, at the bottom
 }
 
+# One thing on white, as it is said most often.
+PLAIN = {kind: MIX[kind] for kind in ("label", "word", "tags")}
+
 # {c}: colour word; {d}: its German dative.
 COLOUR_WORDS = {
     "en": {"white": ["white"], "red": ["red"], "orange": ["orange"], "yellow": ["yellow"], "green": ["green"],

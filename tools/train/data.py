@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from captions import MIX, TEMPLATE, Captioner
+from networks import has_bf16
 from scenes import FIELDS, picture
 from splits import BACKGROUNDS, STYLES, Splits
 
@@ -162,29 +163,35 @@ def place(drawings, which, background):
 
 
 # ---- pools ---------------------------------------------------------------------------------------------------------
-SQUARE_SHARE = 0.7  # of the captions are of 256 x 256, the others of the other canvases alike
-# Of a canvas other than 256 x 256 a third of the drawings is shown, another third on each, so that fewer pictures are encoded.
-PART = 3
+SQUARE_SHARE = 0.7  # of the captions are of 256 x 256, the others of the other canvases alike, if nothing else is said
 
 
-def shown(drawing, canvas):
-    return canvas == 0 or (drawing * 7919 + canvas * 104729) % PART == 0
+def pool_shares(canvases):
+    """The shares of the captions that are of each canvas."""
+    others = (1 - SQUARE_SHARE) / max(1, canvases - 1)
+    return [1.0] if canvases == 1 else [SQUARE_SHARE] + [others] * (canvases - 1)
+
+
+def shown(drawing, canvas, thirds):
+    """Of a canvas other than 256 x 256 a third of the drawings is shown, another third on each, so that fewer pictures are
+    encoded; or two or all three thirds. thirds: some of 0, 1, 2."""
+    return canvas == 0 or (drawing * 7919 + canvas * 104729) % 3 in thirds
 
 
 def _captions(job):
     """(ids, lengths, rows) arrays of about `count` captions; a couple is drawn once for `per_couple` captions."""
-    work, seed, count, per_couple, canvases = job
+    work, seed, count, per_couple, shares, thirds, mix = job
     from tokenizers import Tokenizer
     rng = random.Random(seed)
     captioner = Captioner.load(work)
     tokenizer = Tokenizer.from_file(str(Path(work) / "tokenizer/tokenizer.json"))
     texts, rows = [], []
-    for kind, share in MIX.items():
+    for kind, share in mix.items():
         for i in range(round(count * share)):
-            canvas = 0 if canvases == 1 or rng.random() < SQUARE_SHARE else rng.randrange(1, canvases)
+            canvas = rng.choices(range(len(shares)), shares)[0]
             if kind != "couple":
                 text, row = captioner.random_scene(rng, kind, canvas)
-                while not shown(row[0], canvas):
+                while not shown(row[0], canvas, thirds):
                     text, row = captioner.random_scene(rng, kind, canvas)
             else:
                 if i % per_couple == 0:
@@ -207,11 +214,12 @@ def _captions(job):
     return ids[keep], lengths[keep], rows[keep]
 
 
-def caption_pool(work, count, per_couple, seed, workers=None, canvases=1):
-    """About `count` captions in the shares of captions.MIX, without those of more than 64 tokens (32 on canvases but the
-    first): ids int16 [n, 64], lengths [n], rows [n, 8] of scenes.py, of the first `canvases` of its CANVASES."""
+def caption_pool(work, count, per_couple, seed, workers=None, shares=(1.0,), thirds=(0,), mix=MIX):
+    """About `count` captions in the shares of `mix`, without those of more than 64 tokens (32 on canvases but the first):
+    ids int16 [n, 64], lengths [n], rows [n, 8] of scenes.py. shares: how many are of each of its CANVASES; thirds: see
+    shown()."""
     workers = workers or os.cpu_count()
-    jobs = [(work, f"{seed}/{i}", count // workers, per_couple, canvases) for i in range(workers)]
+    jobs = [(work, f"{seed}/{i}", count // workers, per_couple, shares, thirds, mix) for i in range(workers)]
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         parts = pool.map(_captions, jobs)
     return [torch.from_numpy(np.concatenate(p)) for p in zip(*parts)]
@@ -271,7 +279,7 @@ def encode_pictures(vae, drawings, own, rows, batch=256, autocast=True, factor=1
         x = picture(drawings, own, part.to(device), palette) / 127.5 - 1
         if factor > 1:
             x = F.avg_pool2d(x, factor)
-        with torch.autocast("cuda", torch.bfloat16, enabled=autocast and device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast and has_bf16(device)):
             mean = vae.encode(x.to(memory_format=torch.channels_last))[0].bfloat16()
         if out is None:
             out, start = mean.new_empty(len(rows), *mean.shape[1:]), 0

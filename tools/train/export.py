@@ -4,7 +4,8 @@
     export.py --work WORK --vae vae.safetensors --model MODEL --out models/emoji
 
 `vae.safetensors` comes from train_vae.py (its metadata holds scaling_factor and shift_factor), MODEL, a folder, from
-train.py (its names are prefixed `transformer.` and `text_encoder.`). Both may be an exported folder.
+train.py (its names are prefixed `transformer.` and `text_encoder.`). Both may be an exported folder. With --blend OTHER
+--share S the weights are (1 - S) times those of MODEL plus S times those of OTHER, which was trained on from MODEL.
 """
 import argparse
 import json
@@ -150,6 +151,8 @@ def main():
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--vae", type=Path, help="without it: untrained weights")
     parser.add_argument("--model", type=Path, nargs="+", help="a folder or files; without it: untrained weights")
+    parser.add_argument("--blend", type=Path, help="a folder of weights to blend with those of --model")
+    parser.add_argument("--share", type=float, default=0.5, help="the share of --blend's weights")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--canvases", type=int, default=1, help="how many of scenes.CANVASES the model was trained at")
     args = parser.parse_args()
@@ -158,7 +161,11 @@ def main():
     if args.vae:
         vae, scaling, shift = read_vae(args.vae)
     if args.model:
-        transformer, text = split_model(read_model(args.model))
+        weights = read_model(args.model)
+        if args.blend:
+            other = read_model([args.blend])
+            weights = {name: torch.lerp(p, other[name], args.share) for name, p in weights.items()}
+        transformer, text = split_model(weights)
     else:
         transformer, text = networks.Transformer().state_dict(), networks.TextEncoder().state_dict()
         for state in (transformer, text):  # the zeros of the start would hide mistakes

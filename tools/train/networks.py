@@ -26,6 +26,11 @@ SHIFT = 3.0
 STEPS = 8
 
 
+def has_bf16(device):
+    """Whether the device multiplies matrices of bf16 faster than others: GPUs, and CPUs with AMX."""
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+
+
 def rms(x, weight, eps):
     f = x.float()
     return (f * torch.rsqrt(f.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
@@ -124,7 +129,7 @@ class TextEncoder(nn.Module):
         angle = torch.arange(s, device=ids.device).float()[:, None] * inv
         cos, sin = angle.cos()[:, None], angle.sin()[:, None]
         x = self.model.embed_tokens(ids)
-        if torch.is_autocast_enabled("cuda"):
+        if torch.is_autocast_enabled(ids.device.type):
             x = x.bfloat16()
         for layer in self.model.layers[:-1]:
             x = layer(x, cos, sin)

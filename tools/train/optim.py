@@ -1,11 +1,13 @@
 """Muon (orthogonalised momentum) for the matrices, AdamW for the rest, as one optimizer."""
 import torch
 
+from networks import has_bf16
+
 
 def orthogonalise(g):
     """Newton-Schulz iteration on a batch [n, rows, columns], in bf16."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g.bfloat16() if g.is_cuda else g.float()
+    x = g.bfloat16() if has_bf16(g.device) else g.float()
     flip = x.shape[1] > x.shape[2]
     if flip:
         x = x.mT

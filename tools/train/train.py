@@ -34,7 +34,7 @@ import data
 import export
 import networks
 import scenes
-from captions import MIX, Captioner
+from captions import MIX, PLAIN, Captioner
 from networks import SHIFT
 from optim import Average, Muon, schedule
 from pretrain_text import ADAM_ONLY, make_model
@@ -64,9 +64,10 @@ def load_scenes(args, splits, device):
     """(drawings with those that analogies.py makes up, how many are real, their own colours)."""
     drawings = data.load_drawings(args.work, device, args.drawings)
     count = len(drawings)
-    made_up = analogies.synthesise(drawings, splits, args.work)
-    drawings = torch.cat([drawings, made_up])
-    del made_up
+    if not args.plain:
+        made_up = analogies.synthesise(drawings, splits, args.work)
+        drawings = torch.cat([drawings, made_up])
+        del made_up
     own = zip(*(own_colour(part) for part in drawings.split(256)))
     return drawings, count, [torch.cat(parts) for parts in own]
 
@@ -76,13 +77,17 @@ def build_pools(args, seed, splits, device):
     latent index, names)})."""
     begun = time.time()
     per_couple = max(1, round(args.captions * MIX["couple"] / args.couples))
-    ids, lengths, rows = data.caption_pool(args.work, args.captions, per_couple, seed, canvases=args.canvases)
+    ids, lengths, rows = data.caption_pool(args.work, args.captions, per_couple, seed, shares=args.shares or
+                                           data.pool_shares(args.canvases), thirds=args.thirds,
+                                           mix=PLAIN if args.plain else MIX)
     print(f"{len(ids)} captions in {time.time() - begun:.0f} s", flush=True)
     drawings, count, own = load_scenes(args, splits, device)
     print(f"{count} drawings, {len(drawings) - count} made up, after {time.time() - begun:.0f} s", flush=True)
     weights, scaling, shift = export.read_vae(args.vae)
     vae = networks.Autoencoder().to(device, memory_format=torch.channels_last).eval()
     vae.load_state_dict(weights)
+    if device.type == "cpu" and not args.no_compile:
+        networks.compile_blocks(vae)
     latents, made_up, pools, pictures = {}, {}, {}, 0
     for canvas in range(args.canvases):
         chosen = (rows[:, 4] == canvas).nonzero()[:, 0]
@@ -207,6 +212,10 @@ def main():
                         help=f"how many of the sizes {', '.join(f'{w}x{h}' for w, h in CANVASES)} are trained, in this order")
     parser.add_argument("--drawings", type=int, choices=[256, 512], default=256,
                         help="side of the drawings that pictures are made of; 512 needs PyPI's resvg_py")
+    parser.add_argument("--shares", type=float, nargs="+", help="how often each of these sizes is trained")
+    parser.add_argument("--thirds", type=int, nargs="+", choices=range(3), default=[0],
+                        help="which thirds of the drawings each size but 256 x 256 shows; each size has thirds of its own")
+    parser.add_argument("--plain", action="store_true", help="only one thing on white, said by label, word or tags")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--end", type=float, default=0.0, help="share of the learning rate that is left at the end")
@@ -216,7 +225,7 @@ def main():
                         help="at how many of the sampler's levels, from pure noise on, made-up drawings (analogies.py) are trained")
     parser.add_argument("--naming", type=float, default=0.02, help="weight of the naming loss; 0: without")
     parser.add_argument("--astray", type=float, default=0.0,
-                        help="share of the samples at the sampler's last two levels that get another one's caption")
+                        help="share of the samples at the sampler's last three levels that get another one's caption")
     parser.add_argument("--captions", type=int, default=1_600_000, help="captions in the pool")
     parser.add_argument("--couples", type=int, default=100_000, help="side-by-side pictures in the pool")
     parser.add_argument("--save-every", type=float, default=60, help="seconds between checkpoints of the weights")
@@ -228,6 +237,8 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     team = Team()
     device, cuda = team.device, team.device.type == "cuda"
+    if args.shares and len(args.shares) != args.canvases:
+        parser.error(f"--shares: {len(args.shares)} numbers, --canvases: {args.canvases}")
     torch.manual_seed(args.seed * team.count + team.rank)
     torch._dynamo.config.recompile_limit = 128
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -271,19 +282,20 @@ def main():
         export.save_parts(model, args.out)
         average.swap()
 
-    if cuda and not args.no_compile:
+    if networks.has_bf16(device) and not args.no_compile:
         networks.compile_blocks(transformer, text)
     grid = networks.sigmas()[:-1].to(device)
     edges = (torch.tensor(args.levels).cumsum(0) / sum(args.levels))[:-1].to(device)
     common = team.common(pools)
     samplers = {key: data.Sampler(pools[key]) for key in common}
     squares = [c for c, wide in common if not wide]
-    shares = [CANVAS_WEIGHTS[c] for c in squares]
+    shares = [(args.shares or CANVAS_WEIGHTS)[c] for c in squares]
     dice = random.Random(f"{args.seed}/{step}")  # all processes draw the same sizes
     begun, before = time.time(), spent
     budget, = team.first(before + args.until - begun if args.until else args.minutes * 60)
     report, seen, terms, saved, saves = begun, 0, 0, begun, 0
     total, total_naming = torch.zeros((), device=device), torch.zeros((), device=device)
+    skipped = torch.zeros((), dtype=torch.long, device=device)
 
     def gradients(canvas, batch, stance="default"):
         """Leaves the gradients of one batch in the parameters; returns its two losses."""
@@ -302,10 +314,11 @@ def main():
         s = sigma[:, None, None, None]
         x = (1 - s) * clean + s * noise
         with torch.compiler.set_stance(stance), \
-                torch.autocast("cuda", torch.bfloat16, enabled=cuda, cache_enabled=False):
+                torch.autocast(device.type, torch.bfloat16, enabled=networks.has_bf16(device), cache_enabled=False):
             e = transformer.refine(text(ids), lengths)
-            # Under little noise the picture says what it is: another's caption teaches image-to-image to keep it.
-            astray = (sigma <= grid[-2]) & (torch.rand(n, device=device) < args.astray)
+            # Under little noise the picture says what it is: another's caption teaches image-to-image to keep it. With
+            # strength 0.3 it begins at the third level from the end: int(8 - 8 * 0.3) = 5.
+            astray = (sigma <= grid[-3]) & (torch.rand(n, device=device) < args.astray)
             out = transformer(x, 1 - sigma, torch.where(astray[:, None, None], e.roll(1, 0), e))
             named = naming.loss(e, lengths, names) if args.naming else torch.zeros((), device=device)
         loss = (out.float() - (clean - noise)).square().mean()
@@ -333,12 +346,16 @@ def main():
         else:  # few captions are long: not worth compiling for
             loss, named = gradients(canvas, batch, "force_eager" if long else "default")
         team.mean(gradient)
+        # One bad batch must not cost the weights: its gradient counts as nothing, and the report says so.
+        finite = gradient.isfinite().all()
+        gradient.copy_(torch.where(finite, gradient, 0))
+        skipped += ~finite
         optimizer.step(args.lr * schedule(spent / budget, args.warmup, 0.4, args.end))
         average.update(step)
         step += 1
         seen += n * team.count
-        total += loss
-        total_naming += named
+        total += loss.nan_to_num()
+        total_naming += named.nan_to_num()
         terms += 1
         if step % 20 == 0 and cuda:
             torch.cuda.synchronize()
@@ -348,9 +365,10 @@ def main():
             team.share([p.data for p in params])
         if (step % 200 == 0 or step in (5, 20, 50, 100) or not cuda) and team.rank == 0:
             print(f"step {step} {spent:.0f} s, {seen / (time.time() - report):.0f} samples/s: loss "
-                  f"{total.item() / terms:.4f}, naming {total_naming.item() / terms:.3f}", flush=True)
-            if not total.isfinite():
-                raise SystemExit("the loss is not finite: try a lower --lr")
+                  f"{total.item() / terms:.4f}, naming {total_naming.item() / terms:.3f}"
+                  + f"; {skipped.item()} steps so far had no finite gradient" * bool(skipped), flush=True)
+            if skipped > 10 + step // 10:
+                raise SystemExit("too few gradients are finite: try a lower --lr")
             report, seen, terms = time.time(), 0, 0
             total.zero_()
             total_naming.zero_()

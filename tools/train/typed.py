@@ -34,7 +34,7 @@ def label_pairs(captioner, lang):
     return [d for d in splits.drawings if d not in splits.held_pair_set and d[0] in captioner.unique_labels[lang]]
 
 
-def size_rows(captioner, languages, count=60):
+def size_rows(captioner, languages, count=300):
     """`count` prompts of label and style for each of SIZES, all languages in turn; the same prompts at each size."""
     rows = []
     for n in range(count):
@@ -43,7 +43,7 @@ def size_rows(captioner, languages, count=60):
         code, style = rng.choice(label_pairs(captioner, lang))
         prompt, seed = captioner.prompt(rng, lang, code, style), rng.randrange(2 ** 31)
         for width, height in SIZES:
-            rows.append({"id": f"size-{width}x{height}-{n:02d}", "category": f"size/{width} x {height}", "language": lang,
+            rows.append({"id": f"size-{width}x{height}-{n:03d}", "category": f"size/{width} x {height}", "language": lang,
                          "prompt": prompt, "seed": seed, "style": style, "things": [code], "size": [width, height]})
     return rows
 
