@@ -8,6 +8,9 @@
  * weights of their own, in a single block all rows have the same. So a batch of passes has in double blocks the text of
  * all passes first, and then the other rows of all; in single blocks, and in keys and values, one pass after the other.
  *
+ * After the last single block only the image's rows are read. So it computes keys and values of all rows, and the rest
+ * for the image alone.
+ *
  * Memory of one forward pass, in numbers: x and, at its peak in a single block, h, q, k, v, and the input of to_out, so
  * 6 T D + T (D + M). klein-4B, 1024 x 1024 (T = 4608, D = 3072, M = 3 D): 10 T D are 540 MiB in float32.
  */
@@ -346,8 +349,8 @@ static zimage_status project(const passage *p, const stream *s, const zi_weight 
     return ZIMAGE_OK;
 }
 
-/* o [count, D] <- the heads of the stream's queries */
-static zimage_status attend(const passage *p, const stream *s, const heads *h, zi_tensor *o)
+/* o [count, D] <- the heads of the stream's queries q */
+static zimage_status attend(const passage *p, const stream *s, const zi_tensor *q, const heads *h, zi_tensor *o)
 {
     const zi_flux2_dit_config *config = &p->model->config;
     zi_attention shape = {
@@ -356,8 +359,7 @@ static zimage_status attend(const passage *p, const stream *s, const heads *h, z
         shape.queries[i] = s->tokens[i];
         shape.keys[i] = tokens_of(p, i);
     }
-    zi_tensor q = zi_tensor_rows(&h->q, s->first, s->count);
-    return zi_table(p->run)->attention(p->run, o, &q, &h->k, &h->v, &shape);
+    return zi_table(p->run)->attention(p->run, o, q, &h->k, &h->v, &shape);
 }
 
 /* ---- double blocks ----------------------------------------------------------------------------------------------- */
@@ -382,10 +384,11 @@ static zimage_status attend_streams(const passage *p, const stream *streams, int
 {
     const stream all = whole_passes(p, NULL);
     if (p->passes == 1)
-        return attend(p, &all, h, o);
+        return attend(p, &all, &h->q, h, o);
     for (int i = 0; i < count; i++) {
+        zi_tensor q = zi_tensor_rows(&h->q, streams[i].first, streams[i].count);
         zi_tensor rows = zi_tensor_rows(o, streams[i].first, streams[i].count);
-        ZI_TRY(attend(p, &streams[i], h, &rows));
+        ZI_TRY(attend(p, &streams[i], &q, h, &rows));
     }
     return ZIMAGE_OK;
 }
@@ -479,8 +482,33 @@ static zimage_status double_blocks(const passage *p)
 
 /* ---- single blocks ----------------------------------------------------------------------------------------------- */
 
-/* y = to_out(heads, SwiGLU): the two are columns of one operand [T, D + M], so that one product reads both */
-static zimage_status parallel_attention(const passage *p, const stream *s, int64_t index, heads *h)
+/* The image's tokens of each pass: all that is read after the last single block. The references' own passage has
+ * none. */
+static stream images_of(const passage *p, int64_t tokens)
+{
+    stream s = {.parts = p->mod->single};
+    for (int i = 0; i < p->passes; i++)
+        add_part(&s, i, p->text[i], tokens);
+    return s;
+}
+
+/* rows [count, D] <- those of the stream in x, where each pass follows the one before it; no copy if they lie together.
+ * The parts are equally long, or all of x. */
+static zimage_status take_rows(const passage *p, const stream *s, const zi_tensor *x, zi_tensor *rows)
+{
+    int64_t first[ZI_PASSES_MAX] = {0}, pass_first = 0;
+    *rows = *x;
+    if (s->count == x->shape[0])
+        return ZIMAGE_OK;
+    for (int i = 0; i < p->passes; pass_first += tokens_of(p, i++))
+        first[i] = pass_first + s->begin[i];
+    return zi_join_rows(p->run, x, p->passes, first, s->tokens[0], rows);
+}
+
+/* y [count, D] = to_out(heads, SwiGLU) of the rows `to`: the two are columns of one operand [count, D + M], so that one
+ * product reads both. Keys and values are of all rows `s`. */
+static zimage_status parallel_attention(const passage *p, const stream *s, const stream *to, int64_t index, heads *h,
+                                        zi_tensor *y)
 {
     const zi_flux2_single_block *block = &p->model->single_blocks[index];
     const zi_weight *const weights[] = {&block->to_q, &block->to_k, &block->to_v};
@@ -488,41 +516,59 @@ static zimage_status parallel_attention(const passage *p, const stream *s, int64
     int64_t dim = p->x.shape[1], mlp = p->model->config.mlp_dim;
     zi_tensor both;
     ZI_TRY(alloc_k_and_v(p, p->model->config.num_layers + index, h));
-    ZI_TRY(zi_table(p->run)->alloc_operand_parts(p->run, &both, s->count, dim + mlp, block->to_out));
-    zi_tensor o = zi_tensor_columns(&both, 0, dim), u = zi_tensor_columns(&both, dim, mlp);
+    if (to->count > 0)
+        ZI_TRY(zi_table(p->run)->alloc_operand_parts(p->run, &both, to->count, dim + mlp, block->to_out));
     ZI_TRY(project(p, s, weights, norms, h));
-    ZI_TRY(zi_linear_glu(p->run, &u, &s->h, &block->gate, &block->up));
-    ZI_TRY(attend(p, s, h, &o));
-    return zi_linear(p->run, &h->q, &both, block->to_out, NULL);
+    if (to->count == 0)
+        return ZIMAGE_OK;
+    zi_tensor o = zi_tensor_columns(&both, 0, dim), u = zi_tensor_columns(&both, dim, mlp);
+    ZI_TRY(zi_linear_glu(p->run, &u, &to->h, &block->gate, &block->up));
+    ZI_TRY(take_rows(p, to, &h->q, y));
+    ZI_TRY(attend(p, to, y, h, &o));
+    return zi_linear(p->run, y, &both, block->to_out, NULL);
 }
 
-/* x += gate * to_out(attention(h), SwiGLU(h)), and the next block's h while x is at hand */
-static zimage_status single_block(const passage *p, stream *s, int64_t index)
+/* x += gate * to_out(attention(h), SwiGLU(h)) of the rows `to`, and, where these are all rows, the next block's h while
+ * x is at hand. */
+static zimage_status single_block(const passage *p, const stream *s, stream *to, int64_t index)
 {
     const zi_norm next = adaln(p, s->parts);
-    int last = index + 1 == p->model->config.num_single_layers, finite = 1;
+    int last = to != s, finite = 1;
     zi_arena_mark mark = zi_table(p->run)->mark(p->run);
+    zi_tensor y;
     heads h;
     ZI_TRY(alloc_q(p, &h));
-    ZI_TRY(parallel_attention(p, s, index, &h));
-    ZI_TRY(zi_table(p->run)->residual(
-        p->run, &s->x, &h.q, last ? NULL : &s->h,
-        &(zi_residual){.gate = &s->parts[GATE], .next = last ? NULL : &next, .finite = &finite}));
+    ZI_TRY(parallel_attention(p, s, to, index, &h, &y));
+    if (to->count > 0)
+        ZI_TRY(zi_table(p->run)->residual(
+            p->run, &to->x, &y, last ? NULL : &to->h,
+            &(zi_residual){.gate = &to->parts[GATE], .next = last ? NULL : &next, .finite = &finite}));
     zi_table(p->run)->release(p->run, mark);
     return end_block(p, finite, "single_transformer_blocks", index);
 }
 
-static zimage_status single_blocks(const passage *p)
+/* images: x [passes n, D] is the result. Nothing reads the other rows' after the last block, which so computes only
+ * their keys and values. */
+static zimage_status single_blocks(const passage *p, stream *images)
 {
+    const zi_ops_table *table = zi_table(p->run);
     int64_t count = p->model->config.num_single_layers;
     stream s = whole_passes(p, p->mod->single);
-    zi_arena_mark mark = zi_table(p->run)->mark(p->run);
+    const zi_norm norm = adaln(p, images->parts);
     if (count > 0)
         ZI_TRY(start_stream(p, &s, &p->model->single_blocks[0].to_q));
-    for (int64_t i = 0; i < count; i++)
-        ZI_TRY(single_block(p, &s, i));
-    zi_table(p->run)->release(p->run, mark);
-    return ZIMAGE_OK;
+    for (int64_t i = 0; i + 1 < count; i++)
+        ZI_TRY(single_block(p, &s, &s, i));
+    if (images->count > 0)
+        ZI_TRY(take_rows(p, images, &p->x, &images->x));
+    if (count == 0)
+        return ZIMAGE_OK;
+    if (images->count > 0) {
+        ZI_TRY(table->alloc_operand(p->run, &images->h, images->count, p->x.shape[1],
+                                    &p->model->single_blocks[count - 1].gate));
+        ZI_TRY(table->norm(p->run, &images->h, &images->x, &norm));
+    }
+    return single_block(p, &s, images, count - 1);
 }
 
 /* ---- a forward pass ---------------------------------------------------------------------------------------------- */
@@ -624,7 +670,7 @@ static zimage_status run_batch(zi_run *run, const void *user)
 {
     const batch *b = user;
     const zi_flux2_dit_inputs *inputs = b->inputs;
-    int64_t all = 0, place[ZI_PASSES_MAX] = {0}, images[ZI_PASSES_MAX] = {0};
+    int64_t all = 0, place[ZI_PASSES_MAX] = {0};
     modulation mod;
     passage p = {.model = inputs->model,
                  .run = run,
@@ -634,12 +680,11 @@ static zimage_status run_batch(zi_run *run, const void *user)
                  .keys = inputs->keys,
                  .values = inputs->values,
                  .kept = inputs->kept};
-    zi_tensor result, out[ZI_PASSES_MAX];
+    zi_tensor out[ZI_PASSES_MAX];
     for (int i = 0; i < p.passes; i++) {
         p.rope[i] = inputs[i].rope;
         p.text[i] = inputs[i].context.shape[0];
         place[i] = all;
-        images[i] = all + p.text[i];
         out[i] = b->out[i];
         all += tokens_of(&p, i);
     }
@@ -649,9 +694,9 @@ static zimage_status run_batch(zi_run *run, const void *user)
     ZI_TRY(fill_tokens(b, &p));
     ZI_TRY(double_blocks(&p));
     ZI_TRY(order_by_pass(&p, place));
-    ZI_TRY(single_blocks(&p));
-    ZI_TRY(zi_join_rows(run, &p.x, p.passes, images, inputs->rows * inputs->columns, &result));
-    return final_layer(&p, &result, out);
+    stream images = images_of(&p, inputs->rows * inputs->columns);
+    ZI_TRY(single_blocks(&p, &images));
+    return final_layer(&p, &images.x, out);
 }
 
 static zimage_status start_batch(zi_run *run, batch *b, float timestep)
@@ -727,7 +772,8 @@ static zimage_status pass_references(const sequence *s, zi_run *run, zi_flux2_di
     ZI_TRY(zi_alloc2(run, &p.x, inputs->kept, model->config.dim));
     ZI_TRY(embed_references(model, run, s, &p.x));
     ZI_TRY(double_blocks(&p));
-    return single_blocks(&p);
+    stream none = images_of(&p, 0);
+    return single_blocks(&p, &none);
 }
 
 static zimage_status keep_references(const sequence *s, zi_run *run, zi_flux2_dit_inputs *inputs)
