@@ -25,6 +25,25 @@ MODE = "max-autotune-no-cudagraphs"
 LARGE_TILES = re.compile("BLOCK_K=128, BLOCK_M=(128, BLOCK_N=256|64, BLOCK_N=256|256, BLOCK_N=128),")
 
 
+def capture(evaluate):
+    """The evaluation as one CUDA graph, after two runs that warm up."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            evaluate()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = evaluate()
+
+    def replay():
+        graph.replay()
+        return result
+
+    return replay
+
+
 class Step:
     """One forward pass on inputs at fixed addresses."""
 
@@ -37,21 +56,7 @@ class Step:
         return harness.evaluate(self.model, self.latents, self.t, self.caption)
 
     def capture(self):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                self.evaluate()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = self.evaluate()
-
-        def replay():
-            graph.replay()
-            return result
-
-        return replay
+        return capture(self.evaluate)
 
     def run(self):
         return self.replay() if self.replay else self.evaluate()

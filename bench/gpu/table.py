@@ -76,7 +76,7 @@ def print_times(lines):
                 shares = [f"{who} {100 * ideal / row[f'step {size}']:.0f} %" for who, row in times.items()
                           if f"step {size}" in row and ("fp8" in who) == (numbers == "fp8")]  # fmt: skip
                 print(f"step {size}, of the {numbers} ceiling ({ideal * 1e3:.1f} ms): " + ", ".join(shares))
-        for numbers in ("bf16", "fp8"):
+        for numbers in ("bf16", "bf16, one after the other", "fp8"):
             ideal = times.get(f"ceiling {numbers}", {}).get(f"klein step {size}")
             if ideal:
                 shares = [f"{who} {100 * ideal / row[f'klein step {size}']:.0f} %" for who, row in times.items()

@@ -12,7 +12,8 @@
  * for the image alone.
  *
  * Memory of one forward pass, in numbers: x and, at its peak in a single block, h, q, k, v, and the input of to_out, so
- * 6 T D + T (D + M). klein-4B, 1024 x 1024 (T = 4608, D = 3072, M = 3 D): 10 T D are 540 MiB in float32.
+ * 6 T D + T (D + M). klein-4B, 1024 x 1024 (T = 4608, D = 3072, M = 3 D): 10 T D are 540 MiB in float32. The last block
+ * holds the image's h, too, but fewer rows of that input: n D - (T - n) (D + M) more, 24 MiB.
  */
 #include <assert.h>
 #include <math.h>
