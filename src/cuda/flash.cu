@@ -7,7 +7,6 @@
  * 2t + 1, 2t + 8 and 2t + 9; of B column g at the same k; of C rows g and g + 8 at columns 2t and 2t + 1.
  */
 #include "cuda/device_code.cuh"
-#include "cuda/ptx.cuh"
 
 #define WARPS   8
 #define QUERIES (16 * WARPS)
@@ -237,7 +236,7 @@ cudaError_t zi_cuda_flash(const zi_cuda_attention *a, cudaStream_t stream)
     f.keys = a->keys;
     f.heads = a->heads;
     f.kv_heads = a->kv_heads;
-    f.scale = 1.44269504089f / sqrtf((float)a->head_dim);
+    f.scale = LOG2_E / sqrtf((float)a->head_dim);
     f.causal = a->causal;
     return a->head_dim == 64 ? run<64>(&f, stream) : a->head_dim == 128 ? run<128>(&f, stream) : cudaErrorInvalidValue;
 }

@@ -1,9 +1,10 @@
 /*
  * The gated product of the feed-forward layers as one kernel of sm_90a: y = silu(x w1^T) * (x w3^T). Neither product is
- * stored in device memory. A block computes tiles of 128 rows and 128 columns of y, that is of 128 rows of w1 and 128
- * of w3. Two warp groups multiply 64 rows each; one thread of a third warp group lets the copy engine fetch the next
- * stage. Two blocks are a cluster. They share the weights, or for an odd last row tile the rows, and each fetches half
- * of them. Blocks are persistent: they go from tile to tile.
+ * stored in device memory. Tiles have 128 rows and 88 columns of y, that is 128 rows of x, 88 rows of w1 and 88 of w3.
+ * Two warp groups of a block take turns: one multiplies a tile while the other gates and stores the one before. One
+ * thread of a third warp group lets the copy engine fetch the next stage. Two blocks are a cluster. They share the
+ * weights, or for an odd last row tile the rows, and each fetches half of them. Blocks are persistent: they go from
+ * tile to tile.
  */
 #include "cuda/device_code.cuh"
 
@@ -16,23 +17,26 @@
 #endif
 
 #define ROWS        128 /* of x and y, of a tile */
-#define COLUMNS     128 /* of y, of a tile */
+#define BLOCK_ROWS  64  /* of one product of a warp group */
+#define BLOCKS      (ROWS / BLOCK_ROWS)
+#define COLUMNS     88  /* of y, of a tile */
+#define SUMS        88  /* of a thread, of a block of rows: half are of w1 */
 #define STEP_BYTES  128 /* of each row of x and w, of a stage */
-#define STAGES      4
+#define STAGES      5
 #define GROUP       128 /* threads of a warp group */
 #define MULTIPLIERS 2   /* warp groups that multiply */
 #define TOGETHER    8   /* pairs of row tiles that go through the weights together: their rows stay in the L2 cache */
 #define X_BYTES     (ROWS * STEP_BYTES)
 #define W_BYTES     (COLUMNS * STEP_BYTES) /* of w1; of w3 as many */
 #define STAGE_BYTES (X_BYTES + 2 * W_BYTES)
-#define OUT_ROW     128                  /* bytes of a row of results in one box of the store */
-#define OUT_BYTES   (ROWS * COLUMNS * 2) /* bf16 */
-#define SHARED      (STAGES * STAGE_BYTES + OUT_BYTES + 1024 + 16 * STAGES)
+#define OUT_ROW     (COLUMNS * 2) /* bytes; 8 rows that are so far apart use different banks */
+#define OUT_BYTES   (BLOCK_ROWS * OUT_ROW)
+#define SHARED      (STAGES * STAGE_BYTES + MULTIPLIERS * OUT_BYTES + 1024 + 16 * STAGES)
 
 typedef struct gated_args {
     CUtensorMap x, w, y;
     const float *x_scales, *w_scales; /* NULL: bf16 */
-    int rows, row_tiles, column_tiles, steps;
+    int rows, out, row_tiles, column_tiles, steps;
 } gated_args;
 
 /* A tile's place in the grid of tiles. */
@@ -43,7 +47,7 @@ typedef struct place {
 
 static __host__ __device__ __forceinline__ int pairs_of(const gated_args &args)
 {
-    int odd = args.row_tiles % 2 != 0 ? args.column_tiles / 2 : 0;
+    int odd = args.row_tiles % 2 != 0 ? (args.column_tiles + 1) / 2 : 0;
     return args.row_tiles / 2 * args.column_tiles + odd;
 }
 
@@ -65,12 +69,11 @@ typedef struct ring {
     uint32_t parity;
 } ring;
 
-static __device__ __forceinline__ void advance(ring &at)
+static __device__ __forceinline__ void advance(ring &at, int stages)
 {
-    if (++at.stage == STAGES) {
-        at.stage = 0;
-        at.parity ^= 1;
-    }
+    at.stage += stages;
+    at.parity ^= at.stage / STAGES & 1;
+    at.stage %= STAGES;
 }
 
 typedef struct room {
@@ -81,12 +84,12 @@ typedef struct room {
 template <typename E> static __device__ void read_tiles(const gated_args &args, const room &at, int rank)
 {
     constexpr int numbers = STEP_BYTES / (int)sizeof(E);
-    const int up = args.column_tiles * COLUMNS; /* w3's first row */
+    const int up = args.out; /* w3's first row */
     ring ring = {0, 1};
     for (int pair = blockIdx.x / 2; pair < pairs_of(args); pair += gridDim.x / 2) {
         const place tile = place_of(args, pair, rank);
         const int row = tile.row * ROWS, column = tile.column * COLUMNS;
-        for (int k = 0; k < args.steps; k++, advance(ring)) {
+        for (int k = 0; k < args.steps; k++, advance(ring, 1)) {
             uint8_t *x = at.stages + ring.stage * STAGE_BYTES, *w = x + X_BYTES;
             uint64_t *full = &at.full[ring.stage];
             const int from = k * numbers;
@@ -106,82 +109,105 @@ template <typename E> static __device__ void read_tiles(const gated_args &args, 
     }
 }
 
-/* Gates sums [64 rows of the warp group][w1's columns, then w3's] into bf16 in shared memory, in boxes of 64
- * columns. */
+/* Gates sums [64 rows][w1's columns, then w3's] into bf16 in shared memory [64][COLUMNS]. */
 template <typename E>
-static __device__ __forceinline__ void gate(const gated_args &args, uint8_t *out, const float (&sums)[128], int row,
+static __device__ __forceinline__ void gate(const gated_args &args, uint8_t *out, const float (&sums)[SUMS], int row,
                                             int column)
 {
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    const int up = args.column_tiles * COLUMNS;
     float of_row[2] = {1, 1};
     if (sizeof(E) == 1)
         for (int h = 0; h < 2; h++)
             of_row[h] = args.x_scales[min(row + warp * 16 + lane / 4 + 8 * h, args.rows - 1)];
     uint8_t *line = out + (warp * 16 + lane % 16) * OUT_ROW;
 #pragma unroll
-    for (int j = 0; j < 16; j += 2) {
-        uint32_t packed[4];
+    for (int j = 0; j < COLUMNS / 8; j++) {
+        float2 a = {1, 1}, b = {1, 1};
+        if (sizeof(E) == 1) { /* the last tile may have columns that y lacks */
+            const int first = min(column + 8 * j + 2 * (lane % 4), args.out - 2);
+            a = *(const float2 *)(args.w_scales + first);
+            b = *(const float2 *)(args.w_scales + args.out + first);
+        }
+        uint32_t packed[2]; /* of rows lane / 4 and lane / 4 + 8 */
 #pragma unroll
-        for (int part = 0; part < 4; part++) {
-            /* 8 x 8 elements at (row, column) (0, 0), (8, 0), (0, 8), (8, 8) */
-            const int h = part % 2, at = 4 * (j + part / 2) + 2 * h;
-            float g[2] = {sums[at], sums[at + 1]}, u[2] = {sums[64 + at], sums[64 + at + 1]};
+        for (int h = 0; h < 2; h++) {
+            const int at = 4 * j + 2 * h;
+            float g[2] = {sums[at], sums[at + 1]}, u[2] = {sums[SUMS / 2 + at], sums[SUMS / 2 + at + 1]};
             if (sizeof(E) == 1) {
-                const int first = column + 8 * (j + part / 2) + 2 * (lane % 4);
-                const float2 a = *(const float2 *)(args.w_scales + first);
-                const float2 b = *(const float2 *)(args.w_scales + up + first);
                 g[0] *= of_row[h] * a.x;
                 g[1] *= of_row[h] * a.y;
                 u[0] *= of_row[h] * b.x;
                 u[1] *= of_row[h] * b.y;
             }
             __nv_bfloat162 pair = __floats2bfloat162_rn(silu_of<bf16>(g[0]) * u[0], silu_of<bf16>(g[1]) * u[1]);
-            packed[part] = *reinterpret_cast<uint32_t *>(&pair);
+            packed[h] = *reinterpret_cast<uint32_t *>(&pair);
         }
-        const int box = j / 8, chunk = (j % 8 + lane / 16) ^ (lane & 7);
-        store_matrices(line + box * (64 * OUT_ROW) + chunk * 16, packed[0], packed[1], packed[2], packed[3]);
+        store_matrices(line + j * 16, packed[0], packed[1]);
     }
 }
 
+/* The products of a tile. Another warp group may begin with its own when the last ones are under way. */
+template <typename E>
+static __device__ __forceinline__ void multiply_tile(const gated_args &args, const room &at, ring &ring, int other,
+                                                     float (&sums)[BLOCKS][SUMS])
+{
+    const int thread = threadIdx.x % GROUP;
+    int last = -1;
+    for (int k = 0; k < args.steps; k++, advance(ring, 1)) {
+        const uint8_t *x = at.stages + ring.stage * STAGE_BYTES;
+        const uint64_t a = tile_descriptor(x), b = tile_descriptor(x + X_BYTES);
+        barrier_wait(&at.full[ring.stage], ring.parity);
+        products_begin();
+#pragma unroll
+        for (int part = 0; part < STEP_BYTES / 32; part++)
+#pragma unroll
+            for (int block = 0; block < BLOCKS; block++)
+                product_64x176(sums[block], a + 2 * part + block * (BLOCK_ROWS * STEP_BYTES / 16), b + 2 * part,
+                               k > 0 || part > 0, E());
+        products_commit();
+        products_wait<1>();
+        if (last >= 0 && thread < 2)
+            barrier_arrive_at(&at.empty[last], thread);
+        last = ring.stage;
+    }
+    if (other >= 0)
+        barrier_of_threads_arrive(other, MULTIPLIERS * GROUP);
+    products_wait<0>();
+#pragma unroll
+    for (int block = 0; block < BLOCKS; block++)
+        products_end(sums[block]);
+    if (thread < 2)
+        barrier_arrive_at(&at.empty[last], thread);
+}
+
+/* The tiles of one of the two warp groups: every other one of the block. */
 template <typename E> static __device__ void multiply_tiles(const gated_args &args, const room &at, int rank)
 {
     const int group = __shfl_sync(~0u, threadIdx.x / GROUP, 0) - 1, thread = threadIdx.x % GROUP;
-    uint8_t *out = at.out + group * (OUT_BYTES / MULTIPLIERS);
+    const int turn = 1 + MULTIPLIERS, step = (int)gridDim.x / 2, pairs = pairs_of(args);
+    uint8_t *out = at.out + group * OUT_BYTES;
     ring ring = {0, 0};
-    for (int pair = blockIdx.x / 2; pair < pairs_of(args); pair += gridDim.x / 2) {
+    advance(ring, group * args.steps);
+    for (int pair = blockIdx.x / 2 + group * step; pair < pairs; pair += 2 * step, advance(ring, args.steps)) {
         const place tile = place_of(args, pair, rank);
-        const int row = tile.row * ROWS + group * 64, column = tile.column * COLUMNS;
-        float sums[128];
-        int last = -1;
-        for (int k = 0; k < args.steps; k++, advance(ring)) {
-            const uint8_t *x = at.stages + ring.stage * STAGE_BYTES;
-            const uint64_t a = tile_descriptor(x + group * (64 * STEP_BYTES)), b = tile_descriptor(x + X_BYTES);
-            barrier_wait(&at.full[ring.stage], ring.parity);
-            products_begin();
+        const int column = tile.column * COLUMNS;
+        float sums[BLOCKS][SUMS];
+        if (pair >= step) /* not the block's first */
+            barrier_of_threads(turn + group, MULTIPLIERS * GROUP);
+        multiply_tile<E>(args, at, ring, pair + step < pairs ? turn + 1 - group : -1, sums);
 #pragma unroll
-            for (int part = 0; part < STEP_BYTES / 32; part++)
-                product_64x256(sums, a + 2 * part, b + 2 * part, k > 0 || part > 0, E());
-            products_commit();
-            products_wait<1>();
-            if (last >= 0 && thread < 2)
-                barrier_arrive_at(&at.empty[last], thread);
-            last = ring.stage;
-        }
-        products_wait<0>();
-        products_end(sums);
-        if (thread < 2)
-            barrier_arrive_at(&at.empty[last], thread);
-        if (thread == 0)
-            tile_store_wait_read();
-        barrier_of_threads(1 + group, GROUP);
-        gate<E>(args, out, sums, row, column);
-        tile_store_fence();
-        barrier_of_threads(1 + group, GROUP);
-        if (thread == 0) {
-            tile_store(&args.y, column, row, out);
-            tile_store(&args.y, column + 64, row, out + 64 * OUT_ROW);
-            tile_store_commit();
+        for (int block = 0; block < BLOCKS; block++) {
+            const int row = tile.row * ROWS + block * BLOCK_ROWS;
+            if (thread == 0)
+                tile_store_wait_read();
+            barrier_of_threads(1 + group, GROUP);
+            gate<E>(args, out, sums[block], row, column);
+            tile_store_fence();
+            barrier_of_threads(1 + group, GROUP);
+            if (thread == 0) {
+                tile_store(&args.y, column, row, out);
+                tile_store_commit();
+            }
         }
     }
     if (thread == 0)
@@ -196,23 +222,23 @@ static __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__((1 + MULTIPLI
     room at;
     at.stages = (uint8_t *)(((uintptr_t)shared + 1023) / 1024 * 1024);
     at.out = at.stages + STAGES * STAGE_BYTES;
-    at.full = (uint64_t *)(at.out + OUT_BYTES);
+    at.full = (uint64_t *)(at.out + MULTIPLIERS * OUT_BYTES);
     at.empty = at.full + STAGES;
     const int rank = (int)cluster_rank();
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&at.full[i], 1);
-            barrier_init(&at.empty[i], 2 * MULTIPLIERS);
+            barrier_init(&at.empty[i], 2); /* the group whose stage it is, of both blocks */
         }
         barrier_init_done();
     }
     cluster_sync();
     if (threadIdx.x < GROUP) {
-        fewer_registers<40>();
+        fewer_registers<24>();
         if (threadIdx.x == 0)
             read_tiles<E>(args, at, rank);
     } else {
-        more_registers<232>();
+        more_registers<240>();
         multiply_tiles<E>(args, at, rank);
     }
     __syncwarp();
@@ -242,17 +268,20 @@ static encode_fn *encoder(void)
     return (encode_fn *)found;
 }
 
-/* A matrix [rows][columns] whose rows are ld elements apart, read or written in boxes of box_rows rows of 128 bytes.
- * Eight parameters, those that differ of the twelve of cuTensorMapEncodeTiled. */
-static int describe(encode_fn *encode, CUtensorMap *map, int fp8, const void *data, int64_t rows, int64_t columns,
+/* A matrix [rows][columns] whose rows are ld elements apart, read or written in boxes of box_rows rows. The rows of a
+ * box of x or w have STEP_BYTES, swizzled, those of y (`is_y`) COLUMNS elements. Eight parameters, those that differ of
+ * the twelve of cuTensorMapEncodeTiled. */
+static int describe(encode_fn *encode, CUtensorMap *map, int fp8, int is_y, const void *data, const int64_t shape[2],
                     int64_t ld, int box_rows)
 {
-    const cuuint64_t size = fp8 ? 1 : 2, shape[2] = {(cuuint64_t)columns, (cuuint64_t)rows};
+    const cuuint64_t size = fp8 ? 1 : 2, sizes[2] = {(cuuint64_t)shape[1], (cuuint64_t)shape[0]};
     const cuuint64_t stride = (cuuint64_t)ld * size;
-    const cuuint32_t box[2] = {(cuuint32_t)(STEP_BYTES / size), (cuuint32_t)box_rows}, each[2] = {1, 1};
-    return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)data, shape,
-                  &stride, box, each, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+    const cuuint32_t row = is_y ? COLUMNS : STEP_BYTES / (cuuint32_t)size;
+    const cuuint32_t box[2] = {row, (cuuint32_t)box_rows}, each[2] = {1, 1};
+    return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)data, sizes,
+                  &stride, box, each, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                  is_y ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
 template <typename E> static cudaError_t launch(const gated_args &args, int processors, cudaStream_t stream)
@@ -272,7 +301,7 @@ extern "C" int zi_cuda_gated_fits(const zi_cuda_gated_args *a)
     const int64_t size_max = 1 << 20; /* tiles fit an int */
     const int64_t size = a->x_scales != nullptr ? 1 : 2;
     int device, major = 0, minor = 0;
-    return a->rows <= size_max && a->out <= size_max && a->in <= size_max && a->out % (2 * COLUMNS) == 0 &&
+    return a->rows <= size_max && a->out <= size_max && a->in <= size_max && a->out % 8 == 0 &&
            a->in * size % STEP_BYTES == 0 && a->ldx * size % 16 == 0 && a->ldy * 2 % 16 == 0 &&
            ((uintptr_t)a->y | (uintptr_t)a->x | (uintptr_t)a->w) % 16 == 0 && cudaGetDevice(&device) == cudaSuccess &&
            cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
@@ -298,11 +327,13 @@ extern "C" cudaError_t zi_cuda_gated(const zi_cuda_gated_args *a, cudaStream_t s
     args.w_scales = a->w_scales;
     args.rows = (int)a->rows;
     args.row_tiles = (int)((a->rows + ROWS - 1) / ROWS);
-    args.column_tiles = (int)(a->out / COLUMNS);
+    args.out = (int)a->out;
+    args.column_tiles = (int)((a->out + COLUMNS - 1) / COLUMNS);
     args.steps = (int)(a->in * (fp8 ? 1 : 2) / STEP_BYTES);
-    if (encode == nullptr || !describe(encode, &args.x, fp8, a->x, a->rows, a->in, a->ldx, ROWS / 2) ||
-        !describe(encode, &args.w, fp8, a->w, 2 * a->out, a->in, a->in, COLUMNS) ||
-        !describe(encode, &args.y, 0, a->y, a->rows, a->out, a->ldy, 64))
+    const int64_t x[2] = {a->rows, a->in}, w[2] = {2 * a->out, a->in}, y[2] = {a->rows, a->out};
+    if (encode == nullptr || !describe(encode, &args.x, fp8, 0, a->x, x, a->ldx, BLOCK_ROWS) ||
+        !describe(encode, &args.w, fp8, 0, a->w, w, a->in, COLUMNS) ||
+        !describe(encode, &args.y, 0, 1, a->y, y, a->ldy, BLOCK_ROWS))
         return cudaErrorInvalidValue;
     return fp8 ? launch<__nv_fp8_e4m3>(args, processors, stream) : launch<bf16>(args, processors, stream);
 }

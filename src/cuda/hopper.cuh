@@ -77,6 +77,12 @@ static __device__ __forceinline__ void barrier_of_threads(int id, int threads)
     asm volatile("bar.sync %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
 }
 
+/* Arrives at such a barrier without waiting; the threads that wait count, too. */
+static __device__ __forceinline__ void barrier_of_threads_arrive(int id, int threads)
+{
+    asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
+}
+
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
 /* Copies the map's box at (column, row) to shared memory; its bytes arrive at the barrier. */
@@ -125,11 +131,10 @@ static __device__ __forceinline__ void tile_store_wait_read(void)
     asm volatile("cp.async.bulk.wait_group.read 0;\n" ::: "memory");
 }
 
-/* Stores four 8 x 8 matrices to shared memory; lane 8 j + i points to row i of matrix j, 16 bytes. */
-static __device__ __forceinline__ void store_matrices(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+/* Stores two 8 x 8 matrices to shared memory; lane 8 j + i points to row i of matrix j, 16 bytes. */
+static __device__ __forceinline__ void store_matrices(void *p, uint32_t a, uint32_t b)
 {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(shared_address(p)), "r"(a),
-                 "r"(b), "r"(c), "r"(d)
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};\n" ::"r"(shared_address(p)), "r"(a), "r"(b)
                  : "memory");
 }
 
@@ -170,44 +175,40 @@ template <int Left> static __device__ __forceinline__ void products_wait(void)
 }
 
 /* After products_wait<0>: keeps the compiler from reading the sums before it. */
-static __device__ __forceinline__ void products_end(float (&d)[128])
+static __device__ __forceinline__ void products_end(float (&d)[88])
 {
 #pragma unroll
-    for (int i = 0; i < 128; i++)
+    for (int i = 0; i < 88; i++)
         asm volatile("" : "+f"(d[i])::"memory");
 }
 
 /* clang-format off */
 #define ZI_EIGHT(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), \
                        "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define ZI_PRODUCT_256(what, tail)                                                                                     \
-    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %130, 0;\n"                                                     \
+#define ZI_PRODUCT_176(what, tail)                                                                                     \
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %90, 0;\n"                                                      \
         "wgmma.mma_async.sync.aligned." what " {"                                                                      \
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                       \
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                             \
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                             \
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "                             \
         "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "                             \
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "                             \
-        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "                 \
-        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "            \
-        "%128, %129, add, 1, 1" tail ";\n}\n"                                                                          \
+        "%80, %81, %82, %83, %84, %85, %86, %87}, %88, %89, add, 1, 1" tail ";\n}\n"                                   \
         : ZI_EIGHT(d, 0), ZI_EIGHT(d, 8), ZI_EIGHT(d, 16), ZI_EIGHT(d, 24), ZI_EIGHT(d, 32), ZI_EIGHT(d, 40),          \
-          ZI_EIGHT(d, 48), ZI_EIGHT(d, 56), ZI_EIGHT(d, 64), ZI_EIGHT(d, 72), ZI_EIGHT(d, 80), ZI_EIGHT(d, 88),        \
-          ZI_EIGHT(d, 96), ZI_EIGHT(d, 104), ZI_EIGHT(d, 112), ZI_EIGHT(d, 120)                                        \
+          ZI_EIGHT(d, 48), ZI_EIGHT(d, 56), ZI_EIGHT(d, 64), ZI_EIGHT(d, 72), ZI_EIGHT(d, 80)                          \
         : "l"(a), "l"(b), "r"(add))
 /* clang-format on */
 
-/* d (+)= a b^T, [64, 256], over 32 bytes of each row. d[4 j + 2 h + i] is row lane / 4 + 8 h of the warp's 16 rows,
+/* d (+)= a b^T, [64, 176], over 32 bytes of each row. d[4 j + 2 h + i] is row lane / 4 + 8 h of the warp's 16 rows,
  * column 8 j + 2 (lane % 4) + i. */
-static __device__ __forceinline__ void product_64x256(float (&d)[128], uint64_t a, uint64_t b, int add, __nv_bfloat16)
+static __device__ __forceinline__ void product_64x176(float (&d)[88], uint64_t a, uint64_t b, int add, __nv_bfloat16)
 {
-    ZI_PRODUCT_256("m64n256k16.f32.bf16.bf16", ", 0, 0");
+    ZI_PRODUCT_176("m64n176k16.f32.bf16.bf16", ", 0, 0");
 }
 
-static __device__ __forceinline__ void product_64x256(float (&d)[128], uint64_t a, uint64_t b, int add, __nv_fp8_e4m3)
+static __device__ __forceinline__ void product_64x176(float (&d)[88], uint64_t a, uint64_t b, int add, __nv_fp8_e4m3)
 {
-    ZI_PRODUCT_256("m64n256k32.f32.e4m3.e4m3", "");
+    ZI_PRODUCT_176("m64n176k32.f32.e4m3.e4m3", "");
 }
 
 #endif

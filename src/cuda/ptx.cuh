@@ -54,6 +54,22 @@ template <int Left> static __device__ __forceinline__ void ptx_wait_copies(void)
     asm volatile("cp.async.wait_group %0;\n" ::"n"(Left) : "memory");
 }
 
+/* 2^x; denormal numbers count as 0. */
+static __device__ __forceinline__ float ptx_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* 1 / x; denormal numbers count as 0. */
+static __device__ __forceinline__ float ptx_reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
 #else
 #include <emulated_ptx.h>
 #endif

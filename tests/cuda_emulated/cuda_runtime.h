@@ -159,12 +159,6 @@ static inline float __fmul_rn(float a, float b)
 /* Close to a GPU's. A macro, as the C library declares a function of that name. */
 #define __expf expf
 
-/* 0 for very large divisors, as documented. */
-static inline float __fdividef(float a, float b)
-{
-    return fabsf(b) > 0x1p126f ? a * 0.0f : a / b;
-}
-
 struct float2 {
     float x, y;
 };

@@ -40,4 +40,14 @@ template <int Left> static inline void ptx_wait_copies(void)
     emulated_wait_copies(Left);
 }
 
+static inline float ptx_exp2(float x)
+{
+    return exp2f(x);
+}
+
+static inline float ptx_reciprocal(float x)
+{
+    return 1.0f / x;
+}
+
 #endif
