@@ -146,38 +146,63 @@ static __device__ __forceinline__ void gate(const gated_args &args, uint8_t *out
     }
 }
 
-/* The products of a tile. Another warp group may begin with its own when the last ones are under way. */
+/* The products of a stage with a block of rows. */
 template <typename E>
-static __device__ __forceinline__ void multiply_tile(const gated_args &args, const room &at, ring &ring, int other,
-                                                     float (&sums)[BLOCKS][SUMS])
+static __device__ __forceinline__ void multiply_stage(const uint8_t *stage, int block, int add, float (&sums)[SUMS])
+{
+    const uint64_t a = tile_descriptor(stage + block * (BLOCK_ROWS * STEP_BYTES));
+    const uint64_t b = tile_descriptor(stage + X_BYTES);
+#pragma unroll
+    for (int part = 0; part < STEP_BYTES / 32; part++)
+        product_64x176(sums, a + 2 * part, b + 2 * part, add || part > 0, E());
+}
+
+/* Lets both blocks of the cluster fill the stage again. */
+static __device__ __forceinline__ void leave_stage(const room &at, int stage)
 {
     const int thread = threadIdx.x % GROUP;
-    int last = -1;
-    for (int k = 0; k < args.steps; k++, advance(ring, 1)) {
-        const uint8_t *x = at.stages + ring.stage * STAGE_BYTES;
-        const uint64_t a = tile_descriptor(x), b = tile_descriptor(x + X_BYTES);
-        barrier_wait(&at.full[ring.stage], ring.parity);
-        products_begin();
-#pragma unroll
-        for (int part = 0; part < STEP_BYTES / 32; part++)
-#pragma unroll
-            for (int block = 0; block < BLOCKS; block++)
-                product_64x176(sums[block], a + 2 * part + block * (BLOCK_ROWS * STEP_BYTES / 16), b + 2 * part,
-                               k > 0 || part > 0, E());
-        products_commit();
-        products_wait<1>();
-        if (last >= 0 && thread < 2)
-            barrier_arrive_at(&at.empty[last], thread);
-        last = ring.stage;
-    }
-    if (other >= 0)
-        barrier_of_threads_arrive(other, MULTIPLIERS * GROUP);
-    products_wait<0>();
-#pragma unroll
-    for (int block = 0; block < BLOCKS; block++)
-        products_end(sums[block]);
     if (thread < 2)
-        barrier_arrive_at(&at.empty[last], thread);
+        barrier_arrive_at(&at.empty[stage], thread);
+}
+
+/* The products of the next stage, of block `lead` of the rows first; leaves the stage before. */
+template <typename E>
+static __device__ __forceinline__ void next_stage(const room &at, ring &ring, int &before, int lead, int add,
+                                                  float (&of_lead)[SUMS], float (&of_other)[SUMS])
+{
+    const uint8_t *stage = at.stages + ring.stage * STAGE_BYTES;
+    barrier_wait(&at.full[ring.stage], ring.parity);
+    products_begin();
+    multiply_stage<E>(stage, lead, add, of_lead);
+    multiply_stage<E>(stage, 1 - lead, add, of_other);
+    products_commit();
+    products_wait<1>();
+    if (before >= 0)
+        leave_stage(at, before);
+    before = ring.stage;
+    advance(ring, 1);
+}
+
+/* The products of a tile. Another warp group (`next`: its barrier, or -1) may begin with its own when the last ones are
+ * under way. Each stage begins with the block of rows that the stage before ended with: products in a row with the same
+ * sums take less power. */
+template <typename E>
+static __device__ __forceinline__ void multiply_tile(const gated_args &args, const room &at, ring &ring, int next,
+                                                     float (&first)[SUMS], float (&second)[SUMS])
+{
+    int before = -1;
+    for (int k = 0; k + 1 < args.steps; k += 2) {
+        next_stage<E>(at, ring, before, 0, k > 0, first, second);
+        next_stage<E>(at, ring, before, 1, 1, second, first);
+    }
+    if (args.steps % 2 != 0)
+        next_stage<E>(at, ring, before, 0, args.steps > 1, first, second);
+    if (next >= 0)
+        barrier_of_threads_arrive(next, MULTIPLIERS * GROUP);
+    products_wait<0>();
+    products_end(first);
+    products_end(second);
+    leave_stage(at, before);
 }
 
 /* The tiles of one of the two warp groups: every other one of the block. */
@@ -194,7 +219,7 @@ template <typename E> static __device__ void multiply_tiles(const gated_args &ar
         float sums[BLOCKS][SUMS];
         if (pair >= step) /* not the block's first */
             barrier_of_threads(turn + group, MULTIPLIERS * GROUP);
-        multiply_tile<E>(args, at, ring, pair + step < pairs ? turn + 1 - group : -1, sums);
+        multiply_tile<E>(args, at, ring, pair + step < pairs ? turn + 1 - group : -1, sums[0], sums[1]);
 #pragma unroll
         for (int block = 0; block < BLOCKS; block++) {
             const int row = tile.row * ROWS + block * BLOCK_ROWS;

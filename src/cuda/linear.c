@@ -342,16 +342,16 @@ static zimage_status choose_gated(const gated *g, int *one_kernel)
 {
     const zi_cuda_product *p = &g->product;
     const int64_t key[5] = {p->rows, p->out, p->in, p->x_scales != NULL, g->y->dtype == ZI_OPERAND};
+    float taken[2];
     int32_t chosen;
-    int best = 0;
     *one_kernel = !g->cuda->ops.rehearsing && one_kernel_fits(g);
     if (!*one_kernel || !zi_cuda_is_timed(p))
         return ZIMAGE_OK;
     if (!zi_choices_recall(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen)) ||
         (chosen != 0 && chosen != 1)) {
-        const zi_cuda_way ways[2] = {{multiply_then_gate, g}, {multiply_gated, g}};
-        zi_cuda_fastest(g->cuda, ways, 2, &best);
-        chosen = best;
+        ZI_TRY(zi_cuda_time(g->cuda, multiply_then_gate, g, &taken[0]));
+        ZI_TRY(zi_cuda_time(g->cuda, multiply_gated, g, &taken[1]));
+        chosen = taken[1] < taken[0];
         zi_choices_remember(&g->cuda->choices, "gated", key, sizeof(key), &chosen, sizeof(chosen));
     }
     *one_kernel = chosen != 0;

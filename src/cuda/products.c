@@ -189,14 +189,16 @@ static zimage_status try_candidate(const void *user)
 static int fastest(zi_cuda *cuda, const zi_cuda_plan *plan, const cublasLtMatmulHeuristicResult_t *found, int count,
                    void *scratch, const void *x, const void *w)
 {
-    trial trials[CANDIDATES];
-    zi_cuda_way ways[CANDIDATES];
     int best = 0;
+    float least = -1;
     for (int i = 0; i < count; i++) {
-        trials[i] = (trial){cuda, plan, &found[i].algo, scratch, x, w};
-        ways[i] = (zi_cuda_way){try_candidate, &trials[i]};
+        const trial t = {cuda, plan, &found[i].algo, scratch, x, w};
+        float taken;
+        if (zi_cuda_time(cuda, try_candidate, &t, &taken) == ZIMAGE_OK && (least < 0 || taken < least)) {
+            least = taken;
+            best = i;
+        }
     }
-    zi_cuda_fastest(cuda, ways, count, &best);
     return best;
 }
 
