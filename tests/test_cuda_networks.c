@@ -127,6 +127,7 @@ static void check_flux2(const flux2_check *check)
     zi_store *store, *golden = fixture_open("flux2.safetensors");
     zi_flux2_dit model;
     char backend[32];
+    flux2_comparison all = {.backend = backend};
     snprintf(backend, sizeof backend, "%s %s", operations ? "emulated GPU" : "cuda", check->name);
     open_flux2(&store, &model);
     (void)open_gpu(&(zi_cuda_options){.compute = check->compute});
@@ -135,8 +136,10 @@ static void check_flux2(const flux2_check *check)
         if (check->bound > 0)
             flux2_compare(&model, gpu, golden, backend, c, FLUX2_TIMES, check->bound);
         else
-            flux2_compare_errors(&model, gpu, golden, backend, c, FLUX2_TIMES);
+            flux2_compare_errors(&model, gpu, golden, c, FLUX2_TIMES, &all);
     }
+    if (check->bound == 0)
+        flux2_end_errors(&all);
     close_gpu();
     zi_flux2_dit_free(&model);
     zi_store_free(store);
