@@ -331,9 +331,13 @@ static int take_operand(parser *p, const char *text)
 
 /* ---- the environment ---- */
 
+#define VARIABLE_PREFIX "ZIMAGE_"
+
+extern char **environ;
+
 void cli_variable(const cli_option *option, char name[CLI_VARIABLE_MAX])
 {
-    int length = snprintf(name, CLI_VARIABLE_MAX, "ZIMAGE_%s", option->name);
+    int length = snprintf(name, CLI_VARIABLE_MAX, VARIABLE_PREFIX "%s", option->name);
     for (int i = 0; i < length && i < CLI_VARIABLE_MAX - 1; i++)
         name[i] = name[i] == '-' ? '_' : (char)toupper((unsigned char)name[i]);
 }
@@ -361,9 +365,30 @@ static int take_variable(parser *p, const cli_option *option)
     return code;
 }
 
+/* Warns of a variable ("ZIMAGE_NAME=value") that is no option's, but looks like one. Others may be meant for something
+ * else. */
+static void check_variable(const parser *p, const char *variable)
+{
+    char name[NAME_MAX_LENGTH + 1], text[CLI_TEXT_MAX], meant[CLI_VARIABLE_MAX];
+    size_t length = strcspn(variable, "=");
+    if (strncmp(variable, VARIABLE_PREFIX, strlen(VARIABLE_PREFIX)) != 0 || length >= sizeof text / 2)
+        return;
+    snprintf(text, sizeof text, "%.*s", (int)length, variable);
+    spell(text + strlen(VARIABLE_PREFIX), name);
+    const char *similar = owner_of(name) ? NULL : cli_similar(p->command, name, 0);
+    const cli_option *option = similar ? cli_find(p->command, similar) : NULL;
+    if (!option || !strcmp(option->name, name))
+        return;
+    cli_variable(option, meant);
+    snprintf(text + length, sizeof text - length, ": no option has this variable, did you mean %s?", meant);
+    cli_log_warnings(ZIMAGE_LOG_WARNING, text, NULL);
+}
+
 static int take_environment(parser *p)
 {
     int code = 0;
+    for (char **variable = environ; variable && *variable; variable++)
+        check_variable(p, *variable);
     for (const cli_option *option = NULL; !code && (option = cli_next(p->command, option));)
         if (option->offset != offsetof(cli_options, help))
             code = take_variable(p, option);

@@ -225,6 +225,10 @@ def test_environment(program):
     mine = f"mine={emoji_folder(program)}"
     with Server(program, environment={"ZIMAGE_MODEL": mine, "ZIMAGE_QUIET": "0"}) as s:
         assert s.json("GET", "/v1/models")["data"][0]["id"] == "mine"
+    with Server(program, environment={"ZIMAGE_MAXN": "2", "ZIMAGE_STEPS": "3", "ZIMAGE_UNRELATED_NAME": "x"}) as s:
+        assert s.json("GET", "/props")["limits"]["max_n"] != 2
+    assert "ZIMAGE_MAXN: no option has this variable, did you mean ZIMAGE_MAX_N?" in s.errors, s.errors
+    assert s.errors.count("no option has this variable") == 1, s.errors
     refused(program, "ZIMAGE_MAX_N: \"x\", expected a whole number", code=2, ZIMAGE_MAX_N="x")
     refused(program, "ZIMAGE_QUIET: \"maybe\"", code=2, ZIMAGE_QUIET="maybe")
     refused(program, "--insecure: ", "--insecure", code=2, ZIMAGE_API_KEY="secret")
