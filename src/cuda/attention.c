@@ -1,5 +1,5 @@
-/* Attention: by cuDNN where it has an engine for the sizes, else by our own fused kernel, else by matrix products of a
- * part of the queries at a time. */
+/* Attention: by our own kernel for compute capability 9.0 where it fits, else by cuDNN where it has an engine for the
+ * sizes, else by our own kernel for any GPU, else by matrix products of a part of the queries at a time. */
 #include <assert.h>
 #include <math.h>
 
@@ -96,10 +96,19 @@ static zi_cuda_attention arguments(const zi_tensor *o, const zi_tensor *q, const
                                .causal = attention->causal};
 }
 
+/* Whether flash_hopper.cu computes it. It does not where tests want the kernels that stand in for cuDNN, and not in a
+ * rehearsal, which takes the memory of the other ways. */
+static int by_hopper(const zi_cuda *cuda, const zi_cuda_attention *a)
+{
+    return cuda->type == ZI_BF16 && cuda->dnn != NULL && !cuda->ops.rehearsing && zi_cuda_flash_hopper_fits(a);
+}
+
 /* One sequence. */
 static zimage_status attend(zi_cuda *cuda, const zi_cuda_attention *a)
 {
     int done = 0;
+    if (by_hopper(cuda, a))
+        return ZI_CUDA_RUN(cuda, zi_cuda_flash_hopper(a, cuda->stream), "attention");
     ZI_TRY(zi_cuda_graph_attention(cuda, a, &done));
     if (done)
         return ZIMAGE_OK;

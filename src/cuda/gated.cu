@@ -10,6 +10,7 @@
 
 #ifdef __CUDACC__
 #include "cuda/hopper.cuh"
+#include "cuda/tile_maps.cuh"
 
 /* Defined in the passes of the compiler for sm_90a and for the host. */
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -62,12 +63,6 @@ static __device__ __forceinline__ place place_of(const gated_args &args, int pai
     int i = pair - first * args.column_tiles;
     return {2 * (first + i % size) + rank, i / size, 0};
 }
-
-/* A position in the ring of stages: the stage, and the parity of its barriers' phase. */
-typedef struct ring {
-    int stage;
-    uint32_t parity;
-} ring;
 
 static __device__ __forceinline__ void advance(ring &at, int stages)
 {
@@ -277,38 +272,6 @@ template <typename E> static __global__ void gated(const __grid_constant__ gated
 
 /* ---- launching --------------------------------------------------------------------------------------------------- */
 
-typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                           const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-                           CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-/* cuTensorMapEncodeTiled, looked up so that the library does not link the driver; NULL: this driver lacks it. */
-static encode_fn *encoder(void)
-{
-    void *found = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) !=
-            cudaSuccess ||
-        result != cudaDriverEntryPointSuccess)
-        return nullptr;
-    return (encode_fn *)found;
-}
-
-/* A matrix [rows][columns] whose rows are ld elements apart, read or written in boxes of box_rows rows. The rows of a
- * box of x or w have STEP_BYTES, swizzled, those of y (`is_y`) COLUMNS elements. Eight parameters, those that differ of
- * the twelve of cuTensorMapEncodeTiled. */
-static int describe(encode_fn *encode, CUtensorMap *map, int fp8, int is_y, const void *data, const int64_t shape[2],
-                    int64_t ld, int box_rows)
-{
-    const cuuint64_t size = fp8 ? 1 : 2, sizes[2] = {(cuuint64_t)shape[1], (cuuint64_t)shape[0]};
-    const cuuint64_t stride = (cuuint64_t)ld * size;
-    const cuuint32_t row = is_y ? COLUMNS : STEP_BYTES / (cuuint32_t)size;
-    const cuuint32_t box[2] = {row, (cuuint32_t)box_rows}, each[2] = {1, 1};
-    return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)data, sizes,
-                  &stride, box, each, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                  is_y ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 template <typename E> static cudaError_t launch(const gated_args &args, int processors, cudaStream_t stream)
 {
     const int pairs = pairs_of(args);
@@ -325,13 +288,9 @@ extern "C" int zi_cuda_gated_fits(const zi_cuda_gated_args *a)
 #ifdef ZI_HAS_SM90A
     const int64_t size_max = 1 << 20; /* tiles fit an int */
     const int64_t size = a->x_scales != nullptr ? 1 : 2;
-    int device, major = 0, minor = 0;
     return a->rows <= size_max && a->out <= size_max && a->in <= size_max && a->out % 8 == 0 &&
            a->in * size % STEP_BYTES == 0 && a->ldx * size % 16 == 0 && a->ldy * 2 % 16 == 0 &&
-           ((uintptr_t)a->y | (uintptr_t)a->x | (uintptr_t)a->w) % 16 == 0 && cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 &&
-           minor == 0 && encoder() != nullptr;
+           ((uintptr_t)a->y | (uintptr_t)a->x | (uintptr_t)a->w) % 16 == 0 && has_tiles();
 #else
     return 0;
 #endif
@@ -339,13 +298,10 @@ extern "C" int zi_cuda_gated_fits(const zi_cuda_gated_args *a)
 
 extern "C" cudaError_t zi_cuda_gated(const zi_cuda_gated_args *a, cudaStream_t stream)
 {
-    const int fp8 = a->x_scales != nullptr;
-    int device, processors = 0;
+    const int fp8 = a->x_scales != nullptr, size = fp8 ? 1 : 2;
+    int processors;
     gated_args args;
-    encode_fn *encode = encoder();
-    cudaError_t code = cudaGetDevice(&device);
-    if (code == cudaSuccess)
-        code = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    cudaError_t code = count_processors(&processors);
     if (code != cudaSuccess)
         return code;
     args.x_scales = a->x_scales;
@@ -355,10 +311,9 @@ extern "C" cudaError_t zi_cuda_gated(const zi_cuda_gated_args *a, cudaStream_t s
     args.out = (int)a->out;
     args.column_tiles = (int)((a->out + COLUMNS - 1) / COLUMNS);
     args.steps = (int)(a->in * (fp8 ? 1 : 2) / STEP_BYTES);
-    const int64_t x[2] = {a->rows, a->in}, w[2] = {2 * a->out, a->in}, y[2] = {a->rows, a->out};
-    if (encode == nullptr || !describe(encode, &args.x, fp8, 0, a->x, x, a->ldx, BLOCK_ROWS) ||
-        !describe(encode, &args.w, fp8, 0, a->w, w, a->in, COLUMNS) ||
-        !describe(encode, &args.y, 0, 1, a->y, y, a->ldy, BLOCK_ROWS))
+    if (!describe_tiles(&args.x, {a->x, a->rows, a->in, a->ldx, size, BLOCK_ROWS, STEP_BYTES / size, 1}) ||
+        !describe_tiles(&args.w, {a->w, 2 * a->out, a->in, a->in, size, COLUMNS, STEP_BYTES / size, 1}) ||
+        !describe_tiles(&args.y, {a->y, a->rows, a->out, a->ldy, 2, BLOCK_ROWS, COLUMNS, 0}))
         return cudaErrorInvalidValue;
     return fp8 ? launch<__nv_fp8_e4m3>(args, processors, stream) : launch<bf16>(args, processors, stream);
 }

@@ -58,6 +58,12 @@ static __device__ __forceinline__ void barrier_arrive_at(uint64_t *barrier, uint
                  : "memory");
 }
 
+/* Arrives at a barrier of this block. */
+static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(shared_address(barrier)) : "memory");
+}
+
 /* Waits for the end of the phase of that parity. */
 static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
 {
@@ -138,6 +144,20 @@ static __device__ __forceinline__ void store_matrices(void *p, uint32_t a, uint3
                  : "memory");
 }
 
+/* The same with four matrices. */
+static __device__ __forceinline__ void store_matrices(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(shared_address(p)), "r"(a),
+                 "r"(b), "r"(c), "r"(d)
+                 : "memory");
+}
+
+/* A position in a ring of stages: the stage, and the parity of its barriers' phase. */
+typedef struct ring {
+    int stage;
+    uint32_t parity;
+} ring;
+
 /* ---- products of a warp group ------------------------------------------------------------------------------------ */
 
 template <int Registers> static __device__ __forceinline__ void more_registers(void)
@@ -151,11 +171,12 @@ template <int Registers> static __device__ __forceinline__ void fewer_registers(
 }
 
 /* The descriptor of a tile with rows of 128 bytes that the copy engine swizzled (128-byte mode); its address is a
- * multiple of 1024. */
-static __device__ __forceinline__ uint64_t tile_descriptor(const void *tile)
+ * multiple of 1024. next: for b of a product a b (of a b^T it is not read), the bytes from the tile with 64 columns to
+ * the one with the next 64. */
+static __device__ __forceinline__ uint64_t tile_descriptor(const void *tile, int next = 16)
 {
-    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
-           (uint64_t)1 << 62;
+    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | (uint64_t)(next >> 4) << 16 |
+           (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
 
 static __device__ __forceinline__ void products_begin(void)
@@ -174,28 +195,30 @@ template <int Left> static __device__ __forceinline__ void products_wait(void)
     asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(Left) : "memory");
 }
 
-/* After products_wait<0>: keeps the compiler from reading the sums before it. */
-static __device__ __forceinline__ void products_end(float (&d)[88])
+/* After products_wait: keeps the compiler from reading the sums before it. */
+template <int Sums> static __device__ __forceinline__ void products_end(float (&d)[Sums])
 {
 #pragma unroll
-    for (int i = 0; i < 88; i++)
+    for (int i = 0; i < Sums; i++)
         asm volatile("" : "+f"(d[i])::"memory");
 }
 
 /* clang-format off */
 #define ZI_EIGHT(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), \
                        "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define ZI_PRODUCT_176(what, tail)                                                                                     \
-    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %90, 0;\n"                                                      \
-        "wgmma.mma_async.sync.aligned." what " {"                                                                      \
+#define ZI_SUMS_64(d) ZI_EIGHT(d, 0), ZI_EIGHT(d, 8), ZI_EIGHT(d, 16), ZI_EIGHT(d, 24), ZI_EIGHT(d, 32), \
+                      ZI_EIGHT(d, 40), ZI_EIGHT(d, 48), ZI_EIGHT(d, 56)
+#define ZI_NAMES_64                                                                                                    \
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                       \
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                             \
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                             \
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "                             \
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define ZI_PRODUCT_176(what, tail)                                                                                     \
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %90, 0;\n"                                                      \
+        "wgmma.mma_async.sync.aligned." what " {" ZI_NAMES_64 ", "                                                     \
         "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "                             \
         "%80, %81, %82, %83, %84, %85, %86, %87}, %88, %89, add, 1, 1" tail ";\n}\n"                                   \
-        : ZI_EIGHT(d, 0), ZI_EIGHT(d, 8), ZI_EIGHT(d, 16), ZI_EIGHT(d, 24), ZI_EIGHT(d, 32), ZI_EIGHT(d, 40),          \
-          ZI_EIGHT(d, 48), ZI_EIGHT(d, 56), ZI_EIGHT(d, 64), ZI_EIGHT(d, 72), ZI_EIGHT(d, 80)                          \
+        : ZI_SUMS_64(d), ZI_EIGHT(d, 64), ZI_EIGHT(d, 72), ZI_EIGHT(d, 80)                                             \
         : "l"(a), "l"(b), "r"(add))
 /* clang-format on */
 
@@ -209,6 +232,28 @@ static __device__ __forceinline__ void product_64x176(float (&d)[88], uint64_t a
 static __device__ __forceinline__ void product_64x176(float (&d)[88], uint64_t a, uint64_t b, int add, __nv_fp8_e4m3)
 {
     ZI_PRODUCT_176("m64n176k32.f32.e4m3.e4m3", "");
+}
+
+/* d (+)= a b^T, [64, 128], over 16 numbers of each row; d as above. */
+static __device__ __forceinline__ void product_64x128(float (&d)[64], uint64_t a, uint64_t b, int add)
+{
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" ZI_NAMES_64 "}, "
+                 "%64, %65, add, 1, 1, 0, 0;\n}\n"
+                 : ZI_SUMS_64(d)
+                 : "l"(a), "l"(b), "r"(add));
+}
+
+/* d (+)= a b, [64, 128]. a: 16 columns of each row, in registers. Each holds two numbers, of column 2 (lane % 4) and
+ * the next one. a[0] is of row lane / 4 of the warp's 16 rows, a[1] 8 rows below it; a[2] and a[3] are 8 columns
+ * further. b: 16 rows of a tile. */
+static __device__ __forceinline__ void product_64x128(float (&d)[64], const uint32_t *a, uint64_t b, int add)
+{
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" ZI_NAMES_64 "}, "
+                 "{%64, %65, %66, %67}, %68, add, 1, 1, 1;\n}\n"
+                 : ZI_SUMS_64(d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
 #endif

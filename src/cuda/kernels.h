@@ -138,6 +138,9 @@ typedef struct zi_cuda_attention {
 /* Attention of bf16 tensors by one kernel. flash_fits: whether it can do these sizes and addresses. */
 int zi_cuda_flash_fits(const zi_cuda_attention *args);
 cudaError_t zi_cuda_flash(const zi_cuda_attention *args, cudaStream_t stream);
+/* The same by instructions of compute capability 9.0. fits: also whether this GPU has them. */
+int zi_cuda_flash_hopper_fits(const zi_cuda_attention *args);
+cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *args, cudaStream_t stream);
 
 typedef struct zi_cuda_fold_args {
     const double *sums; /* [parts][groups][2]: all parts together are the sums over `count` elements a group */

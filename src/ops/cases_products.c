@@ -722,6 +722,7 @@ const zi_case zi_cases_products[] = {
     {&attention_kind, {100, 31, 1, 1, 33}, 0, SLOW | IN_PLACE},
     {&attention_kind, {49, 129, 3, 1, 64}, 0, SLOW | IN_PLACE},
     {&attention_kind, {288, 288, 2, 2, 128}, 0, SLOW | IN_PLACE},
+    {&attention_kind, {70, 333, 4, 2, 128}, 0, SLOW},
     {&attention_kind, {70, 300, 1, 1, 512}, 0, SLOW | IN_PLACE},
     {&attention_kind, {1, 1, 4, 2, 32}, 0, SLOW | CAUSAL | IN_PLACE},
     {&attention_kind, {33, 33, 8, 2, 31}, 0, SLOW | CAUSAL | IN_PLACE},
@@ -729,10 +730,13 @@ const zi_case zi_cases_products[] = {
     {&attention_kind, {9, 4200, 6, 6, 48}, 0, SLOW | IN_PLACE}, /* key heads in more than one group */
     {&padded_kind, {512, 512, 2, 1, 64, 77}, 0, SLOW | CAUSAL},
     {&padded_kind, {129, 512, 2, 2, 64, 385}, 0, SLOW},
+    {&padded_kind, {200, 300, 2, 1, 128, 257}, 0, SLOW},
     {&padded_kind, {150, 150, 2, 1, 64, 150}, 0, SLOW},
     {&attention_kind, {150, 150, 2, 2, 128}, 0, SLOW | VIEWS},
     {&sharp_kind, {50, 200, 2, 1, 64}, 0, SLOW | LARGE | IN_PLACE},
+    {&sharp_kind, {150, 400, 2, 1, 128}, 0, SLOW | LARGE | IN_PLACE},
     {&sharp_kind, {150, 150, 2, 1, 64}, 0, SLOW | LARGE | CAUSAL | IN_PLACE},
     {&not_finite_kind, {5, 200, 1, 1, 8}, 0, 0},
+    {&not_finite_kind, {5, 200, 1, 1, 128}, 0, SLOW},
     {NULL, {0}, 0, 0},
 };
