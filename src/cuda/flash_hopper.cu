@@ -41,19 +41,19 @@
 #define BARRIERS    (2 * MULTIPLIERS + 4 * STAGES)
 #define SHARED      (MULTIPLIERS * QUERY_BYTES + 2 * STAGES * KEY_BYTES + 1024 + 8 * BARRIERS)
 
-typedef struct flash_args {
+typedef struct hopper_args {
     CUtensorMap q, k, v, o;
     int heads, share;                      /* share: query heads of a key head */
     int query_tiles, key_tiles, last_keys; /* last_keys: of the last tile */
     float scale;                           /* of the logits, times log2(e) */
-} flash_args;
+} hopper_args;
 
 #ifdef HAS_KERNEL
-typedef struct room {
+typedef struct hopper_room {
     uint8_t *q, *k, *v;
     uint64_t *q_full, *q_empty; /* of each warp group */
     uint64_t *k_full, *k_empty, *v_full, *v_empty;
-} room;
+} hopper_room;
 
 static __device__ __forceinline__ void advance(ring &at)
 {
@@ -72,7 +72,7 @@ static __device__ __forceinline__ void load_rows(uint8_t *to, int box_bytes, con
     tile_load(to + box_bytes, map, column + HALF_DIM, row, full);
 }
 
-static __device__ void read_keys(const flash_args &args, const room &at)
+static __device__ void read_keys(const hopper_args &args, const hopper_room &at)
 {
     ring ring = {0, 1};
     for (int tile = blockIdx.x; tile < args.heads * args.query_tiles; tile += gridDim.x) {
@@ -87,12 +87,12 @@ static __device__ void read_keys(const flash_args &args, const room &at)
     }
 }
 
-static __device__ __forceinline__ int first_query(const flash_args &args, int tile, int group)
+static __device__ __forceinline__ int first_query(const hopper_args &args, int tile, int group)
 {
     return tile % args.query_tiles * (MULTIPLIERS * QUERIES) + group * QUERIES;
 }
 
-static __device__ void read_queries(const flash_args &args, const room &at)
+static __device__ void read_queries(const hopper_args &args, const hopper_room &at)
 {
     uint32_t parity = 1;
     for (int tile = blockIdx.x; tile < args.heads * args.query_tiles; tile += gridDim.x, parity ^= 1)
@@ -227,7 +227,7 @@ static __device__ __forceinline__ void write_rows(uint8_t *queries, const float 
 }
 
 /* 64 queries of each tile of the block. */
-static __device__ void attend(const flash_args &args, const room &at)
+static __device__ void attend(const hopper_args &args, const hopper_room &at)
 {
     const int group = __shfl_sync(~0u, threadIdx.x / GROUP, 0) - 1, tiles = args.heads * args.query_tiles;
     uint8_t *queries = at.q + group * QUERY_BYTES;
@@ -314,10 +314,10 @@ static __device__ void attend(const flash_args &args, const room &at)
 
 /* o may be q: a warp group's queries have been read when it writes there, and nothing else reads them. */
 static __global__ void __launch_bounds__((1 + MULTIPLIERS) * GROUP, 1)
-    flash_hopper(const __grid_constant__ flash_args args)
+    flash_hopper(const __grid_constant__ hopper_args args)
 {
     extern __shared__ uint8_t shared[];
-    room at;
+    hopper_room at;
     at.q = (uint8_t *)(((uintptr_t)shared + 1023) / 1024 * 1024);
     at.k = at.q + MULTIPLIERS * QUERY_BYTES;
     at.v = at.k + STAGES * KEY_BYTES;
@@ -353,7 +353,7 @@ static __global__ void __launch_bounds__((1 + MULTIPLIERS) * GROUP, 1)
     }
 }
 #else
-static __global__ void flash_hopper(const __grid_constant__ flash_args args)
+static __global__ void flash_hopper(const __grid_constant__ hopper_args args)
 {
 }
 #endif
@@ -381,7 +381,7 @@ static int describe_heads(CUtensorMap *map, const void *data, int64_t tokens, in
 
 extern "C" cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *a, cudaStream_t stream)
 {
-    flash_args args;
+    hopper_args args;
     int processors;
     cudaError_t code = count_processors(&processors);
     if (code == cudaSuccess)
