@@ -43,6 +43,13 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x)
     return __float2bfloat16_rn(x);
 }
 
+/* Two numbers as bf16; `low` is the first in memory. */
+static __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
+{
+    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<uint32_t *>(&pair);
+}
+
 /* W elements that one access moves. */
 template <typename T, int W> struct alignas(sizeof(T) * W) vec {
     T v[W];

@@ -13,12 +13,6 @@
 #define KEYS    64
 #define STAGES  2
 
-static __device__ __forceinline__ uint32_t pack(float low, float high)
-{
-    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<uint32_t *>(&pair);
-}
-
 /* The address of chunk c (8 elements) of a row of a tile. Chunks are swizzled: 8 rows of a column use different
  * banks. */
 template <int Dim> static __device__ __forceinline__ bf16 *chunk_at(bf16 *tile, int row, int c)
@@ -75,8 +69,9 @@ static __device__ __forceinline__ void add_products(float o[Dim / 8][4], const f
     int lane = threadIdx.x % 32, row = lane % 8 + lane / 8 % 2 * 8, c = lane / 16;
 #pragma unroll
     for (int k = 0; k < KEYS / 16; k++) {
-        const uint32_t a[4] = {pack(p[2 * k][0], p[2 * k][1]), pack(p[2 * k][2], p[2 * k][3]),
-                               pack(p[2 * k + 1][0], p[2 * k + 1][1]), pack(p[2 * k + 1][2], p[2 * k + 1][3])};
+        const uint32_t a[4] = {pack_bf16(p[2 * k][0], p[2 * k][1]), pack_bf16(p[2 * k][2], p[2 * k][3]),
+                               pack_bf16(p[2 * k + 1][0], p[2 * k + 1][1]),
+                               pack_bf16(p[2 * k + 1][2], p[2 * k + 1][3])};
 #pragma unroll
         for (int n = 0; n < Dim / 16; n++) {
             uint32_t b[4];
@@ -165,7 +160,7 @@ static __device__ __forceinline__ void store_rows(bf16 *rows, int64_t stride, in
 #pragma unroll
         for (int n = 0; n < Dim / 8; n++)
             *reinterpret_cast<uint32_t *>(rows + row * stride + 8 * n + 2 * t) =
-                pack(o[n][2 * half] * factor, o[n][2 * half + 1] * factor);
+                pack_bf16(o[n][2 * half] * factor, o[n][2 * half + 1] * factor);
     }
 }
 

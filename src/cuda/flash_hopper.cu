@@ -18,11 +18,6 @@
 #include "cuda/hopper.cuh"
 #include "cuda/tile_maps.cuh"
 
-/* Defined in the passes of the compiler for sm_90a and for the host. */
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define HAS_KERNEL
-#endif
-
 #define DIM         128        /* of a head */
 #define HALF_DIM    64         /* columns of a box: 128 bytes */
 #define QUERIES     64         /* of a warp group */
@@ -48,7 +43,7 @@ typedef struct hopper_args {
     float scale;                           /* of the logits, times log2(e) */
 } hopper_args;
 
-#ifdef HAS_KERNEL
+#ifdef ZI_SM90A_PASS
 typedef struct hopper_room {
     uint8_t *q, *k, *v;
     uint64_t *q_full, *q_empty; /* of each warp group */
@@ -181,17 +176,11 @@ static __device__ __forceinline__ int softmax(float (&s)[LOGITS], rows &r, float
     return grown;
 }
 
-static __device__ __forceinline__ uint32_t pack(float low, float high)
-{
-    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<uint32_t *>(&pair);
-}
-
 static __device__ __forceinline__ void pack_weights(uint32_t (&p)[LOGITS / 2], const float (&s)[LOGITS])
 {
 #pragma unroll
     for (int i = 0; i < LOGITS / 2; i++)
-        p[i] = pack(s[2 * i], s[2 * i + 1]);
+        p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
 static __device__ __forceinline__ void leave_stage(uint64_t *empty)
@@ -220,9 +209,10 @@ static __device__ __forceinline__ void write_rows(uint8_t *queries, const float 
     for (int i = 0; i < SUMS; i += 8) {
         const int part = i / 4 + lane / 16; /* 8 columns */
         store_matrices(queries + part / 8 * QUERY_BOX + row * 128 + ((part % 8) ^ (row & 7)) * 16,
-                       pack(o[i] * factor[0], o[i + 1] * factor[0]), pack(o[i + 2] * factor[1], o[i + 3] * factor[1]),
-                       pack(o[i + 4] * factor[0], o[i + 5] * factor[0]),
-                       pack(o[i + 6] * factor[1], o[i + 7] * factor[1]));
+                       pack_bf16(o[i] * factor[0], o[i + 1] * factor[0]),
+                       pack_bf16(o[i + 2] * factor[1], o[i + 3] * factor[1]),
+                       pack_bf16(o[i + 4] * factor[0], o[i + 5] * factor[0]),
+                       pack_bf16(o[i + 6] * factor[1], o[i + 7] * factor[1]));
     }
 }
 

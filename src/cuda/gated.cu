@@ -12,11 +12,6 @@
 #include "cuda/hopper.cuh"
 #include "cuda/tile_maps.cuh"
 
-/* Defined in the passes of the compiler for sm_90a and for the host. */
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define HAS_KERNEL
-#endif
-
 #define ROWS        128 /* of x and y, of a tile */
 #define BLOCK_ROWS  64  /* of one product of a warp group */
 #define BLOCKS      (ROWS / BLOCK_ROWS)
@@ -52,7 +47,7 @@ static __host__ __device__ __forceinline__ int pairs_of(const gated_args &args)
     return args.row_tiles / 2 * args.column_tiles + odd;
 }
 
-#ifdef HAS_KERNEL
+#ifdef ZI_SM90A_PASS
 static __device__ __forceinline__ place place_of(const gated_args &args, int pair, int rank)
 {
     int row_pairs = args.row_tiles / 2, whole = row_pairs * args.column_tiles;
@@ -134,8 +129,7 @@ static __device__ __forceinline__ void gate(const gated_args &args, uint8_t *out
                 u[0] *= of_row[h] * b.x;
                 u[1] *= of_row[h] * b.y;
             }
-            __nv_bfloat162 pair = __floats2bfloat162_rn(silu_of<bf16>(g[0]) * u[0], silu_of<bf16>(g[1]) * u[1]);
-            packed[h] = *reinterpret_cast<uint32_t *>(&pair);
+            packed[h] = pack_bf16(silu_of<bf16>(g[0]) * u[0], silu_of<bf16>(g[1]) * u[1]);
         }
         store_matrices(line + j * 16, packed[0], packed[1]);
     }

@@ -7,6 +7,11 @@
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
 
+/* Defined in the passes of the compiler for sm_90a and for the host, which know these instructions. */
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define ZI_SM90A_PASS
+#endif
+
 static __device__ __forceinline__ uint32_t shared_address(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);

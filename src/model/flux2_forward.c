@@ -548,7 +548,7 @@ static zimage_status single_block(const passage *p, const stream *s, stream *to,
     return end_block(p, finite, "single_transformer_blocks", index);
 }
 
-/* images: x [passes n, D] is the result. Nothing reads the other rows' after the last block, which so computes only
+/* images: their x [passes n, D] is the result. After the last block nothing reads the other rows, so it computes only
  * their keys and values. */
 static zimage_status single_blocks(const passage *p, stream *images)
 {
