@@ -5,7 +5,7 @@ set -u
 here=$(CDPATH="" cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 out=$root/build/gpu-results build="" models="" python=python3 device=cuda tiny="" drawings="" prompts="" formats=""
-all="environment build tests images ceilings bench folder errors"
+all="environment build tests images ceilings attention bench folder errors"
 all="$all peers-compiled peers-fp8 peers-eager warm vram scores sanitizer"
 all="$all klein-bench klein-ceilings klein-compiled klein-fp8 klein-encode klein-errors"
 parts=$all skipped="" limit=""
@@ -112,6 +112,10 @@ do_tests() { py checks.py --build "$build" --limit 150 tests; }
 do_images() { py checks.py --build "$build" images; }
 do_sanitizer() { py checks.py --build "$build" --limit 120 sanitizer; }
 do_ceilings() { py ceilings.py ${small[@]+"${small[@]}"}; }
+do_attention() {
+    [ -n "$tiny" ] || cmake --build "$build" --target bench_attention || return
+    py attention.py --library "$build/libbench_attention.so"
+}
 do_bench() { # shellcheck disable=SC2086 # formats are words
     py program.py --zimage "$build/zimage" ${synthetic[@]+"${synthetic[@]}"} bench $formats
 }
