@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 SIZES = [(4608, 24), (1536, 24), (4160, 30), (1088, 30)]  # tokens, heads: klein and Z-Image at 1024 and 512 pixels
 HEAD_DIM = 128
 CHECKED = 256  # queries
+SCRATCH = 64 << 20  # bytes: ZI_WORKSPACE_BYTES of src/cuda
 
 
 class Arguments(ctypes.Structure):
@@ -29,14 +30,15 @@ class Arguments(ctypes.Structure):
     ] + [("causal", ctypes.c_int)]  # fmt: skip
 
 
-def of_library(function, q, k, v):
-    """A call of one of our kernels, and the tensor of its result."""
+def of_library(function, scratch, q, k, v):
+    """A call of one of our kernels, and the tensor of its result. scratch: a tensor, or None for a kernel without."""
     o = torch.empty_like(q)
     tokens, heads, dim = q.shape
     a = Arguments(*(x.data_ptr() for x in (o, q, k, v)), *[heads * dim] * 4, tokens, tokens, heads, heads, dim, 0)
+    room = [] if scratch is None else [ctypes.c_void_p(scratch.data_ptr()), ctypes.c_size_t(scratch.nbytes)]
 
     def run():
-        code = function(ctypes.byref(a), ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
+        code = function(ctypes.byref(a), *room, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
         if code != 0:
             raise RuntimeError(f"CUDA's error {code}")
 
@@ -79,9 +81,12 @@ def rate(run, flops, seconds):
 
 def measure(a, library, tokens, heads):
     q, k, v = (torch.randn(tokens, heads, HEAD_DIM, device="cuda", dtype=torch.bfloat16) for _ in range(3))
-    ways = {"cudnn": of_torch(q, k, v)}
-    for name in ("flash_hopper", "flash"):
-        ways[name] = of_library(getattr(library, f"zi_cuda_{name}"), q, k, v)
+    scratch = torch.empty(SCRATCH, device="cuda", dtype=torch.uint8)
+    ways = {
+        "cudnn": of_torch(q, k, v),
+        "flash_hopper": of_library(library.zi_cuda_flash_hopper, scratch, q, k, v),
+        "flash": of_library(library.zi_cuda_flash, None, q, k, v),
+    }
     rates, flops = {name: [] for name in ways}, 4 * tokens * tokens * heads * HEAD_DIM
     for _ in range(a.repeats):
         for name, run in ways.items():

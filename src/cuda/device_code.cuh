@@ -151,6 +151,14 @@ template <float (*Warp)(float)> static __device__ __forceinline__ float over_blo
     return Warp(lane < warps ? parts[lane] : neutral);
 }
 
+/* Multiprocessors of the current GPU. */
+static inline cudaError_t count_processors(int *processors)
+{
+    int device;
+    cudaError_t code = cudaGetDevice(&device);
+    return code == cudaSuccess ? cudaDeviceGetAttribute(processors, cudaDevAttrMultiProcessorCount, device) : code;
+}
+
 /* Blocks for a grid-stride loop over n elements or vectors (EACH). */
 static inline unsigned blocks_for(int64_t n, int threads)
 {

@@ -3,6 +3,9 @@
  * queries of one head at a time, each of its two warp groups 64 of them. Two threads of a third warp group let the copy
  * engine fetch tiles of 128 keys and values. Logits, weights and sums stay in registers.
  *
+ * Two blocks are a cluster: they compute two tiles of queries of one head, and each fetches half of the keys and values
+ * for both.
+ *
  * The warp groups take turns: while one multiplies, the other one computes its softmax. A warp group multiplies the
  * next tile's keys and this tile's values together.
  *
@@ -10,7 +13,9 @@
  * must be rescaled. As in FlashAttention-4 that is put off until a weight would be more than 2^8. The sum of the
  * weights grows as they do, and the result is divided by it, so nothing changes but the range of the numbers.
  *
- * Blocks are persistent: they go from tile to tile.
+ * Clusters are persistent: they go from pair to pair of tiles. Pairs that are left when each cluster has computed equally
+ * many are divided by keys, so that all clusters end together. Each part of such a tile stays in device memory, as it
+ * is in registers, and a second kernel adds up the parts (Flash-Decoding, Dao et al. 2023).
  */
 #include "cuda/device_code.cuh"
 
@@ -32,15 +37,23 @@
 #define KEY_BOX     (KEYS * HALF_DIM * 2)
 #define KEY_BYTES   (2 * KEY_BOX)
 #define GROWTH      8.0f              /* log2: how much larger a weight may become before sums are rescaled */
+#define PARTS_MAX   8                 /* of a tile: more would take longer to add up than they save */
+#define SLICE       16                /* of a thread's sums, which one block adds up */
 #define TURN        (1 + MULTIPLIERS) /* the first warp group's turn; barrier 1 + group is of that group alone */
+/* Numbers of a part: of each thread its sums, then top and sum of its rows. */
+#define PART_VECTORS (SUMS / 4 + 1)
+#define PART_NUMBERS (MULTIPLIERS * GROUP * PART_VECTORS * 4)
 #define BARRIERS    (2 * MULTIPLIERS + 4 * STAGES)
 #define SHARED      (MULTIPLIERS * QUERY_BYTES + 2 * STAGES * KEY_BYTES + 1024 + 8 * BARRIERS)
 
 typedef struct hopper_args {
     CUtensorMap q, k, v, o;
-    int heads, share;                      /* share: query heads of a key head */
-    int query_tiles, key_tiles, last_keys; /* last_keys: of the last tile */
-    float scale;                           /* of the logits, times log2(e) */
+    int share;                             /* query heads of a key head */
+    int query_tiles, key_tiles, last_keys; /* query_tiles: even; last_keys: of the last tile */
+    int clusters, rounds;                  /* rounds: in which each cluster computes a pair of tiles */
+    int rest, each;                        /* pairs after these rounds, and key tiles of the rest for each cluster */
+    float *parts;
+    float scale; /* of the logits, times log2(e) */
 } hopper_args;
 
 #ifdef ZI_SM90A_PASS
@@ -50,6 +63,27 @@ typedef struct hopper_room {
     uint64_t *k_full, *k_empty, *v_full, *v_empty;
 } hopper_room;
 
+/* A tile of queries, or some of its keys. */
+typedef struct part {
+    int tile;
+    int first, count; /* key tiles */
+} part;
+
+/* Sets p to the n-th part of this block; returns 0 behind the last one. The rest's key tiles are one row, of which each
+ * cluster has `each` in a row: of one pair, or the end of a pair and the beginning of the next. */
+static __device__ __forceinline__ int find_part(const hopper_args &args, int n, part &p)
+{
+    const int cluster = blockIdx.x / 2, rank = blockIdx.x % 2, keys = args.key_tiles;
+    if (n < args.rounds) {
+        p = {2 * (cluster + n * args.clusters) + rank, 0, keys};
+        return 1;
+    }
+    const int from = cluster * args.each, to = min(from + args.each, args.rest * keys);
+    const int pair = from / keys + n - args.rounds, first = max(from, pair * keys), end = min(to, (pair + 1) * keys);
+    p = {2 * (args.rounds * args.clusters + pair) + rank, first - pair * keys, end - first};
+    return first < end;
+}
+
 static __device__ __forceinline__ void advance(ring &at)
 {
     if (++at.stage == STAGES) {
@@ -58,26 +92,30 @@ static __device__ __forceinline__ void advance(ring &at)
     }
 }
 
-/* Fetches rows from `row` on of a head, which begins at `column`, in two boxes. */
-static __device__ __forceinline__ void load_rows(uint8_t *to, int box_bytes, const CUtensorMap *map, int column,
-                                                 int row, uint64_t *full)
+/* Fetches this block's half of a tile of keys or values for both blocks of the cluster. */
+static __device__ __forceinline__ void load_half(uint8_t *to, const CUtensorMap *map, int column, int row, int rank,
+                                                 uint64_t *full)
 {
-    barrier_expect(full, 2 * box_bytes);
-    tile_load(to, map, column, row, full);
-    tile_load(to + box_bytes, map, column + HALF_DIM, row, full);
+    uint8_t *half = to + rank * (KEY_BOX / 2);
+    row += rank * (KEYS / 2);
+    barrier_expect(full, KEY_BYTES);
+    tile_load_all(half, map, column, row, full, 3);
+    tile_load_all(half + KEY_BOX, map, column + HALF_DIM, row, full, 3);
 }
 
 static __device__ void read_keys(const hopper_args &args, const hopper_room &at)
 {
+    const int rank = (int)cluster_rank();
     ring ring = {0, 1};
-    for (int tile = blockIdx.x; tile < args.heads * args.query_tiles; tile += gridDim.x) {
-        const int column = tile / args.query_tiles / args.share * DIM;
-        for (int i = 0; i < args.key_tiles; i++, advance(ring)) {
+    part part;
+    for (int n = 0; find_part(args, n, part); n++) {
+        const int column = part.tile / args.query_tiles / args.share * DIM;
+        for (int i = part.first; i < part.first + part.count; i++, advance(ring)) {
             const int stage = ring.stage;
             barrier_wait(&at.k_empty[stage], ring.parity);
-            load_rows(at.k + stage * KEY_BYTES, KEY_BOX, &args.k, column, i * KEYS, &at.k_full[stage]);
+            load_half(at.k + stage * KEY_BYTES, &args.k, column, i * KEYS, rank, &at.k_full[stage]);
             barrier_wait(&at.v_empty[stage], ring.parity);
-            load_rows(at.v + stage * KEY_BYTES, KEY_BOX, &args.v, column, i * KEYS, &at.v_full[stage]);
+            load_half(at.v + stage * KEY_BYTES, &args.v, column, i * KEYS, rank, &at.v_full[stage]);
         }
     }
 }
@@ -90,11 +128,16 @@ static __device__ __forceinline__ int first_query(const hopper_args &args, int t
 static __device__ void read_queries(const hopper_args &args, const hopper_room &at)
 {
     uint32_t parity = 1;
-    for (int tile = blockIdx.x; tile < args.heads * args.query_tiles; tile += gridDim.x, parity ^= 1)
+    part part;
+    for (int n = 0; find_part(args, n, part); n++, parity ^= 1)
         for (int group = 0; group < MULTIPLIERS; group++) {
+            uint8_t *to = at.q + group * QUERY_BYTES;
+            uint64_t *full = &at.q_full[group];
+            const int column = part.tile / args.query_tiles * DIM, row = first_query(args, part.tile, group);
             barrier_wait(&at.q_empty[group], parity);
-            load_rows(at.q + group * QUERY_BYTES, QUERY_BOX, &args.q, tile / args.query_tiles * DIM,
-                      first_query(args, tile, group), &at.q_full[group]);
+            barrier_expect(full, QUERY_BYTES);
+            tile_load(to, &args.q, column, row, full);
+            tile_load(to + QUERY_BOX, &args.q, column + HALF_DIM, row, full);
         }
 }
 
@@ -183,10 +226,12 @@ static __device__ __forceinline__ void pack_weights(uint32_t (&p)[LOGITS / 2], c
         p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
+/* Lets both blocks of the cluster fill the stage again. */
 static __device__ __forceinline__ void leave_stage(uint64_t *empty)
 {
-    if (threadIdx.x % GROUP == 0)
-        barrier_arrive(empty);
+    const int thread = threadIdx.x % GROUP;
+    if (thread < 2)
+        barrier_arrive_at(empty, thread);
 }
 
 /* Waits until the warp group may begin products, and lets the other one begin with its own. */
@@ -216,16 +261,37 @@ static __device__ __forceinline__ void write_rows(uint8_t *queries, const float 
     }
 }
 
+/* Where a thread's first four numbers of a part lie; the next ones are GROUP vectors further. pair: of the rest. A
+ * cluster has parts of two pairs at most. */
+static __device__ __forceinline__ float4 *part_of(const hopper_args &args, int cluster, int pair, int rank, int group)
+{
+    const int second = cluster * args.each < pair * args.key_tiles;
+    const int64_t part = (2 * cluster + second) * 2 + rank;
+    return (float4 *)(args.parts + part * PART_NUMBERS) + group * (GROUP * PART_VECTORS) + threadIdx.x % GROUP;
+}
+
+static __device__ __forceinline__ void store_part(float4 *to, const float (&o)[SUMS], const rows &r)
+{
+#pragma unroll
+    for (int i = 0; i < SUMS / 4; i++)
+        to[i * GROUP] = make_float4(o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]);
+    to[SUMS / 4 * GROUP] = make_float4(r.top[0], r.top[1], r.sum[0], r.sum[1]);
+}
+
 /* 64 queries of each tile of the block. */
 static __device__ void attend(const hopper_args &args, const hopper_room &at)
 {
-    const int group = __shfl_sync(~0u, threadIdx.x / GROUP, 0) - 1, tiles = args.heads * args.query_tiles;
+    const int group = __shfl_sync(~0u, threadIdx.x / GROUP, 0) - 1;
     uint8_t *queries = at.q + group * QUERY_BYTES;
     ring k = {0, 0}, v = {0, 0};
     uint32_t parity = 0;
     if (group == 1)
         end_turn(group); /* the other one begins */
-    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x, parity ^= 1) {
+    part part, after;
+    int more = find_part(args, 0, part);
+    for (int n = 1; more; n++, part = after, parity ^= 1) {
+        const int whole = part.count == args.key_tiles, has_last = part.first + part.count == args.key_tiles;
+        more = find_part(args, n, after);
         float o[SUMS], s[LOGITS];
         uint32_t p[LOGITS / 2];
         rows r = {{-INFINITY, -INFINITY}, {0, 0}, {0, 0}};
@@ -239,11 +305,11 @@ static __device__ void attend(const hopper_args &args, const hopper_room &at)
         products_end(s);
         leave_stage(&at.k_empty[k.stage]);
         advance(k);
-        if (args.key_tiles == 1)
+        if (part.count == 1 && has_last)
             hide(s, args.last_keys);
         softmax(s, r, args.scale);
         pack_weights(p, s);
-        for (int i = 1; i < args.key_tiles; i++) {
+        for (int i = 1; i < part.count; i++) {
             barrier_wait(&at.k_full[k.stage], k.parity);
             begin_turn(group);
             multiply_keys(s, queries, at.k + k.stage * KEY_BYTES);
@@ -256,7 +322,7 @@ static __device__ void attend(const hopper_args &args, const hopper_room &at)
             products_end(s);
             leave_stage(&at.k_empty[k.stage]);
             advance(k);
-            if (i + 1 == args.key_tiles)
+            if (i + 1 == part.count && has_last)
                 hide(s, args.last_keys);
             const int grown = softmax(s, r, args.scale);
             products_wait<0>();
@@ -272,27 +338,33 @@ static __device__ void attend(const hopper_args &args, const hopper_room &at)
         }
         barrier_wait(&at.v_full[v.stage], v.parity);
         begin_turn(group);
-        multiply_values(o, p, at.v + v.stage * KEY_BYTES, args.key_tiles > 1);
+        multiply_values(o, p, at.v + v.stage * KEY_BYTES, part.count > 1);
         products_commit();
-        if (group == 0 || tile + (int)gridDim.x < tiles)
+        if (group == 0 || more)
             end_turn(group);
-        float factor[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float sum = r.sum[h];
-            sum += __shfl_xor_sync(~0u, sum, 1);
-            sum += __shfl_xor_sync(~0u, sum, 2);
-            factor[h] = 1.0f / sum;
+            r.sum[h] += __shfl_xor_sync(~0u, r.sum[h], 1);
+            r.sum[h] += __shfl_xor_sync(~0u, r.sum[h], 2);
         }
         products_wait<0>();
         products_end(o);
         leave_stage(&at.v_empty[v.stage]);
         advance(v);
+        if (!whole) {
+            const int pair = part.tile / 2 - args.rounds * args.clusters;
+            store_part(part_of(args, blockIdx.x / 2, pair, blockIdx.x % 2, group), o, r);
+            barrier_of_threads(1 + group, GROUP);
+            if (threadIdx.x % GROUP == 0)
+                barrier_arrive(&at.q_empty[group]);
+            continue;
+        }
+        const float factor[2] = {1.0f / r.sum[0], 1.0f / r.sum[1]};
         write_rows(queries, o, factor);
         tile_store_fence();
         barrier_of_threads(1 + group, GROUP);
         if (threadIdx.x % GROUP == 0) {
-            const int column = tile / args.query_tiles * DIM, row = first_query(args, tile, group);
+            const int column = part.tile / args.query_tiles * DIM, row = first_query(args, part.tile, group);
             tile_store(&args.o, column, row, queries);
             tile_store(&args.o, column + HALF_DIM, row, queries + QUERY_BOX);
             tile_store_commit();
@@ -302,8 +374,9 @@ static __device__ void attend(const hopper_args &args, const hopper_room &at)
     }
 }
 
-/* o may be q: a warp group's queries have been read when it writes there, and nothing else reads them. */
-static __global__ void __launch_bounds__((1 + MULTIPLIERS) * GROUP, 1)
+/* o may be q: a warp group's queries have been read when it writes there, and nothing else reads them. What is divided
+ * by keys is written by the second kernel. */
+static __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__((1 + MULTIPLIERS) * GROUP, 1)
     flash_hopper(const __grid_constant__ hopper_args args)
 {
     extern __shared__ uint8_t shared[];
@@ -324,25 +397,73 @@ static __global__ void __launch_bounds__((1 + MULTIPLIERS) * GROUP, 1)
         }
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&at.k_full[i], 1);
-            barrier_init(&at.k_empty[i], MULTIPLIERS);
+            barrier_init(&at.k_empty[i], 2 * MULTIPLIERS);
             barrier_init(&at.v_full[i], 1);
-            barrier_init(&at.v_empty[i], MULTIPLIERS);
+            barrier_init(&at.v_empty[i], 2 * MULTIPLIERS);
         }
         barrier_init_done();
     }
-    __syncthreads();
+    cluster_sync();
     if (threadIdx.x < GROUP) {
-        fewer_registers<24>();
+        fewer_registers<40>();
         if (threadIdx.x == 0)
             read_keys(args, at);
         else if (threadIdx.x == 32)
             read_queries(args, at);
     } else {
-        more_registers<240>();
+        more_registers<232>();
         attend(args, at);
+    }
+    __syncwarp();
+    cluster_sync(); /* the other block may still write to this one's shared memory */
+}
+
+/* Adds up the parts of the rest's tiles. blockIdx.x: a warp group's queries of a tile; blockIdx.y: a slice. */
+static __global__ void __launch_bounds__(GROUP)
+    add_parts(bf16 *out, int64_t ld, int queries, const __grid_constant__ hopper_args args)
+{
+    const int tile = blockIdx.x / MULTIPLIERS, group = blockIdx.x % MULTIPLIERS, pair = tile / 2, rank = tile % 2;
+    const int begin = pair * args.key_tiles, first = begin / args.each, last = (begin + args.key_tiles - 1) / args.each;
+    if (first == last)
+        return;
+    float o[SLICE] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    for (int cluster = first; cluster <= last; cluster++) {
+        const float4 *from = part_of(args, cluster, pair, rank, group), of_rows = from[SUMS / 4 * GROUP];
+        const float its_top[2] = {of_rows.x, of_rows.y}, its_sum[2] = {of_rows.z, of_rows.w};
+        float before[2], its[2]; /* by which the sums are multiplied */
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const float larger = fmaxf(top[h], its_top[h]);
+            before[h] = ptx_exp2((top[h] - larger) * args.scale);
+            its[h] = ptx_exp2((its_top[h] - larger) * args.scale);
+            sum[h] = sum[h] * before[h] + its_sum[h] * its[h];
+            top[h] = larger;
+        }
+#pragma unroll
+        for (int j = 0; j < SLICE; j += 4) {
+            const float4 v = from[(blockIdx.y * SLICE + j) / 4 * GROUP];
+            o[j] = o[j] * before[0] + v.x * its[0];
+            o[j + 1] = o[j + 1] * before[0] + v.y * its[0];
+            o[j + 2] = o[j + 2] * before[1] + v.z * its[1];
+            o[j + 3] = o[j + 3] * before[1] + v.w * its[1];
+        }
+    }
+    const int all = 2 * args.rounds * args.clusters + tile, lane = threadIdx.x % 32;
+    const int column = all / args.query_tiles * DIM + blockIdx.y * (2 * SLICE) + lane % 4 * 2;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int row = first_query(args, all, group) + threadIdx.x / 32 * 16 + lane / 4 + 8 * h;
+        if (row < queries)
+#pragma unroll
+            for (int j = 0; j < SLICE; j += 4)
+                *(uint32_t *)(out + row * ld + column + 2 * j) =
+                    pack_bf16(o[j + 2 * h] / sum[h], o[j + 2 * h + 1] / sum[h]);
     }
 }
 #else
+static __global__ void add_parts(bf16 *out, int64_t ld, int queries, const __grid_constant__ hopper_args args)
+{
+}
 static __global__ void flash_hopper(const __grid_constant__ hopper_args args)
 {
 }
@@ -369,7 +490,22 @@ static int describe_heads(CUtensorMap *map, const void *data, int64_t tokens, in
     return describe_tiles(map, {data, tokens, heads * DIM, ld, 2, box_rows, HALF_DIM, 1});
 }
 
-extern "C" cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *a, cudaStream_t stream)
+static_assert(ZI_CUDA_FLASH_SCRATCH == 2 * PART_NUMBERS * sizeof(float), "kernels.h counts two parts of a block");
+
+/* Divides the tiles among clusters; the rest by keys if `bytes` of scratch hold the parts. */
+static void divide(hopper_args *args, int64_t heads, int64_t bytes)
+{
+    const int pairs = (int)heads * args->query_tiles / 2, clusters = args->clusters;
+    const int64_t needed = (int64_t)2 * clusters * ZI_CUDA_FLASH_SCRATCH;
+    args->rounds = pairs / clusters;
+    args->rest = pairs % clusters;
+    const int evenly = (args->rest * args->key_tiles + clusters - 1) / clusters;
+    const int least = (args->key_tiles + PARTS_MAX - 1) / PARTS_MAX;
+    args->each = bytes < needed ? args->key_tiles : evenly > least ? evenly : least;
+}
+
+extern "C" cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *a, void *scratch, size_t bytes,
+                                            cudaStream_t stream)
 {
     hopper_args args;
     int processors;
@@ -378,19 +514,24 @@ extern "C" cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *a, cudaStre
         code = cudaFuncSetAttribute(flash_hopper, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED);
     if (code != cudaSuccess)
         return code;
-    args.heads = (int)a->heads;
     args.share = (int)(a->heads / a->kv_heads);
-    args.query_tiles = (int)((a->queries + MULTIPLIERS * QUERIES - 1) / (MULTIPLIERS * QUERIES));
+    args.query_tiles = (int)((a->queries + 2 * MULTIPLIERS * QUERIES - 1) / (2 * MULTIPLIERS * QUERIES)) * 2;
     args.key_tiles = (int)((a->keys + KEYS - 1) / KEYS);
     args.last_keys = (int)(a->keys - (int64_t)(args.key_tiles - 1) * KEYS);
+    args.clusters = processors / 2;
+    args.parts = (float *)scratch;
     args.scale = LOG2_E / sqrtf((float)DIM);
+    divide(&args, a->heads, (int64_t)bytes);
     if (!describe_heads(&args.q, a->q, a->queries, a->heads, a->ldq, QUERIES) ||
-        !describe_heads(&args.k, a->k, a->keys, a->kv_heads, a->ldk, KEYS) ||
-        !describe_heads(&args.v, a->v, a->keys, a->kv_heads, a->ldv, KEYS) ||
+        !describe_heads(&args.k, a->k, a->keys, a->kv_heads, a->ldk, KEYS / 2) ||
+        !describe_heads(&args.v, a->v, a->keys, a->kv_heads, a->ldv, KEYS / 2) ||
         !describe_heads(&args.o, a->o, a->queries, a->heads, a->ldo, QUERIES))
         return cudaErrorInvalidValue;
-    const int tiles = args.heads * args.query_tiles, blocks = tiles < processors ? tiles : processors;
-    flash_hopper<<<blocks, (1 + MULTIPLIERS) * GROUP, SHARED, stream>>>(args);
+    flash_hopper<<<2 * args.clusters, (1 + MULTIPLIERS) * GROUP, SHARED, stream>>>(args);
+    if (args.rest > 0 && args.each < args.key_tiles) {
+        const dim3 blocks(2 * args.rest * MULTIPLIERS, SUMS / SLICE);
+        add_parts<<<blocks, GROUP, 0, stream>>>((bf16 *)a->o, a->ldo, (int)a->queries, args);
+    }
     return cudaGetLastError();
 }
 #endif

@@ -54,6 +54,14 @@ template <int Left> static __device__ __forceinline__ void ptx_wait_copies(void)
     asm volatile("cp.async.wait_group %0;\n" ::"n"(Left) : "memory");
 }
 
+/* 1 / sqrt(x), to two units in the last place; denormal numbers count as 0. */
+static __device__ __forceinline__ float ptx_inverse_root(float x)
+{
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* 2^x; denormal numbers count as 0. */
 static __device__ __forceinline__ float ptx_exp2(float x)
 {

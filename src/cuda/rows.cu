@@ -20,11 +20,60 @@
         }                                                                                                              \
     } while (0)
 
+/* 16 bytes that are read ahead: as numbers of T the compiler would keep each in a register of its own. */
+typedef vec<uint32_t, 4> ahead;
+
+template <typename T> static __device__ __forceinline__ ahead read_ahead(const T *p)
+{
+    return load<uint32_t, 4>((const uint32_t *)p);
+}
+template <typename T> static __device__ __forceinline__ vec<T, wide<T>> numbers_of(const ahead &a)
+{
+    return *reinterpret_cast<const vec<T, wide<T>> *>(&a);
+}
+
+/* Accurate for float32 results, fast for bf16 ones. */
+template <typename T> static __device__ __forceinline__ float inverse_root_of(float x)
+{
+    return sizeof(T) == sizeof(float) ? 1.0f / sqrtf(x) : ptx_inverse_root(x);
+}
+
+#define STEADY_FEW 384 /* threads of a block that goes from row to row, of which each has one vector of the row */
+#define STEADY_MOST 512
+
+/* Such blocks of a multiprocessor: registers for at most so many threads are left. */
+static constexpr int blocks_of(int most_threads)
+{
+    return most_threads <= STEADY_FEW ? 3 : 2;
+}
+
+/* Blocks that go from row to row. */
+static cudaError_t count_blocks(int64_t rows, int each, unsigned *blocks)
+{
+    int processors;
+    cudaError_t code = count_processors(&processors);
+    if (code == cudaSuccess)
+        *blocks = (unsigned)(rows < (int64_t)each * processors ? rows : (int64_t)each * processors);
+    return code;
+}
+
 #define FP8_MOST 448.0f
 
 static __device__ __forceinline__ float fp8_scale(float largest)
 {
     return fmaxf(largest, 1e-12f) / FP8_MOST;
+}
+
+/* y = v * factor, W numbers */
+template <int W>
+static __device__ __forceinline__ void store_fp8(__nv_fp8_e4m3 *y, const float (&v)[W], float factor)
+{
+    vec<__nv_fp8x2_storage_t, W / 2> r;
+#pragma unroll
+    for (int j = 0; j < W / 2; j++)
+        r.v[j] = __nv_cvt_float2_to_fp8x2(make_float2(v[2 * j] * factor, v[2 * j + 1] * factor), __NV_SATFINITE,
+                                          __NV_E4M3);
+    store<__nv_fp8x2_storage_t, W / 2>((__nv_fp8x2_storage_t *)y, r);
 }
 
 /*
@@ -95,15 +144,9 @@ template <typename T, int K> struct row_registers {
         if (threadIdx.x == 0)
             *scale = factor;
 #pragma unroll
-        for (int k = 0; k < K; k++) {
-            vec<__nv_fp8x2_storage_t, W / 2> r;
-#pragma unroll
-            for (int j = 0; j < W / 2; j++)
-                r.v[j] = __nv_cvt_float2_to_fp8x2(make_float2(v[k][2 * j] * inverse, v[k][2 * j + 1] * inverse),
-                                                  __NV_SATFINITE, __NV_E4M3);
+        for (int k = 0; k < K; k++)
             if (place(k) < n)
-                store<__nv_fp8x2_storage_t, W / 2>((__nv_fp8x2_storage_t *)(y + place(k)), r);
-        }
+                store_fp8<W>(y + place(k), v[k], inverse);
     }
 
     /* Writes the block's row to y, or to rows8 if y is NULL. */
@@ -266,6 +309,135 @@ extern "C" cudaError_t zi_cuda_norm(zi_dtype type, void *y, zi_cuda_rows8 y8, co
     return cudaGetLastError();
 }
 
+typedef vec<float, 4> warp_results[STEADY_MOST / 128]; /* a number of each warp */
+
+/* Reduces numbers >= 0, or sums, over the block, with one barrier: reductions in a row use different places. parts: zeros
+ * at the beginning. */
+template <float (*Warp)(float), float (*Of)(float, float)>
+static __device__ __forceinline__ float over_steady(float x, warp_results (&parts)[2], int &turn)
+{
+    x = Warp(x);
+    if (threadIdx.x % 32 == 0)
+        parts[turn][threadIdx.x / 128].v[threadIdx.x / 32 % 4] = x;
+    __syncthreads();
+    float all = 0;
+#pragma unroll
+    for (int i = 0; i < STEADY_MOST / 128; i++) {
+        const vec<float, 4> v = parts[turn][i];
+        all = Of(all, Of(Of(v.v[0], v.v[1]), Of(v.v[2], v.v[3])));
+    }
+    turn ^= 1;
+    return all;
+}
+
+/*
+ * The same as residual_fast. A block goes from row to row: its threads keep the factors of their vector in registers, and
+ * read the next row while they compute one.
+ */
+template <typename T, int Most>
+static __global__ void __launch_bounds__(Most, blocks_of(Most))
+    residual_steady(const zi_cuda_residual_args a, int rows, int n)
+{
+    constexpr int W = wide<T>;
+    __shared__ warp_results parts[2];
+    const int there = (int)threadIdx.x * W < n, column = there ? threadIdx.x * W : 0;
+    const int normed = a.h != nullptr || a.h8.data != nullptr;
+    const float share = 1.0f / (float)n;
+    int turn = 0, finite = 1;
+    float scale[W], gain[W], shift[W];
+    {
+        const vec<float, W> w = factors_at<W>(a.w, column), gate = factors_at<W>(a.gate, column);
+        const vec<float, W> all = factors_at<W>(a.gain, column), next = factors_at<W>(a.next.w, column);
+        const vec<float, W> next_gain = factors_at<W>(a.next.gain, column);
+#pragma unroll
+        for (int j = 0; j < W; j++) {
+            scale[j] = w.v[j] * gate.v[j] * all.v[j];
+            gain[j] = next.v[j] * next_gain.v[j];
+            shift[j] = a.next.shift != nullptr ? a.next.shift[column + j] : 0.0f;
+        }
+    }
+    if (threadIdx.x < 2 * STEADY_MOST / 128)
+        parts[threadIdx.x / (STEADY_MOST / 128)][threadIdx.x % (STEADY_MOST / 128)] = {};
+    __syncthreads();
+    const int64_t step = (int64_t)gridDim.x * n;
+    int64_t at = (int64_t)blockIdx.x * n + column;
+    ahead next_x = {}, next_y = {};
+    if (there) {
+        next_y = read_ahead((const T *)a.y + at);
+        next_x = read_ahead((const T *)a.x + at);
+    }
+    for (int row = blockIdx.x; row < rows; row += gridDim.x, at += step) {
+        const vec<T, W> x = numbers_of<T>(next_x), y = numbers_of<T>(next_y);
+        float v[W], added[W], sum = 0;
+#pragma unroll
+        for (int j = 0; j < W; j++) {
+            v[j] = to_float(x.v[j]);
+            added[j] = to_float(y.v[j]);
+        }
+        if (there && row + (int)gridDim.x < rows) {
+            next_y = read_ahead((const T *)a.y + at + step);
+            next_x = read_ahead((const T *)a.x + at + step);
+        }
+        float factor = 1;
+        if (a.post) {
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                sum += added[j] * added[j];
+            sum = over_steady<warp_sum, sum_of>(sum, parts, turn);
+            factor = inverse_root_of<T>(sum * share + a.eps);
+        }
+        vec<T, W> r;
+#pragma unroll
+        for (int j = 0; j < W; j++) { /* the norm reads what is stored: rounded */
+            r.v[j] = from_float<T>(v[j] + added[j] * (factor * scale[j]));
+            v[j] = to_float(r.v[j]);
+            finite &= isfinite(v[j]);
+        }
+        if (there)
+            store<T, W>((T *)a.x + at, r);
+        if (!normed)
+            continue;
+        if (a.next.layer) {
+            sum = 0;
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                sum += v[j];
+            const float mean = over_steady<warp_sum, sum_of>(sum, parts, turn) * share;
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                v[j] = there ? v[j] - mean : 0.0f;
+        }
+        sum = 0;
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            sum += v[j] * v[j];
+        sum = over_steady<warp_sum, sum_of>(sum, parts, turn);
+        factor = inverse_root_of<T>(sum * share + a.next.eps);
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            v[j] = v[j] * (factor * gain[j]) + shift[j];
+        if (a.h != nullptr) {
+#pragma unroll
+            for (int j = 0; j < W; j++)
+                r.v[j] = from_float<T>(v[j]);
+            if (there)
+                store<T, W>((T *)a.h + at, r);
+            continue;
+        }
+        float largest = 0;
+#pragma unroll
+        for (int j = 0; j < W; j++)
+            largest = there ? fmaxf(largest, fabsf(v[j])) : 0.0f;
+        factor = fp8_scale(over_steady<warp_max, max_of>(largest, parts, turn));
+        if (threadIdx.x == 0)
+            a.h8.scales[row] = factor;
+        if (there)
+            store_fp8<W>((__nv_fp8_e4m3 *)a.h8.data + at, v, 1 / factor);
+    }
+    if (a.not_finite != nullptr && !finite)
+        *a.not_finite = 1;
+}
+
 template <typename T, int K>
 static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cuda_residual_args a, int64_t n)
 {
@@ -309,14 +481,33 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_any(const zi_cuda
         norm_row_any((T *)a.h + blockIdx.x * n, (const T *)x, a.next, n);
 }
 
+/* Rows that residual_steady's threads can hold. */
+template <typename T> static cudaError_t launch_steady(const zi_cuda_residual_args *a, int64_t rows, int64_t n,
+                                                       cudaStream_t stream)
+{
+    const int threads = (int)((n / wide<T> + 31) / 32 * 32);
+    unsigned blocks;
+    cudaError_t code = count_blocks(rows, blocks_of(threads), &blocks);
+    if (code != cudaSuccess)
+        return code;
+    if (threads <= STEADY_FEW)
+        ZI_LAUNCH((residual_steady<T, STEADY_FEW>), blocks, (unsigned)threads, 0, stream, *a, (int)rows, (int)n);
+    else
+        ZI_LAUNCH((residual_steady<T, STEADY_MOST>), blocks, (unsigned)threads, 0, stream, *a, (int)rows, (int)n);
+    return cudaGetLastError();
+}
+
 extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_args *a, int64_t rows, int64_t n,
                                         cudaStream_t stream)
 {
     unsigned blocks = (unsigned)rows;
     if (row_fits(type, n, a->x) && row_fits(type, n, a->y) && row_fits(type, n, a->h) && factors_fit(a->w, a->gate) &&
         factors_fit(a->gain, NULL) && norm_fits(a->next))
-        WITH_TYPE(T, type,
-                  WITH_VECTORS(T, K, n, ZI_LAUNCH((residual_fast<T, K>), blocks, ROW_THREADS, 0, stream, *a, n)));
+        WITH_TYPE(T, type, {
+            if (n <= STEADY_MOST * wide<T> && rows <= INT32_MAX)
+                return launch_steady<T>(a, rows, n, stream);
+            WITH_VECTORS(T, K, n, ZI_LAUNCH((residual_fast<T, K>), blocks, ROW_THREADS, 0, stream, *a, n));
+        });
     else if (a->h8.data != NULL)
         return cudaErrorInvalidValue;
     else
@@ -416,55 +607,86 @@ template <typename T> static __global__ void qk_norm_rope(const rope_args args)
     }
 }
 
-#define ROPE_VECTORS 2 /* that a thread has in flight */
+/* Heads of q or of k that a block takes, of each of its rows. Its threads have a vector of every row. */
+typedef struct head_span {
+    int of_k, first;
+} head_span;
+
+/* Spans of `each` heads: those of q, then those of k. */
+static __host__ __device__ __forceinline__ int spans_of(const zi_cuda_heads &part, int each)
+{
+    return (int)((part.heads + each - 1) / each);
+}
+
+static __device__ __forceinline__ head_span span_at(const zi_cuda_rope_args &a, int each, int index)
+{
+    const int of_q = spans_of(a.q, each);
+    return {index >= of_q, (index >= of_q ? index - of_q : index) * each};
+}
 
 /*
- * One block for each row. `Lanes` adjacent lanes take a head, a vector each: for adjacent pairs and heads of 2, 4, ...
- * 32 vectors.
+ * A block goes from row to row, and reads a vector while it computes the one before. `Lanes` adjacent lanes take a head,
+ * a vector each: for adjacent pairs and heads of 2, 4, ... 32 vectors.
  */
-template <typename T, int Lanes> static __global__ void __launch_bounds__(512) rope_fast(const zi_cuda_rope_args a)
+template <typename T, int Lanes, int Most>
+static __global__ void __launch_bounds__(Most, blocks_of(Most)) rope_fast(const zi_cuda_rope_args a)
 {
     constexpr int W = wide<T>;
-    const int lane = threadIdx.x % Lanes, heads = (int)(a.q.heads + a.k.heads);
-    const head_place<T> row = head_at<T>(a, blockIdx.x, 0);
-    vec<float, W / 2> cos = load<float, W / 2>(row.cos + lane * (W / 2));
-    vec<float, W / 2> sin = load<float, W / 2>(row.sin + lane * (W / 2));
-    /* all threads, since a warp sums together */
-    for (int first = 0; first < heads * Lanes; first += ROPE_VECTORS * blockDim.x) {
-        head_place<T> at[ROPE_VECTORS];
-        vec<T, W> v[ROPE_VECTORS];
-        int there[ROPE_VECTORS];
+    const int lane = threadIdx.x % Lanes, each = (int)blockDim.x / Lanes;
+    const int spans = (int)(spans_of(a.q, each) + spans_of(a.k, each)), step = (int)gridDim.x / spans;
+    const head_span span = span_at(a, each, blockIdx.x % spans);
+    const int head = span.first + threadIdx.x / Lanes;
+    const int there = head < (span.of_k ? a.k.heads : a.q.heads); /* all threads go on, since a warp sums together */
+    const int64_t ld = span.of_k ? a.k.ld : a.q.ld;
+    const float share = 1.0f / (float)a.dim;
+    const vec<float, W> w = factors_at<W>(span.of_k ? a.k.w : a.q.w, lane * W);
+    int64_t row = blockIdx.x / spans;
+    T *x = (T *)(span.of_k ? a.k.x : a.q.x) + row * ld + (there ? head : 0) * a.dim + lane * W;
+    ahead next = {};
+    if (there && row < a.rows)
+        next = read_ahead(x);
+    for (; row < a.rows; row += step, x += step * ld) {
+        const int64_t angles = row * (a.dim / 2) + lane * (W / 2);
+        const vec<float, W / 2> cos = load<float, W / 2>(a.cos + angles), sin = load<float, W / 2>(a.sin + angles);
+        vec<T, W> v = numbers_of<T>(next);
+        if (there && row + step < a.rows)
+            next = read_ahead(x + step * ld);
+        float f[W], sum = 0;
 #pragma unroll
-        for (int k = 0; k < ROPE_VECTORS; k++) {
-            const int head = (first + k * (int)blockDim.x + (int)threadIdx.x) / Lanes;
-            there[k] = head < heads;
-            at[k] = head_at<T>(a, blockIdx.x, there[k] ? head : 0);
-            if (there[k])
-                v[k] = load<T, W>(at[k].p + lane * W);
+        for (int j = 0; j < W; j++) {
+            f[j] = to_float(v.v[j]);
+            sum += f[j] * f[j];
         }
 #pragma unroll
-        for (int k = 0; k < ROPE_VECTORS; k++) {
-            vec<float, W> w = factors_at<W>(at[k].w, lane * W);
-            float f[W], sum = 0;
+        for (int other = Lanes / 2; other > 0; other /= 2)
+            sum += __shfl_xor_sync(~0u, sum, other);
+        const float factor = inverse_root_of<T>(sum * share + a.eps);
 #pragma unroll
-            for (int j = 0; j < W; j++) {
-                f[j] = there[k] ? to_float(v[k].v[j]) : 0.0f;
-                sum += f[j] * f[j];
-            }
-#pragma unroll
-            for (int step = Lanes / 2; step > 0; step /= 2)
-                sum += __shfl_xor_sync(~0u, sum, step);
-            float factor = 1.0f / sqrtf(sum / (float)a.dim + a.eps);
-#pragma unroll
-            for (int j = 0; j < W; j += 2) {
-                float u = f[j] * factor * w.v[j], t = f[j + 1] * factor * w.v[j + 1];
-                v[k].v[j] = from_float<T>(u * cos.v[j / 2] - t * sin.v[j / 2]);
-                v[k].v[j + 1] = from_float<T>(u * sin.v[j / 2] + t * cos.v[j / 2]);
-            }
-            if (there[k])
-                store<T, W>(at[k].p + lane * W, v[k]);
+        for (int j = 0; j < W; j += 2) {
+            const float u = f[j] * factor * w.v[j], t = f[j + 1] * factor * w.v[j + 1];
+            v.v[j] = from_float<T>(u * cos.v[j / 2] - t * sin.v[j / 2]);
+            v.v[j + 1] = from_float<T>(u * sin.v[j / 2] + t * cos.v[j / 2]);
         }
+        if (there)
+            store<T, W>(x, v);
     }
+}
+
+template <typename T, int Lanes> static cudaError_t launch_rope(const zi_cuda_rope_args *a, cudaStream_t stream)
+{
+    const int64_t most = a->q.heads > a->k.heads ? a->q.heads : a->k.heads, all = (most * Lanes + 31) / 32 * 32;
+    const int threads = (int)(all < STEADY_MOST ? all : STEADY_MOST);
+    const unsigned spans = (unsigned)(spans_of(a->q, threads / Lanes) + spans_of(a->k, threads / Lanes));
+    unsigned blocks;
+    cudaError_t code = count_blocks(a->rows * spans, blocks_of(threads), &blocks);
+    if (code != cudaSuccess)
+        return code;
+    blocks = blocks < spans ? spans : blocks / spans * spans;
+    if (threads <= STEADY_FEW)
+        ZI_LAUNCH((rope_fast<T, Lanes, STEADY_FEW>), blocks, (unsigned)threads, 0, stream, *a);
+    else
+        ZI_LAUNCH((rope_fast<T, Lanes, STEADY_MOST>), blocks, (unsigned)threads, 0, stream, *a);
+    return cudaGetLastError();
 }
 
 /* Whether rope_fast can load vectors of these heads. */
@@ -476,16 +698,12 @@ template <typename T> static int heads_fit(const zi_cuda_heads &h)
 /* Launches rope_fast if it can do these sizes; *done 0: it can't. */
 template <typename T> static cudaError_t try_rope_fast(const zi_cuda_rope_args *a, int *done, cudaStream_t stream)
 {
-    int64_t vectors = (a->q.heads + a->k.heads) * a->dim / wide<T>;
-    int64_t threads = ((vectors + ROPE_VECTORS - 1) / ROPE_VECTORS + 31) / 32 * 32;
-    unsigned block = (unsigned)(threads < 512 ? threads : 512);
     *done = !a->half_split && a->dim % wide<T> == 0 && factors_fit(a->cos, a->sin) && heads_fit<T>(a->q) &&
             heads_fit<T>(a->k);
     switch (*done ? a->dim / wide<T> : 0) {
 #define CASE(lanes)                                                                                                    \
     case lanes:                                                                                                        \
-        ZI_LAUNCH((rope_fast<T, lanes>), (unsigned)a->rows, block, 0, stream, *a);                                     \
-        return cudaGetLastError();
+        return launch_rope<T, lanes>(a, stream);
         CASE(2)
         CASE(4)
         CASE(8)

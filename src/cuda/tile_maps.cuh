@@ -32,14 +32,6 @@ static int has_tiles(void)
            minor == 0 && tile_encoder() != nullptr;
 }
 
-/* Multiprocessors of the current GPU. */
-static cudaError_t count_processors(int *processors)
-{
-    int device;
-    cudaError_t code = cudaGetDevice(&device);
-    return code == cudaSuccess ? cudaDeviceGetAttribute(processors, cudaDevAttrMultiProcessorCount, device) : code;
-}
-
 /* A matrix [rows][columns] in device memory, its rows ld elements apart, and the boxes in which it is copied. What lies
  * outside of the matrix is read as 0, and not written. */
 typedef struct tiled_matrix {

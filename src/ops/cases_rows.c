@@ -495,7 +495,7 @@ const zi_case zi_cases_rows[] = {
     {&residual_kind, {3, 384}, F16, SLOW | WEIGHT | GATE | SCALE},
     {&residual_kind, {300, 384}, BF16, SLOW | LAST},
     {&residual_kind, {300, 384}, BF16, SLOW | WEIGHT | GATE | SCALE | IN_PLACE},
-    {&residual_kind, {2, 3840}, F16, SLOW | WEIGHT | GATE | SCALE},
+    {&residual_kind, {7, 3840}, F16, SLOW | WEIGHT | GATE | SCALE},
     {&residual_kind, {2, 3840}, F32, SLOW | WEIGHT | GATE | SCALE | IN_PLACE},
     {&residual_kind, {2, 3840}, F32, SLOW | PLAIN | GATE | LAYER | SCALE | SHIFT},
     {&residual_kind, {2, 4608}, F16, SLOW | WEIGHT | GATE | SCALE},

@@ -40,6 +40,11 @@ template <int Left> static inline void ptx_wait_copies(void)
     emulated_wait_copies(Left);
 }
 
+static inline float ptx_inverse_root(float x)
+{
+    return 1 / sqrtf(x);
+}
+
 static inline float ptx_exp2(float x)
 {
     return exp2f(x);

@@ -70,11 +70,11 @@ extern "C" int zi_cuda_flash_hopper_fits(const zi_cuda_attention *a)
     return a->head_dim == 128 && !a->causal && pointers % 16 == 0 && (a->ldo | a->ldq | a->ldk | a->ldv) % 8 == 0;
 }
 
-extern "C" cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *args, cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *args, void *scratch, size_t bytes, cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> held(emulated::lock());
     const attention a = *args;
-    if (!zi_cuda_flash_hopper_fits(&a) || a.heads % a.kv_heads != 0 ||
+    if (!zi_cuda_flash_hopper_fits(&a) || !emulated::is_device(scratch, bytes) || a.heads % a.kv_heads != 0 ||
         !is_device(a.o, a.queries, a.ldo, a.heads * a.head_dim) ||
         !is_device(a.q, a.queries, a.ldq, a.heads * a.head_dim) ||
         !is_device(a.k, a.keys, a.ldk, a.kv_heads * a.head_dim) ||

@@ -38,6 +38,7 @@ namespace
 #define SHARED_BYTES        (48 << 10)  /* of a block, unless an attribute allows the kernel more */
 #define SHARED_BYTES_MAX    (227 << 10) /* compute capability 9.0 */
 #define LOOKS_MAX           25000       /* of 0.2 ms each */
+#define MULTIPROCESSORS  1
 #define MOST_THREADS        1024
 #define MOST_BLOCKS_X       2147483647u
 #define MOST_BLOCKS_YZ      65535u
@@ -507,10 +508,18 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
     properties->totalGlobalMem = the_gpu().memory;
     properties->sharedMemPerBlock = SHARED_BYTES;
     properties->sharedMemPerBlockOptin = SHARED_BYTES_MAX;
-    properties->multiProcessorCount = 1;
+    properties->multiProcessorCount = MULTIPROCESSORS;
     properties->warpSize = 32;
     properties->maxThreadsPerBlock = MOST_THREADS;
     properties->major = 9;
+    return done(cudaSuccess);
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device)
+{
+    if (device < 0 || device >= the_gpu().devices || attribute != cudaDevAttrMultiProcessorCount)
+        return done(cudaErrorInvalidValue);
+    *value = MULTIPROCESSORS;
     return done(cudaSuccess);
 }
 
