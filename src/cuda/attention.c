@@ -107,8 +107,10 @@ static int by_hopper(const zi_cuda *cuda, const zi_cuda_attention *a)
 static zimage_status attend(zi_cuda *cuda, const zi_cuda_attention *a)
 {
     int done = 0;
-    if (by_hopper(cuda, a))
-        return ZI_CUDA_RUN(cuda, zi_cuda_flash_hopper(a, cuda->workspace, ZI_WORKSPACE_BYTES, cuda->stream), "attention");
+    if (by_hopper(cuda, a)) {
+        ZI_CUDA_TRY(cuda, zi_cuda_flash_hopper(a, cuda->workspace, ZI_WORKSPACE_BYTES, cuda->stream), "attention");
+        return ZIMAGE_OK;
+    }
     ZI_TRY(zi_cuda_graph_attention(cuda, a, &done));
     if (done)
         return ZIMAGE_OK;

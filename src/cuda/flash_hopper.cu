@@ -13,9 +13,9 @@
  * must be rescaled. As in FlashAttention-4 that is put off until a weight would be more than 2^8. The sum of the
  * weights grows as they do, and the result is divided by it, so nothing changes but the range of the numbers.
  *
- * Clusters are persistent: they go from pair to pair of tiles. Pairs that are left when each cluster has computed equally
- * many are divided by keys, so that all clusters end together. Each part of such a tile stays in device memory, as it
- * is in registers, and a second kernel adds up the parts (Flash-Decoding, Dao et al. 2023).
+ * Clusters are persistent: they go from pair to pair of tiles. When each has computed equally many, the pairs that are
+ * left are divided by keys, so that all clusters end together. The parts of such a tile stay in device memory, and a
+ * second kernel adds them up (Flash-Decoding, Dao et al. 2023).
  */
 #include "cuda/device_code.cuh"
 
@@ -43,8 +43,8 @@
 /* Numbers of a part: of each thread its sums, then top and sum of its rows. */
 #define PART_VECTORS (SUMS / 4 + 1)
 #define PART_NUMBERS (MULTIPLIERS * GROUP * PART_VECTORS * 4)
-#define BARRIERS    (2 * MULTIPLIERS + 4 * STAGES)
-#define SHARED      (MULTIPLIERS * QUERY_BYTES + 2 * STAGES * KEY_BYTES + 1024 + 8 * BARRIERS)
+#define BARRIERS     (2 * MULTIPLIERS + 4 * STAGES)
+#define SHARED       (MULTIPLIERS * QUERY_BYTES + 2 * STAGES * KEY_BYTES + 1024 + 8 * BARRIERS)
 
 typedef struct hopper_args {
     CUtensorMap q, k, v, o;

@@ -140,8 +140,8 @@ int zi_cuda_flash_fits(const zi_cuda_attention *args);
 cudaError_t zi_cuda_flash(const zi_cuda_attention *args, cudaStream_t stream);
 /* The same by instructions of compute capability 9.0. fits: also whether this GPU has them. */
 int zi_cuda_flash_hopper_fits(const zi_cuda_attention *args);
-/* scratch: device memory for parts of the result, ZI_CUDA_FLASH_SCRATCH bytes for each multiprocessor. With less, blocks
- * wait for the last tiles of queries. */
+/* scratch: device memory for parts of the result, ZI_CUDA_FLASH_SCRATCH bytes for each multiprocessor. With less, most
+ * blocks wait while a few compute the last tiles of queries. */
 #define ZI_CUDA_FLASH_SCRATCH (2 * 69632)
 cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *args, void *scratch, size_t bytes, cudaStream_t stream);
 

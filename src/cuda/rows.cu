@@ -38,13 +38,13 @@ template <typename T> static __device__ __forceinline__ float inverse_root_of(fl
     return sizeof(T) == sizeof(float) ? 1.0f / sqrtf(x) : ptx_inverse_root(x);
 }
 
-#define STEADY_FEW 384 /* threads of a block that goes from row to row, of which each has one vector of the row */
-#define STEADY_MOST 512
+#define PERSISTENT_FEW  384 /* threads of a block that goes from row to row, of which each has one vector of the row */
+#define PERSISTENT_MOST 512
 
 /* Such blocks of a multiprocessor: registers for at most so many threads are left. */
 static constexpr int blocks_of(int most_threads)
 {
-    return most_threads <= STEADY_FEW ? 3 : 2;
+    return most_threads <= PERSISTENT_FEW ? 3 : 2;
 }
 
 /* Blocks that go from row to row. */
@@ -65,14 +65,13 @@ static __device__ __forceinline__ float fp8_scale(float largest)
 }
 
 /* y = v * factor, W numbers */
-template <int W>
-static __device__ __forceinline__ void store_fp8(__nv_fp8_e4m3 *y, const float (&v)[W], float factor)
+template <int W> static __device__ __forceinline__ void store_fp8(__nv_fp8_e4m3 *y, const float (&v)[W], float factor)
 {
     vec<__nv_fp8x2_storage_t, W / 2> r;
 #pragma unroll
     for (int j = 0; j < W / 2; j++)
-        r.v[j] = __nv_cvt_float2_to_fp8x2(make_float2(v[2 * j] * factor, v[2 * j + 1] * factor), __NV_SATFINITE,
-                                          __NV_E4M3);
+        r.v[j] =
+            __nv_cvt_float2_to_fp8x2(make_float2(v[2 * j] * factor, v[2 * j + 1] * factor), __NV_SATFINITE, __NV_E4M3);
     store<__nv_fp8x2_storage_t, W / 2>((__nv_fp8x2_storage_t *)y, r);
 }
 
@@ -309,12 +308,12 @@ extern "C" cudaError_t zi_cuda_norm(zi_dtype type, void *y, zi_cuda_rows8 y8, co
     return cudaGetLastError();
 }
 
-typedef vec<float, 4> warp_results[STEADY_MOST / 128]; /* a number of each warp */
+typedef vec<float, 4> warp_results[PERSISTENT_MOST / 128]; /* a number of each warp */
 
-/* Reduces numbers >= 0, or sums, over the block, with one barrier: reductions in a row use different places. parts: zeros
- * at the beginning. */
+/* Reduces over the block, with one barrier: reductions in a row use different places. 0 must change no result, as with
+ * sums, and with the largest of numbers >= 0. parts: zeros at the beginning. */
 template <float (*Warp)(float), float (*Of)(float, float)>
-static __device__ __forceinline__ float over_steady(float x, warp_results (&parts)[2], int &turn)
+static __device__ __forceinline__ float over_persistent(float x, warp_results (&parts)[2], int &turn)
 {
     x = Warp(x);
     if (threadIdx.x % 32 == 0)
@@ -322,7 +321,7 @@ static __device__ __forceinline__ float over_steady(float x, warp_results (&part
     __syncthreads();
     float all = 0;
 #pragma unroll
-    for (int i = 0; i < STEADY_MOST / 128; i++) {
+    for (int i = 0; i < PERSISTENT_MOST / 128; i++) {
         const vec<float, 4> v = parts[turn][i];
         all = Of(all, Of(Of(v.v[0], v.v[1]), Of(v.v[2], v.v[3])));
     }
@@ -330,19 +329,17 @@ static __device__ __forceinline__ float over_steady(float x, warp_results (&part
     return all;
 }
 
-/*
- * The same as residual_fast. A block goes from row to row: its threads keep the factors of their vector in registers, and
- * read the next row while they compute one.
- */
+/* The same as residual_fast, for rows of which each thread has one vector. A block goes from row to row: its threads
+ * keep the factors of their vector in registers, and read the next row while they compute one. */
 template <typename T, int Most>
 static __global__ void __launch_bounds__(Most, blocks_of(Most))
-    residual_steady(const zi_cuda_residual_args a, int rows, int n)
+    residual_persistent(const zi_cuda_residual_args a, int rows, int n)
 {
     constexpr int W = wide<T>;
     __shared__ warp_results parts[2];
     const int there = (int)threadIdx.x * W < n, column = there ? threadIdx.x * W : 0;
     const int normed = a.h != nullptr || a.h8.data != nullptr;
-    const float share = 1.0f / (float)n;
+    const float inverse_n = 1.0f / (float)n;
     int turn = 0, finite = 1;
     float scale[W], gain[W], shift[W];
     {
@@ -356,8 +353,8 @@ static __global__ void __launch_bounds__(Most, blocks_of(Most))
             shift[j] = a.next.shift != nullptr ? a.next.shift[column + j] : 0.0f;
         }
     }
-    if (threadIdx.x < 2 * STEADY_MOST / 128)
-        parts[threadIdx.x / (STEADY_MOST / 128)][threadIdx.x % (STEADY_MOST / 128)] = {};
+    if (threadIdx.x < 2 * PERSISTENT_MOST / 128)
+        parts[threadIdx.x / (PERSISTENT_MOST / 128)][threadIdx.x % (PERSISTENT_MOST / 128)] = {};
     __syncthreads();
     const int64_t step = (int64_t)gridDim.x * n;
     int64_t at = (int64_t)blockIdx.x * n + column;
@@ -383,8 +380,8 @@ static __global__ void __launch_bounds__(Most, blocks_of(Most))
 #pragma unroll
             for (int j = 0; j < W; j++)
                 sum += added[j] * added[j];
-            sum = over_steady<warp_sum, sum_of>(sum, parts, turn);
-            factor = inverse_root_of<T>(sum * share + a.eps);
+            sum = over_persistent<warp_sum, sum_of>(sum, parts, turn);
+            factor = inverse_root_of<T>(sum * inverse_n + a.eps);
         }
         vec<T, W> r;
 #pragma unroll
@@ -402,7 +399,7 @@ static __global__ void __launch_bounds__(Most, blocks_of(Most))
 #pragma unroll
             for (int j = 0; j < W; j++)
                 sum += v[j];
-            const float mean = over_steady<warp_sum, sum_of>(sum, parts, turn) * share;
+            const float mean = over_persistent<warp_sum, sum_of>(sum, parts, turn) * inverse_n;
 #pragma unroll
             for (int j = 0; j < W; j++)
                 v[j] = there ? v[j] - mean : 0.0f;
@@ -411,8 +408,8 @@ static __global__ void __launch_bounds__(Most, blocks_of(Most))
 #pragma unroll
         for (int j = 0; j < W; j++)
             sum += v[j] * v[j];
-        sum = over_steady<warp_sum, sum_of>(sum, parts, turn);
-        factor = inverse_root_of<T>(sum * share + a.next.eps);
+        sum = over_persistent<warp_sum, sum_of>(sum, parts, turn);
+        factor = inverse_root_of<T>(sum * inverse_n + a.next.eps);
 #pragma unroll
         for (int j = 0; j < W; j++)
             v[j] = v[j] * (factor * gain[j]) + shift[j];
@@ -428,7 +425,7 @@ static __global__ void __launch_bounds__(Most, blocks_of(Most))
 #pragma unroll
         for (int j = 0; j < W; j++)
             largest = there ? fmaxf(largest, fabsf(v[j])) : 0.0f;
-        factor = fp8_scale(over_steady<warp_max, max_of>(largest, parts, turn));
+        factor = fp8_scale(over_persistent<warp_max, max_of>(largest, parts, turn));
         if (threadIdx.x == 0)
             a.h8.scales[row] = factor;
         if (there)
@@ -481,19 +478,21 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_any(const zi_cuda
         norm_row_any((T *)a.h + blockIdx.x * n, (const T *)x, a.next, n);
 }
 
-/* Rows that residual_steady's threads can hold. */
-template <typename T> static cudaError_t launch_steady(const zi_cuda_residual_args *a, int64_t rows, int64_t n,
-                                                       cudaStream_t stream)
+/* Rows that residual_persistent's threads can hold. */
+template <typename T>
+static cudaError_t launch_persistent(const zi_cuda_residual_args *a, int64_t rows, int64_t n, cudaStream_t stream)
 {
     const int threads = (int)((n / wide<T> + 31) / 32 * 32);
     unsigned blocks;
     cudaError_t code = count_blocks(rows, blocks_of(threads), &blocks);
     if (code != cudaSuccess)
         return code;
-    if (threads <= STEADY_FEW)
-        ZI_LAUNCH((residual_steady<T, STEADY_FEW>), blocks, (unsigned)threads, 0, stream, *a, (int)rows, (int)n);
+    if (threads <= PERSISTENT_FEW)
+        ZI_LAUNCH((residual_persistent<T, PERSISTENT_FEW>), blocks, (unsigned)threads, 0, stream, *a, (int)rows,
+                  (int)n);
     else
-        ZI_LAUNCH((residual_steady<T, STEADY_MOST>), blocks, (unsigned)threads, 0, stream, *a, (int)rows, (int)n);
+        ZI_LAUNCH((residual_persistent<T, PERSISTENT_MOST>), blocks, (unsigned)threads, 0, stream, *a, (int)rows,
+                  (int)n);
     return cudaGetLastError();
 }
 
@@ -504,8 +503,8 @@ extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_ar
     if (row_fits(type, n, a->x) && row_fits(type, n, a->y) && row_fits(type, n, a->h) && factors_fit(a->w, a->gate) &&
         factors_fit(a->gain, NULL) && norm_fits(a->next))
         WITH_TYPE(T, type, {
-            if (n <= STEADY_MOST * wide<T> && rows <= INT32_MAX)
-                return launch_steady<T>(a, rows, n, stream);
+            if (n <= PERSISTENT_MOST * wide<T> && rows <= INT32_MAX)
+                return launch_persistent<T>(a, rows, n, stream);
             WITH_VECTORS(T, K, n, ZI_LAUNCH((residual_fast<T, K>), blocks, ROW_THREADS, 0, stream, *a, n));
         });
     else if (a->h8.data != NULL)
@@ -624,10 +623,8 @@ static __device__ __forceinline__ head_span span_at(const zi_cuda_rope_args &a, 
     return {index >= of_q, (index >= of_q ? index - of_q : index) * each};
 }
 
-/*
- * A block goes from row to row, and reads a vector while it computes the one before. `Lanes` adjacent lanes take a head,
- * a vector each: for adjacent pairs and heads of 2, 4, ... 32 vectors.
- */
+/* A block goes from row to row, and reads the next vectors while it computes these. `Lanes` adjacent lanes take a head,
+ * a vector each: for adjacent pairs and heads of 2, 4, ... 32 vectors. */
 template <typename T, int Lanes, int Most>
 static __global__ void __launch_bounds__(Most, blocks_of(Most)) rope_fast(const zi_cuda_rope_args a)
 {
@@ -638,7 +635,7 @@ static __global__ void __launch_bounds__(Most, blocks_of(Most)) rope_fast(const 
     const int head = span.first + threadIdx.x / Lanes;
     const int there = head < (span.of_k ? a.k.heads : a.q.heads); /* all threads go on, since a warp sums together */
     const int64_t ld = span.of_k ? a.k.ld : a.q.ld;
-    const float share = 1.0f / (float)a.dim;
+    const float inverse_n = 1.0f / (float)a.dim;
     const vec<float, W> w = factors_at<W>(span.of_k ? a.k.w : a.q.w, lane * W);
     int64_t row = blockIdx.x / spans;
     T *x = (T *)(span.of_k ? a.k.x : a.q.x) + row * ld + (there ? head : 0) * a.dim + lane * W;
@@ -660,7 +657,7 @@ static __global__ void __launch_bounds__(Most, blocks_of(Most)) rope_fast(const 
 #pragma unroll
         for (int other = Lanes / 2; other > 0; other /= 2)
             sum += __shfl_xor_sync(~0u, sum, other);
-        const float factor = inverse_root_of<T>(sum * share + a.eps);
+        const float factor = inverse_root_of<T>(sum * inverse_n + a.eps);
 #pragma unroll
         for (int j = 0; j < W; j += 2) {
             const float u = f[j] * factor * w.v[j], t = f[j + 1] * factor * w.v[j + 1];
@@ -675,17 +672,17 @@ static __global__ void __launch_bounds__(Most, blocks_of(Most)) rope_fast(const 
 template <typename T, int Lanes> static cudaError_t launch_rope(const zi_cuda_rope_args *a, cudaStream_t stream)
 {
     const int64_t most = a->q.heads > a->k.heads ? a->q.heads : a->k.heads, all = (most * Lanes + 31) / 32 * 32;
-    const int threads = (int)(all < STEADY_MOST ? all : STEADY_MOST);
+    const int threads = (int)(all < PERSISTENT_MOST ? all : PERSISTENT_MOST);
     const unsigned spans = (unsigned)(spans_of(a->q, threads / Lanes) + spans_of(a->k, threads / Lanes));
     unsigned blocks;
     cudaError_t code = count_blocks(a->rows * spans, blocks_of(threads), &blocks);
     if (code != cudaSuccess)
         return code;
     blocks = blocks < spans ? spans : blocks / spans * spans;
-    if (threads <= STEADY_FEW)
-        ZI_LAUNCH((rope_fast<T, Lanes, STEADY_FEW>), blocks, (unsigned)threads, 0, stream, *a);
+    if (threads <= PERSISTENT_FEW)
+        ZI_LAUNCH((rope_fast<T, Lanes, PERSISTENT_FEW>), blocks, (unsigned)threads, 0, stream, *a);
     else
-        ZI_LAUNCH((rope_fast<T, Lanes, STEADY_MOST>), blocks, (unsigned)threads, 0, stream, *a);
+        ZI_LAUNCH((rope_fast<T, Lanes, PERSISTENT_MOST>), blocks, (unsigned)threads, 0, stream, *a);
     return cudaGetLastError();
 }
 

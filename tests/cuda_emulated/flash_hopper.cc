@@ -70,7 +70,8 @@ extern "C" int zi_cuda_flash_hopper_fits(const zi_cuda_attention *a)
     return a->head_dim == 128 && !a->causal && pointers % 16 == 0 && (a->ldo | a->ldq | a->ldk | a->ldv) % 8 == 0;
 }
 
-extern "C" cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *args, void *scratch, size_t bytes, cudaStream_t stream)
+extern "C" cudaError_t zi_cuda_flash_hopper(const zi_cuda_attention *args, void *scratch, size_t bytes,
+                                            cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> held(emulated::lock());
     const attention a = *args;

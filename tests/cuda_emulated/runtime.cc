@@ -38,7 +38,7 @@ namespace
 #define SHARED_BYTES        (48 << 10)  /* of a block, unless an attribute allows the kernel more */
 #define SHARED_BYTES_MAX    (227 << 10) /* compute capability 9.0 */
 #define LOOKS_MAX           25000       /* of 0.2 ms each */
-#define MULTIPROCESSORS  1
+#define MULTIPROCESSORS     1
 #define MOST_THREADS        1024
 #define MOST_BLOCKS_X       2147483647u
 #define MOST_BLOCKS_YZ      65535u
