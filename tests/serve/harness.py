@@ -30,7 +30,7 @@ def slow_side(program, seconds, steps=32):
     def taken(side, steps):  # the shorter of two times, since other work only makes them longer
         return min(seconds_of(program, side, steps, "--threads", "1") for _ in range(2))
     side = 64
-    while side < 1024 and (taken(side, 3) - taken(side, 1)) / 2 * steps < seconds:
+    while side < 1024 and (taken(side, 9) - taken(side, 1)) / 8 * steps < seconds:
         side *= 2
     return side
 
