@@ -38,13 +38,13 @@ template <typename T> static __device__ __forceinline__ float inverse_root_of(fl
     return sizeof(T) == sizeof(float) ? 1.0f / sqrtf(x) : ptx_inverse_root(x);
 }
 
-#define PERSISTENT_FEW  384 /* threads of a block that goes from row to row, of which each has one vector of the row */
+#define PERSISTENT_FEW  384 /* threads of a block that goes from row to row, each with one vector of a row (or two) */
 #define PERSISTENT_MOST 512
 
-/* Such blocks of a multiprocessor: registers for at most so many threads are left. */
-static constexpr int blocks_of(int most_threads)
+/* Such blocks of a multiprocessor: so many have registers. */
+static constexpr int blocks_of(int most_threads, int vectors = 1)
 {
-    return most_threads <= PERSISTENT_FEW ? 3 : 2;
+    return vectors > 1 ? 1 : most_threads <= PERSISTENT_FEW ? 3 : 2;
 }
 
 /* Blocks that go from row to row. */
@@ -329,137 +329,122 @@ static __device__ __forceinline__ float over_persistent(float x, warp_results (&
     return all;
 }
 
-/* The same as residual_fast, for rows of which each thread has one vector. A block goes from row to row: its threads
- * keep the factors of their vector in registers, and read the next row while they compute one. */
-template <typename T, int Most>
-static __global__ void __launch_bounds__(Most, blocks_of(Most))
+/* A block goes from row to row. Its threads hold K vectors of a row: they keep the factors of these places in
+ * registers, and read the next row while they compute one. */
+template <typename T, int K, int Most>
+static __global__ void __launch_bounds__(Most, blocks_of(Most, K))
     residual_persistent(const zi_cuda_residual_args a, int rows, int n)
 {
     constexpr int W = wide<T>;
     __shared__ warp_results parts[2];
-    const int there = (int)threadIdx.x * W < n, column = there ? threadIdx.x * W : 0;
     const int normed = a.h != nullptr || a.h8.data != nullptr;
     const float inverse_n = 1.0f / (float)n;
-    int turn = 0, finite = 1;
-    float scale[W], gain[W], shift[W];
-    {
-        const vec<float, W> w = factors_at<W>(a.w, column), gate = factors_at<W>(a.gate, column);
-        const vec<float, W> all = factors_at<W>(a.gain, column), next = factors_at<W>(a.next.w, column);
-        const vec<float, W> next_gain = factors_at<W>(a.next.gain, column);
+    int turn = 0, finite = 1, there[K], column[K];
+    float scale[K][W], gain[K][W], shift[K][W];
+#pragma unroll
+    for (int k = 0; k < K; k++) {
+        const int place = (int)(k * blockDim.x + threadIdx.x) * W;
+        there[k] = place < n;
+        column[k] = there[k] ? place : 0;
+        const vec<float, W> w = factors_at<W>(a.w, column[k]), gate = factors_at<W>(a.gate, column[k]);
+        const vec<float, W> all = factors_at<W>(a.gain, column[k]), next = factors_at<W>(a.next.w, column[k]);
+        const vec<float, W> next_gain = factors_at<W>(a.next.gain, column[k]);
 #pragma unroll
         for (int j = 0; j < W; j++) {
-            scale[j] = w.v[j] * gate.v[j] * all.v[j];
-            gain[j] = next.v[j] * next_gain.v[j];
-            shift[j] = a.next.shift != nullptr ? a.next.shift[column + j] : 0.0f;
+            scale[k][j] = w.v[j] * gate.v[j] * all.v[j];
+            gain[k][j] = next.v[j] * next_gain.v[j];
+            shift[k][j] = a.next.shift != nullptr ? a.next.shift[column[k] + j] : 0.0f;
         }
     }
     if (threadIdx.x < 2 * PERSISTENT_MOST / 128)
         parts[threadIdx.x / (PERSISTENT_MOST / 128)][threadIdx.x % (PERSISTENT_MOST / 128)] = {};
     __syncthreads();
     const int64_t step = (int64_t)gridDim.x * n;
-    int64_t at = (int64_t)blockIdx.x * n + column;
-    ahead next_x = {}, next_y = {};
-    if (there) {
-        next_y = read_ahead((const T *)a.y + at);
-        next_x = read_ahead((const T *)a.x + at);
-    }
+    int64_t at = (int64_t)blockIdx.x * n;
+    ahead next_x[K] = {}, next_y[K] = {};
+#pragma unroll
+    for (int k = 0; k < K; k++)
+        if (there[k]) {
+            next_y[k] = read_ahead((const T *)a.y + at + column[k]);
+            next_x[k] = read_ahead((const T *)a.x + at + column[k]);
+        }
     for (int row = blockIdx.x; row < rows; row += gridDim.x, at += step) {
-        const vec<T, W> x = numbers_of<T>(next_x), y = numbers_of<T>(next_y);
-        float v[W], added[W], sum = 0;
+        float v[K][W], added[K][W], sum = 0, factor = 1;
 #pragma unroll
-        for (int j = 0; j < W; j++) {
-            v[j] = to_float(x.v[j]);
-            added[j] = to_float(y.v[j]);
+        for (int k = 0; k < K; k++) {
+            const vec<T, W> x = numbers_of<T>(next_x[k]), y = numbers_of<T>(next_y[k]);
+#pragma unroll
+            for (int j = 0; j < W; j++) {
+                v[k][j] = to_float(x.v[j]);
+                added[k][j] = to_float(y.v[j]);
+                sum += added[k][j] * added[k][j];
+            }
+            if (there[k] && row + (int)gridDim.x < rows) {
+                next_y[k] = read_ahead((const T *)a.y + at + step + column[k]);
+                next_x[k] = read_ahead((const T *)a.x + at + step + column[k]);
+            }
         }
-        if (there && row + (int)gridDim.x < rows) {
-            next_y = read_ahead((const T *)a.y + at + step);
-            next_x = read_ahead((const T *)a.x + at + step);
-        }
-        float factor = 1;
         if (a.post) {
-#pragma unroll
-            for (int j = 0; j < W; j++)
-                sum += added[j] * added[j];
             sum = over_persistent<warp_sum, sum_of>(sum, parts, turn);
             factor = inverse_root_of<T>(sum * inverse_n + a.eps);
         }
-        vec<T, W> r;
+        sum = 0;
 #pragma unroll
-        for (int j = 0; j < W; j++) { /* the norm reads what is stored: rounded */
-            r.v[j] = from_float<T>(v[j] + added[j] * (factor * scale[j]));
-            v[j] = to_float(r.v[j]);
-            finite &= isfinite(v[j]);
+        for (int k = 0; k < K; k++) {
+            vec<T, W> r;
+#pragma unroll
+            for (int j = 0; j < W; j++) { /* the norm reads what is stored: rounded */
+                r.v[j] = from_float<T>(v[k][j] + added[k][j] * (factor * scale[k][j]));
+                v[k][j] = to_float(r.v[j]);
+                finite &= isfinite(v[k][j]);
+                sum += v[k][j];
+            }
+            if (there[k])
+                store<T, W>((T *)a.x + at + column[k], r);
         }
-        if (there)
-            store<T, W>((T *)a.x + at, r);
         if (!normed)
             continue;
         if (a.next.layer) {
-            sum = 0;
-#pragma unroll
-            for (int j = 0; j < W; j++)
-                sum += v[j];
             const float mean = over_persistent<warp_sum, sum_of>(sum, parts, turn) * inverse_n;
 #pragma unroll
-            for (int j = 0; j < W; j++)
-                v[j] = there ? v[j] - mean : 0.0f;
+            for (int k = 0; k < K; k++)
+#pragma unroll
+                for (int j = 0; j < W; j++)
+                    v[k][j] = there[k] ? v[k][j] - mean : 0.0f;
         }
         sum = 0;
 #pragma unroll
-        for (int j = 0; j < W; j++)
-            sum += v[j] * v[j];
-        sum = over_persistent<warp_sum, sum_of>(sum, parts, turn);
-        factor = inverse_root_of<T>(sum * inverse_n + a.next.eps);
-#pragma unroll
-        for (int j = 0; j < W; j++)
-            v[j] = v[j] * (factor * gain[j]) + shift[j];
-        if (a.h != nullptr) {
+        for (int k = 0; k < K; k++)
 #pragma unroll
             for (int j = 0; j < W; j++)
-                r.v[j] = from_float<T>(v[j]);
-            if (there)
-                store<T, W>((T *)a.h + at, r);
-            continue;
-        }
+                sum += v[k][j] * v[k][j];
+        sum = over_persistent<warp_sum, sum_of>(sum, parts, turn);
+        factor = inverse_root_of<T>(sum * inverse_n + a.next.eps);
         float largest = 0;
 #pragma unroll
-        for (int j = 0; j < W; j++)
-            largest = there ? fmaxf(largest, fabsf(v[j])) : 0.0f;
+        for (int k = 0; k < K; k++) {
+            vec<T, W> r;
+#pragma unroll
+            for (int j = 0; j < W; j++) {
+                v[k][j] = v[k][j] * (factor * gain[k][j]) + shift[k][j];
+                r.v[j] = from_float<T>(v[k][j]);
+                largest = there[k] ? fmaxf(largest, fabsf(v[k][j])) : largest;
+            }
+            if (there[k] && a.h != nullptr)
+                store<T, W>((T *)a.h + at + column[k], r);
+        }
+        if (a.h != nullptr)
+            continue;
         factor = fp8_scale(over_persistent<warp_max, max_of>(largest, parts, turn));
         if (threadIdx.x == 0)
             a.h8.scales[row] = factor;
-        if (there)
-            store_fp8<W>((__nv_fp8_e4m3 *)a.h8.data + at, v, 1 / factor);
+#pragma unroll
+        for (int k = 0; k < K; k++)
+            if (there[k])
+                store_fp8<W>((__nv_fp8_e4m3 *)a.h8.data + at + column[k], v[k], 1 / factor);
     }
     if (a.not_finite != nullptr && !finite)
         *a.not_finite = 1;
-}
-
-template <typename T, int K>
-static __global__ void __launch_bounds__(ROW_THREADS) residual_fast(const zi_cuda_residual_args a, int64_t n)
-{
-    row_registers<T, K> sum, row;
-    int64_t at = blockIdx.x * n;
-    row.read((const T *)a.y + at, n);
-    sum.read((const T *)a.x + at, n);
-    row.scale(n, a.post ? row.rms_factor(n, a.eps) : 1.0f, a.w, a.gate);
-    if (a.gain != nullptr)
-        row.scale(n, 1.0f, a.gain, nullptr);
-    int finite = 1;
-#pragma unroll
-    for (int k = 0; k < K; k++)
-#pragma unroll
-        for (int j = 0; j < row.W; j++) { /* the norm reads what is stored: rounded */
-            sum.v[k][j] = to_float(from_float<T>(sum.v[k][j] + row.v[k][j]));
-            finite &= isfinite(sum.v[k][j]);
-        }
-    sum.write((T *)a.x + at, n);
-    if (a.not_finite != nullptr && !finite)
-        *a.not_finite = 1;
-    if (a.h == nullptr && a.h8.data == nullptr)
-        return;
-    sum.norm(n, a.next);
-    sum.write_either((T *)a.h, a.h8, n);
 }
 
 template <typename T>
@@ -478,39 +463,40 @@ static __global__ void __launch_bounds__(ROW_THREADS) residual_any(const zi_cuda
         norm_row_any((T *)a.h + blockIdx.x * n, (const T *)x, a.next, n);
 }
 
-/* Rows that residual_persistent's threads can hold. */
-template <typename T>
-static cudaError_t launch_persistent(const zi_cuda_residual_args *a, int64_t rows, int64_t n, cudaStream_t stream)
+template <typename T, int K, int Most>
+static cudaError_t launch_residual(const zi_cuda_residual_args *a, int64_t rows, int64_t n, cudaStream_t stream)
 {
-    const int threads = (int)((n / wide<T> + 31) / 32 * 32);
+    const unsigned threads = (unsigned)((n / wide<T> + 32 * K - 1) / (32 * K) * 32);
     unsigned blocks;
-    cudaError_t code = count_blocks(rows, blocks_of(threads), &blocks);
+    cudaError_t code = count_blocks(rows, blocks_of(Most, K), &blocks);
     if (code != cudaSuccess)
         return code;
-    if (threads <= PERSISTENT_FEW)
-        ZI_LAUNCH((residual_persistent<T, PERSISTENT_FEW>), blocks, (unsigned)threads, 0, stream, *a, (int)rows,
-                  (int)n);
-    else
-        ZI_LAUNCH((residual_persistent<T, PERSISTENT_MOST>), blocks, (unsigned)threads, 0, stream, *a, (int)rows,
-                  (int)n);
+    ZI_LAUNCH((residual_persistent<T, K, Most>), blocks, threads, 0, stream, *a, (int)rows, (int)n);
     return cudaGetLastError();
+}
+
+/* Rows that the threads of a block can hold. */
+template <typename T>
+static cudaError_t residual_held(const zi_cuda_residual_args *a, int64_t rows, int64_t n, cudaStream_t stream)
+{
+    static_assert(ROW_VECTORS * ROW_THREADS <= 2 * PERSISTENT_MOST, "row_fits");
+    if (n <= PERSISTENT_FEW * wide<T>)
+        return launch_residual<T, 1, PERSISTENT_FEW>(a, rows, n, stream);
+    if (n <= PERSISTENT_MOST * wide<T>)
+        return launch_residual<T, 1, PERSISTENT_MOST>(a, rows, n, stream);
+    return launch_residual<T, 2, PERSISTENT_MOST>(a, rows, n, stream);
 }
 
 extern "C" cudaError_t zi_cuda_residual(zi_dtype type, const zi_cuda_residual_args *a, int64_t rows, int64_t n,
                                         cudaStream_t stream)
 {
-    unsigned blocks = (unsigned)rows;
     if (row_fits(type, n, a->x) && row_fits(type, n, a->y) && row_fits(type, n, a->h) && factors_fit(a->w, a->gate) &&
-        factors_fit(a->gain, NULL) && norm_fits(a->next))
-        WITH_TYPE(T, type, {
-            if (n <= PERSISTENT_MOST * wide<T> && rows <= INT32_MAX)
-                return launch_persistent<T>(a, rows, n, stream);
-            WITH_VECTORS(T, K, n, ZI_LAUNCH((residual_fast<T, K>), blocks, ROW_THREADS, 0, stream, *a, n));
-        });
+        factors_fit(a->gain, NULL) && norm_fits(a->next) && rows <= INT32_MAX)
+        WITH_TYPE(T, type, return residual_held<T>(a, rows, n, stream));
     else if (a->h8.data != NULL)
         return cudaErrorInvalidValue;
     else
-        WITH_TYPE(T, type, ZI_LAUNCH(residual_any<T>, blocks, ROW_THREADS, 0, stream, *a, n));
+        WITH_TYPE(T, type, ZI_LAUNCH(residual_any<T>, (unsigned)rows, ROW_THREADS, 0, stream, *a, n));
     return cudaGetLastError();
 }
 
