@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 SIZES = [(4608, 24), (1536, 24), (4160, 30), (1088, 30)]  # tokens, heads: klein and Z-Image at 1024 and 512 pixels
 HEAD_DIM = 128
 CHECKED = 256  # queries
-SCRATCH = 64 << 20  # bytes: ZI_WORKSPACE_BYTES of src/cuda
+SCRATCH = 64 << 20  # bytes: ZI_WORKSPACE_BYTES of src/cuda/internal.h
 
 
 class Arguments(ctypes.Structure):
