@@ -147,7 +147,7 @@ static __device__ __forceinline__ void multiply_keys(float (&s)[LOGITS], const u
     const uint64_t q = tile_descriptor(queries), k = tile_descriptor(keys);
 #pragma unroll
     for (int i = 0; i < DIM / 16; i++)
-        product_64x128(s, q + i / 4 * (QUERY_BOX / 16) + i % 4 * 2, k + i / 4 * (KEY_BOX / 16) + i % 4 * 2, i > 0);
+        product_64(s, q + i / 4 * (QUERY_BOX / 16) + i % 4 * 2, k + i / 4 * (KEY_BOX / 16) + i % 4 * 2, i > 0);
 }
 
 /* o (+)= p v */

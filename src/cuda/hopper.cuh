@@ -117,6 +117,42 @@ static __device__ __forceinline__ void tile_load_all(void *to, const CUtensorMap
                  : "memory");
 }
 
+/* Makes a map of a matrix of `rows` rows and `columns` columns of 2 bytes, dense, from the map of another one with the
+ * same boxes. All lanes of one warp call it. `copy`: in shared memory, at a multiple of 128; `to`: in device memory, at
+ * a multiple of 64. Before a thread uses `to`, it calls tile_map_acquire. */
+static __device__ __forceinline__ void tile_map_make(CUtensorMap *to, CUtensorMap *copy, const CUtensorMap *pattern,
+                                                     const void *matrix, uint32_t rows, uint32_t columns)
+{
+    const int lane = threadIdx.x % 32;
+    const uint64_t stored = shared_address(copy);
+    ((uint32_t *)copy)[lane] = ((const uint32_t *)pattern)[lane];
+    __syncwarp();
+    if (lane == 0) {
+        asm volatile("tensormap.replace.tile.global_address.shared::cta.b1024.b64 [%0], %1;\n" ::"l"(stored),
+                     "l"(matrix)
+                     : "memory");
+        asm volatile("tensormap.replace.tile.global_dim.shared::cta.b1024.b32 [%0], 0, %1;\n" ::"l"(stored),
+                     "r"(columns)
+                     : "memory");
+        asm volatile("tensormap.replace.tile.global_dim.shared::cta.b1024.b32 [%0], 1, %1;\n" ::"l"(stored), "r"(rows)
+                     : "memory");
+        asm volatile("tensormap.replace.tile.global_stride.shared::cta.b1024.b64 [%0], 0, %1;\n" ::"l"(stored),
+                     "l"((uint64_t)columns * 2)
+                     : "memory");
+    }
+    __syncwarp();
+    asm volatile("tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%0], [%1], "
+                 "128;\n" ::"l"(__cvta_generic_to_global(to)),
+                 "r"(shared_address(copy))
+                 : "memory");
+}
+
+static __device__ __forceinline__ void tile_map_acquire(const CUtensorMap *map)
+{
+    asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;\n" ::"l"(__cvta_generic_to_global(map))
+                 : "memory");
+}
+
 /* Copies a box to device memory, without the part outside of the matrix. The threads that wrote the box to shared
  * memory must have called tile_store_fence. */
 static __device__ __forceinline__ void tile_store(const CUtensorMap *map, int column, int row, const void *from)
@@ -155,6 +191,14 @@ static __device__ __forceinline__ void store_matrices(void *p, uint32_t a, uint3
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(shared_address(p)), "r"(a),
                  "r"(b), "r"(c), "r"(d)
                  : "memory");
+}
+
+/* Transposes an 8 x 8 matrix; a lane has two numbers of row lane / 4. */
+static __device__ __forceinline__ uint32_t matrix_transposed(uint32_t two)
+{
+    uint32_t result;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(result) : "r"(two));
+    return result;
 }
 
 /* A position in a ring of stages: the stage, and the parity of its barriers' phase. */
@@ -211,13 +255,15 @@ template <int Sums> static __device__ __forceinline__ void products_end(float (&
 /* clang-format off */
 #define ZI_EIGHT(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), \
                        "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
-#define ZI_SUMS_64(d) ZI_EIGHT(d, 0), ZI_EIGHT(d, 8), ZI_EIGHT(d, 16), ZI_EIGHT(d, 24), ZI_EIGHT(d, 32), \
-                      ZI_EIGHT(d, 40), ZI_EIGHT(d, 48), ZI_EIGHT(d, 56)
-#define ZI_NAMES_64                                                                                                    \
+#define ZI_SUMS_48(d) ZI_EIGHT(d, 0), ZI_EIGHT(d, 8), ZI_EIGHT(d, 16), ZI_EIGHT(d, 24), ZI_EIGHT(d, 32), ZI_EIGHT(d, 40)
+#define ZI_SUMS_56(d) ZI_SUMS_48(d), ZI_EIGHT(d, 48)
+#define ZI_SUMS_64(d) ZI_SUMS_56(d), ZI_EIGHT(d, 56)
+#define ZI_NAMES_48                                                                                                    \
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                       \
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                             \
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                             \
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define ZI_NAMES_56 ZI_NAMES_48 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define ZI_NAMES_64 ZI_NAMES_56 ", %56, %57, %58, %59, %60, %61, %62, %63"
 #define ZI_PRODUCT_176(what, tail)                                                                                     \
     asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %90, 0;\n"                                                      \
         "wgmma.mma_async.sync.aligned." what " {" ZI_NAMES_64 ", "                                                     \
@@ -239,14 +285,35 @@ static __device__ __forceinline__ void product_64x176(float (&d)[88], uint64_t a
     ZI_PRODUCT_176("m64n176k32.f32.e4m3.e4m3", "");
 }
 
-/* d (+)= a b^T, [64, 128], over 16 numbers of each row; d as above. */
-static __device__ __forceinline__ void product_64x128(float (&d)[64], uint64_t a, uint64_t b, int add)
+/* clang-format off */
+#define ZI_PRODUCT_64(n, names, at_a, at_b, at_add, ...)                                                               \
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " at_add ", 0;\n"                                               \
+        "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, "                                        \
+        at_a ", " at_b ", add, 1, 1, 0, 0;\n}\n"                                                                       \
+        : __VA_ARGS__                                                                                                  \
+        : "l"(a), "l"(b), "r"(add))
+/* clang-format on */
+
+/* d (+)= a b^T, [64, 96 to 136], over 16 numbers of each row; d as above. */
+static __device__ __forceinline__ void product_64(float (&d)[48], uint64_t a, uint64_t b, int add)
 {
-    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" ZI_NAMES_64 "}, "
-                 "%64, %65, add, 1, 1, 0, 0;\n}\n"
-                 : ZI_SUMS_64(d)
-                 : "l"(a), "l"(b), "r"(add));
+    ZI_PRODUCT_64("96", ZI_NAMES_48, "%48", "%49", "%50", ZI_SUMS_48(d));
+}
+
+static __device__ __forceinline__ void product_64(float (&d)[56], uint64_t a, uint64_t b, int add)
+{
+    ZI_PRODUCT_64("112", ZI_NAMES_56, "%56", "%57", "%58", ZI_SUMS_56(d));
+}
+
+static __device__ __forceinline__ void product_64(float (&d)[64], uint64_t a, uint64_t b, int add)
+{
+    ZI_PRODUCT_64("128", ZI_NAMES_64, "%64", "%65", "%66", ZI_SUMS_64(d));
+}
+
+static __device__ __forceinline__ void product_64(float (&d)[68], uint64_t a, uint64_t b, int add)
+{
+    ZI_PRODUCT_64("136", ZI_NAMES_64 ", %64, %65, %66, %67", "%68", "%69", "%70", ZI_SUMS_64(d), "+f"(d[64]),
+                  "+f"(d[65]), "+f"(d[66]), "+f"(d[67]));
 }
 
 /* d (+)= a b, [64, 128]. a: 16 columns of each row, in registers. Each holds two numbers, of column 2 (lane % 4) and

@@ -123,6 +123,24 @@ cudaError_t zi_cuda_gated(const zi_cuda_gated_args *args, cudaStream_t stream);
 /* Whether this GPU has it for these sizes and addresses. */
 int zi_cuda_gated_fits(const zi_cuda_gated_args *args);
 
+/* Numbers of 4 bits as MLX stores them, with a scale and a bias in bf16 for each group. Addresses: multiples of 16. */
+typedef struct zi_cuda_packed_weight {
+    const void *numbers, *scales, *biases;
+} zi_cuda_packed_weight;
+
+typedef struct zi_cuda_packed_args {
+    void *y;                    /* bf16 [rows][out] */
+    const void *x;              /* bf16 [rows][in] */
+    zi_cuda_packed_weight w[2]; /* w [out][in], or w1 and w3 */
+    int gated, group;
+    int64_t rows, out, in;
+    int64_t ldy, ldx; /* elements from a row to the next; w is dense */
+} zi_cuda_packed_args;
+/* y = x w^T, or if gated y = silu(x w1^T) * (x w3^T), by one kernel that unpacks the weights. */
+cudaError_t zi_cuda_packed(const zi_cuda_packed_args *args, cudaStream_t stream);
+/* Whether this GPU has it for these sizes and addresses of x and y, and it is faster than unpacking w first. */
+int zi_cuda_packed_fits(const zi_cuda_packed_args *args);
+
 /* p = softmax(s * scale) of rows [heads][rows][keys], float32 to either type (in place if that is float32). causal: row
  * i, which is query first + i, sees keys 0 .. first + i. */
 cudaError_t zi_cuda_softmax(zi_dtype type, void *p, const float *s, int64_t heads, int64_t rows, int64_t keys,

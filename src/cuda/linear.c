@@ -5,6 +5,7 @@
 #include "cuda/entries.h"
 #include "cuda/internal.h"
 #include "cuda/operand.h"
+#include "cuda/packed.h"
 #include "cuda/products.h"
 #include "cuda/residency.h"
 #include "cuda/timing.h"
@@ -86,9 +87,74 @@ static zimage_status operands(zi_cuda *cuda, zi_cuda_product *p, input *x, const
     return ZIMAGE_OK;
 }
 
-/* y (+)= x w^T (+ bias, of y's type) */
-static zimage_status multiply(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w, const void *bias,
-                              int accumulate)
+/* ---- packed weights ---------------------------------------------------------------------------------------------- */
+
+/* y[i] = x w[i]^T, or if gated y[0] = silu(x w[0]^T) * (x w[1]^T), each by one kernel that unpacks 4-bit weights. */
+typedef struct packed {
+    zi_cuda *cuda;
+    const zi_tensor *y, *x;
+    const zi_weight *const *w;
+    int count, gated; /* of w */
+} packed;
+
+static int outputs_of(const packed *p)
+{
+    return p->gated ? 1 : p->count;
+}
+
+/* All but the weights' addresses. */
+static zi_cuda_packed_args packed_args_of(const packed *p, int i)
+{
+    return (zi_cuda_packed_args){.y = zi_cuda_data(&p->y[i]),
+                                 .x = zi_cuda_data(p->x),
+                                 .gated = p->gated,
+                                 .group = (int)p->w[i]->group,
+                                 .rows = zi_row_count(p->x),
+                                 .out = p->w[i]->shape[0],
+                                 .in = p->w[i]->shape[1],
+                                 .ldy = p->y[i].ld,
+                                 .ldx = p->x->ld};
+}
+
+/* Whether the kernel can compute all of it, and is faster. */
+static int packed_fits(const packed *p)
+{
+    int fits = p->cuda->type == ZI_BF16 && p->x->dtype == ZI_BF16;
+    for (int i = 0; i < p->count; i++) {
+        const zi_weight *w = p->w[i];
+        fits &= w->dtype == ZI_GROUPED && w->bits == 4 && w->scale_dtype == ZI_BF16 && w->group == p->w[0]->group &&
+                !zi_cuda_is_fp8(p->cuda, w);
+    }
+    for (int i = 0; i < outputs_of(p) && fits; i++) {
+        const zi_cuda_packed_args args = packed_args_of(p, i);
+        fits = p->y[i].dtype == ZI_BF16 && zi_cuda_packed_fits(&args);
+    }
+    return fits;
+}
+
+static zimage_status multiply_packed(const packed *p)
+{
+    for (int i = 0; i < outputs_of(p); i++) {
+        zi_cuda_packed_args args = packed_args_of(p, i);
+        for (int j = 0; j <= p->gated; j++)
+            ZI_TRY(zi_cuda_groups_in(p->cuda, p->w[i + j], &args.w[j]));
+        ZI_CUDA_TRY(p->cuda, zi_cuda_packed(&args, p->cuda->stream), "a product with packed weights");
+    }
+    return ZIMAGE_OK;
+}
+
+/* Computes it by the kernel if that is there for it and faster; *done: whether it did. */
+static zimage_status try_packed(const packed *p, int *done)
+{
+    *done = !p->cuda->ops.rehearsing && packed_fits(p);
+    return *done ? multiply_packed(p) : ZIMAGE_OK;
+}
+
+/* ---- one product ------------------------------------------------------------------------------------------------- */
+
+/* y (+)= x w^T (+ bias, of y's type), from unpacked weights. */
+static zimage_status multiply_dense(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w, const void *bias,
+                                    int accumulate)
 {
     zi_cuda_product p = {.rows = zi_row_count(x->x),
                          .out = w->shape[0],
@@ -101,6 +167,17 @@ static zimage_status multiply(zi_cuda *cuda, const zi_tensor *y, input *x, const
     const void *x_data, *w_data;
     ZI_TRY(operands(cuda, &p, x, w, NULL, &x_data, &w_data));
     return zi_cuda_multiply(cuda, &p, zi_cuda_data(y), x_data, w_data);
+}
+
+/* The same from any weights. */
+static zimage_status multiply(zi_cuda *cuda, const zi_tensor *y, input *x, const zi_weight *w, const void *bias,
+                              int accumulate)
+{
+    const packed p = {.cuda = cuda, .y = y, .x = x->x, .w = &w, .count = 1};
+    int done = 0;
+    if (bias == NULL && !accumulate)
+        ZI_TRY(try_packed(&p, &done));
+    return done ? ZIMAGE_OK : multiply_dense(cuda, y, x, w, bias, accumulate);
 }
 
 /* Float32 activations, whatever the compute type is: one vector or a few. */
@@ -199,7 +276,7 @@ static size_t even_step(void *const *data, int count)
 
 /* Products with matrices of one size: one batch where weights and results are consecutive, which keeps more of the GPU
  * busy. */
-static zimage_status multiply_all(zi_cuda *cuda, int count, zi_tensor *y, const zi_tensor *x,
+static zimage_status multiply_all(zi_cuda *cuda, int count, const zi_tensor *y, const zi_tensor *x,
                                   const zi_weight *const *weights)
 {
     void *w[ZI_LINEARS_MAX] = {NULL}, *results[ZI_LINEARS_MAX] = {NULL};
@@ -250,8 +327,12 @@ static zimage_status linears(zi_cuda *cuda, int count, zi_tensor *y, const zi_te
                              const zi_weight *const *weights)
 {
     input in = input_of(x);
-    if (are_alike(cuda, count, y, x, weights))
-        return multiply_all(cuda, count, y, x, weights);
+    if (are_alike(cuda, count, y, x, weights)) {
+        const packed p = {.cuda = cuda, .y = y, .x = x, .w = weights, .count = count};
+        int done;
+        ZI_TRY(try_packed(&p, &done));
+        return done ? ZIMAGE_OK : multiply_all(cuda, count, y, x, weights);
+    }
     for (int i = 0; i < count; i++) /* first, so that it stays on the stack until the last product */
         ZI_TRY(zi_cuda_is_fp8(cuda, weights[i]) ? need_fp8(cuda, &in) : need_plain(cuda, &in));
     for (int i = 0; i < count; i++) {
@@ -277,7 +358,7 @@ zimage_status zi_cuda_op_linears(zi_run *run, int count, zi_tensor *y, const zi_
 /* y = silu(x w1^T) * (x w3^T) */
 typedef struct gated {
     zi_cuda *cuda;
-    zi_tensor *y;
+    const zi_tensor *y;
     zi_cuda_product product; /* w: w1's rows followed by w3's */
     const void *x, *w;
     void *both; /* scratch for the product */
@@ -358,7 +439,8 @@ static zimage_status choose_gated(const gated *g, int *one_kernel)
     return ZIMAGE_OK;
 }
 
-static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
+static zimage_status glu_dense(zi_cuda *cuda, const zi_tensor *y, const zi_tensor *x, const zi_weight *w1,
+                               const zi_weight *w3)
 {
     gated g = {.cuda = cuda, .y = y};
     int64_t rows = zi_row_count(x), out = 2 * w1->shape[0];
@@ -375,6 +457,15 @@ static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const 
     if (status != ZIMAGE_OK)
         return status;
     return one_kernel ? multiply_gated(&g) : multiply_then_gate(&g);
+}
+
+static zimage_status glu(zi_cuda *cuda, zi_tensor *y, const zi_tensor *x, const zi_weight *w1, const zi_weight *w3)
+{
+    const zi_weight *const w[2] = {w1, w3};
+    const packed p = {.cuda = cuda, .y = y, .x = x, .w = w, .count = 2, .gated = 1};
+    int done;
+    ZI_TRY(try_packed(&p, &done));
+    return done ? ZIMAGE_OK : glu_dense(cuda, y, x, w1, w3);
 }
 
 zimage_status zi_cuda_op_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, const zi_weight *w1,

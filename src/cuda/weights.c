@@ -110,12 +110,20 @@ static zimage_status get(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, 
     return ZIMAGE_OK;
 }
 
+zimage_status zi_cuda_groups_in(zi_cuda *cuda, const zi_weight *w, zi_cuda_packed_weight *packed)
+{
+    ready_weight ready;
+    ZI_TRY(get(cuda, w, NULL, ZI_FORM_PACKED, &ready));
+    *packed = (zi_cuda_packed_weight){ready.data, ready.scales, ready.biases};
+    return ZIMAGE_OK;
+}
+
 static zimage_status dequantise(zi_cuda *cuda, const zi_weight *w, void *dst)
 {
-    ready_weight packed;
-    ZI_TRY(get(cuda, w, NULL, ZI_FORM_PACKED, &packed));
+    zi_cuda_packed_weight packed;
+    ZI_TRY(zi_cuda_groups_in(cuda, w, &packed));
     return ZI_CUDA_RUN(cuda,
-                       zi_cuda_unpack_groups(cuda->type, dst, packed.data, w->bits, w->group, w->scale_dtype,
+                       zi_cuda_unpack_groups(cuda->type, dst, packed.numbers, w->bits, w->group, w->scale_dtype,
                                              packed.scales, packed.biases, zi_weight_count(w), cuda->stream),
                        "dequantising a weight");
 }

@@ -18,6 +18,8 @@ typedef struct zi_cuda_weights {
 
 /* [out, in] in the compute type. */
 zimage_status zi_cuda_matrix(zi_cuda *cuda, const zi_weight *w, void **data);
+/* Packed numbers as they are stored, with their scales and biases. w: of ZI_GROUPED. */
+zimage_status zi_cuda_groups_in(zi_cuda *cuda, const zi_weight *w, zi_cuda_packed_weight *packed);
 /* [a's rows + b's rows, in]: two matrices as one. */
 zimage_status zi_cuda_pair(zi_cuda *cuda, const zi_weight *a, const zi_weight *b, void **data);
 /* The same in e4m3 with a scale for each row; b may be NULL. */

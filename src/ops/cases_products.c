@@ -599,6 +599,11 @@ const zi_case zi_cases_products[] = {
     {&linear_kind, {200, 1024, 512}, BF16, SLOW | BIAS}, /* large enough for a backend to time algorithms */
     {&linear_kind, {200, 1024, 512}, BF16, SLOW | SUM},
     {&linear_kind, {260, 512, 1024}, Q4, SLOW},
+    /* the sizes of a kernel that unpacks 4-bit weights: halves of a period of steps, tiles that are not full */
+    {&linear_kind, {1, 256, 128}, Q4, SLOW},
+    {&linear_kind, {37, 512, 128}, Q4 | Q4_64, SLOW},
+    {&linear_kind, {273, 768, 256}, Q4 | Q4_64, SLOW},
+    {&linear_kind, {300, 1024, 384}, Q4, VIEWS | SLOW},
     {&linear_kind, {1, 1, 1}, DENSE, SLOW | UNALIGNED},
     {&linear_kind, {1, 1, 1}, DENSE, SLOW | UNALIGNED | SUM},
     {&linear_kind, {1, 256, 100}, DENSE, SLOW | UNALIGNED},
@@ -640,6 +645,7 @@ const zi_case zi_cases_products[] = {
     {&linears_kind, {70, 96, 32, 64, 96}, BF16, WIDE},
     {&linears_kind, {70, 96, 64, 64, 64}, BF16 | Q8, BANDS},
     {&linears_kind, {131, 96, 32, 64, 48}, BF16, VIEWS},
+    {&linears_kind, {130, 256, 128, 128, 128}, Q4, SLOW},
     {&linears_kind, {3, 96, 32, 64, 48}, BF16, VIEWS},
     {&linears_kind, {41, 95, 31, 17, 40}, BF16, ODD_VIEWS},
     {&gated_kind, {1, 300, 40}, BF16, 0},
@@ -665,6 +671,8 @@ const zi_case zi_cases_products[] = {
     {&gated_kind, {130, 128, 256}, BF16, SLOW},
     {&tiled_kind, {130, 1024, 512}, BF16, SLOW}, /* large enough for a backend to time algorithms */
     {&gated_kind, {130, 1024, 512}, Q4, SLOW},
+    {&gated_kind, {20, 256, 64}, Q4 | Q4_64, SLOW},
+    {&gated_kind, {273, 768, 192}, Q4 | Q4_64, SLOW},
     {&gated_kind, {1, 1, 1}, DENSE, SLOW | UNALIGNED},
     {&gated_kind, {1, 256, 100}, DENSE, SLOW | UNALIGNED},
     {&gated_kind, {2, 3, 17}, DENSE, SLOW | UNALIGNED},

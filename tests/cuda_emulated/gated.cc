@@ -7,6 +7,7 @@
 #include "cuda_bf16.h"
 #include "cuda_fp8.h"
 #include "emulated.h"
+#include "sums.h"
 
 namespace
 {
@@ -29,15 +30,6 @@ template <typename E> std::vector<float> numbers(const void *data, int64_t first
     for (int64_t i = 0; i < count; i++)
         all[(size_t)i] = number(((const E *)data)[first + i]);
     return all;
-}
-
-float product(const float *x, const std::vector<float> &w)
-{
-    float sums[8] = {0}; /* rows are multiples of 64 */
-    for (size_t i = 0; i < w.size(); i += 8)
-        for (size_t j = 0; j < 8; j++)
-            sums[j] += x[i + j] * w[i + j];
-    return (sums[0] + sums[1] + sums[2] + sums[3]) + (sums[4] + sums[5] + sums[6] + sums[7]);
 }
 
 template <typename E> void compute(const gated &g)
