@@ -80,13 +80,14 @@ struct zi_mlx {
     double handed[3] = {0, 0, 0};  /* of the last hand-overs, the newest first */
     std::optional<mx::array> last; /* an array of the last hand-over */
     zi_choices choices;
-    zi_graph_info graph = {};               /* since the last question */
-    int counts_nodes = 0;                   /* somebody asks */
-    bool block_ended = false;               /* its operations are not handed over yet */
-    bool cuda = false;                      /* MLX's build for NVIDIA GPUs */
-    size_t memory = 0;                      /* bytes of a GPU's memory; 0: not known */
-    bool own_kernels = false;               /* those of kernels.h can be used, but for the one that unpacks */
-    std::map<zi_packed_kind, bool> unpacks; /* whether that one can be used, as far as somebody asked */
+    zi_graph_info graph = {}; /* since the last question */
+    int counts_nodes = 0;     /* somebody asks */
+    bool block_ended = false; /* its operations are not handed over yet */
+    bool cuda = false;        /* MLX's build for NVIDIA GPUs */
+    size_t memory = 0;        /* bytes of a GPU's memory; 0: not known */
+    bool own_kernels = false; /* those of kernels.h can be used, but for the one that unpacks */
+    /* Whether that one, and that of packed.h, can be used for a kind, as far as somebody asked. */
+    std::map<zi_packed_kind, bool> unpacks, products;
 
     explicit zi_mlx(mx::Stream s, zi_dtype t) : ops{}, stream(s), type(t), choices{}
     {
@@ -160,6 +161,8 @@ mx::array zi_mlx_piece(const zi_mlx &mlx, zi_piece piece, const std::vector<mx::
  * GPU; whether that one does, for numbers of a kind. */
 bool zi_mlx_kernels_agree();
 bool zi_mlx_unpacking_agrees(const zi_packed_kind &kind);
+/* The same for the kernel of packed.h, which the default device can run. */
+bool zi_mlx_products_agree(const zi_packed_kind &kind);
 
 /* What zi_op_check_finite does; also for residual. */
 void zi_mlx_note_check(zi_mlx &mlx, const mx::array &x, int *finite);

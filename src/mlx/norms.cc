@@ -1,6 +1,7 @@
 /* Norms, residuals and rotations: by kernels of our own where they can be used, else by MLX's operations in float32. */
 #include "mlx/internal.h"
 #include "mlx/kernels.h"
+#include "mlx/packed.h"
 
 #include <cassert>
 #include <cmath>
@@ -176,6 +177,31 @@ bool zi_mlx_unpacking_agrees(const zi_packed_kind &kind)
         mx::array plain = mx::dequantize(numbers, wide(scales), wide(biases), kind.group, kind.bits, "affine");
         return near(zi_kernel_unpack(numbers, scales, biases, kind.bits, kind.group), plain);
     } catch (const std::exception &) { /* it can't be compiled here */
+        return false;
+    }
+}
+
+/* Two rows of tiles, the last one not full, and two columns of them; the last period of a row is a half one. */
+bool zi_mlx_products_agree(const zi_packed_kind &kind)
+{
+    const int rows = 301, out = 256, in = 768;
+    auto factors = [&] { return mx::astype(mx::random::normal({out, in / kind.group}), zi_mlx_type(kind.scales)); };
+    try {
+        auto random_matrix = [&] {
+            mx::array numbers = mx::random::randint(0, INT32_MAX, {out, in * kind.bits / 32}, mx::uint32);
+            return zi_packed_matrix{numbers, factors(), factors()};
+        };
+        const zi_packed_matrix w = random_matrix(), w3 = random_matrix();
+        mx::array x = mx::astype(mx::random::normal({rows, in}), mx::bfloat16);
+        auto product = [&](const zi_packed_matrix &m) {
+            mx::array plain =
+                mx::dequantize(m.numbers, wide(m.scales), wide(m.biases), kind.group, kind.bits, "affine");
+            return mx::matmul(wide(x), mx::transpose(wide(mx::astype(plain, mx::bfloat16))));
+        };
+        mx::array y = product(w), gated = mx::multiply(mx::multiply(y, mx::sigmoid(y)), product(w3));
+        return near(zi_packed_product(x, w, nullptr, kind.group), y) &&
+               near(zi_packed_product(x, w, &w3, kind.group), gated);
+    } catch (const std::exception &) { /* the driver refuses it */
         return false;
     }
 }

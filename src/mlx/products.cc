@@ -1,6 +1,7 @@
 /* Matrix products. */
 #include "mlx/internal.h"
 #include "mlx/kernels.h"
+#include "mlx/packed.h"
 
 #include <cassert>
 #include <limits>
@@ -21,14 +22,15 @@ bool is_grouped(const zi_weight *w)
 /* ---- packed weights ---------------------------------------------------------------------------------------------- */
 
 /*
- * x W^T of packed weights is computed in one of two ways: by MLX's kernel that reads packed numbers, or by unpacking
- * the matrix for the moment, which the dense kernel then multiplies. The first reads less memory, the second has larger
- * tiles. Few rows are faster in the first way, many in the second on most chips.
+ * x W^T of packed weights is computed in one of three ways: by MLX's kernel that reads packed numbers; by unpacking the
+ * matrix for the moment, which the dense kernel then multiplies; or by a kernel of our own for NVIDIA GPUs of compute
+ * capability 9.0, which does both at once (packed.h). The first reads less memory, the second has larger tiles. Few
+ * rows are faster in the first way, many in the second on most chips.
  *
  * With MLX's CUDA build only single rows take the first way. Its other kernels for packed numbers are compiled for a
  * minute at the first use of each number of rows, and multiply float32 as TF32, whatever MLX_ENABLE_TF32 says.
  */
-enum class way : uint8_t { PACKED, UNPACKED };
+enum class way : uint8_t { PACKED, UNPACKED, KERNEL };
 
 /*
  * The type in which scales and biases are read. The CPU's kernels compute in that type, so it is float32 there. On a
@@ -78,8 +80,39 @@ mx::array dense_product(const mx::array &x, const mx::array &matrix)
     return mx::matmul(mx::astype(x, matrix.dtype()), matrix);
 }
 
+zi_packed_matrix packed_matrix(zi_mlx &mlx, const zi_weight *w)
+{
+    const zi_kept &kept = zi_mlx_weight(mlx, w, zi_form::GROUPS);
+    return {kept.values, *kept.scales, *kept.biases};
+}
+
+/* x W^T by our own kernel, or with w3 the gated product. */
+mx::array kernel_product(zi_mlx &mlx, const mx::array &x, const zi_weight *w, const zi_weight *w3)
+{
+    const zi_packed_matrix first = packed_matrix(mlx, w);
+    if (w3 == nullptr)
+        return zi_packed_product(x, first, nullptr, w->group);
+    const zi_packed_matrix second = packed_matrix(mlx, w3);
+    return zi_packed_product(x, first, &second, w->group);
+}
+
+/* Whether our own kernel can do this and is faster. The first use of a kind compares it with MLX's operations. */
+bool takes_kernel(zi_mlx &mlx, int64_t rows, const zi_weight *w, mx::Dtype type, bool gated)
+{
+    const zi_packed_kind kind = {w->bits, w->group, w->scale_dtype};
+    if (rows == 1 || !mlx.own_kernels || type != mx::bfloat16 ||
+        !zi_packed_is_best(rows, w->shape[0], w->shape[1], kind, gated))
+        return false;
+    auto found = mlx.products.find(kind);
+    if (found == mlx.products.end())
+        found = mlx.products.emplace(kind, zi_mlx_products_agree(kind)).first;
+    return found->second;
+}
+
 mx::array product_by(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::Dtype type, way which)
 {
+    if (which == way::KERNEL)
+        return kernel_product(mlx, x, w, nullptr);
     return which == way::PACKED ? packed_product(mlx, x, w, type) : dense_product(x, unpacked(mlx, w, type));
 }
 
@@ -130,7 +163,7 @@ way faster_way(zi_mlx &mlx, int64_t rows, const zi_weight *w, mx::Dtype type)
     if (rows == 1)
         return way::PACKED;
     if (mlx.cuda)
-        return way::UNPACKED;
+        return takes_kernel(mlx, rows, w, type, false) ? way::KERNEL : way::UNPACKED;
     if (2.0 * static_cast<double>(rows) * static_cast<double>(zi_weight_count(w)) < MEASURED_FLOPS)
         return rows < FEW_ROWS ? way::PACKED : way::UNPACKED;
     shape_key key = {1, w->shape[0], w->shape[1], w->bits, w->group, w->scale_dtype, type == mx::float32};
@@ -160,6 +193,23 @@ mx::array product(zi_mlx &mlx, const mx::array &x, const zi_weight *w, mx::Dtype
     if (is_grouped(w))
         return product_by(mlx, x, w, type, faster_way(mlx, x.shape(0), w, type));
     return dense_product(x, mx::astype(zi_mlx_weight(mlx, w, zi_form::MATRIX).values, type));
+}
+
+/* y * sigmoid(y) * up */
+std::vector<mx::array> gate_piece(const std::vector<mx::array> &in)
+{
+    mx::array y = mx::astype(in[0], mx::float32), up = mx::astype(in[1], mx::float32);
+    return {mx::astype(mx::multiply(mx::multiply(y, mx::sigmoid(y)), up), in[0].dtype())};
+}
+
+/* silu(x W1^T) * (x W3^T) */
+mx::array gated_product(zi_mlx &mlx, const mx::array &x, const zi_weight *w1, const zi_weight *w3, mx::Dtype type)
+{
+    bool alike = is_grouped(w1) && w3->dtype == ZI_GROUPED && w3->bits == w1->bits && w3->group == w1->group &&
+                 w3->scale_dtype == w1->scale_dtype;
+    if (alike && takes_kernel(mlx, x.shape(0), w1, type, true))
+        return kernel_product(mlx, x, w1, w3);
+    return zi_mlx_piece(mlx, gate_piece, {product(mlx, x, w1, type), product(mlx, x, w3, type)});
 }
 
 /* The matrix [in, out] in that type. */
@@ -195,13 +245,6 @@ void check_product(const zi_tensor *y, const zi_tensor *x, const zi_weight *w)
 {
     assert(w->dims == 2 && w->shape[0] == zi_features(y) && w->shape[1] == zi_features(x));
     assert(zi_row_count(y) == zi_row_count(x));
-}
-
-/* y * sigmoid(y) * up */
-std::vector<mx::array> gate_piece(const std::vector<mx::array> &in)
-{
-    mx::array y = mx::astype(in[0], mx::float32), up = mx::astype(in[1], mx::float32);
-    return {mx::astype(mx::multiply(mx::multiply(y, mx::sigmoid(y)), up), in[0].dtype())};
 }
 
 std::vector<mx::array> silu_piece(const std::vector<mx::array> &in)
@@ -248,10 +291,8 @@ zimage_status zi_mlx_linear_glu(zi_run *run, zi_tensor *y, const zi_tensor *x, c
     mx::Dtype type = product_type(state, y, x);
     auto sums = 2.0 * static_cast<double>(zi_tensor_count(y)) * static_cast<double>(mx::size_of(type));
     zi_mlx_scratch(state, zi_mlx_bytes(y) + sums + moment_bytes(state, w1, type) + moment_bytes(state, w3, type));
-    return zi_mlx_queue(run, [&](zi_mlx &mlx) {
-        mx::array rows = zi_cell_read_rows(x);
-        zi_cell_write(y, zi_mlx_piece(mlx, gate_piece, {product(mlx, rows, w1, type), product(mlx, rows, w3, type)}));
-    });
+    return zi_mlx_queue(run,
+                        [&](zi_mlx &mlx) { zi_cell_write(y, gated_product(mlx, zi_cell_read_rows(x), w1, w3, type)); });
 }
 
 zimage_status zi_mlx_silu(zi_run *run, zi_tensor *y, const zi_tensor *x)
