@@ -166,6 +166,118 @@ static void unknown_storage_is_refused(void **state)
     }
 }
 
+/* ---- products with 4-bit weights --------------------------------------------------------------------------------- */
+
+/* Sizes at which the kernel that unpacks weights itself takes each of its tiles, and a block takes two of them. The GPU
+ * has 132 multiprocessors (cuda/packed.h). */
+typedef struct packed_sizes {
+    int64_t rows, in, out;
+    int group, gated;
+} packed_sizes;
+
+static const packed_sizes packed_products[] = {
+    {896, 256, 4224, 32, 0}, {1023, 256, 4224, 64, 0}, {1087, 256, 4224, 32, 0}, {1087, 256, 4224, 64, 1},
+    {5, 768, 17152, 32, 0},  {5, 256, 17152, 64, 0},   {5, 768, 8576, 64, 1},    {3, 1024, 8576, 32, 1},
+};
+
+/* Other numbers for each seed. */
+static uint32_t mixed(uint32_t seed, size_t i)
+{
+    uint32_t h = (uint32_t)i * 2654435761u + seed;
+    h = (h ^ h >> 16) * 2246822507u;
+    return h ^ h >> 13;
+}
+
+static uint16_t *random_bf16(size_t count, uint32_t seed, float magnitude)
+{
+    uint16_t *values = malloc(count * sizeof *values);
+    assert_non_null(values);
+    for (size_t i = 0; i < count; i++)
+        values[i] = zi_f32_to_bf16(((float)(mixed(seed, i) >> 8) / (float)(1 << 23) - 1) * magnitude);
+    return values;
+}
+
+static zi_weight random_packed(const packed_sizes *s, uint32_t seed)
+{
+    zi_weight w = weight_of("packed", ZI_GROUPED, SHAPE(s->out, s->in));
+    size_t count = (size_t)(s->out * s->in), groups = count / (size_t)s->group;
+    uint8_t *numbers = malloc(count / 2);
+    assert_non_null(numbers);
+    for (size_t i = 0; i < count / 2; i++)
+        numbers[i] = (uint8_t)(mixed(seed, i) >> 5);
+    w.group = s->group;
+    w.data = numbers;
+    w.bytes = count / 2;
+    w.scales = (const uint8_t *)random_bf16(groups, seed + 1, 0.01f);
+    w.biases = (const uint8_t *)random_bf16(groups, seed + 2, 0.1f);
+    return w;
+}
+
+static zi_weight unpacked(const zi_weight *packed)
+{
+    zi_weight w = weight_of("dense", ZI_BF16, packed->dims, packed->shape);
+    size_t count = (size_t)zi_weight_count(packed);
+    float *values = malloc(count * sizeof *values);
+    uint16_t *rounded = malloc(count * sizeof *rounded);
+    assert_true(values != NULL && rounded != NULL);
+    zi_weight_unpack(packed, 0, (int64_t)count, values);
+    for (size_t i = 0; i < count; i++)
+        rounded[i] = zi_f32_to_bf16(values[i]);
+    free(values);
+    w.data = (const uint8_t *)rounded;
+    w.bytes = count * sizeof *rounded;
+    return w;
+}
+
+static float *product_of(const zi_ops_table *t, const packed_sizes *s, const zi_weight w[2])
+{
+    size_t inputs = (size_t)(s->rows * s->in);
+    float *values = malloc(inputs * sizeof *values), *result = malloc((size_t)(s->rows * s->out) * sizeof *result);
+    zi_arena_mark mark = t->mark(gpu);
+    zi_tensor x = tensor_of(SHAPE(s->rows, s->in)), y = tensor_of(SHAPE(s->rows, s->out));
+    assert_true(values != NULL && result != NULL);
+    for (size_t i = 0; i < inputs; i++)
+        values[i] = (float)(mixed(99, i) >> 8) / (float)(1 << 23) - 1;
+    ok(t->upload(gpu, &x, values));
+    ok(s->gated ? t->linear_glu(gpu, &y, &x, &w[0], &w[1]) : t->linear(gpu, &y, &x, &w[0], NULL, 0));
+    ok(t->download(gpu, result, &y));
+    t->release(gpu, mark);
+    free(values);
+    return result;
+}
+
+static void free_weight(const zi_weight *w)
+{
+    free((void *)(uintptr_t)w->data);
+    if (w->dtype == ZI_GROUPED) {
+        free((void *)(uintptr_t)w->scales);
+        free((void *)(uintptr_t)w->biases);
+    }
+}
+
+/* Products with packed weights are those with the same weights unpacked. */
+static void packed_products_agree(void **state)
+{
+    for (size_t i = 0; i < sizeof packed_products / sizeof *packed_products; i++) {
+        const packed_sizes *s = &packed_products[i];
+        const zi_weight packed[2] = {random_packed(s, 1), random_packed(s, 11)};
+        const zi_weight dense[2] = {unpacked(&packed[0]), unpacked(&packed[1])};
+        const zi_ops_table *t = open_gpu(&(zi_cuda_options){.compute = ZIMAGE_COMPUTE_BF16});
+        float *y = product_of(t, s, packed), *expected = product_of(t, s, dense);
+        close_gpu();
+        double error = relative_error(y, expected, (size_t)(s->rows * s->out)), allowed = s->gated ? 0x1p-6 : 0x1p-8;
+        if (!(error <= allowed))
+            fail_msg("%d x %d -> %d, groups of %d%s: error %g, allowed %g", (int)s->rows, (int)s->in, (int)s->out,
+                     s->group, s->gated ? ", gated" : "", error, allowed);
+        free(y);
+        free(expected);
+        for (int j = 0; j < 2; j++) {
+            free_weight(&packed[j]);
+            free_weight(&dense[j]);
+        }
+    }
+}
+
 /* ---- the beginning of an operation ------------------------------------------------------------------------------- */
 
 /* The call makes so many operations begin: weights may give way only between two of them (cuda/residency.h). */
@@ -358,6 +470,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(fp8_cases),
         cmocka_unit_test(unknown_storage_is_refused),
         cmocka_unit_test(an_operation_begins_once),
+        cmocka_unit_test(packed_products_agree),
         cmocka_unit_test(remembers),
         cmocka_unit_test(peak_rates),
     };

@@ -5,7 +5,6 @@
 #include "cuda/entries.h"
 #include "cuda/internal.h"
 #include "cuda/operand.h"
-#include "cuda/packed.h"
 #include "cuda/products.h"
 #include "cuda/residency.h"
 #include "cuda/timing.h"

@@ -36,8 +36,8 @@ typedef struct packed_place {
 /* Tiles of the same weights follow one another. */
 template <int Tokens, bool Gated> static __device__ packed_place packed_place_of(const packed_args &args, int tile)
 {
-    const int parts = zi_packed_parts(args.rows, Tokens);
-    return {tile % parts * (PACKED_MULTIPLIERS * Tokens), tile / parts * zi_packed_columns(Gated)};
+    const int tiles = zi_packed_token_tiles(args.rows, Tokens);
+    return {tile % tiles * (PACKED_MULTIPLIERS * Tokens), tile / tiles * zi_packed_columns(Gated)};
 }
 
 typedef struct packed_room {
@@ -45,7 +45,7 @@ typedef struct packed_room {
     uint64_t *full, *empty, *scales_full;
 } packed_room;
 
-/* The row of weights that is row i of 16 in shared memory: so a thread's sums are 4 consecutive columns of y. */
+/* Which of 16 rows of weights lies in row i in shared memory. In this order a thread gets 4 columns of y in a row. */
 static __device__ __forceinline__ int packed_row(int i)
 {
     return i % 8 / 2 * 4 + i / 8 * 2 + i % 2;
@@ -58,7 +58,7 @@ static __device__ __forceinline__ int packed_row_of(const packed_args &args, con
     return place.column + (Gated ? i % (PACKED_ROWS / 2) : i) / 16 * 16 + packed_row(i % 16);
 }
 
-/* 8 numbers of 4 bits as bf16. magic: two times 128 in bf16, in whose lowest bits a number of 4 bits can be added. */
+/* 8 numbers of 4 bits as bf16. magic: 128 in bf16, twice. 128 + q is exact, and q is its lowest 4 bits. */
 static __device__ __forceinline__ uint4 packed_unpack(uint32_t numbers, __nv_bfloat162 scale, __nv_bfloat162 bias,
                                                       uint32_t magic)
 {
@@ -75,7 +75,7 @@ static __device__ __forceinline__ uint4 packed_unpack(uint32_t numbers, __nv_bfl
             __byte_perm(pairs[0], pairs[1], 0x7632), __byte_perm(pairs[2], pairs[3], 0x7632)};
 }
 
-/* A load of data that is read once. The compiler does not move it: fences wait for all loads before them. */
+/* Loads what is read once. It is volatile, so that it stays behind the fence, which waits for all loads before it. */
 static __device__ __forceinline__ uint4 packed_load(const uint8_t *p)
 {
     uint4 v;
@@ -86,33 +86,34 @@ static __device__ __forceinline__ uint4 packed_load(const uint8_t *p)
 }
 
 /* A thread's numbers of a step: a half of rows i and i + 64 of the tile. */
-typedef struct packed_part {
+typedef struct packed_reads {
     uint4 of[2];
-} packed_part;
+} packed_reads;
 
-static __device__ __forceinline__ packed_part packed_read(const uint8_t *const (&rows)[2], int step)
+static __device__ __forceinline__ packed_reads packed_read(const uint8_t *const (&rows)[2], int step)
 {
     return {packed_load(rows[0] + step * (PACKED_STEP / 2)), packed_load(rows[1] + step * (PACKED_STEP / 2))};
 }
 
-/* What a thread copies of each period to shared memory: the scales, or the biases, of one row. */
+/* What a thread copies to shared memory: the scales, or the biases, of one row. A piece is what 4 steps need. Two
+ * pieces are a period; their copies begin together. */
 typedef struct packed_factors {
     const bf16 *from;
     int group, pieces;
     uint32_t to; /* of the first of two periods */
 } packed_factors;
 
-/* group: of threads that fill; the first one copies scales. `to`: where scales lie in shared memory. */
+/* filler: the warp group; the first one copies scales. `to`: where scales lie in shared memory. */
 template <bool Gated>
 static __device__ __forceinline__ packed_factors packed_factors_of(const packed_args &args, const packed_place &place,
-                                                                   int group, int thread, uint32_t to)
+                                                                   int filler, int thread, uint32_t to)
 {
     const bool is_second = Gated && thread >= PACKED_ROWS / 2;
     const bf16 *scales = is_second ? args.w[1].scales : args.w[0].scales;
     const bf16 *biases = is_second ? args.w[1].biases : args.w[0].biases;
     const int64_t first = (int64_t)packed_row_of<Gated>(args, place, thread) * (args.in / args.group);
-    return {(group == 0 ? scales : biases) + first, args.group, args.in / (PACKED_STEP * PACKED_PIECE),
-            to + group * PACKED_SCALE_BYTES + thread * PACKED_SCALE_ROW};
+    return {(filler == 0 ? scales : biases) + first, args.group, args.in / (PACKED_STEP * PACKED_PIECE),
+            to + filler * PACKED_SCALE_BYTES + thread * PACKED_SCALE_ROW};
 }
 
 /* Begins to copy those of a period; they arrive at the barrier. */
@@ -179,10 +180,10 @@ static __device__ void packed_fill(const packed_args &args, const CUtensorMap *m
         for (int i = 0; i < 2; i++)
             rows[i] = args.w[Gated ? i : 0].numbers + half * (PACKED_STEP / 4) +
                       (int64_t)packed_row_of<Gated>(args, place, row + i * (PACKED_ROWS / 2)) * (args.in / 2);
-        if (tile != (int)blockIdx.x) /* all threads that fill have left the tile before, so both buffers are free */
+        packed_reads reads[2] = {packed_read(rows, group), packed_read(rows, group + PACKED_FILLERS)};
+        if (tile != (int)blockIdx.x) /* the other group may still read scales of the tile before */
             barrier_of_threads(1, PACKED_FILLERS * PACKED_GROUP);
         packed_copy_factors(factors, 0, buffer, &at.scales_full[buffer]);
-        packed_part parts[2] = {packed_read(rows, group), packed_read(rows, group + PACKED_FILLERS)};
         for (int piece = 0; piece < factors.pieces; piece++) {
             const int second = piece % 2; /* of its period */
             if (!second)
@@ -201,21 +202,21 @@ static __device__ void packed_fill(const packed_args &args, const CUtensorMap *m
                                   place.token + j * Tokens, full);
                 }
                 __syncwarp();
-                /* The other buffer is free: this stage held the first step of the period or the second one, which were
-                 * filled after all of the period before. */
+                /* The other buffer is free. This stage held step 0 or 1 of the period, and the multipliers have
+                 * released it. They take steps in order, so both groups had filled all of the period before. */
                 if (i == 0 && second && piece + 1 < factors.pieces)
                     packed_copy_factors(factors, piece / 2 + 1, buffer ^ 1, &at.scales_full[buffer ^ 1]);
                 const uint32_t scale = scales_of_row + buffer * (2 * PACKED_SCALE_BYTES) + second * 16 +
                                        ((2 * (step % PACKED_PIECE) + half) >> shift) * 2;
 #pragma unroll
                 for (int j = 0; j < 2; j++)
-                    packed_write(shared_address(w) + j * PACKED_HALF_BYTES, place_of_row, parts[i].of[j],
+                    packed_write(shared_address(w) + j * PACKED_HALF_BYTES, place_of_row, reads[i].of[j],
                                  scale + j * (PACKED_ROWS / 2 * PACKED_SCALE_ROW), magic);
                 tile_store_fence();
                 __syncwarp();
                 if (thread % 32 == 0)
                     barrier_arrive(full);
-                parts[i] = packed_read(rows, min(step + PACKED_PIECE, steps - 1));
+                reads[i] = packed_read(rows, min(step + PACKED_PIECE, steps - 1));
                 ring.stage ^= PACKED_FILLERS;
                 ring.parity ^= ring.stage == group;
             }
@@ -227,7 +228,8 @@ static __device__ void packed_fill(const packed_args &args, const CUtensorMap *m
     }
 }
 
-/* The products of the next stage, those with half `lead` of the weights first; leaves the stage before. */
+/* The products of the next stage, those with half `lead` of the weights first; leaves the stage before. Each stage
+ * begins with the half that the stage before ended with: products in a row with the same sums take less power. */
 template <int Tokens>
 static __device__ __forceinline__ void packed_next(const packed_room &at, int group, ring &ring, int &before, int lead,
                                                    int add, float (&of_lead)[Tokens / 2], float (&of_other)[Tokens / 2])

@@ -19,10 +19,9 @@
 #define PACKED_THREADS     ((PACKED_FILLERS + PACKED_MULTIPLIERS) * PACKED_GROUP)
 #define PACKED_ROW_BYTES   (PACKED_STEP * 2) /* of a row in shared memory; swizzled as tile_descriptor's */
 #define PACKED_HALF_BYTES  (PACKED_ROWS / 2 * PACKED_ROW_BYTES)
-#define PACKED_PIECE       4  /* steps whose scales are a piece: 16 bytes of a row, or 8 */
-#define PACKED_PERIOD      8  /* steps whose scales and biases are copied at once: two pieces of each row */
+#define PACKED_PIECE       4  /* steps whose scales are one copy of a row: 16 bytes for groups of 32, else 8 */
 #define PACKED_SCALE_ROW   48 /* bytes between rows of scales in shared memory; 8 such rows use different banks */
-#define PACKED_SCALE_BYTES (PACKED_ROWS * PACKED_SCALE_ROW) /* of a period; biases as many */
+#define PACKED_SCALE_BYTES (PACKED_ROWS * PACKED_SCALE_ROW) /* of a period, which is two pieces; biases as many */
 
 /* Calls `use(tokens)` for each number of tokens that a warp group may have of a tile. */
 #define PACKED_EACH_TOKENS(use) use(136) use(128) use(112) use(96)
@@ -37,19 +36,19 @@ ZI_PACKED_FUNCTION int zi_packed_columns(int gated)
 ZI_PACKED_FUNCTION int zi_packed_fits(int64_t rows, int64_t out, int64_t in, int bits, int group, int gated)
 {
     const int64_t most = 1 << 20; /* tiles fit an int */
-    return bits == 4 && (group == 32 || group == 64) && rows > 0 && rows <= most && out <= most && in <= most &&
-           out % zi_packed_columns(gated) == 0 && in % (PACKED_STEP * PACKED_PIECE) == 0;
+    return bits == 4 && (group == 32 || group == 64) && rows > 0 && rows <= most && out > 0 && out <= most && in > 0 &&
+           in <= most && out % zi_packed_columns(gated) == 0 && in % (PACKED_STEP * PACKED_PIECE) == 0;
 }
 
-/* Rows of tiles, each of two warp groups' tokens. */
-ZI_PACKED_FUNCTION int zi_packed_parts(int rows, int tokens)
+/* Tiles beside one another that cover all rows of x: each has the tokens of two warp groups. */
+ZI_PACKED_FUNCTION int zi_packed_token_tiles(int rows, int tokens)
 {
     return (rows + PACKED_MULTIPLIERS * tokens - 1) / (PACKED_MULTIPLIERS * tokens);
 }
 
 ZI_PACKED_FUNCTION int zi_packed_tiles(int rows, int out, int tokens, int gated)
 {
-    return out / zi_packed_columns(gated) * zi_packed_parts(rows, tokens);
+    return out / zi_packed_columns(gated) * zi_packed_token_tiles(rows, tokens);
 }
 
 /* Bytes of a stage in shared memory. */
@@ -64,8 +63,8 @@ ZI_PACKED_FUNCTION int zi_packed_shared_bytes(int tokens)
     return 1024 + PACKED_STAGES * (zi_packed_stage_bytes(tokens) + 16) + 2 * (2 * PACKED_SCALE_BYTES + 8);
 }
 
-/* The number of tokens with which all tiles take the shortest time on so many multiprocessors. A stage takes a time
- * that grows with the tokens, and a part as long as that of 150 tokens. */
+/* The number of tokens with which all tiles take the shortest time on so many multiprocessors. A stage takes as long as
+ * its tokens and 150 more. */
 ZI_PACKED_FUNCTION int zi_packed_tokens(int rows, int out, int gated, int processors)
 {
     int best = 0;
@@ -87,7 +86,8 @@ ZI_PACKED_FUNCTION int zi_packed_tokens(int rows, int out, int gated, int proces
 /* Whether the kernel takes less time than unpacking w first. out: rows of w, or of w1 and as many of w3. It is a rule,
  * because what is measured of one product alone says little of a step, in which the GPU is at its limit of power.
  * Measured there on an H200 (docs/experiments.md): unpacking takes as long as 320 more rows of x, and tiles of 136
- * tokens have 0.87 to 0.98 of cuBLASLt's rate; the rule takes 0.93. Small products take no time either way. */
+ * tokens have 0.87 to 0.98 of cuBLASLt's rate; the rule takes 0.93. Small products take the kernel: their time does not
+ * matter. */
 ZI_PACKED_FUNCTION int zi_packed_pays(int rows, int out, int in, int gated, int processors)
 {
     const double small = 1e8, weights = (double)out * (gated ? 2 : 1);

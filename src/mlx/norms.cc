@@ -181,10 +181,11 @@ bool zi_mlx_unpacking_agrees(const zi_packed_kind &kind)
     }
 }
 
-/* Two rows of tiles, the last one not full, and two columns of them; the last period of a row is a half one. */
+/* Rows for each kernel (packed_kernels.cmake), if the GPU has 132 multiprocessors, and for tiles that are not full. The
+ * gated product gives a block several tiles; the last period of a row is a half one. */
 bool zi_mlx_products_agree(const zi_packed_kind &kind)
 {
-    const int rows = 301, out = 256, in = 768;
+    const int out = 4224, in = 768;
     auto factors = [&] { return mx::astype(mx::random::normal({out, in / kind.group}), zi_mlx_type(kind.scales)); };
     try {
         auto random_matrix = [&] {
@@ -192,15 +193,19 @@ bool zi_mlx_products_agree(const zi_packed_kind &kind)
             return zi_packed_matrix{numbers, factors(), factors()};
         };
         const zi_packed_matrix w = random_matrix(), w3 = random_matrix();
-        mx::array x = mx::astype(mx::random::normal({rows, in}), mx::bfloat16);
-        auto product = [&](const zi_packed_matrix &m) {
-            mx::array plain =
-                mx::dequantize(m.numbers, wide(m.scales), wide(m.biases), kind.group, kind.bits, "affine");
-            return mx::matmul(wide(x), mx::transpose(wide(mx::astype(plain, mx::bfloat16))));
+        auto unpacked = [&](const zi_packed_matrix &m) {
+            mx::array all = mx::dequantize(m.numbers, wide(m.scales), wide(m.biases), kind.group, kind.bits, "affine");
+            return mx::transpose(wide(mx::astype(all, mx::bfloat16)));
         };
-        mx::array y = product(w), gated = mx::multiply(mx::multiply(y, mx::sigmoid(y)), product(w3));
-        return near(zi_packed_product(x, w, nullptr, kind.group), y) &&
-               near(zi_packed_product(x, w, &w3, kind.group), gated);
+        const mx::array plain = unpacked(w), plain3 = unpacked(w3);
+        for (int rows : {301, 895, 1023, 1087}) {
+            mx::array x = mx::astype(mx::random::normal({rows, in}), mx::bfloat16), y = mx::matmul(wide(x), plain);
+            mx::array gated = mx::multiply(mx::multiply(y, mx::sigmoid(y)), mx::matmul(wide(x), plain3));
+            if (!near(zi_packed_product(x, w, nullptr, kind.group), y) ||
+                !near(zi_packed_product(x, w, &w3, kind.group), gated))
+                return false;
+        }
+        return true;
     } catch (const std::exception &) { /* the driver refuses it */
         return false;
     }

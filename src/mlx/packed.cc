@@ -105,7 +105,8 @@ mx::array zi_packed_product(const mx::array &x, const zi_packed_matrix &w, const
     const zi_packed_code &code = code_of(tokens, gated);
     return mx::fast::precompiled_cuda_kernel(
         code.name, std::string(reinterpret_cast<const char *>(code.code), code.bytes),
-        {x, w.numbers, w.scales, w.biases, other.numbers, other.scales, other.biases, pattern_of(tokens)},
+        {mx::astype(x, mx::bfloat16), w.numbers, w.scales, w.biases, other.numbers, other.scales, other.biases,
+         pattern_of(tokens)},
         {{rows, out}, {blocks * static_cast<int>(sizeof(CUtensorMap))}}, {mx::bfloat16, mx::uint8},
         {rows, out, in, group}, {blocks * PACKED_THREADS, 1, 1}, {PACKED_THREADS, 1, 1}, zi_packed_shared_bytes(tokens),
         std::nullopt, true)[0];

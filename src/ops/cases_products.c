@@ -603,7 +603,7 @@ const zi_case zi_cases_products[] = {
     {&linear_kind, {1, 256, 128}, Q4, SLOW},
     {&linear_kind, {37, 512, 128}, Q4 | Q4_64, SLOW},
     {&linear_kind, {273, 768, 256}, Q4 | Q4_64, SLOW},
-    {&linear_kind, {300, 1024, 384}, Q4, VIEWS | SLOW},
+    {&linear_kind, {300, 768, 384}, Q4, VIEWS | SLOW},
     {&linear_kind, {1, 1, 1}, DENSE, SLOW | UNALIGNED},
     {&linear_kind, {1, 1, 1}, DENSE, SLOW | UNALIGNED | SUM},
     {&linear_kind, {1, 256, 100}, DENSE, SLOW | UNALIGNED},
