@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <unistd.h>
 
+#include "base/numbers.h"
 #include "gpu.h"
 #include "ops/cases.h"
 
@@ -180,36 +181,28 @@ static const packed_sizes packed_products[] = {
     {5, 768, 17152, 32, 0},  {5, 256, 17152, 64, 0},   {5, 768, 8576, 64, 1},    {3, 1024, 8576, 32, 1},
 };
 
-/* Other numbers for each seed. */
-static uint32_t mixed(uint32_t seed, size_t i)
-{
-    uint32_t h = (uint32_t)i * 2654435761u + seed;
-    h = (h ^ h >> 16) * 2246822507u;
-    return h ^ h >> 13;
-}
-
-static uint16_t *random_bf16(size_t count, uint32_t seed, float magnitude)
+static uint16_t *random_bf16(size_t count, uint64_t *random, float magnitude)
 {
     uint16_t *values = malloc(count * sizeof *values);
     assert_non_null(values);
     for (size_t i = 0; i < count; i++)
-        values[i] = zi_f32_to_bf16(((float)(mixed(seed, i) >> 8) / (float)(1 << 23) - 1) * magnitude);
+        values[i] = zi_f32_to_bf16(magnitude * zi_random_float(random));
     return values;
 }
 
-static zi_weight random_packed(const packed_sizes *s, uint32_t seed)
+static zi_weight random_packed(const packed_sizes *s, uint64_t *random)
 {
     zi_weight w = weight_of("packed", ZI_GROUPED, SHAPE(s->out, s->in));
     size_t count = (size_t)(s->out * s->in), groups = count / (size_t)s->group;
     uint8_t *numbers = malloc(count / 2);
     assert_non_null(numbers);
     for (size_t i = 0; i < count / 2; i++)
-        numbers[i] = (uint8_t)(mixed(seed, i) >> 5);
+        numbers[i] = (uint8_t)zi_random_bits(random);
     w.group = s->group;
     w.data = numbers;
     w.bytes = count / 2;
-    w.scales = (const uint8_t *)random_bf16(groups, seed + 1, 0.01f);
-    w.biases = (const uint8_t *)random_bf16(groups, seed + 2, 0.1f);
+    w.scales = (const uint8_t *)random_bf16(groups, random, 0.01f);
+    w.biases = (const uint8_t *)random_bf16(groups, random, 0.1f);
     return w;
 }
 
@@ -232,12 +225,13 @@ static zi_weight unpacked(const zi_weight *packed)
 static float *product_of(const zi_ops_table *t, const packed_sizes *s, const zi_weight w[2])
 {
     size_t inputs = (size_t)(s->rows * s->in);
+    uint64_t random = ZI_RANDOM_SEED; /* the same activations for both kinds of weights */
     float *values = malloc(inputs * sizeof *values), *result = malloc((size_t)(s->rows * s->out) * sizeof *result);
     zi_arena_mark mark = t->mark(gpu);
     zi_tensor x = tensor_of(SHAPE(s->rows, s->in)), y = tensor_of(SHAPE(s->rows, s->out));
     assert_true(values != NULL && result != NULL);
     for (size_t i = 0; i < inputs; i++)
-        values[i] = (float)(mixed(99, i) >> 8) / (float)(1 << 23) - 1;
+        values[i] = zi_random_float(&random);
     ok(t->upload(gpu, &x, values));
     ok(s->gated ? t->linear_glu(gpu, &y, &x, &w[0], &w[1]) : t->linear(gpu, &y, &x, &w[0], NULL, 0));
     ok(t->download(gpu, result, &y));
@@ -258,9 +252,10 @@ static void free_weight(const zi_weight *w)
 /* Products with packed weights are those with the same weights unpacked, but for a rounding, or two if gated. */
 static void packed_products_agree(void **state)
 {
+    uint64_t random = ZI_RANDOM_SEED;
     for (size_t i = 0; i < sizeof packed_products / sizeof *packed_products; i++) {
         const packed_sizes *s = &packed_products[i];
-        const zi_weight packed[2] = {random_packed(s, 1), random_packed(s, 11)};
+        const zi_weight packed[2] = {random_packed(s, &random), random_packed(s, &random)};
         const zi_weight dense[2] = {unpacked(&packed[0]), unpacked(&packed[1])};
         const zi_ops_table *t = open_gpu(&(zi_cuda_options){.compute = ZIMAGE_COMPUTE_BF16});
         float *y = product_of(t, s, packed), *expected = product_of(t, s, dense);

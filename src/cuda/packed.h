@@ -23,7 +23,7 @@
 #define PACKED_SCALE_ROW   48 /* bytes between rows of scales in shared memory; 8 such rows use different banks */
 #define PACKED_SCALE_BYTES (PACKED_ROWS * PACKED_SCALE_ROW) /* of a period, which is two pieces; biases as many */
 
-/* Calls `use(tokens)` for each number of tokens that a warp group may have of a tile. */
+/* Calls `use(tokens)` for each number of tokens that a warp group may have of a tile. packed_kernels.cmake reads it. */
 #define PACKED_EACH_TOKENS(use) use(136) use(128) use(112) use(96)
 
 /* Columns of y that a tile has. gated: y = silu(x w1^T) * (x w3^T). */
@@ -51,6 +51,12 @@ ZI_PACKED_FUNCTION int zi_packed_tiles(int rows, int out, int tokens, int gated)
     return out / zi_packed_columns(gated) * zi_packed_token_tiles(rows, tokens);
 }
 
+/* How often a multiprocessor computes a tile, at most. */
+ZI_PACKED_FUNCTION int zi_packed_rounds(int rows, int out, int tokens, int gated, int processors)
+{
+    return (zi_packed_tiles(rows, out, tokens, gated) + processors - 1) / processors;
+}
+
 /* Bytes of a stage in shared memory. */
 ZI_PACKED_FUNCTION int zi_packed_stage_bytes(int tokens)
 {
@@ -71,8 +77,7 @@ ZI_PACKED_FUNCTION int zi_packed_tokens(int rows, int out, int gated, int proces
     int64_t shortest = INT64_MAX;
 #define CONSIDER(tokens)                                                                                               \
     {                                                                                                                  \
-        const int rounds = (zi_packed_tiles(rows, out, tokens, gated) + processors - 1) / processors;                  \
-        const int64_t time = (int64_t)rounds * ((tokens) + 150);                                                       \
+        const int64_t time = (int64_t)zi_packed_rounds(rows, out, tokens, gated, processors) * ((tokens) + 150);       \
         if (time < shortest) {                                                                                         \
             shortest = time;                                                                                           \
             best = tokens;                                                                                             \
@@ -92,7 +97,7 @@ ZI_PACKED_FUNCTION int zi_packed_pays(int rows, int out, int in, int gated, int 
 {
     const double small = 1e8, weights = (double)out * (gated ? 2 : 1);
     const int tokens = zi_packed_tokens(rows, out, gated, processors);
-    const int rounds = (zi_packed_tiles(rows, out, tokens, gated) + processors - 1) / processors;
+    const int rounds = zi_packed_rounds(rows, out, tokens, gated, processors);
     const double tile = PACKED_ROWS * PACKED_MULTIPLIERS * 136 / 0.93; /* its time, in rows of x times rows of w */
     const double time = (double)rounds * processors * tile * (tokens + 150) / (136 + 150);
     return rows * weights * in < small || time < (rows + 320) * weights;

@@ -163,6 +163,8 @@ bool zi_mlx_kernels_agree();
 bool zi_mlx_unpacking_agrees(const zi_packed_kind &kind);
 /* The same for the kernel of packed.h, which the default device can run. */
 bool zi_mlx_products_agree(const zi_packed_kind &kind);
+/* Whether the largest difference is at most 2^-8 of the largest number of b. */
+bool zi_mlx_near(const mx::array &a, const mx::array &b);
 
 /* What zi_op_check_finite does; also for residual. */
 void zi_mlx_note_check(zi_mlx &mlx, const mx::array &x, int *finite);

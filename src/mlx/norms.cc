@@ -1,7 +1,6 @@
 /* Norms, residuals and rotations: by kernels of our own where they can be used, else by MLX's operations in float32. */
 #include "mlx/internal.h"
 #include "mlx/kernels.h"
-#include "mlx/packed.h"
 
 #include <cassert>
 #include <cmath>
@@ -117,13 +116,6 @@ void rotate(zi_mlx &mlx, zi_tensor *x, const zi_weight *weight, const zi_qk_norm
 
 /* ---- whether the kernels can be used ----------------------------------------------------------------------------- */
 
-bool near(const mx::array &a, const mx::array &b)
-{
-    mx::array apart = mx::max(mx::abs(mx::subtract(wide(a), wide(b))));
-    mx::array bound = mx::multiply(mx::max(mx::abs(wide(b))), mx::array(0x1p-8F));
-    return mx::less_equal(apart, bound).item<bool>(); /* NaN is not */
-}
-
 /* Random rows, with an odd number of them, and features that are no multiple of the threads. */
 bool norms_agree()
 {
@@ -135,8 +127,8 @@ bool norms_agree()
         const zi_row_norm next = {layer, 1e-6F, random(features), random(features)};
         mx::array gain = random(features), sum = mx::astype(plain_sum(x, y, post, gain), mx::bfloat16);
         zi_row_sum found = zi_kernel_residual(x, y, post, gain, next);
-        if (!near(zi_kernel_norm(x, next), plain_norm(x, next)) || !near(found.sum, sum) ||
-            !near(*found.h, plain_norm(found.sum, next)) || !mx::all(found.finite).item<bool>())
+        if (!zi_mlx_near(zi_kernel_norm(x, next), plain_norm(x, next)) || !zi_mlx_near(found.sum, sum) ||
+            !zi_mlx_near(*found.h, plain_norm(found.sum, next)) || !mx::all(found.finite).item<bool>())
             return false;
     }
     mx::array spoiled = mx::where(mx::greater(random({5, 1}), mx::array(-100.0F)), x, x);
@@ -150,8 +142,8 @@ bool rotations_agree()
     mx::array x = mx::astype(mx::random::normal({7, 3 * 64}), mx::bfloat16), weight = mx::random::normal({64});
     mx::array cosines = mx::random::normal({7, 32}), sines = mx::random::normal({7, 32});
     for (bool adjacent : {false, true})
-        if (!near(zi_kernel_rotate(x, weight, cosines, sines, 1e-6F, adjacent),
-                  plain_rotate(x, weight, cosines, sines, 1e-6F, adjacent)))
+        if (!zi_mlx_near(zi_kernel_rotate(x, weight, cosines, sines, 1e-6F, adjacent),
+                         plain_rotate(x, weight, cosines, sines, 1e-6F, adjacent)))
             return false;
     return true;
 }
@@ -163,50 +155,6 @@ bool zi_mlx_kernels_agree()
     try {
         return norms_agree() && rotations_agree();
     } catch (const std::exception &) { /* the kernels can't be compiled here */
-        return false;
-    }
-}
-
-/* Rows of two groups. */
-bool zi_mlx_unpacking_agrees(const zi_packed_kind &kind)
-{
-    try {
-        auto factors = [&] { return mx::astype(mx::random::normal({3, 2}), zi_mlx_type(kind.scales)); };
-        mx::array numbers = mx::random::randint(0, INT32_MAX, {3, 2 * kind.group * kind.bits / 32}, mx::uint32);
-        mx::array scales = factors(), biases = factors();
-        mx::array plain = mx::dequantize(numbers, wide(scales), wide(biases), kind.group, kind.bits, "affine");
-        return near(zi_kernel_unpack(numbers, scales, biases, kind.bits, kind.group), plain);
-    } catch (const std::exception &) { /* it can't be compiled here */
-        return false;
-    }
-}
-
-/* Rows for each kernel (packed_kernels.cmake), if the GPU has 132 multiprocessors, and for tiles that are not full. The
- * gated product gives a block several tiles; the last period of a row is a half one. */
-bool zi_mlx_products_agree(const zi_packed_kind &kind)
-{
-    const int out = 4224, in = 768;
-    auto factors = [&] { return mx::astype(mx::random::normal({out, in / kind.group}), zi_mlx_type(kind.scales)); };
-    try {
-        auto random_matrix = [&] {
-            mx::array numbers = mx::random::randint(0, INT32_MAX, {out, in * kind.bits / 32}, mx::uint32);
-            return zi_packed_matrix{numbers, factors(), factors()};
-        };
-        const zi_packed_matrix w = random_matrix(), w3 = random_matrix();
-        auto unpacked = [&](const zi_packed_matrix &m) {
-            mx::array all = mx::dequantize(m.numbers, wide(m.scales), wide(m.biases), kind.group, kind.bits, "affine");
-            return mx::transpose(wide(mx::astype(all, mx::bfloat16)));
-        };
-        const mx::array plain = unpacked(w), plain3 = unpacked(w3);
-        for (int rows : {301, 895, 1023, 1087}) {
-            mx::array x = mx::astype(mx::random::normal({rows, in}), mx::bfloat16), y = mx::matmul(wide(x), plain);
-            mx::array gated = mx::multiply(mx::multiply(y, mx::sigmoid(y)), mx::matmul(wide(x), plain3));
-            if (!near(zi_packed_product(x, w, nullptr, kind.group), y) ||
-                !near(zi_packed_product(x, w, &w3, kind.group), gated))
-                return false;
-        }
-        return true;
-    } catch (const std::exception &) { /* the driver refuses it */
         return false;
     }
 }

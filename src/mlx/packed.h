@@ -23,8 +23,7 @@ struct zi_packed_matrix {
 
 /* Whether this library has the kernel, and the default device runs it faster for such sizes than it unpacks w first. */
 bool zi_packed_is_best(int64_t rows, int64_t out, int64_t in, const zi_packed_kind &kind, bool gated);
-/* x w^T, or silu(x w^T) * (x w3^T) with w3. x: [rows, in], read as bf16. The result is bf16
- * [rows, out]. */
+/* x w^T, or silu(x w^T) * (x w3^T) with w3. x: [rows, in], read as bf16. The result: bf16 [rows, out]. */
 mx::array zi_packed_product(const mx::array &x, const zi_packed_matrix &w, const zi_packed_matrix *w3, int group);
 
 #endif

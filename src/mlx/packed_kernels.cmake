@@ -3,7 +3,9 @@
 get_filename_component(folder ${FILE} DIRECTORY)
 set(text "/* Made by packed_kernels.cmake. */\n#include \"mlx/packed.h\"\n\n")
 set(table "")
-foreach(tokens 136 128 112 96) # PACKED_EACH_TOKENS
+file(STRINGS ${SOURCE}/src/cuda/packed.h line REGEX "^#define PACKED_EACH_TOKENS")
+string(REGEX MATCHALL "[0-9]+" all_tokens "${line}")
+foreach(tokens ${all_tokens})
     foreach(gated 0 1)
         set(name zimage_packed_${tokens}_${gated})
         execute_process(
